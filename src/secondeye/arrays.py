@@ -1,0 +1,78 @@
+"""The arrays everything else speaks in: what they must look like, and how they are resized.
+
+- frames, [T, 3, H, W]: RGB in [0, 1]
+- disparity, [T, 1, H, W]: pixels of this width; x_right = x_left - disparity; larger is nearer
+- coverage, [T, 1, H, W]: how much of a target pixel was reached, [0, 1]
+- occlusion, [T, 1, H, W]: bool; True where the second eye sees what the first did not
+- depth, [T, 1, H, W]: relative inverse depth, larger is nearer
+
+All but `occlusion` are float32.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def require_frames(
+    frames: Tensor,  # [T, 3, H, W] in [0, 1]
+) -> None:
+    """Raise ValueError unless `frames` is finite float32 [T, 3, H, W] with at least one pixel."""
+    _require(frames, 3, "frames")
+
+
+def require_plane(
+    plane: Tensor,  # [T, 1, H, W]
+    name: str,
+) -> None:
+    """Raise ValueError unless `plane` (disparity, depth, coverage) is finite float32 [T, 1, H, W]."""
+    _require(plane, 1, name)
+
+
+def require_same_size(
+    frames: Tensor,  # [T, 3, H, W]
+    plane: Tensor,  # [T, 1, H, W]
+    name: str,
+) -> None:
+    """Raise ValueError unless both arrays have the same number of frames, height and width."""
+    if frames.shape[0] != plane.shape[0] or frames.shape[2:] != plane.shape[2:]:
+        raise ValueError(f"{name} is {list(plane.shape)}, but the frames are {list(frames.shape)}")
+
+
+def _require(array: Tensor, channels: int, name: str) -> None:
+    shape = list(array.shape)
+    if array.ndim != 4 or array.shape[1] != channels or 0 in shape:
+        raise ValueError(f"{name} must be [T, {channels}, H, W] and not empty, got {shape}")
+    if array.dtype != torch.float32:
+        raise ValueError(f"{name} must be float32, got {array.dtype}")
+    if not bool(torch.isfinite(array).all()):
+        raise ValueError(f"{name} holds NaN or inf")
+
+
+def resize(
+    array: Tensor,  # [T, C, H, W]
+    height: int,
+    width: int,
+) -> Tensor:  # [T, C, height, width]
+    """Resize pictures or depth; anti-aliased when shrinking. Values keep their meaning: not for disparity."""
+    if array.shape[-2:] == (height, width):
+        return array
+    return F.interpolate(array, (height, width), mode="bilinear", align_corners=False, antialias=True)
+
+
+def resize_disparity(
+    disparity: Tensor,  # [T, 1, H, W] px of width W
+    height: int,
+    width: int,
+) -> Tensor:  # [T, 1, height, width] px of the new width
+    """Resize a disparity map and its unit with it: half the width has half the pixels of disparity."""
+    return resize(disparity, height, width) * (width / disparity.shape[-1])
+
+
+def depth_to_disparity(
+    depth: Tensor,  # [T, 1, H, W] in [0, 1], 1 is nearest
+    strength_percent: float,  # disparity between the nearest and the farthest point, % of W
+    convergence: float,  # the depth that lies on the screen, [0, 1]
+) -> Tensor:  # [T, 1, H, W] px, positive in front of the screen
+    """The one formula (ours). The paper's release is convergence 0.5 and 200 * max_disp / W percent."""
+    return strength_percent / 100 * depth.shape[-1] * (depth - convergence)

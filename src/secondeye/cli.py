@@ -1,0 +1,136 @@
+"""`secondeye ...`: thin commands over stages, conversion and the synthetic world."""
+
+import sys
+from importlib import import_module
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from secondeye import __version__
+from secondeye.refusal import Refusal
+
+PARTIAL = 3  # exit code: the film breaks off, its good part was converted
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line on stderr and a non-zero exit."""
+    try:
+        app()
+    except Refusal as refusal:
+        sys.exit(f"secondeye: {refusal}")
+    except OSError as error:
+        if error.errno is None or error.strerror is None:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"secondeye: {where}{error.strerror}")
+    except KeyboardInterrupt:
+        sys.exit("secondeye: interrupted; the same command continues")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"secondeye {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def describe(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Gives a monocular film its second eye."""
+
+
+@app.command()
+def convert(
+    film: Annotated[Path, typer.Argument(help="any film FFmpeg can read")],
+    output: Annotated[
+        Path | None, typer.Option(help="the film to write: .mp4, .mov or .mkv  [default: FILM_sbs.mp4]")
+    ] = None,
+    strength_percent: Annotated[
+        float, typer.Option(help="disparity between nearest and farthest, % of the width, 0 to 10")
+    ] = 3.0,
+    convergence: Annotated[
+        float, typer.Option(help="the depth that lies on the screen: 0 farthest, 1 nearest")
+    ] = 0.5,
+    depth: Annotated[str, typer.Option(help="auto, motion or depth-anything-v2")] = "auto",
+    inpainter: Annotated[str, typer.Option(help="auto or fill")] = "auto",
+    crf: Annotated[int, typer.Option(help="x264's quality, 0 (lossless) to 51")] = 16,
+    preset: Annotated[str, typer.Option(help="x264's preset, ultrafast to veryslow")] = "veryfast",
+    sheet: Annotated[Path | None, typer.Option(help="also write a picture of what was done (PNG)")] = None,
+) -> None:
+    """Convert a film to full side-by-side 3D, with its sound. The same command continues a broken run.
+
+    Ends with 3 when the film breaks off and only its good part was converted.
+    """
+    from secondeye.conversion.convert import convert as convert_film
+    from secondeye.conversion.settings import Settings
+
+    settings = Settings(strength_percent, convergence, depth, inpainter, crf, preset)
+    made = convert_film(film, output, settings, sheet=sheet)
+    print(f"{made.output}: {made.frames} frames, both eyes")
+    if made.broken:
+        print(f"secondeye: warning: {made.broken}", file=sys.stderr)
+        raise typer.Exit(PARTIAL)
+
+
+@app.command()
+def stage(
+    name: Annotated[str, typer.Argument(help="split, shift, match, splat, quality, filter or validate")],
+    paths: Annotated[list[Path], typer.Argument(help="the stage's folders, as dvc.yaml gives them")],
+) -> None:
+    """Run one stage of the dataset, as DVC does."""
+    from secondeye.params import load_params
+    from secondeye.process import die_with_parent
+    from secondeye.stages import STAGES
+
+    if name not in STAGES:
+        raise Refusal(f"stage must be one of {', '.join(STAGES)}, got {name!r}")
+    die_with_parent()
+    run = import_module(f"secondeye.stages.{name}").run
+    arguments = signature(run).parameters.values()
+    folders = [a.name for a in arguments if a.kind is not Parameter.KEYWORD_ONLY]
+    sections = [a.name for a in arguments if a.kind is Parameter.KEYWORD_ONLY]
+    if len(paths) != len(folders):
+        raise Refusal(f"stage {name} takes {len(folders)} folders ({', '.join(folders)}), got {len(paths)}")
+    params = load_params()
+    run(*paths, **{section: getattr(params, section) for section in sections})
+
+
+@app.command()
+def sample(
+    folder: Annotated[Path, typer.Argument(help="where to write; data/raw feeds `dvc repro`")],
+    films: Annotated[int, typer.Option(help="stereo films to write", min=1)] = 8,
+    seed: Annotated[int, typer.Option(help="another seed, other films", min=0)] = 7,
+    exact: Annotated[bool, typer.Option(help="also write the exact disparity and occlusion arrays")] = False,
+) -> None:
+    """Write films of a synthetic world: stereo ones with sources.csv, and a monocular one with sound."""
+    from tqdm import tqdm
+
+    from secondeye.world.films import write_films
+
+    others = {path.name for path in folder.glob("[!.]*")} if folder.is_dir() else set()
+    own = {*(f"film_{k:02d}.mp4" for k in range(films)), "mono.mp4", "sources.csv", "exact"}
+    if others and ("mono.mp4" not in others or others - own):
+        stranger = sorted(others - own or others)[0]
+        raise Refusal(f"{folder}: holds {stranger}, which no sample wrote; give an empty folder")
+    with tqdm(total=films + 1, desc="sample", unit="film") as bar:
+        write_films(folder, films, seed, exact=exact, progress=lambda name: bar.update())
+    print(f"{folder}: {films} stereo films, mono.mp4 and sources.csv")
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine has, and what each missing thing disables."""
+    from secondeye.doctor import examine
+
+    print("\n".join(examine()))

@@ -1,0 +1,44 @@
+"""What a viewer may choose."""
+
+from dataclasses import dataclass
+
+from secondeye.refusal import Refusal
+
+DEPTHS = ("auto", "motion", "depth-anything-v2")
+INPAINTERS = ("auto", "fill")
+PRESETS = (
+    "ultrafast",
+    "superfast",
+    "veryfast",
+    "faster",
+    "fast",
+    "medium",
+    "slow",
+    "slower",
+    "veryslow",
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a film is converted. Raises Refusal for a value that makes no sense."""
+
+    strength_percent: float  # disparity between nearest and farthest point, % of the width, [0, 10]
+    convergence: float  # the depth that lies on the screen, [0, 1]
+    depth: str  # one of DEPTHS
+    inpainter: str  # one of INPAINTERS
+    crf: int  # x264's constant rate factor, [0, 51]; smaller is better
+    preset: str  # x264's preset
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength_percent <= 10:
+            raise Refusal(
+                f"--strength-percent must be 0 to 10 (% of the width), got {self.strength_percent:g}"
+            )
+        if not 0 <= self.convergence <= 1:
+            raise Refusal(f"--convergence must be 0 (farthest) to 1 (nearest), got {self.convergence:g}")
+        if not 0 <= self.crf <= 51:
+            raise Refusal(f"--crf must be 0 (lossless) to 51, got {self.crf}")
+        for name, choices in (("depth", DEPTHS), ("inpainter", INPAINTERS), ("preset", PRESETS)):
+            if getattr(self, name) not in choices:
+                raise Refusal(f"--{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")

@@ -1,0 +1,43 @@
+"""Depth of a shot, by one of several estimators behind one function type."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Estimate(NamedTuple):
+    """Depth of a few consecutive frames of one shot."""
+
+    depth: Tensor
+    """[t, 1, h, w] raw relative inverse depth, finite, larger is nearer; h x w at most H x W, same aspect."""
+    confidence: float
+    """[0, 1]: how far this depth can be trusted; 1 for learned estimators."""
+
+
+DepthEstimator = Callable[[Iterable[Tensor]], Iterator[Estimate]]
+"""Windows [t, 3, H, W] of ONE shot, in order -> estimates covering exactly the same frames, in order.
+
+The sizes of windows and estimates may differ. An estimator looks a bounded number of frames ahead.
+"""
+
+
+def make_depth_estimator(name: str, device: str = "cpu") -> DepthEstimator:
+    """Return the estimator called `name`; ValueError for another name, Refusal without weights."""
+    match name:
+        case "motion":
+            from secondeye.depth.motion import motion_depth
+
+            return motion_depth
+        case "depth-anything-v2":
+            from secondeye.depth.anything import load_depth_anything
+
+            return load_depth_anything(device=device)
+    raise ValueError(f"the depth estimator must be motion or depth-anything-v2, got {name!r}")
+
+
+def best_available() -> str:
+    """Name the best estimator that works without the network: a learned one if its weights are cached."""
+    from secondeye.depth.anything import is_cached
+
+    return "depth-anything-v2" if is_cached() else "motion"

@@ -1,0 +1,147 @@
+"""Hard edges for soft maps: what lies between two surfaces is put on one of them.
+
+Networks blur their output over the edges of objects. A warp then stretches the blur instead of opening a
+hole, which costs up to 7 dB beside the hole (measured on five stereo pairs). Both steps here are ours.
+"""
+
+import cv2
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+from secondeye.arrays import require_frames, require_plane, require_same_size, resize
+
+SIDE_SHARE = 0.25  # of the window's range: values this close to its end belong to that side
+SAMPLES = 3  # per direction from the centre: wider windows are sampled more coarsely
+COLOUR_VOTE = 0.4  # of the colour, beside 1 of the value; 0.3 to 0.6 is best where depth lies 0 to 3 px off
+STEEPNESS = 0.5  # of the window's mean slope: a flatter place is a surface of its own between two others
+LEAST_CONTRAST = 0.03  # RGB distance of the two sides below which colour says nothing
+
+
+def snap(
+    disparity: Tensor,  # [T, 1, H, W] px
+    frames: Tensor,  # [T, 3, H, W] in [0, 1]
+    *,
+    window_px: int,
+    bound_px: float,
+) -> Tensor:  # [T, 1, H, W] px
+    """Move each value on the ramp between two surfaces to the local minimum or maximum.
+
+    A pixel is on a ramp when the values in its window span more than `bound_px`, its own is at neither end
+    and it is steep there. Its value and its colour vote for the side; where colours are alike the value
+    decides. Everything else is untouched, so that flat maps and gentle slopes come back as they are.
+    `window_px` should be about three standard deviations of the blur; much wider ones flatten small objects.
+    ValueError for wrong shapes.
+    """
+    require_plane(disparity, "disparity")
+    require_frames(frames)
+    require_same_size(frames, disparity, "disparity")
+    if window_px < 1 or bound_px < 0:
+        raise ValueError(f"window_px must be positive, bound_px not negative, got {window_px}, {bound_px}")
+    reach = window_px // 2
+    square = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    snapped = np.empty(disparity.shape, np.float32)
+    planes, pictures = disparity[:, 0].cpu().numpy(), frames.cpu().numpy()
+    for plane, frame, out in zip(planes, pictures, snapped[:, 0], strict=True):
+        lowest, highest = cv2.erode(plane, square), cv2.dilate(plane, square)
+        _snap(plane, lowest, highest, frame, reach, bound_px, out)
+    return torch.from_numpy(snapped).to(disparity.device)
+
+
+def dilate(
+    disparity: Tensor,  # [T, 1, H, W] px
+    *,
+    radius_px: int,
+) -> Tensor:  # [T, 1, H, W] px
+    """Let the nearer surface grow by `radius_px` in every direction; 0 changes nothing.
+
+    A foreground 2 px too fat costs nothing, one 2 px too tight 0.5 to 4.4 dB (measured on five pairs).
+    """
+    require_plane(disparity, "disparity")
+    if radius_px < 0:
+        raise ValueError(f"radius_px must not be negative, got {radius_px}")
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius_px + 1, 2 * radius_px + 1))
+    grown = [cv2.dilate(plane, disc) for plane in disparity[:, 0].cpu().numpy()]
+    return torch.from_numpy(np.stack(grown)[:, None]).to(disparity.device)
+
+
+def upsample(
+    depth: Tensor,  # [T, 1, h, w]
+    frames: Tensor,  # [T, 3, H, W]
+) -> Tensor:  # [T, 1, H, W]
+    """Enlarge `depth` to the size of `frames`, bilinearly; `snap` then hardens the edges.
+
+    A guided upsampling was measured against this on Middlebury's motorcycle and lost at every setting (mean
+    error at edges 1.35 to 3.85 px against 0.96 at half size): textures leak into the depth.
+    """
+    return resize(depth, frames.shape[2], frames.shape[3])
+
+
+@numba.njit(parallel=True, cache=True)
+def _snap(
+    plane: np.ndarray,  # [H, W] px
+    lowest: np.ndarray,  # [H, W] px, of each pixel's window
+    highest: np.ndarray,  # [H, W] px
+    frame: np.ndarray,  # [3, H, W]
+    reach: int,
+    bound_px: float,
+    snapped: np.ndarray,  # [H, W] px, written
+) -> None:
+    height, width = plane.shape
+    # Each row is written by one thread and reads only inputs: the same bits for any number of threads.
+    for row in numba.prange(height):
+        for column in range(width):
+            value, low, high = plane[row, column], lowest[row, column], highest[row, column]
+            snapped[row, column] = value
+            if high - low <= bound_px or value in (low, high):
+                continue
+            if (2 * reach + 1) * _slope(plane, row, column) < STEEPNESS * (high - low):
+                continue
+            colour = _colour_side(plane, frame, row, column, reach, low, high)
+            vote = (value - low) / (high - low) - 0.5 + COLOUR_VOTE * (colour - 0.5)
+            snapped[row, column] = high if vote > 0 else low
+
+
+@numba.njit(cache=True)
+def _slope(plane: np.ndarray, row: int, column: int) -> float:
+    """The larger of the two central differences, per px."""
+    height, width = plane.shape
+    down = plane[min(row + 1, height - 1), column] - plane[max(row - 1, 0), column]
+    right = plane[row, min(column + 1, width - 1)] - plane[row, max(column - 1, 0)]
+    return max(abs(down), abs(right)) / 2
+
+
+@numba.njit(cache=True)
+def _colour_side(
+    plane: np.ndarray, frame: np.ndarray, row: int, column: int, reach: int, low: float, high: float
+) -> float:
+    """Where the pixel's colour lies from the far side's mean (0) to the near side's (1); 0.5 if alike."""
+    height, width = plane.shape
+    margin = SIDE_SHARE * (high - low)
+    stride = (reach + SAMPLES - 1) // SAMPLES
+    near_red = near_green = near_blue = far_red = far_green = far_blue = 0.0
+    near_count = far_count = 0
+    for r in range(row - reach, row + reach + 1, stride):
+        for c in range(column - reach, column + reach + 1, stride):
+            if not (0 <= r < height and 0 <= c < width):
+                continue
+            if plane[r, c] >= high - margin:
+                near_red += frame[0, r, c]
+                near_green += frame[1, r, c]
+                near_blue += frame[2, r, c]
+                near_count += 1
+            elif plane[r, c] <= low + margin:
+                far_red += frame[0, r, c]
+                far_green += frame[1, r, c]
+                far_blue += frame[2, r, c]
+                far_count += 1
+    if near_count == 0 or far_count == 0:
+        return 0.5
+    near = (near_red / near_count, near_green / near_count, near_blue / near_count)
+    far = (far_red / far_count, far_green / far_count, far_blue / far_count)
+    along, contrast = 0.0, 0.0
+    for channel in range(3):
+        along += (near[channel] - far[channel]) * (frame[channel, row, column] - far[channel])
+        contrast += (near[channel] - far[channel]) ** 2
+    return min(max(along / contrast, 0.0), 1.0) if contrast > LEAST_CONTRAST**2 else 0.5

@@ -1,0 +1,28 @@
+"""Is there room on the disk?"""
+
+import shutil
+from pathlib import Path
+
+from secondeye.refusal import Refusal
+
+_SPARE = 1.1  # estimates are estimates
+
+
+def require_disk(folder: Path, need_bytes: float, label: str) -> None:
+    """Print the estimate; raise Refusal when the disk of `folder` does not have that much room."""
+    free = shutil.disk_usage(folder).free
+    print(f"{label}: about {readable(need_bytes)} on disk, {readable(free)} free", flush=True)
+    if need_bytes * _SPARE > free:
+        raise Refusal(
+            f"{label}: {folder} needs about {readable(need_bytes * _SPARE)} and has {readable(free)}; "
+            "free some disk or work on less"
+        )
+
+
+def readable(size_bytes: float) -> str:
+    """A size as people read it."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size_bytes < 1024:
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1024
+    return f"{size_bytes:.1f} TiB"

@@ -1,0 +1,21 @@
+"""Stereo matching: both eyes in, disparity of the left eye out."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+# left, right [T, 3, H, W] -> disparity [T, 1, H, W] px of the left eye, NaN where the matcher has no answer
+Matcher = Callable[[Tensor, Tensor], Tensor]
+
+
+def make_matcher(
+    name: str,  # block
+    max_disparity_px: int,  # disparities are searched in [0, this]
+) -> Matcher:
+    """The matcher of this name; raises ValueError for an unknown one."""
+    match name:
+        case "block":
+            from secondeye.matching.block import make_block_matcher
+
+            return make_block_matcher(max_disparity_px)
+    raise ValueError(f"matcher must be block, got {name!r}")

@@ -1,0 +1,46 @@
+"""Semi-global block matching (Hirschmueller 2008) as OpenCV has it: frame by frame, no weights."""
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from secondeye.matching import Matcher
+
+_BLOCK = 5  # px
+_FINER = 16  # OpenCV answers in sixteenths of a pixel
+
+
+def make_block_matcher(max_disparity_px: int) -> Matcher:
+    """A matcher that searches [0, max_disparity_px]; NaN where no disparity stands out."""
+    search_px = 16 * max(1, -(-max_disparity_px // 16))
+    engine = cv2.StereoSGBM.create(
+        minDisparity=0,
+        numDisparities=search_px,
+        blockSize=_BLOCK,
+        P1=8 * 3 * _BLOCK**2,
+        P2=32 * 3 * _BLOCK**2,
+        uniquenessRatio=5,
+        speckleWindowSize=100,
+        speckleRange=2,
+        preFilterCap=63,
+        mode=cv2.STEREO_SGBM_MODE_SGBM,
+    )
+
+    def match_blocks(left: Tensor, right: Tensor) -> Tensor:
+        found = [_match(engine, search_px, *pair) for pair in zip(_bgr(left), _bgr(right), strict=True)]
+        return torch.from_numpy(np.stack(found))[:, None]
+
+    return match_blocks
+
+
+def _match(engine: cv2.StereoSGBM, search_px: int, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    # OpenCV gives up on the first `search_px` columns; with as many more in front of them it does not.
+    pad = ((0, 0), (search_px, 0), (0, 0))
+    sixteenths = engine.compute(np.pad(left, pad, "edge"), np.pad(right, pad, "edge"))[:, search_px:]
+    return np.where(sixteenths < 0, np.nan, sixteenths / _FINER).astype(np.float32)
+
+
+def _bgr(frames: Tensor) -> np.ndarray:
+    pixels = (frames.clamp(0, 1) * 255).round().to(torch.uint8)
+    return np.ascontiguousarray(pixels.flip(1).permute(0, 2, 3, 1).numpy())

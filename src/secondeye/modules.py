@@ -1,0 +1,72 @@
+"""What code a module is made of: the modules of this package it reaches by import, and a hash of them."""
+
+import ast
+import hashlib
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+PACKAGE = "secondeye"
+_ROOT = Path(__file__).resolve().parent
+
+
+def source_of(module: str) -> Path | None:
+    """The file of a module of this package; None when there is no such module."""
+    stem = _ROOT.joinpath(*module.split(".")[1:])
+    for path in (stem / "__init__.py", stem.with_suffix(".py")):
+        if path.is_file():
+            return path
+    return None
+
+
+def reached(module: str) -> set[str]:
+    """Every module of this package that importing `module` can load, lazy imports and itself included."""
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        found.add(name)
+        waiting += [imported for imported in imports_of(name) if imported.split(".")[0] == PACKAGE]
+        waiting += [name.rpartition(".")[0]] if "." in name else []
+    return found
+
+
+@cache
+def imports_of(module: str) -> tuple[str, ...]:
+    """The modules a module names in import statements anywhere in its text; of other packages too."""
+    path = source_of(module)
+    assert path is not None, module
+    return tuple(dict.fromkeys(_imported(ast.parse(path.read_text()))))
+
+
+def _imported(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, "relative imports are not used here"
+            yield node.module
+            if node.module.split(".")[0] == PACKAGE:
+                names = (f"{node.module}.{alias.name}" for alias in node.names)
+                yield from (name for name in names if source_of(name) is not None)
+
+
+def code_hash(modules: Iterable[str]) -> str:
+    """A hash of what modules do: their syntax trees without docstrings, so that comments change nothing."""
+    digest = hashlib.sha256()
+    for module in sorted(modules):
+        path = source_of(module)
+        assert path is not None, module
+        digest.update(module.encode() + ast.dump(_without_docstrings(ast.parse(path.read_text()))).encode())
+    return digest.hexdigest()
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                node.body = node.body[1:]
+    return tree

@@ -1,0 +1,124 @@
+"""params.yaml, typed. The only reader of that file; there are no defaults in code."""
+
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import yaml
+
+from secondeye.refusal import Refusal
+
+Section = TypeVar("Section")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What all stages of the dataset share."""
+
+    max_bad_fraction: float  # a stage fails when more of its clips are bad, [0, 1]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Films into clips."""
+
+    height: int  # px, working size of one eye
+    width: int  # px
+    cut_threshold: float  # PySceneDetect's adaptive_threshold
+    min_shot_frames: int  # shorter shots are not told apart
+    window_frames: int  # frames of one training window; shorter clips are dropped
+    max_stride: int  # training may skip up to this many frames
+    max_seconds: float  # longer shots become several clips
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Where disparity zero lies."""
+
+    sampled_frames: int  # per clip
+    max_disparity_percent: float  # of the width, searched to both sides
+    margin_px: int  # left between zero and the smallest disparity
+    min_support: float  # share of textured coarse pixels that must match, [0, 1]
+
+
+@dataclass(frozen=True)
+class Match:
+    """Stereo matching."""
+
+    matcher: str  # block
+    max_disparity_percent: float  # of the width
+    tolerance_px: float  # of the left-right check
+
+
+@dataclass(frozen=True)
+class Splat:
+    """The left view seen from the right."""
+
+    weight_exponent_per_px: float  # at 1024 px width; the paper's sqrt(2) is 0.5
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which clips are good enough."""
+
+    min_psnr_db: float
+    min_matched_share: float  # [0, 1]
+    max_occlusion_share: float  # [0, 1]
+    min_disparity_range_percent: float  # of the width; flatter clips teach nothing
+    test_share: float  # of films, where sources.csv does not say; of time, with fewer than three films
+
+
+@dataclass(frozen=True)
+class Validate:
+    """What a dataset must have besides passing the expectations."""
+
+    min_kept_clips: int
+
+
+@dataclass(frozen=True)
+class Params:
+    """All of params.yaml."""
+
+    dataset: Dataset
+    split: Split
+    shift: Shift
+    match: Match
+    splat: Splat
+    filter: Filter
+    validate: Validate
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read params.yaml; raises Refusal naming every unknown, missing or mistyped key by its dotted name."""
+    if not path.is_file():
+        raise Refusal(f"{path}: there is no such file; run this in the project's folder")
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise Refusal(f"{path}: is not YAML ({' '.join(str(error).split())})") from error
+    return _build(Params, values, str(path), "")
+
+
+def _build(kind: type[Section], values: Any, path: str, prefix: str) -> Section:
+    where = prefix.rstrip(".") or "the file"
+    if not isinstance(values, dict):
+        raise Refusal(f"{path}: {where} must be a mapping, got {values!r}")
+    types = get_type_hints(kind)
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    missing = [prefix + name for name in names if name not in values]
+    unknown = [prefix + str(name) for name in values if name not in names]
+    if missing or unknown:
+        parts = [f"missing {', '.join(missing)}"] * bool(missing)
+        parts += [f"unknown {', '.join(unknown)}"] * bool(unknown)
+        raise Refusal(f"{path}: {'; '.join(parts)}")
+    return kind(**{name: _value(types[name], values[name], path, prefix + name) for name in names})
+
+
+def _value(kind: type, value: Any, path: str, name: str) -> Any:
+    if is_dataclass(kind):
+        return _build(kind, value, path, name + ".")
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise Refusal(f"{path}: {name} must be {kind.__name__}, got {type(value).__name__} {value!r}")
+    return value

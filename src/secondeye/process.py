@@ -1,0 +1,95 @@
+"""Processes: they end with their parent, hold a folder alone, and spread work over the cores."""
+
+import ctypes
+import fcntl
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TypeVar
+
+from secondeye.refusal import Refusal
+
+_PR_SET_PDEATHSIG = 1
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies (Linux). DVC killed with -9 leaves no orphan."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the kernel knew
+            os._exit(1)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process; raises Refusal when another one works in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise Refusal(f"{folder}: another process is working in it; wait for it or end it") from error
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one thread inside the block, so that sums do not depend on the machine."""
+    import cv2
+    import torch
+
+    before = cv2.getNumThreads(), torch.get_num_threads()
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before[0])
+        torch.set_num_threads(before[1])
+
+
+def worker_count(items: int) -> int:
+    """Processes to use for this many items: the cores, or SECONDEYE_WORKERS."""
+    return max(1, min(items, int(os.environ.get("SECONDEYE_WORKERS") or os.cpu_count() or 1)))
+
+
+def spread(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result]]:
+    """Yield (position, work(item)) as results come; one item a process, one thread a process.
+
+    `work` and the items must pickle. An exception of `work` is raised here and ends the others.
+    """
+    workers = worker_count(len(items))
+    if workers == 1:
+        with one_thread():
+            yield from ((position, work(item)) for position, item in enumerate(items))
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn"), _begin_worker) as pool:
+        futures = {pool.submit(work, item): position for position, item in enumerate(items)}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _begin_worker() -> None:
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    import cv2
+    import numba
+    import torch
+
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    numba.set_num_threads(1)

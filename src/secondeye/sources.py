@@ -1,0 +1,84 @@
+"""What lies in data/raw: films, and sources.csv that says how they are packed and licensed."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from secondeye.packing import MONO, PACKINGS, packing_from_name
+from secondeye.refusal import Refusal
+
+_FILMS = {".mp4", ".mkv", ".mov", ".m4v", ".avi", ".webm", ".ts", ".mpg", ".mpeg", ".wmv"}
+_COLUMNS = ["film", "packing", "split", "licence"]
+_SPLITS = ("", "train", "test")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One stereo film of data/raw."""
+
+    path: Path
+    packing: str
+    split: str  # train, test or "" for left open
+    licence: str  # "" for not stated
+    remark: str
+
+
+def list_sources(raw: Path) -> list[Source]:
+    """The stereo films of a folder in order of their names; monocular ones are passed over.
+
+    The packing is the one of sources.csv, else the tag in the file's name. Raises Refusal when there is no
+    stereo film, or one whose packing nothing tells, or a sources.csv that makes no sense.
+    """
+    table = _read_table(raw / "sources.csv")
+    films = sorted(path for path in raw.glob("*") if path.suffix.lower() in _FILMS)
+    absent = set(table) - {film.name for film in films}
+    if absent:
+        raise Refusal(f"{raw / 'sources.csv'}: names {', '.join(sorted(absent))}, which is not in {raw}")
+    sources = [source for film in films if (source := _source(film, table.get(film.name)))]
+    if not sources:
+        raise Refusal(
+            f"{raw}: holds no stereo film; copy some there, or make some with: secondeye sample {raw}"
+        )
+    return sources
+
+
+def _source(film: Path, row: dict[str, str] | None) -> Source | None:
+    if row and row["packing"]:
+        if row["packing"] == MONO:
+            return None
+        return Source(film, row["packing"], row["split"], row["licence"], "")
+    packing = packing_from_name(film.stem)
+    if packing is None:
+        raise Refusal(
+            f"{film}: nothing tells how its eyes are packed; add a line to {film.parent / 'sources.csv'} "
+            f"({','.join(_COLUMNS)}) with one of {', '.join((*PACKINGS, MONO))}"
+        )
+    return Source(
+        film,
+        packing,
+        row["split"] if row else "",
+        row["licence"] if row else "",
+        f"packing {packing} taken from the file's name",
+    )
+
+
+def _read_table(path: Path) -> dict[str, dict[str, str]]:
+    if not path.exists():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if reader.fieldnames != _COLUMNS:
+            raise Refusal(f"{path}: the first line must be {','.join(_COLUMNS)}, got {reader.fieldnames}")
+        rows = {}
+        for row in reader:
+            where = f"{path}, line {reader.line_num}"
+            if None in row or None in row.values():
+                raise Refusal(f"{where}: must have {len(_COLUMNS)} columns")
+            if row["packing"] not in ("", MONO, *PACKINGS):
+                raise Refusal(f"{where}: packing must be one of {', '.join((*PACKINGS, MONO))}")
+            if row["split"] not in _SPLITS:
+                raise Refusal(f"{where}: split must be train, test or empty")
+            if Path(row["film"]).name != row["film"]:
+                raise Refusal(f"{where}: film must be a file name without a folder")
+            rows[row["film"]] = row
+    return rows

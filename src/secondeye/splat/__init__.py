@@ -1,0 +1,81 @@
+"""The soft forward splat of the paper: what a picture's pixels look like from the other eye, holes included.
+
+It makes the dataset and conditions the network, because the released network was trained on it.
+The picture the viewer sees comes from `secondeye.warp`, which is sharper.
+
+The backends are functions of one definition: `reference` (plain torch, the truth) and `cpu` (numba).
+"""
+
+import math
+from typing import Literal, NamedTuple
+
+from torch import Tensor
+
+from secondeye.arrays import require_frames, require_plane, require_same_size
+
+
+class Splat(NamedTuple):
+    """The second eye's view, as far as the first eye's pixels reach."""
+
+    warped: Tensor  # [T, 3, H, W] in the range of the frames; black where nothing landed
+    coverage: Tensor  # [T, 1, H, W] in [0, 1]: the sum of the bilinear weights, not weighted by disparity
+
+
+def splat(
+    frames: Tensor,  # [T, 3, H, W] in [0, 1]
+    disparity: Tensor,  # [T, 1, H, W] px, any sign and range; larger is nearer
+    *,
+    backend: Literal["auto", "reference", "cpu"] = "auto",
+    border: Literal["clip", "released"] = "clip",
+    weight_exponent_per_px: float = 0.5,
+) -> Splat:
+    """Send every pixel to x - disparity and blend what lands together (arXiv 2409.07447, section 3.2).
+
+    A pixel is shared bilinearly by the two columns beside its landing point, and weighs
+    2 ** (weight_exponent_per_px * disparity) against the others that land there: 0.5 is the paper's sqrt(2)
+    per px. The weight is in pixels, so the same film at half the width needs twice the exponent.
+
+    `border="clip"` (ours) clips each of the two columns to the frame by itself. `border="released"` drops a
+    pixel as the released code does: unless both columns, and the row below, lie inside the frame. It never
+    writes the last row and is there for conformance only.
+
+    `backend="auto"` is `cpu` for CPU tensors without gradient, else `reference`, which is differentiable in
+    colour and disparity.
+
+    Raises ValueError for arrays that are not finite float32 of these shapes, for an exponent that is negative
+    or not finite, and for an unknown backend or border.
+    """
+    require_frames(frames)
+    require_plane(disparity, "disparity")
+    require_same_size(frames, disparity, "disparity")
+    if not (math.isfinite(weight_exponent_per_px) and weight_exponent_per_px >= 0):
+        raise ValueError(
+            f"weight_exponent_per_px must be finite and at least 0, got {weight_exponent_per_px}"
+        )
+    if border not in ("clip", "released"):
+        raise ValueError(f"border must be clip or released, got {border!r}")
+    released = border == "released"
+    return Splat(*_run(frames, disparity, backend, released=released, exponent=weight_exponent_per_px))
+
+
+def _run(
+    frames: Tensor,  # [T, 3, H, W]
+    disparity: Tensor,  # [T, 1, H, W] px
+    backend: str,
+    *,
+    released: bool,
+    exponent: float,
+) -> tuple[Tensor, Tensor]:  # warped [T, 3, H, W], coverage [T, 1, H, W]
+    needs_gradient = frames.requires_grad or disparity.requires_grad
+    if backend == "auto":
+        backend = "cpu" if frames.device.type == "cpu" and not needs_gradient else "reference"
+    match backend:
+        case "reference":
+            from secondeye.splat.reference import splat_reference
+
+            return splat_reference(frames, disparity, exponent, released)
+        case "cpu":
+            from secondeye.splat.cpu import splat_cpu
+
+            return splat_cpu(frames, disparity, exponent, released)
+    raise ValueError(f"backend must be auto, reference or cpu, got {backend!r}")

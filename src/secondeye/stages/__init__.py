@@ -1,0 +1,7 @@
+"""The stages of the dataset: one module, one DVC stage, one section of params.yaml, one folder under data/.
+
+A stage is `run(*paths, *, sections)`: paths before the star, sections of params.yaml after it. It runs
+without DVC.
+"""
+
+STAGES = ("split", "shift", "match", "splat", "quality", "filter", "validate")

@@ -1,0 +1,50 @@
+"""Disparity of every clip's left eye."""
+
+from pathlib import Path
+
+from secondeye.clips import clip_file, write_disparity
+from secondeye.disk import require_disk
+from secondeye.keep import BadClip, Job, finish_jobs, make_key
+from secondeye.matching import make_matcher
+from secondeye.matching.check import fill_from_background, match_both_ways
+from secondeye.params import Dataset, Match
+from secondeye.process import alone_in
+from secondeye.rows import Clip, Matched, Shifted
+from secondeye.tables import read_table, write_table
+from secondeye.views import load
+
+_BYTES_PER_PIXEL = 0.5  # gray16 disparity in FFV1, measured
+
+
+def run(split: Path, shift: Path, out: Path, *, match: Match, dataset: Dataset) -> None:
+    """Write each clip's disparity and `match.parquet`."""
+    shifted = read_table(shift / "shift.parquet", Shifted)
+    clips = {clip.id: clip for clip in read_table(split / "clips.parquet", Clip)}
+    jobs = [
+        Job(row.id, make_key("match", Matched, [match], [row.key]), (split, row, match)) for row in shifted
+    ]
+    pixels = sum(_pixels(clips[row.id]) for row in shifted)
+    with alone_in(out):
+        require_disk(out, pixels * _BYTES_PER_PIXEL, "match")
+        done = finish_jobs(
+            out, jobs, _match_clip, Matched, label="match", max_bad_fraction=dataset.max_bad_fraction
+        )
+        write_table(out / "match.parquet", done.rows, Matched)
+
+
+def _pixels(clip: Clip) -> int:
+    return (clip.stop - clip.start) * clip.height * clip.width
+
+
+def _match_clip(
+    out: Path, name: str, key: str, split: Path, shifted: Shifted, match: Match
+) -> tuple[Matched, list[Path]]:
+    left, right = load(split, shifted)
+    matcher = make_matcher(match.matcher, round(left.shape[-1] * match.max_disparity_percent / 100))
+    disparity, consistent = match_both_ways(matcher, left, right, tolerance_px=match.tolerance_px)
+    share = float(consistent.double().mean())
+    if share == 0:
+        raise BadClip("nothing matched", "no pixel passed the left-right check")
+    path = clip_file(out, name, "disparity")
+    offset_px = write_disparity(path, fill_from_background(disparity, consistent))
+    return Matched(name, key, offset_px, round(share, 4)), [path]

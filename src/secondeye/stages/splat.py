@@ -1,0 +1,54 @@
+"""The left eye's pictures splatted to the right eye, and what that leaves open (paper, section 3.2)."""
+
+from pathlib import Path
+
+from secondeye.clips import clip_file, read_disparity, write_frames, write_occlusion
+from secondeye.disk import require_disk
+from secondeye.keep import Job, finish_jobs, make_key
+from secondeye.params import Dataset, Splat
+from secondeye.process import alone_in
+from secondeye.rows import Clip, Matched, Shifted, Splatted
+from secondeye.splat import splat as splat_forward
+from secondeye.tables import read_table, write_table
+from secondeye.views import load
+
+_WEIGHTS_AT_WIDTH = 1024  # px; the depth test is as strong at every width when its exponent scales with it
+_MIN_COVERAGE = 0.5  # less than this was not seen by the first eye
+_BYTES_PER_PIXEL = 1.9  # FFV1 RGB and a mask, measured
+
+
+def run(split: Path, shift: Path, match: Path, out: Path, *, splat: Splat, dataset: Dataset) -> None:
+    """Write each clip's warped left view and occlusion, and `splat.parquet`."""
+    shifted = {row.id: row for row in read_table(shift / "shift.parquet", Shifted)}
+    matched = read_table(match / "match.parquet", Matched)
+    clips = {clip.id: clip for clip in read_table(split / "clips.parquet", Clip)}
+    jobs = [
+        Job(
+            row.id,
+            make_key("splat", Splatted, [splat], [row.key]),
+            (split, match, shifted[row.id], row.offset_px, splat),
+        )
+        for row in matched
+    ]
+    frames = [clips[row.id] for row in matched]
+    pixels = sum((clip.stop - clip.start) * clip.height * clip.width for clip in frames)
+    with alone_in(out):
+        require_disk(out, pixels * _BYTES_PER_PIXEL, "splat")
+        done = finish_jobs(
+            out, jobs, _splat_clip, Splatted, label="splat", max_bad_fraction=dataset.max_bad_fraction
+        )
+        write_table(out / "splat.parquet", done.rows, Splatted)
+
+
+def _splat_clip(
+    out: Path, name: str, key: str, split: Path, match: Path, shifted: Shifted, offset_px: float, splat: Splat
+) -> tuple[Splatted, list[Path]]:
+    left, _ = load(split, shifted)
+    disparity = read_disparity(clip_file(match, name, "disparity"), offset_px)
+    exponent = splat.weight_exponent_per_px * _WEIGHTS_AT_WIDTH / left.shape[-1]
+    warped, coverage = splat_forward(left, disparity, weight_exponent_per_px=exponent)
+    occlusion = coverage <= _MIN_COVERAGE
+    files = [clip_file(out, name, "warped"), clip_file(out, name, "occlusion")]
+    write_frames(files[0], warped * ~occlusion)
+    write_occlusion(files[1], occlusion)
+    return Splatted(name, key, round(float(occlusion.double().mean()), 5)), files

@@ -1,0 +1,163 @@
+"""Cut stereo films into clips of one shot each, left and right eye at working size."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice, pairwise
+from pathlib import Path
+
+import numpy as np
+
+from secondeye.clips import clip_file, clip_id
+from secondeye.disk import require_disk
+from secondeye.keep import BadClip, Job, finish_jobs, make_key
+from secondeye.packing import eye_pixel_aspect, fit, unpack
+from secondeye.params import Dataset, Split
+from secondeye.process import alone_in
+from secondeye.refusal import Refusal
+from secondeye.rows import Clip, Film
+from secondeye.shots import find_cuts
+from secondeye.sources import Source, list_sources
+from secondeye.tables import write_table
+from secondeye.video.probe import BadFilm, FilmBroke, probe
+from secondeye.video.read import read_pictures
+from secondeye.video.write import write_lossless
+
+_CUT_WIDTH = 256  # px of the pictures in which cuts are looked for
+_LOSSLESS_RATIO = 0.6  # FFV1 against raw 8-bit RGB, measured on noisy footage
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """What one pass over a film found; kept so that a second run does not decode it again."""
+
+    id: str
+    key: str
+    frames: int
+    fps: float
+    shots: int
+    clips: list[tuple[int, int, int, int]]  # shot, start, stop, time stamp of the first frame
+    remark: str
+
+
+def run(raw: Path, out: Path, *, split: Split, dataset: Dataset) -> None:
+    """Read data/raw, write both eyes of every clip, `clips.parquet` and `films.parquet`.
+
+    Raises Refusal when there is nothing to read, or not enough disk for what would be written.
+    """
+    sources = list_sources(raw)
+    with alone_in(out), alone_in(out / "films"):
+        by_id = {_digest(source.path): source for source in sources}
+        cuts = _find_all_cuts(out / "films", by_id, split, dataset)
+        jobs, clips = _clip_jobs(cuts, by_id, split)
+        frames = sum(clip.stop - clip.start for clip in clips)
+        require_disk(out, frames * split.height * split.width * 6 * _LOSSLESS_RATIO, "split")
+        done = finish_jobs(
+            out, jobs, _cut_clip, Clip, label="split", max_bad_fraction=dataset.max_bad_fraction
+        )
+        films = [_film(found, by_id[found.id]) for found in cuts]
+        write_table(out / "films.parquet", films, Film)
+        write_table(out / "clips.parquet", done.rows, Clip)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _find_all_cuts(out: Path, sources: dict[str, Source], split: Split, dataset: Dataset) -> list[Cuts]:
+    jobs = [
+        Job(film, make_key("split", Cuts, [split], [film, source.packing]), (source.path, split))
+        for film, source in sources.items()
+    ]
+    done = finish_jobs(out, jobs, _cut_film, Cuts, label="cuts", max_bad_fraction=dataset.max_bad_fraction)
+    for bad in done.bad:
+        print(f"{sources[bad.id].path}: left out: {bad.reason} ({bad.detail})")
+    if not done.rows:
+        raise Refusal(f"split: none of the {len(jobs)} films can be used; the reasons stand above")
+    return done.rows
+
+
+def _cut_film(out: Path, film: str, key: str, path: Path, split: Split) -> tuple[Cuts, list[Path]]:
+    try:
+        info = probe(path)
+    except BadFilm as error:
+        raise BadClip("not a film", str(error)) from error
+    stamps: list[int] = []
+    remarks: list[str] = []
+
+    def pictures() -> Iterator[np.ndarray]:
+        size = (max(2, round(info.height * _CUT_WIDTH / info.width)), _CUT_WIDTH)
+        try:
+            for picture in read_pictures(path, size=size):
+                stamps.append(picture.pts)
+                yield picture.rgb
+        except FilmBroke as error:
+            remarks.append(str(error))
+
+    cuts, frames = find_cuts(
+        pictures(), info.fps, threshold=split.cut_threshold, min_shot_frames=split.min_shot_frames
+    )
+    bounds = [0, *cuts, frames]
+    pieces = [
+        (shot, start, stop, stamps[start])
+        for shot, (first, last) in enumerate(pairwise(bounds))
+        for start, stop in _pieces(first, last, round(split.max_seconds * info.fps), split.window_frames)
+    ]
+    if not pieces:
+        raise BadClip("too short", f"no shot has {split.window_frames} frames")
+    return Cuts(film, key, frames, float(info.fps), len(bounds) - 1, pieces, "; ".join(remarks)), []
+
+
+def _pieces(start: int, stop: int, longest: int, shortest: int) -> list[tuple[int, int]]:
+    """Equal pieces of a shot, each between `shortest` and `longest` frames where that can be."""
+    if stop - start < shortest:
+        return []
+    count = max(1, min(-(-(stop - start) // max(longest, 1)), (stop - start) // shortest))
+    bounds = [start + (stop - start) * k // count for k in range(count + 1)]
+    return list(pairwise(bounds))
+
+
+def _clip_jobs(cuts: list[Cuts], sources: dict[str, Source], split: Split) -> tuple[list[Job], list[Clip]]:
+    jobs, clips = [], []
+    for film in cuts:
+        source = sources[film.id]
+        for shot, start, stop, pts in film.clips:
+            name = clip_id(film.id, start, stop)
+            key = make_key("split", Clip, [split], [film.key, name])
+            stride = max(1, min(split.max_stride, (stop - start - 1) // max(1, split.window_frames - 1)))
+            share = start / film.frames
+            clip = Clip(name, key, film.id, shot, start, stop, share, stride, split.height, split.width)
+            jobs.append(Job(name, key, (source, clip, pts)))
+            clips.append(clip)
+    return jobs, clips
+
+
+def _cut_clip(
+    out: Path, name: str, key: str, source: Source, clip: Clip, start_pts: int
+) -> tuple[Clip, list[Path]]:
+    aspect = eye_pixel_aspect(source.packing, probe(source.path).pixel_aspect)
+    left: list[np.ndarray] = []
+    right: list[np.ndarray] = []
+    for picture in islice(read_pictures(source.path, start_pts=start_pts), clip.stop - clip.start):
+        for eye, eyes in zip(unpack(picture.rgb, source.packing), (left, right), strict=True):
+            eyes.append(fit(eye, clip.height, clip.width, aspect))
+    files = [clip_file(out, name, "left"), clip_file(out, name, "right")]
+    write_lossless(files[0], np.stack(left))
+    write_lossless(files[1], np.stack(right))
+    return clip, files
+
+
+def _film(cuts: Cuts, source: Source) -> Film:
+    return Film(
+        id=cuts.id,
+        name=source.path.name,
+        packing=source.packing,
+        split=source.split,
+        licence=source.licence,
+        fps=cuts.fps,
+        frames=cuts.frames,
+        shots=cuts.shots,
+        clips=len(cuts.clips),
+        remark="; ".join(filter(None, [source.remark, cuts.remark])),
+    )

@@ -1,0 +1,142 @@
+"""What a film is, read from its header and its first picture."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import Colorspace
+from av.video.stream import VideoStream
+
+from secondeye.refusal import Refusal
+
+# FFmpeg's AVColorSpace (what a file says) to the matrix the scaler is told to use.
+_MATRIX = {
+    1: Colorspace.ITU709,
+    4: Colorspace.FCC,
+    5: Colorspace.ITU601,
+    6: Colorspace.ITU601,
+    7: Colorspace.SMPTE240M,
+    9: Colorspace.BT2020,
+}
+_BT709, _UNSPECIFIED, _SMPTE170M = 1, 2, 6
+_HIGH_DYNAMIC_RANGE = {16, 18}  # PQ and HLG
+_HD_HEIGHT = 720  # players assume BT.709 from here on when a file does not say
+
+
+class BadFilm(Refusal):
+    """The file is not a film that can be read."""
+
+
+class FilmBroke(Refusal):
+    """The film breaks off; `pictures` of it were good."""
+
+    def __init__(self, path: Path, pictures: int, reason: str) -> None:
+        super().__init__(f"{path}: breaks off after {pictures} frames ({reason})")
+        self.pictures = pictures
+
+
+@dataclass(frozen=True)
+class Colour:
+    """How the numbers of a film become light; values are FFmpeg's AVCOL_* numbers."""
+
+    matrix: int
+    full_range: bool
+    primaries: int
+    transfer: int
+
+    @property
+    def scaler_matrix(self) -> Colorspace:
+        """The scaler's name of the matrix."""
+        return _MATRIX[self.matrix]
+
+    @property
+    def scaler_range(self) -> int:
+        """1 for limited (16 to 235), 2 for full range."""
+        return 2 if self.full_range else 1
+
+
+BT709 = Colour(matrix=_BT709, full_range=False, primaries=_BT709, transfer=_BT709)
+
+
+@dataclass(frozen=True)
+class FilmInfo:
+    """A film as a viewer sees it: width and height are those after rotation."""
+
+    path: Path
+    width: int  # px
+    height: int  # px
+    rotation: int  # quarter turns counter-clockwise that bring a decoded picture upright, 0 to 3
+    pixel_aspect: Fraction  # width over height of one upright pixel
+    fps: Fraction  # frames per second, the average for a variable rate
+    time_base: Fraction  # seconds per tick of a time stamp
+    frames: int  # what the container claims; 0 where it claims nothing
+    bits: int  # per colour channel
+    colour: Colour
+    sound: tuple[str, ...]  # codec names of its sound tracks
+
+    @property
+    def high_dynamic_range(self) -> bool:
+        """True for PQ and HLG, which an 8-bit picture can not hold."""
+        return self.colour.transfer in _HIGH_DYNAMIC_RANGE
+
+
+def open_film(path: Path) -> InputContainer:
+    """Open a film for reading; raises BadFilm with one clear line."""
+    if not path.exists():
+        raise BadFilm(f"{path}: there is no such file")
+    if path.is_dir():
+        raise BadFilm(f"{path}: is a folder; name one film file")
+    try:
+        return av.open(str(path), "r")
+    except av.FFmpegError as error:
+        raise BadFilm(f"{path}: is not a film FFmpeg can read ({error.strerror})") from error
+
+
+def picture_stream(container: InputContainer, path: Path) -> VideoStream:
+    """The film's main picture stream; raises BadFilm where there is none."""
+    stream = container.streams.best("video")
+    if not isinstance(stream, VideoStream) or stream.codec_context is None:
+        raise BadFilm(f"{path}: has no video stream")
+    return stream
+
+
+def probe(path: Path) -> FilmInfo:
+    """Read a film's header and decode its first picture.
+
+    Raises BadFilm when the file is missing, a folder, no film, or has no picture that decodes.
+    """
+    with open_film(path) as container:
+        stream = picture_stream(container, path)
+        try:
+            first = next(container.decode(stream))
+        except (StopIteration, av.FFmpegError) as error:
+            raise BadFilm(f"{path}: its video stream holds no picture that decodes") from error
+        rotation = round(first.rotation / 90) % 4
+        width, height = (first.height, first.width) if rotation % 2 else (first.width, first.height)
+        aspect = stream.sample_aspect_ratio or Fraction(1)
+        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+        return FilmInfo(
+            path=path,
+            width=width,
+            height=height,
+            rotation=rotation,
+            pixel_aspect=1 / aspect if rotation % 2 else aspect,
+            fps=Fraction(rate),
+            time_base=Fraction(stream.time_base or Fraction(1, 90000)),
+            frames=stream.frames,
+            bits=max(component.bits for component in first.format.components),
+            colour=colour_of(first),
+            sound=tuple(track.codec_context.name for track in container.streams.audio if track.codec_context),
+        )
+
+
+def colour_of(frame: VideoFrame) -> Colour:
+    """The colour a picture says it has, with a player's guesses where it says nothing."""
+    matrix = int(frame.colorspace)
+    if matrix not in _MATRIX:
+        matrix = _BT709 if frame.height >= _HD_HEIGHT else _SMPTE170M
+    full = int(frame.color_range) == 2 or frame.format.name.startswith("yuvj")
+    return Colour(matrix, full, int(frame.color_primaries), int(frame.color_trc))

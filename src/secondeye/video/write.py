@@ -1,0 +1,189 @@
+"""Pictures into files: H.264 for people, FFV1 for what must come back unchanged."""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.container import OutputContainer
+from av.video.frame import VideoFrame
+
+from secondeye.video.probe import BT709, Colour
+
+# A fixed number, whatever the machine: x264's output depends on it.
+_X264_THREADS = 4
+_LOSSLESS_RATE = 24  # FFV1 files hold arrays; their rate means nothing
+
+
+@contextmanager
+def arriving(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path` that becomes `path` only when the block ends well."""
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def has_encoder(name: str) -> bool:
+    """Whether FFmpeg was built with this encoder."""
+    return name in av.codecs_available
+
+
+class FilmWriter:
+    """Write one H.264 stream to an mp4 file, a picture at a time. The caller renames and cleans up.
+
+    Odd heights are written as 4:4:4, since 4:2:0 has none; everything else as 4:2:0, 8 bit.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        width: int,
+        height: int,
+        *,
+        fps: Fraction,
+        time_base: Fraction,
+        colour: Colour = BT709,
+        pixel_aspect: Fraction = Fraction(1),
+        crf: int = 16,
+        preset: str = "veryfast",
+        side_by_side: bool = False,  # adds the frame-packing SEI
+    ) -> None:
+        self._container: OutputContainer = av.open(str(path), "w", format="mp4")
+        packing = ":frame-packing=3" if side_by_side else ""
+        options = {"crf": str(crf), "preset": preset, "x264-params": f"threads={_X264_THREADS}{packing}"}
+        stream = self._container.add_stream("libx264", rate=fps, options=options)
+        stream.width, stream.height = width, height
+        stream.pix_fmt = "yuv444p" if width % 2 or height % 2 else "yuv420p"
+        stream.time_base = stream.codec_context.time_base = time_base
+        stream.codec_context.sample_aspect_ratio = pixel_aspect
+        stream.codec_context.colorspace = colour.matrix
+        stream.codec_context.color_range = colour.scaler_range
+        stream.codec_context.color_primaries = colour.primaries
+        stream.codec_context.color_trc = colour.transfer
+        self._stream, self._colour, self._time_base = stream, colour, time_base
+
+    def add_sound(self, rate: int) -> None:
+        """Add an AAC stereo track; before the first picture."""
+        self._sound = self._container.add_stream("aac", rate=rate, options={"b": "128000"})
+        self._sound.codec_context.layout = "stereo"
+
+    def write(
+        self,
+        rgb: np.ndarray,  # uint8 [H, W, 3]
+        pts: int,  # ticks of the time base
+    ) -> None:
+        """Encode one picture."""
+        frame = VideoFrame.from_ndarray(rgb, format="rgb24").reformat(
+            format=self._stream.pix_fmt,
+            src_color_range=2,
+            dst_colorspace=self._colour.scaler_matrix,
+            dst_color_range=self._colour.scaler_range,
+        )
+        frame.pts, frame.time_base = pts, self._time_base
+        self._container.mux(self._stream.encode(frame))
+
+    def write_sound(
+        self,
+        samples: np.ndarray,  # float32 [2, N] in [-1, 1]
+        rate: int,  # samples a second
+    ) -> None:
+        """Encode the whole sound track."""
+        whole = AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout="stereo")
+        whole.sample_rate, whole.pts = rate, 0
+        resampler = AudioResampler(format="fltp", layout="stereo", rate=rate, frame_size=1024)
+        for frame in [*resampler.resample(whole), *resampler.resample(None)]:
+            self._container.mux(self._sound.encode(frame))
+        self._container.mux(self._sound.encode(None))
+
+    def close(self) -> None:
+        """Flush the encoder and finish the file."""
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+
+    def __enter__(self) -> "FilmWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self._container.close()
+
+
+def write_film(
+    path: Path,
+    frames: Iterable[np.ndarray],  # uint8 [H, W, 3] RGB
+    fps: Fraction,
+    *,
+    crf: int = 16,
+    preset: str = "veryfast",
+    sound: np.ndarray | None = None,  # float32 [2, N] in [-1, 1]
+    sound_rate: int = 48000,
+) -> None:
+    """Write an ordinary H.264 mp4, with AAC where there is sound; it appears under its name when whole."""
+    pictures = iter(frames)
+    first = next(pictures)
+    height, width = first.shape[:2]
+    with (
+        arriving(path) as part,
+        FilmWriter(part, width, height, fps=fps, time_base=1 / fps, crf=crf, preset=preset) as writer,
+    ):
+        if sound is not None:
+            writer.add_sound(sound_rate)
+        writer.write(first, 0)
+        for index, picture in enumerate(pictures, start=1):
+            writer.write(picture, index)
+        if sound is not None:
+            writer.write_sound(sound, sound_rate)
+
+
+def write_lossless(
+    path: Path,
+    frames: np.ndarray,  # uint8 [T, H, W, 3] RGB, uint8 [T, H, W] or uint16 [T, H, W]
+) -> None:
+    """Write arrays as FFV1 in Matroska: the same arrays give the same bytes on every run.
+
+    The file appears under its name when whole.
+    """
+    given, stored = {
+        ("uint8", 4): ("rgb24", "bgr0"),
+        ("uint8", 3): ("gray", "gray"),
+        ("uint16", 3): ("gray16le", "gray16le"),
+    }[frames.dtype.name, frames.ndim]
+    # bitexact: otherwise Matroska writes random ids and the library's version.
+    with (
+        arriving(path) as part,
+        av.open(str(part), "w", format="matroska", container_options={"fflags": "+bitexact"}) as container,
+    ):
+        options = {"level": "3", "slices": "4", "threads": "1", "flags": "+bitexact"}
+        stream = container.add_stream("ffv1", rate=_LOSSLESS_RATE, options=options)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = stored
+        for index, array in enumerate(frames):
+            frame = VideoFrame.from_ndarray(np.ascontiguousarray(array), format=given)
+            frame = frame.reformat(format=stored) if stored != given else frame
+            frame.pts = index
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def read_lossless(
+    path: Path,
+) -> np.ndarray:  # uint8 [T, H, W, 3] RGB, uint8 [T, H, W] or uint16 [T, H, W]
+    """Read what `write_lossless` wrote, bit for bit."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "NONE"
+        given = "rgb24" if stream.pix_fmt == "bgr0" else stream.pix_fmt
+        return np.stack([frame.to_ndarray(format=given) for frame in container.decode(stream)])

@@ -1,0 +1,110 @@
+"""What all tests share: the folder of real footage, and small films."""
+
+import os
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from secondeye.video.probe import BT709
+from secondeye.video.write import FilmWriter, write_film
+from secondeye.world import Shot, two_cards
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test talks to the network
+
+
+@pytest.fixture
+def footage() -> Path:
+    """The folder of real footage; tests that need it skip where there is none."""
+    folder = os.environ.get("SECONDEYE_FOOTAGE")
+    if not folder:
+        pytest.skip("SECONDEYE_FOOTAGE is not set: no real footage to test on")
+    return Path(folder)
+
+
+def moving_pictures(frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Smooth noise that drifts to the left, uint8 [T, H, W, 3]: a shot with texture and motion."""
+    rng = np.random.default_rng(seed)
+    wide = rng.uniform(0, 255, (height // 8 + 2, (width + 2 * frames) // 8 + 2, 3)).astype(np.float32)
+    import cv2
+
+    canvas = cv2.resize(wide, (width + 2 * frames, height), interpolation=cv2.INTER_CUBIC).clip(0, 255)
+    return np.stack([canvas[:, 2 * t : 2 * t + width] for t in range(frames)]).round().astype(np.uint8)
+
+
+def coarse_cards(
+    frames: int, height: int, width: int, near_px: int, far_px: int, card_px: int, seed: int
+) -> Shot:
+    """`two_cards` enlarged four times, so that its texture survives a codec and a quarter of the size."""
+    small = two_cards(
+        frames=frames,
+        height=height // 4,
+        width=width // 4,
+        near_px=near_px // 4,
+        far_px=far_px // 4,
+        card_px=card_px // 4,
+        seed=seed,
+    )
+    large = {
+        name: array.repeat_interleave(4, -1).repeat_interleave(4, -2) for name, array in vars(small).items()
+    }
+    return Shot(
+        **large | {"disparity": large["disparity"] * 4, "right_disparity": large["right_disparity"] * 4}
+    )
+
+
+@pytest.fixture
+def make_film(tmp_path: Path) -> Callable[..., Path]:
+    """Write a small film of one or two shots, with or without sound, with given time stamps."""
+
+    def make(
+        name: str = "film.mp4",
+        *,
+        shots: tuple[int, ...] = (9, 8),
+        height: int = 48,
+        width: int = 64,
+        sound: bool = True,
+        stamps_ms: list[int] | None = None,
+    ) -> Path:
+        path = tmp_path / name
+        pictures = np.concatenate([moving_pictures(n, height, width, seed) for seed, n in enumerate(shots)])
+        if stamps_ms is not None:
+            _write_stamped(path, pictures, stamps_ms)
+            return path
+        time = np.arange(sum(shots) * 48000 // 24) / 48000
+        tone = np.stack([np.sin(2 * np.pi * 440 * time)] * 2).astype(np.float32) * 0.2
+        write_film(path, iter(pictures), Fraction(24), sound=tone if sound else None)
+        return path
+
+    return make
+
+
+def _write_stamped(path: Path, pictures: np.ndarray, stamps_ms: list[int]) -> None:
+    height, width = pictures.shape[1:3]
+    base = Fraction(1, 1000)
+    with FilmWriter(path, width, height, fps=Fraction(24), time_base=base, colour=BT709) as writer:
+        for picture, stamp in zip(pictures, stamps_ms, strict=True):
+            writer.write(picture, stamp)
+
+
+@pytest.fixture
+def in_project(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Run the test in the project's folder, where params.yaml and dvc.yaml are."""
+    project = Path(__file__).parent.parent
+    monkeypatch.chdir(project)
+    yield project
+
+
+def damage(film: Path) -> Path:
+    """Make one picture in the middle of a film undecodable, by a length that points beyond its packet."""
+    import av
+
+    with av.open(str(film)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        place = packets[len(packets) // 2].pos
+    content = bytearray(film.read_bytes())
+    content[place : place + 4] = b"\xff\xff\xff\xff"
+    film.write_bytes(content)
+    return film

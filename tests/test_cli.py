@@ -1,0 +1,71 @@
+"""What a user sees: one clear line for a mistake, an exit code, no traceback."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import damage
+
+
+def secondeye(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from secondeye.cli import main; main()", *map(str, arguments)]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def one_line(done: subprocess.CompletedProcess[str]) -> str:
+    lines = [line for line in done.stderr.splitlines() if line.startswith("secondeye:")]
+    assert done.returncode != 0 and len(lines) == 1 and "Traceback" not in done.stderr, done.stderr
+    return lines[0]
+
+
+def test_not_a_film(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("not a film")
+    assert "notes.txt" in one_line(secondeye("convert", tmp_path / "notes.txt"))
+    assert "no such file" in one_line(secondeye("convert", tmp_path / "missing.mp4"))
+    assert "is a folder" in one_line(secondeye("convert", tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_broken_film_ends_with_three(make_film: Callable[..., Path]) -> None:
+    film = damage(make_film(shots=(40,), height=32, width=48))
+    done = secondeye("convert", film, "--depth", "motion", "--preset", "ultrafast")
+    assert done.returncode == 3, done.stderr
+    assert "breaks off after" in one_line(done)
+    assert film.with_name("film_sbs.mp4").exists()
+
+
+def test_stage_mistakes(tmp_path: Path, in_project: Path) -> None:
+    assert "stage must be one of split" in one_line(secondeye("stage", "warp", "a", "b"))
+    assert "takes 2 folders (raw, out), got 1" in one_line(secondeye("stage", "split", "a"))
+    assert "params.yaml" in one_line(secondeye("stage", "split", "a", "b", cwd=tmp_path))
+
+
+def test_sample_does_not_touch_a_folder_with_other_films(tmp_path: Path) -> None:
+    (tmp_path / "holiday_sbs.mp4").write_bytes(b"precious")
+    assert "holds holiday_sbs.mp4" in one_line(secondeye("sample", tmp_path))
+    assert (tmp_path / "holiday_sbs.mp4").read_bytes() == b"precious"
+
+
+def test_version() -> None:
+    assert secondeye("--version").stdout.startswith("secondeye 0.")
+
+
+def test_doctor_tells_a_line_a_thing(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = secondeye("doctor")
+    assert done.returncode == 0, done.stderr
+    told = [line.split(":")[0] for line in done.stdout.splitlines()]
+    assert told == [
+        "CPU",
+        "memory",
+        "disk here",
+        "GPU",
+        "Triton",
+        "encoders",
+        "Hugging Face",
+        "depth weights",
+    ]
+    assert "HF_HUB_OFFLINE" in done.stdout

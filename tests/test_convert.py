@@ -1,0 +1,355 @@
+"""The main job on small films: every frame, every time stamp, every packet of sound; and every mistake."""
+
+import os
+import shutil
+import subprocess
+import sys
+import weakref
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from conftest import damage, moving_pictures
+
+from secondeye.conversion import convert as conversion
+from secondeye.conversion.convert import convert
+from secondeye.conversion.plan import make_plan
+from secondeye.conversion.settings import Settings
+from secondeye.conversion.sheet import anaglyph
+from secondeye.conversion.shot_depth import estimate_shot
+from secondeye.depth import Estimate
+from secondeye.refusal import Refusal
+from secondeye.video.probe import probe
+from secondeye.video.read import read_pictures
+from secondeye.video.write import write_film
+
+SETTINGS = Settings(3.0, 0.5, "motion", "auto", 10, "ultrafast")
+MakeFilm = Callable[..., Path]
+
+
+def stamps(path: Path) -> list[Fraction]:
+    base = probe(path).time_base
+    return [picture.pts * base for picture in read_pictures(path)]
+
+
+def sound(path: Path) -> list[tuple[Fraction, bytes]]:
+    with av.open(str(path)) as container:
+        return [(p.pts * p.time_base, bytes(p)) for p in container.demux(audio=0) if p.size]
+
+
+def leftovers(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_film_keeps_frames_stamps_size_and_sound(make_film: MakeFilm) -> None:
+    film = make_film(shots=(9, 8), height=48, width=64)
+    output = film.with_name("out.mp4")
+    sheet = film.with_name("sheet.png")
+    made = convert(film, output, SETTINGS, sheet=sheet)
+    assert (made.frames, made.broken) == (17, "")
+    info = probe(output)
+    assert (info.width, info.height, info.frames) == (128, 48, 17)
+    assert stamps(output) == stamps(film)
+    assert sound(output) == sound(film)
+    assert sheet.read_bytes().startswith(b"\x89PNG")
+    assert leftovers(film.parent) == {"film.mp4", "out.mp4", "sheet.png"}
+    left = [picture.rgb[:, :64] for picture in read_pictures(output)]
+    source = [picture.rgb for picture in read_pictures(film)]
+    errors = [np.abs(a.astype(int) - b).mean() for a, b in zip(left, source, strict=True)]
+    assert max(errors) < 4  # codec noise only: the left eye is the film
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3])
+def test_shortest_films_convert(make_film: MakeFilm, frames: int) -> None:
+    film = make_film(shots=(frames,), sound=False)
+    convert(film, None, SETTINGS)
+    output = film.with_name("film_sbs.mp4")
+    assert stamps(output) == stamps(film) and len(stamps(film)) == frames
+
+
+@pytest.mark.parametrize(("height", "width"), [(121, 161), (48, 61), (16, 16)])
+def test_odd_and_small_sizes_keep_their_size(make_film: MakeFilm, height: int, width: int) -> None:
+    film = make_film(height=height, width=width, shots=(3,), sound=False)
+    convert(film, None, SETTINGS)
+    info = probe(film.with_name("film_sbs.mp4"))
+    assert (info.width, info.height) == (2 * width, height)
+
+
+def test_variable_frame_rate_keeps_its_stamps(make_film: MakeFilm) -> None:
+    stamps_ms = [0, 33, 66, 200, 233, 500, 533, 1000, 1033, 1066]
+    film = make_film(shots=(10,), stamps_ms=stamps_ms)
+    convert(film, None, SETTINGS)
+    assert stamps(film.with_name("film_sbs.mp4")) == [Fraction(ms, 1000) for ms in stamps_ms]
+
+
+def test_interrupted_conversion_continues_to_the_same_bytes(
+    make_film: MakeFilm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = make_film(shots=(9, 8, 10))
+    whole, broken = film.with_name("whole.mp4"), film.with_name("broken.mp4")
+    convert(film, whole, SETTINGS)
+
+    rendered: list[int] = []
+    render_shot = conversion._render_shot
+
+    def stop_at_third(journal, plan, number, *rest):  # type: ignore[no-untyped-def]
+        if number == 2 and not rendered.count(2):
+            rendered.append(2)
+            raise KeyboardInterrupt
+        rendered.append(number)
+        render_shot(journal, plan, number, *rest)
+
+    monkeypatch.setattr(conversion, "_render_shot", stop_at_third)
+    with pytest.raises(KeyboardInterrupt):
+        convert(film, broken, SETTINGS)
+    assert not broken.exists()
+    rendered[:] = [2]
+    convert(film, broken, SETTINGS)
+    assert rendered == [2, 2], "finished shots were made again"
+    assert broken.read_bytes() == whole.read_bytes()
+    assert leftovers(film.parent) == {"film.mp4", "whole.mp4", "broken.mp4"}
+
+
+def test_other_settings_do_not_continue_the_old_run(
+    make_film: MakeFilm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = make_film(shots=(9, 8))
+    output = film.with_name("out.mp4")
+    with monkeypatch.context() as patch:
+        patch.setattr(conversion, "_finish", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            convert(film, output, SETTINGS)
+    said: list[str] = []
+    convert(film, output, Settings(5.0, 0.5, "motion", "fill", 10, "ultrafast"), say=said.append)
+    assert not any("finished before" in line for line in said)
+
+
+@pytest.mark.slow
+def test_killed_process_continues_to_the_same_bytes(make_film: MakeFilm) -> None:
+    film = make_film(shots=(9, 8, 10), height=96, width=128)
+    whole, output = film.with_name("whole.mp4"), film.with_name("out.mp4")
+    command = [sys.executable, "-m", "secondeye.cli", "convert", str(film), "--depth", "motion", "--output"]
+    command = [sys.executable, "-c", "from secondeye.cli import main; main()", *command[3:]]
+    subprocess.run([*command, str(whole)], check=True, capture_output=True)
+    process = subprocess.Popen([*command, str(output)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    segment = film.parent / ".out.mp4.unfinished" / "shot_00000.mp4"
+    while not segment.exists() and process.poll() is None:
+        pass
+    process.kill()
+    process.wait()
+    assert not output.exists() and segment.exists()
+    subprocess.run([*command, str(output)], check=True, capture_output=True)
+    assert output.read_bytes() == whole.read_bytes()
+
+
+def test_film_that_breaks_gives_its_good_part(make_film: MakeFilm) -> None:
+    film = damage(make_film(shots=(60,), sound=True))
+    made = convert(film, None, SETTINGS)
+    output = film.with_name("film_sbs.mp4")
+    assert made.broken and 0 < made.frames < 60
+    assert stamps(output) == stamps_until_broken(film, made.frames)
+    end = stamps(output)[-1] + Fraction(1, 24)
+    assert end - Fraction(1, 20) < sound(output)[-1][0] < end
+
+
+def stamps_until_broken(film: Path, frames: int) -> list[Fraction]:
+    base = probe(film).time_base
+    pictures = read_pictures(film)
+    return [next(pictures).pts * base for _ in range(frames)]
+
+
+def test_plan_finds_shots_and_stamps(make_film: MakeFilm) -> None:
+    film = make_film(shots=(12, 15))
+    seen: list[int] = []
+    plan = make_plan(probe(film), lambda: seen.append(1))
+    assert plan.shots == [(0, 12), (12, 27)] and len(seen) == len(plan.stamps) == 27 and not plan.broken
+
+
+def test_depth_of_a_shot_is_brought_to_zero_and_one(tmp_path: Path) -> None:
+    import torch
+
+    ramp = torch.linspace(-7, 13, 1000).view(1, 1, 20, 50)
+    estimates = [Estimate(ramp[..., :25], 0.2), Estimate(ramp[..., 25:].repeat(3, 1, 1, 1), 1.0)]
+    depth = estimate_shot([], lambda windows: iter(estimates), tmp_path / "spill")
+    assert depth.frames == 4 and depth.confidence == pytest.approx(0.8)
+    windows = list(depth.windows(3))
+    assert [len(window) for window in windows] == [3, 1]
+    together = torch.cat(windows)
+    assert float(together.min()) == 0 and float(together.max()) == 1
+    inside = (together > 0) & (together < 1)
+    assert 0.97 < inside.float().mean() < 0.99  # 1 % is cut off at either end
+
+    flat = estimate_shot(
+        [], lambda windows: iter([Estimate(torch.ones(2, 1, 4, 5), 1.0)]), tmp_path / "spill"
+    )
+    assert (torch.cat(list(flat.windows(8))) == 0.5).all()
+
+
+def test_only_a_few_pictures_are_alive_at_a_time(
+    make_film: MakeFilm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = make_film(shots=(90,), sound=False)
+    ever: list[weakref.ref[np.ndarray]] = []
+    most: list[int] = []
+
+    def watched(*arguments, **options):  # type: ignore[no-untyped-def]
+        for picture in read_pictures(*arguments, **options):
+            ever.append(weakref.ref(picture.rgb))
+            most.append(sum(reference() is not None for reference in ever))
+            yield picture
+
+    monkeypatch.setattr(conversion, "read_pictures", watched)
+    convert(film, None, SETTINGS)
+    assert len(ever) == 2 * 90 and max(most) <= 3 * 8
+
+
+PEAK = """
+import resource, sys
+from pathlib import Path
+from secondeye.conversion.convert import convert
+from secondeye.conversion.settings import Settings
+convert(Path(sys.argv[1]), None, Settings(3.0, 0.5, "motion", "fill", 16, "ultrafast"))
+print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_film(make_film: MakeFilm) -> None:
+    """Six times the film, the same peak: the longer one's pictures alone would be 240 MiB more."""
+    peaks = []
+    for frames in (300, 1800):
+        film = make_film(f"{frames}.mp4", shots=(frames,), height=144, width=256, sound=False)
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, str(film)], check=True, capture_output=True, text=True
+        )
+        peaks.append(int(done.stdout.split()[-1]))
+    assert peaks[1] - peaks[0] < 40
+
+
+def test_output_beside_the_film_is_mkv_where_mp4_can_not_hold_the_sound(tmp_path: Path) -> None:
+    film = write_pcm_film(tmp_path / "film.mkv")
+    convert(film, None, SETTINGS)
+    assert sound(tmp_path / "film_sbs.mkv") and not (tmp_path / "film_sbs.mp4").exists()
+    with pytest.raises(Refusal, match="can not hold the film's sound"):
+        convert(film, tmp_path / "out.mp4", SETTINGS)
+
+
+def write_pcm_film(path: Path) -> Path:
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=24)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        audio = container.add_stream("pcm_s16le", rate=48000)
+        for picture in moving_pictures(4, 48, 64):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(video.encode(None))
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), format="s16", layout="mono")
+        frame.sample_rate = 48000
+        container.mux(audio.encode(frame))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("output", "told"),
+    [
+        (".", "is a folder"),
+        ("missing/out.mp4", "no such folder"),
+        ("out.avi", "must end in .mp4"),
+        ("film.mp4", "is the film itself"),
+    ],
+)
+def test_output_that_can_not_be_is_one_line(make_film: MakeFilm, output: str, told: str) -> None:
+    film = make_film(shots=(3,))
+    before = film.read_bytes()
+    with pytest.raises(Refusal, match=told) as caught:
+        convert(film, film.parent / output, SETTINGS)
+    assert "\n" not in str(caught.value)
+    assert leftovers(film.parent) == {"film.mp4"} and film.read_bytes() == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_folder_without_permission_is_one_line(make_film: MakeFilm, tmp_path: Path) -> None:
+    film = make_film(shots=(3,))
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    with pytest.raises(Refusal, match="can not be written to"):
+        convert(film, closed / "out.mp4", SETTINGS)
+
+
+def test_too_little_disk_is_told_before_the_work(
+    make_film: MakeFilm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = make_film(shots=(3,))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000})())
+    with pytest.raises(Refusal, match="needs about"):
+        convert(film, None, SETTINGS)
+    assert not film.with_name("film_sbs.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ((11.0, 0.5, "auto", "auto", 16, "fast"), "--strength-percent must be 0 to 10"),
+        ((float("nan"), 0.5, "auto", "auto", 16, "fast"), "--strength-percent"),
+        ((3.0, 1.5, "auto", "auto", 16, "fast"), "--convergence"),
+        ((3.0, 0.5, "magic", "auto", 16, "fast"), "--depth must be one of auto, motion, depth-anything-v2"),
+        ((3.0, 0.5, "auto", "magic", 16, "fast"), "--inpainter must be one of auto, fill"),
+        ((3.0, 0.5, "auto", "auto", 52, "fast"), "--crf"),
+        ((3.0, 0.5, "auto", "auto", 16, "warp9"), "--preset must be one of"),
+    ],
+)
+def test_settings_that_make_no_sense_are_one_line(
+    values: tuple[float, float, str, str, int, str], told: str
+) -> None:
+    with pytest.raises(Refusal, match=told):
+        Settings(*values)
+
+
+def test_zero_strength_gives_both_eyes_the_same_picture(make_film: MakeFilm) -> None:
+    film = make_film(shots=(4,), sound=False)
+    convert(film, None, Settings(0.0, 0.5, "motion", "fill", 0, "ultrafast"))
+    for picture in read_pictures(film.with_name("film_sbs.mp4")):
+        assert np.abs(picture.rgb[:, :64].astype(int) - picture.rgb[:, 64:]).mean() < 1.5
+
+
+def test_anaglyph_is_red_left_and_cyan_right() -> None:
+    left, right = np.full((2, 2, 3), 10, np.uint8), np.full((2, 2, 3), 200, np.uint8)
+    assert anaglyph(left, right)[0, 0].tolist() == [10, 200, 200]
+
+
+def test_high_dynamic_range_is_refused(make_film: MakeFilm, monkeypatch: pytest.MonkeyPatch) -> None:
+    film = make_film(shots=(3,))
+    info = probe(film)
+    from dataclasses import replace
+
+    hdr = replace(info, colour=replace(info.colour, transfer=16))
+    monkeypatch.setattr(conversion, "probe", lambda path: hdr)
+    with pytest.raises(Refusal, match="HDR"):
+        convert(film, None, SETTINGS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mono_bbb/bigbuckbunny.mp4", "mono_bikes/bikes.mp4"])
+def test_real_films_keep_frames_stamps_and_sound(footage: Path, tmp_path: Path, name: str) -> None:
+    film, output = footage / name, tmp_path / "out.mp4"
+    convert(film, output, SETTINGS)
+    info, made = probe(film), probe(output)
+    assert (made.width, made.height) == (2 * info.width, info.height)
+    assert stamps(output) == stamps(film)
+    if info.sound:
+        assert sound(output) == sound(film)
+
+
+@pytest.mark.slow
+def test_real_film_that_breaks_gives_its_good_part(footage: Path, tmp_path: Path) -> None:
+    made = convert(footage / "odd_decord" / "corrupted.mp4", tmp_path / "out.mp4", SETTINGS)
+    assert made.frames == 28 and len(stamps(tmp_path / "out.mp4")) == 28
+
+
+def test_white_film_stays_white(tmp_path: Path) -> None:
+    write_film(tmp_path / "white.mp4", iter(np.full((5, 48, 64, 3), 235, np.uint8)), Fraction(24))
+    convert(tmp_path / "white.mp4", None, SETTINGS)
+    for picture in read_pictures(tmp_path / "white_sbs.mp4"):
+        assert np.abs(picture.rgb.astype(int) - 235).max() <= 3

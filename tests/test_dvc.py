@@ -1,0 +1,166 @@
+"""dvc.yaml is honest: its names, params, paths and code dependencies are those of the stages."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from importlib import import_module
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import yaml
+
+from secondeye import modules
+from secondeye.params import Params
+from secondeye.stages import STAGES
+from secondeye.video.write import write_film
+from secondeye.world import two_cards
+
+PROJECT = Path(__file__).parent.parent
+GRAPH: dict[str, Any] = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
+
+
+def test_stages_are_the_list_in_its_order() -> None:
+    assert tuple(GRAPH) == STAGES
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_params_are_the_keyword_only_arguments(stage: str) -> None:
+    arguments = signature(import_module(f"secondeye.stages.{stage}").run).parameters.values()
+    sections = [a.name for a in arguments if a.kind is Parameter.KEYWORD_ONLY]
+    assert GRAPH[stage]["params"] == sections
+    assert set(sections) <= set(Params.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_command_has_a_path_for_every_argument(stage: str) -> None:
+    arguments = signature(import_module(f"secondeye.stages.{stage}").run).parameters.values()
+    folders = [a.name for a in arguments if a.kind is not Parameter.KEYWORD_ONLY]
+    program, verb, name, *paths = GRAPH[stage]["cmd"].split()
+    assert (program, verb, name) == ("secondeye", "stage", stage)
+    assert len(paths) == len(folders)
+    inputs = paths[: folders.index("out")]
+    assert [Path(path).name for path in inputs] == folders[: len(inputs)]
+    assert inputs == [dep for dep in GRAPH[stage]["deps"] if dep.startswith("data/")]
+    assert paths[len(inputs)] == f"data/{stage}"
+    outs = [next(iter(out)) if isinstance(out, dict) else out for out in GRAPH[stage]["outs"]]
+    assert f"data/{stage}" in outs
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_deps_are_all_the_code_a_stage_reaches(stage: str) -> None:
+    # params.py is left out: DVC follows the values.
+    reached = modules.reached(f"secondeye.stages.{stage}") - {"secondeye.params"}
+    wanted = {str(modules.source_of(module).relative_to(PROJECT)) for module in reached}  # type: ignore[union-attr]
+    named = {dep for dep in GRAPH[stage]["deps"] if dep.endswith(".py")}
+    assert named == wanted, f"missing {sorted(wanted - named)}, too many {sorted(named - wanted)}"
+
+
+def write_sources(raw: Path, films: int) -> None:
+    """Small stereo films: two cards that move."""
+    raw.mkdir(parents=True, exist_ok=True)
+    for film in range(films):
+        shot = two_cards(frames=10, height=96, width=160, seed=film)
+        pictures = np.concatenate([shot.left.numpy(), shot.right.numpy()], axis=3)
+        rgb = (pictures * 255).round().astype(np.uint8).transpose(0, 2, 3, 1)
+        write_film(raw / f"cards{film}_sbs.mp4", iter(np.ascontiguousarray(rgb)), Fraction(24))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A clone of the project with small films, as DVC sees it."""
+    clone = tmp_path / "clone"
+    ignored = shutil.ignore_patterns(
+        "data", "demo", "reports", ".venv", ".git", "__pycache__", "cache", "tmp"
+    )
+    shutil.copytree(PROJECT, clone, ignore=ignored)
+    subprocess.run(["git", "init", "-q"], cwd=clone, check=True)
+    (clone / "dvc.lock").unlink(missing_ok=True)
+    params = yaml.safe_load((clone / "params.yaml").read_text())
+    params["split"] |= {"height": 96, "width": 160}
+    (clone / "params.yaml").write_text(yaml.safe_dump(params))
+    write_sources(clone / "data" / "raw", 3)
+    return clone
+
+
+def environment() -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1"}
+
+
+def repro(project: Path, *targets: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "dvc", "repro", *targets]
+    return subprocess.run(command, cwd=project, env=environment(), capture_output=True, text=True)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.slow
+def test_repro_builds_all_then_nothing_then_only_what_follows(project: Path) -> None:
+    first = repro(project)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert json.loads((project / "reports" / "dataset.json").read_text())["kept"] >= 2
+    assert "Running stage" not in repro(project).stdout
+
+    text = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(text.replace("min_psnr_db: 25.0", "min_psnr_db: 26.0"))
+    again = repro(project).stdout
+    ran = [stage for stage in STAGES if f"Running stage '{stage}'" in again]
+    assert ran == ["filter", "validate"] or ran == ["filter"]
+
+    before = {p: p.stat().st_mtime_ns for p in (project / "data" / "match").glob("*.mkv")}
+    write_sources(project / "data" / "raw", 4)
+    assert repro(project).returncode == 0
+    after = {p: p.stat().st_mtime_ns for p in (project / "data" / "match").glob("*.mkv")}
+    assert set(after) > set(before)
+    assert {p: after[p] for p in before} == before, "an old film's clips were built again"
+
+
+@pytest.mark.slow
+def test_repro_killed_twice_gives_the_bytes_of_an_undisturbed_run(project: Path, tmp_path: Path) -> None:
+    assert repro(project, "match").returncode == 0
+    undisturbed = content(project / "data" / "match")
+    shutil.rmtree(project / "data" / "match")
+    shutil.rmtree(project / ".dvc" / "cache")  # or DVC would fetch the result from there
+    (project / "dvc.lock").unlink()
+    for finished in (1, 2):
+        kill_when(project, lambda n=finished: len(list((project / "data" / "match").glob("*.json"))) >= n)
+    assert repro(project, "match").returncode == 0
+    assert content(project / "data" / "match") == undisturbed
+
+
+def kill_when(project: Path, ready: Any) -> None:
+    """Start `dvc repro match`, kill DVC alone with -9 when `ready`, and see its stage die with it."""
+    command = [sys.executable, "-m", "dvc", "repro", "match"]
+    process = subprocess.Popen(
+        command, cwd=project, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not ready() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    _, alive = psutil.wait_procs(family, timeout=5)
+    assert not alive, f"orphans: {alive}"
+
+
+@pytest.mark.slow
+def test_empty_raw_is_one_clear_line(project: Path) -> None:
+    for film in (project / "data" / "raw").iterdir():
+        film.unlink()
+    failed = repro(project)
+    assert failed.returncode != 0
+    lines = [line for line in failed.stderr.splitlines() if line.startswith("secondeye:")]
+    assert len(lines) == 1 and "holds no stereo film" in lines[0] and "secondeye sample" in lines[0]
+    assert "Traceback" not in failed.stderr

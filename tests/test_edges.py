@@ -1,0 +1,111 @@
+"""Laws of the edge steps: what they may change and what they may not."""
+
+import cv2
+import numba
+import pytest
+import torch
+from torch import Tensor
+
+from secondeye.depth.edges import dilate, snap, upsample
+
+HEIGHT, WIDTH, STEP_AT = 31, 65, 30
+
+
+def step(low: float, high: float, *, channels: int = 1) -> Tensor:  # [2, channels, H, W]
+    picture = torch.full((2, channels, HEIGHT, WIDTH), float(low))
+    picture[..., STEP_AT:] = high
+    return picture
+
+
+def blur(plane: Tensor, sigma: float) -> Tensor:
+    blurred = [torch.from_numpy(cv2.GaussianBlur(p, (0, 0), sigma)) for p in plane[:, 0].contiguous().numpy()]
+    return torch.stack(blurred)[:, None]
+
+
+def test_snap_leaves_flat_maps_and_gentle_slopes_alone() -> None:
+    frames = torch.rand(2, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(1))
+    slope = torch.linspace(0, 9, WIDTH).expand(2, 1, HEIGHT, WIDTH).contiguous()
+    for plane in (torch.full_like(slope, 3.7), slope):
+        assert torch.equal(snap(plane, frames, window_px=9, bound_px=2.0), plane)
+
+
+def test_snap_restores_a_blurred_step() -> None:
+    ideal, frames = step(5, 25), step(0.2, 0.8, channels=3)
+    blurred = blur(ideal, 2)
+    snapped = snap(blurred, frames, window_px=9, bound_px=2.0)
+    aside = (torch.arange(WIDTH) - STEP_AT + 0.5).abs() > 1
+    assert (blurred - ideal).abs()[..., aside].max() > 4
+    assert (snapped - ideal).abs()[..., aside].max() < 1
+
+
+def test_snap_follows_the_picture_where_depth_lies_beside_its_edge() -> None:
+    frames = step(0.2, 0.8, channels=3)
+    beside = blur(torch.roll(step(5, 25), 1, dims=3), 2)
+    grey = torch.full_like(frames, 0.5)
+    ideal = step(5, 25)
+    guided, blind = (snap(beside, f, window_px=9, bound_px=2.0) for f in (frames, grey))
+    columns = slice(STEP_AT - 6, STEP_AT + 6)
+    assert (guided - ideal)[..., columns].abs().mean() < 0.5 * (blind - ideal)[..., columns].abs().mean()
+
+
+def test_snap_decides_by_value_where_colours_are_alike() -> None:
+    frames = torch.full((2, 3, HEIGHT, WIDTH), 0.5)
+    snapped = snap(blur(step(5, 25), 2), frames, window_px=9, bound_px=2.0)
+    assert snapped[..., STEP_AT - 2].max() < 7 and snapped[..., STEP_AT + 1].min() > 23
+
+
+def test_snap_keeps_a_surface_between_two_others() -> None:
+    plane = step(5, 25)
+    plane[..., STEP_AT - 3 : STEP_AT + 3] = 15
+    frames = plane.expand(-1, 3, -1, -1) / 25
+    snapped = snap(plane, frames, window_px=9, bound_px=2.0)
+    assert torch.equal(snapped[..., STEP_AT - 2 : STEP_AT + 2], plane[..., STEP_AT - 2 : STEP_AT + 2])
+
+
+def test_snap_has_the_same_bits_for_any_number_of_threads() -> None:
+    generator = torch.Generator().manual_seed(2)
+    frames, plane = (torch.rand(1, channels, 67, 91, generator=generator) for channels in (3, 1))
+    before = numba.get_num_threads()
+    results = []
+    for threads in {1, before}:
+        numba.set_num_threads(threads)
+        results.append(snap(plane * 30, frames, window_px=7, bound_px=2.0))
+    numba.set_num_threads(before)
+    assert all(torch.equal(result, results[0]) for result in results)
+    assert not torch.equal(results[0], plane * 30)
+
+
+def test_dilate_grows_the_near_side_by_its_radius() -> None:
+    grown = dilate(step(5, 25), radius_px=3)
+    assert (grown[..., : STEP_AT - 3] == 5).all() and (grown[..., STEP_AT - 3 :] == 25).all()
+    assert torch.equal(dilate(step(25, 5), radius_px=0), step(25, 5))
+
+
+def test_dilate_is_round() -> None:
+    point = torch.zeros(1, 1, 15, 15)
+    point[..., 7, 7] = 1
+    grown = dilate(point, radius_px=4)[0, 0]
+    assert grown[7].sum() == grown[:, 7].sum() == 9 and grown[3, 3] == 0
+
+
+def test_upsample_reaches_the_frames_size_and_keeps_values() -> None:
+    frames = torch.rand(2, 3, 37, 53)
+    large = upsample(torch.full((2, 1, 9, 13), 0.25), frames)
+    torch.testing.assert_close(large, torch.full((2, 1, 37, 53), 0.25))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 2)])
+def test_edges_take_the_smallest_maps(size: tuple[int, int]) -> None:
+    plane, frames = torch.rand(1, 1, *size), torch.rand(1, 3, *size)
+    assert snap(plane, frames, window_px=9, bound_px=0.1).shape == plane.shape
+    assert dilate(plane, radius_px=2).shape == plane.shape
+
+
+def test_edges_refuse_what_does_not_fit() -> None:
+    plane, frames = torch.rand(1, 1, 4, 6), torch.rand(1, 3, 4, 5)
+    with pytest.raises(ValueError, match="disparity is"):
+        snap(plane, frames, window_px=3, bound_px=1.0)
+    with pytest.raises(ValueError, match="window_px"):
+        snap(plane, torch.rand(1, 3, 4, 6), window_px=0, bound_px=1.0)
+    with pytest.raises(ValueError, match="radius_px"):
+        dilate(plane, radius_px=-1)

@@ -1,0 +1,114 @@
+"""The filling: the background continues into the hole, the foreground does not, and time is used."""
+
+import numpy as np
+import pytest
+import torch
+
+from secondeye.inpaint.fill import fill
+from secondeye.warp import warp
+from secondeye.world import two_cards
+
+
+def scene(near_left: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A red near card beside a hole beside a blue background; the hole is x = 10..14."""
+    frames = torch.zeros(1, 3, 6, 30)
+    near = slice(0, 10) if near_left else slice(15, 30)
+    far = slice(15, 30) if near_left else slice(0, 10)
+    frames[:, 0, :, near], frames[:, 2, :, far] = 1.0, 1.0
+    coverage = torch.ones(1, 1, 6, 30)
+    coverage[..., 10:15] = 0
+    disparity = torch.zeros(1, 1, 6, 30)
+    disparity[..., near], disparity[..., far] = 8.0, 1.0
+    return frames, coverage, disparity
+
+
+@pytest.mark.parametrize("near_left", [True, False])
+def test_hole_is_background_whichever_side_it_is_on(near_left: bool) -> None:
+    frames, coverage, disparity = scene(near_left)
+    filled, memory = fill(frames, coverage, disparity)
+    hole = filled[..., 10:15]
+    assert (hole[:, 2] == 1).all() and (hole[:, :2] == 0).all()
+    assert (memory.disparity[:, 10:15] == 1).all() and not memory.seen[:, 10:15].any()
+
+
+def test_what_was_seen_is_untouched() -> None:
+    frames, disparity = torch.rand(2, 3, 9, 21), torch.zeros(2, 1, 9, 21)
+    filled, _ = fill(frames, torch.ones(2, 1, 9, 21), disparity)
+    assert torch.equal(filled, frames)
+
+
+def test_half_covered_pixel_is_half_itself_and_half_background() -> None:
+    frames, coverage, disparity = scene(near_left=True)
+    coverage[..., 9] = 0.75
+    filled, _ = fill(frames, coverage, disparity)
+    assert filled[0, :, 3, 9].tolist() == pytest.approx([0.75, 0.0, 0.25])
+
+
+def test_border_is_mirrored() -> None:
+    frames = torch.rand(1, 3, 5, 20)
+    coverage = torch.ones(1, 1, 5, 20)
+    coverage[..., 16:] = 0
+    filled, _ = fill(frames, coverage, torch.zeros(1, 1, 5, 20))
+    # An uncovered pixel has no distance to fade over: it is its mirror image, not a streak.
+    assert torch.equal(filled[..., 16:], frames[..., 11:15].flip(-1))
+
+
+def test_blur_is_vertical_and_grows_with_the_distance() -> None:
+    frames, coverage, disparity = scene(near_left=True)
+    tall = [array.repeat(1, 1, 8, 3) for array in (frames, coverage, disparity)]
+    frames, coverage, disparity = (array[..., :30].clone() for array in tall)
+    coverage[..., 5:15] = 0
+    frames[..., 15:] = (torch.arange(48) % 2).float().view(1, 1, 48, 1)  # stripes
+    filled, _ = fill(frames, coverage, disparity)
+    contrast = filled[0, 0, 10:-10, 5:15].std(0)  # from the far end of the hole to the near one
+    assert contrast[-1] > 0.49 and contrast[0] < 0.1
+
+
+def test_empty_frame_and_row_stay_finite() -> None:
+    frames, coverage = torch.zeros(2, 3, 7, 11), torch.zeros(2, 1, 7, 11)
+    filled, _ = fill(frames, coverage, torch.zeros(2, 1, 7, 11))
+    assert torch.isfinite(filled).all()
+
+
+def test_static_hole_does_not_flicker() -> None:
+    """Noise on the background changes every frame; the filling must not follow it fully."""
+    generator = torch.Generator().manual_seed(0)
+    frames, coverage, disparity = scene(near_left=True)
+    frames, coverage, disparity = (a.repeat(6, 1, 8, 2) for a in (frames, coverage, disparity))
+    frames = (frames + 0.1 * torch.rand(frames.shape, generator=generator)) * (coverage > 0)
+    together, _ = fill(frames, coverage, disparity)
+    alone = torch.cat(
+        [fill(frames[t : t + 1], coverage[t : t + 1], disparity[t : t + 1])[0] for t in range(6)]
+    )
+    hole = (coverage == 0).expand_as(frames)[1:]
+    flicker = [(film[1:] - film[:-1])[hole].abs().mean() for film in (together, alone)]
+    assert flicker[0] < 0.6 * flicker[1]
+
+
+def test_windows_do_not_show() -> None:
+    shot = two_cards(frames=6, height=48, width=96, seed=2)
+    warped = warp(shot.left, shot.disparity)
+    whole, _ = fill(*warped[:1], warped.coverage, warped.disparity)
+    memory, parts = None, []
+    for start in range(0, 6, 2):
+        window = slice(start, start + 2)
+        part, memory = fill(warped.frames[window], warped.coverage[window], warped.disparity[window], memory)
+        parts.append(part)
+    assert torch.equal(torch.cat(parts), whole)
+
+
+def test_filling_beats_leaving_black_and_copying_the_left_view() -> None:
+    shot = two_cards(frames=4, height=64, width=128, near_px=12, far_px=2, seed=5)
+    warped = warp(shot.left, shot.disparity)
+    filled, _ = fill(warped.frames, warped.coverage, warped.disparity)
+    hole = shot.right_occlusion.expand_as(filled)
+    error = [((film - shot.right)[hole] ** 2).mean() for film in (filled, warped.frames, shot.left)]
+    assert error[0] < 0.7 * min(error[1:])
+
+
+def test_wrong_input_is_refused() -> None:
+    frames, coverage = torch.zeros(1, 3, 4, 5), torch.ones(1, 1, 4, 5)
+    with pytest.raises(ValueError, match="coverage"):
+        fill(frames, torch.ones(1, 1, 4, 6), coverage)
+    with pytest.raises(ValueError, match="disparity"):
+        fill(frames, coverage, torch.full((1, 1, 4, 5), np.nan))

@@ -1,0 +1,38 @@
+from pathlib import Path
+
+import pytest
+
+from secondeye import modules
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small package under the name of ours."""
+    (tmp_path / "room").mkdir()
+    texts = {
+        "__init__.py": '"""Top."""\n',
+        "room/__init__.py": "",
+        "room/door.py": "def go():\n    from secondeye.room import lazy\n    return lazy.VALUE\n",
+        "room/lazy.py": '"""Lazy."""\nVALUE = 1  # a comment\n',
+        "other.py": "import os\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(modules, "_ROOT", tmp_path)
+    modules.imports_of.cache_clear()
+    yield tmp_path
+    modules.imports_of.cache_clear()
+
+
+def test_lazy_imports_and_packages_are_reached(package: Path) -> None:
+    wanted = {"secondeye", "secondeye.room", "secondeye.room.door", "secondeye.room.lazy"}
+    assert modules.reached("secondeye.room.door") == wanted
+
+
+def test_comments_and_docstrings_change_no_hash_but_code_does(package: Path) -> None:
+    reached = modules.reached("secondeye.room.door")
+    before = modules.code_hash(reached)
+    (package / "room/lazy.py").write_text('"""Other words."""\n\nVALUE = 1\n')
+    assert modules.code_hash(reached) == before
+    (package / "room/lazy.py").write_text("VALUE = 2\n")
+    assert modules.code_hash(reached) != before

@@ -1,0 +1,52 @@
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from secondeye.packing import PACKINGS, eye_pixel_aspect, fit, packing_from_name, side_by_side, unpack
+
+
+@pytest.mark.parametrize(
+    ("stem", "packing"),
+    [
+        ("film_sbs", "sbs"),
+        ("shot_sbs_2560x720", "sbs"),
+        ("Film.Half-SBS.1080p", "half-sbs"),
+        ("film_hsbs", "half-sbs"),
+        ("film_LR", "sbs"),
+        ("film-TB", "tb"),
+        ("film_half_ou", "half-tb"),
+        ("film_LRQ", "half-sbs"),
+        ("slabs", None),
+        ("subsbs", None),
+        ("holiday", None),
+    ],
+)
+def test_file_names_tell_the_packing(stem: str, packing: str | None) -> None:
+    assert packing_from_name(stem) == packing
+
+
+def test_unpack_undoes_side_by_side() -> None:
+    left, right = np.random.default_rng(0).integers(0, 256, (2, 6, 8, 3), dtype=np.uint8)
+    assert np.array_equal(unpack(side_by_side(left, right), "sbs"), (left, right))
+    assert np.array_equal(unpack(np.concatenate([left, right], axis=0), "half-tb"), (left, right))
+    with pytest.raises(ValueError, match=PACKINGS[0]):
+        unpack(left, "mosaic")
+
+
+def test_eyes_are_cropped_to_shape_and_squeezed_ones_stretched() -> None:
+    square = np.zeros((100, 100, 3), np.uint8)
+    square[25:75] = 255  # what a 2:1 crop of the centre keeps
+    assert (fit(square, 20, 40, Fraction(1)) == 255).all()
+    squeezed = np.full((90, 80, 3), 7, np.uint8)  # 160 x 90 before it was squeezed
+    assert eye_pixel_aspect("half-sbs", Fraction(1)) == 2
+    assert fit(squeezed, 45, 80, Fraction(2)).shape == (45, 80, 3)
+
+
+def test_both_eyes_are_cropped_alike_so_disparity_only_scales() -> None:
+    left = np.zeros((40, 200, 3), np.uint8)
+    right = left.copy()
+    left[:, 100:104], right[:, 92:96] = 255, 255  # disparity 8
+    fitted = [fit(eye, 20, 50, Fraction(1)).mean((0, 2)) for eye in (left, right)]
+    centres = [(np.arange(50) * line).sum() / line.sum() for line in fitted]
+    assert centres[0] - centres[1] == pytest.approx(4.0, abs=0.05)

@@ -1,0 +1,197 @@
+"""All stages in a row on small films whose answers are known, without DVC."""
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import coarse_cards
+
+from secondeye.clips import clip_file, read_disparity, read_occlusion
+from secondeye.params import Params, load_params
+from secondeye.refusal import Refusal
+from secondeye.rows import Bad, Clip, Film, Kept, Matched, Rejected, Scored, Shifted
+from secondeye.stages import filter, match, quality, shift, splat, split, validate
+from secondeye.tables import read_table
+from secondeye.video.write import write_film
+from secondeye.views import load
+from secondeye.world import Shot
+
+PROJECT = Path(__file__).parent.parent
+HEIGHT, WIDTH, NEAR, FAR = 96, 192, 16, 4
+
+
+@pytest.fixture
+def params(monkeypatch: pytest.MonkeyPatch) -> Params:
+    monkeypatch.setenv("SECONDEYE_WORKERS", "1")
+    params = load_params(PROJECT / "params.yaml")
+    return replace(params, split=replace(params.split, height=HEIGHT, width=WIDTH))
+
+
+def cards(seed: int) -> Shot:
+    return coarse_cards(10, HEIGHT, WIDTH, near_px=NEAR, far_px=FAR, card_px=40, seed=seed)
+
+
+def write_cards(path: Path, *shots: Shot) -> None:
+    eyes = np.concatenate([np.concatenate([s.left.numpy(), s.right.numpy()], axis=3) for s in shots])
+    pictures = np.ascontiguousarray((eyes * 255).round().astype(np.uint8).transpose(0, 2, 3, 1))
+    write_film(path, iter(pictures), Fraction(24), crf=4)
+
+
+def run_all(root: Path, params: Params) -> None:
+    at = {name: root / name for name in ("raw", "split", "shift", "match", "splat", "quality", "filter")}
+    shared = params.dataset
+    split.run(at["raw"], at["split"], split=params.split, dataset=shared)
+    shift.run(at["split"], at["shift"], shift=params.shift, dataset=shared)
+    match.run(at["split"], at["shift"], at["match"], match=params.match, dataset=shared)
+    splat.run(at["split"], at["shift"], at["match"], at["splat"], splat=params.splat, dataset=shared)
+    quality.run(at["split"], at["shift"], at["match"], at["splat"], at["quality"], dataset=shared)
+    filter.run(
+        at["split"], at["shift"], at["match"], at["splat"], at["quality"], at["filter"], filter=params.filter
+    )
+    validate.run(
+        at["split"],
+        at["shift"],
+        at["quality"],
+        at["filter"],
+        root / "validate",
+        root / "reports",
+        validate=params.validate,
+    )
+
+
+def test_cards_walk_through_all_stages(
+    tmp_path: Path, params: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "raw").mkdir()
+    for film in range(3):
+        write_cards(tmp_path / "raw" / f"f{film}_sbs.mp4", cards(2 * film), cards(2 * film + 1))
+    noise = torch.rand(10, 3, HEIGHT, WIDTH), torch.rand(10, 3, HEIGHT, WIDTH)
+    write_cards(tmp_path / "raw" / "noise_sbs.mp4", replace(cards(0), left=noise[0], right=noise[1]))
+    run_all(tmp_path, params)
+
+    films = read_table(tmp_path / "split" / "films.parquet", Film)
+    clips = read_table(tmp_path / "split" / "clips.parquet", Clip)
+    assert sorted((film.name, film.shots, film.clips) for film in films) == [
+        ("f0_sbs.mp4", 2, 2),
+        ("f1_sbs.mp4", 2, 2),
+        ("f2_sbs.mp4", 2, 2),
+        ("noise_sbs.mp4", 1, 1),
+    ]
+    assert {(clip.start, clip.stop) for clip in clips} == {(0, 10), (10, 20)}
+
+    shifted = read_table(tmp_path / "shift" / "shift.parquet", Shifted)
+    assert len(shifted) == 6
+    for row in shifted:
+        assert abs(row.shift_px - (FAR - params.shift.margin_px)) <= 1
+    (bad,) = read_table(tmp_path / "shift" / "bad.parquet", Bad)
+    assert bad.reason == "no parallax found"
+
+    (row, matched) = (shifted[0], read_table(tmp_path / "match" / "match.parquet", Matched)[0])
+    left, right = load(tmp_path / "split", row)
+    disparity = read_disparity(clip_file(tmp_path / "match", row.id, "disparity"), matched.offset_px)
+    assert disparity.shape == (10, 1, *left.shape[-2:]) and left.shape == right.shape
+    truth = cards(0).disparity[..., row.shift_px :] - row.shift_px
+    assert ((disparity - truth).abs() <= 1).float().mean() > 0.9
+    occlusion = read_occlusion(clip_file(tmp_path / "splat", row.id, "occlusion"))
+    share = (NEAR - FAR) * HEIGHT / 2 / (HEIGHT * WIDTH)  # the strip beside the card; the border comes on top
+    assert share < occlusion.float().mean() < share + (FAR + 4) / WIDTH
+
+    scored = read_table(tmp_path / "quality" / "quality.parquet", Scored)
+    assert all(row.psnr_db > 25 for row in scored)
+    kept = read_table(tmp_path / "filter" / "kept.parquet", Kept)
+    rejected = read_table(tmp_path / "filter" / "rejected.parquet", Rejected)
+    assert {row.id for row in kept} | {row.id for row in rejected} == {clip.id for clip in clips}
+    assert len(kept) == 6 and [(r.stage, r.reason) for r in rejected] == [("shift", "no parallax found")]
+
+    report = (tmp_path / "reports" / "dataset.md").read_text()
+    assert (
+        "Every expectation holds." in report and "noise_sbs.mp4" in report and "no parallax found" in report
+    )
+    assert (tmp_path / "validate" / "stamp.json").exists()
+
+    capsys.readouterr()
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.mkv")}
+    run_all(tmp_path, params)
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.mkv")} == before
+
+
+def test_long_shots_become_equal_pieces() -> None:
+    assert split._pieces(0, 292, 50, 8) == [(0, 48), (48, 97), (97, 146), (146, 194), (194, 243), (243, 292)]
+    assert split._pieces(5, 12, 50, 8) == []
+    assert split._pieces(5, 13, 50, 8) == [(5, 13)]
+    assert split._pieces(0, 20, 9, 8) == [(0, 10), (10, 20)]  # no piece may be shorter than a window
+
+
+def scores(**changes: float) -> Scored:
+    good = Scored("a", "k", 30.0, 0.05, 0.9, 0.1, 4.0, 400)
+    return replace(good, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, None),
+        ({"psnr_db": 24.9}, "eyes differ"),
+        ({"psnr_db": float("nan")}, "eyes differ"),
+        ({"matched_share": 0.5}, "few matches"),
+        ({"occlusion_share": 0.3}, "mostly hidden"),
+        ({"disparity_max_percent": 0.2}, "flat"),
+    ],
+)
+def test_each_threshold_rejects_with_its_reason(
+    params: Params, changes: dict[str, float], reason: str | None
+) -> None:
+    fault = filter.find_fault(scores(**changes), params.filter)
+    assert (fault[0] if fault else None) == reason
+
+
+def film(name: str, split: str = "") -> Film:
+    return Film(name, name, "sbs", split, "", 24.0, 100, 1, 5, "")
+
+
+def clip(film_id: str, start_share: float = 0.0) -> Clip:
+    return Clip("c", "k", film_id, 0, 0, 10, start_share, 1, 4, 4)
+
+
+def test_splits_are_by_film_and_by_time_when_there_are_few() -> None:
+    assert filter.choose_split(clip("a"), film("a", "test"), 9, 0.2) == "test"
+    sides = [filter.choose_split(clip(str(n)), film(str(n)), 300, 0.2) for n in range(300)]
+    assert 40 <= sides.count("test") <= 80
+    assert filter.choose_split(clip("a", 0.1), film("a"), 2, 0.2) == "train"
+    assert filter.choose_split(clip("a", 0.8), film("a"), 2, 0.2) == "test"
+
+
+def test_failed_expectations_are_readable(params: Params) -> None:
+    films = [film("a"), film("b"), film("c")]
+    kept = [Kept("1", "a", "train"), Kept("2", "a", "test"), Kept("3", "b", "nowhere")]
+    rows = {row.id: scores(id=row.id) for row in kept}  # type: ignore[arg-type]
+    rows["3"] = scores(id="3", psnr_db=3.0)  # type: ignore[arg-type]
+    failures = validate.find_failures(validate.expectation_rows(kept, rows, films), 1)
+    assert len(failures) == 3
+    assert any("split" in f and "3" in f for f in failures)
+    assert any("film_in_two_splits" in f and "1, 2" in f for f in failures)
+    assert any("psnr_db" in f and "for 1 clips: 3" in f for f in failures)
+
+
+def test_too_few_clips_fail_before_anything_else() -> None:
+    assert validate.find_failures([], 2) == ["0 clips kept, validate.min_kept_clips is 2"]
+
+
+def test_empty_raw_is_one_line(tmp_path: Path, params: Params) -> None:
+    (tmp_path / "raw").mkdir()
+    with pytest.raises(Refusal, match="holds no stereo film"):
+        split.run(tmp_path / "raw", tmp_path / "split", split=params.split, dataset=params.dataset)
+
+
+def test_too_little_disk_is_told_before_anything_is_written(
+    tmp_path: Path, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "raw").mkdir()
+    write_cards(tmp_path / "raw" / "f_sbs.mp4", cards(0))
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 1000})())
+    with pytest.raises(Refusal, match=r"needs about .* and has 1000 B"):
+        split.run(tmp_path / "raw", tmp_path / "split", split=params.split, dataset=params.dataset)
+    assert not list((tmp_path / "split").glob("*.mkv"))

@@ -1,0 +1,204 @@
+"""Films in and out: exact where it must be, and one clear line where it can not be."""
+
+import struct
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from conftest import damage
+
+from secondeye.video.join import can_hold_sound, join_film
+from secondeye.video.probe import BadFilm, FilmBroke, probe
+from secondeye.video.read import read_pictures
+from secondeye.video.write import FilmWriter, read_lossless, write_film, write_lossless
+
+
+def arrays() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(0, 256, (5, 33, 47, 3), dtype=np.uint8)
+    return [rgb, rgb[..., 0], rgb[..., 0].astype(np.uint16) * 257]
+
+
+@pytest.mark.parametrize("frames", arrays(), ids=["rgb", "gray", "gray16"])
+def test_lossless_is_lossless_and_the_same_bytes(tmp_path: Path, frames: np.ndarray) -> None:
+    write_lossless(tmp_path / "a.mkv", frames)
+    time.sleep(1.1)  # a time stamp in the file would show
+    write_lossless(tmp_path / "b.mkv", frames)
+    assert np.array_equal(read_lossless(tmp_path / "a.mkv"), frames)
+    assert (tmp_path / "a.mkv").read_bytes() == (tmp_path / "b.mkv").read_bytes()
+
+
+def test_colours_survive_a_film(tmp_path: Path) -> None:
+    flat = np.zeros((6, 64, 96, 3), np.uint8)
+    flat[:, :32], flat[:, 32:] = (200, 40, 90), (10, 180, 60)
+    write_film(tmp_path / "f.mp4", iter(flat), Fraction(24))
+    pictures = [picture.rgb for picture in read_pictures(tmp_path / "f.mp4")]
+    assert len(pictures) == 6
+    assert np.abs(pictures[3][8].astype(int) - (200, 40, 90)).max() <= 3
+    assert np.abs(pictures[3][56].astype(int) - (10, 180, 60)).max() <= 3
+
+
+def test_failed_write_leaves_nothing(tmp_path: Path) -> None:
+    def pictures():  # type: ignore[no-untyped-def]
+        yield np.zeros((16, 16, 3), np.uint8)
+        raise RuntimeError("the source broke")
+
+    with pytest.raises(RuntimeError):
+        write_film(tmp_path / "f.mp4", pictures(), Fraction(24))
+    assert not list(tmp_path.iterdir())
+
+
+def test_reading_from_a_time_stamp_gives_the_same_pictures(make_film: Callable[..., Path]) -> None:
+    film = make_film(shots=(40,))
+    whole = list(read_pictures(film))
+    for start in (0, 1, 17, 39):
+        part = list(read_pictures(film, start_pts=whole[start].pts))
+        assert [p.pts for p in part] == [p.pts for p in whole[start:]]
+        assert np.array_equal(part[0].rgb, whole[start].rgb)
+
+
+def test_probe_tells_what_a_film_is(make_film: Callable[..., Path]) -> None:
+    info = probe(make_film(shots=(9, 8)))
+    assert (info.width, info.height, info.frames, info.bits) == (64, 48, 17, 8)
+    assert info.fps == 24 and info.sound == ("aac",) and info.rotation == 0 and info.pixel_aspect == 1
+    assert not info.colour.full_range and not info.high_dynamic_range
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda path: None, "no such file"),
+        (lambda path: path.mkdir(), "folder"),
+        (lambda path: path.write_bytes(b""), "not a film"),
+        (lambda path: path.write_bytes(bytes(range(256)) * 40), "not a film"),
+    ],
+    ids=["missing", "folder", "empty", "noise"],
+)
+def test_what_is_no_film_is_one_line(tmp_path: Path, make: Callable[[Path], None], told: str) -> None:
+    path = tmp_path / "film.mp4"
+    make(path)
+    with pytest.raises(BadFilm, match=told) as caught:
+        probe(path)
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_sound_alone_is_no_film(tmp_path: Path) -> None:
+    path = tmp_path / "sound.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=48000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 48000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with pytest.raises(BadFilm, match="no video stream"):
+        probe(path)
+
+
+def test_film_damaged_midway_gives_its_good_part(make_film: Callable[..., Path]) -> None:
+    film = damage(make_film(shots=(60,), sound=False))
+    seen = 0
+    with pytest.raises(FilmBroke, match="breaks off after") as caught:
+        for _ in read_pictures(film):
+            seen += 1
+    assert 0 < seen == caught.value.pictures < 60
+
+
+def test_rotated_film_is_read_upright(tmp_path: Path) -> None:
+    path = tmp_path / "turned.mp4"
+    picture = np.zeros((32, 64, 3), np.uint8)
+    picture[:, :32] = 220  # the left half is bright
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=24, options={"crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
+        stream.set_display_rotation(90)  # counter-clockwise: left comes to the bottom
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    info = probe(path)
+    upright = next(read_pictures(path)).rgb
+    assert (info.width, info.height) == (32, 64) and upright.shape == (64, 32, 3)
+    assert upright[56:].mean() > 180 and upright[:8].mean() < 40
+
+
+def test_joined_segments_keep_time_stamps_and_sound(make_film: Callable[..., Path], tmp_path: Path) -> None:
+    source = make_film(shots=(20,))
+    stamps = [picture.pts for picture in read_pictures(source)]
+    base = probe(source).time_base
+    segments = []
+    for start, stop in ((0, 7), (7, 8), (8, 20)):
+        path = tmp_path / f"{start}.mp4"
+        with FilmWriter(path, 128, 48, fps=Fraction(24), time_base=base, side_by_side=True) as writer:
+            for n in range(start, stop):
+                writer.write(np.full((48, 128, 3), n * 10, np.uint8), stamps[n] - stamps[start])
+        segments.append((path, stamps[start] * base))
+    for suffix in (".mp4", ".mkv"):
+        output = tmp_path / f"joined{suffix}"
+        assert join_film(segments, source, output) == []
+        pictures = list(read_pictures(output))
+        tick = probe(output).time_base
+        late = [p.pts * tick - stamp * base for p, stamp in zip(pictures, stamps, strict=True)]
+        if suffix == ".mp4":
+            assert set(late) == {0}
+        else:  # Matroska counts in milliseconds, and moves all tracks so that the sound's lead-in begins at 0
+            assert max(late) - min(late) <= Fraction(1, 1000)
+        assert [round(p.rgb.mean() / 10) for p in pictures] == list(range(20))
+        assert sound_packets(output) == sound_packets(source)
+
+
+def sound_packets(path: Path) -> list[bytes]:
+    with av.open(str(path)) as container:
+        return [bytes(packet) for packet in container.demux(audio=0) if packet.size]
+
+
+def test_mp4_says_side_by_side_in_container_and_stream(
+    make_film: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = make_film(shots=(6,))
+    segment = tmp_path / "s.mp4"
+    with FilmWriter(
+        segment, 128, 48, fps=Fraction(24), time_base=Fraction(1, 24), side_by_side=True
+    ) as writer:
+        for n in range(6):
+            writer.write(np.zeros((48, 128, 3), np.uint8), n)
+    output = tmp_path / "joined.mp4"
+    join_film([(segment, Fraction(0))], source, output)
+    box = struct.pack(">I4sIB", 13, b"st3d", 0, 2)
+    assert output.read_bytes().count(box) == 1
+    with av.open(str(output)) as container:
+        kinds = [data.type.name for data in next(container.decode(video=0)).side_data]
+    assert "STEREO3D" in kinds
+
+
+def test_variable_frame_rate_keeps_its_stamps(make_film: Callable[..., Path], tmp_path: Path) -> None:
+    stamps_ms = [0, 33, 66, 200, 233, 500, 533, 1000]
+    film = make_film(shots=(8,), stamps_ms=stamps_ms)
+    assert [round(p.pts * probe(film).time_base * 1000) for p in read_pictures(film)] == stamps_ms
+
+
+def test_mp4_does_not_hold_every_sound(tmp_path: Path, make_film: Callable[..., Path]) -> None:
+    assert can_hold_sound(make_film(), ".mp4")
+    path = tmp_path / "pcm.mkv"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=24)
+        video.width = video.height = 32
+        video.pix_fmt = "yuv420p"
+        audio = container.add_stream("pcm_s16le", rate=48000)
+        container.mux(
+            video.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24"))
+        )
+        container.mux(video.encode(None))
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.int16), format="s16", layout="mono")
+        frame.sample_rate = 48000
+        container.mux(audio.encode(frame))
+    assert not can_hold_sound(path, ".mp4") and can_hold_sound(path, ".mkv")
+
+
+def test_breaking_film_names_how_far_it_got(footage: Path) -> None:
+    seen = 0
+    with pytest.raises(FilmBroke, match="after 28 frames") as caught:
+        for _ in read_pictures(footage / "odd_decord" / "corrupted.mp4"):
+            seen += 1
+    assert seen == caught.value.pictures == 28
