@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from secondeye import keep
+from secondeye import modules
 from secondeye.keep import BadClip, Done, Job, finish_jobs, make_key
 from secondeye.params import Splat
 from secondeye.refusal import Refusal
@@ -23,11 +23,11 @@ class Row:
 
 
 def work(out: Path, name: str, key: str, content: str) -> tuple[Row, list[Path]]:
-    BUILT.append(name)
+    BUILT.append(name[0])
     if content == "bad":
-        raise BadClip("no good", f"{name} is bad")
+        raise BadClip("no good", f"{name[0]} is bad")
     if content == "crash":
-        (out / f"{name}.half").write_text("half")
+        (out / f"{name}.half.txt").write_text("half")
         raise RuntimeError("killed")
     path = out / f"{name}.txt"
     path.write_text(content)
@@ -46,7 +46,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def jobs(**contents: str) -> list[Job]:
-    return [Job(name, f"key of {content}", (content,)) for name, content in contents.items()]
+    return [Job(name * 16, f"key of {content}", (content,), 0) for name, content in contents.items()]
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -55,8 +55,8 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def test_only_what_is_missing_is_built(tmp_path: Path) -> None:
     first = finish(tmp_path / "o", jobs(a="1", b="22"))
-    assert first.built == 2 and [row.size for row in first.rows] == [1, 2]
-    assert finish(tmp_path / "o", jobs(a="1", b="22")) == Done(first.rows, [], 0) and not BUILT
+    assert BUILT == ["a", "b"] and [row.size for row in first.rows] == [1, 2]
+    assert finish(tmp_path / "o", jobs(a="1", b="22")) == first and not BUILT
     finish(tmp_path / "o", jobs(a="1", b="22", c="333"))
     assert BUILT == ["c"]
     finish(tmp_path / "o", jobs(a="1", b="other", c="333"))
@@ -65,16 +65,16 @@ def test_only_what_is_missing_is_built(tmp_path: Path) -> None:
 
 def test_missing_file_is_built_again(tmp_path: Path) -> None:
     finish(tmp_path / "o", jobs(a="1", b="22"))
-    (tmp_path / "o" / "b.txt").unlink()
+    (tmp_path / "o" / f"{'b' * 16}.txt").unlink()
     finish(tmp_path / "o", jobs(a="1", b="22"))
     assert BUILT == ["b"]
 
 
 def test_what_belongs_to_nothing_is_pruned(tmp_path: Path) -> None:
     finish(tmp_path / "o", jobs(a="1", b="22"))
-    (tmp_path / "o" / "stranger.mkv").write_text("x")
+    (tmp_path / "o" / f"{'f' * 16}.left.mkv").write_text("x")
     finish(tmp_path / "o", jobs(a="1"))
-    assert set(content(tmp_path / "o")) == {"a.json", "a.txt", "bad.parquet"}
+    assert set(content(tmp_path / "o")) == {f"{'a' * 16}.json", f"{'a' * 16}.txt", "bad.parquet"}
 
 
 def test_killed_run_continues_to_the_same_bytes(tmp_path: Path) -> None:
@@ -96,10 +96,28 @@ def test_changing_back_after_a_kill_does_not_trust_half_of_the_new_files(tmp_pat
 
 def test_bad_clips_are_told_and_too_many_stop_the_stage(tmp_path: Path) -> None:
     done = finish(tmp_path / "o", jobs(a="1", b="bad"))
-    assert done.bad == [Bad("b", "no good", "b is bad")] == read_table(tmp_path / "o" / "bad.parquet", Bad)
-    assert finish(tmp_path / "o", jobs(a="1", b="bad")).built == 0
+    assert (
+        done.bad == [Bad("b" * 16, "no good", "b is bad")] == read_table(tmp_path / "o" / "bad.parquet", Bad)
+    )
+    assert finish(tmp_path / "o", jobs(a="1", b="bad")) == done and not BUILT
     with pytest.raises(Refusal, match=r"1 of 2 clips are bad.*max_bad_fraction.*no good"):
         finish(tmp_path / "o", jobs(a="1", b="bad"), max_bad_fraction=0.4)
+
+
+def test_folder_with_other_things_is_never_pruned(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "my_film.mp4").write_text("precious")
+    with pytest.raises(Refusal, match=r"holds my_film.mp4, which no stage wrote"):
+        finish(tmp_path / "raw", jobs(a="1"))
+    assert set(content(tmp_path / "raw")) == {"my_film.mp4"}
+
+
+def test_disk_is_asked_for_what_is_missing_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    finish(tmp_path / "o", jobs(a="1"))
+    huge = [Job("a" * 16, "key of 1", ("1",), 1e18)]
+    assert finish(tmp_path / "o", huge).rows  # it is there: nothing is needed
+    with pytest.raises(Refusal, match=r"test: .* needs about"):
+        finish(tmp_path / "o", [*huge, Job("b" * 16, "k", ("1",), 1e18)])
 
 
 def test_key_follows_inputs_params_columns_and_code(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,5 +128,5 @@ def test_key_follows_inputs_params_columns_and_code(monkeypatch: pytest.MonkeyPa
     assert key != make_key("splat", Row, [splat], ["other input"])
     assert key != make_key("splat", Bad, [splat], ["input"])
     assert key != make_key("shift", Row, [splat], ["input"])
-    monkeypatch.setattr(keep, "version", lambda name: "0")
+    monkeypatch.setattr(modules, "version", lambda name: "0")
     assert key != make_key("splat", Row, [splat], ["input"])

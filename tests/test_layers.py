@@ -20,7 +20,7 @@ LAYERS = [
     ["keep", "views", "sources"],
     ["clips", "tables", "packing", "params", "disk"],
     ["video", "arrays", "rows", "modules", "process"],
-    ["refusal"],
+    ["files", "refusal"],
 ]
 # Who may import what, beyond torch, numpy and the standard library.
 ROOMS = {

@@ -29,6 +29,9 @@ def test_default_is_the_laptop_preset_and_both_presets_have_one_schema() -> None
         ("filter:\n", "filtre:\n", "missing filter; unknown filtre"),
         ("splat:\n  weight_exponent_per_px: 0.5", "splat: 3", "splat must be a mapping, got 3"),
         ("dataset:", "dataset: [", "is not YAML"),
+        ("window_frames: 8", "window_frames: 0", "split.window_frames must be 1 to 10000, got 0"),
+        ("test_share: 0.2", "test_share: 1.2", "filter.test_share must be 0 to 1, got 1.2"),
+        ("matcher: block", "matcher: magic", "match.matcher must be one of block, got 'magic'"),
     ],
 )
 def test_wrong_key_is_named(tmp_path: Path, before: str, after: str, told: str) -> None:

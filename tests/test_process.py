@@ -45,7 +45,8 @@ def test_folder_is_held_by_one(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
 def test_child_dies_with_its_parent(tmp_path: Path) -> None:
     child = (
-        "import secondeye.process as p, time; p.die_with_parent(); print('up', flush=True); time.sleep(60)"
+        "import os, secondeye.process as p, time; p.die_with_parent(os.getppid()); "
+        "print('up', flush=True); time.sleep(60)"
     )
     parent = (
         f"import subprocess, sys, time; c = subprocess.Popen([sys.executable, '-c', {child!r}]); "
@@ -62,4 +63,32 @@ def test_child_dies_with_its_parent(tmp_path: Path) -> None:
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline, "the child lives on"
         time.sleep(0.02)
-    assert os.getpid() != pid
+
+
+def hang(marker: str) -> None:
+    Path(marker).write_text(str(psutil.Process().pid))
+    time.sleep(60)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
+def test_pool_dies_with_its_parent_from_the_first_moment(tmp_path: Path) -> None:
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from test_process import hang\nfrom secondeye.process import spread\n"
+        "if __name__ == '__main__':\n"
+        "    print('up', flush=True)\n    list(spread(hang, sys.argv[2:]))\n"
+    )
+    (tmp_path / "pool.py").write_text(script)
+    markers = [str(tmp_path / name) for name in "ab"]
+    for seconds in (0.0, 0.3, 1.0):
+        command = [sys.executable, str(tmp_path / "pool.py"), str(Path(__file__).parent), *markers]
+        environment = os.environ | {"SECONDEYE_WORKERS": "2"}
+        parent = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        assert parent.stdout is not None and parent.stdout.readline() == b"up\n"
+        time.sleep(seconds)
+        family = psutil.Process(parent.pid).children(recursive=True)
+        parent.kill()
+        parent.wait()
+        parent.stdout.close()
+        _, alive = psutil.wait_procs(family, timeout=8)
+        assert not alive, f"{seconds} s: {alive}"

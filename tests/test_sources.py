@@ -39,6 +39,7 @@ def test_table_beats_name_and_mono_is_passed_over(tmp_path: Path) -> None:
         (["a.mp4"], HEAD + "a.mp4,sideways,,\n", "line 2: packing must be one of sbs"),
         (["a.mp4"], HEAD + "a.mp4,sbs,validation,\n", "line 2: split must be train, test or empty"),
         (["a.mp4"], HEAD + "../a.mp4,sbs,,\n", "without a folder"),
+        (["a.mp4"], HEAD + "a.mp4,sbs,,\na.mp4,tb,,\n", "line 3: a.mp4 has a line already"),
     ],
 )
 def test_what_makes_no_sense_is_one_line(

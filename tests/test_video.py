@@ -1,5 +1,6 @@
 """Films in and out: exact where it must be, and one clear line where it can not be."""
 
+import pickle
 import struct
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from conftest import damage
 
 from secondeye.video.join import can_hold_sound, join_film
 from secondeye.video.probe import BadFilm, FilmBroke, probe
-from secondeye.video.read import read_pictures
+from secondeye.video.read import ShotReader, read_pictures
 from secondeye.video.write import FilmWriter, read_lossless, write_film, write_lossless
 
 
@@ -64,7 +65,7 @@ def test_reading_from_a_time_stamp_gives_the_same_pictures(make_film: Callable[.
 def test_probe_tells_what_a_film_is(make_film: Callable[..., Path]) -> None:
     info = probe(make_film(shots=(9, 8)))
     assert (info.width, info.height, info.frames, info.bits) == (64, 48, 17, 8)
-    assert info.fps == 24 and info.sound == ("aac",) and info.rotation == 0 and info.pixel_aspect == 1
+    assert info.fps == 24 and info.sound == ("aac",) and info.pixel_aspect == 1
     assert not info.colour.full_range and not info.high_dynamic_range
 
 
@@ -194,6 +195,23 @@ def test_mp4_does_not_hold_every_sound(tmp_path: Path, make_film: Callable[..., 
         frame.sample_rate = 48000
         container.mux(audio.encode(frame))
     assert not can_hold_sound(path, ".mp4") and can_hold_sound(path, ".mkv")
+
+
+def test_shots_are_read_alike_in_order_and_after_a_gap(make_film: Callable[..., Path]) -> None:
+    film = make_film(shots=(30,))
+    whole = list(read_pictures(film))
+    stamps = [picture.pts for picture in whole]
+    for plan in ([(0, 10), (10, 11), (11, 30)], [(5, 9), (20, 30)], [(20, 30), (0, 4)]):
+        reader = ShotReader(film, stamps)
+        for start, stop in plan:
+            shot = list(reader.read(start, stop))
+            assert [p.pts for p in shot] == stamps[start:stop]
+            assert all(np.array_equal(a.rgb, b.rgb) for a, b in zip(shot, whole[start:stop], strict=True))
+
+
+def test_breaking_film_survives_pickling() -> None:
+    error = pickle.loads(pickle.dumps(FilmBroke(Path("a.mp4"), 7, "no more")))
+    assert (str(error), error.pictures) == ("a.mp4: breaks off after 7 frames (no more)", 7)
 
 
 def test_breaking_film_names_how_far_it_got(footage: Path) -> None:

@@ -187,6 +187,9 @@ def test_a_film_shows_its_exact_shots_side_by_side_with_hard_cuts(sample: Path) 
         exact = np.load(sample / "exact" / f"film_00_{number}.npz")
         assert exact["disparity"].dtype == np.float32 and exact["disparity"].shape == (3, 1, 48, 80)
         view, other = left[3 * number :][:3], right[3 * number :][:3]
+        for given, coded in (("left", view), ("right", other)):  # what the film shows, but for its codec
+            given_frames = torch.from_numpy(exact[given]).permute(0, 3, 1, 2) / 255
+            assert (given_frames - coded).abs().mean() < 0.03
         place = torch.arange(80) - torch.from_numpy(exact["disparity"])
         seen = ~torch.from_numpy(exact["left_occlusion"]) & (place >= 0) & (place <= 79)
         error = (sampled(other, place) - view).abs().mean(1, keepdim=True)[seen]

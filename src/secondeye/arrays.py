@@ -69,6 +69,13 @@ def resize_disparity(
     return resize(disparity, height, width) * (width / disparity.shape[-1])
 
 
+def occlusion_of(
+    coverage: Tensor,  # [T, 1, H, W] in [0, 1]
+) -> Tensor:  # bool [T, 1, H, W]
+    """True where at most half of the second eye's pixel was seen by the first (ours; the paper: none)."""
+    return coverage <= 0.5
+
+
 def depth_to_disparity(
     depth: Tensor,  # [T, 1, H, W] in [0, 1], 1 is nearest
     strength_percent: float,  # disparity between the nearest and the farthest point, % of W

@@ -1,5 +1,6 @@
 """`secondeye ...`: thin commands over stages, conversion and the synthetic world."""
 
+import os
 import sys
 from importlib import import_module
 from inspect import Parameter, signature
@@ -66,7 +67,8 @@ def convert(
     inpainter: Annotated[str, typer.Option(help="auto or fill")] = "auto",
     crf: Annotated[int, typer.Option(help="x264's quality, 0 (lossless) to 51")] = 16,
     preset: Annotated[str, typer.Option(help="x264's preset, ultrafast to veryslow")] = "veryfast",
-    sheet: Annotated[Path | None, typer.Option(help="also write a picture of what was done (PNG)")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="also write a picture of what was done (.png)")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an output that is there")] = False,
 ) -> None:
     """Convert a film to full side-by-side 3D, with its sound. The same command continues a broken run.
 
@@ -76,7 +78,7 @@ def convert(
     from secondeye.conversion.settings import Settings
 
     settings = Settings(strength_percent, convergence, depth, inpainter, crf, preset)
-    made = convert_film(film, output, settings, sheet=sheet)
+    made = convert_film(film, output, settings, sheet=sheet, overwrite=overwrite)
     print(f"{made.output}: {made.frames} frames, both eyes")
     if made.broken:
         print(f"secondeye: warning: {made.broken}", file=sys.stderr)
@@ -89,13 +91,14 @@ def stage(
     paths: Annotated[list[Path], typer.Argument(help="the stage's folders, as dvc.yaml gives them")],
 ) -> None:
     """Run one stage of the dataset, as DVC does."""
-    from secondeye.params import load_params
     from secondeye.process import die_with_parent
+
+    die_with_parent(os.getppid())
+    from secondeye.params import load_params
     from secondeye.stages import STAGES
 
     if name not in STAGES:
         raise Refusal(f"stage must be one of {', '.join(STAGES)}, got {name!r}")
-    die_with_parent()
     run = import_module(f"secondeye.stages.{name}").run
     arguments = signature(run).parameters.values()
     folders = [a.name for a in arguments if a.kind is not Parameter.KEYWORD_ONLY]

@@ -8,18 +8,19 @@ So a killed run loses one item, and a stage's folder is the same bytes however o
 
 import hashlib
 import json
-import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from tqdm import tqdm
 
 from secondeye import modules
+from secondeye.disk import require_disk
+from secondeye.files import write_whole
 from secondeye.process import spread
 from secondeye.refusal import Refusal
 from secondeye.rows import Bad
@@ -27,10 +28,8 @@ from secondeye.tables import write_table
 
 Row = TypeVar("Row")
 
-# Their arithmetic or their bytes end up in the results.
-_LIBRARIES = ("torch", "opencv-python-headless", "numba", "numpy", "av", "scenedetect-headless")
-# Values of params.yaml and the columns of rows enter a key by themselves, not as code.
-_NOT_CODE = {"secondeye.params", "secondeye.rows"}
+# Everything a stage's folder holds besides tables is named after an item.
+_OURS = re.compile(r"\.?[0-9a-f]{16}\..+|.+\.parquet|\..+\.part\.parquet")
 
 
 class BadClip(Exception):
@@ -48,6 +47,7 @@ class Job:
     id: str
     key: str
     arguments: tuple[Any, ...]  # what the work is given; must pickle
+    size_bytes: float  # about how much it writes
 
 
 @dataclass(frozen=True)
@@ -56,23 +56,16 @@ class Done(Generic[Row]):
 
     rows: list[Row]
     bad: list[Bad]
-    built: int  # how many were not there yet
 
 
 def make_key(stage: str, row_type: type, sections: Sequence[object], inputs: Sequence[str]) -> str:
     """The key of a result: inputs' keys, params sections, code, the row's columns, library versions."""
-    parts = {
-        "code": _code_of(stage),
+    parts = modules.made_by(f"secondeye.stages.{stage}") | {
         "columns": [f"{field.name}:{field.type}" for field in fields(row_type)],
         "inputs": list(inputs),
-        "libraries": {name: version(name) for name in _LIBRARIES},
         "params": [asdict(section) for section in sections],  # type: ignore[call-overload]
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _code_of(stage: str) -> str:
-    return modules.code_hash(modules.reached(f"secondeye.stages.{stage}") - _NOT_CODE)
 
 
 def finish_jobs(
@@ -86,10 +79,14 @@ def finish_jobs(
 ) -> Done[Row]:
     """Build what is missing, prune what belongs to nothing, write `bad.parquet`.
 
-    Raises Refusal when more than `max_bad_fraction` of the jobs end in BadClip.
+    Prints the estimate of disk for what is missing. Raises Refusal when there is not that much, when `out`
+    holds what no stage wrote, and when more than `max_bad_fraction` of the jobs end in BadClip.
     """
+    _refuse_strangers(out)
     entries = {job.id: _read_entry(out, job, row_type) for job in jobs}
     missing = [job for job in jobs if entries[job.id] is None]
+    if need_bytes := sum(job.size_bytes for job in missing):
+        require_disk(out, need_bytes, label)
     with tqdm(total=len(jobs), initial=len(jobs) - len(missing), desc=label, unit="clip", **_pace()) as bar:
         for position, entry in spread(partial(_build, out, work), missing):
             entries[missing[position].id] = entry
@@ -103,7 +100,7 @@ def finish_jobs(
             f"{max_bad_fraction:g} allows; the first: {bad[0].id}: {bad[0].reason} ({bad[0].detail})"
         )
     rows = [row_type(**entry["row"]) for entry in entries.values() if entry and not entry["bad"]]
-    return Done(rows, bad, len(missing))
+    return Done(rows, bad)
 
 
 def _pace() -> dict[str, float]:
@@ -126,9 +123,7 @@ def _build(out: Path, work: Callable[..., tuple[Any, list[Path]]], job: Job) -> 
         }
     else:
         content = {"key": job.key, "files": sorted(f.name for f in files), "row": asdict(row), "bad": {}}
-    part = out / f".{job.id}.json.part"
-    part.write_text(json.dumps(content, sort_keys=True, indent=1) + "\n")
-    os.replace(part, entry)
+    write_whole(entry, json.dumps(content, sort_keys=True, indent=1) + "\n")
     return content
 
 
@@ -139,6 +134,13 @@ def _read_entry(out: Path, job: Job, row_type: type) -> dict[str, Any] | None:
     content: dict[str, Any] = json.loads(path.read_text())
     whole = content["key"] == job.key and all((out / name).exists() for name in content["files"])
     return content if whole else None
+
+
+def _refuse_strangers(out: Path) -> None:
+    """What is pruned can not be had back: never in a folder that is not a stage's own."""
+    for path in out.iterdir():
+        if path.is_file() and not _OURS.fullmatch(path.name):
+            raise Refusal(f"{out}: holds {path.name}, which no stage wrote; give it a folder of its own")
 
 
 def _prune(out: Path, entries: Mapping[str, dict[str, Any] | None]) -> None:

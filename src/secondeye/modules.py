@@ -4,10 +4,26 @@ import ast
 import hashlib
 from collections.abc import Iterable, Iterator
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 PACKAGE = "secondeye"
 _ROOT = Path(__file__).resolve().parent
+
+# Their arithmetic or their bytes end up in results.
+_LIBRARIES = ("torch", "opencv-python-headless", "numba", "numpy", "av", "scenedetect-headless")
+# Code that carries results and does not shape them: a reworded error or a new stage rebuilds nothing.
+# Values of params.yaml and the columns of rows enter a key by themselves.
+_CARRIERS = ("disk", "files", "keep", "modules", "params", "process", "refusal", "rows", "stages", "tables")
+_PLUMBING = {PACKAGE, *(f"{PACKAGE}.{name}" for name in _CARRIERS)}
+
+
+def made_by(module: str) -> dict[str, object]:
+    """What results of this module depend on besides their inputs: its code, and the libraries' versions."""
+    return {
+        "code": code_hash(reached(module) - _PLUMBING),
+        "libraries": {name: version(name) for name in _LIBRARIES},
+    }
 
 
 def source_of(module: str) -> Path | None:

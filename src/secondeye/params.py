@@ -10,12 +10,25 @@ from secondeye.refusal import Refusal
 
 Section = TypeVar("Section")
 
+MATCHERS = ("block",)
+
+
+def _require(section: object, **limits: tuple[float, float]) -> None:
+    """Raise ValueError naming the first value outside its limits."""
+    for name, (low, high) in limits.items():
+        value = getattr(section, name)
+        if not low <= value <= high:
+            raise ValueError(f"{name} must be {low:g} to {high:g}, got {value}")
+
 
 @dataclass(frozen=True)
 class Dataset:
     """What all stages of the dataset share."""
 
     max_bad_fraction: float  # a stage fails when more of its clips are bad, [0, 1]
+
+    def __post_init__(self) -> None:
+        _require(self, max_bad_fraction=(0, 1))
 
 
 @dataclass(frozen=True)
@@ -30,6 +43,12 @@ class Split:
     max_stride: int  # training may skip up to this many frames
     max_seconds: float  # longer shots become several clips
 
+    def __post_init__(self) -> None:
+        _require(
+            self, height=(16, 8640), width=(32, 15360), cut_threshold=(0.1, 100), min_shot_frames=(1, 10**6)
+        )
+        _require(self, window_frames=(1, 10**4), max_stride=(1, 100), max_seconds=(0.1, 3600))
+
 
 @dataclass(frozen=True)
 class Shift:
@@ -40,6 +59,15 @@ class Shift:
     margin_px: int  # left between zero and the smallest disparity
     min_support: float  # share of textured coarse pixels that must match, [0, 1]
 
+    def __post_init__(self) -> None:
+        _require(
+            self,
+            sampled_frames=(1, 1000),
+            max_disparity_percent=(1, 50),
+            margin_px=(0, 100),
+            min_support=(0, 1),
+        )
+
 
 @dataclass(frozen=True)
 class Match:
@@ -49,12 +77,20 @@ class Match:
     max_disparity_percent: float  # of the width
     tolerance_px: float  # of the left-right check
 
+    def __post_init__(self) -> None:
+        _require(self, max_disparity_percent=(1, 50), tolerance_px=(0, 100))
+        if self.matcher not in MATCHERS:
+            raise ValueError(f"matcher must be one of {', '.join(MATCHERS)}, got {self.matcher!r}")
+
 
 @dataclass(frozen=True)
 class Splat:
     """The left view seen from the right."""
 
     weight_exponent_per_px: float  # at 1024 px width; the paper's sqrt(2) is 0.5
+
+    def __post_init__(self) -> None:
+        _require(self, weight_exponent_per_px=(0, 10))
 
 
 @dataclass(frozen=True)
@@ -67,12 +103,19 @@ class Filter:
     min_disparity_range_percent: float  # of the width; flatter clips teach nothing
     test_share: float  # of films, where sources.csv does not say; of time, with fewer than three films
 
+    def __post_init__(self) -> None:
+        _require(self, min_psnr_db=(0, 100), min_matched_share=(0, 1), max_occlusion_share=(0, 1))
+        _require(self, min_disparity_range_percent=(0, 100), test_share=(0, 1))
+
 
 @dataclass(frozen=True)
 class Validate:
     """What a dataset must have besides passing the expectations."""
 
     min_kept_clips: int
+
+    def __post_init__(self) -> None:
+        _require(self, min_kept_clips=(1, 10**9))
 
 
 @dataclass(frozen=True)
@@ -111,7 +154,10 @@ def _build(kind: type[Section], values: Any, path: str, prefix: str) -> Section:
         parts = [f"missing {', '.join(missing)}"] * bool(missing)
         parts += [f"unknown {', '.join(unknown)}"] * bool(unknown)
         raise Refusal(f"{path}: {'; '.join(parts)}")
-    return kind(**{name: _value(types[name], values[name], path, prefix + name) for name in names})
+    try:
+        return kind(**{name: _value(types[name], values[name], path, prefix + name) for name in names})
+    except ValueError as error:
+        raise Refusal(f"{path}: {prefix}{error}") from error
 
 
 def _value(kind: type, value: Any, path: str, name: str) -> Any:

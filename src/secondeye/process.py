@@ -20,13 +20,15 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies (Linux). DVC killed with -9 leaves no orphan."""
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies (Linux). DVC killed with -9 leaves no orphan.
+
+    `parent` is the parent's process id as it was when this process was wanted.
+    """
     if sys.platform == "linux":
-        parent = os.getppid()
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the kernel knew
-            os._exit(1)
+    if os.getppid() != parent:  # it died before the kernel knew
+        os._exit(1)
 
 
 @contextmanager
@@ -35,12 +37,17 @@ def alone_in(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(handle, folder)
         yield
-    except BlockingIOError as error:
-        raise Refusal(f"{folder}: another process is working in it; wait for it or end it") from error
     finally:
         os.close(handle)
+
+
+def _lock(handle: int, folder: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise Refusal(f"{folder}: another process is working in it; wait for it or end it") from error
 
 
 @contextmanager
@@ -74,7 +81,7 @@ def spread(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tu
         with one_thread():
             yield from ((position, work(item)) for position, item in enumerate(items))
         return
-    with ProcessPoolExecutor(workers, get_context("spawn"), _begin_worker) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), _begin_worker, (os.getpid(),)) as pool:
         futures = {pool.submit(work, item): position for position, item in enumerate(items)}
         try:
             for future in as_completed(futures):
@@ -83,8 +90,8 @@ def spread(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tu
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _begin_worker() -> None:
-    die_with_parent()
+def _begin_worker(parent: int) -> None:
+    die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     import cv2
     import numba

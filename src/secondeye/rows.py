@@ -37,6 +37,11 @@ class Clip:
     height: int  # px
     width: int  # px
 
+    @property
+    def pixels(self) -> int:
+        """Of all frames of one eye."""
+        return (self.stop - self.start) * self.height * self.width
+
 
 @dataclass(frozen=True)
 class Shifted:

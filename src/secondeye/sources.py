@@ -80,5 +80,7 @@ def _read_table(path: Path) -> dict[str, dict[str, str]]:
                 raise Refusal(f"{where}: split must be train, test or empty")
             if Path(row["film"]).name != row["film"]:
                 raise Refusal(f"{where}: film must be a file name without a folder")
+            if row["film"] in rows:
+                raise Refusal(f"{where}: {row['film']} has a line already")
             rows[row["film"]] = row
     return rows

@@ -1,6 +1,5 @@
 """Tables: one Parquet file, one frozen dataclass, sorted by id."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -8,6 +7,8 @@ from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from secondeye.files import arriving
 
 Row = TypeVar("Row")
 
@@ -18,9 +19,8 @@ def write_table(path: Path, rows: Sequence[Row], row_type: type[Row]) -> None:
     """Write rows sorted by their `id` (then by all they hold); the same rows give the same bytes."""
     schema = pa.schema([(field.name, _TYPES[field.type]) for field in fields(row_type)])  # type: ignore[arg-type,index]
     records = sorted((asdict(row) for row in rows), key=lambda record: [str(v) for v in record.values()])  # type: ignore[call-overload]
-    part = path.with_name(f".{path.name}.part")
-    pq.write_table(pa.Table.from_pylist(records, schema=schema), part)
-    os.replace(part, path)
+    with arriving(path) as part:
+        pq.write_table(pa.Table.from_pylist(records, schema=schema), part)
 
 
 def read_table(path: Path, row_type: type[Row]) -> list[Row]:

@@ -24,18 +24,19 @@ from secondeye.conversion.shot_depth import ShotDepth, estimate_shot
 from secondeye.depth import DepthEstimator, best_available, make_depth_estimator
 from secondeye.disk import require_disk
 from secondeye.packing import side_by_side
-from secondeye.process import alone_in
 from secondeye.refusal import Refusal
 from secondeye.video.join import can_hold_sound, join_film
 from secondeye.video.probe import FilmInfo, probe
-from secondeye.video.read import Picture, read_pictures
+from secondeye.video.read import Picture, ShotReader
 from secondeye.video.write import FilmWriter
 
 CONTAINERS = (".mp4", ".mov", ".mkv")
 _WINDOW = 8  # frames in memory at a time; the estimators hold a few more
 _LEAST_TRUST = 0.35  # strength left to a shot whose depth is a guess (ours)
 _BYTES_PER_PIXEL = 0.06  # of H.264 at crf 16, both eyes; measured on noisy footage
-_SPILL_BYTES_PER_FRAME = 4 * 384 * 384
+_SPILL_BYTES_PER_FRAME = 4 * 518 * 924  # of the estimator with the largest maps
+_CUT_THRESHOLD = 2.0  # a cut too many costs little; a missed one mixes two scenes' depths
+_MIN_SHOT_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ def convert(
     output: Path | None,  # None: beside the film, as NAME_sbs.mp4, or .mkv where mp4 can not hold its sound
     settings: Settings,
     *,
-    sheet: Path | None = None,  # where to put a picture of what was done
+    sheet: Path | None = None,  # where to put a picture of what was done (.png)
+    overwrite: bool = False,  # replace an output that is there
     say: Callable[[str], None] = print,
 ) -> Converted:
     """Convert a film to full side-by-side; the output appears under its name when it is whole.
@@ -61,16 +63,17 @@ def convert(
     continues after the last finished shot. Raises BadFilm and Refusal with one line for a user's mistake.
     """
     info = probe(film)
-    output = _checked_output(film, output)
+    output = _checked_output(film, output, overwrite)
+    if sheet is not None:
+        _check_sheet(sheet)
     if info.high_dynamic_range:
         raise Refusal(f"{film}: is HDR (PQ or HLG), which 8 bits would show wrong; tone-map it to SDR first")
     settings = _choose(settings, say)
     estimator = make_depth_estimator(settings.depth)
-    journal = open_journal(output, info, settings)
-    with alone_in(journal.folder):
+    with open_journal(output, info, settings) as journal:
         plan = _plan(journal, info)
         _tell(plan, say)
-        _require_room(plan, output)
+        _require_room(journal, plan, output)
         _convert_shots(journal, plan, settings, estimator, say)
         _finish(journal, plan, output, say)
         if sheet:
@@ -99,15 +102,21 @@ def _tell(plan: Plan, say: Callable[[str], None]) -> None:
         say(f"warning: {plan.broken}; the good part is converted")
 
 
-def _require_room(plan: Plan, output: Path) -> None:
-    """The segments and the film made of them lie on the disk together, and the depth of one shot."""
-    pixels = len(plan.stamps) * plan.info.width * plan.info.height * 2
+def _require_room(journal: Journal, plan: Plan, output: Path) -> None:
+    """Room for the shots that are missing, the film made of all, its sound, and the depth of one shot."""
+    frame = plan.info.width * plan.info.height * 2 * _BYTES_PER_PIXEL
+    missing = sum(plan.shots[n][1] - plan.shots[n][0] for n in _waiting(journal, plan))
     longest = max(stop - start for start, stop in plan.shots)
-    need = 2 * pixels * _BYTES_PER_PIXEL + longest * _SPILL_BYTES_PER_FRAME
+    sound = plan.info.path.stat().st_size if plan.info.sound else 0  # at most
+    need = (missing + len(plan.stamps)) * frame + sound + longest * _SPILL_BYTES_PER_FRAME
     require_disk(output.parent, need, "convert")
 
 
-def _checked_output(film: Path, output: Path | None) -> Path:
+def _waiting(journal: Journal, plan: Plan) -> list[int]:
+    return [number for number in range(len(plan.shots)) if not journal.segment(number).exists()]
+
+
+def _checked_output(film: Path, output: Path | None, overwrite: bool) -> Path:
     if output is None:
         suffix = ".mp4" if can_hold_sound(film, ".mp4") else ".mkv"
         output = film.with_name(f"{film.stem}_sbs{suffix}")
@@ -117,12 +126,9 @@ def _checked_output(film: Path, output: Path | None) -> Path:
         raise Refusal(f"{output}: the name must end in {', '.join(CONTAINERS)}")
     if output.exists() and output.samefile(film):
         raise Refusal(f"{output}: is the film itself; give --output another name")
-    if not output.parent.is_dir():
-        raise Refusal(f"{output.parent}: there is no such folder")
-    try:
-        tempfile.TemporaryFile(dir=output.parent).close()
-    except OSError as error:
-        raise Refusal(f"{output.parent}: can not be written to ({error.strerror})") from error
+    if output.exists() and not overwrite:
+        raise Refusal(f"{output}: is there already; give --output another name, or --overwrite")
+    _check_folder(output.parent)
     if not can_hold_sound(film, output.suffix):
         raise Refusal(
             f"{output}: {output.suffix} can not hold the film's sound; give --output a name in .mkv"
@@ -130,11 +136,27 @@ def _checked_output(film: Path, output: Path | None) -> Path:
     return output
 
 
+def _check_sheet(sheet: Path) -> None:
+    if sheet.suffix != ".png" or sheet.is_dir():
+        raise Refusal(f"{sheet}: the sheet's name must end in .png")
+    _check_folder(sheet.parent)
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise Refusal(f"{folder}: there is no such folder")
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise Refusal(f"{folder}: can not be written to ({error.strerror})") from error
+
+
 def _plan(journal: Journal, info: FilmInfo) -> Plan:
     plan = journal.recall(info)
     if plan is None:
         with tqdm(total=info.frames or None, desc="looking for cuts", unit="frame", leave=False) as bar:
-            plan = make_plan(info, bar.update)
+            shortest = max(2, round(_MIN_SHOT_SECONDS * info.fps))
+            plan = make_plan(info, cut_threshold=_CUT_THRESHOLD, min_shot_frames=shortest, seen=bar.update)
         journal.remember(plan)
     return plan
 
@@ -142,37 +164,35 @@ def _plan(journal: Journal, info: FilmInfo) -> Plan:
 def _convert_shots(
     journal: Journal, plan: Plan, settings: Settings, estimator: DepthEstimator, say: Callable[[str], None]
 ) -> None:
-    waiting = [n for n in range(len(plan.shots)) if not journal.segment(n).exists()]
+    waiting = _waiting(journal, plan)
     done = len(plan.shots) - len(waiting)
     say(
         f"{len(plan.stamps)} frames in {len(plan.shots)} shots"
         + (f", {done} of them finished before" if done else "")
     )
     frames = sum(plan.shots[n][1] - plan.shots[n][0] for n in waiting)
+    for_depth, for_eyes = (ShotReader(plan.info.path, plan.stamps) for _ in range(2))
     # A frame counts twice: once for its depth, once for its right eye.
     with tqdm(total=2 * frames, desc="converting", unit="frame") as bar:
         for number in waiting:
             start, stop = plan.shots[number]
-            windows = _windows(_shot(plan, start, stop), bar.update)
+            windows = _windows(for_depth.read(start, stop), bar.update)
             depth = estimate_shot((frames for _, frames in windows), estimator, journal.spill)
             strength = settings.strength_percent * max(_LEAST_TRUST, depth.confidence)
             bar.write(
                 f"shot {number + 1}, frames {start} to {stop - 1}: depth confidence {depth.confidence:.2f}, "
                 f"strength {strength:.2f} %"
             )
-            _render_shot(journal, plan, number, depth, strength, settings, bar.update)
+            windows = _windows(for_eyes.read(start, stop), bar.update)
+            _render_shot(journal, plan, number, windows, depth, strength, settings)
             journal.spill.unlink()
 
 
-def _shot(plan: Plan, start: int, stop: int) -> Iterator[Picture]:
-    return islice(read_pictures(plan.info.path, start_pts=plan.stamps[start]), stop - start)
+Window = tuple[list[Picture], Tensor]
 
 
-def _windows(
-    pictures: Iterable[Picture], advance: Callable[[int], object]
-) -> Iterator[tuple[list[Picture], Tensor]]:
+def _windows(pictures: Iterator[Picture], advance: Callable[[int], object]) -> Iterator[Window]:
     """Pictures in groups, with their frames [t, 3, H, W]."""
-    pictures = iter(pictures)
     while window := list(islice(pictures, _WINDOW)):
         yield window, frames_from_pictures(np.stack([picture.rgb for picture in window]))
         advance(len(window))
@@ -182,12 +202,12 @@ def _render_shot(
     journal: Journal,
     plan: Plan,
     number: int,
+    windows: Iterable[Window],
     depth: ShotDepth,
     strength_percent: float,
     settings: Settings,
-    advance: Callable[[int], object],
 ) -> None:
-    start, stop = plan.shots[number]
+    start = at = plan.shots[number][0]
     info, middle, memory = plan.info, len(plan.stamps) // 2, None
     part = journal.folder / "segment.part"
     with FilmWriter(
@@ -202,8 +222,6 @@ def _render_shot(
         preset=settings.preset,
         side_by_side=True,
     ) as writer:
-        windows = _windows(_shot(plan, start, stop), advance)
-        at = start
         for (pictures, left), raw in zip(windows, depth.windows(_WINDOW), strict=True):
             made = render(
                 left, raw, strength_percent=strength_percent, convergence=settings.convergence, memory=memory

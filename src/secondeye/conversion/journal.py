@@ -2,18 +2,18 @@
 
 import hashlib
 import json
-import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 from secondeye import modules
 from secondeye.conversion.plan import Plan
 from secondeye.conversion.settings import Settings
+from secondeye.files import write_whole
+from secondeye.process import alone_in
 from secondeye.video.probe import FilmInfo
-
-_LIBRARIES = ("torch", "opencv-python-headless", "numba", "numpy", "av")
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,7 @@ class Journal:
     def remember(self, plan: Plan) -> None:
         """Keep the plan, so that continuing does not decode the film again to find it."""
         record = {"stamps": plan.stamps, "shots": plan.shots, "broken": plan.broken}
-        part = self.folder / "plan.json.part"
-        part.write_text(json.dumps(record))
-        os.replace(part, self.folder / "plan.json")
+        write_whole(self.folder / "plan.json", json.dumps(record))
 
     def recall(self, info: FilmInfo) -> Plan | None:
         """The plan of an earlier run, if it got that far."""
@@ -62,25 +60,25 @@ class Journal:
         shutil.rmtree(self.folder)
 
 
-def open_journal(output: Path, info: FilmInfo, settings: Settings) -> Journal:
-    """Continue the journal of this output, or begin a new one when film, settings or code changed."""
+@contextmanager
+def open_journal(output: Path, info: FilmInfo, settings: Settings) -> Iterator[Journal]:
+    """Hold the journal of this output, emptied when film, settings or code changed; gone when it was removed.
+
+    Raises Refusal when another process works on the same output.
+    """
     folder = output.parent / f".{output.name}.unfinished"
-    key = _key(info.path, settings)
-    stored = folder / "key"
-    if folder.exists() and not (stored.exists() and stored.read_text() == key):
-        shutil.rmtree(folder)
-    folder.mkdir(exist_ok=True)
-    stored.write_text(key)
-    return Journal(folder)
+    with alone_in(folder):
+        key = _key(info.path, settings)
+        stored = folder / "key"
+        if not stored.exists() or stored.read_text() != key:
+            for path in folder.iterdir():
+                path.unlink()
+            write_whole(stored, key)
+        yield Journal(folder)
 
 
 def _key(film: Path, settings: Settings) -> str:
     with film.open("rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
-    parts = {
-        "code": modules.code_hash(modules.reached("secondeye.conversion.convert")),
-        "film": content,
-        "libraries": {name: version(name) for name in _LIBRARIES},
-        "settings": asdict(settings),
-    }
+    parts = modules.made_by("secondeye.conversion.convert") | {"film": content, "settings": asdict(settings)}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What a conversion will do, found in one pass over the film: its time stamps and its shots."""
+"""What one pass over a film finds: its time stamps, its shots, and where it breaks off."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,8 +12,6 @@ from secondeye.video.probe import BadFilm, FilmBroke, FilmInfo
 from secondeye.video.read import read_pictures
 
 _CUT_WIDTH = 256  # px of the pictures in which cuts are looked for
-_CUT_THRESHOLD = 2.0  # a cut too many costs little; a missed one mixes two scenes' depths
-_MIN_SHOT_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -34,9 +32,12 @@ class Plan:
 
 def make_plan(
     info: FilmInfo,
-    seen: Callable[[], None],  # called once a frame
+    *,
+    cut_threshold: float,  # PySceneDetect's adaptive_threshold
+    min_shot_frames: int,
+    seen: Callable[[], object],  # called once a frame
 ) -> Plan:
-    """Decode the film once. Raises BadFilm when no frame of it decodes."""
+    """Decode the film once, small. Raises BadFilm when no frame of it decodes."""
     stamps: list[int] = []
     broken: list[str] = []
 
@@ -50,8 +51,7 @@ def make_plan(
         except FilmBroke as error:
             broken.append(str(error))
 
-    shortest = max(2, round(_MIN_SHOT_SECONDS * info.fps))
-    cuts, frames = find_cuts(pictures(), info.fps, threshold=_CUT_THRESHOLD, min_shot_frames=shortest)
+    cuts, frames = find_cuts(pictures(), info.fps, threshold=cut_threshold, min_shot_frames=min_shot_frames)
     if not frames:
         raise BadFilm(f"{info.path}: not one of its frames decodes")
     bounds = [0, *cuts, frames]

@@ -4,12 +4,11 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from secondeye.arrays import depth_to_disparity
+from secondeye.arrays import depth_to_disparity, occlusion_of
 from secondeye.depth.edges import dilate, snap, upsample
 from secondeye.inpaint.fill import Memory, fill
 from secondeye.warp import warp
 
-_MIN_COVERAGE = 0.5  # less was not seen by the first eye
 _DILATE_SHARE = 0.003  # of the width: too fat a foreground costs nothing, too tight a one halos (measured)
 _SNAP_WINDOW_SHARE = 0.01  # three standard deviations of the blur that estimators leave (measured)
 _SNAP_BOUND_SHARE = 0.0035  # less would damage slopes
@@ -38,4 +37,4 @@ def render(
     disparity = dilate(disparity, radius_px=round(_DILATE_SHARE * width))
     warped = warp(left, disparity)
     right, memory = fill(warped.frames, warped.coverage, warped.disparity, memory)
-    return Rendered(right.clamp(0, 1), disparity, warped.coverage <= _MIN_COVERAGE, memory)
+    return Rendered(right.clamp(0, 1), disparity, occlusion_of(warped.coverage), memory)

@@ -1,7 +1,7 @@
 """Depth Anything V2 (Yang et al., arXiv 2406.09414) through transformers, made steady over the shot.
 
-The weights are read from a local folder or the local Hugging Face cache, as safetensors; nothing is
-downloaded and no code of the model's repository is run. Preparing the picture follows the values in the
+The weights are safetensors from a local folder or the local Hugging Face cache, fetched there when they are
+missing; no code of the model's repository is run. Preparing the picture follows the values in the
 model's preprocessor_config.json (transformers' DPTImageProcessor, which would want Pillow and torchvision).
 """
 

@@ -59,13 +59,14 @@ def fill(
 def _fill_frame(frame: np.ndarray, share: np.ndarray, surface: np.ndarray, memory: Memory | None) -> Memory:
     seen = share >= _WHOLE
     filled, behind, distance = np.empty_like(frame), np.empty_like(surface), np.empty_like(surface)
-    _extend(frame, surface, seen, filled, behind, distance)
+    source = np.empty(surface.shape, np.int32)
+    _extend(frame, surface, seen, filled, behind, distance, source)
     same_px = max(1.0, _SAME_SURFACE_SHARE * frame.shape[2])
     smooth = np.empty_like(filled)
     _blur_down(filled, behind, seen, distance, same_px, smooth)
     if memory is not None and not seen.all():
         flow = _flow_back(smooth, memory.frame)
-        _reuse(smooth, behind, seen, flow, memory.frame, memory.disparity, memory.seen, same_px)
+        _reuse(smooth, behind, seen, source, flow, memory.frame, memory.disparity, memory.seen, same_px)
     whole = share * frame + (1 - share) * smooth
     return Memory(whole.astype(np.float32), behind, seen)
 
@@ -78,6 +79,7 @@ def _extend(
     filled: np.ndarray,
     behind: np.ndarray,
     distance: np.ndarray,
+    source: np.ndarray,
 ) -> None:
     """Continue every gap of a row from its background side; mirror it at the frame's border."""
     channels, height, width = frame.shape
@@ -87,13 +89,13 @@ def _extend(
             if seen[y, x]:
                 for c in range(channels):
                     filled[c, y, x] = frame[c, y, x]
-                behind[y, x], distance[y, x] = surface[y, x], 0.0
+                behind[y, x], distance[y, x], source[y, x] = surface[y, x], 0.0, x
                 x += 1
                 continue
             stop = x
             while stop < width and not seen[y, stop]:
                 stop += 1
-            _extend_gap(frame, surface, seen, filled, behind, distance, y, x, stop)
+            _extend_gap(frame, surface, seen, filled, behind, distance, source, y, x, stop)
             x = stop
 
 
@@ -105,6 +107,7 @@ def _extend_gap(
     filled: np.ndarray,
     behind: np.ndarray,
     distance: np.ndarray,
+    source: np.ndarray,
     y: int,
     start: int,
     stop: int,
@@ -115,7 +118,7 @@ def _extend_gap(
         for x in range(width):
             for c in range(channels):
                 filled[c, y, x] = frame[c, y, x]
-            behind[y, x], distance[y, x] = 0.0, float(width)
+            behind[y, x], distance[y, x], source[y, x] = 0.0, float(width), x
         return
     from_left = stop == width or (start > 0 and surface[y, start - 1] <= surface[y, stop])
     edge = start - 1 if from_left else stop
@@ -132,7 +135,7 @@ def _extend_gap(
                 filled[c, y, x] = frame[c, y, mirrored]
             else:
                 filled[c, y, x] = 0.5 * (frame[c, y, edge] + frame[c, y, neighbour])
-        behind[y, x] = surface[y, edge]
+        behind[y, x], source[y, x] = surface[y, edge], neighbour
         distance[y, x] = 0.0 if at_border and inside else float(away)
 
 
@@ -188,6 +191,7 @@ def _reuse(
     smooth: np.ndarray,
     behind: np.ndarray,
     seen: np.ndarray,
+    source: np.ndarray,
     flow: np.ndarray,
     previous: np.ndarray,
     previous_surface: np.ndarray,
@@ -200,7 +204,9 @@ def _reuse(
         for x in range(width):
             if seen[y, x]:
                 continue
-            there_x, there_y = x + flow[y, x, 0], y + flow[y, x, 1]
+            # What is hidden moves as the background beside it does, not as the picture made up for it.
+            beside = source[y, x]
+            there_x, there_y = x + flow[y, beside, 0], y + flow[y, beside, 1]
             left, top = int(np.floor(there_x)), int(np.floor(there_y))
             if left < 0 or top < 0 or left + 1 >= width or top + 1 >= height:
                 continue

@@ -65,11 +65,16 @@ def find_fault(scored: Scored, filter: Filter) -> tuple[str, str] | None:
     return None
 
 
+def is_split_by_time(film: Film, films: int) -> bool:
+    """Whether a film gives clips to both splits: nothing says its split and too few films are there."""
+    return not film.split and films < _FEW_FILMS
+
+
 def choose_split(clip: Clip, film: Film, films: int, test_share: float) -> str:
     """train or test: as sources.csv says, else by film; by time when there are fewer than three films."""
     if film.split:
         return film.split
-    if films < _FEW_FILMS:
+    if is_split_by_time(film, films):
         return "test" if clip.start_share >= 1 - test_share else "train"
     place = int(hashlib.sha256(film.id.encode()).hexdigest()[:8], 16) / 0xFFFFFFFF
     return "test" if place < test_share else "train"

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from secondeye.clips import clip_file, write_disparity
-from secondeye.disk import require_disk
 from secondeye.keep import BadClip, Job, finish_jobs, make_key
 from secondeye.matching import make_matcher
 from secondeye.matching.check import fill_from_background, match_both_ways
@@ -21,19 +20,19 @@ def run(split: Path, shift: Path, out: Path, *, match: Match, dataset: Dataset) 
     shifted = read_table(shift / "shift.parquet", Shifted)
     clips = {clip.id: clip for clip in read_table(split / "clips.parquet", Clip)}
     jobs = [
-        Job(row.id, make_key("match", Matched, [match], [row.key]), (split, row, match)) for row in shifted
+        Job(
+            row.id,
+            make_key("match", Matched, [match], [row.key]),
+            (split, row, match),
+            clips[row.id].pixels * _BYTES_PER_PIXEL,
+        )
+        for row in shifted
     ]
-    pixels = sum(_pixels(clips[row.id]) for row in shifted)
     with alone_in(out):
-        require_disk(out, pixels * _BYTES_PER_PIXEL, "match")
         done = finish_jobs(
             out, jobs, _match_clip, Matched, label="match", max_bad_fraction=dataset.max_bad_fraction
         )
         write_table(out / "match.parquet", done.rows, Matched)
-
-
-def _pixels(clip: Clip) -> int:
-    return (clip.stop - clip.start) * clip.height * clip.width
 
 
 def _match_clip(

@@ -23,6 +23,7 @@ def run(split: Path, shift: Path, match: Path, splat: Path, out: Path, *, datase
             row.id,
             make_key("quality", Scored, [], [row.key, matched[row.id].key, shifted[row.id].key]),
             (split, match, splat, shifted[row.id], matched[row.id], row),
+            0,
         )
         for row in read_table(splat / "splat.parquet", Splatted)
     ]

@@ -16,7 +16,9 @@ from secondeye.views import load_raw
 def run(split: Path, out: Path, *, shift: Shift, dataset: Dataset) -> None:
     """Write `shift.parquet`: numbers that `views.load` applies."""
     clips = read_table(split / "clips.parquet", Clip)
-    jobs = [Job(clip.id, make_key("shift", Shifted, [shift], [clip.key]), (split, shift)) for clip in clips]
+    jobs = [
+        Job(clip.id, make_key("shift", Shifted, [shift], [clip.key]), (split, shift), 0) for clip in clips
+    ]
     with alone_in(out):
         done = finish_jobs(
             out, jobs, _shift_clip, Shifted, label="shift", max_bad_fraction=dataset.max_bad_fraction

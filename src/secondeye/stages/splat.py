@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from secondeye.arrays import occlusion_of
 from secondeye.clips import clip_file, read_disparity, write_frames, write_occlusion
-from secondeye.disk import require_disk
 from secondeye.keep import Job, finish_jobs, make_key
 from secondeye.params import Dataset, Splat
 from secondeye.process import alone_in
@@ -13,7 +13,6 @@ from secondeye.tables import read_table, write_table
 from secondeye.views import load
 
 _WEIGHTS_AT_WIDTH = 1024  # px; the depth test is as strong at every width when its exponent scales with it
-_MIN_COVERAGE = 0.5  # less than this was not seen by the first eye
 _BYTES_PER_PIXEL = 1.9  # FFV1 RGB and a mask, measured
 
 
@@ -27,13 +26,11 @@ def run(split: Path, shift: Path, match: Path, out: Path, *, splat: Splat, datas
             row.id,
             make_key("splat", Splatted, [splat], [row.key]),
             (split, match, shifted[row.id], row.offset_px, splat),
+            clips[row.id].pixels * _BYTES_PER_PIXEL,
         )
         for row in matched
     ]
-    frames = [clips[row.id] for row in matched]
-    pixels = sum((clip.stop - clip.start) * clip.height * clip.width for clip in frames)
     with alone_in(out):
-        require_disk(out, pixels * _BYTES_PER_PIXEL, "splat")
         done = finish_jobs(
             out, jobs, _splat_clip, Splatted, label="splat", max_bad_fraction=dataset.max_bad_fraction
         )
@@ -47,7 +44,7 @@ def _splat_clip(
     disparity = read_disparity(clip_file(match, name, "disparity"), offset_px)
     exponent = splat.weight_exponent_per_px * _WEIGHTS_AT_WIDTH / left.shape[-1]
     warped, coverage = splat_forward(left, disparity, weight_exponent_per_px=exponent)
-    occlusion = coverage <= _MIN_COVERAGE
+    occlusion = occlusion_of(coverage)
     files = [clip_file(out, name, "warped"), clip_file(out, name, "occlusion")]
     write_frames(files[0], warped * ~occlusion)
     write_occlusion(files[1], occlusion)

@@ -1,7 +1,6 @@
 """Cut stereo films into clips of one shot each, left and right eye at working size."""
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
@@ -9,21 +8,19 @@ from pathlib import Path
 import numpy as np
 
 from secondeye.clips import clip_file, clip_id
-from secondeye.disk import require_disk
+from secondeye.conversion.plan import make_plan
 from secondeye.keep import BadClip, Job, finish_jobs, make_key
 from secondeye.packing import eye_pixel_aspect, fit, unpack
 from secondeye.params import Dataset, Split
 from secondeye.process import alone_in
 from secondeye.refusal import Refusal
 from secondeye.rows import Clip, Film
-from secondeye.shots import find_cuts
 from secondeye.sources import Source, list_sources
 from secondeye.tables import write_table
-from secondeye.video.probe import BadFilm, FilmBroke, probe
+from secondeye.video.probe import BadFilm, probe
 from secondeye.video.read import read_pictures
 from secondeye.video.write import write_lossless
 
-_CUT_WIDTH = 256  # px of the pictures in which cuts are looked for
 _LOSSLESS_RATIO = 0.6  # FFV1 against raw 8-bit RGB, measured on noisy footage
 
 
@@ -47,17 +44,25 @@ def run(raw: Path, out: Path, *, split: Split, dataset: Dataset) -> None:
     """
     sources = list_sources(raw)
     with alone_in(out), alone_in(out / "films"):
-        by_id = {_digest(source.path): source for source in sources}
+        by_id = _by_content(sources)
         cuts = _find_all_cuts(out / "films", by_id, split, dataset)
-        jobs, clips = _clip_jobs(cuts, by_id, split)
-        frames = sum(clip.stop - clip.start for clip in clips)
-        require_disk(out, frames * split.height * split.width * 6 * _LOSSLESS_RATIO, "split")
+        jobs = _clip_jobs(cuts, by_id, split)
         done = finish_jobs(
             out, jobs, _cut_clip, Clip, label="split", max_bad_fraction=dataset.max_bad_fraction
         )
         films = [_film(found, by_id[found.id]) for found in cuts]
         write_table(out / "films.parquet", films, Film)
         write_table(out / "clips.parquet", done.rows, Clip)
+
+
+def _by_content(sources: list[Source]) -> dict[str, Source]:
+    by_id: dict[str, Source] = {}
+    for source in sources:
+        film = _digest(source.path)
+        if film in by_id:
+            raise Refusal(f"{source.path} and {by_id[film].path} are the same film; remove one of them")
+        by_id[film] = source
+    return by_id
 
 
 def _digest(path: Path) -> str:
@@ -67,7 +72,7 @@ def _digest(path: Path) -> str:
 
 def _find_all_cuts(out: Path, sources: dict[str, Source], split: Split, dataset: Dataset) -> list[Cuts]:
     jobs = [
-        Job(film, make_key("split", Cuts, [split], [film, source.packing]), (source.path, split))
+        Job(film, make_key("split", Cuts, [split], [film, source.packing]), (source.path, split), 0)
         for film, source in sources.items()
     ]
     done = finish_jobs(out, jobs, _cut_film, Cuts, label="cuts", max_bad_fraction=dataset.max_bad_fraction)
@@ -80,33 +85,24 @@ def _find_all_cuts(out: Path, sources: dict[str, Source], split: Split, dataset:
 
 def _cut_film(out: Path, film: str, key: str, path: Path, split: Split) -> tuple[Cuts, list[Path]]:
     try:
-        info = probe(path)
+        plan = make_plan(
+            probe(path),
+            cut_threshold=split.cut_threshold,
+            min_shot_frames=split.min_shot_frames,
+            seen=lambda: None,
+        )
     except BadFilm as error:
         raise BadClip("not a film", str(error)) from error
-    stamps: list[int] = []
-    remarks: list[str] = []
-
-    def pictures() -> Iterator[np.ndarray]:
-        size = (max(2, round(info.height * _CUT_WIDTH / info.width)), _CUT_WIDTH)
-        try:
-            for picture in read_pictures(path, size=size):
-                stamps.append(picture.pts)
-                yield picture.rgb
-        except FilmBroke as error:
-            remarks.append(str(error))
-
-    cuts, frames = find_cuts(
-        pictures(), info.fps, threshold=split.cut_threshold, min_shot_frames=split.min_shot_frames
-    )
-    bounds = [0, *cuts, frames]
+    longest = round(split.max_seconds * plan.info.fps)
     pieces = [
-        (shot, start, stop, stamps[start])
-        for shot, (first, last) in enumerate(pairwise(bounds))
-        for start, stop in _pieces(first, last, round(split.max_seconds * info.fps), split.window_frames)
+        (shot, start, stop, plan.stamps[start])
+        for shot, bounds in enumerate(plan.shots)
+        for start, stop in _pieces(*bounds, longest, split.window_frames)
     ]
     if not pieces:
         raise BadClip("too short", f"no shot has {split.window_frames} frames")
-    return Cuts(film, key, frames, float(info.fps), len(bounds) - 1, pieces, "; ".join(remarks)), []
+    frames, fps = len(plan.stamps), float(plan.info.fps)
+    return Cuts(film, key, frames, fps, len(plan.shots), pieces, plan.broken), []
 
 
 def _pieces(start: int, stop: int, longest: int, shortest: int) -> list[tuple[int, int]]:
@@ -118,8 +114,8 @@ def _pieces(start: int, stop: int, longest: int, shortest: int) -> list[tuple[in
     return list(pairwise(bounds))
 
 
-def _clip_jobs(cuts: list[Cuts], sources: dict[str, Source], split: Split) -> tuple[list[Job], list[Clip]]:
-    jobs, clips = [], []
+def _clip_jobs(cuts: list[Cuts], sources: dict[str, Source], split: Split) -> list[Job]:
+    jobs = []
     for film in cuts:
         source = sources[film.id]
         for shot, start, stop, pts in film.clips:
@@ -128,9 +124,9 @@ def _clip_jobs(cuts: list[Cuts], sources: dict[str, Source], split: Split) -> tu
             stride = max(1, min(split.max_stride, (stop - start - 1) // max(1, split.window_frames - 1)))
             share = start / film.frames
             clip = Clip(name, key, film.id, shot, start, stop, share, stride, split.height, split.width)
-            jobs.append(Job(name, key, (source, clip, pts)))
-            clips.append(clip)
-    return jobs, clips
+            size_bytes = (stop - start) * split.height * split.width * 6 * _LOSSLESS_RATIO
+            jobs.append(Job(name, key, (source, clip, pts), size_bytes))
+    return jobs
 
 
 def _cut_clip(

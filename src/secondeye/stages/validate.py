@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from secondeye.dataset_report import count_dataset, describe_dataset
+from secondeye.files import write_whole
 from secondeye.params import Validate
 from secondeye.process import alone_in
 from secondeye.refusal import Refusal
 from secondeye.rows import Clip, Film, Kept, Rejected, Scored, Shifted
+from secondeye.stages.filter import is_split_by_time
 from secondeye.tables import read_table
 
 SUITE = Path(__file__).with_name("expectations.json")
@@ -35,13 +37,13 @@ def run(
         failures = find_failures(expectation_rows(kept, scored, films), validate.min_kept_clips)
         reports.mkdir(parents=True, exist_ok=True)
         counts = count_dataset(films, clips, kept, rejected)
-        _write(reports / "dataset.json", json.dumps(counts, indent=1, sort_keys=True) + "\n")
+        write_whole(reports / "dataset.json", json.dumps(counts, indent=1, sort_keys=True) + "\n")
         report = describe_dataset(films, clips, shifted, list(scored.values()), kept, rejected, failures)
-        _write(reports / "dataset.md", report)
+        write_whole(reports / "dataset.md", report)
         if failures:
             raise Refusal(f"validate: {'; '.join(failures)}. All of it: {reports / 'dataset.md'}")
         stamp = {"clips": len(kept), "dataset": dataset_hash(kept, scored)}
-        _write(out / "stamp.json", json.dumps(stamp, sort_keys=True) + "\n")
+        write_whole(out / "stamp.json", json.dumps(stamp, sort_keys=True) + "\n")
     print(f"validate: {len(kept)} clips pass; the report is {reports / 'dataset.md'}")
 
 
@@ -49,13 +51,13 @@ def expectation_rows(kept: list[Kept], scored: dict[str, Scored], films: list[Fi
     """One record a kept clip: what the suite looks at."""
     names = {film.id: film for film in films}
     sides = Counter(film for film, _ in {(row.film, row.split) for row in kept})
-    by_time = len(films) < 3  # whole films can not be held out then (stages/filter.py)
+    by_time = {film.id for film in films if is_split_by_time(film, len(films))}
     return [
         {
             "id": row.id,
             "split": row.split,
             "film": names[row.film].name,
-            "film_in_two_splits": sides[row.film] > 1 and not by_time,
+            "film_in_two_splits": sides[row.film] > 1 and row.film not in by_time,
             "psnr_db": scored[row.id].psnr_db,
             "matched_share": scored[row.id].matched_share,
             "occlusion_share": scored[row.id].occlusion_share,
@@ -74,8 +76,10 @@ def find_failures(rows: list[dict[str, Any]], min_kept_clips: int) -> list[str]:
     os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when the library is imported, which takes seconds
     import great_expectations as gx
     import pandas as pd
+    from great_expectations.data_context.types.base import ProgressBarsConfig
 
     context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)  # it takes no time
     suite = context.suites.add(gx.ExpectationSuite(**json.loads(SUITE.read_text())))
     asset = context.data_sources.add_pandas("memory").add_dataframe_asset("kept")
     batch = asset.add_batch_definition_whole_dataframe("all")
@@ -101,9 +105,3 @@ def dataset_hash(kept: list[Kept], scored: dict[str, Scored]) -> str:
     """What this dataset is: its clips, their split, and the keys of all that made them."""
     lines = sorted(f"{row.id} {row.split} {scored[row.id].key}" for row in kept)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text)
-    os.replace(part, path)

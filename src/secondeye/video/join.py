@@ -13,7 +13,7 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from secondeye.refusal import Refusal
-from secondeye.video.probe import open_film
+from secondeye.video.probe import open_film, probe, url_of
 from secondeye.video.stereo_tag import tag_side_by_side
 
 _COPIED = ("audio", "subtitle")
@@ -34,8 +34,10 @@ def join_film(
     left_out: list[str] = []
     with ExitStack() as stack:
         film = stack.enter_context(open_film(source))
-        target: OutputContainer = stack.enter_context(av.open(str(output), "w"))
-        first = stack.enter_context(av.open(str(segments[0][0])))
+        target: OutputContainer = stack.enter_context(
+            av.open(url_of(output), "w", container_options=_options(output, segments[0][0]))
+        )
+        first = stack.enter_context(av.open(url_of(segments[0][0])))
         picture = target.add_stream_from_template(first.streams.video[0])
         if output.suffix == ".mkv":
             picture.metadata["stereo_mode"] = "left_right"
@@ -56,6 +58,13 @@ def join_film(
     if output.suffix in (".mp4", ".mov"):
         tag_side_by_side(output)
     return left_out
+
+
+def _options(output: Path, segment: Path) -> dict[str, str]:
+    """mp4 keeps the moment a track begins in ticks of the movie, which FFmpeg makes milliseconds."""
+    if output.suffix == ".mkv":
+        return {}
+    return {"movie_timescale": str(probe(segment).time_base.denominator)}
 
 
 def can_hold_sound(source: Path, suffix: str) -> bool:
@@ -116,7 +125,7 @@ def _picture_packets(segments: Sequence[tuple[Path, Fraction]], stream: VideoStr
     lead = 0
     shown: list[Fraction] = []
     for path, start in segments:
-        with av.open(str(path)) as container:
+        with av.open(url_of(path)) as container:
             times = [_shown_at(packet) for packet in container.demux(video=0) if packet.size]
         ordered = sorted(times)
         lead = max(lead, _reordering(times, ordered))
@@ -124,7 +133,7 @@ def _picture_packets(segments: Sequence[tuple[Path, Fraction]], stream: VideoStr
     step = shown[1] - shown[0] if len(shown) > 1 else Fraction(1, 25)
     decoded = iter([shown[0] - step * k for k in range(lead, 0, -1)] + shown)
     for path, start in segments:
-        with av.open(str(path)) as container:
+        with av.open(url_of(path)) as container:
             for packet in container.demux(video=0):
                 if not packet.size:
                     continue

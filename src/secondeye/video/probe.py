@@ -34,8 +34,11 @@ class FilmBroke(Refusal):
     """The film breaks off; `pictures` of it were good."""
 
     def __init__(self, path: Path, pictures: int, reason: str) -> None:
-        super().__init__(f"{path}: breaks off after {pictures} frames ({reason})")
-        self.pictures = pictures
+        super().__init__(path, pictures, reason)  # all of them, so that it survives pickling
+        self.path, self.pictures, self.reason = path, pictures, reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: breaks off after {self.pictures} frames ({self.reason})"
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,6 @@ class FilmInfo:
     path: Path
     width: int  # px
     height: int  # px
-    rotation: int  # quarter turns counter-clockwise that bring a decoded picture upright, 0 to 3
     pixel_aspect: Fraction  # width over height of one upright pixel
     fps: Fraction  # frames per second, the average for a variable rate
     time_base: Fraction  # seconds per tick of a time stamp
@@ -83,6 +85,11 @@ class FilmInfo:
         return self.colour.transfer in _HIGH_DYNAMIC_RANGE
 
 
+def url_of(path: Path) -> str:
+    """The name FFmpeg opens; without the scheme it would take `Alien: One.mkv` for a protocol."""
+    return f"file:{path}"
+
+
 def open_film(path: Path) -> InputContainer:
     """Open a film for reading; raises BadFilm with one clear line."""
     if not path.exists():
@@ -90,7 +97,7 @@ def open_film(path: Path) -> InputContainer:
     if path.is_dir():
         raise BadFilm(f"{path}: is a folder; name one film file")
     try:
-        return av.open(str(path), "r")
+        return av.open(url_of(path), "r")
     except av.FFmpegError as error:
         raise BadFilm(f"{path}: is not a film FFmpeg can read ({error.strerror})") from error
 
@@ -122,7 +129,6 @@ def probe(path: Path) -> FilmInfo:
             path=path,
             width=width,
             height=height,
-            rotation=rotation,
             pixel_aspect=1 / aspect if rotation % 2 else aspect,
             fps=Fraction(rate),
             time_base=Fraction(stream.time_base or Fraction(1, 90000)),

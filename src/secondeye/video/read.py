@@ -1,6 +1,9 @@
 """Pictures out of a film, one after the other, with their time stamps."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +15,10 @@ from av.video.stream import VideoStream
 
 from secondeye.video.probe import FilmBroke, colour_of, open_film, picture_stream
 
+# Elsewhere (AVI, raw streams, MPEG-TS) a seek lands anywhere or time stamps are guessed from the beginning.
+_SEEKABLE = {"mp4", "mov", "matroska", "webm"}
+_SHORT_SHARE = Fraction(2, 100)  # headers are imprecise; a cut film lacks more
+
 
 class Picture(NamedTuple):
     pts: int  # in ticks of the film's time base
@@ -21,12 +28,14 @@ class Picture(NamedTuple):
 def read_pictures(
     path: Path,
     *,
-    start_pts: int | None = None,  # begin with the picture of this time stamp, found by seeking
+    start_pts: int | None = None,  # begin with the picture of this time stamp, sought where that is safe
     size: tuple[int, int] | None = None,  # height, width to scale to, after rotation; None keeps the film's
 ) -> Iterator[Picture]:
     """Yield the pictures of a film in order of display; memory does not grow with its length.
 
-    Raises BadFilm when it can not be opened, FilmBroke where decoding fails or the picture changes its size.
+    Time stamps grow strictly: a missing or repeated one is moved to just after the last.
+    Raises BadFilm when the film can not be opened; FilmBroke where decoding fails, where the picture changes
+    its size, and at the end of a film that ends well before its header says.
     """
     if start_pts is not None:
         pictures = _read(path, start_pts, size)
@@ -41,14 +50,30 @@ def read_pictures(
             yield picture
 
 
+class ShotReader:
+    """Reads a film's shots one after the other with one decoder, and seeks only where shots are left out."""
+
+    def __init__(self, path: Path, stamps: Sequence[int]) -> None:
+        self._path, self._stamps = path, stamps
+        self._pictures: Iterator[Picture] = iter(())
+        self._next = -1
+
+    def read(self, start: int, stop: int) -> Iterator[Picture]:
+        """Frames start to stop - 1 of the film; read them to the end before the next call."""
+        if self._next != start:
+            self._pictures = read_pictures(self._path, start_pts=self._stamps[start])
+        self._next = stop
+        return islice(self._pictures, stop - start)
+
+
 def _read(path: Path, seek_pts: int | None, size: tuple[int, int] | None) -> Iterator[Picture]:
     with open_film(path) as container:
         stream = picture_stream(container, path)
         stream.thread_type = "AUTO"
-        if seek_pts is not None:
-            container.seek(seek_pts, stream=stream, backward=True)
+        if seek_pts is not None and not _seek(container, stream, seek_pts):
+            return
         shape: tuple[int, int] | None = None
-        for count, (pts, frame) in enumerate(_stamped(container, stream, path)):
+        for count, (pts, frame) in enumerate(_stamped(container, stream, path, whole=seek_pts is None)):
             shape = shape or (frame.width, frame.height)
             if (frame.width, frame.height) != shape:
                 raise FilmBroke(path, count, f"the picture changes its size to {frame.width}x{frame.height}")
@@ -56,19 +81,55 @@ def _read(path: Path, seek_pts: int | None, size: tuple[int, int] | None) -> Ite
                 yield Picture(pts, _upright_rgb(frame, size))
 
 
-def _stamped(container: InputContainer, stream: VideoStream, path: Path) -> Iterator[tuple[int, VideoFrame]]:
-    """Frames with strictly growing time stamps; a missing one continues at the average rate."""
-    count, last = 0, None
-    step = max(1, round(1 / ((stream.average_rate or 25) * (stream.time_base or 1))))
+def _seek(container: InputContainer, stream: VideoStream, pts: int) -> bool:
+    """Go to the key frame before a time stamp; False where time stamps after that could not be trusted."""
+    if not _SEEKABLE & set(container.format.name.split(",")):
+        return False
+    container.seek(pts, stream=stream, backward=True)
+    return True
+
+
+def _stamped(
+    container: InputContainer, stream: VideoStream, path: Path, *, whole: bool
+) -> Iterator[tuple[int, VideoFrame]]:
+    """Frames with strictly growing time stamps. `whole`: from the beginning, so the end can be judged."""
+    count, first, last, lasts = 0, 0, 0, _step(stream)
     try:
         for frame in container.decode(stream):
-            pts = frame.pts if frame.pts is not None else (0 if last is None else last + step)
-            if last is not None and pts <= last:
-                continue  # shown for no time at all: no player would show it either
-            last, count = pts, count + 1
-            yield pts, frame
+            given = frame.pts
+            if count == 0:
+                first = last = given or 0
+            else:
+                last = max(last + 1, given if given is not None else last + _step(stream))
+            count, lasts = count + 1, frame.duration or _step(stream)
+            yield last, frame
     except av.FFmpegError as error:
         raise FilmBroke(path, count, error.strerror or "no reason given") from error
+    got = (last + lasts - first) * Fraction(stream.time_base or 0)
+    promised = _promised_seconds(container, stream)
+    counted = 0 < stream.frames <= count
+    if whole and not counted and promised - got > max(Fraction(1), _SHORT_SHARE * promised):
+        raise FilmBroke(path, count, f"{float(got):.1f} of the {float(promised):.1f} seconds it promises")
+
+
+def _step(stream: VideoStream) -> int:
+    """Ticks between two frames, on average."""
+    return max(1, round(1 / ((stream.average_rate or 25) * (stream.time_base or 1))))
+
+
+def _promised_seconds(container: InputContainer, stream: VideoStream) -> Fraction:
+    """How long the picture is by the film's header; 0 where it does not say."""
+    tag = stream.metadata.get("DURATION", "")
+    if stream.duration is not None and stream.time_base is not None:
+        own = Fraction(stream.duration * stream.time_base)
+    elif re.fullmatch(r"\d+:\d+:\d+(\.\d+)?", tag):
+        hours, minutes, seconds = tag.split(":")
+        own = int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
+    else:
+        return Fraction(0)
+    # An edit list may show less of a track than it holds; the whole film's length knows.
+    whole = Fraction(container.duration, av.time_base) if container.duration else own
+    return min(own, whole)
 
 
 def _upright_rgb(frame: VideoFrame, size: tuple[int, int] | None) -> np.ndarray:

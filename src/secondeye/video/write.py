@@ -1,8 +1,6 @@
 """Pictures into files: H.264 for people, FFV1 for what must come back unchanged."""
 
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -14,22 +12,12 @@ from av.audio.resampler import AudioResampler
 from av.container import OutputContainer
 from av.video.frame import VideoFrame
 
-from secondeye.video.probe import BT709, Colour
+from secondeye.files import arriving
+from secondeye.video.probe import BT709, Colour, url_of
 
 # A fixed number, whatever the machine: x264's output depends on it.
 _X264_THREADS = 4
 _LOSSLESS_RATE = 24  # FFV1 files hold arrays; their rate means nothing
-
-
-@contextmanager
-def arriving(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` that becomes `path` only when the block ends well."""
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def has_encoder(name: str) -> bool:
@@ -57,7 +45,7 @@ class FilmWriter:
         preset: str = "veryfast",
         side_by_side: bool = False,  # adds the frame-packing SEI
     ) -> None:
-        self._container: OutputContainer = av.open(str(path), "w", format="mp4")
+        self._container: OutputContainer = av.open(url_of(path), "w", format="mp4")
         packing = ":frame-packing=3" if side_by_side else ""
         options = {"crf": str(crf), "preset": preset, "x264-params": f"threads={_X264_THREADS}{packing}"}
         stream = self._container.add_stream("libx264", rate=fps, options=options)
@@ -164,7 +152,7 @@ def write_lossless(
     # bitexact: otherwise Matroska writes random ids and the library's version.
     with (
         arriving(path) as part,
-        av.open(str(part), "w", format="matroska", container_options={"fflags": "+bitexact"}) as container,
+        av.open(url_of(part), "w", format="matroska", container_options={"fflags": "+bitexact"}) as container,
     ):
         options = {"level": "3", "slices": "4", "threads": "1", "flags": "+bitexact"}
         stream = container.add_stream("ffv1", rate=_LOSSLESS_RATE, options=options)
@@ -182,7 +170,7 @@ def read_lossless(
     path: Path,
 ) -> np.ndarray:  # uint8 [T, H, W, 3] RGB, uint8 [T, H, W] or uint16 [T, H, W]
     """Read what `write_lossless` wrote, bit for bit."""
-    with av.open(str(path)) as container:
+    with av.open(url_of(path)) as container:
         stream = container.streams.video[0]
         stream.thread_type = "NONE"
         given = "rgb24" if stream.pix_fmt == "bgr0" else stream.pix_fmt

@@ -8,7 +8,6 @@ folder/exact/film_00_0.npz   with `exact`: the arrays of one shot, and its first
 
 import csv
 import io
-import os
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +18,7 @@ from numpy.random import SeedSequence
 from numpy.typing import NDArray
 from torch import Tensor
 
+from secondeye.files import write_whole
 from secondeye.video.write import write_film
 from secondeye.world.render import render_shot
 from secondeye.world.shot import Shot
@@ -105,19 +105,13 @@ def _to_bytes(
 
 
 def _write_exact(path: Path, shot: Shot, first_frame: int) -> None:
-    """float32 disparities, bool occlusions; the views are in the film."""
+    """float32 disparities [T, 1, H, W], bool occlusions, uint8 views [T, H, W, 3] as the codec gets them."""
     path.parent.mkdir(exist_ok=True)
-    arrays = {name: array.numpy() for name, array in vars(shot).items() if name not in ("left", "right")}
+    arrays = {name: array.numpy() for name, array in vars(shot).items()}
+    arrays |= {"left": _to_bytes(shot.left), "right": _to_bytes(shot.right)}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, first_frame=first_frame, **arrays)
-    _replace(path, buffer.getvalue())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Nobody ever sees half a file."""
-    unfinished = path.with_name(f".{path.name}.part")
-    unfinished.write_bytes(content)
-    os.replace(unfinished, path)
+    write_whole(path, buffer.getvalue())
 
 
 def _write_mono(path: Path, seed: int, size: tuple[int, int], fps: int) -> None:
@@ -150,4 +144,4 @@ def _write_sources(path: Path, films: list[str]) -> None:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerows([("film", "packing", "split", "licence"), *rows, ("mono.mp4", "mono", "test", LICENCE)])
-    _replace(path, text.getvalue().encode())
+    write_whole(path, text.getvalue().encode())
