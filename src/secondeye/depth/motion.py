@@ -144,7 +144,8 @@ def _motion(now: Small, partners: list[tuple[Small, int]]) -> Motion:
         trusts.append(_trust(length(flow), left_over * reliability))
     speed = _smooth(speed, now) / np.maximum(_smooth(weight, now), np.float32(1e-3))
     low, high = np.percentile(speed, [2, 98])
-    nearness = np.clip((speed - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
+    # The root keeps what runs (a waving hand) from pressing all the rest into a narrow range.
+    nearness = np.sqrt(np.clip((speed - low) / max(high - low, 1e-6), 0, 1)).astype(np.float32)
     return Motion(nearness, max(trusts))
 
 

@@ -1,0 +1,93 @@
+"""What conversion costs, against only re-encoding the same film twice as wide.
+
+    python benchmarks/convert.py FILM [--frames 96]
+
+The peer decodes the film and encodes it side by side with itself, same x264 settings: the least any converter
+must do. Each row is the best of three runs in one process, after one run to warm up.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+
+import torch
+from machine import machine
+
+from secondeye.conversion.convert import Window, _windows
+from secondeye.conversion.render import render
+from secondeye.conversion.shot_depth import ShotDepth, estimate_shot
+from secondeye.depth import make_depth_estimator
+from secondeye.packing import side_by_side
+from secondeye.video.probe import probe
+from secondeye.video.read import read_pictures
+from secondeye.video.write import FilmWriter
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("film", type=Path)
+    parser.add_argument("--frames", type=int, default=96)
+    options = parser.parse_args()
+    info = probe(options.film)
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+
+        def windows() -> Iterator[Window]:
+            return _windows(islice(read_pictures(options.film), options.frames), lambda frames: None)
+
+        def writer() -> FilmWriter:
+            size = 2 * info.width, info.height
+            return FilmWriter(work / "o.mp4", *size, fps=info.fps, time_base=Fraction(1, 25))
+
+        def transcode() -> None:
+            with writer() as film:
+                for at, picture in enumerate(islice(read_pictures(options.film), options.frames)):
+                    film.write(side_by_side(picture.rgb, picture.rgb), at)
+
+        def depth() -> ShotDepth:
+            frames = (frames for _, frames in windows())
+            return estimate_shot(frames, make_depth_estimator("motion"), work / "spill")
+
+        spilled = depth()
+
+        def eyes() -> None:
+            memory, at = None, 0
+            with writer() as film:
+                for (pictures, left), raw in zip(windows(), spilled.windows(8), strict=True):
+                    made = render(left, raw, strength_percent=3.0, convergence=0.5, memory=memory)
+                    memory = made.memory
+                    right = (made.right * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+                    for picture, eye in zip(pictures, right, strict=True):
+                        film.write(side_by_side(picture.rgb, eye), at)
+                        at += 1
+
+        transcode_s, depth_s, eyes_s = (best_seconds(job) for job in (transcode, depth, eyes))
+    print(f"{machine()}\n{options.film.name}, {info.width}x{info.height}, {options.frames} frames\n")
+    print("| what | ms a frame | times the peer |\n|---|---|---|")
+    rows = {
+        "decode and encode side by side (peer)": transcode_s,
+        "pass 1: motion depth": depth_s,
+        "pass 2: warp, fill, encode": eyes_s,
+        "both passes": depth_s + eyes_s,
+    }
+    for name, seconds in rows.items():
+        print(f"| {name} | {1000 * seconds / options.frames:.0f} | {seconds / transcode_s:.1f} |")
+
+
+def best_seconds(job: Callable[[], object]) -> float:
+    """The shortest of three runs after a first one that does not count."""
+    times = []
+    for _ in range(4):
+        start = time.perf_counter()
+        job()
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
+
+
+if __name__ == "__main__":
+    main()

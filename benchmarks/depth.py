@@ -1,0 +1,80 @@
+"""How well depth without weights ranks what is near, on side-by-side stereo films.
+
+    python benchmarks/depth.py FILM [FILM ...] [--frames 60]
+
+Truth is the block matcher's disparity where it passes the left-right check. The figure is Spearman's rank
+correlation, the mean over every eighth frame; peers are a vertical ramp and the size of the optical flow.
+"""
+
+import argparse
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from machine import machine
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from secondeye.arrays import resize
+from secondeye.clips import frames_from_pictures
+from secondeye.depth import make_depth_estimator
+from secondeye.depth.flow import dense_flow, length
+from secondeye.matching import make_matcher
+from secondeye.matching.check import match_both_ways
+from secondeye.packing import fit, unpack
+from secondeye.parallax import find_shift
+from secondeye.video.read import read_pictures
+from secondeye.views import apply_shift
+
+HEIGHT, WIDTH, EVERY = 216, 384, 8
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("films", type=Path, nargs="+")
+    parser.add_argument("--frames", type=int, default=60)
+    options = parser.parse_args()
+    print(f"{machine()}\n\n| film | vertical ramp | flow size | motion | motion's confidence |")
+    print("|---|---|---|---|---|")
+    for film in options.films:
+        figures = " | ".join(f"{value:.2f}" for value in score(film, options.frames))
+        print(f"| {film.name} | {figures} |")
+
+
+def score(film: Path, frames: int) -> list[float]:
+    """Rank correlations of ramp, flow size and motion, and motion's mean confidence."""
+    eyes = [unpack(picture.rgb, "sbs") for picture in islice(read_pictures(film), frames)]
+    left, right = (
+        frames_from_pictures(np.stack([fit(pair[side], HEIGHT, WIDTH, Fraction(1)) for pair in eyes]))
+        for side in (0, 1)
+    )
+    parallax = find_shift(left[::EVERY], right[::EVERY], max_disparity_percent=25, margin_px=1)
+    near, far = apply_shift(left, right, parallax.shift_px)
+    matcher = make_matcher("block", round(0.2 * WIDTH))
+    disparity, known = match_both_ways(matcher, near[::EVERY], far[::EVERY], tolerance_px=1.0)
+    estimates = list(make_depth_estimator("motion")(iter(near.split(8))))
+    depth = resize(torch.cat([estimate.depth for estimate in estimates]), *near.shape[-2:])[::EVERY]
+    ramp = torch.linspace(0, 1, HEIGHT).view(1, 1, -1, 1).expand_as(depth)
+    maps = {"ramp": ramp, "flow": flow_size(near)[::EVERY], "motion": depth}
+    ranks = [rank_correlation(guess, disparity, known) for guess in maps.values()]
+    return [*ranks, float(np.mean([estimate.confidence for estimate in estimates]))]
+
+
+def flow_size(frames: Tensor) -> Tensor:
+    """Length of the optical flow to the next frame, [T, 1, H, W] px."""
+    grey = (frames.mean(1) * 255).round().byte().numpy()
+    sizes = [length(dense_flow(here, there)) for here, there in zip(grey, [*grey[1:], grey[-2]], strict=True)]
+    return torch.from_numpy(np.stack(sizes))[:, None]
+
+
+def rank_correlation(guess: Tensor, truth: Tensor, known: Tensor) -> float:
+    """Mean over frames of Spearman's correlation where the truth is known."""
+    frames = zip(guess, truth, known, strict=True)
+    return float(np.mean([spearmanr(g[k].numpy(), t[k].numpy()).statistic for g, t, k in frames]))
+
+
+if __name__ == "__main__":
+    main()
