@@ -46,8 +46,11 @@ def test_stage_mistakes(tmp_path: Path, in_project: Path) -> None:
 
 def test_sample_does_not_touch_a_folder_with_other_films(tmp_path: Path) -> None:
     (tmp_path / "holiday_sbs.mp4").write_bytes(b"precious")
-    assert "holds holiday_sbs.mp4" in one_line(secondeye("sample", tmp_path))
-    assert (tmp_path / "holiday_sbs.mp4").read_bytes() == b"precious"
+    assert "holiday_sbs.mp4 is no film of this sample" in one_line(secondeye("sample", tmp_path))
+    (tmp_path / "holiday_sbs.mp4").unlink()
+    (tmp_path / "sources.csv").write_text("film,packing,split,licence\nmine.mp4,sbs,,\n")
+    assert "mine.mp4 is no film of this sample" in one_line(secondeye("sample", tmp_path))
+    assert "mine.mp4" in (tmp_path / "sources.csv").read_text()
 
 
 def test_version() -> None:

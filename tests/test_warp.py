@@ -350,34 +350,6 @@ def test_the_arguments_may_be_strided_and_are_not_written_to():
 # ---- the door
 
 
-@every_backend
-@pytest.mark.parametrize(
-    ("break_frames", "break_disparity"),
-    [
-        (lambda f: f * math.nan, None),
-        (lambda f: f * math.inf, None),
-        (lambda f: f[0], None),
-        (lambda f: f[:, :2], None),
-        (lambda f: f.half(), None),
-        (lambda f: (f * 255).byte(), None),
-        (None, lambda d: d * math.nan),
-        (None, lambda d: d * math.inf),
-        (None, lambda d: d[0]),
-        (None, lambda d: d[..., 1:]),
-        (None, lambda d: d[:1]),
-        (None, lambda d: d.expand(-1, 3, -1, -1)),
-        (None, lambda d: d.double()),
-    ],
-)
-def test_arrays_of_the_wrong_kind_are_refused(backend, break_frames, break_disparity):
-    frames = picture(2, 4, 6) + 0.1
-    disparity = flat(frames, 1)
-    frames = break_frames(frames) if break_frames else frames
-    disparity = break_disparity(disparity) if break_disparity else disparity
-    with pytest.raises(ValueError):
-        warp(frames, disparity, backend=backend)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -55,7 +55,7 @@ def describe(
 def convert(
     film: Annotated[Path, typer.Argument(help="any film FFmpeg can read")],
     output: Annotated[
-        Path | None, typer.Option(help="the film to write: .mp4, .mov or .mkv  [default: FILM_sbs.mp4]")
+        Path | None, typer.Option(help="the film to write: .mp4, .mov or .mkv (default: FILM_sbs.mp4)")
     ] = None,
     strength_percent: Annotated[
         float, typer.Option(help="disparity between nearest and farthest, % of the width, 0 to 10")
@@ -121,11 +121,13 @@ def sample(
 
     from secondeye.world.films import write_films
 
-    others = {path.name for path in folder.glob("[!.]*")} if folder.is_dir() else set()
-    own = {*(f"film_{k:02d}.mp4" for k in range(films)), "mono.mp4", "sources.csv", "exact"}
-    if others and ("mono.mp4" not in others or others - own):
-        stranger = sorted(others - own or others)[0]
-        raise Refusal(f"{folder}: holds {stranger}, which no sample wrote; give an empty folder")
+    own = {*(f"film_{number:02d}.mp4" for number in range(films)), "mono.mp4", "sources.csv", "exact"}
+    there = {path.name for path in folder.glob("[!.]*")}
+    if (folder / "sources.csv").is_file():
+        lines = (folder / "sources.csv").read_text().splitlines()[1:]
+        there |= {line.split(",")[0] for line in lines}
+    if strangers := sorted(there - own):
+        raise Refusal(f"{folder}: {strangers[0]} is no film of this sample; give an empty folder")
     with tqdm(total=films + 1, desc="sample", unit="film") as bar:
         write_films(folder, films, seed, exact=exact, progress=lambda name: bar.update())
     print(f"{folder}: {films} stereo films, mono.mp4 and sources.csv")

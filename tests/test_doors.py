@@ -1,0 +1,38 @@
+"""Splat and warp let the same arrays in, whatever the backend."""
+
+import math
+
+import pytest
+import torch
+
+from secondeye.splat import splat
+from secondeye.warp import warp
+
+
+@pytest.mark.parametrize("operation", [splat, warp])
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize(
+    ("break_frames", "break_disparity", "told"),
+    [
+        (lambda f: f * math.nan, None, "frames holds NaN"),
+        (lambda f: f * math.inf, None, "frames holds NaN or inf"),
+        (lambda f: f[0], None, r"frames must be .* got \[3, 4, 6\]"),
+        (lambda f: f[:, :2], None, r"got \[2, 2, 4, 6\]"),
+        (lambda f: f.half(), None, "float32, got torch.float16"),
+        (lambda f: (f * 255).byte(), None, "float32, got torch.uint8"),
+        (None, lambda d: d * math.nan, "disparity holds NaN"),
+        (None, lambda d: d * math.inf, "disparity holds NaN or inf"),
+        (None, lambda d: d[0], "disparity must be"),
+        (None, lambda d: d[..., 1:], r"disparity is \[2, 1, 4, 5\]"),
+        (None, lambda d: d[:1], r"disparity is \[1, 1, 4, 6\]"),
+        (None, lambda d: d.expand(-1, 3, -1, -1), "disparity must be"),
+        (None, lambda d: d.double(), "disparity must be float32"),
+    ],
+)
+def test_arrays_of_the_wrong_kind_are_refused(operation, backend, break_frames, break_disparity, told):
+    frames = torch.rand(2, 3, 4, 6, generator=torch.Generator().manual_seed(0)) + 0.1
+    disparity = torch.ones(2, 1, 4, 6)
+    frames = break_frames(frames) if break_frames else frames
+    disparity = break_disparity(disparity) if break_disparity else disparity
+    with pytest.raises(ValueError, match=told):
+        operation(frames, disparity, backend=backend)
