@@ -195,3 +195,16 @@ def test_too_little_disk_is_told_before_anything_is_written(
     with pytest.raises(Refusal, match=r"needs about .* and has 1000 B"):
         split.run(tmp_path / "raw", tmp_path / "split", split=params.split, dataset=params.dataset)
     assert not list((tmp_path / "split").glob("*.mkv"))
+
+
+@pytest.mark.slow
+def test_real_stereo_film_reaches_the_end(footage: Path, tmp_path: Path, params: Params) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "shot_sbs.mp4").symlink_to(footage / "sv_toon_shot" / "shot_sbs.mp4")
+    laptop = replace(params, split=load_params(PROJECT / "params.yaml").split)
+    run_all(tmp_path, laptop)
+    assert len(read_table(tmp_path / "filter" / "kept.parquet", Kept)) == 2  # 61 frames, at most 2 s each
+    # Its disparities are 8 to 26 px of 1024; cropped and at working size 3.5 to 11.4 px.
+    for row in read_table(tmp_path / "shift" / "shift.parquet", Shifted):
+        assert 1 <= row.shift_px <= 3
+    assert all(row.psnr_db > 40 for row in read_table(tmp_path / "quality" / "quality.parquet", Scored))
