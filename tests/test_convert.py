@@ -284,14 +284,23 @@ def test_overwrite_replaces_an_output(make_film: MakeFilm) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sheet", "told"), [("film.mp4", "end in .png"), ("missing/s.png", "no such folder")]
+    ("sheet", "told"),
+    [
+        ("film.mp4", "end in .png"),
+        ("missing/s.png", "no such folder"),
+        ("there.png", "is there already"),
+        ("link.png", "is the film itself"),
+    ],
 )
 def test_wrong_sheet_is_refused_before_the_work(make_film: MakeFilm, sheet: str, told: str) -> None:
     film = make_film(shots=(3,))
+    film.with_name("there.png").write_text("precious")
+    film.with_name("link.png").hardlink_to(film)
     before = film.read_bytes()
     with pytest.raises(Refusal, match=told):
         convert(film, None, SETTINGS, sheet=film.parent / sheet)
-    assert leftovers(film.parent) == {"film.mp4"} and film.read_bytes() == before
+    assert leftovers(film.parent) == {"film.mp4", "there.png", "link.png"}
+    assert film.read_bytes() == before and film.with_name("there.png").read_text() == "precious"
 
 
 def test_second_run_does_not_disturb_the_first(make_film: MakeFilm, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,7 +350,7 @@ def test_too_little_disk_is_told_before_the_work(
 ) -> None:
     film = make_film(shots=(3,))
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000})())
-    with pytest.raises(Refusal, match="needs about"):
+    with pytest.raises(Refusal, match="needs up to"):
         convert(film, None, SETTINGS)
     assert not film.with_name("film_sbs.mp4").exists()
 

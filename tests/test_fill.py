@@ -85,6 +85,26 @@ def test_static_hole_does_not_flicker() -> None:
     assert flicker[0] < 0.6 * flicker[1]
 
 
+def test_what_the_previous_frame_showed_is_taken_only_where_it_is_the_background() -> None:
+    """A hole opens over what the frame before saw; after a change of scene nothing may be taken."""
+    generator = torch.Generator().manual_seed(1)
+    texture = torch.rand(1, 3, 12, 16, generator=generator).repeat_interleave(4, -1).repeat_interleave(4, -2)
+    surface, everything = torch.zeros(1, 1, 48, 64), torch.ones(1, 1, 48, 64)
+    hole = torch.zeros(1, 1, 48, 64, dtype=torch.bool)
+    hole[..., 30:33] = True
+    _, memory = fill(texture, everything, surface)
+    filled, _ = fill(texture * ~hole, everything * ~hole, surface, memory)
+    alone, _ = fill(texture * ~hole, everything * ~hole, surface)
+    inside = hole.expand_as(texture)
+    errors = [(picture - texture)[inside].abs().mean() for picture in (filled, alone)]
+    assert errors[0] < 0.7 * errors[1]  # the memory knew
+
+    other = torch.rand(1, 3, 12, 16, generator=generator).repeat_interleave(4, -1).repeat_interleave(4, -2)
+    filled, _ = fill(other * ~hole, everything * ~hole, surface, memory)
+    alone, _ = fill(other * ~hole, everything * ~hole, surface)
+    assert ((filled - alone)[inside].abs() > 1e-6).float().mean() < 0.1  # and was not asked
+
+
 def test_windows_do_not_show() -> None:
     shot = two_cards(frames=6, height=48, width=96, seed=2)
     warped = warp(shot.left, shot.disparity)

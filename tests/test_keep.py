@@ -116,7 +116,7 @@ def test_disk_is_asked_for_what_is_missing_only(tmp_path: Path, capsys: pytest.C
     finish(tmp_path / "o", jobs(a="1"))
     huge = [Job("a" * 16, "key of 1", ("1",), 1e18)]
     assert finish(tmp_path / "o", huge).rows  # it is there: nothing is needed
-    with pytest.raises(Refusal, match=r"test: .* needs about"):
+    with pytest.raises(Refusal, match=r"test: .* needs up to"):
         finish(tmp_path / "o", [*huge, Job("b" * 16, "k", ("1",), 1e18)])
 
 

@@ -48,3 +48,17 @@ def test_what_makes_no_sense_is_one_line(
     with pytest.raises(Refusal, match=told) as caught:
         list_sources(raw(tmp_path, *films, table=table))
     assert "\n" not in str(caught.value)
+
+
+def test_spreadsheet_marks_are_read_and_other_encodings_refused(tmp_path: Path) -> None:
+    raw(tmp_path, "a.mp4")
+    (tmp_path / "sources.csv").write_text(HEAD + "a.mp4,sbs,,\n", encoding="utf-8-sig")
+    assert list_sources(tmp_path)[0].packing == "sbs"
+    (tmp_path / "sources.csv").write_text(HEAD + "a.mp4,sbs,,\n", encoding="utf-16")
+    with pytest.raises(Refusal, match="is not UTF-8 text"):
+        list_sources(tmp_path)
+
+
+def test_monocular_film_that_is_listed_need_not_be_there(tmp_path: Path) -> None:
+    table = HEAD + "a.mp4,sbs,,\nmono.mp4,mono,test,\n"
+    assert len(list_sources(raw(tmp_path, "a.mp4", table=table))) == 1

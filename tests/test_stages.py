@@ -70,6 +70,7 @@ def test_cards_walk_through_all_stages(
         write_cards(tmp_path / "raw" / f"f{film}_sbs.mp4", cards(2 * film), cards(2 * film + 1))
     noise = torch.rand(10, 3, HEIGHT, WIDTH), torch.rand(10, 3, HEIGHT, WIDTH)
     write_cards(tmp_path / "raw" / "noise_sbs.mp4", replace(cards(0), left=noise[0], right=noise[1]))
+    (tmp_path / "raw" / "notes_sbs.mp4").write_text("not a film")
     run_all(tmp_path, params)
 
     films = read_table(tmp_path / "split" / "films.parquet", Film)
@@ -192,7 +193,7 @@ def test_too_little_disk_is_told_before_anything_is_written(
     (tmp_path / "raw").mkdir()
     write_cards(tmp_path / "raw" / "f_sbs.mp4", cards(0))
     monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 1000})())
-    with pytest.raises(Refusal, match=r"needs about .* and has 1000 B"):
+    with pytest.raises(Refusal, match=r"needs up to .* and has 1000 B"):
         split.run(tmp_path / "raw", tmp_path / "split", split=params.split, dataset=params.dataset)
     assert not list((tmp_path / "split").glob("*.mkv"))
 

@@ -13,6 +13,7 @@ from secondeye import __version__
 from secondeye.refusal import Refusal
 
 PARTIAL = 3  # exit code: the film breaks off, its good part was converted
+INTERRUPTED = 130  # exit code: as shells have it for Ctrl-C
 
 app = typer.Typer(
     add_completion=False,
@@ -30,10 +31,8 @@ def main() -> None:
     except OSError as error:
         if error.errno is None or error.strerror is None:
             raise
-        where = f"{error.filename}: " if error.filename else ""
+        where = f"{str(error.filename).removeprefix('file:')}: " if error.filename else ""
         sys.exit(f"secondeye: {where}{error.strerror}")
-    except KeyboardInterrupt:
-        sys.exit("secondeye: interrupted; the same command continues")
 
 
 def _print_version(wanted: bool) -> None:
@@ -78,7 +77,11 @@ def convert(
     from secondeye.conversion.settings import Settings
 
     settings = Settings(strength_percent, convergence, depth, inpainter, crf, preset)
-    made = convert_film(film, output, settings, sheet=sheet, overwrite=overwrite)
+    try:
+        made = convert_film(film, output, settings, sheet=sheet, overwrite=overwrite)
+    except KeyboardInterrupt:
+        print("\nsecondeye: interrupted; the same command continues", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
     print(f"{made.output}: {made.frames} frames, both eyes")
     if made.broken:
         print(f"secondeye: warning: {made.broken}", file=sys.stderr)

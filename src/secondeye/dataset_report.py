@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from secondeye.rows import Clip, Film, Kept, Rejected, Scored, Shifted
+from secondeye.rows import Bad, Clip, Film, Kept, Rejected, Scored, Shifted
 
 
 def count_dataset(
@@ -23,6 +23,7 @@ def count_dataset(
 
 def describe_dataset(
     films: Sequence[Film],
+    left_out: Sequence[Bad],  # id is the file's name
     clips: Sequence[Clip],
     shifted: Sequence[Shifted],
     scored: Sequence[Scored],
@@ -33,6 +34,8 @@ def describe_dataset(
     """The report a person reads after `dvc repro`: Markdown."""
     verdict = "Every expectation holds." if not failures else "**Failed:** " + "; ".join(failures) + "."
     counts = count_dataset(films, clips, kept, rejected)
+    if not counts["kept_test"]:
+        verdict += " No clip is held out for tests: name test films in sources.csv."
     funnel = [(name.replace("_", ", "), str(count)) for name, count in counts.items()]
     reasons = Counter((row.stage, row.reason) for row in rejected)
     parts = [
@@ -43,6 +46,7 @@ def describe_dataset(
             ("film", "packing", "licence", "frames", "fps", "shots", "clips", "kept", "remark"),
             [_film_line(film, kept) for film in films],
         ),
+        *_left_out(left_out),
         "## Why clips were rejected",
         _table(("stage", "reason", "clips"), [(*key, str(n)) for key, n in sorted(reasons.items())])
         if reasons
@@ -53,6 +57,13 @@ def describe_dataset(
         _clip_table(films, clips, shifted, scored, kept, rejected),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _left_out(films: Sequence[Bad]) -> list[str]:
+    if not films:
+        return []
+    lines = [(film.id, film.reason, film.detail) for film in films]
+    return ["## Films left out", _table(("film", "reason", "detail"), lines)]
 
 
 def _film_line(film: Film, kept: Iterable[Kept]) -> tuple[str, ...]:

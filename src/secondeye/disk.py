@@ -5,16 +5,14 @@ from pathlib import Path
 
 from secondeye.refusal import Refusal
 
-_SPARE = 1.1  # estimates are estimates
-
 
 def require_disk(folder: Path, need_bytes: float, label: str) -> None:
     """Print the estimate; raise Refusal when the disk of `folder` does not have that much room."""
     free = shutil.disk_usage(folder).free
-    print(f"{label}: about {readable(need_bytes)} on disk, {readable(free)} free", flush=True)
-    if need_bytes * _SPARE > free:
+    print(f"{label}: at most {readable(need_bytes)} on disk, {readable(free)} free", flush=True)
+    if need_bytes > free:
         raise Refusal(
-            f"{label}: {folder} needs about {readable(need_bytes * _SPARE)} and has {readable(free)}; "
+            f"{label}: {folder} needs up to {readable(need_bytes)} and has {readable(free)}; "
             "free some disk or work on less"
         )
 

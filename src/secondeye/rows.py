@@ -89,7 +89,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Bad:
-    """data/<stage>/bad.parquet: clips a stage could not work with."""
+    """data/<stage>/bad.parquet: clips a stage could not work with; films/left_out.parquet: films."""
 
     id: str
     reason: str

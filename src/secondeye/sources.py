@@ -2,6 +2,7 @@
 
 import csv
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 from secondeye.packing import MONO, PACKINGS, packing_from_name
@@ -31,7 +32,8 @@ def list_sources(raw: Path) -> list[Source]:
     """
     table = _read_table(raw / "sources.csv")
     films = sorted(path for path in raw.glob("*") if path.suffix.lower() in _FILMS)
-    absent = set(table) - {film.name for film in films}
+    there = {film.name for film in films}
+    absent = {name for name, row in table.items() if row["packing"] != MONO} - there
     if absent:
         raise Refusal(f"{raw / 'sources.csv'}: names {', '.join(sorted(absent))}, which is not in {raw}")
     sources = [source for film in films if (source := _source(film, table.get(film.name)))]
@@ -65,7 +67,15 @@ def _source(film: Path, row: dict[str, str] | None) -> Source | None:
 def _read_table(path: Path) -> dict[str, dict[str, str]]:
     if not path.exists():
         return {}
-    with path.open(newline="", encoding="utf-8") as file:
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets write the mark in front
+    except UnicodeDecodeError as error:
+        raise Refusal(f"{path}: is not UTF-8 text; save it as CSV UTF-8") from error
+    return _rows(path, text)
+
+
+def _rows(path: Path, text: str) -> dict[str, dict[str, str]]:
+    with StringIO(text, newline="") as file:
         reader = csv.DictReader(file)
         if reader.fieldnames != _COLUMNS:
             raise Refusal(f"{path}: the first line must be {','.join(_COLUMNS)}, got {reader.fieldnames}")

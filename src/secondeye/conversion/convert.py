@@ -33,8 +33,8 @@ from secondeye.video.write import FilmWriter
 CONTAINERS = (".mp4", ".mov", ".mkv")
 _WINDOW = 8  # frames in memory at a time; the estimators hold a few more
 _LEAST_TRUST = 0.35  # strength left to a shot whose depth is a guess (ours)
-_BYTES_PER_PIXEL = 0.06  # of H.264 at crf 16, both eyes; measured on noisy footage
-_SPILL_BYTES_PER_FRAME = 4 * 518 * 924  # of the estimator with the largest maps
+_BYTES_PER_PIXEL = 0.04  # of H.264 at crf 16, both eyes; four real films gave 0.02 to 0.03
+_DEPTH_PIXELS = {"motion": 384 * 384, "depth-anything-v2": 518 * 924}  # of one map, at most
 _CUT_THRESHOLD = 2.0  # a cut too many costs little; a missed one mixes two scenes' depths
 _MIN_SHOT_SECONDS = 0.25
 
@@ -65,7 +65,7 @@ def convert(
     info = probe(film)
     output = _checked_output(film, output, overwrite)
     if sheet is not None:
-        _check_sheet(sheet)
+        _check_sheet(sheet, film, overwrite)
     if info.high_dynamic_range:
         raise Refusal(f"{film}: is HDR (PQ or HLG), which 8 bits would show wrong; tone-map it to SDR first")
     settings = _choose(settings, say)
@@ -73,7 +73,7 @@ def convert(
     with open_journal(output, info, settings) as journal:
         plan = _plan(journal, info)
         _tell(plan, say)
-        _require_room(journal, plan, output)
+        _require_room(journal, plan, output, settings)
         _convert_shots(journal, plan, settings, estimator, say)
         _finish(journal, plan, output, say)
         if sheet:
@@ -102,13 +102,14 @@ def _tell(plan: Plan, say: Callable[[str], None]) -> None:
         say(f"warning: {plan.broken}; the good part is converted")
 
 
-def _require_room(journal: Journal, plan: Plan, output: Path) -> None:
+def _require_room(journal: Journal, plan: Plan, output: Path, settings: Settings) -> None:
     """Room for the shots that are missing, the film made of all, its sound, and the depth of one shot."""
     frame = plan.info.width * plan.info.height * 2 * _BYTES_PER_PIXEL
     missing = sum(plan.shots[n][1] - plan.shots[n][0] for n in _waiting(journal, plan))
     longest = max(stop - start for start, stop in plan.shots)
     sound = plan.info.path.stat().st_size if plan.info.sound else 0  # at most
-    need = (missing + len(plan.stamps)) * frame + sound + longest * _SPILL_BYTES_PER_FRAME
+    spill = longest * _DEPTH_PIXELS[settings.depth] * 4
+    need = (missing + len(plan.stamps)) * frame + sound + spill
     require_disk(output.parent, need, "convert")
 
 
@@ -136,9 +137,13 @@ def _checked_output(film: Path, output: Path | None, overwrite: bool) -> Path:
     return output
 
 
-def _check_sheet(sheet: Path) -> None:
+def _check_sheet(sheet: Path, film: Path, overwrite: bool) -> None:
     if sheet.suffix != ".png" or sheet.is_dir():
         raise Refusal(f"{sheet}: the sheet's name must end in .png")
+    if sheet.exists() and sheet.samefile(film):
+        raise Refusal(f"{sheet}: is the film itself; give --sheet another name")
+    if sheet.exists() and not overwrite:
+        raise Refusal(f"{sheet}: is there already; give --sheet another name, or --overwrite")
     _check_folder(sheet.parent)
 
 

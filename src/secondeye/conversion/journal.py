@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -14,6 +13,8 @@ from secondeye.conversion.settings import Settings
 from secondeye.files import write_whole
 from secondeye.process import alone_in
 from secondeye.video.probe import FilmInfo
+
+_OURS = ("shot_*.mp4", "film.*", "depth.f32", "sheet.png", "segment.part", "plan.json", "key", ".*.part*")
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,17 @@ class Journal:
         shots = [(start, stop) for start, stop in record["shots"]]
         return Plan(info, record["stamps"], shots, record["broken"])
 
+    def clear(self) -> None:
+        """Remove what conversions put here, and nothing else."""
+        for pattern in _OURS:
+            for path in self.folder.glob(pattern):
+                path.unlink()
+
     def remove(self) -> None:
         """The film is finished."""
-        shutil.rmtree(self.folder)
+        self.clear()
+        if not any(self.folder.iterdir()):
+            self.folder.rmdir()
 
 
 @contextmanager
@@ -68,13 +77,13 @@ def open_journal(output: Path, info: FilmInfo, settings: Settings) -> Iterator[J
     """
     folder = output.parent / f".{output.name}.unfinished"
     with alone_in(folder):
+        journal = Journal(folder)
         key = _key(info.path, settings)
         stored = folder / "key"
         if not stored.exists() or stored.read_text() != key:
-            for path in folder.iterdir():
-                path.unlink()
+            journal.clear()
             write_whole(stored, key)
-        yield Journal(folder)
+        yield journal
 
 
 def _key(film: Path, settings: Settings) -> str:

@@ -65,6 +65,8 @@ def _depth_picture(disparity: np.ndarray) -> np.ndarray:
 def _labelled(tile: np.ndarray, label: str) -> np.ndarray:
     height = round(tile.shape[0] * _TILE_WIDTH / tile.shape[1])
     fitted = cv2.resize(np.ascontiguousarray(tile), (_TILE_WIDTH, height), interpolation=cv2.INTER_AREA)
-    for colour, thickness in (((0, 0, 0), 4), ((255, 255, 255), 1)):
-        cv2.putText(fitted, label, (12, 28), cv2.FONT_HERSHEY_SIMPLEX, 0.7, colour, thickness, cv2.LINE_AA)
+    # An outline of shifted copies: thicker letters are wider, too.
+    places = [(x, y, (0, 0, 0)) for x in (11, 13) for y in (27, 29)] + [(12, 28, (255, 255, 255))]
+    for x, y, colour in places:
+        cv2.putText(fitted, label, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.7, colour, 1, cv2.LINE_AA)
     return fitted

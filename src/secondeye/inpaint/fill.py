@@ -21,6 +21,8 @@ _FLOW_WIDTH = 480  # px of the pictures the background's motion is measured in
 _SAME_SURFACE_SHARE = 0.004  # of the width: disparities this close are one surface
 _SEEN_WEIGHT = 1.0  # the previous frame really saw it
 _FILLED_WEIGHT = 0.75  # the previous frame made it up, too: steadier, and still able to follow
+_SAME_COLOUR = 0.05  # mean difference at which the flow has found the background again
+_LIKELY_COLOUR = 0.35  # mean difference from what the row suggests, above which something else was found
 _SMALLEST_FLOW_SIDE = 16  # px; optical flow needs a picture
 
 
@@ -206,7 +208,12 @@ def _reuse(
                 continue
             # What is hidden moves as the background beside it does, not as the picture made up for it.
             beside = source[y, x]
-            there_x, there_y = x + flow[y, beside, 0], y + flow[y, beside, 1]
+            move_x, move_y = flow[y, beside, 0], flow[y, beside, 1]
+            if _difference(smooth, y, beside, previous, y + move_y, beside + move_x) > _SAME_COLOUR:
+                continue
+            there_x, there_y = x + move_x, y + move_y
+            if _difference(smooth, y, x, previous, there_y, there_x) > _LIKELY_COLOUR:
+                continue
             left, top = int(np.floor(there_x)), int(np.floor(there_y))
             if left < 0 or top < 0 or left + 1 >= width or top + 1 >= height:
                 continue
@@ -223,3 +230,18 @@ def _reuse(
                 above = (1 - u) * previous[c, top, left] + u * previous[c, top, left + 1]
                 below = (1 - u) * previous[c, top + 1, left] + u * previous[c, top + 1, left + 1]
                 smooth[c, y, x] += weight * ((1 - v) * above + v * below - smooth[c, y, x])
+
+
+@numba.njit(cache=True)
+def _difference(
+    frame: np.ndarray, y: int, x: int, previous: np.ndarray, there_y: float, there_x: float
+) -> float:
+    """Mean difference of a pixel's colour from the nearest pixel of the previous frame; inf outside of it."""
+    channels, height, width = frame.shape
+    row, column = int(np.rint(there_y)), int(np.rint(there_x))
+    if row < 0 or column < 0 or row >= height or column >= width:
+        return np.inf
+    total = 0.0
+    for c in range(channels):
+        total += abs(frame[c, y, x] - previous[c, row, column])
+    return total / channels

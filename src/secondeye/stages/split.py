@@ -14,7 +14,7 @@ from secondeye.packing import eye_pixel_aspect, fit, unpack
 from secondeye.params import Dataset, Split
 from secondeye.process import alone_in
 from secondeye.refusal import Refusal
-from secondeye.rows import Clip, Film
+from secondeye.rows import Bad, Clip, Film
 from secondeye.sources import Source, list_sources
 from secondeye.tables import write_table
 from secondeye.video.probe import BadFilm, probe
@@ -76,8 +76,10 @@ def _find_all_cuts(out: Path, sources: dict[str, Source], split: Split, dataset:
         for film, source in sources.items()
     ]
     done = finish_jobs(out, jobs, _cut_film, Cuts, label="cuts", max_bad_fraction=dataset.max_bad_fraction)
-    for bad in done.bad:
-        print(f"{sources[bad.id].path}: left out: {bad.reason} ({bad.detail})")
+    left_out = [Bad(sources[bad.id].path.name, bad.reason, bad.detail) for bad in done.bad]
+    write_table(out / "left_out.parquet", left_out, Bad)
+    for film in left_out:
+        print(f"split: {film.id} is left out: {film.reason} ({film.detail})")
     if not done.rows:
         raise Refusal(f"split: none of the {len(jobs)} films can be used; the reasons stand above")
     return done.rows

@@ -12,7 +12,7 @@ from secondeye.files import write_whole
 from secondeye.params import Validate
 from secondeye.process import alone_in
 from secondeye.refusal import Refusal
-from secondeye.rows import Clip, Film, Kept, Rejected, Scored, Shifted
+from secondeye.rows import Bad, Clip, Film, Kept, Rejected, Scored, Shifted
 from secondeye.stages.filter import is_split_by_time
 from secondeye.tables import read_table
 
@@ -38,7 +38,10 @@ def run(
         reports.mkdir(parents=True, exist_ok=True)
         counts = count_dataset(films, clips, kept, rejected)
         write_whole(reports / "dataset.json", json.dumps(counts, indent=1, sort_keys=True) + "\n")
-        report = describe_dataset(films, clips, shifted, list(scored.values()), kept, rejected, failures)
+        left_out = read_table(split / "films" / "left_out.parquet", Bad)
+        report = describe_dataset(
+            films, left_out, clips, shifted, list(scored.values()), kept, rejected, failures
+        )
         write_whole(reports / "dataset.md", report)
         if failures:
             raise Refusal(f"validate: {'; '.join(failures)}. All of it: {reports / 'dataset.md'}")

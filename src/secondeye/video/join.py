@@ -38,8 +38,12 @@ def join_film(
             av.open(url_of(output), "w", container_options=_options(output, segments[0][0]))
         )
         first = stack.enter_context(av.open(url_of(segments[0][0])))
-        picture = target.add_stream_from_template(first.streams.video[0])
-        if output.suffix == ".mkv":
+        template = first.streams.video[0]
+        picture = target.add_stream_from_template(template)
+        # A template leaves it behind, and Matroska writes it.
+        picture.framerate = template.average_rate or picture.framerate
+        # With this mark FFmpeg's Matroska states a display size of square pixels; the SEI must do then.
+        if output.suffix == ".mkv" and template.sample_aspect_ratio in (None, 1):
             picture.metadata["stereo_mode"] = "left_right"
         copies = {}
         for stream in film.streams:

@@ -7,7 +7,7 @@ from pathlib import Path
 import av
 from av.container import InputContainer
 from av.video.frame import VideoFrame
-from av.video.reformatter import Colorspace
+from av.video.reformatter import Colorspace, Interpolation
 from av.video.stream import VideoStream
 
 from secondeye.refusal import Refusal
@@ -24,6 +24,15 @@ _MATRIX = {
 _BT709, _UNSPECIFIED, _SMPTE170M = 1, 2, 6
 _HIGH_DYNAMIC_RANGE = {16, 18}  # PQ and HLG
 _HD_HEIGHT = 720  # players assume BT.709 from here on when a file does not say
+
+
+# Without the last three a way to RGB and back darkens a picture by one level.
+EXACT = (
+    Interpolation.BICUBIC
+    | Interpolation.ACCURATE_RND
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.FULL_CHR_H_INP
+)
 
 
 class BadFilm(Refusal):

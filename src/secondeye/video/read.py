@@ -11,9 +11,10 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
+from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 
-from secondeye.video.probe import FilmBroke, colour_of, open_film, picture_stream
+from secondeye.video.probe import EXACT, FilmBroke, colour_of, open_film, picture_stream
 
 # Elsewhere (AVI, raw streams, MPEG-TS) a seek lands anywhere or time stamps are guessed from the beginning.
 _SEEKABLE = {"mp4", "mov", "matroska", "webm"}
@@ -144,6 +145,6 @@ def _upright_rgb(frame: VideoFrame, size: tuple[int, int] | None) -> np.ndarray:
         format="rgb24",
         src_colorspace=colour.scaler_matrix,
         src_color_range=colour.scaler_range,
-        interpolation="AREA" if size else "BICUBIC",
+        interpolation=Interpolation.AREA if size else EXACT,
     ).to_ndarray()
     return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 
 import av
+import cv2
 import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
@@ -13,7 +14,7 @@ from av.container import OutputContainer
 from av.video.frame import VideoFrame
 
 from secondeye.files import arriving
-from secondeye.video.probe import BT709, Colour, url_of
+from secondeye.video.probe import BT709, EXACT, Colour, url_of
 
 # A fixed number, whatever the machine: x264's output depends on it.
 _X264_THREADS = 4
@@ -71,11 +72,15 @@ class FilmWriter:
     ) -> None:
         """Encode one picture."""
         frame = VideoFrame.from_ndarray(rgb, format="rgb24").reformat(
-            format=self._stream.pix_fmt,
+            format="yuv444p",
             src_color_range=2,
             dst_colorspace=self._colour.scaler_matrix,
             dst_color_range=self._colour.scaler_range,
+            interpolation=EXACT,
         )
+        if self._stream.pix_fmt == "yuv420p":
+            frame = _subsample(frame, self._colour)
+        _fill_padding(frame)
         frame.pts, frame.time_base = pts, self._time_base
         self._container.mux(self._stream.encode(frame))
 
@@ -107,6 +112,31 @@ class FilmWriter:
             self.close()
         else:
             self._container.close()
+
+
+def _subsample(frame: VideoFrame, colour: Colour) -> VideoFrame:
+    """4:4:4 to 4:2:0 with chroma where H.264's readers expect it: on the left one of two columns.
+
+    FFmpeg's scaler puts it between them when it writes and on the left when it reads, half a pixel apart.
+    """
+    luma, *chroma = frame.to_ndarray()
+    height, width = luma.shape
+    kernel = np.array([[1, 2, 1], [1, 2, 1]], np.float32) / 8
+    small = [
+        cv2.filter2D(plane, -1, kernel, anchor=(1, 0), borderType=cv2.BORDER_REPLICATE)[::2, ::2].ravel()
+        for plane in chroma
+    ]
+    packed = np.concatenate([luma.ravel(), *small]).reshape(height * 3 // 2, width)
+    made = VideoFrame.from_ndarray(packed, format="yuv420p")
+    made.colorspace, made.color_range = colour.matrix, colour.scaler_range
+    return made
+
+
+def _fill_padding(frame: VideoFrame) -> None:
+    """Repeat each row's last pixel into what lies behind it: x264 reads some of it."""
+    for plane in frame.planes:
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+        rows[:, plane.width :] = rows[:, plane.width - 1 : plane.width]
 
 
 def write_film(
