@@ -222,15 +222,18 @@ print(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text(
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from Linux's /proc")
 def test_memory_does_not_grow_with_the_film(make_film: MakeFilm) -> None:
-    """Six times the film, the same peak: the longer one's pictures alone would be 80 MiB more."""
+    """Three times the film, the same peak: its 8-bit pictures alone are 127 MiB more.
+
+    The shorter one is long enough for the allocator's heap to have reached its size.
+    """
     peaks = []
-    for frames in (150, 900):
+    for frames in (600, 1800):
         film = make_film(f"{frames}.mp4", shots=(frames,), height=144, width=256, sound=False)
         done = subprocess.run(
             [sys.executable, "-c", PEAK, str(film)], check=True, capture_output=True, text=True
         )
         peaks.append(int(done.stdout.split()[-1]))
-    assert peaks[1] - peaks[0] < 25
+    assert peaks[1] - peaks[0] < 90
 
 
 def test_output_beside_the_film_is_mkv_where_mp4_can_not_hold_the_sound(tmp_path: Path) -> None:
