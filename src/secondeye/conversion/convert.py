@@ -33,7 +33,7 @@ from secondeye.video.write import FilmWriter
 CONTAINERS = (".mp4", ".mov", ".mkv")
 _WINDOW = 8  # frames in memory at a time; the estimators hold a few more
 _LEAST_TRUST = 0.35  # strength left to a shot whose depth is a guess (ours)
-_BYTES_PER_PIXEL = 0.04  # of H.264 at crf 16, both eyes; four real films gave 0.02 to 0.03
+_BYTES_PER_PIXEL = 0.06  # a bound: H.264 at crf 16 took 0.02 (real) to 0.055 (synthetic film)
 _DEPTH_PIXELS = {"motion": 384 * 384, "depth-anything-v2": 518 * 924}  # of one map, at most
 _CUT_THRESHOLD = 2.0  # a cut too many costs little; a missed one mixes two scenes' depths
 _MIN_SHOT_SECONDS = 0.25

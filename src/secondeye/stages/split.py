@@ -21,7 +21,7 @@ from secondeye.video.probe import BadFilm, probe
 from secondeye.video.read import read_pictures
 from secondeye.video.write import write_lossless
 
-_LOSSLESS_RATIO = 0.6  # FFV1 against raw 8-bit RGB, measured on noisy footage
+_LOSSLESS_RATIO = 0.6  # a bound: FFV1 took 0.13 (real) to 0.36 (synthetic films) of raw 8-bit RGB
 
 
 @dataclass(frozen=True)
