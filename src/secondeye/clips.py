@@ -71,17 +71,32 @@ def read_disparity(
     return torch.from_numpy(steps)[:, None] / STEPS_PER_PX + offset_px
 
 
+def write_plane(
+    path: Path,
+    plane: Tensor,  # uint8 [T, 1, H, W]
+) -> Path:
+    """Store whole numbers: FFV1, gray."""
+    write_lossless(path, plane[:, 0].contiguous().numpy())
+    return path
+
+
+def read_plane(
+    path: Path,
+) -> Tensor:  # uint8 [T, 1, H, W]
+    """Read whole numbers back."""
+    return torch.from_numpy(read_lossless(path))[:, None]
+
+
 def write_occlusion(
     path: Path,
     occlusion: Tensor,  # [T, 1, H, W] bool
 ) -> Path:
-    """Store a mask: FFV1, gray, 0 or 255."""
-    write_lossless(path, (occlusion[:, 0].numpy() * np.uint8(255)).astype(np.uint8))
-    return path
+    """Store a mask: 0 or 255."""
+    return write_plane(path, occlusion.to(torch.uint8) * 255)
 
 
 def read_occlusion(
     path: Path,
 ) -> Tensor:  # [T, 1, H, W] bool
     """Read a mask back."""
-    return torch.from_numpy(read_lossless(path) > 127)[:, None]
+    return read_plane(path) > 127

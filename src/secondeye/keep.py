@@ -76,6 +76,7 @@ def finish_jobs(
     *,
     label: str,
     max_bad_fraction: float,
+    unit: str = "clip",
 ) -> Done[Row]:
     """Build what is missing, prune what belongs to nothing, write `bad.parquet`.
 
@@ -87,7 +88,7 @@ def finish_jobs(
     missing = [job for job in jobs if entries[job.id] is None]
     if need_bytes := sum(job.size_bytes for job in missing):
         require_disk(out, need_bytes, label)
-    with tqdm(total=len(jobs), initial=len(jobs) - len(missing), desc=label, unit="clip", **_pace()) as bar:
+    with tqdm(total=len(jobs), initial=len(jobs) - len(missing), desc=label, unit=unit, **_pace()) as bar:
         for position, entry in spread(partial(_build, out, work), missing):
             entries[missing[position].id] = entry
             bar.update()

@@ -14,16 +14,34 @@ _ROOT = Path(__file__).resolve().parent
 _LIBRARIES = ("torch", "opencv-python-headless", "numba", "numpy", "av", "scenedetect-headless")
 # Code that carries results and does not shape them: a reworded error or a new stage rebuilds nothing.
 # Values of params.yaml and the columns of rows enter a key by themselves.
-_CARRIERS = ("disk", "files", "keep", "modules", "params", "process", "refusal", "rows", "stages", "tables")
+_CARRIERS = (
+    "disk",
+    "files",
+    "keep",
+    "modules",
+    "params",
+    "process",
+    "refusal",
+    "rows",
+    "runs",
+    "stages",
+    "tables",
+)
 _PLUMBING = {PACKAGE, *(f"{PACKAGE}.{name}" for name in _CARRIERS)}
 
 
+@cache
 def made_by(module: str) -> dict[str, object]:
     """What results of this module depend on besides their inputs: its code, and the libraries' versions."""
     return {
         "code": code_hash(reached(module) - _PLUMBING),
-        "libraries": {name: version(name) for name in _LIBRARIES},
+        "libraries": versions(_LIBRARIES),
     }
+
+
+def versions(libraries: Iterable[str]) -> dict[str, str]:
+    """The version of each installed library."""
+    return {name: version(name) for name in libraries}
 
 
 def source_of(module: str) -> Path | None:

@@ -11,6 +11,7 @@ from secondeye.refusal import Refusal
 Section = TypeVar("Section")
 
 MATCHERS = ("block",)
+DIFFUSION_SIZES = ("tiny", "svd")
 
 
 def _require(section: object, **limits: tuple[float, float]) -> None:
@@ -119,6 +120,114 @@ class Validate:
 
 
 @dataclass(frozen=True)
+class World:
+    """Shots of the synthetic world to learn from; the sample films show none of them."""
+
+    shots: int
+    frames: int  # a shot
+    height: int  # px
+    width: int  # px
+    seed: int
+
+    def __post_init__(self) -> None:
+        _require(self, shots=(0, 10**7), frames=(2, 10**4), height=(16, 8640), width=(32, 15360))
+        _require(self, seed=(0, 2**31))
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How long and how fast something is trained."""
+
+    steps: int
+    batch: int  # samples a step, over all processes
+    learning_rate: float  # the largest; it rises at first and falls as a cosine
+    checkpoint_steps: int  # a killed training loses fewer steps than this
+    seed: int
+
+    def __post_init__(self) -> None:
+        _require(self, steps=(1, 10**9), batch=(1, 10**6), learning_rate=(0, 1))
+        _require(self, checkpoint_steps=(1, 10**9), seed=(0, 2**31))
+
+
+@dataclass(frozen=True)
+class TrainDepth:
+    """The depth student."""
+
+    height: int  # px, at which it works; a multiple of 32
+    width: int  # px
+    frames: int  # consecutive frames of one sample
+    motion_dropout: float  # share of samples that learn without flow, as a static shot is, [0, 1]
+    optimisation: Optimisation
+
+    def __post_init__(self) -> None:
+        _require(self, height=(32, 2048), width=(32, 2048), frames=(2, 64), motion_dropout=(0, 1))
+
+
+@dataclass(frozen=True)
+class TrainLight:
+    """The one-step inpainter in pixel space."""
+
+    height: int  # px of the crops it learns from; a multiple of 16
+    width: int  # px
+    mono_share: float  # of samples made from one eye alone, by warping there and back, [0, 1]
+    optimisation: Optimisation
+
+    def __post_init__(self) -> None:
+        _require(self, height=(32, 4096), width=(32, 4096), mono_share=(0, 1))
+
+
+@dataclass(frozen=True)
+class TrainDiffusion:
+    """The stereo video diffusion model: its autoencoder first, then the network."""
+
+    size: str  # tiny: trained from nothing; svd: the weights in `initial`, only spatial layers are tuned
+    initial: str  # folder or Hugging Face id of Stable Video Diffusion; "" for tiny
+    height: int  # px of the crops; a multiple of 64
+    width: int  # px
+    frames: int
+    mono_share: float  # as in light
+    autoencoder: Optimisation  # steps are not used with svd: its autoencoder stays as it is
+    network: Optimisation
+
+    def __post_init__(self) -> None:
+        _require(self, height=(64, 4096), width=(64, 4096), frames=(2, 256), mono_share=(0, 1))
+        if self.size not in DIFFUSION_SIZES:
+            raise ValueError(f"size must be one of {', '.join(DIFFUSION_SIZES)}, got {self.size!r}")
+        if (self.size == "svd") != bool(self.initial):
+            raise ValueError(f"initial must name weights for svd and be empty for tiny, got {self.initial!r}")
+
+
+@dataclass(frozen=True)
+class TrainInpaint:
+    """Both inpainters; each is trained anew only when its own part changes."""
+
+    light: TrainLight
+    diffusion: TrainDiffusion
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """How models are judged on held-out clips."""
+
+    max_frames: int  # of a clip, from its start
+    regions: Match  # how the right eye is matched to find what each of its pixels is
+
+    def __post_init__(self) -> None:
+        _require(self, max_frames=(1, 10**4))
+
+
+@dataclass(frozen=True)
+class Gate:
+    """When a challenger becomes champion."""
+
+    min_films: int  # held-out films both must have been scored on
+    confidence: float  # of the one-sided interval over films whose lower end must be above zero, [0.5, 1)
+
+    def __post_init__(self) -> None:
+        _require(self, min_films=(2, 10**6), confidence=(0.5, 0.9999))
+
+
+@dataclass(frozen=True)
 class Params:
     """All of params.yaml."""
 
@@ -129,6 +238,11 @@ class Params:
     splat: Splat
     filter: Filter
     validate: Validate
+    world: World
+    train_depth: TrainDepth
+    train_inpaint: TrainInpaint
+    evaluate: Evaluate
+    gate: Gate
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:

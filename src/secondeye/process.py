@@ -93,6 +93,7 @@ def spread(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tu
 def _begin_worker(parent: int) -> None:
     die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    os.environ["NUMBA_NUM_THREADS"] = "1"  # where numba may take more, it sets torch's number, too
     import cv2
     import numba
     import torch

@@ -114,3 +114,49 @@ class Rejected:
     stage: str
     reason: str
     detail: str
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """data/world/world.parquet: a shot of the synthetic world."""
+
+    id: str
+    key: str
+    frames: int
+    offset_px: float  # disparity of the left view = stored value / 64 + offset_px
+    right_offset_px: float  # the same of the right view
+
+
+@dataclass(frozen=True)
+class Held:
+    """data/evaluate/regions/manifest.parquet: a held-out clip that models are judged on."""
+
+    id: str
+    key: str
+    film: str  # Film.id
+    reference: str  # where its regions come from: truth or match
+    unknown_share: float  # pixels whose region can not be told, [0, 1]
+    disoccluded_share: float
+    border_share: float
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """data/evaluate/scores/scores.parquet: how one method did on one clip; NaN where nothing was to score."""
+
+    id: str  # hash of clip and method
+    key: str
+    clip: str
+    film: str  # Film.id
+    method: str
+    kind: str  # floor, inpainter, model
+    psnr_db: float  # of all pixels
+    psnr_visible_db: float
+    psnr_disoccluded_db: float
+    psnr_border_db: float
+    ssim: float  # mean over all pixels, [-1, 1]
+    ssim_visible: float
+    ssim_disoccluded: float
+    ssim_border: float
+    rank_correlation: float  # of the method's own depth with the matched disparity; NaN for the others
+    disparity_error_percent: float  # mean absolute, % of the width, after one scale and one shift

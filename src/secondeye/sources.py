@@ -24,6 +24,27 @@ class Source:
     remark: str
 
 
+@dataclass(frozen=True)
+class Mono:
+    """One film of data/raw with one eye, to learn from."""
+
+    path: Path
+    licence: str  # "" for not stated
+
+
+def list_mono(raw: Path) -> list[Mono]:
+    """The films that sources.csv calls mono and train, in order of their names.
+
+    Raises Refusal when one of them is not there, or sources.csv makes no sense.
+    """
+    rows = [row for row in _read_table(raw / "sources.csv").values() if row["packing"] == MONO]
+    films = [Mono(raw / row["film"], row["licence"]) for row in rows if row["split"] == "train"]
+    for film in films:
+        if not film.path.is_file():
+            raise Refusal(f"{raw / 'sources.csv'}: names {film.path.name}, which is not in {raw}")
+    return sorted(films, key=lambda film: film.path)
+
+
 def list_sources(raw: Path) -> list[Source]:
     """The stereo films of a folder in order of their names; monocular ones are passed over.
 

@@ -1,7 +1,19 @@
-"""The stages of the dataset: one module, one DVC stage, one section of params.yaml, one folder under data/.
+"""The stages: one module, one DVC stage, one section of params.yaml, one folder.
 
 A stage is `run(*paths, *, sections)`: paths before the star, sections of params.yaml after it. It runs
 without DVC.
 """
 
-STAGES = ("split", "shift", "match", "splat", "quality", "filter", "validate")
+STAGES = (
+    "split",
+    "shift",
+    "match",
+    "splat",
+    "quality",
+    "filter",
+    "validate",
+    "world",
+    "train_depth",
+    "train_inpaint",
+    "evaluate",
+)

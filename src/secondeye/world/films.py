@@ -3,6 +3,7 @@
 folder/film_00.mp4 ...       full side-by-side, left eye first, several shots with hard cuts
 folder/mono.mp4              the left eye of shots that no film shows, with a sound track
 folder/sources.csv           film, packing, split, licence
+folder/truth/film_00.npz     what the right eye of every frame really is; `evaluate` judges by it
 folder/exact/film_00_0.npz   with `exact`: the arrays of one shot, and its first frame in the film
 """
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from secondeye.files import write_whole
+from secondeye.truth import write_truth
 from secondeye.video.write import write_film
 from secondeye.world.render import render_shot
 from secondeye.world.shot import Shot
@@ -65,7 +67,13 @@ def write_films(
         path = folder / f"film_{film:02d}.mp4"
         kept = folder / "exact" if exact else None
         shots = _film_shots(seed, film, shots_per_film, size)
-        write_film(path, _side_by_side(shots, path.stem, kept), Fraction(fps), crf=CRF)
+        right: list[Shot] = []
+        write_film(path, _side_by_side(shots, path.stem, kept, right.append), Fraction(fps), crf=CRF)
+        write_truth(
+            folder / "truth" / f"{path.stem}.npz",
+            torch.cat([shot.right_disparity for shot in right]),
+            torch.cat([shot.right_occlusion for shot in right]),
+        )
         written.append(path)
         progress(path.name)
     _write_mono(folder / "mono.mp4", seed, mono_size, fps)
@@ -88,13 +96,16 @@ def _shot_seed(*place: int) -> int:
     return int(SeedSequence(place).generate_state(1, np.uint64)[0])
 
 
-def _side_by_side(shots: Iterator[Shot], stem: str, kept: Path | None) -> Iterator[Bytes]:
+def _side_by_side(
+    shots: Iterator[Shot], stem: str, kept: Path | None, shown: Callable[[Shot], None]
+) -> Iterator[Bytes]:
     """Frames [H, 2W, 3], left eye first; the exact arrays are written on the way when `kept` is a folder."""
     first = 0
     for number, shot in enumerate(shots):
         if kept:
             _write_exact(kept / f"{stem}_{number}.npz", shot, first)
         yield from _to_bytes(torch.cat([shot.left, shot.right], -1))
+        shown(shot)
         first += len(shot.left)
 
 

@@ -1,0 +1,1 @@
+"""Training: data drawn from clips and the synthetic world, one loop, one module per model."""

@@ -1,0 +1,63 @@
+"""What a run says it has learnt from."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from secondeye.refusal import Refusal
+from secondeye.rows import Film, Kept, Rendered
+from secondeye.sources import Mono, list_mono
+from secondeye.tables import write_table
+from secondeye.training.provenance import inputs_of, licences_of, train_clips
+
+
+def film(name: str, licence: str) -> Film:
+    return Film(name, f"{name}.mp4", "sbs", "", licence, 24.0, 10, 1, 1, "")
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    for name in ("split", "filter", "validate", "world"):
+        (tmp_path / name).mkdir()
+    films = [film("a", "CC-BY-4.0"), film("b", ""), film("c", "proprietary")]
+    write_table(tmp_path / "split" / "films.parquet", films, Film)
+    kept = [Kept("1", "a", "train"), Kept("2", "b", "train"), Kept("3", "c", "test")]
+    write_table(tmp_path / "filter" / "kept.parquet", kept, Kept)
+    (tmp_path / "validate" / "stamp.json").write_text(json.dumps({"clips": 3, "dataset": "abc"}))
+    write_table(tmp_path / "world" / "world.parquet", [Rendered("r", "key", 4, 0.0, 0.0)], Rendered)
+    return tmp_path
+
+
+def test_licences_are_of_what_was_learnt_from_only(dataset: Path) -> None:
+    mono = [Mono(Path("m.mp4"), "CC0-1.0"), Mono(Path("n.mp4"), "CC-BY-3.0")]
+    licences = licences_of(dataset / "split", dataset / "filter", mono)
+    assert licences == "CC-BY-3.0, CC-BY-4.0, CC0-1.0, not stated"
+
+
+def test_held_out_clips_teach_nothing(dataset: Path) -> None:
+    assert [row.id for row in train_clips(dataset / "filter")] == ["1", "2"]
+    write_table(dataset / "filter" / "kept.parquet", [Kept("3", "c", "test")], Kept)
+    with pytest.raises(Refusal, match="every clip is held out"):
+        train_clips(dataset / "filter")
+
+
+def test_inputs_change_with_dataset_and_world(dataset: Path) -> None:
+    before = inputs_of(dataset / "validate", dataset / "world")
+    assert before["dataset"] == "abc"
+    write_table(dataset / "world" / "world.parquet", [Rendered("r", "other", 4, 0.0, 0.0)], Rendered)
+    assert inputs_of(dataset / "validate", dataset / "world")["world"] != before["world"]
+
+
+def test_films_with_one_eye_are_those_called_mono_and_train(tmp_path: Path) -> None:
+    assert list_mono(tmp_path) == []
+    lines = ["film,packing,split,licence", "b.mp4,mono,train,CC0", "a.mp4,mono,train,", "c.mp4,mono,test,"]
+    (tmp_path / "sources.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(Refusal, match="which is not in"):
+        list_mono(tmp_path)
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).touch()
+    assert [(film.path.name, film.licence) for film in list_mono(tmp_path)] == [
+        ("a.mp4", ""),
+        ("b.mp4", "CC0"),
+    ]
