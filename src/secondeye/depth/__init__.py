@@ -1,6 +1,7 @@
 """Depth of a shot, by one of several estimators behind one function type."""
 
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
@@ -22,18 +23,27 @@ The sizes of windows and estimates may differ. An estimator looks a bounded numb
 """
 
 
-def make_depth_estimator(name: str, device: str = "cpu") -> DepthEstimator:
-    """Return the estimator called `name`; ValueError for another name, Refusal without weights."""
+def make_depth_estimator(name: str, device: str = "cpu", weights: Path | None = None) -> DepthEstimator:
+    """Return the estimator called `name`; `weights` is the student's folder, which only it has.
+
+    Raises ValueError for another name and for a student without a folder, Refusal where weights are missing.
+    """
     match name:
         case "motion":
             from secondeye.depth.motion import motion_depth
 
             return motion_depth
+        case "student":
+            from secondeye.depth.student import load_student
+
+            if weights is None:
+                raise ValueError("the student needs the folder of its weights")
+            return load_student(weights, device)
         case "depth-anything-v2":
             from secondeye.depth.anything import load_depth_anything
 
             return load_depth_anything(device=device)
-    raise ValueError(f"the depth estimator must be motion or depth-anything-v2, got {name!r}")
+    raise ValueError(f"the depth estimator must be motion, student or depth-anything-v2, got {name!r}")
 
 
 def best_available() -> str:

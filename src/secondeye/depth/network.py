@@ -1,0 +1,146 @@
+"""The student's network: depth of one frame, and how sure it is.
+
+An inverted-residual encoder with squeeze and excitation (Sandler et al., CVPR 2018; Howard et al., ICCV
+2019), attention over the coarsest map so that every place knows the whole frame, and a light decoder with
+skips. Normalisation is by groups of channels: it does not depend on the batch.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from secondeye.depth.cues import PLANES
+
+STEM = 16  # channels at half size
+STAGES = (
+    (24, 2, 3),
+    (48, 3, 4),
+    (96, 4, 4),
+    (192, 4, 4),
+)  # channels, blocks, expansion at 1/4, 1/8, 1/16, 1/32
+GROUP = 8  # channels that are normalised together
+HEADS = 4  # of the attention
+SQUEEZE = 4  # the bottleneck of squeeze and excitation is this much narrower
+MULTIPLE = 32  # px: both sides of the input
+LOG_LIMIT = 5.0  # the logarithm of the uncertainty stays within
+
+
+class Student(nn.Module):
+    """The network; `height` and `width` are the size it is trained at and works at best."""
+
+    rank_share: Tensor
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        self.height, self.width = height, width
+        self.stem = _convolve(PLANES, STEM, 3, stride=2)
+        inputs, stages = STEM, []
+        for channels, blocks, expansion in STAGES:
+            first = _Block(inputs, channels, expansion, stride=2)
+            rest = [_Block(channels, channels, expansion, stride=1) for _ in range(blocks - 1)]
+            stages.append(nn.Sequential(first, *rest))
+            inputs = channels
+        self.stages = nn.ModuleList(stages)
+        self.context = _Attention(inputs)
+        skips = [channels for channels, _, _ in STAGES[-2::-1]] + [STEM]
+        ups = []
+        for skip in skips:
+            ups.append(_Up(inputs, skip))
+            inputs = skip
+        self.ups = nn.ModuleList(ups)
+        self.head = nn.Conv2d(STEM, 2, 3, padding=1)
+        # Rank correlation over what the uncertainty promises, on footage it did not learn from.
+        self.register_buffer("rank_share", torch.ones(()))
+
+    def forward(
+        self,
+        inputs: Tensor,  # [B, 9, h, w] as `cues.planes` makes them; both sides multiples of 32
+    ) -> tuple[Tensor, Tensor]:  # depth, log_uncertainty [B, 1, h, w]
+        """Raw relative inverse depth, and the logarithm of its expected absolute error.
+
+        The error is in units of the mean absolute deviation of the true depth from its median.
+        """
+        if inputs.shape[1] != PLANES or inputs.shape[2] % MULTIPLE or inputs.shape[3] % MULTIPLE:
+            raise ValueError(
+                f"planes must be [B, {PLANES}, h, w] in multiples of 32 px, got {list(inputs.shape)}"
+            )
+        maps = [self.stem(inputs.contiguous(memory_format=torch.channels_last))]
+        for stage in self.stages:
+            maps.append(stage(maps[-1]))
+        decoded = self.context(maps.pop())
+        for up in self.ups:
+            decoded = up(decoded, maps.pop())
+        both = F.interpolate(self.head(decoded), scale_factor=2.0, mode="bilinear", align_corners=False)
+        depth, log_uncertainty = both.float().contiguous().split(1, dim=1)
+        return depth, LOG_LIMIT * torch.tanh(log_uncertainty / LOG_LIMIT)
+
+
+class _Block(nn.Module):
+    """Inverted residual: widen, look around channel by channel, weigh the channels, narrow."""
+
+    def __init__(self, inputs: int, outputs: int, expansion: int, stride: int) -> None:
+        super().__init__()
+        wide = inputs * expansion
+        self.widen = _convolve(inputs, wide, 1)
+        self.look = _convolve(wide, wide, 3, stride=stride, groups=wide)
+        self.squeeze = nn.Conv2d(wide, wide // SQUEEZE, 1)
+        self.excite = nn.Conv2d(wide // SQUEEZE, wide, 1)
+        self.narrow = nn.Sequential(nn.Conv2d(wide, outputs, 1, bias=False), _normalise(outputs))
+        self.residual = inputs == outputs and stride == 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = self.look(self.widen(x))
+        summary = F.hardswish(self.squeeze(wide.mean(dim=(2, 3), keepdim=True)))
+        out: Tensor = self.narrow(wide * torch.sigmoid(self.excite(summary)))
+        return x + out if self.residual else out
+
+
+class _Attention(nn.Module):
+    """Every place of the coarsest map looks at every other; where it lies, the input planes have said."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.before, self.between = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.question_key_value = nn.Linear(channels, 3 * channels)
+        self.answer = nn.Linear(channels, channels)
+        self.think = nn.Sequential(
+            nn.Linear(channels, 2 * channels), nn.Hardswish(), nn.Linear(2 * channels, channels)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        tokens = x.flatten(2).transpose(1, 2)
+        split = self.question_key_value(self.before(tokens)).view(batch, -1, 3, HEADS, channels // HEADS)
+        question, key, value = split.permute(2, 0, 3, 1, 4)
+        seen = F.scaled_dot_product_attention(question, key, value)
+        tokens = tokens + self.answer(seen.transpose(1, 2).reshape(batch, -1, channels))
+        tokens = tokens + self.think(self.between(tokens))
+        return tokens.transpose(1, 2).reshape(batch, channels, height, width)
+
+
+class _Up(nn.Module):
+    """Double the size and join the encoder's map of that size."""
+
+    def __init__(self, inputs: int, skip: int) -> None:
+        super().__init__()
+        self.reduce = _convolve(inputs, skip, 1)
+        self.look = _convolve(skip, skip, 3, groups=skip)
+        self.mix = _convolve(skip, skip, 1)
+
+    def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        grown = F.interpolate(self.reduce(coarse), scale_factor=2.0, mode="bilinear", align_corners=False)
+        joined = grown + fine
+        out: Tensor = joined + self.mix(self.look(joined))
+        return out
+
+
+def _convolve(inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, size, stride, size // 2, groups=groups, bias=False),
+        _normalise(outputs),
+        nn.Hardswish(),
+    )
+
+
+def _normalise(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(channels // GROUP, channels)

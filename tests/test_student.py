@@ -1,0 +1,339 @@
+"""The depth student: what it sees, what teaches it, its folder, and the promises of every estimator."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from secondeye.depth import make_depth_estimator
+from secondeye.depth.cues import LARGEST, MOTION_PLANES, PLANES, grey_of, measure_motion, planes
+from secondeye.depth.losses import (
+    error_loss,
+    gradient_loss,
+    laplace_loss,
+    normalise,
+    ranking_loss,
+    shrink,
+    temporal_loss,
+    warp,
+)
+from secondeye.depth.motion import REACH_FRAMES
+from secondeye.depth.student import (
+    BATCH_FRAMES,
+    SUREST,
+    Answer,
+    Student,
+    ask_network,
+    confidence_of,
+    make_estimator,
+    mix,
+    read_student,
+    save_student,
+    working_size,
+)
+from secondeye.refusal import Refusal
+
+HEIGHT, WIDTH = 64, 96
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Pictures this small wait for threads longer than they compute."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def texture(height: int, width: int, seed: int = 0) -> Tensor:  # [3, height, width] in [0, 1]
+    coarse = torch.rand(1, 3, height // 8 + 2, width // 8 + 2, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)[0]
+
+
+def slide(count: int, speed_px: int, height: int = HEIGHT, width: int = WIDTH) -> Tensor:
+    """A picture that slides to the left, [count, 3, height, width]."""
+    picture = texture(height, width + count * speed_px)
+    return torch.stack([picture[..., t * speed_px : t * speed_px + width] for t in range(count)])
+
+
+@pytest.fixture(scope="module")
+def student() -> Student:
+    torch.manual_seed(0)
+    return Student(HEIGHT, WIDTH).eval()
+
+
+@pytest.fixture
+def folder(student: Student, tmp_path: Path) -> Path:
+    save_student(student, tmp_path / "student")
+    return tmp_path / "student"
+
+
+def test_size_is_that_of_a_mobile_network(student: Student) -> None:
+    assert 2_000_000 <= sum(weights.numel() for weights in student.parameters()) <= 4_000_000
+
+
+def test_network_answers_at_the_size_of_its_input(student: Student) -> None:
+    with torch.inference_mode():
+        depth, log_uncertainty = student(torch.randn(2, PLANES, 32, 160))
+    assert depth.shape == log_uncertainty.shape == (2, 1, 32, 160)
+    with pytest.raises(ValueError, match="multiples of 32"):
+        student(torch.zeros(1, PLANES, 40, 64))
+
+
+def test_every_place_sees_the_whole_frame(student: Student) -> None:
+    """A change in one corner is felt in the opposite one, in a frame too large for the convolutions."""
+    inputs = torch.randn(1, PLANES, 128, 256, generator=torch.Generator().manual_seed(1))
+    changed = inputs.clone()
+    changed[..., :32, :32] = 0
+    with torch.inference_mode():
+        assert not torch.equal(student(inputs)[0][..., -8:, -8:], student(changed)[0][..., -8:, -8:])
+
+
+def test_a_frame_does_not_depend_on_its_batch(student: Student) -> None:
+    inputs = torch.randn(3, PLANES, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        torch.testing.assert_close(student(inputs)[0][1:2], student(inputs[1:2])[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("count", "height", "width"),
+    [(1, 64, 96), (2, 61, 99), (7, 96, 54), (3, 16, 16), (2, 5, 7), (1, 1, 1), (2, 300, 20)],
+)
+def test_estimates_cover_the_frames(student: Student, count: int, height: int, width: int) -> None:
+    frames = torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(0))
+    estimates = list(make_estimator(student, "cpu")(frames.split(3)))
+    depth = torch.cat([estimate.depth for estimate in estimates])
+    assert depth.shape[:2] == (count, 1) and depth.dtype == torch.float32
+    assert depth.shape[2] <= height and depth.shape[3] <= width
+    assert bool(torch.isfinite(depth).all()) and all(0 <= e.confidence <= 1 for e in estimates)
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0])
+def test_estimates_of_empty_pictures_are_finite(student: Student, level: float) -> None:
+    for estimate in make_estimator(student, "cpu")([torch.full((3, 3, 40, 60), level)]):
+        assert bool(torch.isfinite(estimate.depth).all())
+
+
+def test_windows_do_not_matter(student: Student) -> None:
+    frames = slide(11, 2)
+    answers = []
+    for sizes in ([11], [1] * 11, [2, 7, 2]):
+        estimates = list(make_estimator(student, "cpu")(frames.split(sizes)))
+        answers.append((torch.cat([e.depth for e in estimates]), [e.confidence for e in estimates]))
+    for depth, confidence in answers[1:]:
+        assert torch.equal(depth, answers[0][0]) and confidence == answers[0][1]
+
+
+def test_look_ahead_is_bounded(student: Student) -> None:
+    read = 0
+
+    def windows() -> list[Tensor]:
+        nonlocal read
+        for frame in slide(20, 2).split(1):
+            read += 1
+            yield frame
+
+    estimates = make_estimator(student, "cpu")(windows())
+    for place, _ in enumerate(estimates):
+        assert read <= place + 1 + BATCH_FRAMES + REACH_FRAMES
+
+
+def test_a_shot_without_frames_has_no_estimates(student: Student) -> None:
+    assert list(make_estimator(student, "cpu")([])) == []
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [(720, 1080, (64, 96)), (100, 100, (64, 64)), (10, 1000, (32, 160)), (1000, 10, (160, 32))],
+)
+def test_working_size_keeps_aspect_and_area(
+    student: Student, height: int, width: int, expected: tuple[int, int]
+) -> None:
+    assert working_size(student, height, width) == expected
+
+
+def test_confidence_falls_with_the_errors_expected() -> None:
+    flat = torch.zeros(1, 8, 8)
+    sure, unsure, hopeless = (
+        float(confidence_of(flat + np.log(size), torch.ones(()))) for size in (0.01, 0.6, 3)
+    )
+    assert sure > 0.999 and unsure == pytest.approx(0.8) and hopeless == 0
+    assert float(confidence_of(flat + np.log(0.6), torch.tensor(0.5))) == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("sure", [0, 1])
+def test_who_is_sure_decides(sure: int) -> None:
+    guesses = [torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
+    answers = [Answer(guess, 1.0 if place == sure else 0.0) for place, guess in enumerate(guesses)]
+    mixed = mix(answers[0], answers[1])
+    assert float(torch.corrcoef(torch.stack([mixed.depth.ravel(), guesses[sure].ravel()]))[0, 1]) > 0.9999
+    assert mixed.confidence == pytest.approx(SUREST)
+
+
+def test_two_judges_are_surer_than_one() -> None:
+    guess = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert mix(Answer(guess, 0.6), Answer(guess * 3, 0.6)).confidence == pytest.approx((1.125 / 2.125) ** 0.5)
+    assert mix(Answer(guess, 0.0), Answer(guess, 0.0)).confidence == 0
+
+
+def test_network_alone_answers_every_frame_at_its_own_size(student: Student) -> None:
+    answers = list(ask_network(student, iter(slide(6, 1, 50, 75))))
+    assert [tuple(answer.depth.shape) for answer in answers] == [(1, 1, HEIGHT, WIDTH)] * 6
+
+
+def test_folder_brings_the_student_back(student: Student, folder: Path) -> None:
+    assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
+    again = read_student(folder)
+    assert (again.height, again.width) == (HEIGHT, WIDTH)
+    for name, weights in student.state_dict().items():
+        assert torch.equal(weights, again.state_dict()[name])
+    here, there = (
+        next(iter(estimator([slide(2, 2)]))).depth
+        for estimator in (make_estimator(student, "cpu"), make_depth_estimator("student", weights=folder))
+    )
+    assert torch.equal(here, there)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_missing_files_are_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(Refusal, match=rf"student lacks {name}"):
+        make_depth_estimator("student", weights=folder)
+
+
+def test_weights_that_do_not_fit_are_refused(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights.pop("head.weight")
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(Refusal, match="does not fit"):
+        read_student(folder)
+    (folder / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(Refusal, match="does not fit"):
+        read_student(folder)
+
+
+def test_another_model_is_refused(folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps({"model_type": "depth_anything"}))
+    with pytest.raises(Refusal, match="not 'secondeye depth student"):
+        read_student(folder)
+
+
+def test_the_student_needs_a_folder() -> None:
+    with pytest.raises(ValueError, match="folder"):
+        make_depth_estimator("student")
+
+
+def test_motion_of_a_slide_is_what_it_is() -> None:
+    frames = slide(2, 2)
+    ahead, back = measure_motion(grey_of(frames[0]), grey_of(frames[1]))
+    inner = (slice(None), slice(16, -16), slice(16, -16))
+    percent = 100 * 2 / WIDTH
+    assert ahead.shape == (MOTION_PLANES, HEIGHT, WIDTH)
+    assert float(ahead[0][inner[1:]].median()) == pytest.approx(-percent, abs=0.2)
+    assert float(back[0][inner[1:]].median()) == pytest.approx(percent, abs=0.2)
+    assert float(ahead[inner][1:3].abs().median()) < 0.1 and float(ahead[3][inner[1:]].median()) > 0.9
+
+
+def test_planes_do_not_know_how_fast_the_camera_is() -> None:
+    frames = slide(1, 1)
+    motion = torch.rand(1, MOTION_PLANES, HEIGHT, WIDTH) * 10
+    faster = motion * torch.tensor([3.0, 3, 3, 1]).view(1, 4, 1, 1)
+    torch.testing.assert_close(planes(frames, motion), planes(frames, faster), rtol=0.05, atol=0.05)
+    assert float(planes(frames, motion)[:, 5:8].abs().max()) <= LARGEST
+
+
+def test_planes_without_motion_are_zero_there() -> None:
+    shown = planes(slide(2, 1), torch.zeros(2, MOTION_PLANES, HEIGHT, WIDTH))
+    assert shown.shape == (2, PLANES, HEIGHT, WIDTH) and not shown[:, 5:].any()
+
+
+def maps(seed: int) -> Tensor:  # [2, 3, 1, 24, 32], multiples of 1/64 so that shifts round nothing away
+    values = torch.rand(2, 3, 1, 24, 32, generator=torch.Generator().manual_seed(seed))
+    return (values * 64).round() / 64
+
+
+def test_normalised_maps_have_median_zero_and_deviation_one() -> None:
+    everywhere = torch.ones(2, 3, 1, 24, 32, dtype=torch.bool)
+    normal = normalise(maps(0) * 5 + 2, everywhere)
+    assert normal.flatten(1).median(1).values.abs().max() < 1e-6
+    torch.testing.assert_close(normal.abs().flatten(1).mean(1), torch.ones(2))
+
+
+def test_losses_do_not_see_scale_and_shift() -> None:
+    valid = maps(3) > 0.2
+    depth, truth, uncertainty = maps(0), normalise(maps(1), valid), maps(2)
+    one, other = normalise(depth, valid), normalise(depth * 4 + 8, valid)
+    assert torch.equal(error_loss(one, truth, valid), error_loss(other, truth, valid))
+    assert torch.equal(
+        laplace_loss(one, truth, uncertainty, valid), laplace_loss(other, truth, uncertainty, valid)
+    )
+    assert float(error_loss(one, truth, valid)) > 0.1
+
+
+def test_an_affine_copy_costs_nothing() -> None:
+    valid = maps(3) > 0.2
+    truth, copy = normalise(maps(0), valid), normalise(maps(0) * 2 + 1, valid)
+    for loss in (error_loss, gradient_loss, ranking_loss):
+        assert float(loss(copy, truth, valid)) == 0
+        assert float(loss(-copy, truth, valid)) > 0.1
+
+
+def test_depth_that_fits_badly_is_made_smaller_and_never_larger() -> None:
+    valid = torch.ones(2, 3, 1, 24, 32, dtype=torch.bool)
+    truth, other = normalise(maps(0), valid), normalise(maps(1), valid)
+    assert torch.equal(shrink(truth, truth, valid), truth)
+    torch.testing.assert_close(shrink(-truth, truth, valid), -0.1 * truth)
+    half = shrink(normalise(truth + other, valid), truth, valid)
+    assert float(error_loss(half, truth, valid)) < float(error_loss(normalise(half, valid), truth, valid))
+
+
+def test_what_is_not_valid_does_not_count() -> None:
+    valid = maps(3) > 0.2
+    depth, truth = maps(0), maps(1)
+    wrong = torch.where(valid, truth, torch.tensor(1e3))
+    for loss in (error_loss, gradient_loss, ranking_loss):
+        torch.manual_seed(0)
+        expected = loss(normalise(depth, valid), normalise(truth, valid), valid)
+        torch.manual_seed(0)
+        assert torch.equal(loss(normalise(depth, valid), normalise(wrong, valid), valid), expected)
+
+
+def test_losses_of_samples_without_truth_are_finite() -> None:
+    nowhere = torch.zeros(2, 3, 1, 24, 32, dtype=torch.bool)
+    depth, truth = normalise(maps(0), nowhere), normalise(torch.zeros_like(maps(0)), nowhere)
+    for loss in (error_loss, gradient_loss, ranking_loss):
+        assert float(loss(depth, truth, nowhere)) == 0
+    assert bool(torch.isfinite(normalise(maps(0), nowhere)).all())
+
+
+def test_uncertainty_pays_where_errors_are() -> None:
+    everywhere = torch.ones(1, 1, 1, 1, 1, dtype=torch.bool)
+    depth, truth = torch.full((1, 1, 1, 1, 1), 0.5), torch.zeros(1, 1, 1, 1, 1)
+    costs = {
+        size: float(laplace_loss(depth, truth, torch.full_like(depth, np.log(size)), everywhere))
+        for size in (0.25, 0.5, 1.0)
+    }
+    assert min(costs, key=costs.__getitem__) == 0.5
+
+
+def test_depth_that_moves_with_the_picture_is_steady() -> None:
+    frames = slide(3, 2)[None, :, :1]
+    flow = torch.zeros(1, 3, 2, HEIGHT, WIDTH)
+    flow[:, :, 0] = 2  # a pixel came from the right
+    sure = torch.ones(1, 3, 1, HEIGHT, WIDTH)
+    sure[..., -4:] = 0  # what slid in was not there before
+    assert float(temporal_loss(frames, flow, sure)) < 1e-5
+    assert float(temporal_loss(frames, -flow, sure)) > 1e-2
+    assert float(temporal_loss(frames, -flow, torch.zeros_like(sure))) == 0
+
+
+def test_warp_fetches_along_the_flow() -> None:
+    picture = torch.arange(5.0).view(1, 1, 1, 5).expand(1, 1, 4, 5)
+    flow = torch.zeros(1, 2, 4, 5)
+    flow[:, 0] = 1.5
+    torch.testing.assert_close(warp(picture, flow)[0, 0, 2], torch.tensor([1.5, 2.5, 3.5, 4, 4]))
