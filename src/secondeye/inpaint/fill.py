@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from secondeye.arrays import require_frames, require_plane, require_same_size
+from secondeye.inpaint import Warped
 
 _WHOLE = 0.999  # coverage from which on a pixel needs nothing
 _FLOW_WIDTH = 480  # px of the pictures the background's motion is measured in
@@ -58,6 +59,11 @@ def fill(
     return torch.stack(pictures), memory
 
 
+def fill_warped(warped: Warped, memory: Memory | None) -> tuple[Tensor, Memory]:
+    """`fill` as an Inpainter."""
+    return fill(warped.frames, warped.coverage, warped.disparity, memory)
+
+
 def _fill_frame(frame: np.ndarray, share: np.ndarray, surface: np.ndarray, memory: Memory | None) -> Memory:
     seen = share >= _WHOLE
     filled, behind, distance = np.empty_like(frame), np.empty_like(surface), np.empty_like(surface)
@@ -67,7 +73,7 @@ def _fill_frame(frame: np.ndarray, share: np.ndarray, surface: np.ndarray, memor
     smooth = np.empty_like(filled)
     _blur_down(filled, behind, seen, distance, same_px, smooth)
     if memory is not None and not seen.all():
-        flow = _flow_back(smooth, memory.frame)
+        flow = flow_back(smooth, memory.frame)
         _reuse(smooth, behind, seen, source, flow, memory.frame, memory.disparity, memory.seen, same_px)
     whole = share * frame + (1 - share) * smooth
     return Memory(whole.astype(np.float32), behind, seen)
@@ -165,7 +171,7 @@ def _blur_down(
                 smooth[c, y, x] = total / weight
 
 
-def _flow_back(frame: np.ndarray, previous: np.ndarray) -> np.ndarray:
+def flow_back(frame: np.ndarray, previous: np.ndarray) -> np.ndarray:
     """Optical flow [H, W, 2] px from this frame to the previous one (DIS, Kroeger 2016)."""
     _, height, width = frame.shape
     scale = min(1.0, _FLOW_WIDTH / width)

@@ -1,0 +1,148 @@
+"""Training of the light inpainter: what was open, painted on top of `fill`, against the truth."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from accelerate import PartialState
+from torch import Tensor, nn
+
+from secondeye.inpaint.light import (
+    BEFORE,
+    CHANNELS,
+    FILLED,
+    WARPED,
+    Light,
+    find_flow,
+    gather_planes,
+    open_share,
+    pull_back,
+    save_light,
+)
+from secondeye.inpaint.losses import painting_loss
+from secondeye.params import TrainLight
+from secondeye.runs import Run
+from secondeye.training.loop import Sample, train
+from secondeye.training.samples import Scene, Window, cut, draw_window, fill_shot, store_picture
+
+START_SHARE = 0.1  # of samples that have no frame before them
+FRAMES = 2  # of a sample: the frame before, and the one to paint
+FAR_AWAY_PX = 1e6  # a flow that leads out of any picture
+LEAST_LEVEL = 0.01  # of fill's error, that an easy sample may not count without end
+CHECKED_WINDOWS = 32  # that are scored at the end
+SHOWN_WINDOWS = 6
+ENLARGED = 2  # times, in the picture
+
+
+class Filled(NamedTuple):
+    """What `fill` made of a scene."""
+
+    frames: Tensor  # uint8 [T, 3, H, W], of 255
+    disparity: Tensor  # float16 [T, 1, H, W] px, the background's in the holes
+
+
+def train_light(run: Run, stereo: Sequence[Scene], mono: Sequence[Scene], settings: TrainLight) -> None:
+    """Train on stored scenes, write the weights to `run.model` and a picture. Continues a killed run exactly.
+
+    Raises ValueError when no scene is as large as the crops.
+    """
+    scenes = [*stereo, *mono]
+    filled = [_fill_scene(scene) for scene in scenes]
+
+    def draw(rng: np.random.Generator) -> Sample:
+        window = draw_window(stereo, mono, settings.mono_share, settings.height, settings.width, FRAMES, rng)
+        return _sample(scenes[window.scene], filled[window.scene], window, rng)
+
+    torch.manual_seed(settings.optimisation.seed)
+    seeds = (np.random.SeedSequence([settings.optimisation.seed, place]) for place in range(CHECKED_WINDOWS))
+    checked = [draw(np.random.default_rng(seed)) for seed in seeds]
+    model = train(
+        Light(CHANNELS),
+        run,
+        name="light",
+        optimisation=settings.optimisation,
+        draw=draw,
+        loss=_loss,
+        validate=lambda model: _score(model, checked),
+    )
+    if PartialState().is_main_process:
+        assert isinstance(model, Light)
+        save_light(model, run.model)
+        _show(model, checked[:SHOWN_WINDOWS], run)
+
+
+def _fill_scene(scene: Scene) -> Filled:
+    frames, _, height, width = scene.left.shape
+    whole = Window(0, 0, frames, 0, 0, height, width, flipped=False, gain=(1, 1, 1))
+    warped, coverage, disparity = (cut(plane, whole) for plane in scene[2:])
+    pictures, behind = fill_shot(warped, coverage, disparity)
+    return Filled(store_picture(pictures), behind.to(torch.float16))
+
+
+def _sample(scene: Scene, filled: Filled, window: Window, rng: np.random.Generator) -> Sample:
+    """Of two frames planes [2, PLANES, h, w] and open share [2, 1, h, w]; flow [2, h, w] px; truth [3, h, w].
+
+    The second is the one to paint; its flow leads nowhere where it is taken for the first of its shot.
+    """
+    left, truth, warped, coverage, _ = (cut(plane, window) for plane in scene)
+    pictures, behind = (cut(plane, window) for plane in filled)
+    width = scene.left.shape[-1]
+    planes = [
+        gather_planes(warped[t], coverage[t], left[t], behind[t], pictures[t], width) for t in range(FRAMES)
+    ]
+    flow = find_flow(pictures[1], pictures[0])
+    if rng.random() < START_SHARE:
+        flow = torch.full_like(flow, FAR_AWAY_PX)
+    return torch.stack(planes), open_share(coverage), flow, truth[1]
+
+
+def _paint(model: nn.Module, batch: Sample) -> tuple[Tensor, Tensor]:
+    """What `fill` and the network [B, 3, h, w] make of the second frames.
+
+    The network sees its own picture of the frame before. Given the truth there it would learn to trust what
+    it has painted, and every frame would repeat and add to the errors of the last (measured: 1 dB below
+    `fill`).
+    """
+    planes, open_, flow, _ = batch
+    with torch.no_grad():
+        before = planes[:, 0, FILLED] + open_[:, 0] * model(planes[:, 0])
+    seen = planes[:, 1].clone()
+    seen[:, BEFORE] = pull_back(before.clamp(0, 1), flow)
+    filled = planes[:, 1, FILLED]
+    return filled, filled + open_[:, 1] * model(seen)
+
+
+def _loss(model: nn.Module, batch: Sample) -> tuple[Tensor, Mapping[str, Tensor]]:
+    filled, painted = _paint(model, batch)
+    open_, truth = batch[1][:, 1], batch[3]
+    # Errors are shares of what `fill` gets wrong in a sample: else rough textures would be all that counts.
+    area = 3 * open_.sum((1, 2, 3), keepdim=True).clamp(min=1)
+    level = ((filled - truth).abs() * open_).sum((1, 2, 3), keepdim=True) / area + LEAST_LEVEL
+    return painting_loss(painted / level, truth / level, open_)
+
+
+@torch.inference_mode()
+def _score(model: nn.Module, samples: Sequence[Sample]) -> dict[str, float]:
+    """PSNR of what was open, of the network and of `fill`, over the samples together."""
+    batch = tuple(torch.stack(column) for column in zip(*samples, strict=True))
+    filled, painted = _paint(model, batch)
+    open_, truth = batch[1][:, 1], batch[3]
+    area = float(open_.sum().clamp(min=1)) * 3
+    errors = {"open_psnr_db": painted.clamp(0, 1) - truth, "fill_open_psnr_db": filled - truth}
+    return {
+        name: -10 * float(np.log10(max(float((error**2 * open_).sum()) / area, 1e-10)))
+        for name, error in errors.items()
+    }
+
+
+@torch.inference_mode()
+def _show(model: Light, samples: Sequence[Sample], run: Run) -> None:
+    """Rows: warped, filled, painted, truth; one column a sample, enlarged."""
+    batch = tuple(torch.stack(column) for column in zip(*samples, strict=True))
+    filled, painted = _paint(model, batch)
+    rows = torch.cat([batch[0][:, 1, WARPED], filled, painted.clamp(0, 1), batch[3]], dim=2)
+    sheet = (torch.cat(list(rows), dim=2).permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    large = cv2.resize(sheet, None, fx=ENLARGED, fy=ENLARGED, interpolation=cv2.INTER_NEAREST)
+    cv2.imwrite(str(run.picture("light.png")), large[..., ::-1])

@@ -1,0 +1,179 @@
+"""Training samples: double warping on exact film, and how samples are drawn."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from secondeye.clips import clip_file, write_disparity, write_frames
+from secondeye.rows import Kept, Matched, Rendered, Shifted
+from secondeye.tables import write_table
+from secondeye.training.samples import (
+    Scene,
+    cut,
+    double_warp,
+    draw_scene,
+    draw_window,
+    load_mono_scenes,
+    load_scenes,
+    mono_films,
+    plausible_disparity,
+    store,
+)
+from secondeye.warp import warp
+from secondeye.world import two_cards
+
+
+def noise(frames: int = 2, height: int = 12, width: int = 40, seed: int = 0) -> Tensor:
+    return torch.rand(frames, 3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def card_scene(seed: int = 0, **sizes: int) -> Scene:
+    shot = two_cards(seed=seed, **sizes)
+    return Scene(shot.left, shot.right, *warp(shot.left, shot.disparity))
+
+
+def test_zero_disparity_loses_nothing() -> None:
+    frames = noise()
+    scene = double_warp(frames, torch.zeros(2, 1, 12, 40))
+    assert torch.equal(scene.warped, frames) and torch.equal(scene.left, frames)
+    assert (scene.coverage == 1).all()
+
+
+@pytest.mark.parametrize("disparity_px", [5, -3])
+def test_constant_disparity_loses_a_strip_at_the_border(disparity_px: int) -> None:
+    """What is in front of the screen leaves the left eye's frame on the right, what is behind on the left."""
+    frames = noise()
+    scene = double_warp(frames, torch.full((2, 1, 12, 40), float(disparity_px)))
+    lost = torch.zeros(40, dtype=torch.bool)
+    lost[slice(40 - disparity_px, None) if disparity_px > 0 else slice(0, -disparity_px)] = True
+    assert torch.equal(scene.coverage == 0, lost.expand(2, 1, 12, 40))
+    assert torch.equal(scene.warped[..., ~lost], frames[..., ~lost])
+    assert (scene.disparity[..., ~lost] == disparity_px).all()
+
+
+def test_two_cards_lose_exactly_what_a_left_eye_would_not_have_seen() -> None:
+    shot = two_cards(near_px=8, far_px=2, step_px=1)
+    scene = double_warp(shot.right, shot.right_disparity)
+    assert torch.equal(scene.coverage == 0, shot.right_occlusion)
+    seen = ~shot.right_occlusion
+    assert torch.equal(scene.warped[seen.expand_as(scene.warped)], shot.right[seen.expand_as(shot.right)])
+    assert torch.equal(scene.disparity[seen], shot.right_disparity[seen])
+    assert torch.equal(scene.right, shot.right)
+    both = ~shot.left_occlusion.expand_as(shot.left)
+    assert torch.equal(scene.left[both], shot.left[both])  # the view on the way is the left eye's
+
+
+def test_hole_is_right_of_the_near_card_and_as_wide_as_the_disparities_differ() -> None:
+    shot = two_cards(frames=1, near_px=8, far_px=2, card_px=16)
+    middle = double_warp(shot.right, shot.right_disparity).coverage[0, 0, 12] == 0
+    stop = (64 - 16) // 2 - 8 + 16  # of the card, in the right view
+    assert middle.nonzero()[:, 0].tolist() == [*range(stop, stop + 6), 62, 63]
+
+
+def test_drawn_scenes_have_the_size_and_the_share_asked_for() -> None:
+    stereo, mono = store(card_scene()), store(double_warp(noise(2, 24, 64), torch.zeros(2, 1, 24, 64)))
+    whole = 0
+    for seed in range(60):
+        scene = draw_scene([stereo], [mono], 0.25, 16, 32, 2, np.random.default_rng(seed))
+        assert scene.left.shape == (2, 3, 16, 32) and scene.coverage.shape == (2, 1, 16, 32)
+        assert all(plane.dtype == torch.float32 for plane in scene)
+        whole += bool((scene.coverage == 1).all())  # of the mono scene, in which nothing is open
+    assert 5 <= whole <= 30
+
+
+def test_the_same_generator_draws_the_same_scene() -> None:
+    scenes = [store(card_scene(seed)) for seed in range(3)]
+    first, again = (draw_scene(scenes, [], 0.5, 16, 32, 1, np.random.default_rng(7)) for _ in range(2))
+    assert all(torch.equal(*planes) for planes in zip(first, again, strict=True))
+
+
+def test_stored_and_cut_whole_is_the_same_scene() -> None:
+    scene = card_scene()
+    stored = store(scene)
+    assert all(plane.dtype in (torch.uint8, torch.float16) for plane in stored)
+    window = draw_window([stored], [], 0.0, 24, 64, 2, np.random.default_rng(0))
+    window = window._replace(flipped=False, gain=(1.0, 1.0, 1.0))
+    for plane, back in zip(scene, (cut(plane, window) for plane in stored), strict=True):
+        torch.testing.assert_close(back, plane, atol=0.5 / 255 + 1e-6, rtol=0)
+
+
+def test_planes_of_a_drawn_scene_still_belong_together() -> None:
+    """Cropped, flipped and recoloured, seen pixels are the truth's, and holes are black."""
+    scenes = [store(card_scene(seed)) for seed in range(3)]
+    for seed in range(20):
+        scene = draw_scene(scenes, [], 0.5, 16, 32, 2, np.random.default_rng(seed))
+        seen = scene.coverage == 1
+        assert (scene.warped - scene.right)[seen.expand_as(scene.right)].abs().max() < 1e-6
+        assert (scene.warped[~seen.expand_as(scene.warped)] == 0).all()
+
+
+def test_crops_look_for_holes() -> None:
+    scene = store(card_scene(width=256, card_px=8, near_px=6, far_px=0))
+    draws = [draw_scene([scene], [], 0.0, 24, 32, 1, np.random.default_rng(seed)) for seed in range(60)]
+    with_holes = sum(bool((drawn.coverage == 0).any()) for drawn in draws)
+    assert with_holes > 30  # any crop: 38 of the 225 places, one in six
+
+
+def test_scenes_that_are_too_small_or_short_are_left_out() -> None:
+    short, low = store(card_scene(width=96)), store(card_scene(frames=3, width=96, height=12))
+    small, large = store(card_scene(frames=3)), store(card_scene(frames=3, width=96))
+    numbers = {
+        draw_window([short, low, small, large], [], 0.5, 16, 80, 3, np.random.default_rng(seed)).scene
+        for seed in range(20)
+    }
+    assert numbers == {3}
+    with pytest.raises(ValueError, match="no scene of 1 has 3 frames"):
+        draw_scene([short], [], 0.5, 16, 32, 3, np.random.default_rng(0))
+
+
+def test_clips_and_world_become_scenes(tmp_path: Path) -> None:
+    shot = two_cards(height=32, width=64)
+    name = "0" * 16
+    folders = [tmp_path / stage for stage in ("split", "shift", "match", "world")]
+    for folder in folders:
+        folder.mkdir()
+    split, shift, match, world = folders
+    for folder in (split, world):
+        write_frames(clip_file(folder, name, "left"), shot.left)
+        write_frames(clip_file(folder, name, "right"), shot.right)
+    offsets = [
+        write_disparity(clip_file(folder, name, "disparity"), shot.disparity) for folder in (match, world)
+    ]
+    write_table(shift / "shift.parquet", [Shifted(name, "k", 0, 8.0, 1.0)], Shifted)
+    write_table(match / "match.parquet", [Matched(name, "k", offsets[0], 1.0)], Matched)
+    write_table(world / "world.parquet", [Rendered(name, "k", 2, offsets[1], 0.0)], Rendered)
+    kept = [Kept(name, "film", "train")]
+
+    clip, rendered = load_scenes(split, shift, match, world, kept)
+    for scene in (clip, rendered):
+        seen = (scene.coverage == 255).expand_as(scene.right)
+        assert torch.equal(scene.warped[seen], scene.right[seen])  # the signs fit
+        assert torch.equal(scene.coverage == 0, shot.right_occlusion)
+    (mono,) = load_mono_scenes(split, shift, match, kept, seed=0)
+    assert torch.equal(mono.right, clip.left)  # what one eye saw is the truth
+    assert 0.01 < float((mono.coverage == 0).float().mean()) < 0.4
+
+
+def test_films_with_one_eye_become_scenes(make_film: Callable[..., Path]) -> None:
+    film = make_film("one_eye.mp4", shots=(17, 9), height=64, width=96, sound=False)
+    assert mono_films([], 48, 80, seed=0) == []
+    scenes = mono_films([film], 48, 80, seed=0)
+    assert [scene.left.shape for scene in scenes] == [
+        (8, 3, 48, 80)
+    ] * 3  # two runs of one shot, one of the other
+    again = mono_films([film], 48, 80, seed=0)
+    assert all(torch.equal(a.coverage, b.coverage) for a, b in zip(scenes, again, strict=True))
+
+
+def test_plausible_disparity_keeps_to_its_strength() -> None:
+    frames = torch.nn.functional.interpolate(noise(3, 8, 12), (48, 80), mode="bilinear")
+    reaches = []
+    for seed in range(4):
+        disparity = plausible_disparity(frames, np.random.default_rng(seed))
+        assert disparity.shape == (3, 1, 48, 80) and torch.isfinite(disparity).all()
+        reaches.append(float(disparity.max() - disparity.min()) / 80 * 100)
+    assert len(set(reaches)) == 4 and max(reaches) <= 5.0 and min(reaches) > 0.5

@@ -1,0 +1,124 @@
+"""Training the light inpainter: it learns, goes on where it was killed, leaves weights and a picture."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from secondeye.inpaint import Warped
+from secondeye.inpaint import light as network
+from secondeye.inpaint.light import load_light
+from secondeye.params import Optimisation, TrainLight
+from secondeye.runs import Run, open_run
+from secondeye.training import light, samples
+from secondeye.training.light import train_light
+from secondeye.training.samples import Scene, double_warp, store
+from secondeye.warp import warp
+from secondeye.world import two_cards
+
+
+@pytest.fixture(autouse=True)
+def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(light, "CHANNELS", (4, 6, 8))
+    monkeypatch.setattr(light, "CHECKED_WINDOWS", 4)
+
+
+def settings(steps: int, learning_rate: float = 0.003) -> TrainLight:
+    optimisation = Optimisation(steps=steps, batch=2, learning_rate=learning_rate, checkpoint_steps=4, seed=0)
+    return TrainLight(height=32, width=48, mono_share=0.5, optimisation=optimisation)
+
+
+def toy() -> list[Scene]:
+    """Cards whose background behind the near one is dark, which `fill` can not know."""
+    scenes = []
+    for seed in range(2):
+        shot = two_cards(frames=3, height=32, width=64, near_px=12, seed=seed)
+        right = shot.right * (1 - 0.9 * shot.right_occlusion.float())
+        scenes.append(store(Scene(shot.left, right, *warp(shot.left, shot.disparity))))
+    return scenes
+
+
+def mono() -> list[Scene]:
+    shot = two_cards(frames=3, height=32, width=64, seed=9)
+    return [store(double_warp(shot.right, shot.right_disparity))]
+
+
+def new_run(folder: Path) -> Run:
+    folder.mkdir(exist_ok=True)
+    return open_run(folder, "key", "train_light", settings(1), {})
+
+
+def test_it_learns_what_holes_have_in_common(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    train_light(run, toy(), [], settings(60, 0.01))
+    losses = [line["light/loss"] for line in run.metrics() if "light/loss" in line]
+    assert losses[-1] < 0.7 * losses[0]
+    (scores,) = [line for line in run.metrics() if "light/open_psnr_db" in line]
+    assert scores["light/open_psnr_db"] > scores["light/fill_open_psnr_db"] + 2
+
+
+def test_killed_training_ends_in_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = new_run(tmp_path / "whole")
+    train_light(whole, toy(), mono(), settings(9))
+
+    killed = new_run(tmp_path / "killed")
+    draws, gather = [0], light.gather_planes
+
+    def gather_until_killed(*arguments: object) -> torch.Tensor:
+        draws[0] += 1
+        if draws[0] > 2 * (4 + 2 * 6):  # two frames each: those that are checked, then six steps of two
+            raise KeyboardInterrupt
+        return gather(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(light, "gather_planes", gather_until_killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_light(killed, toy(), mono(), settings(9))
+    assert [path.name for path in killed.checkpoints.iterdir()] == ["light_00000004.safetensors"]
+    monkeypatch.setattr(light, "gather_planes", gather)
+    train_light(killed, toy(), mono(), settings(9))
+
+    weights, again = (load_file(run.model / "model.safetensors") for run in (whole, killed))
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+    assert killed.metrics() == whole.metrics()
+
+
+def test_a_run_leaves_weights_that_load_and_a_picture(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    train_light(run, toy(), mono(), settings(1))
+    load_light(run.model, "cpu")
+    picture = cv2.imread(str(run.picture("light.png")))
+    assert picture is not None and picture.shape == (4 * 32 * 2, 4 * 48 * 2, 3)
+
+
+def test_a_sample_depends_on_its_generator_alone() -> None:
+    scenes = toy()
+    filled = [light._fill_scene(scene) for scene in scenes]
+    window = light.draw_window(scenes, [], 0.5, 32, 48, 2, np.random.default_rng(3))
+    chosen = scenes[window.scene], filled[window.scene], window
+    first, again = (light._sample(*chosen, np.random.default_rng(4)) for _ in range(2))
+    assert all(torch.equal(*columns) for columns in zip(first, again, strict=True))
+    planes, open_, flow, truth = first
+    assert planes.shape == (2, network.PLANES, 32, 48) and open_.shape == (2, 1, 32, 48)
+    assert flow.shape == (2, 32, 48)
+    seen = (open_[1] == 0).expand_as(truth)
+    torch.testing.assert_close(planes[1, network.FILLED][seen], truth[seen], atol=1e-6, rtol=0)
+
+
+def test_training_sees_what_painting_sees() -> None:
+    """The second frame of a whole scene is painted alike in training and in use."""
+    scene = toy()[0]
+    window = samples.Window(0, 0, 2, 0, 0, 32, 64, flipped=False, gain=(1.0, 1.0, 1.0))
+    torch.manual_seed(0)
+    model = network.Light((4, 6, 8)).eval()
+    torch.nn.init.normal_(model.tail.weight, std=0.5)
+    sample = light._sample(scene, light._fill_scene(scene), window, np.random.default_rng(1))
+    assert sample[2].abs().max() < light.FAR_AWAY_PX  # not taken for a first frame
+    left, _, warped, coverage, disparity = (samples.cut(plane, window) for plane in scene)
+    used, _ = network.paint(model, Warped(left, warped, coverage, disparity), None)
+    with torch.no_grad():
+        filled, trained = light._paint(model, tuple(column[None] for column in sample))
+    torch.testing.assert_close(trained[0].clamp(0, 1), used[1], atol=0.02, rtol=0)
+    assert (trained - filled).abs().max() > 0.2
