@@ -28,7 +28,7 @@ from secondeye.video.probe import probe
 from secondeye.video.read import Picture, ShotReader, read_pictures
 from secondeye.video.write import write_film
 
-SETTINGS = Settings(3.0, 0.5, "motion", "auto", 10, "ultrafast")
+SETTINGS = Settings(3.0, 0.5, "motion", "auto", 10, "ultrafast", None)
 MakeFilm = Callable[..., Path]
 
 
@@ -125,7 +125,7 @@ def test_other_settings_do_not_continue_the_old_run(
         with pytest.raises(KeyboardInterrupt):
             convert(film, output, SETTINGS)
     said: list[str] = []
-    convert(film, output, Settings(5.0, 0.5, "motion", "fill", 10, "ultrafast"), say=said.append)
+    convert(film, output, Settings(5.0, 0.5, "motion", "fill", 10, "ultrafast", None), say=said.append)
     assert not any("finished before" in line for line in said)
 
 
@@ -214,7 +214,7 @@ import re, sys
 from pathlib import Path
 from secondeye.conversion.convert import convert
 from secondeye.conversion.settings import Settings
-convert(Path(sys.argv[1]), None, Settings(3.0, 0.5, "motion", "fill", 16, "ultrafast"))
+convert(Path(sys.argv[1]), None, Settings(3.0, 0.5, "motion", "fill", 16, "ultrafast", None))
 print(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) // 1024)
 """
 
@@ -314,7 +314,7 @@ def test_second_run_does_not_disturb_the_first(make_film: MakeFilm, monkeypatch:
         render_shot(journal, plan, number, *rest)
         monkeypatch.setattr(conversion, "_render_shot", render_shot)
         with pytest.raises(Refusal, match="another process is working in it"):
-            convert(film, None, Settings(3.0, 0.5, "motion", "auto", 20, "ultrafast"))
+            convert(film, None, Settings(3.0, 0.5, "motion", "auto", 20, "ultrafast", None))
         assert journal.segment(number).exists()
 
     monkeypatch.setattr(conversion, "_render_shot", interfere)
@@ -364,7 +364,10 @@ def test_too_little_disk_is_told_before_the_work(
         ((11.0, 0.5, "auto", "auto", 16, "fast"), "--strength-percent must be 0 to 10"),
         ((float("nan"), 0.5, "auto", "auto", 16, "fast"), "--strength-percent"),
         ((3.0, 1.5, "auto", "auto", 16, "fast"), "--convergence"),
-        ((3.0, 0.5, "magic", "auto", 16, "fast"), "--depth must be one of auto, motion, depth-anything-v2"),
+        (
+            (3.0, 0.5, "magic", "auto", 16, "fast"),
+            "--depth must be one of auto, motion, student, depth-anything-v2",
+        ),
         ((3.0, 0.5, "auto", "magic", 16, "fast"), "--inpainter must be one of auto, fill"),
         ((3.0, 0.5, "auto", "auto", 52, "fast"), "--crf"),
         ((3.0, 0.5, "auto", "auto", 16, "warp9"), "--preset must be one of"),
@@ -374,12 +377,12 @@ def test_settings_that_make_no_sense_are_one_line(
     values: tuple[float, float, str, str, int, str], told: str
 ) -> None:
     with pytest.raises(Refusal, match=told):
-        Settings(*values)
+        Settings(*values, None)
 
 
 def test_zero_strength_gives_both_eyes_the_same_picture(make_film: MakeFilm) -> None:
     film = make_film(shots=(4,), sound=False)
-    convert(film, None, Settings(0.0, 0.5, "motion", "fill", 0, "ultrafast"))
+    convert(film, None, Settings(0.0, 0.5, "motion", "fill", 0, "ultrafast", None))
     for picture in read_pictures(film.with_name("film_sbs.mp4")):
         assert np.abs(picture.rgb[:, :64].astype(int) - picture.rgb[:, 64:]).mean() < 1.5
 

@@ -28,6 +28,7 @@ from secondeye.video.write import write_film
 from secondeye.world import two_cards
 
 PROJECT = Path(__file__).parent.parent
+OUTS = {"train_depth": "models/depth", "train_inpaint": "models/inpaint"}  # weights lie apart from data
 GRAPH: dict[str, Any] = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
 
 
@@ -52,10 +53,13 @@ def test_command_has_a_path_for_every_argument(stage: str) -> None:
     assert len(paths) == len(folders)
     inputs = paths[: folders.index("out")]
     assert [Path(path).name for path in inputs] == folders[: len(inputs)]
-    assert inputs == [dep for dep in GRAPH[stage]["deps"] if dep.startswith("data/")]
-    assert paths[len(inputs)] == f"data/{stage}"
+    assert inputs == [dep for dep in GRAPH[stage]["deps"] if dep.startswith(("data/", "models/"))]
+    assert paths[len(inputs)] == OUTS.get(stage, f"data/{stage}")
     outs = [next(iter(out)) if isinstance(out, dict) else out for out in GRAPH[stage]["outs"]]
-    assert f"data/{stage}" in outs
+    assert paths[len(inputs)] in outs
+    assert paths[len(inputs) + 1 :] == [
+        {"reports": "reports", "runs": ".runs"}[n] for n in folders[len(inputs) + 1 :]
+    ]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -81,9 +85,8 @@ def write_sources(raw: Path, films: int) -> None:
 def project(tmp_path: Path) -> Path:
     """A clone of the project with small films, as DVC sees it."""
     clone = tmp_path / "clone"
-    ignored = shutil.ignore_patterns(
-        "data", "demo", "reports", ".venv", ".git", "__pycache__", "cache", "tmp"
-    )
+    made = ("data", "demo", "models", "reports", ".runs", ".mlflow", ".prefect")
+    ignored = shutil.ignore_patterns(*made, ".venv", ".git", "__pycache__", "cache", "tmp")
     shutil.copytree(PROJECT, clone, ignore=ignored)
     subprocess.run(["git", "init", "-q"], cwd=clone, check=True)
     (clone / "dvc.lock").unlink(missing_ok=True)
@@ -110,23 +113,23 @@ def content(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 def test_repro_builds_all_then_nothing_then_only_what_follows(project: Path) -> None:
-    first = repro(project)
+    first = repro(project, "validate")
     assert first.returncode == 0, first.stdout + first.stderr
     assert json.loads((project / "reports" / "dataset.json").read_text())["kept"] >= 2
-    assert "Running stage" not in repro(project).stdout
+    assert "Running stage" not in repro(project, "validate").stdout
 
     text = (project / "params.yaml").read_text()
     scored = read_table(project / "data" / "quality" / "quality.parquet", Scored)
     worst, other = sorted(row.psnr_db for row in scored)[:2]
     (project / "params.yaml").write_text(re.sub("min_psnr_db: .*", f"min_psnr_db: {other}", text))
     assert worst < other
-    again = repro(project).stdout
+    again = repro(project, "validate").stdout
     assert [stage for stage in STAGES if f"Running stage '{stage}'" in again] == ["filter", "validate"]
     (project / "params.yaml").write_text(text)
 
     before = {p: p.stat().st_mtime_ns for p in (project / "data" / "match").glob("*.mkv")}
     write_sources(project / "data" / "raw", 4)
-    assert repro(project).returncode == 0
+    assert repro(project, "validate").returncode == 0
     after = {p: p.stat().st_mtime_ns for p in (project / "data" / "match").glob("*.mkv")}
     assert set(after) > set(before)
     assert {p: after[p] for p in before} == before, "an old film's clips were built again"
@@ -139,15 +142,16 @@ def test_repro_killed_twice_gives_the_bytes_of_an_undisturbed_run(project: Path,
     shutil.rmtree(project / "data" / "match")
     shutil.rmtree(project / ".dvc" / "cache")  # or DVC would fetch the result from there
     (project / "dvc.lock").unlink()
+    folder = project / "data" / "match"
     for finished in (1, 2):
-        kill_when(project, lambda n=finished: len(list((project / "data" / "match").glob("*.json"))) >= n)
+        kill_when(project, "match", lambda n=finished: len(list(folder.glob("*.json"))) >= n)
     assert repro(project, "match").returncode == 0
     assert content(project / "data" / "match") == undisturbed
 
 
-def kill_when(project: Path, ready: Any) -> None:
-    """Start `dvc repro match`, kill DVC alone with -9 when `ready`, and see its stage die with it."""
-    command = [sys.executable, "-m", "dvc", "repro", "match"]
+def kill_when(project: Path, stage: str, ready: Any) -> None:
+    """Start `dvc repro STAGE`, kill DVC alone with -9 when `ready`, and see its stage die with it."""
+    command = [sys.executable, "-m", "dvc", "repro", stage]
     process = subprocess.Popen(
         command, cwd=project, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -166,7 +170,7 @@ def kill_when(project: Path, ready: Any) -> None:
 def test_empty_raw_is_one_clear_line(project: Path) -> None:
     for film in (project / "data" / "raw").iterdir():
         film.unlink()
-    failed = repro(project)
+    failed = repro(project, "validate")
     assert failed.returncode != 0
     lines = [line for line in failed.stderr.splitlines() if line.startswith("secondeye:")]
     assert len(lines) == 1 and "holds no stereo film" in lines[0] and "secondeye sample" in lines[0]

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from secondeye.clips import frames_from_pictures
+from secondeye.conversion.bundle import weights_of
 from secondeye.conversion.journal import Journal, open_journal
 from secondeye.conversion.plan import Plan, make_plan
 from secondeye.conversion.render import render
@@ -23,6 +24,7 @@ from secondeye.conversion.sheet import write_sheet
 from secondeye.conversion.shot_depth import ShotDepth, estimate_shot
 from secondeye.depth import DepthEstimator, best_available, make_depth_estimator
 from secondeye.disk import require_disk
+from secondeye.inpaint import Inpainter, make_inpainter
 from secondeye.packing import side_by_side
 from secondeye.refusal import Refusal
 from secondeye.video.join import can_hold_sound, join_film
@@ -34,7 +36,11 @@ CONTAINERS = (".mp4", ".mov", ".mkv")
 _WINDOW = 8  # frames in memory at a time; the estimators hold a few more
 _LEAST_TRUST = 0.35  # strength left to a shot whose depth is a guess (ours)
 _BYTES_PER_PIXEL = 0.06  # a bound: H.264 at crf 16 took 0.02 (real) to 0.055 (synthetic film)
-_DEPTH_PIXELS = {"motion": 384 * 384, "depth-anything-v2": 518 * 924}  # of one map, at most
+_DEPTH_PIXELS = {
+    "motion": 384 * 384,
+    "student": 512 * 512,
+    "depth-anything-v2": 518 * 924,
+}  # of one map, at most
 _CUT_THRESHOLD = 2.0  # a cut too many costs little; a missed one mixes two scenes' depths
 _MIN_SHOT_SECONDS = 0.25
 
@@ -69,12 +75,13 @@ def convert(
     if info.high_dynamic_range:
         raise Refusal(f"{film}: is HDR (PQ or HLG), which 8 bits would show wrong; tone-map it to SDR first")
     settings = _choose(settings, say)
-    estimator = make_depth_estimator(settings.depth)
+    estimator = make_depth_estimator(settings.depth, weights=weights_of(settings.model, "depth"))
+    inpainter = make_inpainter(settings.inpainter, weights_of(settings.model, "inpaint"))
     with open_journal(output, info, settings) as journal:
         plan = _plan(journal, info)
         _tell(plan, say)
         _require_room(journal, plan, output, settings)
-        _convert_shots(journal, plan, settings, estimator, say)
+        _convert_shots(journal, plan, settings, estimator, inpainter, say)
         _finish(journal, plan, output, say)
         if sheet:
             shutil.move(journal.sheet, sheet)
@@ -88,8 +95,10 @@ def _choose(settings: Settings, say: Callable[[str], None]) -> Settings:
     if depth == "auto":
         depth = best_available()
         why = " (no weights of a learned model on this machine)" if depth == "motion" else ""
-    say(f"depth: {depth}{why}; holes: fill (needs no weights)")
-    return replace(settings, depth=depth, inpainter="fill")
+    inpainter = "fill" if settings.inpainter == "auto" else settings.inpainter
+    source = f"; model: {settings.model}" if settings.model else ""
+    say(f"depth: {depth}{why}; holes: {inpainter}{source}")
+    return replace(settings, depth=depth, inpainter=inpainter)
 
 
 def _tell(plan: Plan, say: Callable[[str], None]) -> None:
@@ -167,7 +176,12 @@ def _plan(journal: Journal, info: FilmInfo) -> Plan:
 
 
 def _convert_shots(
-    journal: Journal, plan: Plan, settings: Settings, estimator: DepthEstimator, say: Callable[[str], None]
+    journal: Journal,
+    plan: Plan,
+    settings: Settings,
+    estimator: DepthEstimator,
+    inpainter: Inpainter,
+    say: Callable[[str], None],
 ) -> None:
     waiting = _waiting(journal, plan)
     done = len(plan.shots) - len(waiting)
@@ -189,7 +203,7 @@ def _convert_shots(
                 f"strength {strength:.2f} %"
             )
             windows = _windows(for_eyes.read(start, stop), bar.update)
-            _render_shot(journal, plan, number, windows, depth, strength, settings)
+            _render_shot(journal, plan, number, windows, depth, strength, inpainter, settings)
             journal.spill.unlink()
 
 
@@ -210,6 +224,7 @@ def _render_shot(
     windows: Iterable[Window],
     depth: ShotDepth,
     strength_percent: float,
+    inpainter: Inpainter,
     settings: Settings,
 ) -> None:
     start = at = plan.shots[number][0]
@@ -229,7 +244,12 @@ def _render_shot(
     ) as writer:
         for (pictures, left), raw in zip(windows, depth.windows(_WINDOW), strict=True):
             made = render(
-                left, raw, strength_percent=strength_percent, convergence=settings.convergence, memory=memory
+                left,
+                raw,
+                inpainter,
+                strength_percent=strength_percent,
+                convergence=settings.convergence,
+                memory=memory,
             )
             memory = made.memory
             right = (made.right * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()

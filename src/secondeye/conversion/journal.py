@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from secondeye import modules
@@ -89,5 +89,8 @@ def open_journal(output: Path, info: FilmInfo, settings: Settings) -> Iterator[J
 def _key(film: Path, settings: Settings) -> str:
     with film.open("rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
-    parts = modules.made_by("secondeye.conversion.convert") | {"film": content, "settings": asdict(settings)}
+    parts = modules.made_by("secondeye.conversion.convert") | {
+        "film": content,
+        "settings": settings.describe(),
+    }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

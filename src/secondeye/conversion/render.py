@@ -1,12 +1,12 @@
 """Pass 2: a window of left frames and their depth become right frames."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from secondeye.arrays import depth_to_disparity, occlusion_of
 from secondeye.depth.edges import dilate, snap, upsample
-from secondeye.inpaint.fill import Memory, fill
+from secondeye.inpaint import Inpainter, Warped
 from secondeye.warp import warp
 
 _DILATE_SHARE = 0.003  # of the width: too fat a foreground costs nothing, too tight a one halos (measured)
@@ -18,23 +18,31 @@ class Rendered(NamedTuple):
     right: Tensor  # [T, 3, H, W]
     disparity: Tensor  # [T, 1, H, W] px of the left eye
     occlusion: Tensor  # bool [T, 1, H, W] of the right eye
-    memory: Memory
+    memory: Any  # for the next window of the shot
 
 
 def render(
     left: Tensor,  # [T, 3, H, W]
     depth: Tensor,  # [T, 1, h, w] in [0, 1]
+    inpainter: Inpainter,
     *,
     strength_percent: float,
     convergence: float,
-    memory: Memory | None,  # what the window before left; None at the start of a shot
+    memory: Any,  # what the window before left; None at the start of a shot
 ) -> Rendered:
-    """Depth to disparity, sharpened at edges; warp; fill what is open."""
+    """Depth to disparity, sharpened at edges; warp; paint what is open."""
+    disparity = sharpen(depth_to_disparity(upsample(depth, left), strength_percent, convergence), left)
+    warped = warp(left, disparity)
+    right, memory = inpainter(Warped(left, *warped), memory)
+    return Rendered(right.clamp(0, 1), disparity, occlusion_of(warped.coverage), memory)
+
+
+def sharpen(
+    disparity: Tensor,  # [T, 1, H, W] px, as a depth estimator blurs it
+    left: Tensor,  # [T, 3, H, W]
+) -> Tensor:  # [T, 1, H, W] px
+    """Put its edges where the picture's are, and let what is near grow a little."""
     width = left.shape[-1]
-    disparity = depth_to_disparity(upsample(depth, left), strength_percent, convergence)
     window_px = max(3, round(_SNAP_WINDOW_SHARE * width)) | 1
     disparity = snap(disparity, left, window_px=window_px, bound_px=_SNAP_BOUND_SHARE * width)
-    disparity = dilate(disparity, radius_px=round(_DILATE_SHARE * width))
-    warped = warp(left, disparity)
-    right, memory = fill(warped.frames, warped.coverage, warped.disparity, memory)
-    return Rendered(right.clamp(0, 1), disparity, occlusion_of(warped.coverage), memory)
+    return dilate(disparity, radius_px=round(_DILATE_SHARE * width))

@@ -1,11 +1,16 @@
 """What a viewer may choose."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
+from secondeye.files import hash_folder
 from secondeye.refusal import Refusal
 
-DEPTHS = ("auto", "motion", "depth-anything-v2")
-INPAINTERS = ("auto", "fill")
+DEPTHS = ("auto", "motion", "student", "depth-anything-v2")
+INPAINTERS = ("auto", "fill", "light", "diffusion")
+FROM_MODEL = ("student", "light", "diffusion")  # trained here: their weights come with a model
+CRF, PRESET = 16, "veryfast"  # visibly perfect, and quick
 PRESETS = (
     "ultrafast",
     "superfast",
@@ -29,6 +34,7 @@ class Settings:
     inpainter: str  # one of INPAINTERS
     crf: int  # x264's constant rate factor, [0, 51]; smaller is better
     preset: str  # x264's preset
+    model: Path | None  # bundle with the weights of what was trained here
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength_percent <= 10:
@@ -42,3 +48,11 @@ class Settings:
         for name, choices in (("depth", DEPTHS), ("inpainter", INPAINTERS), ("preset", PRESETS)):
             if getattr(self, name) not in choices:
                 raise Refusal(f"--{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        for name, part in (("depth", "depth"), ("inpainter", "inpaint")):
+            chosen = getattr(self, name)
+            if chosen in FROM_MODEL and not (self.model and (self.model / part).is_dir()):
+                raise Refusal(f"--{name} {chosen} needs a --model that holds its weights")
+
+    def describe(self) -> dict[str, Any]:
+        """What the result depends on: weights by their content, wherever they lie."""
+        return asdict(self) | {"model": hash_folder(self.model) if self.model else ""}

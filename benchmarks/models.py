@@ -1,0 +1,54 @@
+"""What was trained here against what needs no training, film by film.
+
+    python benchmarks/models.py [data/evaluate/scores/scores.parquet]
+
+Prints the scores that the stage `evaluate` wrote: inpainters with the clip's own disparity (PSNR where
+something nearer hid the place from the left eye, and beyond the left eye's frame), depth against the matched
+disparity. Add films to data/raw with the split test in sources.csv to have them judged.
+"""
+
+import argparse
+from pathlib import Path
+
+from machine import machine
+
+from secondeye.evaluation.report import by_method, film_means
+from secondeye.rows import Evaluated, Film
+from secondeye.tables import read_table
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("scores", type=Path, nargs="?", default=Path("data/evaluate/scores/scores.parquet"))
+    parser.add_argument("--films", type=Path, default=Path("data/split/films.parquet"))
+    options = parser.parse_args()
+    rows = read_table(options.scores, Evaluated)
+    names = {film.id: film.name for film in read_table(options.films, Film)}
+    print(f"{machine()}\n")
+    print_table(rows, names, ["nearest", "fill", "light", "diffusion"], "psnr_disoccluded_db", 2)
+    print_table(rows, names, ["nearest", "fill", "light", "diffusion"], "psnr_border_db", 2)
+    print_table(rows, names, ["motion + fill", "student + fill"], "rank_correlation", 3)
+    print_table(rows, names, ["motion + fill", "student + fill"], "disparity_error_percent", 3)
+    models = ["identity", "best shift", "motion + fill", "student + fill", "student + light"]
+    print_table(rows, names, models, "psnr_db", 2)
+
+
+def print_table(
+    rows: list[Evaluated], names: dict[str, str], methods: list[str], column: str, digits: int
+) -> None:
+    """One line a film, one column a method, and the mean over films."""
+    means = {
+        method: film_means(found, column) for method, found in by_method(rows).items() if method in methods
+    }
+    films = sorted({film for found in means.values() for film in found}, key=lambda film: names[film])
+    print(f"| {column} | {' | '.join(means)} |\n|{'---|' * (len(means) + 1)}")
+    for film in films:
+        values = (f"{found[film]:.{digits}f}" if film in found else "-" for found in means.values())
+        print(f"| {names[film]} | {' | '.join(values)} |")
+    averages = (f"{sum(found.values()) / len(found):.{digits}f}" for found in means.values())
+    print(f"| mean of films | {' | '.join(averages)} |\n")
+
+
+if __name__ == "__main__":
+    main()

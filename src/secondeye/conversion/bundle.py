@@ -1,0 +1,102 @@
+"""A model that converts films, as one folder: which depth, which inpainter, their weights, their settings.
+
+bundle.json   {"depth": "student", "inpainter": "light", "strength_percent": 3.0, "convergence": 0.5}
+depth/        weights of the depth estimator, where it has any
+inpaint/      weights of the inpainter, where it has any
+"""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from secondeye.conversion.settings import CRF, PRESET, Settings
+from secondeye.files import hash_folder, write_whole
+from secondeye.refusal import Refusal
+
+DEPTHS = ("motion", "student")
+INPAINTERS = ("fill", "light", "diffusion")
+WITHOUT_WEIGHTS = ("motion", "fill")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """bundle.json."""
+
+    depth: str  # one of DEPTHS
+    inpainter: str  # one of INPAINTERS
+    strength_percent: float  # unless the viewer says otherwise
+    convergence: float
+
+
+PLAIN = Bundle("motion", "fill", strength_percent=3.0, convergence=0.5)  # needs no weights
+
+
+def write_bundle(
+    folder: Path,  # made; must not be there
+    bundle: Bundle,
+    depth: Path | None,  # folder with the weights of the depth estimator; None where it needs none
+    inpaint: Path | None,  # the same of the inpainter
+) -> Path:
+    """Write a bundle; the runs that made the weights stay outside."""
+    folder.mkdir(parents=True)
+    for name, part, weights in (("depth", bundle.depth, depth), ("inpaint", bundle.inpainter, inpaint)):
+        if part in WITHOUT_WEIGHTS:
+            continue
+        if weights is None:
+            raise ValueError(f"{part} needs its weights")
+        shutil.copytree(weights, folder / name, ignore=shutil.ignore_patterns("run"))
+    write_whole(folder / "bundle.json", json.dumps(asdict(bundle), indent=1, sort_keys=True) + "\n")
+    return folder
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read bundle.json; raises Refusal where `folder` is no bundle or names a part that is not known."""
+    path = folder / "bundle.json"
+    if not path.is_file():
+        raise Refusal(
+            f"{folder}: is no model: it has no bundle.json; give models:/secondeye@champion or a bundle"
+        )
+    try:
+        bundle = Bundle(**json.loads(path.read_text()))
+    except (TypeError, ValueError) as error:
+        raise Refusal(f"{path}: can not be read ({error})") from error
+    if bundle.depth not in DEPTHS or bundle.inpainter not in INPAINTERS:
+        raise Refusal(f"{path}: names {bundle.depth} and {bundle.inpainter}; this version knows not both")
+    return bundle
+
+
+def weights_of(folder: Path | None, part: str) -> Path | None:
+    """Where a bundle keeps the weights of `depth` or `inpaint`; None where there are none."""
+    return folder / part if folder is not None and (folder / part).is_dir() else None
+
+
+def bundle_hash(folder: Path) -> str:
+    """What a bundle is, wherever it lies."""
+    return hash_folder(folder)
+
+
+def settings_of(
+    folder: Path | None,  # None: without a model
+    strength_percent: float | None = None,  # None: as the bundle says
+    convergence: float | None = None,
+    *,
+    depth: str = "auto",
+    inpainter: str = "auto",
+    crf: int = CRF,
+    preset: str = PRESET,
+) -> Settings:
+    """How to convert with this bundle; raises Refusal as `read_bundle` and `Settings` do."""
+    bundle = PLAIN if folder is None else read_bundle(folder)
+    if folder is not None:
+        depth = bundle.depth if depth == "auto" else depth
+        inpainter = bundle.inpainter if inpainter == "auto" else inpainter
+    return Settings(
+        strength_percent=bundle.strength_percent if strength_percent is None else strength_percent,
+        convergence=bundle.convergence if convergence is None else convergence,
+        depth=depth,
+        inpainter=inpainter,
+        crf=crf,
+        preset=preset,
+        model=folder,
+    )

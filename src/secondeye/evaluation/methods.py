@@ -1,0 +1,115 @@
+"""The rivals: everything that can stand in for the second eye, from a copy of the left one to whole models.
+
+- floors: what a method must beat to be worth anything
+- inpainters: with the clip's own disparity, so that only the painting differs
+- models: depth and inpainter together, the depth brought to the clip's disparity by one scale and one shift
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from secondeye.conversion.render import sharpen
+from secondeye.depth import make_depth_estimator
+from secondeye.depth.edges import upsample
+from secondeye.evaluation.clip import HeldClip, align
+from secondeye.files import hash_weights
+from secondeye.inpaint import Inpainter, Warped, make_inpainter
+from secondeye.warp import warp
+
+_WINDOW = 8  # frames, as in a conversion
+_SHIFTS_PERCENT = 10.0  # of the width, searched for the best constant shift
+_EVERY = 4  # frames: it is chosen on one in so many
+
+
+class Made(NamedTuple):
+    """What a method made of a clip."""
+
+    right: Tensor  # [T, 3, H, W]
+    disparity: Tensor | None  # [T, 1, H, W] px, where the method estimated it by itself
+
+
+@dataclass(frozen=True)
+class Method:
+    """One rival: how it is called, and what it is made of."""
+
+    name: str  # as it stands in tables
+    kind: str  # floor, inpainter, model
+    depth: str = ""  # of models
+    depth_weights: Path | None = None
+    inpainter: str = ""  # of inpainters and models
+    inpaint_weights: Path | None = None
+
+    def made_of(self) -> list[str]:
+        """What its result depends on besides code: its parts, and what they learnt, by content."""
+        folders = (self.depth_weights, self.inpaint_weights)
+        weights = [hash_weights(folder) if folder is not None else "" for folder in folders]
+        return [self.kind, self.depth, self.inpainter or self.name, *weights]
+
+
+FLOORS = (Method("identity", "floor"), Method("best shift", "floor"), Method("nearest", "floor"))
+
+
+def make_right(method: Method, clip: HeldClip) -> Made:
+    """Have a method make the right eye of a clip."""
+    match method.kind, method.name:
+        case "floor", "identity":
+            return Made(clip.left, None)
+        case "floor", "best shift":
+            return Made(best_shift(clip.left, clip.right), None)
+        case "floor", "nearest":
+            return Made(paint(clip.left, clip.disparity, fill_nearest), None)
+        case "inpainter", _:
+            inpainter = make_inpainter(method.inpainter, method.inpaint_weights)
+            return Made(paint(clip.left, clip.disparity, inpainter), None)
+        case "model", _:
+            disparity = estimate(method, clip)
+            inpainter = make_inpainter(method.inpainter, method.inpaint_weights)
+            return Made(paint(clip.left, sharpen(disparity, clip.left), inpainter), disparity)
+    raise ValueError(f"there is no {method.kind} called {method.name}")
+
+
+def estimate(method: Method, clip: HeldClip) -> Tensor:
+    """The method's depth of the clip as disparity [T, 1, H, W] px, aligned to the matched one."""
+    estimator = make_depth_estimator(method.depth, weights=method.depth_weights)
+    depth = torch.cat([found.depth for found in estimator(iter(clip.left.split(_WINDOW)))])
+    return align(upsample(depth, clip.left), clip.disparity)
+
+
+def paint(left: Tensor, disparity: Tensor, inpainter: Inpainter) -> Tensor:
+    """Warp the left eye and paint what is open, window by window as in a conversion."""
+    memory, made = None, []
+    for frames, near in zip(left.split(_WINDOW), disparity.split(_WINDOW), strict=True):
+        right, memory = inpainter(Warped(frames, *warp(frames, near)), memory)
+        made.append(right.clamp(0, 1))
+    return torch.cat(made)
+
+
+def best_shift(left: Tensor, right: Tensor) -> Tensor:
+    """The left eye moved by the one whole number of pixels that comes closest to the truth: an oracle."""
+    reach = round(_SHIFTS_PERCENT / 100 * left.shape[-1])
+    here, there = left[::_EVERY], right[::_EVERY]
+    errors = {
+        shift: float(((_shifted(here, shift) - there) ** 2).mean()) for shift in range(-reach, reach + 1)
+    }
+    return _shifted(left, min(errors, key=lambda shift: (errors[shift], abs(shift))))
+
+
+def _shifted(frames: Tensor, shift_px: int) -> Tensor:
+    """Moved to the left, the border's pixels repeated."""
+    columns = (torch.arange(frames.shape[-1]) + shift_px).clamp(0, frames.shape[-1] - 1)
+    return frames[..., columns]
+
+
+def fill_nearest(warped: Warped, memory: None) -> tuple[Tensor, None]:
+    """Give every open pixel the colour of the nearest pixel of its row that was seen."""
+    width = warped.frames.shape[-1]
+    place = torch.arange(width).expand(warped.coverage.shape)
+    seen = warped.coverage > 0
+    before = torch.where(seen, place, -(10**6)).cummax(-1).values
+    after = torch.where(seen, place, 10**6).flip(-1).cummin(-1).values.flip(-1)
+    source = torch.where(place - before <= after - place, before, after).clamp(0, width - 1)
+    return warped.frames.gather(-1, source.expand_as(warped.frames)), memory

@@ -1,0 +1,89 @@
+"""A model as a folder: what it holds, and what it tells a conversion."""
+
+from pathlib import Path
+
+import pytest
+
+from secondeye.conversion.bundle import PLAIN, Bundle, read_bundle, settings_of, weights_of, write_bundle
+from secondeye.refusal import Refusal
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    folder = tmp_path / "light"
+    (folder / "run").mkdir(parents=True)
+    (folder / "run" / "run.json").write_text("{}")
+    (folder / "model.safetensors").write_text("weights")
+    return folder
+
+
+LEARNED = Bundle("motion", "light", strength_percent=2.0, convergence=0.7)
+
+
+def test_what_is_written_is_read(tmp_path: Path, weights: Path) -> None:
+    folder = write_bundle(tmp_path / "bundle", LEARNED, None, weights)
+    assert read_bundle(folder) == LEARNED
+    assert weights_of(folder, "depth") is None
+    assert [path.name for path in (folder / "inpaint").iterdir()] == ["model.safetensors"], (
+        "no record of a run"
+    )
+
+
+def test_a_part_without_weights_needs_none(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "bundle", PLAIN, None, None)
+    assert [path.name for path in folder.iterdir()] == ["bundle.json"]
+
+
+def test_a_learned_part_needs_its_weights(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="light needs its weights"):
+        write_bundle(tmp_path / "bundle", LEARNED, None, None)
+
+
+def test_settings_come_from_the_bundle_unless_said_otherwise(tmp_path: Path, weights: Path) -> None:
+    folder = write_bundle(tmp_path / "bundle", LEARNED, None, weights)
+    settings = settings_of(folder)
+    assert (settings.depth, settings.inpainter) == ("motion", "light")
+    assert (settings.strength_percent, settings.convergence) == (2.0, 0.7)
+    chosen = settings_of(folder, 5.0, 0.1, inpainter="fill")
+    assert (chosen.strength_percent, chosen.convergence, chosen.inpainter) == (5.0, 0.1, "fill")
+
+
+def test_without_a_model_a_viewer_gets_what_needs_none() -> None:
+    settings = settings_of(None)
+    assert (settings.strength_percent, settings.convergence, settings.depth) == (3.0, 0.5, "auto")
+
+
+def test_the_journal_knows_weights_by_content(tmp_path: Path, weights: Path) -> None:
+    one = settings_of(write_bundle(tmp_path / "one", LEARNED, None, weights))
+    same = settings_of(write_bundle(tmp_path / "two", LEARNED, None, weights))
+    (weights / "model.safetensors").write_text("others")
+    other = settings_of(write_bundle(tmp_path / "three", LEARNED, None, weights))
+    assert one.describe() == same.describe() != other.describe()
+
+
+@pytest.mark.parametrize("name", ["light", "diffusion"])
+def test_what_was_trained_here_needs_a_model(name: str) -> None:
+    with pytest.raises(Refusal, match=f"--inpainter {name} needs a --model"):
+        settings_of(None, inpainter=name)
+    with pytest.raises(Refusal, match="--depth student needs a --model"):
+        settings_of(None, depth="student")
+
+
+def test_another_folder_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(Refusal, match="is no model: it has no bundle"):
+        read_bundle(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", '{"depth": "motion"}', "[]"])
+def test_a_broken_bundle_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "bundle.json").write_text(text)
+    with pytest.raises(Refusal, match="can not be read"):
+        read_bundle(tmp_path)
+
+
+def test_a_part_nobody_knows_is_refused(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "bundle", PLAIN, None, None)
+    text = (folder / "bundle.json").read_text().replace("motion", "magic")
+    (folder / "bundle.json").write_text(text)
+    with pytest.raises(Refusal, match="magic"):
+        read_bundle(folder)

@@ -1,0 +1,217 @@
+"""The ruler: regions, methods and scores, against what is known exactly."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import coarse_cards
+
+from secondeye import views
+from secondeye.evaluation.clip import HeldClip, align, manifest_hash
+from secondeye.evaluation.judge import recall, score_key
+from secondeye.evaluation.methods import FLOORS, Made, Method, best_shift, fill_nearest, make_right, paint
+from secondeye.evaluation.regions import (
+    BORDER,
+    DISOCCLUDED,
+    UNKNOWN,
+    VISIBLE,
+    regions_from_match,
+    regions_from_truth,
+)
+from secondeye.evaluation.report import describe, film_means, mean_of_films
+from secondeye.evaluation.score import matched_surely, score, shares
+from secondeye.inpaint import Warped, make_inpainter
+from secondeye.matching import make_matcher
+from secondeye.rows import Evaluated, Held
+from secondeye.truth import apply_shift, read_truth, write_truth
+from secondeye.world import Shot, render_shot, two_cards
+
+
+@pytest.fixture(scope="module")
+def shot() -> Shot:
+    return render_shot(5, 2, 96, 160)
+
+
+def clip_of(shot: Shot) -> HeldClip:
+    regions = regions_from_truth(shot.right_disparity, shot.right_occlusion)
+    return HeldClip(shot.left, shot.right, shot.disparity, regions)
+
+
+def exact_card() -> Shot:
+    """A near card of 12 px before a far wall; 7 px apart."""
+    return two_cards(frames=2, height=24, width=64, near_px=9, far_px=2, card_px=12, seed=1)
+
+
+def test_regions_of_a_card_are_exact() -> None:
+    shot = exact_card()
+    regions = regions_from_truth(shot.right_disparity, shot.right_occlusion)[:, 0]
+    assert (regions[:, :, -2:] == BORDER).all(), "the wall moved 2 px to the left"
+    inside = regions[:, :, :-2]
+    assert torch.equal(inside == DISOCCLUDED, shot.right_occlusion[:, 0, :, :-2])
+    assert set(inside.unique().tolist()) == {VISIBLE, DISOCCLUDED}
+    assert (inside == DISOCCLUDED).sum(-1).max() == 7, "the hole is as wide as the disparities differ"
+
+
+def test_regions_from_a_match_agree_with_the_truth_on_a_plain_scene() -> None:
+    shot = coarse_cards(2, 96, 256, near_px=24, far_px=8, card_px=80, seed=2)
+    truth = regions_from_truth(shot.right_disparity, shot.right_occlusion)
+    found = regions_from_match(make_matcher("block", 48), shot.left, shot.right, tolerance_px=1.0)
+    told = found != UNKNOWN
+    assert told.double().mean() > 0.9
+    assert (found == truth)[told].double().mean() > 0.95
+    for region in (DISOCCLUDED, BORDER):
+        assert ((found == region) & (truth == region)).sum() > 0.6 * (truth == region).sum()
+
+
+@pytest.mark.parametrize("shift_px", [0, 3, -2])
+def test_truth_follows_the_shift_of_the_views(tmp_path: Path, shift_px: int) -> None:
+    shot = exact_card()
+    write_truth(tmp_path / "truth.npz", shot.right_disparity, shot.right_occlusion)
+    moved = apply_shift(read_truth(tmp_path / "truth.npz", 1, 2), shift_px)
+    left, right = views.apply_shift(shot.left[1:], shot.right[1:], shift_px)
+    place = torch.arange(left.shape[-1]) + moved.right_disparity
+    inside = (place >= 0) & (place < left.shape[-1])
+    there = left.gather(-1, place.clamp(0, left.shape[-1] - 1).long().expand_as(left))
+    seen = inside & ~moved.right_occlusion
+    assert seen.double().mean() > 0.8
+    assert torch.equal(there[seen.expand_as(there)], right[seen.expand_as(right)])
+
+
+def test_regions_know_nothing_of_a_method(shot: Shot) -> None:
+    clip = clip_of(shot)
+    painted = [score(make_right(method, clip), clip) for method in FLOORS]
+    assert shares(clip.regions)["unknown_share"] == 0
+    assert len({scores["psnr_db"] for scores in painted}) == len(FLOORS)
+
+
+def test_the_truth_scores_perfectly(shot: Shot) -> None:
+    scores = score(Made(shot.right, shot.disparity), clip_of(shot))
+    for name in ("psnr_db", "psnr_visible_db", "psnr_disoccluded_db", "psnr_border_db"):
+        assert scores[name] == 100
+    for name in ("ssim", "ssim_visible", "ssim_disoccluded", "ssim_border", "rank_correlation"):
+        assert scores[name] == pytest.approx(1)
+    assert scores["disparity_error_percent"] == 0
+
+
+def test_a_region_that_is_not_there_is_no_score(shot: Shot) -> None:
+    clip = clip_of(shot)._replace(regions=torch.full_like(shot.disparity, VISIBLE, dtype=torch.uint8))
+    scores = score(Made(shot.left, None), clip)
+    assert math.isnan(scores["psnr_border_db"]) and math.isnan(scores["rank_correlation"])
+    assert scores["psnr_visible_db"] == scores["psnr_db"]
+
+
+def test_noise_in_one_region_shows_in_that_region_alone(shot: Shot) -> None:
+    clip = clip_of(shot)
+    wrong = torch.where(clip.regions == DISOCCLUDED, 1 - shot.right, shot.right)
+    scores = score(Made(wrong, None), clip)
+    assert scores["psnr_visible_db"] == 100 and scores["psnr_border_db"] == 100
+    assert scores["psnr_disoccluded_db"] < 20
+
+
+def test_depth_is_aligned_by_scale_and_shift() -> None:
+    disparity = torch.rand(2, 1, 4, 5, generator=torch.Generator().manual_seed(0)) * 9 - 3
+    torch.testing.assert_close(align(0.3 * disparity + 7, disparity), disparity)
+    against = align(-disparity, disparity)
+    torch.testing.assert_close(against, torch.full_like(disparity, float(disparity.mean())))
+
+
+def test_flat_depth_is_the_best_constant() -> None:
+    disparity = torch.tensor([[[[0.0, 2.0, 4.0]]]])
+    torch.testing.assert_close(align(torch.ones_like(disparity), disparity), torch.full((1, 1, 1, 3), 2.0))
+
+
+@pytest.mark.parametrize("shift_px", [-3, 0, 4])
+def test_the_best_shift_is_found(shift_px: int) -> None:
+    wide = torch.rand(5, 3, 6, 80, generator=torch.Generator().manual_seed(1))
+    left, right = wide[..., 8:72], wide[..., 8 + shift_px : 72 + shift_px]
+    made = best_shift(left, right)
+    inside = slice(4, -4)
+    assert torch.equal(made[..., inside], right[..., inside])
+
+
+def test_nearest_takes_the_nearer_side() -> None:
+    frames = torch.tensor([0.1, 0.2, 0.0, 0.0, 0.0, 0.6]).expand(1, 3, 2, 6).clone()
+    coverage = torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0, 1.0]).expand(1, 1, 2, 6).clone()
+    filled, _ = fill_nearest(Warped(frames, frames, coverage, coverage), None)
+    torch.testing.assert_close(filled[0, 0, 0], torch.tensor([0.1, 0.2, 0.2, 0.2, 0.6, 0.6]))
+
+
+def test_painting_a_clip_with_exact_disparity_beats_every_floor(shot: Shot) -> None:
+    clip = clip_of(shot)
+    fill = Method("fill", "inpainter", inpainter="fill")
+    best = score(make_right(fill, clip), clip)
+    assert all(best["psnr_db"] > score(make_right(floor, clip), clip)["psnr_db"] for floor in FLOORS[:2])
+
+
+def test_painting_goes_window_by_window(shot: Shot) -> None:
+    long = [torch.cat([array] * 5) for array in (shot.left, shot.disparity)]
+    made = paint(*long, make_inpainter("fill"))
+    assert made.shape == long[0].shape
+
+
+def test_a_model_is_judged_by_its_depth_and_its_painting(shot: Shot) -> None:
+    clip = clip_of(shot)
+    scores = score(make_right(Method("m", "model", "motion", None, "fill"), clip), clip)
+    assert -1 <= scores["rank_correlation"] <= 1 and scores["disparity_error_percent"] > 0
+
+
+def test_an_unknown_method_is_refused(shot: Shot) -> None:
+    with pytest.raises(ValueError, match="no floor called magic"):
+        make_right(Method("magic", "floor"), clip_of(shot))
+
+
+def test_only_confirmed_matches_judge_depth() -> None:
+    shot = exact_card()
+    sure = matched_surely(clip_of(shot))[:, 0]
+    hidden_from_right = shot.left_occlusion[:, 0]
+    assert not (sure & hidden_from_right).any()
+    assert sure[~hidden_from_right].double().mean() > 0.95
+
+
+def row(clip: str, film: str, psnr: float, method: str = "fill") -> Evaluated:
+    others = [name for name in Evaluated.__dataclass_fields__ if name.startswith(("psnr_", "ssim"))]
+    numbers = dict.fromkeys([*others, "rank_correlation", "disparity_error_percent"], math.nan)
+    numbers["psnr_db"] = psnr
+    return Evaluated(f"{clip}{method}", "key", clip, film, method, "inpainter", **numbers)
+
+
+def test_every_film_counts_once() -> None:
+    rows = [row("a", "one", 10), row("b", "one", 20), row("c", "two", 40), row("d", "two", float("nan"))]
+    assert film_means(rows, "psnr_db") == {"one": 15, "two": 40}
+    assert mean_of_films(rows, "psnr_db") == 27.5
+    assert math.isnan(mean_of_films(rows, "ssim"))
+
+
+def test_the_report_names_films_and_leaves_out_what_was_not_scored() -> None:
+    report = describe([row("a", "f1", 31.234)], {"f1": "holiday.mp4"}, "cafe", 16)
+    assert "holiday.mp4" in report and "31.23" in report and "nan" not in report
+    assert "`cafe`" in report and "1 clips of 1 held-out films" in report
+
+
+def test_the_manifest_changes_with_clips_and_their_regions() -> None:
+    one = Held("a", "k", "f", "truth", 0.0, 0.1, 0.1)
+    other = Held("b", "k", "f", "truth", 0.0, 0.1, 0.1)
+    assert manifest_hash([one, other]) == manifest_hash([other, one])
+    assert manifest_hash([one]) != manifest_hash([one, other])
+    assert manifest_hash([one]) != manifest_hash([Held("a", "k2", "f", "truth", 0.0, 0.1, 0.1)])
+
+
+def test_identity_is_the_left_eye(shot: Shot) -> None:
+    made = make_right(FLOORS[0], clip_of(shot))
+    assert made.disparity is None and np.array_equal(made.right.numpy(), shot.left.numpy())
+
+
+def test_scores_are_recalled_by_what_a_method_is_made_of(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_text("weights")
+    held = [Held("a", "k", "f", "truth", 0.0, 0.1, 0.1)]
+    light = Method("light", "inpainter", inpainter="light", inpaint_weights=tmp_path)
+    known = [replace(row("a", "f", 30.0, "light"), key=score_key(held[0], light, 8))]
+    found = recall(known, held, [replace(light, name="challenger")], 8)
+    assert found is not None and (found[0].method, found[0].psnr_db) == ("challenger", 30.0)
+    assert recall(known, held, [light], 9) is None, "other frames"
+    assert recall(known, held, [replace(light, kind="model")], 8) is None, "another test"
+    (tmp_path / "model.safetensors").write_text("others")
+    assert recall(known, held, [light], 8) is None, "other weights"
