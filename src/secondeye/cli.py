@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from inspect import Parameter, signature
 from pathlib import Path
@@ -12,7 +13,9 @@ import typer
 from secondeye import __version__
 from secondeye.refusal import Refusal
 
+RUNS, MODELS, DATA, REPORTS = Path(".runs"), Path("models"), Path("data"), Path("reports")
 PARTIAL = 3  # exit code: the film breaks off, its good part was converted
+AWAY = 4  # exit code: MLflow can not be reached; nothing is lost
 INTERRUPTED = 130  # exit code: as shells have it for Ctrl-C
 
 app = typer.Typer(
@@ -56,14 +59,25 @@ def convert(
     output: Annotated[
         Path | None, typer.Option(help="the film to write: .mp4, .mov or .mkv (default: FILM_sbs.mp4)")
     ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="what was trained: models:/secondeye@champion, or a bundle's folder")
+    ] = None,
     strength_percent: Annotated[
-        float, typer.Option(help="disparity between nearest and farthest, % of the width, 0 to 10")
-    ] = 3.0,
+        float | None,
+        typer.Option(
+            help="disparity between nearest and farthest, % of the width, 0 to 10 "
+            "(default: as the model says, or 3)"
+        ),
+    ] = None,
     convergence: Annotated[
-        float, typer.Option(help="the depth that lies on the screen: 0 farthest, 1 nearest")
-    ] = 0.5,
-    depth: Annotated[str, typer.Option(help="auto, motion or depth-anything-v2")] = "auto",
-    inpainter: Annotated[str, typer.Option(help="auto or fill")] = "auto",
+        float | None,
+        typer.Option(
+            help="the depth that lies on the screen: 0 farthest, 1 nearest "
+            "(default: as the model says, or 0.5)"
+        ),
+    ] = None,
+    depth: Annotated[str, typer.Option(help="auto, motion, student or depth-anything-v2")] = "auto",
+    inpainter: Annotated[str, typer.Option(help="auto, fill, light or diffusion")] = "auto",
     crf: Annotated[int, typer.Option(help="x264's quality, 0 (lossless) to 51")] = 16,
     preset: Annotated[str, typer.Option(help="x264's preset, ultrafast to veryslow")] = "veryfast",
     sheet: Annotated[Path | None, typer.Option(help="also write a picture of what was done (.png)")] = None,
@@ -71,12 +85,23 @@ def convert(
 ) -> None:
     """Convert a film to full side-by-side 3D, with its sound. The same command continues a broken run.
 
-    Ends with 3 when the film breaks off and only its good part was converted.
+    A registered model converts with the code that it was registered with. Ends with 3 when the film breaks
+    off and only its good part was converted.
     """
+    if model is not None and model.startswith("models:"):
+        _go_on_as(model)
+    from secondeye.conversion.bundle import settings_of
     from secondeye.conversion.convert import convert as convert_film
-    from secondeye.conversion.settings import Settings
 
-    settings = Settings(strength_percent, convergence, depth, inpainter, crf, preset)
+    settings = settings_of(
+        Path(model) if model is not None else None,
+        strength_percent,
+        convergence,
+        depth=depth,
+        inpainter=inpainter,
+        crf=crf,
+        preset=preset,
+    )
     try:
         made = convert_film(film, output, settings, sheet=sheet, overwrite=overwrite)
     except KeyboardInterrupt:
@@ -88,12 +113,24 @@ def convert(
         raise typer.Exit(PARTIAL)
 
 
+def _go_on_as(model: str) -> None:
+    """Let the code of a registered version do what this command line asks; never returns."""
+    from secondeye.registry.models import command_for, resolve
+
+    fetched = resolve(model)
+    print(f"model: {fetched}", flush=True)
+    command, environment = command_for(fetched)
+    arguments = [str(fetched.bundle) if argument == model else argument for argument in sys.argv[1:]]
+    arguments = [a.replace(f"--model={model}", f"--model={fetched.bundle}") for a in arguments]
+    os.execve(command[0], [*command, *arguments], environment)
+
+
 @app.command()
 def stage(
-    name: Annotated[str, typer.Argument(help="split, shift, match, splat, quality, filter or validate")],
+    name: Annotated[str, typer.Argument(help="one of dvc.yaml's stages")],
     paths: Annotated[list[Path], typer.Argument(help="the stage's folders, as dvc.yaml gives them")],
 ) -> None:
-    """Run one stage of the dataset, as DVC does."""
+    """Run one stage, as DVC does. What trains or evaluates is mirrored into MLflow while it runs."""
     from secondeye.process import die_with_parent
 
     die_with_parent(os.getppid())
@@ -109,7 +146,76 @@ def stage(
     if len(paths) != len(folders):
         raise Refusal(f"stage {name} takes {len(folders)} folders ({', '.join(folders)}), got {len(paths)}")
     params = load_params()
-    run(*paths, **{section: getattr(params, section) for section in sections})
+    with _mirrored(folders, paths):
+        run(*paths, **{section: getattr(params, section) for section in sections})
+
+
+def _mirrored(folders: list[str], paths: list[Path]) -> AbstractContextManager[None]:
+    """Publish the runs of a stage that has any."""
+    if "runs" not in folders:
+        return nullcontext()
+    from secondeye.registry.follow import following
+
+    return following(paths[folders.index("runs")])
+
+
+@app.command()
+def publish(
+    folders: Annotated[list[Path] | None, typer.Argument(help="where run folders lie (default: all)")] = None,
+) -> None:
+    """Mirror run folders into MLflow; what is there already is left as it is.
+
+    Ends with 4 when MLflow can not be reached: the runs stay, publish again.
+    """
+    from secondeye.registry.publish import publish_all
+    from secondeye.registry.server import ServerAway, shown, tracking_uri
+
+    roots = folders or [RUNS, MODELS, DATA / "evaluate"]
+    try:
+        done = publish_all([root for root in roots if root.is_dir()])
+    except ServerAway as away:
+        print(f"secondeye: {away}", file=sys.stderr)
+        raise typer.Exit(AWAY) from None
+    new = sum(run.changed for run in done)
+    print(f"{len(done)} runs, {new} of them brought up to date in {shown(tracking_uri())}")
+
+
+@app.command()
+def gate() -> None:
+    """Let what was trained challenge the champion, on the clips that evaluation has frozen.
+
+    It becomes champion only where it wins; reports/gate.md says why or why not.
+    """
+    from secondeye.gate import pass_gate, sentence
+    from secondeye.params import load_params
+
+    params = load_params()
+    outcome = pass_gate(DATA, MODELS, REPORTS, RUNS, params.gate, params.evaluate)
+    for verdict in outcome.verdicts:
+        print(sentence(verdict))
+    if not outcome.verdicts:
+        print("nothing new to compare")
+    print(f"champion: version {outcome.champion}; the report is {REPORTS / 'gate.md'}")
+    publish([RUNS])
+
+
+@app.command()
+def promote(
+    version: Annotated[int, typer.Argument(help="the version to make champion")],
+) -> None:
+    """Make a registered version champion by hand, past the gate."""
+    from secondeye.registry.models import set_champion
+
+    set_champion(version)
+    print(f"champion: version {version}")
+
+
+@app.command()
+def rollback() -> None:
+    """Make the champion before the present one champion again."""
+    from secondeye.registry.models import rollback as go_back
+
+    print(f"champion: version {go_back()}")
 
 
 @app.command()
@@ -124,7 +230,8 @@ def sample(
 
     from secondeye.world.films import write_films
 
-    own = {*(f"film_{number:02d}.mp4" for number in range(films)), "mono.mp4", "sources.csv", "exact"}
+    own = {f"film_{number:02d}.mp4" for number in range(films)}
+    own |= {"mono.mp4", "sources.csv", "exact", "truth"}
     there = {path.name for path in folder.glob("[!.]*")}
     if (folder / "sources.csv").is_file():
         lines = (folder / "sources.csv").read_text().splitlines()[1:]

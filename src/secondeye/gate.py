@@ -1,0 +1,290 @@
+"""The gate: a challenger becomes champion where it wins on the same held-out films, and only there.
+
+Each part of the model is challenged by itself: first the depth, then the inpainter on top of what is champion
+by then. Both are scored by `evaluation.judge`, on the clips and regions that the stage `evaluate` has frozen.
+"""
+
+import json
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from secondeye.conversion.bundle import PLAIN, Bundle, read_bundle, weights_of, write_bundle
+from secondeye.evaluation.clip import Folders, manifest_hash
+from secondeye.evaluation.judge import judge, recall
+from secondeye.evaluation.methods import Method
+from secondeye.evaluation.report import film_means, mean_of_films
+from secondeye.files import hash_weights, write_whole
+from secondeye.params import Evaluate, Gate
+from secondeye.process import alone_in
+from secondeye.refusal import Refusal
+from secondeye.registry import models as registry
+from secondeye.rows import Evaluated, Film, Held
+from secondeye.runs import Run, make_run_key, open_run
+from secondeye.tables import read_table, write_table
+
+ALLOWED_LOSS_DB = 0.05  # of the whole picture, which a part that wins its own score may cost
+# What decides, and whether more of it is better: depth against what stereo says, painting where it is needed.
+DECIDES = {"depth": ("disparity_error_percent", False), "inpainter": ("psnr_disoccluded_db", True)}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A bundle in pieces: its names, and where its weights lie."""
+
+    bundle: Bundle
+    depth_weights: Path | None
+    inpaint_weights: Path | None
+
+    def part(self, part: str) -> str:
+        """Name and weights of its depth or inpainter, by content."""
+        name = self.bundle.depth if part == "depth" else self.bundle.inpainter
+        folder = self.depth_weights if part == "depth" else self.inpaint_weights
+        return f"{name} {hash_weights(folder)[:12]}" if folder else name
+
+    def as_method(self, name: str, part: str) -> Method:
+        """How it is judged: an inpainter on the clip's own disparity, depth as a whole model."""
+        return Method(
+            name,
+            "model" if part == "depth" else "inpainter",
+            self.bundle.depth if part == "depth" else "",
+            self.depth_weights if part == "depth" else None,
+            self.bundle.inpainter,
+            self.inpaint_weights,
+        )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How one challenge ended."""
+
+    part: str  # depth or inpainter
+    champion: str  # what held the place: name and hash of its weights
+    challenger: str
+    score: str  # the column that decides
+    champion_score: float  # mean over films
+    challenger_score: float
+    films: int
+    gain: float  # mean over films; positive where the challenger is better
+    least_gain: float  # lower end of the one-sided interval over films
+    lost_db: float  # PSNR over the whole picture; positive where the challenger is worse
+    won: bool
+    why: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the gate did."""
+
+    before: int  # version that was champion
+    champion: int  # version that is champion now
+    verdicts: list[Verdict]
+
+
+def pass_gate(data: Path, models: Path, reports: Path, runs: Path, gate: Gate, evaluate: Evaluate) -> Outcome:
+    """Let what was trained challenge the champion; register and promote it where it wins.
+
+    Without any registered version, `motion` and `fill` become the first, and champion. Writes
+    reports/gate.md. Raises Refusal when nothing was evaluated, ServerAway.
+    """
+    scores, regions = data / "evaluate" / "scores", data / "evaluate" / "regions"
+    if not (scores / "scores.parquet").exists():
+        raise Refusal(f"{scores}: nothing was evaluated; run dvc repro evaluate")
+    folders = Folders(data / "split", data / "shift", data / "match", regions)
+    held = read_table(regions / "manifest.parquet", Held)
+    ensure_champion()
+    fetched = registry.resolve("models:/secondeye@champion")
+    model = champion = model_of(fetched.bundle)
+    verdicts = []
+    known = read_table(scores / "scores.parquet", Evaluated)
+    for part, name, weights in challengers(models, known):
+        challenger = with_part(model, part, name, weights)
+        if challenger.part(part) == model.part(part):
+            continue
+        run = open_challenge(runs, part, model, challenger, held, gate, evaluate)
+        rows = judge_both(run, part, model, challenger, folders, held, known, evaluate)
+        verdicts.append(decide(part, model, challenger, rows, gate))
+        close_challenge(run, verdicts[-1], rows)
+        model = challenger if verdicts[-1].won else model
+    version = fetched.version if model == champion else promote(model, verdicts, held)
+    outcome = Outcome(fetched.version, version, verdicts)
+    films = {film.id: film.name for film in read_table(data / "split" / "films.parquet", Film)}
+    reports.mkdir(parents=True, exist_ok=True)
+    write_whole(reports / "gate.md", describe(outcome, held, films, gate))
+    return outcome
+
+
+def ensure_champion() -> None:
+    """Without any version, register the model that needs no weights as the first one, and champion."""
+    if registry.champion() is None:
+        with tempfile.TemporaryDirectory() as temporary:
+            registry.first_version(write_bundle(Path(temporary) / "bundle", PLAIN, None, None))
+
+
+def model_of(folder: Path) -> Model:
+    """The bundle in this folder."""
+    return Model(read_bundle(folder), weights_of(folder, "depth"), weights_of(folder, "inpaint"))
+
+
+def challengers(models: Path, rows: Sequence[Evaluated]) -> list[tuple[str, str, Path]]:
+    """What was trained: the student, and of the learned inpainters the one that evaluation found better."""
+    found = []
+    if (models / "depth" / "run").is_dir():
+        found.append(("depth", "student", models / "depth"))
+    learned = [name for name in ("light", "diffusion") if (models / "inpaint" / name / "run").is_dir()]
+    column, _ = DECIDES["inpainter"]
+    means = {name: mean_of_films([r for r in rows if r.method == name], column) for name in learned}
+    scored = {name: mean for name, mean in means.items() if not math.isnan(mean)}
+    if scored:
+        best = max(scored, key=lambda name: scored[name])
+        found.append(("inpainter", best, models / "inpaint" / best))
+    return found
+
+
+def with_part(model: Model, part: str, name: str, weights: Path) -> Model:
+    """The model with one part replaced."""
+    if part == "depth":
+        return replace(model, bundle=replace(model.bundle, depth=name), depth_weights=weights)
+    return replace(model, bundle=replace(model.bundle, inpainter=name), inpaint_weights=weights)
+
+
+def open_challenge(
+    runs: Path,
+    part: str,
+    champion: Model,
+    challenger: Model,
+    held: Sequence[Held],
+    gate: Gate,
+    evaluate: Evaluate,
+) -> Run:
+    """The run folder of this comparison; the same comparison has the same one."""
+    inputs = {
+        "part": part,
+        "champion": " and ".join(champion.part(p) for p in DECIDES),
+        "challenger": " and ".join(challenger.part(p) for p in DECIDES),
+        "manifest": manifest_hash(held),
+    }
+    key = make_run_key("secondeye.evaluation.judge", [gate, evaluate], inputs)
+    return open_run(runs, key, "gate", gate, inputs)
+
+
+def judge_both(
+    run: Run,
+    part: str,
+    champion: Model,
+    challenger: Model,
+    folders: Folders,
+    held: Sequence[Held],
+    known: Sequence[Evaluated],  # by the stage `evaluate`: of the same clips, weights and code
+    evaluate: Evaluate,
+) -> list[Evaluated]:
+    """Both on the same clips, in the same regions."""
+    methods = [champion.as_method("champion", part), challenger.as_method("challenger", part)]
+    recalled = recall(known, held, methods, evaluate.max_frames)
+    if recalled is not None:
+        return recalled
+    out = run.folder / "scores"
+    with alone_in(out):
+        return judge(out, folders, held, methods, evaluate.max_frames, label=f"gate, {part}")
+
+
+def decide(part: str, champion: Model, challenger: Model, rows: Sequence[Evaluated], gate: Gate) -> Verdict:
+    """Compare film by film: the mean gain, less its one-sided interval (Student's t), must be above zero."""
+    column, more_is_better = DECIDES[part]
+    sides = [[row for row in rows if row.method == method] for method in ("champion", "challenger")]
+    theirs, ours = (film_means(side, column) for side in sides)
+    films = sorted(theirs.keys() & ours.keys())
+    gains = np.array([ours[film] - theirs[film] for film in films]) * (1 if more_is_better else -1)
+    least = least_gain(gains, gate.confidence)
+    lost_db = mean_of_films(sides[0], "psnr_db") - mean_of_films(sides[1], "psnr_db")
+    fault = find_fault(len(films), least, lost_db, gate)
+    return Verdict(
+        part=part,
+        champion=champion.part(part),
+        challenger=challenger.part(part),
+        score=column,
+        champion_score=round(float(np.mean([theirs[film] for film in films])), 4) if films else math.nan,
+        challenger_score=round(float(np.mean([ours[film] for film in films])), 4) if films else math.nan,
+        films=len(films),
+        gain=round(float(gains.mean()), 4) if films else math.nan,
+        least_gain=round(least, 4),
+        lost_db=round(lost_db, 4),
+        won=not fault,
+        why=fault or "better on the films together, beyond chance",
+    )
+
+
+def least_gain(gains: np.ndarray, confidence: float) -> float:
+    """The lower end of the one-sided interval of the mean; -inf with fewer than two films."""
+    from scipy.stats import t
+
+    if len(gains) < 2:
+        return -math.inf
+    return float(gains.mean() - t.ppf(confidence, len(gains) - 1) * gains.std(ddof=1) / math.sqrt(len(gains)))
+
+
+def find_fault(films: int, least: float, lost_db: float, gate: Gate) -> str:
+    """Why a challenger does not pass; "" where it does."""
+    if films < gate.min_films:
+        return f"scored on {films} held-out films, gate.min_films is {gate.min_films}"
+    if not least > 0:  # NaN fails, too
+        return f"its gain is not above zero at confidence {gate.confidence:g}"
+    if not lost_db <= ALLOWED_LOSS_DB:
+        return f"the whole picture loses {lost_db:.2f} dB, {ALLOWED_LOSS_DB:g} are allowed"
+    return ""
+
+
+def close_challenge(run: Run, verdict: Verdict, rows: Sequence[Evaluated]) -> None:
+    """Leave the scores and the verdict in the run's folder."""
+    run.rewind(0)
+    numbers = {k: v for k, v in asdict(verdict).items() if isinstance(v, float) and math.isfinite(v)}
+    run.log(0, numbers)
+    write_table(run.table("scores.parquet"), rows, Evaluated)
+    write_whole(run.table("verdict.json"), json.dumps(asdict(verdict), indent=1, sort_keys=True) + "\n")
+    run.finish({"verdict": "promoted" if verdict.won else "refused", "why": verdict.why})
+
+
+def promote(model: Model, verdicts: Sequence[Verdict], held: Sequence[Held]) -> int:
+    """Register the model as the next version and make it champion."""
+    tags = {"manifest": manifest_hash(held)}
+    for verdict in verdicts:
+        tags[f"{verdict.part}_verdict"] = "won" if verdict.won else "lost"
+        tags[f"{verdict.part}_gain"] = f"{verdict.gain:+.4f} {verdict.score} on {verdict.films} films"
+        tags[f"{verdict.part}_against"] = verdict.champion
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "bundle"
+        write_bundle(folder, model.bundle, model.depth_weights, model.inpaint_weights)
+        version = registry.register(folder, tags, "\n\n".join(map(sentence, verdicts)))
+    registry.set_champion(version)
+    return version
+
+
+def sentence(verdict: Verdict) -> str:
+    """A verdict in words."""
+    return (
+        f"{verdict.part}: `{verdict.challenger}` {'replaces' if verdict.won else 'does not replace'} "
+        f"`{verdict.champion}`: {verdict.why}. {verdict.score} {verdict.champion_score:g} to "
+        f"{verdict.challenger_score:g}, gain {verdict.gain:+.4f} (at least {verdict.least_gain:+.4f}) on "
+        f"{verdict.films} films; PSNR of the whole picture {-verdict.lost_db:+.3f} dB."
+    )
+
+
+def describe(outcome: Outcome, held: Sequence[Held], films: dict[str, str], gate: Gate) -> str:
+    """The report in Markdown."""
+    names = ", ".join(sorted({films.get(row.film, row.film) for row in held}))
+    verdicts = [f"- {sentence(verdict)}" for verdict in outcome.verdicts] or ["- nothing new to compare"]
+    changed = outcome.champion != outcome.before
+    parts = [
+        "# Gate",
+        f"Version {outcome.champion} is champion"
+        + (f"; version {outcome.before} was." if changed else ", as before."),
+        "\n".join(verdicts),
+        f"Compared on {len(held)} clips of {names}; manifest `{manifest_hash(held)}`. A challenger needs "
+        f"{gate.min_films} films and a mean gain above zero at confidence {gate.confidence:g} (Student's t "
+        f"over films), and may not cost more than {ALLOWED_LOSS_DB} dB of the whole picture.",
+    ]
+    return "\n\n".join(parts) + "\n"

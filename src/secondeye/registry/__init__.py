@@ -1,0 +1,1 @@
+"""What MLflow remembers: runs, mirrored from their folders, and the registered model."""

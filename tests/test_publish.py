@@ -1,0 +1,277 @@
+"""Runs in MLflow are their folders: nothing twice, nothing lost, whatever happened to folder or server."""
+
+import shutil
+import sqlite3
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from secondeye.refusal import Refusal
+from secondeye.registry.follow import following
+from secondeye.registry.publish import LINES, Published, find_runs, publish, publish_all
+from secondeye.registry.server import ServerAway, connected, experiment_of
+from secondeye.runs import Run, copy_record, open_run
+
+NOBODY = "http://127.0.0.1:9"  # the discard port: nobody listens there
+
+
+@dataclass(frozen=True)
+class Settings:
+    steps: int
+    title: str
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database of MLflow: making its tables takes seconds."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path.parent)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{path}")
+        with connected() as client:
+            client.search_experiments()
+    return path
+
+
+@pytest.fixture
+def project(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project's folder, as the working directory, with MLflow's database in its place."""
+    (tmp_path / ".mlflow").mkdir()
+    shutil.copyfile(database, tmp_path / ".mlflow" / "mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path
+
+
+def make_run(lines: int, key: str = "0123456789abcdef", stage: str = "train_depth") -> Run:
+    run = open_run(Path(".runs"), key, stage, Settings(300, "Café (1)"), {"licences": "CC0-1.0"})
+    log(run, 0, lines)
+    return run
+
+
+def log(run: Run, first: int, stop: int) -> None:
+    for number in range(first, stop):
+        run.log(10 * number + 9, {"depth/loss": 1 / (number + 1), "depth/edge": float(number)})
+
+
+def points(name: str = "depth/loss") -> list[tuple[int, float]]:
+    """(step, value) of every point of this metric in MLflow."""
+    with sqlite3.connect(".mlflow/mlflow.db") as database:
+        return database.execute(
+            "select step, value from metrics where key = ? order by step", [name]
+        ).fetchall()
+
+
+def status() -> list[str]:
+    with sqlite3.connect(".mlflow/mlflow.db") as database:
+        return [row[0] for row in database.execute("select status from runs order by start_time")]
+
+
+def the_run():  # type: ignore[no-untyped-def]
+    with connected() as client:
+        [found] = client.search_runs([experiment_of(client)])
+    return found
+
+
+def test_a_run_is_mirrored_whole(project: Path) -> None:
+    run = make_run(3)
+    run.finish({"weights": "w"})
+    assert publish(run.folder) == Published("train_depth 01234567", lines=3, files=0)
+    there = the_run()
+    assert there.info.run_name == "train_depth 01234567" and there.info.status == "FINISHED"
+    assert there.data.params == {"steps": "300", "title": "Café (1)"}
+    assert points() == [(9, 1.0), (19, 0.5), (29, 1 / 3)]
+    expected = {"key": run.key, "stage": "train_depth", "licences": "CC0-1.0", "weights": "w", "lines": "3"}
+    assert expected.items() <= {k.removeprefix("secondeye."): v for k, v in there.data.tags.items()}.items()
+    assert {"secondeye.git_sha", "secondeye.params_hash"} <= there.data.tags.keys()
+
+
+def test_publishing_again_adds_nothing_also_from_another_folder(project: Path) -> None:
+    run = make_run(4)
+    run.picture("a.png").write_bytes(b"picture")
+    run.finish({})
+    publish(run.folder)
+    before = points()
+    Path("models").mkdir()
+    copy_record(run, Path("models/run"))
+    for folder in (run.folder, Path("models/run")):
+        assert not publish(folder).changed
+    assert points() == before and len(status()) == 1
+
+
+def test_it_grows_with_the_run(project: Path) -> None:
+    run = make_run(2)
+    publish(run.folder)
+    assert status() == ["RUNNING"] and len(points()) == 2
+    log(run, 2, 5)
+    with (run.folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 59, "depth/lo')  # a line that is being written
+    assert publish(run.folder).lines == 3
+    assert len(points()) == 5
+
+
+def test_a_run_that_was_killed_and_continued_has_every_point_once(project: Path) -> None:
+    run = make_run(6)
+    publish(run.folder)
+    before = points()
+    run.rewind(30, "depth/")
+    assert len(run.metrics()) == 3
+    assert not publish(run.folder).changed
+    log(run, 3, 8)
+    publish(run.folder)
+    assert points()[:6] == before and [step for step, _ in points()] == [9, 19, 29, 39, 49, 59, 69, 79]
+
+
+def test_a_batch_whose_answer_was_lost_is_not_sent_twice(project: Path) -> None:
+    run = make_run(5)
+    publish(run.folder)
+    run_id = the_run().info.run_id
+    with connected() as client:
+        client.set_tag(run_id, LINES, "2+")
+    log(run, 5, 7)
+    publish(run.folder)
+    assert [step for step, _ in points()] == [9, 19, 29, 39, 49, 59, 69]
+    assert the_run().data.tags[LINES] == "7"
+
+
+def test_more_than_one_batch_arrives(project: Path) -> None:
+    publish(make_run(1101).folder)
+    assert len(points("depth/edge")) == 1101
+
+
+def test_points_lie_between_the_start_and_the_last_line(project: Path) -> None:
+    run = make_run(3)
+    publish(run.folder)
+    time.sleep(0.05)
+    log(run, 3, 6)
+    publish(run.folder)
+    run_id = the_run().info.run_id
+    with connected() as client:
+        history = client.get_metric_history(run_id, "depth/loss")
+    stamps = [point.timestamp for point in sorted(history, key=lambda point: point.step)]
+    assert stamps == sorted(stamps)
+    assert stamps[0] >= the_run().info.start_time
+    assert stamps[-1] == (run.folder / "metrics.jsonl").stat().st_mtime_ns // 1_000_000
+
+
+def test_pictures_and_tables_become_artifacts_and_new_ones_replace_old_ones(project: Path) -> None:
+    run = make_run(1)
+    run.picture("a.png").write_bytes(b"first")
+    run.picture(".b.part.png").write_bytes(b"half")
+    run.table("scores.md").write_text("| a |")
+    assert publish(run.folder).files == 2
+    stored = Path(the_run().info.artifact_uri.removeprefix("file://"))
+    assert sorted(path.name for path in stored.rglob("*.*")) == ["a.png", "scores.md"]
+    run.picture("a.png").write_bytes(b"second")
+    assert publish(run.folder).files == 2 and publish(run.folder).files == 0
+    assert (stored / "pictures" / "a.png").read_bytes() == b"second"
+
+
+def test_a_name_that_mlflow_refuses_is_spelt_in_its_letters(project: Path) -> None:
+    run = make_run(0)
+    run.log(0, {"psnr_db/Big (final), 2": 31.5})
+    publish(run.folder)
+    assert the_run().data.metrics == {"psnr_db/Big _final__ 2": 31.5}
+
+
+def test_a_run_that_somebody_deleted_stays_deleted(project: Path) -> None:
+    run = make_run(1)
+    publish(run.folder)
+    run_id = the_run().info.run_id
+    with connected() as client:
+        client.delete_run(run_id)
+    log(run, 1, 3)
+    assert publish(run.folder) == Published("train_depth 01234567", 0, 0, deleted=True)
+    assert len(status()) == 1
+
+
+def test_all_runs_are_found_once_and_the_finished_one_of_two(project: Path) -> None:
+    done = make_run(2, "a" * 16)
+    done.finish({})
+    Path("models/depth").mkdir(parents=True)
+    copy_record(done, Path("models/depth/run"))
+    shutil.rmtree(done.folder)
+    make_run(1, "a" * 16)
+    make_run(1, "b" * 16)
+    roots = [Path(".runs"), Path("models"), Path("data/nothing")]
+    assert [run.folder for run in find_runs(roots)] == [Path("models/depth/run"), Path(".runs") / ("b" * 16)]
+    assert [published.lines for published in publish_all(roots)] == [2, 1]
+    assert not any(published.changed for published in publish_all(roots))
+    assert sorted(status()) == ["FINISHED", "RUNNING"]
+
+
+def test_a_server_that_is_away_is_one_line_and_the_run_arrives_later(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(3)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOBODY)
+    begin = time.monotonic()
+    with pytest.raises(
+        ServerAway, match=r"http://127.0.0.1:9 can not be reached .*`secondeye publish`"
+    ) as away:
+        publish(run.folder)
+    assert time.monotonic() - begin < 10 and "\n" not in str(away.value)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    publish_all([Path(".runs")])
+    assert len(points()) == 3
+
+
+def test_a_password_is_not_shown(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
+    with pytest.raises(ServerAway, match=r"http://127.0.0.1:9 can"):
+        publish(make_run(1).folder)
+
+
+def test_a_project_that_was_moved_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(1)
+    publish(run.folder)
+    shutil.copytree(project, project / "elsewhere", ignore=shutil.ignore_patterns("elsewhere"))
+    monkeypatch.chdir(project / "elsewhere")
+    with pytest.raises(Refusal, match=f"elsewhere/.mlflow: was moved.* {project}/.mlflow/artifacts"):
+        publish(run.folder)
+
+
+def test_a_deleted_experiment_is_refused(project: Path) -> None:
+    run = make_run(1)
+    publish(run.folder)
+    with connected() as client:
+        client.delete_experiment(experiment_of(client))
+    with pytest.raises(
+        Refusal, match="experiment secondeye was deleted; restore it with `mlflow experiments"
+    ):
+        publish(run.folder)
+
+
+def test_runs_are_followed_while_they_grow(project: Path) -> None:
+    with following(Path(".runs")):
+        run = make_run(2)
+        until = time.monotonic() + 60
+        while not points() and time.monotonic() < until:
+            time.sleep(0.2)
+        assert points()[:2] == [(9, 1.0), (19, 0.5)]
+        log(run, 2, 5)
+        run.finish({})
+    assert len(points()) == 5 and status() == ["FINISHED"]
+
+
+def test_following_without_a_server_says_so_once(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOBODY)
+    monkeypatch.setattr("secondeye.registry.follow._INTERVAL_SECONDS", 0.1)
+    with following(Path(".runs")):
+        for lines in range(3):
+            log(make_run(0), lines, lines + 1)
+            time.sleep(0.3)
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1 and "can not be reached" in lines[0]
+
+
+def test_when_a_run_began_comes_from_its_origin(project: Path) -> None:
+    run = make_run(1)
+    publish(run.folder)
+    started = datetime.fromisoformat(the_run().data.tags["secondeye.started"])
+    assert the_run().info.start_time == started.timestamp() * 1000

@@ -1,0 +1,177 @@
+"""The registered model: versions that convert on their own, and the one that is champion."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import secondeye
+from secondeye.conversion.bundle import PLAIN, write_bundle
+from secondeye.refusal import Refusal
+from secondeye.registry import models
+from secondeye.registry.server import connected, tracking_uri
+from secondeye.video.probe import probe
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database of MLflow: making its tables takes seconds."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path.parent)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{path}")
+        with connected() as client:
+            client.search_experiments()
+    return path
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A bundle without weights, in a project's folder with MLflow's database in its place."""
+    (tmp_path / ".mlflow").mkdir()
+    shutil.copyfile(database, tmp_path / ".mlflow" / "mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return write_bundle(tmp_path / "plain", PLAIN, None, None)
+
+
+def run_elsewhere(code: str, folder: Path) -> str:
+    """What Python prints for this code in a new process that works in another folder."""
+    folder.mkdir()
+    environment = {"MLFLOW_TRACKING_URI": tracking_uri(), "MLFLOW_DISABLE_TELEMETRY": "true", "PATH": ""}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(
+        command, env=environment, cwd=folder, check=True, capture_output=True, text=True
+    ).stdout
+
+
+def test_the_first_version_is_champion_and_there_is_only_one_first(bundle: Path) -> None:
+    assert models.champion() is None
+    assert models.first_version(bundle) == 1
+    assert models.first_version(bundle) is None
+    assert models.champion() == 1
+
+
+def test_a_version_holds_bundle_and_code_and_no_pickle(bundle: Path) -> None:
+    (bundle / "depth").mkdir()
+    (bundle / "depth" / "model.safetensors").write_bytes(b"weights")
+    assert models.register(bundle, {"secondeye.gate": "won"}, "Better.") == 1
+    fetched = models.resolve("models:/secondeye/1")
+    assert (fetched.bundle / "depth" / "model.safetensors").read_bytes() == b"weights"
+    assert (fetched.folder / "code" / "secondeye" / "conversion" / "convert.py").is_file()
+    assert (fetched.folder / "served.py").is_file()
+    files = [path for path in fetched.folder.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} <= {"", ".py", ".json", ".yaml", ".txt", ".safetensors", ".md"}
+    assert {path.name for path in files if not path.suffix} == {"MLmodel", "registered_model_meta"}
+    assert "torch==" in (fetched.folder / "requirements.txt").read_text()
+    with connected() as client:
+        version = client.get_model_version("secondeye", "1")
+    assert version.description == "Better."
+    assert version.tags == {"secondeye.gate": "won", "secondeye.code": fetched.code}
+
+
+def test_a_bundle_that_may_hold_code_is_refused(bundle: Path) -> None:
+    (bundle / "weights.pkl").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"weights.pkl: a bundle holds .*safetensors"):
+        models.register(bundle, {}, "")
+
+
+@pytest.mark.parametrize(
+    ("uri", "why"),
+    [
+        ("models:/secondeye@champion", "no version has this alias"),
+        ("models:/secondeye/3", "there is no such version"),
+        ("models:/other/1", "give models:/secondeye@champion or models:/secondeye/NUMBER"),
+    ],
+)
+def test_what_is_not_there_is_one_line(bundle: Path, uri: str, why: str) -> None:
+    for registered in (False, True):
+        with pytest.raises(Refusal, match=why) as refusal:
+            models.resolve(uri)
+        assert "\n" not in str(refusal.value)
+        registered or models.register(bundle, {}, "")
+
+
+def test_champions_follow_each_other_and_go_back(bundle: Path) -> None:
+    models.first_version(bundle)
+    assert [models.register(bundle, {}, "") for _ in range(2)] == [2, 3]
+    models.set_champion(3)
+    models.set_champion(3)
+    assert models.champion() == 3 and models.rollback() == 1 and models.champion() == 1
+    with pytest.raises(Refusal, match="no champion before it"):
+        models.rollback()
+    with pytest.raises(Refusal, match="models:/secondeye/4: there is no such version"):
+        models.set_champion(4)
+    assert models.champion() == 1
+
+
+def test_a_champion_that_was_chosen_by_hand_counts(bundle: Path) -> None:
+    models.first_version(bundle)
+    models.register(bundle, {}, "")
+    with connected() as client:
+        client.set_registered_model_alias("secondeye", "champion", "2")
+    assert models.rollback() == 1 and models.champion() == 1
+
+
+def test_a_version_is_fetched_once_and_runs_its_own_code(bundle: Path) -> None:
+    models.first_version(bundle)
+    fetched = models.resolve("models:/secondeye@champion")
+    assert fetched == models.resolve("models:/secondeye/1")
+    assert str(fetched) == f"secondeye version 1, code {fetched.code}" and len(fetched.code) == 12
+    start, environment = models.command_for(fetched)
+    assert start[-2:] == ["-m", "secondeye"]
+    where = [*start[:-2], "-c", "import secondeye; print(secondeye.__file__)"]
+    decoy = bundle.parent / "secondeye" / "__init__.py"  # where the command is run; it must not win
+    decoy.parent.mkdir()
+    decoy.write_text("")
+    ran = subprocess.run(where, env=environment, check=True, capture_output=True, text=True).stdout
+    assert Path(ran.strip()) == fetched.folder / "code" / "secondeye" / "__init__.py"
+    assert Path(secondeye.__file__) != Path(ran.strip())
+
+
+def test_a_new_process_loads_the_champion_by_its_alias(bundle: Path) -> None:
+    models.first_version(bundle)
+    code = (
+        "import mlflow\n"
+        "model = mlflow.pyfunc.load_model('models:/secondeye@champion')\n"
+        "signature = model.metadata.signature\n"
+        "print(signature.inputs.input_names(), signature.outputs.input_names())\n"
+        "import secondeye; print(secondeye.__file__)\n"
+    )
+    schema, where = run_elsewhere(code, bundle.parent / "elsewhere").splitlines()
+    assert schema == "['input_path', 'output_path'] ['output_path', 'frames']"
+    assert where.startswith(str(bundle.parent / ".mlflow" / "artifacts"))
+
+
+@pytest.mark.slow
+def test_a_new_process_converts_with_the_champion(bundle: Path, make_film: Callable[..., Path]) -> None:
+    film = make_film(shots=(8,))
+    models.first_version(bundle)
+    out = bundle.parent / "out.mp4"
+    code = (
+        "import mlflow, pandas\n"
+        "model = mlflow.pyfunc.load_model('models:/secondeye@champion')\n"
+        f"films = pandas.DataFrame({{'input_path': [{str(film)!r}], 'output_path': [{str(out)!r}]}})\n"
+        "print(model.predict(films, params={'strength_percent': 2.0}).to_dict('records'))\n"
+    )
+    said = run_elsewhere(code, bundle.parent / "elsewhere").splitlines()
+    assert said[-1] == str([{"output_path": str(out), "frames": 8}])
+    assert (probe(out).width, probe(out).height) == (128, 48)
+
+
+@pytest.mark.slow
+def test_the_command_converts_with_the_code_of_the_version(
+    bundle: Path, make_film: Callable[..., Path]
+) -> None:
+    film = make_film(shots=(8,))
+    models.first_version(bundle)
+    fetched = models.resolve("models:/secondeye@champion")
+    start, environment = models.command_for(fetched)
+    subprocess.run(
+        [*start, "convert", str(film), "--model", str(fetched.bundle)], env=environment, check=True
+    )
+    made = probe(film.with_name("film_sbs.mp4"))
+    assert (made.width, made.height) == (128, 48)
