@@ -1,0 +1,26 @@
+"""The dataset, brought up to date: from films in data/raw to the validated table of clips.
+
+    python flows/dataset.py
+
+DVC owns the graph and knows what is up to date, so this is one task. Needs no Prefect server.
+"""
+
+import sys
+
+from commands import repro
+from prefect import flow
+
+from secondeye.refusal import Refusal
+
+
+@flow(log_prints=True)
+def build_dataset(target: str = "validate") -> None:
+    """Run `dvc repro TARGET`; the default ends with the validation, which stops a bad dataset."""
+    repro(target)
+
+
+if __name__ == "__main__":
+    try:
+        build_dataset(*sys.argv[1:])
+    except Refusal as refusal:
+        sys.exit(f"dataset: {refusal}")

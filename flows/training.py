@@ -1,0 +1,61 @@
+"""Train, evaluate, remember, and promote the better model.
+
+    python flows/training.py
+
+Needs no Prefect server. DVC retrains only what changed, so an unchanged night costs seconds.
+"""
+
+import sys
+from pathlib import Path
+
+from commands import SECONDEYE, CommandFailed, repro, run_command, run_log, turn
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from secondeye.refusal import Refusal
+
+SERVER_AWAY = 4  # exit code of `secondeye publish`; the run folders stay and are published another time
+
+
+@task(cache_policy=NO_CACHE)
+def publish() -> None:
+    """Mirror every run folder into MLflow. An MLflow that can not be reached loses nothing: go on."""
+    log = run_log()
+    try:
+        run_command([*SECONDEYE, "publish"], log)
+    except CommandFailed as failure:
+        if failure.code != SERVER_AWAY:
+            raise
+        log(f"{failure}; the runs stay in .runs and are published next time")
+
+
+@task(cache_policy=NO_CACHE)
+def gate() -> None:
+    """Compare champion and challenger on the frozen evaluation clips; the better one is champion."""
+    log = run_log()
+    with turn(log):
+        run_command([*SECONDEYE, "gate"], log)
+
+
+@task(cache_policy=NO_CACHE)
+def show(report: Path) -> None:
+    """Put a report of this run on its page in Prefect."""
+    create_markdown_artifact(report.read_text(), key=report.stem, description=str(report))
+
+
+@flow(log_prints=True)
+def train_and_promote() -> None:
+    """Train and evaluate what changed, publish the runs, let the gate decide."""
+    repro("evaluate")
+    show(Path("reports/evaluation.md"))
+    publish()
+    gate()
+    show(Path("reports/gate.md"))
+
+
+if __name__ == "__main__":
+    try:
+        train_and_promote()
+    except Refusal as refusal:
+        sys.exit(f"training: {refusal}")

@@ -1,0 +1,383 @@
+"""The flows: their commands, prefect.yaml, and (slow) a run without a server and a schedule that fires."""
+
+import fcntl
+import inspect
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+import yaml
+
+from secondeye.refusal import Refusal
+
+PROJECT = Path(__file__).parent.parent
+NAMES = ("commands", "dataset", "training", "conversion", "serve")
+DEPLOYMENTS = yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]
+
+
+@pytest.fixture(scope="module")
+def flows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    """The modules of flows/, with a Prefect home of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
+        patch.syspath_prepend(PROJECT / "flows")
+        yield SimpleNamespace(**{name: import_module(name) for name in NAMES})
+        for name in NAMES:
+            del sys.modules[name]
+
+
+@pytest.fixture
+def lines(flows: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What tasks that are called by `.fn` log."""
+    logged: list[str] = []
+    for module in (flows.commands, flows.training, flows.conversion):
+        monkeypatch.setattr(module, "run_log", lambda: logged.append)
+    return logged
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def is_running(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def wait_for(what: Callable[[], object], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.1)
+
+
+# Commands
+
+
+def test_a_commands_lines_reach_the_log_in_order(flows: SimpleNamespace) -> None:
+    lines: list[str] = []
+    code = "import sys; print('one'); print('two', file=sys.stderr); print(); print('three')"
+    flows.commands.run_command(python(code), lines.append)
+    assert lines == ["one", "two", "three"]
+
+
+def test_lines_come_while_the_command_runs(flows: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    came: list[float] = []
+    code = "import time; print('one'); time.sleep(1); print('two')"
+    flows.commands.run_command(python(code), lambda line: came.append(time.monotonic()))
+    assert came[1] - came[0] > 0.5
+
+
+def test_a_failed_command_gives_its_last_line_and_its_code(flows: SimpleNamespace) -> None:
+    with pytest.raises(flows.commands.CommandFailed, match=r"ended with 7: the disk is full$") as failure:
+        flows.commands.run_command(python("print('begun'); print('the disk is full'); exit(7)"), print)
+    assert failure.value.code == 7
+
+
+def test_our_own_refusal_is_the_reason_not_what_dvc_says_after_it(flows: SimpleNamespace) -> None:
+    code = "print('secondeye: data/raw: empty'); print('ERROR: failed to reproduce'); exit(1)"
+    with pytest.raises(Refusal, match=r"ended with 1: secondeye: data/raw: empty$"):
+        flows.commands.run_command(python(code), print)
+    code = "print('secondeye: warning: 10 bits'); print('KeyError: x'); exit(1)"
+    with pytest.raises(Refusal, match=r"ended with 1: KeyError: x$"):
+        flows.commands.run_command(python(code), print)
+
+
+def test_commands_find_the_tools_beside_this_python(flows: SimpleNamespace) -> None:
+    lines: list[str] = []
+    flows.commands.run_command(python("import shutil; print(shutil.which('secondeye'))"), lines.append)
+    assert lines == [str(Path(sys.executable).parent / "secondeye")]
+
+
+FAMILY = (
+    "import os, subprocess, sys, time;"
+    "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']);"
+    "print(os.getpid(), child.pid); time.sleep(60)"
+)
+
+
+def test_a_stopped_flow_ends_its_command_and_all_that_it_started(flows: SimpleNamespace) -> None:
+    family: list[int] = []
+
+    def stop(line: str) -> None:
+        family.extend(int(pid) for pid in line.split())
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        flows.commands.run_command(python(FAMILY), stop)
+    assert len(family) == 2
+    wait_for(lambda: not any(is_running(pid) for pid in family), 5)
+
+
+def test_a_flow_killed_with_9_takes_its_command_along(flows: SimpleNamespace) -> None:
+    code = f"from commands import run_command; run_command([{sys.executable!r}, '-c', {FAMILY!r}], print)"
+    search = {"PYTHONPATH": str(PROJECT / "flows"), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(python(code), stdout=subprocess.PIPE, text=True, env=os.environ | search) as flow:
+        assert flow.stdout
+        command, child = (int(pid) for pid in flow.stdout.readline().split())
+        flow.kill()
+    wait_for(lambda: not is_running(command), 5)
+    os.kill(child, signal.SIGKILL)  # what a command starts is its own affair then
+
+
+def test_a_refusal_is_one_line_of_the_log(flows: SimpleNamespace) -> None:
+    def record(error: Exception) -> logging.LogRecord:
+        about = (type(error), error, None)
+        return logging.LogRecord("prefect.flow_runs", logging.ERROR, "", 0, "failed", None, about)
+
+    refusal, surprise = record(flows.commands.CommandFailed(["dvc"], 1, [])), record(KeyError("x"))
+    assert flows.commands._without_traceback(refusal) and flows.commands._without_traceback(surprise)
+    assert refusal.exc_info is None and surprise.exc_info
+
+
+# Tasks and flows
+
+
+@pytest.mark.parametrize(("task", "given"), [("repro", ["evaluate"]), ("gate", [])])
+def test_what_works_on_the_data_waits_for_its_turn(
+    flows: SimpleNamespace,
+    lines: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    task: str,
+    given: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for module, name in ((flows.commands, "DVC"), (flows.training, "SECONDEYE")):
+        monkeypatch.setattr(module, name, python("import sys; print(sys.argv[1:])"))
+    Path(".prefect").mkdir()
+    with flows.commands.LOCK.open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        thread = threading.Thread(target=getattr(flows.training, task).fn, args=given)
+        thread.start()
+        wait_for(lambda: lines, 5)
+        time.sleep(0.3)
+        assert lines == ["another flow works on data and models; waiting for its end"]
+    thread.join(10)
+    assert lines[1:] == [str([task, *given])]
+
+
+def test_an_mlflow_that_is_away_does_not_stop_the_training_flow(
+    flows: SimpleNamespace, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flows.training, "SECONDEYE", python("print('secondeye: nobody answers'); exit(4)"))
+    flows.training.publish.fn()
+    assert "nobody answers; the runs stay in .runs" in lines[-1]
+    monkeypatch.setattr(flows.training, "SECONDEYE", python("print('secondeye: no such run'); exit(1)"))
+    with pytest.raises(Refusal, match="no such run"):
+        flows.training.publish.fn()
+
+
+def test_training_shows_its_reports_as_they_are_made(
+    flows: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    for name in ("repro", "show", "publish", "gate"):
+        monkeypatch.setattr(
+            flows.training, name, lambda *given, name=name: done.append(" ".join([name, *map(str, given)]))
+        )
+    flows.training.train_and_promote.fn()
+    assert done == ["repro evaluate", "show reports/evaluation.md", "publish", "gate", "show reports/gate.md"]
+
+
+@pytest.fixture
+def folders(
+    flows: SimpleNamespace, lines: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Path, Path]:
+    """An inbox and an outbox, and a `secondeye` that writes its arguments where the film should be."""
+    stub = tmp_path / "stub.py"
+    stub.write_text(
+        "import sys\n"
+        "command, film, _, model, _, output = sys.argv[1:]\n"
+        "sys.exit('secondeye: can not be read') if 'bad' in film else open(output, 'w').write(model)\n"
+    )
+    monkeypatch.setattr(flows.conversion, "SECONDEYE", [sys.executable, str(stub)])
+    monkeypatch.setattr(flows.conversion, "convert", flows.conversion.convert.fn)
+    inbox, outbox = tmp_path / "inbox", tmp_path / "outbox"
+    flows.conversion.convert_folder.fn(str(inbox), str(outbox))  # makes them
+    return inbox, outbox
+
+
+def put(film: Path, inbox: Path, name: str, age_s: float = 3600) -> None:
+    shutil.copy(film, inbox / name)
+    os.utime(inbox / name, (time.time() - age_s,) * 2)
+
+
+def test_each_new_film_is_converted_by_the_champion(
+    flows: SimpleNamespace, folders: tuple[Path, Path], make_film: Callable[..., Path]
+) -> None:
+    inbox, outbox = folders
+    film, silent = make_film(), make_film("pcm.mkv", sound=False)
+    put(film, inbox, "a.mp4")
+    put(silent, inbox, "b.MKV")
+    put(film, inbox, "done.mp4")
+    (outbox / "done_sbs.mkv").write_text("before")
+    put(film, inbox, "half_copied.mp4", age_s=1)
+    put(film, inbox, ".hidden.mp4")
+    (inbox / "notes.txt").write_text("no film")
+    flows.conversion.convert_folder.fn(str(inbox), str(outbox))
+    made = {path.name: path.read_text() for path in outbox.iterdir()}
+    champion = "models:/secondeye@champion"
+    assert made == {"a_sbs.mp4": champion, "b_sbs.mp4": champion, "done_sbs.mkv": "before"}
+
+
+def test_a_film_that_fails_stops_no_other_and_is_named_at_the_end(
+    flows: SimpleNamespace, folders: tuple[Path, Path], make_film: Callable[..., Path]
+) -> None:
+    inbox, outbox = folders
+    film = make_film()
+    for name in ("a.mp4", "bad.mp4", "z.mp4"):
+        put(film, inbox, name)
+    (inbox / "broken.mp4").write_text("no film at all")
+    os.utime(inbox / "broken.mp4", (0, 0))
+    with pytest.raises(
+        Refusal, match=r"^2 of 4 films failed: bad.mp4: .*can not be read; broken.mp4: "
+    ) as end:
+        flows.conversion.convert_folder.fn(str(inbox), str(outbox))
+    assert "\n" not in str(end.value)
+    assert {path.name for path in outbox.iterdir()} == {"a_sbs.mp4", "z_sbs.mp4"}
+
+
+# prefect.yaml, settings, serve
+
+
+def test_every_flow_is_deployed_once() -> None:
+    assert [deployment["name"] for deployment in DEPLOYMENTS] == ["dataset", "training", "conversion"]
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["name"])
+def test_a_deployment_fits_its_flow(flows: SimpleNamespace, deployment: dict) -> None:
+    from prefect import Flow
+    from prefect.client.schemas.schedules import CronSchedule
+
+    path, name = deployment["entrypoint"].split(":")
+    assert path == f"flows/{deployment['name']}.py"
+    flow = getattr(getattr(flows, deployment["name"]), name)
+    assert isinstance(flow, Flow)
+    inspect.signature(flow.fn).bind(**deployment["parameters"])
+    assert deployment["work_pool"] == {"name": flows.serve.POOL}
+    assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+    assert [CronSchedule(**schedule).cron for schedule in deployment["schedules"]]
+
+
+def test_prefect_takes_the_projects_settings(in_project: Path) -> None:
+    code = (
+        "from prefect.settings import get_current_settings; s = get_current_settings();"
+        "print(s.home, s.server.analytics_enabled, s.server.ephemeral.startup_timeout_seconds)"
+    )
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    done = subprocess.run(python(code), env=clean, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [".prefect", "False", "120"]
+
+
+def test_serve_says_which_port_is_taken(flows: SimpleNamespace) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(Refusal, match=f"^port {port} is taken.*--prefect-port$"):
+            flows.serve.serve(free_port(), port)
+
+
+def test_serve_ends_all_when_a_part_dies(
+    flows: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flows.serve, "PROJECT", tmp_path)
+    monkeypatch.setattr(flows.serve, "HOME", tmp_path)
+    pid = tmp_path / "pid"
+    stays = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    dies = (
+        f"import os, time\nwhile not os.path.exists({str(pid)!r}): time.sleep(0.1)\nprint('no port'); exit(3)"
+    )
+    monkeypatch.setattr(flows.serve, "_mlflow", lambda port: python(stays))
+    monkeypatch.setattr(flows.serve, "_prefect", lambda port: python(dies))
+    with pytest.raises(Refusal, match=r"^prefect ended with 3, so all ends; see .*prefect.log$"):
+        flows.serve.serve(free_port(), free_port())
+    assert (tmp_path / "prefect.log").read_text() == "no port\n"
+    assert not is_running(int(pid.read_text()))
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+# Slow: the real thing, on a project of one stage
+
+
+@pytest.fixture
+def small_project(tmp_path: Path) -> Path:
+    """The flows over a DVC project whose `validate` says hello."""
+    shutil.copytree(PROJECT / "flows", tmp_path / "flows", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "prefect.yaml"):
+        shutil.copy(PROJECT / name, tmp_path)
+    stages = {"stages": {"validate": {"cmd": "echo hello from the stage", "always_changed": True}}}
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump(stages))
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def without_prefect() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+
+
+@pytest.mark.slow
+def test_a_flow_runs_without_a_standing_server(small_project: Path) -> None:
+    command = [sys.executable, "flows/dataset.py"]
+    done = subprocess.run(command, cwd=small_project, env=without_prefect(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "hello from the stage" in done.stderr and "Completed()" in done.stderr
+    assert (small_project / ".prefect/prefect.db").exists()
+
+    done = subprocess.run(
+        [*command, "nonsense"], cwd=small_project, env=without_prefect(), capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "\ndataset: `dvc repro nonsense` ended with 255: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_serve_fires_a_schedule_and_ends_cleanly(small_project: Path) -> None:
+    schedule = small_project / "prefect.yaml"
+    schedule.write_text(schedule.read_text().replace("0 1 * * *", "* * * * *"))
+    mlflow, prefect = free_port(), free_port()
+    ports = ["--mlflow-port", str(mlflow), "--prefect-port", str(prefect)]
+    command = [sys.executable, "flows/serve.py", *ports]
+    with subprocess.Popen(
+        command, cwd=small_project, env=without_prefect(), stdout=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            assert server.stdout
+            wait_for(lambda: "Ctrl-C" in server.stdout.readline(), 180)
+            wait_for(lambda: completed_runs(prefect), 180)
+            family = psutil.Process(server.pid).children(recursive=True)
+        finally:
+            server.terminate()
+            assert server.wait(90) == 0
+    assert len(family) >= 3
+    assert not [part for part in family if is_running(part.pid)]
+    assert (small_project / ".mlflow/mlflow.db").exists()
+
+
+def completed_runs(port: int) -> list[dict]:
+    """Those that a schedule started."""
+    wanted = {"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}
+    address = f"http://127.0.0.1:{port}/api/flow_runs/filter"
+    request = urllib.request.Request(
+        address, json.dumps(wanted).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return [run for run in json.load(answer) if run["auto_scheduled"]]
