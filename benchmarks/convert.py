@@ -51,7 +51,7 @@ def main() -> None:
 
         def depth() -> ShotDepth:
             frames = (frames for _, frames in windows())
-            return estimate_shot(frames, make_depth_estimator("motion"), work / "spill")
+            return estimate_shot(frames, make_depth_estimator("motion", None, "cpu"), work / "spill")
 
         spilled = depth()
 

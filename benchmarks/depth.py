@@ -55,7 +55,7 @@ def score(film: Path, frames: int) -> list[float]:
     near, far = apply_shift(left, right, parallax.shift_px)
     matcher = make_matcher("block", round(0.2 * WIDTH))
     disparity, known = match_both_ways(matcher, near[::EVERY], far[::EVERY], tolerance_px=1.0)
-    estimates = list(make_depth_estimator("motion")(iter(near.split(8))))
+    estimates = list(make_depth_estimator("motion", None, "cpu")(iter(near.split(8))))
     depth = resize(torch.cat([estimate.depth for estimate in estimates]), *near.shape[-2:])[::EVERY]
     ramp = torch.linspace(0, 1, HEIGHT).view(1, 1, -1, 1).expand_as(depth)
     maps = {"ramp": ramp, "flow": flow_size(near)[::EVERY], "motion": depth}

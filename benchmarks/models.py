@@ -38,9 +38,8 @@ def print_table(
     rows: list[Evaluated], names: dict[str, str], methods: list[str], column: str, digits: int
 ) -> None:
     """One line a film, one column a method, and the mean over films."""
-    means = {
-        method: film_means(found, column) for method, found in by_method(rows).items() if method in methods
-    }
+    groups = by_method(rows)
+    means = {method: film_means(groups[method], column) for method in methods if method in groups}
     films = sorted({film for found in means.values() for film in found}, key=lambda film: names[film])
     print(f"| {column} | {' | '.join(means)} |\n|{'---|' * (len(means) + 1)}")
     for film in films:

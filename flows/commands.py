@@ -66,10 +66,8 @@ def run_command(command: list[str], log: Callable[[str], None]) -> None:
 
 @task(cache_policy=NO_CACHE)
 def repro(target: str) -> None:
-    """Bring a DVC stage, and all it stands on, up to date. One at a time: others wait for their turn."""
-    log = run_log()
-    with turn(log):
-        run_command([*DVC, "repro", target], log)
+    """Bring a DVC stage, and all it stands on, up to date; in a flow that holds its `turn`."""
+    run_command([*DVC, "repro", target], run_log())
 
 
 def run_log() -> Callable[[str], None]:

@@ -15,10 +15,10 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from secondeye.refusal import Refusal
+from secondeye.sources import FILMS
 from secondeye.video.join import can_hold_sound
 
 CHAMPION = "models:/secondeye@champion"
-FILMS = {".mp4", ".mkv", ".mov", ".m4v", ".avi", ".webm", ".ts", ".mpg", ".mpeg", ".wmv"}
 STILL_S = 60  # a film that changed later than this ago may still be being copied
 
 

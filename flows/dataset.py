@@ -7,7 +7,7 @@ DVC owns the graph and knows what is up to date, so this is one task. Needs no P
 
 import sys
 
-from commands import repro
+from commands import repro, run_log, turn
 from prefect import flow
 
 from secondeye.refusal import Refusal
@@ -16,7 +16,8 @@ from secondeye.refusal import Refusal
 @flow(log_prints=True)
 def build_dataset(target: str = "validate") -> None:
     """Run `dvc repro TARGET`; the default ends with the validation, which stops a bad dataset."""
-    repro(target)
+    with turn(run_log()):
+        repro(target)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,8 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
+from secondeye.cli import AWAY
 from secondeye.refusal import Refusal
-
-SERVER_AWAY = 4  # exit code of `secondeye publish`; the run folders stay and are published another time
 
 
 @task(cache_policy=NO_CACHE)
@@ -25,7 +24,7 @@ def publish() -> None:
     try:
         run_command([*SECONDEYE, "publish"], log)
     except CommandFailed as failure:
-        if failure.code != SERVER_AWAY:
+        if failure.code != AWAY:
             raise
         log(f"{failure}; the runs stay in .runs and are published next time")
 
@@ -33,9 +32,7 @@ def publish() -> None:
 @task(cache_policy=NO_CACHE)
 def gate() -> None:
     """Compare champion and challenger on the frozen evaluation clips; the better one is champion."""
-    log = run_log()
-    with turn(log):
-        run_command([*SECONDEYE, "gate"], log)
+    run_command([*SECONDEYE, "gate"], run_log())
 
 
 @task(cache_policy=NO_CACHE)
@@ -46,12 +43,16 @@ def show(report: Path) -> None:
 
 @flow(log_prints=True)
 def train_and_promote() -> None:
-    """Train and evaluate what changed, publish the runs, let the gate decide."""
-    repro("evaluate")
-    show(Path("reports/evaluation.md"))
-    publish()
-    gate()
-    show(Path("reports/gate.md"))
+    """Train and evaluate what changed, publish the runs, let the gate decide.
+
+    No other flow changes data/ or models/ between these.
+    """
+    with turn(run_log()):
+        repro("evaluate")
+        show(Path("reports/evaluation.md"))
+        publish()
+        gate()
+        show(Path("reports/gate.md"))
 
 
 if __name__ == "__main__":

@@ -74,7 +74,17 @@ def test_another_folder_is_no_model(tmp_path: Path) -> None:
         read_bundle(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["{", '{"depth": "motion"}', "[]"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        '{"depth": "motion"}',
+        "[]",
+        '{"depth": "motion", "inpainter": "fill", "strength_percent": "3", "convergence": 0.5}',
+        '{"depth": "motion", "inpainter": "fill", "strength_percent": 3, "convergence": null}',
+        '{"depth": ["motion"], "inpainter": "fill", "strength_percent": 3, "convergence": 0.5}',
+    ],
+)
 def test_a_broken_bundle_is_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "bundle.json").write_text(text)
     with pytest.raises(Refusal, match="can not be read"):

@@ -119,7 +119,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
 def backend(request: pytest.FixtureRequest, tiny_folder: Callable[[str], Path]) -> tuple[DepthEstimator, int]:
     """Estimator, and how many frames beyond its current window it may read."""
     if request.param == "motion":
-        return make_depth_estimator("motion"), REACH_FRAMES
+        return make_depth_estimator("motion", None, "cpu"), REACH_FRAMES
     kind = "metric" if request.param.endswith("metric") else "relative"
     return load_depth_anything(str(tiny_folder(kind))), 0
 
@@ -182,7 +182,7 @@ def test_motion_gives_the_faster_plane_the_nearer_depth_wherever_it_is() -> None
     lower = (torch.arange(96) >= 48).float()[None, None, :, None]
     for top_px, bottom_px in ((4, 1), (1, 4), (3, 0)):
         frames = slide(12, top_px=top_px, bottom_px=bottom_px)
-        depth, confidence = run(make_depth_estimator("motion"), frames)
+        depth, confidence = run(make_depth_estimator("motion", None, "cpu"), frames)
         truth = (lower if bottom_px > top_px else 1 - lower).expand_as(depth)
         # Ranks against two values can reach only 0.87, two values against two 1.
         middle = depth.flatten(1).median(dim=1).values[:, None, None, None]
@@ -191,7 +191,7 @@ def test_motion_gives_the_faster_plane_the_nearer_depth_wherever_it_is() -> None
 
 
 def test_motion_finds_the_pursued_nearer_than_what_rushes_past() -> None:
-    depth, _ = run(make_depth_estimator("motion"), pursue(12))
+    depth, _ = run(make_depth_estimator("motion", None, "cpu"), pursue(12))
     rows = slice(35, 90)
     assert depth[:, :, rows, 60:100].mean() > depth[:, :, rows, :40].mean() + 0.3
 
@@ -199,7 +199,7 @@ def test_motion_finds_the_pursued_nearer_than_what_rushes_past() -> None:
 @pytest.mark.parametrize("shot", ["static", "turning"])
 def test_motion_falls_back_to_the_prior_without_parallax(shot: str) -> None:
     frames = turn_and_zoom(8) if shot == "turning" else slide(8, top_px=0, bottom_px=0)
-    depth, confidence = run(make_depth_estimator("motion"), frames)
+    depth, confidence = run(make_depth_estimator("motion", None, "cpu"), frames)
     assert max(confidence) < 0.42
     prior = torch.from_numpy(position_prior(frames[4].permute(1, 2, 0).contiguous().numpy()))
     assert rank_correlation(depth[4, 0], prior) > 0.8
@@ -209,14 +209,14 @@ def test_motion_remembers_what_has_stopped() -> None:
     moving = slide(14, top_px=4, bottom_px=0)
     stopped = torch.cat([moving, moving[-1:].expand(16, -1, -1, -1)])
     (with_past, _), (alone, _) = (
-        run(make_depth_estimator("motion"), shot) for shot in (stopped, stopped[-1:])
+        run(make_depth_estimator("motion", None, "cpu"), shot) for shot in (stopped, stopped[-1:])
     )
     lead = [depth[-1, 0, :40].mean() - depth[-1, 0, 56:].mean() for depth in (with_past, alone)]
     assert lead[0] > lead[1] + 0.1
 
 
 def test_motion_works_at_a_small_size_and_keeps_the_aspect() -> None:
-    depth, _ = run(make_depth_estimator("motion"), torch.zeros(1, 3, 1000, 500))
+    depth, _ = run(make_depth_estimator("motion", None, "cpu"), torch.zeros(1, 3, 1000, 500))
     assert depth.shape[2:] == (LONG_SIDE_PX, LONG_SIDE_PX // 2)
 
 
@@ -224,7 +224,7 @@ def test_motion_has_the_same_bits_for_any_number_of_threads() -> None:
     frames, before, results = slide(6, top_px=5, bottom_px=1), cv2.getNumThreads(), []
     for threads in (1, 2, 3, 2):
         cv2.setNumThreads(threads)
-        results.append(run(make_depth_estimator("motion"), frames)[0])
+        results.append(run(make_depth_estimator("motion", None, "cpu"), frames)[0])
     cv2.setNumThreads(before)
     assert all(torch.equal(result, results[0]) for result in results)
 
@@ -282,7 +282,7 @@ def test_missing_weights_say_what_to_do(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert best_available() == "motion"
     with pytest.raises(Refusal, match=r"hf download .*motion"):
-        make_depth_estimator("depth-anything-v2")
+        make_depth_estimator("depth-anything-v2", None, "cpu")
     (tmp_path / "config.json").touch()
     with pytest.raises(Refusal, match=r"lacks preprocessor_config.json, model.safetensors"):
         load_depth_anything(str(tmp_path))
@@ -298,7 +298,7 @@ def test_weights_in_the_cache_are_found(
     (repository / "snapshots" / "0123").symlink_to(tiny_folder("relative"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert best_available() == "depth-anything-v2"
-    depth, _ = run(make_depth_estimator("depth-anything-v2"), torch.rand(1, 3, 64, 96))
+    depth, _ = run(make_depth_estimator("depth-anything-v2", None, "cpu"), torch.rand(1, 3, 64, 96))
     assert depth.shape == (1, 1, 56, 84)
 
 
@@ -312,8 +312,8 @@ def test_weights_that_do_not_fit_are_refused(tiny_folder: Callable[[str], Path])
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(ValueError, match="motion or depth-anything-v2, got 'midas'"):
-        make_depth_estimator("midas")
+    with pytest.raises(ValueError, match="student, depth-anything-v2, got 'midas'"):
+        make_depth_estimator("midas", None, "cpu")
 
 
 def test_fit_finds_scale_and_shift_against_a_minority() -> None:

@@ -10,12 +10,26 @@ import torch
 from conftest import coarse_cards
 
 from secondeye import views
-from secondeye.evaluation.clip import HeldClip, align, manifest_hash
-from secondeye.evaluation.judge import recall, score_key
-from secondeye.evaluation.methods import FLOORS, Made, Method, best_shift, fill_nearest, make_right, paint
+from secondeye.conversion.render import sharpen
+from secondeye.depth import DepthEstimator, Estimate
+from secondeye.depth.student import Student, save_student
+from secondeye.evaluation import methods
+from secondeye.evaluation.clip import Folders, HeldClip, align, load_clip, manifest_hash
+from secondeye.evaluation.judge import Broken, judge, recall, score_key
+from secondeye.evaluation.methods import (
+    FLOORS,
+    Made,
+    Method,
+    NotNumbers,
+    best_shift,
+    fill_nearest,
+    make_right,
+    paint,
+)
 from secondeye.evaluation.regions import (
     BORDER,
     DISOCCLUDED,
+    NAMES,
     UNKNOWN,
     VISIBLE,
     regions_from_match,
@@ -24,9 +38,15 @@ from secondeye.evaluation.regions import (
 from secondeye.evaluation.report import describe, film_means, mean_of_films
 from secondeye.evaluation.score import matched_surely, score, shares
 from secondeye.inpaint import Warped, make_inpainter
+from secondeye.inpaint.fill import fill_warped
+from secondeye.inpaint.light import Light, save_light
+from secondeye.inpaint.tiny import make_tiny
 from secondeye.matching import make_matcher
-from secondeye.rows import Evaluated, Held
+from secondeye.refusal import Refusal
+from secondeye.rows import Evaluated, Held, Matched, Shifted
+from secondeye.tables import write_table
 from secondeye.truth import apply_shift, read_truth, write_truth
+from secondeye.warp import warp
 from secondeye.world import Shot, render_shot, two_cards
 
 
@@ -82,9 +102,21 @@ def test_truth_follows_the_shift_of_the_views(tmp_path: Path, shift_px: int) -> 
 
 def test_regions_know_nothing_of_a_method(shot: Shot) -> None:
     clip = clip_of(shot)
-    painted = [score(make_right(method, clip), clip) for method in FLOORS]
-    assert shares(clip.regions)["unknown_share"] == 0
-    assert len({scores["psnr_db"] for scores in painted}) == len(FLOORS)
+    before = clip.regions.clone()
+    for method in FLOORS:
+        made = make_right(method, clip)
+        assert torch.equal(clip.regions, before)
+        for name, region in NAMES.items():
+            chosen = (before == region).expand_as(made.right)
+            assert bool(chosen.any())
+            error = (made.right - clip.right)[chosen].double().square().mean()
+            expected = float(-10 * torch.log10(error))
+            assert score(made, clip)[f"psnr_{name}_db"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_shares_of_regions_are_counted() -> None:
+    regions = torch.tensor([[[[UNKNOWN, VISIBLE, DISOCCLUDED, DISOCCLUDED, BORDER]]]], dtype=torch.uint8)
+    assert shares(regions) == {"unknown_share": 0.2, "disoccluded_share": 0.4, "border_share": 0.2}
 
 
 def test_the_truth_scores_perfectly(shot: Shot) -> None:
@@ -147,15 +179,121 @@ def test_painting_a_clip_with_exact_disparity_beats_every_floor(shot: Shot) -> N
 
 
 def test_painting_goes_window_by_window(shot: Shot) -> None:
-    long = [torch.cat([array] * 5) for array in (shot.left, shot.disparity)]
-    made = paint(*long, make_inpainter("fill"))
-    assert made.shape == long[0].shape
+    left, disparity = (torch.cat([array] * 5) for array in (shot.left, shot.disparity))  # a window and more
+    fill, memory, pictures = make_inpainter("fill", None, "cpu"), None, []
+    for t in range(len(left)):
+        here = left[t : t + 1]
+        picture, memory = fill(Warped(here, *warp(here, disparity[t : t + 1])), memory)
+        pictures.append(picture.clamp(0, 1))
+    made = paint(left, disparity, fill)
+    assert torch.equal(made, torch.cat(pictures))
+    fresh, _ = fill(Warped(here, *warp(here, disparity[-1:])), None)
+    assert not torch.equal(made[-1:], fresh.clamp(0, 1)), "the frames before have left nothing to see"
 
 
-def test_a_model_is_judged_by_its_depth_and_its_painting(shot: Shot) -> None:
+def test_a_model_is_judged_by_its_depth_and_its_painting(shot: Shot, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = clip_of(shot)
-    scores = score(make_right(Method("m", "model", "motion", None, "fill"), clip), clip)
-    assert -1 <= scores["rank_correlation"] <= 1 and scores["disparity_error_percent"] > 0
+    depths = {"exact": shot.disparity, "upside down": -shot.disparity}
+    monkeypatch.setattr(methods, "make_depth_estimator", lambda name, *_: constant(depths[name]))
+    scores = {}
+    for name in depths:
+        made = make_right(Method(name, "model", name, None, "fill"), clip)
+        assert torch.equal(made.right, paint(clip.left, sharpen(made.disparity, clip.left), fill_warped))
+        scores[name] = score(made, clip)
+    assert scores["exact"]["rank_correlation"] == pytest.approx(1)
+    assert scores["exact"]["disparity_error_percent"] == pytest.approx(0, abs=1e-3)
+    # The best scale of the other is 0, so that it is flat.
+    assert scores["upside down"]["rank_correlation"] == 0
+    assert scores["upside down"]["disparity_error_percent"] > 0.5
+    assert scores["exact"]["psnr_db"] > scores["upside down"]["psnr_db"]
+
+
+def constant(depth: torch.Tensor) -> DepthEstimator:
+    """An estimator that says this of any shot."""
+    return lambda windows: iter([Estimate(depth, 1.0) for _ in [list(windows)]])
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_what_is_no_number_has_no_score_wherever_it_is(shot: Shot, inside: bool) -> None:
+    clip = clip_of(shot)
+    right, disparity = shot.right.clone(), shot.disparity.clone()
+    region = DISOCCLUDED if inside else UNKNOWN  # UNKNOWN: in no region that is scored
+    regions = clip.regions.clone()
+    regions[0, 0, 0, 0], right[0, 0, 0, 0], disparity[0, 0, 0, 0] = region, math.nan, math.nan
+    for made in (Made(right, None), Made(shot.right, disparity)):
+        with pytest.raises(NotNumbers):
+            score(made, clip._replace(regions=regions))
+
+
+@pytest.mark.parametrize("kind", ["student", "light", "diffusion"])
+def test_weights_of_nan_are_found_out(shot: Shot, tmp_path: Path, kind: str) -> None:
+    method = Method("m", "inpainter", inpainter="light", inpaint_weights=spoilt_light(tmp_path))
+    if kind == "student":
+        save_student(spoilt(Student(96, 160)), tmp_path)
+        method = Method("m", "model", "student", tmp_path, "fill")
+    if kind == "diffusion":
+        pipeline = make_tiny(2)  # two chunks in a window: the second begins with what the first made
+        spoilt(pipeline.unet)
+        pipeline.save_pretrained(tmp_path / "pipeline")
+        method = Method("m", "inpainter", inpainter="diffusion", inpaint_weights=tmp_path / "pipeline")
+    clip = clip_of(shot)
+    long = HeldClip(*(torch.cat([array] * 2) for array in clip))
+    with pytest.raises(NotNumbers):
+        make_right(method, long)
+
+
+def spoilt(model: torch.nn.Module) -> torch.nn.Module:
+    """A network whose weights are NaN."""
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.fill_(math.nan)
+    return model
+
+
+def spoilt_light(folder: Path) -> Path:
+    save_light(spoilt(Light((4, 6, 8))), folder)
+    return folder
+
+
+def test_a_method_that_makes_no_numbers_ends_the_judging_in_one_line(
+    shot: Shot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECONDEYE_WORKERS", "1")
+    monkeypatch.setattr("secondeye.evaluation.judge.load_clip", lambda *_: clip_of(shot))
+    held = [Held(clip, "k", "f", "truth", 0.0, 0.1, 0.1) for clip in ("a", "b")]
+    light = Method("light", "inpainter", inpainter="light", inpaint_weights=spoilt_light(tmp_path / "light"))
+    folders = Folders(tmp_path, tmp_path, tmp_path, tmp_path)
+    with pytest.raises(Broken, match=r"^light: makes pixels that are not numbers") as broken:
+        judge(tmp_path / "scores", folders, held, [FLOORS[0], light], 2, label="t")
+    assert broken.value.methods == ["light"] and isinstance(broken.value, Refusal)
+    assert len(judge(tmp_path / "scores", folders, held, FLOORS[:1], 2, label="t")) == 2
+
+
+def test_weights_are_hashed_and_read_once(
+    shot: Shot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECONDEYE_WORKERS", "1")
+    monkeypatch.setattr("secondeye.evaluation.judge.load_clip", lambda *_: clip_of(shot))
+    calls: list[str] = []
+
+    def counted(name: str) -> None:
+        real = getattr(methods, name)
+        monkeypatch.setattr(methods, name, lambda *given: calls.append(name) or real(*given))
+
+    counted("hash_weights")
+    counted("make_inpainter")
+    save_light(Light((4, 6, 8)), tmp_path / "light")
+    light = Method("light", "inpainter", inpainter="light", inpaint_weights=tmp_path / "light")
+    held = [Held(clip, "k", "f", "truth", 0.0, 0.1, 0.1) for clip in ("a", "b", "c")]
+    judge(tmp_path / "scores", Folders(*[tmp_path] * 4), held, [light], 2, label="t")
+    assert sorted(calls) == ["hash_weights", "make_inpainter"]
+
+
+def test_a_clip_that_a_rebuilt_dataset_lacks_is_one_line(tmp_path: Path) -> None:
+    write_table(tmp_path / "shift.parquet", [], Shifted)
+    write_table(tmp_path / "match.parquet", [], Matched)
+    with pytest.raises(Refusal, match="was rebuilt since, without clip a; run dvc repro evaluate"):
+        load_clip(Folders(*[tmp_path] * 4), "a", 2)
 
 
 def test_an_unknown_method_is_refused(shot: Shot) -> None:
@@ -214,4 +352,4 @@ def test_scores_are_recalled_by_what_a_method_is_made_of(tmp_path: Path) -> None
     assert recall(known, held, [light], 9) is None, "other frames"
     assert recall(known, held, [replace(light, kind="model")], 8) is None, "another test"
     (tmp_path / "model.safetensors").write_text("others")
-    assert recall(known, held, [light], 8) is None, "other weights"
+    assert recall(known, held, [replace(light)], 8) is None, "other weights"

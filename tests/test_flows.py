@@ -14,6 +14,8 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -44,7 +46,7 @@ def flows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
 def lines(flows: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What tasks that are called by `.fn` log."""
     logged: list[str] = []
-    for module in (flows.commands, flows.training, flows.conversion):
+    for module in (flows.commands, flows.dataset, flows.training, flows.conversion):
         monkeypatch.setattr(module, "run_log", lambda: logged.append)
     return logged
 
@@ -147,28 +149,54 @@ def test_a_refusal_is_one_line_of_the_log(flows: SimpleNamespace) -> None:
 # Tasks and flows
 
 
-@pytest.mark.parametrize(("task", "given"), [("repro", ["evaluate"]), ("gate", [])])
+@pytest.mark.parametrize(
+    ("module", "flow", "steps"),
+    [
+        ("dataset", "build_dataset", ["repro"]),
+        ("training", "train_and_promote", ["repro", "show", "publish", "gate", "show"]),
+    ],
+)
 def test_what_works_on_the_data_waits_for_its_turn(
     flows: SimpleNamespace,
     lines: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    task: str,
-    given: list[str],
+    module: str,
+    flow: str,
+    steps: list[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for module, name in ((flows.commands, "DVC"), (flows.training, "SECONDEYE")):
-        monkeypatch.setattr(module, name, python("import sys; print(sys.argv[1:])"))
+    held: list[bool] = []
+
+    def step(name: str, *given: object) -> None:
+        lines.append(name)
+        with flows.commands.LOCK.open("w") as another, suppress(BlockingIOError):
+            fcntl.flock(another, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.append(False)
+
+    for name in set(steps):
+        monkeypatch.setattr(getattr(flows, module), name, partial(step, name))
     Path(".prefect").mkdir()
     with flows.commands.LOCK.open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        thread = threading.Thread(target=getattr(flows.training, task).fn, args=given)
+        thread = threading.Thread(target=getattr(getattr(flows, module), flow).fn)
         thread.start()
         wait_for(lambda: lines, 5)
         time.sleep(0.3)
         assert lines == ["another flow works on data and models; waiting for its end"]
     thread.join(10)
-    assert lines[1:] == [str([task, *given])]
+    assert lines[1:] == steps
+    assert not held, "no other flow can slip in between its steps"
+
+
+def test_tasks_run_their_commands(
+    flows: SimpleNamespace, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name in ((flows.commands, "DVC"), (flows.training, "SECONDEYE")):
+        monkeypatch.setattr(module, name, python("import sys; print(sys.argv[1:])"))
+    flows.training.repro.fn("evaluate")
+    flows.training.gate.fn()
+    assert lines == ["['repro', 'evaluate']", "['gate']"]
 
 
 def test_an_mlflow_that_is_away_does_not_stop_the_training_flow(
@@ -183,8 +211,9 @@ def test_an_mlflow_that_is_away_does_not_stop_the_training_flow(
 
 
 def test_training_shows_its_reports_as_they_are_made(
-    flows: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+    flows: SimpleNamespace, lines: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     done: list[str] = []
     for name in ("repro", "show", "publish", "gate"):
         monkeypatch.setattr(

@@ -26,7 +26,7 @@ LAYERS = [
 ]
 # Who may import what, beyond torch, numpy and the standard library.
 ROOMS = {
-    "accelerate": {"training"},
+    "accelerate": {"training.loop"},
     "av": {"video"},
     "diffusers": {"inpaint", "training.diffusion"},
     "great_expectations": {"stages.validate"},

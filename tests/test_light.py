@@ -44,7 +44,7 @@ def cards(**sizes: int) -> Warped:
 @pytest.fixture
 def inpainter(tmp_path: Path) -> Inpainter:
     save_light(loud(), tmp_path / "model")
-    return make_inpainter("light", tmp_path / "model")
+    return make_inpainter("light", tmp_path / "model", "cpu")
 
 
 def test_size_of_the_network() -> None:

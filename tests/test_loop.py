@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from secondeye.params import Gate, Optimisation
+from secondeye.refusal import Refusal
 from secondeye.runs import Run, open_run
 from secondeye.training.loop import rate_share, train
 
@@ -102,6 +103,46 @@ def test_validation_is_logged_at_the_end(tmp_path: Path) -> None:
     train(new_model(), run, name="net", optimisation=OPTIMISATION, draw=draw, loss=loss, validate=validate)
     assert seen == [False]
     assert run.metrics()[-1] == {"step": 25, "net/score": 7.0}
+
+
+def test_a_phase_that_is_over_is_left_as_it_is(tmp_path: Path) -> None:
+    run, judged = new_run(tmp_path), []
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        judged.append(model)
+        return {"score": 7.0}
+
+    def go_on() -> None:
+        for name in ("first", "second"):
+            train(
+                new_model(),
+                run,
+                name=name,
+                optimisation=OPTIMISATION,
+                draw=draw,
+                loss=loss,
+                validate=validate,
+            )
+
+    go_on()
+    before = run.metrics()
+    go_on()
+    assert run.metrics() == before and len(judged) == 2
+    run.rewind(OPTIMISATION.steps, "second/")  # killed before it was judged
+    go_on()
+    assert run.metrics() == before and len(judged) == 3
+
+
+def test_a_training_that_diverges_is_refused(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+
+    def diverge(model: nn.Module, sample: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+        value, parts = loss(model, sample)
+        return value * float("nan"), parts
+
+    with pytest.raises(Refusal, match="net: the loss is not finite at step 0; lower its learning_rate"):
+        train(new_model(), run, name="net", optimisation=OPTIMISATION, draw=draw, loss=diverge)
+    assert run.metrics() == [] and list(run.checkpoints.iterdir()) == []
 
 
 def test_the_rate_rises_and_falls() -> None:

@@ -15,6 +15,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "room/door.py": "def go():\n    from secondeye.room import lazy\n    return lazy.VALUE\n",
         "room/lazy.py": '"""Lazy."""\nVALUE = 1  # a comment\n',
         "other.py": "import os\n",
+        "measure.py": "import numpy as np\ndef go():\n    from scipy.stats import t\n    import tqdm\n",
     }
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
@@ -36,3 +37,19 @@ def test_comments_and_docstrings_change_no_hash_but_code_does(package: Path) -> 
     assert modules.code_hash(reached) == before
     (package / "room/lazy.py").write_text("VALUE = 2\n")
     assert modules.code_hash(reached) != before
+
+
+def test_libraries_are_those_that_the_code_imports_and_whose_arithmetic_shows(package: Path) -> None:
+    assert modules.libraries_of(modules.reached("secondeye.measure")) == ["numpy", "scipy"]
+    assert modules.libraries_of(modules.reached("secondeye.room.door")) == []
+
+
+def test_each_result_depends_on_the_libraries_that_made_it() -> None:
+    def libraries(module: str) -> set[str]:
+        return set(modules.libraries_of(modules.reached(module) - modules._PLUMBING))
+
+    learned = {"diffusers", "transformers", "safetensors"}
+    assert learned | {"scipy", "scikit-image"} <= libraries("secondeye.stages.evaluate")
+    assert learned <= libraries("secondeye.conversion.convert")
+    for stage in ("split", "shift", "match", "splat", "quality", "filter", "world"):
+        assert not learned & libraries(f"secondeye.stages.{stage}"), "an upgrade rebuilds no dataset"

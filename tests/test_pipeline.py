@@ -254,7 +254,7 @@ def test_incomplete_folders_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(Refusal, match="no model_index"):
         load_pipeline(tmp_path, "cpu")
     with pytest.raises(Refusal, match="needs weights"):
-        make_inpainter("diffusion")
+        make_inpainter("diffusion", None, "cpu")
     broken = tmp_path / "broken"
     shutil.copytree(folder, broken)
     (broken / "vae" / "diffusion_pytorch_model.safetensors").unlink()

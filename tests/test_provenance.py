@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from secondeye.refusal import Refusal
-from secondeye.rows import Film, Kept, Rendered
+from secondeye.rows import Film, Kept, Matched, Rendered
 from secondeye.sources import Mono, list_mono
 from secondeye.tables import write_table
-from secondeye.training.provenance import inputs_of, licences_of, train_clips
+from secondeye.training.provenance import dataset_of, hash_mono, inputs_of, licences_of, train_clips
 
 
 def film(name: str, licence: str) -> Film:
@@ -18,21 +18,22 @@ def film(name: str, licence: str) -> Film:
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    for name in ("split", "filter", "validate", "world"):
+    for name in ("split", "match", "filter", "validate", "world"):
         (tmp_path / name).mkdir()
     films = [film("a", "CC-BY-4.0"), film("b", ""), film("c", "proprietary")]
     write_table(tmp_path / "split" / "films.parquet", films, Film)
     kept = [Kept("1", "a", "train"), Kept("2", "b", "train"), Kept("3", "c", "test")]
     write_table(tmp_path / "filter" / "kept.parquet", kept, Kept)
+    matched = [Matched(name, f"key {name}", 0.0, 1.0) for name in "123"]
+    write_table(tmp_path / "match" / "match.parquet", matched, Matched)
     (tmp_path / "validate" / "stamp.json").write_text(json.dumps({"clips": 3, "dataset": "abc"}))
     write_table(tmp_path / "world" / "world.parquet", [Rendered("r", "key", 4, 0.0, 0.0)], Rendered)
     return tmp_path
 
 
 def test_licences_are_of_what_was_learnt_from_only(dataset: Path) -> None:
-    mono = [Mono(Path("m.mp4"), "CC0-1.0"), Mono(Path("n.mp4"), "CC-BY-3.0")]
-    licences = licences_of(dataset / "split", dataset / "filter", mono)
-    assert licences == "CC-BY-3.0, CC-BY-4.0, CC0-1.0, not stated"
+    licences = licences_of(dataset / "split", dataset / "filter", ["CC0-1.0", "licence of svd"])
+    assert licences == "CC-BY-4.0, CC0-1.0, licence of svd, not stated"
 
 
 def test_held_out_clips_teach_nothing(dataset: Path) -> None:
@@ -42,11 +43,28 @@ def test_held_out_clips_teach_nothing(dataset: Path) -> None:
         train_clips(dataset / "filter")
 
 
-def test_inputs_change_with_dataset_and_world(dataset: Path) -> None:
-    before = inputs_of(dataset / "validate", dataset / "world")
-    assert before["dataset"] == "abc"
+def test_inputs_change_with_what_is_learnt_from_and_with_nothing_else(dataset: Path) -> None:
+    def inputs() -> dict[str, str]:
+        return inputs_of(dataset / "match", dataset / "filter", dataset / "world")
+
+    before = inputs()
+    kept = [Kept("1", "a", "train"), Kept("2", "b", "train")]
+    write_table(dataset / "filter" / "kept.parquet", kept, Kept)
+    assert inputs() == before, "a held-out clip less"
+    matched = [Matched(name, f"new key {name}", 0.0, 1.0) for name in "123"]
+    write_table(dataset / "match" / "match.parquet", matched, Matched)
+    assert inputs()["clips"] != before["clips"] and inputs()["world"] == before["world"]
     write_table(dataset / "world" / "world.parquet", [Rendered("r", "other", 4, 0.0, 0.0)], Rendered)
-    assert inputs_of(dataset / "validate", dataset / "world")["world"] != before["world"]
+    assert inputs()["world"] != before["world"]
+    assert dataset_of(dataset / "validate") == "abc"
+
+
+def test_films_with_one_eye_have_one_hash(tmp_path: Path) -> None:
+    films = [Mono(tmp_path / name, "") for name in ("a.mp4", "b.mp4")]
+    for film in films:
+        film.path.write_text(film.path.name)
+    assert len({hash_mono(part) for part in ([], films[:1], films, films[::-1])}) == 4
+    assert len(hash_mono(films)) == len(hash_mono([])) == 64
 
 
 def test_films_with_one_eye_are_those_called_mono_and_train(tmp_path: Path) -> None:

@@ -55,11 +55,17 @@ def test_the_first_version_is_champion_and_there_is_only_one_first(bundle: Path)
     assert models.champion() == 1
 
 
+def test_a_first_version_that_was_not_crowned_is_crowned_later(bundle: Path) -> None:
+    assert [models.register(bundle, {}, "") for _ in range(2)] == [1, 2]  # killed before the crown
+    assert models.first_version(bundle) == 1 and models.champion() == 1
+
+
 def test_a_version_holds_bundle_and_code_and_no_pickle(bundle: Path) -> None:
     (bundle / "depth").mkdir()
     (bundle / "depth" / "model.safetensors").write_bytes(b"weights")
     assert models.register(bundle, {"secondeye.gate": "won"}, "Better.") == 1
     fetched = models.resolve("models:/secondeye/1")
+    assert fetched.tags["secondeye.gate"] == "won"
     assert (fetched.bundle / "depth" / "model.safetensors").read_bytes() == b"weights"
     assert (fetched.folder / "code" / "secondeye" / "conversion" / "convert.py").is_file()
     assert (fetched.folder / "served.py").is_file()
@@ -82,7 +88,7 @@ def test_a_bundle_that_may_hold_code_is_refused(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("uri", "why"),
     [
-        ("models:/secondeye@champion", "no version has this alias"),
+        ("models:/secondeye@champion", "no version has this alias; run `secondeye promote NUMBER`"),
         ("models:/secondeye/3", "there is no such version"),
         ("models:/other/1", "give models:/secondeye@champion or models:/secondeye/NUMBER"),
     ],

@@ -1,9 +1,12 @@
 """Run folders: what they hold, and that nothing is trained twice."""
 
+import shutil
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
+from secondeye import modules, runs
 from secondeye.files import hash_weights
 from secondeye.params import Gate, TrainDepth, load_params
 from secondeye.refusal import Refusal
@@ -89,6 +92,56 @@ def test_weights_that_are_gone_come_back_from_the_run(tmp_path: Path) -> None:
     assert (out / "model.safetensors").read_text() == "weights"
 
 
+def test_weights_that_changed_come_back_from_the_run(tmp_path: Path) -> None:
+    out = tmp_path / "models" / "depth"
+    finish_model(out, open_one(tmp_path / "runs"), write_weights)
+    (out / "model.safetensors").write_text("noise")
+    finish_model(out, open_one(tmp_path / "runs"), lambda run: pytest.fail("trained again"))
+    assert (out / "model.safetensors").read_text() == "weights"
+
+
+def test_a_run_whose_weights_changed_is_not_delivered(tmp_path: Path) -> None:
+    run = open_one(tmp_path / "runs")
+    finish_model(tmp_path / "out", run, write_weights)
+    (run.model / "model.safetensors").write_text("noise")
+    with pytest.raises(Refusal, match=f"delete {run.folder} to train anew"):
+        finish_model(tmp_path / "other", run, write_weights)
+
+
+def test_a_kill_while_weights_are_replaced_is_made_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "models" / "depth"
+    finish_model(out, open_one(tmp_path / "runs"), write_weights)
+    new, unlink = open_one(tmp_path / "runs", "k2"), Path.unlink
+    removed: list[Path] = []
+
+    def remove_one(path: Path, missing_ok: bool = False) -> None:
+        if removed:
+            raise KeyboardInterrupt
+        removed.append(path)
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copytree", lambda *given, **named: pytest.fail("killed before"))
+        patch.setattr(Path, "unlink", remove_one)
+        with pytest.raises(KeyboardInterrupt):
+            runs._deliver(new, out)
+    assert removed == [out / "run" / "run.json"], "what says that all is whole goes first"
+    finish_model(out, open_one(tmp_path / "runs"), lambda run: pytest.fail("trained again"))
+    assert (out / "model.safetensors").read_text() == "weights" and Run(out / "run").key == "k1"
+
+
+def test_a_finished_run_keeps_no_checkpoints(tmp_path: Path) -> None:
+    def train(run: Run) -> None:
+        (run.checkpoints / "step_1").write_text("half way")
+        write_weights(run)
+
+    run = open_one(tmp_path / "runs")
+    finish_model(tmp_path / "out", run, train)
+    assert not (run.folder / "checkpoints").exists()
+
+
 def test_another_key_replaces_everything(tmp_path: Path) -> None:
     out = tmp_path / "models" / "depth"
     finish_model(out, open_one(tmp_path / "runs"), write_weights)
@@ -132,3 +185,48 @@ def test_keys_follow_code_params_and_inputs(in_project: Path) -> None:
     assert key != make_run_key("secondeye.metrics", [settings], {"dataset": "b"})
     assert key != make_run_key("secondeye.metrics", [GATE], {"dataset": "a"})
     assert key != make_run_key("secondeye.parallax", [settings], {"dataset": "a"})
+
+
+PLUMBING = modules._PLUMBING
+
+
+@pytest.mark.parametrize(
+    ("stage", "model", "others"),
+    [
+        ("train_depth", "depth", ()),
+        ("train_inpaint", "light", ("diffusion",)),
+        ("train_inpaint", "diffusion", ("light",)),
+    ],
+)
+def test_a_model_s_key_covers_all_code_of_its_stage(stage: str, model: str, others: tuple[str, ...]) -> None:
+    foreign = {f"secondeye.training.{other}" for other in others}
+    imported = {name for name in modules.imports_of(f"secondeye.stages.{stage}") if "secondeye" in name}
+    reached = set().union(*(modules.reached(name) for name in imported - foreign))
+    assert reached - PLUMBING <= modules.reached(f"secondeye.training.{model}")
+
+
+def test_processes_wait_for_the_main_one_to_open_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Timer(0.2, (tmp_path / "k1" / "run.json").touch)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(runs, "_LONGEST_WAIT_S", 0.1)
+    with pytest.raises(Refusal, match="see the same folder"):
+        open_one(tmp_path)
+    assert list(tmp_path.iterdir()) == [], "only one writes"
+    monkeypatch.setattr(runs, "_LONGEST_WAIT_S", 60.0)
+    (tmp_path / "k1").mkdir()
+    opened.start()
+    assert open_one(tmp_path).folder == tmp_path / "k1"
+    assert [path.name for path in (tmp_path / "k1").iterdir()] == ["run.json"]
+
+
+def test_only_the_main_process_keeps_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, out, trained = open_one(tmp_path / "runs"), tmp_path / "models" / "depth", []
+    monkeypatch.setenv("RANK", "1")
+    finish_model(out, run, lambda run: trained.append(run.key))
+    assert trained == ["k1"] and not out.exists() and not run.finished, "it computes and leaves no trace"
+    monkeypatch.setenv("RANK", "0")
+    finish_model(out, run, write_weights)
+    monkeypatch.setenv("RANK", "1")
+    finish_model(out, run, lambda run: pytest.fail("trained again"))

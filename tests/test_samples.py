@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from secondeye.clips import clip_file, write_disparity, write_frames
+from secondeye.refusal import Refusal
 from secondeye.rows import Kept, Matched, Rendered, Shifted
 from secondeye.tables import write_table
 from secondeye.training.samples import (
@@ -17,6 +18,8 @@ from secondeye.training.samples import (
     double_warp,
     draw_scene,
     draw_window,
+    hold_out,
+    keep_usable,
     load_mono_scenes,
     load_scenes,
     mono_films,
@@ -130,6 +133,24 @@ def test_scenes_that_are_too_small_or_short_are_left_out() -> None:
         draw_scene([short], [], 0.5, 16, 32, 3, np.random.default_rng(0))
 
 
+def test_scenes_that_can_be_used_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    small, large = store(card_scene(frames=3)), store(card_scene(frames=3, width=96))
+    kept = keep_usable("light", [small, large], [small], (2, 16, 80))
+    assert len(kept[0]) == 1 and kept[0][0] is large and kept[1] == []
+    assert capsys.readouterr().err == "light: 1 of 3 scenes have 2 frames of 80x16\n"
+    with pytest.raises(Refusal, match=r"0 of 1 scenes have 4 frames.*lower train_inpaint.diffusion's frames"):
+        keep_usable("diffusion", [large], [], (4, 16, 80))
+
+
+def test_one_scene_in_ten_of_each_kind_is_held_out() -> None:
+    stereo, mono = ([store(card_scene(width=32, card_px=4)) for _ in range(n)] for n in (25, 5))
+    held, learnt = ([[id(scene) for scene in kind] for kind in kinds] for kinds in hold_out(stereo, mono))
+    assert [len(kind) for kind in (*held, *learnt)] == [3, 1, 22, 4]
+    assert not set(held[0] + held[1]) & set(learnt[0] + learnt[1])
+    assert held[0][0] == id(stereo[0]) and held[1][0] == id(mono[0]), "one clip, in both kinds"
+    assert hold_out(stereo[:14], mono) == ((stereo[:14], mono), (stereo[:14], mono))
+
+
 def test_clips_and_world_become_scenes(tmp_path: Path) -> None:
     shot = two_cards(height=32, width=64)
     name = "0" * 16
@@ -160,13 +181,15 @@ def test_clips_and_world_become_scenes(tmp_path: Path) -> None:
 
 def test_films_with_one_eye_become_scenes(make_film: Callable[..., Path]) -> None:
     film = make_film("one_eye.mp4", shots=(17, 9), height=64, width=96, sound=False)
-    assert mono_films([], 48, 80, seed=0) == []
-    scenes = mono_films([film], 48, 80, seed=0)
+    assert mono_films([], 8, 48, 80, seed=0) == []
+    scenes = mono_films([film], 8, 48, 80, seed=0)
     assert [scene.left.shape for scene in scenes] == [
         (8, 3, 48, 80)
     ] * 3  # two runs of one shot, one of the other
-    again = mono_films([film], 48, 80, seed=0)
+    again = mono_films([film], 8, 48, 80, seed=0)
     assert all(torch.equal(a.coverage, b.coverage) for a, b in zip(scenes, again, strict=True))
+    longer = mono_films([film], 12, 48, 80, seed=0)
+    assert {scene.left.shape for scene in longer} == {(12, 3, 48, 80)}
 
 
 def test_plausible_disparity_keeps_to_its_strength() -> None:

@@ -9,12 +9,26 @@ import pytest
 import torch
 from conftest import coarse_cards
 
-from secondeye.clips import clip_file, read_disparity, read_occlusion
-from secondeye.params import Params, load_params
+from secondeye.clips import clip_file, read_disparity, read_frames, read_occlusion, read_plane
+from secondeye.evaluation.methods import Method
+from secondeye.params import Params, World, load_params
 from secondeye.refusal import Refusal
-from secondeye.rows import Bad, Clip, Film, Kept, Matched, Rejected, Scored, Shifted
-from secondeye.stages import filter, match, quality, shift, splat, split, validate
+from secondeye.rows import (
+    Bad,
+    Clip,
+    Evaluated,
+    Film,
+    Held,
+    Kept,
+    Matched,
+    Rejected,
+    Rendered,
+    Scored,
+    Shifted,
+)
+from secondeye.stages import evaluate, filter, match, quality, shift, splat, split, validate, world
 from secondeye.tables import read_table
+from secondeye.truth import truth_file, write_truth
 from secondeye.video.write import write_film
 from secondeye.views import load
 from secondeye.world import Shot
@@ -196,6 +210,57 @@ def test_too_little_disk_is_told_before_anything_is_written(
     with pytest.raises(Refusal, match=r"needs up to .* and has 1000 B"):
         split.run(tmp_path / "raw", tmp_path / "split", split=params.split, dataset=params.dataset)
     assert not list((tmp_path / "split").glob("*.mkv"))
+
+
+def test_shots_of_the_world_are_kept_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECONDEYE_WORKERS", "1")
+    wanted = World(shots=2, frames=2, height=32, width=64, seed=5)
+    world.run(tmp_path, world=wanted)
+    rows = read_table(tmp_path / "world.parquet", Rendered)
+    assert len(rows) == 2
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.mkv")}
+    for row in rows:
+        left, right = (read_frames(clip_file(tmp_path, row.id, eye)) for eye in ("left", "right"))
+        hidden = read_occlusion(clip_file(tmp_path, row.id, "right_occlusion"))
+        near = read_disparity(clip_file(tmp_path, row.id, "right_disparity"), row.right_offset_px)
+        place = (torch.arange(64) + near).round().clamp(0, 63).long()
+        error = (left.gather(-1, place.expand_as(left)) - right).abs().mean(1, keepdim=True)
+        assert error[~hidden].mean() < 0.5 * error[hidden].mean(), "what both eyes see looks alike"
+    world.run(tmp_path, world=replace(wanted, shots=3))
+    assert len(read_table(tmp_path / "world.parquet", Rendered)) == 3
+    assert {path: path.stat().st_mtime_ns for path in before} == before, "a shot was rendered again"
+
+
+def test_evaluation_freezes_regions_and_judges_every_method_in_them(
+    tmp_path: Path, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, seed in enumerate((1, 2, 3)):
+        film, shot = tmp_path / "raw" / f"cards{number}_sbs.mp4", cards(seed)
+        film.parent.mkdir(exist_ok=True)
+        write_cards(film, shot)
+        if number:
+            write_truth(truth_file(film), shot.right_disparity, shot.right_occlusion)
+    lines = [f"cards{number}_sbs.mp4,sbs,test,CC0" for number in range(3)]
+    (tmp_path / "raw" / "sources.csv").write_text("\n".join(["film,packing,split,licence", *lines]) + "\n")
+    run_all(tmp_path, params)
+    rivals = [Method("fill", "inpainter", inpainter="fill")]
+    monkeypatch.setattr(evaluate, "rivals", lambda depth, inpaint: rivals)
+    at = [tmp_path / name for name in ("raw", "split", "shift", "match", "filter", "depth", "inpaint")]
+    for _ in range(2):
+        evaluate.run(*at, tmp_path / "out", tmp_path / "reports", tmp_path / "runs", evaluate=params.evaluate)
+    held = read_table(tmp_path / "out" / "regions" / "manifest.parquet", Held)
+    assert sorted(row.reference for row in held) == ["match", "truth", "truth"]
+    for row in held:
+        regions = read_plane(clip_file(tmp_path / "out" / "regions", row.id, "regions"))
+        share = float((regions == 2).double().mean())
+        assert share == pytest.approx(row.disoccluded_share, abs=1e-5)
+        assert share > 0.02
+    rows = read_table(tmp_path / "out" / "scores" / "scores.parquet", Evaluated)
+    assert len(rows) == 3 * 4, "three floors and fill, on three clips"
+    by_method = {row.method: row.psnr_visible_db for row in rows if row.clip == held[0].id}
+    assert by_method["fill"] > by_method["best shift"] > by_method["identity"]
+    assert "cards1_sbs.mp4" in (tmp_path / "reports" / "evaluation.md").read_text()
+    assert len(list((tmp_path / "runs").iterdir())) == 1, "the same evaluation is the same run"
 
 
 @pytest.mark.slow

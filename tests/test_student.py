@@ -194,7 +194,7 @@ def test_folder_brings_the_student_back(student: Student, folder: Path) -> None:
         assert torch.equal(weights, again.state_dict()[name])
     here, there = (
         next(iter(estimator([slide(2, 2)]))).depth
-        for estimator in (make_estimator(student, "cpu"), make_depth_estimator("student", weights=folder))
+        for estimator in (make_estimator(student, "cpu"), make_depth_estimator("student", folder, "cpu"))
     )
     assert torch.equal(here, there)
 
@@ -203,7 +203,7 @@ def test_folder_brings_the_student_back(student: Student, folder: Path) -> None:
 def test_missing_files_are_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
     with pytest.raises(Refusal, match=rf"student lacks {name}"):
-        make_depth_estimator("student", weights=folder)
+        make_depth_estimator("student", folder, "cpu")
 
 
 def test_weights_that_do_not_fit_are_refused(folder: Path) -> None:
@@ -223,9 +223,19 @@ def test_another_model_is_refused(folder: Path) -> None:
         read_student(folder)
 
 
+@pytest.mark.parametrize("change", ["{", "[]", {"height": None}, {"width": "wide"}])
+def test_a_damaged_config_is_one_line(folder: Path, change: str | dict) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    text = change if isinstance(change, str) else json.dumps(config | change)
+    (folder / "config.json").write_text(text)
+    with pytest.raises(Refusal, match=r"config.json (is damaged|describes None)") as refusal:
+        read_student(folder)
+    assert "\n" not in str(refusal.value)
+
+
 def test_the_student_needs_a_folder() -> None:
     with pytest.raises(ValueError, match="folder"):
-        make_depth_estimator("student")
+        make_depth_estimator("student", None, "cpu")
 
 
 def test_motion_of_a_slide_is_what_it_is() -> None:

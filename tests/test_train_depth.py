@@ -11,6 +11,7 @@ from torch import Tensor
 
 from secondeye.clips import clip_file, write_disparity, write_frames
 from secondeye.depth.losses import warp
+from secondeye.depth.network import MULTIPLE
 from secondeye.depth.student import read_student
 from secondeye.params import Optimisation, TrainDepth
 from secondeye.refusal import Refusal
@@ -204,6 +205,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(
             train_depth(broken, footage, settings())
     assert not broken.model.exists()
     train_depth(broken, footage, settings())
+    assert broken.metrics() == whole.metrics()
     here, there = (load_file(run.model / "model.safetensors") for run in (whole, broken))
     assert here.keys() == there.keys() and all(torch.equal(here[name], there[name]) for name in here)
 
@@ -213,10 +215,10 @@ def test_footage_too_short_is_refused(tmp_path: Path) -> None:
         train_depth(new_run(tmp_path, "a"), [make_footage(0)], settings(frames=5))
 
 
-def test_sizes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    odd = TrainDepth(48, 64, 2, 0.3, Optimisation(1, 1, 0.001, 1, 0))
-    with pytest.raises(Refusal, match="multiples of 32"):
-        train_depth(new_run(tmp_path, "a"), [make_footage(0)], odd)
+def test_sizes_that_do_not_fit_are_refused() -> None:
+    assert MULTIPLE == 32
+    with pytest.raises(ValueError, match="height must be a multiple of 32, got 48"):
+        TrainDepth(48, 64, 2, 0.3, Optimisation(1, 1, 0.001, 1, 0))
 
 
 def test_one_piece_in_ten_is_held_out() -> None:

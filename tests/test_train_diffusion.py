@@ -1,7 +1,11 @@
 """Training of the diffusion inpainter: the recipe's laws, exact continuation, and what svd leaves alone."""
 
-from collections.abc import Iterator
+import dataclasses
+import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +23,7 @@ from secondeye.runs import Run, open_run
 from secondeye.training import diffusion
 from secondeye.training.diffusion import (
     TEMPORAL,
+    hash_initial,
     make_sample,
     to_working_size,
     train_diffusion,
@@ -95,8 +100,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(
     assert names == {path.relative_to(cut.model) for path in cut.model.rglob("*") if path.is_file()}
     for name in names:
         assert (whole.model / name).read_bytes() == (cut.model / name).read_bytes(), name
-    by_step = [sorted(map(str, run.metrics())) for run in (whole, cut)]
-    assert by_step[0] == by_step[1]
+    assert whole.metrics() == cut.metrics()
 
 
 def test_what_was_trained_loads_and_is_scored(tmp_path: Path) -> None:
@@ -153,6 +157,37 @@ def test_svd_that_can_not_be_had_is_refused(release: Path, tmp_path: Path) -> No
     make_tiny(2).save_pretrained(tmp_path / "wide")
     with pytest.raises(Refusal, match="this one has 9"):
         load_widened(str(tmp_path / "wide"))
+
+
+def test_the_key_knows_what_training_begins_with(release: Path, tmp_path: Path) -> None:
+    before = hash_initial(settings("svd", str(release)))
+    copy = shutil.copytree(release, tmp_path / "elsewhere")
+    assert before == hash_initial(settings("svd", str(copy)))
+    config = copy / "unet" / "config.json"
+    config.write_text(config.read_text() + " ")
+    assert before != hash_initial(settings("svd", str(copy)))
+
+
+def test_sizes_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="width must be a multiple of 64, got 96"):
+        dataclasses.replace(settings(), width=96)
+
+
+def test_it_is_judged_on_scenes_not_learnt_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenes = [store(make_scene(seed=seed)) for seed in range(20)]
+    learnt, seen = [], []
+    autoencoder, network = diffusion.train_autoencoder, diffusion.train_network
+
+    def spy(teach: Callable[..., None], *given: Any) -> None:
+        *rest, draw, draw_held = given
+        learnt.append(draw.args[0])
+        seen.append(draw_held.args[0])
+        teach(*rest, draw, draw_held)
+
+    monkeypatch.setattr(diffusion, "train_autoencoder", partial(spy, autoencoder))
+    monkeypatch.setattr(diffusion, "train_network", partial(spy, network))
+    train_diffusion(open_run(tmp_path, "key", "train", settings(), {}), scenes, [], settings(steps=1))
+    assert [len(kind) for kind in learnt] == [18, 18] and [len(kind) for kind in seen] == [2, 2]
 
 
 # The recipe

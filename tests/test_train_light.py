@@ -1,6 +1,7 @@
 """Training the light inpainter: it learns, goes on where it was killed, leaves weights and a picture."""
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from secondeye.inpaint import light as network
 from secondeye.inpaint.light import load_light
 from secondeye.params import Optimisation, TrainLight
 from secondeye.runs import Run, open_run
-from secondeye.training import light, samples
+from secondeye.training import light, loop, samples
 from secondeye.training.light import train_light
 from secondeye.training.samples import Scene, double_warp, store
 from secondeye.warp import warp
@@ -83,6 +84,28 @@ def test_killed_training_ends_in_the_same_weights(tmp_path: Path, monkeypatch: p
     weights, again = (load_file(run.model / "model.safetensors") for run in (whole, killed))
     assert all(torch.equal(weights[name], again[name]) for name in weights)
     assert killed.metrics() == whole.metrics()
+
+
+def test_it_is_judged_on_scenes_not_learnt_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenes = [Scene(*(plane.clone() for plane in scene)) for scene in toy() * 10]
+    of: dict[str, set[int]] = {"drawn": set(), "judged": set()}
+    sample = light._sample
+    judging = True  # the checked windows are drawn first
+
+    def note(scene: Scene, *given: object) -> tuple[torch.Tensor, ...]:
+        of["judged" if judging else "drawn"].add(id(scene.left))
+        return sample(scene, *given)  # type: ignore[arg-type]
+
+    def teach(*given: Any, **named: Any) -> torch.nn.Module:
+        nonlocal judging
+        judging = False
+        return loop.train(*given, **named)
+
+    monkeypatch.setattr(light, "_sample", note)
+    monkeypatch.setattr(light, "train", teach)
+    train_light(new_run(tmp_path), scenes, [], settings(12))
+    assert of["judged"] <= {id(scene.left) for scene in scenes[::10]} and of["judged"]
+    assert len(of["drawn"]) > 5 and not of["drawn"] & of["judged"]
 
 
 def test_a_run_leaves_weights_that_load_and_a_picture(tmp_path: Path) -> None:

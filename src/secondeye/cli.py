@@ -26,11 +26,17 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one line on stderr and a non-zero exit."""
+    """Run the command line; a user's mistake is one line on stderr and a non-zero exit.
+
+    Where MLflow can not be reached the exit code is 4.
+    """
     try:
         app()
     except Refusal as refusal:
-        sys.exit(f"secondeye: {refusal}")
+        from secondeye.registry.server import ServerAway
+
+        print(f"secondeye: {refusal}", file=sys.stderr)
+        sys.exit(AWAY if isinstance(refusal, ServerAway) else 1)
     except OSError as error:
         if error.errno is None or error.strerror is None:
             raise
@@ -152,7 +158,9 @@ def stage(
 
 def _mirrored(folders: list[str], paths: list[Path]) -> AbstractContextManager[None]:
     """Publish the runs of a stage that has any."""
-    if "runs" not in folders:
+    from secondeye.process import is_main_process
+
+    if "runs" not in folders or not is_main_process():
         return nullcontext()
     from secondeye.registry.follow import following
 
@@ -168,14 +176,10 @@ def publish(
     Ends with 4 when MLflow can not be reached: the runs stay, publish again.
     """
     from secondeye.registry.publish import publish_all
-    from secondeye.registry.server import ServerAway, shown, tracking_uri
+    from secondeye.registry.server import shown, tracking_uri
 
     roots = folders or [RUNS, MODELS, DATA / "evaluate"]
-    try:
-        done = publish_all([root for root in roots if root.is_dir()])
-    except ServerAway as away:
-        print(f"secondeye: {away}", file=sys.stderr)
-        raise typer.Exit(AWAY) from None
+    done = publish_all([root for root in roots if root.is_dir()])
     new = sum(run.changed for run in done)
     print(f"{len(done)} runs, {new} of them brought up to date in {shown(tracking_uri())}")
 
@@ -188,6 +192,7 @@ def gate() -> None:
     """
     from secondeye.gate import pass_gate, sentence
     from secondeye.params import load_params
+    from secondeye.registry.server import ServerAway
 
     params = load_params()
     outcome = pass_gate(DATA, MODELS, REPORTS, RUNS, params.gate, params.evaluate)
@@ -196,7 +201,10 @@ def gate() -> None:
     if not outcome.verdicts:
         print("nothing new to compare")
     print(f"champion: version {outcome.champion}; the report is {REPORTS / 'gate.md'}")
-    publish([RUNS])
+    try:
+        publish([RUNS])
+    except ServerAway as away:  # the gate itself is done
+        print(f"secondeye: {away}", file=sys.stderr)
 
 
 @app.command()

@@ -2,12 +2,14 @@
 
 Each part of the model is challenged by itself: first the depth, then the inpainter on top of what is champion
 by then. Both are scored by `evaluation.judge`, on the clips and regions that the stage `evaluate` has frozen.
+Where several inpainters challenge, each gets its share of the doubt (Bonferroni): the more tries, the more
+likely a lucky one. A part of the champion that the present code can not use is stood in for by PLAIN's.
 """
 
 import json
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -15,8 +17,8 @@ import numpy as np
 
 from secondeye.conversion.bundle import PLAIN, Bundle, read_bundle, weights_of, write_bundle
 from secondeye.evaluation.clip import Folders, manifest_hash
-from secondeye.evaluation.judge import judge, recall
-from secondeye.evaluation.methods import Method
+from secondeye.evaluation.judge import Broken, judge, recall
+from secondeye.evaluation.methods import Method, load_estimator, load_inpainter
 from secondeye.evaluation.report import film_means, mean_of_films
 from secondeye.files import hash_weights, write_whole
 from secondeye.params import Evaluate, Gate
@@ -30,6 +32,14 @@ from secondeye.tables import read_table, write_table
 ALLOWED_LOSS_DB = 0.05  # of the whole picture, which a part that wins its own score may cost
 # What decides, and whether more of it is better: depth against what stereo says, painting where it is needed.
 DECIDES = {"depth": ("disparity_error_percent", False), "inpainter": ("psnr_disoccluded_db", True)}
+# What challenges, in this order: part, name, folder in models/.
+LEARNED = (
+    ("depth", "student", "depth"),
+    ("inpainter", "light", "inpaint/light"),
+    ("inpainter", "diffusion", "inpaint/diffusion"),
+)
+SUREST = 0.9999  # confidence that can be asked for
+BROKEN = "it makes pixels that are not numbers"
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,16 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Exam:
+    """What both sides are put to: the clips that the stage `evaluate` has frozen, and what it found there."""
+
+    folders: Folders
+    held: Sequence[Held]
+    known: Sequence[Evaluated]
+    evaluate: Evaluate
+
+
+@dataclass(frozen=True)
 class Verdict:
     """How one challenge ended."""
 
@@ -74,6 +94,7 @@ class Verdict:
     lost_db: float  # PSNR over the whole picture; positive where the challenger is worse
     won: bool
     why: str
+    stands_in: str  # why PLAIN's part held the place; "" where the champion's own did
 
 
 @dataclass(frozen=True)
@@ -83,6 +104,7 @@ class Outcome:
     before: int  # version that was champion
     champion: int  # version that is champion now
     verdicts: list[Verdict]
+    unusable: Mapping[str, str]  # parts of the champion for which PLAIN's stand in, and why
 
 
 def pass_gate(data: Path, models: Path, reports: Path, runs: Path, gate: Gate, evaluate: Evaluate) -> Outcome:
@@ -96,30 +118,41 @@ def pass_gate(data: Path, models: Path, reports: Path, runs: Path, gate: Gate, e
         raise Refusal(f"{scores}: nothing was evaluated; run dvc repro evaluate")
     folders = Folders(data / "split", data / "shift", data / "match", regions)
     held = read_table(regions / "manifest.parquet", Held)
+    exam = Exam(folders, held, read_table(scores / "scores.parquet", Evaluated), evaluate)
     ensure_champion()
     fetched = registry.resolve("models:/secondeye@champion")
-    model = champion = model_of(fetched.bundle)
-    verdicts = []
-    known = read_table(scores / "scores.parquet", Evaluated)
-    for part, name, weights in challengers(models, known):
-        challenger = with_part(model, part, name, weights)
-        if challenger.part(part) == model.part(part):
-            continue
-        run = open_challenge(runs, part, model, challenger, held, gate, evaluate)
-        rows = judge_both(run, part, model, challenger, folders, held, known, evaluate)
-        verdicts.append(decide(part, model, challenger, rows, gate))
-        close_challenge(run, verdicts[-1], rows)
-        model = challenger if verdicts[-1].won else model
-    version = fetched.version if model == champion else promote(model, verdicts, held)
-    outcome = Outcome(fetched.version, version, verdicts)
+    model, unusable = usable(fetched.bundle)
+    model, verdicts = hold_challenges(runs, models, model, exam, gate, unusable)
+    won = any(verdict.won for verdict in verdicts)
+    version = promote(model, verdicts, held, fetched.tags) if won else fetched.version
+    outcome = Outcome(fetched.version, version, verdicts, unusable)
     films = {film.id: film.name for film in read_table(data / "split" / "films.parquet", Film)}
     reports.mkdir(parents=True, exist_ok=True)
     write_whole(reports / "gate.md", describe(outcome, held, films, gate))
     return outcome
 
 
+def hold_challenges(
+    runs: Path, models: Path, champion: Model, exam: Exam, gate: Gate, unusable: Mapping[str, str]
+) -> tuple[Model, list[Verdict]]:
+    """All that was trained, in turn, each against what holds its place by then; and what holds them all."""
+    verdicts, stands_in = [], dict(unusable)
+    waiting = challengers(models, champion)
+    for part, name, weights in waiting:
+        strict = share_doubt(gate, sum(other == part for other, _, _ in waiting))
+        challenger = with_part(champion, part, name, weights)
+        run = open_challenge(runs, part, champion, challenger, exam, strict)
+        verdict = challenge(run, part, champion, challenger, exam, strict, stands_in.get(part, ""))
+        verdicts.append(verdict)
+        if verdict.won:
+            champion, stands_in[part] = challenger, ""
+        elif verdict.stands_in:
+            champion, stands_in[part] = without(champion, part), verdict.stands_in
+    return champion, verdicts
+
+
 def ensure_champion() -> None:
-    """Without any version, register the model that needs no weights as the first one, and champion."""
+    """Without a champion, crown the lowest version, or the model that needs no weights as the first one."""
     if registry.champion() is None:
         with tempfile.TemporaryDirectory() as temporary:
             registry.first_version(write_bundle(Path(temporary) / "bundle", PLAIN, None, None))
@@ -130,66 +163,94 @@ def model_of(folder: Path) -> Model:
     return Model(read_bundle(folder), weights_of(folder, "depth"), weights_of(folder, "inpaint"))
 
 
-def challengers(models: Path, rows: Sequence[Evaluated]) -> list[tuple[str, str, Path]]:
-    """What was trained: the student, and of the learned inpainters the one that evaluation found better."""
-    found = []
-    if (models / "depth" / "run").is_dir():
-        found.append(("depth", "student", models / "depth"))
-    learned = [name for name in ("light", "diffusion") if (models / "inpaint" / name / "run").is_dir()]
-    column, _ = DECIDES["inpainter"]
-    means = {name: mean_of_films([r for r in rows if r.method == name], column) for name in learned}
-    scored = {name: mean for name, mean in means.items() if not math.isnan(mean)}
-    if scored:
-        best = max(scored, key=lambda name: scored[name])
-        found.append(("inpainter", best, models / "inpaint" / best))
-    return found
+def usable(folder: Path) -> tuple[Model, dict[str, str]]:
+    """The champion, PLAIN's parts in place of those the present code can not load; and why for each of these.
+
+    Without this, a champion of older code would keep its place for ever.
+    """
+    try:
+        model = model_of(folder)
+    except Refusal as refusal:
+        return Model(PLAIN, None, None), dict.fromkeys(DECIDES, str(refusal))
+    unusable = {}
+    for part in DECIDES:
+        method = model.as_method("champion", part)
+        try:
+            (load_estimator if part == "depth" else load_inpainter)(method, method.made_of)
+        except Refusal as refusal:
+            unusable[part] = str(refusal)
+            model = without(model, part)
+    return model, unusable
 
 
-def with_part(model: Model, part: str, name: str, weights: Path) -> Model:
+def challengers(models: Path, champion: Model) -> list[tuple[str, str, Path]]:
+    """Part, name and weights of all that was trained and is not champion, in the order of their turns."""
+    found = [(p, name, models / place) for p, name, place in LEARNED if (models / place / "run").is_dir()]
+    return [new for new in found if with_part(champion, *new).part(new[0]) != champion.part(new[0])]
+
+
+def share_doubt(gate: Gate, tries: int) -> Gate:
+    """The gate for each of so many tries at one place: chance may get all together as far as one alone."""
+    return replace(gate, confidence=min(1 - (1 - gate.confidence) / tries, SUREST))
+
+
+def without(model: Model, part: str) -> Model:
+    """The model with PLAIN's part, which needs no weights."""
+    return with_part(model, part, PLAIN.depth if part == "depth" else PLAIN.inpainter, None)
+
+
+def with_part(model: Model, part: str, name: str, weights: Path | None) -> Model:
     """The model with one part replaced."""
     if part == "depth":
         return replace(model, bundle=replace(model.bundle, depth=name), depth_weights=weights)
     return replace(model, bundle=replace(model.bundle, inpainter=name), inpaint_weights=weights)
 
 
-def open_challenge(
-    runs: Path,
+def challenge(
+    run: Run,
     part: str,
     champion: Model,
     challenger: Model,
-    held: Sequence[Held],
+    exam: Exam,
     gate: Gate,
-    evaluate: Evaluate,
-) -> Run:
+    stands_in: str,  # why PLAIN's part holds the champion's place; "" where it does not
+) -> Verdict:
+    """One comparison, kept in the run's folder. Who makes pixels that are not numbers loses."""
+    try:
+        rows = judge_both(run, part, champion, challenger, exam)
+        verdict = decide(part, champion, challenger, rows, gate)
+    except Broken as broken:
+        if "challenger" not in broken.methods:
+            reason = f"{champion.part(part)}: {BROKEN}"
+            return challenge(run, part, without(champion, part), challenger, exam, gate, reason)
+        rows, verdict = [], replace(decide(part, champion, challenger, [], gate), why=BROKEN)
+    verdict = replace(verdict, stands_in=stands_in)
+    close_challenge(run, verdict, rows)
+    return verdict
+
+
+def open_challenge(runs: Path, part: str, champion: Model, challenger: Model, exam: Exam, gate: Gate) -> Run:
     """The run folder of this comparison; the same comparison has the same one."""
     inputs = {
         "part": part,
         "champion": " and ".join(champion.part(p) for p in DECIDES),
         "challenger": " and ".join(challenger.part(p) for p in DECIDES),
-        "manifest": manifest_hash(held),
+        "manifest": manifest_hash(exam.held),
     }
-    key = make_run_key("secondeye.evaluation.judge", [gate, evaluate], inputs)
+    key = make_run_key("secondeye.gate", [gate, exam.evaluate], inputs)
     return open_run(runs, key, "gate", gate, inputs)
 
 
-def judge_both(
-    run: Run,
-    part: str,
-    champion: Model,
-    challenger: Model,
-    folders: Folders,
-    held: Sequence[Held],
-    known: Sequence[Evaluated],  # by the stage `evaluate`: of the same clips, weights and code
-    evaluate: Evaluate,
-) -> list[Evaluated]:
-    """Both on the same clips, in the same regions."""
+def judge_both(run: Run, part: str, champion: Model, challenger: Model, exam: Exam) -> list[Evaluated]:
+    """Both on the same clips, in the same regions. Raises Broken."""
     methods = [champion.as_method("champion", part), challenger.as_method("challenger", part)]
-    recalled = recall(known, held, methods, evaluate.max_frames)
+    frames = exam.evaluate.max_frames
+    recalled = recall(exam.known, exam.held, methods, frames)
     if recalled is not None:
         return recalled
     out = run.folder / "scores"
     with alone_in(out):
-        return judge(out, folders, held, methods, evaluate.max_frames, label=f"gate, {part}")
+        return judge(out, exam.folders, exam.held, methods, frames, label=f"gate, {part}")
 
 
 def decide(part: str, champion: Model, challenger: Model, rows: Sequence[Evaluated], gate: Gate) -> Verdict:
@@ -215,6 +276,7 @@ def decide(part: str, champion: Model, challenger: Model, rows: Sequence[Evaluat
         lost_db=round(lost_db, 4),
         won=not fault,
         why=fault or "better on the films together, beyond chance",
+        stands_in="",
     )
 
 
@@ -245,12 +307,18 @@ def close_challenge(run: Run, verdict: Verdict, rows: Sequence[Evaluated]) -> No
     run.log(0, numbers)
     write_table(run.table("scores.parquet"), rows, Evaluated)
     write_whole(run.table("verdict.json"), json.dumps(asdict(verdict), indent=1, sort_keys=True) + "\n")
-    run.finish({"verdict": "promoted" if verdict.won else "refused", "why": verdict.why})
+    run.finish({"verdict": "won" if verdict.won else "lost", "why": verdict.why})
 
 
-def promote(model: Model, verdicts: Sequence[Verdict], held: Sequence[Held]) -> int:
+def promote(
+    model: Model,
+    verdicts: Sequence[Verdict],
+    held: Sequence[Held],
+    before: Mapping[str, str],  # tags of the champion
+) -> int:
     """Register the model as the next version and make it champion."""
     tags = {"manifest": manifest_hash(held)}
+    tags |= origin("depth", model.depth_weights, before) | origin("inpainter", model.inpaint_weights, before)
     for verdict in verdicts:
         tags[f"{verdict.part}_verdict"] = "won" if verdict.won else "lost"
         tags[f"{verdict.part}_gain"] = f"{verdict.gain:+.4f} {verdict.score} on {verdict.films} films"
@@ -263,11 +331,29 @@ def promote(model: Model, verdicts: Sequence[Verdict], held: Sequence[Held]) -> 
     return version
 
 
+def origin(part: str, weights: Path | None, before: Mapping[str, str]) -> dict[str, str]:
+    """The run that made a part's weights, and the licences of what it learnt from, as tags of a version."""
+    if weights is None:
+        return {}
+    names = (f"{part}_run", f"{part}_licences")
+    if not (weights / "run" / "run.json").is_file():  # the champion's own: a bundle leaves the record out
+        return {name: before[name] for name in names if name in before}
+    run = Run(weights / "run")
+    return dict(zip(names, (run.key, run.read()["tags"].get("licences", "")), strict=True))
+
+
 def sentence(verdict: Verdict) -> str:
     """A verdict in words."""
-    return (
+    said = (
         f"{verdict.part}: `{verdict.challenger}` {'replaces' if verdict.won else 'does not replace'} "
-        f"`{verdict.champion}`: {verdict.why}. {verdict.score} {verdict.champion_score:g} to "
+        f"`{verdict.champion}`: {verdict.why}."
+    )
+    if verdict.stands_in:
+        said += f" `{verdict.champion}` stood in for the champion's own ({verdict.stands_in})."
+    if not verdict.films:
+        return said
+    return (
+        f"{said} {verdict.score} {verdict.champion_score:g} to "
         f"{verdict.challenger_score:g}, gain {verdict.gain:+.4f} (at least {verdict.least_gain:+.4f}) on "
         f"{verdict.films} films; PSNR of the whole picture {-verdict.lost_db:+.3f} dB."
     )
@@ -277,6 +363,12 @@ def describe(outcome: Outcome, held: Sequence[Held], films: dict[str, str], gate
     """The report in Markdown."""
     names = ", ".join(sorted({films.get(row.film, row.film) for row in held}))
     verdicts = [f"- {sentence(verdict)}" for verdict in outcome.verdicts] or ["- nothing new to compare"]
+    judged = {verdict.part for verdict in outcome.verdicts}
+    verdicts += [
+        f"- {part}: the champion's own can not be loaded by this version of the code ({why})"
+        for part, why in outcome.unusable.items()
+        if part not in judged
+    ]
     changed = outcome.champion != outcome.before
     parts = [
         "# Gate",
@@ -285,6 +377,7 @@ def describe(outcome: Outcome, held: Sequence[Held], films: dict[str, str], gate
         "\n".join(verdicts),
         f"Compared on {len(held)} clips of {names}; manifest `{manifest_hash(held)}`. A challenger needs "
         f"{gate.min_films} films and a mean gain above zero at confidence {gate.confidence:g} (Student's t "
-        f"over films), and may not cost more than {ALLOWED_LOSS_DB} dB of the whole picture.",
+        f"over films), and may not cost more than {ALLOWED_LOSS_DB} dB of the whole picture. Where several "
+        "inpainters challenge, they share the doubt, one minus the confidence, evenly.",
     ]
     return "\n\n".join(parts) + "\n"

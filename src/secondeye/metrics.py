@@ -14,13 +14,14 @@ def psnr_db(
 ) -> float:
     """Peak signal-to-noise ratio over the chosen pixels of the whole clip, at most 100 dB.
 
-    NaN where no pixel is chosen. Sums in float64, so that the order of summing does not show.
+    NaN where no pixel is chosen, -inf where a chosen one is not finite: that is infinitely wrong. Sums in
+    float64, so that the order of summing does not show.
     """
-    count = int(where.sum()) * frames.shape[1]
-    if not count:
+    chosen = where.expand_as(frames)
+    if not bool(chosen.any()):
         return float("nan")
-    squared = ((frames.double() - truth.double()) ** 2 * where).sum() / count
-    return min(_LOSSLESS_DB, float(-10 * torch.log10(squared))) if squared > 0 else _LOSSLESS_DB
+    squared = (frames.double() - truth.double())[chosen].square().mean().nan_to_num(torch.inf, torch.inf)
+    return min(_LOSSLESS_DB, float(-10 * torch.log10(squared)))
 
 
 def ssim_map(

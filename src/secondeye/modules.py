@@ -10,8 +10,21 @@ from pathlib import Path
 PACKAGE = "secondeye"
 _ROOT = Path(__file__).resolve().parent
 
-# Their arithmetic or their bytes end up in results.
-_LIBRARIES = ("torch", "opencv-python-headless", "numba", "numpy", "av", "scenedetect-headless")
+# Their arithmetic or their bytes end up in results: as imported, and as installed.
+_LIBRARIES = {
+    "accelerate": "accelerate",
+    "av": "av",
+    "cv2": "opencv-python-headless",
+    "diffusers": "diffusers",
+    "numba": "numba",
+    "numpy": "numpy",
+    "safetensors": "safetensors",
+    "scenedetect": "scenedetect-headless",
+    "scipy": "scipy",
+    "skimage": "scikit-image",
+    "torch": "torch",
+    "transformers": "transformers",
+}
 # Code that carries results and does not shape them: a reworded error or a new stage rebuilds nothing.
 # Values of params.yaml and the columns of rows enter a key by themselves.
 _CARRIERS = (
@@ -33,10 +46,14 @@ _PLUMBING = {PACKAGE, *(f"{PACKAGE}.{name}" for name in _CARRIERS)}
 @cache
 def made_by(module: str) -> dict[str, object]:
     """What results of this module depend on besides their inputs: its code, and the libraries' versions."""
-    return {
-        "code": code_hash(reached(module) - _PLUMBING),
-        "libraries": versions(_LIBRARIES),
-    }
+    code = reached(module) - _PLUMBING
+    return {"code": code_hash(code), "libraries": versions(libraries_of(code))}
+
+
+def libraries_of(modules: Iterable[str]) -> list[str]:
+    """The libraries that these modules import and that shape results, as they are installed."""
+    imported = {name.split(".")[0] for module in modules for name in imports_of(module)}
+    return sorted(_LIBRARIES[name] for name in imported & _LIBRARIES.keys())
 
 
 def versions(libraries: Iterable[str]) -> dict[str, str]:

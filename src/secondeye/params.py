@@ -22,6 +22,13 @@ def _require(section: object, **limits: tuple[float, float]) -> None:
             raise ValueError(f"{name} must be {low:g} to {high:g}, got {value}")
 
 
+def _require_multiples(section: object, of: int, *names: str) -> None:
+    """Raise ValueError naming the first value that is no multiple."""
+    for name in names:
+        if getattr(section, name) % of:
+            raise ValueError(f"{name} must be a multiple of {of}, got {getattr(section, name)}")
+
+
 @dataclass(frozen=True)
 class Dataset:
     """What all stages of the dataset share."""
@@ -161,13 +168,14 @@ class TrainDepth:
 
     def __post_init__(self) -> None:
         _require(self, height=(32, 2048), width=(32, 2048), frames=(2, 64), motion_dropout=(0, 1))
+        _require_multiples(self, 32, "height", "width")
 
 
 @dataclass(frozen=True)
 class TrainLight:
     """The one-step inpainter in pixel space."""
 
-    height: int  # px of the crops it learns from; a multiple of 16
+    height: int  # px of the crops it learns from
     width: int  # px
     mono_share: float  # of samples made from one eye alone, by warping there and back, [0, 1]
     optimisation: Optimisation
@@ -191,6 +199,7 @@ class TrainDiffusion:
 
     def __post_init__(self) -> None:
         _require(self, height=(64, 4096), width=(64, 4096), frames=(2, 256), mono_share=(0, 1))
+        _require_multiples(self, 64, "height", "width")
         if self.size not in DIFFUSION_SIZES:
             raise ValueError(f"size must be one of {', '.join(DIFFUSION_SIZES)}, got {self.size!r}")
         if (self.size == "svd") != bool(self.initial):

@@ -31,6 +31,18 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
+def is_main_process() -> bool:
+    """Whether this is the first of the processes that torchrun started, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def best_device() -> str:
+    """Where networks compute: cuda where there is a GPU, else cpu."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """Hold a folder for this process; raises Refusal when another one works in it."""

@@ -6,7 +6,7 @@
   tables/        Parquet, CSV or Markdown
   pictures/      PNG
   origin.json    where and when it ran: git commit, time, machine
-  checkpoints/   to go on from
+  checkpoints/   to go on from; gone once it is finished
   model/         the finished weights
 
 The first four are the record: the same key gives the same record, so a copy of it may lie in a DVC out, and
@@ -19,6 +19,7 @@ import os
 import platform
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -26,11 +27,13 @@ from pathlib import Path
 from typing import Any
 
 from secondeye import modules
-from secondeye.files import hash_folder, write_whole
-from secondeye.process import alone_in
+from secondeye.files import hash_weights, write_whole
+from secondeye.process import alone_in, is_main_process
+from secondeye.refusal import Refusal
 
 RECORD = ("run.json", "metrics.jsonl", "tables", "pictures")
 _TRAINING_LIBRARIES = ("accelerate", "diffusers", "transformers")
+_LONGEST_WAIT_S = 60.0  # for the main process to open a run
 
 
 @dataclass(frozen=True)
@@ -90,10 +93,12 @@ class Run:
         write_whole(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
 
     def finish(self, tags: Mapping[str, str]) -> None:
-        """Say that everything is written."""
+        """Say that everything is written; there is nothing to go on from then."""
         content = self.read()
         content["tags"] |= tags
         write_whole(self.folder / "run.json", _json(content | {"finished": True}))
+        if (self.folder / "checkpoints").exists():
+            shutil.rmtree(self.folder / "checkpoints")
 
 
 def make_run_key(module: str, sections: Sequence[object], inputs: Mapping[str, str]) -> str:
@@ -113,9 +118,14 @@ def open_run(
     settings: object,  # a params section; those inside it become dotted names
     tags: Mapping[str, str],
 ) -> Run:
-    """The run of this key: the one that is there, or a new one."""
+    """The run of this key: the one that is there, or a new one.
+
+    Under torchrun the main process makes it and the others wait. Raises Refusal when it does not appear.
+    """
     run = Run(runs / key)
-    if not (run.folder / "run.json").exists():
+    if not is_main_process():
+        _wait_for(run.folder / "run.json")
+    elif not (run.folder / "run.json").exists():
         run.folder.mkdir(parents=True, exist_ok=True)
         write_whole(run.folder / "origin.json", _json(_origin()))
         params = dict(_flat(asdict(settings)))  # type: ignore[call-overload]
@@ -127,10 +137,15 @@ def open_run(
 def finish_model(out: Path, run: Run, train: Callable[[Run], None]) -> None:
     """Have `out` hold the run's weights and record; `train` fills `run.model` where no earlier run did.
 
-    A run killed before its end is continued. Raises Refusal when another process works on it.
+    A run killed before its end is continued. Under torchrun the main process keeps the folders and the others
+    only compute. Raises Refusal when another process works on it, or the run's weights have changed since.
     """
+    if not is_main_process():
+        if not run.finished and not _is_delivered(run, out):
+            train(run)
+        return
     with alone_in(out):
-        if (out / "run" / "run.json").exists() and Run(out / "run").key == run.key:
+        if _is_delivered(run, out):
             print(f"{out}: trained before, nothing to do")
             return
         with alone_in(run.folder):
@@ -138,12 +153,27 @@ def finish_model(out: Path, run: Run, train: Callable[[Run], None]) -> None:
                 print(f"{out}: trained before, taken from {run.folder}")
             else:
                 train(run)
-                run.finish({"weights": hash_folder(run.model)})
+                run.finish({"weights": hash_weights(run.model)})
+            if not _is_whole(run, run.model):
+                raise Refusal(
+                    f"{run.model}: has changed since its training finished; delete {run.folder} to train anew"
+                )
         _deliver(run, out)
 
 
+def _is_delivered(run: Run, out: Path) -> bool:
+    """Whether `out` holds this run's weights, as they were when it finished."""
+    record = Run(out / "run")
+    return (record.folder / "run.json").exists() and record.key == run.key and _is_whole(record, out)
+
+
+def _is_whole(record: Run, weights: Path) -> bool:
+    return hash_weights(weights) == record.read()["tags"].get("weights")
+
+
 def _deliver(run: Run, out: Path) -> None:
-    """Replace what `out` holds; run/run.json comes last and says that it is whole."""
+    """Replace what `out` holds; run/run.json goes first, comes last and says that it is whole."""
+    (out / "run" / "run.json").unlink(missing_ok=True)
     for path in out.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     shutil.copytree(run.model, out, dirs_exist_ok=True)
@@ -160,6 +190,17 @@ def copy_record(run: Run, folder: Path) -> None:
         elif source.exists():
             shutil.copyfile(source, folder / name)
     write_whole(folder / "run.json", (run.folder / "run.json").read_text())
+
+
+def _wait_for(path: Path) -> None:
+    deadline = time.monotonic() + _LONGEST_WAIT_S
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise Refusal(
+                f"{path}: the main process has not written it in {_LONGEST_WAIT_S:g} s; all processes of a "
+                "training must see the same folder"
+            )
+        time.sleep(0.05)
 
 
 def _origin() -> dict[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from secondeye.packing import MONO, PACKINGS, packing_from_name
 from secondeye.refusal import Refusal
 
-_FILMS = {".mp4", ".mkv", ".mov", ".m4v", ".avi", ".webm", ".ts", ".mpg", ".mpeg", ".wmv"}
+FILMS = {".mp4", ".mkv", ".mov", ".m4v", ".avi", ".webm", ".ts", ".mpg", ".mpeg", ".wmv"}
 _COLUMNS = ["film", "packing", "split", "licence"]
 _SPLITS = ("", "train", "test")
 
@@ -52,7 +52,7 @@ def list_sources(raw: Path) -> list[Source]:
     stereo film, or one whose packing nothing tells, or a sources.csv that makes no sense.
     """
     table = _read_table(raw / "sources.csv")
-    films = sorted(path for path in raw.glob("*") if path.suffix.lower() in _FILMS)
+    films = sorted(path for path in raw.glob("*") if path.suffix.lower() in FILMS)
     there = {film.name for film in films}
     absent = {name for name, row in table.items() if row["packing"] != MONO} - there
     if absent:

@@ -10,13 +10,11 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from secondeye.conversion.settings import CRF, PRESET, Settings
-from secondeye.files import hash_folder, write_whole
+from secondeye.conversion.settings import CRF, FROM_MODEL, PRESET, Settings
+from secondeye.depth import DEPTHS
+from secondeye.files import write_whole
+from secondeye.inpaint import INPAINTERS
 from secondeye.refusal import Refusal
-
-DEPTHS = ("motion", "student")
-INPAINTERS = ("fill", "light", "diffusion")
-WITHOUT_WEIGHTS = ("motion", "fill")
 
 
 @dataclass(frozen=True)
@@ -27,6 +25,13 @@ class Bundle:
     inpainter: str  # one of INPAINTERS
     strength_percent: float  # unless the viewer says otherwise
     convergence: float
+
+    def __post_init__(self) -> None:
+        names, numbers = (self.depth, self.inpainter), (self.strength_percent, self.convergence)
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError(f"depth and inpainter must be names, got {names}")
+        if not all(type(number) in (int, float) for number in numbers):
+            raise TypeError(f"strength_percent and convergence must be numbers, got {numbers}")
 
 
 PLAIN = Bundle("motion", "fill", strength_percent=3.0, convergence=0.5)  # needs no weights
@@ -41,7 +46,7 @@ def write_bundle(
     """Write a bundle; the runs that made the weights stay outside."""
     folder.mkdir(parents=True)
     for name, part, weights in (("depth", bundle.depth, depth), ("inpaint", bundle.inpainter, inpaint)):
-        if part in WITHOUT_WEIGHTS:
+        if part not in FROM_MODEL:
             continue
         if weights is None:
             raise ValueError(f"{part} needs its weights")
@@ -69,11 +74,6 @@ def read_bundle(folder: Path) -> Bundle:
 def weights_of(folder: Path | None, part: str) -> Path | None:
     """Where a bundle keeps the weights of `depth` or `inpaint`; None where there are none."""
     return folder / part if folder is not None and (folder / part).is_dir() else None
-
-
-def bundle_hash(folder: Path) -> str:
-    """What a bundle is, wherever it lies."""
-    return hash_folder(folder)
 
 
 def settings_of(

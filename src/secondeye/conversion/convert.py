@@ -26,6 +26,7 @@ from secondeye.depth import DepthEstimator, best_available, make_depth_estimator
 from secondeye.disk import require_disk
 from secondeye.inpaint import Inpainter, make_inpainter
 from secondeye.packing import side_by_side
+from secondeye.process import best_device
 from secondeye.refusal import Refusal
 from secondeye.video.join import can_hold_sound, join_film
 from secondeye.video.probe import FilmInfo, probe
@@ -75,8 +76,9 @@ def convert(
     if info.high_dynamic_range:
         raise Refusal(f"{film}: is HDR (PQ or HLG), which 8 bits would show wrong; tone-map it to SDR first")
     settings = _choose(settings, say)
-    estimator = make_depth_estimator(settings.depth, weights=weights_of(settings.model, "depth"))
-    inpainter = make_inpainter(settings.inpainter, weights_of(settings.model, "inpaint"))
+    device = best_device()
+    estimator = make_depth_estimator(settings.depth, weights_of(settings.model, "depth"), device)
+    inpainter = make_inpainter(settings.inpainter, weights_of(settings.model, "inpaint"), device)
     with open_journal(output, info, settings) as journal:
         plan = _plan(journal, info)
         _tell(plan, say)

@@ -4,11 +4,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from secondeye.depth import DEPTHS
 from secondeye.files import hash_folder
+from secondeye.inpaint import INPAINTERS
 from secondeye.refusal import Refusal
 
-DEPTHS = ("auto", "motion", "student", "depth-anything-v2")
-INPAINTERS = ("auto", "fill", "light", "diffusion")
 FROM_MODEL = ("student", "light", "diffusion")  # trained here: their weights come with a model
 CRF, PRESET = 16, "veryfast"  # visibly perfect, and quick
 PRESETS = (
@@ -30,8 +30,8 @@ class Settings:
 
     strength_percent: float  # disparity between nearest and farthest point, % of the width, [0, 10]
     convergence: float  # the depth that lies on the screen, [0, 1]
-    depth: str  # one of DEPTHS
-    inpainter: str  # one of INPAINTERS
+    depth: str  # one of DEPTHS, or auto
+    inpainter: str  # one of INPAINTERS, or auto
     crf: int  # x264's constant rate factor, [0, 51]; smaller is better
     preset: str  # x264's preset
     model: Path | None  # bundle with the weights of what was trained here
@@ -45,7 +45,8 @@ class Settings:
             raise Refusal(f"--convergence must be 0 (farthest) to 1 (nearest), got {self.convergence:g}")
         if not 0 <= self.crf <= 51:
             raise Refusal(f"--crf must be 0 (lossless) to 51, got {self.crf}")
-        for name, choices in (("depth", DEPTHS), ("inpainter", INPAINTERS), ("preset", PRESETS)):
+        parts = {"depth": ("auto", *DEPTHS), "inpainter": ("auto", *INPAINTERS)}
+        for name, choices in {**parts, "preset": PRESETS}.items():
             if getattr(self, name) not in choices:
                 raise Refusal(f"--{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
         for name, part in (("depth", "depth"), ("inpainter", "inpaint")):

@@ -13,7 +13,7 @@ class Estimate(NamedTuple):
     depth: Tensor
     """[t, 1, h, w] raw relative inverse depth, finite, larger is nearer; h x w at most H x W, same aspect."""
     confidence: float
-    """[0, 1]: how far this depth can be trusted; 1 for learned estimators."""
+    """[0, 1]: how far this depth can be trusted; 1 for Depth Anything."""
 
 
 DepthEstimator = Callable[[Iterable[Tensor]], Iterator[Estimate]]
@@ -23,8 +23,15 @@ The sizes of windows and estimates may differ. An estimator looks a bounded numb
 """
 
 
-def make_depth_estimator(name: str, device: str = "cpu", weights: Path | None = None) -> DepthEstimator:
-    """Return the estimator called `name`; `weights` is the student's folder, which only it has.
+DEPTHS = ("motion", "student", "depth-anything-v2")
+
+
+def make_depth_estimator(
+    name: str,  # one of DEPTHS
+    weights: Path | None,  # the student's folder, which only it has
+    device: str,  # cpu or cuda; frames come and depth goes on the CPU
+) -> DepthEstimator:
+    """Return the estimator called `name`.
 
     Raises ValueError for another name and for a student without a folder, Refusal where weights are missing.
     """
@@ -43,7 +50,7 @@ def make_depth_estimator(name: str, device: str = "cpu", weights: Path | None = 
             from secondeye.depth.anything import load_depth_anything
 
             return load_depth_anything(device=device)
-    raise ValueError(f"the depth estimator must be motion, student or depth-anything-v2, got {name!r}")
+    raise ValueError(f"the depth estimator must be one of {', '.join(DEPTHS)}, got {name!r}")
 
 
 def best_available() -> str:

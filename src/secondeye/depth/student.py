@@ -51,10 +51,14 @@ def read_student(folder: Path) -> Student:
         raise Refusal(
             f"{folder} lacks {', '.join(missing)}: it must be the folder of a trained depth student"
         )
-    config = json.loads((folder / CONFIG).read_text())
-    if config.get("kind") != KIND:
-        raise Refusal(f"{folder}/{CONFIG} describes {config.get('kind')!r}, not {KIND!r}")
-    model = Student(config["height"], config["width"])
+    try:
+        config = dict(json.loads((folder / CONFIG).read_text()))
+        if config.get("kind") != KIND:
+            raise Refusal(f"{folder}/{CONFIG} describes {config.get('kind')!r}, not {KIND!r}")
+        model = Student(int(config["height"]), int(config["width"]))
+    except (ValueError, KeyError, TypeError) as error:
+        reason = str(error).split("\n")[0]
+        raise Refusal(f"{folder}/{CONFIG} is damaged ({reason}): train the depth student anew") from error
     try:
         model.load_state_dict(load_file(folder / WEIGHTS))
     except (SafetensorError, RuntimeError) as error:

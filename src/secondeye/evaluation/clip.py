@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from secondeye.clips import clip_file, read_disparity, read_plane
+from secondeye.refusal import Refusal
 from secondeye.rows import Held, Matched, Shifted
 from secondeye.tables import read_table
 from secondeye.views import load
@@ -35,11 +36,14 @@ class HeldClip(NamedTuple):
 
 
 def load_clip(folders: Folders, name: str, frames: int) -> HeldClip:
-    """The first `frames` frames of a clip."""
-    shifted = next(row for row in read_table(folders.shift / "shift.parquet", Shifted) if row.id == name)
-    matched = next(row for row in read_table(folders.match / "match.parquet", Matched) if row.id == name)
-    left, right = load(folders.split, shifted)
-    disparity = read_disparity(clip_file(folders.match, name, "disparity"), matched.offset_px)
+    """The first `frames` frames of a clip. Raises Refusal when the dataset was rebuilt without it."""
+    shifted = {row.id: row for row in read_table(folders.shift / "shift.parquet", Shifted)}
+    matched = {row.id: row for row in read_table(folders.match / "match.parquet", Matched)}
+    for folder, rows in ((folders.shift, shifted), (folders.match, matched)):
+        if name not in rows:
+            raise Refusal(f"{folder}: was rebuilt since, without clip {name}; run dvc repro evaluate")
+    left, right = load(folders.split, shifted[name])
+    disparity = read_disparity(clip_file(folders.match, name, "disparity"), matched[name].offset_px)
     regions = read_plane(clip_file(folders.regions, name, "regions"))
     return HeldClip(*(array[:frames] for array in (left, right, disparity, regions)))
 

@@ -6,14 +6,24 @@ from dataclasses import replace
 from pathlib import Path
 
 from secondeye.evaluation.clip import Folders, load_clip
-from secondeye.evaluation.methods import Method, make_right
+from secondeye.evaluation.methods import Method, NotNumbers, make_right
 from secondeye.evaluation.report import picture_of, write_picture
 from secondeye.evaluation.score import score
-from secondeye.keep import Job, finish_jobs, make_key
+from secondeye.keep import BadClip, Job, finish_jobs, make_key
+from secondeye.process import best_device
+from secondeye.refusal import Refusal
 from secondeye.rows import Evaluated, Held
 from secondeye.tables import write_table
 
 _PICTURE_BYTES = 4e5
+
+
+class Broken(Refusal):
+    """Methods make pixels that are not numbers, on one clip at least; they can not be compared."""
+
+    def __init__(self, methods: Sequence[str]) -> None:
+        super().__init__(f"{', '.join(methods)}: makes pixels that are not numbers; train it anew")
+        self.methods = methods
 
 
 def judge(
@@ -21,7 +31,8 @@ def judge(
 ) -> list[Evaluated]:
     """Score every method on the first `frames` frames of every clip; what `out` holds already is kept.
 
-    Writes `scores.parquet` and a picture of every clip's middle frame as each method made it.
+    Writes `scores.parquet` and a picture of every clip's middle frame as each method made it. Raises Broken
+    where a method makes pixels that are not numbers.
     """
     out.mkdir(parents=True, exist_ok=True)
     jobs = [
@@ -34,7 +45,9 @@ def judge(
         for method in methods
         for row in held
     ]
-    done = finish_jobs(out, jobs, _judge_one, Evaluated, label=label, max_bad_fraction=0.0, unit="score")
+    done = finish_jobs(out, jobs, _judge_one, Evaluated, label=label, max_bad_fraction=1.0, unit="score")
+    if done.bad:
+        raise Broken(sorted({bad.detail for bad in done.bad}))
     write_table(out / "scores.parquet", done.rows, Evaluated)
     order = {job.id: place for place, job in enumerate(jobs)}
     return sorted(done.rows, key=lambda row: order[row.id])
@@ -55,7 +68,7 @@ def recall(
 
 def score_key(held: Held, method: Method, frames: int) -> str:
     """The key of one method's result on one clip: what it is made of, not how it is called."""
-    return make_key("evaluate", Evaluated, [], [held.key, *method.made_of(), str(frames)])
+    return make_key("evaluate", Evaluated, [], [held.key, *method.made_of, best_device(), str(frames)])
 
 
 def score_id(clip: str, method: Method) -> str:
@@ -72,9 +85,12 @@ def _judge_one(
     out: Path, name: str, key: str, folders: Folders, held: Held, method: Method, frames: int
 ) -> tuple[Evaluated, list[Path]]:
     clip = load_clip(folders, held.id, frames)
-    made = make_right(method, clip)
+    try:
+        made = make_right(method, clip)
+        scores = score(made, clip)
+    except NotNumbers as fault:
+        raise BadClip("not numbers", method.name) from fault
     middle = len(clip.left) // 2
     path = middle_file(out, held.id, method)
     write_picture(path, picture_of(made.right[middle : middle + 1]))
-    scores = score(made, clip)
     return Evaluated(name, key, held.id, held.film, method.name, method.kind, **scores), [path]

@@ -6,6 +6,7 @@
 """
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,16 +14,21 @@ import torch
 from torch import Tensor
 
 from secondeye.conversion.render import sharpen
-from secondeye.depth import make_depth_estimator
+from secondeye.depth import DepthEstimator, make_depth_estimator
 from secondeye.depth.edges import upsample
 from secondeye.evaluation.clip import HeldClip, align
 from secondeye.files import hash_weights
 from secondeye.inpaint import Inpainter, Warped, make_inpainter
+from secondeye.process import best_device
 from secondeye.warp import warp
 
 _WINDOW = 8  # frames, as in a conversion
 _SHIFTS_PERCENT = 10.0  # of the width, searched for the best constant shift
 _EVERY = 4  # frames: it is chosen on one in so many
+
+
+class NotNumbers(Exception):
+    """A method made a pixel that is not finite. It has no score: a NaN would only leave out its bad clips."""
 
 
 class Made(NamedTuple):
@@ -43,18 +49,19 @@ class Method:
     inpainter: str = ""  # of inpainters and models
     inpaint_weights: Path | None = None
 
-    def made_of(self) -> list[str]:
+    @cached_property
+    def made_of(self) -> tuple[str, ...]:
         """What its result depends on besides code: its parts, and what they learnt, by content."""
         folders = (self.depth_weights, self.inpaint_weights)
         weights = [hash_weights(folder) if folder is not None else "" for folder in folders]
-        return [self.kind, self.depth, self.inpainter or self.name, *weights]
+        return (self.kind, self.depth, self.inpainter or self.name, *weights)
 
 
 FLOORS = (Method("identity", "floor"), Method("best shift", "floor"), Method("nearest", "floor"))
 
 
 def make_right(method: Method, clip: HeldClip) -> Made:
-    """Have a method make the right eye of a clip."""
+    """Have a method make the right eye of a clip. Raises NotNumbers, and Refusal for weights."""
     match method.kind, method.name:
         case "floor", "identity":
             return Made(clip.left, None)
@@ -63,27 +70,46 @@ def make_right(method: Method, clip: HeldClip) -> Made:
         case "floor", "nearest":
             return Made(paint(clip.left, clip.disparity, fill_nearest), None)
         case "inpainter", _:
-            inpainter = make_inpainter(method.inpainter, method.inpaint_weights)
+            inpainter = load_inpainter(method, method.made_of)
             return Made(paint(clip.left, clip.disparity, inpainter), None)
         case "model", _:
-            disparity = estimate(method, clip)
-            inpainter = make_inpainter(method.inpainter, method.inpaint_weights)
+            disparity = estimate(clip, load_estimator(method, method.made_of))
+            inpainter = load_inpainter(method, method.made_of)
             return Made(paint(clip.left, sharpen(disparity, clip.left), inpainter), disparity)
     raise ValueError(f"there is no {method.kind} called {method.name}")
 
 
-def estimate(method: Method, clip: HeldClip) -> Tensor:
-    """The method's depth of the clip as disparity [T, 1, H, W] px, aligned to the matched one."""
-    estimator = make_depth_estimator(method.depth, weights=method.depth_weights)
+@lru_cache(maxsize=1)  # clips come method by method
+def load_estimator(method: Method, made_of: tuple[str, ...]) -> DepthEstimator:
+    """The method's depth, read once a process. Raises Refusal where its weights can not be read."""
+    return make_depth_estimator(method.depth, method.depth_weights, best_device())
+
+
+@lru_cache(maxsize=1)
+def load_inpainter(method: Method, made_of: tuple[str, ...]) -> Inpainter:
+    """The method's inpainter, read once a process. Raises Refusal where its weights can not be read."""
+    return make_inpainter(method.inpainter, method.inpaint_weights, best_device())
+
+
+def estimate(clip: HeldClip, estimator: DepthEstimator) -> Tensor:
+    """The depth of the clip as disparity [T, 1, H, W] px, aligned to the matched one. Raises NotNumbers."""
     depth = torch.cat([found.depth for found in estimator(iter(clip.left.split(_WINDOW)))])
+    require_numbers(depth)
     return align(upsample(depth, clip.left), clip.disparity)
 
 
+def require_numbers(made: Tensor) -> None:
+    """Raise NotNumbers unless all that was made is finite."""
+    if not bool(made.isfinite().all()):
+        raise NotNumbers
+
+
 def paint(left: Tensor, disparity: Tensor, inpainter: Inpainter) -> Tensor:
-    """Warp the left eye and paint what is open, window by window as in a conversion."""
+    """Warp the left eye and paint what is open, window by window as in a conversion. Raises NotNumbers."""
     memory, made = None, []
     for frames, near in zip(left.split(_WINDOW), disparity.split(_WINDOW), strict=True):
         right, memory = inpainter(Warped(frames, *warp(frames, near)), memory)
+        require_numbers(right)
         made.append(right.clamp(0, 1))
     return torch.cat(made)
 

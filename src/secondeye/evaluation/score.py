@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from secondeye.evaluation.clip import HeldClip
-from secondeye.evaluation.methods import Made
+from secondeye.evaluation.methods import Made, require_numbers
 from secondeye.evaluation.regions import NAMES, UNKNOWN, VISIBLE
 from secondeye.metrics import mean_where, psnr_db, rank_correlation, ssim_map
 from secondeye.warp import warp
@@ -15,7 +15,10 @@ _SAME_SURFACE_PX = 1.0
 
 
 def score(made: Made, clip: HeldClip) -> dict[str, float]:
-    """Every score of `Evaluated`, by its name."""
+    """Every score of `Evaluated`, by its name; NaN where nothing is to score. Raises NotNumbers."""
+    for array in made:
+        if array is not None:
+            require_numbers(array)
     everywhere = torch.ones_like(clip.regions, dtype=torch.bool)
     similarity = ssim_map(made.right, clip.right)
     scores = {

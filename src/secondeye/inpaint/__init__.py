@@ -28,7 +28,11 @@ pictures [T, 3, H, W] in [0, 1], and what they leave, which only the same inpain
 INPAINTERS = ("fill", "light", "diffusion")
 
 
-def make_inpainter(name: str, weights: Path | None = None, device: str = "cpu") -> Inpainter:
+def make_inpainter(
+    name: str,  # one of INPAINTERS
+    weights: Path | None,  # their folder; `fill` needs none
+    device: str,  # cpu or cuda; pictures come and go on the CPU
+) -> Inpainter:
     """Return the inpainter called `name`; ValueError for another name, Refusal where its weights are not."""
     match name:
         case "fill":

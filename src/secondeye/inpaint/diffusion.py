@@ -133,6 +133,7 @@ def _paint(
 
 
 def _remember(memory: Memory, frames: Tensor, holes: Tensor, kept_frames: int) -> Memory:
+    frames = frames.nan_to_num()  # what no number is, is for who looks at the pictures to find
     return Memory(
         torch.cat([memory.frames, frames])[-kept_frames:], torch.cat([memory.holes, holes])[-kept_frames:]
     )

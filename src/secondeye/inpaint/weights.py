@@ -1,5 +1,6 @@
 """Folders of weights for the diffusion pipeline: safetensors in diffusers' layout, ours or the release's."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ from diffusers.utils import logging
 from transformers import CLIPVisionModelWithProjection
 from transformers.utils import logging as transformers_logging
 
+from secondeye.files import hash_folder
 from secondeye.inpaint.pipeline import IN_CHANNELS, StereoInpaintPipeline
 from secondeye.refusal import Refusal
 
 NETWORK_FOLDERS = ("StereoCrafter/unet_diffusers", "StereoCrafter")  # where releases put the network
 SVD_FILES = ("model_index.json", "*/*.json", "*/*.fp16.safetensors")  # all that is read of it
+SVD_PARTS = ("image_encoder", "scheduler", "unet", "vae")
 SVD = "stable-video-diffusion-img2vid-xt-1-1"
 
 
@@ -55,6 +58,13 @@ def load_widened(initial: str) -> StereoInpaintPipeline:
         widen(narrow),
         load_scheduler(folder / "scheduler"),
     )
+
+
+def hash_svd(initial: str) -> str:
+    """A hash of what `load_widened` loads; Refusal where the model can not be had."""
+    folder = _find_svd(initial)
+    parts = "".join(hash_folder(folder / part) for part in SVD_PARTS)
+    return hashlib.sha256(parts.encode()).hexdigest()
 
 
 def widen(narrow: Any) -> Any:

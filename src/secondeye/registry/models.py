@@ -43,6 +43,7 @@ class Fetched:
     version: int
     code: str  # short hash of its code
     folder: Path  # holds code/ and artifacts/bundle
+    tags: Mapping[str, str]  # as `register` was given them
 
     @property
     def bundle(self) -> Path:
@@ -68,11 +69,15 @@ def register(
 
 
 def first_version(bundle: Path) -> int | None:
-    """Register a bundle as the first version, and champion; None when there is a version already."""
+    """Where there is no champion, make the lowest version champion; it is this bundle where there is none.
+
+    None when there is a champion already.
+    """
     with connected() as client:
-        if client.search_model_versions(f"name='{NAME}'", max_results=1):
+        if _champion(client) is not None:
             return None
-        number = _register(client, bundle, {}, "The first: it needs no weights.")
+        there = [int(found.version) for found in client.search_model_versions(f"name='{NAME}'")]
+        number = min(there) if there else _register(client, bundle, {}, "The first: it needs no weights.")
         _crown(client, number)
         return number
 
@@ -234,7 +239,9 @@ def _aliased(client: "MlflowClient", alias: str) -> "ModelVersion":
     except MlflowException as error:
         if error.error_code not in _MISSING:
             raise
-        raise Refusal(f"models:/{NAME}@{alias}: no version has this alias") from error
+        raise Refusal(
+            f"models:/{NAME}@{alias}: no version has this alias; run `secondeye promote NUMBER`"
+        ) from error
 
 
 def _version(client: "MlflowClient", number: str) -> "ModelVersion":
@@ -261,4 +268,4 @@ def _fetch(client: "MlflowClient", found: "ModelVersion") -> Fetched:
             with _default_server(client):
                 copy = download_artifacts(f"models:/{NAME}/{found.version}", dst_path=str(place))
             os.replace(copy, folder)
-    return Fetched(int(found.version), found.tags.get(_CODE, "unknown"), folder)
+    return Fetched(int(found.version), found.tags.get(_CODE, "unknown"), folder, dict(found.tags))

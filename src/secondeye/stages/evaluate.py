@@ -58,7 +58,7 @@ def run(
 ) -> None:
     """Write `regions/manifest.parquet`, `scores/scores.parquet`, reports/evaluation.{md,json,png}.
 
-    Raises Refusal when no clip is held out.
+    Raises Refusal when no clip is held out, and when a method makes pixels that are not numbers.
     """
     films = {film.id: film.name for film in read_table(split / "films.parquet", Film)}
     folders = Folders(split, shift, match, out / "regions")
@@ -189,7 +189,7 @@ def _keep_record(
 ) -> None:
     """The run folder of this evaluation, and a copy of its record beside the scores."""
     manifest = manifest_hash(held)
-    inputs = {"manifest": manifest, **{m.name: " ".join(m.made_of()) for m in methods}}
+    inputs = {"manifest": manifest, **{m.name: " ".join(m.made_of) for m in methods}}
     key = make_run_key("secondeye.stages.evaluate", [evaluate], inputs)
     run = open_run(runs, key, "evaluate", evaluate, {"manifest": manifest})
     run.rewind(0)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from secondeye.params import TrainDepth
 from secondeye.runs import Run, finish_model, make_run_key, open_run
-from secondeye.training.provenance import inputs_of, licences_of, train_clips
+from secondeye.training.provenance import dataset_of, inputs_of, licences_of
 
 
 def run(
@@ -20,14 +20,13 @@ def run(
     train_depth: TrainDepth,
 ) -> None:
     """Have `out` hold the student's weights, trained in `runs` unless it was before."""
-    inputs = inputs_of(validate, world)
+    inputs = inputs_of(match, filter, world)
     key = make_run_key("secondeye.training.depth", [train_depth], inputs)
-    tags = inputs | {"licences": licences_of(split, filter, [])}
+    tags = inputs | {"dataset": dataset_of(validate), "licences": licences_of(split, filter, [])}
 
     def teach(run: Run) -> None:
         from secondeye.training import depth
 
-        footage = depth.load_footage(split, shift, match, world, train_clips(filter), train_depth)
-        depth.train_depth(run, footage, train_depth)
+        depth.teach(run, split, shift, match, filter, world, train_depth)
 
     finish_model(out, open_run(runs, key, "train_depth", train_depth, tags), teach)

@@ -32,11 +32,13 @@ from secondeye.depth.network import MULTIPLE, Student
 from secondeye.depth.student import confidence_of, save_student
 from secondeye.metrics import rank_correlation
 from secondeye.params import TrainDepth
+from secondeye.process import is_main_process
 from secondeye.refusal import Refusal
 from secondeye.rows import Kept, Matched, Rendered, Shifted
 from secondeye.runs import Run
 from secondeye.tables import read_table
 from secondeye.training.loop import Sample, train
+from secondeye.training.provenance import train_clips
 from secondeye.views import load
 
 NAME = "depth"  # of its metrics and checkpoints
@@ -122,20 +124,24 @@ def is_believed(
     return (difference < MISMATCH) & inside
 
 
+def teach(
+    run: Run, split: Path, shift: Path, match: Path, filter: Path, world: Path, settings: TrainDepth
+) -> None:
+    """Train a student on the stages' folders; see `train_depth`."""
+    footage = load_footage(split, shift, match, world, train_clips(filter), settings)
+    train_depth(run, footage, settings)
+
+
 def train_depth(run: Run, footage: Sequence[Footage], settings: TrainDepth) -> None:
     """Train a student, calibrate its uncertainty, write it to `run.model` and a sheet of what it has learnt.
 
-    Raises Refusal when no footage is as long as a sample, or the size is not a multiple of 32.
+    Raises Refusal when no footage is as long as a sample.
     """
-    if settings.height % MULTIPLE or settings.width % MULTIPLE:
-        raise Refusal(
-            f"params.yaml: train_depth: height and width must be multiples of {MULTIPLE}, "
-            f"not {settings.height} x {settings.width}"
-        )
     pieces = [prepare(one) for one in footage if len(one.left) >= settings.frames and bool(one.valid.any())]
     if not pieces:
         raise Refusal(
-            f"train_depth: no clip or shot is {settings.frames} frames long; there is none to learn from"
+            f"train_depth: no clip or shot is {settings.frames} frames long; lower train_depth.frames in "
+            "params.yaml"
         )
     held, learnt = _part(pieces)
     torch.manual_seed(settings.optimisation.seed)
@@ -149,10 +155,12 @@ def train_depth(run: Run, footage: Sequence[Footage], settings: TrainDepth) -> N
         loss=compute_loss,
         validate=lambda trained: _judge(trained, held, settings.frames),
     )
-    scores = _judge(model, held, settings.frames)
-    model.rank_share.fill_(min(1.0, max(0.0, scores["held_rank"]) / max(scores["held_promise"], 1e-6)))
-    save_student(model, run.model)
-    _write_sheet(run.picture("depth.png"), model, held, settings.frames)
+    if is_main_process():
+        scores = run.metrics()[-1]
+        rank, promise = (scores[f"{NAME}/{score}"] for score in ("held_rank", "held_promise"))
+        model.rank_share.fill_(min(1.0, max(0.0, rank) / max(promise, 1e-6)))
+        save_student(model, run.model)
+        _write_sheet(run.picture("depth.png"), model, held, settings.frames)
 
 
 def prepare(footage: Footage) -> Piece:

@@ -8,13 +8,13 @@ Some samples begin with frames that are right already, so that it learns to go o
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate import PartialState
 from torch import Tensor, nn
 
 from secondeye.arrays import occlusion_of, resize, resize_disparity
@@ -35,11 +35,12 @@ from secondeye.inpaint.pipeline import (
     to_signed,
 )
 from secondeye.inpaint.tiny import make_tiny
-from secondeye.inpaint.weights import load_widened
+from secondeye.inpaint.weights import hash_svd, load_widened
 from secondeye.params import TrainDiffusion
+from secondeye.process import is_main_process
 from secondeye.runs import Run
 from secondeye.training.loop import Sample, train
-from secondeye.training.samples import Scene, draw_scene, store
+from secondeye.training.samples import Scene, draw_scene, hold_out, keep_usable, load_all, store
 
 DrawScene = Callable[[np.random.Generator], Scene]
 
@@ -54,35 +55,60 @@ CHECKED_SCENES = 8
 SHOWN_SCENES = 4
 
 
+def hash_initial(settings: TrainDiffusion) -> str:
+    """A hash of the weights that svd begins with; Refusal where they can not be had."""
+    return hash_svd(settings.initial)
+
+
+def teach(run: Run, folders: Sequence[Path], settings: TrainDiffusion) -> None:
+    """Train on the folders of `load_all`; see `train_diffusion`."""
+    train_diffusion(run, *load_all(folders, _least(settings)), settings)
+
+
 def train_diffusion(
     run: Run, stereo: Sequence[Scene], mono: Sequence[Scene], settings: TrainDiffusion
 ) -> None:
     """Train on stored scenes, write the pipeline's folder to `run.model` and a picture.
 
     tiny trains both modules from nothing; svd widens the network of `initial` by the mask's channel and
-    trains its spatial layers alone (paper, section 3.3). Continues a killed run exactly. Raises ValueError
-    when no scene is as large and as long as the crops, Refusal where `initial` can not be had.
+    trains its spatial layers alone (paper, section 3.3). Scored on scenes not learnt from, with 20 or more of
+    them. Continues a killed run exactly. Raises Refusal when no scene is as large and as long as the crops,
+    or `initial` can not be had.
     """
     torch.manual_seed(settings.network.seed)
     pipeline = make_tiny(settings.frames) if settings.size == "tiny" else load_widened(settings.initial)
     stereo, mono = ([to_working_size(scene, pipeline) for scene in scenes] for scenes in (stereo, mono))
     size = (settings.height, settings.width)
-    draw = partial(draw_scene, stereo, mono, settings.mono_share, *size, settings.frames)
+    held, learnt = hold_out(*keep_usable("diffusion", stereo, mono, _least(settings)))
+    draw_held, draw = (
+        partial(draw_scene, *kinds, settings.mono_share, *size, settings.frames) for kinds in (held, learnt)
+    )
     if settings.size == "tiny":
-        still = partial(draw_scene, stereo, mono, settings.mono_share, *size, AUTOENCODER_FRAMES)
-        train_autoencoder(pipeline, run, settings, still)
-    train_network(pipeline, run, settings, draw)
-    if PartialState().is_main_process:
+        held_still, still = (
+            partial(draw_scene, *kinds, settings.mono_share, *size, AUTOENCODER_FRAMES)
+            for kinds in (held, learnt)
+        )
+        train_autoencoder(pipeline, run, settings, still, held_still)
+    train_network(pipeline, run, settings, draw, draw_held)
+    if is_main_process():
         pipeline.save_pretrained(run.model)
-        _show(pipeline, [draw(rng) for rng in _generators(settings, SHOWN_SCENES)], run)
+        _show(pipeline, [draw_held(rng) for rng in _generators(settings, SHOWN_SCENES)], run)
+
+
+def _least(settings: TrainDiffusion) -> tuple[int, int, int]:
+    return settings.frames, settings.height, settings.width
 
 
 def train_autoencoder(
-    pipeline: StereoInpaintPipeline, run: Run, settings: TrainDiffusion, draw: DrawScene
+    pipeline: StereoInpaintPipeline,
+    run: Run,
+    settings: TrainDiffusion,
+    draw: DrawScene,
+    draw_held: DrawScene,  # from scenes not learnt from
 ) -> None:
     """Reconstruct single frames and their neighbours; then give its latents a standard deviation of 1."""
 
-    def draw_frames(rng: np.random.Generator) -> Sample:
+    def draw_frames(draw: DrawScene, rng: np.random.Generator) -> Sample:
         scene = draw(rng)
         return (to_signed(scene.warped if rng.random() < WARPED_SHARE else scene.right),)
 
@@ -90,13 +116,13 @@ def train_autoencoder(
     def score(model: nn.Module) -> dict[str, float]:
         return {"psnr_db": _psnr_db(model(checked)[0] - checked, peak=2)}
 
-    checked = torch.stack([draw_frames(rng)[0] for rng in _generators(settings, MEASURED_SCENES)])
+    checked = torch.stack([draw_frames(draw_held, rng)[0] for rng in _generators(settings, MEASURED_SCENES)])
     train(
         Reconstruction(pipeline.vae),
         run,
         name="autoencoder",
         optimisation=settings.autoencoder,
-        draw=draw_frames,
+        draw=partial(draw_frames, draw),
         loss=reconstruction_loss,
         validate=score,
     )
@@ -133,7 +159,11 @@ def reconstruction_loss(model: nn.Module, batch: Sample) -> tuple[Tensor, Mappin
 
 
 def train_network(
-    pipeline: StereoInpaintPipeline, run: Run, settings: TrainDiffusion, draw: DrawScene
+    pipeline: StereoInpaintPipeline,
+    run: Run,
+    settings: TrainDiffusion,
+    draw: DrawScene,
+    draw_held: DrawScene,  # from scenes not learnt from
 ) -> None:
     """Tune the network in place; the other modules stay as they are."""
     if settings.size == "svd":
@@ -142,7 +172,7 @@ def train_network(
     pipeline.vae.requires_grad_(False)
     pipeline.image_encoder.requires_grad_(False)
     overlap_frames = overlap_of(pipeline)
-    checked = [draw(rng) for rng in _generators(settings, CHECKED_SCENES)]
+    checked = [draw_held(rng) for rng in _generators(settings, CHECKED_SCENES)]
 
     def draw_sample(rng: np.random.Generator) -> Sample:
         return make_sample(draw(rng), rng, overlap_frames)
@@ -231,8 +261,10 @@ def _use(pipeline: StereoInpaintPipeline, device: torch.device | str) -> None:
 
 
 def _generators(settings: TrainDiffusion, count: int) -> list[np.random.Generator]:
-    seeds = (np.random.SeedSequence([settings.network.seed, place]) for place in range(count))
-    return [np.random.default_rng(seed) for seed in seeds]
+    """Others than those that training draws with."""
+    return [
+        np.random.default_rng(seed) for seed in np.random.SeedSequence(settings.network.seed).spawn(count)
+    ]
 
 
 def _score(pipeline: StereoInpaintPipeline, scenes: Sequence[Scene]) -> dict[str, float]:

@@ -1,12 +1,12 @@
 """Training of the light inpainter: what was open, painted on top of `fill`, against the truth."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
-from accelerate import PartialState
 from torch import Tensor, nn
 
 from secondeye.inpaint.light import (
@@ -23,15 +23,26 @@ from secondeye.inpaint.light import (
 )
 from secondeye.inpaint.losses import painting_loss
 from secondeye.params import TrainLight
+from secondeye.process import is_main_process
 from secondeye.runs import Run
-from secondeye.training.loop import Sample, train
-from secondeye.training.samples import Scene, Window, cut, draw_window, fill_shot, store_picture
+from secondeye.training.loop import Draw, Sample, train
+from secondeye.training.samples import (
+    Scene,
+    Window,
+    cut,
+    draw_window,
+    fill_shot,
+    hold_out,
+    keep_usable,
+    load_all,
+    store_picture,
+)
 
 START_SHARE = 0.1  # of samples that have no frame before them
 FRAMES = 2  # of a sample: the frame before, and the one to paint
 FAR_AWAY_PX = 1e6  # a flow that leads out of any picture
 LEAST_LEVEL = 0.01  # of fill's error, that an easy sample may not count without end
-CHECKED_WINDOWS = 32  # that are scored at the end
+CHECKED_WINDOWS = 32  # of held-out scenes, scored at the end
 SHOWN_WINDOWS = 6
 ENLARGED = 2  # times, in the picture
 
@@ -43,21 +54,22 @@ class Filled(NamedTuple):
     disparity: Tensor  # float16 [T, 1, H, W] px, the background's in the holes
 
 
+def teach(run: Run, folders: Sequence[Path], settings: TrainLight) -> None:
+    """Train on the folders of `load_all`; see `train_light`."""
+    train_light(run, *load_all(folders, _least(settings)), settings)
+
+
 def train_light(run: Run, stereo: Sequence[Scene], mono: Sequence[Scene], settings: TrainLight) -> None:
     """Train on stored scenes, write the weights to `run.model` and a picture. Continues a killed run exactly.
 
-    Raises ValueError when no scene is as large as the crops.
+    Scored on scenes not learnt from, with 20 or more of them. Raises Refusal when no scene is as large as the
+    crops.
     """
-    scenes = [*stereo, *mono]
-    filled = [_fill_scene(scene) for scene in scenes]
-
-    def draw(rng: np.random.Generator) -> Sample:
-        window = draw_window(stereo, mono, settings.mono_share, settings.height, settings.width, FRAMES, rng)
-        return _sample(scenes[window.scene], filled[window.scene], window, rng)
-
+    held, learnt = hold_out(*keep_usable("light", stereo, mono, _least(settings)))
+    draw_held, draw = (_drawing(*kinds, settings) for kinds in (held, learnt))
     torch.manual_seed(settings.optimisation.seed)
-    seeds = (np.random.SeedSequence([settings.optimisation.seed, place]) for place in range(CHECKED_WINDOWS))
-    checked = [draw(np.random.default_rng(seed)) for seed in seeds]
+    seeds = np.random.SeedSequence(settings.optimisation.seed).spawn(CHECKED_WINDOWS)
+    checked = [draw_held(np.random.default_rng(seed)) for seed in seeds]
     model = train(
         Light(CHANNELS),
         run,
@@ -67,10 +79,26 @@ def train_light(run: Run, stereo: Sequence[Scene], mono: Sequence[Scene], settin
         loss=_loss,
         validate=lambda model: _score(model, checked),
     )
-    if PartialState().is_main_process:
+    if is_main_process():
         assert isinstance(model, Light)
         save_light(model, run.model)
         _show(model, checked[:SHOWN_WINDOWS], run)
+
+
+def _least(settings: TrainLight) -> tuple[int, int, int]:
+    return FRAMES, settings.height, settings.width
+
+
+def _drawing(stereo: Sequence[Scene], mono: Sequence[Scene], settings: TrainLight) -> Draw:
+    """How samples are drawn from these scenes."""
+    scenes = [*stereo, *mono]
+    filled = [_fill_scene(scene) for scene in scenes]
+
+    def draw(rng: np.random.Generator) -> Sample:
+        window = draw_window(stereo, mono, settings.mono_share, settings.height, settings.width, FRAMES, rng)
+        return _sample(scenes[window.scene], filled[window.scene], window, rng)
+
+    return draw
 
 
 def _fill_scene(scene: Scene) -> Filled:

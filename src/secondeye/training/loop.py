@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from secondeye.params import Optimisation
+from secondeye.refusal import Refusal
 from secondeye.runs import Run
 
 WARM_UP_SHARE = 0.05  # of the steps, in which the learning rate rises to its value; it then falls as a cosine
@@ -45,18 +46,22 @@ def train(
 ) -> nn.Module:
     """Train `model` in place, continuing from the run's last checkpoint; returns it in eval mode, on the CPU.
 
-    Logs means over LOG_STEPS steps, or over those since the last checkpoint. Raises ValueError when the batch
-    can not be shared by the processes.
+    Logs means over LOG_STEPS steps, or over those since the last checkpoint. Raises Refusal when the
+    processes can not share the batch, or the loss is not finite.
     """
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     if optimisation.batch % accelerator.num_processes:
-        raise ValueError(f"{name}: batch {optimisation.batch} for {accelerator.num_processes} processes")
+        raise Refusal(
+            f"{name}: {accelerator.num_processes} processes can not share a batch of {optimisation.batch}; "
+            "make its batch in params.yaml a multiple of their number"
+        )
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=optimisation.learning_rate, weight_decay=WEIGHT_DECAY
     )
     prepared, optimizer = accelerator.prepare(model, optimizer)
     first = _resume(run.checkpoints, name, model, optimizer)
-    if accelerator.is_main_process:
+    judged = first == optimisation.steps and _is_judged(run, name, first)
+    if accelerator.is_main_process and not judged:
         run.rewind(first, f"{name}/")
     prepared.train()
     means = _Means({}, 0)
@@ -67,6 +72,10 @@ def train(
             batch = _draw_batch(draw, optimisation, step, accelerator)
             torch.manual_seed(_seed(optimisation.seed, step, accelerator.process_index))
             value, parts = loss(prepared, batch)
+            if not torch.isfinite(value):
+                raise Refusal(
+                    f"{name}: the loss is not finite at step {step}; lower its learning_rate in params.yaml"
+                )
             optimizer.zero_grad()
             accelerator.backward(value)
             accelerator.clip_grad_norm_(prepared.parameters(), LARGEST_GRADIENT)
@@ -83,10 +92,16 @@ def train(
             if saving and accelerator.is_main_process:
                 _save(run.checkpoints, name, done, accelerator.unwrap_model(prepared), optimizer)
     model = accelerator.unwrap_model(prepared).cpu().eval()
-    if validate is not None and accelerator.is_main_process:
+    if validate is not None and accelerator.is_main_process and not judged:
         scores = validate(model)
         run.log(optimisation.steps, {f"{name}/{score}": round(value, 6) for score, value in scores.items()})
     return model
+
+
+def _is_judged(run: Run, name: str, steps: int) -> bool:
+    """Whether the last line of this phase is there, which validation wrote."""
+    lines = [line for line in run.metrics() if line["step"] == steps]
+    return any(part.startswith(f"{name}/") for line in lines for part in line)
 
 
 class _Means(NamedTuple):

@@ -5,19 +5,31 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from secondeye.files import hash_file
 from secondeye.refusal import Refusal
-from secondeye.rows import Film, Kept, Rendered
+from secondeye.rows import Film, Kept, Matched, Rendered
 from secondeye.sources import Mono
 from secondeye.tables import read_table
 
 WORLD_LICENCE = "CC0-1.0"  # of the synthetic world's pictures
 
 
-def inputs_of(validate: Path, world: Path) -> dict[str, str]:
-    """Hashes of the validated dataset and of the world's shots."""
-    stamp = json.loads((validate / "stamp.json").read_text())
-    keys = " ".join(row.key for row in read_table(world / "world.parquet", Rendered))
-    return {"dataset": stamp["dataset"], "world": hashlib.sha256(keys.encode()).hexdigest()}
+def inputs_of(match: Path, filter: Path, world: Path) -> dict[str, str]:
+    """Hashes of the clips to learn from and of the world's shots. A film more to judge on changes neither."""
+    matched = {row.id: row.key for row in read_table(match / "match.parquet", Matched)}
+    clips = [f"{row.id} {matched[row.id]}" for row in train_clips(filter)]
+    shots = [row.key for row in read_table(world / "world.parquet", Rendered)]
+    return {name: _hash(lines) for name, lines in (("clips", clips), ("world", shots))}
+
+
+def hash_mono(films: Sequence[Mono]) -> str:
+    """A hash of the films with one eye, in their order."""
+    return _hash([hash_file(film.path) for film in films])
+
+
+def dataset_of(validate: Path) -> str:
+    """The hash of the whole dataset, as it was validated."""
+    return str(json.loads((validate / "stamp.json").read_text())["dataset"])
 
 
 def train_clips(filter: Path) -> list[Kept]:
@@ -30,9 +42,12 @@ def train_clips(filter: Path) -> list[Kept]:
     return clips
 
 
-def licences_of(split: Path, filter: Path, mono: Sequence[Mono]) -> str:
-    """The licences of everything that is learnt from, in alphabetical order."""
+def licences_of(split: Path, filter: Path, further: Sequence[str]) -> str:
+    """The licences of everything that is learnt from, `further` ones included, in alphabetical order."""
     learnt = {row.film for row in train_clips(filter)}
     films = [film.licence for film in read_table(split / "films.parquet", Film) if film.id in learnt]
-    stated = {WORLD_LICENCE, *films, *(film.licence for film in mono)}
-    return ", ".join(sorted(licence or "not stated" for licence in stated))
+    return ", ".join(sorted({licence or "not stated" for licence in (WORLD_LICENCE, *films, *further)}))
+
+
+def _hash(lines: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

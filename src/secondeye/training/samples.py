@@ -5,6 +5,7 @@ truth. A film with one eye has none, so its own frames are taken for the second 
 left eye and back, and what is lost on the way is the mask.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -21,8 +22,12 @@ from secondeye.depth import make_depth_estimator
 from secondeye.depth.edges import upsample
 from secondeye.inpaint.fill import Memory, fill
 from secondeye.packing import fit
+from secondeye.process import is_main_process
+from secondeye.refusal import Refusal
 from secondeye.rows import Kept, Matched, Rendered, Shifted
+from secondeye.sources import list_mono
 from secondeye.tables import read_table
+from secondeye.training.provenance import train_clips
 from secondeye.video.probe import probe
 from secondeye.video.read import ShotReader
 from secondeye.views import load
@@ -31,8 +36,10 @@ from secondeye.warp import Warp, warp
 MONO_SCALE = (0.7, 1.4)  # of a clip's own disparity, when one of its eyes is used as a film with one eye
 MONO_STRENGTH_PERCENT = (1.5, 5.0)  # of the width, between nearest and farthest point of a film with one eye
 FAR_SHARE, NEAR_SHARE = 0.01, 0.99  # of depths become 0 and 1, as a conversion has it
-RUN_FRAMES = 8  # consecutive frames taken from a film with one eye
-LARGEST_RUNS = 6  # of one film: 48 frames
+MONO_SEED = 0  # of the disparities that films with one eye are warped with
+RUN_FRAMES = 8  # consecutive frames taken from a film with one eye, or as many as a sample has
+LARGEST_RUNS = 6  # of one film
+HELD_OUT = 10  # one scene in ten is not learnt from; models are judged on it
 CUT_THRESHOLD = 3.0  # PySceneDetect's own
 CANDIDATES = 6  # crops of which the one with most holes is taken
 CANDIDATES_SHARE = 0.8  # of draws that choose; the others take any crop
@@ -66,6 +73,54 @@ class Window(NamedTuple):
     width: int  # px
     flipped: bool  # upside down; left to right would swap the eyes
     gain: tuple[float, float, float]  # of red, green and blue
+
+
+Kinds = tuple[list[Scene], list[Scene]]  # with two eyes, with one
+
+
+def load_all(
+    folders: Sequence[Path],  # raw, split, shift, match, filter, world
+    least: tuple[int, int, int],  # frames, height and width of a sample
+) -> Kinds:  # stored
+    """Everything there is to learn from. Raises Refusal when every clip is held out."""
+    raw, split, shift, match, filter, world = folders
+    kept = train_clips(filter)
+    stereo = load_scenes(split, shift, match, world, kept)
+    single = load_mono_scenes(split, shift, match, kept, MONO_SEED)
+    height, width = (max(sides) for sides in zip(stereo[0].left.shape[-2:], least[1:], strict=True))
+    films = [film.path for film in list_mono(raw)]
+    return stereo, [*single, *mono_films(films, max(RUN_FRAMES, least[0]), height, width, MONO_SEED)]
+
+
+def keep_usable(
+    name: str,  # of the model
+    stereo: Sequence[Scene],
+    mono: Sequence[Scene],
+    least: tuple[int, int, int],  # frames, height and width of a sample
+) -> Kinds:
+    """The scenes that are large and long enough; prints how many. Raises Refusal when there are none."""
+    usable = [[scene for scene in scenes if _weight(scene, least)] for scenes in (stereo, mono)]
+    count = sum(map(len, usable))
+    told = (
+        f"{name}: {count} of {len(stereo) + len(mono)} scenes have {least[0]} frames of {least[2]}x{least[1]}"
+    )
+    if not count:
+        raise Refusal(f"{told}; lower train_inpaint.{name}'s frames, height or width in params.yaml")
+    if is_main_process():
+        print(told, file=sys.stderr)
+    return usable[0], usable[1]
+
+
+def hold_out(stereo: list[Scene], mono: list[Scene]) -> tuple[Kinds, Kinds]:
+    """What is held out and what is learnt from, one scene in ten of each kind; too few scenes are both.
+
+    A clip stands at the same place in both kinds, so it is held out of both.
+    """
+    if len(stereo) + len(mono) < 2 * HELD_OUT:
+        return (stereo, mono), (stereo, mono)
+    held = stereo[::HELD_OUT], mono[::HELD_OUT]
+    learnt = [[scene for place, scene in enumerate(scenes) if place % HELD_OUT] for scenes in (stereo, mono)]
+    return held, (learnt[0], learnt[1])
 
 
 def load_scenes(
@@ -103,18 +158,19 @@ def load_mono_scenes(
 
 def mono_films(
     films: Sequence[Path],
+    frames: int,  # of a run
     height: int,
     width: int,
     seed: int,
 ) -> list[Scene]:  # stored
     """Films with one eye, by double warping with a plausible disparity.
 
-    At most 48 frames of a film, in runs of 8 consecutive ones of one shot, spread evenly. Raises BadFilm when
-    one can not be read.
+    At most six runs of consecutive frames of a film, each of one shot, spread evenly. Raises BadFilm when one
+    can not be read.
     """
     rng = np.random.default_rng(seed)
-    runs = (run for film in films for run in _read_runs(film, height, width))
-    return [store(double_warp(frames, plausible_disparity(frames, rng))) for frames in runs]
+    runs = (run for film in films for run in _read_runs(film, frames, height, width))
+    return [store(double_warp(run, plausible_disparity(run, rng))) for run in runs]
 
 
 def double_warp(
@@ -152,7 +208,7 @@ def plausible_disparity(
     rng: np.random.Generator,
 ) -> Tensor:  # [T, 1, H, W] px
     """A disparity these frames could have: weight-free depth, of random strength and convergence (ours)."""
-    estimates = make_depth_estimator("motion")([frames])
+    estimates = make_depth_estimator("motion", None, "cpu")([frames])
     raw = torch.cat([estimate.depth for estimate in estimates])
     low, high = np.quantile(raw.numpy(), [FAR_SHARE, NEAR_SHARE])
     depth = ((raw - float(low)) / max(float(high - low), 1e-6)).clamp(0, 1)
@@ -255,16 +311,16 @@ def _warp_left(frames: Tensor, disparity: Tensor) -> Warp:
     return Warp(*(plane.flip(-1) for plane in warp(frames.flip(-1), disparity.flip(-1))))
 
 
-def _read_runs(film: Path, height: int, width: int) -> list[Tensor]:
-    """Runs of consecutive frames [RUN_FRAMES, 3, height, width], each within one shot."""
+def _read_runs(film: Path, frames: int, height: int, width: int) -> list[Tensor]:
+    """Runs of consecutive frames [frames, 3, height, width], each within one shot."""
     info = probe(film)
     plan = make_plan(info, cut_threshold=CUT_THRESHOLD, min_shot_frames=RUN_FRAMES, seen=lambda: None)
-    starts = [s for first, stop in plan.shots for s in range(first, stop - RUN_FRAMES + 1, RUN_FRAMES)]
+    starts = [s for first, stop in plan.shots for s in range(first, stop - frames + 1, frames)]
     places = np.linspace(0, len(starts) - 1, min(LARGEST_RUNS, len(starts))).round().astype(int)
     reader = ShotReader(film, plan.stamps)
     runs = []
     for start in (starts[place] for place in places):
-        pictures = reader.read(start, start + RUN_FRAMES)
+        pictures = reader.read(start, start + frames)
         fitted = [fit(picture.rgb, height, width, info.pixel_aspect) for picture in pictures]
         runs.append(frames_from_pictures(np.stack(fitted)))
     return runs
