@@ -1,12 +1,14 @@
 """What all tests share: the folder of real footage, and small films."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from secondeye.video.probe import BT709
 from secondeye.video.write import FilmWriter, write_film
@@ -108,3 +110,36 @@ def damage(film: Path) -> Path:
     content[place : place + 4] = b"\xff\xff\xff\xff"
     film.write_bytes(content)
     return film
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Arrays this small are not worth a second one, and on a busy machine threads wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database of MLflow: making its tables takes seconds."""
+    from secondeye.registry.server import connected
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path.parent)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{path}")
+        with connected() as client:
+            client.search_experiments()
+    return path
+
+
+@pytest.fixture
+def with_registry(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project's folder, as the working directory, with MLflow's database in its place."""
+    (tmp_path / ".mlflow").mkdir()
+    shutil.copyfile(database, tmp_path / ".mlflow" / "mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path

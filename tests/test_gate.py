@@ -2,14 +2,12 @@
 
 import json
 import math
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from test_registry import database
 
 from secondeye.conversion.bundle import PLAIN, Bundle, write_bundle
 from secondeye.evaluation.clip import Folders, HeldClip
@@ -40,8 +38,7 @@ from secondeye.runs import Run
 from secondeye.tables import write_table
 from secondeye.world import render_shot
 
-__all__ = ["database"]  # a fixture
-
+PROJECT = Path(__file__).parent.parent
 GATE = Gate(min_films=5, confidence=0.9)
 NOTHING = Model(PLAIN, None, None)
 
@@ -218,12 +215,8 @@ def held_clips() -> list[Held]:
 
 
 @pytest.fixture
-def place(tmp_path: Path, in_project: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    evaluate = load_params().evaluate
-    (tmp_path / ".mlflow").mkdir()
-    shutil.copyfile(database, tmp_path / ".mlflow" / "mlflow.db")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+def place(tmp_path: Path, with_registry: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    evaluate = load_params(PROJECT / "params.yaml").evaluate
     monkeypatch.setenv("SECONDEYE_WORKERS", "1")
     shot = render_shot(5, 2, 96, 160)
     regions = regions_from_truth(shot.right_disparity, shot.right_occlusion)

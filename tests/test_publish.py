@@ -24,26 +24,9 @@ class Settings:
     title: str
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty database of MLflow: making its tables takes seconds."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(path.parent)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{path}")
-        with connected() as client:
-            client.search_experiments()
-    return path
-
-
 @pytest.fixture
-def project(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project's folder, as the working directory, with MLflow's database in its place."""
-    (tmp_path / ".mlflow").mkdir()
-    shutil.copyfile(database, tmp_path / ".mlflow" / "mlflow.db")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return tmp_path
+def project(with_registry: Path) -> Path:
+    return with_registry
 
 
 def make_run(lines: int, key: str = "0123456789abcdef", stage: str = "train_depth") -> Run:

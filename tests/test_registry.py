@@ -1,6 +1,5 @@
 """The registered model: versions that convert on their own, and the one that is champion."""
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,26 +15,10 @@ from secondeye.registry.server import connected, tracking_uri
 from secondeye.video.probe import probe
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty database of MLflow: making its tables takes seconds."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(path.parent)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{path}")
-        with connected() as client:
-            client.search_experiments()
-    return path
-
-
 @pytest.fixture
-def bundle(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A bundle without weights, in a project's folder with MLflow's database in its place."""
-    (tmp_path / ".mlflow").mkdir()
-    shutil.copyfile(database, tmp_path / ".mlflow" / "mlflow.db")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return write_bundle(tmp_path / "plain", PLAIN, None, None)
+def bundle(with_registry: Path) -> Path:
+    """A bundle without weights, in a project's folder."""
+    return write_bundle(with_registry / "plain", PLAIN, None, None)
 
 
 def run_elsewhere(code: str, folder: Path) -> str:

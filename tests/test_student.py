@@ -1,7 +1,6 @@
 """The depth student: what it sees, what teaches it, its folder, and the promises of every estimator."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -38,16 +37,8 @@ from secondeye.depth.student import (
 )
 from secondeye.refusal import Refusal
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 HEIGHT, WIDTH = 64, 96
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Pictures this small wait for threads longer than they compute."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def texture(height: int, width: int, seed: int = 0) -> Tensor:  # [3, height, width] in [0, 1]

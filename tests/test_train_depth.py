@@ -1,6 +1,6 @@
 """Training of the depth student: what it draws, that it learns, and that a killed run goes on as it was."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +21,8 @@ from secondeye.tables import write_table
 from secondeye.training import depth as training
 from secondeye.training.depth import Footage, draw_sample, is_believed, load_footage, prepare, train_depth
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 HEIGHT, WIDTH = 32, 64
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Pictures this small wait for threads longer than they compute."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def settings(steps: int = 6, dropout: float = 0.3, frames: int = 2) -> TrainDepth:
