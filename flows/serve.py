@@ -72,6 +72,9 @@ def serve(mlflow_port: int, prefect_port: int) -> None:
             _require_alive(parts)
             time.sleep(1)
     finally:
+        # A second Ctrl-C would leave behind what has not ended yet.
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, signal.SIG_IGN)
         _end(list(parts.values()))
 
 
