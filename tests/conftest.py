@@ -2,11 +2,13 @@
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -110,6 +112,21 @@ def damage(film: Path) -> Path:
     content[place : place + 4] = b"\xff\xff\xff\xff"
     film.write_bytes(content)
     return film
+
+
+def wait_until_dead(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Those that still run after `seconds`. A zombie is dead: nobody has yet asked how it ended."""
+
+    def runs(process: psutil.Process) -> bool:
+        try:
+            return process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+        except psutil.NoSuchProcess:
+            return False
+
+    deadline = time.monotonic() + seconds
+    while any(map(runs, processes)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return [process for process in processes if runs(process)]
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ import numpy as np
 import psutil
 import pytest
 import yaml
+from conftest import wait_until_dead
 
 from secondeye import modules
 from secondeye.params import Params
@@ -162,7 +163,7 @@ def kill_when(project: Path, stage: str, ready: Any) -> None:
     assert ready() and process.poll() is None, "the stage ended before it could be killed"
     process.send_signal(signal.SIGKILL)
     process.wait()
-    _, alive = psutil.wait_procs(family, timeout=5)
+    alive = wait_until_dead(family, 5)
     assert not alive, f"orphans: {alive}"
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from conftest import wait_until_dead
 
 from secondeye.process import alone_in, spread, worker_count
 from secondeye.refusal import Refusal
@@ -90,5 +91,5 @@ def test_pool_dies_with_its_parent_from_the_first_moment(tmp_path: Path) -> None
         parent.kill()
         parent.wait()
         parent.stdout.close()
-        _, alive = psutil.wait_procs(family, timeout=8)
+        alive = wait_until_dead(family, 8)
         assert not alive, f"{seconds} s: {alive}"
