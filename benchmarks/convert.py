@@ -14,13 +14,14 @@ from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 
-import torch
 from machine import machine
 
+from secondeye.clips import frames_from_pictures
 from secondeye.conversion.convert import Window, _windows
 from secondeye.conversion.render import render
 from secondeye.conversion.shot_depth import ShotDepth, estimate_shot
 from secondeye.depth import make_depth_estimator
+from secondeye.inpaint import make_inpainter
 from secondeye.packing import side_by_side
 from secondeye.video.probe import probe
 from secondeye.video.read import read_pictures
@@ -50,19 +51,19 @@ def main() -> None:
                     film.write(side_by_side(picture.rgb, picture.rgb), at)
 
         def depth() -> ShotDepth:
-            frames = (frames for _, frames in windows())
+            frames = (frames_from_pictures(pictures) for _, pictures in windows())
             return estimate_shot(frames, make_depth_estimator("motion", None, "cpu"), work / "spill")
 
         spilled = depth()
+        fill = make_inpainter("fill", None, "cpu")
 
         def eyes() -> None:
             memory, at = None, 0
             with writer() as film:
                 for (pictures, left), raw in zip(windows(), spilled.windows(8), strict=True):
-                    made = render(left, raw, strength_percent=3.0, convergence=0.5, memory=memory)
+                    made = render(left, raw, fill, strength_percent=3.0, convergence=0.5, memory=memory)
                     memory = made.memory
-                    right = (made.right * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-                    for picture, eye in zip(pictures, right, strict=True):
+                    for picture, eye in zip(pictures, made.right.numpy(), strict=True):
                         film.write(side_by_side(picture.rgb, eye), at)
                         at += 1
 

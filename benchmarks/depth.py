@@ -48,7 +48,9 @@ def score(film: Path, frames: int) -> list[float]:
     """Rank correlations of ramp, flow size and motion, and motion's mean confidence."""
     eyes = [unpack(picture.rgb, "sbs") for picture in islice(read_pictures(film), frames)]
     left, right = (
-        frames_from_pictures(np.stack([fit(pair[side], HEIGHT, WIDTH, Fraction(1)) for pair in eyes]))
+        frames_from_pictures(
+            torch.from_numpy(np.stack([fit(pair[side], HEIGHT, WIDTH, Fraction(1)) for pair in eyes]))
+        )
         for side in (0, 1)
     )
     parallax = find_shift(left[::EVERY], right[::EVERY], max_disparity_percent=25, margin_px=1)

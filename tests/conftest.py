@@ -6,17 +6,21 @@ import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 import torch
+from torch import Tensor
 
 from secondeye.video.probe import BT709
 from secondeye.video.write import FilmWriter, write_film
 from secondeye.world import Shot, two_cards
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test talks to the network
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read where a kernel is imported, which no test has done yet
 
 
 @pytest.fixture
@@ -112,6 +116,18 @@ def damage(film: Path) -> Path:
     content[place : place + 4] = b"\xff\xff\xff\xff"
     film.write_bytes(content)
     return film
+
+
+def on_any_backend(operation: Callable[..., Any]) -> Callable[..., Any]:
+    """Splat or warp of CPU arrays: kernels of Triton get them on the GPU, or are interpreted without one."""
+
+    def run(frames: Tensor, disparity: Tensor, *, backend: str = "auto", **options: Any) -> Any:
+        on_gpu = backend.startswith("triton") and torch.cuda.is_available()
+        device = "cuda" if on_gpu else "cpu"
+        made = operation(frames.to(device), disparity.to(device), backend=backend, **options)
+        return type(made)(*(array.cpu() for array in made))
+
+    return run
 
 
 def wait_until_dead(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:

@@ -10,7 +10,7 @@ from secondeye.warp import warp
 
 
 @pytest.mark.parametrize("operation", [splat, warp])
-@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("backend", ["reference", "cpu", "triton"])
 @pytest.mark.parametrize(
     ("break_frames", "break_disparity", "told"),
     [
@@ -19,7 +19,9 @@ from secondeye.warp import warp
         (lambda f: f[0], None, r"frames must be .* got \[3, 4, 6\]"),
         (lambda f: f[:, :2], None, r"got \[2, 2, 4, 6\]"),
         (lambda f: f.half(), None, "float32, got torch.float16"),
-        (lambda f: (f * 255).byte(), None, "float32, got torch.uint8"),
+        (lambda f: (f * 255).byte(), None, r"uint8 must be \[T, H, W, 3\] .* got \[2, 3, 4, 6\]"),
+        (lambda f: f.byte().permute(0, 2, 3, 1)[:, 1:], None, r"disparity is .* frames are \[2, 3, 6, 3\]"),
+        (lambda f: f.byte().permute(0, 2, 3, 1)[:0], None, "not empty"),
         (None, lambda d: d * math.nan, "disparity holds NaN"),
         (None, lambda d: d * math.inf, "disparity holds NaN or inf"),
         (None, lambda d: d[0], "disparity must be"),

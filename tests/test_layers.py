@@ -21,7 +21,7 @@ LAYERS = [
     ["inpaint", "depth", "matching", "splat", "warp", "shots", "parallax", "metrics", "world"],
     ["keep", "views", "sources", "runs"],
     ["clips", "tables", "packing", "params", "disk", "truth"],
-    ["video", "arrays", "rows", "modules", "process"],
+    ["video", "arrays", "backends", "rows", "modules", "process"],
     ["files", "refusal"],
 ]
 # Who may import what, beyond torch, numpy and the standard library.
@@ -41,7 +41,7 @@ ROOMS = {
     "yaml": {"params"},
     "prefect": set(),
     "dvc": set(),
-    "triton": set(),
+    "triton": {"splat.kernel", "warp.kernel"},
 }
 
 

@@ -7,20 +7,23 @@ import numba
 import numpy as np
 import pytest
 import torch
+from conftest import on_any_backend
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from secondeye.splat import splat
+from secondeye.splat import splat as splat_on_one_device
 from secondeye.splat.reference import splat_reference
 
-BACKENDS = ["reference", "cpu"]
+splat = on_any_backend(splat_on_one_device)
+KERNELS = ["cpu", "triton", "triton_nondeterministic"]
 SIZES = [(1, 1), (1, 7), (9, 1), (5, 2), (3, 37), (11, 64)]
 CONFORMANCE = Path(__file__).parent / "conformance"
 RELEASED_EXPONENT = math.log2(1.414)  # the released code's base is 1.414, not the paper's sqrt(2)
 
-every_backend = pytest.mark.parametrize("backend", BACKENDS)
+every_backend = pytest.mark.parametrize("backend", ["reference", *KERNELS])
+every_kernel = pytest.mark.parametrize("backend", KERNELS)
 
 
 def picture(count: int, height: int, width: int, seed: int = 0) -> Tensor:
@@ -29,6 +32,11 @@ def picture(count: int, height: int, width: int, seed: int = 0) -> Tensor:
 
 def flat(frames: Tensor, disparity: float) -> Tensor:
     return torch.full_like(frames[:, :1], disparity)
+
+
+def bytes_of(frames: Tensor) -> Tensor:
+    """The fast path's form of the same pictures: uint8 [T, H, W, 3]."""
+    return (frames * 255).round().byte().permute(0, 2, 3, 1).contiguous()
 
 
 def disparities(kind: str, count: int, height: int, width: int) -> Tensor:
@@ -54,6 +62,7 @@ def test_zero_disparity_is_the_identity_on_every_row_and_column(backend, size):
     warped, coverage = splat(frames, flat(frames, 0), backend=backend)
     assert torch.equal(warped, frames)
     assert torch.equal(coverage, torch.ones_like(coverage))
+    assert torch.equal(splat(bytes_of(frames), flat(frames, 0), backend=backend).warped, bytes_of(frames))
 
 
 @every_backend
@@ -145,26 +154,43 @@ def test_what_lands_outside_the_frame_is_gone(backend, value):
 @pytest.mark.parametrize("border", ["clip", "released"])
 @pytest.mark.parametrize("kind", ["smooth", "layered", "iid"])
 @pytest.mark.parametrize("size", SIZES)
-def test_the_backends_agree(border, kind, size):
+@every_kernel
+def test_the_backends_agree(backend, border, kind, size):
     frames, disparity = picture(2, *size), disparities(kind, 2, *size)
     expected = splat(frames, disparity, backend="reference", border=border)
-    actual = splat(frames, disparity, backend="cpu", border=border)
-    assert_close(actual.warped, expected.warped, rtol=1e-5, atol=1e-6)
-    assert_close(actual.coverage, expected.coverage, rtol=1e-5, atol=1e-6)
-
-
-@settings(deadline=None, derandomize=True, max_examples=60)
-@given(quarters=st.lists(st.integers(-120, 120), min_size=1, max_size=12))
-def test_the_backends_agree_where_pixels_meet_exactly(quarters):
-    disparity = torch.tensor(quarters).reshape(1, 1, 1, -1) / 4
-    frames = picture(1, 1, len(quarters))
-    expected = splat(frames, disparity, backend="reference")
-    actual = splat(frames, disparity, backend="cpu")
+    actual = splat(frames, disparity, backend=backend, border=border)
     assert_close(actual, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_cpu_gives_the_same_bits_for_any_thread_count_and_chunk():
-    frames, disparity = picture(4, 33, 129), disparities("iid", 4, 33, 129)
+@pytest.mark.parametrize("border", ["clip", "released"])
+@pytest.mark.parametrize("kind", ["smooth", "layered", "iid"])
+@pytest.mark.parametrize("size", SIZES)
+@every_kernel
+def test_bytes_give_the_rounded_result_of_floats(backend, border, kind, size):
+    frames, disparity = bytes_of(picture(2, *size)), disparities(kind, 2, *size)
+    planes = splat(frames.permute(0, 3, 1, 2).float(), disparity, backend="reference", border=border)
+    expected = planes.warped.permute(0, 2, 3, 1)
+    for name in ("reference", backend):
+        actual = splat(frames, disparity, backend=name, border=border)
+        assert actual.warped.dtype == torch.uint8 and actual.warped.shape == frames.shape
+        assert (actual.warped - expected).abs().max() <= 0.501
+        assert_close(actual.coverage, planes.coverage, rtol=1e-5, atol=1e-6)
+
+
+@every_kernel
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(quarters=st.lists(st.integers(-120, 120), min_size=1, max_size=12))
+def test_the_backends_agree_where_pixels_meet_exactly(backend, quarters):
+    disparity = torch.tensor(quarters).reshape(1, 1, 1, -1) / 4
+    frames = picture(1, 1, len(quarters))
+    expected = splat(frames, disparity, backend="reference")
+    actual = splat(frames, disparity, backend=backend)
+    assert_close(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", [picture, lambda *size: bytes_of(picture(*size))])
+def test_the_cpu_gives_the_same_bits_for_any_thread_count_and_chunk(form):
+    frames, disparity = form(4, 33, 129), disparities("iid", 4, 33, 129)
     whole = splat(frames, disparity, backend="cpu")
     threads = numba.get_num_threads()
     numba.set_num_threads(1)
@@ -210,7 +236,7 @@ def test_auto_takes_the_differentiable_backend_when_a_gradient_is_asked_for():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backend": "triton2"}, "auto, reference or cpu"),
+        ({"backend": "triton2"}, "backend must be auto, reference, cpu, triton, triton_nondeterministic"),
         ({"border": "wrap"}, "clip or released"),
         ({"weight_exponent_per_px": -0.5}, "weight_exponent_per_px"),
         ({"weight_exponent_per_px": math.nan}, "weight_exponent_per_px"),

@@ -9,6 +9,7 @@
 All but `occlusion` are float32.
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,6 +22,17 @@ def require_frames(
     _require(frames, 3, "frames")
 
 
+def require_pictures(
+    frames: Tensor,  # [T, 3, H, W] in [0, 1], or uint8 [T, H, W, 3] as decoders give and encoders take
+) -> None:
+    """Raise ValueError unless `frames` is one of the two, with at least one pixel."""
+    shape = list(frames.shape)
+    if frames.dtype != torch.uint8:
+        require_frames(frames)
+    elif frames.ndim != 4 or shape[3] != 3 or 0 in shape:
+        raise ValueError(f"frames of uint8 must be [T, H, W, 3] and not empty, got {shape}")
+
+
 def require_plane(
     plane: Tensor,  # [T, 1, H, W]
     name: str,
@@ -30,12 +42,13 @@ def require_plane(
 
 
 def require_same_size(
-    frames: Tensor,  # [T, 3, H, W]
+    frames: Tensor,  # [T, 3, H, W], or uint8 [T, H, W, 3]
     plane: Tensor,  # [T, 1, H, W]
     name: str,
 ) -> None:
     """Raise ValueError unless both arrays have the same number of frames, height and width."""
-    if frames.shape[0] != plane.shape[0] or frames.shape[2:] != plane.shape[2:]:
+    size = frames.shape[1:3] if frames.dtype == torch.uint8 else frames.shape[2:]
+    if frames.shape[0] != plane.shape[0] or size != plane.shape[2:]:
         raise ValueError(f"{name} is {list(plane.shape)}, but the frames are {list(frames.shape)}")
 
 
@@ -45,8 +58,18 @@ def _require(array: Tensor, channels: int, name: str) -> None:
         raise ValueError(f"{name} must be [T, {channels}, H, W] and not empty, got {shape}")
     if array.dtype != torch.float32:
         raise ValueError(f"{name} must be float32, got {array.dtype}")
-    if not bool(torch.isfinite(array).all()):
+    # Not isfinite: that would write an array to be read again. NaN is passed on by both.
+    if not all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(array)):
         raise ValueError(f"{name} holds NaN or inf")
+
+
+def rows_of(
+    frames: Tensor,  # [T, 3, H, W], or uint8 [T, H, W, 3]; contiguous, on the CPU
+) -> np.ndarray:  # [T, H, 3, W], or uint8 [T, H, 1, 3 W]; the same memory
+    """The colours of each row as contiguous lines: one for a channel, or one in which channels alternate."""
+    if frames.dtype == torch.uint8:
+        return frames.flatten(2)[:, :, None].numpy()
+    return frames.transpose(1, 2).numpy()
 
 
 def resize(

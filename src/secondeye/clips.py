@@ -29,8 +29,7 @@ def write_frames(
 ) -> Path:
     """Store pictures: FFV1, RGB, 8 bit."""
     require_frames(frames)
-    rgb = (frames.clamp(0, 1) * 255).round().to(torch.uint8)
-    write_lossless(path, rgb.permute(0, 2, 3, 1).contiguous().numpy())
+    write_lossless(path, pictures_from_frames(frames).numpy())
     return path
 
 
@@ -38,14 +37,21 @@ def read_frames(
     path: Path,
 ) -> Tensor:  # [T, 3, H, W]
     """Read pictures back."""
-    return frames_from_pictures(read_lossless(path))
+    return frames_from_pictures(torch.from_numpy(read_lossless(path)))
 
 
 def frames_from_pictures(
-    rgb: np.ndarray,  # uint8 [T, H, W, 3]
+    pictures: Tensor,  # uint8 [T, H, W, 3]
 ) -> Tensor:  # [T, 3, H, W]
     """8-bit pictures as float frames."""
-    return torch.from_numpy(rgb).permute(0, 3, 1, 2).float().div(255)
+    return pictures.permute(0, 3, 1, 2).float().div(255)
+
+
+def pictures_from_frames(
+    frames: Tensor,  # [T, 3, H, W]; what lies outside [0, 1] is cut off
+) -> Tensor:  # uint8 [T, H, W, 3]
+    """Float frames as 8-bit pictures, to the nearest level."""
+    return (frames.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 def write_disparity(

@@ -4,12 +4,12 @@ import os
 import platform
 import shutil
 import socket
-from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
 import torch
 
+from secondeye.backends import has_triton
 from secondeye.depth import best_available
 from secondeye.disk import readable
 from secondeye.video.write import has_encoder
@@ -45,9 +45,9 @@ def _gpu() -> str:
 
 
 def _triton() -> str:
-    if find_spec("triton") is None:
-        return "Triton: not installed; splat and warp run on the CPU (numba)"
-    return "Triton: installed"
+    if not has_triton():
+        return "Triton: not installed; splat and warp of arrays on a GPU fall back to plain torch"
+    return "Triton: installed, for splat and warp of arrays on a GPU"
 
 
 def _encoders() -> str:

@@ -191,14 +191,15 @@ def _convert_shots(
         f"{len(plan.stamps)} frames in {len(plan.shots)} shots"
         + (f", {done} of them finished before" if done else "")
     )
-    frames = sum(plan.shots[n][1] - plan.shots[n][0] for n in waiting)
+    total = sum(plan.shots[n][1] - plan.shots[n][0] for n in waiting)
     for_depth, for_eyes = (ShotReader(plan.info.path, plan.stamps) for _ in range(2))
     # A frame counts twice: once for its depth, once for its right eye.
-    with tqdm(total=2 * frames, desc="converting", unit="frame") as bar:
+    with tqdm(total=2 * total, desc="converting", unit="frame") as bar:
         for number in waiting:
             start, stop = plan.shots[number]
             windows = _windows(for_depth.read(start, stop), bar.update)
-            depth = estimate_shot((frames for _, frames in windows), estimator, journal.spill)
+            frames = (frames_from_pictures(window) for _, window in windows)
+            depth = estimate_shot(frames, estimator, journal.spill)
             strength = settings.strength_percent * max(_LEAST_TRUST, depth.confidence)
             bar.write(
                 f"shot {number + 1}, frames {start} to {stop - 1}: depth confidence {depth.confidence:.2f}, "
@@ -213,9 +214,9 @@ Window = tuple[list[Picture], Tensor]
 
 
 def _windows(pictures: Iterator[Picture], advance: Callable[[int], object]) -> Iterator[Window]:
-    """Pictures in groups, with their frames [t, 3, H, W]."""
+    """Pictures in groups, with what they show: uint8 [t, H, W, 3]."""
     while window := list(islice(pictures, _WINDOW)):
-        yield window, frames_from_pictures(np.stack([picture.rgb for picture in window]))
+        yield window, torch.from_numpy(np.stack([picture.rgb for picture in window]))
         advance(len(window))
 
 
@@ -254,8 +255,7 @@ def _render_shot(
                 memory=memory,
             )
             memory = made.memory
-            right = (made.right * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-            for picture, eye in zip(pictures, right, strict=True):
+            for picture, eye in zip(pictures, made.right.numpy(), strict=True):
                 writer.write(side_by_side(picture.rgb, eye), picture.pts - plan.stamps[start])
             if at <= middle < at + len(pictures):
                 k = middle - at

@@ -1,10 +1,15 @@
-"""Pass 2: a window of left frames and their depth become right frames."""
+"""Pass 2: a window of left pictures and their depth become right pictures.
+
+What both eyes see goes from the decoder to the encoder in bytes, moved once; only what is painted is floats.
+"""
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from secondeye.arrays import depth_to_disparity, occlusion_of
+from secondeye.clips import frames_from_pictures, pictures_from_frames
 from secondeye.depth.edges import dilate, snap, upsample
 from secondeye.inpaint import Inpainter, Warped
 from secondeye.warp import warp
@@ -15,14 +20,14 @@ _SNAP_BOUND_SHARE = 0.0035  # less would damage slopes
 
 
 class Rendered(NamedTuple):
-    right: Tensor  # [T, 3, H, W]
+    right: Tensor  # uint8 [T, H, W, 3]
     disparity: Tensor  # [T, 1, H, W] px of the left eye
     occlusion: Tensor  # bool [T, 1, H, W] of the right eye
     memory: Any  # for the next window of the shot
 
 
 def render(
-    left: Tensor,  # [T, 3, H, W]
+    pictures: Tensor,  # uint8 [T, H, W, 3], of the left eye
     depth: Tensor,  # [T, 1, h, w] in [0, 1]
     inpainter: Inpainter,
     *,
@@ -31,10 +36,13 @@ def render(
     memory: Any,  # what the window before left; None at the start of a shot
 ) -> Rendered:
     """Depth to disparity, sharpened at edges; warp; paint what is open."""
+    left = frames_from_pictures(pictures)
     disparity = sharpen(depth_to_disparity(upsample(depth, left), strength_percent, convergence), left)
-    warped = warp(left, disparity)
-    right, memory = inpainter(Warped(left, *warped), memory)
-    return Rendered(right.clamp(0, 1), disparity, occlusion_of(warped.coverage), memory)
+    view, coverage, own_disparity = warp(pictures, disparity)
+    painted, memory = inpainter(Warped(left, frames_from_pictures(view), coverage, own_disparity), memory)
+    seen = (coverage == 1).permute(0, 2, 3, 1)
+    right = torch.where(seen, view, pictures_from_frames(painted))
+    return Rendered(right, disparity, occlusion_of(coverage), memory)
 
 
 def sharpen(

@@ -12,13 +12,13 @@ _HOLE = np.array([255, 0, 170], np.uint8)
 
 def write_sheet(
     path: Path,
-    left: Tensor,  # [3, H, W]
-    right: Tensor,  # [3, H, W]
+    left: Tensor,  # uint8 [H, W, 3]
+    right: Tensor,  # uint8 [H, W, 3]
     disparity: Tensor,  # [1, H, W] px
     occlusion: Tensor,  # bool [1, H, W]
 ) -> None:
     """Write the sheet as PNG."""
-    eyes = _pixels(left), _pixels(right)
+    eyes = left.numpy(), right.numpy()
     holes = np.where(occlusion[0].numpy()[..., None], _HOLE, eyes[1] // 2)
     tiles = {
         "input, the left eye": eyes[0],
@@ -50,10 +50,6 @@ def _both(left: np.ndarray, right: np.ndarray) -> np.ndarray:
         small = cv2.resize(eye, (width, height), interpolation=cv2.INTER_AREA)
         picture[top : top + height, start : start + width] = small
     return picture
-
-
-def _pixels(frame: Tensor) -> np.ndarray:
-    return (frame.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
 
 
 def _depth_picture(disparity: np.ndarray) -> np.ndarray:

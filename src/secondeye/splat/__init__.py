@@ -3,7 +3,8 @@
 It makes the dataset and conditions the network, because the released network was trained on it.
 The picture the viewer sees comes from `secondeye.warp`, which is sharper.
 
-The backends are functions of one definition: `reference` (plain torch, the truth) and `cpu` (numba).
+The backends are functions of one definition: `reference` (plain torch, the truth), `cpu` (numba) and
+`kernel` (Triton).
 """
 
 import math
@@ -11,21 +12,24 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from secondeye.arrays import require_frames, require_plane, require_same_size
+from secondeye.arrays import require_pictures, require_plane, require_same_size
+from secondeye.backends import choose_backend
+
+_BACKENDS = ("reference", "cpu", "triton", "triton_nondeterministic")
 
 
 class Splat(NamedTuple):
     """The second eye's view, as far as the first eye's pixels reach."""
 
-    warped: Tensor  # [T, 3, H, W] in the range of the frames; black where nothing landed
+    warped: Tensor  # in the form and range of the frames given; black where nothing landed
     coverage: Tensor  # [T, 1, H, W] in [0, 1]: the sum of the bilinear weights, not weighted by disparity
 
 
 def splat(
-    frames: Tensor,  # [T, 3, H, W] in [0, 1]
+    frames: Tensor,  # [T, 3, H, W] in [0, 1], or uint8 [T, H, W, 3]: the fast path
     disparity: Tensor,  # [T, 1, H, W] px, any sign and range; larger is nearer
     *,
-    backend: Literal["auto", "reference", "cpu"] = "auto",
+    backend: Literal["auto", "reference", "cpu", "triton", "triton_nondeterministic"] = "auto",
     border: Literal["clip", "released"] = "clip",
     weight_exponent_per_px: float = 0.5,
 ) -> Splat:
@@ -39,13 +43,14 @@ def splat(
     pixel as the released code does: unless both columns, and the row below, lie inside the frame. It never
     writes the last row and is there for conformance only.
 
-    `backend="auto"` is `cpu` for CPU tensors without gradient, else `reference`, which is differentiable in
-    colour and disparity.
+    `backend="auto"` is `reference`, which alone is differentiable (in colour and disparity), where a gradient
+    is asked for; else `cpu` for CPU tensors, `triton` on a GPU, or `reference` there without Triton. All but
+    `triton_nondeterministic`, which adds floats in any order and is faster, give the same bits every time.
 
-    Raises ValueError for arrays that are not finite float32 of these shapes, for an exponent that is negative
-    or not finite, and for an unknown backend or border.
+    Raises ValueError for arrays that are not finite and of these kinds and shapes, for an exponent that is
+    negative or not finite, and for a backend or border that is unknown or can not be had here.
     """
-    require_frames(frames)
+    require_pictures(frames)
     require_plane(disparity, "disparity")
     require_same_size(frames, disparity, "disparity")
     if not (math.isfinite(weight_exponent_per_px) and weight_exponent_per_px >= 0):
@@ -59,17 +64,16 @@ def splat(
 
 
 def _run(
-    frames: Tensor,  # [T, 3, H, W]
+    frames: Tensor,  # [T, 3, H, W], or uint8 [T, H, W, 3]
     disparity: Tensor,  # [T, 1, H, W] px
     backend: str,
     *,
     released: bool,
     exponent: float,
-) -> tuple[Tensor, Tensor]:  # warped [T, 3, H, W], coverage [T, 1, H, W]
-    needs_gradient = frames.requires_grad or disparity.requires_grad
-    if backend == "auto":
-        backend = "cpu" if frames.device.type == "cpu" and not needs_gradient else "reference"
-    match backend:
+) -> tuple[Tensor, Tensor]:  # warped in the form of the frames, coverage [T, 1, H, W]
+    if backend == "auto" and (frames.requires_grad or disparity.requires_grad):
+        backend = "reference"
+    match choose_backend(backend, _BACKENDS, frames, disparity):
         case "reference":
             from secondeye.splat.reference import splat_reference
 
@@ -77,5 +81,9 @@ def _run(
         case "cpu":
             from secondeye.splat.cpu import splat_cpu
 
-            return splat_cpu(frames, disparity, exponent, released)
-    raise ValueError(f"backend must be auto, reference or cpu, got {backend!r}")
+            return splat_cpu(frames.detach(), disparity.detach(), exponent, released)
+        case kernel:
+            from secondeye.splat.kernel import splat_triton
+
+            arrays = frames.detach(), disparity.detach()
+            return splat_triton(*arrays, exponent, released, deterministic=kernel == "triton")

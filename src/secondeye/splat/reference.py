@@ -10,12 +10,16 @@ WEIGHT_FLOOR = 1e-36
 
 
 def splat_reference(
-    frames: Tensor,  # [T, C, H, W]
+    frames: Tensor,  # [T, C, H, W], or uint8 [T, H, W, C]
     disparity: Tensor,  # [T, 1, H, W] px
     exponent_per_px: float,
     released: bool,  # the released border rule, see `splat`
-) -> tuple[Tensor, Tensor]:  # warped [T, C, H, W], coverage [T, 1, H, W] in [0, 1]
-    """Splat in the dtype of the frames, which may be float64 here, as the disparity's must then be."""
+) -> tuple[Tensor, Tensor]:  # warped in the form of the frames, coverage [T, 1, H, W] in [0, 1]
+    """Splat in the dtype of the disparity, which may be float64 here, as float frames must then be."""
+    if frames.dtype == torch.uint8:
+        planes = frames.permute(0, 3, 1, 2).to(disparity.dtype)
+        warped, coverage = splat_reference(planes, disparity, exponent_per_px, released)
+        return (warped + 0.5).clamp(max=255).byte().permute(0, 2, 3, 1).contiguous(), coverage
     channels, width = frames.shape[1], frames.shape[3]
     column = torch.arange(width, dtype=frames.dtype, device=frames.device)
     landing = column - disparity

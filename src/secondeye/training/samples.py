@@ -322,7 +322,7 @@ def _read_runs(film: Path, frames: int, height: int, width: int) -> list[Tensor]
     for start in (starts[place] for place in places):
         pictures = reader.read(start, start + frames)
         fitted = [fit(picture.rgb, height, width, info.pixel_aspect) for picture in pictures]
-        runs.append(frames_from_pictures(np.stack(fitted)))
+        runs.append(frames_from_pictures(torch.from_numpy(np.stack(fitted))))
     return runs
 
 

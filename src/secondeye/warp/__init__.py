@@ -5,14 +5,18 @@ their edges, so a stretched surface has no cracks; at a depth edge the chain is 
 A target pixel takes the nearest patch at its centre and gathers its colour around the source position found
 there, with a windowed sinc. Splatting colours is bilinear filtering; a gather may use a better kernel (ours).
 
-The backends are functions of one definition: `reference` (plain torch, the truth) and `cpu` (numba).
+The backends are functions of one definition: `reference` (plain torch, the truth), `cpu` (numba) and
+`kernel` (Triton).
 """
 
 from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from secondeye.arrays import require_frames, require_plane, require_same_size
+from secondeye.arrays import require_pictures, require_plane, require_same_size
+from secondeye.backends import choose_backend
+
+_BACKENDS = ("reference", "cpu", "triton")
 
 # A neighbour's jump in disparity beyond this is a depth edge. A slope is the same at every width, an edge
 # grows with it: hence a share of the width, but never so little that a plane stretched 2.5 times
@@ -24,17 +28,17 @@ SMALLEST_EDGE_PX = 2.0
 class Warp(NamedTuple):
     """The second eye's view of what the first eye saw, and of which surface it is."""
 
-    frames: Tensor  # [T, 3, H, W] in the range of the frames given; black where coverage is 0
+    frames: Tensor  # in the form and range of the frames given; black where coverage is 0
     coverage: Tensor  # [T, 1, H, W] in [0, 1]: the share of the pixel's width that is covered
     disparity: Tensor  # [T, 1, H, W] px, of the surface that won, in this view; 0 where coverage is 0
 
 
 def warp(
-    frames: Tensor,  # [T, 3, H, W] in [0, 1]
+    frames: Tensor,  # [T, 3, H, W] in [0, 1], or uint8 [T, H, W, 3]: the fast path
     disparity: Tensor,  # [T, 1, H, W] px, any sign and range; larger is nearer
     *,
     kernel: Literal["lanczos3", "bilinear"] = "lanczos3",
-    backend: Literal["auto", "reference", "cpu"] = "auto",
+    backend: Literal["auto", "reference", "cpu", "triton"] = "auto",
     jump_px: float | None = None,
 ) -> Warp:
     """Move every surface to x - disparity and gather its colours there; near hides far absolutely (ours).
@@ -47,12 +51,17 @@ def warp(
     `kernel="lanczos3"` uses six taps of the same surface, the surface's last pixel repeated beyond its end,
     and stays between the darkest and brightest of the four nearest, so it does not ring.
 
-    `backend="auto"` is `cpu` for CPU tensors, else `reference`. No backend carries a gradient.
+    `backend="auto"` is `cpu` for CPU tensors, `triton` on a GPU, or `reference` there without Triton. All
+    give the same bits every time; none carries a gradient.
 
-    Raises ValueError for arrays that are not finite float32 of these shapes, for a jump_px that is negative
-    or NaN, and for an unknown backend or kernel.
+    The sign chooses the side: a positive disparity moves a surface to the left, as the right eye sees it. For
+    the left eye of a right picture flip frames and disparity, warp, and flip what comes back. A negated
+    disparity goes to that side too, but larger is nearer all the same: the far would hide the near.
+
+    Raises ValueError for arrays that are not finite and of these kinds and shapes, for a jump_px that is
+    negative or NaN, and for a backend or kernel that is unknown or can not be had here.
     """
-    require_frames(frames)
+    require_pictures(frames)
     require_plane(disparity, "disparity")
     require_same_size(frames, disparity, "disparity")
     if kernel not in ("lanczos3", "bilinear"):
@@ -66,16 +75,14 @@ def warp(
 
 
 def _run(
-    frames: Tensor,  # [T, 3, H, W]
+    frames: Tensor,  # [T, 3, H, W], or uint8 [T, H, W, 3]
     disparity: Tensor,  # [T, 1, H, W] px
     backend: str,
     *,
     sharp: bool,
     jump_px: float,
-) -> tuple[Tensor, Tensor, Tensor]:  # frames [T, 3, H, W], coverage and disparity [T, 1, H, W]
-    if backend == "auto":
-        backend = "cpu" if frames.device.type == "cpu" else "reference"
-    match backend:
+) -> tuple[Tensor, Tensor, Tensor]:  # frames in the form given, coverage and disparity [T, 1, H, W]
+    match choose_backend(backend, _BACKENDS, frames, disparity):
         case "reference":
             from secondeye.warp.reference import warp_reference
 
@@ -84,4 +91,7 @@ def _run(
             from secondeye.warp.cpu import warp_cpu
 
             return warp_cpu(frames, disparity, sharp, jump_px)
-    raise ValueError(f"backend must be auto, reference or cpu, got {backend!r}")
+        case _:
+            from secondeye.warp.kernel import warp_triton
+
+            return warp_triton(frames, disparity, sharp, jump_px)

@@ -1,131 +1,156 @@
 """The sharp warp in plain torch: the definition every other backend answers to. On any device.
 
-Positions are float64: exact for every float32 disparity, so all backends agree on what covers what.
+A source pixel x stands in the target at its position x - d, in float32 and rounded once: the same number on
+every backend, so all agree on what covers what. From its position to that of the next pixel of its surface
+runs its way; where that would run backwards, the surface is turned away from this eye and there is none.
+Where a surface begins or ends it has a cap of half a pixel, which stands in one target pixel and covers a
+share of it, one minus its distance from the pixel's centre: silhouettes are as smooth as that share.
 
-A source pixel x owns two half patches, left and right of its centre. The right half spans the target
-positions from its own, x - d, to the middle between its own and its neighbour's, or to half a pixel further
-at the end of a surface; the left half likewise. A half patch that runs backwards is a surface turned away
-from this eye and is not drawn.
-
-Two pixels that meet at one target position differ as much in disparity as in x, so the nearest is the one
-furthest right in the source: the winner is the largest half patch number, an integer.
+Two ways or caps that meet differ as much in disparity as in x, so the nearest is the one furthest right in
+the source: the largest x, an integer. A pixel shows the nearest way that reaches its centre, and over it, by
+its share, the nearest cap, where that is nearer.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+COVERAGE_UNIT = 65536  # coverage is counted in whole units: exactly 1 inside a surface, summed in any order
+
+
+class _Row(NamedTuple):
+    """The source, row by row."""
+
+    frame: Tensor  # [3, H, W] float64
+    disparity: Tensor  # [H, W] px, float64
+    position: Tensor  # [H, W] px in the target
+    connected: Tensor  # [H, W + 1] bool: whether pixels x - 1 and x are of one surface
+
 
 def warp_reference(
-    frames: Tensor,  # [T, 3, H, W]
+    frames: Tensor,  # [T, 3, H, W] in [0, 1], or uint8 [T, H, W, 3]
     disparity: Tensor,  # [T, 1, H, W] px
     sharp: bool,  # Lanczos-3, else bilinear
     jump_px: float,
-) -> tuple[Tensor, Tensor, Tensor]:  # frames [T, 3, H, W], coverage and disparity [T, 1, H, W]
+) -> tuple[Tensor, Tensor, Tensor]:  # frames in the form given, coverage and disparity [T, 1, H, W]
     """Warp frame by frame, to bound the memory."""
-    warped = [_warp_frame(f, d[0].double(), sharp, jump_px) for f, d in zip(frames, disparity, strict=True)]
-    colours, coverages, disparities = zip(*warped, strict=True)
-    return torch.stack(colours), torch.stack(coverages)[:, None], torch.stack(disparities)[:, None]
+    whole = frames.dtype == torch.uint8
+    planes = frames.permute(0, 3, 1, 2) if whole else frames
+    warped = [_warp_frame(f, d[0], sharp, jump_px) for f, d in zip(planes, disparity, strict=True)]
+    colour, coverage, own_disparity = (torch.stack(part) for part in zip(*warped, strict=True))
+    if whole:
+        colour = (colour + 0.5).clamp(0, 255).permute(0, 2, 3, 1).contiguous()
+    return colour.to(frames.dtype), coverage[:, None].to(disparity), own_disparity[:, None].to(disparity)
 
 
 def _warp_frame(
     frame: Tensor,  # [3, H, W]
-    disparity: Tensor,  # [H, W] px, float64
+    disparity: Tensor,  # [H, W] px
     sharp: bool,
     jump_px: float,
-) -> tuple[Tensor, Tensor, Tensor]:  # colour [3, H, W], coverage [H, W], disparity [H, W]
-    connected = disparity.diff(dim=1).abs() <= jump_px  # [H, W - 1]
-    start, stop = _half_patches(disparity, connected)
-    winner, coverage = _paint(start, stop)
+) -> tuple[Tensor, Tensor, Tensor]:  # colour [3, H, W], coverage [H, W], disparity [H, W], all float64
+    target = torch.arange(disparity.shape[1], device=disparity.device)
+    position = target - disparity
+    cut = torch.zeros_like(disparity[:, :1], dtype=torch.bool)
+    connected = torch.cat([cut, disparity.diff(dim=1).abs() <= jump_px, cut], 1)
+    row = _Row(frame.double(), disparity.double(), position, connected)
+    way, cap, coverage = _find_ways(row), _find_caps(row), _cover(row)
 
-    reached = winner >= 0
-    half = winner.clamp(min=0)
-    sample = half // 2
-    start, stop = start.gather(1, half), stop.gather(1, half)
-    position = torch.arange(disparity.shape[1], device=disparity.device).clamp(start, stop)
-    length = torch.where(reached, stop - start, 1)
-    offset = 0.5 * (position - start) / length - 0.5 * (half % 2 == 0)  # from the sample, [-0.5, 0.5] px
+    here, there = (_at(position.double(), way + step) for step in (0, 1))
+    offset = torch.where(way >= 0, (target - here) / (there - here), 0)  # px of the source, from its pixel
+    colour = _gather(row, way, offset, sharp)
+    own_disparity = (1 - offset) * _at(row.disparity, way) + offset * _at(row.disparity, way + 1)
 
-    colour = _gather(frame, sample, offset, connected, sharp)
-    own_disparity = torch.where(reached, sample + offset - position, 0)
-    return torch.where(reached, colour, 0).to(frame), coverage.to(frame), own_disparity.to(frame)
+    away = target - _at(position.double(), cap)
+    share = torch.where(cap > way, torch.where(way < 0, 1, 1 - away.abs()), 0)
+    colour = colour + share * (_gather(row, cap, away.clamp(-0.5, 0.5), sharp) - colour)
+    own_disparity = torch.where(share >= 0.5, _at(row.disparity, cap), own_disparity)
 
-
-def _half_patches(
-    disparity: Tensor,  # [H, W] px, float64
-    connected: Tensor,  # [H, W - 1] bool
-) -> tuple[Tensor, Tensor]:  # where each half patch starts and stops in the target, [H, 2 W] each
-    position = torch.arange(disparity.shape[1], device=disparity.device) - disparity
-    middle = (position[:, :-1] + position[:, 1:]) / 2
-    left_edge, right_edge = position - 0.5, position + 0.5
-    left_edge[:, 1:] = torch.where(connected, middle, left_edge[:, 1:])
-    right_edge[:, :-1] = torch.where(connected, middle, right_edge[:, :-1])
-    start = torch.stack([left_edge, position], -1).flatten(1)
-    stop = torch.stack([position, right_edge], -1).flatten(1)
-    return start, stop
+    shown = ((way >= 0) | (cap >= 0)) & (coverage > 0)
+    colour, coverage, own_disparity = (torch.where(shown, a, 0) for a in (colour, coverage, own_disparity))
+    return colour, coverage, own_disparity
 
 
-def _paint(
-    start: Tensor,  # [H, 2 W]
-    stop: Tensor,  # [H, 2 W]
-) -> tuple[Tensor, Tensor]:  # number of the winning half patch, -1 for none, and coverage, [H, W] each
-    height, count = start.shape
-    width = count // 2
-    number = torch.arange(count, device=start.device).expand(height, -1)
-    winner = torch.full((height, width), -1, device=start.device)
-    coverage = start.new_zeros(height, width)
+def _at(
+    plane: Tensor,  # [H, W]
+    column: Tensor,  # [H, W]; outside of the plane its nearest column is meant
+) -> Tensor:  # [H, W]
+    return plane.gather(1, column.clamp(0, plane.shape[1] - 1))
 
-    seen = (start < stop) & (start < width - 0.5) & (stop > -0.5)
-    first = (start + 0.5).floor().clamp(0, width)
-    last = (stop - 0.5).ceil().clamp(-1, width - 1)
-    longest = int((last - first)[seen].max()) + 1 if bool(seen.any()) else 0
-    for step in range(longest):
+
+def _find_ways(row: _Row) -> Tensor:
+    """The nearest way that reaches each target pixel's centre: the column it is from, -1 for none, [H, W]."""
+    height, width = row.position.shape
+    column = torch.arange(width, device=row.position.device).expand(height, -1)
+    nearest = torch.full((height, width), -1, device=row.position.device)
+    first = row.position.ceil().clamp(0, width).long()
+    beyond = torch.where(row.connected[:, 1:], _at(first, column + 1), first)
+    for step in range(int((beyond - first).max())):
         pixel = first + step
-        touched = seen & (pixel <= last)
-        centred = (start <= pixel) & (pixel < stop)
-        index = pixel.clamp(max=width - 1).long()
-        overlap = torch.minimum(stop, pixel + 0.5) - torch.maximum(start, pixel - 0.5)
-        coverage.scatter_add_(1, index, torch.where(touched, overlap, 0))
-        # A patch that reaches the centre of a pixel beats all that only touch it.
-        rank = torch.where(touched, number + count * centred, -1)
-        winner.scatter_reduce_(1, index, rank, "amax")
-    return torch.where(winner >= 0, winner % count, -1), coverage.clamp(max=1)
+        claim = torch.where(pixel < beyond, column, -1)
+        nearest.scatter_reduce_(1, pixel.clamp(max=width - 1), claim, "amax")
+    return nearest
+
+
+def _find_caps(row: _Row) -> Tensor:
+    """The nearest cap that stands in each target pixel: the column it belongs to, -1 for none, [H, W]."""
+    height, width = row.position.shape
+    column = torch.arange(width, device=row.position.device).expand(height, -1)
+    # Columns 0 and W + 1 are a margin for what lies outside the frame.
+    nearest = torch.full((height, width + 2), -1, device=row.position.device)
+    begins, ends = ~row.connected[:, :-1], ~row.connected[:, 1:]
+    for there, pixel in ((begins, row.position.floor()), (ends, row.position.ceil())):
+        index = pixel.clamp(-1, width).long() + 1
+        nearest.scatter_reduce_(1, index, torch.where(there, column, -1), "amax")
+    return nearest[:, 1:-1]
+
+
+def _cover(row: _Row) -> Tensor:
+    """The share of each target pixel that is covered, [H, W] in [0, 1].
+
+    A run of ways in one direction, with the caps at its ends, covers all from its start to its stop.
+    """
+    height, width = row.position.shape
+    forward = row.connected.clone()
+    forward[:, 1:-1] &= row.position[:, 1:] > row.position[:, :-1]
+    begins, ends = ~forward[:, :-1], ~forward[:, 1:]
+    start = torch.where(row.connected[:, :-1], row.position, row.position - 0.5)
+    stop = torch.where(row.connected[:, 1:], row.position, row.position + 0.5)
+    change = torch.zeros(height, width + 2, dtype=torch.int64, device=row.position.device)
+    for sign, there, edge in ((1, begins, start), (-1, ends, stop)):
+        edge = edge.clamp(-0.5, width - 0.5)
+        column = (edge + 0.5).floor()
+        before = ((edge - (column - 0.5)) * COVERAGE_UNIT + 0.5).floor().long()
+        change.scatter_add_(1, column.long(), sign * there * (COVERAGE_UNIT - before))
+        change.scatter_add_(1, column.long() + 1, sign * there * before)
+    return change.cumsum(1)[:, :width].clamp(max=COVERAGE_UNIT).double() / COVERAGE_UNIT
 
 
 def _gather(
-    frame: Tensor,  # [3, H, W]
-    sample: Tensor,  # [H, W] nearest source column
-    offset: Tensor,  # [H, W] from it, [-0.5, 0.5] px
-    connected: Tensor,  # [H, W - 1] bool
+    row: _Row,
+    sample: Tensor,  # [H, W] column
+    offset: Tensor,  # [H, W] from it, [-0.5, 1] px
     sharp: bool,
-) -> Tensor:  # [3, H, W] float64
-    first, last = (edge.gather(1, sample) for edge in _surfaces(connected))
-    step = torch.where(offset < 0, -1, 1)  # taps are counted towards the second nearest column
+) -> Tensor:  # [3, H, W]
+    width = row.position.shape[1]
+    column = torch.arange(width, device=sample.device).expand(sample.shape)
+    surface_first = torch.where(row.connected[:, :-1], 0, column).cummax(1).values
+    surface_last = torch.where(row.connected[:, 1:], width - 1, column).flip(1).cummin(1).values.flip(1)
+    left = sample + offset.floor().long()
+    share = offset - offset.floor()
     reach = range(-2, 4) if sharp else range(0, 2)
-    kernel = _lanczos3 if sharp else _tent
-    weights = torch.stack([kernel(offset.abs() - tap) for tap in reach])
-    columns = [(sample + step * tap).clamp(first, last) for tap in reach]
-    taps = torch.stack([frame.double().gather(2, column.expand(frame.shape)) for column in columns])
+    weights = torch.stack([(_lanczos3 if sharp else _tent)(share - tap) for tap in reach])
+    columns = [(left + tap).clamp(_at(surface_first, sample), _at(surface_last, sample)) for tap in reach]
+    taps = torch.stack([row.frame.gather(2, c.expand(row.frame.shape)) for c in columns])
     colour = (taps * (weights / weights.sum(0))[:, None]).sum(0)
     return colour.clamp(taps[1:5].amin(0), taps[1:5].amax(0)) if sharp else colour
 
 
-def _surfaces(
-    connected: Tensor,  # [H, W - 1] bool
-) -> tuple[Tensor, Tensor]:  # first and last column of the surface each column belongs to, [H, W] each
-    height, width = connected.shape[0], connected.shape[1] + 1
-    column = torch.arange(width, device=connected.device).expand(height, -1)
-    cut = connected.new_ones(height, 1)
-    begins = torch.cat([cut, ~connected], 1)
-    ends = torch.cat([~connected, cut], 1)
-    first = torch.where(begins, column, 0).cummax(1).values
-    last = torch.where(ends, column, width - 1).flip(1).cummin(1).values.flip(1)
-    return first, last
-
-
 def _lanczos3(
-    distance: Tensor,  # px, below 3.5 in size
+    distance: Tensor,  # px, at most 3 in size
 ) -> Tensor:
-    window = torch.where(distance.abs() < 3, torch.sinc(distance) * torch.sinc(distance / 3), 0)
+    window = torch.sinc(distance) * torch.sinc(distance / 3)
     # sinc of a whole number is 0 only up to rounding, and a pixel that did not move must come back unchanged.
     return torch.where(distance == distance.round(), (distance == 0).to(distance), window)
 

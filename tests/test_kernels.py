@@ -1,0 +1,123 @@
+"""The Triton kernels as a whole: where they may run, that they compile for GPUs, and large frames on one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from secondeye import backends
+from secondeye.backends import choose_backend
+from secondeye.splat import splat
+from secondeye.warp import warp
+
+pytest.importorskip("triton", reason="Triton is not installed: it is for Linux on x86_64 only")
+
+OFFERED = ("reference", "cpu", "triton")
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture
+def gpu() -> str:
+    """The device of tests that need a GPU."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    return "cuda"
+
+
+def arrays(count: int, height: int, width: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Frames, and a disparity of layers with noise."""
+    generator = torch.Generator().manual_seed(seed)
+    frames = torch.rand(count, 3, height, width, generator=generator)
+    noise = torch.rand(count, 1, height, width, generator=generator)
+    layers = torch.where((torch.arange(width) // 60) % 3 == 0, 0.02 * width, -0.01 * width)
+    return frames, layers + noise
+
+
+def bytes_of(frames: Tensor) -> Tensor:
+    return (frames * 255).round().byte().permute(0, 2, 3, 1).contiguous()
+
+
+def test_auto_is_where_the_arrays_are(monkeypatch):
+    array = torch.zeros(1)
+    on_gpu = torch.zeros(1, device="meta")
+    assert choose_backend("auto", OFFERED, array, array) == "cpu"
+    assert (
+        choose_backend("auto", OFFERED, on_gpu, on_gpu) == "reference"
+    )  # neither CPU nor a GPU Triton knows
+    assert choose_backend("triton", OFFERED, array, array) == "triton"  # the interpreter is on
+    monkeypatch.setattr(backends, "has_triton", lambda: False)
+    with pytest.raises(ValueError, match="needs Triton, which is not installed"):
+        choose_backend("triton", OFFERED, array, array)
+
+
+@pytest.mark.parametrize("operation", [splat, warp])
+def test_triton_refuses_arrays_on_the_cpu_unless_it_interprets(operation, monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    frames, disparity = arrays(1, 2, 3)
+    with pytest.raises(ValueError, match="backend triton takes arrays on a GPU, but these are on the CPU"):
+        operation(frames, disparity, backend="triton")
+
+
+def test_arrays_must_lie_together_and_where_the_backend_is():
+    here, there = torch.zeros(1), torch.zeros(1, device="meta")
+    with pytest.raises(ValueError, match="frames are on cpu, but disparity is on meta"):
+        choose_backend("auto", OFFERED, here, there)
+    with pytest.raises(ValueError, match="backend cpu takes arrays on the CPU, but these are on meta"):
+        choose_backend("cpu", OFFERED, there, there)
+
+
+def test_every_kernel_compiles_for_three_gpus_and_none_spills(tmp_path):
+    """In a process of its own: what TRITON_INTERPRET has touched can not be compiled."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["TRITON_CACHE_DIR"] = str(tmp_path)
+    command = [sys.executable, str(TESTS / "compile_kernels.py")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for device in ("cuda 80", "cuda 90", "hip gfx942"):
+        for module in ("splat", "warp"):
+            assert any(f"{module}.kernel" in line and device in line for line in done.stdout.splitlines())
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+@pytest.mark.parametrize("form", [torch.clone, bytes_of])
+def test_a_splat_in_bands_is_that_of_the_whole(deterministic, form, monkeypatch):
+    from secondeye.splat import kernel
+
+    if torch.cuda.is_available():
+        pytest.skip("with a GPU the kernels are not interpreted")
+    frames, disparity = arrays(3, 5, 41)
+    whole = kernel.splat_triton(form(frames), disparity, 0.5, False, deterministic)
+    monkeypatch.setattr(kernel, "SUMS_BYTES", 41 * 44 * 4)  # four rows
+    again = kernel.splat_triton(form(frames), disparity, 0.5, False, deterministic)
+    assert all(torch.equal(a, b) for a, b in zip(again, whole, strict=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("size", [(2, 1080, 1920), (1, 2160, 3840), (1, 33, 7681), (90, 64, 64)])
+@pytest.mark.parametrize("form", [torch.clone, bytes_of])
+@pytest.mark.parametrize("operation", [splat, warp])
+def test_large_frames_on_a_gpu_agree_with_the_cpu_and_repeat_to_the_bit(operation, form, size, gpu):
+    frames, disparity = arrays(*size)
+    frames = form(frames)
+    expected = operation(frames, disparity, backend="cpu")
+    made = operation(frames.to(gpu), disparity.to(gpu), backend="triton")
+    again = operation(frames.to(gpu), disparity.to(gpu), backend="triton")
+    assert all(torch.equal(a, b) for a, b in zip(made, again, strict=True))
+    for wanted, got in zip(expected, made, strict=True):
+        if wanted.dtype == torch.uint8:
+            assert (wanted.int() - got.cpu().int()).abs().max() <= 1
+        else:
+            assert_close(got.cpu(), wanted, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.gpu
+def test_the_fast_splat_agrees_on_a_gpu(gpu):
+    frames, disparity = arrays(2, 1080, 1920)
+    expected = splat(frames, disparity, backend="cpu")
+    made = splat(frames.to(gpu), disparity.to(gpu), backend="triton_nondeterministic")
+    assert_close([array.cpu() for array in made], list(expected), rtol=1e-4, atol=1e-5)
