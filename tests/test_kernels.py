@@ -121,3 +121,32 @@ def test_the_fast_splat_agrees_on_a_gpu(gpu):
     expected = splat(frames, disparity, backend="cpu")
     made = splat(frames.to(gpu), disparity.to(gpu), backend="triton_nondeterministic")
     assert_close([array.cpu() for array in made], list(expected), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("operation", ["splat", "warp"])
+def test_the_cpu_needs_less_than_a_frame_of_scratch_a_thread(operation):
+    """In a process of its own, whose memory is not yet full of what others have left."""
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("peaks of memory are read from Linux's /proc")
+    script = f"""
+import re, numba, torch
+from pathlib import Path
+from secondeye.{operation} import {operation}
+
+def kilobytes(name):
+    return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+def move(height, width):
+    return {operation}(torch.zeros(1, height, width, 3, dtype=torch.uint8), torch.ones(1, 1, height, width))
+
+move(4, 8)  # compiles
+frames, disparity = torch.ones(1, 2160, 3840, 3, dtype=torch.uint8), torch.ones(1, 1, 2160, 3840)
+Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+before = kilobytes("VmRSS")
+made = {operation}(frames, disparity)
+scratch = 1024 * (kilobytes("VmHWM") - before) - sum(array.nbytes for array in made)
+print(scratch / frames.nbytes / numba.get_num_threads())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 1

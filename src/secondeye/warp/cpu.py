@@ -1,15 +1,18 @@
 """The sharp warp on the CPU: one fused pass per row, each row by one thread: the same bits every time.
 
 What is simple arithmetic over a whole row stands in loops of its own, without branches: the compiler turns
-those into vector instructions. The walk along the surfaces and the gather of colours can not be.
+those into vector instructions. The gather of colours it can not see through, so `_mix` says what vectors are
+to be used; the walk along the surfaces goes pixel by pixel.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numba import njit, prange
+from llvmlite import ir
+from numba import njit, prange, types
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -48,7 +51,7 @@ class _Canvas(NamedTuple):
     offset: NDArray[np.float32]  # [W] from that column, [0, 1] px
     disparity: NDArray[np.float32]  # [W] px
     cap: NDArray[np.int32]  # [W] source column of the nearest cap that stands in the pixel, or _NONE
-    change: NDArray[np.int32]  # [W + 2] of the coverage, in its units, from the column before
+    change: NDArray[np.int32]  # [W + 2] of the coverage, in its units, from the column before; then their sum
 
 
 def warp_cpu(
@@ -106,9 +109,8 @@ def _warp_rows(
             np.empty(width + 2, np.int32),
         )
         weights = np.empty((6, width), np.float32)
-        # Colour (x, channel) of a row is at `x * column + channel * plane`.
-        source, view = np.empty(3 * width, np.float32), np.empty(3 * width, np.float32)
-        column, plane = (3, 1) if frames.shape[2] == 1 else (1, width)
+        # Red, green and blue in turn, and one more: a colour is read and written as four numbers.
+        source, view = np.zeros(3 * width + 1, np.float32), np.zeros(3 * width + 1, np.float32)
         for row in range(chunk * _ROWS_AT_A_TIME, min((chunk + 1) * _ROWS_AT_A_TIME, count * height)):
             t, y = row // height, row % height
             _study(disparity[t, y], jump_px, surface)
@@ -117,12 +119,10 @@ def _warp_rows(
             _load(frames[t, y], source)
             if sharp:
                 _weigh(canvas.offset, weights)
-                _gather_lanczos3(source, column, plane, surface, canvas, weights, view)
+                _gather_lanczos3(source, surface, canvas, weights, view)
             else:
-                _gather_bilinear(source, column, plane, canvas, view)
-            _lay_caps(
-                source, column, plane, disparity[t, y], surface, canvas, sharp, view, own_disparity[t, y]
-            )
+                _gather_bilinear(source, canvas, view)
+            _lay_caps(source, disparity[t, y], surface, canvas, sharp, view, own_disparity[t, y])
             _store(view, rounding, warped[t, y])
 
 
@@ -274,99 +274,169 @@ def _resolve(
     coverage: NDArray[np.float32],  # [W], written
     own_disparity: NDArray[np.float32],  # [W], written, but for the caps
 ) -> None:
+    _add_up(canvas.change)
+    _take_back(canvas.change, canvas.way)
+    _take_back(canvas.change, canvas.cap)
+    _measure(canvas, unit, coverage)
+    _choose(canvas.way, canvas.disparity, own_disparity)
+
+
+@_njit
+def _add_up(
+    change: NDArray[np.int32],  # [W + 2], becomes the sum of all before and itself
+) -> None:
     units = np.int32(0)
+    for x in range(change.size):
+        units += change[x]
+        change[x] = units
+
+
+@_njit
+def _take_back(
+    units: NDArray[np.int32],  # [W + 2]
+    column: NDArray[np.int32],  # [W], becomes _NONE where no unit is covered
+) -> None:
+    for x in range(column.size):
+        column[x] = column[x] if units[x] > 0 else _NONE
+
+
+@_njit
+def _measure(
+    canvas: _Canvas,
+    unit: np.int32,
+    coverage: NDArray[np.float32],  # [W], written
+) -> None:
+    units, way, cap = canvas.change, canvas.way, canvas.cap
+    scale = _ONE / np.float32(unit)
     for x in range(coverage.size):
-        units += canvas.change[x]
-        if units == 0:
-            canvas.way[x] = canvas.cap[x] = _NONE
-        shown = canvas.way[x] >= 0 or canvas.cap[x] >= 0
-        coverage[x] = np.float32(min(units, unit)) / np.float32(unit) if shown else _ZERO
-        own_disparity[x] = canvas.disparity[x] if canvas.way[x] >= 0 else _ZERO
+        share = np.float32(min(units[x], unit)) * scale
+        coverage[x] = share if max(way[x], cap[x]) >= 0 else _ZERO
+
+
+@_njit
+def _choose(
+    way: NDArray[np.int32],  # [W]
+    disparity: NDArray[np.float32],  # [W]
+    own_disparity: NDArray[np.float32],  # [W], written
+) -> None:
+    for x in range(own_disparity.size):
+        own_disparity[x] = disparity[x] if way[x] >= 0 else _ZERO
 
 
 @_njit
 def _load(
     lines: NDArray[np.float32] | NDArray[np.uint8],  # [3, W] or [1, 3 W]
-    row: NDArray[np.float32],  # [3 W], written
+    row: NDArray[np.float32],  # [3 W + 1], written but for its end
 ) -> None:
-    length = lines.shape[1]
-    for line in range(lines.shape[0]):
+    channels, length = lines.shape
+    for channel in range(channels):
         for x in range(length):
-            row[line * length + x] = np.float32(lines[line, x])
+            row[channels * x + channel] = np.float32(lines[channel, x])
 
 
 @_njit
 def _store(
-    row: NDArray[np.float32],  # [3 W]
+    row: NDArray[np.float32],  # [3 W + 1]
     rounding: np.float32,
     lines: NDArray[np.float32] | NDArray[np.uint8],  # [3, W] or [1, 3 W], written
 ) -> None:
-    length = lines.shape[1]
-    for line in range(lines.shape[0]):
+    channels, length = lines.shape
+    for channel in range(channels):
         for x in range(length):
-            lines[line, x] = row[line * length + x] + rounding
+            lines[channel, x] = row[channels * x + channel] + rounding
+
+
+def _mix_as_vectors(typing: Any, row: Any, places: Any, weights: Any, out: Any, at: Any) -> Any:
+    """out[at : at + 4] = the sum over k of weights[k] * row[places[k] : places[k] + 4], as vectors of four.
+
+    Of six, the sum is kept between the least and the largest of the middle four. Nothing checks the bounds.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        row, places, weights, out, at = arguments
+        four = ir.VectorType(ir.FloatType(), 4)
+
+        def point(array: Any, kind: Any, place: Any) -> Any:
+            data = context.make_array(kind)(context, builder, array).data
+            return builder.bitcast(builder.gep(data, [place]), four.as_pointer())
+
+        def fourfold(number: Any) -> Any:
+            zero = ir.Constant(ir.IntType(32), 0)
+            first = builder.insert_element(ir.Constant(four, ir.Undefined), number, zero)
+            return builder.shuffle_vector(
+                first, first, ir.Constant(ir.VectorType(ir.IntType(32), 4), [0] * 4)
+            )
+
+        def choose(relation: str, a: Any, b: Any) -> Any:  # < for the smaller, > for the larger
+            return builder.select(builder.fcmp_ordered(relation, a, b, flags=("nnan", "nsz")), a, b)
+
+        colours, total = [], ir.Constant(four, [0.0] * 4)
+        for k in range(len(signature.args[1])):
+            place = point(row, signature.args[0], builder.extract_value(places, k))
+            colours.append(builder.load(place, align=4))
+            weight = fourfold(builder.extract_value(weights, k))
+            total = builder.fadd(total, builder.fmul(weight, colours[-1]))
+        if len(colours) == 6:
+            a, b, c, d = colours[1:5]
+            least = choose("<", choose("<", a, b), choose("<", c, d))
+            most = choose(">", choose(">", a, b), choose(">", c, d))
+            total = choose("<", choose(">", total, least), most)
+        builder.store(total, point(out, signature.args[3], at), align=4)
+        return context.get_dummy_value()
+
+    return types.void(row, places, weights, out, at), generate
+
+
+_mix: Any = intrinsic(_mix_as_vectors)
 
 
 @_njit
 def _gather_bilinear(
-    source: NDArray[np.float32],  # [3 W]
-    column: int,
-    plane: int,
+    source: NDArray[np.float32],  # [3 W + 1]
     canvas: _Canvas,
-    view: NDArray[np.float32],  # [3 W], written
+    view: NDArray[np.float32],  # [3 W + 1], written
 ) -> None:
     for target in range(canvas.way.size):
-        x, share = canvas.way[target], canvas.offset[target]
-        a, b = np.uint32(x * column), np.uint32((x + 1) * column)
-        for channel in range(3):
-            at = np.uint32(channel * plane)
-            value = (_ONE - share) * source[a + at] + share * source[b + at] if x >= 0 else _ZERO
-            view[np.uint32(target * column) + at] = value
+        x, share = int(canvas.way[target]), canvas.offset[target]
+        if x < 0:
+            for channel in range(3):
+                view[3 * target + channel] = _ZERO
+        else:
+            _mix(source, (3 * x, 3 * x + 3), (_ONE - share, share), view, 3 * target)
 
 
 @_njit
 def _gather_lanczos3(
-    source: NDArray[np.float32],  # [3 W]
-    column: int,
-    plane: int,
+    source: NDArray[np.float32],  # [3 W + 1]
     surface: _Surface,
     canvas: _Canvas,
     weights: NDArray[np.float32],  # [6, W] of the taps -2 to 3
-    view: NDArray[np.float32],  # [3 W], written
+    view: NDArray[np.float32],  # [3 W + 1], written
 ) -> None:
     for target in range(canvas.way.size):
-        x = canvas.way[target]
+        x = int(canvas.way[target])
         if x < 0:
             for channel in range(3):
-                view[target * column + channel * plane] = _ZERO
+                view[3 * target + channel] = _ZERO
             continue
         t0, t1, t4, t5 = x - 2, x - 1, x + 2, x + 3
         if not surface.inside[x]:
             t1, t0 = _inward(x, -1, surface.connected)
             t4, t5 = _inward(x + 1, 1, surface.connected)
+        places = (3 * t0, 3 * t1, 3 * x, 3 * x + 3, 3 * t4, 3 * t5)
         w0, w1, w2 = weights[0, target], weights[1, target], weights[2, target]
         w3, w4, w5 = weights[3, target], weights[4, target], weights[5, target]
-        for channel in range(3):
-            at = channel * plane
-            c0, c1 = source[np.uint32(t0 * column + at)], source[np.uint32(t1 * column + at)]
-            c2, c3 = source[np.uint32(x * column + at)], source[np.uint32((x + 1) * column + at)]
-            c4, c5 = source[np.uint32(t4 * column + at)], source[np.uint32(t5 * column + at)]
-            value = w0 * c0 + w1 * c1 + w2 * c2 + w3 * c3 + w4 * c4 + w5 * c5
-            darkest = min(min(c1, c2), min(c3, c4))
-            brightest = max(max(c1, c2), max(c3, c4))
-            view[np.uint32(target * column + at)] = min(max(value, darkest), brightest)
+        _mix(source, places, (w0, w1, w2, w3, w4, w5), view, 3 * target)
 
 
 @_njit
 def _lay_caps(
-    source: NDArray[np.float32],  # [3 W]
-    column: int,
-    plane: int,
+    source: NDArray[np.float32],  # [3 W + 1]
     disparity: NDArray[np.float32],  # [W] px
     surface: _Surface,
     canvas: _Canvas,
     sharp: bool,
-    view: NDArray[np.float32],  # [3 W], changed
+    view: NDArray[np.float32],  # [3 W + 1], changed
     own_disparity: NDArray[np.float32],  # [W], changed
 ) -> None:
     for target in range(canvas.cap.size):
@@ -383,12 +453,11 @@ def _lay_caps(
         if sharp:
             w_two, w_one = _lanczos3(min(abs(away), _HALF))[:2]
         for channel in range(3):
-            at = channel * plane
-            here, next_to = source[x * column + at], source[one * column + at]
-            value = w_two * source[two * column + at] + w_one * next_to + (_ONE - w_two - w_one) * here
+            here, next_to = source[3 * x + channel], source[3 * one + channel]
+            value = w_two * source[3 * two + channel] + w_one * next_to + (_ONE - w_two - w_one) * here
             value = min(max(value, min(here, next_to)), max(here, next_to))
-            below = view[target * column + at]
-            view[target * column + at] = below + share * (value - below)
+            below = view[3 * target + channel]
+            view[3 * target + channel] = below + share * (value - below)
 
 
 @_njit
