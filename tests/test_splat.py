@@ -97,6 +97,26 @@ def test_near_outweighs_far_by_a_power_of_two_of_the_disparity(backend, exponent
 
 
 @every_backend
+def test_the_weight_is_that_power_at_any_disparity(backend):
+    apart = torch.arange(1, 400) / 16  # px: one row each, where two pixels land on one
+    frames, disparity = torch.zeros(1, 3, len(apart), 60), torch.zeros(1, 1, len(apart), 60)
+    frames[..., 30] = 1
+    disparity[..., 30] = apart
+    disparity[..., 29] = apart - 1  # lands where its neighbour does
+    warped, coverage = splat(frames, disparity, backend=backend)
+    landing = 30 - apart
+    whole = landing == landing.round()
+    rows, columns = torch.arange(len(apart))[whole], landing[whole].long()
+    weights = torch.stack(
+        [2 ** (0.5 * d) for d in (apart[whole], apart[whole] - 1, 0 * apart[whole])]
+    ).double()
+    weights[2] *= (columns != 30) & (columns != 29)  # what was there has itself moved away
+    expected = (weights[0] / weights.sum(0)).float()
+    assert_close(warped[0, 0, rows, columns], expected, rtol=1e-6, atol=0)
+    assert (coverage[0, 0, rows, columns] == 1).all()
+
+
+@every_backend
 def test_frames_do_not_see_each_other(backend):
     frames, disparity = picture(3, 4, 21), disparities("iid", 3, 4, 21)
     disparity[1] *= 50
@@ -230,6 +250,21 @@ def test_auto_takes_the_differentiable_backend_when_a_gradient_is_asked_for():
     assert disparity.grad is not None and bool(disparity.grad.any())
 
 
+def test_auto_is_fast_where_no_gradient_can_be_taken():
+    frames = picture(1, 3, 9).requires_grad_()
+    with torch.no_grad():
+        made = splat(frames, flat(frames, 1.3))
+    assert_close(made, splat(frames, flat(frames, 1.3), backend="cpu"), rtol=0, atol=0)
+
+
+@every_backend
+def test_without_a_weight_the_farthest_disparities_do_no_harm(backend):
+    disparity = torch.tensor([3e38, -3e38, 0, 0]).reshape(1, 1, 1, 4)
+    with np.errstate(over="ignore"):  # the interpreter's numpy would warn
+        made = splat(picture(1, 1, 4), disparity, backend=backend, weight_exponent_per_px=0)
+    assert made.coverage[0, 0, 0].tolist() == [0, 0, 1, 1] and bool(made.warped.isfinite().all())
+
+
 # ---- the door
 
 
@@ -240,6 +275,7 @@ def test_auto_takes_the_differentiable_backend_when_a_gradient_is_asked_for():
         ({"border": "wrap"}, "clip or released"),
         ({"weight_exponent_per_px": -0.5}, "weight_exponent_per_px"),
         ({"weight_exponent_per_px": math.nan}, "weight_exponent_per_px"),
+        ({"weight_exponent_per_px": 1e39}, "weight_exponent_per_px"),
     ],
 )
 def test_unknown_options_are_refused_by_name(options, message):

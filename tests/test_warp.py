@@ -3,6 +3,7 @@
 import math
 
 import numba
+import numpy as np
 import pytest
 import torch
 from conftest import on_any_backend
@@ -213,6 +214,24 @@ def test_it_is_black_and_without_disparity_exactly_where_nothing_landed(backend)
     assert torch.equal(hole.expand_as(frames), warped.frames == 0)
 
 
+@every_backend
+def test_what_covers_less_than_is_counted_is_not_there(backend):
+    frames = torch.ones(1, 3, 1, 6)
+    warped = warp(frames, flat(frames, -(1 - 1e-6)), backend=backend)
+    assert warped.coverage[0, 0, 0, 0] == 0 and not warped.frames[..., 0].any()
+    assert warped.coverage[0, 0, 0, 1:].tolist() == [1.0] * 5
+
+
+@every_backend
+def test_a_difference_that_overflows_is_an_edge_whatever_the_jump(backend):
+    disparity = torch.tensor([3e38, -3e38, 0, 0]).reshape(1, 1, 1, 4)
+    frames = picture(1, 1, 4)
+    with np.errstate(over="ignore"):  # the interpreter's numpy would warn
+        warped = warp(frames, disparity, backend=backend, jump_px=math.inf)
+    assert torch.equal(warped.frames[..., 2:], frames[..., 2:]) and not warped.disparity[..., 2:].any()
+    assert bool(warped.frames.isfinite().all()) and bool(warped.disparity.isfinite().all())
+
+
 # ---- what it is for
 
 
@@ -414,3 +433,9 @@ def test_unknown_options_are_refused_by_name(options, message):
     frames = picture(1, 2, 3)
     with pytest.raises(ValueError, match=message):
         warp(frames, flat(frames, 0), **options)
+
+
+def test_a_width_that_could_overflow_the_count_of_coverage_is_refused():
+    frames = picture(1, 1, 32768)
+    with pytest.raises(ValueError, match="at most 32767, got 32768"):
+        warp(frames, flat(frames, 0))

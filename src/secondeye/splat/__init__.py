@@ -7,9 +7,9 @@ The backends are functions of one definition: `reference` (plain torch, the trut
 `kernel` (Triton).
 """
 
-import math
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from secondeye.arrays import require_pictures, require_plane, require_same_size
@@ -44,8 +44,8 @@ def splat(
     writes the last row and is there for conformance only.
 
     `backend="auto"` is `reference`, which alone is differentiable (in colour and disparity), where a gradient
-    is asked for; else `cpu` for CPU tensors, `triton` on a GPU, or `reference` there without Triton. All but
-    `triton_nondeterministic`, which adds floats in any order and is faster, give the same bits every time.
+    is asked for; else `cpu` for CPU tensors, `triton` on a GPU, or `reference` there without Triton. `cpu`
+    and `triton` give the same bits every time; `triton_nondeterministic` adds floats in any order: faster.
 
     Raises ValueError for arrays that are not finite and of these kinds and shapes, for an exponent that is
     negative or not finite, and for a backend or border that is unknown or can not be had here.
@@ -53,7 +53,7 @@ def splat(
     require_pictures(frames)
     require_plane(disparity, "disparity")
     require_same_size(frames, disparity, "disparity")
-    if not (math.isfinite(weight_exponent_per_px) and weight_exponent_per_px >= 0):
+    if not 0 <= weight_exponent_per_px <= torch.finfo(torch.float32).max:
         raise ValueError(
             f"weight_exponent_per_px must be finite and at least 0, got {weight_exponent_per_px}"
         )
@@ -71,7 +71,8 @@ def _run(
     released: bool,
     exponent: float,
 ) -> tuple[Tensor, Tensor]:  # warped in the form of the frames, coverage [T, 1, H, W]
-    if backend == "auto" and (frames.requires_grad or disparity.requires_grad):
+    needs_gradient = torch.is_grad_enabled() and (frames.requires_grad or disparity.requires_grad)
+    if backend == "auto" and needs_gradient:
         backend = "reference"
     match choose_backend(backend, _BACKENDS, frames, disparity):
         case "reference":

@@ -14,10 +14,11 @@ from secondeye.arrays import rows_of
 from secondeye.splat.reference import FARTHEST_EXPONENT, WEIGHT_FLOOR
 
 _ZERO, _HALF, _ONE = (np.float32(value) for value in (0, 0.5, 1))  # float32 with a Python number is float64
-# 2 ** x on [0, 1): powers of ln 2 over factorials, the last ones adjusted; within 2e-7 (ours).
+# 2 ** x on [0, 1) as 1 + x * (a + x * (b + ...)), exactly 1 at 0, within 1.8e-7 (fitted; ours).
 _EXP2 = tuple(
-    np.float32(value) for value in (0.69314718, 0.24022651, 0.05550411, 0.00961813, 0.00133336, 0.00015404)
+    np.float32(value) for value in (0.693151712, 0.240159273, 0.0558186732, 0.00899099652, 0.0018793178)
 )
+_LOWEST = np.finfo(np.float32).min
 _FLOAT_BIAS, _MANTISSA_BITS = np.int32(127), np.int32(23)
 _ROWS_AT_A_TIME = 16  # that share one thread's scratch
 
@@ -82,7 +83,7 @@ def _splat_rows(
 def _land(
     disparity: NDArray[np.float32],  # [W] px
     left: NDArray[np.int32],  # [W] column left of the landing point, -2 to W; written
-    share: NDArray[np.float32],  # [W] of the pixel that lands right of it, [0, 1); written
+    share: NDArray[np.float32],  # [W] of the pixel that lands right of it, [0, 1]; written
 ) -> None:
     beyond = np.float32(disparity.size)
     for x in range(disparity.size):
@@ -105,14 +106,14 @@ def _weigh(
     for x in range(disparity.size):
         nearest = max(nearest, disparity[x])
     for x in range(disparity.size):
-        nearness = max(exponent * (disparity[x] - nearest), farthest)
+        nearness = max(exponent * max(disparity[x] - nearest, _LOWEST), farthest)
         whole = np.floor(nearness)
         power[x] = (np.int32(whole) + _FLOAT_BIAS) << _MANTISSA_BITS
     for x in range(disparity.size):
-        nearness = max(exponent * (disparity[x] - nearest), farthest)
+        nearness = max(exponent * max(disparity[x] - nearest, _LOWEST), farthest)
         part = nearness - np.floor(nearness)
-        a, b, c, d, e, f = _EXP2
-        weight[x] = _ONE + part * (a + part * (b + part * (c + part * (d + part * (e + part * f)))))
+        a, b, c, d, e = _EXP2
+        weight[x] = _ONE + part * (a + part * (b + part * (c + part * (d + part * e))))
     scale = power.view(np.float32)
     for x in range(disparity.size):
         weight[x] *= scale[x]

@@ -30,6 +30,7 @@ from secondeye.splat.reference import FARTHEST_EXPONENT, WEIGHT_FLOOR
 _UNIT = tl.constexpr(2.0**40)
 _FARTHEST = tl.constexpr(FARTHEST_EXPONENT)
 _FLOOR = tl.constexpr(WEIGHT_FLOOR)
+_LOWEST = tl.constexpr(torch.finfo(torch.float32).min)
 _BLOCK = tl.constexpr(256)  # columns of a program: two a thread (ours, not measured)
 SUMS_BYTES = 44 << 20  # of a band (ours, not measured): an H100's cache has 50 MB
 
@@ -62,7 +63,7 @@ def _land(
     column = tl.where(lands, left, 0.0).to(tl.int32)
     left_share = tl.where(lands & (column >= 0), left + 1 - landing, 0.0)
     right_share = tl.where(lands & (column + 1 < width), landing - left, 0.0)
-    nearness = exponent_per_px * (moved - front)
+    nearness = exponent_per_px * tl.maximum(moved - front, _LOWEST)  # 0 * -inf would be NaN
     return column, left_share, right_share, tl.exp2(tl.maximum(nearness, _FARTHEST))
 
 

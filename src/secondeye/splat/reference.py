@@ -26,7 +26,8 @@ def splat_reference(
     left = landing.floor()
     lands = _lands(left, released)
 
-    nearness = exponent_per_px * (disparity - disparity.detach().amax(-1, keepdim=True))
+    behind = disparity - disparity.detach().amax(-1, keepdim=True)
+    nearness = exponent_per_px * behind.clamp(min=torch.finfo(behind.dtype).min)  # 0 * -inf would be NaN
     weight = torch.exp2(nearness.clamp(min=FARTHEST_EXPONENT))
     parcel = torch.cat([frames * weight, weight, torch.ones_like(weight)], 1) * lands
 

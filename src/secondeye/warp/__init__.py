@@ -11,6 +11,7 @@ The backends are functions of one definition: `reference` (plain torch, the trut
 
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from secondeye.arrays import require_pictures, require_plane, require_same_size
@@ -23,6 +24,7 @@ _BACKENDS = ("reference", "cpu", "triton")
 # (1.5 px per px) tears (ours).
 EDGE_SHARE_OF_WIDTH = 0.002
 SMALLEST_EDGE_PX = 2.0
+WIDEST_PX = 32767  # or as many surfaces as pixels on one of them would overflow the count of coverage
 
 
 class Warp(NamedTuple):
@@ -45,8 +47,9 @@ def warp(
 
     Neighbours are one surface where their disparities differ by at most `jump_px`; None is 0.2 % of the
     width, at least 2 px. A surface ends half a pixel beyond its last pixel's centre: coverage is fractional
-    there, and 1 inside. Colours are not multiplied by coverage. A pixel whose centre no surface reaches takes
-    the nearest one that reaches any part of it.
+    there, and 1 inside; what several surfaces cover of one pixel is added. Colours are not multiplied by
+    coverage: a surface's end lies over what is behind it by its share of the pixel, and where nothing is
+    behind it is shown alone.
 
     `kernel="lanczos3"` uses six taps of the same surface, the surface's last pixel repeated beyond its end,
     and stays between the darkest and brightest of the four nearest, so it does not ring.
@@ -58,8 +61,8 @@ def warp(
     the left eye of a right picture flip frames and disparity, warp, and flip what comes back. A negated
     disparity goes to that side too, but larger is nearer all the same: the far would hide the near.
 
-    Raises ValueError for arrays that are not finite and of these kinds and shapes, for a jump_px that is
-    negative or NaN, and for a backend or kernel that is unknown or can not be had here.
+    Raises ValueError for arrays that are not finite and of these kinds and shapes, or wider than 32767, for a
+    jump_px that is negative or NaN, and for a backend or kernel that is unknown or can not be had here.
     """
     require_pictures(frames)
     require_plane(disparity, "disparity")
@@ -70,6 +73,9 @@ def warp(
         jump_px = max(SMALLEST_EDGE_PX, EDGE_SHARE_OF_WIDTH * frames.shape[-1])
     if not jump_px >= 0:
         raise ValueError(f"jump_px must be at least 0, got {jump_px}")
+    if disparity.shape[-1] > WIDEST_PX:
+        raise ValueError(f"the width must be at most {WIDEST_PX}, got {disparity.shape[-1]}")
+    jump_px = min(jump_px, torch.finfo(torch.float32).max)  # a difference that overflows is an edge
     sharp = kernel == "lanczos3"
     return Warp(*_run(frames.detach(), disparity.detach(), backend, sharp=sharp, jump_px=jump_px))
 

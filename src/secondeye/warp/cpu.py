@@ -469,7 +469,8 @@ def _inward(
     """The next two columns in the direction of the step, each no further than the end of the surface of x."""
     between = (step + 1) // 2  # `connected` of x is about x - 1 and x
     one = x + step * int(connected[x + between])
-    two = one + step * int(connected[one + between]) if one != x else x
+    # Where the surface ends at x, this asks about the same two columns once more.
+    two = one + step * int(connected[one + between])
     return one, two
 
 

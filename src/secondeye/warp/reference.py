@@ -1,4 +1,4 @@
-"""The sharp warp in plain torch: the definition every other backend answers to. On any device.
+"""The sharp warp in plain torch: the definition every other backend answers to. On any device with float64.
 
 A source pixel x stands in the target at its position x - d, in float32 and rounded once: the same number on
 every backend, so all agree on what covers what. From its position to that of the next pixel of its surface
@@ -8,7 +8,7 @@ share of it, one minus its distance from the pixel's centre: silhouettes are as 
 
 Two ways or caps that meet differ as much in disparity as in x, so the nearest is the one furthest right in
 the source: the largest x, an integer. A pixel shows the nearest way that reaches its centre, and over it, by
-its share, the nearest cap, where that is nearer.
+its share, the nearest cap, where that is nearer. Of two caps in one pixel only the nearest is seen.
 """
 
 from typing import NamedTuple
