@@ -234,13 +234,13 @@ def print_sharpness(shots: int) -> None:
         "world, as filmed": lambda seed: render_shot(seed, 1, WORLD_HEIGHT, WORLD_WIDTH),
     }
     for name, make in scenes.items():
-        figures: dict[str, list[list[float]]] = {view: [] for view in [*VIEWS, "bound"]}
+        figures: dict[str, list[list[float]]] = {view: [] for view in [*VIEWS, "looked up"]}
         for seed in tqdm(seeds, desc=name, leave=False):
             shot = make(seed)
             visible = ~shot.right_occlusion
             away = visible & ~silhouettes(shot)
             made = {view: run(shot.left, shot.disparity) for view, run in VIEWS.items()}
-            made["bound"] = looked_up(shot)
+            made["looked up"] = looked_up(shot)
             for view, frames in made.items():
                 figures[view].append(
                     [f(frames, shot.right, where) for where in (visible, away) for f in (psnr_db, gradient)]
@@ -248,7 +248,9 @@ def print_sharpness(shots: int) -> None:
         for view, rows in figures.items():
             a, b, c, d = np.mean(rows, axis=0)
             print(f"| {name} | {view} | {a:.2f} | {b:.2f} | {c:.2f} | {d:.2f} |", flush=True)
-    print("\nbound: the left eye, looked up bilinearly where the exact disparity of the right eye points.")
+    print(
+        "\nlooked up: the left eye, looked up bilinearly where the exact disparity of the right eye points."
+    )
 
 
 def without_lens(seed: int) -> Shot:

@@ -26,8 +26,11 @@ def require_pictures(
     frames: Tensor,  # [T, 3, H, W] in [0, 1], or uint8 [T, H, W, 3] as decoders give and encoders take
 ) -> None:
     """Raise ValueError unless `frames` is one of the two, with at least one pixel."""
+    _require_tensor(frames, "frames")
     shape = list(frames.shape)
-    if frames.dtype != torch.uint8:
+    if frames.dtype not in (torch.uint8, torch.float32):
+        raise ValueError(f"frames must be float32 [T, 3, H, W] or uint8 [T, H, W, 3], got {frames.dtype}")
+    if frames.dtype == torch.float32:
         require_frames(frames)
     elif frames.ndim != 4 or shape[3] != 3 or 0 in shape:
         raise ValueError(f"frames of uint8 must be [T, H, W, 3] and not empty, got {shape}")
@@ -52,7 +55,14 @@ def require_same_size(
         raise ValueError(f"{name} is {list(plane.shape)}, but the frames are {list(frames.shape)}")
 
 
+def _require_tensor(array: object, name: str) -> None:
+    if not isinstance(array, Tensor):
+        kind = type(array)
+        raise ValueError(f"{name} must be a torch tensor, got {kind.__module__}.{kind.__qualname__}")
+
+
 def _require(array: Tensor, channels: int, name: str) -> None:
+    _require_tensor(array, name)
     shape = list(array.shape)
     if array.ndim != 4 or array.shape[1] != channels or 0 in shape:
         raise ValueError(f"{name} must be [T, {channels}, H, W] and not empty, got {shape}")
