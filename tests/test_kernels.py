@@ -12,6 +12,7 @@ from torch.testing import assert_close
 
 from secondeye import backends
 from secondeye.backends import choose_backend
+from secondeye.clips import pictures_from_frames
 from secondeye.splat import splat
 from secondeye.warp import warp
 
@@ -36,10 +37,6 @@ def arrays(count: int, height: int, width: int, seed: int = 0) -> tuple[Tensor, 
     noise = torch.rand(count, 1, height, width, generator=generator)
     layers = torch.where((torch.arange(width) // 60) % 3 == 0, 0.02 * width, -0.01 * width)
     return frames, layers + noise
-
-
-def bytes_of(frames: Tensor) -> Tensor:
-    return (frames * 255).round().byte().permute(0, 2, 3, 1).contiguous()
 
 
 def test_auto_is_where_the_arrays_are(monkeypatch):
@@ -83,7 +80,7 @@ def test_every_kernel_compiles_for_three_gpus_and_none_spills(tmp_path):
             assert any(f"{module}.kernel" in line and device in line for line in done.stdout.splitlines())
 
 
-@pytest.mark.parametrize("form", [torch.clone, bytes_of])
+@pytest.mark.parametrize("form", [torch.clone, pictures_from_frames])
 @pytest.mark.parametrize(
     ("operation", "backend"), [(splat, "triton"), (splat, "triton_nondeterministic"), (warp, "triton")]
 )
@@ -103,7 +100,7 @@ def test_in_bands_of_rows_it_is_what_it_is_at_once(operation, form, backend, mon
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("size", [(2, 1080, 1920), (1, 2160, 3840), (1, 33, 7681), (90, 64, 64)])
-@pytest.mark.parametrize("form", [torch.clone, bytes_of])
+@pytest.mark.parametrize("form", [torch.clone, pictures_from_frames])
 @pytest.mark.parametrize("operation", [splat, warp])
 def test_large_frames_on_a_gpu_agree_with_the_cpu_and_repeat_to_the_bit(operation, form, size, gpu):
     frames, disparity = arrays(*size)

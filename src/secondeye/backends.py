@@ -1,11 +1,37 @@
-"""Which of a kernel's backends runs: asked for by name, or chosen by where the arrays lie."""
+"""Which of a kernel's backends runs, by name or by where the arrays lie; what Triton's are compiled with."""
 
 import os
 from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
+from typing import Any, NamedTuple
 
 from torch import Tensor
+
+
+class Configuration(NamedTuple):
+    """A kernel as the launcher compiles it, complete enough for a compiler on a machine without a GPU."""
+
+    kernel: Any
+    types: dict[str, str]  # of the arguments that are not constants, as Triton writes them
+    constants: dict[str, Any]
+    options: dict[str, Any]  # of the compiler
+
+
+def configuration_of(
+    kernel: Any,  # of Triton
+    types: dict[str, str],  # of any kernel's arguments
+    constants: dict[str, Any],  # of any kernel's
+    options: dict[str, Any],
+) -> Configuration:
+    """The kernel with those of the types and constants that its arguments name (ours)."""
+    names = kernel.arg_names
+    return Configuration(
+        kernel,
+        {name: types[name] for name in names if name in types},
+        {name: constants[name] for name in names if name in constants},
+        options,
+    )
 
 
 def choose_backend(

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from torch import Tensor
 
+from secondeye.clips import pictures_from_frames
 from secondeye.rows import Evaluated
 
 COLUMNS = (
@@ -120,7 +121,7 @@ def picture_of(
     frames: Tensor,  # [1, 3, H, W] in [0, 1]
 ) -> np.ndarray:  # uint8 [H, W, 3]
     """One frame as pixels."""
-    return (frames[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    return pictures_from_frames(frames[:1])[0].numpy()
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:

@@ -13,13 +13,14 @@ Sums, in the cache: 180 bytes a pixel, the fast way 80. Atomics: 10 of 64 bits a
 neighbours beside each other where the disparity is smooth; the fast way 2 of 4 x 32 bits and 2 of 32.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from secondeye.backends import Configuration, configuration_of
 from secondeye.splat.reference import FARTHEST_EXPONENT, WEIGHT_FLOOR
 
 # Why 40. What lands is a number in [0, 2) of its target's unit, cut off at 2 ** -40, and the largest that
@@ -287,15 +288,6 @@ def _resolve_floats(
     tl.store(shares + target, tl.zeros_like(share), mask=inside)
 
 
-class Configuration(NamedTuple):
-    """A kernel as the launcher compiles it, complete enough for a compiler on a machine without a GPU."""
-
-    kernel: Any
-    types: dict[str, str]  # of the arguments that are not constants, as Triton writes them
-    constants: dict[str, Any]
-    options: dict[str, Any]  # of the compiler
-
-
 _TYPES = {
     "disparity": "*fp32",
     "nearest": "*fp32",
@@ -322,13 +314,7 @@ def configure(
     pictures = "*fp32" if planar else "*u8"
     types = _TYPES | {"frames": pictures, "warped": pictures}
     constants = {"RELEASED": released, "PLANAR": planar}
-    names = kernel.arg_names
-    return Configuration(
-        kernel,
-        {name: types[name] for name in names if name in types},
-        {name: constants[name] for name in names if name in constants},
-        {"num_warps": 4},
-    )
+    return configuration_of(kernel, types, constants, {"num_warps": 4})
 
 
 _EXACT = (_find_largest, _add_integers, _resolve_integers)

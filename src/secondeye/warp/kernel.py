@@ -10,13 +10,14 @@ each kernel, picture in; picture, coverage and disparity out). Claims and change
 28 bytes a pixel. Atomics of 32 bits: one a pixel inside a surface, and up to six more where a run ends.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from secondeye.backends import Configuration, configuration_of
 from secondeye.warp.reference import COVERAGE_UNIT
 
 _UNIT = tl.constexpr(COVERAGE_UNIT)
@@ -332,15 +333,6 @@ def _lanczos3(
     return w0, w1, w2, w3, w4, w5
 
 
-class Configuration(NamedTuple):
-    """A kernel as the launcher compiles it, complete enough for a compiler on a machine without a GPU."""
-
-    kernel: Any
-    types: dict[str, str]  # of the arguments that are not constants, as Triton writes them
-    constants: dict[str, Any]
-    options: dict[str, Any]  # of the compiler
-
-
 _TYPES = {
     "disparity": "*fp32",
     "ways": "*i32",
@@ -364,13 +356,9 @@ def configure(
     pictures = "*fp32" if planar else "*u8"
     types = _TYPES | {"frames": pictures, "warped": pictures}
     constants = {"SHARP": sharp, "PLANAR": planar}
-    names = kernel.arg_names
-    return Configuration(
-        kernel,
-        {name: types[name] for name in names if name in types},
-        {name: constants[name] for name in names if name in constants},
-        # Where a surface lies must be computed as the reference does; its colours may contract.
-        {"num_warps": _BLOCK.value // 64, "enable_fp_fusion": kernel is _gather},
+    # Where a surface lies must be computed as the reference does; its colours may contract.
+    return configuration_of(
+        kernel, types, constants, {"num_warps": _BLOCK.value // 64, "enable_fp_fusion": kernel is _gather}
     )
 
 
