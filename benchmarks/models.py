@@ -2,9 +2,10 @@
 
     python benchmarks/models.py [data/evaluate/scores/scores.parquet]
 
-Prints the scores that the stage `evaluate` wrote: inpainters with the clip's own disparity (PSNR where
-something nearer hid the place from the left eye, and beyond the left eye's frame), depth against the matched
-disparity. Add films to data/raw with the split test in sources.csv to have them judged.
+Prints scores that the stage `evaluate` wrote (docs/metrics.md): inpainters with the clip's own disparity
+(HaarPSI around what something nearer hid from the left eye, PSNR inside it and beyond the left eye's frame),
+depth against the matched disparity, whole models. Add films to data/raw with the split test in sources.csv to
+have them judged.
 """
 
 import argparse
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from machine import machine
 
-from secondeye.evaluation.report import by_method, film_means
+from secondeye.evaluation.means import by_method, film_means
 from secondeye.rows import Evaluated, Film
 from secondeye.tables import read_table
 
@@ -26,11 +27,14 @@ def main() -> None:
     rows = read_table(options.scores, Evaluated)
     names = {film.id: film.name for film in read_table(options.films, Film)}
     print(f"{machine()}\n")
-    print_table(rows, names, ["nearest", "fill", "light", "diffusion"], "psnr_disoccluded_db", 2)
-    print_table(rows, names, ["nearest", "fill", "light", "diffusion"], "psnr_border_db", 2)
+    painters = ["nearest", "Telea", "Navier-Stokes", "fill", "light", "diffusion", "VAE round trip"]
+    print_table(rows, names, painters, "haarpsi", 4)
+    print_table(rows, names, painters, "psnr_disoccluded_db", 2)
+    print_table(rows, names, painters, "psnr_border_db", 2)
     print_table(rows, names, ["motion + fill", "student + fill"], "rank_correlation", 3)
     print_table(rows, names, ["motion + fill", "student + fill"], "disparity_error_percent", 3)
-    models = ["identity", "best shift", "motion + fill", "student + fill", "student + light"]
+    models = ["identity", "best shift", "motion + fill", "student + fill"]
+    print_table(rows, names, models, "haarpsi", 4)
     print_table(rows, names, models, "psnr_db", 2)
 
 

@@ -36,7 +36,7 @@ from secondeye.clips import frames_from_pictures
 from secondeye.evaluation.regions import VISIBLE, regions_from_match
 from secondeye.matching import make_matcher
 from secondeye.matching.check import fill_from_background, match_both_ways
-from secondeye.metrics import psnr_db
+from secondeye.metrics.pictures import psnr_db
 from secondeye.packing import unpack
 from secondeye.parallax import find_shift
 from secondeye.splat import splat

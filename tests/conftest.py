@@ -1,9 +1,11 @@
 """What all tests share: the folder of real footage, and small films."""
 
+import math
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from secondeye.rows import Evaluated, Held
 from secondeye.video.probe import BT709
 from secondeye.video.write import FilmWriter, write_film
 from secondeye.world import Shot, two_cards
@@ -176,3 +179,14 @@ def with_registry(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return tmp_path
+
+
+def evaluated(clip: str, film: str, method: str, kind: str = "inpainter", **scores: float) -> Evaluated:
+    """How a method did on a clip: NaN where nothing is said."""
+    numbers = {field.name: math.nan for field in fields(Evaluated) if field.type in (float, "float")}
+    return Evaluated(f"{clip} {method}", "key", clip, film, method, kind, **(numbers | scores))
+
+
+def held_clip(clip: str, film: str, key: str = "k") -> Held:
+    """A held-out clip, a tenth of it disoccluded."""
+    return Held(clip, key, film, "truth", "digest", 0.0, 0.8, 0.1, 0.1)

@@ -104,6 +104,9 @@ def gate_with_sabotage(small: Path) -> None:
 
 @pytest.mark.slow
 def test_training_killed_twice_ends_in_the_same_weights(small: Path) -> None:
+    params = yaml.safe_load((small / "params.yaml").read_text())
+    params["train_depth"]["optimisation"]["steps"] = 60  # not over before it is killed, however fast
+    (small / "params.yaml").write_text(yaml.safe_dump(params))
     assert repro(small, "train_depth").returncode == 0
     wanted = hash_weights(small / "models" / "depth")
     for made in ("models", ".runs", ".dvc/cache"):

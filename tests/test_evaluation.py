@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import coarse_cards
+from conftest import coarse_cards, evaluated, held_clip
 
 from secondeye import views
 from secondeye.conversion.render import sharpen
@@ -16,6 +16,7 @@ from secondeye.depth.student import Student, save_student
 from secondeye.evaluation import methods
 from secondeye.evaluation.clip import Folders, HeldClip, align, load_clip, manifest_hash
 from secondeye.evaluation.judge import Broken, judge, recall, score_key
+from secondeye.evaluation.means import film_means, mean_of_films
 from secondeye.evaluation.methods import (
     FLOORS,
     Made,
@@ -35,19 +36,28 @@ from secondeye.evaluation.regions import (
     regions_from_match,
     regions_from_truth,
 )
-from secondeye.evaluation.report import describe, film_means, mean_of_films
-from secondeye.evaluation.score import matched_surely, score, shares
+from secondeye.evaluation.score import (
+    figures,
+    look_up,
+    matched_surely,
+    measure,
+    score_depth,
+    shares,
+)
 from secondeye.inpaint import Warped, make_inpainter
 from secondeye.inpaint.fill import fill_warped
 from secondeye.inpaint.light import Light, save_light
 from secondeye.inpaint.tiny import make_tiny
 from secondeye.matching import make_matcher
+from secondeye.params import load_params
 from secondeye.refusal import Refusal
-from secondeye.rows import Evaluated, Held, Matched, Shifted
+from secondeye.rows import Evaluated, Matched, Shifted
 from secondeye.tables import write_table
 from secondeye.truth import apply_shift, read_truth, write_truth
 from secondeye.warp import warp
 from secondeye.world import Shot, render_shot, two_cards
+
+TWO_FRAMES = replace(load_params(Path(__file__).parent.parent / "params.yaml").evaluate, max_frames=2)
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +68,12 @@ def shot() -> Shot:
 def clip_of(shot: Shot) -> HeldClip:
     regions = regions_from_truth(shot.right_disparity, shot.right_occlusion)
     return HeldClip(shot.left, shot.right, shot.disparity, regions)
+
+
+def scored(made: Made, clip: HeldClip) -> dict[str, float]:
+    """Every score."""
+    reference = look_up(clip.left, clip.right, clip.regions)
+    return figures(measure(reference, made.right, seen=0, learned=None)) | score_depth(made.disparity, clip)
 
 
 def exact_card() -> Shot:
@@ -111,16 +127,21 @@ def test_regions_know_nothing_of_a_method(shot: Shot) -> None:
             assert bool(chosen.any())
             error = (made.right - clip.right)[chosen].double().square().mean()
             expected = float(-10 * torch.log10(error))
-            assert score(made, clip)[f"psnr_{name}_db"] == pytest.approx(expected, abs=1e-3)
+            assert scored(made, clip)[f"psnr_{name}_db"] == pytest.approx(expected, abs=1e-3)
 
 
 def test_shares_of_regions_are_counted() -> None:
     regions = torch.tensor([[[[UNKNOWN, VISIBLE, DISOCCLUDED, DISOCCLUDED, BORDER]]]], dtype=torch.uint8)
-    assert shares(regions) == {"unknown_share": 0.2, "disoccluded_share": 0.4, "border_share": 0.2}
+    assert shares(regions) == {
+        "unknown_share": 0.2,
+        "visible_share": 0.2,
+        "disoccluded_share": 0.4,
+        "border_share": 0.2,
+    }
 
 
 def test_the_truth_scores_perfectly(shot: Shot) -> None:
-    scores = score(Made(shot.right, shot.disparity), clip_of(shot))
+    scores = scored(Made(shot.right, shot.disparity), clip_of(shot))
     for name in ("psnr_db", "psnr_visible_db", "psnr_disoccluded_db", "psnr_border_db"):
         assert scores[name] == 100
     for name in ("ssim", "ssim_visible", "ssim_disoccluded", "ssim_border", "rank_correlation"):
@@ -130,7 +151,7 @@ def test_the_truth_scores_perfectly(shot: Shot) -> None:
 
 def test_a_region_that_is_not_there_is_no_score(shot: Shot) -> None:
     clip = clip_of(shot)._replace(regions=torch.full_like(shot.disparity, VISIBLE, dtype=torch.uint8))
-    scores = score(Made(shot.left, None), clip)
+    scores = scored(Made(shot.left, None), clip)
     assert math.isnan(scores["psnr_border_db"]) and math.isnan(scores["rank_correlation"])
     assert scores["psnr_visible_db"] == scores["psnr_db"]
 
@@ -138,7 +159,7 @@ def test_a_region_that_is_not_there_is_no_score(shot: Shot) -> None:
 def test_noise_in_one_region_shows_in_that_region_alone(shot: Shot) -> None:
     clip = clip_of(shot)
     wrong = torch.where(clip.regions == DISOCCLUDED, 1 - shot.right, shot.right)
-    scores = score(Made(wrong, None), clip)
+    scores = scored(Made(wrong, None), clip)
     assert scores["psnr_visible_db"] == 100 and scores["psnr_border_db"] == 100
     assert scores["psnr_disoccluded_db"] < 20
 
@@ -174,8 +195,8 @@ def test_nearest_takes_the_nearer_side() -> None:
 def test_painting_a_clip_with_exact_disparity_beats_every_floor(shot: Shot) -> None:
     clip = clip_of(shot)
     fill = Method("fill", "inpainter", inpainter="fill")
-    best = score(make_right(fill, clip), clip)
-    assert all(best["psnr_db"] > score(make_right(floor, clip), clip)["psnr_db"] for floor in FLOORS[:2])
+    best = scored(make_right(fill, clip), clip)
+    assert all(best["psnr_db"] > scored(make_right(floor, clip), clip)["psnr_db"] for floor in FLOORS[:2])
 
 
 def test_painting_goes_window_by_window(shot: Shot) -> None:
@@ -199,7 +220,7 @@ def test_a_model_is_judged_by_its_depth_and_its_painting(shot: Shot, monkeypatch
     for name in depths:
         made = make_right(Method(name, "model", name, None, "fill"), clip)
         assert torch.equal(made.right, paint(clip.left, sharpen(made.disparity, clip.left), fill_warped))
-        scores[name] = score(made, clip)
+        scores[name] = scored(made, clip)
     assert scores["exact"]["rank_correlation"] == pytest.approx(1)
     assert scores["exact"]["disparity_error_percent"] == pytest.approx(0, abs=1e-3)
     # The best scale of the other is 0, so that it is flat.
@@ -222,7 +243,7 @@ def test_what_is_no_number_has_no_score_wherever_it_is(shot: Shot, inside: bool)
     regions[0, 0, 0, 0], right[0, 0, 0, 0], disparity[0, 0, 0, 0] = region, math.nan, math.nan
     for made in (Made(right, None), Made(shot.right, disparity)):
         with pytest.raises(NotNumbers):
-            score(made, clip._replace(regions=regions))
+            scored(made, clip._replace(regions=regions))
 
 
 @pytest.mark.parametrize("kind", ["student", "light", "diffusion"])
@@ -260,13 +281,13 @@ def test_a_method_that_makes_no_numbers_ends_the_judging_in_one_line(
 ) -> None:
     monkeypatch.setenv("SECONDEYE_WORKERS", "1")
     monkeypatch.setattr("secondeye.evaluation.judge.load_clip", lambda *_: clip_of(shot))
-    held = [Held(clip, "k", "f", "truth", 0.0, 0.1, 0.1) for clip in ("a", "b")]
+    held = [held_clip(clip, "f") for clip in ("a", "b")]
     light = Method("light", "inpainter", inpainter="light", inpaint_weights=spoilt_light(tmp_path / "light"))
     folders = Folders(tmp_path, tmp_path, tmp_path, tmp_path)
     with pytest.raises(Broken, match=r"^light: makes pixels that are not numbers") as broken:
-        judge(tmp_path / "scores", folders, held, [FLOORS[0], light], 2, label="t")
+        judge(tmp_path / "scores", folders, held, [FLOORS[0], light], TWO_FRAMES, label="t")
     assert broken.value.methods == ["light"] and isinstance(broken.value, Refusal)
-    assert len(judge(tmp_path / "scores", folders, held, FLOORS[:1], 2, label="t")) == 2
+    assert len(judge(tmp_path / "scores", folders, held, FLOORS[:1], TWO_FRAMES, label="t")) == 2
 
 
 def test_weights_are_hashed_and_read_once(
@@ -284,8 +305,8 @@ def test_weights_are_hashed_and_read_once(
     counted("make_inpainter")
     save_light(Light((4, 6, 8)), tmp_path / "light")
     light = Method("light", "inpainter", inpainter="light", inpaint_weights=tmp_path / "light")
-    held = [Held(clip, "k", "f", "truth", 0.0, 0.1, 0.1) for clip in ("a", "b", "c")]
-    judge(tmp_path / "scores", Folders(*[tmp_path] * 4), held, [light], 2, label="t")
+    held = [held_clip(clip, "f") for clip in ("a", "b", "c")]
+    judge(tmp_path / "scores", Folders(*[tmp_path] * 4), held, [light], TWO_FRAMES, label="t")
     assert sorted(calls) == ["hash_weights", "make_inpainter"]
 
 
@@ -310,10 +331,7 @@ def test_only_confirmed_matches_judge_depth() -> None:
 
 
 def row(clip: str, film: str, psnr: float, method: str = "fill") -> Evaluated:
-    others = [name for name in Evaluated.__dataclass_fields__ if name.startswith(("psnr_", "ssim"))]
-    numbers = dict.fromkeys([*others, "rank_correlation", "disparity_error_percent"], math.nan)
-    numbers["psnr_db"] = psnr
-    return Evaluated(f"{clip}{method}", "key", clip, film, method, "inpainter", **numbers)
+    return evaluated(clip, film, method, psnr_db=psnr)
 
 
 def test_every_film_counts_once() -> None:
@@ -323,18 +341,12 @@ def test_every_film_counts_once() -> None:
     assert math.isnan(mean_of_films(rows, "ssim"))
 
 
-def test_the_report_names_films_and_leaves_out_what_was_not_scored() -> None:
-    report = describe([row("a", "f1", 31.234)], {"f1": "holiday.mp4"}, "cafe", 16)
-    assert "holiday.mp4" in report and "31.23" in report and "nan" not in report
-    assert "`cafe`" in report and "1 clips of 1 held-out films" in report
-
-
 def test_the_manifest_changes_with_clips_and_their_regions() -> None:
-    one = Held("a", "k", "f", "truth", 0.0, 0.1, 0.1)
-    other = Held("b", "k", "f", "truth", 0.0, 0.1, 0.1)
+    one = held_clip("a", "f", "k")
+    other = held_clip("b", "f", "k")
     assert manifest_hash([one, other]) == manifest_hash([other, one])
     assert manifest_hash([one]) != manifest_hash([one, other])
-    assert manifest_hash([one]) != manifest_hash([Held("a", "k2", "f", "truth", 0.0, 0.1, 0.1)])
+    assert manifest_hash([one]) != manifest_hash([held_clip("a", "f", "k2")])
 
 
 def test_identity_is_the_left_eye(shot: Shot) -> None:
@@ -344,12 +356,15 @@ def test_identity_is_the_left_eye(shot: Shot) -> None:
 
 def test_scores_are_recalled_by_what_a_method_is_made_of(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_text("weights")
-    held = [Held("a", "k", "f", "truth", 0.0, 0.1, 0.1)]
+    held = [held_clip("a", "f", "k")]
     light = Method("light", "inpainter", inpainter="light", inpaint_weights=tmp_path)
-    known = [replace(row("a", "f", 30.0, "light"), key=score_key(held[0], light, 8))]
-    found = recall(known, held, [replace(light, name="challenger")], 8)
+    known = [replace(row("a", "f", 30.0, "light"), key=score_key(held[0], light, TWO_FRAMES))]
+    found = recall(known, held, [replace(light, name="challenger")], TWO_FRAMES)
     assert found is not None and (found[0].method, found[0].psnr_db) == ("challenger", 30.0)
-    assert recall(known, held, [light], 9) is None, "other frames"
-    assert recall(known, held, [replace(light, kind="model")], 8) is None, "another test"
+    assert recall(known, held, [light], replace(TWO_FRAMES, max_frames=3)) is None, "other frames"
+    assert recall(known, held, [light], replace(TWO_FRAMES, weights="timm/vgg16.tv_in1k")) is None, (
+        "other eyes"
+    )
+    assert recall(known, held, [replace(light, kind="model")], TWO_FRAMES) is None, "another test"
     (tmp_path / "model.safetensors").write_text("others")
-    assert recall(known, held, [replace(light)], 8) is None, "other weights"
+    assert recall(known, held, [replace(light)], TWO_FRAMES) is None, "other weights"

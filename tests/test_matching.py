@@ -3,13 +3,15 @@ import torch
 
 from secondeye.matching import make_matcher
 from secondeye.matching.check import fill_from_background, is_consistent, match_both_ways
+from secondeye.matching.flow import match_flow
 from secondeye.world import two_cards
 
 NAN = float("nan")
 
 
-@pytest.mark.parametrize("name", ["block"])
-def test_matcher_finds_the_cards(name: str) -> None:
+# Flow goes on smoothly into what is hidden, both ways.
+@pytest.mark.parametrize(("name", "fooled"), [("block", 0.35), ("flow", 0.75)])
+def test_matcher_finds_the_cards(name: str, fooled: float) -> None:
     shot = two_cards(frames=2, height=96, width=192, near_px=16, far_px=3, seed=1)
     matcher = make_matcher(name, 32)
     disparity, consistent = match_both_ways(matcher, shot.left, shot.right, tolerance_px=1.0)
@@ -18,10 +20,10 @@ def test_matcher_finds_the_cards(name: str) -> None:
     assert error.median() <= 1 / 16 and (error > 1).float().mean() < 0.05
     visible = ~shot.left_occlusion
     assert consistent[visible].float().mean() > 0.85
-    assert consistent[shot.left_occlusion].float().mean() < 0.35
+    assert consistent[shot.left_occlusion].float().mean() < fooled
 
 
-@pytest.mark.parametrize("name", ["block"])
+@pytest.mark.parametrize("name", ["block", "flow"])
 def test_frames_do_not_see_each_other(name: str) -> None:
     shot = two_cards(frames=2, height=64, width=128, seed=1)
     together = make_matcher(name, 16)(shot.left, shot.right)
@@ -30,8 +32,42 @@ def test_frames_do_not_see_each_other(name: str) -> None:
 
 
 def test_unknown_matcher_names_the_choices() -> None:
-    with pytest.raises(ValueError, match="block"):
+    with pytest.raises(ValueError, match="block or flow"):
         make_matcher("magic", 16)
+
+
+def textured(height: int = 64, width: int = 160) -> torch.Tensor:
+    """Smooth noise [1, 3, H, W]."""
+    coarse = torch.rand(1, 3, height // 4, width // 4, generator=torch.Generator().manual_seed(0))
+    return torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)
+
+
+@pytest.mark.parametrize("disparity_px", [-7, 5])
+def test_flow_finds_either_sign_and_nothing_beside_the_picture(disparity_px: int) -> None:
+    wide = textured()
+    left, right = wide[..., 10:130], wide[..., 10 + disparity_px : 130 + disparity_px]
+    found = make_matcher("flow", 16)(left, right)
+    place = torch.arange(120) - disparity_px
+    inside = (place >= 0) & (place < 120)
+    seen = found[..., inside & inside.roll(2) & inside.roll(-2)]
+    torch.testing.assert_close(seen.nanmedian(), torch.tensor(float(disparity_px)), atol=0.05, rtol=0)
+    assert seen.isnan().double().mean() < 0.02
+    assert found[..., ~inside].isnan().double().mean() > 0.8
+    assert make_matcher("flow", 4)(left, right).isnan().double().mean() > 0.9, "beyond the largest"
+
+
+@pytest.mark.parametrize(("lower_px", "answered"), [(0.75, True), (4, False)])
+def test_flow_tells_how_much_lower_a_match_lies(lower_px: float, answered: bool) -> None:
+    wide = textured(144, 280)
+    left = wide[..., 16:112, 16:256]
+    rows = [wide[..., 16 - lower : 112 - lower, 18:258] for lower in (int(lower_px), int(lower_px) + 1)]
+    share = lower_px % 1
+    right = (1 - share) * rows[0] + share * rows[1]
+    found = match_flow(left, right)
+    assert float(found.vertical.median()) == pytest.approx(lower_px, abs=0.1)
+    assert (float(found.disparity.isnan().double().mean()) < 0.1) == answered
+    if answered:
+        assert float(found.disparity.nanmedian()) == pytest.approx(2, abs=0.1)
 
 
 def row(*values: float) -> torch.Tensor:

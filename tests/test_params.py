@@ -31,7 +31,7 @@ def test_default_is_the_laptop_preset_and_both_presets_have_one_schema() -> None
         ("dataset:", "dataset: [", "is not YAML"),
         ("window_frames: 8", "window_frames: 0", "split.window_frames must be 1 to 10000, got 0"),
         ("test_share: 0.2", "test_share: 1.2", "filter.test_share must be 0 to 1, got 1.2"),
-        ("matcher: block", "matcher: magic", "match.matcher must be one of block, got 'magic'"),
+        ("matcher: block", "matcher: magic", "match.matcher must be one of block, flow, got 'magic'"),
     ],
 )
 def test_wrong_key_is_named(tmp_path: Path, before: str, after: str, told: str) -> None:

@@ -3,6 +3,7 @@
 import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from importlib import import_module
 from inspect import Parameter, signature
 from pathlib import Path
@@ -129,6 +130,26 @@ def _go_on_as(model: str) -> None:
     arguments = [str(fetched.bundle) if argument == model else argument for argument in sys.argv[1:]]
     arguments = [a.replace(f"--model={model}", f"--model={fetched.bundle}") for a in arguments]
     os.execve(command[0], [*command, *arguments], environment)
+
+
+@app.command()
+def score(
+    left: Annotated[Path, typer.Argument(help="the film, or its left eye")],
+    right: Annotated[Path, typer.Argument(help="the right eye to judge, or a film of both eyes")],
+    truth: Annotated[
+        Path | None, typer.Option(help="the true right eye, or a film of both (default: score without it)")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+    every: Annotated[int, typer.Option(help="score 8 frames of every 8 times this many", min=1)] = 1,
+) -> None:
+    """Score a stereo film, whoever made it, beside the film's own right eye or without it.
+
+    A film whose name is tagged as packed (_sbs, _half-sbs, _tb ...) gives the eye that is asked for.
+    """
+    from secondeye.evaluation.film import describe, score_films, to_json
+
+    found = score_films(left, right, truth, every=every, say=partial(print, file=sys.stderr))
+    print(to_json(found) if as_json else describe(found))
 
 
 @app.command()

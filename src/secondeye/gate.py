@@ -2,6 +2,8 @@
 
 Each part of the model is challenged by itself: first the depth, then the inpainter on top of what is champion
 by then. Both are scored by `evaluation.judge`, on the clips and regions that the stage `evaluate` has frozen.
+The mean gain over films must be above zero in nearly every resample of films and clips, and an inpainter may
+not fall below the floors (evaluation.floors).
 Where several inpainters challenge, each gets its share of the doubt (Bonferroni): the more tries, the more
 likely a lucky one. A part of the champion that the present code can not use is stood in for by PLAIN's.
 """
@@ -13,13 +15,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from secondeye.conversion.bundle import PLAIN, Bundle, read_bundle, weights_of, write_bundle
+from secondeye.evaluation import floors
+from secondeye.evaluation.bootstrap import least_gain
 from secondeye.evaluation.clip import Folders, manifest_hash
+from secondeye.evaluation.columns import COLUMNS, PRIMARY
 from secondeye.evaluation.judge import Broken, judge, recall
+from secondeye.evaluation.means import average, mean_of_films, paired_gains
 from secondeye.evaluation.methods import Method, load_estimator, load_inpainter
-from secondeye.evaluation.report import film_means, mean_of_films
 from secondeye.files import hash_weights, write_whole
 from secondeye.params import Evaluate, Gate
 from secondeye.process import alone_in
@@ -29,9 +32,8 @@ from secondeye.rows import Evaluated, Film, Held
 from secondeye.runs import Run, make_run_key, open_run
 from secondeye.tables import read_table, write_table
 
-ALLOWED_LOSS_DB = 0.05  # of the whole picture, which a part that wins its own score may cost
-# What decides, and whether more of it is better: depth against what stereo says, painting where it is needed.
-DECIDES = {"depth": ("disparity_error_percent", False), "inpainter": ("psnr_disoccluded_db", True)}
+# What decides: depth against what stereo says, painting where it is needed.
+DECIDES = {"depth": "disparity_error_percent", "inpainter": PRIMARY}
 # What challenges, in this order: part, name, folder in models/.
 LEARNED = (
     ("depth", "student", "depth"),
@@ -90,7 +92,7 @@ class Verdict:
     challenger_score: float
     films: int
     gain: float  # mean over films; positive where the challenger is better
-    least_gain: float  # lower end of the one-sided interval over films
+    least_gain: float  # lower end of the one-sided interval over films and clips
     lost_db: float  # PSNR over the whole picture; positive where the challenger is worse
     won: bool
     why: str
@@ -218,12 +220,12 @@ def challenge(
     """One comparison, kept in the run's folder. Who makes pixels that are not numbers loses."""
     try:
         rows = judge_both(run, part, champion, challenger, exam)
-        verdict = decide(part, champion, challenger, rows, gate)
+        verdict = decide(part, champion, challenger, rows, exam.evaluate, gate)
     except Broken as broken:
         if "challenger" not in broken.methods:
             reason = f"{champion.part(part)}: {BROKEN}"
             return challenge(run, part, without(champion, part), challenger, exam, gate, reason)
-        rows, verdict = [], replace(decide(part, champion, challenger, [], gate), why=BROKEN)
+        rows, verdict = [], replace(decide(part, champion, challenger, [], exam.evaluate, gate), why=BROKEN)
     verdict = replace(verdict, stands_in=stands_in)
     close_challenge(run, verdict, rows)
     return verdict
@@ -244,60 +246,60 @@ def open_challenge(runs: Path, part: str, champion: Model, challenger: Model, ex
 def judge_both(run: Run, part: str, champion: Model, challenger: Model, exam: Exam) -> list[Evaluated]:
     """Both on the same clips, in the same regions. Raises Broken."""
     methods = [champion.as_method("champion", part), challenger.as_method("challenger", part)]
-    frames = exam.evaluate.max_frames
-    recalled = recall(exam.known, exam.held, methods, frames)
+    recalled = recall(exam.known, exam.held, methods, exam.evaluate)
     if recalled is not None:
         return recalled
     out = run.folder / "scores"
     with alone_in(out):
-        return judge(out, exam.folders, exam.held, methods, frames, label=f"gate, {part}")
+        return judge(out, exam.folders, exam.held, methods, exam.evaluate, label=f"gate, {part}")
 
 
-def decide(part: str, champion: Model, challenger: Model, rows: Sequence[Evaluated], gate: Gate) -> Verdict:
-    """Compare film by film: the mean gain, less its one-sided interval (Student's t), must be above zero."""
-    column, more_is_better = DECIDES[part]
-    sides = [[row for row in rows if row.method == method] for method in ("champion", "challenger")]
-    theirs, ours = (film_means(side, column) for side in sides)
-    films = sorted(theirs.keys() & ours.keys())
-    gains = np.array([ours[film] - theirs[film] for film in films]) * (1 if more_is_better else -1)
-    least = least_gain(gains, gate.confidence)
-    lost_db = mean_of_films(sides[0], "psnr_db") - mean_of_films(sides[1], "psnr_db")
-    fault = find_fault(len(films), least, lost_db, gate)
+def decide(
+    part: str,
+    champion: Model,
+    challenger: Model,
+    rows: Sequence[Evaluated],
+    evaluate: Evaluate,
+    gate: Gate,
+) -> Verdict:
+    """Compare clip by clip: the mean gain, less its one-sided interval (bootstrap), must be above zero."""
+    column = DECIDES[part]
+    theirs, ours = ([row for row in rows if row.method == side] for side in ("champion", "challenger"))
+    gains = paired_gains(theirs, ours, column)
+    least = least_gain(gains, resamples=evaluate.resamples, confidence=gate.confidence, seed=evaluate.seed)
+    means = [{name: mean_of_films(side, name) for name in COLUMNS} for side in (theirs, ours)]
+    fault = find_fault(part, len(gains), least, means[1], means[0], gate)
     return Verdict(
         part=part,
         champion=champion.part(part),
         challenger=challenger.part(part),
         score=column,
-        champion_score=round(float(np.mean([theirs[film] for film in films])), 4) if films else math.nan,
-        challenger_score=round(float(np.mean([ours[film] for film in films])), 4) if films else math.nan,
-        films=len(films),
-        gain=round(float(gains.mean()), 4) if films else math.nan,
+        champion_score=round(means[0][column], 4),
+        challenger_score=round(means[1][column], 4),
+        films=len(gains),
+        gain=round(average(gains), 4),
         least_gain=round(least, 4),
-        lost_db=round(lost_db, 4),
+        lost_db=round(means[0]["psnr_db"] - means[1]["psnr_db"], 4),
         won=not fault,
         why=fault or "better on the films together, beyond chance",
         stands_in="",
     )
 
 
-def least_gain(gains: np.ndarray, confidence: float) -> float:
-    """The lower end of the one-sided interval of the mean; -inf with fewer than two films."""
-    from scipy.stats import t
-
-    if len(gains) < 2:
-        return -math.inf
-    return float(gains.mean() - t.ppf(confidence, len(gains) - 1) * gains.std(ddof=1) / math.sqrt(len(gains)))
-
-
-def find_fault(films: int, least: float, lost_db: float, gate: Gate) -> str:
+def find_fault(
+    part: str,
+    films: int,
+    least: float,
+    ours: Mapping[str, float],
+    theirs: Mapping[str, float],
+    gate: Gate,
+) -> str:
     """Why a challenger does not pass; "" where it does."""
     if films < gate.min_films:
-        return f"scored on {films} held-out films, gate.min_films is {gate.min_films}"
+        return f"insufficient evidence: scored on {films} held-out films, gate.min_films is {gate.min_films}"
     if not least > 0:  # NaN fails, too
         return f"its gain is not above zero at confidence {gate.confidence:g}"
-    if not lost_db <= ALLOWED_LOSS_DB:
-        return f"the whole picture loses {lost_db:.2f} dB, {ALLOWED_LOSS_DB:g} are allowed"
-    return ""
+    return floors.find_fault(ours, theirs) if part == "inpainter" else floors.find_loss(ours, theirs)
 
 
 def close_challenge(run: Run, verdict: Verdict, rows: Sequence[Evaluated]) -> None:
@@ -376,8 +378,12 @@ def describe(outcome: Outcome, held: Sequence[Held], films: dict[str, str], gate
         + (f"; version {outcome.before} was." if changed else ", as before."),
         "\n".join(verdicts),
         f"Compared on {len(held)} clips of {names}; manifest `{manifest_hash(held)}`. A challenger needs "
-        f"{gate.min_films} films and a mean gain above zero at confidence {gate.confidence:g} (Student's t "
-        f"over films), and may not cost more than {ALLOWED_LOSS_DB} dB of the whole picture. Where several "
-        "inpainters challenge, they share the doubt, one minus the confidence, evenly.",
+        f"{gate.min_films} films and a mean gain above zero at confidence {gate.confidence:g} (bootstrap "
+        f"over films, then clips), and may not cost more than {floors.LOST_DB} dB of the whole picture. An "
+        f"inpainter is decided by {COLUMNS[PRIMARY].heading} on crops around disocclusions, and may not lose "
+        f"more than {floors.LOST_HOLE_DB} dB inside them, be blurred or noisy there (gradient ratio in "
+        f"[{floors.LEAST_GRADIENT_RATIO}, {floors.MOST_GRADIENT_RATIO}]) or flicker more than "
+        f"{floors.MORE_TEMPORAL_ERROR} times as much. Where several inpainters challenge, they share the "
+        "doubt, one minus the confidence, evenly.",
     ]
     return "\n\n".join(parts) + "\n"

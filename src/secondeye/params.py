@@ -10,7 +10,7 @@ from secondeye.refusal import Refusal
 
 Section = TypeVar("Section")
 
-MATCHERS = ("block",)
+MATCHERS = ("block", "flow")
 DIFFUSION_SIZES = ("tiny", "svd")
 
 
@@ -81,7 +81,7 @@ class Shift:
 class Match:
     """Stereo matching."""
 
-    matcher: str  # block
+    matcher: str  # block; flow, which is also what the evaluation checks pairs with
     max_disparity_percent: float  # of the width
     tolerance_px: float  # of the left-right check
 
@@ -220,9 +220,14 @@ class Evaluate:
 
     max_frames: int  # of a clip, from its start
     regions: Match  # how the right eye is matched to find what each of its pixels is
+    weights: str  # of VGG16, for LPIPS and DISTS: a folder or Hugging Face id; "" leaves both out
+    resamples: int  # of the bootstrap over films and clips
+    confidence: float  # of the intervals in the report, [0.5, 1)
+    seed: int  # of the bootstrap
 
     def __post_init__(self) -> None:
-        _require(self, max_frames=(1, 10**4))
+        _require(self, max_frames=(1, 10**4), resamples=(100, 10**6))
+        _require(self, confidence=(0.5, 0.9999), seed=(0, 2**31))
 
 
 @dataclass(frozen=True)

@@ -135,28 +135,80 @@ class Held:
     key: str
     film: str  # Film.id
     reference: str  # where its regions come from: truth or match
+    digest: str  # of the map of regions, by its values
     unknown_share: float  # pixels whose region can not be told, [0, 1]
+    visible_share: float
     disoccluded_share: float
     border_share: float
 
 
 @dataclass(frozen=True)
+class Total:
+    """data/evaluate/scores/totals.parquet: one score of one method, over films; each film counts once."""
+
+    id: str  # method and score
+    method: str
+    kind: str  # as in Evaluated
+    score: str  # a column of Evaluated
+    mean: float
+    low: float  # of the interval: a bootstrap over films, then clips
+    high: float
+    films: int  # that have this score
+
+
+@dataclass(frozen=True)
 class Evaluated:
-    """data/evaluate/scores/scores.parquet: how one method did on one clip; NaN where nothing was to score."""
+    """data/evaluate/scores/scores.parquet: how one method did on one clip; NaN where nothing was to score.
+
+    docs/metrics.md defines every score; its heading is the column's name.
+    """
 
     id: str  # hash of clip and method
     key: str
     clip: str
     film: str  # Film.id
     method: str
-    kind: str  # floor, inpainter, model
-    psnr_db: float  # of all pixels
+    kind: str  # floor, inpainter, ceiling, model, external
+    # On crops around disocclusions: the first is what decides.
+    haarpsi: float  # [0, 1]
+    vif: float
+    lpips: float  # NaN without weights
+    dists: float  # NaN without weights
+    # Of all pixels, and of each region of the true right eye.
+    psnr_db: float
     psnr_visible_db: float
     psnr_disoccluded_db: float
     psnr_border_db: float
-    ssim: float  # mean over all pixels, [-1, 1]
+    ssim: float  # [-1, 1]
     ssim_visible: float
     ssim_disoccluded: float
     ssim_border: float
-    rank_correlation: float  # of the method's own depth with the matched disparity; NaN for the others
+    ms_ssim: float  # [0, 1]
+    ms_ssim_visible: float
+    ms_ssim_disoccluded: float
+    ms_ssim_border: float
+    # Inside disocclusions, and around them.
+    gradient_ratio: float  # to the truth's; 1 is as sharp
+    temporal_error: float  # levels of 255
+    seam_ratio: float  # to the truth's; 1 is no seam
+    # Over time.
+    warping_ratio: float  # to the left film's own; 1 is as steady
+    flicker: float  # levels of 255
+    worst_jump: float  # levels of 255
+    # As a pair.
+    siou: float  # [0, 1]
+    epe_px: float
+    d1_percent: float
+    tepe_px: float
+    disparity_correlation: float  # [-1, 1]
+    vertical_px: float
+    sharpness_ratio: float  # to the left eye's
+    # Comfort.
+    far_percent: float  # 1st percentile of disparity, % of the width
+    near_percent: float  # 99th percentile
+    window_violation_percent: float  # of the pixels at the left and right border
+    # The method's own depth; NaN where it has none.
+    rank_correlation: float  # with the matched disparity
     disparity_error_percent: float  # mean absolute, % of the width, after one scale and one shift
+    edge_f_score: float  # [0, 1]
+    hole_area_ratio: float  # to the truth's

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secondeye.depth.flow import SMALLEST, beyond_homography, dense_flow, inconsistency
+from secondeye.depth.flow import beyond_homography
+from secondeye.flow import SMALLEST, dense_flow, inconsistency
 
 MOTION_PLANES = 4  # flow x, flow y, left over, confidence
 PLANES = 3 + 2 + MOTION_PLANES

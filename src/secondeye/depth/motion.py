@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from secondeye.depth import Estimate
-from secondeye.depth.flow import SMALLEST, beyond_homography, dense_flow, inconsistency, length, pull
+from secondeye.depth.flow import beyond_homography
 from secondeye.depth.guided import guided_filter
 from secondeye.depth.prior import position_prior
+from secondeye.flow import SMALLEST, dense_flow, inconsistency, length, pull
 
 LONG_SIDE_PX = 384  # working size
 REACH_FRAMES = 12  # look-ahead, and the largest k

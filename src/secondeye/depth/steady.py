@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 import cv2
 import numpy as np
 
-from secondeye.depth.flow import SMALLEST, dense_flow, inconsistency, pull
+from secondeye.flow import SMALLEST, dense_flow, inconsistency, pull
 
 MISMATCH_PX = 1.0  # there-and-back error from which a flow vector is not used
 FIT_ROUNDS = 5  # of reweighted least squares

@@ -56,8 +56,8 @@ def load_middle(folders: Folders, name: str, frames: int) -> HeldClip:
 
 
 def manifest_hash(held: Sequence[Held]) -> str:
-    """What models are judged on: clips, and the keys of all that made them and their regions."""
-    lines = sorted(f"{row.id} {row.key}" for row in held)
+    """What models are judged on: clips, the keys of all that made them, and their regions by content."""
+    lines = sorted(f"{row.id} {row.key} {row.digest}" for row in held)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 

@@ -1,15 +1,25 @@
 """Every method on every clip: the one function by which the stage `evaluate` and the gate compare."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 
-from secondeye.evaluation.clip import Folders, load_clip
-from secondeye.evaluation.methods import Method, NotNumbers, make_right
-from secondeye.evaluation.report import picture_of, write_picture
-from secondeye.evaluation.score import score
+import numpy as np
+
+from secondeye.evaluation.clip import Folders, HeldClip, load_clip
+from secondeye.evaluation.cost import Cost, measure_cost, read_cost, write_cost
+from secondeye.evaluation.external import read_external
+from secondeye.evaluation.methods import Made, Method, NotNumbers, make_right
+from secondeye.evaluation.score import Reference, figures, look_up, measure, score_depth
+from secondeye.evaluation.sheet import picture_of, write_picture
+from secondeye.files import hash_weights
 from secondeye.keep import BadClip, Job, finish_jobs, make_key
+from secondeye.metrics.learned import Learned, load_learned
+from secondeye.params import Evaluate
 from secondeye.process import best_device
 from secondeye.refusal import Refusal
 from secondeye.rows import Evaluated, Held
@@ -27,38 +37,45 @@ class Broken(Refusal):
 
 
 def judge(
-    out: Path, folders: Folders, held: Sequence[Held], methods: Sequence[Method], frames: int, *, label: str
+    out: Path,
+    folders: Folders,
+    held: Sequence[Held],
+    methods: Sequence[Method],
+    evaluate: Evaluate,
+    *,
+    label: str,
 ) -> list[Evaluated]:
-    """Score every method on the first `frames` frames of every clip; what `out` holds already is kept.
+    """Score every method on the first `max_frames` frames of every clip; what `out` holds already is kept.
 
-    Writes `scores.parquet` and a picture of every clip's middle frame as each method made it. Raises Broken
-    where a method makes pixels that are not numbers.
+    Writes `scores.parquet`, a picture of every clip's middle frame as each method made it, and what making it
+    cost. Raises Broken where a method makes pixels that are not numbers.
     """
     out.mkdir(parents=True, exist_ok=True)
     jobs = [
         Job(
             score_id(row.id, method),
-            score_key(row, method, frames),
-            (folders, row, method, frames),
+            score_key(row, method, evaluate),
+            (folders, row, method, evaluate),
             _PICTURE_BYTES,
         )
+        for row in held  # what is known of a clip is found once for all methods
         for method in methods
-        for row in held
+        if method.covers(row.film)
     ]
     done = finish_jobs(out, jobs, _judge_one, Evaluated, label=label, max_bad_fraction=1.0, unit="score")
     if done.bad:
         raise Broken(sorted({bad.detail for bad in done.bad}))
     write_table(out / "scores.parquet", done.rows, Evaluated)
-    order = {job.id: place for place, job in enumerate(jobs)}
-    return sorted(done.rows, key=lambda row: order[row.id])
+    places = {method.name: place for place, method in enumerate(methods)}
+    return sorted(done.rows, key=lambda row: (places[row.method], row.film, row.clip))
 
 
 def recall(
-    known: Sequence[Evaluated], held: Sequence[Held], methods: Sequence[Method], frames: int
+    known: Sequence[Evaluated], held: Sequence[Held], methods: Sequence[Method], evaluate: Evaluate
 ) -> list[Evaluated] | None:
     """What `judge` would find, where all of it was found before, under whatever names; else None."""
     by_key = {row.key: row for row in known}
-    wanted = [(row, method, score_key(row, method, frames)) for method in methods for row in held]
+    wanted = [(row, method, score_key(row, method, evaluate)) for method in methods for row in held]
     if any(key not in by_key for _, _, key in wanted):
         return None
     return [
@@ -66,9 +83,11 @@ def recall(
     ]
 
 
-def score_key(held: Held, method: Method, frames: int) -> str:
+def score_key(held: Held, method: Method, evaluate: Evaluate) -> str:
     """The key of one method's result on one clip: what it is made of, not how it is called."""
-    return make_key("evaluate", Evaluated, [], [held.key, *method.made_of, best_device(), str(frames)])
+    made_of = [*method.made_of, method.hashes.get(held.film, ""), best_device()]
+    asked = [str(evaluate.max_frames), _hash_learned(evaluate.weights)]
+    return make_key("evaluate", Evaluated, [], [held.key, *made_of, *asked])
 
 
 def score_id(clip: str, method: Method) -> str:
@@ -81,16 +100,58 @@ def middle_file(out: Path, clip: str, method: Method) -> Path:
     return out / f"{score_id(clip, method)}.middle.png"
 
 
-def _judge_one(
-    out: Path, name: str, key: str, folders: Folders, held: Held, method: Method, frames: int
-) -> tuple[Evaluated, list[Path]]:
+def cost_file(out: Path, clip: str, method: Method) -> Path:
+    """Where `judge` puts what it cost to make the clip."""
+    return out / f"{score_id(clip, method)}.cost.json"
+
+
+def median_costs(out: Path, held: Sequence[Held], methods: Sequence[Method]) -> dict[str, Cost]:
+    """What each method cost a frame, by its name: the median over clips, since the first loads weights."""
+    found = {}
+    for method in methods:
+        costs = [read_cost(cost_file(out, row.id, method)) for row in held if method.covers(row.film)]
+        found[method.name] = Cost(*(float(np.median(values)) for values in zip(*costs, strict=True)))
+    return found
+
+
+@lru_cache(maxsize=1)
+def _hash_learned(weights: str) -> str:
+    """What LPIPS and DISTS see with; "" without them."""
+    if not weights:
+        return ""
+    network = hash_weights(Path(weights)) if Path(weights).is_dir() else weights
+    return f"{network} torchmetrics {version('torchmetrics')}"
+
+
+@lru_cache(maxsize=1)
+def _learned(weights: str) -> Learned | None:
+    return load_learned(weights, best_device()) if weights else None
+
+
+@lru_cache(maxsize=1)
+def _known(folders: Folders, held: Held, frames: int) -> tuple[HeldClip, Reference]:
+    """A clip, and what is known of it before any method."""
     clip = load_clip(folders, held.id, frames)
+    return clip, look_up(clip.left, clip.right, clip.regions)
+
+
+def _judge_one(
+    out: Path, name: str, key: str, folders: Folders, held: Held, method: Method, evaluate: Evaluate
+) -> tuple[Evaluated, list[Path]]:
+    clip, reference = _known(folders, held, evaluate.max_frames)
+    film = method.film_of(held.film)
     try:
-        made = make_right(method, clip)
-        scores = score(made, clip)
+        if film is None:
+            made, cost = measure_cost(lambda: make_right(method, clip), len(clip.left))
+        else:
+            made = Made(read_external(film, folders, held.id, len(clip.left)), None)
+            cost = Cost(math.nan, math.nan)
+        tally = measure(reference, made.right, seen=0, learned=_learned(evaluate.weights))
+        scores = figures(tally) | score_depth(made.disparity, clip)
     except NotNumbers as fault:
         raise BadClip("not numbers", method.name) from fault
     middle = len(clip.left) // 2
-    path = middle_file(out, held.id, method)
-    write_picture(path, picture_of(made.right[middle : middle + 1]))
-    return Evaluated(name, key, held.id, held.film, method.name, method.kind, **scores), [path]
+    picture, spent = middle_file(out, held.id, method), cost_file(out, held.id, method)
+    write_picture(picture, picture_of(made.right[middle : middle + 1]))
+    write_cost(spent, cost)
+    return Evaluated(name, key, held.id, held.film, method.name, method.kind, **scores), [picture, spent]

@@ -2,22 +2,28 @@
 
 - floors: what a method must beat to be worth anything
 - inpainters: with the clip's own disparity, so that only the painting differs
+- ceilings: what an inpainter can not surpass, as it works
 - models: depth and inpainter together, the depth brought to the clip's disparity by one scale and one shift
+- external: films made elsewhere, as they are
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import torch
 from torch import Tensor
 
+from secondeye.arrays import occlusion_of
+from secondeye.clips import frames_from_pictures, pictures_from_frames
 from secondeye.conversion.render import sharpen
 from secondeye.depth import DepthEstimator, make_depth_estimator
 from secondeye.depth.edges import upsample
 from secondeye.evaluation.clip import HeldClip, align
-from secondeye.files import hash_weights
+from secondeye.files import hash_file, hash_weights
 from secondeye.inpaint import Inpainter, Warped, make_inpainter
 from secondeye.process import best_device
 from secondeye.warp import warp
@@ -25,6 +31,7 @@ from secondeye.warp import warp
 _WINDOW = 8  # frames, as in a conversion
 _SHIFTS_PERCENT = 10.0  # of the width, searched for the best constant shift
 _EVERY = 4  # frames: it is chosen on one in so many
+_REACH_PX = 3  # of OpenCV's inpainting: the radius its users take
 
 
 class NotNumbers(Exception):
@@ -43,11 +50,25 @@ class Method:
     """One rival: how it is called, and what it is made of."""
 
     name: str  # as it stands in tables
-    kind: str  # floor, inpainter, model
+    kind: str  # floor, inpainter, ceiling, model, external
     depth: str = ""  # of models
     depth_weights: Path | None = None
     inpainter: str = ""  # of inpainters and models
     inpaint_weights: Path | None = None
+    films: tuple[tuple[str, Path], ...] = ()  # of external: Film.id, and the file made of it
+
+    def film_of(self, film: str) -> Path | None:
+        """What was made elsewhere of this film (Film.id)."""
+        return dict(self.films).get(film)
+
+    def covers(self, film: str) -> bool:
+        """Whether there is anything to judge on this film (Film.id)."""
+        return self.kind != "external" or self.film_of(film) is not None
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """Of what was made elsewhere, by Film.id."""
+        return {film: hash_file(path) for film, path in self.films}
 
     @cached_property
     def made_of(self) -> tuple[str, ...]:
@@ -57,7 +78,13 @@ class Method:
         return (self.kind, self.depth, self.inpainter or self.name, *weights)
 
 
-FLOORS = (Method("identity", "floor"), Method("best shift", "floor"), Method("nearest", "floor"))
+FLOORS = (
+    Method("identity", "floor"),
+    Method("best shift", "floor"),
+    Method("nearest", "floor"),
+    Method("Telea", "floor"),
+    Method("Navier-Stokes", "floor"),
+)
 
 
 def make_right(method: Method, clip: HeldClip) -> Made:
@@ -69,6 +96,14 @@ def make_right(method: Method, clip: HeldClip) -> Made:
             return Made(best_shift(clip.left, clip.right), None)
         case "floor", "nearest":
             return Made(paint(clip.left, clip.disparity, fill_nearest), None)
+        case "floor", "Telea":
+            return Made(paint(clip.left, clip.disparity, partial(fill_opencv, cv2.INPAINT_TELEA)), None)
+        case "floor", "Navier-Stokes":
+            return Made(paint(clip.left, clip.disparity, partial(fill_opencv, cv2.INPAINT_NS)), None)
+        case "ceiling", _:
+            decoded = load_round_trip(method, method.made_of)(clip.right)
+            warped = warp(clip.left, clip.disparity)
+            return Made(warped.coverage * warped.frames + (1 - warped.coverage) * decoded, None)
         case "inpainter", _:
             inpainter = load_inpainter(method, method.made_of)
             return Made(paint(clip.left, clip.disparity, inpainter), None)
@@ -79,13 +114,22 @@ def make_right(method: Method, clip: HeldClip) -> Made:
     raise ValueError(f"there is no {method.kind} called {method.name}")
 
 
-@lru_cache(maxsize=1)  # clips come method by method
+@lru_cache(maxsize=8)  # methods come clip by clip
 def load_estimator(method: Method, made_of: tuple[str, ...]) -> DepthEstimator:
     """The method's depth, read once a process. Raises Refusal where its weights can not be read."""
     return make_depth_estimator(method.depth, method.depth_weights, best_device())
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=8)
+def load_round_trip(method: Method, made_of: tuple[str, ...]) -> Callable[[Tensor], Tensor]:
+    """The method's autoencoder, there and back. Raises Refusal where its weights can not be read."""
+    from secondeye.inpaint.diffusion import load_round_trip as load_autoencoder
+
+    assert method.inpaint_weights is not None
+    return load_autoencoder(method.inpaint_weights, best_device())
+
+
+@lru_cache(maxsize=8)
 def load_inpainter(method: Method, made_of: tuple[str, ...]) -> Inpainter:
     """The method's inpainter, read once a process. Raises Refusal where its weights can not be read."""
     return make_inpainter(method.inpainter, method.inpaint_weights, best_device())
@@ -139,3 +183,12 @@ def fill_nearest(warped: Warped, memory: None) -> tuple[Tensor, None]:
     after = torch.where(seen, place, 10**6).flip(-1).cummin(-1).values.flip(-1)
     source = torch.where(place - before <= after - place, before, after).clamp(0, width - 1)
     return warped.frames.gather(-1, source.expand_as(warped.frames)), memory
+
+
+def fill_opencv(method: int, warped: Warped, memory: None) -> tuple[Tensor, None]:
+    """Paint holes as OpenCV does (Telea 2004; Bertalmio et al. 2001); `method` is cv2's number for it."""
+    pictures = pictures_from_frames(warped.frames).numpy()
+    holes = occlusion_of(warped.coverage)[:, 0].byte().numpy()
+    painted = [cv2.inpaint(p, hole, _REACH_PX, method) for p, hole in zip(pictures, holes, strict=True)]
+    frames = frames_from_pictures(torch.stack([torch.from_numpy(picture) for picture in painted]))
+    return warped.coverage * warped.frames + (1 - warped.coverage) * frames, memory

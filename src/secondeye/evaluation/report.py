@@ -1,144 +1,258 @@
-"""What the scores say, for people: tables over all clips and per clip, and a sheet of pictures."""
+"""What the scores say: a report for people, numbers for `dvc metrics` and points for `dvc plots`.
+
+The report is made once as sections of tables; evaluation.document writes them as Markdown, evaluation.page as
+HTML. docs/metrics.md defines every score.
+"""
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import cv2
-import numpy as np
-from torch import Tensor
-
-from secondeye.clips import pictures_from_frames
-from secondeye.rows import Evaluated
-
-COLUMNS = (
-    ("PSNR, dB", "psnr_db", 2),
-    ("visible", "psnr_visible_db", 2),
-    ("disoccluded", "psnr_disoccluded_db", 2),
-    ("border", "psnr_border_db", 2),
-    ("SSIM", "ssim", 4),
-    ("visible", "ssim_visible", 4),
-    ("disoccluded", "ssim_disoccluded", 4),
-    ("border", "ssim_border", 4),
-    ("rank correlation", "rank_correlation", 3),
-    ("disparity error, %", "disparity_error_percent", 3),
+from secondeye.evaluation import floors
+from secondeye.evaluation.columns import COLUMNS, GROUPS, PRIMARY, Column
+from secondeye.evaluation.document import Bar, Bars, Bold, Picture, Section, Table
+from secondeye.evaluation.means import (
+    Estimate,
+    best_of,
+    by_film,
+    by_method,
+    estimate,
+    mean_of_films,
+    rounded,
 )
-_TILE_WIDTH = 360  # px
+from secondeye.evaluation.verdict import MIN_FILMS, PROTOCOLS, RIVALS, Protocol, compare, rows_of
+from secondeye.params import Evaluate
+from secondeye.rows import Evaluated, Held, Total
+
+ALL_FILMS = "all films"
+COMPACT = {  # the few scores that are given clip by clip and plotted
+    PRIMARY: COLUMNS[PRIMARY].heading,
+    "psnr_disoccluded_db": "PSNR in holes, dB",
+    "psnr_db": "PSNR, dB",
+    "ssim": "SSIM",
+    "epe_px": "EPE, px",
+}
+_LEARNED = ("lpips", "dists")
+_DIGITS = 4  # of numbers for tools
+
+Films = Mapping[str, str]  # Film.id -> name
+Costs = Mapping[str, tuple[float, float]]  # method -> seconds a frame, peak MiB
 
 
-def film_means(rows: Iterable[Evaluated], column: str) -> dict[str, float]:
-    """Mean over each film's clips, without those where nothing was to score; by film."""
-    values: dict[str, list[float]] = defaultdict(list)
-    for row in rows:
-        value = getattr(row, column)
-        if not math.isnan(value):
-            values[row.film].append(value)
-    return {film: float(np.mean(found)) for film, found in sorted(values.items())}
+def sections(
+    rows: Sequence[Evaluated],
+    held: Sequence[Held],
+    films: Films,
+    *,
+    manifest: str,
+    evaluate: Evaluate,
+    costs: Costs,
+    sheet: Path | None = None,  # the sheet of pictures
+) -> list[Section]:
+    """The report, for any of its forms."""
+    found = [_judged(held, films, manifest, evaluate)]
+    found += [_protocol(p, rows_of(p, rows), evaluate) for p in PROTOCOLS if rows_of(p, rows)]
+    if sheet is not None:
+        caption = (
+            "The clip of each film with most to paint: what methods made, its error, what a matcher finds"
+        )
+        found.append(Section("Pictures", [Picture(caption, sheet)]))
+    if costs:
+        found.append(Section("Cost", [_cost_table(costs)]))
+    return [*found, Section("Clip by clip", [_clip_table(rows, films)])]
 
 
-def mean_of_films(rows: Sequence[Evaluated], column: str) -> float:
-    """Every film counts once; NaN where no clip has a score."""
-    means = film_means(rows, column)
-    return float(np.mean(list(means.values()))) if means else float("nan")
-
-
-def by_method(rows: Iterable[Evaluated]) -> dict[str, list[Evaluated]]:
-    """Rows of each method, in the order in which methods come."""
-    groups: dict[str, list[Evaluated]] = defaultdict(list)
-    for row in rows:
-        groups[row.method].append(row)
-    return dict(groups)
-
-
-def describe(rows: Sequence[Evaluated], films: Mapping[str, str], manifest: str, frames: int) -> str:
-    """The report in Markdown; `films` names film ids, `manifest` is the hash of what was judged on."""
-    clips = {row.clip for row in rows}
-    held = {row.film for row in rows}
-    parts = [
-        "# Evaluation",
-        f"{len(clips)} clips of {len(held)} held-out films, up to {frames} frames each; "
-        f"manifest `{manifest}`. PSNR and SSIM against the film's own right eye. Each film counts once. "
-        "The regions are one frozen map per clip, the same for every method: pixels that the left eye saw, "
-        "that something nearer hid from it, that lay beyond its frame.",
+def totals(rows: Sequence[Evaluated], evaluate: Evaluate) -> list[Total]:
+    """Every score of every method over films, with its interval; none where nothing was scored."""
+    return [
+        Total(f"{method} {score}", method, found[0].kind, score, films=estimated.films, **numbers)
+        for method, found in by_method(rows).items()
+        for score in COLUMNS
+        if (estimated := estimate(by_film(found, score), evaluate)).films
+        for numbers in [rounded(estimated, _DIGITS)]
     ]
-    headings = {
-        "floor": "## Floors",
-        "inpainter": "## Inpainters, with the clip's own disparity",
-        "model": "## Models, with their own depth brought to the clip's disparity by one scale and one shift",
-    }
-    for kind, heading in headings.items():
-        chosen = [row for row in rows if row.kind == kind]
-        if chosen:
-            parts += [heading, _table(by_method(chosen), kind)]
-    parts += ["## Clip by clip", _clip_table(rows, films)]
-    return "\n\n".join(parts) + "\n"
 
 
-def _columns(kind: str) -> tuple[tuple[str, str, int], ...]:
-    return COLUMNS if kind == "model" else COLUMNS[:8]
+def summary(found: Sequence[Total]) -> dict[str, dict[str, float]]:
+    """Method -> score -> mean, of the few scores that `dvc metrics` has room for."""
+    means: dict[str, dict[str, float]] = defaultdict(dict)
+    for total in found:
+        if total.score in COMPACT:
+            means[total.method][total.score] = total.mean
+    return dict(means)
 
 
-def _table(groups: Mapping[str, Sequence[Evaluated]], kind: str) -> str:
+def plot_points(rows: Sequence[Evaluated], films: Films, evaluate: Evaluate) -> list[dict[str, Any]]:
+    """One row a protocol, score and method for all films together, and one for each film by itself."""
+    points = []
+    for protocol in PROTOCOLS:
+        for method, found in by_method(rows_of(protocol, rows)).items():
+            for score in COMPACT:
+                values = by_film(found, score)
+                groups = {ALL_FILMS: values} | {films.get(f, f): {f: values[f]} for f in values}
+                names = {"protocol": protocol.name, "score": score, "method": method}
+                points += [
+                    {**names, "film": film, **rounded(estimate(group, evaluate), _DIGITS)}
+                    for film, group in groups.items()
+                    if group
+                ]
+    return points
+
+
+def _judged(held: Sequence[Held], films: Films, manifest: str, evaluate: Evaluate) -> Section:
+    count, references = len({row.film for row in held}), Counter(row.reference for row in held)
+    doubt = f" With fewer than {MIN_FILMS} films no method is called better or worse." * (count < MIN_FILMS)
+    told = {"truth": "by the film's exact truth", "match": "by matching both eyes"}
+    words = " and ".join(f"{told.get(name, name)} on {n}" for name, n in sorted(references.items()))
+    return Section(
+        "What was judged",
+        [
+            f"{_counted(len(held), 'clip')} of {_counted(count, 'held-out film')}, at most "
+            f"{_counted(evaluate.max_frames, 'frame')} each; manifest `{manifest}`. Every film counts once. "
+            f"In brackets, the interval at confidence {evaluate.confidence:g}: {evaluate.resamples} "
+            f"resamples of films, then of each film's clips, seed {evaluate.seed}.{doubt}",
+            f"The regions are one frozen map per clip, the same for every method, found {words}: pixels "
+            "that the left eye saw (visible), that something nearer hid from it (disoccluded), that lay "
+            "beyond its frame (border).",
+            _region_table(held, films),
+        ],
+    )
+
+
+def _region_table(held: Sequence[Held], films: Films) -> Table:
+    names = ("visible", "disoccluded", "border", "unknown")
     lines = [
-        [method, *(_number(mean_of_films(rows, column), digits) for _, column, digits in _columns(kind))]
-        for method, rows in groups.items()
+        [films.get(row.film, row.film), row.id, row.reference]
+        + [_number(100 * getattr(row, f"{name}_share"), 2) for name in names]
+        for row in sorted(held, key=lambda row: (films.get(row.film, row.film), row.id))
     ]
-    return _markdown(["method", *(heading for heading, _, _ in _columns(kind))], lines)
+    head = ("film", "clip", "reference", *(f"{name}, %" for name in names))
+    return Table("Sizes of the regions", head, lines, "")
 
 
-def _clip_table(rows: Sequence[Evaluated], films: Mapping[str, str]) -> str:
+def _protocol(protocol: Protocol, rows: Sequence[Evaluated], evaluate: Evaluate) -> Section:
+    methods = by_method(rows)
+    primary = {name: estimate(by_film(found, PRIMARY), evaluate) for name, found in methods.items()}
+    bars = [Bar(name, methods[name][0].kind in RIVALS, *primary[name][:3]) for name in methods]
+    parts: list[str | Table | Bars | Picture] = []
+    if any(row.kind == "external" for row in rows):
+        parts.append(
+            "External films are judged as they are; on films that they do not cover they have no score."
+        )
+    parts += [
+        Bars(f"{COLUMNS[PRIMARY].heading} and its interval", COLUMNS[PRIMARY].digits, bars),
+        _verdict_table(protocol, methods, primary, evaluate),
+    ]
+    tables = [_group_table(heading, columns, methods, evaluate) for heading, columns in GROUPS.items()]
+    return Section(protocol.heading, [*parts, *(table for table in tables if table is not None)])
+
+
+def _verdict_table(
+    protocol: Protocol,
+    methods: Mapping[str, Sequence[Evaluated]],
+    primary: Mapping[str, Estimate],
+    evaluate: Evaluate,
+) -> Table:
+    column, lines = COLUMNS[PRIMARY], []
+    for name, found in methods.items():
+        kind, gain = found[0].kind, "-"
+        word = "baseline" if name == protocol.baseline else kind
+        if name != protocol.baseline and protocol.baseline in methods:
+            verdict = compare(found, methods[protocol.baseline], evaluate)
+            gain = _spread(verdict.gain, column.digits, sign="+")
+            word = verdict.word if kind in RIVALS else kind
+        watched = [
+            _mean(found, COLUMNS[c]) for c in ("psnr_disoccluded_db", "gradient_ratio", "temporal_error")
+        ]
+        films = str(primary[name].films)
+        lines.append([name, kind, films, _spread(primary[name], column.digits), gain, *watched, word])
+    head = ["method", "kind", "films", column.heading, f"gain over {protocol.baseline}"]
+    head += ["PSNR in holes, dB", "gradient ratio", "temporal error, levels", "verdict"]
+    return Table("Verdicts", head, lines, _floors_in_words(protocol.baseline))
+
+
+def _floors_in_words(baseline: str) -> str:
+    return (
+        f"{COLUMNS[PRIMARY].heading} on crops around disocclusions decides. Floors, against `{baseline}` on "
+        f"the same clips: at most {floors.LOST_HOLE_DB:g} dB lost in holes and {floors.LOST_DB:g} dB in the "
+        f"whole picture, a gradient ratio in [{floors.LEAST_GRADIENT_RATIO:g}, "
+        f"{floors.MOST_GRADIENT_RATIO:g}], at most {floors.MORE_TEMPORAL_ERROR:g} times the temporal error."
+    )
+
+
+def _group_table(
+    heading: str,
+    columns: Sequence[Column],
+    methods: Mapping[str, Sequence[Evaluated]],
+    evaluate: Evaluate,
+) -> Table | None:
+    """The means of a group of scores, the best rival's in bold; None where nobody has any."""
+    means = {
+        column: {name: mean_of_films(found, column.name) for name, found in methods.items()}
+        for column in columns
+    }
+    shown = [column for column in columns if not all(map(math.isnan, means[column].values()))]
+    if not shown:
+        return None
+    rivals = [name for name, found in methods.items() if found[0].kind in RIVALS]
+    cells = {column: _emphasised(means[column], rivals, column) for column in shown}
+    lines = [[name, *(cells[column][name] for column in shown)] for name in methods]
+    missing = [column for column in columns if column not in shown]
+    return Table(
+        heading, ["method", *(c.heading for c in shown)], lines, _missing_in_words(missing, evaluate)
+    )
+
+
+def _emphasised(means: Mapping[str, float], rivals: Sequence[str], column: Column) -> dict[str, str]:
+    """A column's cells; those of the best rivals are bold, unless all are as good."""
+    cells = {name: _number(value, column.digits) for name, value in means.items()}
+    seen = [round(means[name], column.digits) for name in rivals if not math.isnan(means[name])]
+    best = best_of(seen, column.name) if len(set(seen)) > 1 else math.nan
+    bold = {name for name in rivals if round(means[name], column.digits) == best}
+    return {name: Bold(cell) if name in bold else cell for name, cell in cells.items()}
+
+
+def _missing_in_words(columns: Sequence[Column], evaluate: Evaluate) -> str:
+    learned = [c.heading for c in columns if c.name in _LEARNED and not evaluate.weights]
+    other = dict.fromkeys(c.heading for c in columns if c.heading not in learned)
+    said = [f"Without {' and '.join(learned)}: no weights named in params.yaml, `evaluate.weights`."] * bool(
+        learned
+    )
+    return " ".join(said + [f"Nothing was to score for {', '.join(other)}."] * bool(other))
+
+
+def _cost_table(costs: Costs) -> Table:
+    lines = [[name, _number(seconds, 3), _number(peak, 0)] for name, (seconds, peak) in costs.items()]
+    note = "Of making the right eye, on the machine that ran this; not the same from run to run."
+    return Table("Time and memory", ("method", "seconds a frame", "peak MiB"), lines, note)
+
+
+def _clip_table(rows: Sequence[Evaluated], films: Films) -> Table:
     lines = [
         [films.get(row.film, row.film), row.clip, row.method]
-        + [_number(getattr(row, column), digits) for _, column, digits in COLUMNS]
+        + [_number(getattr(row, name), COLUMNS[name].digits) for name in COMPACT]
         for row in sorted(rows, key=lambda row: (films.get(row.film, row.film), row.clip))
     ]
-    return _markdown(["film", "clip", "method", *(heading for heading, _, _ in COLUMNS)], lines)
+    note = "Every score of every clip is in `data/evaluate/scores/scores.parquet`."
+    return Table("Scores", ("film", "clip", "method", *COMPACT.values()), lines, note)
+
+
+def _mean(rows: Sequence[Evaluated], column: Column) -> str:
+    return _number(mean_of_films(rows, column.name), column.digits)
+
+
+def _spread(estimate: Estimate, digits: int, sign: str = "") -> str:
+    if math.isnan(estimate.mean):
+        return "-"
+    mean, low, high = (f"{value:{sign}.{digits}f}" for value in estimate[:3])
+    return f"{mean} ({low} to {high})"
 
 
 def _number(value: float, digits: int) -> str:
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def _markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    rows = [head, ["---"] * len(head), *lines]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def write_sheet(
-    path: Path,
-    columns: Mapping[str, Callable[[str], np.ndarray]],  # heading -> picture uint8 [H, W, 3] of a clip
-    clips: Sequence[str],
-) -> None:
-    """Write one row of labelled pictures a clip, as PNG."""
-    rows = [cv2.hconcat([_tile(picture(clip), name) for name, picture in columns.items()]) for clip in clips]
-    width = max(row.shape[1] for row in rows)
-    padded = [cv2.copyMakeBorder(row, 0, 4, 0, width - row.shape[1], cv2.BORDER_CONSTANT) for row in rows]
-    cv2.imwrite(str(path), cv2.vconcat(padded)[..., ::-1])
-
-
-def picture_of(
-    frames: Tensor,  # [1, 3, H, W] in [0, 1]
-) -> np.ndarray:  # uint8 [H, W, 3]
-    """One frame as pixels."""
-    return pictures_from_frames(frames[:1])[0].numpy()
-
-
-def write_picture(path: Path, picture: np.ndarray) -> None:
-    """Write uint8 RGB [H, W, 3] as PNG."""
-    cv2.imwrite(str(path), picture[..., ::-1])
-
-
-def read_picture(path: Path) -> np.ndarray:  # uint8 [H, W, 3]
-    """Read it back."""
-    picture = cv2.imread(str(path))
-    assert picture is not None, path
-    return picture[..., ::-1]
-
-
-def _tile(picture: np.ndarray, label: str) -> np.ndarray:
-    height = round(picture.shape[0] * _TILE_WIDTH / picture.shape[1])
-    tile = cv2.resize(np.ascontiguousarray(picture), (_TILE_WIDTH, height), interpolation=cv2.INTER_AREA)
-    bar = np.zeros((22, _TILE_WIDTH, 3), np.uint8)
-    cv2.putText(bar, label, (6, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
-    return cv2.vconcat([bar, tile])
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"

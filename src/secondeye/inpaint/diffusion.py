@@ -1,6 +1,7 @@
 """The diffusion inpainter: the pipeline walked through a shot of any size and length."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +11,15 @@ from torch import Tensor
 
 from secondeye.arrays import occlusion_of, require_frames, require_plane, require_same_size, resize
 from secondeye.inpaint import Inpainter, Warped
-from secondeye.inpaint.pipeline import LATENT_PX, SIDE_MULTIPLE_PX, Sampling, StereoInpaintPipeline
+from secondeye.inpaint.pipeline import (
+    LATENT_PX,
+    SIDE_MULTIPLE_PX,
+    Sampling,
+    StereoInpaintPipeline,
+    decode,
+    encode,
+    to_signed,
+)
 from secondeye.inpaint.weights import load_pipeline
 from secondeye.refusal import Refusal
 
@@ -42,6 +51,26 @@ def load_diffusion(weights: Path | None, device: str, steps: int = STEPS) -> Inp
         return inpaint_warped(pipeline, warped, memory, steps)
 
     return inpaint
+
+
+def load_round_trip(weights: Path, device: str) -> Callable[[Tensor], Tensor]:
+    """The pipeline's autoencoder, there and back: the truth so treated is the best the network can paint.
+
+    Frames [T, 3, H, W] in [0, 1] to the same. Raises Refusal where the weights can not be loaded.
+    """
+    pipeline = load_pipeline(weights, device)
+
+    @torch.no_grad()
+    def round_trip(frames: Tensor) -> Tensor:
+        factor = reduction(pipeline, *frames.shape[2:])
+        small = resize(frames, *(math.ceil(side / factor) for side in frames.shape[2:]))
+        height, width = small.shape[2:]
+        padded = F.pad(small, (0, -width % SIDE_MULTIPLE_PX, 0, -height % SIDE_MULTIPLE_PX), mode="replicate")
+        latents = encode(pipeline.vae, to_signed(padded).to(device)) * pipeline.vae.config.scaling_factor
+        decoded = decode(pipeline.vae, latents, pipeline.unet.config.num_frames)[..., :height, :width]
+        return resize((decoded / 2 + 0.5).clamp(0, 1).cpu(), *frames.shape[2:])
+
+    return round_trip
 
 
 def inpaint_warped(

@@ -9,8 +9,8 @@ Matcher = Callable[[Tensor, Tensor], Tensor]
 
 
 def make_matcher(
-    name: str,  # block
-    max_disparity_px: int,  # disparities are searched in [0, this]
+    name: str,  # block, flow
+    max_disparity_px: int,  # block searches disparities in [0, this], flow in [-this, this]
 ) -> Matcher:
     """The matcher of this name; raises ValueError for an unknown one."""
     match name:
@@ -18,4 +18,8 @@ def make_matcher(
             from secondeye.matching.block import make_block_matcher
 
             return make_block_matcher(max_disparity_px)
-    raise ValueError(f"matcher must be block, got {name!r}")
+        case "flow":
+            from secondeye.matching.flow import make_flow_matcher
+
+            return make_flow_matcher(max_disparity_px)
+    raise ValueError(f"matcher must be block or flow, got {name!r}")

@@ -1,45 +1,40 @@
 """Every rival on every held-out clip: tables, pictures, and a run folder."""
 
+import hashlib
 import json
-import math
 import shutil
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from secondeye.clips import clip_file, write_plane
+from secondeye.clips import clip_file, frames_from_pictures, write_plane
 from secondeye.evaluation.clip import Folders, load_middle, manifest_hash
-from secondeye.evaluation.judge import judge, middle_file
+from secondeye.evaluation.document import Section, to_markdown
+from secondeye.evaluation.external import films_of, list_external
+from secondeye.evaluation.judge import judge, median_costs, middle_file
 from secondeye.evaluation.methods import FLOORS, Method
+from secondeye.evaluation.page import write_page
 from secondeye.evaluation.regions import regions_from_match, regions_from_truth
-from secondeye.evaluation.report import (
-    COLUMNS,
-    by_method,
-    describe,
-    mean_of_films,
-    picture_of,
-    read_picture,
-    write_sheet,
-)
+from secondeye.evaluation.report import plot_points, sections, summary, totals
 from secondeye.evaluation.score import shares
+from secondeye.evaluation.sheet import clip_rows, most_to_paint, picture_of, read_picture, write_sheet
 from secondeye.files import hash_file, write_whole
 from secondeye.keep import Job, finish_jobs, make_key
 from secondeye.matching import make_matcher
+from secondeye.matching.flow import match_flow
 from secondeye.params import Evaluate, Match
 from secondeye.process import alone_in
 from secondeye.refusal import Refusal
-from secondeye.rows import Clip, Evaluated, Film, Held, Kept, Matched, Shifted
+from secondeye.rows import Clip, Evaluated, Film, Held, Kept, Matched, Shifted, Total
 from secondeye.runs import copy_record, make_run_key, open_run
 from secondeye.tables import read_table, write_table
 from secondeye.truth import apply_shift, read_truth, truth_file
 from secondeye.views import load
 
 _BYTES_PER_PIXEL = 0.3  # a bound: a map of four values in FFV1
-_SHEET_CLIPS = 4
-_REGION_COLOURS = np.array([[90, 90, 90], [20, 20, 20], [255, 0, 170], [0, 170, 255]], np.uint8)
 
 
 def run(
@@ -50,41 +45,62 @@ def run(
     filter: Path,
     depth: Path,
     inpaint: Path,
+    external: Path,
     out: Path,
     reports: Path,
     runs: Path,
     *,
     evaluate: Evaluate,
 ) -> None:
-    """Write `regions/manifest.parquet`, `scores/scores.parquet`, reports/evaluation.{md,json,png}.
+    """Write regions/manifest.parquet, scores/{scores,totals}.parquet, reports/evaluation* and index.html.
 
-    Raises Refusal when no clip is held out, and when a method makes pixels that are not numbers.
+    Raises Refusal when no clip is held out, when a method makes pixels that are not numbers, and for films in
+    `external` that are none of the dataset's.
     """
-    films = {film.id: film.name for film in read_table(split / "films.parquet", Film)}
+    table = read_table(split / "films.parquet", Film)
+    films = {film.id: film.name for film in table}
     folders = Folders(split, shift, match, out / "regions")
-    methods = [*FLOORS, *rivals(depth, inpaint)]
+    methods = [*FLOORS, *rivals(depth, inpaint), *made_elsewhere(external, raw, table)]
     with alone_in(out):
         held = freeze_manifest(raw, folders, filter, evaluate.regions)
-        rows = judge(out / "scores", folders, held, methods, evaluate.max_frames, label="evaluate")
+        rows = judge(out / "scores", folders, held, methods, evaluate, label="evaluate")
         reports.mkdir(parents=True, exist_ok=True)
-        report = describe(rows, films, manifest_hash(held), evaluate.max_frames)
-        write_whole(reports / "evaluation.md", report)
-        write_whole(reports / "evaluation.json", json.dumps(summary(rows), indent=1, sort_keys=True) + "\n")
-        _write_sheet(reports / "evaluation.png", out, folders, held, methods, evaluate.max_frames)
-        _keep_record(runs, out, reports, held, rows, methods, evaluate)
-    print(f"evaluate: {len(held)} clips, {len(methods)} methods; the report is {reports / 'evaluation.md'}")
+        sheet = reports / "evaluation.png"
+        _write_sheet(sheet, out / "scores", folders, held, films, methods, evaluate.max_frames)
+        costs = median_costs(out / "scores", held, methods)
+        found = sections(
+            rows,
+            held,
+            films,
+            manifest=manifest_hash(held),
+            evaluate=evaluate,
+            costs=costs,
+            sheet=sheet,
+        )
+        over_films = totals(rows, evaluate)
+        write_table(out / "scores" / "totals.parquet", over_films, Total)
+        _write_reports(reports, found, over_films, plot_points(rows, films, evaluate))
+        _keep_record(runs, out, reports, held, rows, over_films, methods, evaluate)
+    print(f"evaluate: {len(held)} clips, {len(methods)} methods; the report is {reports / 'index.html'}")
 
 
 def rivals(depth: Path, inpaint: Path) -> list[Method]:
-    """The inpainters, and whole models, made of the weights in models/."""
+    """The inpainters, their ceiling, and depth with the same inpainter, made of the weights in models/."""
     light, diffusion = inpaint / "light", inpaint / "diffusion"
     return [
         Method("fill", "inpainter", inpainter="fill"),
         Method("light", "inpainter", inpainter="light", inpaint_weights=light),
         Method("diffusion", "inpainter", inpainter="diffusion", inpaint_weights=diffusion),
+        Method("VAE round trip", "ceiling", inpainter="diffusion", inpaint_weights=diffusion),
         Method("motion + fill", "model", "motion", None, "fill"),
         Method("student + fill", "model", "student", depth, "fill"),
-        Method("student + light", "model", "student", depth, "light", light),
+    ]
+
+
+def made_elsewhere(external: Path, raw: Path, films: Sequence[Film]) -> list[Method]:
+    """What others made of the dataset's films: a method for each folder in `external`."""
+    return [
+        Method(maker.name, "external", films=films_of(maker, raw, films)) for maker in list_external(external)
     ]
 
 
@@ -131,7 +147,8 @@ def _find_regions(
         regions = regions_from_match(matcher, left, right, tolerance_px=matching.tolerance_px)
     path = clip_file(out, name, "regions")
     write_plane(path, regions)
-    return Held(name, key, clip.film, reference, **shares(regions)), [path]
+    digest = hashlib.sha256(regions.numpy().tobytes()).hexdigest()[:16]
+    return Held(name, key, clip.film, reference, digest, **shares(regions)), [path]
 
 
 def _regions_from_truth(path: Path, clip: Clip, shifted: Shifted) -> Tensor | None:
@@ -142,40 +159,57 @@ def _regions_from_truth(path: Path, clip: Clip, shifted: Shifted) -> Tensor | No
     return regions_from_truth(*apply_shift(truth, shifted.shift_px))
 
 
-def summary(rows: Sequence[Evaluated]) -> dict[str, dict[str, float]]:
-    """Each method's means over films; what `dvc metrics` shows."""
-    columns = [column for _, column, _ in COLUMNS]
-    groups = by_method(rows)
-    means = {method: {c: mean_of_films(found, c) for c in columns} for method, found in groups.items()}
-    return {
-        method: {c: round(value, 4) for c, value in scores.items() if not math.isnan(value)}
-        for method, scores in means.items()
-    }
-
-
 def _write_sheet(
     path: Path,
-    out: Path,
+    scores: Path,
     folders: Folders,
     held: Sequence[Held],
+    films: Mapping[str, str],
     methods: Sequence[Method],
     frames: int,
 ) -> None:
-    """One clip of each film, the one with most to paint: the truth, its regions, what methods made of it."""
-    most: dict[str, Held] = {}
-    for row in sorted(held, key=lambda row: row.disoccluded_share):
-        most[row.film] = row
-    shown = [m for m in methods if m.kind != "floor"]
-    columns: dict[str, Callable[[str], np.ndarray]] = {
-        "the film's right eye": lambda clip: picture_of(load_middle(folders, clip, frames).right),
-        "regions": lambda clip: _REGION_COLOURS[load_middle(folders, clip, frames).regions[0, 0].numpy()],
-        **{m.name: partial(_middle_picture, out / "scores", m) for m in shown},
-    }
-    write_sheet(path, columns, [row.id for _, row in sorted(most.items())][:_SHEET_CLIPS])
+    """The clip of each film with most to paint: the truth, what methods made of it, and how wrong."""
+    rows = []
+    for row in most_to_paint(held):
+        middle = load_middle(folders, row.id, frames)
+        made = {
+            method.name: _with_disparity(middle.left, read_picture(middle_file(scores, row.id, method)))
+            for method in methods
+            if method.covers(row.film)
+        }
+        left, truth = picture_of(middle.left), picture_of(middle.right)
+        rows += clip_rows(
+            films[row.film],
+            left,
+            truth,
+            middle.regions[0, 0].numpy(),
+            _with_disparity(middle.left, truth)[1],
+            made,
+        )
+    write_sheet(path, rows)
 
 
-def _middle_picture(scores: Path, method: Method, clip: str) -> np.ndarray:
-    return read_picture(middle_file(scores, clip, method))
+def _with_disparity(left: Tensor, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A right eye, and what the matcher of the evaluation finds between it and the left one."""
+    frames = frames_from_pictures(torch.from_numpy(right.copy())[None])
+    return right, match_flow(left, frames).disparity[0, 0].numpy()
+
+
+def _write_reports(
+    reports: Path,
+    found: Sequence[Section],
+    over_films: Sequence[Total],
+    points: Sequence[Mapping[str, object]],
+) -> None:
+    """For people, for `dvc metrics` and `dvc plots`, and a page for a browser."""
+    write_whole(reports / "evaluation.md", to_markdown("Evaluation", found))
+    write_whole(reports / "evaluation.json", _json(summary(over_films)))
+    write_whole(reports / "evaluation_plots.json", _json(points))
+    write_page(reports / "index.html", "secondeye: evaluation", found)
+
+
+def _json(content: object) -> str:
+    return json.dumps(content, indent=1, sort_keys=True) + "\n"
 
 
 def _keep_record(
@@ -184,20 +218,23 @@ def _keep_record(
     reports: Path,
     held: Sequence[Held],
     rows: Sequence[Evaluated],
+    over_films: Sequence[Total],
     methods: Sequence[Method],
     evaluate: Evaluate,
 ) -> None:
     """The run folder of this evaluation, and a copy of its record beside the scores."""
     manifest = manifest_hash(held)
-    inputs = {"manifest": manifest, **{m.name: " ".join(m.made_of) for m in methods}}
+    made_of = {m.name: " ".join((*m.made_of, *m.hashes.values())) for m in methods}
+    inputs = {"manifest": manifest, **made_of}
     key = make_run_key("secondeye.stages.evaluate", [evaluate], inputs)
     run = open_run(runs, key, "evaluate", evaluate, {"manifest": manifest})
     run.rewind(0)
-    for method, scores in summary(rows).items():
-        plain = method.replace(" + ", "_").replace(" ", "_")
-        run.log(0, {f"{plain}/{name}": value for name, value in scores.items()})
+    plain = {method.name: method.name.replace(" + ", "_").replace(" ", "_") for method in methods}
+    run.log(0, {f"{plain[total.method]}/{total.score}": total.mean for total in over_films})
     write_table(run.table("scores.parquet"), rows, Evaluated)
-    shutil.copyfile(reports / "evaluation.md", run.table("evaluation.md"))
+    write_table(run.table("totals.parquet"), over_films, Total)
+    for name in ("evaluation.md", "evaluation.json", "evaluation_plots.json", "index.html"):
+        shutil.copyfile(reports / name, run.table(name))
     shutil.copyfile(reports / "evaluation.png", run.picture("evaluation.png"))
     run.finish({})
     shutil.rmtree(out / "run", ignore_errors=True)

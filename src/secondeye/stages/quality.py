@@ -6,7 +6,7 @@ import numpy as np
 
 from secondeye.clips import clip_file, read_disparity, read_frames, read_occlusion
 from secondeye.keep import Job, finish_jobs, make_key
-from secondeye.metrics import psnr_db
+from secondeye.metrics.pictures import psnr_db
 from secondeye.params import Dataset
 from secondeye.process import alone_in
 from secondeye.rows import Matched, Scored, Shifted, Splatted

@@ -30,7 +30,7 @@ from secondeye.depth.losses import (
 )
 from secondeye.depth.network import MULTIPLE, Student
 from secondeye.depth.student import confidence_of, save_student
-from secondeye.metrics import rank_correlation
+from secondeye.metrics.depth import rank_correlation
 from secondeye.params import TrainDepth
 from secondeye.process import is_main_process
 from secondeye.refusal import Refusal

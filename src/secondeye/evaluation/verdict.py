@@ -1,0 +1,73 @@
+"""Whether a method is better than what it is compared with, in one word and the numbers behind it."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from secondeye.evaluation.columns import COLUMNS, PRIMARY
+from secondeye.evaluation.floors import find_fault
+from secondeye.evaluation.means import Estimate, estimate, mean_of_films, paired_gains
+from secondeye.params import Evaluate
+from secondeye.rows import Evaluated
+
+MIN_FILMS = 5  # with fewer there is no verdict
+INSUFFICIENT = "insufficient evidence"
+
+
+class Protocol(NamedTuple):
+    """One way of comparing methods."""
+
+    name: str
+    heading: str
+    kinds: tuple[str, ...]
+    baseline: str  # the method that gains are over
+
+
+PROTOCOLS = (
+    Protocol(
+        "inpaint-only",
+        "Inpaint-only: the clip's own disparity, so that only the painting is judged",
+        ("floor", "inpainter", "ceiling"),
+        "fill",
+    ),
+    Protocol(
+        "end-to-end",
+        "End-to-end: the method's own depth, one positive scale and shift per clip",
+        ("model", "external"),
+        "motion + fill",
+    ),
+)
+RIVALS = ("inpainter", "model", "external")  # kinds that compete; floors and ceilings only mark the range
+_EVERYWHERE = ("identity", "best shift")  # floors of every protocol
+
+
+class Verdict(NamedTuple):
+    """How a method stands against the baseline."""
+
+    word: str
+    gain: Estimate  # in the score that decides; positive where the method is better
+
+
+def rows_of(protocol: Protocol, rows: Sequence[Evaluated]) -> list[Evaluated]:
+    """What stands in its tables; nothing where no method is of its kinds."""
+    if not any(row.kind in protocol.kinds for row in rows):
+        return []
+    return [row for row in rows if row.kind in protocol.kinds or row.method in _EVERYWHERE]
+
+
+def compare(ours: Sequence[Evaluated], theirs: Sequence[Evaluated], evaluate: Evaluate) -> Verdict:
+    """Clip by clip, on the clips that both have: films elsewhere may cover only some."""
+    shared = {row.clip for row in ours} & {row.clip for row in theirs}
+    pair = [[row for row in side if row.clip in shared] for side in (ours, theirs)]
+    gain = estimate(paired_gains(pair[1], pair[0], PRIMARY), evaluate)
+    means = [{name: mean_of_films(side, name) for name in COLUMNS} for side in pair]
+    return Verdict(_word(gain, find_fault(*means)), gain)
+
+
+def _word(gain: Estimate, fault: str) -> str:
+    if gain.films < MIN_FILMS:
+        return INSUFFICIENT
+    if fault:
+        return f"fails its floor: {fault}"
+    if gain.low > 0:
+        return "better"
+    return "worse" if gain.high < 0 else "no difference"

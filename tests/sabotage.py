@@ -1,0 +1,155 @@
+"""Ways of fooling the ruler, and which score finds each out.
+
+    python tests/sabotage.py
+
+prints the table of docs/metrics.md. An honest right eye, the left one warped by its exact disparity and its
+holes filled, is spoilt in one way a line; the line names the scores that say so, before and after.
+"""
+
+import math
+from collections.abc import Callable
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from secondeye.evaluation.clip import HeldClip
+from secondeye.evaluation.columns import COLUMNS
+from secondeye.evaluation.methods import paint
+from secondeye.evaluation.regions import DISOCCLUDED, regions_from_truth
+from secondeye.evaluation.score import Reference, figures, look_up, measure
+from secondeye.inpaint.fill import fill_warped
+from secondeye.world import render_shot
+
+FRAMES, HEIGHT, WIDTH = 24, 96, 160
+CAST_EVERY = 20  # frames
+
+
+@cache
+def honest() -> tuple[HeldClip, Tensor]:
+    """A shot of the synthetic world, and its right eye as an honest method makes it."""
+    shot = render_shot(1, FRAMES, HEIGHT, WIDTH)
+    regions = regions_from_truth(shot.right_disparity, shot.right_occlusion)
+    clip = HeldClip(shot.left, shot.right, shot.disparity, regions)
+    return clip, paint(clip.left, clip.disparity, fill_warped)
+
+
+def seen_from_the_other_side(clip: HeldClip, made: Tensor) -> Tensor:
+    mirrored = paint(clip.left.flip(-1), clip.disparity.flip(-1), fill_warped)
+    return mirrored.flip(-1)
+
+
+def copied(clip: HeldClip, made: Tensor) -> Tensor:
+    return clip.left
+
+
+def shifted(clip: HeldClip, made: Tensor) -> Tensor:
+    return torch.cat([made[..., 2:], made[..., -1:], made[..., -1:]], -1)
+
+
+def blurred(clip: HeldClip, made: Tensor) -> Tensor:
+    kernel = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0])
+    square = (kernel[:, None] * kernel / 256).expand(3, 1, 5, 5)
+    return F.conv2d(F.pad(made, (2, 2, 2, 2), mode="replicate"), square, groups=3)
+
+
+def grey_holes(clip: HeldClip, made: Tensor) -> Tensor:
+    return torch.where(clip.regions == DISOCCLUDED, 0.5, made)
+
+
+def bright_holes(clip: HeldClip, made: Tensor) -> Tensor:
+    return torch.where(clip.regions == DISOCCLUDED, made + 0.3, made).clamp(0, 1)
+
+
+def flickering(clip: HeldClip, made: Tensor) -> Tensor:
+    signs = (torch.arange(len(made)) % 2 * 2 - 1)[:, None, None, None]
+    return torch.where(clip.regions == DISOCCLUDED, made + 0.06 * signs, made).clamp(0, 1)
+
+
+def cast(clip: HeldClip, made: Tensor) -> Tensor:
+    tint = torch.tensor([0.03, 0.0, -0.03])[:, None, None]
+    often = (torch.arange(len(made)) % CAST_EVERY == CAST_EVERY - 1)[:, None, None, None]
+    return torch.where(often, made + tint, made).clamp(0, 1)
+
+
+def inverted_depth(clip: HeldClip, made: Tensor) -> Tensor:
+    """What is far stands near, with the strength that the honest one has."""
+    near = clip.disparity
+    return paint(clip.left, near.amax() + near.amin() - near, fill_warped)
+
+
+def late(clip: HeldClip, made: Tensor) -> Tensor:
+    return torch.cat([made[:1], made[:-1]])
+
+
+def raised(clip: HeldClip, made: Tensor) -> Tensor:
+    return torch.cat([made[..., 2:, :], made[..., -1:, :], made[..., -1:, :]], -2)
+
+
+CAST = f"colour cast at every {CAST_EVERY}th frame"
+SABOTAGES: dict[str, Callable[[HeldClip, Tensor], Tensor]] = {
+    "eyes swapped": seen_from_the_other_side,
+    "right eye a copy of the left": copied,
+    "shifted by 2 px": shifted,
+    "blurred": blurred,
+    "holes painted grey": grey_holes,
+    "holes too bright": bright_holes,
+    "fill flickers": flickering,
+    CAST: cast,
+    "depth inverted": inverted_depth,
+    "one frame late": late,
+    "2 px higher": raised,
+}
+
+CAUGHT_BY = {
+    "eyes swapped": ("disparity_correlation", "epe_px", "d1_percent", "siou", "haarpsi", "psnr_visible_db"),
+    "right eye a copy of the left": ("disparity_correlation", "epe_px", "siou", "haarpsi", "psnr_visible_db"),
+    "shifted by 2 px": ("epe_px", "siou", "haarpsi", "psnr_visible_db"),
+    "blurred": ("haarpsi", "gradient_ratio", "sharpness_ratio", "siou"),
+    "holes painted grey": ("gradient_ratio", "psnr_disoccluded_db"),
+    "holes too bright": ("seam_ratio", "psnr_disoccluded_db", "haarpsi"),
+    "fill flickers": ("temporal_error", "warping_ratio", "flicker"),
+    CAST: ("worst_jump", "flicker"),
+    "depth inverted": ("disparity_correlation", "epe_px", "d1_percent", "haarpsi", "psnr_visible_db"),
+    "one frame late": ("warping_ratio", "epe_px", "siou", "haarpsi", "psnr_visible_db"),
+    "2 px higher": ("vertical_px", "d1_percent", "siou", "haarpsi"),
+}
+
+
+@cache
+def reference() -> Reference:
+    """What is known of the shot before any method."""
+    clip, _ = honest()
+    return look_up(clip.left, clip.right, clip.regions)
+
+
+@cache
+def scores_of(name: str) -> dict[str, float]:
+    """The scores of a sabotage, or of the honest right eye."""
+    clip, made = honest()
+    if name in SABOTAGES:
+        made = SABOTAGES[name](clip, made)
+    return figures(measure(reference(), made, seen=0, learned=None))
+
+
+def is_worse(column: str, spoilt: float, honest: float) -> bool:
+    """Clearly: a twentieth is lost, or an error grows by two fifths, or there is no number any more."""
+    match COLUMNS[column].better:
+        case "more":
+            return not spoilt > honest - 0.05 * abs(honest)
+        case "less":
+            return not spoilt < 1.4 * honest
+    return abs(math.log(max(spoilt, 1e-9))) > abs(math.log(honest)) + math.log(1.2)
+
+
+def main() -> None:
+    """Print the table."""
+    print("| sabotage | caught by (honest, spoilt) |\n|---|---|")
+    for name, columns in CAUGHT_BY.items():
+        told = (f"`{c}` {scores_of('honest')[c]:.3g}, {scores_of(name)[c]:.3g}" for c in columns)
+        print(f"| {name} | {'; '.join(told)} |")
+
+
+if __name__ == "__main__":
+    main()

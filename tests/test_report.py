@@ -1,0 +1,498 @@
+"""What the scores say: verdicts that are known, one content in every form, and pictures."""
+
+import json
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import evaluated, held_clip
+
+from secondeye.evaluation.columns import COLUMNS
+from secondeye.evaluation.document import Bar, Bars, Bold, Section, Table, to_markdown
+from secondeye.evaluation.means import film_means, mean_of_films, paired_gains
+from secondeye.evaluation.page import write_page
+from secondeye.evaluation.regions import BORDER, DISOCCLUDED, UNKNOWN, VISIBLE
+from secondeye.evaluation.report import COMPACT, plot_points, sections, summary, totals
+from secondeye.evaluation.sheet import (
+    clip_rows,
+    disparity_map,
+    error_map,
+    most_to_paint,
+    picture_of,
+    read_picture,
+    write_picture,
+    write_sheet,
+)
+from secondeye.evaluation.verdict import MIN_FILMS, compare
+from secondeye.params import Evaluate, load_params
+from secondeye.rows import Evaluated
+
+EVALUATE = load_params(Path(__file__).parent.parent / "params.yaml").evaluate
+EVALUATE = replace(EVALUATE, resamples=200, confidence=0.9, seed=0, weights="", max_frames=8)
+FAIR = {"psnr_disoccluded_db": 20.0, "gradient_ratio": 0.9, "temporal_error": 5.0, "psnr_db": 30.0}
+ODD = "z|b <i> & *c* __d__ [e](f) `g`.mp4"
+
+
+def made(method: str, kind: str, haarpsi: list[float], **scores: float) -> list[Evaluated]:
+    """A method on as many films of one clip as there are values."""
+    return [
+        evaluated(f"clip{n}", f"film{n}", method, kind, haarpsi=value, **(FAIR | scores))
+        for n, value in enumerate(haarpsi)
+    ]
+
+
+FILL = made("fill", "inpainter", [0.5] * MIN_FILMS)
+
+
+def some_rows() -> list[Evaluated]:
+    """Every kind of method."""
+    return [
+        *made("identity", "floor", [0.1] * 5),
+        *FILL,
+        *made("light", "inpainter", [0.6] * 5, psnr_db=30.5, gradient_ratio=1.05),
+        *made("ceiling", "ceiling", [0.9] * 5, psnr_db=40.0),
+        *made("motion + fill", "model", [0.4] * 5, disparity_error_percent=1.0),
+        *made("student + fill", "model", [0.3] * 5, disparity_error_percent=0.5),
+    ]
+
+
+def told(rows: list[Evaluated], evaluate: Evaluate = EVALUATE, **options: object) -> str:
+    clips = {row.clip: row.film for row in rows}
+    held = [held_clip(clip, film) for clip, film in clips.items()]
+    films = {film: f"{film}.mp4" for film in clips.values()} | {"film0": ODD}
+    settings = {"costs": {}} | options
+    return to_markdown("Evaluation", sections(rows, held, films, manifest="m", evaluate=evaluate, **settings))
+
+
+def tables_of(markdown: str) -> dict[str, list[list[str]]]:
+    """Heading of section and table -> its lines, the head first, as they are read: without escapes."""
+    found: dict[str, list[list[str]]] = {}
+    section = table = ""
+    for line in markdown.splitlines():
+        if line.startswith("## "):
+            section = line[3:]
+        if line.startswith("### "):
+            table = line[4:]
+        if line.startswith("| ") and "---" not in line:
+            cells = re.split(r"(?<!\\)\|", line.removeprefix("|").removesuffix("|"))
+            plain = [re.sub(r"\\(.)", r"\1", cell.strip()) for cell in cells]
+            found.setdefault(f"{section}: {table}", []).append(plain)
+    return found
+
+
+def table(markdown: str, words: str, number: int = 0) -> list[dict[str, str]]:
+    """Lines of one of the tables with these words in their headings."""
+    head, *lines = [found for heading, found in tables_of(markdown).items() if words in heading][number]
+    return [dict(zip(head, line, strict=True)) for line in lines]
+
+
+class Reader(HTMLParser):
+    """Reads tables, and fails where a tag is left open."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+        self.tables: list[list[list[str]]] = []
+        self.feed(page)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        if tag == "tr":
+            self.tables[-1].append([])
+        if tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in ("line", "circle")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if {"td", "th"} & set(self.open):
+            self.tables[-1][-1][-1] += f"**{data}**" if self.open[-1] == "b" else data
+
+
+@pytest.mark.parametrize(
+    ("scores", "changes", "word"),
+    [
+        ([0.6] * 5, {}, "better"),
+        ([0.4] * 5, {}, "worse"),
+        ([0.6, 0.4, 0.6, 0.4, 0.55], {}, "no difference"),
+        ([0.6, 0.4, 0.6, 0.4, 0.45], {}, "no difference"),
+        ([0.5] * 5, {}, "no difference"),
+        ([0.9] * 4, {}, "insufficient evidence"),
+        ([0.9] * 4, {"gradient_ratio": 9.0}, "insufficient evidence"),
+        ([0.9] * 4 + [math.nan], {}, "insufficient evidence"),
+        ([0.6] * 5, {"psnr_disoccluded_db": 19.0}, "fails its floor: holes lose 1.00 dB"),
+        (
+            [0.6] * 5,
+            {"gradient_ratio": 0.5},
+            "fails its floor: the gradient ratio in holes, 0.50, is outside",
+        ),
+        ([0.6] * 5, {"temporal_error": 5.6}, "fails its floor: the temporal error in holes is 5.60 levels"),
+        ([0.6] * 5, {"psnr_db": 29.9}, "fails its floor: the whole picture loses 0.10 dB"),
+        (
+            [0.4] * 5,
+            {"gradient_ratio": 1.5},
+            "fails its floor: the gradient ratio in holes, 1.50, is outside",
+        ),
+    ],
+)
+def test_verdicts(scores: list[float], changes: dict[str, float], word: str) -> None:
+    rows = [*FILL[: len(scores)], *made("light", "inpainter", scores, **changes)]
+    assert compare(rows[len(scores) :], rows[: len(scores)], EVALUATE).word.startswith(word)
+    line = next(line for line in table(told(rows), "Verdicts") if line["method"] == "light")
+    assert line["verdict"].startswith(word)
+
+
+def test_a_verdict_has_its_numbers() -> None:
+    fill, light = table(told([*FILL, *made("light", "inpainter", [0.6] * 5)]), "Verdicts")
+    assert (fill["verdict"], fill["gain over fill"]) == ("baseline", "-")
+    assert light["HaarPSI"] == "0.6000 (0.6000 to 0.6000)"
+    assert light["gain over fill"] == "+0.1000 (+0.1000 to +0.1000)"
+    assert (light["films"], light["PSNR in holes, dB"], light["gradient ratio"]) == ("5", "20.00", "0.900")
+
+
+def test_one_film_is_no_evidence() -> None:
+    markdown = told([*FILL[:1], *made("light", "inpainter", [0.9])])
+    assert table(markdown, "Verdicts")[1]["verdict"] == "insufficient evidence"
+    assert "With fewer than 5 films no method is called better or worse" in markdown
+    assert "With fewer than" not in told(some_rows())
+
+
+def test_floors_and_ceilings_are_no_rivals() -> None:
+    lines = table(told(some_rows()), "Verdicts")
+    assert [line["verdict"] for line in lines] == ["floor", "baseline", "better", "ceiling"]
+
+
+def test_each_protocol_has_its_methods_and_its_baseline() -> None:
+    shift = made("best shift", "floor", [0.2] * 5)
+    rows = [*some_rows(), *shift, *made("Telea", "floor", [0.2] * 5)]
+    markdown = told(rows)
+    painting, whole = (table(markdown, f"{name}: ") for name in ("Inpaint-only", "End-to-end"))
+    assert [line["method"] for line in painting] == [
+        *("identity", "fill", "light", "ceiling", "best shift", "Telea")
+    ]
+    assert [line["method"] for line in whole] == ["identity", "motion + fill", "student + fill", "best shift"]
+    assert whole[2]["verdict"] == "worse" and whole[2]["gain over motion + fill"].startswith("-0.1000")
+    assert "End-to-end" not in told([row for row in rows if row.kind != "model"])
+
+
+def test_external_films_are_compared_where_they_are() -> None:
+    baseline = made("motion + fill", "model", [0.5] * 6)
+    baseline[5] = replace(baseline[5], haarpsi=0.9, psnr_disoccluded_db=90.0)  # not covered
+    rows = [*baseline, *made("elsewhere", "external", [0.6] * 5)]
+    line = table(told(rows), "Verdicts")[1]
+    assert (line["films"], line["verdict"]) == ("5", "better")
+    assert "External films are judged as they are" in told(rows)
+
+
+def test_without_the_baseline_there_is_nothing_to_compare_with() -> None:
+    (line,) = table(told(made("light", "inpainter", [0.6] * 5)), "Verdicts")
+    assert (line["gain over fill"], line["verdict"]) == ("-", "inpainter")
+
+
+def test_films_come_in_the_order_of_their_ids() -> None:
+    assert list(film_means(FILL[::-1], "haarpsi")) == [f"film{n}" for n in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("column", "theirs", "ours", "gain"),
+    [
+        ("psnr_db", 30, 32, 2),
+        ("temporal_error", 5, 4, 1),
+        ("gradient_ratio", 0.7, 1.2, 0.1),
+        ("gradient_ratio", 1.1, 0.8, -0.1),
+    ],
+)
+def test_gains_are_paired_and_positive_where_better(
+    column: str, theirs: float, ours: float, gain: float
+) -> None:
+    before = [evaluated("a", "f", "m", **{column: theirs}), evaluated("b", "f", "m", **{column: 1.0})]
+    after = [evaluated("c", "g", "n", **{column: 1.0}), evaluated("a", "f", "n", **{column: ours})]
+    gains = paired_gains(before, [*after, evaluated("b", "f", "n")], column)
+    assert gains == {"f": [pytest.approx(gain)]}
+
+
+def test_the_best_rival_of_each_column_is_bold() -> None:
+    rows = [
+        *made("identity", "floor", [0.99] * 5, temporal_error=4.0, psnr_db=99.0, gradient_ratio=1.0),
+        *FILL,
+        *made("light", "inpainter", [0.7] * 5, temporal_error=4.0, psnr_db=30.0, gradient_ratio=1.2),
+        *made("ceiling", "ceiling", [0.999] * 5, temporal_error=0.2, psnr_db=99.0, gradient_ratio=1.0),
+    ]
+    lines = {line["method"]: line for line in table(told(rows), "Painting")}
+    bold = {(m, c) for m, line in lines.items() for c, cell in line.items() if cell.startswith("**")}
+    assert bold == {
+        ("light", "HaarPSI"),  # more is better
+        ("light", "temporal error, levels"),  # less is better
+        ("fill", "gradient ratio"),  # nearer to 1 is better
+    }, "equal PSNR is nobody's"
+
+
+def test_where_nothing_is_better_nothing_is_bold() -> None:
+    rows = [
+        evaluated("a", "f", name, "inpainter", **dict.fromkeys(COLUMNS, value))
+        for name, value in (("fill", 0.5), ("light", 0.6))
+    ]
+    markdown = told(rows)
+    headings = [cell for found in tables_of(markdown).values() for cell in found[0]]
+    assert {column.heading for column in COLUMNS.values()} <= set(headings), "every column is told"
+    assert [list(line.values())[1:] for line in table(markdown, "Comfort")] == [
+        ["0.50", "0.50", "**0.50**"],
+        ["0.60", "0.60", "0.60"],
+    ]
+
+
+def test_scores_that_nobody_has_are_left_out_and_said() -> None:
+    markdown = told(some_rows())
+    assert "LPIPS" not in table(markdown, "Painting")[0] and "SIoU" not in markdown
+    assert "Without LPIPS and DISTS: no weights named in params.yaml, `evaluate.weights`." in markdown
+    assert "Nothing was to score for VIF, seam ratio." in markdown
+    assert [line["disparity error, %"] for line in table(markdown, "End-to-end", -1)] == [
+        *("-", "1.000", "**0.500**")
+    ]
+    with_weights = [replace(row, lpips=0.1) for row in FILL]
+    assert table(told(with_weights), "Painting")[0]["LPIPS"] == "0.1000"
+    markdown = told(FILL, evaluate=replace(EVALUATE, weights="vgg"))
+    assert "Nothing was to score for VIF, LPIPS, DISTS, seam ratio." in markdown and "Without" not in markdown
+
+
+def test_sizes_of_regions_are_always_there() -> None:
+    for rows in (FILL[:1], some_rows()):
+        lines = table(told(rows), "Sizes of the regions")
+        assert len(lines) == len({row.clip for row in rows})
+        first = next(line for line in lines if line["clip"] == "clip0")
+        assert first == {
+            "film": ODD,
+            "clip": "clip0",
+            "reference": "truth",
+            "visible, %": "80.00",
+            "disoccluded, %": "10.00",
+            "border, %": "10.00",
+            "unknown, %": "0.00",
+        }
+
+
+def test_what_was_judged_is_said() -> None:
+    markdown = told(some_rows())
+    assert "5 clips of 5 held-out films, at most 8 frames each; manifest `m`" in markdown
+    assert "found by the film's exact truth on 5" in markdown
+    assert "1 clip of 1 held-out film, at most" in told(FILL[:1])
+
+
+def test_costs_are_a_table_where_they_are_known() -> None:
+    costs = {"fill": (0.0123, 45.6), "elsewhere": (math.nan, math.nan)}
+    lines = table(told(FILL, costs=costs), "Cost")
+    assert list(lines[0].values()) == ["fill", "0.012", "46"]
+    assert list(lines[1].values()) == ["elsewhere", "-", "-"]
+    assert "## Cost" not in told(FILL)
+
+
+def test_clip_by_clip_is_sorted_by_film() -> None:
+    lines = table(told(some_rows()), "Clip by clip")
+    assert len(lines) == len(some_rows())
+    assert [line["film"] for line in lines] == sorted(line["film"] for line in lines)
+    assert lines[0]["PSNR in holes, dB"] == "20.00" and lines[0]["EPE, px"] == "-"
+
+
+def test_names_are_no_marks() -> None:
+    odd = Table("Names", ("name",), [[ODD], [Bold("x*y")], ["a\nb_c"]], "")
+    markdown = to_markdown("T", [Section("S", ["Words.", odd])])
+    assert r"| z\|b \<i\> \& \*c\* \_\_d\_\_ \[e](f) \`g\`.mp4 |" in markdown
+    assert r"| **x\*y** |" in markdown and "| a b_c |" in markdown
+
+
+def pages_of(rows: list[Evaluated], folder: Path) -> tuple[str, str]:
+    """The same report as Markdown and as HTML, with a picture."""
+    clips = {row.clip: row.film for row in rows}
+    held = [held_clip(clip, film) for clip, film in clips.items()]
+    films = {film: ODD for film in clips.values()}
+    write_picture(folder / "sheet.png", np.full((8, 12, 3), 200, np.uint8))
+    options = {"manifest": "m", "evaluate": EVALUATE, "costs": {"fill": (1.0, 2.0)}}
+    found = sections(rows, held, films, sheet=folder / "sheet.png", **options)
+    write_page(folder / "index.html", "Evaluation of <this> & that", found)
+    return to_markdown("E", found), (folder / "index.html").read_text()
+
+
+def test_markdown_and_html_hold_the_same_cells(tmp_path: Path) -> None:
+    rows = [*some_rows(), *made(ODD, "external", [0.2] * 5)]
+    markdown, page = pages_of(rows, tmp_path)
+    drawn = Reader(page).tables
+    assert drawn == list(tables_of(markdown).values())
+    assert len(drawn) == 1 + 3 + 4 + 1 + 1, "regions, two protocols, the second with depth, cost, clips"
+    assert any(cell.startswith("**") for found in drawn for line in found for cell in line)
+
+
+def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "gate.md").write_text("# Gate")
+    _, page = pages_of(some_rows(), tmp_path)
+    addresses = Reader(page).addresses
+    assert addresses[0] == "gate.md", "the one report that lies beside it"
+    assert [address[:23] for address in addresses[1:]] == ["data:image/jpeg;base64,"]
+    assert not re.search(r"https?:|//\w|<script|@import|url\(", re.sub(r"base64,[^\"]*", "", page))
+    assert "&lt;this&gt; &amp; that" in page and "<i>" not in page
+
+
+def test_the_drawing_has_a_line_for_every_method_with_a_score(tmp_path: Path) -> None:
+    nothing = Bar("none", True, math.nan, math.nan, math.nan)
+    bars = [Bar("low & slow", False, 0.0, 0.0, 0.0), nothing, Bar("high", True, 0.5, 0.25, 1.0)]
+    write_page(tmp_path / "a.html", "T", [Section("S", [Bars("B", 2, bars), Bars("C", 2, [nothing])])])
+    page = (tmp_path / "a.html").read_text()
+    Reader(page)
+    assert page.count("<circle") == 2 and "low &amp; slow" in page and "none" not in page
+    assert "nan" not in page and page.count("<svg ") == 1
+    (first, second) = re.findall(r'x1="([\d.]+)" x2="([\d.]+)"', page)
+    left, right = float(first[0]), float(second[1])
+    assert first[0] == first[1], "no doubt has no length"
+    assert float(second[0]) == pytest.approx(left + (right - left) / 4)
+
+
+def test_equal_scores_can_be_drawn(tmp_path: Path) -> None:
+    bars = Bars("B", 2, [Bar("a", True, 0.5, 0.5, 0.5)])
+    write_page(tmp_path / "a.html", "T", [Section("S", [bars])])
+    assert (tmp_path / "a.html").read_text().count("<circle") == 1
+
+
+def test_what_is_written_stays_letters(tmp_path: Path) -> None:
+    odd = Table("<i>", ("<i>",), [[Bold("<i>")], ["<i>"]], "<i> `<i>`")
+    write_page(tmp_path / "a.html", "<i>", [Section("<i>", ["<i>", odd])])
+    page = (tmp_path / "a.html").read_text()
+    Reader(page)
+    assert page.count("&lt;i&gt;") == 10 and "<i>" not in page and "<code>&lt;i&gt;</code>" in page
+
+
+def test_long_tables_are_closed_at_first(tmp_path: Path) -> None:
+    long = Table("Long", ("a",), [["1"]] * 31, "")
+    write_page(tmp_path / "a.html", "T", [Section("S", [long, Table("Short", ("a",), [["1"]] * 30, "")])])
+    page = (tmp_path / "a.html").read_text()
+    assert page.count("<details>") == 1 and "<summary>31 rows</summary>" in page
+    assert [len(found) for found in Reader(page).tables] == [32, 31]
+
+
+def test_totals_have_means_and_intervals_of_what_was_scored() -> None:
+    rows = made("light", "inpainter", [0.5, 0.7, math.nan, 0.6, 0.6])
+    found = {total.id: total for total in totals([*rows, *FILL], EVALUATE)}
+    assert {total.score for total in found.values() if total.method == "light"} == {"haarpsi", *FAIR}
+    flat = found["fill haarpsi"]
+    assert (flat.mean, flat.low, flat.high, flat.films, flat.kind) == (0.5, 0.5, 0.5, 5, "inpainter")
+    score = found["light haarpsi"]
+    assert score.mean == 0.6 == round(mean_of_films(rows, "haarpsi"), 4) and score.films == 4
+    assert 0.5 <= score.low < 0.6 < score.high <= 0.7
+    narrow = {total.id: total for total in totals(rows, replace(EVALUATE, confidence=0.5))}["light haarpsi"]
+    assert score.low < narrow.low < narrow.high < score.high
+
+
+def test_the_summary_is_short_enough_for_dvc() -> None:
+    found = summary(totals([*made("light", "inpainter", [0.5] * 5), *FILL], EVALUATE))
+    assert list(found) == ["light", "fill"] and found["fill"]["haarpsi"] == 0.5
+    assert set(found["light"]) <= set(COMPACT)
+    json.dumps(found, allow_nan=False)
+
+
+def test_points_are_given_for_all_films_and_for_each() -> None:
+    points = plot_points(some_rows(), {"film0": "zero"}, EVALUATE)
+    json.dumps(points, allow_nan=False)
+    primary = [point for point in points if point["score"] == "haarpsi"]
+    identity = [(p["protocol"], p["film"]) for p in primary if p["method"] == "identity"]
+    films = ["all films", "zero", "film1", "film2", "film3", "film4"]
+    assert identity == [(name, film) for name in ("inpaint-only", "end-to-end") for film in films]
+    assert {tuple(point) for point in points} == {
+        ("protocol", "score", "method", "film", "mean", "low", "high")
+    }
+    assert all(point["mean"] == 0.6 for point in primary if point["method"] == "light")
+    assert "epe_px" not in {point["score"] for point in points}, "nobody has it"
+
+
+def test_errors_are_luma_four_times() -> None:
+    truth = np.full((2, 3, 3), 100, np.uint8)
+    right = truth.copy()
+    right[0, 0] += 10  # 40 once amplified
+    right[1, 2] -= 100  # more than fits
+    right[1, 0, 0] += 40  # of red: 0.299 of that in luma, 12
+    inferno = cv2.applyColorMap(np.array([[0, 40, 255, 48]], np.uint8), cv2.COLORMAP_INFERNO)[0, :, ::-1]
+    found = error_map(right, truth)
+    assert np.array_equal(found[1, 0], inferno[3])
+    assert np.array_equal(found[0, 0], inferno[1]) and np.array_equal(found[1, 2], inferno[2])
+    assert np.array_equal(found[0, 1:], inferno[[0, 0]])
+
+
+def test_disparities_have_one_scale_and_no_match_is_grey() -> None:
+    disparity = np.array([[-3.0, 2.0, 7.0, 99.0, math.nan]], np.float32)
+    inferno = cv2.applyColorMap(np.array([[0, 127, 255]], np.uint8), cv2.COLORMAP_INFERNO)[0, :, ::-1]
+    found = disparity_map(disparity, -3.0, 7.0)[0]
+    assert np.array_equal(found[:4], inferno[[0, 1, 2, 2]])
+    assert found[4].tolist() == [128, 128, 128]
+
+
+def test_a_clip_is_three_rows_that_share_their_columns() -> None:
+    left, truth = (np.full((4, 6, 3), level, np.uint8) for level in (10, 20))
+    regions = np.array([[UNKNOWN, VISIBLE, DISOCCLUDED, BORDER, VISIBLE, VISIBLE]] * 4, np.uint8)
+    near = np.linspace(0, 9, 24, dtype=np.float32).reshape(4, 6)
+    rows = clip_rows("f.mp4", left, truth, regions, near, {"same": (truth, near), "half": (left, near / 2)})
+    assert [[label for label, _ in row][3:] for row in rows] == [
+        ["same", "half"],
+        ["same: error", "half: error"],
+        ["same: disparity", "half: disparity"],
+    ]
+    assert {picture.shape for row in rows for _, picture in row} == {(4, 6, 3)}
+    (_, seen), (_, true), (_, coloured), (_, same), (_, half) = rows[0]
+    assert np.array_equal(seen, left) and np.array_equal(true, truth)
+    assert np.array_equal(same, truth) and np.array_equal(half, left)
+    assert len(np.unique(coloured[0, :4], axis=0)) == 4, "every region has its colour"
+    assert np.array_equal(rows[1][3][1], error_map(truth, truth))
+    assert np.array_equal(rows[1][4][1], error_map(left, truth))
+    assert np.array_equal(rows[2][3][1], rows[2][1][1]), "the truth's own disparity, in the same colours"
+    assert not np.array_equal(rows[2][4][1], rows[2][3][1])
+
+
+def test_a_clip_without_any_match_can_be_shown() -> None:
+    picture, nothing = np.zeros((4, 6, 3), np.uint8), np.full((4, 6), np.nan, np.float32)
+    rows = clip_rows("f", picture, picture, np.zeros((4, 6), np.uint8), nothing, {"m": (picture, nothing)})
+    assert (rows[2][3][1] == 128).all()
+
+
+@pytest.mark.parametrize(("columns", "tile"), [(3, 320), (10, 240), (40, 160)])
+def test_sheets_are_of_sensible_width(tmp_path: Path, columns: int, tile: int) -> None:
+    row = [(f"m{n}", np.full((20, 40, 3), n, np.uint8)) for n in range(columns)]
+    write_sheet(tmp_path / "sheet.png", [row, row[:2]])
+    sheet = read_picture(tmp_path / "sheet.png")
+    assert sheet.shape == (2 * (20 + tile // 2 + 3), columns * tile, 3)
+    middle = sheet[20 + tile // 4]  # of the first row's pictures
+    assert [middle[n * tile + tile // 2].tolist() for n in range(columns)] == [
+        [n] * 3 for n in range(columns)
+    ]
+    assert not sheet[-tile // 4, 2 * tile :].any(), "rows may be shorter"
+
+
+def test_pictures_come_back(tmp_path: Path) -> None:
+    frames = torch.rand(1, 3, 5, 7, generator=torch.Generator().manual_seed(0))
+    picture = picture_of(frames)
+    assert picture.shape == (5, 7, 3) and picture[2, 3, 0] == round(float(frames[0, 0, 2, 3]) * 255)
+    write_picture(tmp_path / "p.png", picture)
+    assert np.array_equal(read_picture(tmp_path / "p.png"), picture)
+
+
+def test_the_sheet_shows_each_film_where_most_is_to_paint() -> None:
+    held = [
+        replace(held_clip(f"{film}{clip}", film), disoccluded_share=share)
+        for film in "edcba"
+        for clip, share in enumerate((0.1, 0.3, 0.2))
+    ]
+    assert [row.id for row in most_to_paint(held)] == ["a1", "b1", "c1", "d1"]
+    equal = [replace(row, disoccluded_share=0.1) for row in held]
+    assert most_to_paint(equal) == most_to_paint(equal[::-1])

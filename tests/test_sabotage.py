@@ -1,0 +1,101 @@
+"""The ruler can not be fooled: every sabotage shows in the scores that docs/metrics.md names."""
+
+import math
+
+import pytest
+import torch
+from sabotage import CAUGHT_BY, SABOTAGES, honest, is_worse, reference, scores_of
+
+from secondeye.evaluation.clip import align
+from secondeye.evaluation.columns import COLUMNS
+from secondeye.evaluation.score import figures, look_up, measure, score_depth
+
+
+def test_every_sabotage_is_listed() -> None:
+    assert CAUGHT_BY.keys() == SABOTAGES.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "column"), [(name, column) for name in CAUGHT_BY for column in CAUGHT_BY[name]]
+)
+def test_a_sabotage_is_caught(name: str, column: str) -> None:
+    before, after = scores_of("honest")[column], scores_of(name)[column]
+    assert is_worse(column, after, before), f"{column}: {before} before, {after} after"
+
+
+def test_what_psnr_is_fooled_by_the_primary_score_is_not() -> None:
+    before, after = scores_of("honest"), scores_of("blurred")
+    assert after["psnr_disoccluded_db"] > before["psnr_disoccluded_db"]
+    assert after["haarpsi"] < before["haarpsi"]
+
+
+def test_the_truth_beats_the_honest() -> None:
+    clip, _ = honest()
+    truth = figures(measure(reference(), clip.right, seen=0, learned=None))
+    scored = [c for c, value in scores_of("honest").items() if COLUMNS[c].better and not math.isnan(value)]
+    fooled = {column for column in scored if is_worse(column, truth[column], scores_of("honest")[column])}
+    assert fooled <= {"vertical_px"}, "which a flow of no pixel at all would win"
+    assert truth["haarpsi"] == truth["siou"] == truth["gradient_ratio"] == 1 and truth["epe_px"] == 0
+
+
+def test_inverted_depth_can_not_be_aligned_into_a_score() -> None:
+    clip, _ = honest()
+    inverted = align(-clip.disparity, clip.disparity)
+    scores = score_depth(inverted, clip)
+    exact = score_depth(align(3 * clip.disparity + 1, clip.disparity), clip)
+    assert scores["rank_correlation"] == 0 and exact["rank_correlation"] == pytest.approx(1)
+    assert scores["disparity_error_percent"] > 10 * exact["disparity_error_percent"] + 0.1
+    assert scores["hole_area_ratio"] < 0.1 and exact["hole_area_ratio"] == pytest.approx(1, abs=0.01)
+    assert scores["edge_f_score"] == 0 and exact["edge_f_score"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("window", [5, 8, 24])
+def test_windows_make_the_whole(window: int) -> None:
+    clip, made = honest()
+    tally = None
+    for start in range(0, len(made), window):
+        first = max(start - 1, 0)
+        part = slice(first, start + window)
+        known = look_up(clip.left[part], clip.right[part], clip.regions[part])
+        found = measure(known, made[part], seen=start - first, learned=None)
+        tally = found if tally is None else tally + found
+    assert tally is not None and len(tally.medians) == len(made)
+    whole = scores_of("honest")
+    for column, value in figures(tally).items():
+        assert value == pytest.approx(whole[column], abs=1e-4, nan_ok=True), column
+
+
+def test_without_a_truth_the_pair_alone_is_scored() -> None:
+    clip, made = honest()
+    scores = figures(measure(look_up(clip.left, None, None), made, seen=0, learned=None))
+    found = {column for column, value in scores.items() if not math.isnan(value)}
+    assert found == {
+        "sharpness_ratio",
+        "vertical_px",
+        "warping_ratio",
+        "flicker",
+        "worst_jump",
+        "far_percent",
+        "near_percent",
+        "window_violation_percent",
+    }
+    whole = scores_of("honest")
+    assert scores["sharpness_ratio"] == whole["sharpness_ratio"]
+    assert scores["near_percent"] == pytest.approx(whole["near_percent"], abs=0.3)
+
+
+def test_what_is_learned_is_scored_where_it_is_given() -> None:
+    clip, made = honest()
+    reference = look_up(clip.left, clip.right, clip.regions)
+    tally = measure(
+        reference, made, seen=0, learned=lambda here, there: {"lpips": (here - there).abs().mean((1, 2, 3))}
+    )
+    assert 0 < figures(tally)["lpips"] < 1 and math.isnan(figures(tally)["dists"])
+
+
+@pytest.mark.parametrize("rows", [1, 3, 6])
+def test_a_pair_that_stands_askew_is_seen_without_a_truth(rows: int) -> None:
+    clip, made = honest()
+    lower = torch.cat([made[:2, :, :1]] * rows + [made[:2, :, :-rows]], 2)
+    scores = figures(measure(look_up(clip.left[:2], None, None), lower, seen=0, learned=None))
+    assert scores["vertical_px"] == pytest.approx(rows, abs=0.15)

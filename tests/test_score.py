@@ -1,0 +1,249 @@
+"""Any stereo film gets the scores it deserves, and every frame of it counts once."""
+
+import json
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import damage, moving_pictures
+from test_cli import one_line, secondeye
+from torch import Tensor
+
+from secondeye.clips import pictures_from_frames, read_frames, write_frames
+from secondeye.evaluation.columns import COLUMNS
+from secondeye.evaluation.film import FilmScore, describe, find_regions, score_films, to_json
+from secondeye.evaluation.regions import BORDER, VISIBLE, regions_from_match, regions_from_truth
+from secondeye.evaluation.score import figures, look_up, measure
+from secondeye.matching import make_matcher
+from secondeye.packing import side_by_side
+from secondeye.refusal import Refusal
+from secondeye.video.probe import BadFilm, FilmBroke
+from secondeye.video.write import write_film, write_lossless
+from secondeye.world import Shot, render_shot
+
+HEIGHT, WIDTH = 96, 160
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def shot() -> Shot:
+    """Ten frames there and ten back, partly in front of the screen and partly behind it."""
+    made = render_shot(16, 10, HEIGHT, WIDTH, screen_px=3)
+    assert made.right_disparity.min() < -2 and made.right_disparity.max() > 3
+    return Shot(**{name: torch.cat([array, array.flip(0)]) for name, array in vars(made).items()})
+
+
+@pytest.fixture(scope="module")
+def eyes(shot: Shot, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("eyes")
+    return write_frames(folder / "left.mkv", shot.left), write_frames(folder / "right.mkv", shot.right)
+
+
+@pytest.fixture(scope="module")
+def true_score(eyes: tuple[Path, Path]) -> FilmScore:
+    """What the film's own right eye gets."""
+    return quietly(*eyes, eyes[1])
+
+
+def quietly(left: Path, right: Path, truth: Path | None = None, every: int = 1) -> FilmScore:
+    return score_films(left, right, truth, every=every, say=lambda line: None)
+
+
+def test_the_true_right_eye_is_perfect(true_score: FilmScore) -> None:
+    scores = true_score.scores
+    perfect = {"psnr_db": 100, "psnr_disoccluded_db": 100, "ssim": 1, "ms_ssim": 1, "haarpsi": 1, "siou": 1}
+    perfect |= {"epe_px": 0, "d1_percent": 0, "tepe_px": 0, "flicker": 0, "disparity_correlation": 1}
+    assert {name: scores[name] for name in perfect} == pytest.approx(perfect, abs=1e-4)
+    assert (true_score.size, true_score.frames, true_score.scored_frames) == ((HEIGHT, WIDTH), 20, 20)
+    assert sum(true_score.region_percent.values()) == pytest.approx(100, abs=0.01)
+    assert true_score.cuts == [] and np.isnan(true_score.disparity_jump_percent)
+
+
+def test_two_pixels_of_disparity_too_many(
+    eyes: tuple[Path, Path], shot: Shot, true_score: FilmScore, tmp_path: Path
+) -> None:
+    moved = F.pad(shot.right[..., 2:], (0, 2, 0, 0), "replicate")
+    score = quietly(*eyes[:1], write_frames(tmp_path / "moved.mkv", moved), eyes[1])
+    assert score.scores["epe_px"] == pytest.approx(2, abs=0.2)
+    for end in ("far_percent", "near_percent"):
+        assert score.scores[end] - true_score.scores[end] == pytest.approx(200 / WIDTH, abs=0.2)
+    assert score.region_percent == true_score.region_percent, "regions know nothing of what is judged"
+
+
+def blur(right: Tensor) -> Tensor:
+    return F.avg_pool2d(right, 3, stride=1, padding=1, count_include_pad=False)
+
+
+def flicker(right: Tensor) -> Tensor:
+    return (right + 0.04 * (torch.arange(len(right)) % 2)[:, None, None, None]).clamp(0, 1)
+
+
+def lower(right: Tensor) -> Tensor:
+    """By half a pixel."""
+    return (right + right.roll(1, dims=-2)) / 2
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "column", "least"),
+    [
+        (blur, "sharpness_ratio", 0.2),
+        (flicker, "flicker", 5),
+        (flicker, "worst_jump", 5),
+        (lower, "vertical_px", 0.3),
+    ],
+)
+def test_sabotage_shows_without_the_truth(
+    eyes: tuple[Path, Path],
+    shot: Shot,
+    tmp_path: Path,
+    sabotage: Callable[[Tensor], Tensor],
+    column: str,
+    least: float,
+) -> None:
+    spoilt = write_frames(tmp_path / "spoilt.mkv", sabotage(shot.right[:9]))
+    left = write_frames(tmp_path / "left.mkv", shot.left[:9])
+    clean = write_frames(tmp_path / "clean.mkv", shot.right[:9])
+    assert abs(quietly(left, spoilt).scores[column] - quietly(left, clean).scores[column]) > least
+
+
+def test_windows_do_not_matter(eyes: tuple[Path, Path], shot: Shot, tmp_path: Path) -> None:
+    spoilt = write_frames(tmp_path / "spoilt.mkv", flicker(blur(shot.right)))
+    left, right, truth = map(read_frames, (eyes[0], spoilt, eyes[1]))
+    whole = measure(look_up(left, truth, find_regions(left, truth)), right, seen=0, learned=None)
+    found = quietly(eyes[0], spoilt, eyes[1]).scores
+    assert found == pytest.approx(figures(whole), abs=2e-4, nan_ok=True)
+    alone = measure(look_up(left, None, None), right, seen=0, learned=None)
+    assert quietly(eyes[0], spoilt).scores == pytest.approx(figures(alone), abs=2e-4, nan_ok=True)
+
+
+def test_every_second_window(eyes: tuple[Path, Path], shot: Shot) -> None:
+    score = quietly(*eyes, eyes[1], every=2)
+    assert (score.frames, score.scored_frames) == (20, 12)
+    spoilt = torch.cat([shot.right[:8], flicker(shot.right[8:16]), shot.right[16:]])
+    path = write_frames(eyes[0].with_name("spoilt_in_the_middle.mkv"), spoilt)
+    assert quietly(eyes[0], path, every=2).scores["worst_jump"] < quietly(eyes[0], path).scores["worst_jump"]
+
+
+def test_cuts_and_how_far_depth_jumps_there(tmp_path: Path) -> None:
+    """Two flat shots: 2 px in front of the screen, then 3 px behind it."""
+    shots = [moving_pictures(14, HEIGHT, WIDTH + 8, seed) for seed in (1, 2)]
+    left = np.concatenate([shot[:, :, 4 : 4 + WIDTH] for shot in shots])
+    right = np.concatenate(
+        [shot[:, :, 4 + d : 4 + d + WIDTH] for shot, d in zip(shots, (2, -3), strict=True)]
+    )
+    write_lossless(tmp_path / "left.mkv", left)
+    write_lossless(tmp_path / "right.mkv", right)
+    score = quietly(tmp_path / "left.mkv", tmp_path / "right.mkv")
+    assert score.cuts == [14]
+    assert score.disparity_jump_percent == pytest.approx(500 / WIDTH, abs=0.2)
+    assert "disparity jump" in describe(score)
+
+
+def test_what_lies_behind_the_screen_is_matched_too(shot: Shot) -> None:
+    left, right = shot.left[:3], shot.right[:3]
+    truth = regions_from_truth(shot.right_disparity[:3], shot.right_occlusion[:3])
+    behind = (truth == VISIBLE) & (shot.right_disparity[:3] < -1)
+    found = find_regions(left, right)
+    only_before = regions_from_match(make_matcher("block", 16), left, right, tolerance_px=1.0)
+    assert behind.double().mean() > 0.4
+    assert (only_before == VISIBLE)[behind].double().mean() < 0.7
+    assert (found == VISIBLE)[behind].double().mean() > 0.9
+    border = truth == BORDER
+    assert (found == BORDER)[border].double().mean() > 0.6
+
+
+@pytest.mark.parametrize(("name", "join"), [("film_sbs.mkv", side_by_side), ("film.tb.mkv", None)])
+def test_tagged_films_give_the_eye_that_is_asked_for(
+    shot: Shot, tmp_path: Path, name: str, join: Callable[..., np.ndarray] | None
+) -> None:
+    left, right = (pictures_from_frames(frames[:9]).numpy() for frames in (shot.left, shot.right))
+    pairs = zip(left, right, strict=True)
+    packed = [join(*pair) if join else np.concatenate(pair) for pair in pairs]
+    write_lossless(tmp_path / name, np.stack(packed))
+    write_lossless(tmp_path / "left.mkv", left)
+    write_lossless(tmp_path / "right.mkv", right)
+    said: list[str] = []
+    film = tmp_path / name
+    score = score_films(film, film, film, say=said.append)
+    alone = quietly(tmp_path / "left.mkv", tmp_path / "right.mkv", tmp_path / "right.mkv")
+    assert score.scores == pytest.approx(alone.scores, nan_ok=True) and score.scores["psnr_db"] == 100
+    assert [line.split(" eye of")[0] for line in said] == [
+        "left: the left",
+        "right: the right",
+        "truth: the right",
+    ]
+
+
+def write(path: Path, frames: int = 3, height: int = HEIGHT, width: int = WIDTH, fps: int = 24) -> Path:
+    write_film(path, iter(moving_pictures(frames, height, width)), Fraction(fps))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ({"width": 128}, "is 128x96 px, .*one.mp4 is 160x96; scale"),
+        ({"fps": 30}, "has 30.000 frames a second, .*one.mp4 has 24.000"),
+        ({"frames": 4}, "has 4 frames, .*one.mp4 has 3"),
+    ],
+)
+def test_films_that_do_not_fit_are_refused_before_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: dict[str, int], told: str
+) -> None:
+    one, two = write(tmp_path / "one.mp4"), write(tmp_path / "two.mp4", **other)
+    monkeypatch.setattr("secondeye.evaluation.film.read_together", None)
+    for films in ((one, two, None), (one, one, two)):
+        with pytest.raises(Refusal, match=f"two.mp4 {told}"):
+            quietly(*films)
+
+
+def test_a_film_that_ends_before_the_others_is_told(tmp_path: Path, eyes: tuple[Path, Path]) -> None:
+    """FFV1 in Matroska does not say how many frames it has."""
+    short = tmp_path / "short.mkv"
+    write_frames(short, read_frames(eyes[1])[:10])
+    with pytest.raises(Refusal, match=r"short.mkv: ends after 10 frames, but .*left.mkv goes on"):
+        quietly(eyes[0], short)
+
+
+def test_what_can_not_be_scored_is_one_line(
+    tmp_path: Path, eyes: tuple[Path, Path], make_film: Callable[..., Path]
+) -> None:
+    one = write_frames(tmp_path / "one.mkv", torch.rand(1, 3, HEIGHT, WIDTH))
+    with pytest.raises(Refusal, match="has one frame only"):
+        quietly(one, one)
+    with pytest.raises(Refusal, match=r"small.mp4: an eye is 160x48 px; both sides must be 64"):
+        quietly(*[write(tmp_path / "small.mp4", height=48)] * 2)
+    with pytest.raises(BadFilm, match="no such file"):
+        quietly(*eyes, tmp_path / "missing.mkv")
+    broken = damage(make_film("broken.mp4", shots=(40,), height=HEIGHT, width=WIDTH))
+    with pytest.raises(FilmBroke, match=r"broken.mp4: breaks off after"):
+        quietly(broken, broken)
+
+
+def test_what_is_told(eyes: tuple[Path, Path], true_score: FilmScore) -> None:
+    told = describe(true_score)
+    assert f"{WIDTH}x{HEIGHT} px, 24.000 fps, 20 frames, 20 of them scored, cuts: 0" in told
+    assert "the true right eye: visible" in told and "HaarPSI" in told and "1.0000  more is better" in told
+    assert "weights" in told.splitlines()[-1] and "LPIPS; DISTS" in told.splitlines()[-1]
+    alone = describe(quietly(*eyes, every=9))
+    assert "far, % of width" in alone and "HaarPSI" not in alone and "nan" not in alone + told
+    assert alone.splitlines()[-1].startswith("left out (no --truth): Painting, around")
+    plain = json.loads(to_json(true_score))
+    assert plain["scores"]["psnr_db"] == 100 and plain["scores"]["lpips"] is None
+    assert plain["scores"].keys() < COLUMNS.keys()
+
+
+def test_the_command(tmp_path: Path) -> None:
+    film = write(tmp_path / "film.mp4")
+    done = secondeye("score", film, film, "--json")
+    assert done.returncode == 0, done.stderr
+    plain = json.loads(done.stdout)
+    assert plain["films"] == {"left": str(film), "right": str(film)}
+    assert plain["scores"]["psnr_db"] is None and plain["scores"]["far_percent"] == 0
+    assert f"left: {film}" in done.stderr and "3/3" in done.stderr
+    assert "128x96" in one_line(secondeye("score", film, write(tmp_path / "two.mp4", width=128)))
