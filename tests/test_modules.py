@@ -49,7 +49,7 @@ def test_each_result_depends_on_the_libraries_that_made_it() -> None:
         return set(modules.libraries_of(modules.reached(module) - modules._PLUMBING))
 
     learned = {"diffusers", "transformers", "safetensors"}
-    assert learned | {"scipy", "scikit-image"} <= libraries("secondeye.stages.evaluate")
+    assert learned | {"scipy"} <= libraries("secondeye.stages.evaluate")
     assert learned <= libraries("secondeye.conversion.convert")
     for stage in ("split", "shift", "match", "splat", "quality", "filter", "world"):
         assert not learned & libraries(f"secondeye.stages.{stage}"), "an upgrade rebuilds no dataset"

@@ -245,5 +245,8 @@ def test_the_command(tmp_path: Path) -> None:
     plain = json.loads(done.stdout)
     assert plain["films"] == {"left": str(film), "right": str(film)}
     assert plain["scores"]["psnr_db"] is None and plain["scores"]["far_percent"] == 0
-    assert f"left: {film}" in done.stderr and "3/3" in done.stderr
+    assert "left:" not in done.stderr and "3/3" in done.stderr
+    both = write(tmp_path / "film_sbs.mp4", width=2 * WIDTH)
+    told = secondeye("score", both, both).stderr
+    assert f"left: the left eye of {both}" in told and f"right: the right eye of {both}" in told
     assert "128x96" in one_line(secondeye("score", film, write(tmp_path / "two.mp4", width=128)))

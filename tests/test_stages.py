@@ -1,5 +1,7 @@
 """All stages in a row on small films whose answers are known, without DVC."""
 
+import hashlib
+import shutil
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -25,6 +27,7 @@ from secondeye.rows import (
     Rendered,
     Scored,
     Shifted,
+    Total,
 )
 from secondeye.stages import evaluate, filter, match, quality, shift, splat, split, validate, world
 from secondeye.tables import read_table
@@ -245,21 +248,35 @@ def test_evaluation_freezes_regions_and_judges_every_method_in_them(
     run_all(tmp_path, params)
     rivals = [Method("fill", "inpainter", inpainter="fill")]
     monkeypatch.setattr(evaluate, "rivals", lambda depth, inpaint: rivals)
-    at = [tmp_path / name for name in ("raw", "split", "shift", "match", "filter", "depth", "inpaint")]
+    maker = tmp_path / "external" / "elsewhere"
+    maker.mkdir(parents=True)
+    shutil.copyfile(tmp_path / "raw" / "cards2_sbs.mp4", maker / "cards2_lr.mp4")
+    before = ("raw", "split", "shift", "match", "filter", "depth", "inpaint", "external")
+    at = [tmp_path / name for name in before]
     for _ in range(2):
         evaluate.run(*at, tmp_path / "out", tmp_path / "reports", tmp_path / "runs", evaluate=params.evaluate)
     held = read_table(tmp_path / "out" / "regions" / "manifest.parquet", Held)
     assert sorted(row.reference for row in held) == ["match", "truth", "truth"]
     for row in held:
         regions = read_plane(clip_file(tmp_path / "out" / "regions", row.id, "regions"))
+        assert row.digest == hashlib.sha256(regions.numpy().tobytes()).hexdigest()[:16]
         share = float((regions == 2).double().mean())
         assert share == pytest.approx(row.disoccluded_share, abs=1e-5)
         assert share > 0.02
     rows = read_table(tmp_path / "out" / "scores" / "scores.parquet", Evaluated)
-    assert len(rows) == 3 * 4, "three floors and fill, on three clips"
+    assert len(rows) == 3 * 6 + 1, "five floors and fill on three clips, and one film made elsewhere"
+    (film,) = (row for row in rows if row.kind == "external")
+    assert film.method == "elsewhere" and film.psnr_db == 100 == film.psnr_disoccluded_db, "it is the truth"
     by_method = {row.method: row.psnr_visible_db for row in rows if row.clip == held[0].id}
     assert by_method["fill"] > by_method["best shift"] > by_method["identity"]
-    assert "cards1_sbs.mp4" in (tmp_path / "reports" / "evaluation.md").read_text()
+    totals = {row.id: row for row in read_table(tmp_path / "out" / "scores" / "totals.parquet", Total)}
+    assert totals["fill psnr_db"].films == 3 and totals["elsewhere psnr_db"].films == 1
+    for name in ("evaluation.md", "index.html"):
+        report = (tmp_path / "reports" / name).read_text()
+        assert "cards1" in report and "elsewhere" in report and "With fewer than 5 films" in report
+    for name in ("evaluation.json", "evaluation_plots.json"):
+        assert "elsewhere" in (tmp_path / "reports" / name).read_text()
+    assert (tmp_path / "reports" / "evaluation.png").stat().st_size > 1000
     assert len(list((tmp_path / "runs").iterdir())) == 1, "the same evaluation is the same run"
 
 

@@ -21,7 +21,6 @@ _LIBRARIES = {
     "safetensors": "safetensors",
     "scenedetect": "scenedetect-headless",
     "scipy": "scipy",
-    "skimage": "scikit-image",
     "torch": "torch",
     "transformers": "transformers",
 }

@@ -80,7 +80,8 @@ def score_films(
     eyes = {"left": open_eye(left, LEFT), "right": open_eye(right, RIGHT)}
     eyes |= {"truth": open_eye(truth, RIGHT)} if truth is not None else {}
     for name, eye in eyes.items():
-        say(f"{name}: {eye}")
+        if eye.packing is not None:
+            say(f"{name}: {eye}")
     require_alike(list(eyes.values()))
     if min(eyes["left"].size) < SMALLEST_PX:
         raise Refusal(f"{left}: an eye is {by(eyes['left'].size)} px; both sides must be {SMALLEST_PX}")

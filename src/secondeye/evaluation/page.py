@@ -18,7 +18,7 @@ SIBLINGS = {"evaluation.md": "as Markdown", "dataset.md": "the dataset", "gate.m
 _FOLDED_ROWS = 30  # longer tables are closed at first
 _LONG = 40  # letters; longer cells break into lines
 _JPEG_QUALITY = 88
-_NUMBER = re.compile(r"[+-]?\d|-$")
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?(?![\w.])|-$")
 _LABEL, _PLOT, _LINE, _EDGE = 150, 470, 24, 20  # px of a drawing: names, scale, height of a line, margin
 _STYLE = """
 :root { color-scheme: light dark }
