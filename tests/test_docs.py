@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from sabotage import CAUGHT_BY
+from sabotage import CAUGHT_BY, scores_of
 
 from secondeye.evaluation.columns import COLUMNS
 
@@ -21,4 +21,8 @@ def test_every_score_is_defined(column: str) -> None:
 @pytest.mark.parametrize("name", CAUGHT_BY)
 def test_every_sabotage_is_told_with_what_catches_it(name: str) -> None:
     (line,) = re.findall(rf"^\| {re.escape(name)} \| (.*) \|$", TEXT, re.M)
-    assert tuple(re.findall(r"`(\w+)`", line)) == CAUGHT_BY[name]
+    cells = re.findall(r"`(\w+)` ([-.\de]+), ([-.\de]+)", line)
+    assert tuple(column for column, _, _ in cells) == CAUGHT_BY[name]
+    for column, honest, spoilt in cells:
+        assert float(honest) == pytest.approx(scores_of("honest")[column], rel=0.02, abs=0.005), column
+        assert float(spoilt) == pytest.approx(scores_of(name)[column], rel=0.02, abs=0.005), column

@@ -188,9 +188,10 @@ def test_films_find_the_one_they_were_made_of(
     [
         (np.s_[:, :96], 24, "150x96 px is another shape than 150x100 px"),
         (np.s_[:, :], 30, "30.000 frames a second, and 24.000 of"),
+        (np.s_[3:], 24, "has 21 frames, candle_sbs.mkv has 24"),
     ],
 )
-def test_another_shape_or_rate_is_refused(
+def test_another_shape_rate_or_length_is_refused(
     tmp_path: Path,
     dataset: Path,
     eyes: tuple[np.ndarray, np.ndarray],

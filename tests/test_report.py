@@ -29,7 +29,7 @@ from secondeye.evaluation.sheet import (
     write_picture,
     write_sheet,
 )
-from secondeye.evaluation.verdict import MIN_FILMS, compare
+from secondeye.evaluation.verdict import MIN_FILMS, PROTOCOLS, compare
 from secondeye.params import Evaluate, load_params
 from secondeye.rows import Evaluated
 
@@ -154,7 +154,7 @@ class Reader(HTMLParser):
 )
 def test_verdicts(scores: list[float], changes: dict[str, float], word: str) -> None:
     rows = [*FILL[: len(scores)], *made("light", "inpainter", scores, **changes)]
-    assert compare(rows[len(scores) :], rows[: len(scores)], EVALUATE).word.startswith(word)
+    assert compare(PROTOCOLS[0], rows[len(scores) :], rows[: len(scores)], EVALUATE).word.startswith(word)
     line = next(line for line in table(told(rows), "Verdicts") if line["method"] == "light")
     assert line["verdict"].startswith(word)
 
@@ -238,10 +238,28 @@ def test_the_best_rival_of_each_column_is_bold() -> None:
     lines = {line["method"]: line for line in table(told(rows), "Painting")}
     bold = {(m, c) for m, line in lines.items() for c, cell in line.items() if cell.startswith("**")}
     assert bold == {
-        ("light", "HaarPSI"),  # more is better
-        ("light", "temporal error, levels"),  # less is better
-        ("fill", "gradient ratio"),  # nearer to 1 is better
+        ("light", "HaarPSI ↑"),
+        ("light", "temporal error, levels ↓"),
+        ("fill", "gradient ratio → 1"),
     }, "equal PSNR is nobody's"
+
+
+def test_means_over_fewer_clips_are_said_to_be_and_never_bold() -> None:
+    rows = [*FILL, *made("light", "inpainter", [0.7] * 5), *made("other", "inpainter", [0.9])]
+    markdown = told(rows)
+    for heading in ("Verdicts", "Painting"):
+        lines = {line["method"]: line for line in table(markdown, heading)}
+        assert "other (1 of 5 clips)" in lines and "other" not in lines
+    cells = {name: line["HaarPSI ↑"] for name, line in lines.items()}
+    assert cells["light"] == "**0.7000**" and cells["other (1 of 5 clips)"] == "0.9000"
+
+
+def test_depth_is_not_held_to_the_floors_of_painting() -> None:
+    ours = made("student + fill", "model", [0.6] * 5, gradient_ratio=1.5)
+    theirs = made("motion + fill", "model", [0.5] * 5)
+    assert compare(PROTOCOLS[1], ours, theirs, EVALUATE).word == "better"
+    worse = made("student + fill", "model", [0.6] * 5, psnr_db=FAIR["psnr_db"] - 0.1)
+    assert "the whole picture loses 0.10 dB" in compare(PROTOCOLS[1], worse, theirs, EVALUATE).word
 
 
 def test_where_nothing_is_better_nothing_is_bold() -> None:
@@ -251,23 +269,24 @@ def test_where_nothing_is_better_nothing_is_bold() -> None:
     ]
     markdown = told(rows)
     headings = [cell for found in tables_of(markdown).values() for cell in found[0]]
-    assert {column.heading for column in COLUMNS.values()} <= set(headings), "every column is told"
+    told_of = {re.sub(r" (↑|↓|→ 1)$", "", heading) for heading in headings}
+    assert {column.heading for column in COLUMNS.values()} <= told_of, "every column is told"
     assert [list(line.values())[1:] for line in table(markdown, "Comfort")] == [
-        ["0.50", "0.50", "**0.50**"],
+        ["0.50", "0.50", "0.50"],
         ["0.60", "0.60", "0.60"],
     ]
 
 
 def test_scores_that_nobody_has_are_left_out_and_said() -> None:
     markdown = told(some_rows())
-    assert "LPIPS" not in table(markdown, "Painting")[0] and "SIoU" not in markdown
+    assert "LPIPS ↓" not in table(markdown, "Painting")[0] and "SIoU" not in markdown
     assert "Without LPIPS and DISTS: no weights named in params.yaml, `evaluate.weights`." in markdown
     assert "Nothing was to score for VIF, seam ratio." in markdown
-    assert [line["disparity error, %"] for line in table(markdown, "End-to-end", -1)] == [
+    assert [line["disparity error, % ↓"] for line in table(markdown, "End-to-end", -1)] == [
         *("-", "1.000", "**0.500**")
     ]
     with_weights = [replace(row, lpips=0.1) for row in FILL]
-    assert table(told(with_weights), "Painting")[0]["LPIPS"] == "0.1000"
+    assert table(told(with_weights), "Painting")[0]["LPIPS ↓"] == "0.1000"
     markdown = told(FILL, evaluate=replace(EVALUATE, weights="vgg"))
     assert "Nothing was to score for VIF, LPIPS, DISTS, seam ratio." in markdown and "Without" not in markdown
 
@@ -291,7 +310,7 @@ def test_sizes_of_regions_are_always_there() -> None:
 def test_what_was_judged_is_said() -> None:
     markdown = told(some_rows())
     assert "5 clips of 5 held-out films, at most 8 frames each; manifest `m`" in markdown
-    assert "found by the film's exact truth on 5" in markdown
+    assert "found by the film's exact truth (5 clips). They are" in markdown
     assert "1 clip of 1 held-out film, at most" in told(FILL[:1])
 
 

@@ -15,7 +15,14 @@ from torch import Tensor
 
 from secondeye.clips import pictures_from_frames, read_frames, write_frames
 from secondeye.evaluation.columns import COLUMNS
-from secondeye.evaluation.film import FilmScore, describe, find_regions, score_films, to_json
+from secondeye.evaluation.film import (
+    FilmScore,
+    describe,
+    find_regions,
+    find_remarks,
+    score_films,
+    to_json,
+)
 from secondeye.evaluation.regions import BORDER, VISIBLE, regions_from_match, regions_from_truth
 from secondeye.evaluation.score import figures, look_up, measure
 from secondeye.matching import make_matcher
@@ -236,6 +243,20 @@ def test_what_is_told(eyes: tuple[Path, Path], true_score: FilmScore) -> None:
     plain = json.loads(to_json(true_score))
     assert plain["scores"]["psnr_db"] == 100 and plain["scores"]["lpips"] is None
     assert plain["scores"].keys() < COLUMNS.keys()
+
+
+def test_good_numbers_that_hide_a_mistake_are_remarked_on(
+    eyes: tuple[Path, Path], true_score: FilmScore
+) -> None:
+    left, right = eyes
+    assert find_remarks(true_score) == find_remarks(quietly(left, right)) == []
+    (copy,) = find_remarks(quietly(left, left))
+    assert "nearly alike" in copy
+    (swapped,) = find_remarks(quietly(right, left))
+    assert "are the eyes swapped?" in swapped
+    (itself,) = find_remarks(quietly(left, right, left))
+    assert "is it the left eye?" in itself
+    assert "beware" in describe(quietly(left, left)) and "beware" not in describe(true_score)
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -266,11 +266,13 @@ def test_evaluation_freezes_regions_and_judges_every_method_in_them(
     rows = read_table(tmp_path / "out" / "scores" / "scores.parquet", Evaluated)
     assert len(rows) == 3 * 6 + 1, "five floors and fill on three clips, and one film made elsewhere"
     (film,) = (row for row in rows if row.kind == "external")
-    assert film.method == "elsewhere" and film.psnr_db == 100 == film.psnr_disoccluded_db, "it is the truth"
+    assert film.method == "external: elsewhere" and film.psnr_db == 100 == film.psnr_disoccluded_db, (
+        "it is the truth"
+    )
     by_method = {row.method: row.psnr_visible_db for row in rows if row.clip == held[0].id}
     assert by_method["fill"] > by_method["best shift"] > by_method["identity"]
     totals = {row.id: row for row in read_table(tmp_path / "out" / "scores" / "totals.parquet", Total)}
-    assert totals["fill psnr_db"].films == 3 and totals["elsewhere psnr_db"].films == 1
+    assert totals["fill psnr_db"].films == 3 and totals["external: elsewhere psnr_db"].films == 1
     for name in ("evaluation.md", "index.html"):
         report = (tmp_path / "reports" / name).read_text()
         assert "cards1" in report and "elsewhere" in report and "With fewer than 5 films" in report

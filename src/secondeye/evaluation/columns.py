@@ -55,7 +55,7 @@ GROUPS: dict[str, tuple[Column, ...]] = {
     "Comfort": (
         Column("far_percent", "far, % of width", "", 2),
         Column("near_percent", "near, % of width", "", 2),
-        Column("window_violation_percent", "window violation, %", "less", 2),
+        Column("window_violation_percent", "window violation, %", "", 2),
     ),
     "Depth": (
         Column("rank_correlation", "rank correlation", "more", 3),

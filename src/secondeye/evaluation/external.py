@@ -64,6 +64,11 @@ def films_of(
             found = f"both {ours[0].name} and {ours[1].name} are" if ours else "no film of the dataset is"
             raise Refusal(f"{path}: {found} called {name} in {raw}; rename it")
         _require_shape(open_eye(path, RIGHT), Eye(probe(raw / ours[0].name), ours[0].packing, RIGHT))
+        frames = len(_stamps(path, path.stat().st_mtime_ns))
+        if frames != ours[0].frames:
+            raise Refusal(
+                f"{path}: has {frames} frames, {ours[0].name} has {ours[0].frames}; give the same frames"
+            )
         pairs.append((ours[0].id, path))
     return tuple(pairs)
 

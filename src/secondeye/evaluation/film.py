@@ -37,6 +37,7 @@ _LARGEST = 18.0  # of the width, to both sides
 _SLACK = 1.0  # of the width, beyond the range that the flow finds
 _STRAYS = 0.2  # of the pixels, at either end of that range: wrong more often than not
 _DIRECTIONS = {"more": "more is better", "less": "less is better", "one": "1 is best", "": ""}
+_FLAT_PERCENT = 0.1  # of the width: a range of disparity below is no depth
 _JUMP = Column("disparity_jump_percent", "disparity jump at cuts, % of width", "less", 2)
 
 
@@ -188,6 +189,7 @@ def to_json(score: FilmScore) -> str:
     """One JSON object; null where nothing was to score."""
     plain = asdict(score)
     plain[_JUMP.name] = _or_none(score.disparity_jump_percent)
+    plain["remarks"] = find_remarks(score)
     plain["scores"] = {name: _or_none(value) for name, value in score.scores.items()}
     return json.dumps(plain, indent=1, allow_nan=False)
 
@@ -203,6 +205,7 @@ def describe(score: FilmScore) -> str:
     if score.region_percent:
         shares = ", ".join(f"{name} {share:.2f} %" for name, share in score.region_percent.items())
         head.append(f"the true right eye: {shares}")
+    head += find_remarks(score)
     parts, left_out = ["\n".join(head)], list[str]()
     values = score.scores | ({_JUMP.name: score.disparity_jump_percent} if score.cuts else {})
     for heading, group in (GROUPS | {"Comfort": (*GROUPS["Comfort"], _JUMP)}).items():
@@ -216,6 +219,19 @@ def describe(score: FilmScore) -> str:
         why = "nothing to score, or no weights" if "truth" in score.films else "no --truth"
         parts.append(f"left out ({why}): {'; '.join(left_out)}")
     return "\n\n".join(parts)
+
+
+def find_remarks(score: FilmScore) -> list[str]:
+    """What a reader should know before the numbers: mistakes that good numbers would hide."""
+    far, near = score.scores["far_percent"], score.scores["near_percent"]
+    remarks = []
+    if near - far < _FLAT_PERCENT:
+        remarks.append("beware: both eyes are nearly alike or merely moved, which most scores do not mind")
+    elif near < -far and far < -_FLAT_PERCENT:
+        remarks.append("beware: most lies behind the screen; are the eyes swapped?")
+    if score.region_percent and math.isnan(score.scores["disparity_correlation"]):
+        remarks.append("beware: the truth shows no depth against the left eye; is it the left eye?")
+    return remarks
 
 
 def _line(column: Column, value: float) -> str:

@@ -35,6 +35,7 @@ COMPACT = {  # the few scores that are given clip by clip and plotted
     "epe_px": "EPE, px",
 }
 _LEARNED = ("lpips", "dists")
+_ARROWS = {"more": " ↑", "less": " ↓", "one": " → 1", "": ""}  # which way is better
 _DIGITS = 4  # of numbers for tools
 
 Films = Mapping[str, str]  # Film.id -> name
@@ -105,7 +106,9 @@ def _judged(held: Sequence[Held], films: Films, manifest: str, evaluate: Evaluat
     count, references = len({row.film for row in held}), Counter(row.reference for row in held)
     doubt = f" With fewer than {MIN_FILMS} films no method is called better or worse." * (count < MIN_FILMS)
     told = {"truth": "by the film's exact truth", "match": "by matching both eyes"}
-    words = " and ".join(f"{told.get(name, name)} on {n}" for name, n in sorted(references.items()))
+    words = ", ".join(
+        f"{told.get(name, name)} ({_counted(n, 'clip')})" for name, n in sorted(references.items())
+    )
     return Section(
         "What was judged",
         [
@@ -113,9 +116,9 @@ def _judged(held: Sequence[Held], films: Films, manifest: str, evaluate: Evaluat
             f"{_counted(evaluate.max_frames, 'frame')} each; manifest `{manifest}`. Every film counts once. "
             f"In brackets, the interval at confidence {evaluate.confidence:g}: {evaluate.resamples} "
             f"resamples of films, then of each film's clips, seed {evaluate.seed}.{doubt}",
-            f"The regions are one frozen map per clip, the same for every method, found {words}: pixels "
-            "that the left eye saw (visible), that something nearer hid from it (disoccluded), that lay "
-            "beyond its frame (border).",
+            f"The regions are one frozen map per clip, the same for every method, found {words}. They are "
+            "pixels that the left eye saw (visible), that something nearer hid from it (disoccluded), that "
+            "lay beyond its frame (border).",
             _region_table(held, films),
         ],
     )
@@ -133,10 +136,17 @@ def _region_table(held: Sequence[Held], films: Films) -> Table:
 
 
 def _protocol(protocol: Protocol, rows: Sequence[Evaluated], evaluate: Evaluate) -> Section:
-    methods = by_method(rows)
+    methods = _named(by_method(rows))
     primary = {name: estimate(by_film(found, PRIMARY), evaluate) for name, found in methods.items()}
     bars = [Bar(name, methods[name][0].kind in RIVALS, *primary[name][:3]) for name in methods]
-    parts: list[str | Table | Bars | Picture] = []
+    parts: list[str | Table | Bars | Picture] = [
+        "Arrows say which way is better; bold is the best rival, floors and ceilings aside."
+    ]
+    if any(row.kind == "ceiling" for row in rows):
+        parts.append(
+            "The VAE round trip is the ceiling of `diffusion` alone: holes painted with the truth itself, as "
+            "its autoencoder gives it back. Others may surpass it."
+        )
     if any(row.kind == "external" for row in rows):
         parts.append(
             "External films are judged as they are; on films that they do not cover they have no score."
@@ -147,6 +157,15 @@ def _protocol(protocol: Protocol, rows: Sequence[Evaluated], evaluate: Evaluate)
     ]
     tables = [_group_table(heading, columns, methods, evaluate) for heading, columns in GROUPS.items()]
     return Section(protocol.heading, [*parts, *(table for table in tables if table is not None)])
+
+
+def _named(methods: dict[str, list[Evaluated]]) -> dict[str, list[Evaluated]]:
+    """Who was judged on fewer clips than others says so wherever its name stands."""
+    clips = len({row.clip for found in methods.values() for row in found})
+    return {
+        name if len(found) == clips else f"{name} ({len(found)} of {clips} clips)": found
+        for name, found in methods.items()
+    }
 
 
 def _verdict_table(
@@ -160,7 +179,7 @@ def _verdict_table(
         kind, gain = found[0].kind, "-"
         word = "baseline" if name == protocol.baseline else kind
         if name != protocol.baseline and protocol.baseline in methods:
-            verdict = compare(found, methods[protocol.baseline], evaluate)
+            verdict = compare(protocol, found, methods[protocol.baseline], evaluate)
             gain = _spread(verdict.gain, column.digits, sign="+")
             word = verdict.word if kind in RIVALS else kind
         watched = [
@@ -170,15 +189,18 @@ def _verdict_table(
         lines.append([name, kind, films, _spread(primary[name], column.digits), gain, *watched, word])
     head = ["method", "kind", "films", column.heading, f"gain over {protocol.baseline}"]
     head += ["PSNR in holes, dB", "gradient ratio", "temporal error, levels", "verdict"]
-    return Table("Verdicts", head, lines, _floors_in_words(protocol.baseline))
+    return Table("Verdicts", head, lines, _floors_in_words(protocol))
 
 
-def _floors_in_words(baseline: str) -> str:
+def _floors_in_words(protocol: Protocol) -> str:
+    whole = f"at most {floors.LOST_DB:g} dB lost in the whole picture"
+    holes = (
+        f", {floors.LOST_HOLE_DB:g} dB in holes, a gradient ratio in [{floors.LEAST_GRADIENT_RATIO:g}, "
+        f"{floors.MOST_GRADIENT_RATIO:g}], at most {floors.MORE_TEMPORAL_ERROR:g} times the temporal error"
+    )
     return (
-        f"{COLUMNS[PRIMARY].heading} on crops around disocclusions decides. Floors, against `{baseline}` on "
-        f"the same clips: at most {floors.LOST_HOLE_DB:g} dB lost in holes and {floors.LOST_DB:g} dB in the "
-        f"whole picture, a gradient ratio in [{floors.LEAST_GRADIENT_RATIO:g}, "
-        f"{floors.MOST_GRADIENT_RATIO:g}], at most {floors.MORE_TEMPORAL_ERROR:g} times the temporal error."
+        f"{COLUMNS[PRIMARY].heading} on crops around disocclusions decides. Floors, against "
+        f"`{protocol.baseline}` on the same clips: {whole}{holes * protocol.painting}."
     )
 
 
@@ -196,13 +218,13 @@ def _group_table(
     shown = [column for column in columns if not all(map(math.isnan, means[column].values()))]
     if not shown:
         return None
-    rivals = [name for name, found in methods.items() if found[0].kind in RIVALS]
+    most = max(map(len, methods.values()))  # means over other clips do not compare
+    rivals = [name for name, found in methods.items() if found[0].kind in RIVALS and len(found) == most]
     cells = {column: _emphasised(means[column], rivals, column) for column in shown}
     lines = [[name, *(cells[column][name] for column in shown)] for name in methods]
     missing = [column for column in columns if column not in shown]
-    return Table(
-        heading, ["method", *(c.heading for c in shown)], lines, _missing_in_words(missing, evaluate)
-    )
+    head = ["method", *(f"{column.heading}{_ARROWS[column.better]}" for column in shown)]
+    return Table(heading, head, lines, _missing_in_words(missing, evaluate))
 
 
 def _emphasised(means: Mapping[str, float], rivals: Sequence[str], column: Column) -> dict[str, str]:

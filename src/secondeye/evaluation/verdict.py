@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from secondeye.evaluation.columns import COLUMNS, PRIMARY
-from secondeye.evaluation.floors import find_fault
+from secondeye.evaluation.floors import find_fault, find_loss
 from secondeye.evaluation.means import Estimate, estimate, mean_of_films, paired_gains
 from secondeye.params import Evaluate
 from secondeye.rows import Evaluated
@@ -20,6 +20,7 @@ class Protocol(NamedTuple):
     heading: str
     kinds: tuple[str, ...]
     baseline: str  # the method that gains are over
+    painting: bool  # whether painting is what differs, and all floors hold; else only the whole picture's
 
 
 PROTOCOLS = (
@@ -28,12 +29,14 @@ PROTOCOLS = (
         "Inpaint-only: the clip's own disparity, so that only the painting is judged",
         ("floor", "inpainter", "ceiling"),
         "fill",
+        True,
     ),
     Protocol(
         "end-to-end",
         "End-to-end: the method's own depth, one positive scale and shift per clip",
         ("model", "external"),
         "motion + fill",
+        False,
     ),
 )
 RIVALS = ("inpainter", "model", "external")  # kinds that compete; floors and ceilings only mark the range
@@ -54,13 +57,16 @@ def rows_of(protocol: Protocol, rows: Sequence[Evaluated]) -> list[Evaluated]:
     return [row for row in rows if row.kind in protocol.kinds or row.method in _EVERYWHERE]
 
 
-def compare(ours: Sequence[Evaluated], theirs: Sequence[Evaluated], evaluate: Evaluate) -> Verdict:
+def compare(
+    protocol: Protocol, ours: Sequence[Evaluated], theirs: Sequence[Evaluated], evaluate: Evaluate
+) -> Verdict:
     """Clip by clip, on the clips that both have: films elsewhere may cover only some."""
     shared = {row.clip for row in ours} & {row.clip for row in theirs}
     pair = [[row for row in side if row.clip in shared] for side in (ours, theirs)]
     gain = estimate(paired_gains(pair[1], pair[0], PRIMARY), evaluate)
     means = [{name: mean_of_films(side, name) for name in COLUMNS} for side in pair]
-    return Verdict(_word(gain, find_fault(*means)), gain)
+    fault = find_fault(*means) if protocol.painting else find_loss(*means)
+    return Verdict(_word(gain, fault), gain)
 
 
 def _word(gain: Estimate, fault: str) -> str:

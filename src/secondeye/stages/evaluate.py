@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -98,9 +99,13 @@ def rivals(depth: Path, inpaint: Path) -> list[Method]:
 
 
 def made_elsewhere(external: Path, raw: Path, films: Sequence[Film]) -> list[Method]:
-    """What others made of the dataset's films: a method for each folder in `external`."""
+    """What others made of the dataset's films: a method for each folder in `external`.
+
+    The name has the kind in front, so that no folder passes for one of our methods.
+    """
     return [
-        Method(maker.name, "external", films=films_of(maker, raw, films)) for maker in list_external(external)
+        Method(f"external: {maker.name}", "external", films=films_of(maker, raw, films))
+        for maker in list_external(external)
     ]
 
 
@@ -229,7 +234,7 @@ def _keep_record(
     key = make_run_key("secondeye.stages.evaluate", [evaluate], inputs)
     run = open_run(runs, key, "evaluate", evaluate, {"manifest": manifest})
     run.rewind(0)
-    plain = {method.name: method.name.replace(" + ", "_").replace(" ", "_") for method in methods}
+    plain = {method.name: re.sub(r"[^\w.-]+", "_", method.name) for method in methods}  # as MLflow allows
     run.log(0, {f"{plain[total.method]}/{total.score}": total.mean for total in over_films})
     write_table(run.table("scores.parquet"), rows, Evaluated)
     write_table(run.table("totals.parquet"), over_films, Total)
