@@ -95,6 +95,7 @@ def project(tmp_path: Path) -> Path:
     params["split"] |= {"height": 96, "width": 160}
     (clone / "params.yaml").write_text(yaml.safe_dump(params))
     write_sources(clone / "data" / "raw", 3)
+    (clone / "data" / "external").mkdir()
     return clone
 
 
