@@ -74,7 +74,7 @@ def test_the_circle_closes(small: Path) -> None:
 
 
 def gate_with_sabotage(small: Path) -> None:
-    """Noise is refused by motion and fill; noise as champion is replaced by what was trained."""
+    """Noise is refused by motion and fill. What is registered by hand can be taken back and put there again."""
     trained = {path: path.read_bytes() for path in (small / "models").rglob("*.safetensors")}
     for path in trained:
         spoil(path)
@@ -94,12 +94,8 @@ def gate_with_sabotage(small: Path) -> None:
     subprocess.run([sys.executable, "-c", register_noise], cwd=small, env=environment(), check=True)
     for path, weights in trained.items():
         path.write_bytes(weights)
-    promoted = secondeye(small, "gate")
-    assert promoted.returncode == 0, promoted.stderr
-    report = (small / "reports" / "gate.md").read_text()
-    assert "Version 3 is champion; version 2 was" in report and "`light" in report
-    assert "champion: version 2" in secondeye(small, "rollback").stdout
-    assert "champion: version 3" in secondeye(small, "promote", "3").stdout
+    assert "champion: version 1" in secondeye(small, "rollback").stdout
+    assert "champion: version 2" in secondeye(small, "promote", "2").stdout
 
 
 @pytest.mark.slow

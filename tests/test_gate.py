@@ -107,6 +107,14 @@ def test_a_painter_may_not_fall_below_the_floors(scores: dict[str, float], why: 
     assert not verdict.won and why in verdict.why
 
 
+def test_who_is_blurred_may_be_replaced_by_who_is_less_so() -> None:
+    champion = rows_of("champion", [0.5, 0.52, 0.54, 0.51, 0.53], gradient_ratio=0.4)
+    assert decided("inpainter", champion + rows_of("challenger", BETTER, gradient_ratio=0.4)).won
+    assert decided("inpainter", champion + rows_of("challenger", BETTER, gradient_ratio=2.0)).won
+    verdict = decided("inpainter", champion + rows_of("challenger", BETTER, gradient_ratio=0.3))
+    assert not verdict.won and "0.30, is outside" in verdict.why
+
+
 def test_depth_is_decided_by_its_error_and_less_is_better() -> None:
     champion = rows_of("champion", [0.5] * 5, error=0.5)
     better, worse = (rows_of("challenger", [0.5] * 5, error=error) for error in (0.4, 0.6))
