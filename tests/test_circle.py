@@ -74,7 +74,7 @@ def test_the_circle_closes(small: Path) -> None:
 
 
 def gate_with_sabotage(small: Path) -> None:
-    """Noise is refused by motion and fill. What is registered by hand can be taken back and put there again."""
+    """Noise is refused by motion and fill. What was registered by hand can be taken back and put back."""
     trained = {path: path.read_bytes() for path in (small / "models").rglob("*.safetensors")}
     for path in trained:
         spoil(path)
