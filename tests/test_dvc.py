@@ -100,8 +100,9 @@ def project(tmp_path: Path) -> Path:
 
 
 def environment() -> dict[str, str]:
+    """A shell that does not of itself give its place to its last command, as bash does."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1"}
+    return os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1", "SHELL": "/bin/sh"}
 
 
 def repro(project: Path, *targets: str) -> subprocess.CompletedProcess[str]:
