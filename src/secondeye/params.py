@@ -10,7 +10,8 @@ from secondeye.refusal import Refusal
 
 Section = TypeVar("Section")
 
-MATCHERS = ("block", "flow")
+PAIR_MATCHERS = ("block", "flow")
+MATCHERS = ("video", *PAIR_MATCHERS, "exported")
 DIFFUSION_SIZES = ("tiny", "svd")
 
 
@@ -50,12 +51,16 @@ class Split:
     window_frames: int  # frames of one training window; shorter clips are dropped
     max_stride: int  # training may skip up to this many frames
     max_seconds: float  # longer shots become several clips
+    trim_seconds: float  # left out on both sides of every cut and fade
+    min_brightness: float  # mean of a shot's luma, [0, 1]; darker ones are dropped as black
+    min_motion: float  # levels of 255 that pixels of a shot change from frame to frame; calmer ones are dropped
 
     def __post_init__(self) -> None:
         _require(
             self, height=(16, 8640), width=(32, 15360), cut_threshold=(0.1, 100), min_shot_frames=(1, 10**6)
         )
         _require(self, window_frames=(1, 10**4), max_stride=(1, 100), max_seconds=(0.1, 3600))
+        _require(self, trim_seconds=(0, 60), min_brightness=(0, 1), min_motion=(0, 255))
 
 
 @dataclass(frozen=True)
@@ -66,10 +71,16 @@ class Shift:
     max_disparity_percent: float  # of the width, searched to both sides
     margin_px: int  # left between zero and the smallest disparity
     min_support: float  # share of textured coarse pixels that must match, [0, 1]
+    max_vertical_percent: float  # of the height; clips with more vertical misalignment are rejected
+    max_colour_difference: float  # levels of 255 left between the eyes after the global correction
+    min_width_percent: float  # of the width, that both eyes must share after the shift
 
     def __post_init__(self) -> None:
         _require(
             self,
+            max_vertical_percent=(0, 25),
+            max_colour_difference=(0, 255),
+            min_width_percent=(0, 100),
             sampled_frames=(1, 1000),
             max_disparity_percent=(1, 50),
             margin_px=(0, 100),
@@ -78,12 +89,32 @@ class Shift:
 
 
 @dataclass(frozen=True)
+class Exported:
+    """A matcher that was exported to a file: how it wants its pictures, and what its answer means."""
+
+    path: str  # .pt2 (torch.export) or .onnx; "" for none
+    sign: int  # 1 where its answer is x_left - x_right, -1 where it is x_right - x_left
+    scale: float  # px for one unit of its answer
+    multiple: int  # px that height and width must be divisible by
+    min_size: int  # px that height and width must at least have
+    window_frames: int  # frames it takes at once
+    overlap_frames: int  # that two windows share
+
+    def __post_init__(self) -> None:
+        _require(self, scale=(1e-6, 1e6), multiple=(1, 1024), min_size=(1, 16384), window_frames=(1, 10**4))
+        _require(self, overlap_frames=(0, self.window_frames - 1))
+        if self.sign not in (1, -1):
+            raise ValueError(f"sign must be 1 or -1, got {self.sign}")
+
+
+@dataclass(frozen=True)
 class Match:
     """Stereo matching."""
 
-    matcher: str  # block; flow, which is also what the evaluation checks pairs with
+    matcher: str  # video, block (frame by frame), flow (the evaluation checks pairs with it), exported
     max_disparity_percent: float  # of the width
     tolerance_px: float  # of the left-right check
+    exported: Exported
 
     def __post_init__(self) -> None:
         _require(self, max_disparity_percent=(1, 50), tolerance_px=(0, 100))
@@ -109,11 +140,18 @@ class Filter:
     min_matched_share: float  # [0, 1]
     max_occlusion_share: float  # [0, 1]
     min_disparity_range_percent: float  # of the width; flatter clips teach nothing
+    min_ssim: float  # [-1, 1]
+    min_sharpness: float  # levels of 255
+    max_sharpness_factor: float  # one eye may be sharper than the other by this factor
+    max_colour_difference: float  # levels of 255
+    duplicate_bits: int  # of 64: frames whose perceptual hashes differ in no more are the same picture
     test_share: float  # of films, where sources.csv does not say; of time, with fewer than three films
 
     def __post_init__(self) -> None:
         _require(self, min_psnr_db=(0, 100), min_matched_share=(0, 1), max_occlusion_share=(0, 1))
-        _require(self, min_disparity_range_percent=(0, 100), test_share=(0, 1))
+        _require(self, min_disparity_range_percent=(0, 100), test_share=(0, 1), min_ssim=(-1, 1))
+        _require(self, min_sharpness=(0, 255), max_sharpness_factor=(1, 1000), max_colour_difference=(0, 255))
+        _require(self, duplicate_bits=(0, 64))
 
 
 @dataclass(frozen=True)
@@ -121,6 +159,7 @@ class Validate:
     """What a dataset must have besides passing the expectations."""
 
     min_kept_clips: int
+    require_licences: bool  # every film with a kept clip must have its licence in sources.csv
 
     def __post_init__(self) -> None:
         _require(self, min_kept_clips=(1, 10**9))
@@ -215,11 +254,25 @@ class TrainInpaint:
 
 
 @dataclass(frozen=True)
+class Regions:
+    """How the right eye is matched to find what each of its pixels is, where that is not known."""
+
+    matcher: str  # block or flow
+    max_disparity_percent: float  # of the width
+    tolerance_px: float  # of the left-right check
+
+    def __post_init__(self) -> None:
+        _require(self, max_disparity_percent=(1, 50), tolerance_px=(0, 100))
+        if self.matcher not in PAIR_MATCHERS:
+            raise ValueError(f"matcher must be one of {', '.join(PAIR_MATCHERS)}, got {self.matcher!r}")
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """How models are judged on held-out clips."""
 
     max_frames: int  # of a clip, from its start
-    regions: Match  # how the right eye is matched to find what each of its pixels is
+    regions: Regions
     weights: str  # of VGG16, for LPIPS and DISTS: a folder or Hugging Face id; "" leaves both out
     resamples: int  # of the bootstrap over films and clips
     confidence: float  # of the intervals in the report, [0.5, 1)

@@ -19,6 +19,10 @@ class Film:
     frames: int
     shots: int
     clips: int
+    crop_top: int  # px of an eye, black borders that are cut off, both eyes alike
+    crop_bottom: int
+    crop_left: int
+    crop_right: int
     remark: str  # what a reader should know: guessed packing, a file that breaks off
 
 
@@ -36,6 +40,7 @@ class Clip:
     stride: int  # the largest stride at which one training window still fits
     height: int  # px
     width: int  # px
+    fingerprint: str  # perceptual hashes of frames of the left eye, 16 hex digits each
 
     @property
     def pixels(self) -> int:
@@ -44,14 +49,35 @@ class Clip:
 
 
 @dataclass(frozen=True)
+class Dropped:
+    """data/split/dropped.parquet: pieces of films that did not become clips."""
+
+    id: str
+    film: str  # Film.id
+    start: int  # first frame in the film
+    stop: int  # one past the last frame
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
 class Shifted:
-    """data/shift/shift.parquet: what makes a clip's disparities start at nearly zero."""
+    """data/shift/shift.parquet: the corrections of a clip; `views` applies them, in this order."""
 
     id: str
     key: str
+    swapped: bool  # the eyes change places
+    red_gain: float  # the right view's red becomes gain * red + offset, cut to [0, 1]
+    red_offset: float
+    green_gain: float
+    green_offset: float
+    blue_gain: float
+    blue_offset: float
+    vertical_px: int  # whole px the right view moves down
     shift_px: int  # whole px the right view moves to the right
     near_px: float  # largest disparity left after the shift, px
     support: float  # share of textured coarse pixels that match both ways, [0, 1]
+    order_evidence: float  # what is hidden lies as it does for these eyes (1) or the other way round (-1)
 
 
 @dataclass(frozen=True)
@@ -80,11 +106,17 @@ class Scored:
     id: str
     key: str
     psnr_db: float  # warped left against right, visible pixels only
+    ssim: float  # the same two, [-1, 1]
     occlusion_share: float  # [0, 1]
-    matched_share: float  # [0, 1]
+    matched_share: float  # pixels on which matching from both eyes agrees, [0, 1]
     disparity_min_percent: float  # 1st percentile, % of the width
     disparity_max_percent: float  # 99th percentile, % of the width
-    width: int  # px left after the shift
+    motion_percent: float  # median length of the left eye's flow between frames, % of the width
+    sharpness: float  # mean gradient of the left eye, levels of 255
+    sharpness_ratio: float  # of the right eye's gradient to the warped left eye's, visible pixels
+    colour_difference: float  # levels of 255 between the means of warped left and right, largest channel
+    height: int  # px left after the corrections
+    width: int  # px left after the corrections
 
 
 @dataclass(frozen=True)

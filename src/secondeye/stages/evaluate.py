@@ -26,7 +26,7 @@ from secondeye.files import hash_file, write_whole
 from secondeye.keep import Job, finish_jobs, make_key
 from secondeye.matching import make_matcher
 from secondeye.matching.flow import match_flow
-from secondeye.params import Evaluate, Match
+from secondeye.params import Evaluate, Regions
 from secondeye.process import alone_in
 from secondeye.refusal import Refusal
 from secondeye.rows import Clip, Evaluated, Film, Held, Kept, Matched, Shifted, Total
@@ -109,7 +109,7 @@ def made_elsewhere(external: Path, raw: Path, films: Sequence[Film]) -> list[Met
     ]
 
 
-def freeze_manifest(raw: Path, folders: Folders, filter: Path, matching: Match) -> list[Held]:
+def freeze_manifest(raw: Path, folders: Folders, filter: Path, matching: Regions) -> list[Held]:
     """Find the regions of every held-out clip, by the truth where there is one; once for all models."""
     films = {film.id: film for film in read_table(folders.split / "films.parquet", Film)}
     shifted = {row.id: row for row in read_table(folders.shift / "shift.parquet", Shifted)}
@@ -141,7 +141,7 @@ def _find_regions(
     split: Path,
     shifted: Shifted,
     truth: Path | None,
-    matching: Match,
+    matching: Regions,
 ) -> tuple[Held, list[Path]]:
     regions = _regions_from_truth(truth, clip, shifted) if truth else None
     reference = "match" if regions is None else "truth"
