@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from secondeye.rows import Evaluated, Held
+from secondeye.rows import Clip, Evaluated, Film, Held, Scored, Shifted
 from secondeye.video.probe import BT709
 from secondeye.video.write import FilmWriter, write_film
 from secondeye.world import Shot, two_cards
@@ -190,3 +190,23 @@ def evaluated(clip: str, film: str, method: str, kind: str = "inpainter", **scor
 def held_clip(clip: str, film: str, key: str = "k") -> Held:
     """A held-out clip, a tenth of it disoccluded."""
     return Held(clip, key, film, "truth", "digest", 0.0, 0.8, 0.1, 0.1)
+
+
+def a_film(id: str, **changes: Any) -> Film:
+    """A row of the dataset's tables, with nothing odd about it; so are the next three."""
+    row = Film(id, id, "sbs", "", "CC0-1.0", 64, 128, 1.0, 24.0, 100, 1, 5, 0, 0, 0, 0, "")
+    return replace(row, **changes)
+
+
+def a_clip(id: str, film: str, **changes: Any) -> Clip:
+    return replace(Clip(id, "k", film, 0, 0, 10, 0.0, 1, 64, 128, ""), **changes)
+
+
+def a_shift(id: str, **changes: Any) -> Shifted:
+    row = Shifted(id, "k", False, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0, 0, 6.0, 1.0, 1.0)
+    return replace(row, **changes)
+
+
+def a_score(id: str, **changes: Any) -> Scored:
+    row = Scored(id, "k", 30.0, 0.9, 0.05, 0.9, 0.1, 4.0, 1.0, 8.0, 1.0, 1.0, 64, 128)
+    return replace(row, **changes)

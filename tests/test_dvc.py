@@ -49,8 +49,8 @@ def test_params_are_the_keyword_only_arguments(stage: str) -> None:
 def test_command_has_a_path_for_every_argument(stage: str) -> None:
     arguments = signature(import_module(f"secondeye.stages.{stage}").run).parameters.values()
     folders = [a.name for a in arguments if a.kind is not Parameter.KEYWORD_ONLY]
-    program, verb, name, *paths = GRAPH[stage]["cmd"].split()
-    assert (program, verb, name) == ("secondeye", "stage", stage)
+    shell, program, verb, name, *paths = GRAPH[stage]["cmd"].split()
+    assert (shell, program, verb, name) == ("exec", "secondeye", "stage", stage)
     assert len(paths) == len(folders)
     inputs = paths[: folders.index("out")]
     assert [Path(path).name for path in inputs] == folders[: len(inputs)]
@@ -80,6 +80,8 @@ def write_sources(raw: Path, films: int) -> None:
         pictures = np.concatenate([shot.left.numpy(), shot.right.numpy()], axis=3)
         rgb = (pictures * 255).round().astype(np.uint8).transpose(0, 2, 3, 1)
         write_film(raw / f"cards{film}_sbs.mp4", iter(np.ascontiguousarray(rgb)), Fraction(24))
+    lines = [f"cards{film}_sbs.mp4,,,CC0-1.0\n" for film in range(films)]
+    (raw / "sources.csv").write_text("film,packing,split,licence\n" + "".join(lines))
 
 
 @pytest.fixture
@@ -95,7 +97,8 @@ def project(tmp_path: Path) -> Path:
     params["split"] |= {"height": 96, "width": 160}
     (clone / "params.yaml").write_text(yaml.safe_dump(params))
     write_sources(clone / "data" / "raw", 3)
-    (clone / "data" / "external").mkdir()
+    for folder in ("external", "matchers"):
+        (clone / "data" / folder).mkdir()
     return clone
 
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import damage, moving_pictures
+from conftest import a_shift, damage, moving_pictures
 
 from secondeye.evaluation.clip import Folders
 from secondeye.evaluation.external import films_of, list_external, plain_name, read_external, read_right
@@ -103,7 +103,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory, eyes: tuple[np.ndarray, np
         split.run(root / "raw", root / "split", split=wanted, dataset=PARAMS.dataset)
     clips = sorted(read_table(root / "split" / "clips.parquet", Clip), key=lambda clip: clip.start)
     assert [(clip.start, clip.stop) for clip in clips] == [(0, 12), (12, 24)]
-    moved = [Shifted(clip.id, "key", px, 5.0, 1.0) for clip, px in zip(clips, (3, -2), strict=True)]
+    moved = [a_shift(clip.id, shift_px=px) for clip, px in zip(clips, (3, -2), strict=True)]
     (root / "shift").mkdir()
     write_table(root / "shift" / "shift.parquet", moved, Shifted)
     return root
@@ -145,7 +145,7 @@ def test_squeezed_eyes_are_stretched(
     write_lossless(film, np.concatenate(small, axis=2))
     row = read_table(dataset / "shift" / "shift.parquet", Shifted)[0]
     clip = next(c for c in read_table(dataset / "split" / "clips.parquet", Clip) if c.id == row.id)
-    made, right = read_right(film, clip, row), load(dataset / "split", row)[1]
+    made, right = read_right(film, ours(dataset)[0], clip, row), load(dataset / "split", row)[1]
     assert made.shape == right.shape
     assert (made - right).abs().mean() < 0.02 < (made.roll(2, -1) - right).abs().mean()
 
@@ -156,13 +156,28 @@ def test_a_film_that_is_too_short_or_breaks_off_is_one_line(
     film = tmp_path / "candle.mkv"
     write_lossless(film, eyes[1][:20])
     first, second = sorted(read_table(dataset / "split" / "clips.parquet", Clip), key=lambda clip: clip.start)
-    shifted = Shifted("", "", 0, 5.0, 1.0)
-    assert len(read_right(film, first, shifted)) == 12
+    shifted = a_shift("")
+    assert len(read_right(film, ours(dataset)[0], first, shifted)) == 12
     with pytest.raises(Refusal, match=f"has 20 frames, of which clip {second.id} asks for 24"):
-        read_right(film, second, shifted)
+        read_right(film, ours(dataset)[0], second, shifted)
     write_film(tmp_path / "candle.mp4", iter(eyes[1]), Fraction(24))
     with pytest.raises(FilmBroke, match="breaks off after"):
-        read_right(damage(tmp_path / "candle.mp4"), first, shifted)
+        read_right(damage(tmp_path / "candle.mp4"), ours(dataset)[0], first, shifted)
+
+
+def test_borders_are_cut_off_what_was_made_of_a_letterboxed_film(tmp_path: Path, dataset: Path) -> None:
+    clip = min(read_table(dataset / "split" / "clips.parquet", Clip), key=lambda clip: clip.start)
+    picture = np.zeros((2 * HEIGHT, 2 * WIDTH, 3), np.uint8)
+    picture[16:-16] = 200
+    write_lossless(tmp_path / "candle.mkv", np.stack([picture] * 12))
+    boxed = replace(ours(dataset)[0], height=HEIGHT, width=WIDTH, crop_top=8, crop_bottom=8)
+    assert float(read_right(tmp_path / "candle.mkv", boxed, clip, a_shift("")).min()) == pytest.approx(
+        200 / 255
+    )
+    moved = read_right(tmp_path / "candle.mkv", boxed, clip, a_shift("", vertical_px=-3, shift_px=2))
+    assert moved.shape[-2:] == (HEIGHT - 3, WIDTH - 2)
+    with pytest.raises(Refusal, match=r"candle_sbs\.mkv, whose eyes are swapped"):
+        read_right(tmp_path / "candle.mkv", boxed, clip, a_shift("", swapped=True))
 
 
 def ours(dataset: Path) -> list[Film]:
@@ -175,12 +190,12 @@ def test_films_find_the_one_they_were_made_of(
     (tmp_path / "owl").mkdir()
     film = right_only(tmp_path / "owl", eyes)
     [maker] = list_external(tmp_path)
-    assert films_of(maker, dataset / "raw", ours(dataset)) == ((ours(dataset)[0].id, film),)
+    assert films_of(maker, ours(dataset)) == ((ours(dataset)[0].id, film),)
     with pytest.raises(Refusal, match=r"candle.mkv: no film of the dataset is called candle"):
-        films_of(maker, dataset / "raw", [])
+        films_of(maker, [])
     twins = [*ours(dataset), replace(ours(dataset)[0], name="candle_tb.mkv")]
     with pytest.raises(Refusal, match=r"both candle_sbs.mkv and candle_tb.mkv are called candle"):
-        films_of(maker, dataset / "raw", twins)
+        films_of(maker, twins)
 
 
 @pytest.mark.parametrize(
@@ -202,4 +217,4 @@ def test_another_shape_rate_or_length_is_refused(
     (tmp_path / "owl").mkdir()
     write_film(tmp_path / "owl" / "candle.mp4", iter(np.ascontiguousarray(eyes[1][cut])), Fraction(fps))
     with pytest.raises(Refusal, match=f"candle.mp4: {told}"):
-        films_of(list_external(tmp_path)[0], dataset / "raw", ours(dataset))
+        films_of(list_external(tmp_path)[0], ours(dataset))

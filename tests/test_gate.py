@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import evaluated, held_clip
+from conftest import a_film, evaluated, held_clip
 
 from secondeye.conversion.bundle import PLAIN, Bundle, write_bundle
 from secondeye.evaluation.clip import Folders, HeldClip
@@ -226,7 +226,7 @@ def place(tmp_path: Path, with_registry: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("secondeye.evaluation.judge.load_clip", lambda *_: clip)
     for name in ("split", "evaluate/scores", "evaluate/regions"):
         (tmp_path / "data" / name).mkdir(parents=True)
-    films = [Film(f"f{n}", f"{n}.mp4", "sbs", "test", "CC0-1.0", 24.0, 9, 1, 1, "") for n in range(5)]
+    films = [a_film(f"f{n}", name=f"{n}.mp4", split="test") for n in range(5)]
     write_table(tmp_path / "data" / "split" / "films.parquet", films, Film)
     write_table(tmp_path / "data" / "evaluate" / "regions" / "manifest.parquet", held_clips(), Held)
     return Place(tmp_path, EVALUATE)

@@ -1,12 +1,16 @@
 """Finished work stays, half-finished work does not, and nobody notices that a run was killed."""
 
+import hashlib
+import json
+import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from secondeye import modules
-from secondeye.keep import BadClip, Done, Job, finish_jobs, make_key
+from secondeye.keep import BadClip, Done, Job, Stored, files_of, finish_jobs, make_key
 from secondeye.params import Splat
 from secondeye.refusal import Refusal
 from secondeye.rows import Bad
@@ -26,6 +30,8 @@ def work(out: Path, name: str, key: str, content: str) -> tuple[Row, list[Path]]
     BUILT.append(name[0])
     if content == "bad":
         raise BadClip("no good", f"{name[0]} is bad")
+    if content == "poison":
+        os.kill(os.getpid(), signal.SIGSEGV)
     if content == "crash":
         (out / f"{name}.half.txt").write_text("half")
         raise RuntimeError("killed")
@@ -70,6 +76,31 @@ def test_missing_file_is_built_again(tmp_path: Path) -> None:
     assert BUILT == ["b"]
 
 
+def test_file_of_another_length_is_built_again(tmp_path: Path) -> None:
+    finish(tmp_path / "o", jobs(a="1", b="22"))
+    (tmp_path / "o" / f"{'b' * 16}.txt").write_text("2")
+    finish(tmp_path / "o", jobs(a="1", b="22"))
+    assert BUILT == ["b"]
+
+
+def test_every_file_is_known_by_length_and_digest(tmp_path: Path) -> None:
+    finish(tmp_path / "o", jobs(b="22", a="1", c="bad"))
+    assert files_of(tmp_path / "o") == [
+        Stored(name * 16, f"{name * 16}.txt", len(text), hashlib.sha256(text.encode()).hexdigest())
+        for name, text in (("a", "1"), ("b", "22"))
+    ]
+
+
+def test_entry_without_digests_is_built_again(tmp_path: Path) -> None:
+    finish(tmp_path / "o", jobs(a="1"))
+    entry = tmp_path / "o" / f"{'a' * 16}.json"
+    now = entry.read_bytes()
+    old = json.loads(now)
+    entry.write_text(json.dumps(old | {"files": sorted(old["files"])}))
+    finish(tmp_path / "o", jobs(a="1"))
+    assert BUILT == ["a"] and entry.read_bytes() == now
+
+
 def test_what_belongs_to_nothing_is_pruned(tmp_path: Path) -> None:
     finish(tmp_path / "o", jobs(a="1", b="22"))
     (tmp_path / "o" / f"{'f' * 16}.left.mkv").write_text("x")
@@ -102,6 +133,30 @@ def test_bad_clips_are_told_and_too_many_stop_the_stage(tmp_path: Path) -> None:
     assert finish(tmp_path / "o", jobs(a="1", b="bad")) == done and not BUILT
     with pytest.raises(Refusal, match=r"1 of 2 clips are bad.*max_bad_fraction.*no good"):
         finish(tmp_path / "o", jobs(a="1", b="bad"), max_bad_fraction=0.4)
+
+
+def test_too_many_bad_clips_end_the_work_early_and_what_is_finished_stays(tmp_path: Path) -> None:
+    many = jobs(a="1", b="bad", c="bad", d="1", e="1")
+    with pytest.raises(Refusal, match=r"2 of 5 clips are bad.*: no good \(b is bad\); 2 were not tried"):
+        finish(tmp_path / "o", many, max_bad_fraction=0.2)
+    assert BUILT == ["a", "b", "c"]
+    assert [bad.id[0] for bad in read_table(tmp_path / "o" / "bad.parquet", Bad)] == ["b", "c"]
+    finish(tmp_path / "o", many, max_bad_fraction=0.4)
+    assert BUILT == ["d", "e"]
+
+
+def test_poisoned_clip_is_bad_and_tried_again_in_every_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish(tmp_path / "o", jobs(a="1", b="22"))
+    with monkeypatch.context() as patch:
+        patch.setenv("SECONDEYE_WORKERS", "2")
+        done = finish(tmp_path / "o", jobs(a="1", b="poison"))
+    assert done.bad == [Bad("b" * 16, "worker died", "its process ended by SIGSEGV, 2 times of 2")]
+    assert [row.size for row in done.rows] == [1]
+    assert set(content(tmp_path / "o")) == {f"{'a' * 16}.json", f"{'a' * 16}.txt", "bad.parquet"}
+    finish(tmp_path / "o", [*jobs(a="1"), Job("b" * 16, "key of poison", ("22",), 0)])
+    assert BUILT == ["b"]
 
 
 def test_folder_with_other_things_is_never_pruned(tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from secondeye.inpaint import Inpainter, Warped, light, make_inpainter
+from secondeye.inpaint.crops import crops_around
 from secondeye.inpaint.fill import fill
 from secondeye.inpaint.light import (
     CHANNELS,
@@ -20,7 +22,7 @@ from secondeye.inpaint.light import (
     pull_back,
     save_light,
 )
-from secondeye.inpaint.losses import painting_loss
+from secondeye.inpaint.losses import Judge, edge_loss, fooling_loss, judging_loss, painting_loss
 from secondeye.refusal import Refusal
 from secondeye.warp import warp
 from secondeye.world import two_cards
@@ -47,8 +49,8 @@ def inpainter(tmp_path: Path) -> Inpainter:
     return make_inpainter("light", tmp_path / "model", "cpu")
 
 
-def test_size_of_the_network() -> None:
-    assert 1_000_000 < sum(weights.numel() for weights in Light(CHANNELS).parameters()) < 3_000_000
+def test_the_network_takes_little_room_on_disk() -> None:
+    assert 2 * sum(weights.numel() for weights in Light(CHANNELS).parameters()) < 12e6  # bytes in fp16
 
 
 def test_what_was_seen_comes_back_to_the_bit(inpainter: Inpainter) -> None:
@@ -116,35 +118,99 @@ def test_any_size(inpainter: Inpainter, size: tuple[int, int]) -> None:
     assert painted.shape == frames.shape and torch.isfinite(painted).all()
 
 
-def test_tiles_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tile with its margin gives what the whole picture gives; a smaller margin would not."""
-    generator = torch.Generator().manual_seed(3)
-    shape = (150, 190)
-    frames = torch.rand(1, 3, *shape, generator=generator)
-    coverage = (torch.rand(1, 1, *shape, generator=generator) > 0.5).float()
-    warped = Warped(frames, frames * coverage, coverage, torch.zeros(1, 1, *shape))
-    model = loud()
-    whole, _ = paint(model, warped, None)
-    monkeypatch.setattr(light, "TILE_PX", 80)
-    tiled, _ = paint(model, warped, None)
-    torch.testing.assert_close(tiled, whole, atol=1e-4, rtol=0)
+def holed(height: int, width: int, seed: int = 3) -> Warped:
+    """Noise with three holes far from each other, as far as there is room."""
+    generator = torch.Generator().manual_seed(seed)
+    frames = torch.rand(1, 3, height, width, generator=generator)
+    coverage = torch.ones(1, 1, height, width)
+    for row, column in ((3, 5), (height // 2, width // 2), (height - 6, width - 9)):
+        coverage[..., max(0, row) : row + 4, max(0, column) : column + 7] = 0
+    return Warped(frames, frames * coverage, coverage, torch.zeros(1, 1, height, width))
+
+
+def painted_at_once(warped: Warped, monkeypatch: pytest.MonkeyPatch) -> Tensor:
+    with monkeypatch.context() as patch:
+        patch.setattr(light, "HALO_PX", 4096)
+        whole, _ = paint(loud(), warped, None)
+    return whole
+
+
+@pytest.mark.parametrize("largest_px", [16, 64, 512])
+def test_crops_do_not_show(monkeypatch: pytest.MonkeyPatch, largest_px: int) -> None:
+    """A crop with its margin gives what the whole picture gives; a smaller margin would not."""
+    warped = holed(200, 328)
+    whole = painted_at_once(warped, monkeypatch)
+    monkeypatch.setattr(light, "LARGEST_PX", largest_px)
+    cropped, _ = paint(loud(), warped, None)
+    torch.testing.assert_close(cropped, whole, atol=1e-5, rtol=0)
     monkeypatch.setattr(light, "HALO_PX", 8)
-    seams, _ = paint(model, warped, None)
+    seams, _ = paint(loud(), warped, None)
     assert (seams - whole).abs().max() > 1e-3
 
 
-def test_tiles_without_holes_are_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(light, "TILE_PX", 32)
-    monkeypatch.setattr(light, "HALO_PX", 8)
+def test_no_pixel_looks_farther_than_the_margin() -> None:
+    model = loud()
+    planes = torch.rand(1, PLANES, 168, 168, generator=torch.Generator().manual_seed(1))
+    near = slice(80 - light.HALO_PX, 88 + light.HALO_PX)
+    far = torch.rand(planes.shape)
+    far[..., near, near] = planes[..., near, near]
+    with torch.inference_mode():
+        one, other = model(planes)[..., 80:88, 80:88], model(far)[..., 80:88, 80:88]
+    assert torch.equal(one, other)
+
+
+def test_the_same_frames_give_the_same_bits_for_any_number_of_threads() -> None:
+    warped, model = cards(frames=3, height=64, width=96, step_px=2), loud(CHANNELS)
+    threads, painted = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 2):
+            torch.set_num_threads(count)
+            painted.append(paint(model, warped, None)[0])
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(painted[0], painted[1]) and torch.equal(painted[1], painted[2])
+
+
+def test_without_holes_no_pass_is_run_and_few_holes_cost_little(monkeypatch: pytest.MonkeyPatch) -> None:
     model, seen = loud(), []
     model.register_forward_hook(lambda module, planes, out: seen.append(tuple(planes[0].shape[2:])))
-    coverage = torch.ones(1, 1, 96, 160)
-    frames = torch.rand(1, 3, 96, 160)
-    paint(model, Warped(frames, frames, coverage, torch.zeros(1, 1, 96, 160)), None)
+    whole, warped = torch.ones(1, 1, 200, 328), holed(200, 328)
+    paint(model, Warped(warped.left, warped.left, whole, warped.disparity), None)
     assert not seen
-    coverage[..., 40:44, 70:75] = 0
-    paint(model, Warped(frames, frames, coverage, torch.zeros(1, 1, 96, 160)), None)
-    assert seen == [(48, 48)]
+    paint(model, warped, None)
+    assert len(seen) == 3 and sum(height * width for height, width in seen) < 0.6 * 200 * 328
+
+
+def test_a_shot_smaller_than_a_crop() -> None:
+    for size in ((1, 1), (5, 3), (9, 20)):
+        painted, _ = paint(loud(), holed(*size), None)
+        assert torch.isfinite(painted).all() and painted.shape[2:] == size
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_crops_hold_every_hole_once(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    shape = tuple(rng.integers(1, 200, 2))
+    holes = rng.random(shape) < rng.choice([0.0005, 0.01, 0.5])
+    crops = crops_around(holes, 8, 24, 64)
+    times = np.zeros(shape, int)
+    for crop in crops:
+        times[crop.own] += 1
+        rows, columns = crop.own_inside
+        inside = np.zeros(shape)[crop.around][rows, columns]
+        assert inside.shape == times[crop.own].shape and max(inside.shape) <= 64
+        for own, around, side in zip(crop.own, crop.around, shape, strict=True):
+            assert around.start == max(0, own.start - 24) and around.start % 8 == 0
+            assert around.stop == min(side, -(-own.stop // 8) * 8 + 24)
+    assert (times[holes] == 1).all() and times.max(initial=0) <= 1
+    assert bool(crops) == bool(holes.any())
+
+
+def test_crops_are_cut_where_that_is_less_to_compute() -> None:
+    holes = np.zeros((400, 400), bool)
+    holes[0:8, 0:8] = holes[392:, 392:] = True
+    assert len(crops_around(holes, 8, 48, 512)) == 2
+    assert len(crops_around(holes[:16, :16] | True, 8, 48, 512)) == 1
 
 
 def test_planes() -> None:
@@ -177,6 +243,36 @@ def test_loss_counts_only_what_is_open() -> None:
     assert float(value) == pytest.approx(0.2)
     assert float(painting_loss(wrong_elsewhere, truth, open_)[1]["colour"]) == 0
     assert float(painting_loss(truth + 1, truth, 0 * open_)[0]) == 0
+
+
+def test_edge_loss_is_haarpsis_structure() -> None:
+    generator = torch.Generator().manual_seed(2)
+    truth, whole = torch.rand(1, 3, 32, 32, generator=generator), torch.ones(1, 1, 32, 32)
+    assert float(edge_loss(truth, truth, whole)) == 0
+    flat = edge_loss(truth.mean((2, 3), keepdim=True).expand_as(truth), truth, whole)
+    blurred = edge_loss(torch.nn.functional.avg_pool2d(truth, 5, 1, 2), truth, whole)
+    assert 0 < float(blurred) < float(flat) < 1
+    assert float(edge_loss(1 - truth, truth, whole)) < 1e-6  # strengths are compared, not signs
+    assert float(edge_loss(truth.flip(-1), truth, 0 * whole)) == 0
+    step = torch.zeros(1, 3, 32, 32)
+    step[..., 16:] = 0.1
+    once, twice = (size**2 / (size**2 + 30 / 255**2) for size in (0.1, 0.2))
+    # Strengths across a step: 1; 1 2 1; and as weights 1 2 3 4 3 2 1, which add up to 16.
+    expected = (4 * once + 3 * once + 4 * twice + 3 * once) / 16 / 2
+    assert float(edge_loss(0 * step, step, whole)) == pytest.approx(expected, abs=1e-5)
+
+
+def test_judge_and_painter_want_opposites() -> None:
+    torch.manual_seed(0)
+    judge, open_ = Judge(), torch.zeros(2, 1, 32, 48)
+    open_[..., 8:24, 8:24] = 1
+    with torch.no_grad():
+        verdict, share = judge(torch.rand(2, 3, 32, 48), open_)
+    assert verdict.shape == share.shape == (2, 1, 8, 12) and share.sum() == 2 * 16
+    assert float(fooling_loss(verdict + 1, share)) < float(fooling_loss(verdict, share))
+    assert float(judging_loss(verdict * 0 - 1, verdict * 0 + 1, share)) == 0
+    assert float(judging_loss(verdict * 0, verdict * 0, share)) == 2
+    assert float(fooling_loss(verdict, 0 * share)) == 0
 
 
 def test_weights_survive_the_disk(tmp_path: Path) -> None:

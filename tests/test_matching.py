@@ -1,9 +1,15 @@
+from pathlib import Path
+
 import pytest
 import torch
+from conftest import coarse_cards
+from exported_networks import BestShift, program_of, write_pt2
 
 from secondeye.matching import make_matcher
 from secondeye.matching.check import fill_from_background, is_consistent, match_both_ways
+from secondeye.matching.clip import match_clip
 from secondeye.matching.flow import match_flow
+from secondeye.params import MATCHERS, PAIR_MATCHERS, Exported, Match
 from secondeye.world import two_cards
 
 NAN = float("nan")
@@ -21,6 +27,51 @@ def test_matcher_finds_the_cards(name: str, fooled: float) -> None:
     visible = ~shot.left_occlusion
     assert consistent[visible].float().mean() > 0.85
     assert consistent[shot.left_occlusion].float().mean() < fooled
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported matcher of whole shifts up to 14 px, which answers as an optical flow does."""
+    path = tmp_path_factory.mktemp("network") / "best_shift.pt2"
+    return write_pt2(path, program_of(BestShift(14)))
+
+
+@pytest.mark.parametrize("name", MATCHERS)
+def test_every_matcher_keeps_these_laws(name: str, network: Path) -> None:
+    exported = Exported(
+        str(network), sign=-1, scale=1.0, multiple=16, min_size=32, window_frames=2, overlap_frames=1
+    )
+    match = Match(name, max_disparity_percent=10.0, tolerance_px=1.0, exported=exported)
+
+    shot = coarse_cards(frames=3, height=96, width=160, near_px=12, far_px=4, card_px=64, seed=1)
+    disparity, consistent = match_clip(match, shot.left, shot.right)
+    assert disparity.shape == consistent.shape == (3, 1, 96, 160)
+    assert disparity.dtype == torch.float32 and consistent.dtype == torch.bool
+    assert disparity.isfinite().all()
+    found, truth = disparity[consistent], shot.disparity[consistent]
+    assert found[truth == 12].median() > found[truth == 4].median() + 7, "larger is nearer"
+    assert ((found - truth).abs() > 1).double().mean() < 0.05
+    assert consistent[~shot.left_occlusion].double().mean() > 0.8
+
+    alone, agreed = match_clip(match, shot.left[1:2], shot.right[1:2])
+    assert alone.shape == (1, 1, 96, 160)
+    if name != "video":  # its frames tell each other what they see
+        assert torch.equal(alone, disparity[1:2]) and torch.equal(agreed, consistent[1:2])
+
+    wide = textured(64, 160)
+    flat, _ = match_clip(match, wide[..., 10:138], wide[..., 15:143])
+    inside = flat[..., 8:-8]
+    torch.testing.assert_close(inside.median(), torch.tensor(5.0), atol=1 / 16, rtol=0)
+    assert ((inside - 5).abs() < 0.5).double().mean() > 0.97
+
+
+@pytest.mark.parametrize("name", PAIR_MATCHERS)
+def test_a_pair_matcher_is_checked_and_filled_as_ever(name: str) -> None:
+    shot = two_cards(frames=2, height=48, width=96, seed=1)
+    match = Match(name, 18.0, 1.0, Exported("", 1, 1.0, 1, 1, 1, 0))
+    matched = match_both_ways(make_matcher(name, 17), shot.left, shot.right, tolerance_px=1.0)
+    disparity, consistent = match_clip(match, shot.left, shot.right)
+    assert torch.equal(disparity, fill_from_background(*matched)) and torch.equal(consistent, matched[1])
 
 
 @pytest.mark.parametrize("name", ["block", "flow"])

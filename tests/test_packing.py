@@ -3,7 +3,16 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from secondeye.packing import PACKINGS, eye_pixel_aspect, fit, packing_from_name, side_by_side, unpack
+from secondeye.packing import (
+    PACKED,
+    PACKINGS,
+    crop,
+    eye_pixel_aspect,
+    fit,
+    packing_from_name,
+    side_by_side,
+    unpack,
+)
 
 
 @pytest.mark.parametrize(
@@ -17,6 +26,16 @@ from secondeye.packing import PACKINGS, eye_pixel_aspect, fit, packing_from_name
         ("film-TB", "tb"),
         ("film_half_ou", "half-tb"),
         ("film_LRQ", "half-sbs"),
+        ("film_fsbs", "sbs"),
+        ("film.HTAB.mkv", "half-tb"),
+        ("film_rl", "sbs-right-first"),
+        ("film_sbs_rl", "sbs-right-first"),
+        ("film_sbs-right-first", "sbs-right-first"),
+        ("film_half-sbs-right-first", "half-sbs-right-first"),
+        ("film_RLQ", "half-sbs-right-first"),
+        ("film_bt", "tb-right-first"),
+        ("film_tb-right-first", "tb-right-first"),
+        ("film_hou_rl", "half-tb-right-first"),
         ("slabs", None),
         ("subsbs", None),
         ("holiday", None),
@@ -30,8 +49,27 @@ def test_unpack_undoes_side_by_side() -> None:
     left, right = np.random.default_rng(0).integers(0, 256, (2, 6, 8, 3), dtype=np.uint8)
     assert np.array_equal(unpack(side_by_side(left, right), "sbs"), (left, right))
     assert np.array_equal(unpack(np.concatenate([left, right], axis=0), "half-tb"), (left, right))
-    with pytest.raises(ValueError, match=PACKINGS[0]):
-        unpack(left, "mosaic")
+    for packing in ("mosaic", "pair"):
+        with pytest.raises(ValueError, match=PACKINGS[0]):
+            unpack(left, packing)
+
+
+@pytest.mark.parametrize("packing", [name for name in PACKED if name.endswith("right-first")])
+def test_right_first_changes_the_eyes_places_and_nothing_else(packing: str) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    plain = packing.removesuffix("-right-first")
+    assert np.array_equal(unpack(picture, packing), unpack(picture, plain)[::-1])
+    assert eye_pixel_aspect(packing, Fraction(3, 2)) == eye_pixel_aspect(plain, Fraction(3, 2))
+    assert packing_from_name(f"film_{packing}") == packing
+
+
+def test_crop_leaves_what_is_inside_the_borders() -> None:
+    eye = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
+    assert np.array_equal(crop(eye, 1, 2, 3, 0), eye[1:4, 3:])
+    assert np.array_equal(crop(eye, 0, 0, 0, 0), eye)
+    for borders in ((3, 3, 0, 0), (0, 0, 4, 4), (-1, 0, 0, 0)):
+        with pytest.raises(ValueError, match="can not cut"):
+            crop(eye, *borders)
 
 
 def test_eyes_are_cropped_to_shape_and_squeezed_ones_stretched() -> None:

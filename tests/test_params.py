@@ -25,13 +25,17 @@ def test_default_is_the_laptop_preset_and_both_presets_have_one_schema() -> None
         ("width: 448", "width: wide", "split.width must be int, got str 'wide'"),
         ("width: 448", "width: 448.5", "split.width must be int, got float 448.5"),
         ("width: 448", "width: true", "split.width must be int, got bool True"),
-        ("matcher: block", "matcher: 3", "match.matcher must be str, got int 3"),
+        ("matcher: video", "matcher: 3", "match.matcher must be str, got int 3"),
         ("filter:\n", "filtre:\n", "missing filter; unknown filtre"),
         ("splat:\n  weight_exponent_per_px: 0.5", "splat: 3", "splat must be a mapping, got 3"),
         ("dataset:", "dataset: [", "is not YAML"),
         ("window_frames: 8", "window_frames: 0", "split.window_frames must be 1 to 10000, got 0"),
         ("test_share: 0.2", "test_share: 1.2", "filter.test_share must be 0 to 1, got 1.2"),
-        ("matcher: block", "matcher: magic", "match.matcher must be one of block, flow, got 'magic'"),
+        (
+            "matcher: video",
+            "matcher: magic",
+            "match.matcher must be one of video, block, flow, exported, got 'magic'",
+        ),
     ],
 )
 def test_wrong_key_is_named(tmp_path: Path, before: str, after: str, told: str) -> None:

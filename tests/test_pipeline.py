@@ -4,16 +4,18 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conformance.tiny_release import SEEDS, make_network, write_release
+from diffusers import DDIMScheduler
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from secondeye.inpaint import Inpainter, Warped, make_inpainter
-from secondeye.inpaint.diffusion import inpaint_warped, load_diffusion, reduce_warped, reduction
+from secondeye.inpaint import Warped, make_inpainter
 from secondeye.inpaint.pipeline import (
     REFERENCE,
     Painted,
@@ -29,6 +31,7 @@ from secondeye.inpaint.tiny import make_schedule, make_tiny
 from secondeye.inpaint.weights import load_pipeline
 from secondeye.refusal import Refusal
 
+SVD = "stable-video-diffusion-img2vid-xt-1-1"
 CONFORMANCE = Path(__file__).parent / "conformance"
 STEPS = 2
 
@@ -212,7 +215,7 @@ def test_a_saved_folder_has_the_released_layout(folder: Path) -> None:
     parts = {"unet", "vae", "image_encoder", "scheduler", "feature_extractor"}
     assert {path.name for path in folder.iterdir()} == parts | {"model_index.json"}
     index = json.loads((folder / "model_index.json").read_text())
-    assert {name for name in index if not name.startswith("_")} == parts
+    assert {name for name in index if not name.startswith("_")} == parts | {"overlap_mask"}
 
 
 def test_diffusers_own_door_opens_a_saved_folder(tiny: StereoInpaintPipeline, folder: Path) -> None:
@@ -239,6 +242,139 @@ def test_a_network_without_the_masks_channel_is_refused(release: Path, tiny: Ste
         StereoInpaintPipeline(tiny.vae, tiny.image_encoder, make_network(8, SEEDS["unet"]), tiny.scheduler)
 
 
+def test_one_door_opens_the_released_pair(release: Path, released: StereoInpaintPipeline) -> None:
+    network = release / "StereoCrafter"
+    for unet in (network, str(network / "unet_diffusers"), make_network(9, SEEDS["inpainting"])):
+        again = StereoInpaintPipeline.from_pretrained(str(release / SVD), unet=unet, variant="fp16")
+        assert same_weights(again.unet, released.unet)
+    assert again.config.overlap_mask == "kept"
+    half = StereoInpaintPipeline.from_pretrained(release / SVD, unet=network, torch_dtype=torch.bfloat16)
+    assert (half.unet.dtype, half.image_encoder.dtype) == (torch.bfloat16, torch.bfloat16)
+    assert half.vae.dtype == torch.float32
+
+
+def test_hub_ids_are_downloaded_without_what_is_not_read(
+    release: Path, released: StereoInpaintPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def download(source: str, **options: Any) -> str:
+        asked[source] = options
+        return str(release / {"owner/svd": SVD, "owner/network": "StereoCrafter"}[source])
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    again = StereoInpaintPipeline.from_pretrained("owner/svd", unet="owner/network", revision="v1")
+    assert same_weights(again.unet, released.unet)
+    assert asked["owner/svd"]["ignore_patterns"] == ["unet/*"]
+    assert {options["revision"] for options in asked.values()} == {"v1"}
+
+
+@pytest.mark.parametrize(("storage", "share", "error"), [("int8", 0.3, 0.03), ("fp8", 0.35, 0.1)])
+def test_weights_of_8_bits_paint_nearly_the_same(
+    release: Path, released: StereoInpaintPipeline, storage: str, share: float, error: float
+) -> None:
+    small = StereoInpaintPipeline.from_pretrained(
+        release / SVD, unet=release / "StereoCrafter", storage=storage
+    )
+    before, after = (
+        sum(weights.numel() * weights.element_size() for weights in pipeline.unet.parameters())
+        for pipeline in (released, small)
+    )
+    assert after < share * before
+    frames = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    difference = paint(small, frames).frames - paint(released, frames).frames
+    assert 0 < float((difference**2).mean().sqrt()) < error
+    with pytest.raises(ValueError, match="in 8 bits"):
+        small.save_pretrained(release / "never")
+
+
+def test_modules_may_wait_off_the_device(folder: Path, tiny: StereoInpaintPipeline) -> None:
+    waiting = StereoInpaintPipeline.from_pretrained(folder)
+    waiting.enable_model_cpu_offload(device="cpu")
+    frames = torch.rand(1, 3, 64, 64)
+    for _ in range(2):
+        assert_close(paint(waiting, frames).frames, paint(tiny, frames).frames, atol=1e-5, rtol=0)
+
+
+def test_what_is_pushed_is_a_whole_folder(
+    tiny: StereoInpaintPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed: list[str] = []
+
+    def upload(_: object, folder: str, repo_id: str, **__: object) -> None:
+        StereoInpaintPipeline.from_pretrained(folder)
+        pushed.extend([repo_id, *(path.name for path in Path(folder).iterdir())])
+
+    monkeypatch.setattr(StereoInpaintPipeline, "_upload_folder", upload)
+    hub = "diffusers.utils.hub_utils"
+    monkeypatch.setattr(f"{hub}.create_repo", lambda name, **_: SimpleNamespace(repo_id=name))
+    card = SimpleNamespace(save=lambda _: None)
+    monkeypatch.setattr(f"{hub}.load_or_create_model_card", lambda *_, **__: card)
+    monkeypatch.setattr(f"{hub}.populate_model_card", lambda made: made)
+    tiny.push_to_hub("owner/name")
+    assert {"owner/name", "model_index.json", "feature_extractor", "unet"} <= set(pushed)
+    with pytest.raises(ValueError, match="call push_to_hub"):
+        tiny.save_pretrained("nowhere", push_to_hub=True)
+
+
+def test_how_it_was_trained_to_see_painted_frames_is_saved(
+    tiny: StereoInpaintPipeline, tmp_path: Path
+) -> None:
+    parts = {name: tiny.components[name] for name in ("vae", "image_encoder", "unet", "scheduler")}
+    StereoInpaintPipeline(**parts, overlap_mask="cleared").save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "model_index.json").read_text())["overlap_mask"] == "cleared"
+    assert load_pipeline(tmp_path, "cpu").config.overlap_mask == "cleared"
+    assert StereoInpaintPipeline.from_pretrained(tmp_path).config.overlap_mask == "cleared"
+    with pytest.raises(Refusal, match="overlap_mask must be one of kept, cleared"):
+        StereoInpaintPipeline(**parts, overlap_mask="gone")
+
+
+def test_schedulers_of_another_type_are_refused(
+    tiny: StereoInpaintPipeline, folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(Refusal, match="must be an EulerDiscreteScheduler, got DDIMScheduler"):
+        StereoInpaintPipeline(tiny.vae, tiny.image_encoder, tiny.unet, DDIMScheduler())
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    DDIMScheduler().save_pretrained(tmp_path / "scheduler")
+    with pytest.raises(Refusal, match="_class_name is DDIMScheduler, prediction_type is epsilon; stereo"):
+        load_pipeline(tmp_path, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("module", "key", "value"),
+    [
+        ("unet", "block_out_channels", [64, 32]),
+        ("vae", "latent_channels", 8),
+        ("image_encoder", "hidden_size", 64),
+    ],
+)
+def test_weights_of_another_shape_are_refused_in_one_line(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], module: str, key: str, value: Any
+) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / module / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(Refusal, match=rf"{module}: the weights can not be loaded as config.json") as refusal:
+        load_pipeline(tmp_path, "cpu")
+    assert "\n" not in str(refusal.value) and "MISMATCH" not in "".join(capfd.readouterr())
+
+
+def test_a_broken_file_is_refused(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    for module, file in (("unet", "diffusion_pytorch_model"), ("image_encoder", "model")):
+        path = tmp_path / module / f"{file}.safetensors"
+        whole = path.read_bytes()
+        path.write_bytes(whole[:1000])
+        with pytest.raises(Refusal, match=f"{module}: the weights can not be loaded"):
+            load_pipeline(tmp_path, "cpu")
+        path.write_bytes(whole)
+
+
+def test_a_variant_that_is_not_there_is_refused(folder: Path) -> None:
+    with pytest.raises(Refusal, match=r"diffusion_pytorch_model.fp16.safetensors is missing; leave out"):
+        StereoInpaintPipeline.from_pretrained(folder, variant="fp16")
+
+
 def test_incomplete_folders_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(Refusal, match="no model_index"):
         load_pipeline(tmp_path, "cpu")
@@ -252,106 +388,3 @@ def test_incomplete_folders_are_refused(folder: Path, tmp_path: Path) -> None:
     (broken / "unet" / "config.json").unlink()
     with pytest.raises(Refusal, match=r"unet.config.json: there is no such file"):
         load_pipeline(broken, "cpu")
-
-
-# The picture
-
-
-@pytest.fixture(scope="module")
-def inpainter(folder: Path) -> Inpainter:
-    return load_diffusion(folder, "cpu", steps=1)
-
-
-@pytest.mark.parametrize("size", [(1, 41, 57), (3, 64, 64), (5, 33, 70)])
-def test_what_was_seen_stays_bit_for_bit(inpainter: Inpainter, size: tuple[int, int, int]) -> None:
-    warped = scene(*size)
-    whole, _ = inpainter(warped, None)
-    seen = (warped.coverage == 1).expand_as(whole)
-    assert whole.shape == warped.frames.shape and whole.dtype == torch.float32
-    assert torch.equal(whole[seen], warped.frames[seen])
-    assert not torch.equal(whole[~seen], warped.frames[~seen])
-    assert whole.min() >= 0 and whole.max() <= 1
-    again, _ = inpainter(warped, None)
-    assert torch.equal(whole, again)
-
-
-def test_what_was_half_seen_is_half_painted(tiny: StereoInpaintPipeline) -> None:
-    warped = scene(1, 64, 64)
-    nothing_seen = warped._replace(coverage=torch.where(warped.coverage < 1, 0.0, 1.0))
-    half, _ = inpaint_warped(tiny, warped, None, 1)
-    painted, _ = inpaint_warped(tiny, nothing_seen, None, 1)
-    edge = (..., slice(16, 17))
-    # The network's mask differs there too, so that only the bounds of the blend can be told.
-    assert (half[edge] - 0.6 * warped.frames[edge]).abs().max() <= 0.4 + 1e-6
-    assert not torch.equal(half[edge], painted[edge])
-
-
-def test_without_holes_nothing_runs(tiny: StereoInpaintPipeline) -> None:
-    warped = scene(2, 64, 64)
-    whole, memory = inpaint_warped(tiny, warped._replace(coverage=torch.ones_like(warped.coverage)), None, 0)
-    assert torch.equal(whole, warped.frames)
-    assert len(memory.frames) == 1
-
-
-def test_chunks_go_on_from_what_was_painted(
-    tiny: StereoInpaintPipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The network sees 4 frames here: after the first chunk one of them is the last whole picture."""
-    given: list[Tensor] = []
-
-    def paint_grey(_: StereoInpaintPipeline, frames: Tensor, holes: Tensor, **__: object) -> Painted:
-        given.append(torch.cat([frames, holes], dim=1))
-        return Painted(torch.zeros(0), torch.full_like(frames, len(given) / 10))
-
-    monkeypatch.setattr(StereoInpaintPipeline, "__call__", paint_grey)
-    warped = scene(9, 64, 64)
-    whole, memory = inpaint_warped(tiny, warped, None, 1)
-    assert [len(chunk) for chunk in given] == [4, 4, 3]
-    assert_close(whole[4:7, :, :, 12], torch.full((3, 3, 64), 0.2))
-    assert torch.equal(given[1][0, :3], whole[3]) and torch.equal(given[2][0, :3], whole[6])
-    # Its mask is left as it is, and the frames after it are as they came.
-    assert torch.equal(given[1][:, 3:], given[0][:, 3:])
-    assert torch.equal(given[1][1:, :3], warped.frames[4:7])
-    # A window after these begins in the same way.
-    inpaint_warped(tiny, warped, memory, 1)
-    assert torch.equal(given[3][0, :3], whole[8])
-
-
-def test_windows_of_one_frame(inpainter: Inpainter) -> None:
-    memory = None
-    for seed in range(2):
-        warped = scene(1, 40, 50, seed)
-        whole, memory = inpainter(warped, memory)
-        assert whole.shape == warped.frames.shape and bool(torch.isfinite(whole).all())
-
-
-def test_large_pictures_are_painted_smaller_and_stay_sharp(tiny: StereoInpaintPipeline) -> None:
-    assert [reduction(tiny, *size) for size in ((128, 224), (176, 177), (256, 448), (1080, 1920))] == [
-        1,
-        2,
-        2,
-        9,
-    ]
-    warped = scene(1, 181, 190)
-    whole, memory = inpaint_warped(tiny, warped, None, 1)
-    seen = (warped.coverage == 1).expand_as(whole)
-    assert torch.equal(whole[seen], warped.frames[seen])
-    assert memory.frames.shape == (1, 3, 91, 95)
-
-
-def test_reducing_darkens_nothing_and_loses_no_hole() -> None:
-    coverage = torch.ones(1, 1, 9, 13)
-    coverage[0, 0, 4, 6] = 0
-    frames = torch.full((1, 3, 9, 13), 0.5) * coverage
-    small, holes = reduce_warped(frames, coverage, 2)
-    assert_close(small, torch.full((1, 3, 5, 7), 0.5))
-    assert holes.shape == (1, 1, 5, 7) and holes[0, 0, 2, 3] == 1 and holes.sum() <= 4
-
-
-@pytest.mark.parametrize("plane", ["frames", "coverage"])
-def test_doors(tiny: StereoInpaintPipeline, plane: str) -> None:
-    warped = scene(1, 40, 50)
-    with pytest.raises(ValueError):
-        inpaint_warped(tiny, warped._replace(**{plane: getattr(warped, plane)[..., :-1]}), None, 1)
-    with pytest.raises(ValueError, match="NaN"):
-        inpaint_warped(tiny, warped._replace(**{plane: getattr(warped, plane) * float("nan")}), None, 1)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from conftest import a_film
 
 from secondeye.refusal import Refusal
 from secondeye.rows import Film, Kept, Matched, Rendered
@@ -13,7 +14,7 @@ from secondeye.training.provenance import dataset_of, hash_mono, inputs_of, lice
 
 
 def film(name: str, licence: str) -> Film:
-    return Film(name, f"{name}.mp4", "sbs", "", licence, 24.0, 10, 1, 1, "")
+    return a_film(name, name=f"{name}.mp4", licence=licence)
 
 
 @pytest.fixture

@@ -14,23 +14,22 @@ import torch
 from conftest import evaluated, held_clip
 
 from secondeye.evaluation.columns import COLUMNS
-from secondeye.evaluation.document import Bar, Bars, Bold, Section, Table, to_markdown
 from secondeye.evaluation.means import film_means, mean_of_films, paired_gains
-from secondeye.evaluation.page import write_page
 from secondeye.evaluation.regions import BORDER, DISOCCLUDED, UNKNOWN, VISIBLE
 from secondeye.evaluation.report import COMPACT, plot_points, sections, summary, totals
-from secondeye.evaluation.sheet import (
-    clip_rows,
+from secondeye.evaluation.sheet import clip_rows, most_to_paint
+from secondeye.evaluation.verdict import MIN_FILMS, PROTOCOLS, compare
+from secondeye.params import Evaluate, load_params
+from secondeye.report.document import Bar, Bars, Bold, Section, Table, to_markdown
+from secondeye.report.page import write_page
+from secondeye.report.sheet import (
     disparity_map,
     error_map,
-    most_to_paint,
     picture_of,
     read_picture,
     write_picture,
     write_sheet,
 )
-from secondeye.evaluation.verdict import MIN_FILMS, PROTOCOLS, compare
-from secondeye.params import Evaluate, load_params
 from secondeye.rows import Evaluated
 
 EVALUATE = load_params(Path(__file__).parent.parent / "params.yaml").evaluate
@@ -336,6 +335,9 @@ def test_names_are_no_marks() -> None:
     assert r"| **x\*y** |" in markdown and "| a b_c |" in markdown
 
 
+SIBLINGS = {"dataset.html": "the dataset", "gate.md": "the gate"}
+
+
 def pages_of(rows: list[Evaluated], folder: Path) -> tuple[str, str]:
     """The same report as Markdown and as HTML, with a picture."""
     clips = {row.clip: row.film for row in rows}
@@ -344,7 +346,7 @@ def pages_of(rows: list[Evaluated], folder: Path) -> tuple[str, str]:
     write_picture(folder / "sheet.png", np.full((8, 12, 3), 200, np.uint8))
     options = {"manifest": "m", "evaluate": EVALUATE, "costs": {"fill": (1.0, 2.0)}}
     found = sections(rows, held, films, sheet=folder / "sheet.png", **options)
-    write_page(folder / "index.html", "Evaluation of <this> & that", found)
+    write_page(folder / "index.html", "Evaluation of <this> & that", found, SIBLINGS)
     return to_markdown("E", found), (folder / "index.html").read_text()
 
 
@@ -370,7 +372,7 @@ def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
 def test_the_drawing_has_a_line_for_every_method_with_a_score(tmp_path: Path) -> None:
     nothing = Bar("none", True, math.nan, math.nan, math.nan)
     bars = [Bar("low & slow", False, 0.0, 0.0, 0.0), nothing, Bar("high", True, 0.5, 0.25, 1.0)]
-    write_page(tmp_path / "a.html", "T", [Section("S", [Bars("B", 2, bars), Bars("C", 2, [nothing])])])
+    write_page(tmp_path / "a.html", "T", [Section("S", [Bars("B", 2, bars), Bars("C", 2, [nothing])])], {})
     page = (tmp_path / "a.html").read_text()
     Reader(page)
     assert page.count("<circle") == 2 and "low &amp; slow" in page and "none" not in page
@@ -383,13 +385,13 @@ def test_the_drawing_has_a_line_for_every_method_with_a_score(tmp_path: Path) ->
 
 def test_equal_scores_can_be_drawn(tmp_path: Path) -> None:
     bars = Bars("B", 2, [Bar("a", True, 0.5, 0.5, 0.5)])
-    write_page(tmp_path / "a.html", "T", [Section("S", [bars])])
+    write_page(tmp_path / "a.html", "T", [Section("S", [bars])], {})
     assert (tmp_path / "a.html").read_text().count("<circle") == 1
 
 
 def test_what_is_written_stays_letters(tmp_path: Path) -> None:
     odd = Table("<i>", ("<i>",), [[Bold("<i>")], ["<i>"]], "<i> `<i>`")
-    write_page(tmp_path / "a.html", "<i>", [Section("<i>", ["<i>", odd])])
+    write_page(tmp_path / "a.html", "<i>", [Section("<i>", ["<i>", odd])], {})
     page = (tmp_path / "a.html").read_text()
     Reader(page)
     assert page.count("&lt;i&gt;") == 10 and "<i>" not in page and "<code>&lt;i&gt;</code>" in page
@@ -397,7 +399,7 @@ def test_what_is_written_stays_letters(tmp_path: Path) -> None:
 
 def test_long_tables_are_closed_at_first(tmp_path: Path) -> None:
     long = Table("Long", ("a",), [["1"]] * 31, "")
-    write_page(tmp_path / "a.html", "T", [Section("S", [long, Table("Short", ("a",), [["1"]] * 30, "")])])
+    write_page(tmp_path / "a.html", "T", [Section("S", [long, Table("Short", ("a",), [["1"]] * 30, "")])], {})
     page = (tmp_path / "a.html").read_text()
     assert page.count("<details>") == 1 and "<summary>31 rows</summary>" in page
     assert [len(found) for found in Reader(page).tables] == [32, 31]

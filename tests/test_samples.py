@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import a_shift
 from torch import Tensor
 
 from secondeye.clips import clip_file, write_disparity, write_frames
@@ -164,7 +165,7 @@ def test_clips_and_world_become_scenes(tmp_path: Path) -> None:
     offsets = [
         write_disparity(clip_file(folder, name, "disparity"), shot.disparity) for folder in (match, world)
     ]
-    write_table(shift / "shift.parquet", [Shifted(name, "k", 0, 8.0, 1.0)], Shifted)
+    write_table(shift / "shift.parquet", [a_shift(name)], Shifted)
     write_table(match / "match.parquet", [Matched(name, "k", offsets[0], 1.0)], Matched)
     write_table(world / "world.parquet", [Rendered(name, "k", 2, offsets[1], 0.0)], Rendered)
     kept = [Kept(name, "film", "train")]

@@ -1,11 +1,18 @@
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+from conftest import coarse_cards, moving_pictures
+from test_stereo_metadata import write_mkv
 
+from secondeye.clips import pictures_from_frames
 from secondeye.refusal import Refusal
 from secondeye.sources import list_sources
+from secondeye.video.write import write_lossless
 
 HEAD = "film,packing,split,licence\n"
+WIDE = "film,packing,split,licence,right\n"
 
 
 def raw(folder: Path, *films: str, table: str | None = None) -> Path:
@@ -19,7 +26,7 @@ def raw(folder: Path, *films: str, table: str | None = None) -> Path:
 def test_table_beats_name_and_mono_is_passed_over(tmp_path: Path) -> None:
     table = HEAD + "a_sbs.mp4,tb,train,CC0-1.0\nm.mp4,mono,,\nb_sbs.mp4,,test,\n"
     found = list_sources(raw(tmp_path, "b_sbs.mp4", "a_sbs.mp4", "m.mp4", "notes.txt", table=table))
-    assert [(s.path.name, s.packing, s.split, s.licence) for s in found] == [
+    assert [(s.name, s.packing, s.split, s.licence) for s in found] == [
         ("a_sbs.mp4", "tb", "train", "CC0-1.0"),
         ("b_sbs.mp4", "sbs", "test", ""),
     ]
@@ -34,6 +41,18 @@ def test_table_beats_name_and_mono_is_passed_over(tmp_path: Path) -> None:
         (["a.mp4"], None, "a.mp4: nothing tells.*sources.csv"),
         (["a.mp4"], HEAD + "b.mp4,sbs,,\n", "names b.mp4, which is not in"),
         (["a.mp4"], "film,packing\na.mp4,sbs\n", "first line must be film,packing,split,licence"),
+        (["a.mp4"], WIDE + "a.mp4,,,,\n", "a.mp4: nothing tells"),
+        (["a.mp4"], WIDE + "a.mp4,pair,,,\n", "is one eye of a pair; name the other eye's in column right"),
+        (["a.mp4"], WIDE + "a.mp4,,,,b.mp4\n", "names b.mp4, which is not in"),
+        (
+            ["a.mp4", "b.mp4"],
+            WIDE + "a.mp4,sbs,,,b.mp4\n",
+            "line 2: names the right eye, so packing must be pair",
+        ),
+        (["a.mp4", "b.mp4"], WIDE + "a.mp4,,,,../b.mp4\n", "right must be a file name without a folder"),
+        (["a.mp4", "b.mp4"], WIDE + "a.mp4,,,,b.mp4\nb.mp4,sbs,,,\n", "names b.mp4 more than once"),
+        (["a.mp4", "b.png"], WIDE + "a.mp4,,,,b.png\n", "a.mp4 and b.png are no pair"),
+        (["a_l.mp4"], None, "a_l.mp4: nothing tells"),
         (["a.mp4"], HEAD + "a.mp4,sbs\n", "line 2: must have 4 columns"),
         (["a.mp4"], HEAD + "a.mp4,sbs,,,more\n", "line 2: must have 4 columns"),
         (["a.mp4"], HEAD + "a.mp4,sideways,,\n", "line 2: packing must be one of sbs"),
@@ -62,3 +81,114 @@ def test_spreadsheet_marks_are_read_and_other_encodings_refused(tmp_path: Path) 
 def test_monocular_film_that_is_listed_need_not_be_there(tmp_path: Path) -> None:
     table = HEAD + "a.mp4,sbs,,\nmono.mp4,mono,test,\n"
     assert len(list_sources(raw(tmp_path, "a.mp4", table=table))) == 1
+
+
+def test_names_that_differ_in_the_eye_are_a_pair(tmp_path: Path) -> None:
+    for folder in ("image_l", "image_r", "truth"):
+        (tmp_path / folder).mkdir()
+    films = [
+        "a_L.mp4",
+        "a_R.mp4",
+        "b-left.mkv",
+        "B-Right.mkv",
+        "c_l.png",
+        "c_r.png",
+        "cover.jpg",
+        "both_sbs.jpg",
+    ]
+    found = list_sources(raw(tmp_path, *films, table=HEAD + "a_L.mp4,,test,CC0-1.0\n"))
+    assert [(s.packing, *(path.name for path in s.paths)) for s in found] == [
+        ("pair", "a_L.mp4", "a_R.mp4"),
+        ("pair", "b-left.mkv", "B-Right.mkv"),
+        ("sbs", "both_sbs.jpg"),
+        ("pair", "c_l.png", "c_r.png"),
+        ("pair", "image_l", "image_r"),
+    ]
+    assert (found[0].name, found[0].split, found[0].licence) == ("a_L.mp4", "test", "CC0-1.0")
+    assert "pair with a_R.mp4 taken from the names" in found[0].remark
+    assert "25 fps" in found[-1].remark
+
+
+def test_a_table_makes_a_pair_and_parts_a_guessed_one(tmp_path: Path) -> None:
+    films = ["one.mp4", "two.mp4", "a_l.mp4", "a_r.mp4"]
+    table = WIDE + "one.mp4,pair,train,,two.mp4\na_l.mp4,mono,,,\na_r.mp4,sbs,,,\n"
+    found = list_sources(raw(tmp_path, *films, table=table))
+    assert [(s.name, s.packing, s.remark) for s in found] == [("a_r.mp4", "sbs", ""), ("one.mp4", "pair", "")]
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "packing"),
+    [
+        ("film.mkv", "left_right", "sbs"),  # 64 x 32: its eyes are as wide as high
+        ("narrow.mkv", "right_left", "half-sbs-right-first"),  # 48 x 32
+        ("film_sbs.mkv", "left_right", "sbs"),
+        ("film_hsbs.mkv", "right_left", "half-sbs-right-first"),
+        ("film_rl.mkv", "right_left", "sbs-right-first"),
+        ("film_tb.mkv", "bottom_top", "tb-right-first"),
+    ],
+)
+def test_metadata_tell_the_axis_and_the_name_or_shape_the_rest(
+    tmp_path: Path, name: str, mode: str, packing: str
+) -> None:
+    write_mkv(tmp_path / name, "ffv1", "bgr0", mode, width=48 if "narrow" in name else 64)
+    (found,) = list_sources(tmp_path)
+    assert found.packing == packing
+    assert f"packing {packing} taken from the stream's metadata" in found.remark
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "told"),
+    [
+        ("film_tb.mkv", "left_right", "its metadata says sbs, its name says tb; add a line to"),
+        ("film_rl.mkv", "left_right", "its metadata says sbs, its name says sbs-right-first; add a line to"),
+        ("film.mkv", "checkerboard_lr", "packed checkerboard; make it side by side first"),
+    ],
+)
+def test_metadata_and_name_that_differ_ask_for_a_line(
+    tmp_path: Path, name: str, mode: str, told: str
+) -> None:
+    write_mkv(tmp_path / name, "ffv1", "bgr0", mode)
+    with pytest.raises(Refusal, match=told):
+        list_sources(tmp_path)
+    (tmp_path / "sources.csv").write_text(HEAD + f"{name},half-tb,,\n")
+    assert list_sources(tmp_path)[0].packing == "half-tb"
+
+
+@pytest.mark.parametrize(
+    ("axis", "shape", "packing"),
+    [(2, (96, 160), "sbs"), (2, (160, 96), "half-sbs"), (1, (96, 160), "tb"), (1, (48, 160), "half-tb")],
+)
+def test_pictures_tell_the_packing_where_nothing_else_does(
+    tmp_path: Path, axis: int, shape: tuple[int, int], packing: str
+) -> None:
+    shot = coarse_cards(3, 96, 160, near_px=12, far_px=4, card_px=48, seed=0)
+    eyes = [
+        np.stack([cv2.resize(picture, shape[::-1]) for picture in pictures_from_frames(eye).numpy()])
+        for eye in (shot.left, shot.right)
+    ]
+    write_lossless(tmp_path / "film.mkv", np.concatenate(eyes, axis))
+    (found,) = list_sources(tmp_path)
+    assert found.packing == packing
+    assert "content and shape" in found.remark
+
+
+def test_a_mono_film_is_not_taken_for_a_stereo_film(tmp_path: Path) -> None:
+    write_lossless(tmp_path / "film.mkv", moving_pictures(3, 128, 192))
+    with pytest.raises(Refusal, match="nothing tells how its eyes are packed; add a line to"):
+        list_sources(tmp_path)
+
+
+def test_stills_have_the_order_of_their_kind(tmp_path: Path) -> None:
+    found = list_sources(raw(tmp_path, "a.jps", "b.mpo"))
+    assert [(s.name, s.packing) for s in found] == [("a.jps", "sbs-right-first"), ("b.mpo", "multiview")]
+
+
+def test_real_films_tell_their_packing(footage: Path, tmp_path: Path) -> None:
+    for film in ("sv_candle_ego/candle_ego_sbs_2560x720.mp4", "pair_packings/AB_tc-0720-hd-ab.jpg"):
+        (tmp_path / f"untagged{film[-4:]}").symlink_to(footage / film)
+    (tmp_path / "sources.csv").write_text(HEAD + "untagged.jpg,,,\n")
+    assert [source.packing for source in list_sources(tmp_path)] == ["tb", "sbs"]
+    (tmp_path / "untagged.mp4").unlink()
+    (tmp_path / "untagged.mp4").symlink_to(footage / "mono_bikes/bikes.mp4")
+    with pytest.raises(Refusal, match="nothing tells"):
+        list_sources(tmp_path)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import a_shift
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -153,7 +154,7 @@ def test_footage_is_read_from_clips_and_world(tmp_path: Path) -> None:
     for eye in ("left", "right"):
         write_frames(clip_file(split, "clip", eye), large)
     offset_px = write_disparity(clip_file(match, "clip", "disparity"), disparity)
-    write_table(shift / "shift.parquet", [Shifted("clip", "k", 0, 6.0, 1.0)], Shifted)
+    write_table(shift / "shift.parquet", [a_shift("clip")], Shifted)
     write_table(match / "match.parquet", [Matched("clip", "k", offset_px, 1.0)], Matched)
     write_frames(clip_file(world, "shot", "left"), footage.left)
     offset_px = write_disparity(clip_file(world, "shot", "disparity"), footage.disparity)

@@ -27,9 +27,16 @@ def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(light, "CHECKED_WINDOWS", 4)
 
 
-def settings(steps: int, learning_rate: float = 0.003) -> TrainLight:
+def settings(steps: int, learning_rate: float = 0.003, discriminator_from: float = 0.5) -> TrainLight:
     optimisation = Optimisation(steps=steps, batch=2, learning_rate=learning_rate, checkpoint_steps=4, seed=0)
-    return TrainLight(height=32, width=48, mono_share=0.5, optimisation=optimisation)
+    return TrainLight(
+        height=32,
+        width=48,
+        mono_share=0.5,
+        discriminator_from=discriminator_from,
+        discriminator_weight=0.1,
+        optimisation=optimisation,
+    )
 
 
 def toy() -> list[Scene]:
@@ -54,14 +61,17 @@ def new_run(folder: Path) -> Run:
 
 def test_it_learns_what_holes_have_in_common(tmp_path: Path) -> None:
     run = new_run(tmp_path)
-    train_light(run, toy(), [], settings(60, 0.01))
+    train_light(run, toy(), [], settings(60, 0.01, discriminator_from=1.0))
     losses = [line["light/loss"] for line in run.metrics() if "light/loss" in line]
     assert losses[-1] < 0.7 * losses[0]
     (scores,) = [line for line in run.metrics() if "light/open_psnr_db" in line]
     assert scores["light/open_psnr_db"] > scores["light/fill_open_psnr_db"] + 2
 
 
-def test_killed_training_ends_in_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("killed_in", [2, 4, 6, 8])  # the judge learns from the fifth step on
+def test_killed_training_ends_in_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_in: int
+) -> None:
     whole = new_run(tmp_path / "whole")
     train_light(whole, toy(), mono(), settings(9))
 
@@ -70,20 +80,67 @@ def test_killed_training_ends_in_the_same_weights(tmp_path: Path, monkeypatch: p
 
     def gather_until_killed(*arguments: object) -> torch.Tensor:
         draws[0] += 1
-        if draws[0] > 2 * (4 + 2 * 6):  # two frames each: those that are checked, then six steps of two
+        if draws[0] > 2 * (4 + 2 * killed_in):  # two frames each: those that are checked, then steps of two
             raise KeyboardInterrupt
         return gather(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(light, "gather_planes", gather_until_killed)
     with pytest.raises(KeyboardInterrupt):
         train_light(killed, toy(), mono(), settings(9))
-    assert [path.name for path in killed.checkpoints.iterdir()] == ["light_00000004.safetensors"]
+    left = [f"light_{steps:08d}.safetensors" for steps in (4, 8) if steps <= killed_in][-1:]
+    assert [path.name for path in killed.checkpoints.iterdir()] == left
     monkeypatch.setattr(light, "gather_planes", gather)
     train_light(killed, toy(), mono(), settings(9))
 
-    weights, again = (load_file(run.model / "model.safetensors") for run in (whole, killed))
-    assert all(torch.equal(weights[name], again[name]) for name in weights)
+    files = [whole.model / "model.safetensors", killed.model / "model.safetensors"]
+    files += [run.checkpoints / "light_00000009.safetensors" for run in (whole, killed)]
+    for one, other in (files[:2], files[2:]):  # the inpainter; it, its judge and both their moments
+        weights, again = load_file(one), load_file(other)
+        assert weights.keys() == again.keys()
+        assert all(torch.equal(weights[name], again[name]) for name in weights)
     assert killed.metrics() == whole.metrics()
+
+
+def lesson(steps: int) -> tuple[light.Taught, tuple[torch.Tensor, ...]]:
+    torch.manual_seed(0)
+    taught = light.Taught(network.Light((4, 6, 8)), settings(10))
+    torch.nn.init.normal_(taught.painter.tail.weight, std=0.5)
+    taught.steps += steps
+    scenes = toy()
+    window = light.draw_window(scenes, [], 0.5, 32, 48, 2, np.random.default_rng(3))
+    drawn = light._sample(
+        scenes[window.scene], light._fill_scene(scenes[window.scene]), window, np.random.default_rng(4)
+    )
+    return taught, tuple(column[None] for column in drawn)
+
+
+def test_the_judge_begins_at_its_step() -> None:
+    for steps, judged in ((4, False), (5, True)):
+        taught, batch = lesson(steps)
+        value, parts = taught(batch)
+        value.backward()
+        assert ("judging" in parts) == judged and int(taught.steps) == steps + 1
+        changed = [
+            bool(weights.grad.any()) for weights in taught.judge.parameters() if weights.grad is not None
+        ]
+        assert len(changed) == 8 and any(changed) == judged
+
+
+def test_judge_and_painter_learn_from_their_own_loss_only() -> None:
+    taught, batch = lesson(5)
+    _, parts = taught(batch)
+    for part, learns, rests in (
+        ("fooling", taught.painter, taught.judge),
+        ("judging", taught.judge, taught.painter),
+    ):
+        gradients = {
+            net: torch.autograd.grad(
+                parts[part], list(net.parameters()), retain_graph=True, allow_unused=True
+            )
+            for net in (learns, rests)
+        }
+        assert any(found is not None and found.any() for found in gradients[learns])
+        assert not any(found is not None and found.any() for found in gradients[rests])
 
 
 def test_it_is_judged_on_scenes_not_learnt_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

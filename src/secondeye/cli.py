@@ -278,3 +278,66 @@ def doctor() -> None:
     from secondeye.doctor import examine
 
     print("\n".join(examine()))
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Argument(help="an empty folder, or one with the same export")],
+    split: Annotated[str, typer.Option(help="train or test")] = "train",
+    windows: Annotated[int | None, typer.Option(help="how many (default: one a clip)", min=1)] = None,
+    frames: Annotated[int, typer.Option(help="of a window", min=1)] = 25,
+    max_stride: Annotated[int, typer.Option(help="take every frame, or up to every so many", min=1)] = 6,
+    height: Annotated[
+        int | None, typer.Option(help="px (default: the largest multiple of 64 nearly all clips have)", min=1)
+    ] = None,
+    width: Annotated[int | None, typer.Option(help="px (default: likewise)", min=1)] = None,
+    max_offset_percent: Annotated[
+        float, typer.Option(help="of the width, the widest border hole wanted", min=0, max=50)
+    ] = 5.0,
+    seed: Annotated[int, typer.Option(help="another seed, other windows", min=0)] = 0,
+    shard_megabytes: Annotated[float, typer.Option(help="the most a shard may have", min=1)] = 1000,
+) -> None:
+    """Write the dataset's training samples as WebDataset shards. The same command continues a broken run."""
+    from secondeye.params import load_params
+    from secondeye.training.export import export as export_shards
+    from secondeye.training.export import plan_export
+    from secondeye.training.windows import Settings, choose_size, keep_fitting, list_clips
+
+    weight = load_params().splat.weight_exponent_per_px
+    clips = list_clips(DATA, split)
+    chosen = choose_size(clips)
+    settings = Settings(
+        height or chosen[0], width or chosen[1], weight, frames, max_stride, max_offset_percent
+    )
+    fitting = keep_fitting(clips, settings)
+    index = export_shards(
+        DATA, out, plan_export(DATA, split, fitting, settings, seed, windows, shard_megabytes)
+    )
+    size = f"{settings.frames} frames of {settings.width}x{settings.height}"
+    print(f"{out}: {index['samples']} windows of {size} in {len(index['shards'])} shards")
+    print(f"from {index['clips']} clips; {len(clips) - len(fitting)} are too short or too small")
+
+
+@app.command()
+def drift(
+    revision: Annotated[str, typer.Argument(help="of Git: a commit, a branch, a tag")] = "HEAD",
+) -> None:
+    """Say how far the dataset's scores have moved since a revision: Markdown."""
+    from secondeye.drift import describe_drift, read_now, read_revision
+
+    now = read_now()
+    print(describe_drift(revision, read_revision(revision), now), end="")
+
+
+@app.command()
+def gc(
+    delete: Annotated[bool, typer.Option("--delete", help="remove what the list says could go")] = False,
+) -> None:
+    """List what nothing refers to: temporary and orphaned files, abandoned conversions, old run folders."""
+    from secondeye.garbage import delete as remove
+    from secondeye.garbage import describe, find_garbage
+
+    found = find_garbage(Path.cwd())
+    print("\n".join(describe(Path.cwd(), found)))
+    if delete:
+        print(f"{len(remove(found))} removed")

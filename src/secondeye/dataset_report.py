@@ -1,117 +1,242 @@
-"""The dataset in words and numbers: how many clips went where, and why."""
+"""The dataset in words, numbers and pictures: how many clips went where, and why."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
 
-from secondeye.rows import Bad, Clip, Film, Kept, Rejected, Scored, Shifted
+import numpy as np
 
+from secondeye.report.document import Picture, Section, Table
+from secondeye.report.sheet import Tile, read_picture
+from secondeye.rows import Bad, Clip, Dropped, Film, Kept, Rejected, Scored, Shifted
 
-def count_dataset(
-    films: Sequence[Film], clips: Sequence[Clip], kept: Sequence[Kept], rejected: Sequence[Rejected]
-) -> dict[str, int]:
-    """The funnel as numbers."""
-    sides = Counter(row.split for row in kept)
-    return {
-        "films": len(films),
-        "clips": len(clips),
-        "rejected": len(rejected),
-        "kept": len(kept),
-        "kept_train": sides["train"],
-        "kept_test": sides["test"],
-    }
+SCORES = tuple(field.name for field in fields(Scored) if field.name not in ("id", "key", "height", "width"))
+PICTURED = 3  # clips of each kind on the sheet
+_BINS = 20  # of a histogram
+_SHARES = (5, 50, 95)  # percentiles that describe a score
+_TILES = ("left", "right", "left seen from the right", "disparity")
 
 
-def describe_dataset(
-    films: Sequence[Film],
-    left_out: Sequence[Bad],  # id is the file's name
-    clips: Sequence[Clip],
-    shifted: Sequence[Shifted],
-    scored: Sequence[Scored],
-    kept: Sequence[Kept],
-    rejected: Sequence[Rejected],
-    failures: Sequence[str],
-) -> str:
-    """The report a person reads after `dvc repro`: Markdown."""
-    verdict = "Every expectation holds." if not failures else "**Failed:** " + "; ".join(failures) + "."
-    counts = count_dataset(films, clips, kept, rejected)
+@dataclass(frozen=True)
+class Tables:
+    """All that the dataset's stages wrote."""
+
+    films: Sequence[Film]
+    left_out: Sequence[Bad]  # id is the film's name
+    dropped: Sequence[Dropped]
+    clips: Sequence[Clip]
+    shifted: Sequence[Shifted]
+    scored: Sequence[Scored]
+    kept: Sequence[Kept]
+    rejected: Sequence[Rejected]
+
+
+def count_dataset(tables: Tables) -> dict[str, int]:
+    """The funnel as numbers, from top to bottom."""
+    stages = Counter(row.stage for row in tables.rejected)
+    left = len(tables.clips) + stages["split"]
+    counts = {"films": len(tables.films), "pieces": left}
+    for stage, name in (
+        ("split", "cut"),
+        ("shift", "aligned"),
+        ("match", "matched"),
+        ("splat", "splatted"),
+        ("quality", "scored"),
+        ("filter", "kept"),
+    ):
+        left -= stages[stage]
+        counts[name] = left
+    sides = Counter(row.split for row in tables.kept)
+    return counts | {"kept_train": sides["train"], "kept_test": sides["test"]}
+
+
+def medians(tables: Tables) -> dict[str, float]:
+    """The middle of each score over kept clips, for `dvc metrics diff`; none where nothing was kept."""
+    kept = {row.id for row in tables.kept}
+    rows = [row for row in tables.scored if row.id in kept]
+    return {name: round(float(np.median([getattr(row, name) for row in rows])), 4) for name in SCORES if rows}
+
+
+def funnel(tables: Tables) -> list[dict[str, object]]:
+    """The funnel as points of a plot."""
+    counts = count_dataset(tables)
+    steps = ("pieces", "cut", "aligned", "matched", "splatted", "scored", "kept")
+    return [{"step": f"{place} {name}", "clips": counts[name]} for place, name in enumerate(steps)]
+
+
+def histograms(tables: Tables) -> list[dict[str, object]]:
+    """Each score's distribution over all scored clips as points of a plot."""
+    points: list[dict[str, object]] = []
+    for name in SCORES:
+        values = np.array([getattr(row, name) for row in tables.scored], np.float64)
+        values = values[np.isfinite(values)]
+        if not values.size:
+            continue
+        counts, edges = np.histogram(values, _BINS)
+        points += [
+            {"score": name, "value": round(float(low + high) / 2, 6), "share": round(count / values.size, 6)}
+            for count, low, high in zip(counts, edges[:-1], edges[1:], strict=True)
+        ]
+    return points
+
+
+def dataset_sections(tables: Tables, failures: Sequence[str], sheet: Path | None) -> list[Section]:
+    """The report a person reads after `dvc repro`. `sheet` is None where no clip was scored."""
+    verdict = "Every expectation holds." if not failures else "Failed: " + "; ".join(failures) + "."
+    counts = count_dataset(tables)
     if not counts["kept_test"]:
         verdict += " No clip is held out for tests: name test films in sources.csv."
-    funnel = [(name.replace("_", ", "), str(count)) for name, count in counts.items()]
-    reasons = Counter((row.stage, row.reason) for row in rejected)
-    parts = [
-        f"# The dataset\n\n{verdict}",
-        _table(("what", "count"), funnel),
-        "## Films",
-        _table(
-            ("film", "packing", "licence", "frames", "fps", "shots", "clips", "kept", "remark"),
-            [_film_line(film, kept) for film in films],
-        ),
-        *_left_out(left_out),
-        "## Why clips were rejected",
-        _table(("stage", "reason", "clips"), [(*key, str(n)) for key, n in sorted(reasons.items())])
-        if reasons
-        else "None was.",
-        "## Clips",
-        "Shift: how far the right view was moved to the right, px at working size. Disparity: its range in % "
-        "of the width. PSNR of the warped left view against the right view, visible pixels.",
-        _clip_table(films, clips, shifted, scored, kept, rejected),
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def _left_out(films: Sequence[Bad]) -> list[str]:
-    if not films:
-        return []
-    lines = [(film.id, film.reason, film.detail) for film in films]
-    return ["## Films left out", _table(("film", "reason", "detail"), lines)]
-
-
-def _film_line(film: Film, kept: Iterable[Kept]) -> tuple[str, ...]:
-    survivors = sum(row.film == film.id for row in kept)
-    return (
-        film.name,
-        film.packing,
-        film.licence or "not stated",
-        str(film.frames),
-        f"{film.fps:.3f}".rstrip("0").rstrip("."),
-        str(film.shots),
-        str(film.clips),
-        str(survivors),
-        film.remark or "-",
+    funnel_rows = [(name.replace("_", ", "), str(count)) for name, count in counts.items()]
+    looks = (
+        [Section("Best, worst and rejected clips", [_LOOKS, Picture("Middle frames", sheet)])]
+        if sheet
+        else []
     )
+    return [
+        Section("Verdict", [verdict, Table("From films to clips", ("what", "count"), funnel_rows, "")]),
+        Section("Films", list(_film_tables(tables))),
+        Section("Why pieces and clips were rejected", [_reasons(tables)]),
+        Section("Scores", [_score_table(tables)] if tables.scored else ["No clip was scored."]),
+        *looks,
+        Section("Clips", [_clip_table(tables)]),
+    ]
 
 
-def _clip_table(
-    films: Sequence[Film],
-    clips: Sequence[Clip],
-    shifted: Sequence[Shifted],
-    scored: Sequence[Scored],
-    kept: Sequence[Kept],
-    rejected: Sequence[Rejected],
-) -> str:
-    names = {film.id: film.name for film in films}
-    shifts = {row.id: row for row in shifted}
-    scores = {row.id: row for row in scored}
-    verdicts = {row.id: f"kept, {row.split}" for row in kept}
-    verdicts |= {row.id: f"{row.stage}: {row.reason} ({row.detail})" for row in rejected}
-    lines = []
-    for clip in sorted(clips, key=lambda clip: (names[clip.film], clip.start)):
-        shift, score = shifts.get(clip.id), scores.get(clip.id)
-        lines.append(
-            (
-                names[clip.film],
-                f"{clip.start}-{clip.stop - 1}",
-                f"{shift.shift_px:+d}" if shift else "-",
-                f"{score.disparity_min_percent:.2f} to {score.disparity_max_percent:.2f}" if score else "-",
-                f"{score.matched_share:.1%}" if score else "-",
-                f"{score.occlusion_share:.2%}" if score else "-",
-                f"{score.psnr_db:.2f}" if score else "-",
-                verdicts[clip.id],
-            )
+_LOOKS = (
+    "Of each: left, right, the left eye seen from the right with holes in magenta, disparity. First the best "
+    "and the worst of the kept clips by PSNR, then the worst of those that were scored and rejected."
+)
+
+
+def pick_pictured(tables: Tables) -> list[tuple[str, str]]:  # clip, what to write above it
+    """The best and the worst kept clips by PSNR, and the worst of those that the filter rejected."""
+    scored = sorted(tables.scored, key=lambda row: (row.psnr_db, row.id))
+    kept, names = {row.id for row in tables.kept}, _names(tables)
+    good = [row for row in scored if row.id in kept]
+    bad = [row for row in scored if row.id not in kept]
+    worst, best = good[: (len(good) + 1) // 2][:PICTURED], good[(len(good) + 1) // 2 :][::-1][:PICTURED]
+    chosen = [("best", best), ("worst kept", worst), ("rejected", bad[:PICTURED])]
+    return [
+        (row.id, f"{word}: {names[row.id]}, {row.psnr_db:.1f} dB") for word, rows in chosen for row in rows
+    ]
+
+
+def picture_rows(quality: Path, tables: Tables) -> list[list[Tile]]:
+    """The sheet of `pick_pictured`, from the pictures that the stage `quality` left."""
+    rows = []
+    for clip, words in pick_pictured(tables):
+        parts = np.split(read_picture(quality / f"{clip}.middle.png"), len(_TILES), axis=1)
+        rows.append(list(zip((words, *_TILES[1:]), parts, strict=True)))
+    return rows
+
+
+def _names(tables: Tables) -> dict[str, str]:
+    films = {film.id: film.name for film in tables.films}
+    return {clip.id: f"{films[clip.film]} {clip.start}-{clip.stop - 1}" for clip in tables.clips}
+
+
+def _film_tables(tables: Tables) -> Iterator[Table]:
+    kept = Counter(row.film for row in tables.kept)
+    lines = [
+        (
+            film.name,
+            film.packing,
+            film.licence or "not stated",
+            str(film.frames),
+            f"{film.fps:.3f}".rstrip("0").rstrip("."),
+            str(film.shots),
+            str(film.clips),
+            str(kept[film.id]),
+            film.remark or "-",
         )
-    return _table(("film", "frames", "shift", "disparity", "matched", "hidden", "PSNR, dB", "verdict"), lines)
+        for film in tables.films
+    ]
+    head = ("film", "packing", "licence", "frames", "fps", "shots", "clips", "kept", "remark")
+    yield Table("Films used", head, lines, "")
+    if tables.left_out:
+        left_out = [(film.id, film.reason, film.detail) for film in tables.left_out]
+        yield Table("Films left out", ("film", "reason", "detail"), left_out, "")
 
 
-def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    rows = [head, ["---"] * len(head), *lines]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows)
+def _reasons(tables: Tables) -> Table | str:
+    reasons = Counter((row.stage, row.reason) for row in tables.rejected)
+    if not reasons:
+        return "None was."
+    lines = [(*key, str(count)) for key, count in sorted(reasons.items())]
+    return Table("Reasons", ("stage", "reason", "clips"), lines, "")
+
+
+def _score_table(tables: Tables) -> Table:
+    """How each score is distributed."""
+    lines = []
+    for name in SCORES:
+        values = np.array([getattr(row, name) for row in tables.scored], np.float64)
+        low, middle, high = (f"{end:.2f}" for end in np.nanpercentile(values, _SHARES))
+        lines.append((name, low, middle, high))
+    head = ("score", *(f"{share} % lie below" for share in _SHARES))
+    return Table("Of all scored clips", head, lines, "docs/data.md says what each score is.")
+
+
+def _clip_table(tables: Tables) -> Table:
+    films = {film.id: film.name for film in tables.films}
+    shifts = {row.id: row for row in tables.shifted}
+    scores = {row.id: row for row in tables.scored}
+    verdicts = {row.id: f"kept, {row.split}" for row in tables.kept}
+    verdicts |= {row.id: f"{row.stage}: {row.reason} ({row.detail})" for row in tables.rejected}
+    pieces = [(films[row.film], row.start, row.stop, row.id) for row in tables.clips]
+    pieces += [(films[row.film], row.start, row.stop, row.id) for row in tables.dropped]
+    lines = [
+        (
+            name,
+            f"{start}-{stop - 1}",
+            *_corrections(shifts.get(clip)),
+            *_scores(scores.get(clip)),
+            verdicts[clip],
+        )
+        for name, start, stop, clip in sorted(pieces)
+    ]
+    head = (
+        "film",
+        "frames",
+        "shift",
+        "corrected",
+        "disparity",
+        "matched",
+        "hidden",
+        "PSNR, dB",
+        "SSIM",
+        "verdict",
+    )
+    return Table("Every piece of every film", head, lines, _CLIP_NOTE)
+
+
+_CLIP_NOTE = (
+    "Shift: how far the right view was moved to the right, px at working size. Corrected: what else was put "
+    "right. Disparity: its range in % of the width. PSNR and SSIM of the warped left view against the right "
+    "view, visible pixels."
+)
+
+
+def _corrections(row: Shifted | None) -> tuple[str, str]:
+    if row is None:
+        return "-", "-"
+    gains = (row.red_gain, row.green_gain, row.blue_gain, row.red_offset, row.green_offset, row.blue_offset)
+    told = [
+        "eyes swapped" if row.swapped else "",
+        f"{row.vertical_px:+d} px vertical" if row.vertical_px else "",
+        "colours" if gains != (1, 1, 1, 0, 0, 0) else "",
+    ]
+    return f"{row.shift_px:+d}", ", ".join(filter(None, told)) or "-"
+
+
+def _scores(row: Scored | None) -> tuple[str, ...]:
+    if row is None:
+        return ("-",) * 5
+    return (
+        f"{row.disparity_min_percent:.2f} to {row.disparity_max_percent:.2f}",
+        f"{row.matched_share:.1%}",
+        f"{row.occlusion_share:.2%}",
+        f"{row.psnr_db:.2f}",
+        f"{row.ssim:.3f}",
+    )

@@ -4,6 +4,9 @@ Every item has a side entry `<id>.json` with the key of everything that made it.
 the wanted key is done. Anything else is built: entry removed, files written under temporary names and
 renamed, entry last. What belongs to no item is pruned, and the table is written at the very end by the stage.
 So a killed run loses one item, and a stage's folder is the same bytes however often it was interrupted.
+
+An item whose worker dies each time is bad like others, but gets no side entry: what killed it may lie in the
+machine, so every run tries it again.
 """
 
 import hashlib
@@ -11,6 +14,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -20,16 +24,17 @@ from tqdm import tqdm
 
 from secondeye import modules
 from secondeye.disk import require_disk
-from secondeye.files import write_whole
-from secondeye.process import spread
+from secondeye.files import hash_file, write_whole
 from secondeye.refusal import Refusal
 from secondeye.rows import Bad
+from secondeye.spread import Died, spread
 from secondeye.tables import write_table
 
 Row = TypeVar("Row")
 
 # Everything a stage's folder holds besides tables is named after an item.
 _OURS = re.compile(r"\.?[0-9a-f]{16}\..+|.+\.parquet|\..+\.part\.parquet")
+_ENTRY = re.compile(r"[0-9a-f]{16}\.json")
 
 
 class BadClip(Exception):
@@ -48,6 +53,16 @@ class Job:
     key: str
     arguments: tuple[Any, ...]  # what the work is given; must pickle
     size_bytes: float  # about how much it writes
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file of an item, as it was when it was written."""
+
+    id: str  # of the item
+    name: str
+    bytes: int
+    digest: str  # SHA-256
 
 
 @dataclass(frozen=True)
@@ -81,27 +96,62 @@ def finish_jobs(
     """Build what is missing, prune what belongs to nothing, write `bad.parquet`.
 
     Prints the estimate of disk for what is missing. Raises Refusal when there is not that much, when `out`
-    holds what no stage wrote, and when more than `max_bad_fraction` of the jobs end in BadClip.
+    holds what no stage wrote, and as soon as more than `max_bad_fraction` of the jobs have turned out bad:
+    the work ends there, what is finished stays, and `bad.parquet` says which.
     """
     _refuse_strangers(out)
-    entries = {job.id: _read_entry(out, job, row_type) for job in jobs}
+    entries = {job.id: _read_entry(out, job) for job in jobs}
     missing = [job for job in jobs if entries[job.id] is None]
     if need_bytes := sum(job.size_bytes for job in missing):
         require_disk(out, need_bytes, label)
-    with tqdm(total=len(jobs), initial=len(jobs) - len(missing), desc=label, unit=unit, **_pace()) as bar:
-        for position, entry in spread(partial(_build, out, work), missing):
-            entries[missing[position].id] = entry
-            bar.update()
-    _prune(out, entries)
+    _build_missing(out, missing, work, entries, label, unit, max_bad_fraction * len(jobs))
     bad = [Bad(job_id, **entry["bad"]) for job_id, entry in entries.items() if entry and entry["bad"]]
     write_table(out / "bad.parquet", bad, Bad)
     if len(bad) > max_bad_fraction * len(jobs):
+        untried = sum(entry is None for entry in entries.values())
         raise Refusal(
             f"{label}: {len(bad)} of {len(jobs)} clips are bad, more than dataset.max_bad_fraction "
             f"{max_bad_fraction:g} allows; the first: {bad[0].id}: {bad[0].reason} ({bad[0].detail})"
+            + (f"; {untried} were not tried" if untried else "")
         )
+    _prune(out, entries)
     rows = [row_type(**entry["row"]) for entry in entries.values() if entry and not entry["bad"]]
     return Done(rows, bad)
+
+
+def files_of(out: Path) -> list[Stored]:
+    """Every file that the side entries of a stage's folder list, by name."""
+    entries = [path for path in out.iterdir() if _ENTRY.fullmatch(path.name)]
+    found = [
+        Stored(path.stem, name, stored["bytes"], stored["sha256"])
+        for path in entries
+        for name, stored in json.loads(path.read_text())["files"].items()
+    ]
+    return sorted(found, key=lambda file: file.name)
+
+
+def _build_missing(
+    out: Path,
+    missing: Sequence[Job],
+    work: Callable[..., tuple[Any, list[Path]]],
+    entries: dict[str, dict[str, Any] | None],  # completed here
+    label: str,
+    unit: str,
+    most_bad: float,
+) -> None:
+    """Build until all is done, or until so many are bad that the rest does not matter."""
+    bad = sum(bool(entry and entry["bad"]) for entry in entries.values())
+    results = spread(partial(_build, out, work), missing if bad <= most_bad else [])
+    bar = tqdm(total=len(entries), initial=len(entries) - len(missing), desc=label, unit=unit, **_pace())
+    with bar, closing(results):  # to close them ends the workers
+        for position, result in results:
+            job = missing[position]
+            entry = _give_up(out, job, result) if isinstance(result, Died) else result
+            entries[job.id] = entry
+            bar.update()
+            bad += bool(entry["bad"])
+            if bad > most_bad:
+                return
 
 
 def _pace() -> dict[str, float]:
@@ -116,25 +166,43 @@ def _build(out: Path, work: Callable[..., tuple[Any, list[Path]]], job: Job) -> 
     try:
         row, files = work(out, job.id, job.key, *job.arguments)
     except BadClip as bad:
-        content = {
-            "key": job.key,
-            "files": [],
-            "row": {},
-            "bad": {"reason": bad.reason, "detail": bad.detail},
-        }
+        content = _entry(job, {}, {}, {"reason": bad.reason, "detail": bad.detail})
     else:
-        content = {"key": job.key, "files": sorted(f.name for f in files), "row": asdict(row), "bad": {}}
+        content = _entry(job, {path.name: _measured(path) for path in files}, asdict(row), {})
     write_whole(entry, json.dumps(content, sort_keys=True, indent=1) + "\n")
     return content
 
 
-def _read_entry(out: Path, job: Job, row_type: type) -> dict[str, Any] | None:
+def _give_up(out: Path, job: Job, died: Died) -> dict[str, Any]:
+    """An entry like that of a bad item, which nobody writes; an older one goes."""
+    (out / f"{job.id}.json").unlink(missing_ok=True)
+    return _entry(job, {}, {}, {"reason": "worker died", "detail": died.detail})
+
+
+def _entry(
+    job: Job, files: Mapping[str, object], row: Mapping[str, object], bad: Mapping[str, str]
+) -> dict[str, Any]:
+    return {"key": job.key, "files": files, "row": row, "bad": bad}
+
+
+def _measured(path: Path) -> dict[str, object]:
+    return {"bytes": path.stat().st_size, "sha256": hash_file(path)}
+
+
+def _read_entry(out: Path, job: Job) -> dict[str, Any] | None:
+    """The entry of finished work whose files are there in full length; `validate` reads their bytes."""
     path = out / f"{job.id}.json"
     if not path.exists():
         return None
     content: dict[str, Any] = json.loads(path.read_text())
-    whole = content["key"] == job.key and all((out / name).exists() for name in content["files"])
+    if content["key"] != job.key or isinstance(content["files"], list):  # a list: from before digests
+        return None
+    whole = all(_length(out / name) == stored["bytes"] for name, stored in content["files"].items())
     return content if whole else None
+
+
+def _length(path: Path) -> int:
+    return path.stat().st_size if path.exists() else -1
 
 
 def _refuse_strangers(out: Path) -> None:

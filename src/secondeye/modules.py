@@ -23,11 +23,13 @@ _LIBRARIES = {
     "scipy": "scipy",
     "torch": "torch",
     "transformers": "transformers",
+    "webdataset": "webdataset",
 }
 # Code that carries results and does not shape them: a reworded error or a new stage rebuilds nothing.
 # Values of params.yaml and the columns of rows enter a key by themselves.
 _CARRIERS = (
     "disk",
+    "estimate",
     "files",
     "keep",
     "modules",
@@ -36,6 +38,10 @@ _CARRIERS = (
     "refusal",
     "rows",
     "runs",
+    "spread",
+    "spread.cluster",
+    "spread.cores",
+    "spread.died",
     "stages",
     "tables",
 )

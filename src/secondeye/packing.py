@@ -7,41 +7,77 @@ import cv2
 import numpy as np
 
 MONO = "mono"
-PACKINGS = ("sbs", "half-sbs", "tb", "half-tb")  # left eye first: left half or top half
+RIGHT_FIRST = "-right-first"  # the right eye has the left half, or the top one
+_HALVES = ("sbs", "half-sbs", "tb", "half-tb")  # left eye first: left half or top half
+PACKED = (*_HALVES, *(name + RIGHT_FIRST for name in _HALVES))
+PAIR = "pair"  # two files or two folders of pictures, one an eye
+MULTIVIEW = "multiview"  # one file that holds both views as pictures of their own: MV-HEVC, MPO
+PACKINGS = (*PACKED, PAIR, MULTIVIEW)
 
-# Tags as the players of VR headsets read them.
+# Tags as the players of VR headsets read them; the first that fits counts.
+_LAST = r"[-_. ]?(rl|right[-_]?first)"
+_SBS, _TB = (
+    r"(f(ull)?[-_]?)?sbs|side[-_]?by[-_]?side",
+    r"(f(ull)?[-_]?)?(tab|tb|ou)|top[-_]?bottom|over[-_]?under",
+)
 _TAGS = {
-    "half-sbs": r"h(alf)?[-_]?(sbs|lr)|lrq",
-    "half-tb": r"h(alf)?[-_]?(tb|ou|ab)|abq",
-    "sbs": r"sbs|lr|side[-_]?by[-_]?side",
-    "tb": r"tb|ou|ab|top[-_]?bottom|over[-_]?under",
+    "half-sbs-right-first": rf"h(alf)?[-_]?(sbs{_LAST}|rl)|rlq",
+    "half-tb-right-first": rf"h(alf)?[-_]?((tab|tb|ou){_LAST}|bt)|baq",
+    "half-sbs": r"h(alf)?[-_]?(sbs|lr)|sbs[-_]half|lrq",
+    "half-tb": r"h(alf)?[-_]?(tab|tb|ou|ab)|(tab|tb|ou)[-_]half|abq",
+    "sbs-right-first": rf"({_SBS}){_LAST}|rl",
+    "tb-right-first": rf"({_TB}){_LAST}|bt",
+    "sbs": rf"{_SBS}|lr",
+    "tb": rf"{_TB}|ab",
 }
 
 
 def packing_from_name(stem: str) -> str | None:
-    """The packing a file name is tagged with (`_sbs`, `_half-sbs`, `_tb` ...), None where it has no tag."""
+    """The packing a file name is tagged with (`_sbs`, `_half-sbs`, `_tb`, `_rl` ...), None without a tag."""
     for packing, pattern in _TAGS.items():
         if re.search(rf"(^|[-_. ])({pattern})($|[-_. ])", stem.lower()):
             return packing
     return None
 
 
+def axis_of(packing: str) -> str:
+    """Where the second eye lies: `sbs` beside the first, `tb` below it, or the packing itself."""
+    return packing.removesuffix(RIGHT_FIRST).removeprefix("half-")
+
+
 def unpack(
     picture: np.ndarray,  # [H, W, 3]
     packing: str,
 ) -> tuple[np.ndarray, np.ndarray]:  # left, right: halves of the picture, not resized
-    """Cut a picture into its two eyes."""
+    """Cut a picture into its two eyes. Raises ValueError where a packing is none of one picture."""
+    if packing not in PACKED:
+        raise ValueError(f"packing must be one of {', '.join(PACKED)}, got {packing!r}")
     height, width = picture.shape[:2]
-    if packing in ("sbs", "half-sbs"):
-        return picture[:, : width // 2], picture[:, width // 2 : width // 2 * 2]
-    if packing in ("tb", "half-tb"):
-        return picture[: height // 2], picture[height // 2 : height // 2 * 2]
-    raise ValueError(f"packing must be one of {', '.join(PACKINGS)}, got {packing!r}")
+    if axis_of(packing) == "sbs":
+        first, second = picture[:, : width // 2], picture[:, width // 2 : width // 2 * 2]
+    else:
+        first, second = picture[: height // 2], picture[height // 2 : height // 2 * 2]
+    return (second, first) if packing.endswith(RIGHT_FIRST) else (first, second)
 
 
 def eye_pixel_aspect(packing: str, pixel_aspect: Fraction) -> Fraction:
     """Width over height of one pixel of an unpacked eye: the halves are squeezed."""
-    return pixel_aspect * {"half-sbs": Fraction(2), "half-tb": Fraction(1, 2)}.get(packing, Fraction(1))
+    squeezed = {"half-sbs": Fraction(2), "half-tb": Fraction(1, 2)}
+    return pixel_aspect * squeezed.get(packing.removesuffix(RIGHT_FIRST), Fraction(1))
+
+
+def crop(
+    eye: np.ndarray,  # [H, W, 3]
+    top: int,  # px to cut off on each side
+    bottom: int,
+    left: int,
+    right: int,
+) -> np.ndarray:  # [H - top - bottom, W - left - right, 3]
+    """Cut the borders off an eye. Raises ValueError where nothing would be left."""
+    height, width = eye.shape[:2]
+    if min(top, bottom, left, right) < 0 or top + bottom >= height or left + right >= width:
+        raise ValueError(f"can not cut {top}, {bottom}, {left}, {right} px off {height}x{width}")
+    return eye[top : height - bottom, left : width - right]
 
 
 def fit(

@@ -53,7 +53,9 @@ class Split:
     max_seconds: float  # longer shots become several clips
     trim_seconds: float  # left out on both sides of every cut and fade
     min_brightness: float  # mean of a shot's luma, [0, 1]; darker ones are dropped as black
-    min_motion: float  # levels of 255 that pixels of a shot change from frame to frame; calmer ones are dropped
+    min_motion: (
+        float  # levels of 255 that pixels of a shot change from frame to frame; calmer ones are dropped
+    )
 
     def __post_init__(self) -> None:
         _require(
@@ -151,7 +153,7 @@ class Filter:
         _require(self, min_psnr_db=(0, 100), min_matched_share=(0, 1), max_occlusion_share=(0, 1))
         _require(self, min_disparity_range_percent=(0, 100), test_share=(0, 1), min_ssim=(-1, 1))
         _require(self, min_sharpness=(0, 255), max_sharpness_factor=(1, 1000), max_colour_difference=(0, 255))
-        _require(self, duplicate_bits=(0, 64))
+        _require(self, duplicate_bits=(0, 16))  # beyond, unlike pictures agree
 
 
 @dataclass(frozen=True)
@@ -217,10 +219,13 @@ class TrainLight:
     height: int  # px of the crops it learns from
     width: int  # px
     mono_share: float  # of samples made from one eye alone, by warping there and back, [0, 1]
+    discriminator_from: float  # share of the steps after which a second network judges it, too; 1 is never
+    discriminator_weight: float  # of its judgement beside the painting loss; 0 is none
     optimisation: Optimisation
 
     def __post_init__(self) -> None:
         _require(self, height=(32, 4096), width=(32, 4096), mono_share=(0, 1))
+        _require(self, discriminator_from=(0, 1), discriminator_weight=(0, 100))
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,17 @@
-"""Processes: they end with their parent, hold a folder alone, and spread work over the cores."""
+"""Processes: they end with their parent, hold a folder alone, and compute with one thread."""
 
 import ctypes
 import fcntl
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import get_context
 from pathlib import Path
-from typing import TypeVar
 
 from secondeye.refusal import Refusal
 
 _PR_SET_PDEATHSIG = 1
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 def die_with_parent(parent: int) -> None:
@@ -78,33 +72,8 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before[1])
 
 
-def worker_count(items: int) -> int:
-    """Processes to use for this many items: the cores, or SECONDEYE_WORKERS."""
-    return max(1, min(items, int(os.environ.get("SECONDEYE_WORKERS") or os.cpu_count() or 1)))
-
-
-def spread(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result]]:
-    """Yield (position, work(item)) as results come; one item a process, one thread a process.
-
-    `work` and the items must pickle. An exception of `work` is raised here and ends the others.
-    """
-    workers = worker_count(len(items))
-    if workers == 1:
-        with one_thread():
-            yield from ((position, work(item)) for position, item in enumerate(items))
-        return
-    with ProcessPoolExecutor(workers, get_context("spawn"), _begin_worker, (os.getpid(),)) as pool:
-        futures = {pool.submit(work, item): position for position, item in enumerate(items)}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _begin_worker(parent: int) -> None:
-    die_with_parent(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+def use_one_thread() -> None:
+    """Have this process compute with one thread for good."""
     os.environ["NUMBA_NUM_THREADS"] = "1"  # where numba may take more, it sets torch's number, too
     import cv2
     import numba

@@ -15,6 +15,9 @@ class Film:
     packing: str
     split: str  # train, test, or "" where sources.csv leaves it open
     licence: str
+    height: int  # px of an eye, upright, borders included
+    width: int  # px
+    pixel_aspect: float  # width over height of an eye's pixel
     fps: float
     frames: int
     shots: int
@@ -113,7 +116,7 @@ class Scored:
     disparity_max_percent: float  # 99th percentile, % of the width
     motion_percent: float  # median length of the left eye's flow between frames, % of the width
     sharpness: float  # mean gradient of the left eye, levels of 255
-    sharpness_ratio: float  # of the right eye's gradient to the warped left eye's, visible pixels
+    sharpness_ratio: float  # of the right eye to the left eye
     colour_difference: float  # levels of 255 between the means of warped left and right, largest channel
     height: int  # px left after the corrections
     width: int  # px left after the corrections

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,3 +26,9 @@ def write_table(path: Path, rows: Sequence[Row], row_type: type[Row]) -> None:
 def read_table(path: Path, row_type: type[Row]) -> list[Row]:
     """Read every row; raises TypeError when the columns are not those of `row_type`."""
     return [row_type(**record) for record in pq.read_table(path).to_pylist()]
+
+
+def read_columns(path: Path) -> dict[str, list[Any]]:
+    """Each column of a table, whatever its row type was when it was written."""
+    columns: dict[str, list[Any]] = pq.read_table(path).to_pydict()
+    return columns

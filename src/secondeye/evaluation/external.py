@@ -18,16 +18,15 @@ from torch import Tensor
 from secondeye.clips import frames_from_pictures
 from secondeye.evaluation.clip import Folders
 from secondeye.evaluation.eyes import RIGHT, Eye, by, open_eye, same_rate
-from secondeye.packing import fit, packing_from_name
+from secondeye.packing import crop, fit, packing_from_name
 from secondeye.refusal import Refusal
 from secondeye.rows import Clip, Film, Shifted
 from secondeye.sources import FILMS
 from secondeye.tables import read_table
-from secondeye.video.probe import probe
 from secondeye.video.read import ShotReader, read_pictures
-from secondeye.views import apply_shift
+from secondeye.views import apply_shift, apply_vertical
 
-_SAME_SHAPE = Fraction(5, 1000)  # sides are rounded to even numbers; at more, what is cropped is not the same
+_SAME_SHAPE = 5e-3  # sides are rounded to even numbers; at more, what is cropped is not the same
 _BETWEEN = "-_. "  # parts the words of a file's name
 
 
@@ -53,7 +52,6 @@ def list_external(folder: Path) -> list[Maker]:
 
 def films_of(
     maker: Maker,
-    raw: Path,
     films: Sequence[Film],  # all of the dataset
 ) -> tuple[tuple[str, Path], ...]:  # Film.id, and the file made of it
     """Which of our films these were made of. Raises BadFilm, and Refusal where that can not be."""
@@ -62,8 +60,8 @@ def films_of(
         ours = [film for film in films if plain_name(film.name) == name]
         if len(ours) != 1:
             found = f"both {ours[0].name} and {ours[1].name} are" if ours else "no film of the dataset is"
-            raise Refusal(f"{path}: {found} called {name} in {raw}; rename it")
-        _require_shape(open_eye(path, RIGHT), Eye(probe(raw / ours[0].name), ours[0].packing, RIGHT))
+            raise Refusal(f"{path}: {found} called {name} in data/raw; rename it")
+        _require_shape(open_eye(path, RIGHT), ours[0])
         frames = len(_stamps(path, path.stat().st_mtime_ns))
         if frames != ours[0].frames:
             raise Refusal(
@@ -81,19 +79,43 @@ def read_external(
 ) -> Tensor:  # [T, 3, H, W]: as HeldClip.right
     """The right eye of a held-out clip's first `frames` frames. Raises BadFilm, FilmBroke, and Refusal."""
     cut = next(row for row in read_table(folders.split / "clips.parquet", Clip) if row.id == clip)
+    ours = next(row for row in read_table(folders.split / "films.parquet", Film) if row.id == cut.film)
     shifted = next(row for row in read_table(folders.shift / "shift.parquet", Shifted) if row.id == clip)
-    return read_right(film, cut, shifted)[:frames]
+    return read_right(film, ours, cut, shifted)[:frames]
 
 
-def read_right(film: Path, clip: Clip, shifted: Shifted) -> Tensor:  # [T, 3, H, W - |shift_px|]
+def read_right(
+    film: Path,
+    ours: Film,  # that it was made of
+    clip: Clip,
+    shifted: Shifted,
+) -> Tensor:  # [T, 3, H - |vertical_px|, W - |shift_px|]
     """The right eye of a clip, cut out as the stage `split` did, and moved as `views` moves the true one."""
+    if shifted.swapped:
+        raise Refusal(
+            f"{film}: was made of {ours.name}, whose eyes are swapped; say so in sources.csv (its packing, "
+            "and -right-first), so that the left eye is known for the left one"
+        )
     eye, stamps = open_eye(film, RIGHT), _stamps(film, film.stat().st_mtime_ns)
     if len(stamps) < clip.stop:
         raise Refusal(f"{film}: has {len(stamps)} frames, of which clip {clip.id} asks for {clip.stop}")
+    borders, aspect = _borders(eye, ours), eye.pixel_aspect
     pictures = ShotReader(film, stamps).read(clip.start, clip.stop)
-    fitted = [fit(eye.of(picture.rgb), clip.height, clip.width, eye.pixel_aspect) for picture in pictures]
+    cropped = (crop(eye.of(picture.rgb), *borders) for picture in pictures)
+    fitted = [fit(picture, clip.height, clip.width, aspect) for picture in cropped]
     right = frames_from_pictures(torch.from_numpy(np.stack(fitted)))
-    return apply_shift(right, right, shifted.shift_px)[1]
+    # Made of the left eye, it has that one's colours, and its rows.
+    kept, _ = apply_vertical(right, right, shifted.vertical_px)
+    return apply_shift(kept, kept, shifted.shift_px)[1]
+
+
+def _borders(eye: Eye, ours: Film) -> tuple[int, int, int, int]:
+    """What is cut off our film's eyes, in px of an eye made of them in whatever size."""
+    height, width = eye.size
+    down, across = height / ours.height, width / ours.width
+    top, bottom = (round(border * down) for border in (ours.crop_top, ours.crop_bottom))
+    left, right = (round(border * across) for border in (ours.crop_left, ours.crop_right))
+    return top, bottom, left, right
 
 
 def plain_name(file: str) -> str:
@@ -126,15 +148,17 @@ def _films_in(folder: Path) -> dict[str, Path]:
     return films
 
 
-def _require_shape(made: Eye, ours: Eye) -> None:
-    here, there = (Fraction(eye.size[1], eye.size[0]) * eye.pixel_aspect for eye in (made, ours))
+def _require_shape(made: Eye, ours: Film) -> None:
+    here = float(Fraction(made.size[1], made.size[0]) * made.pixel_aspect)
+    there = ours.width / ours.height * ours.pixel_aspect
     if abs(here - there) > _SAME_SHAPE * there:
+        size = by((ours.height, ours.width))
         raise Refusal(
-            f"{made}: {by(made.size)} px is another shape than {by(ours.size)} px of {ours}; "
+            f"{made}: {by(made.size)} px is another shape than {size} px of an eye of {ours.name}; "
             "do not crop it, and tag a film of both eyes, as _sbs"
         )
-    if not same_rate(made.info.fps, ours.info.fps):
-        rates = f"{float(made.info.fps):.3f} frames a second, and {float(ours.info.fps):.3f} of {ours}"
+    if not same_rate(made.info.fps, Fraction(ours.fps)):
+        rates = f"{float(made.info.fps):.3f} frames a second, and {ours.fps:.3f} of {ours.name}"
         raise Refusal(f"{made}: {rates}; make it of the same frames")
 
 

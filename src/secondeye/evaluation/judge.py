@@ -15,13 +15,13 @@ from secondeye.evaluation.cost import Cost, measure_cost, read_cost, write_cost
 from secondeye.evaluation.external import read_external
 from secondeye.evaluation.methods import Made, Method, NotNumbers, make_right
 from secondeye.evaluation.score import Reference, figures, look_up, measure, score_depth
-from secondeye.evaluation.sheet import picture_of, write_picture
 from secondeye.files import hash_weights
 from secondeye.keep import BadClip, Job, finish_jobs, make_key
 from secondeye.metrics.learned import Learned, load_learned
 from secondeye.params import Evaluate
 from secondeye.process import best_device
 from secondeye.refusal import Refusal
+from secondeye.report.sheet import picture_of, write_picture
 from secondeye.rows import Evaluated, Held
 from secondeye.tables import write_table
 

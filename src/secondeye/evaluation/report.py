@@ -1,6 +1,6 @@
 """What the scores say: a report for people, numbers for `dvc metrics` and points for `dvc plots`.
 
-The report is made once as sections of tables; evaluation.document writes them as Markdown, evaluation.page as
+The report is made once as sections of tables; report.document writes them as Markdown, evaluation.page as
 HTML. docs/metrics.md defines every score.
 """
 
@@ -12,7 +12,6 @@ from typing import Any
 
 from secondeye.evaluation import floors
 from secondeye.evaluation.columns import COLUMNS, GROUPS, PRIMARY, Column
-from secondeye.evaluation.document import Bar, Bars, Bold, Picture, Section, Table
 from secondeye.evaluation.means import (
     Estimate,
     best_of,
@@ -24,6 +23,7 @@ from secondeye.evaluation.means import (
 )
 from secondeye.evaluation.verdict import MIN_FILMS, PROTOCOLS, RIVALS, Protocol, compare, rows_of
 from secondeye.params import Evaluate
+from secondeye.report.document import Bar, Bars, Bold, Picture, Section, Table
 from secondeye.rows import Evaluated, Held, Total
 
 ALL_FILMS = "all films"

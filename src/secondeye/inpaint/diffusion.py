@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,47 +11,84 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from secondeye.arrays import occlusion_of, require_frames, require_plane, require_same_size, resize
-from secondeye.inpaint import Inpainter, Warped
+from secondeye.inpaint import Warped
 from secondeye.inpaint.pipeline import (
     LATENT_PX,
     SIDE_MULTIPLE_PX,
     Sampling,
     StereoInpaintPipeline,
+    clear_painted,
     decode,
     encode,
     to_signed,
 )
+from secondeye.inpaint.tiles import plan_tiles
 from secondeye.inpaint.weights import load_pipeline
+from secondeye.inpaint.windows import Window, plan_windows
 from secondeye.refusal import Refusal
 
 STEPS = 8  # the release's
 OVERLAP_SHARE = 0.125  # of the frames the network sees at once; the paper's 3 of 25
+TILE_OVERLAP = 8  # latents; tiles agree at every step, so half of the release's will do
+TILE_SIDE = SIDE_MULTIPLE_PX // LATENT_PX  # latents; a tile's sides are multiples of it
+DECODE_FRAMES = 8  # of a group, at most
 LEAST_COVERAGE = 1e-3  # of a reduced pixel, below which it is black
-SEED = 20240911  # of the noise, the same for each chunk, so that results repeat
+SEED = 20240911  # of the noise, the same for each window, so that results repeat
 
 
 class Memory(NamedTuple):
-    """What one chunk leaves for the next: its last frames, at the size the network works at."""
+    """What one call leaves for the next: its last frames, at the size the network works at."""
 
     frames: Tensor  # [n, 3, h, w] in [0, 1], whole
     holes: Tensor  # [n, 1, h, w] float32, 1 where they had been painted
 
 
-def load_diffusion(weights: Path | None, device: str, steps: int = STEPS) -> Inpainter:
-    """The pipeline as an Inpainter for shots of any size and length; Refusal where it can not be loaded.
+@dataclass
+class Work:
+    """What was painted, and what had no hole and cost nothing; tiles are those of all windows."""
+
+    windows: int = 0
+    windows_skipped: int = 0
+    tiles: int = 0
+    tiles_skipped: int = 0
+
+    def __str__(self) -> str:
+        shares = [
+            f"{skipped} of {count} {name} ({100 * skipped / max(count, 1):.0f} %)"
+            for name, skipped, count in (
+                ("windows", self.windows_skipped, self.windows),
+                ("tiles", self.tiles_skipped, self.tiles),
+            )
+        ]
+        return f"diffusion: {' and '.join(shares)} had no hole and were skipped"
+
+
+class Diffusion:
+    """The pipeline as an Inpainter for shots of any size and length, and what it has done so far."""
+
+    def __init__(self, pipeline: StereoInpaintPipeline, steps: int, tiles: int, seed: int) -> None:
+        self.pipeline, self.steps, self.tiles, self.seed = pipeline, steps, tiles, seed
+        self.work = Work()
+
+    def __call__(self, warped: Warped, memory: Memory | None) -> tuple[Tensor, Memory]:
+        return inpaint_warped(
+            self.pipeline, warped, memory, self.steps, tiles=self.tiles, seed=self.seed, work=self.work
+        )
+
+
+def load_diffusion(
+    weights: Path | None, device: str, steps: int = STEPS, tiles: int = 1, seed: int = SEED
+) -> Diffusion:
+    """The pipeline as an Inpainter; Refusal where it can not be loaded.
 
     Sampling is ours: no guidance and thin holes kept. Results repeat; on another device they differ a little.
+    More `tiles` to a side paint more pixels at a time, in as much memory.
     """
     if weights is None:
         raise Refusal(
             "the diffusion inpainter needs weights: train it (`dvc repro train_inpaint`) or name a folder"
         )
-    pipeline = load_pipeline(weights, device)
-
-    def inpaint(warped: Warped, memory: Memory | None) -> tuple[Tensor, Memory]:
-        return inpaint_warped(pipeline, warped, memory, steps)
-
-    return inpaint
+    return Diffusion(load_pipeline(weights, device), steps, tiles, seed)
 
 
 def load_round_trip(weights: Path, device: str) -> Callable[[Tensor], Tensor]:
@@ -67,7 +105,7 @@ def load_round_trip(weights: Path, device: str) -> Callable[[Tensor], Tensor]:
         height, width = small.shape[2:]
         padded = F.pad(small, (0, -width % SIDE_MULTIPLE_PX, 0, -height % SIDE_MULTIPLE_PX), mode="replicate")
         latents = encode(pipeline.vae, to_signed(padded).to(device)) * pipeline.vae.config.scaling_factor
-        decoded = decode(pipeline.vae, latents, pipeline.unet.config.num_frames)[..., :height, :width]
+        decoded = decode(pipeline.vae, latents, DECODE_FRAMES)[..., :height, :width]
         return resize((decoded / 2 + 0.5).clamp(0, 1).cpu(), *frames.shape[2:])
 
     return round_trip
@@ -78,48 +116,57 @@ def inpaint_warped(
     warped: Warped,
     memory: Memory | None,
     steps: int,
+    *,
+    tiles: int = 1,  # to a side
+    seed: int = SEED,
+    work: Work | None = None,  # counted up
 ) -> tuple[Tensor, Memory]:  # [T, 3, H, W] in [0, 1], whole
-    """Paint chunk after chunk, each beginning with the last frames of the one before (paper, section 3.4).
+    """Paint window after window, each beginning with the last frames of the one before (paper, section 3.4).
 
     The network works on no more pixels than it was made for, and what it paints is enlarged. Only what the
     first eye did not see is taken from it, for it blurs and shifts colours: a pixel of coverage 1 stays as it
-    was. Raises ValueError for frames or coverage that are not finite float32 of the same size.
+    was, in the frames that the next window begins with too. Raises ValueError for frames or coverage that are
+    not finite float32 of the same size.
     """
     frames, coverage = warped.frames, warped.coverage
     require_frames(frames)
     require_plane(coverage, "coverage")
     require_same_size(frames, coverage, "coverage")
-    factor = reduction(pipeline, *frames.shape[2:])
-    small, holes = reduce_warped(frames, coverage, factor)
-    if memory is None:
-        memory = Memory(small[:0], holes[:0])
-    chunk_frames = pipeline.unet.config.num_frames
-    pictures, start = [], 0
-    while start < len(frames):
-        part = slice(start, start + max(1, chunk_frames - len(memory.frames)))
-        if bool((coverage[part] >= 1).all()):
-            whole = frames[part]
+    height, width = frames.shape[2:]
+    small, holes = reduce_warped(frames, coverage, reduction(pipeline, height, width, tiles))
+    memory = memory or Memory(small[:0], holes[:0])
+    before, size = len(memory.frames), small.shape[2:]
+    small, holes = torch.cat([memory.frames, small]), torch.cat([memory.holes, holes])
+    overlap_frames, whole = overlap_of(pipeline), []
+    for window in plan_windows(len(small), pipeline.unet.config.num_frames, overlap_frames, before):
+        new = slice(window.first - before, window.stop - before)
+        painted = _paint(pipeline, small, holes, window, steps, tiles, seed, work or Work())
+        if painted is None:
+            whole.append(frames[new])
         else:
-            painted = _paint(pipeline, memory, small[part], holes[part], steps)
-            painted = resize(painted, *frames.shape[2:])
-            whole = coverage[part] * frames[part] + (1 - coverage[part]) * painted
-        pictures.append(whole)
-        memory = _remember(memory, resize(whole, *small.shape[2:]), holes[part], overlap_of(pipeline))
-        start = part.stop
-    return torch.cat(pictures), memory
+            painted = resize(painted, height, width)
+            whole.append(coverage[new] * frames[new] + (1 - coverage[new]) * painted)
+        # What no number is, is for who looks at the pictures to find.
+        small[window.first : window.stop] = resize(whole[-1], *size).nan_to_num()
+    return torch.cat(whole), Memory(small[-overlap_frames:].clone(), holes[-overlap_frames:].clone())
 
 
 def reduction(
     pipeline: StereoInpaintPipeline,
     height: int,  # px
     width: int,  # px
+    tiles: int = 1,  # to a side
 ) -> int:
-    """How many times smaller the network works: its config's sample_size is the root of its latents' number.
+    """How many times smaller the network works, so that a tile has no more pixels than it was made for.
 
-    Stable Video Diffusion says 96, which is 576 x 1024 px.
+    Its config's sample_size is the root of the number of its latents. Stable Video Diffusion says 96, which
+    is 576 x 1024 px.
     """
-    side_px = LATENT_PX * pipeline.unet.config.sample_size
-    return math.ceil(math.sqrt(height * width) / side_px)
+    factor, side_px = 1, LATENT_PX * pipeline.unet.config.sample_size
+    shared = (tiles - 1) * TILE_OVERLAP * LATENT_PX
+    while (height + factor * shared) * (width + factor * shared) > (factor * tiles * side_px) ** 2:
+        factor += 1
+    return factor
 
 
 def overlap_of(pipeline: StereoInpaintPipeline) -> int:
@@ -144,25 +191,35 @@ def reduce_warped(
 
 def _paint(
     pipeline: StereoInpaintPipeline,
-    memory: Memory,
-    frames: Tensor,  # [t, 3, h, w]
-    holes: Tensor,  # [t, 1, h, w]
+    small: Tensor,  # [n, 3, h, w] in [0, 1]; whole before window.first
+    holes: Tensor,  # [n, 1, h, w]
+    window: Window,
     steps: int,
-) -> Tensor:  # [t, 3, h, w]
-    height, width = frames.shape[2:]
+    tiles: int,
+    seed: int,
+    work: Work,
+) -> Tensor | None:  # [t, 3, h, w] of the window's new frames; None where they have no hole
+    painted_frames, seen = window.first - window.start, slice(window.start, window.stop)
+    height, width = small.shape[2:]
     edges = (0, -width % SIDE_MULTIPLE_PX, 0, -height % SIDE_MULTIPLE_PX)
-    given = F.pad(torch.cat([memory.frames, frames]), edges, mode="replicate")
-    missing = F.pad(torch.cat([memory.holes, holes]), edges, mode="replicate")
+    given, missing = (F.pad(plane[seen], edges, mode="replicate") for plane in (small, holes))
+    tall, wide = (side // LATENT_PX for side in given.shape[2:])
+    plan = plan_tiles(tall, wide, tiles, TILE_OVERLAP, TILE_SIDE)
+    open_tiles = [tile for tile in plan if tile.times(LATENT_PX).cut(missing[painted_frames:]).any()]
+    work.windows += 1
+    work.tiles += len(plan)
+    work.tiles_skipped += len(plan) - len(open_tiles)
+    if not open_tiles:
+        work.windows_skipped += 1
+        return None
     sampling = Sampling(
-        steps=steps, guidance=1.0, noise_share=0.0, keep_thin_holes=True, decode_frames=len(given)
+        steps=steps, guidance=1.0, noise_share=0.0, keep_thin_holes=True, decode_frames=DECODE_FRAMES
     )
-    generator = torch.Generator().manual_seed(SEED)
-    painted = pipeline(given, missing, sampling=sampling, generator=generator)
-    return painted.frames[len(memory.frames) :, :, :height, :width]
-
-
-def _remember(memory: Memory, frames: Tensor, holes: Tensor, kept_frames: int) -> Memory:
-    frames = frames.nan_to_num()  # what no number is, is for who looks at the pictures to find
-    return Memory(
-        torch.cat([memory.frames, frames])[-kept_frames:], torch.cat([memory.holes, holes])[-kept_frames:]
+    painted = pipeline(
+        given,
+        clear_painted(missing, painted_frames, pipeline.config.overlap_mask),
+        sampling=sampling,
+        generator=torch.Generator().manual_seed(seed),
+        tiles=open_tiles if len(plan) > 1 else None,
     )
+    return painted.frames[painted_frames:, :, :height, :width]

@@ -7,6 +7,7 @@ together and is what is loaded and saved. Pictures are [T, 3, H, W] in [0, 1] ou
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from diffusers import (
     AutoencoderKLTemporalDecoder,
     DiffusionPipeline,
     EulerDiscreteScheduler,
+    ModelMixin,
     UNetSpatioTemporalConditionModel,
 )
 from torch import Tensor
@@ -24,20 +26,21 @@ from transformers import CLIPVisionModelWithProjection
 from transformers.utils import logging
 
 from secondeye.arrays import require_frames, require_plane, require_same_size
+from secondeye.inpaint.autoencoder import LATENT_PX, decode, decode_tiles, encode, to_signed
+from secondeye.inpaint.autoencoder import patch_px as patch_px
+from secondeye.inpaint.embedding import CLIP_MEAN, CLIP_SIDE_PX, CLIP_STD, embed
+from secondeye.inpaint.embedding import resize_for_clip as resize_for_clip
+from secondeye.inpaint.tiles import Tile, blend_weights
 from secondeye.inpaint.time_convolution import flatten_time_convolutions
 from secondeye.refusal import Refusal
 
-LATENT_PX = 8  # of the picture, along one side of a latent
 LATENT_CHANNELS = 4
 SIDE_MULTIPLE_PX = 64  # three halvings of the latents
 IN_CHANNELS = 2 * LATENT_CHANNELS + 1  # noisy latents, latents of the given frames, mask
-ENCODE_FRAMES = 5  # at once; no frame sees another, so only memory depends on it
 # What Stable Video Diffusion was told of every clip it saw: the frame rate less one, and how much moves.
 FPS_ID = 6.0
 MOTION_ID = 127.0
-CLIP_SIDE_PX = 224
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+OVERLAP_MASKS = ("kept", "cleared")  # of frames painted before, given again: as it was, or no holes
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Sampling:
     """How a picture is drawn out of noise."""
 
     steps: int
-    guidance: float  # 1 is none, and half the work
+    guidance: float | tuple[float, float]  # of each frame, or of the first and the last; up to 1 is none
     noise_share: float  # standard deviation of the noise added to the given frames; they range over [-1, 1]
     keep_thin_holes: bool  # a latent is a hole when any of its pixels is; else when its top left one is
     decode_frames: int  # at once; frames decoded together are steadier and take more memory
@@ -70,7 +73,7 @@ class Painted(NamedTuple):
 
 
 class StereoInpaintPipeline(DiffusionPipeline):
-    """Stereo inpainting in diffusers' folder layout; Refusal for a network without the mask's channel."""
+    """Stereo inpainting in diffusers' folder layout; Refusal for modules it can not be made of."""
 
     model_cpu_offload_seq = "image_encoder->unet->vae"
 
@@ -80,6 +83,7 @@ class StereoInpaintPipeline(DiffusionPipeline):
         image_encoder: CLIPVisionModelWithProjection,
         unet: UNetSpatioTemporalConditionModel,
         scheduler: EulerDiscreteScheduler,
+        overlap_mask: str = "kept",  # one of OVERLAP_MASKS; a folder that says nothing was trained so
     ) -> None:
         super().__init__()
         channels = unet.conv_in.in_channels
@@ -88,9 +92,24 @@ class StereoInpaintPipeline(DiffusionPipeline):
                 f"the network in unet/ has {channels} input channels, stereo inpainting needs {IN_CHANNELS}: "
                 "this is not an inpainting network (plain Stable Video Diffusion has 8)"
             )
+        if not isinstance(scheduler, EulerDiscreteScheduler):
+            raise Refusal(f"the scheduler must be an EulerDiscreteScheduler, got {type(scheduler).__name__}")
+        if overlap_mask not in OVERLAP_MASKS:
+            raise Refusal(f"overlap_mask must be one of {', '.join(OVERLAP_MASKS)}, got {overlap_mask!r}")
         flatten_time_convolutions(vae)
         flatten_time_convolutions(unet)
         self.register_modules(vae=vae, image_encoder=image_encoder, unet=unet, scheduler=scheduler)
+        self.register_to_config(overlap_mask=overlap_mask)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **options: Any) -> "StereoInpaintPipeline":
+        """Load a folder or a Hugging Face id: ours whole, or Stable Video Diffusion's with `unet=` another's.
+
+        The options are those of `weights.load_pretrained`.
+        """
+        from secondeye.inpaint.weights import load_pretrained  # which makes pipelines
+
+        return load_pretrained(pretrained_model_name_or_path, **options)
 
     @torch.no_grad()
     def __call__(
@@ -101,13 +120,39 @@ class StereoInpaintPipeline(DiffusionPipeline):
         sampling: Sampling,
         generator: torch.Generator,  # on the CPU
         noise: Tensor | None = None,  # [1, T, 4, H/8, W/8] of standard deviation 1; drawn when None
+        tiles: Sequence[Tile] | None = None,  # of equal sizes, in latents; None is one of all
     ) -> Painted:
-        """Paint whole frames, holes and all. Raises ValueError for arrays of another shape."""
+        """Paint whole frames, holes and all; outside of the tiles they stay as given.
+
+        Raises ValueError for arrays of another shape.
+        """
+        require_frames(frames)
+        if frames.shape[2] % SIDE_MULTIPLE_PX or frames.shape[3] % SIDE_MULTIPLE_PX:
+            raise ValueError(f"sides must be multiples of {SIDE_MULTIPLE_PX}, got {list(frames.shape)}")
+        latents = self.draw(frames, holes, sampling=sampling, generator=generator, noise=noise, tiles=tiles)
+        if tiles is None:
+            decoded = decode(self.vae, latents, sampling.decode_frames)
+        else:
+            decoded = to_signed(frames).to(latents.device)
+            decode_tiles(self.vae, latents, sampling.decode_frames, tiles, decoded)
+        self.maybe_free_model_hooks()
+        return Painted(latents.cpu(), (decoded / 2 + 0.5).clamp(0, 1).cpu())
+
+    @torch.no_grad()
+    def draw(
+        self,
+        frames: Tensor,  # [T, 3, H, W] in [0, 1]; H and W are multiples of 8
+        holes: Tensor,  # [T, 1, H, W] float32, at least 0.5 where there is a hole
+        *,
+        sampling: Sampling,
+        generator: torch.Generator,  # on the CPU
+        noise: Tensor | None = None,  # [1, T, 4, H/8, W/8] of standard deviation 1; drawn when None
+        tiles: Sequence[Tile] | None = None,  # of equal sizes, in latents; None is one of all
+    ) -> Tensor:  # [T, 4, H/8, W/8] float32, scaled; on the network's device
+        """The latents of painted frames. Raises ValueError for arrays of another shape."""
         require_frames(frames)
         require_plane(holes, "holes")
         require_same_size(frames, holes, "holes")
-        if frames.shape[2] % SIDE_MULTIPLE_PX or frames.shape[3] % SIDE_MULTIPLE_PX:
-            raise ValueError(f"sides must be multiples of {SIDE_MULTIPLE_PX}, got {list(frames.shape)}")
         device = self._execution_device
         # The release's order of random numbers: the frames' noise, even where it counts nothing, then this.
         added = sampling.noise_share * torch.randn(frames.shape, generator=generator)
@@ -119,13 +164,20 @@ class StereoInpaintPipeline(DiffusionPipeline):
             embed(self.image_encoder, frames[:1].to(device))[None],
             time_ids(1, sampling.noise_share, device),
         )
-        latents = denoise(self.unet, self.scheduler, noise.to(device), conditions, sampling)[0]
-        decoded = decode(self.vae, latents, sampling.decode_frames)
-        self.maybe_free_model_hooks()
-        return Painted(latents.cpu(), (decoded / 2 + 0.5).clamp(0, 1).cpu())
+        return denoise(self.unet, self.scheduler, noise.to(device), conditions, sampling, tiles)[0]
 
     def save_pretrained(self, save_directory: Any, **options: Any) -> None:
-        """As DiffusionPipeline's, and what the released layout has besides: feature_extractor/."""
+        """As DiffusionPipeline's, and what the released layout has besides: feature_extractor/.
+
+        Raises ValueError where it would push too (`push_to_hub` saves and pushes), or where the network's
+        weights are in 8 bits.
+        """
+        if options.pop("push_to_hub", False):
+            raise ValueError("save_pretrained does not push; call push_to_hub, which saves what it pushes")
+        if any(weights.element_size() == 1 for weights in self.unet.parameters()):
+            raise ValueError(
+                "the network's weights are in 8 bits; save the pipeline before they are, or plain"
+            )
         logging.disable_progress_bar()
         super().save_pretrained(save_directory, **options)
         folder = Path(save_directory)
@@ -150,18 +202,48 @@ def denoise(
     noise: Tensor,  # [B, T, 4, h, w] of standard deviation 1
     conditions: Conditions,
     sampling: Sampling,
+    tiles: Sequence[Tile] | None = None,  # in latents; None is one of all
 ) -> Tensor:  # [B, T, 4, h, w] float32, scaled latents
-    """Walk from noise to latents; in float32, for half precision has steps of 2 at the first sigma."""
+    """Walk from noise to latents; in float32, for half precision has steps of 2 at the first sigma.
+
+    Tiles agree at every step, as the velocities of those that share a latent are blended (MultiDiffusion,
+    arXiv 2302.08113).
+    """
     scheduler.set_timesteps(sampling.steps, device=noise.device)
     latents = noise.float() * scheduler.init_noise_sigma
+    whole = [Tile(0, 0, *noise.shape[-2:])]
+    tiles = whole if tiles is None else tiles
+    weights = [weight.to(noise.device) for weight in blend_weights(tiles, *noise.shape[-2:])]
     for t in scheduler.timesteps:
         noisy = scheduler.scale_model_input(latents, t)
-        velocity = predict(unet, noisy, t, conditions)
-        if sampling.guidance != 1:
-            unguided = predict(unet, noisy, t, unconditional(conditions))
-            velocity = unguided + sampling.guidance * (velocity - unguided)
+        velocity = torch.zeros_like(latents)
+        for tile, weight in zip(tiles, weights, strict=True):
+            seen = cut(conditions, tile)
+            tile.cut(velocity).add_(weight * guided(unet, tile.cut(noisy), t, seen, sampling.guidance))
         latents = scheduler.step(velocity, t, latents).prev_sample
     return latents
+
+
+def cut(conditions: Conditions, tile: Tile) -> Conditions:
+    """What is told of a tile; the embedding is the whole picture's."""
+    return conditions._replace(latents=tile.cut(conditions.latents), mask=tile.cut(conditions.mask))
+
+
+def guided(
+    unet: torch.nn.Module,
+    noisy: Tensor,  # [B, T, 4, h, w], scaled to unit variance
+    timestep: Tensor,
+    conditions: Conditions,
+    guidance: float | tuple[float, float],
+) -> Tensor:  # [B, T, 4, h, w] float32, velocity
+    """One pass, or two where a frame is guided: away from what would be painted with nothing given."""
+    velocity = predict(unet, noisy, timestep, conditions)
+    first, last = guidance if isinstance(guidance, tuple) else (guidance, guidance)
+    if max(first, last) <= 1:
+        return velocity
+    ramp = torch.linspace(first, last, noisy.shape[1], device=noisy.device).view(-1, 1, 1, 1)
+    unguided = predict(unet, noisy, timestep, unconditional(conditions))
+    return unguided + ramp * (velocity - unguided)
 
 
 def predict(
@@ -171,7 +253,8 @@ def predict(
     conditions: Conditions,
 ) -> Tensor:  # [B, T, 4, h, w] float32, velocity
     """One pass of the network."""
-    kind = next(unet.parameters()).dtype
+    # A module of diffusers knows what it computes in, however its weights are stored.
+    kind = unet.dtype if isinstance(unet, ModelMixin) else next(unet.parameters()).dtype
     stacked = torch.cat([noisy, conditions.latents, conditions.mask], dim=2).to(kind)
     embedding, ids = conditions.embedding.to(kind), conditions.time_ids.to(kind)
     velocity: Tensor = unet(stacked, timestep, embedding, added_time_ids=ids, return_dict=False)[0]
@@ -184,61 +267,15 @@ def unconditional(conditions: Conditions) -> Conditions:
     return Conditions(latents, mask, embedding, conditions.time_ids)
 
 
-def encode(
-    vae: AutoencoderKLTemporalDecoder,
-    frames: Tensor,  # [T, 3, H, W] in [-1, 1]
-) -> Tensor:  # [T, 4, H/8, W/8] float32, not scaled
-    """The most likely latents (the posterior's mode)."""
-    packed = F.pixel_unshuffle(frames, patch_px(vae)).to(vae.dtype)
-    parts = (vae.encode(part).latent_dist.mode() for part in packed.split(ENCODE_FRAMES))
-    return torch.cat([part.float() for part in parts])
-
-
-def decode(
-    vae: AutoencoderKLTemporalDecoder,
-    latents: Tensor,  # [T, 4, h, w], scaled
-    frames_at_once: int,
-) -> Tensor:  # [T, 3, 8 * h, 8 * w] float32, about [-1, 1]
-    """Latents to pictures."""
-    plain = (latents / vae.config.scaling_factor).to(vae.dtype)
-    parts = (vae.decode(part, num_frames=len(part)).sample for part in plain.split(frames_at_once))
-    return F.pixel_shuffle(torch.cat([part.float() for part in parts]), patch_px(vae))
-
-
-def patch_px(vae: AutoencoderKLTemporalDecoder) -> int:
-    """The side of the patches the autoencoder sees as one pixel of many channels; 1 in the release."""
-    return math.isqrt(vae.config.in_channels // 3)
-
-
-def embed(
-    image_encoder: CLIPVisionModelWithProjection,
-    frames: Tensor,  # [N, 3, H, W] in [0, 1]
-) -> Tensor:  # [N, D] float32
-    """What CLIP sees in a picture."""
-    small = resize_for_clip(to_signed(frames)) / 2 + 0.5
-    mean, std = (small.new_tensor(values)[:, None, None] for values in (CLIP_MEAN, CLIP_STD))
-    embedding: Tensor = image_encoder(((small - mean) / std).to(image_encoder.dtype)).image_embeds
-    return embedding.float()
-
-
-def resize_for_clip(
-    frames: Tensor,  # [N, 3, H, W]
-) -> Tensor:  # [N, 3, 224, 224]
-    """Blur as far as each side shrinks, then bicubic with aligned corners: as SVD saw its pictures."""
-    blurred = _blur(_blur(frames, 3), 2)
-    return F.interpolate(blurred, (CLIP_SIDE_PX, CLIP_SIDE_PX), mode="bicubic", align_corners=True)
-
-
-def _blur(frames: Tensor, axis: int) -> Tensor:
-    factor = frames.shape[axis] / CLIP_SIDE_PX
-    sigma = max((factor - 1) / 2, 0.001)
-    reach = int(max(4 * sigma, 3)) // 2
-    offsets = torch.arange(-reach, reach + 1, dtype=torch.float32, device=frames.device)
-    kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
-    shape = [1, 1, -1, 1] if axis == 2 else [1, 1, 1, -1]
-    weights = (kernel / kernel.sum()).view(shape).expand(frames.shape[1], 1, -1, -1)
-    edges = (0, 0, reach, reach) if axis == 2 else (reach, reach, 0, 0)
-    return F.conv2d(F.pad(frames, edges, mode="reflect"), weights, groups=frames.shape[1])
+def clear_painted(
+    holes: Tensor,  # [T, 1, H, W], 1 is a hole
+    painted_frames: int,  # of the first ones
+    overlap_mask: str,  # one of OVERLAP_MASKS
+) -> Tensor:  # [T, 1, H, W]
+    """The mask of frames that begin with painted ones, as a network was trained to see it."""
+    if overlap_mask == "kept":
+        return holes
+    return torch.cat([torch.zeros_like(holes[:painted_frames]), holes[painted_frames:]])
 
 
 def latent_mask(
@@ -258,10 +295,6 @@ def latent_shape(frames: Tensor) -> tuple[int, ...]:
     """[1, T, 4, H/8, W/8] of frames [T, 3, H, W]."""
     count, _, height, width = frames.shape
     return (1, count, LATENT_CHANNELS, height // LATENT_PX, width // LATENT_PX)
-
-
-def to_signed(frames: Tensor) -> Tensor:
-    return frames * 2 - 1
 
 
 def timestep_of(sigma: Tensor) -> Tensor:

@@ -2,12 +2,17 @@
 
 import hashlib
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
 from diffusers.utils import logging
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization
 from transformers import CLIPVisionModelWithProjection
 from transformers.utils import logging as transformers_logging
 
@@ -15,10 +20,13 @@ from secondeye.files import hash_folder
 from secondeye.inpaint.pipeline import IN_CHANNELS, StereoInpaintPipeline
 from secondeye.refusal import Refusal
 
-NETWORK_FOLDERS = ("StereoCrafter/unet_diffusers", "StereoCrafter")  # where releases put the network
+NETWORK_FOLDERS = ("unet_diffusers", "", "unet")  # where a release, or a saved pipeline, has the network
+NETWORK_FILES = ("model_index.json", "config.json", "diffusion_pytorch_model*", "unet_diffusers/*", "unet/*")
 SVD_FILES = ("model_index.json", "*/*.json", "*/*.fp16.safetensors")  # all that is read of it
 SVD_PARTS = ("image_encoder", "scheduler", "unet", "vae")
 SVD = "stable-video-diffusion-img2vid-xt-1-1"
+RELEASE = "StereoCrafter"
+STORAGES = ("plain", "int8", "fp8")
 
 
 def load_pipeline(folder: Path, device: str) -> StereoInpaintPipeline:
@@ -27,16 +35,61 @@ def load_pipeline(folder: Path, device: str) -> StereoInpaintPipeline:
     The released pair: Stable Video Diffusion's folder and StereoCrafter/ beside it. The autoencoder stays in
     float32, the rest is float16 on a GPU.
     """
-    base, network = _find_folders(folder)
-    _require_network(network)
     kind = torch.float32 if device == "cpu" else torch.float16
+    if (folder / "model_index.json").is_file() or not (folder / SVD / "model_index.json").is_file():
+        pair: tuple[Path, Path | None] = (folder, None)
+    else:
+        pair = (folder / SVD, folder / RELEASE if (folder / RELEASE).is_dir() else None)
+    base, network = pair
+    if not (base / "model_index.json").is_file():
+        raise Refusal(
+            f"{folder}: no model_index.json here or in {SVD}/; name a folder that training wrote, "
+            f"or one that holds {SVD}/ and {RELEASE}/"
+        )
+    return load_pretrained(base, unet=network, torch_dtype=kind).to(device)
+
+
+def load_pretrained(
+    source: str | Path,
+    *,
+    unet: Any = None,  # folder, Hugging Face id, or the module; None is source's own
+    vae: Any = None,  # modules in place of source's
+    image_encoder: Any = None,
+    scheduler: Any = None,
+    torch_dtype: torch.dtype = torch.float32,  # of the network and CLIP; the autoencoder overflows in fp16
+    variant: str | None = None,  # of source's names, "fp16"; None takes plain ones first, then fp16
+    storage: str = "plain",  # one of STORAGES: of the network's weights, in a half or a quarter of the memory
+    quantization_config: Any = None,  # diffusers' own, for what it can do with other libraries installed
+    overlap_mask: str | None = None,  # None is what the folder says, "kept" where it says nothing
+    use_safetensors: bool = True,
+    **hub: Any,  # revision, token, cache_dir, local_files_only: as snapshot_download takes them
+) -> StereoInpaintPipeline:
+    """Modules from a folder or Hugging Face, as a pipeline in eval mode on the CPU; Refusal with one line.
+
+    Raises ValueError for an unknown storage, or where pickles are asked for.
+    """
+    if storage not in STORAGES or not use_safetensors:
+        raise ValueError(f"storage must be one of {', '.join(STORAGES)}, and files safetensors")
+    base = _find_pipeline(str(source), unet is None, hub)
+    told = base
+    if unet is None or isinstance(unet, str | Path):
+        folder = _find_network(base / "unet" if unet is None else unet, hub)
+        told = base if unet is None else folder.parent
+        _require_network(folder)
+        options = {} if quantization_config is None else {"quantization_config": quantization_config}
+        own = (
+            variant if unet is None else None
+        )  # the released network has no variant, and what it goes with has
+        unet = load_module(UNetSpatioTemporalConditionModel, folder, torch_dtype, own, **options)
     pipeline = StereoInpaintPipeline(
-        load_module(AutoencoderKLTemporalDecoder, base / "vae", torch.float32),
-        load_image_encoder(base / "image_encoder", kind),
-        load_module(UNetSpatioTemporalConditionModel, network, kind),
-        load_scheduler(base / "scheduler"),
+        vae or load_module(AutoencoderKLTemporalDecoder, base / "vae", torch.float32, variant),
+        image_encoder or load_image_encoder(base / "image_encoder", torch_dtype, variant),
+        unet,
+        scheduler or load_scheduler(base / "scheduler"),
+        overlap_mask or _overlap_mask_of(told),
     )
-    return pipeline.to(device)
+    store(pipeline.unet, storage)
+    return pipeline
 
 
 def load_widened(initial: str) -> StereoInpaintPipeline:
@@ -77,32 +130,70 @@ def widen(narrow: Any) -> Any:
     return network.eval()
 
 
+def store(network: UNetSpatioTemporalConditionModel, storage: str) -> None:
+    """Keep a network's large weights in 8 bits, and compute as before: int8 has a scale for each channel."""
+    if storage == "fp8":
+        network.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=network.dtype)
+    elif storage == "int8":
+        network.requires_grad_(False)
+        for module in list(network.modules()):
+            if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d):
+                register_parametrization(module, "weight", Int8(), unsafe=True)
+
+
+class Int8(nn.Module):
+    """Weights as whole numbers in [-127, 127] times a scale for each output channel."""
+
+    def forward(self, whole: Tensor, scale: Tensor) -> Tensor:
+        return whole.to(scale.dtype) * scale
+
+    def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        largest = weight.abs().amax(dim=tuple(range(1, weight.ndim)), keepdim=True)
+        scale = largest.clamp_min(torch.finfo(weight.dtype).tiny) / 127
+        return (weight / scale).round().to(torch.int8), scale
+
+
 def _find_svd(initial: str) -> Path:
+    return _find_pipeline(initial, True, {})
+
+
+def _find_pipeline(source: str, with_network: bool, hub: dict[str, Any]) -> Path:
+    if (Path(source) / "model_index.json").is_file():
+        return Path(source)
+    left_out = [] if with_network else ["unet/*"]
+    folder = _download(source, SVD_FILES, hub, left_out)
+    if not list(folder.glob("vae/*.safetensors")):  # saved here, not released: there is no half precision
+        folder = _download(source, (*SVD_FILES, "*/*.safetensors"), hub, left_out)
+    return folder
+
+
+def _find_network(source: str | Path, hub: dict[str, Any]) -> Path:
+    folder = Path(source)
+    if not folder.is_dir() and isinstance(source, str):
+        folder = _download(source, NETWORK_FILES, hub, [])
+    found = [folder / name for name in NETWORK_FOLDERS if (folder / name / "config.json").is_file()]
+    return found[0] if found else folder
+
+
+def _download(source: str, patterns: Sequence[str], hub: dict[str, Any], left_out: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    if (Path(initial) / "model_index.json").is_file():
-        return Path(initial)
     try:
-        return Path(snapshot_download(initial, allow_patterns=list(SVD_FILES)))
+        return Path(
+            snapshot_download(source, allow_patterns=list(patterns), ignore_patterns=list(left_out), **hub)
+        )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         raise Refusal(
-            f"{initial} is neither a folder with model_index.json nor to be had from Hugging Face: accept "
-            f"the model's licence there and use `hf download {initial}`, or name the folder it is in"
+            f"{source} is neither a folder with model_index.json nor to be had from Hugging Face: accept "
+            f"the model's licence there and use `hf download {source}`, or name the folder it is in"
         ) from error
 
 
-def _find_folders(folder: Path) -> tuple[Path, Path]:
-    """The folder in diffusers' layout, and the one with the network."""
-    base = folder if (folder / "model_index.json").is_file() else folder / SVD
-    if not (base / "model_index.json").is_file():
-        raise Refusal(
-            f"{folder}: no model_index.json here or in {SVD}/; name a folder that training wrote, "
-            f"or one that holds {SVD}/ and StereoCrafter/"
-        )
-    released = [folder / name for name in NETWORK_FOLDERS] if base != folder else []
-    networks = [network for network in released if (network / "config.json").is_file()]
-    return base, networks[0] if networks else base / "unet"
+def _overlap_mask_of(folder: Path) -> str:
+    path = folder / "model_index.json"
+    index = json.loads(path.read_text()) if path.is_file() else {}
+    return str(index.get("overlap_mask", "kept"))
 
 
 def _require_network(folder: Path) -> None:
@@ -114,47 +205,82 @@ def _require_network(folder: Path) -> None:
         )
 
 
-def load_module(module_type: Any, folder: Path, dtype: torch.dtype) -> Any:
+def load_module(
+    module_type: Any, folder: Path, dtype: torch.dtype, variant: str | None = None, **options: Any
+) -> Any:
     """One of diffusers' modules in eval mode; Refusal where its safetensors do not fit."""
-    variant = _variant_of(folder, "diffusion_pytorch_model")
+    variant = _variant_of(folder, "diffusion_pytorch_model", variant)
     logging.disable_progress_bar()
-    module, report = module_type.from_pretrained(
-        folder,
-        variant=variant,
-        use_safetensors=True,
-        local_files_only=True,
-        torch_dtype=dtype,
-        output_loading_info=True,
-    )
+    with _fitting(folder):
+        module, report = module_type.from_pretrained(
+            folder,
+            variant=variant,
+            use_safetensors=True,
+            local_files_only=True,
+            torch_dtype=dtype,
+            output_loading_info=True,
+            **options,
+        )
     _require_all(folder, report["missing_keys"])
     return module.eval()
 
 
-def load_image_encoder(folder: Path, dtype: torch.dtype) -> Any:
+def load_image_encoder(folder: Path, dtype: torch.dtype, variant: str | None = None) -> Any:
     """CLIP's picture half in eval mode; Refusal where its safetensors do not fit."""
-    variant = _variant_of(folder, "model")
+    variant = _variant_of(folder, "model", variant)
     transformers_logging.disable_progress_bar()
-    encoder, report = CLIPVisionModelWithProjection.from_pretrained(
-        folder,
-        variant=variant,
-        use_safetensors=True,
-        local_files_only=True,
-        dtype=dtype,
-        output_loading_info=True,
-    )
+    with _fitting(folder):
+        encoder, report = CLIPVisionModelWithProjection.from_pretrained(
+            folder,
+            variant=variant,
+            use_safetensors=True,
+            local_files_only=True,
+            dtype=dtype,
+            output_loading_info=True,
+        )
     _require_all(folder, report["missing_keys"])
     return encoder.eval()
 
 
+@contextmanager
+def _fitting(folder: Path) -> Iterator[None]:
+    """The libraries say in many ways, and in pages of text, that a file is not what a config describes."""
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity(transformers_logging.CRITICAL)
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise Refusal(
+            f"{folder}: the weights can not be loaded as config.json describes: {reason}"
+        ) from error
+    finally:
+        transformers_logging.set_verbosity(level)
+
+
 def load_scheduler(folder: Path) -> EulerDiscreteScheduler:
-    """The schedule a model was trained for."""
-    if not (folder / "scheduler_config.json").is_file():
+    """The schedule a model was trained for; Refusal where it is none for this network."""
+    path = folder / "scheduler_config.json"
+    if not path.is_file():
         raise Refusal(f"{folder}: scheduler_config.json is missing; the folder must be a complete model")
+    config = json.loads(path.read_text())
+    wanted = {"_class_name": "EulerDiscreteScheduler", "prediction_type": "v_prediction"}
+    wrong = [f"{name} is {config.get(name)}" for name, value in wanted.items() if config.get(name) != value]
+    if wrong:
+        raise Refusal(
+            f"{path}: {', '.join(wrong)}; stereo inpainting needs EulerDiscreteScheduler with v_prediction"
+        )
     return EulerDiscreteScheduler.from_pretrained(folder)
 
 
-def _variant_of(folder: Path, stem: str) -> str | None:
-    """None for plain weights, fp16 where only those are there."""
+def _variant_of(folder: Path, stem: str, asked: str | None) -> str | None:
+    """What was asked for; else None for plain weights, fp16 where only those are there."""
+    if asked is not None:
+        if not list(folder.glob(f"{stem}.{asked}*")) and not list(
+            folder.glob(f"{stem}.safetensors*.{asked}*")
+        ):
+            raise Refusal(f"{folder}: {stem}.{asked}.safetensors is missing; leave out the variant")
+        return asked
     if any((folder / f"{stem}{end}").is_file() for end in (".safetensors", ".safetensors.index.json")):
         return None
     if (folder / f"{stem}.fp16.safetensors").is_file():

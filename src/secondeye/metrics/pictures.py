@@ -77,6 +77,15 @@ def ms_ssim(
     return {name: torch.from_numpy(values) for name, values in found.items()}
 
 
+def gradient_levels(
+    frames: Tensor,  # [T, 3, H, W] in [0, 1]
+) -> float:
+    """Mean length of luma's gradient (differences to the right and below), levels of 255: how sharp it is."""
+    grey = luma(frames)
+    across, down = np.diff(grey, axis=2)[:, :-1], np.diff(grey, axis=1)[:, :, :-1]
+    return float(np.hypot(across, down).mean()) * 255
+
+
 def mean_where(
     plane: Tensor,  # [T, 1, H, W]
     where: Tensor,  # bool [T, 1, H, W]

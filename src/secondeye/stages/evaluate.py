@@ -13,15 +13,13 @@ from torch import Tensor
 
 from secondeye.clips import clip_file, frames_from_pictures, write_plane
 from secondeye.evaluation.clip import Folders, load_middle, manifest_hash
-from secondeye.evaluation.document import Section, to_markdown
 from secondeye.evaluation.external import films_of, list_external
 from secondeye.evaluation.judge import judge, median_costs, middle_file
 from secondeye.evaluation.methods import FLOORS, Method
-from secondeye.evaluation.page import write_page
 from secondeye.evaluation.regions import regions_from_match, regions_from_truth
 from secondeye.evaluation.report import plot_points, sections, summary, totals
 from secondeye.evaluation.score import shares
-from secondeye.evaluation.sheet import clip_rows, most_to_paint, picture_of, read_picture, write_sheet
+from secondeye.evaluation.sheet import clip_rows, most_to_paint
 from secondeye.files import hash_file, write_whole
 from secondeye.keep import Job, finish_jobs, make_key
 from secondeye.matching import make_matcher
@@ -29,12 +27,16 @@ from secondeye.matching.flow import match_flow
 from secondeye.params import Evaluate, Regions
 from secondeye.process import alone_in
 from secondeye.refusal import Refusal
+from secondeye.report.document import Section, to_markdown
+from secondeye.report.page import write_page
+from secondeye.report.sheet import picture_of, read_picture, write_sheet
 from secondeye.rows import Clip, Evaluated, Film, Held, Kept, Matched, Shifted, Total
 from secondeye.runs import copy_record, make_run_key, open_run
 from secondeye.tables import read_table, write_table
 from secondeye.truth import apply_shift, read_truth, truth_file
 from secondeye.views import load
 
+_SIBLINGS = {"evaluation.md": "as Markdown", "dataset.html": "the dataset", "gate.md": "the gate"}
 _BYTES_PER_PIXEL = 0.3  # a bound: a map of four values in FFV1
 
 
@@ -61,7 +63,7 @@ def run(
     table = read_table(split / "films.parquet", Film)
     films = {film.id: film.name for film in table}
     folders = Folders(split, shift, match, out / "regions")
-    methods = [*FLOORS, *rivals(depth, inpaint), *made_elsewhere(external, raw, table)]
+    methods = [*FLOORS, *rivals(depth, inpaint), *made_elsewhere(external, table)]
     with alone_in(out):
         held = freeze_manifest(raw, folders, filter, evaluate.regions)
         rows = judge(out / "scores", folders, held, methods, evaluate, label="evaluate")
@@ -98,13 +100,13 @@ def rivals(depth: Path, inpaint: Path) -> list[Method]:
     ]
 
 
-def made_elsewhere(external: Path, raw: Path, films: Sequence[Film]) -> list[Method]:
+def made_elsewhere(external: Path, films: Sequence[Film]) -> list[Method]:
     """What others made of the dataset's films: a method for each folder in `external`.
 
     The name has the kind in front, so that no folder passes for one of our methods.
     """
     return [
-        Method(f"external: {maker.name}", "external", films=films_of(maker, raw, films))
+        Method(f"external: {maker.name}", "external", films=films_of(maker, films))
         for maker in list_external(external)
     ]
 
@@ -157,7 +159,9 @@ def _find_regions(
 
 
 def _regions_from_truth(path: Path, clip: Clip, shifted: Shifted) -> Tensor | None:
-    """None where the clip was resized: truth is for the film as it is."""
+    """None where the clip was resized or its eyes or rows were moved: truth is for the film as it is."""
+    if shifted.swapped or shifted.vertical_px:
+        return None
     truth = read_truth(path, clip.start, clip.stop)
     if truth.right_disparity.shape != (clip.stop - clip.start, 1, clip.height, clip.width):
         return None
@@ -210,7 +214,7 @@ def _write_reports(
     write_whole(reports / "evaluation.md", to_markdown("Evaluation", found))
     write_whole(reports / "evaluation.json", _json(summary(over_films)))
     write_whole(reports / "evaluation_plots.json", _json(points))
-    write_page(reports / "index.html", "secondeye: evaluation", found)
+    write_page(reports / "index.html", "secondeye: evaluation", found, _SIBLINGS)
 
 
 def _json(content: object) -> str:

@@ -4,8 +4,7 @@ from pathlib import Path
 
 from secondeye.clips import clip_file, write_disparity
 from secondeye.keep import BadClip, Job, finish_jobs, make_key
-from secondeye.matching import make_matcher
-from secondeye.matching.check import fill_from_background, match_both_ways
+from secondeye.matching.clip import match_clip, network_identity
 from secondeye.params import Dataset, Match
 from secondeye.process import alone_in
 from secondeye.rows import Clip, Matched, Shifted
@@ -19,10 +18,11 @@ def run(split: Path, shift: Path, out: Path, *, match: Match, dataset: Dataset) 
     """Write each clip's disparity and `match.parquet`."""
     shifted = read_table(shift / "shift.parquet", Shifted)
     clips = {clip.id: clip for clip in read_table(split / "clips.parquet", Clip)}
+    network = network_identity(match)
     jobs = [
         Job(
             row.id,
-            make_key("match", Matched, [match], [row.key]),
+            make_key("match", Matched, [match], [row.key, *network]),
             (split, row, match),
             clips[row.id].pixels * _BYTES_PER_PIXEL,
         )
@@ -39,11 +39,10 @@ def _match_clip(
     out: Path, name: str, key: str, split: Path, shifted: Shifted, match: Match
 ) -> tuple[Matched, list[Path]]:
     left, right = load(split, shifted)
-    matcher = make_matcher(match.matcher, round(left.shape[-1] * match.max_disparity_percent / 100))
-    disparity, consistent = match_both_ways(matcher, left, right, tolerance_px=match.tolerance_px)
+    disparity, consistent = match_clip(match, left, right)
     share = float(consistent.double().mean())
     if share == 0:
         raise BadClip("nothing matched", "no pixel passed the left-right check")
     path = clip_file(out, name, "disparity")
-    offset_px = write_disparity(path, fill_from_background(disparity, consistent))
+    offset_px = write_disparity(path, disparity)
     return Matched(name, key, offset_px, round(share, 4)), [path]

@@ -1,24 +1,30 @@
 """Cut stereo films into clips of one shot each, left and right eye at working size."""
 
-import hashlib
-from dataclasses import dataclass
-from itertools import islice, pairwise
+from collections import Counter
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
+from secondeye.borders import Borders
 from secondeye.clips import clip_file, clip_id
-from secondeye.conversion.plan import make_plan
+from secondeye.estimate import announce
+from secondeye.fingerprint import take_fingerprint
 from secondeye.keep import BadClip, Job, finish_jobs, make_key
-from secondeye.packing import eye_pixel_aspect, fit, unpack
+from secondeye.looks import find_flaw
+from secondeye.packing import crop, fit
 from secondeye.params import Dataset, Split
 from secondeye.process import alone_in
 from secondeye.refusal import Refusal
-from secondeye.rows import Bad, Clip, Film
-from secondeye.sources import Source, list_sources
+from secondeye.rows import Bad, Clip, Dropped, Film
+from secondeye.scan import Scan, scan
+from secondeye.shots import cut_pieces, trim_shot
+from secondeye.sources import Source, digest_source, list_sources
+from secondeye.sources.eyes import eye_info, read_eyes, why_not_flat
 from secondeye.tables import write_table
-from secondeye.video.probe import BadFilm, probe
-from secondeye.video.read import read_pictures
+from secondeye.video.probe import BadFilm
 from secondeye.video.write import write_lossless
 
 _LOSSLESS_RATIO = 0.6  # a bound: FFV1 took 0.13 (real) to 0.36 (synthetic films) of raw 8-bit RGB
@@ -30,15 +36,20 @@ class Cuts:
 
     id: str
     key: str
+    height: int  # px of an eye
+    width: int
+    pixel_aspect: float
     frames: int
     fps: float
     shots: int
+    crop: tuple[int, int, int, int]  # px of an eye: top, bottom, left, right
     clips: list[tuple[int, int, int, int]]  # shot, start, stop, time stamp of the first frame
+    dropped: list[tuple[int, int, str, str]]  # start, stop, reason, detail
     remark: str
 
 
 def run(raw: Path, out: Path, *, split: Split, dataset: Dataset) -> None:
-    """Read data/raw, write both eyes of every clip, `clips.parquet` and `films.parquet`.
+    """Read data/raw, write both eyes of every clip, and `clips`, `dropped` and `films.parquet`.
 
     Raises Refusal when there is nothing to read, or not enough disk for what would be written.
     """
@@ -47,36 +58,35 @@ def run(raw: Path, out: Path, *, split: Split, dataset: Dataset) -> None:
         by_id = _by_content(sources)
         cuts = _find_all_cuts(out / "films", by_id, split, dataset)
         jobs = _clip_jobs(cuts, by_id, split)
+        frames = sum(stop - start for film in cuts for _, start, stop, _ in film.clips)
+        announce(out, frames, split.height, split.width)
         done = finish_jobs(
             out, jobs, _cut_clip, Clip, label="split", max_bad_fraction=dataset.max_bad_fraction
         )
         films = [_film(found, by_id[found.id]) for found in cuts]
+        dropped = [Dropped(clip_id(f.id, *piece[:2]), f.id, *piece) for f in cuts for piece in f.dropped]
         write_table(out / "films.parquet", films, Film)
+        write_table(out / "dropped.parquet", dropped, Dropped)
         write_table(out / "clips.parquet", done.rows, Clip)
 
 
 def _by_content(sources: list[Source]) -> dict[str, Source]:
     by_id: dict[str, Source] = {}
     for source in sources:
-        film = _digest(source.path)
+        film = digest_source(source)
         if film in by_id:
-            raise Refusal(f"{source.path} and {by_id[film].path} are the same film; remove one of them")
+            raise Refusal(f"{source.name} and {by_id[film].name} are the same film; remove one of them")
         by_id[film] = source
     return by_id
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-
 def _find_all_cuts(out: Path, sources: dict[str, Source], split: Split, dataset: Dataset) -> list[Cuts]:
     jobs = [
-        Job(film, make_key("split", Cuts, [split], [film, source.packing]), (source.path, split), 0)
+        Job(film, make_key("split", Cuts, [split], [film, source.packing]), (source, split), 0)
         for film, source in sources.items()
     ]
     done = finish_jobs(out, jobs, _cut_film, Cuts, label="cuts", max_bad_fraction=dataset.max_bad_fraction)
-    left_out = [Bad(sources[bad.id].path.name, bad.reason, bad.detail) for bad in done.bad]
+    left_out = [Bad(sources[bad.id].name, bad.reason, bad.detail) for bad in done.bad]
     write_table(out / "left_out.parquet", left_out, Bad)
     for film in left_out:
         print(f"split: {film.id} is left out: {film.reason} ({film.detail})")
@@ -85,35 +95,64 @@ def _find_all_cuts(out: Path, sources: dict[str, Source], split: Split, dataset:
     return done.rows
 
 
-def _cut_film(out: Path, film: str, key: str, path: Path, split: Split) -> tuple[Cuts, list[Path]]:
+def _cut_film(out: Path, film: str, key: str, source: Source, split: Split) -> tuple[Cuts, list[Path]]:
     try:
-        plan = make_plan(
-            probe(path),
-            cut_threshold=split.cut_threshold,
-            min_shot_frames=split.min_shot_frames,
-            seen=lambda: None,
-        )
+        if why := why_not_flat(source):
+            raise BadClip("spherical", why)
+        seen = scan(source, cut_threshold=split.cut_threshold, min_shot_frames=split.min_shot_frames)
     except BadFilm as error:
         raise BadClip("not a film", str(error)) from error
-    longest = round(split.max_seconds * plan.info.fps)
-    pieces = [
-        (shot, start, stop, plan.stamps[start])
-        for shot, bounds in enumerate(plan.shots)
-        for start, stop in _pieces(*bounds, longest, split.window_frames)
-    ]
+    pieces, dropped = find_pieces(seen, split)
     if not pieces:
-        raise BadClip("too short", f"no shot has {split.window_frames} frames")
-    frames, fps = len(plan.stamps), float(plan.info.fps)
-    return Cuts(film, key, frames, fps, len(plan.shots), pieces, plan.broken), []
+        counted = Counter(reason for _, _, reason, _ in dropped)
+        told = ", ".join(f"{count} {reason}" for reason, count in sorted(counted.items()))
+        raise BadClip("no clip", f"shots: {len(seen.shots)}, pieces dropped: {told or 0}")
+    cuts = Cuts(
+        id=film,
+        key=key,
+        height=seen.info.height,
+        width=seen.info.width,
+        pixel_aspect=float(seen.info.pixel_aspect),
+        frames=len(seen.stamps),
+        fps=float(seen.info.fps),
+        shots=len(seen.shots),
+        crop=seen.borders,
+        clips=pieces,
+        dropped=dropped,
+        remark=seen.remark,
+    )
+    return cuts, []
 
 
-def _pieces(start: int, stop: int, longest: int, shortest: int) -> list[tuple[int, int]]:
-    """Equal pieces of a shot, each between `shortest` and `longest` frames where that can be."""
-    if stop - start < shortest:
-        return []
-    count = max(1, min(-(-(stop - start) // max(longest, 1)), (stop - start) // shortest))
-    bounds = [start + (stop - start) * k // count for k in range(count + 1)]
-    return list(pairwise(bounds))
+def find_pieces(
+    seen: Scan, split: Split
+) -> tuple[
+    list[tuple[int, int, int, int]],  # shot, start, stop, time stamp of the first frame
+    list[tuple[int, int, str, str]],  # what teaches nothing: start, stop, reason, detail
+]:
+    """Cut shots into pieces for clips; a still is one piece of one frame."""
+    pieces, dropped = [], []
+    shortest = 1 if seen.info.still else split.window_frames
+    trim, longest = Fraction(str(split.trim_seconds)), Fraction(str(split.max_seconds))
+    for start, stop in seen.gaps:
+        if stop - start >= shortest and (flaw := _flaw(seen, start, stop, split)):
+            dropped.append((start, stop, *flaw))
+    for shot, bounds in enumerate(seen.shots):
+        first, last = trim_shot(seen.seconds, *bounds, trim)
+        if last - first < shortest:
+            dropped.append((*bounds, "too short", f"{last - first} frames are left, {shortest} needed"))
+            continue
+        for start, stop in cut_pieces(seen.seconds, first, last, longest, shortest):
+            if flaw := _flaw(seen, start, stop, split):
+                dropped.append((start, stop, *flaw))
+            else:
+                pieces.append((shot, start, stop, seen.stamps[start]))
+    return pieces, dropped
+
+
+def _flaw(seen: Scan, start: int, stop: int, split: Split) -> tuple[str, str] | None:
+    looks = seen.looks[start:stop]
+    return find_flaw(looks, min_brightness=split.min_brightness, min_motion=split.min_motion)
 
 
 def _clip_jobs(cuts: list[Cuts], sources: dict[str, Source], split: Split) -> list[Job]:
@@ -125,37 +164,46 @@ def _clip_jobs(cuts: list[Cuts], sources: dict[str, Source], split: Split) -> li
             key = make_key("split", Clip, [split], [film.key, name])
             stride = max(1, min(split.max_stride, (stop - start - 1) // max(1, split.window_frames - 1)))
             share = start / film.frames
-            clip = Clip(name, key, film.id, shot, start, stop, share, stride, split.height, split.width)
+            size = split.height, split.width
+            clip = Clip(name, key, film.id, shot, start, stop, share, stride, *size, fingerprint="")
             size_bytes = (stop - start) * split.height * split.width * 6 * _LOSSLESS_RATIO
-            jobs.append(Job(name, key, (source, clip, pts), size_bytes))
+            jobs.append(Job(name, key, (source, clip, film.crop, pts), size_bytes))
     return jobs
 
 
 def _cut_clip(
-    out: Path, name: str, key: str, source: Source, clip: Clip, start_pts: int
+    out: Path, name: str, key: str, source: Source, clip: Clip, borders: Borders, start_pts: int
 ) -> tuple[Clip, list[Path]]:
-    aspect = eye_pixel_aspect(source.packing, probe(source.path).pixel_aspect)
+    aspect = eye_info(source).pixel_aspect
     left: list[np.ndarray] = []
     right: list[np.ndarray] = []
-    for picture in islice(read_pictures(source.path, start_pts=start_pts), clip.stop - clip.start):
-        for eye, eyes in zip(unpack(picture.rgb, source.packing), (left, right), strict=True):
-            eyes.append(fit(eye, clip.height, clip.width, aspect))
+    for eyes in islice(read_eyes(source, start_pts=start_pts), clip.stop - clip.start):
+        left.append(fit(crop(eyes.left, *borders), clip.height, clip.width, aspect))
+        right.append(fit(crop(eyes.right, *borders), clip.height, clip.width, aspect))
     files = [clip_file(out, name, "left"), clip_file(out, name, "right")]
     write_lossless(files[0], np.stack(left))
     write_lossless(files[1], np.stack(right))
-    return clip, files
+    return replace(clip, fingerprint=take_fingerprint(left)), files
 
 
 def _film(cuts: Cuts, source: Source) -> Film:
+    top, bottom, left, right = cuts.crop
     return Film(
         id=cuts.id,
-        name=source.path.name,
+        name=source.name,
         packing=source.packing,
         split=source.split,
         licence=source.licence,
+        height=cuts.height,
+        width=cuts.width,
+        pixel_aspect=cuts.pixel_aspect,
         fps=cuts.fps,
         frames=cuts.frames,
         shots=cuts.shots,
         clips=len(cuts.clips),
+        crop_top=top,
+        crop_bottom=bottom,
+        crop_left=left,
+        crop_right=right,
         remark="; ".join(filter(None, [source.remark, cuts.remark])),
     )

@@ -3,72 +3,127 @@
 import hashlib
 import json
 import os
+import sys
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from secondeye.dataset_report import count_dataset, describe_dataset
-from secondeye.files import write_whole
+from tqdm import tqdm
+
+from secondeye.dataset_report import (
+    Tables,
+    count_dataset,
+    dataset_sections,
+    funnel,
+    histograms,
+    medians,
+    picture_rows,
+)
+from secondeye.files import hash_file, write_whole
+from secondeye.keep import files_of
 from secondeye.params import Validate
 from secondeye.process import alone_in
 from secondeye.refusal import Refusal
-from secondeye.rows import Bad, Clip, Film, Kept, Rejected, Scored, Shifted
+from secondeye.report.document import to_markdown
+from secondeye.report.page import write_page
+from secondeye.report.sheet import blank, write_sheet
+from secondeye.rows import Bad, Clip, Dropped, Film, Kept, Rejected, Scored, Shifted
 from secondeye.stages.filter import is_split_by_time
 from secondeye.tables import read_table
 
 SUITE = Path(__file__).with_name("expectations.json")
+_TITLE = "The dataset"
+_NO_PICTURES = [[("no clip was scored", blank((90, 160)))]]
 
 
 def run(
-    split: Path, shift: Path, quality: Path, filter: Path, out: Path, reports: Path, *, validate: Validate
+    split: Path,
+    shift: Path,
+    match: Path,
+    splat: Path,
+    quality: Path,
+    filter: Path,
+    out: Path,
+    reports: Path,
+    *,
+    validate: Validate,
 ) -> None:
     """Write the report (always) and the stamp (only when every expectation holds).
 
     Raises Refusal naming each expectation that failed and the clips that failed it.
     """
-    films = read_table(split / "films.parquet", Film)
-    clips = read_table(split / "clips.parquet", Clip)
-    shifted = read_table(shift / "shift.parquet", Shifted)
-    scored = {row.id: row for row in read_table(quality / "quality.parquet", Scored)}
-    kept = read_table(filter / "kept.parquet", Kept)
-    rejected = read_table(filter / "rejected.parquet", Rejected)
+    tables = _read_tables(split, shift, quality, filter)
+    scored = {row.id: row for row in tables.scored}
     with alone_in(out):
         (out / "stamp.json").unlink(missing_ok=True)
-        failures = find_failures(expectation_rows(kept, scored, films), validate.min_kept_clips)
-        reports.mkdir(parents=True, exist_ok=True)
-        counts = count_dataset(films, clips, kept, rejected)
-        write_whole(reports / "dataset.json", json.dumps(counts, indent=1, sort_keys=True) + "\n")
-        left_out = read_table(split / "films" / "left_out.parquet", Bad)
-        report = describe_dataset(
-            films, left_out, clips, shifted, list(scored.values()), kept, rejected, failures
-        )
-        write_whole(reports / "dataset.md", report)
+        rows = expectation_rows(tables, count_damaged((split, match, splat, quality)), validate)
+        failures = find_failures(rows, validate.min_kept_clips)
+        _report(tables, failures, quality, reports)
         if failures:
             raise Refusal(f"validate: {'; '.join(failures)}. All of it: {reports / 'dataset.md'}")
-        stamp = {"clips": len(kept), "dataset": dataset_hash(kept, scored)}
+        stamp = {"clips": len(tables.kept), "dataset": dataset_hash(tables.kept, scored)}
         write_whole(out / "stamp.json", json.dumps(stamp, sort_keys=True) + "\n")
-    print(f"validate: {len(kept)} clips pass; the report is {reports / 'dataset.md'}")
+    print(f"validate: {len(tables.kept)} clips pass; the report is {reports / 'dataset.html'}")
 
 
-def expectation_rows(kept: list[Kept], scored: dict[str, Scored], films: list[Film]) -> list[dict[str, Any]]:
+def _read_tables(split: Path, shift: Path, quality: Path, filter: Path) -> Tables:
+    return Tables(
+        films=read_table(split / "films.parquet", Film),
+        left_out=read_table(split / "films" / "left_out.parquet", Bad),
+        dropped=read_table(split / "dropped.parquet", Dropped),
+        clips=read_table(split / "clips.parquet", Clip),
+        shifted=read_table(shift / "shift.parquet", Shifted),
+        scored=read_table(quality / "quality.parquet", Scored),
+        kept=read_table(filter / "kept.parquet", Kept),
+        rejected=read_table(filter / "rejected.parquet", Rejected),
+    )
+
+
+def count_damaged(folders: Sequence[Path]) -> dict[str, int]:
+    """Of each clip, how many of its files are gone or not the bytes that their stage wrote."""
+    files = [(folder / file.name, file) for folder in folders for file in files_of(folder)]
+    shown = tqdm(files, desc="validate", unit="file", mininterval=0.2 if sys.stderr.isatty() else 10.0)
+    return Counter(file.id for path, file in shown if not path.is_file() or hash_file(path) != file.digest)
+
+
+def _report(tables: Tables, failures: Sequence[str], quality: Path, reports: Path) -> None:
+    reports.mkdir(parents=True, exist_ok=True)
+    # The sheet is an out of the stage, so that it is there even where no clip was scored.
+    write_sheet(reports / "dataset.png", picture_rows(quality, tables) or _NO_PICTURES)
+    sections = dataset_sections(tables, failures, reports / "dataset.png" if tables.scored else None)
+    write_whole(reports / "dataset.md", to_markdown(_TITLE, sections))
+    write_page(reports / "dataset.html", _TITLE, sections, {"dataset.md": "as Markdown"})
+    for name, content in (
+        ("dataset.json", count_dataset(tables) | medians(tables)),
+        ("dataset_funnel.json", funnel(tables)),
+        ("dataset_scores.json", histograms(tables)),
+    ):
+        write_whole(reports / name, json.dumps(content, indent=1) + "\n")
+
+
+def expectation_rows(
+    tables: Tables,
+    damaged: Mapping[str, int],  # clip -> files of it that are not as they were written
+    validate: Validate,
+) -> list[dict[str, Any]]:
     """One record a kept clip: what the suite looks at."""
-    names = {film.id: film for film in films}
-    sides = Counter(film for film, _ in {(row.film, row.split) for row in kept})
-    by_time = {film.id for film in films if is_split_by_time(film, len(films))}
+    films = {film.id: film for film in tables.films}
+    scored = {row.id: row for row in tables.scored}
+    sides = Counter(film for film, _ in {(row.film, row.split) for row in tables.kept})
+    by_time = {film.id for film in tables.films if is_split_by_time(film, len(films))}
+    unstated = None if validate.require_licences else "not stated"
     return [
         {
+            **vars(scored[row.id]),
             "id": row.id,
             "split": row.split,
-            "film": names[row.film].name,
+            "film": films[row.film].name,
+            "licence": films[row.film].licence or unstated,
             "film_in_two_splits": sides[row.film] > 1 and row.film not in by_time,
-            "psnr_db": scored[row.id].psnr_db,
-            "matched_share": scored[row.id].matched_share,
-            "occlusion_share": scored[row.id].occlusion_share,
-            "disparity_min_percent": scored[row.id].disparity_min_percent,
-            "disparity_max_percent": scored[row.id].disparity_max_percent,
-            "width": scored[row.id].width,
+            "damaged_files": damaged.get(row.id, 0),
         }
-        for row in kept
+        for row in tables.kept
     ]
 
 
@@ -89,7 +144,7 @@ def find_failures(rows: list[dict[str, Any]], min_kept_clips: int) -> list[str]:
     definition = context.validation_definitions.add(
         gx.ValidationDefinition(name="kept", data=batch, suite=suite)
     )
-    wanted = {"result_format": "COMPLETE", "unexpected_index_column_names": ["id"]}
+    wanted = {"result_format": "COMPLETE", "unexpected_index_column_names": ["id", "film"]}
     result = definition.run(batch_parameters={"dataframe": pd.DataFrame(rows)}, result_format=wanted)
     return [_failure(outcome) for outcome in result.results if not outcome.success]
 
@@ -98,13 +153,17 @@ def _failure(outcome: Any) -> str:
     settings = outcome.expectation_config
     column = settings.kwargs.get("column", "table")
     limits = {k: v for k, v in settings.kwargs.items() if k.endswith(("_value", "_set")) and v is not None}
-    clips = [row["id"] for row in outcome.result.get("unexpected_index_list") or []]
+    unexpected = outcome.result.get("unexpected_index_list") or []
+    clips = [row["id"] for row in unexpected]
+    films = sorted({row["film"] for row in unexpected})
+    if column == "licence":
+        return f"no licence is stated for {', '.join(films)}; add it to sources.csv in data/raw"
     told = f"{column} {settings.type.removeprefix('expect_column_')} {limits or ''}".strip()
     shown = ", ".join(clips[:3]) + (" ..." if len(clips) > 3 else "")
-    return f"{told} fails" + (f" for {len(clips)} clips: {shown}" if clips else "")
+    return f"{told} fails" + (f" for {len(clips)} clips of {', '.join(films)}: {shown}" if clips else "")
 
 
-def dataset_hash(kept: list[Kept], scored: dict[str, Scored]) -> str:
+def dataset_hash(kept: Sequence[Kept], scored: Mapping[str, Scored]) -> str:
     """What this dataset is: its clips, their split, and the keys of all that made them."""
     lines = sorted(f"{row.id} {row.split} {scored[row.id].key}" for row in kept)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -1,6 +1,11 @@
-"""Training of the light inpainter: what was open, painted on top of `fill`, against the truth."""
+"""Training of the light inpainter: what was open, painted on top of `fill`, against the truth.
 
-from collections.abc import Mapping, Sequence
+In the last part of a training a second network judges what was painted, and the inpainter learns to satisfy
+it, too. Both are parts of one module under one AdamW, which works weight by weight: as good as two, and one
+checkpoint holds all there is to go on from.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,6 +13,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from secondeye.inpaint.light import (
     BEFORE,
@@ -21,7 +27,7 @@ from secondeye.inpaint.light import (
     pull_back,
     save_light,
 )
-from secondeye.inpaint.losses import painting_loss
+from secondeye.inpaint.losses import Judge, edge_loss, fooling_loss, judging_loss, painting_loss
 from secondeye.params import TrainLight
 from secondeye.process import is_main_process
 from secondeye.runs import Run
@@ -44,7 +50,44 @@ FAR_AWAY_PX = 1e6  # a flow that leads out of any picture
 LEAST_LEVEL = 0.01  # of fill's error, that an easy sample may not count without end
 CHECKED_WINDOWS = 32  # of held-out scenes, scored at the end
 SHOWN_WINDOWS = 6
+EDGE_WEIGHT = 1.0  # beside 1 of the painting loss, which is of the size 2 where `fill` is no worse
 ENLARGED = 2  # times, in the picture
+
+
+class Taught(nn.Module):
+    """The inpainter, its judge, and how many steps they have learnt: forward is one step's loss."""
+
+    steps: Tensor
+
+    def __init__(self, painter: Light, settings: TrainLight) -> None:
+        super().__init__()
+        self.painter, self.judge = painter, Judge()
+        self.weight = settings.discriminator_weight
+        self.judged_from = round(settings.discriminator_from * settings.optimisation.steps)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def forward(
+        self,
+        batch: tuple[Tensor, ...],  # of `_sample`
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        filled, painted = _paint(self.painter, batch)
+        open_, truth = batch[1][:, 1], batch[3]
+        value, parts = _painting(filled, painted, truth, open_)
+        judged = bool(self.weight) and int(self.steps) >= self.judged_from
+        self.steps += 1
+        if not judged:  # every weight has a gradient: processes that train together wait for each
+            return value + 0 * sum(weights.sum() for weights in self.judge.parameters()), parts
+        verdicts = self._verdicts(painted.clamp(0, 1), truth, open_)
+        parts |= verdicts
+        return value + self.weight * verdicts["fooling"] + verdicts["judging"], parts
+
+    def _verdicts(self, painted: Tensor, truth: Tensor, open_: Tensor) -> dict[str, Tensor]:
+        """What the painter minimises, which leaves the judge as it is, and what the judge does."""
+        still = {name: weights.detach() for name, weights in self.judge.named_parameters()}
+        fooling = fooling_loss(*functional_call(self.judge, still, (painted, open_)))
+        of_painted, share = self.judge(painted.detach(), open_)
+        of_truth, _ = self.judge(truth, open_)
+        return {"fooling": fooling, "judging": judging_loss(of_painted, of_truth, share)}
 
 
 class Filled(NamedTuple):
@@ -70,19 +113,23 @@ def train_light(run: Run, stereo: Sequence[Scene], mono: Sequence[Scene], settin
     torch.manual_seed(settings.optimisation.seed)
     seeds = np.random.SeedSequence(settings.optimisation.seed).spawn(CHECKED_WINDOWS)
     checked = [draw_held(np.random.default_rng(seed)) for seed in seeds]
-    model = train(
-        Light(CHANNELS),
+    taught = train(
+        Taught(Light(CHANNELS), settings),
         run,
         name="light",
         optimisation=settings.optimisation,
         draw=draw,
-        loss=_loss,
-        validate=lambda model: _score(model, checked),
+        loss=lambda model, batch: model(batch),
+        validate=lambda model: _score(_painter_of(model), checked),
     )
     if is_main_process():
-        assert isinstance(model, Light)
-        save_light(model, run.model)
-        _show(model, checked[:SHOWN_WINDOWS], run)
+        save_light(_painter_of(taught), run.model)
+        _show(_painter_of(taught), checked[:SHOWN_WINDOWS], run)
+
+
+def _painter_of(taught: nn.Module) -> Light:
+    assert isinstance(taught, Taught)
+    return taught.painter
 
 
 def _least(settings: TrainLight) -> tuple[int, int, int]:
@@ -142,13 +189,15 @@ def _paint(model: nn.Module, batch: Sample) -> tuple[Tensor, Tensor]:
     return filled, filled + open_[:, 1] * model(seen)
 
 
-def _loss(model: nn.Module, batch: Sample) -> tuple[Tensor, Mapping[str, Tensor]]:
-    filled, painted = _paint(model, batch)
-    open_, truth = batch[1][:, 1], batch[3]
-    # Errors are shares of what `fill` gets wrong in a sample: else rough textures would be all that counts.
+def _painting(
+    filled: Tensor, painted: Tensor, truth: Tensor, open_: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Errors are shares of what `fill` gets wrong in a sample: else only rough textures would count."""
     area = 3 * open_.sum((1, 2, 3), keepdim=True).clamp(min=1)
     level = ((filled - truth).abs() * open_).sum((1, 2, 3), keepdim=True) / area + LEAST_LEVEL
-    return painting_loss(painted / level, truth / level, open_)
+    value, parts = painting_loss(painted / level, truth / level, open_)
+    edges = edge_loss(painted, truth, open_)
+    return value + EDGE_WEIGHT * edges, parts | {"edges": edges}
 
 
 @torch.inference_mode()

@@ -18,6 +18,7 @@ from secondeye.video.probe import EXACT, FilmBroke, colour_of, open_film, pictur
 
 # Elsewhere (AVI, raw streams, MPEG-TS) a seek lands anywhere or time stamps are guessed from the beginning.
 _SEEKABLE = {"mp4", "mov", "matroska", "webm"}
+_MAX_BEHIND_KEY = 40  # pictures that are decoded to reach a wanted time
 _SHORT_SHARE = Fraction(2, 100)  # headers are imprecise; a cut film lacks more
 
 
@@ -51,6 +52,55 @@ def read_pictures(
             yield picture
 
 
+def sample_pictures(
+    path: Path,
+    count: int,
+    size: tuple[int, int],  # height, width
+) -> Iterator[np.ndarray]:  # uint8 [height, width, 3]
+    """Small pictures at roughly even times; fewer where the film breaks off.
+
+    Key frames may be far apart: only some pictures behind each are decoded. Raises BadFilm when the film can
+    not be opened.
+    """
+    with open_film(path) as container:
+        stream = picture_stream(container, path)
+        stream.thread_type = "AUTO"
+        begin, length = container.start_time or 0, container.duration or 0
+        for index in range(count):
+            wanted = begin + length * index // count
+            try:
+                container.seek(wanted)  # the key frame before
+                yield upright_rgb(_first_at(container, stream, Fraction(wanted, av.time_base)), size)
+            except (StopIteration, av.FFmpegError):
+                return
+
+
+def _first_at(container: InputContainer, stream: VideoStream, second: Fraction) -> VideoFrame:
+    """The first picture shown from that second on, or the last of those that may be decoded."""
+    frames = islice(container.decode(stream), _MAX_BEHIND_KEY)
+    frame = next(frames)
+    while frame.time is not None and frame.time < second and (following := next(frames, None)):
+        frame = following
+    return frame
+
+
+def stamp_near(path: Path, pts: Fraction) -> int:
+    """The time stamp of the film's picture that is shown nearest to `pts`, without decoding any."""
+    with open_film(path) as container:
+        stream = picture_stream(container, path)
+        second = round(1 / (stream.time_base or 1))
+        if not _seek(container, stream, round(pts)):
+            container.seek(0)
+        near = round(pts)
+        stamps = []
+        for packet in container.demux(stream):
+            if packet.pts is not None:
+                stamps.append(packet.pts)
+            if packet.dts is not None and packet.dts > near + second:
+                break
+        return min(stamps, key=lambda stamp: (abs(stamp - pts), stamp), default=near)
+
+
 class ShotReader:
     """Reads a film's shots one after the other with one decoder, and seeks only where shots are left out."""
 
@@ -79,7 +129,7 @@ def _read(path: Path, seek_pts: int | None, size: tuple[int, int] | None) -> Ite
             if (frame.width, frame.height) != shape:
                 raise FilmBroke(path, count, f"the picture changes its size to {frame.width}x{frame.height}")
             if seek_pts is None or pts >= seek_pts:
-                yield Picture(pts, _upright_rgb(frame, size))
+                yield Picture(pts, upright_rgb(frame, size))
 
 
 def _seek(container: InputContainer, stream: VideoStream, pts: int) -> bool:
@@ -133,7 +183,11 @@ def _promised_seconds(container: InputContainer, stream: VideoStream) -> Fractio
     return min(own, whole)
 
 
-def _upright_rgb(frame: VideoFrame, size: tuple[int, int] | None) -> np.ndarray:
+def upright_rgb(
+    frame: VideoFrame,
+    size: tuple[int, int] | None,  # height, width after rotation
+) -> np.ndarray:  # uint8 [H, W, 3]
+    """A decoded picture as a viewer sees it."""
     turns = round(frame.rotation / 90) % 4
     height, width = size or (None, None)
     if turns % 2:

@@ -3,18 +3,17 @@
 import base64
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from secondeye.evaluation.document import Bar, Bars, Bold, Picture, Section, Table
-from secondeye.evaluation.sheet import read_picture
 from secondeye.files import write_whole
+from secondeye.report.document import Bar, Bars, Bold, Picture, Section, Table
+from secondeye.report.sheet import read_picture
 
-SIBLINGS = {"evaluation.md": "as Markdown", "dataset.md": "the dataset", "gate.md": "the gate"}
 _FOLDED_ROWS = 30  # longer tables are closed at first
 _LONG = 40  # letters; longer cells break into lines
 _JPEG_QUALITY = 88
@@ -42,10 +41,15 @@ img { max-width: 100%; height: auto }
 """
 
 
-def write_page(path: Path, title: str, sections: Sequence[Section]) -> None:
-    """Write the report as HTML, with links to the reports that lie beside it."""
+def write_page(
+    path: Path,
+    title: str,
+    sections: Sequence[Section],
+    siblings: Mapping[str, str],  # reports that may lie beside it: file name -> words of the link
+) -> None:
+    """Write the report as HTML, with links to those siblings that are there."""
     links = [
-        f'<a href="{name}">{words}</a>' for name, words in SIBLINGS.items() if (path.parent / name).exists()
+        f'<a href="{name}">{words}</a>' for name, words in siblings.items() if (path.parent / name).exists()
     ]
     body = [f"<h1>{escape(title)}</h1>", f"<p>{', '.join(links)}</p>" if links else ""]
     for section in sections:

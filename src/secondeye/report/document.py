@@ -1,4 +1,4 @@
-"""What a report is made of, and its Markdown; evaluation.page makes HTML of the same."""
+"""What a report is made of, and its Markdown; report.page makes HTML of the same."""
 
 import re
 from collections.abc import Sequence

@@ -1,0 +1,134 @@
+"""Cuts that the split stage finds, misses and invents, beside PySceneDetect as it comes: a table on stdout.
+
+Synthetic films know their cuts. Those of real films were found by looking at their pictures; they are read
+from the folder in SECONDEYE_FOOTAGE and left out where it is not set. Pictures between two shots that are
+blank (a fade to black) belong to no shot, so a fade counts as one cut, anywhere in it.
+
+    python benchmarks/dataset_cuts.py
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from machine import machine
+from scenedetect import FrameTimecode
+from scenedetect.detectors import AdaptiveDetector, ContentDetector
+
+from secondeye.looks import measure_look
+from secondeye.params import load_params
+from secondeye.shots import find_cuts, find_shots
+from secondeye.video.probe import probe
+from secondeye.video.read import read_pictures
+from secondeye.world.films import write_films
+
+WIDTH = 256  # px, as the split stage looks at films
+SHOTS, FRAMES, FILMS = 6, 10, 6
+SHORTEST = 4  # frames of a shot, as in the presets
+Span = tuple[int, int]  # first and last frame that may begin the next shot
+REAL: dict[str, list[Span]] = {
+    "mono_bikes/bikes.mp4": [(cut, cut) for cut in (30, 76, 137, 187, 242)],
+    "mono_sintel_30s/test_video_30s.mp4": [
+        *((cut, cut) for cut in (286, 356, 523, 573, 610)),  # from picture to picture
+        (75, 79),  # through grey
+        *((174, 177), (225, 238), (336, 348), (372, 388), (469, 478), (624, 631)),  # through black
+    ],
+    "mono_bbb/bigbuckbunny.mp4": [],
+    "mono_rollercoaster/rollercoaster.mp4": [],
+    "mono_rabbit/rabbit320.mp4": [],
+}
+
+
+def table() -> str:
+    """Markdown: one line a detector and kind of film."""
+    kinds = {f"{FILMS} synthetic films": synthetic(), **real()}
+    lines = [
+        f"On {machine()}.",
+        "",
+        "| film | detector | cuts | found | missed | invented |",
+        "|---|---|---|---|---|---|",
+    ]
+    for kind, films in kinds.items():
+        for name, detect in DETECTORS.items():
+            counts = np.sum([judge(detect(pictures, fps), true) for pictures, fps, true in films], axis=0)
+            lines.append(f"| {kind} | {name} | {counts[0] + counts[1]} | {' | '.join(map(str, counts))} |")
+    return "\n".join(lines)
+
+
+def synthetic() -> list[tuple[np.ndarray, Fraction, list[Span]]]:
+    """The left eyes of films with a cut every few frames."""
+    true = [(FRAMES * shot, FRAMES * shot) for shot in range(1, SHOTS)]
+    size = {
+        "height": 128,
+        "width": 224,
+        "frames_per_shot": FRAMES,
+        "shots_per_film": SHOTS,
+        "mono_size": (32, 64),
+    }
+    with TemporaryDirectory() as folder:
+        films = write_films(Path(folder), FILMS, 7, **size)[:-1]
+        return [(*pictures_of(film, eyes=2), true) for film in films]
+
+
+def real() -> dict[str, list[tuple[np.ndarray, Fraction, list[Span]]]]:
+    """Real films by name."""
+    folder = os.environ.get("SECONDEYE_FOOTAGE")
+    if not folder:
+        return {}
+    return {name.split("/")[0]: [(*pictures_of(Path(folder) / name), true)] for name, true in REAL.items()}
+
+
+def pictures_of(film: Path, eyes: int = 1) -> tuple[np.ndarray, Fraction]:
+    """The first eye's pictures, small, and the film's rate."""
+    info = probe(film)
+    size = round(info.height * WIDTH * eyes / info.width), WIDTH * eyes
+    return np.stack([picture.rgb[:, :WIDTH] for picture in read_pictures(film, size=size)]), info.fps
+
+
+def judge(found: Sequence[Span], true: Sequence[Span]) -> tuple[int, int, int]:
+    """How many cuts were found, missed, invented. A found one may be a span, too: the blank pictures."""
+    hit = [any(a <= last and first <= b for a, b in found) for first, last in true]
+    invented = [not any(a <= last and first <= b for first, last in true) for a, b in found]
+    return sum(hit), len(hit) - sum(hit), sum(invented)
+
+
+def ours(pictures: np.ndarray, fps: Fraction) -> list[Span]:
+    """The split stage's shots, with its params."""
+    split = load_params(Path(__file__).parent.parent / "params.yaml").split
+    cuts, _ = find_cuts(
+        iter(pictures), fps, threshold=split.cut_threshold, min_shot_frames=split.min_shot_frames
+    )
+    blank = [measure_look(picture, None).blank for picture in pictures]
+    shots = find_shots(cuts, blank, split.min_shot_frames)
+    return [(before[1], after[0]) for before, after in pairwise(shots)]
+
+
+def peer(
+    make: Callable[[], AdaptiveDetector | ContentDetector],
+) -> Callable[[np.ndarray, Fraction], list[Span]]:
+    """A detector of PySceneDetect with its own threshold; only the shortest shot is as ours."""
+
+    def detect(pictures: np.ndarray, fps: Fraction) -> list[Span]:
+        detector, cuts = make(), set()
+        for number, picture in enumerate(pictures):
+            bgr = np.ascontiguousarray(picture[..., ::-1])
+            cuts.update(detector.process_frame(FrameTimecode(number, fps=fps), bgr))
+        cuts.update(detector.post_process(FrameTimecode(len(pictures) - 1, fps=fps)))
+        return [(cut.frame_num, cut.frame_num) for cut in cuts]
+
+    return detect
+
+
+DETECTORS = {
+    "secondeye": ours,
+    "PySceneDetect adaptive": peer(lambda: AdaptiveDetector(min_scene_len=SHORTEST)),
+    "PySceneDetect content": peer(lambda: ContentDetector(min_scene_len=SHORTEST)),
+}
+
+
+if __name__ == "__main__":
+    print(table())

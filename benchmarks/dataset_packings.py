@@ -1,0 +1,99 @@
+"""Whether one film gives the same eyes however it is packed, and what taking it apart costs.
+
+    python benchmarks/dataset_packings.py
+
+The film is a made one, stored without loss (FFV1; PNG for folders). The peer is plain decoding of the same
+files with the same reader, into whole pictures.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from machine import machine
+
+from secondeye.clips import pictures_from_frames
+from secondeye.packing import PACKED, axis_of
+from secondeye.sources import Source
+from secondeye.sources.eyes import read_eyes
+from secondeye.sources.stills import pictures_of, read_still
+from secondeye.video.read import read_pictures
+from secondeye.video.write import write_lossless
+from secondeye.world import two_cards
+
+HEIGHT, WIDTH, FRAMES, REPEATS = 180, 320, 16, 5
+
+
+def table() -> str:
+    """Markdown: a row for each way of packing."""
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [_row(Path(folder), packing) for packing in (*PACKED, "pair of films", "pair of folders")]
+    head = "| packing | eyes identical | ms a frame | plain decoding, ms a frame |\n|---|---|---|---|\n"
+    what = f"{FRAMES} frames, {WIDTH}x{HEIGHT} an eye as stored, best of {REPEATS}"
+    return f"{machine()}\n\n{what}\n\n{head}" + "\n".join(rows)
+
+
+def _row(folder: Path, packing: str) -> str:
+    left, right = eyes()
+    source = store(folder, packing, left, right)
+    identical = all(
+        np.array_equal(pair.left, one) and np.array_equal(pair.right, other)
+        for pair, one, other in zip(read_eyes(source), left, right, strict=True)
+    )
+    turns = [
+        (_ms(lambda: sum(1 for _ in read_eyes(source))), _ms(lambda: decode(source))) for _ in range(REPEATS)
+    ]
+    reading, plain = (min(times) for times in zip(*turns, strict=True))
+    return f"| {packing} | {'yes' if identical else 'no'} | {reading:.2f} | {plain:.2f} |"
+
+
+def eyes() -> tuple[np.ndarray, np.ndarray]:  # uint8 [FRAMES, HEIGHT, WIDTH, 3] each
+    """Both eyes of two cards in front of each other."""
+    shot = two_cards(frames=FRAMES, height=HEIGHT, width=WIDTH, near_px=20, far_px=4, card_px=100, seed=0)
+    return pictures_from_frames(shot.left).numpy(), pictures_from_frames(shot.right).numpy()
+
+
+def store(folder: Path, packing: str, left: np.ndarray, right: np.ndarray) -> Source:
+    """Write the film without loss; half packings hold the same pictures and only claim to be squeezed."""
+    if packing == "pair of folders":
+        paths = tuple(_store_folder(folder / name, eye) for name, eye in (("l", left), ("r", right)))
+        return Source("l", paths, "pair", "", "", "")
+    if packing == "pair of films":
+        write_lossless(folder / "l.mkv", left)
+        write_lossless(folder / "r.mkv", right)
+        return Source("l.mkv", (folder / "l.mkv", folder / "r.mkv"), "pair", "", "", "")
+    path = folder / f"{packing}.mkv"
+    order = (right, left) if packing.endswith("right-first") else (left, right)
+    write_lossless(path, np.concatenate(order, axis=2 if axis_of(packing) == "sbs" else 1))
+    return Source(path.name, (path,), packing, "", "", "")
+
+
+def _store_folder(folder: Path, eye: np.ndarray) -> Path:
+    folder.mkdir()
+    for index, picture in enumerate(eye):
+        cv2.imwrite(str(folder / f"{index}.png"), picture[..., ::-1])
+    return folder
+
+
+def decode(source: Source) -> None:
+    """Read every picture of every file, and do nothing with it."""
+    for path in source.paths:
+        if path.is_dir():
+            for file in pictures_of(path):
+                read_still(file)
+        else:
+            for _ in read_pictures(path):
+                pass
+
+
+def _ms(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return (time.perf_counter() - start) / FRAMES * 1000
+
+
+if __name__ == "__main__":
+    print(table())

@@ -1,0 +1,97 @@
+"""What the dataset build makes of real stereo films: every piece, kept or rejected, and why.
+
+    SECONDEYE_FOOTAGE=... python benchmarks/dataset_real.py [FOLDER]
+
+The laptop preset, at 512 px width. FOLDER (default: a temporary one) keeps the dataset to be looked at.
+"""
+
+import inspect
+import os
+import sys
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from machine import machine
+
+from secondeye.params import load_params
+from secondeye.rows import Clip, Film, Kept, Rejected, Scored, Shifted
+from secondeye.tables import read_table
+
+PROJECT = Path(__file__).resolve().parent.parent
+FILMS = {  # name in data/raw: where it lies in the footage
+    "candle_ego_sbs.mp4": "sv_candle_ego/candle_ego_sbs_2560x720.mp4",
+    "shot_sbs.mp4": "sv_toon_shot/shot_sbs.mp4",
+    "kitti1_L": "sq_kitti1/image_l",
+    "kitti1_R": "sq_kitti1/image_r",
+}
+STAGES = ("split", "shift", "match", "splat", "quality", "filter")
+
+
+def table(root: Path | None = None) -> str:
+    """The table, or a line that says why there is none."""
+    footage = os.environ.get("SECONDEYE_FOOTAGE")
+    if not footage:
+        return "Left out: SECONDEYE_FOOTAGE is not set."
+    with TemporaryDirectory() as temporary:
+        return _table(Path(footage), root or Path(temporary))
+
+
+def _table(footage: Path, root: Path) -> str:
+    raw = root / "raw"
+    raw.mkdir(parents=True, exist_ok=True)
+    for name, place in FILMS.items():
+        if not (raw / name).exists():
+            (raw / name).symlink_to(footage / place)
+    params = load_params(PROJECT / "presets" / "laptop.yaml")
+    params = replace(params, split=replace(params.split, height=288, width=512))
+    for stage in STAGES:
+        build(stage, root, params)
+    return "\n".join(_lines(root))
+
+
+def build(stage: str, root: Path, params: object) -> None:
+    """Run one stage of the dataset below `root`, whatever folders and sections it takes."""
+    run = import_module(f"secondeye.stages.{stage}").run
+    asked = inspect.signature(run).parameters.values()
+    folders = [root / (stage if a.name == "out" else a.name) for a in asked if a.kind is not a.KEYWORD_ONLY]
+    run(*folders, **{a.name: getattr(params, a.name) for a in asked if a.kind is a.KEYWORD_ONLY})
+
+
+def _lines(root: Path) -> list[str]:
+    films = {row.id: row.name for row in read_table(root / "split" / "films.parquet", Film)}
+    clips = {row.id: row for row in read_table(root / "split" / "clips.parquet", Clip)}
+    shifted = {row.id: row for row in read_table(root / "shift" / "shift.parquet", Shifted)}
+    scored = {row.id: row for row in read_table(root / "quality" / "quality.parquet", Scored)}
+    verdicts = {row.id: "kept" for row in read_table(root / "filter" / "kept.parquet", Kept)}
+    rejected = read_table(root / "filter" / "rejected.parquet", Rejected)
+    verdicts |= {row.id: f"{row.stage}: {row.reason} ({row.detail})" for row in rejected}
+    lines = ["| film | frames | shift | disparity, % | PSNR, dB | verdict |", "|---|---|---|---|---|---|"]
+    for clip in sorted(clips.values(), key=lambda clip: (films[clip.film], clip.start)):
+        shift, score = shifted.get(clip.id), scored.get(clip.id)
+        disparity = (
+            f"{score.disparity_min_percent:.1f} to {score.disparity_max_percent:.1f}" if score else "-"
+        )
+        cells = (
+            films[clip.film],
+            f"{clip.start}-{clip.stop - 1}",
+            f"{shift.shift_px:+d}" if shift else "-",
+            disparity,
+            f"{score.psnr_db:.1f}" if score else "-",
+            verdicts[clip.id],
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    dropped = sorted((films[row.film], row.reason, row.detail) for row in rejected if row.stage == "split")
+    return lines + [
+        f"| {film} | - | - | - | - | split: {reason} ({detail}) |" for film, reason, detail in dropped
+    ]
+
+
+def main() -> None:
+    """Print the table."""
+    print(f"{machine()}\n\n{table(Path(sys.argv[1]) if len(sys.argv) > 1 else None)}")
+
+
+if __name__ == "__main__":
+    main()

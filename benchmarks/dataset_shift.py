@@ -1,0 +1,158 @@
+"""How well the stage `shift` finds what lies between two eyes, against the 1st percentile of plain SGBM.
+
+    python benchmarks/dataset_shift.py
+
+Rendered scenes 1280 px wide whose farthest point has texture are spoiled by known amounts; the truth is the
+1st percentile of exact disparity. Then scenes of the sample at working size, each in both orders; and real
+footage where SECONDEYE_FOOTAGE names its folder.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from machine import machine
+from torch import Tensor
+
+from secondeye.arrays import resize
+from secondeye.clips import frames_from_pictures
+from secondeye.flow import greys_of
+from secondeye.keep import BadClip
+from secondeye.packing import fit, unpack
+from secondeye.params import Shift, load_params
+from secondeye.rows import Shifted
+from secondeye.stages.shift import find_corrections
+from secondeye.video.read import read_pictures
+from secondeye.views import apply_vertical
+from secondeye.world.render import render_shot
+
+PARAMS = load_params(Path(__file__).parent.parent / "params.yaml").shift
+WIDE_SEEDS = (7, 10, 12)
+OFFSETS, ROWS, CASTS = (-80, -13, 0, 37, 80), (-8, 3), (0.85, 1.0, 1.15)
+SAMPLE_SHOTS = 24
+HEIGHT, WIDTH = 256, 448
+
+
+def table() -> str:
+    """All of it, as Markdown."""
+    return "\n\n".join([machine(), _grid(), _sample(), *_footage()])
+
+
+def _grid() -> str:
+    lines = ["| offset px | shift error px | SGBM's px | rows error px | gain error | swapped found |"]
+    lines.append("|---|---|---|---|---|---|")
+    shots = [render_shot(seed, 1, 360, 1280) for seed in WIDE_SEEDS]
+    for offset_px in OFFSETS:
+        errors = np.array(
+            [_errors(shot, offset_px, down_px, cast) for shot in shots for down_px in ROWS for cast in CASTS]
+        )
+        worst, found = errors[:, :4].max(0), errors[:, 4].mean()
+        figures = " | ".join(f"{value:.0f}" for value in worst[:3])
+        lines.append(f"| {offset_px} | {figures} | {worst[3]:.2f} | {found:.0%} |")
+    return "\n".join(["Worst of rows and casts, 1280 px wide.", "", *lines])
+
+
+def _errors(shot, offset_px: int, down_px: int, cast: float) -> tuple[float, ...]:  # type: ignore[no-untyped-def]
+    truth = int(torch.quantile(shot.disparity[..., ::2, ::2], 0.01)) - PARAMS.margin_px + offset_px
+    left, right = apply_vertical(shot.left, shot.right, -down_px)
+    colours = torch.tensor([cast, 1.0, 1 / cast]).view(3, 1, 1)
+    right = (torch.roll(right, -offset_px, dims=-1) * colours).clamp(0, 1)
+    found = find_corrections(left, right, PARAMS, "", "")
+    back = _row(right, left)
+    return (
+        abs(found.shift_px - truth),
+        abs(_sgbm_shift(left, right) - truth),
+        abs(found.vertical_px - down_px),
+        abs(found.red_gain * cast - 1),
+        float(isinstance(back, Shifted) and back.swapped and not found.swapped),
+    )
+
+
+def _row(left: Tensor, right: Tensor, shift: Shift = PARAMS) -> Shifted | str:
+    try:
+        return find_corrections(left, right, shift, "", "")
+    except BadClip as bad:
+        return bad.reason
+
+
+def _sgbm_shift(left: Tensor, right: Tensor) -> int:
+    """The peer: what matches at a quarter of the size, and its 1st percentile."""
+    height, width = left.shape[-2:]
+    reach = 16 * -(-width // 4 * 25 // 1600)
+    matcher = cv2.StereoSGBM.create(-reach, 2 * reach, 5, 200, 800, 1, 31, 10, 30, 1)
+    found = []
+    for pair in zip(*(greys_of(resize(eye, height // 4, width // 4)) for eye in (left, right)), strict=True):
+        padded = (np.pad(picture, ((0, 0), (reach, reach)), "edge") for picture in pair)
+        sixteenths = matcher.compute(*padded)[:, reach:-reach]
+        found.append(sixteenths[sixteenths >= -reach * 16] / 16)
+    return int(np.floor(np.percentile(np.concatenate(found), 1) * 4)) - PARAMS.margin_px
+
+
+def _sample() -> str:
+    """Shots of the world at working size: are eyes told apart, and does noise change anything."""
+    right, lost, false, moved, seconds = 0, 0, 0, [], []
+    for seed in range(SAMPLE_SHOTS):
+        shot = render_shot(seed, 2, HEIGHT, WIDTH)
+        start = time.perf_counter()
+        there = _row(shot.left, shot.right)
+        seconds.append(time.perf_counter() - start)
+        back = _row(shot.right, shot.left)
+        if isinstance(there, str) or isinstance(back, str):
+            lost += 1
+            continue
+        right, false = right + (back.swapped and not there.swapped), false + there.swapped
+        noise = torch.randn(2, *shot.left.shape, generator=torch.Generator().manual_seed(seed)) * 8 / 255
+        again = _row((shot.left + noise[0]).clamp(0, 1), (shot.right + noise[1]).clamp(0, 1))
+        moved.append(abs(again.shift_px - there.shift_px) if isinstance(again, Shifted) else 99)
+    lines = [
+        "| shots | rejected | swapped found | swapped falsely | noise moves by 0, 1, more px | ms a clip |"
+    ]
+    counts = f"{moved.count(0)}, {moved.count(1)}, {sum(px > 1 for px in moved)}"
+    lines += ["|---|---|---|---|---|---|"]
+    lines += [f"| {SAMPLE_SHOTS} | {lost} | {right} | {false} | {counts} | {np.median(seconds) * 1000:.0f} |"]
+    return "\n".join([f"Shots of the world, 2 frames, {WIDTH} px wide; noise of 8 levels.", "", *lines])
+
+
+def _footage() -> Iterator[str]:
+    root = os.environ.get("SECONDEYE_FOOTAGE")
+    if not root:
+        return
+    lines = ["| film | shift px | near px | rows px | evidence | of swapped eyes | ms a clip |"]
+    lines += ["|---|---|---|---|---|---|---|"]
+    for name, left, right in _films(Path(root)):
+        start = time.perf_counter()
+        there = _row(left, right)
+        seconds = time.perf_counter() - start
+        back = _row(right, left)
+        if isinstance(there, str) or isinstance(back, str):
+            lines.append(f"| {name} | {there if isinstance(there, str) else back} | | | | | |")
+            continue
+        lines.append(
+            f"| {name} | {there.shift_px} | {there.near_px:.1f} | {there.vertical_px} | "
+            f"{there.order_evidence:+.2f} | {back.order_evidence:+.2f} | {seconds * 1000:.0f} |"
+        )
+    yield "\n".join([f"Real footage, {WIDTH} px wide.", "", *lines])
+
+
+def _films(root: Path) -> Iterator[tuple[str, Tensor, Tensor]]:
+    for path in ("sv_candle_ego/candle_ego_sbs_2560x720.mp4", "sv_toon_shot/shot_sbs.mp4"):
+        pairs = [unpack(picture.rgb, "sbs") for picture in islice(read_pictures(root / path), 25)]
+        yield Path(path).stem, *(_frames([pair[eye] for pair in pairs]) for eye in (0, 1))
+    folder = root / "sq_kitti1"
+    eyes = (sorted((folder / name).glob("*.png")) for name in ("image_l", "image_r"))
+    yield "kitti1", *(_frames([cv2.imread(str(path))[..., ::-1] for path in paths]) for paths in eyes)
+
+
+def _frames(pictures: list[np.ndarray]) -> Tensor:
+    fitted = np.stack([fit(picture, HEIGHT, WIDTH, Fraction(1)) for picture in pictures])
+    return frames_from_pictures(torch.from_numpy(fitted))
+
+
+if __name__ == "__main__":
+    print(table())

@@ -1,0 +1,165 @@
+"""How fast each stage of the dataset build is on one core, against plain decoding of the same films.
+
+    python benchmarks/dataset_throughput.py [--matcher video]
+
+Films of the synthetic world, and the real one in SECONDEYE_FOOTAGE where that is set, with the laptop preset.
+On one core time is the processor's, which others on the machine hardly change; two workers against one is
+the clock's, and only true on an idle machine. secondeye/estimate.py has the means of the last two columns.
+"""
+
+import argparse
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from importlib import import_module
+from inspect import Parameter, signature
+from multiprocessing import get_context
+from pathlib import Path
+
+from machine import machine
+
+from secondeye.estimate import duration
+from secondeye.params import Params, load_params
+from secondeye.rows import Clip
+from secondeye.tables import read_table
+from secondeye.video.read import read_pictures
+from secondeye.world.films import write_films
+
+PRESETS = Path(__file__).parent.parent / "presets"
+STAGES = ("split", "shift", "match", "splat", "quality")
+REAL = "sv_candle_ego/candle_ego_sbs_2560x720.mp4"
+FILMS, SEED = 4, 7
+DATASET_FRAMES, CORES, NODE_CORES = 25_000_000, 32, 96
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What one set of films took."""
+
+    frames: int
+    pixels: int  # of one eye at working size
+    decoding_s: float
+    seconds: Mapping[str, float]  # by stage
+    bytes: Mapping[str, int]
+
+
+def table(matcher: str = "") -> str:
+    """Stages on one core, two workers against one, and what follows for a large dataset."""
+    params = load_params(PRESETS / "laptop.yaml")
+    params = replace(params, dataset=replace(params.dataset, max_bad_fraction=1.0))
+    if matcher:
+        params = replace(params, match=replace(params.match, matcher=matcher))
+    with tempfile.TemporaryDirectory() as folder:
+        roots = [Path(folder) / "synthetic"]
+        write_films(roots[0] / "raw", FILMS, SEED)
+        real = Path(os.environ.get("SECONDEYE_FOOTAGE") or "/nowhere") / REAL
+        if real.is_file():
+            roots.append(Path(folder) / "real")
+            (roots[1] / "raw").mkdir(parents=True)
+            shutil.copy(real, roots[1] / "raw" / real.name)
+        found = _on_one_core(roots, params)
+        scaling = _compare_workers(roots[-1], params)
+    return "\n\n".join([_stages(found), scaling, _projection(found)])
+
+
+def _stages(found: Mapping[str, Speed]) -> str:
+    head = "| films | stage | frames/s, one core | times plain decoding | us a pixel | bytes a pixel |"
+    lines = [head, "|---|---|---|---|---|---|"]
+    for films, speed in found.items():
+        decoding = speed.frames / speed.decoding_s
+        lines.append(f"| {films} | plain decoding (peer) | {decoding:.1f} | 1 | | |")
+        for stage in STAGES:
+            each_s = speed.seconds[stage]
+            figures = f"{speed.frames / each_s:.1f} | {each_s / speed.decoding_s:.1f}"
+            used = f"{each_s / speed.pixels * 1e6:.3f} | {speed.bytes[stage] / speed.pixels:.3f}"
+            lines.append(f"| {films} | {stage} | {figures} | {used} |")
+        slowest = max(STAGES, key=lambda stage: speed.seconds[stage])
+        share = speed.seconds[slowest] / sum(speed.seconds.values())
+        lines.append(f"| {films} | all; {share:.0%} of it is {slowest} | {_rate(speed):.1f} | | | |")
+    return "\n".join(lines)
+
+
+def _rate(speed: Speed) -> float:
+    return speed.frames / sum(speed.seconds.values())
+
+
+def _projection(found: Mapping[str, Speed]) -> str:
+    """What the whole of a large dataset would take, by pixels: paper's size, this machine's cores."""
+    split = load_params(PRESETS / "paper.yaml").split
+    pixels = DATASET_FRAMES * split.height * split.width
+    core_s = [sum(speed.seconds.values()) / speed.pixels * pixels for speed in found.values()]
+    disk = [sum(speed.bytes.values()) / speed.pixels * pixels / 2**40 for speed in found.values()]
+    size = f"{DATASET_FRAMES / 1e6:.0f} M frames at {split.width}x{split.height}"
+    means = sum(core_s) / len(core_s), sum(disk) / len(disk)
+    return (
+        f"{size}: about {duration(means[0] / CORES)} on {CORES} cores like these, "
+        f"{duration(means[0] / NODE_CORES)} on the {NODE_CORES} cores that a node of 8 GPUs is assumed to "
+        f"have (its GPUs unused), {means[1]:.0f} TiB. Assumed: cost by the pixel, no waiting for the disk."
+    )
+
+
+def _compare_workers(root: Path, params: Params) -> str:
+    """The match stage on one worker and on two; starting them is part of it."""
+    seconds = {}
+    for workers in (1, 2):
+        os.environ["SECONDEYE_WORKERS"] = str(workers)
+        shutil.rmtree(root / "match")
+        seconds[workers] = _time_stage("match", root, params, time.perf_counter)
+    gain = seconds[1] / seconds[2]
+    lines = ["| match | seconds | against one |", "|---|---|---|", f"| 1 worker | {seconds[1]:.1f} | 1 |"]
+    return "\n".join([*lines, f"| 2 workers, their start included | {seconds[2]:.1f} | {gain:.2f} |"])
+
+
+def _on_one_core(roots: Sequence[Path], params: Params) -> dict[str, Speed]:
+    """In a process of its own that has one core, after a first run that compiles."""
+    os.environ |= {"SECONDEYE_WORKERS": "1", "NUMBA_NUM_THREADS": "1"}
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        pool.submit(_measure, roots[0], params).result()
+        found = {root.name: pool.submit(_measure, root, params).result() for root in roots}
+    del os.environ["NUMBA_NUM_THREADS"]
+    return found
+
+
+def _measure(root: Path, params: Params) -> Speed:
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    for stage in STAGES:
+        shutil.rmtree(root / stage, ignore_errors=True)
+    seconds = {stage: _time_stage(stage, root, params, time.process_time) for stage in STAGES}
+    start = time.process_time()
+    for film in sorted((root / "raw").glob("*.mp4")):
+        if film.name != "mono.mp4":
+            for _ in read_pictures(film):
+                pass
+    decoding_s = time.process_time() - start
+    clips = read_table(root / "split" / "clips.parquet", Clip)
+    files = {stage: [path for path in (root / stage).rglob("*") if path.is_file()] for stage in STAGES}
+    return Speed(
+        sum(clip.stop - clip.start for clip in clips),
+        sum(clip.pixels for clip in clips),
+        decoding_s,
+        seconds,
+        {stage: sum(path.stat().st_size for path in paths) for stage, paths in files.items()},
+    )
+
+
+def _time_stage(stage: str, root: Path, params: Params, clock: Callable[[], float]) -> float:
+    """Run a stage on the folders that its arguments name."""
+    run = import_module(f"secondeye.stages.{stage}").run
+    arguments = signature(run).parameters.values()
+    folders = [root / a.name for a in arguments if a.kind is not Parameter.KEYWORD_ONLY]
+    folders[-1] = root / stage  # `out`
+    sections = {a.name: getattr(params, a.name) for a in arguments if a.kind is Parameter.KEYWORD_ONLY}
+    start = clock()
+    run(*folders, **sections)
+    return clock() - start
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--matcher", default="", help="instead of the preset's")
+    print(f"{machine()}\n\n{table(parser.parse_args().matcher)}")

@@ -1,0 +1,270 @@
+"""What the diffusion inpainter costs, and what each of its differences from the paper's release does.
+
+    python benchmarks/inpaint.py
+
+The weights are random and tiny: passes, seconds and memory are to be compared with each other, and what
+pictures show is how far two ways differ, not which is better. The peer is the release's plan as
+secondeye.inpaint.reference runs it: same weights, same frames.
+"""
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+from machine import machine
+from torch import Tensor
+
+from secondeye.arrays import occlusion_of
+from secondeye.inpaint import Warped, reference
+from secondeye.inpaint.autoencoder import decode
+from secondeye.inpaint.diffusion import Diffusion
+from secondeye.inpaint.pipeline import REFERENCE, Sampling, StereoInpaintPipeline, latent_mask
+from secondeye.inpaint.tiles import plan_tiles
+from secondeye.inpaint.tiny import make_schedule
+from secondeye.inpaint.windows import plan_windows
+from secondeye.warp import warp
+from secondeye.world import render_shot
+
+STEPS = 2  # a film is converted in 8; both plans grow alike
+HEIGHT, WIDTH, FRAMES = 128, 256, 46
+SMALL = (64, 128)
+LONG_FRAMES, AT_ONCE = 24, 8
+OURS = Sampling(steps=8, guidance=1.0, noise_share=0.0, keep_thin_holes=True, decode_frames=8)
+
+
+def table() -> str:
+    """Passes, seconds and memory a frame, ours and the release's; Markdown."""
+    rows, made = [], {}
+    for name in ("release", "ours", "release, 2 x 2 tiles", "ours, 2 x 2 tiles"):
+        passes, seconds, megabytes, frames, told = in_a_process(walk_film, name)
+        made[name] = frames
+        rows.append(
+            f"| {name} | {passes:.1f} | {seconds:.2f} | {megabytes:.0f} | {megabytes / FRAMES:.1f} | {told} |"
+        )
+    shot = film(FRAMES, HEIGHT, WIDTH)
+    holes = occlusion_of(shot.coverage).expand_as(shot.frames)
+    lines = [
+        f"{WIDTH}x{HEIGHT}, {FRAMES} frames, {STEPS} steps, {torch.get_num_threads()} threads; "
+        f"{100 * float(holes.float().mean()):.1f} % hidden. A pass is one frame through the network once.\n",
+        "| plan | passes a frame | seconds a frame | peak memory, MB | MB a frame | what was skipped |",
+        "|---|---|---|---|---|---|",
+        *rows,
+    ]
+    for suffix in ("", ", 2 x 2 tiles"):
+        one, other = made[f"release{suffix}"], made[f"ours{suffix}"]
+        lines.append(
+            f"\nours{suffix} and the release{suffix} are {psnr_db(one, other):.1f} dB apart, "
+            f"{psnr_db(one[holes], other[holes]):.1f} dB in the holes; ours keeps what was seen, the "
+            f"release's is {psnr_db(one[~holes], shot.frames[~holes]):.1f} dB from it."
+        )
+    return "\n".join(lines)
+
+
+def lengths() -> str:
+    """Peak memory of a film and of one ten times as long, frames coming as in a conversion; Markdown."""
+    lines = ["| frames | peak memory, MB | seconds a frame |", "|---|---|---|"]
+    for count in (LONG_FRAMES, 10 * LONG_FRAMES):
+        megabytes, seconds = in_a_process(stream_film, count)
+        lines.append(f"| {count} | {megabytes:.0f} | {seconds:.2f} |")
+    return "\n".join(lines)
+
+
+def differences() -> str:
+    """What each difference from the release does to the same frames, weights and noise; Markdown."""
+    rows = [row for part in (sampling_rows, mask_rows, time_rows, tile_rows) for row in part()]
+    return "\n".join(["| ours | release | effect |", "|---|---|---|", *rows])
+
+
+def sampling_rows() -> Iterator[str]:
+    """Guidance, precision, groups of the decoder."""
+    pipeline, shot = make_pipeline(), film(9, *SMALL)
+    holes = occlusion_of(shot.coverage).float()
+
+    def paint(sampling: Sampling) -> tuple[Tensor, Tensor]:
+        return pipeline(shot.frames, holes, sampling=sampling, generator=seeded(0))
+
+    latents, frames = paint(OURS)
+    _, other = paint(replace(OURS, guidance=1.01))
+    yield f"| no guidance | 1.01 | half the passes; {psnr_db(frames, other):.1f} dB apart |"
+    with torch.no_grad():
+        together, ours, groups = (decode(pipeline.vae, latents, count) for count in (9, 5, 2))
+    yield (
+        f"| decoded 5 and 4 together | 2 | {rms(ours, together):.3f} rms from all together, the release "
+        f"{rms(groups, together):.3f} |"
+    )
+    pipeline.unet.to(torch.float16)
+    _, half = paint(OURS)
+    rounded = StepsInHalf.from_config(pipeline.scheduler.config)
+    pipeline.scheduler = rounded
+    _, theirs = paint(OURS)
+    yield (
+        f"| latents in float32 | float16 | network in float16: {psnr_db(frames, half):.1f} dB from all in "
+        f"float32, the release {psnr_db(frames, theirs):.1f} dB |"
+    )
+
+
+class StepsInHalf(type(make_schedule())):  # type: ignore[misc]
+    """The schedule with latents rounded to half precision after each step, as the release keeps them."""
+
+    def step(self, *arguments: object, **options: object) -> object:
+        made = super().step(*arguments, **options)
+        made.prev_sample = made.prev_sample.half().float()
+        return made
+
+
+def mask_rows() -> Iterator[str]:
+    """Thin holes, and the mask of frames painted before."""
+    shares = []
+    for keep in (True, False):
+        found = total = 0.0
+        for seed in range(4):
+            holes = occlusion_of(film(4, HEIGHT, WIDTH, seed).coverage).float()
+            mask = latent_mask(holes, keep).repeat_interleave(8, 2).repeat_interleave(8, 3)
+            found, total = found + float((mask * holes).sum()), total + float(holes.sum())
+        shares.append(100 * found / total)
+    yield (
+        f"| a latent is a hole if one of its pixels is | if its first is | the network is told of "
+        f"{shares[0]:.0f} % of the holes' pixels, the release's of {shares[1]:.0f} % |"
+    )
+
+
+def time_rows() -> Iterator[str]:
+    """What windows go on from."""
+    fewest = min(reference.plan_chunks(n)[-1].overlap for n in range(24, 130))
+    shortest = min(reference.plan_chunks(n)[-1].length for n in range(24, 130))
+    ours = [list(plan_windows(n, 25, 3))[-1] for n in range(26, 130)]
+    yield (
+        f"| the last window sees {min(w.stop - w.start for w in ours)} frames, at least "
+        f"{min(w.first - w.start for w in ours)} of them painted | {shortest}, and {fewest} | "
+        "lengths to 129 |"
+    )
+    pipeline, shot = make_pipeline(), film(3, *SMALL)
+    holes = occlusion_of(shot.coverage).float()
+    given, losses = shot.frames, []
+    seen = (shot.coverage == 1).expand_as(given)
+    for _ in range(3):
+        _, painted = pipeline(given, holes, sampling=replace(REFERENCE, steps=2), generator=seeded(0))
+        given = (painted * 255).round() / 255
+        losses.append(psnr_db(given[seen], shot.frames[seen]))
+    told = ", ".join(f"{loss:.1f}" for loss in losses)
+    yield f"| composed frames go on, exact where seen | decoded ones | {told} dB there after 1 to 3 windows |"
+    options = {"sampling": replace(OURS, steps=2)}
+    kept, cleared = (
+        pipeline(shot.frames, mask, generator=seeded(0), **options).frames[1:]
+        for mask in (holes, torch.cat([torch.zeros_like(holes[:1]), holes[1:]]))
+    )
+    yield (
+        "| the mask of painted frames is cleared, where weights were trained so | kept | the frames after "
+        f"them differ by {psnr_db(kept, cleared):.1f} dB |"
+    )
+
+
+def tile_rows() -> Iterator[str]:
+    """How far neighbours disagree about what both paint, and what padding saves."""
+    pipeline, shot = make_pipeline(), film(2, HEIGHT, 2 * WIDTH)
+    holes, generator = torch.ones_like(shot.coverage), seeded(0)
+    left, right = plan_tiles(HEIGHT, 2 * WIDTH, 2, 128, 64)
+    painted = [
+        pipeline.draw(tile.cut(shot.frames), tile.cut(holes), sampling=OURS, generator=generator)
+        for tile in (left, right)
+    ]
+    shared = (left.left + left.width - right.left) // 8
+    apart = rms(painted[0][..., -shared:], painted[1][..., :shared]) / float(painted[0].std())
+    yield (
+        f"| tiles share noise and agree at every step | each for itself, blended at the end | where the "
+        f"release's overlap they are {apart:.2f} standard deviations apart |"
+    )
+    cut = {rows: 100 * (rows % 128) / rows for rows in (1080, 720)}
+    told = ", ".join(f"{share:.1f} % of {rows} rows" for rows, share in cut.items())
+    yield f"| padded to multiples of 64 and cut back | cropped to multiples of 128 | it loses {told} |"
+
+
+def make_pipeline() -> StereoInpaintPipeline:
+    """The tests' miniature of the release."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    from conformance.tiny_release import SEEDS, make_autoencoder, make_image_encoder, make_network
+
+    network = make_network(9, SEEDS["inpainting"])
+    network.register_to_config(sample_size=96)  # as the release's: no picture here is reduced
+    return StereoInpaintPipeline(make_autoencoder(), make_image_encoder(), network, make_schedule())
+
+
+def film(frames: int, height: int, width: int, seed: int = 90_001) -> Warped:
+    """A shot of the synthetic world in the second eye's place."""
+    shot = render_shot(seed, frames, height, width)
+    return Warped(shot.left, *warp(shot.left, shot.disparity))
+
+
+def walk_film(connection: Connection, name: str) -> None:
+    """Passes a frame, seconds a frame, peak megabytes, frames, what was skipped."""
+    pipeline, shot = make_pipeline(), film(FRAMES, HEIGHT, WIDTH)
+    a_side = 2 if "tiles" in name else 1
+    passes = [0]
+    count = lambda _, given: passes.__setitem__(0, passes[0] + given[0].shape[0] * given[0].shape[1])  # noqa: E731
+    pipeline.unet.register_forward_pre_hook(count)
+    before, start, told = peak_mb(), time.perf_counter(), ""
+    if name.startswith("release"):
+        holes = occlusion_of(shot.coverage).float()
+        made = reference.walk(
+            pipeline,
+            shot.frames,
+            holes,
+            generator=seeded(0),
+            sampling=replace(REFERENCE, steps=STEPS),
+            a_side=a_side,
+        )
+    else:
+        inpainter = Diffusion(pipeline, STEPS, a_side, 0)
+        made, _ = inpainter(shot, None)
+        told = str(inpainter.work).partition(": ")[2]
+    seconds = time.perf_counter() - start
+    connection.send((passes[0] / FRAMES, seconds / FRAMES, peak_mb() - before, made, told))
+
+
+def stream_film(connection: Connection, frames: int) -> None:
+    """Peak megabytes and seconds a frame of a film that comes in windows."""
+    inpainter, memory = Diffusion(make_pipeline(), 1, 1, 0), None
+    shot = film(AT_ONCE, *SMALL)
+    before, start = peak_mb(), time.perf_counter()
+    for _ in range(frames // AT_ONCE):
+        _, memory = inpainter(shot, memory)
+    connection.send((peak_mb() - before, (time.perf_counter() - start) / frames))
+
+
+def in_a_process(work: Callable[..., None], *arguments: object) -> tuple:
+    """Run alone, so that its peak memory is its own."""
+    context = get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=work, args=(theirs, *arguments))
+    process.start()
+    theirs.close()
+    made = ours.recv()
+    process.join()
+    return made
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def rms(one: Tensor, other: Tensor) -> float:
+    return float(((one - other) ** 2).mean().sqrt())
+
+
+def psnr_db(one: Tensor, other: Tensor) -> float:
+    """Of pictures in [0, 1]."""
+    return -20 * float(torch.log10(torch.tensor(rms(one, other)).clamp_min(1e-5)))
+
+
+if __name__ == "__main__":
+    print(f"{machine()}\n\n{table()}\n\n{lengths()}\n\n{differences()}")

@@ -1,0 +1,149 @@
+"""What the light inpainter costs and what it is worth, against `fill`, on the synthetic world.
+
+    secondeye stage world WORLD                                what to learn from, as params.yaml says
+    python benchmarks/light.py --train WORLD --out FOLDER      train on it alone, FOLDER/model are the weights
+    python benchmarks/light.py [--weights FOLDER/model]        the tables; scores with weights only
+
+Costs do not depend on the weights. The peer of the rectangles is the same network run on whole pictures.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from machine import machine
+
+from secondeye.clips import clip_file, read_disparity, read_frames
+from secondeye.evaluation.regions import regions_from_truth
+from secondeye.evaluation.score import figures, look_up, measure
+from secondeye.inpaint import Inpainter, Warped
+from secondeye.inpaint import light as network
+from secondeye.inpaint.fill import fill_warped
+from secondeye.inpaint.light import CHANNELS, Light, load_light, open_share, paint
+from secondeye.params import load_params
+from secondeye.rows import Rendered
+from secondeye.runs import open_run
+from secondeye.tables import read_table
+from secondeye.training.light import train_light
+from secondeye.training.samples import Scene, store
+from secondeye.warp import warp
+from secondeye.world import render_shot
+
+HEIGHT, WIDTH, FRAMES = 256, 448, 6
+HELD_OUT = range(70_001, 70_007)  # seeds of shots that no world of the presets holds
+WIDE_PERCENT = 5.0  # of the width, between nearest and farthest point: a strong conversion
+COLUMNS = ("haarpsi", "psnr_disoccluded_db", "gradient_ratio", "temporal_error", "warping_ratio")
+
+
+def main() -> None:
+    """Train, or print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--train", type=Path)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--weights", type=Path)
+    options = parser.parse_args()
+    if options.train:
+        teach(options.train, options.out)
+        return
+    print(f"{machine()}\n\n{table()}")
+    if options.weights:
+        print(f"\n{scores(options.weights)}")
+
+
+def teach(world: Path, out: Path) -> None:
+    """Train on the shots of a world as params.yaml says; goes on where it was killed."""
+    settings = load_params(Path("params.yaml")).train_inpaint.light
+    scenes = []
+    for row in read_table(world / "world.parquet", Rendered):
+        left, right = (read_frames(clip_file(world, row.id, kind)) for kind in ("left", "right"))
+        disparity = read_disparity(clip_file(world, row.id, "disparity"), row.offset_px)
+        scenes.append(store(Scene(left, right, *warp(left, disparity))))
+    out.mkdir(parents=True, exist_ok=True)
+    train_light(open_run(out.parent, out.name, "train_light", settings, {}), scenes, [], settings)
+
+
+def table() -> str:
+    """Milliseconds a frame and frames a second, everything an inpainter does; Markdown."""
+    torch.manual_seed(0)
+    model = Light(CHANNELS).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    megabytes = 2 * sum(weights.numel() for weights in model.parameters()) / 1e6
+    lines = [
+        f"{WIDTH}x{HEIGHT}, {FRAMES} frames a shot, {torch.get_num_threads()} threads; `light` has "
+        f"{megabytes:.1f} MB in fp16.\n",
+        "| holes | hidden, % | what | ms a frame | frames a second |",
+        "|---|---|---|---|---|",
+    ]
+    for holes, strong in (("as filmed", False), (f"strength {WIDE_PERCENT:g} %", True)):
+        shots = [warped_shot(seed, strong) for seed in HELD_OUT]
+        hidden = 100 * np.mean([float((open_share(shot.coverage) > 0).float().mean()) for shot in shots])
+        ways: dict[str, Inpainter] = {
+            "fill": fill_warped,
+            "light, whole pictures": lambda warped, memory: _on_whole(model, warped),
+            "light": lambda warped, memory: paint(model, warped, memory),
+        }
+        for name, inpainter in ways.items():
+            spent = np.mean([_seconds(partial(inpainter, shot, None)) for shot in shots]) / FRAMES
+            lines.append(f"| {holes} | {hidden:.1f} | {name} | {1e3 * spent:.0f} | {1 / spent:.1f} |")
+    return "\n".join(lines)
+
+
+def scores(weights: Path) -> str:
+    """Both inpainters by the evaluation's ruler, with exact disparity, on shots not learnt from; Markdown."""
+    inpainters = {"fill": fill_warped, "light": load_light(weights, "cpu")}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in inpainters}
+    for seed in HELD_OUT:
+        shot = render_shot(seed, FRAMES, HEIGHT, WIDTH)
+        reference = look_up(
+            shot.left, shot.right, regions_from_truth(shot.right_disparity, shot.right_occlusion)
+        )
+        for name, inpainter in inpainters.items():
+            made, _ = inpainter(Warped(shot.left, *warp(shot.left, shot.disparity)), None)
+            found[name].append(figures(measure(reference, made, seen=0, learned=None)))
+    lines = [f"| mean of {len(HELD_OUT)} shots | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for name, rows in found.items():
+        means = (f"{np.mean([row[column] for row in rows]):.4f}" for column in COLUMNS)
+        lines.append(f"| {name} | {' | '.join(means)} |")
+    better = sum(
+        mine["haarpsi"] > theirs["haarpsi"]
+        for mine, theirs in zip(found["light"], found["fill"], strict=True)
+    )
+    return "\n".join([*lines, f"\nBy HaarPSI `light` is ahead on {better} of {len(HELD_OUT)} shots."])
+
+
+def warped_shot(seed: int, strong: bool) -> Warped:
+    """A shot of the world in the second eye's place; `strong` stretches its disparity to WIDE_PERCENT."""
+    shot = render_shot(seed, FRAMES, HEIGHT, WIDTH)
+    disparity = shot.disparity
+    if strong:
+        low, high = np.quantile(disparity.numpy(), [0.01, 0.99])
+        disparity = (disparity - low) * (WIDE_PERCENT / 100 * WIDTH / (high - low))
+        disparity = (disparity - WIDE_PERCENT / 200 * WIDTH).float()
+    return Warped(shot.left, *warp(shot.left, disparity))
+
+
+def _on_whole(model: Light, warped: Warped) -> tuple[torch.Tensor, object]:
+    """The same network with no rectangles but the whole picture."""
+    halo, network.HALO_PX = network.HALO_PX, 8 * max(warped.frames.shape[-2:])
+    try:
+        return paint(model, warped, None)
+    finally:
+        network.HALO_PX = halo
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    """The fastest of three, after one that compiles."""
+    call()
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+if __name__ == "__main__":
+    main()

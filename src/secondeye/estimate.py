@@ -1,0 +1,88 @@
+"""What a dataset will need before the long work starts: disk and hours, by stage.
+
+The figures are means over synthetic and real films of benchmarks/dataset_throughput.py, with the `block`
+matcher: an order of magnitude, as noise decides how well pictures compress. Before a stage writes, it asks
+the disk again, for a bound.
+"""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from secondeye.disk import readable
+from secondeye.refusal import Refusal
+from secondeye.spread import worker_count
+
+# For a pixel of one eye at working size, both eyes included.
+BYTES_PER_PIXEL = {"split": 1.56, "match": 0.23, "splat": 0.89, "quality": 0.24}
+MICROSECONDS_PER_PIXEL = {"split": 0.56, "shift": 0.48, "match": 0.95, "splat": 0.31, "quality": 0.70}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """About what the stages from split to quality need."""
+
+    cores: int
+    bytes: dict[str, float]  # by stage; stages that write numbers only are left out
+    seconds: dict[str, float]  # by stage, on that many cores
+
+
+def estimate(
+    pixels: int,  # frames x height x width, of one eye at working size
+    cores: int,
+) -> Estimate:
+    """What so many pixels need."""
+    return Estimate(
+        cores,
+        {stage: pixels * each for stage, each in BYTES_PER_PIXEL.items()},
+        {stage: pixels * each / 1e6 / cores for stage, each in MICROSECONDS_PER_PIXEL.items()},
+    )
+
+
+def announce(
+    out: Path,  # the split stage's folder
+    frames: int,
+    height: int,  # px, working size of an eye
+    width: int,  # px
+) -> None:
+    """Say what a dataset of so many frames needs here; raises Refusal when the disk has not that much."""
+    cores = worker_count(max(1, frames))
+    require_room(out, frames, estimate(frames * height * width, cores))
+
+
+def require_room(
+    out: Path,  # the split stage's folder; the other stages' lie beside it
+    frames: int,
+    needs: Estimate,
+) -> None:
+    """Print what is needed, where it is not there yet; raises Refusal when the disk has not that much."""
+    missing = {stage: max(0.0, size - _size(out.parent / stage)) for stage, size in needs.bytes.items()}
+    if not any(missing.values()):
+        return
+    by_stage = ", ".join(f"{stage} {readable(size)}" for stage, size in missing.items())
+    need, free = sum(missing.values()), shutil.disk_usage(out).free
+    hours = duration(sum(needs.seconds.values()))
+    asked = f"{frames:,} frames need about {readable(need)} more on disk ({by_stage})"
+    print(f"dataset: {asked} and, from nothing, {hours} on {needs.cores} cores", flush=True)
+    if need > free:
+        raise Refusal(
+            f"dataset: {asked}, and {out.parent} has {readable(free)}; free some disk, take fewer films "
+            "or a smaller split.height and split.width"
+        )
+
+
+def duration(seconds: float) -> str:
+    """A time as people read it."""
+    for unit, size in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _size(folder: Path) -> int:
+    """Of the files right in a folder."""
+    if not folder.is_dir():
+        return 0
+    with os.scandir(folder) as entries:
+        return sum(entry.stat().st_size for entry in entries if entry.is_file())

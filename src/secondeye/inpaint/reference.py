@@ -1,0 +1,134 @@
+"""The paper's release as it walks through a film: its windows, its tiles, its seams; to compare with.
+
+What ours does otherwise, and why, is in docs/inpainting.md.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from secondeye.inpaint.autoencoder import LATENT_PX, decode
+from secondeye.inpaint.pipeline import REFERENCE, Sampling, StereoInpaintPipeline
+from secondeye.inpaint.tiles import Tile
+
+CHUNK_FRAMES = 23
+OVERLAP_FRAMES = 3
+SIDE_MULTIPLE_PX = 128  # what exceeds it is cut off
+TILE_OVERLAP_PX = 128
+
+
+class Chunk(NamedTuple):
+    """Frames the release paints at once, and how many of the first it replaces by what it painted before."""
+
+    step: int  # where the loop stands
+    start: int
+    overlap: int
+    length: int
+
+
+def plan_chunks(frames: int, chunk_frames: int = CHUNK_FRAMES, overlap: int = OVERLAP_FRAMES) -> list[Chunk]:
+    """The release's, its short last chunk included. Raises ValueError where it would produce nothing."""
+    if not 0 <= overlap < min(chunk_frames, frames):
+        raise ValueError(f"the release needs more than {overlap} frames, got {frames}")
+    plan = []
+    for step in range(0, frames - overlap, chunk_frames - overlap):
+        if step == 0:
+            plan.append(Chunk(0, 0, 0, min(chunk_frames, frames)))
+        elif step + chunk_frames <= frames:
+            plan.append(Chunk(step, step, overlap, chunk_frames))
+        else:
+            start = max(frames + overlap - chunk_frames, 0)
+            plan.append(Chunk(step, start, step - start + overlap, frames - start))
+    return plan
+
+
+def plan_tiles(
+    height: int,  # px
+    width: int,  # px
+    a_side: int,
+    overlap: int = TILE_OVERLAP_PX,
+) -> list[list[Tile]]:  # rows of tiles, px
+    """The release's. Raises ValueError where its tiles would not be whole latents."""
+    tall, wide = ((side + overlap * (a_side - 1)) / a_side for side in (height, width))
+    if tall % LATENT_PX or wide % LATENT_PX or (a_side > 1 and min(tall, wide) < overlap):
+        raise ValueError(f"the release can not cut {height}x{width} px into {a_side} tiles a side")
+    down, along = int(tall) - overlap, int(wide) - overlap
+    return [[Tile(i * down, j * along, int(tall), int(wide)) for j in range(a_side)] for i in range(a_side)]
+
+
+def blend(
+    rows: Sequence[Sequence[Tensor]],  # [..., h, w] of each tile
+    overlap: int,  # of neighbours, in the tiles' own unit
+) -> Tensor:  # [..., H, W]
+    """Fade each tile in below the one above it, then beside the one to its left, both blended already."""
+    done: list[list[Tensor]] = []
+    for tiles in rows:
+        line: list[Tensor] = []
+        for j, tile in enumerate(tiles):
+            below = _fade(done[-1][j], tile, overlap, -2) if done else tile
+            line.append(_fade(line[-1], below, overlap, -1) if line else below)
+        done.append(line)
+    # Each row of tiles gives what the next does not begin with, and so does each tile of a row.
+    lines = [torch.cat([*(t[..., :-overlap] for t in line[:-1]), line[-1]], dim=-1) for line in done]
+    return torch.cat([*(line[..., :-overlap, :] for line in lines[:-1]), lines[-1]], dim=-2)
+
+
+def _fade(before: Tensor, after: Tensor, overlap: int, axis: int) -> Tensor:
+    """`after`, its first lines mixed with the last of `before`; its own share rises from 0 and misses 1."""
+    share = torch.arange(overlap, device=after.device, dtype=after.dtype) / overlap
+    share = share.view(-1, 1) if axis == -2 else share
+    ending = before.narrow(axis, before.shape[axis] - overlap, overlap)
+    mixed = (1 - share) * ending + share * after.narrow(axis, 0, overlap)
+    return torch.cat([mixed, after.narrow(axis, overlap, after.shape[axis] - overlap)], dim=axis)
+
+
+@torch.no_grad()
+def paint_chunk(
+    pipeline: StereoInpaintPipeline,
+    frames: Tensor,  # [T, 3, H, W] in [0, 1]
+    holes: Tensor,  # [T, 1, H, W]
+    *,
+    generator: torch.Generator,
+    sampling: Sampling = REFERENCE,
+    a_side: int = 1,
+) -> tuple[Tensor, Tensor]:  # [T, 4, H/8, W/8] float32 scaled latents; [T, 3, H, W] in [0, 1]
+    """One chunk as the release paints it: each tile for itself, blended as latents, decoded together."""
+    height, width = frames.shape[2:]
+    rows = [
+        [
+            pipeline.draw(tile.cut(frames), tile.cut(holes), sampling=sampling, generator=generator)
+            for tile in row
+        ]
+        for row in plan_tiles(height, width, a_side)
+    ]
+    latents = blend(rows, TILE_OVERLAP_PX // LATENT_PX)
+    decoded = decode(pipeline.vae, latents, sampling.decode_frames)
+    pipeline.maybe_free_model_hooks()
+    return latents.cpu(), (decoded / 2 + 0.5).clamp(0, 1).cpu()
+
+
+def walk(
+    pipeline: StereoInpaintPipeline,
+    frames: Tensor,  # [T, 3, H, W] in [0, 1]
+    holes: Tensor,  # [T, 1, H, W]
+    *,
+    generator: torch.Generator,
+    sampling: Sampling = REFERENCE,
+    a_side: int = 1,
+    chunk_frames: int = CHUNK_FRAMES,
+    overlap: int = OVERLAP_FRAMES,
+) -> Tensor:  # [T, 3, H // 128 * 128, W // 128 * 128] in [0, 1], whole levels of 255
+    """A film as the release paints it: each chunk goes on from decoded frames, under the mask they had."""
+    height, width = (side // SIDE_MULTIPLE_PX * SIDE_MULTIPLE_PX for side in frames.shape[2:])
+    frames, holes = frames[..., :height, :width], holes[..., :height, :width]
+    done = frames[:0]
+    for chunk in plan_chunks(len(frames), chunk_frames, overlap):
+        part = slice(chunk.start, chunk.start + chunk.length)
+        given = torch.cat([done[len(done) - chunk.overlap :], frames[part][chunk.overlap :]])
+        _, painted = paint_chunk(
+            pipeline, given, holes[part], generator=generator, sampling=sampling, a_side=a_side
+        )
+        done = torch.cat([done, (painted[chunk.overlap :] * 255).round() / 255])
+    return done

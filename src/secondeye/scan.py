@@ -1,0 +1,115 @@
+"""What one pass over a stereo film finds: shots, time stamps, borders, and how its frames look."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice, pairwise
+from statistics import median
+
+import numpy as np
+
+from secondeye.borders import Borders, Lines, brightest, find_borders, measure_lines, refine, union
+from secondeye.looks import Look, measure_look
+from secondeye.shots import find_cuts, find_shots
+from secondeye.sources import Source
+from secondeye.sources.eyes import EyeInfo, Eyes, eye_info, read_eyes
+from secondeye.video.probe import BadFilm, FilmBroke
+
+_WIDTH = 256  # px of one eye's picture in which all is looked for
+_BORDERS_A_SECOND = 4  # small pictures whose borders are looked at
+_FULL_FRAMES = 9  # pictures at full size that give the borders their last pixel
+_UNEVEN = Fraction(1, 10)  # of the usual step between two time stamps
+
+
+@dataclass(frozen=True)
+class Scan:
+    """The part of a film that decodes."""
+
+    info: EyeInfo
+    stamps: list[int]  # time stamp of every frame, ticks
+    seconds: list[Fraction]  # at which every frame begins, and the last one ends
+    shots: list[tuple[int, int]]  # first frame, one past the last; a fade belongs to none
+    looks: list[Look]  # of every frame of the left eye
+    borders: Borders  # px of one eye at full size
+    remark: str  # an uneven frame rate, or why the film ends early; "" for neither
+
+    @property
+    def gaps(self) -> list[tuple[int, int]]:
+        """What lies between shots: first frame, one past the last."""
+        starts, stops = [start for start, _ in self.shots], [stop for _, stop in self.shots]
+        edges = zip([0, *stops], [*starts, len(self.stamps)], strict=True)
+        return [(start, stop) for start, stop in edges if start < stop]
+
+
+def scan(source: Source, *, cut_threshold: float, min_shot_frames: int) -> Scan:
+    """Decode the film once, small, and a few frames at full size. Raises BadFilm when no frame decodes."""
+    info = eye_info(source)
+    small = max(2, round(info.height * _WIDTH / info.width)), _WIDTH
+    every = max(1, round(info.fps / _BORDERS_A_SECOND))
+    stamps: list[int] = []
+    looks: list[Look] = []
+    lines: list[tuple[Lines, Lines]] = []  # of both eyes, up to now
+    broken: list[str] = []
+
+    def lefts() -> Iterator[np.ndarray]:
+        before = None
+        try:
+            for count, eyes in enumerate(read_eyes(source, size=small)):
+                stamps.append(eyes.pts)
+                looks.append(measure_look(eyes.left, before))
+                before = eyes.left
+                if count % every == 0:
+                    lines[:] = [_brightest([*lines, _lines(eyes)])]
+                yield eyes.left
+        except FilmBroke as error:
+            broken.append(str(error))
+
+    cuts, frames = find_cuts(lefts(), info.fps, threshold=cut_threshold, min_shot_frames=min_shot_frames)
+    if not frames:
+        raise BadFilm("not one of its frames decodes")
+    end = stamps[-1] * info.time_base + 1 / info.fps
+    return Scan(
+        info=info,
+        stamps=stamps,
+        seconds=[*(stamp * info.time_base for stamp in stamps), end],
+        shots=find_shots(cuts, [look.blank for look in looks], min_shot_frames),
+        looks=looks,
+        borders=_borders(source, info, small, lines[0], [stamps[k] for k in _bright_frames(looks)]),
+        remark="; ".join(filter(None, [_uneven(stamps, info.time_base), *broken])),
+    )
+
+
+def _lines(eyes: Eyes) -> tuple[Lines, Lines]:
+    return measure_lines(eyes.left), measure_lines(eyes.right)
+
+
+def _brightest(found: Sequence[tuple[Lines, Lines]]) -> tuple[Lines, Lines]:
+    lefts, rights = zip(*found, strict=True)
+    return brightest(lefts), brightest(rights)
+
+
+def _bright_frames(looks: Sequence[Look]) -> list[int]:
+    """The brightest frame of each of a few equal parts of the film."""
+    parts = min(_FULL_FRAMES, len(looks))
+    bounds = pairwise(len(looks) * k // parts for k in range(parts + 1))
+    return [max(range(*part), key=lambda frame: looks[frame].brightness) for part in bounds]
+
+
+def _borders(
+    source: Source, info: EyeInfo, small: tuple[int, int], coarse: tuple[Lines, Lines], stamps: Sequence[int]
+) -> Borders:
+    """The borders of both eyes, at full size."""
+    readers = (read_eyes(source, start_pts=stamp) for stamp in stamps)
+    fine = _brightest([_lines(eyes) for reader in readers for eyes in islice(reader, 1)])
+    size = info.height, info.width
+    both = zip(coarse, fine, strict=True)
+    return union(*(refine(find_borders(many), small, find_borders(few), size) for many, few in both))
+
+
+def _uneven(stamps: Sequence[int], time_base: Fraction) -> str:
+    """Says so where the frame rate varies; one tick is rounding."""
+    steps = [after - before for before, after in pairwise(stamps)]
+    if not steps or max(steps) - min(steps) <= max(Fraction(1), _UNEVEN * int(median(steps))):
+        return ""
+    low, high = (float(step * time_base * 1000) for step in (min(steps), max(steps)))
+    return f"uneven frame rate, {low:.0f} to {high:.0f} ms between frames"

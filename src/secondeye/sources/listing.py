@@ -1,0 +1,113 @@
+"""Which films lie in data/raw: files, and pairs of files or folders."""
+
+import re
+from pathlib import Path
+
+from secondeye.packing import MONO, PAIR, packing_from_name
+from secondeye.refusal import Refusal
+from secondeye.sources.guess import find_packing
+from secondeye.sources.source import FILMS, Mono, Source, is_still
+from secondeye.sources.table import Row, read_table
+
+_OTHER_EYE = {"l": "r", "left": "right"}
+_LEFT_EYE = re.compile(r"(.*[-_. ])?(l|left)", re.IGNORECASE)
+_BOTH_EYES = {".jps", ".mpo"}
+
+
+def list_mono(raw: Path) -> list[Mono]:
+    """The films that sources.csv calls mono and train, in order of their names.
+
+    Raises Refusal when one of them is not there, or sources.csv makes no sense.
+    """
+    rows = [row for row in read_table(raw / "sources.csv").values() if row.packing == MONO]
+    films = [Mono(raw / row.film, row.licence) for row in rows if row.split == "train"]
+    for film in films:
+        if not film.path.is_file():
+            raise Refusal(f"{raw / 'sources.csv'}: names {film.path.name}, which is not in {raw}")
+    return sorted(films, key=lambda film: film.path)
+
+
+def list_sources(raw: Path) -> list[Source]:
+    """The stereo films and pictures of a folder in order of their names; monocular ones are passed over.
+
+    A packing is the one of sources.csv, else what metadata, name or content tell. Raises Refusal when
+    there is no stereo film, or one whose packing nothing tells, or a sources.csv that makes no sense.
+    """
+    table = read_table(raw / "sources.csv")
+    there = {path.name: path for path in sorted(raw.glob("*")) if _may_be_film(path)}
+    _require_there(raw, table, there)
+    pairs = _pairs(table, there)
+    alone = [name for name in there if name not in {*pairs, *pairs.values()}]
+    sources = [_pair(there[left], there[right], table.get(left)) for left, right in pairs.items()]
+    sources += [source for name in alone if (source := _source(there[name], table.get(name)))]
+    if not sources:
+        raise Refusal(
+            f"{raw}: holds no stereo film; copy some there, or make some with: secondeye sample {raw}"
+        )
+    return sorted(sources, key=lambda source: source.paths)
+
+
+def _may_be_film(path: Path) -> bool:
+    return path.is_dir() or path.suffix.lower() in FILMS or is_still(path)
+
+
+def _require_there(raw: Path, table: dict[str, Row], there: dict[str, Path]) -> None:
+    named = {row.film for row in table.values() if row.packing != MONO}
+    absent = (named | {row.right for row in table.values() if row.right}) - there.keys()
+    if absent:
+        raise Refusal(f"{raw / 'sources.csv'}: names {', '.join(sorted(absent))}, which is not in {raw}")
+
+
+def _pairs(table: dict[str, Row], there: dict[str, Path]) -> dict[str, str]:
+    """Right eyes by their left ones: as sources.csv says, else by names that differ in the eye only."""
+    told = {row.film: row.right for row in table.values() if row.right}
+    names = {name.lower(): name for name in there}
+    pairs = dict(told)
+    for left, path in there.items():
+        right = names.get(_other_eye(path), "")
+        free = not {left, right} & {*told, *told.values()}
+        if right and free and all(_may_pair(table.get(name)) for name in (left, right)):
+            pairs[left] = right
+    return pairs
+
+
+def _other_eye(path: Path) -> str:
+    """What the right eye's file would be called, in lower case; "" where the name is no left eye's."""
+    stem, suffix = (path.name, "") if path.is_dir() else (path.stem, path.suffix)
+    match = _LEFT_EYE.fullmatch(stem)
+    return ((match[1] or "") + _OTHER_EYE[match[2].lower()] + suffix).lower() if match else ""
+
+
+def _may_pair(row: Row | None) -> bool:
+    return row is None or row.packing in ("", PAIR)
+
+
+def _pair(left: Path, right: Path, row: Row | None) -> Source:
+    if left.is_dir() != right.is_dir() or is_still(left) != is_still(right):
+        raise Refusal(f"{left} and {right.name} are no pair: give two films, two pictures or two folders")
+    remarks = ["" if row and row.right else f"pair with {right.name} taken from the names"]
+    remarks += ["pictures of a folder play at 25 fps"] if left.is_dir() else []
+    split, licence = (row.split, row.licence) if row else ("", "")
+    return Source(left.name, (left, right), PAIR, split, licence, "; ".join(filter(None, remarks)))
+
+
+def _source(path: Path, row: Row | None) -> Source | None:
+    told = row.packing if row else ""
+    if told == MONO or (row is None and _passed_over(path)):
+        return None
+    if path.is_dir() or told == PAIR:
+        raise Refusal(
+            f"{path}: is one eye of a pair; name the other eye's in column right of "
+            f"{path.parent / 'sources.csv'}"
+        )
+    packing, remark = (told, "") if told else find_packing(path)
+    split, licence = (row.split, row.licence) if row else ("", "")
+    return Source(path.name, (path,), packing, split, licence, remark)
+
+
+def _passed_over(path: Path) -> bool:
+    """Folders and ordinary pictures may lie there for other reasons: only a name or a line calls for them."""
+    if path.is_dir():
+        return True
+    ordinary = is_still(path) and path.suffix.lower() not in _BOTH_EYES
+    return ordinary and packing_from_name(path.stem) is None

@@ -1,0 +1,48 @@
+"""One film of data/raw, and the hash of what it holds."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from secondeye.sources.stills import pictures_of
+
+FILMS = {".mp4", ".mkv", ".mov", ".m4v", ".avi", ".webm", ".ts", ".mpg", ".mpeg", ".wmv", ".mts", ".m2ts"}
+STILLS = {".jps", ".mpo", ".jpg", ".jpeg", ".png"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One stereo film, or one stereo picture, of data/raw."""
+
+    name: str  # of the file or folder; of a pair, the left one's
+    paths: tuple[Path, ...]  # one file; or two files, or two folders, left eye first
+    packing: str
+    split: str  # train, test or "" for left open
+    licence: str  # "" for not stated
+    remark: str  # what was guessed, and from what
+
+
+@dataclass(frozen=True)
+class Mono:
+    """One film of data/raw with one eye, to learn from."""
+
+    path: Path
+    licence: str  # "" for not stated
+
+
+def is_still(path: Path) -> bool:
+    """Whether a path is one picture, not a film or a folder."""
+    return path.suffix.lower() in STILLS and not path.is_dir()
+
+
+def digest_source(source: Source) -> str:
+    """16 hex digits of the SHA-256 of all its files' bytes, in order; names do not count."""
+    files = [file for path in source.paths for file in (pictures_of(path) if path.is_dir() else [path])]
+    if len(files) == 1:
+        return _sha256(files[0])[:16]
+    return hashlib.sha256("".join(_sha256(file) for file in files).encode()).hexdigest()[:16]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

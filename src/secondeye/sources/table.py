@@ -1,0 +1,75 @@
+"""sources.csv: what a user says about the films of data/raw."""
+
+import csv
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+
+from secondeye.packing import MONO, PACKINGS, PAIR
+from secondeye.refusal import Refusal
+
+COLUMNS = ["film", "packing", "split", "licence"]
+_RIGHT = "right"  # a fifth column
+_SPLITS = ("", "train", "test")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of sources.csv."""
+
+    film: str
+    packing: str  # "" where other evidence has to tell
+    split: str
+    licence: str
+    right: str = ""  # the file or folder of the right eye, of a pair
+
+
+def read_table(path: Path) -> dict[str, Row]:
+    """The lines by their films' names; none where there is no such file. Raises Refusal in one clear line."""
+    if not path.exists():
+        return {}
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets write the mark in front
+    except UnicodeDecodeError as error:
+        raise Refusal(f"{path}: is not UTF-8 text; save it as CSV UTF-8") from error
+    rows = _rows(path, text)
+    _require_one_place_each(path, rows)
+    return rows
+
+
+def _rows(path: Path, text: str) -> dict[str, Row]:
+    with StringIO(text, newline="") as file:
+        reader = csv.DictReader(file)
+        columns = reader.fieldnames
+        if columns not in (COLUMNS, [*COLUMNS, _RIGHT]):
+            raise Refusal(f"{path}: the first line must be {','.join(COLUMNS)}[,{_RIGHT}], got {columns}")
+        rows: dict[str, Row] = {}
+        for given in reader:
+            where = f"{path}, line {reader.line_num}"
+            if None in given or None in given.values():
+                raise Refusal(f"{where}: must have {len(columns or [])} columns")
+            row = Row(**given)
+            _require_sense(where, row)
+            if row.film in rows:
+                raise Refusal(f"{where}: {row.film} has a line already")
+            rows[row.film] = row
+    return rows
+
+
+def _require_sense(where: str, row: Row) -> None:
+    if row.packing not in ("", MONO, *PACKINGS):
+        raise Refusal(f"{where}: packing must be one of {', '.join((*PACKINGS, MONO))}")
+    if row.split not in _SPLITS:
+        raise Refusal(f"{where}: split must be train, test or empty")
+    for column, name in (("film", row.film), (_RIGHT, row.right)):
+        if Path(name).name != name or name == "..":
+            raise Refusal(f"{where}: {column} must be a file name without a folder")
+    if row.right and row.packing not in ("", PAIR):
+        raise Refusal(f"{where}: names the right eye, so packing must be {PAIR} or empty, got {row.packing}")
+
+
+def _require_one_place_each(path: Path, rows: dict[str, Row]) -> None:
+    eyes = [row.right for row in rows.values() if row.right]
+    twice = {name for name in eyes if name in rows or eyes.count(name) > 1}
+    if twice:
+        raise Refusal(f"{path}: names {', '.join(sorted(twice))} more than once; an eye belongs to one film")

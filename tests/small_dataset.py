@@ -1,0 +1,60 @@
+"""A dataset of a few small clips, as `dvc repro` would leave it: cards before cards, matched exactly."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from secondeye.clips import clip_file, write_disparity, write_frames
+from secondeye.rows import Clip, Film, Kept, Matched, Scored, Shifted
+from secondeye.tables import write_table
+from secondeye.world import two_cards
+
+Row = TypeVar("Row")
+_NOTHING: dict[Any, Any] = {str: "", int: 0, float: 0.0, bool: False}
+
+
+def row(kind: type[Row], **given: object) -> Row:
+    """A row of which only some columns matter."""
+    return kind(**{field.name: _NOTHING[field.type] for field in fields(kind)} | given)  # type: ignore[arg-type]
+
+
+def write_small_dataset(
+    data: Path,
+    frames: Sequence[int] = (9, 6, 12),  # of each clip, each of a film of its own
+    height: int = 16,
+    width: int = 64,
+    held_out: Sequence[int] = (),  # clips of the test split
+) -> Path:
+    """Write tables and files; clip number n is called f"clip{n}"."""
+    for name in ("split", "shift", "match", "quality", "filter", "validate"):
+        (data / name).mkdir(parents=True)
+    names, rows = [f"clip{n}" for n in range(len(frames))], list(enumerate(frames))
+    offsets = []
+    for n, count in rows:
+        shot = two_cards(count, height, width, near_px=6, far_px=1, card_px=16, step_px=1, seed=n)
+        write_frames(clip_file(data / "split", names[n], "left"), shot.left)
+        write_frames(clip_file(data / "split", names[n], "right"), shot.right)
+        offsets.append(write_disparity(clip_file(data / "match", names[n], "disparity"), shot.disparity))
+    films = [row(Film, id=f"film{n}", name=f"film{n}.mp4", licence="CC0-1.0", fps=24.0) for n, _ in rows]
+    sizes = {"height": height, "width": width}
+    clips = [row(Clip, id=names[n], film=f"film{n}", stop=count, stride=3, **sizes) for n, count in rows]
+    gains = {"red_gain": 1.0, "green_gain": 1.0, "blue_gain": 1.0}
+    reach = {"disparity_min_percent": 100 / width, "disparity_max_percent": 600 / width}
+    kept = [
+        row(Kept, id=names[n], film=f"film{n}", split="test" if n in held_out else "train") for n, _ in rows
+    ]
+    write_table(data / "split" / "films.parquet", films, Film)
+    write_table(data / "split" / "clips.parquet", clips, Clip)
+    write_table(
+        data / "shift" / "shift.parquet", [row(Shifted, id=n, near_px=6.0, **gains) for n in names], Shifted
+    )
+    matched = [row(Matched, id=n, offset_px=o) for n, o in zip(names, offsets, strict=True)]
+    write_table(data / "match" / "match.parquet", matched, Matched)
+    write_table(
+        data / "quality" / "quality.parquet", [row(Scored, id=n, **sizes, **reach) for n in names], Scored
+    )
+    write_table(data / "filter" / "kept.parquet", kept, Kept)
+    (data / "validate" / "stamp.json").write_text(json.dumps({"clips": len(kept), "dataset": "abc"}))
+    return data

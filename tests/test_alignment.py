@@ -1,0 +1,132 @@
+"""What lies between two eyes besides depth: rows, colours, order, time."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import coarse_cards
+from torch import Tensor
+
+from secondeye.parallax.colour import fit_colours
+from secondeye.parallax.matches import Matches, find_matches, swap
+from secondeye.parallax.order import order_evidence
+from secondeye.parallax.rows import fit_rows, on_rows
+from secondeye.parallax.sync import find_lag
+from secondeye.world import Shot
+from secondeye.world.render import render_shot
+
+SEARCH = {"max_disparity_percent": 25.0, "max_vertical_percent": 6.0}
+
+
+@pytest.fixture(scope="module")
+def shot() -> Shot:
+    return render_shot(12, 2, 192, 336)
+
+
+def points(count: int = 400, seed: int = 0) -> Matches:
+    rng = np.random.default_rng(seed)
+    x, y = rng.uniform(0, 400, count), rng.uniform(0, 200, count)
+    return Matches(np.zeros(count, int), x, y, rng.uniform(0, 20, count), rng.normal(0, 0.1, count), count)
+
+
+def test_points_lie_where_exact_disparity_says(shot: Shot) -> None:
+    found = find_matches(shot.left, shot.right, **SEARCH)
+    exact = shot.disparity[found.frame, 0, found.y.round().astype(int), found.x.round().astype(int)].numpy()
+    assert found.support > 0.5 and len(found.x) > 200
+    error = np.abs(found.disparity - exact)
+    assert np.median(error) < 0.35 and np.mean(error < 1) > 0.8
+    assert np.median(np.abs(found.vertical)) < 0.15
+
+
+def test_swapped_points_are_those_of_swapped_eyes(shot: Shot) -> None:
+    there, back = (
+        find_matches(*eyes, **SEARCH) for eyes in ((shot.left, shot.right), (shot.right, shot.left))
+    )
+    assert np.median(swap(there).disparity) == pytest.approx(np.median(back.disparity), abs=0.5)
+    for column, again in zip(swap(swap(there))[:5], there[:5], strict=True):
+        assert np.allclose(column, again)
+
+
+def test_rows_are_found_among_wrong_matches() -> None:
+    good = points()
+    wrong = good.vertical.copy()
+    wrong[::4] += 9
+    rows = fit_rows(good._replace(vertical=wrong + 2.3), 200, 400)
+    assert rows.vertical_px == pytest.approx(2.3, abs=0.1) and rows.spread_px < 0.3
+    kept = on_rows(good._replace(vertical=wrong + 2.3), 200, 400)
+    assert len(kept.x) == 300 and kept.offered == 400
+
+
+def test_a_turned_eye_has_rows_that_differ() -> None:
+    good = points()
+    turned = good.vertical + np.deg2rad(1) * (good.x - 200)
+    assert fit_rows(good._replace(vertical=turned), 200, 400).spread_px == pytest.approx(7, abs=0.5)
+
+
+@pytest.mark.parametrize("degrees", [0.0, 1.5])
+def test_a_turned_picture_is_measured(shot: Shot, degrees: float) -> None:
+    turn = cv2.getRotationMatrix2D((168, 96), degrees, 1)
+    turned = [cv2.warpAffine(p, turn, (336, 192)) for p in shot.right.permute(0, 2, 3, 1).numpy()]
+    right = torch.from_numpy(np.stack(turned)).permute(0, 3, 1, 2)
+    spread = fit_rows(find_matches(shot.left, right, **SEARCH), 192, 336).spread_px
+    assert spread == pytest.approx(336 * np.sin(np.deg2rad(degrees)), abs=1.0)
+
+
+def test_a_cast_is_found_and_what_is_none_stays_exactly_alone(shot: Shot) -> None:
+    matches = find_matches(shot.left, shot.right, **SEARCH)
+    colours = fit_colours(shot.left, shot.right, matches)
+    assert colours.gain == (1, 1, 1) and colours.offset == (0, 0, 0) and colours.difference < 4
+    gain, offset = torch.tensor([0.8, 0.9, 0.7]), torch.tensor([0.02, 0.05, 0.1])
+    tinted = shot.right * gain.view(3, 1, 1) + offset.view(3, 1, 1)
+    found = fit_colours(shot.left, tinted, matches)
+    assert np.allclose(found.gain, 1 / gain, atol=0.05)
+    assert np.allclose(found.offset, -offset / gain, atol=0.02)
+    assert found.difference < 4
+    negative = fit_colours(shot.left, 1 - shot.right, matches)
+    assert negative.difference > 20, "no gain makes a negative alike"
+
+
+def test_what_is_hidden_tells_the_eyes_apart() -> None:
+    cards = coarse_cards(frames=3, height=128, width=256, near_px=16, far_px=4, card_px=80, seed=3)
+    dark = torch.tensor([0.2, 0.5, 1.0]).view(3, 1, 1)
+    left = torch.where(cards.disparity > 8, cards.left, cards.left * dark)
+    right = torch.where(cards.right_disparity > 8, cards.right, cards.right * dark)
+    evidence = order_evidence(left, right, far_px=4, near_px=16)
+    assert evidence > 0.2
+    assert order_evidence(right, left, far_px=-16, near_px=-4) == -evidence, "it is the same question"
+    rendered = render_shot(3, 1, 192, 336)
+    far, near = (float(torch.quantile(rendered.disparity, share)) for share in (0.01, 0.99))
+    assert order_evidence(rendered.left, rendered.right, far_px=far, near_px=near) > 0.1
+
+
+def test_one_colour_everywhere_tells_nothing() -> None:
+    # White noise before white noise: to whom a strip of it belongs, nobody knows.
+    cards = coarse_cards(frames=3, height=128, width=256, near_px=16, far_px=4, card_px=80, seed=3)
+    assert abs(order_evidence(cards.left, cards.right, far_px=4, near_px=16)) < 0.05
+
+
+def rising(frames: int) -> tuple[Tensor, Tensor]:
+    """Two halves of noise at 6 px and 2 px of disparity; one rises by 2 px a frame, one sinks by as much."""
+    halves = torch.rand(2, 3, 60, 40, generator=torch.Generator().manual_seed(1))
+    large = torch.nn.functional.interpolate(halves, scale_factor=4, mode="bicubic").clamp(0, 1)
+
+    def eye(at: int) -> Tensor:
+        moments = []
+        for t in range(frames):
+            up, down = large[0, :, 60 + 2 * t :][:, :128], large[1, :, 60 - 2 * t :][:, :128]
+            moments.append(torch.cat([up[..., at : at + 100], down[..., at // 3 : at // 3 + 100]], dim=-1))
+        return torch.stack(moments)
+
+    return eye(0), eye(6)
+
+
+@pytest.mark.parametrize("late", [-2, 0, 1, 3])
+def test_an_eye_that_lags_is_found_by_what_moves_up_or_down(late: int) -> None:
+    left, right = rising(16)
+    first = max(late, 0)
+    left, right = left[first : 13 + min(late, 0)], right[first - late : 13 + min(late, 0) - late]
+    frames = torch.tensor([3, 5, 7])
+    matches = find_matches(left[frames], right[frames], max_disparity_percent=10, max_vertical_percent=12)
+    lag = find_lag(left, right, frames, matches, max_disparity_percent=10, max_vertical_percent=12)
+    assert lag.frames == late
+    assert lag.after_px < 0.5

@@ -1,0 +1,347 @@
+"""The diffusion inpainter's way through a shot, ours and the release's, with networks in miniature."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from conformance.tiny_release import EMBEDDING, SEEDS, make_autoencoder, make_image_encoder, make_network
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from secondeye.inpaint import Warped, reference
+from secondeye.inpaint.diffusion import (
+    Diffusion,
+    Work,
+    inpaint_warped,
+    load_diffusion,
+    reduce_warped,
+    reduction,
+)
+from secondeye.inpaint.pipeline import (
+    Conditions,
+    Painted,
+    Sampling,
+    StereoInpaintPipeline,
+    clear_painted,
+    decode,
+    denoise,
+    guided,
+    time_ids,
+)
+from secondeye.inpaint.tiles import plan_tiles
+from secondeye.inpaint.tiny import make_schedule, make_tiny
+
+QUICK = Sampling(steps=1, guidance=1.01, noise_share=0.0, keep_thin_holes=False, decode_frames=2)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def released() -> StereoInpaintPipeline:
+    network = make_network(9, SEEDS["inpainting"])
+    return StereoInpaintPipeline(make_autoencoder(), make_image_encoder(), network, make_schedule())
+
+
+@pytest.fixture(scope="module")
+def tiny() -> StereoInpaintPipeline:
+    torch.manual_seed(3)
+    return make_tiny(frames=4)
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def scene(frames: int, height: int, width: int, seed: int = 0) -> Warped:
+    """Noise with a hole of 6 columns and soft edges beside it."""
+    picture = torch.rand(frames, 3, height, width, generator=seeded(seed))
+    coverage = torch.ones(frames, 1, height, width)
+    coverage[..., 10:16] = 0
+    coverage[..., 16] = 0.6
+    return Warped(picture, picture * (coverage > 0), coverage, torch.zeros_like(coverage))
+
+
+class Pointwise(nn.Module):
+    """A network that treats each latent for itself: nothing given is 0, else what is given counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.passes = 0
+
+    def forward(self, stacked: Tensor, timestep: Tensor, *_: object, **__: object) -> tuple[Tensor]:
+        self.passes += 1
+        return (0.1 * stacked[:, :, :4] + stacked[:, :, 4:8],)
+
+
+def conditions(frames: int, height: int, width: int) -> Conditions:
+    latents = torch.rand(1, frames, 4, height, width, generator=seeded(2))
+    embedding = torch.ones(1, 1, EMBEDDING)
+    return Conditions(latents, torch.ones(1, frames, 1, height, width), embedding, time_ids(1, 0.0, "cpu"))
+
+
+# The release's walk
+
+
+def test_guidance_rises_evenly_from_the_first_frame_to_the_last() -> None:
+    given, network = conditions(5, 2, 3), Pointwise()
+    noisy = torch.rand(1, 5, 4, 2, 3)
+    velocity = guided(network, noisy, torch.tensor(1.0), given, (1.0, 3.0))
+    ramp = torch.tensor([1.0, 1.5, 2.0, 2.5, 3.0]).view(-1, 1, 1, 1)
+    assert_close(velocity, 0.1 * noisy + ramp * given.latents)
+    assert network.passes == 2
+    guided(network, noisy, torch.tensor(1.0), given, (1.0, 1.0))
+    assert network.passes == 3
+    same = guided(network, noisy, torch.tensor(1.0), given, 2.0)
+    assert_close(same, guided(network, noisy, torch.tensor(1.0), given, (2.0, 2.0)))
+
+
+@pytest.mark.parametrize("a_side", [1, 2])
+def test_each_of_the_releases_tiles_draws_its_own_noise(released: StereoInpaintPipeline, a_side: int) -> None:
+    """A frame's noise and then a latent's, tile after tile, row by row."""
+    frames = torch.rand(1, 3, 128, 256, generator=seeded(1))
+    holes = (frames[:, :1] > 0.6).float()
+    latents, decoded = reference.paint_chunk(
+        released, frames, holes, generator=seeded(7), sampling=QUICK, a_side=a_side
+    )
+    generator, rows = seeded(7), []
+    for tiles in reference.plan_tiles(128, 256, a_side):
+        rows.append([])
+        for tile in tiles:
+            torch.randn(1, 3, tile.height, tile.width, generator=generator)
+            noise = torch.randn(1, 1, 4, tile.height // 8, tile.width // 8, generator=generator)
+            given = (tile.cut(frames), tile.cut(holes))
+            rows[-1].append(released.draw(*given, sampling=QUICK, generator=seeded(0), noise=noise))
+    expected = reference.blend(rows, 16)
+    assert_close(latents, expected)
+    assert latents.shape == (1, 4, 16, 32)
+    assert_close(decoded, (decode(released.vae, expected, 2) / 2 + 0.5).clamp(0, 1), atol=1e-5, rtol=0)
+
+
+def test_the_release_goes_on_from_decoded_frames_under_their_old_mask(
+    released: StereoInpaintPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[Tensor, Tensor]] = []
+
+    def paint(_: object, frames: Tensor, holes: Tensor, **__: object) -> tuple[Tensor, Tensor]:
+        given.append((frames, holes))
+        return frames, (frames + 0.0103) / 2
+
+    monkeypatch.setattr(reference, "paint_chunk", paint)
+    frames, holes = torch.rand(24, 3, 150, 140), torch.rand(24, 1, 150, 140)
+    made = reference.walk(released, frames, holes, generator=seeded(0))
+    assert made.shape == (24, 3, 128, 128)
+    assert_close((made * 255).round() / 255, made, atol=1e-7, rtol=0)
+    (first, _), (second, mask) = given
+    assert (len(first), len(second)) == (23, 20)
+    assert torch.equal(second[:19], made[4:23]) and torch.equal(second[19:], frames[23:, :, :128, :128])
+    assert torch.equal(mask, holes[4:, :, :128, :128])
+
+
+def test_a_tile_need_not_halve_evenly(released: StereoInpaintPipeline) -> None:
+    """Of the release's four tiles a side of 256 px each has 160, 20 latents."""
+    frames = torch.rand(1, 3, 128, 160)
+    assert released.draw(frames, frames[:, :1], sampling=QUICK, generator=seeded(0)).shape == (1, 4, 16, 20)
+
+
+def test_the_releases_walk_runs(tiny: StereoInpaintPipeline) -> None:
+    """Two chunks of two tiles a side, the second of fewer frames."""
+    frames = torch.rand(5, 3, 128, 128, generator=seeded(4))
+    options: dict[str, Any] = {"sampling": QUICK, "chunk_frames": 4, "overlap": 1, "a_side": 2}
+    made = reference.walk(tiny, frames, frames[:, :1], generator=seeded(0), **options)
+    again = reference.walk(tiny, frames, frames[:, :1], generator=seeded(0), **options)
+    assert made.shape == frames.shape and torch.equal(made, again)
+
+
+# Tiles of ours
+
+
+@pytest.mark.parametrize(("a_side", "count"), [(2, 4), (3, 6)])
+def test_tiles_of_a_network_without_neighbours_are_the_whole(a_side: int, count: int) -> None:
+    given, noise = conditions(2, 24, 32), torch.randn(1, 2, 4, 24, 32)
+    sampling = Sampling(3, (1.0, 1.5), 0.0, True, 2)
+    network = Pointwise()
+    whole = denoise(network, make_schedule(), noise, given, sampling)
+    tiles = plan_tiles(24, 32, a_side, 4, 8)
+    assert len(tiles) == count
+    assert_close(denoise(network, make_schedule(), noise, given, sampling, tiles), whole)
+
+
+def test_outside_of_the_tiles_frames_stay(tiny: StereoInpaintPipeline) -> None:
+    frames = torch.rand(1, 3, 64, 192, generator=seeded(1))
+    left, _, right = plan_tiles(8, 24, 3, 0, 8)
+    options: dict[str, Any] = {"sampling": QUICK, "generator": seeded(0)}
+    painted = tiny(frames, frames[:, :1], tiles=[left, right], **options).frames
+    same = painted[..., 64:128]
+    assert_close(same, frames[..., 64:128], atol=1e-6, rtol=0)
+    assert (painted[..., :64] - frames[..., :64]).abs().mean() > 0.01
+
+
+def test_tiles_and_windows_without_holes_cost_nothing(tiny: StereoInpaintPipeline) -> None:
+    coverage = torch.ones(10, 1, 64, 500)
+    coverage[:4, :, 30, 20] = 0  # in the left tile alone; the second window has none, nor the third
+    frames = torch.rand(10, 3, 64, 500, generator=seeded(1))
+    seen: list[tuple[int, ...]] = []
+    hook = tiny.unet.register_forward_pre_hook(lambda _, given: seen.append(tuple(given[0].shape[-2:])))
+    inpainter = Diffusion(tiny, steps=2, tiles=3, seed=0)
+    whole, _ = inpainter(Warped(frames, frames * coverage, coverage, coverage), None)
+    hook.remove()
+    assert seen == [(8, 32)] * 2
+    open_pixels = (coverage < 1).expand_as(frames)
+    assert torch.equal(whole[~open_pixels], frames[~open_pixels])
+    assert (whole[open_pixels] - (frames * coverage)[open_pixels]).abs().max() > 0
+    assert inpainter.work == Work(windows=3, windows_skipped=2, tiles=9, tiles_skipped=8)
+    assert str(inpainter.work) == (
+        "diffusion: 2 of 3 windows (67 %) and 8 of 9 tiles (89 %) had no hole and were skipped"
+    )
+
+
+def test_more_tiles_paint_larger_pictures(tiny: StereoInpaintPipeline) -> None:
+    factors = [reduction(tiny, 360, 640, tiles) for tiles in (1, 2, 3, 4)]
+    assert factors == sorted(factors, reverse=True) and factors[0] == 3 and factors[-1] == 1
+    whole, memory = inpaint_warped(tiny, scene(1, 181, 190), None, 1, tiles=2)
+    assert memory.frames.shape == (1, 3, 181, 190) and whole.shape == (1, 3, 181, 190)
+
+
+# The picture
+
+
+@pytest.fixture(scope="module")
+def inpainter(tiny: StereoInpaintPipeline, tmp_path_factory: pytest.TempPathFactory) -> Diffusion:
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny.save_pretrained(folder)
+    return load_diffusion(folder, "cpu", steps=1)
+
+
+@pytest.mark.parametrize("size", [(1, 41, 57), (3, 64, 64), (5, 33, 70)])
+def test_what_was_seen_stays_bit_for_bit(inpainter: Diffusion, size: tuple[int, int, int]) -> None:
+    warped = scene(*size)
+    whole, _ = inpainter(warped, None)
+    seen = (warped.coverage == 1).expand_as(whole)
+    assert whole.shape == warped.frames.shape and whole.dtype == torch.float32
+    assert torch.equal(whole[seen], warped.frames[seen])
+    assert not torch.equal(whole[~seen], warped.frames[~seen])
+    assert whole.min() >= 0 and whole.max() <= 1
+    again, _ = inpainter(warped, None)
+    assert torch.equal(whole, again)
+
+
+def test_what_was_half_seen_is_half_painted(tiny: StereoInpaintPipeline) -> None:
+    warped = scene(1, 64, 64)
+    nothing_seen = warped._replace(coverage=torch.where(warped.coverage < 1, 0.0, 1.0))
+    half, _ = inpaint_warped(tiny, warped, None, 1)
+    painted, _ = inpaint_warped(tiny, nothing_seen, None, 1)
+    edge = (..., slice(16, 17))
+    # The network's mask differs there too, so that only the bounds of the blend can be told.
+    assert (half[edge] - 0.6 * warped.frames[edge]).abs().max() <= 0.4 + 1e-6
+    assert not torch.equal(half[edge], painted[edge])
+
+
+def test_without_holes_nothing_runs(tiny: StereoInpaintPipeline) -> None:
+    warped = scene(2, 64, 64)
+    whole, memory = inpaint_warped(tiny, warped._replace(coverage=torch.ones_like(warped.coverage)), None, 0)
+    assert torch.equal(whole, warped.frames)
+    assert len(memory.frames) == 1
+
+
+Paint = Callable[..., Painted]
+
+
+def recorder(given: list[Tensor]) -> Paint:
+    def paint_grey(_: StereoInpaintPipeline, frames: Tensor, holes: Tensor, **__: object) -> Painted:
+        given.append(torch.cat([frames, holes], dim=1))
+        return Painted(torch.zeros(0), torch.full_like(frames, len(given) / 10))
+
+    return paint_grey
+
+
+def test_windows_go_on_from_composed_frames(
+    tiny: StereoInpaintPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network sees 4 frames here: after the first window one of them is the last whole picture."""
+    given: list[Tensor] = []
+    monkeypatch.setattr(StereoInpaintPipeline, "__call__", recorder(given))
+    warped = scene(9, 64, 64)
+    whole, memory = inpaint_warped(tiny, warped, None, 1)
+    assert [len(window) for window in given] == [4, 4, 4]
+    assert_close(whole[4:7, :, :, 12], torch.full((3, 3, 64), 0.2))
+    # Painted where it was open, and elsewhere as the first eye saw it; the last window sees one more.
+    assert torch.equal(given[1][0, :3], whole[3]) and torch.equal(given[2][:2, :3], whole[5:7])
+    assert torch.equal(given[1][1:, :3], warped.frames[4:7])
+    seen = (warped.coverage[3] == 1).expand(3, -1, -1)
+    assert torch.equal(given[1][0, :3][seen], warped.frames[3][seen])
+    # These weights were trained with the mask left as it is.
+    assert torch.equal(given[1][:, 3:], given[0][:, 3:])
+    # A call after these begins in the same way.
+    inpaint_warped(tiny, warped, memory, 1)
+    assert torch.equal(given[3][0, :3], whole[8])
+
+
+def test_the_mask_of_painted_frames_is_as_it_was_trained(
+    tiny: StereoInpaintPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = {name: tiny.components[name] for name in ("vae", "image_encoder", "unet", "scheduler")}
+    cleared = StereoInpaintPipeline(**parts, overlap_mask="cleared")
+    given: list[Tensor] = []
+    monkeypatch.setattr(StereoInpaintPipeline, "__call__", recorder(given))
+    inpaint_warped(cleared, scene(9, 64, 64), None, 1)
+    assert [window[:, 3].flatten(1).any(dim=1).tolist() for window in given] == [
+        [True] * 4,
+        [False, True, True, True],
+        [False, False, True, True],
+    ]
+    holes = torch.ones(3, 1, 2, 2)
+    assert torch.equal(clear_painted(holes, 2, "kept"), holes) and bool(holes.all())
+
+
+def test_calls_of_any_length_give_whole_pictures(tiny: StereoInpaintPipeline) -> None:
+    for count in range(1, 7):
+        whole, memory = inpaint_warped(tiny, scene(count, 40, 50), None, 1)
+        assert len(whole) == count and len(memory.frames) == 1
+        assert bool(torch.isfinite(whole).all())
+
+
+def test_the_seed_alone_decides(tiny: StereoInpaintPipeline) -> None:
+    first, again, other = (inpaint_warped(tiny, scene(2, 40, 50), None, 1, seed=k)[0] for k in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_windows_of_one_frame(inpainter: Diffusion) -> None:
+    memory = None
+    for seed in range(2):
+        warped = scene(1, 40, 50, seed)
+        whole, memory = inpainter(warped, memory)
+        assert whole.shape == warped.frames.shape and bool(torch.isfinite(whole).all())
+
+
+def test_large_pictures_are_painted_smaller_and_stay_sharp(tiny: StereoInpaintPipeline) -> None:
+    assert [reduction(tiny, *size) for size in ((128, 224), (176, 177), (256, 448), (1080, 1920))] == [
+        1,
+        2,
+        2,
+        9,
+    ]
+    warped = scene(1, 181, 190)
+    whole, memory = inpaint_warped(tiny, warped, None, 1)
+    seen = (warped.coverage == 1).expand_as(whole)
+    assert torch.equal(whole[seen], warped.frames[seen])
+    assert memory.frames.shape == (1, 3, 91, 95)
+
+
+def test_reducing_darkens_nothing_and_loses_no_hole() -> None:
+    coverage = torch.ones(1, 1, 9, 13)
+    coverage[0, 0, 4, 6] = 0
+    frames = torch.full((1, 3, 9, 13), 0.5) * coverage
+    small, holes = reduce_warped(frames, coverage, 2)
+    assert_close(small, torch.full((1, 3, 5, 7), 0.5))
+    assert holes.shape == (1, 1, 5, 7) and holes[0, 0, 2, 3] == 1 and holes.sum() <= 4
+
+
+@pytest.mark.parametrize("plane", ["frames", "coverage"])
+def test_doors(tiny: StereoInpaintPipeline, plane: str) -> None:
+    warped = scene(1, 40, 50)
+    with pytest.raises(ValueError):
+        inpaint_warped(tiny, warped._replace(**{plane: getattr(warped, plane)[..., :-1]}), None, 1)
+    with pytest.raises(ValueError, match="NaN"):
+        inpaint_warped(tiny, warped._replace(**{plane: getattr(warped, plane) * float("nan")}), None, 1)

@@ -1,0 +1,180 @@
+"""Drift between two versions of the dataset: exact on distributions worked out by hand, and out of DVC."""
+
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_dataset import row
+
+from secondeye import cli
+from secondeye.drift import (
+    FILMS,
+    KEPT,
+    SCORES,
+    chance_index,
+    describe_drift,
+    find_drift,
+    ks_distance,
+    read_now,
+    read_revision,
+    stability_index,
+)
+from secondeye.refusal import Refusal
+from secondeye.rows import Film, Kept, Scored
+from secondeye.tables import write_table
+
+TEN = np.arange(10.0)  # one value in each tenth
+
+
+def test_the_same_scores_have_not_moved() -> None:
+    for scores in (TEN, TEN[::-1], np.tile(TEN, 3), np.zeros(5)):
+        assert ks_distance(scores, scores) == 0 and stability_index(scores, scores) == 0
+    assert ks_distance(TEN, np.tile(TEN, 7)) == 0 and stability_index(TEN, np.tile(TEN, 7)) == 0
+
+
+@pytest.mark.parametrize(
+    ("now", "ks", "psi"),
+    [
+        # All in the last tenth: its share goes from 0.1 to 1, nine go from 0.1 to half a clip of ten.
+        (np.full(10, 20.0), 1.0, 0.9 * math.log(10) + 9 * 0.05 * math.log(2)),
+        # Five clips move from the lower half into the last tenth: 0.1 to 0.6, and five to half a clip.
+        (np.array([5.0, 6, 7, 8, 9, 9, 9, 9, 9, 9]), 0.5, 0.5 * math.log(6) + 5 * 0.05 * math.log(2)),
+        # Twice as many, the upper half three times as often as the lower.
+        (np.repeat(TEN, [1] * 5 + [3] * 5), 0.25, 0.05 * 5 * math.log(3)),
+        # A tenth ends at 0.9, which belongs to it.
+        (np.array([0.9, *TEN[1:]]), 0.1, 0.0),
+    ],
+)
+def test_distances_are_those_worked_out_by_hand(now: np.ndarray, ks: float, psi: float) -> None:
+    assert ks_distance(TEN, now) == pytest.approx(ks, abs=1e-12)
+    assert stability_index(TEN, now) == pytest.approx(psi, abs=1e-12)
+
+
+def test_ks_distance_agrees_with_scipy() -> None:
+    from scipy.stats import ks_2samp
+
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        a, b = rng.integers(0, 9, 30).astype(float), rng.integers(1, 12, 17).astype(float)
+        assert ks_distance(a, b) == pytest.approx(ks_2samp(a, b).statistic)
+
+
+def test_what_chance_alone_gives_is_told() -> None:
+    rng = np.random.default_rng(0)
+    found = [stability_index(rng.normal(size=400), rng.normal(size=200)) for _ in range(300)]
+    assert np.mean(found) == pytest.approx(chance_index(400, 200), rel=0.1)
+
+
+def test_every_score_gets_its_word() -> None:
+    tens = list(TEN) * 10
+    before = {"id": ["x"] * 100, "a": tens, "b": tens, "c": tens, "old": tens, "d": [math.nan, *tens[1:]]}
+    shifted = np.repeat(TEN, [14] * 5 + [6] * 5)
+    now = {"a": tens, "b": shifted, "c": np.add(tens, 5), "new": tens, "d": tens}
+    words = {drift.score: drift.word for drift in find_drift(before, now)}
+    assert words == {
+        "a": "stable",
+        "b": "shifted",
+        "c": "drifted",
+        "new": "new",
+        "d": "stable",
+        "old": "gone",
+    }
+    assert [drift.clips_before for drift in find_drift(before, now) if drift.score == "d"] == [99]
+
+
+def test_the_table_says_what_came_and_went() -> None:
+    before = {
+        SCORES: {"id": ["1", "2"], "psnr_db": [30.0, 32.0]},
+        FILMS: {"id": ["f", "g"], "name": ["old.mp4", "both.mp4"]},
+        KEPT: {"id": ["1", "2"], "split": ["train", "test"]},
+    }
+    now = {
+        SCORES: {"id": ["2"], "psnr_db": [32.0], "ssim": [0.9]},
+        FILMS: {"id": ["g", "h"], "name": ["both.mp4", "new.mp4"]},
+        KEPT: {"id": ["2"], "split": ["test"]},
+    }
+    text = describe_drift("v1", before, now)
+    assert "# The dataset since v1" in text and "about 14 for 2 and 1 clips" in text
+    assert (
+        "| psnr_db | 2 | 1 | 31 | 32 | 0.500 |" in text and "| ssim | 0 | 1 | - | 0.9 | - | - | new |" in text
+    )
+    assert "| added | 1 | new.mp4 |" in text and "| removed | 1 | old.mp4 |" in text
+    assert "| train | 1 | 0 |" in text and "| test | 1 | 1 |" in text
+    del before[FILMS]
+    assert "## Films" not in describe_drift("v1", before, now)
+
+
+def run(folder: Path, *command: str) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def write_scores(folder: Path, scores: list[float]) -> None:
+    rows = [row(Scored, id=str(n), psnr_db=score) for n, score in enumerate(scores)]
+    (folder / SCORES).parent.mkdir(parents=True, exist_ok=True)
+    write_table(folder / SCORES, rows, Scored)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Git repository with an empty commit, as the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
+    for name, value in (("NAME", "somebody"), ("EMAIL", "somebody@example.org")):
+        for who in ("AUTHOR", "COMMITTER"):
+            monkeypatch.setenv(f"GIT_{who}_{name}", value)
+    run(tmp_path, "git", "init", "-q")
+    run(tmp_path, "git", "commit", "-q", "--allow-empty", "-m", "empty")
+    return tmp_path
+
+
+@pytest.fixture
+def with_dvc(project: Path) -> Path:
+    """The same with DVC, and the scores of TEN committed as HEAD."""
+    write_scores(project, list(TEN))
+    (project / "data" / "filter").mkdir()
+    write_table(project / KEPT, [row(Kept, id="0", split="train")], Kept)
+    stages = (f"  {name}:\n    cmd: 'true'\n    outs: [data/{name}]\n" for name in ("quality", "filter"))
+    (project / "dvc.yaml").write_text("stages:\n" + "".join(stages))
+    dvc = [sys.executable, "-m", "dvc"]
+    run(project, *dvc, "init", "-q")
+    run(project, *dvc, "commit", "-q", "-f")
+    run(project, "git", "add", "-A")
+    run(project, "git", "commit", "-q", "-m", "scores")
+    return project
+
+
+def test_a_revision_is_read_as_dvc_has_it(with_dvc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_scores(with_dvc, [20.0] * 10)
+    (with_dvc / FILMS).parent.mkdir()
+    write_table(with_dvc / FILMS, [row(Film, id="f", name="new.mp4")], Film)
+    before, now = read_revision("HEAD"), read_now()
+    assert set(before) == {SCORES, KEPT} and set(now) == {SCORES, KEPT, FILMS}
+    drift = next(drift for drift in find_drift(before[SCORES], now[SCORES]) if drift.score == "psnr_db")
+    assert (drift.median_before, drift.median_now, drift.ks_distance, drift.word) == (4.5, 20, 1, "drifted")
+    cli.drift("HEAD")
+    assert "| psnr_db | 10 | 10 | 4.5 | 20 | 1.000 |" in capsys.readouterr().out
+
+
+def test_what_can_not_be_read_is_one_clear_line(with_dvc: Path) -> None:
+    with pytest.raises(Refusal, match=r"HEAD~1: has no data/quality/quality\.parquet in a dvc\.lock"):
+        read_revision("HEAD~1")
+    with pytest.raises(Refusal, match="nonsense: Git knows no such revision"):
+        read_revision("nonsense")
+    shutil.rmtree(with_dvc / ".dvc" / "cache")
+    with pytest.raises(Refusal, match="not in DVC's cache; get it: dvc fetch"):
+        read_revision("HEAD")
+    shutil.rmtree(with_dvc / "data")
+    with pytest.raises(Refusal, match="dvc repro quality"):
+        read_now()
+
+
+def test_without_a_repository_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Refusal, match="needs the project's Git repository"):
+        read_revision("HEAD")

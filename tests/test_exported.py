@@ -1,0 +1,208 @@
+import pickle
+import shutil
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from exported_networks import EXAMPLE, WRITERS, Calculates, program_of, write_onnx, write_pt2
+from torch import Tensor
+
+from secondeye.matching.clip import match_clip, network_identity
+from secondeye.matching.exported import make_exported_matcher
+from secondeye.matching.windows import blend, fit_size, pad_frames, window_starts
+from secondeye.params import Exported, Match
+from secondeye.refusal import Refusal
+
+SETTINGS = Exported("", sign=1, scale=1.0, multiple=16, min_size=32, window_frames=2, overlap_frames=1)
+
+
+def some_clip(frames: int = 5, height: int = 33, width: int = 50) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return tuple(torch.rand(frames, 3, height, width, generator=generator) for _ in range(2))  # type: ignore[return-value]
+
+
+def weighted(left: Tensor, right: Tensor) -> Tensor:
+    """Tells frames, eyes, channels, rows and columns apart."""
+    return 2 * left[:, :1] + 3 * left[:, 2:] - right[:, 1:2]
+
+
+@pytest.fixture(scope="module")
+def formulas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One formula in both kinds of file."""
+    folder = tmp_path_factory.mktemp("formulas")
+    program = program_of(Calculates(weighted))
+    for kind, write in WRITERS.items():
+        write(folder / f"formula.{kind}", program)
+    return folder
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize(("frames", "window", "overlap"), [(5, 2, 1), (5, 4, 0), (2, 6, 3), (1, 1, 0)])
+def test_every_frame_is_answered_once_in_its_place(
+    formulas: Path, kind: str, frames: int, window: int, overlap: int
+) -> None:
+    left, right = some_clip(frames)
+    settings = replace(
+        SETTINGS,
+        path=str(formulas / f"formula.{kind}"),
+        sign=-1,
+        scale=0.5,
+        window_frames=window,
+        overlap_frames=overlap,
+    )
+    answer = make_exported_matcher(settings)(left, right)
+    assert answer.dtype == torch.float32
+    torch.testing.assert_close(answer, -0.5 * weighted(left, right), rtol=0, atol=1e-6)
+
+
+def test_answers_without_a_channel_do_as_well(tmp_path: Path) -> None:
+    path = write_pt2(tmp_path / "n.pt2", program_of(Calculates(lambda left, right: (left - right)[:, 0])))
+    left, right = some_clip()
+    answer = make_exported_matcher(replace(SETTINGS, path=str(path)))(left, right)
+    torch.testing.assert_close(answer, (left - right)[:, :1], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_network_of_one_size_gets_that_size_or_refuses(tmp_path: Path, kind: str) -> None:
+    program = program_of(Calculates(lambda left, right: (left - right)[:, :1]), any_size=False)
+    path = WRITERS[kind](tmp_path / f"n.{kind}", program)
+    matcher = make_exported_matcher(replace(SETTINGS, path=str(path), multiple=1, min_size=1))
+    left, right = some_clip(3, 30, 50)
+    torch.testing.assert_close(matcher(left, right), (left - right)[:, :1], rtol=0, atol=1e-6)
+    with pytest.raises(Refusal, match="64x32, smaller than a clip's 50x33"):
+        matcher(*some_clip(3, 33, 50))
+    with pytest.raises(Refusal, match="takes 2 frames at once"):
+        make_exported_matcher(replace(SETTINGS, path=str(path), window_frames=3))
+
+
+FAULTS = {
+    "three inputs": (lambda left, right, more: left[:, :1] + more[:, :1], 3, "3 inputs and 1 outputs"),
+    "one input": (lambda left: left[:, :1], 1, "1 inputs and 1 outputs"),
+    "two outputs": (lambda left, right: (left[:, :1], right[:, :1]), 2, "2 inputs and 2 outputs"),
+    "half size": (lambda left, right: (left - right)[:, :1, ::2, ::2], 2, r"not \[T, 1, H, W\]"),
+    "three channels": (lambda left, right: left - right, 2, r"not \[T, 1, H, W\]"),
+    "whole numbers": (lambda left, right: (left > right)[:, :1].int(), 2, "no finite numbers"),
+    "not a number": (lambda left, right: (left - right)[:, :1] / 0, 2, "no finite numbers"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_network_of_another_kind_is_refused(tmp_path: Path, fault: str) -> None:
+    formula, inputs, told = FAULTS[fault]
+    program = program_of(Calculates(formula), (EXAMPLE[0],) * inputs)
+    settings = replace(SETTINGS, path=str(write_pt2(tmp_path / "n.pt2", program)))
+    with pytest.raises(Refusal, match=told):
+        make_exported_matcher(settings)(*some_clip(2))
+
+
+def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
+    def opened(name: str, content: bytes | None) -> None:
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        make_exported_matcher(replace(SETTINGS, path=str(tmp_path / name) if name else ""))
+
+    for name, content, told in [
+        ("", None, "is empty"),
+        ("missing.pt2", None, "there is no such file"),
+        ("network.pth", b"", "must end in .pt2 or .onnx"),
+        ("junk.pt2", b"junk", "no plain file of torch.export.save"),
+        ("junk.onnx", b"junk", "does not load"),
+    ]:
+        with pytest.raises(Refusal, match=told):
+            opened(name, content)
+
+
+class Mine:
+    """Unpickling it leaves a file behind."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return _leave, (str(self.place),)
+
+
+def _leave(place: str) -> None:
+    Path(place).touch()
+
+
+@pytest.mark.parametrize("hidden", ["data/sample_inputs/model.pt", "data/weights/model.pt", "extra/code.py"])
+def test_a_file_with_more_than_tensors_is_not_loaded(formulas: Path, tmp_path: Path, hidden: str) -> None:
+    trap = tmp_path / "sprung"
+    with (
+        zipfile.ZipFile(formulas / "formula.pt2") as good,
+        zipfile.ZipFile(tmp_path / "trap.pt2", "w") as bad,
+    ):
+        for name in good.namelist():
+            if not name.endswith(hidden):
+                bad.writestr(name, good.read(name))
+        bad.writestr(f"formula/{hidden}", pickle.dumps(Mine(trap), protocol=2))
+    with pytest.raises(Refusal, match="plain"):
+        make_exported_matcher(replace(SETTINGS, path=str(tmp_path / "trap.pt2")))
+    assert not trap.exists()
+
+
+def test_the_network_is_named_by_its_content(formulas: Path, tmp_path: Path) -> None:
+    match = Match("exported", 18.0, 1.0, replace(SETTINGS, path=str(formulas / "formula.pt2")))
+    copy = shutil.copyfile(formulas / "formula.pt2", tmp_path / "copy.pt2")
+    copied = replace(match, exported=replace(SETTINGS, path=str(copy)))
+    assert network_identity(match) == network_identity(copied)
+    write_pt2(tmp_path / "copy.pt2", program_of(Calculates(lambda left, right: (right - left)[:, :1])))
+    assert network_identity(match) != network_identity(copied)
+    onnx = replace(match, exported=replace(SETTINGS, path=str(formulas / "formula.onnx")))
+    assert network_identity(onnx)[1].startswith("onnxruntime ")
+    assert network_identity(replace(match, matcher="video")) == []
+    with pytest.raises(Refusal, match="no such file"):
+        network_identity(replace(match, exported=replace(SETTINGS, path="missing.onnx")))
+
+
+def test_the_answer_stays_where_the_eyes_disagree(formulas: Path) -> None:
+    left, right = some_clip(2, 32, 48)
+    match = Match("exported", 18.0, 0.01, replace(SETTINGS, path=str(formulas / "formula.pt2")))
+    disparity, consistent = match_clip(match, left, right)
+    torch.testing.assert_close(disparity, weighted(left, right), rtol=0, atol=1e-6)
+    assert not consistent.all()
+
+
+def test_weights_in_another_file_are_refused(tmp_path: Path) -> None:
+    import onnx
+
+    class Weighted(torch.nn.Linear):
+        def forward(self, left: Tensor, right: Tensor) -> Tensor:  # type: ignore[override]
+            return super().forward(left - right)[:, :1]
+
+    program = program_of(Weighted(64, 64), any_size=False)
+    path = write_onnx(tmp_path / "n.onnx", program)
+    make_exported_matcher(replace(SETTINGS, path=str(path)))(*some_clip(2, 32, 64))
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="n.data", size_threshold=0)
+    with pytest.raises(Refusal, match="does not load"):
+        make_exported_matcher(replace(SETTINGS, path=str(path)))
+
+
+@pytest.mark.parametrize(
+    ("frames", "window", "overlap", "starts"),
+    [(5, 5, 3, [0]), (6, 5, 3, [0, 1]), (9, 5, 3, [0, 2, 4]), (10, 4, 0, [0, 4, 6]), (1, 1, 0, [0])],
+)
+def test_windows_by_hand(frames: int, window: int, overlap: int, starts: list[int]) -> None:
+    assert window_starts(frames, window, overlap) == starts
+
+
+def test_windows_fade_into_each_other() -> None:
+    answers: Iterator[Tensor] = iter([torch.zeros(4, 1), torch.full((4, 1), 6.0)])
+    # frames 2 and 3 are shared: 2 and 1 parts of the first window, 1 and 2 parts of the second
+    assert blend(answers, [0, 2], 6, 2).flatten().tolist() == [0, 0, 2, 4, 6, 6]
+    same = blend((torch.full((4, 2, 3), 0.1) for _ in range(3)), [0, 3, 5], 9, 1)
+    assert torch.equal(same, torch.full((9, 2, 3), 0.1))
+
+
+def test_sizes_by_hand_and_padding_repeats() -> None:
+    assert fit_size(33, 50, (None, None), multiple=32, least=128) == (128, 128)
+    assert fit_size(256, 441, (None, None), multiple=32, least=100) == (256, 448)
+    assert fit_size(33, 50, (40, None), multiple=32, least=1) == (40, 64)
+    frames, _ = some_clip(2, 3, 4)
+    padded = pad_frames(frames, 5, 6, at_least=3)
+    assert padded.shape == (3, 3, 5, 6) and torch.equal(padded[:2, :, :3, :4], frames)
+    assert torch.equal(padded[2], padded[1]) and torch.equal(padded[..., 5], padded[..., 3])

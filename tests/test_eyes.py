@@ -1,0 +1,268 @@
+from collections.abc import Callable
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from conftest import damage, moving_pictures
+from PIL import Image
+
+from secondeye.packing import axis_of
+from secondeye.sources import Source, digest_source
+from secondeye.sources.eyes import eye_info, read_eyes, why_not_flat
+from secondeye.video.probe import BadFilm, FilmBroke
+from secondeye.video.write import FilmWriter, write_film, write_lossless
+
+LEFT, RIGHT = (moving_pictures(6, 24, 40, seed) for seed in (0, 1))
+PACKED = ("sbs", "sbs-right-first", "tb", "tb-right-first")
+
+
+def source(packing: str, *paths: Path) -> Source:
+    return Source(paths[0].name, paths, packing, "", "", "")
+
+
+def packed(packing: str, left: np.ndarray = LEFT, right: np.ndarray = RIGHT) -> np.ndarray:
+    eyes = (right, left) if packing.endswith("right-first") else (left, right)
+    return np.concatenate(eyes, axis=2 if axis_of(packing) == "sbs" else 1)
+
+
+def stored(folder: Path, packing: str) -> Source:
+    """The film of LEFT and RIGHT without loss, packed in one of the ways."""
+    if packing == "folders":
+        for name, eye in (("l", LEFT), ("r", RIGHT)):
+            (folder / name).mkdir()
+            for index, picture in enumerate(eye):
+                cv2.imwrite(str(folder / name / f"frame{index + 8}.png"), picture[..., ::-1])
+        return source("pair", folder / "l", folder / "r")
+    if packing == "pair":
+        write_lossless(folder / "l.mkv", LEFT)
+        write_lossless(folder / "r.mkv", RIGHT)
+        return source("pair", folder / "l.mkv", folder / "r.mkv")
+    write_lossless(folder / "film.mkv", packed(packing))
+    return source(packing, folder / "film.mkv")
+
+
+def stack(film: Source, **options: int | tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
+    eyes = list(read_eyes(film, **options))  # type: ignore[arg-type]
+    return np.stack([pair.left for pair in eyes]), np.stack([pair.right for pair in eyes])
+
+
+@pytest.mark.parametrize("packing", [*PACKED, "pair", "folders"])
+def test_the_same_film_gives_the_same_eyes_however_it_is_packed(tmp_path: Path, packing: str) -> None:
+    film = stored(tmp_path, packing)
+    left, right = stack(film)
+    assert np.array_equal(left, LEFT)
+    assert np.array_equal(right, RIGHT)
+    info = eye_info(film)
+    assert (info.height, info.width, info.pixel_aspect, info.still) == (24, 40, 1, False)
+
+
+@pytest.mark.parametrize("axis", ["sbs", "tb"])
+@pytest.mark.parametrize("order", ["", "-right-first"])
+def test_half_packing_gives_what_is_stored_and_its_shape_stretches_it(
+    tmp_path: Path, axis: str, order: str
+) -> None:
+    """Doubled columns (rows) lose nothing when squeezed: doubling the half eye again gives the full one."""
+    along = 2 if axis == "sbs" else 1
+    full = [np.repeat(eye, 2, along) for eye in (LEFT, RIGHT)]
+    write_lossless(tmp_path / "half.mkv", packed(axis + order))
+    write_lossless(tmp_path / "full.mkv", packed(axis + order, *full))
+    half, whole = (
+        source(f"half-{axis}{order}", tmp_path / "half.mkv"),
+        source(axis + order, tmp_path / "full.mkv"),
+    )
+    for eye, wanted in zip(stack(half), stack(whole), strict=True):
+        assert np.array_equal(np.repeat(eye, 2, along), wanted)
+    shapes = [Fraction(i.width, i.height) * i.pixel_aspect for i in (eye_info(half), eye_info(whole))]
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize("packing", [*PACKED, "pair", "folders"])
+def test_reading_from_a_time_stamp_goes_on_where_the_whole_film_does(tmp_path: Path, packing: str) -> None:
+    film = stored(tmp_path, packing)
+    stamps = [pair.pts for pair in read_eyes(film)]
+    assert stamps == sorted(set(stamps))
+    left, right = stack(film, start_pts=stamps[2])
+    assert np.array_equal(left, LEFT[2:])
+    assert np.array_equal(right, RIGHT[2:])
+
+
+@pytest.mark.parametrize("packing", [*PACKED, "pair", "folders"])
+def test_eyes_are_scaled_apart(tmp_path: Path, packing: str) -> None:
+    left, right = stack(stored(tmp_path, packing), size=(12, 20))
+    assert left.shape == right.shape == (6, 12, 20, 3)
+    for small, eye in ((left, LEFT), (right, RIGHT)):
+        wanted = cv2.resize(eye[0], (20, 12), interpolation=cv2.INTER_AREA)
+        assert np.abs(small[0].astype(float) - wanted).mean() < 2
+
+
+def write_from(path: Path, pictures: np.ndarray, first: int, base: Fraction = Fraction(1, 25)) -> Path:
+    height, width = pictures.shape[1:3]
+    ticks = Fraction(1, 25) / base
+    with FilmWriter(path, width, height, fps=Fraction(25), time_base=base, crf=1) as writer:
+        for index, picture in enumerate(pictures):
+            writer.write(picture, round((first + index) * ticks))
+    return path
+
+
+def test_a_pair_is_put_together_by_time(tmp_path: Path) -> None:
+    """The right film begins two frames later and ends two later, on another clock."""
+    pictures = moving_pictures(14, 24, 40)
+    left = write_from(tmp_path / "a_l.mp4", pictures[:12], 0)
+    right = write_from(tmp_path / "a_r.mp4", pictures[2:], 2, Fraction(1, 1001))
+    film = source("pair", left, right)
+    eyes = list(read_eyes(film))
+    assert [pair.pts for pair in eyes] == [pair.pts for pair in read_eyes(source("pair", left, left))][2:]
+    for pair, wanted in zip(eyes, pictures[2:12], strict=True):
+        assert np.abs(pair.left.astype(int) - pair.right).mean() < 4  # the next picture differs by 15
+        assert np.abs(pair.left.astype(int) - wanted).mean() < 4
+    late = list(read_eyes(film, start_pts=eyes[5].pts))
+    assert [pair.pts for pair in late] == [pair.pts for pair in eyes[5:]]
+    assert all(np.array_equal(a.right, b.right) for a, b in zip(late, eyes[5:], strict=True))
+
+
+def test_an_eye_that_ends_early_breaks_the_film_after_the_common_part(tmp_path: Path) -> None:
+    pictures = moving_pictures(60, 24, 40)
+    write_film(tmp_path / "l.mp4", pictures, Fraction(25))
+    write_film(tmp_path / "r.mp4", pictures[:55], Fraction(25))
+    write_film(tmp_path / "short.mp4", pictures[:30], Fraction(25))
+    assert len(list(read_eyes(source("pair", tmp_path / "l.mp4", tmp_path / "r.mp4")))) == 55
+    seen = 0
+    with pytest.raises(FilmBroke, match=r"short.mp4.*after 30 frames.*other eye goes on"):
+        for _ in read_eyes(source("pair", tmp_path / "l.mp4", tmp_path / "short.mp4")):
+            seen += 1
+    assert seen == 30
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_an_eye_that_does_not_decode_breaks_the_film_after_what_was_good(
+    make_film: Callable[..., Path], broken: int
+) -> None:
+    films = [make_film(f"{name}.mp4", shots=(30,), sound=False) for name in "lr"]
+    damage(films[broken])
+    seen = 0
+    with pytest.raises(FilmBroke, match=f"{films[broken].name}: breaks off"):
+        for _ in read_eyes(source("pair", *films)):
+            seen += 1
+    assert 0 < seen < 30
+
+
+def test_a_rotated_film_is_upright_before_it_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "turned.mp4"
+    picture = packed("sbs")[0]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264rgb", rate=25, options={"crf": "0"})
+        stream.height, stream.width, stream.pix_fmt = picture.shape[1], picture.shape[0], "rgb24"
+        stream.set_display_rotation(90)
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.rot90(picture, -1)), format="rgb24")
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    film = source("sbs", path)
+    assert (eye_info(film).height, eye_info(film).width) == (24, 40)
+    left, right = stack(film)
+    assert np.array_equal(left[0], LEFT[0])
+    assert np.array_equal(right[0], RIGHT[0])
+
+
+def mpo(left: Path, right: Path) -> bytes:
+    """Two JPEGs, one after the other, as cameras write them without the index."""
+    return left.read_bytes() + bytes(7) + right.read_bytes()
+
+
+def test_stills_are_films_of_one_picture(tmp_path: Path) -> None:
+    for name, eye in (("l.jpg", LEFT), ("r.jpg", RIGHT), ("both.png", packed("sbs"))):
+        cv2.imwrite(str(tmp_path / name), eye[0][..., ::-1])
+    (tmp_path / "both.mpo").write_bytes(mpo(tmp_path / "l.jpg", tmp_path / "r.jpg"))
+    films = [Image.open(tmp_path / name) for name in ("l.jpg", "r.jpg")]
+    # As a preview in front of it ends: only the index leads past it.
+    seam = b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0\xff\xd9\xff\xd8\xff"
+    films[0].save(tmp_path / "index.mpo", save_all=True, append_images=[films[1]], quality=95, exif=seam)
+    pair = stack(source("pair", tmp_path / "l.jpg", tmp_path / "r.jpg"))
+    assert np.array_equal(stack(source("multiview", tmp_path / "both.mpo")), pair)
+    for packing, name in (("multiview", "index.mpo"), ("sbs", "both.png")):
+        film = source(packing, tmp_path / name)
+        for eye, wanted in zip(stack(film), pair, strict=True):
+            assert eye.shape == (1, 24, 40, 3)
+            assert np.abs(eye.astype(int) - wanted).mean() < 8  # JPEG; the other eye differs by 60
+        assert eye_info(film).still
+    assert np.array_equal(stack(source("sbs", tmp_path / "both.png"))[1][0], RIGHT[0])
+    assert stack(source("sbs", tmp_path / "both.png"), size=(12, 20))[0].shape == (1, 12, 20, 3)
+
+
+def test_grey_and_deep_pictures_become_rgb_of_8_bit(tmp_path: Path) -> None:
+    for name in "lr":
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / "1.png"), (LEFT[0, ..., 0].astype(np.uint16) << 8) + 128)
+    left, _ = stack(source("pair", tmp_path / "l", tmp_path / "r"))
+    assert np.array_equal(left[0], np.repeat(LEFT[0, ..., :1], 3, -1))
+
+
+@pytest.mark.parametrize(
+    "case", ["missing", "empty folder", "no second view", "other size", "other rate", "no mpo"]
+)
+def test_what_has_no_two_eyes_is_one_line(tmp_path: Path, case: str) -> None:
+    write_film(tmp_path / "a.mp4", LEFT, Fraction(25))
+    write_film(tmp_path / "b.mp4", LEFT[:, :, :32], Fraction(25))
+    write_film(tmp_path / "c.mp4", LEFT, Fraction(30))
+    (tmp_path / "empty").mkdir()
+    cv2.imwrite(str(tmp_path / "one.jpg"), LEFT[0])
+    (tmp_path / "one.jpg").rename(tmp_path / "one.mpo")
+    given = {
+        "missing": ("sbs", ["none.mp4"], "no such file"),
+        "empty folder": ("pair", ["empty", "empty"], "holds no picture"),
+        "no second view": ("multiview", ["a.mp4"], "no second view"),
+        "other size": ("pair", ["a.mp4", "b.mp4"], "differ in size, 40x24 and 32x24"),
+        "other rate": ("pair", ["a.mp4", "c.mp4"], "25.00 and 30.00 frames a second"),
+        "no mpo": ("multiview", ["one.mpo"], "holds one picture"),
+    }
+    packing, names, told = given[case]
+    film = source(packing, *(tmp_path / name for name in names))
+    with pytest.raises(BadFilm, match=told) as caught:
+        eye_info(film)
+        list(read_eyes(film))
+    assert "\n" not in str(caught.value)
+
+
+def test_digest_is_of_contents_in_order(tmp_path: Path) -> None:
+    pair = stored(tmp_path, "pair")
+    digest = digest_source(pair)
+    assert len(digest) == 16
+    assert digest != digest_source(source("pair", *reversed(pair.paths)))
+    (tmp_path / "copy").mkdir()
+    copies = [path.rename(tmp_path / "copy" / f"other_{path.name}") for path in pair.paths]
+    assert digest == digest_source(source("pair", *copies))
+    assert digest_source(source("sbs", copies[0])) == digest_source(source("tb", copies[0]))
+
+
+def sphere(height: int) -> np.ndarray:  # uint8 [height, 2 height, 3]
+    """Noise that is a function of direction, laid flat: even poles, and borders that continue each other."""
+    latitude = np.pi * (np.arange(height) + 0.5)[:, None] / height
+    longitude = np.pi * (np.arange(2 * height) + 0.5)[None] / height
+    x, y, z = np.sin(latitude) * np.cos(longitude), np.sin(latitude) * np.sin(longitude), np.cos(latitude)
+    waves = np.random.default_rng(0).normal(0, 4, (8, 3))
+    light = sum(np.sin(a * x + b * y + c * z + k) for k, (a, b, c) in enumerate(waves))
+    return np.repeat((128 + 15 * light).clip(0, 255).astype(np.uint8)[..., None], 3, -1)
+
+
+def test_spheres_are_told_from_flat_films(tmp_path: Path) -> None:
+    ball = np.stack([sphere(128)] * 3)
+    flat = moving_pictures(3, 128, 256)
+    flat[:, :2] = flat[:, -2:] = 99  # even at the poles, too
+    for name, eye in (("ball", ball), ("flat", flat), ("flat_sbs_360", flat)):
+        write_lossless(tmp_path / f"{name}.mkv", packed("sbs", eye, eye))
+    reasons = {path.stem: why_not_flat(source("sbs", path)) for path in tmp_path.glob("*.mkv")}
+    assert "border" in reasons["ball"]
+    assert "tag 360" in reasons["flat_sbs_360"]
+    assert reasons["flat"] == ""
+
+
+def test_real_pairs_read_as_the_packed_film(footage: Path) -> None:
+    toon = footage / "sv_toon_shot"
+    whole = read_eyes(source("sbs", toon / "shot_sbs.mp4"), size=(128, 128))
+    apart = read_eyes(source("pair", toon / "shot_L.mp4", toon / "shot_R.mp4"), size=(128, 128))
+    for one, other in islice(zip(whole, apart, strict=True), 5):
+        assert np.abs(one.left.astype(int) - other.left).mean() < 3
+        assert np.abs(one.right.astype(int) - other.right).mean() < 3

@@ -1,0 +1,154 @@
+from pathlib import Path
+
+import pytest
+from conftest import a_clip, a_film, a_score
+
+from secondeye.params import Filter, load_params
+from secondeye.refusal import Refusal
+from secondeye.rows import Bad, Clip, Dropped, Film, Kept, Rejected, Scored
+from secondeye.stages import filter
+from secondeye.tables import read_table, write_table
+
+PROJECT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def section() -> Filter:
+    return load_params(PROJECT / "params.yaml").filter
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, None),
+        ({"psnr_db": 24.9}, "eyes differ"),
+        ({"psnr_db": NAN}, "eyes differ"),
+        ({"ssim": 0.4}, "eyes differ"),
+        ({"ssim": NAN}, "eyes differ"),
+        ({"colour_difference": 12.1}, "colours differ"),
+        ({"colour_difference": NAN}, "colours differ"),
+        ({"sharpness": 0.4}, "blurred"),
+        ({"sharpness": NAN}, "blurred"),
+        ({"sharpness_ratio": 2.1}, "one eye sharper"),
+        ({"sharpness_ratio": 0.4}, "one eye sharper"),
+        ({"sharpness_ratio": NAN}, "one eye sharper"),
+        ({"sharpness_ratio": 2.0}, None),
+        ({"sharpness_ratio": 0.5}, None),
+        ({"matched_share": 0.5}, "few matches"),
+        ({"matched_share": NAN}, "few matches"),
+        ({"occlusion_share": 0.3}, "mostly hidden"),
+        ({"occlusion_share": NAN}, "mostly hidden"),
+        ({"disparity_max_percent": 0.2}, "flat"),
+        ({"disparity_max_percent": NAN}, "flat"),
+    ],
+)
+def test_each_threshold_rejects_with_its_reason(
+    section: Filter, changes: dict[str, float], reason: str | None
+) -> None:
+    fault = filter.find_fault(a_score("a", **changes), section)
+    assert (fault[0] if fault else None) == reason
+
+
+def test_splits_are_by_film_and_by_time_when_there_are_few() -> None:
+    assert filter.choose_split(a_clip("c", "a"), a_film("a", split="test"), 9, 0.2) == "test"
+    names = [str(n) for n in range(300)]
+    sides = [filter.choose_split(a_clip("c", name), a_film(name), 300, 0.2) for name in names]
+    assert 40 <= sides.count("test") <= 80
+    assert filter.choose_split(a_clip("c", "a", start_share=0.1), a_film("a"), 2, 0.2) == "train"
+    assert filter.choose_split(a_clip("c", "a", start_share=0.8), a_film("a"), 2, 0.2) == "test"
+
+
+def hashed(name: str, film: str, start: int, picture: int) -> Clip:
+    return a_clip(name, film, start=start, stop=start + 10, fingerprint=f"{picture * 0x1234567:016x}" * 5)
+
+
+FILMS = [a_film("brief", frames=50), a_film("long", frames=90), a_film("other"), a_film("alone")]
+CLIPS = [
+    hashed("a", "brief", 0, 0x5A5A5A5A5),
+    hashed("b", "brief", 10, 0x123),
+    hashed("c", "long", 20, 0x5A5A5A5A5),
+    hashed("d", "other", 30, 0x123),
+    hashed("e", "alone", 0, 0xFFF0000),
+]
+
+
+def run_filter(
+    root: Path,
+    section: Filter,
+    films: list[Film] = FILMS,
+    clips: list[Clip] = CLIPS,
+    dropped: tuple[Dropped, ...] = (),
+    bad: dict[str, Bad] | None = None,
+    blurred: tuple[str, ...] = (),
+) -> tuple[list[Kept], list[Rejected]]:
+    bad = bad or {}
+    for stage in ("split", "shift", "match", "splat", "quality", "filter"):
+        (root / stage).mkdir(parents=True, exist_ok=True)
+        write_table(root / stage / "bad.parquet", [bad[stage]] if stage in bad else [], Bad)
+    write_table(root / "split" / "films.parquet", films, Film)
+    write_table(root / "split" / "clips.parquet", clips, Clip)
+    write_table(root / "split" / "dropped.parquet", dropped, Dropped)
+    lost = {row.id for row in bad.values()}
+    scores = [
+        a_score(clip.id, sharpness=0.0 if clip.id in blurred else 8.0)
+        for clip in clips
+        if clip.id not in lost
+    ]
+    write_table(root / "quality" / "quality.parquet", scores, Scored)
+    stages = [root / stage for stage in ("split", "shift", "match", "splat", "quality", "filter")]
+    filter.run(*stages, filter=section)
+    kept = read_table(root / "filter" / "kept.parquet", Kept)
+    return kept, read_table(root / "filter" / "rejected.parquet", Rejected)
+
+
+def test_of_two_copies_the_one_of_the_longer_film_stays(tmp_path: Path, section: Filter) -> None:
+    kept, rejected = run_filter(tmp_path, section)
+    assert [row.id for row in kept] == ["c", "d", "e"]
+    assert [(row.id, row.stage, row.reason, row.detail) for row in rejected] == [
+        ("a", "filter", "duplicate", "shows what long shows in frames 20 to 29"),
+        ("b", "filter", "duplicate", "shows what other shows in frames 30 to 39"),
+    ]
+    assert run_filter(tmp_path / "turned", section, FILMS[::-1], CLIPS[::-1]) == (kept, rejected)
+
+
+def test_a_copy_stays_where_the_better_one_is_rejected(tmp_path: Path, section: Filter) -> None:
+    kept, rejected = run_filter(tmp_path, section, blurred=("c",))
+    assert [row.id for row in kept] == ["a", "d", "e"]
+    assert [(row.id, row.reason) for row in rejected] == [("b", "duplicate"), ("c", "blurred")]
+
+
+def test_films_that_share_pictures_lie_in_one_split(tmp_path: Path, section: Filter) -> None:
+    for alone in range(30):
+        films = [*FILMS[:3], a_film("alone"), a_film(str(alone))]
+        pairs = [(CLIPS[0], CLIPS[2]), (CLIPS[3], CLIPS[1])]
+        deciding = filter.deciding_films({film.id: film for film in films}, pairs)
+        sides = {filter.choose_split(a_clip("c", f), deciding[f], 9, 0.5) for f in ("long", "brief", "other")}
+        assert len(sides) == 1
+    assert deciding["other"].id == "brief" and deciding["alone"].id == "alone"
+
+
+def test_what_sources_csv_says_of_one_film_holds_for_its_group(tmp_path: Path, section: Filter) -> None:
+    films = [a_film("brief", split="test", frames=50), *FILMS[1:]]
+    kept, _ = run_filter(tmp_path, section, films)
+    assert {row.film: row.split for row in kept if row.film != "alone"} == {"long": "test", "other": "test"}
+
+
+def test_copies_in_different_splits_are_refused(tmp_path: Path, section: Filter) -> None:
+    films = [FILMS[0], a_film("long", frames=90, split="train"), a_film("other", split="test"), FILMS[3]]
+    with pytest.raises(Refusal, match="long is for train and other for test"):
+        run_filter(tmp_path, section, films)
+
+
+def test_everything_that_was_lost_is_in_the_table(tmp_path: Path, section: Filter) -> None:
+    dropped = (Dropped("x", "long", 0, 9, "black", "mean brightness 0.0010, 0.01 needed"),)
+    kept, rejected = run_filter(tmp_path, section, dropped=dropped, bad={"shift": Bad("e", "odd", "why")})
+    assert [(row.id, row.film, row.stage, row.reason) for row in rejected] == [
+        ("a", "brief", "filter", "duplicate"),
+        ("b", "brief", "filter", "duplicate"),
+        ("e", "alone", "shift", "odd"),
+        ("x", "long", "split", "black"),
+    ]
+    assert [row.id for row in kept] == ["c", "d"]

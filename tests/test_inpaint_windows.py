@@ -1,0 +1,78 @@
+"""Windows in time: ours for any length, the release's for every length it can do."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from secondeye.inpaint import reference
+from secondeye.inpaint.windows import plan_windows, split_evenly
+
+PLANS = Path(__file__).parent / "conformance" / "sc_chunk_plans_23_3.json"
+
+
+@settings(deadline=None)
+@given(st.integers(1, 200), st.integers(1, 30), st.integers(0, 12), st.integers(0, 40))
+def test_every_frame_is_painted_once_and_none_without_context(
+    frames: int, window: int, overlap: int, painted: int
+) -> None:
+    plan = list(plan_windows(frames, window, overlap, painted))
+    made = [frame for part in plan for frame in range(part.first, part.stop)]
+    assert made == list(range(painted, frames))
+    for part in plan:
+        length, given_frames = part.stop - part.start, part.first - part.start
+        assert length == min(window, frames)
+        # A first window gives what was painted before it; windows have to move on.
+        assert given_frames >= min(overlap, window - 1, part.first)
+
+
+def test_a_short_end_sees_more_of_what_was_painted() -> None:
+    assert [tuple(part) for part in plan_windows(42, 23, 3)] == [(0, 0, 23), (19, 23, 42)]
+    assert [tuple(part) for part in plan_windows(24, 23, 3)] == [(0, 0, 23), (1, 23, 24)]
+
+
+def test_a_stream_goes_on_from_what_the_call_before_left() -> None:
+    assert [tuple(part) for part in plan_windows(11, 25, 3, painted=3)] == [(0, 3, 11)]
+
+
+def test_windows_that_see_nothing_are_refused() -> None:
+    with pytest.raises(ValueError, match="can not be"):
+        list(plan_windows(5, 0, 0))
+
+
+@given(st.integers(1, 300), st.integers(1, 40))
+def test_groups_are_few_and_even(count: int, at_most: int) -> None:
+    sizes = split_evenly(count, at_most)
+    assert sum(sizes) == count and max(sizes) <= at_most and max(sizes) - min(sizes) <= 1
+    assert len(sizes) == -(-count // at_most)
+
+
+def test_groups_of_two_are_the_releases() -> None:
+    assert split_evenly(7, 2) == [2, 2, 2, 1]
+
+
+# The release's
+
+
+@pytest.mark.parametrize(("frames", "plan"), json.loads(PLANS.read_text()).items())
+def test_chunks_are_the_releases(frames: str, plan: list[list[int]]) -> None:
+    assert [list(chunk) for chunk in reference.plan_chunks(int(frames))] == plan
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3])
+def test_what_the_release_can_not_do_is_refused(frames: int) -> None:
+    with pytest.raises(ValueError, match="more than 3 frames"):
+        reference.plan_chunks(frames)
+
+
+@settings(deadline=None)
+@given(st.integers(5, 40), st.integers(1, 4), st.integers(5, 300))
+def test_the_releases_chunks_are_whole_for_other_lengths(chunk: int, overlap: int, frames: int) -> None:
+    made = []
+    for part in reference.plan_chunks(frames, chunk, overlap):
+        assert part.overlap <= len(made)
+        assert part.start + part.overlap == len(made)
+        made += range(part.start + part.overlap, part.start + part.length)
+    assert made == list(range(frames))

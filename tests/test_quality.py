@@ -1,0 +1,42 @@
+"""The scores that the stage `quality` works out itself, on pictures whose answer is known."""
+
+import numpy as np
+import pytest
+import torch
+
+from secondeye.flow import SMALLEST
+from secondeye.metrics.pictures import gradient_levels
+from secondeye.stages.quality import colour_difference, median_motion_px
+
+
+def ramp(across: float, down: float) -> torch.Tensor:  # levels a pixel
+    rows, columns = torch.meshgrid(torch.arange(10.0), torch.arange(12.0), indexing="ij")
+    return ((across * columns + down * rows) / 255).expand(2, 3, 10, 12)
+
+
+def test_the_gradient_of_a_ramp_is_its_slope() -> None:
+    assert gradient_levels(ramp(3, 4)) == pytest.approx(5)
+    assert gradient_levels(ramp(0, 0)) == 0
+
+
+def test_the_colour_that_differs_most_counts_and_only_where_asked() -> None:
+    truth = torch.full((2, 3, 4, 6), 0.5)
+    tinted = truth.clone()
+    tinted[:, 1] += 10 / 255
+    tinted[:, 2, :, :3] -= 30 / 255  # 15 on average, 30 on the left half
+    everywhere = torch.ones(2, 1, 4, 6, dtype=torch.bool)
+    right_half = everywhere.clone()
+    right_half[..., :3] = False
+    assert colour_difference(tinted, truth, everywhere) == pytest.approx(15, abs=1e-4)
+    assert colour_difference(tinted, truth, right_half) == pytest.approx(10, abs=1e-4)
+
+
+def test_motion_is_how_far_pictures_move() -> None:
+    rng = np.random.default_rng(0)
+    texture = torch.from_numpy(rng.random((1, 3, 24, 60), np.float32))
+    texture = torch.nn.functional.interpolate(texture, (96, 240), mode="bicubic").clamp(0, 1)
+    moving = torch.cat([texture[..., 3 * t : 3 * t + 200] for t in range(4)])
+    assert median_motion_px(moving) == pytest.approx(3, abs=0.3)
+    assert median_motion_px(texture.repeat(3, 1, 1, 1)) == pytest.approx(0, abs=0.05)
+    assert median_motion_px(texture) == 0, "one frame does not move"
+    assert median_motion_px(moving[..., : SMALLEST - 1, :]) == 0, "nor can too small pictures be seen to"

@@ -1,0 +1,127 @@
+"""The same work on a cluster: two nodes of Ray on this machine, one core each."""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from secondeye.refusal import Refusal
+from secondeye.spread import Died, spread
+from secondeye.spread.cluster import _SETTINGS
+
+pytestmark = pytest.mark.slow
+# Ray takes 127.0.0.1 for this machine's address in the network; these stay inside the machine.
+HEAD, OTHER = "127.0.0.2", "127.0.0.3"
+NODE = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 * 2**20}
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """A cluster whose second node can be taken away, with its address set."""
+    for name, value in _SETTINGS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # the nodes' workers import `work`
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(True, head_node_args=NODE | {"node_ip_address": HEAD})
+    try:
+        made.second = made.add_node(**NODE, node_ip_address=OTHER)
+        monkeypatch.setenv("SECONDEYE_RAY_ADDRESS", made.address)
+        monkeypatch.chdir(tmp_path)
+        yield made
+    finally:
+        made.shutdown()
+
+
+def work(item: str) -> tuple[str, int]:
+    """Write a file beside where the run was started; `kill` dies, `wrong` raises."""
+    import torch
+
+    with Path(f"{item}.txt").open("a") as file:
+        file.write(f"{_node()}\n")
+    if item == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if item == "wrong":
+        raise ValueError("this is wrong")
+    time.sleep(0.5)
+    return item, torch.get_num_threads()
+
+
+def _node() -> str:
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id()) if ray.is_initialized() else "here"
+
+
+def nodes(folder: Path) -> set[str]:
+    return {line for path in folder.glob("*.txt") for line in path.read_text().split()}
+
+
+def test_cluster_gives_what_one_process_gives(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = [f"item{number}" for number in range(12)]
+    there = sorted(spread(work, items))
+    assert len(nodes(tmp_path)) == 2
+    monkeypatch.delenv("SECONDEYE_RAY_ADDRESS")
+    monkeypatch.setenv("SECONDEYE_WORKERS", "1")
+    assert there == sorted(spread(work, items))
+
+
+def test_poisoned_item_is_given_up_and_an_exception_keeps_its_message(cluster: Any, tmp_path: Path) -> None:
+    found = dict(spread(work, ["a", "kill", "b"]))
+    assert found[0] == ("a", 1) and found[2] == ("b", 1)
+    assert found[1] == Died("its process on the cluster ended, 2 times of 2: WorkerCrashedError")
+    assert len((tmp_path / "kill.txt").read_text().split()) == 2
+    with pytest.raises(ValueError, match=r"^this is wrong$"):
+        list(spread(work, ["a", "wrong", "b"]))
+
+
+def test_node_that_goes_away_loses_nothing(cluster: Any, tmp_path: Path) -> None:
+    items = [f"item{number}" for number in range(16)]
+    with closing(spread(work, items)) as results:
+        found = [next(results) for _ in range(4)]
+        while len(nodes(tmp_path)) < 2:
+            found.append(next(results))
+        cluster.remove_node(cluster.second, allow_graceful=False)
+        found += results
+    assert sorted(found) == [(number, (item, 1)) for number, item in enumerate(items)]
+
+
+def test_no_cluster_on_this_machine_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setenv("SECONDEYE_RAY_ADDRESS", "auto")
+    with pytest.raises(Refusal, match="has started no cluster on this machine"):
+        list(spread(work, ["a"]))
+
+
+def test_address_at_which_nobody_answers_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray")
+    with socket.socket() as free:
+        free.bind((HEAD, 0))
+        monkeypatch.setenv("SECONDEYE_RAY_ADDRESS", f"{HEAD}:{free.getsockname()[1]}")
+        with pytest.raises(Refusal, match=r"no Ray cluster answers at 127.0.0.2:.*ray start --head"):
+            list(spread(work, ["a"]))
+
+
+def test_missing_ray_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    for missing, address, told in (
+        ("ray", "auto", r"Ray is missing; install secondeye\[cluster\]"),
+        ("grpc", f"ray://{HEAD}:10001", r"Ray's client is missing; install ray\[client\]"),
+    ):
+        there = {"ray", "grpc"} - {missing}
+        monkeypatch.setattr(
+            "secondeye.spread.cluster.find_spec", lambda name, there=there: name in there or None
+        )
+        monkeypatch.setenv("SECONDEYE_RAY_ADDRESS", address)
+        with pytest.raises(Refusal, match=told):
+            list(spread(work, ["a"]))

@@ -1,0 +1,150 @@
+"""The stage on eyes that somebody spoiled: what can be put right is, and the rest is told by its name."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import coarse_cards
+from torch import Tensor
+
+from secondeye.keep import BadClip
+from secondeye.params import load_params
+from secondeye.rows import Shifted
+from secondeye.stages.shift import find_corrections
+from secondeye.views import apply_vertical, correct
+from secondeye.world import Shot
+from secondeye.world.render import render_shot
+
+PARAMS = load_params(Path(__file__).parent.parent / "params.yaml").shift
+Eyes = tuple[Tensor, Tensor]
+
+
+@pytest.fixture(scope="module")
+def shot() -> Shot:
+    return render_shot(3, 2, 256, 448)
+
+
+@pytest.fixture(scope="module")
+def plain(shot: Shot) -> Shifted:
+    return corrections(shot.left, shot.right)
+
+
+def corrections(left: Tensor, right: Tensor) -> Shifted:
+    return find_corrections(left, right, PARAMS, "clip", "key")
+
+
+def test_a_pair_in_order_is_only_shifted(shot: Shot, plain: Shifted) -> None:
+    assert json.loads(json.dumps(asdict(plain))) == asdict(plain), "plain numbers, as side entries hold them"
+    assert not plain.swapped and plain.vertical_px == 0 and plain.order_evidence > 0
+    assert (plain.red_gain, plain.green_gain, plain.blue_gain) == (1, 1, 1)
+    assert (plain.red_offset, plain.green_offset, plain.blue_offset) == (0, 0, 0)
+    exact = float(torch.quantile(shot.disparity, 0.01))
+    assert abs(plain.shift_px + PARAMS.margin_px - exact) <= 1
+
+
+def test_everything_at_once_is_put_right(shot: Shot, plain: Shifted) -> None:
+    """Eyes exchanged, one tinted, 4 px low and 20 px aside: then the corrected pair needs nothing."""
+    tint, plus = torch.tensor([0.85, 1.0, 0.9]).view(3, 1, 1), 0.03
+    left, right = apply_vertical(shot.left, shot.right, 4)
+    left = (torch.roll(left, -20, dims=-1) * tint + plus).clamp(0, 1)
+    found = corrections(right, left)
+    assert found.swapped and found.order_evidence <= -0.15
+    left, right = correct(right, left, found)
+    height, width = left.shape[-2:]
+    assert height == 256 - 2 * 4 and width == 448 - abs(found.shift_px), "once to spoil, once to mend"
+    assert abs(found.shift_px - (plain.shift_px - 20)) <= 1
+    again = corrections(left[..., : width - 20], right[..., : width - 20])
+    assert not again.swapped and again.vertical_px == 0 and abs(again.shift_px) <= 1
+    assert again.red_gain == again.green_gain == again.blue_gain == 1
+
+
+def twice(shot: Shot) -> Eyes:
+    noise = torch.randn(shot.left.shape, generator=torch.Generator().manual_seed(0))
+    return shot.left, (shot.left + 2 / 255 * noise).clamp(0, 1)
+
+
+def on_a_wall(shot: Shot) -> Eyes:
+    return shot.left[..., 12:], shot.left[..., :-12]
+
+
+def unrelated(shot: Shot) -> Eyes:
+    return shot.left, shot.right.flip(-2)
+
+
+def too_low(shot: Shot) -> Eyes:
+    return apply_vertical(shot.left, shot.right, 11)
+
+
+def turned(shot: Shot) -> Eyes:
+    grid = torch.nn.functional.affine_grid(
+        torch.tensor([[1.0, -0.015, 0.0], [0.045, 1.0, 0.0]]).expand(2, 2, 3), list(shot.right.shape), False
+    )
+    return shot.left, torch.nn.functional.grid_sample(shot.right, grid, align_corners=False)
+
+
+def negative_blue(shot: Shot) -> Eyes:
+    right = shot.right.clone()
+    right[:, 2] = 1 - right[:, 2]
+    return shot.left, right
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason", "told"),
+    [
+        (twice, "same picture", r"differ by 0\.\d\d px, more than 0.90 needed"),
+        (on_a_wall, "no depth", r"everything is moved by -12.\d px"),
+        (unrelated, "no stereo pair", r"\d+% of what has texture matches, 20% needed"),
+        (too_low, "vertical misalignment", r"1[01]\.\d px too (low|high), 7\.\d allowed"),
+        (turned, "not rectified", r"in one corner than in another, 3\.8 allowed"),
+        (negative_blue, "colours differ", r"by \d+\.\d levels after the best gains, 20 allowed"),
+    ],
+)
+def test_what_no_correction_mends_has_its_name(
+    shot: Shot, spoil: Callable[[Shot], Eyes], reason: str, told: str
+) -> None:
+    with pytest.raises(BadClip) as bad:
+        corrections(*spoil(shot))
+    assert bad.value.reason == reason
+    bad.match(told)
+
+
+def test_too_little_width_is_told() -> None:
+    cards = coarse_cards(2, 128, 256, near_px=16, far_px=4, card_px=80, seed=3)
+    narrow = replace(PARAMS, min_width_percent=99.0)
+    with pytest.raises(BadClip) as bad:
+        find_corrections(cards.left, torch.roll(cards.right, -30, -1), narrow, "clip", "key")
+    assert bad.value.reason == "too little width"
+
+
+def film(path: Path, height: int = 256, width: int = 448) -> Eyes:
+    from fractions import Fraction
+    from itertools import islice
+
+    import numpy as np
+
+    from secondeye.clips import frames_from_pictures
+    from secondeye.packing import fit, unpack
+    from secondeye.video.read import read_pictures
+
+    pairs = [unpack(picture.rgb, "sbs") for picture in islice(read_pictures(path), 25)]
+    left, right = (
+        frames_from_pictures(
+            torch.from_numpy(np.stack([fit(pair[eye], height, width, Fraction(1)) for pair in pairs]))
+        )
+        for eye in (0, 1)
+    )
+    return left, right
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sv_candle_ego/candle_ego_sbs_2560x720.mp4", "sv_toon_shot/shot_sbs.mp4"])
+def test_real_films_are_told_apart_in_both_orders(footage: Path, name: str) -> None:
+    left, right = film(footage / name)
+    there, back = corrections(left, right), corrections(right, left)
+    assert not there.swapped and back.swapped
+    assert there.order_evidence == pytest.approx(-back.order_evidence, abs=0.1)
+    assert abs(there.shift_px - back.shift_px) <= 1
+    assert there.vertical_px == back.vertical_px == 0

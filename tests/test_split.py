@@ -1,0 +1,209 @@
+"""Films whose shots, fades and borders are known, through the split stage."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import damage, moving_pictures
+
+from secondeye.clips import clip_file
+from secondeye.fingerprint import find_duplicates, hashes_of
+from secondeye.params import Dataset, Split, load_params
+from secondeye.refusal import Refusal
+from secondeye.rows import Bad, Clip, Dropped, Film
+from secondeye.stages import split
+from secondeye.tables import read_table
+from secondeye.video.probe import BT709
+from secondeye.video.write import FilmWriter, read_lossless, write_film
+
+PROJECT = Path(__file__).parent.parent
+HEIGHT, WIDTH, NEAR = 90, 160, 4
+FPS = 20
+
+
+@pytest.fixture
+def section(monkeypatch: pytest.MonkeyPatch) -> Split:
+    monkeypatch.setenv("SECONDEYE_WORKERS", "1")
+    section = load_params(PROJECT / "params.yaml").split
+    return replace(section, height=HEIGHT, width=WIDTH, window_frames=4, max_seconds=1.0)
+
+
+def shot(frames: int, seed: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """Both eyes side by side, uint8 [T, H, 2 W, 3]: a plane NEAR px in front of the screen."""
+    wide = moving_pictures(frames, height, width + NEAR, seed)
+    return np.concatenate([wide[:, :, :width], wide[:, :, NEAR:]], axis=2)
+
+
+def black(frames: int, level: int = 0) -> np.ndarray:
+    return np.full((frames, HEIGHT, 2 * WIDTH, 3), level, np.uint8)
+
+
+def faded(pictures: np.ndarray, frames: int) -> np.ndarray:
+    """The last frames go to black."""
+    share = np.ones(len(pictures))
+    share[-frames:] = np.linspace(1, 0, frames)
+    return (pictures * share[:, None, None, None]).astype(np.uint8)
+
+
+def write(path: Path, *shots: np.ndarray) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    write_film(path, iter(np.concatenate(shots)), Fraction(FPS), crf=4)
+    return path
+
+
+def run(root: Path, section: Split) -> tuple[list[Film], list[Clip], list[Dropped]]:
+    split.run(root / "raw", root / "split", split=section, dataset=Dataset(max_bad_fraction=1.0))
+    out = root / "split"
+    clips = sorted(read_table(out / "clips.parquet", Clip), key=lambda clip: (clip.film, clip.start))
+    dropped = sorted(read_table(out / "dropped.parquet", Dropped), key=lambda piece: piece.start)
+    return read_table(out / "films.parquet", Film), clips, dropped
+
+
+def bounds(rows: list[Clip] | list[Dropped]) -> list[tuple[int, int]]:
+    return [(row.start, row.stop) for row in rows]
+
+
+def test_pieces_lie_between_cuts_and_fades(tmp_path: Path, section: Split) -> None:
+    write(
+        tmp_path / "raw" / "f_sbs.mp4",
+        shot(12, 1),  # 0, a cut
+        faded(shot(16, 2), 6),  # 12; its last frame is black
+        black(5),  # 28
+        shot(14, 3),  # 33, a cut to grey
+        black(10, 128),  # 47
+        np.repeat(shot(1, 4), 12, 0),  # 57, static
+        shot(30, 5),  # 69, longer than a second
+        shot(5, 6),  # 99
+    )
+    films, clips, dropped = run(tmp_path, section)
+    assert bounds(clips) == [(0, 12), (12, 27), (33, 47), (69, 84), (84, 99), (99, 104)]
+    assert [clip.shot for clip in clips] == [0, 1, 2, 4, 4, 5]
+    assert [(*b, d.reason) for b, d in zip(bounds(dropped), dropped, strict=True)] == [
+        (27, 33, "black"),
+        (47, 57, "blank"),
+        (57, 69, "static"),
+    ]
+    assert films[0].shots == 6 and films[0].clips == 6 and films[0].frames == 104 and films[0].remark
+
+    _, clips, dropped = run(tmp_path, replace(section, trim_seconds=0.1))
+    assert bounds(clips) == [(0, 10), (14, 25), (35, 45), (71, 84), (84, 97)]
+    assert (dropped[-1].start, dropped[-1].stop, dropped[-1].reason) == (99, 104, "too short")
+    assert dropped[-1].detail == "3 frames are left, 4 needed"
+
+
+@pytest.mark.parametrize("borders", [(12, 15, 0, 0), (0, 0, 20, 9), (3, 3, 2, 2)])
+def test_black_borders_are_cut_off_alike_in_both_eyes(
+    tmp_path: Path, section: Split, borders: tuple[int, int, int, int]
+) -> None:
+    top, bottom, left, right = borders
+    height, width = 270, 480
+    inside = shot(10, 1, height - top - bottom, width - left - right)
+    pictures = np.zeros((10, height, 2 * width, 3), np.uint8)
+    for eye, picture in enumerate(np.split(inside, 2, axis=2)):
+        pictures[:, top : height - bottom, eye * width + left : (eye + 1) * width - right] = picture
+    pictures[:, 4, 5::200] = 200  # specks
+    write(tmp_path / "raw" / "f_sbs.mp4", pictures)
+    ((film,), (clip,), _) = run(tmp_path, section)
+    assert (film.crop_top, film.crop_bottom, film.crop_left, film.crop_right) == borders
+    eyes = [read_lossless(clip_file(tmp_path / "split", clip.id, eye)) for eye in ("left", "right")]
+    shown = np.split(inside[0], 2, axis=1)
+    for eye, truth in zip(eyes, shown, strict=True):
+        assert eye[0].min(axis=2).max(axis=1).min() > 20 and eye[0].min(axis=2).max(axis=0).min() > 20
+        rows, columns = truth.shape[:2]
+        kept_rows, kept_columns = min(rows, round(columns * 9 / 16)), min(columns, round(rows * 16 / 9))
+        y, x = (rows - kept_rows) // 2, (columns - kept_columns) // 2
+        middle = cv2.resize(
+            truth[y : y + kept_rows, x : x + kept_columns], (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA
+        )
+        assert np.abs(middle.astype(float) - eye[0]).mean() < 3
+
+
+def test_a_border_of_one_eye_is_cut_off_both(tmp_path: Path, section: Split) -> None:
+    pictures = shot(10, 1, 270, 480)
+    pictures[:, :, 480 : 480 + 16] = 0  # a floating window
+    write(tmp_path / "raw" / "f_sbs.mp4", pictures)
+    ((film,), _, _) = run(tmp_path, section)
+    assert (film.crop_top, film.crop_bottom, film.crop_left, film.crop_right) == (0, 0, 16, 0)
+
+
+def test_a_still_is_one_clip_of_one_frame(tmp_path: Path, section: Split) -> None:
+    (tmp_path / "raw").mkdir()
+    cv2.imwrite(str(tmp_path / "raw" / "still_sbs.png"), shot(1, 1)[0][..., ::-1])
+    _, clips, dropped = run(tmp_path, replace(section, window_frames=25, trim_seconds=1.0))
+    assert bounds(clips) == [(0, 1)] and clips[0].stride == 1 and not dropped
+    assert len(hashes_of(clips[0].fingerprint)) == 1
+
+
+def test_an_uneven_frame_rate_is_told_and_seconds_are_seconds(tmp_path: Path, section: Split) -> None:
+    (tmp_path / "raw").mkdir()
+    pictures = np.concatenate([shot(20, 1), shot(20, 2)])
+    steps = [50] * 20 + [100] * 20  # ms
+    options = {"fps": Fraction(FPS), "time_base": Fraction(1, 1000), "colour": BT709}
+    with FilmWriter(tmp_path / "raw" / "f_sbs.mp4", 2 * WIDTH, HEIGHT, **options) as writer:
+        for picture, stamp in zip(pictures, np.cumsum([0, *steps[:-1]]), strict=True):
+            writer.write(picture, int(stamp))
+    ((film,), clips, _) = run(tmp_path, replace(section, trim_seconds=0.2))
+    assert "uneven frame rate, 50 to 100 ms" in film.remark
+    assert bounds(clips) == [(0, 16), (22, 31), (31, 40)], "0.2 s are 4 frames, then 2; pieces last 0.9 s"
+
+
+def test_a_film_that_breaks_off_gives_what_came_before(tmp_path: Path, section: Split) -> None:
+    damage(write(tmp_path / "raw" / "f_sbs.mp4", shot(30, 1), shot(30, 2)))
+    ((film,), clips, _) = run(tmp_path, section)
+    assert "breaks off" in film.remark and bounds(clips)[0][0] == 0 and film.frames < 60
+
+
+def test_a_film_without_a_clip_is_left_out_and_says_why(tmp_path: Path, section: Split) -> None:
+    write(tmp_path / "raw" / "dull_sbs.mp4", np.repeat(shot(1, 1), 40, 0))
+    write(tmp_path / "raw" / "good_sbs.mp4", shot(10, 2))
+    films, _, _ = run(tmp_path, section)
+    assert [film.name for film in films] == ["good_sbs.mp4"]
+    (left_out,) = read_table(tmp_path / "split" / "films" / "left_out.parquet", Bad)
+    assert left_out == Bad("dull_sbs.mp4", "no clip", "shots: 1, pieces dropped: 2 static")
+
+
+def test_spherical_films_are_left_out(
+    tmp_path: Path, section: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "raw" / "ball_sbs.mp4", shot(10, 1))
+    monkeypatch.setattr(split, "why_not_flat", lambda source: "a sphere, says the file")
+    with pytest.raises(Refusal, match="none of the 1 films"):
+        run(tmp_path, section)
+    (left_out,) = read_table(tmp_path / "split" / "films" / "left_out.parquet", Bad)
+    assert (left_out.reason, left_out.detail) == ("spherical", "a sphere, says the file")
+
+
+def test_the_same_shot_in_two_films_is_a_duplicate_however_it_is_coded(
+    tmp_path: Path, section: Split
+) -> None:
+    write(tmp_path / "raw" / "one_sbs.mp4", shot(12, 1), shot(12, 2))
+    again = shot(12, 2, 2 * HEIGHT, 2 * WIDTH)[:, ::2, ::2]
+    write_film(tmp_path / "raw" / "two_sbs.mp4", iter(again), Fraction(FPS), crf=30)
+    write(tmp_path / "raw" / "three_sbs.mp4", shot(12, 3))
+    films, clips, _ = run(tmp_path, section)
+    assert find_duplicates(clips, 8) == []
+    coded = np.concatenate([shot(3, 9), shot(12, 2)])
+    write_film(tmp_path / "raw" / "four_sbs.mp4", iter(coded), Fraction(FPS), crf=32)
+    films, clips, _ = run(tmp_path, section)
+    names = {film.id: film.name for film in films}
+    pairs = [{names[first.film], names[second.film]} for first, second in find_duplicates(clips, 8)]
+    assert pairs == [{"one_sbs.mp4", "four_sbs.mp4"}]
+
+
+def test_another_film_recomputes_no_other(tmp_path: Path, section: Split) -> None:
+    write(tmp_path / "raw" / "one_sbs.mp4", shot(10, 1))
+    run(tmp_path, section)
+    before = {path: path.stat().st_mtime_ns for path in made(tmp_path)}
+    write(tmp_path / "raw" / "two_sbs.mp4", shot(10, 2))
+    run(tmp_path, section)
+    assert {path: path.stat().st_mtime_ns for path in before} == before and len(set(made(tmp_path))) > len(
+        before
+    )
+
+
+def made(root: Path) -> Iterator[Path]:
+    return (path for path in (root / "split").rglob("*") if path.suffix in (".mkv", ".json"))

@@ -1,0 +1,125 @@
+import struct
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+
+import av
+import numpy as np
+import pytest
+from conftest import moving_pictures
+
+from secondeye.video import stereo_metadata, stereo_tag
+from secondeye.video.multiview import read_views
+from secondeye.video.probe import BadFilm
+from secondeye.video.stereo_metadata import StereoMetadata, read_stereo_metadata
+from secondeye.video.write import FilmWriter
+
+PICTURES = moving_pictures(3, 32, 64)
+
+
+def write_mp4(path: Path, *, side_by_side: bool = False) -> Path:
+    with FilmWriter(
+        path, 64, 32, fps=Fraction(25), time_base=Fraction(1, 25), side_by_side=side_by_side
+    ) as film:
+        for index, picture in enumerate(PICTURES):
+            film.write(picture, index)
+    return path
+
+
+def write_mkv(path: Path, codec: str, pixels: str, stereo_mode: str, width: int = 64) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width, stream.pix_fmt = 32, width, pixels
+        if stereo_mode:
+            stream.metadata["stereo_mode"] = stereo_mode
+        for picture in np.ascontiguousarray(PICTURES[:, :, :width]):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture).reformat(format=pixels)))
+        container.mux(stream.encode(None))
+    return path
+
+
+def box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
+@pytest.mark.parametrize(
+    ("mode", "axis", "right_first"),
+    [
+        ("", "", False),
+        ("left_right", "sbs", False),
+        ("right_left", "sbs", True),
+        ("top_bottom", "tb", False),
+        ("bottom_top", "tb", True),
+        ("row_interleaved_lr", "lines", False),
+    ],
+)
+def test_matroska_says_where_the_eyes_are(tmp_path: Path, mode: str, axis: str, right_first: bool) -> None:
+    film = write_mkv(tmp_path / "film.mkv", "ffv1", "bgr0", mode)
+    assert read_stereo_metadata(film) == StereoMetadata(axis, right_first, "", 1)
+
+
+def test_what_the_converter_writes_is_read_back(tmp_path: Path) -> None:
+    assert read_stereo_metadata(write_mp4(tmp_path / "plain.mp4")).axis == ""
+    assert read_stereo_metadata(write_mp4(tmp_path / "sei.mp4", side_by_side=True)).axis == "sbs"
+    stereo_tag.tag_side_by_side(write_mp4(tmp_path / "st3d.mp4"))
+    assert read_stereo_metadata(tmp_path / "st3d.mp4").axis == "sbs"
+
+
+def test_a_spherical_mp4_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    projection = box(b"prhd", bytes(16)) + box(b"equi", bytes(20))
+    sphere = box(b"sv3d", box(b"svhd", bytes(4) + b"made by hand\0") + box(b"proj", projection))
+    monkeypatch.setattr(stereo_tag, "_LEFT_RIGHT", sphere)
+    stereo_tag.tag_side_by_side(write_mp4(tmp_path / "film.mp4"))
+    assert read_stereo_metadata(tmp_path / "film.mp4").projection == "equirectangular"
+
+
+def test_views_are_the_layers_of_the_parameter_set() -> None:
+    """vps_max_layers_minus1 is 1; an HEVC film of one view says 0."""
+    for layers, name, wanted in ((1, "hevc", 2), (0, "hevc", 1), (1, "h264", 1)):
+        content = b"\1\0\0\0\1\x40\x01" + (0xC00F | layers << 4).to_bytes(2, "big")
+        stream = SimpleNamespace(codec_context=SimpleNamespace(name=name, extradata=content))
+        assert stereo_metadata._views(stream) == wanted  # type: ignore[arg-type]
+
+
+def test_hevc_of_one_view_has_no_second(tmp_path: Path) -> None:
+    film = write_mkv(tmp_path / "film.mkv", "libx265", "yuv420p", "")
+    assert read_stereo_metadata(film).views == 1
+    with pytest.raises(BadFilm, match="holds no second view"):
+        list(read_views(film))
+
+
+def test_views_under_one_time_stamp_are_paired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder that gives out each picture twice stands in for one of MV-HEVC."""
+    film = write_mkv(tmp_path / "film.mkv", "ffv1", "bgr0", "")
+    decode = av.container.InputContainer.decode
+
+    class Doubled:
+        def __init__(self, film: Path) -> None:
+            self._film = av.open(str(film))
+
+        def __enter__(self) -> "Doubled":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self._film.close()
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._film, name)
+
+        def decode(self, stream: av.VideoStream) -> object:
+            for frame in decode(self._film, stream):
+                yield from (frame, frame)
+
+    monkeypatch.setattr("secondeye.video.multiview.open_film", Doubled)
+    monkeypatch.setattr("secondeye.video.multiview.picture_stream", lambda film, path: film.streams.video[0])
+    views = list(read_views(film))
+    assert [np.array_equal(view.base, picture) for view, picture in zip(views, PICTURES, strict=True)] == [
+        True
+    ] * 3
+    assert [view.pts for view in list(read_views(film, start_pts=views[1].pts))] == [v.pts for v in views[1:]]
+
+
+def test_what_is_no_film_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "film.mkv").write_bytes(b"no film")
+    with pytest.raises(BadFilm, match="not a film"):
+        read_stereo_metadata(tmp_path / "film.mkv")

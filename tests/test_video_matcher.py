@@ -1,0 +1,173 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from secondeye.flow import greys_of
+from secondeye.matching import make_matcher
+from secondeye.matching.check import is_consistent
+from secondeye.matching.cost import matching_cost
+from secondeye.matching.fill import fill_by_colour
+from secondeye.matching.semiglobal import best_disparities
+from secondeye.matching.tracks import find_tracks, fit_lines, neighbours
+from secondeye.matching.video import match_video
+from secondeye.world import Shot, render_shot, two_cards
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SEARCH = {"max_disparity_px": 24, "tolerance_px": 1.0}
+
+
+def noisy(frames: Tensor, seed: int) -> Tensor:
+    """With grain, 8 bit."""
+    grain = torch.randn(frames.shape, generator=torch.Generator().manual_seed(seed)) * 0.03
+    return (frames + grain).clamp(0, 1).mul(255).round() / 255
+
+
+def filmed(seed: int, frames: int = 5) -> tuple[Shot, Tensor, Tensor]:
+    shot = render_shot(seed, frames, 96, 160)
+    return shot, noisy(shot.left, seed), noisy(shot.right, seed + 1)
+
+
+def test_backwards_gives_the_same_and_so_does_another_run() -> None:
+    _, left, right = filmed(3)
+    disparity, consistent = match_video(left, right, **SEARCH)
+    turned = match_video(left.flip(0), right.flip(0), **SEARCH)
+    assert torch.equal(turned[0].flip(0), disparity) and torch.equal(turned[1].flip(0), consistent)
+
+
+def test_film_is_steadier_and_closer_than_its_frames_alone() -> None:
+    shot, left, right = filmed(5)
+    together, _ = match_video(left, right, **SEARCH)
+    alone = torch.cat([match_video(left[t : t + 1], right[t : t + 1], **SEARCH)[0] for t in range(5)])
+
+    def unrest(disparity: Tensor) -> float:
+        change = disparity.diff(dim=0) - shot.disparity.diff(dim=0)
+        return float(change.abs().double().mean())
+
+    visible = ~shot.left_occlusion
+    error, before = ((d - shot.disparity).abs()[visible].double().mean() for d in (together, alone))
+    assert unrest(together) < 0.6 * unrest(alone)
+    assert error < 0.98 * before
+
+
+def test_what_comes_nearer_is_not_dragged_behind() -> None:
+    """By a quarter pixel a frame: 6 px a second."""
+    coarse = torch.rand(1, 3, 16, 64, generator=torch.Generator().manual_seed(0))
+    wide = torch.nn.functional.interpolate(coarse, (64, 1024), mode="bicubic").clamp(0, 1)[0]
+    views = [wide[..., 48 + t : 688 + t : 4] for t in range(9)]
+    disparity, _ = match_video(torch.stack(views[:1] * 9), torch.stack(views), **SEARCH)
+    middles = disparity[..., 24:-24].flatten(1).median(1).values
+    torch.testing.assert_close(middles, torch.arange(9) / 4, atol=0.12, rtol=0)
+
+
+def test_hidden_pixels_get_the_background() -> None:
+    shot = two_cards(frames=3, height=96, width=192, near_px=16, far_px=3, seed=1)
+    disparity, consistent = match_video(shot.left, shot.right, **SEARCH)
+    hidden = shot.left_occlusion.clone()
+    assert consistent[hidden].double().mean() < 0.25
+    assert ((disparity - shot.disparity).abs()[hidden] < 1).double().mean() > 0.9
+
+
+@pytest.mark.parametrize("size", [(1, 9, 20), (2, 15, 40), (1, 40, 8)])
+def test_small_pictures_do(size: tuple[int, int, int]) -> None:
+    frames, height, width = size
+    left = torch.rand(frames, 3, height, width, generator=torch.Generator().manual_seed(0))
+    disparity, consistent = match_video(left, left, **SEARCH)
+    assert disparity.shape == consistent.shape == (frames, 1, height, width) and disparity.isfinite().all()
+
+
+def test_costs_by_hand() -> None:
+    left, right = np.zeros((2, 5, 9, 3), np.uint8)
+    left[2, 4] = 90
+    right[2, 3] = 90
+    cost = matching_cost(left, right, left[..., 0], right[..., 0], 3)
+    assert cost.shape == (5, 9, 3) and cost.dtype == np.uint8
+    assert cost[2, 4].tolist() == [4 * 24 + 3 * 90 // 4, 0, 4 * 24 + 3 * 90 // 4]
+    assert cost[2, 0].tolist() == [0, 0, 0]  # beyond the border the first column
+
+
+def test_one_disparity_is_found_exactly_from_either_eye() -> None:
+    wide = np.random.default_rng(0).integers(0, 255, (40, 90, 3), dtype=np.uint8)
+    left, right = wide[:, :80].copy(), wide[:, 7:87].copy()
+    cost = matching_cost(left, right, left[..., 0], right[..., 0], 16).astype(np.int16)
+    found = best_disparities(cost, left[..., 0])
+    assert (found.left[:, 10:].round() == 7).all() and (found.right[:, :70].round() == 7).all()
+    assert abs(found.left[:, 10:].mean() - 7) < 0.02 and (found.margin[2:-2, 12:-2] > 500).all()
+
+
+def test_gaps_take_what_their_colour_has() -> None:
+    disparity = np.full((9, 12), 2.0, np.float32)
+    disparity[:, 6:] = 7.1
+    picture = np.where(disparity[..., None] > 5, np.uint8(200), np.uint8(50)).repeat(3, -1)
+    known = np.ones((9, 12), bool)
+    known[3:5, 4:9] = False
+    filled = fill_by_colour(np.where(known, disparity, np.float32(99)), known, picture)
+    assert np.array_equal(filled, disparity)
+
+
+def fitted(values: list[float], times: list[float], valid: list[bool], stiffness: float = 0.0) -> float:
+    planes = np.array(values, np.float32)[:, None, None], np.array(valid)[:, None, None]
+    return float(fit_lines(*planes, np.array(times), 1.0, stiffness)[0, 0])
+
+
+def test_lines_by_hand() -> None:
+    assert fitted([2.0, 2.5, 9, 3, 7], [0, 1, 2, 2, 3], [True, True, True, True, False]) == 2, "rises"
+    assert fitted([3, 2.5, 3.5], [0, -1, 1], [True] * 3, 1e9) == pytest.approx(3), "stiff: the mean"
+    assert fitted([0, 0.5], [0, 1], [True] * 2, 1e9) == pytest.approx(0.25)
+    assert fitted([5, 1], [0, 1], [True, True]) == 3 and fitted([5, 1], [0, 1], [True, False], 1) == 5
+
+
+def test_tracks_join_their_steps_and_stop_where_a_pixel_leaves() -> None:
+    wide = two_cards(frames=1, height=64, width=160, near_px=1, far_px=0, seed=4).left[0]
+    wide = torch.nn.functional.avg_pool2d(wide, 3, 1, 1)
+    frames = torch.stack([wide[..., 20 + 2 * t : 116 + 2 * t] for t in range(4)])
+    pictures = (frames * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+    tracks = find_tracks(pictures, greys_of(frames))
+    found = dict(neighbours(tracks, 1, 2))
+    assert sorted(found) == [0, 2, 3]
+    for other, track in found.items():
+        moved = track.flow[track.seen]
+        assert np.abs(moved - (2 - 2 * other, 0)).mean() < 0.1 and track.seen[:, 8:-8].mean() > 0.9
+    assert not found[3].seen[:, :4].any()
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_threads_change_no_bit(threads: str, tmp_path: Path) -> None:
+    """In a process of its own, where no fixture sets their number."""
+    code = (
+        "import sys, torch; from secondeye.matching.video import match_video\n"
+        "torch.set_num_threads(int(sys.argv[1])); import cv2; cv2.setNumThreads(int(sys.argv[1]))\n"
+        "eyes = torch.load(sys.argv[2], weights_only=True)\n"
+        "torch.save(match_video(*eyes, max_disparity_px=24, tolerance_px=1.0), sys.argv[3])\n"
+    )
+    _, left, right = filmed(7, frames=3)
+    torch.save((left, right), tmp_path / "eyes.pt")
+    command = [sys.executable, "-c", code, threads, str(tmp_path / "eyes.pt"), str(tmp_path / "made.pt")]
+    subprocess.run(command, check=True, env=os.environ)
+    made = torch.load(tmp_path / "made.pt", weights_only=True)
+    ours = match_video(left, right, **SEARCH)
+    assert all(torch.equal(*pair) for pair in zip(made, ours, strict=True))
+
+
+def test_real_film_agrees_with_its_right_eye(footage: Path) -> None:
+    import cv2
+
+    folder = footage / "pair_motorcycle"
+    left, right = (
+        torch.from_numpy(cv2.imread(str(folder / f"{eye}.png"))[..., ::-1].copy()).permute(2, 0, 1)[None]
+        / 255
+        for eye in ("left", "right")
+    )
+    truth = torch.from_numpy(np.load(folder / "disp.npz")["arr_0"])[None, None]
+    seen = truth.isfinite()
+    errors = []
+    disparity, consistent = match_video(left, right, max_disparity_px=80, tolerance_px=1.0)
+    for found in (disparity, make_matcher("block", 80)(left, right)):
+        errors.append(float((~((found - truth).abs() <= 2))[seen & consistent].double().mean()))
+    assert errors[0] < errors[1] and errors[0] < 0.03
+    assert is_consistent(disparity, disparity, 1e9).any()
