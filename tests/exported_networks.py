@@ -19,13 +19,11 @@ class BestShift(nn.Module):
         self.most = most
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
-        costs = []
-        for shift in range(self.most + 1):
-            beside = right[..., :1].expand(-1, -1, -1, shift)
-            moved = torch.cat([beside, right[..., : right.shape[-1] - shift]], -1)
-            difference = (left - moved).abs().mean(1, keepdim=True)
-            costs.append(nn.functional.avg_pool2d(difference, 5, 1, 2, count_include_pad=False))
-        return -torch.cat(costs, 1).argmin(1, keepdim=True).float()
+        beside = nn.functional.pad(right, (self.most, 0, 0, 0), mode="replicate")
+        shifted = beside.unfold(-1, self.most + 1, 1).flip(-1)  # [T, 3, H, W, shifts]
+        difference = (left[..., None] - shifted).abs().mean(1).permute(0, 3, 1, 2)
+        costs = nn.functional.avg_pool2d(difference, 5, 1, 2, count_include_pad=False)
+        return -costs.argmin(1, keepdim=True).float()
 
 
 class Calculates(nn.Module):

@@ -25,6 +25,7 @@ from secondeye.inpaint.pipeline import (
     StereoInpaintPipeline,
     clear_painted,
     decode,
+    decode_tiles,
     denoise,
     guided,
     time_ids,
@@ -176,6 +177,15 @@ def test_outside_of_the_tiles_frames_stay(tiny: StereoInpaintPipeline) -> None:
     same = painted[..., 64:128]
     assert_close(same, frames[..., 64:128], atol=1e-6, rtol=0)
     assert (painted[..., :64] - frames[..., :64]).abs().mean() > 0.01
+
+
+def test_a_tile_is_decoded_as_it_would_be_alone(tiny: StereoInpaintPipeline) -> None:
+    latents, frames = torch.randn(3, 4, 8, 24, generator=seeded(1)), torch.ones(3, 3, 64, 192)
+    _, middle, _ = plan_tiles(8, 24, 3, 0, 8)
+    with torch.no_grad():
+        decode_tiles(tiny.vae, latents, 2, [middle], frames)
+        assert_close(frames[..., 64:128], decode(tiny.vae, latents[..., 8:16], 2))
+    assert bool((frames[..., :64] == 1).all() and (frames[..., 128:] == 1).all())
 
 
 def test_tiles_and_windows_without_holes_cost_nothing(tiny: StereoInpaintPipeline) -> None:

@@ -10,11 +10,15 @@ import torch
 from exported_networks import EXAMPLE, WRITERS, Calculates, program_of, write_onnx, write_pt2
 from torch import Tensor
 
+from secondeye.clips import clip_file, read_disparity, write_frames
 from secondeye.matching.clip import match_clip, network_identity
 from secondeye.matching.exported import make_exported_matcher
 from secondeye.matching.windows import blend, fit_size, pad_frames, window_starts
-from secondeye.params import Exported, Match
+from secondeye.params import Dataset, Exported, Match
 from secondeye.refusal import Refusal
+from secondeye.rows import Clip, Matched, Shifted
+from secondeye.stages import match as stage
+from secondeye.tables import read_table, write_table
 
 SETTINGS = Exported("", sign=1, scale=1.0, multiple=16, min_size=32, window_frames=2, overlap_frames=1)
 
@@ -206,3 +210,31 @@ def test_sizes_by_hand_and_padding_repeats() -> None:
     padded = pad_frames(frames, 5, 6, at_least=3)
     assert padded.shape == (3, 3, 5, 6) and torch.equal(padded[:2, :, :3, :4], frames)
     assert torch.equal(padded[2], padded[1]) and torch.equal(padded[..., 5], padded[..., 3])
+
+
+def test_the_stage_rebuilds_for_another_file_and_refuses_before_it_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECONDEYE_WORKERS", "1")
+    folders = [tmp_path / name for name in ("split", "shift", "match")]
+    for folder in folders[:2]:
+        folder.mkdir()
+    clip = Clip("0123456789abcdef", "k", "f", 0, 0, 3, 0.0, 1, 32, 64, "")
+    for kind, eye in zip(("left", "right"), some_clip(3, 32, 64), strict=True):
+        write_frames(clip_file(folders[0], clip.id, kind), eye)
+    write_table(folders[0] / "clips.parquet", [clip], Clip)
+    shifted = Shifted(clip.id, "s", False, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0, 0, 5.0, 1.0, 1.0)
+    write_table(folders[1] / "shift.parquet", [shifted], Shifted)
+    path = tmp_path / "network.pt2"
+    match = Match("exported", 18.0, 1.0, replace(SETTINGS, path=str(path)))
+
+    def matched() -> Tensor:
+        stage.run(*folders, match=match, dataset=Dataset(0.0))
+        (row,) = read_table(folders[2] / "match.parquet", Matched)
+        return read_disparity(clip_file(folders[2], clip.id, "disparity"), row.offset_px)
+
+    with pytest.raises(Refusal, match="no such file"):
+        matched()
+    for px in (2, 5):
+        write_pt2(path, program_of(Calculates(lambda left, right, px=px: left[:, :1] * 0 + px)))
+        assert (matched() == px).all()

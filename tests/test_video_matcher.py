@@ -1,4 +1,3 @@
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,6 @@ from torch import Tensor
 
 from secondeye.flow import greys_of
 from secondeye.matching import make_matcher
-from secondeye.matching.check import is_consistent
 from secondeye.matching.cost import matching_cost
 from secondeye.matching.fill import fill_by_colour
 from secondeye.matching.semiglobal import best_disparities
@@ -62,7 +60,8 @@ def test_what_comes_nearer_is_not_dragged_behind() -> None:
     views = [wide[..., 48 + t : 688 + t : 4] for t in range(9)]
     disparity, _ = match_video(torch.stack(views[:1] * 9), torch.stack(views), **SEARCH)
     middles = disparity[..., 24:-24].flatten(1).median(1).values
-    torch.testing.assert_close(middles, torch.arange(9) / 4, atol=0.12, rtol=0)
+    miss = (middles - torch.arange(9) / 4).abs()
+    assert miss[2:-2].max() < 0.08 and miss.max() < 0.2, "a clip's ends have frames on one side only"
 
 
 def test_hidden_pixels_get_the_background() -> None:
@@ -136,25 +135,24 @@ def test_tracks_join_their_steps_and_stop_where_a_pixel_leaves() -> None:
     assert not found[3].seen[:, :4].any()
 
 
-@pytest.mark.parametrize("threads", ["1", "2"])
-def test_threads_change_no_bit(threads: str, tmp_path: Path) -> None:
-    """In a process of its own, where no fixture sets their number."""
+def test_threads_change_no_bit(tmp_path: Path) -> None:
+    """Two, in a process of their own; everything else here computes with one."""
     code = (
         "import sys, torch; from secondeye.matching.video import match_video\n"
-        "torch.set_num_threads(int(sys.argv[1])); import cv2; cv2.setNumThreads(int(sys.argv[1]))\n"
-        "eyes = torch.load(sys.argv[2], weights_only=True)\n"
-        "torch.save(match_video(*eyes, max_disparity_px=24, tolerance_px=1.0), sys.argv[3])\n"
+        "import cv2; torch.set_num_threads(2); cv2.setNumThreads(2)\n"
+        "eyes = torch.load(sys.argv[1], weights_only=True)\n"
+        "torch.save(match_video(*eyes, max_disparity_px=24, tolerance_px=1.0), sys.argv[2])\n"
     )
     _, left, right = filmed(7, frames=3)
     torch.save((left, right), tmp_path / "eyes.pt")
-    command = [sys.executable, "-c", code, threads, str(tmp_path / "eyes.pt"), str(tmp_path / "made.pt")]
-    subprocess.run(command, check=True, env=os.environ)
+    command = [sys.executable, "-c", code, str(tmp_path / "eyes.pt"), str(tmp_path / "made.pt")]
+    subprocess.run(command, check=True)
     made = torch.load(tmp_path / "made.pt", weights_only=True)
     ours = match_video(left, right, **SEARCH)
     assert all(torch.equal(*pair) for pair in zip(made, ours, strict=True))
 
 
-def test_real_film_agrees_with_its_right_eye(footage: Path) -> None:
+def test_a_real_pair_is_matched_better_than_by_blocks(footage: Path) -> None:
     import cv2
 
     folder = footage / "pair_motorcycle"
@@ -169,5 +167,4 @@ def test_real_film_agrees_with_its_right_eye(footage: Path) -> None:
     disparity, consistent = match_video(left, right, max_disparity_px=80, tolerance_px=1.0)
     for found in (disparity, make_matcher("block", 80)(left, right)):
         errors.append(float((~((found - truth).abs() <= 2))[seen & consistent].double().mean()))
-    assert errors[0] < errors[1] and errors[0] < 0.03
-    assert is_consistent(disparity, disparity, 1e9).any()
+    assert errors[0] < 0.75 * errors[1] and errors[0] < 0.04

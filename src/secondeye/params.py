@@ -72,7 +72,7 @@ class Shift:
     sampled_frames: int  # per clip
     max_disparity_percent: float  # of the width, searched to both sides
     margin_px: int  # left between zero and the smallest disparity
-    min_support: float  # share of textured coarse pixels that must match, [0, 1]
+    min_support: float  # share of corners that must match, [0, 1]
     max_vertical_percent: float  # of the height; clips with more vertical misalignment are rejected
     max_colour_difference: float  # levels of 255 left between the eyes after the global correction
     min_width_percent: float  # of the width, that both eyes must share after the shift

@@ -79,7 +79,7 @@ class Shifted:
     vertical_px: int  # whole px the right view moves down
     shift_px: int  # whole px the right view moves to the right
     near_px: float  # largest disparity left after the shift, px
-    support: float  # share of textured coarse pixels that match both ways, [0, 1]
+    support: float  # share of corners that both eyes have, [0, 1]
     order_evidence: float  # what is hidden lies as it does for these eyes (1) or the other way round (-1)
 
 

@@ -84,7 +84,8 @@ def convert(
         _tell(plan, say)
         _require_room(journal, plan, output, settings)
         _convert_shots(journal, plan, settings, estimator, inpainter, say)
-        if work := getattr(inpainter, "work", None):  # the diffusion inpainter says what it could skip
+        work = getattr(inpainter, "work", None)  # the diffusion inpainter says what it could skip
+        if work and work.windows:
             say(str(work))
         _finish(journal, plan, output, say)
         if sheet:

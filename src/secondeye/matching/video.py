@@ -23,7 +23,7 @@ from secondeye.matching.tracks import Tracks, add_seen, divide, find_tracks, fit
 _COST_REACH = 2  # frames to either side whose costs are averaged
 _STEADY_REACH = 4  # frames to either side that a line is fitted to
 _STEADY_ROUNDS = 3
-_STIFFNESS = 1.0
+_STIFFNESS = 2.0
 _NEAR_PX = 1.0  # what differs by more from the median over time is another surface, or wrong
 _LEAST_MARGIN = 100  # by which the best disparity must win, in the units of the eight summed paths
 _SPECKLE_PIXELS, _SPECKLE_PX = 100, 1  # smaller pieces, cut off by steps larger than that, are no surface

@@ -1,0 +1,253 @@
+"""How close and how steady the matchers of film are, against frames matched one by one with OpenCV's SGBM.
+
+python benchmarks/dataset_matching.py [--films 4] [--frames 16] [--seed 5]
+
+The film is synthetic, as H.264 gives it back; its disparity is known exactly. Error: mean over what both eyes
+see, px. Unrest: mean over all pixels of |change of the disparity - change of the truth| from frame to frame
+(TEPE), px. Wrong: share of all pixels off by more than 2 px, %. Matched: share that passed the check, %. The
+peer's gaps are filled as ours are, too. With SECONDEYE_FOOTAGE: stills with known disparity, against SGBM at
+the best of many settings; wrong is a share of the pixels that both eyes see, one without an answer is wrong.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from machine import machine
+from torch import Tensor
+
+from secondeye.clips import frames_from_pictures, pictures_from_frames
+from secondeye.matching import make_matcher
+from secondeye.matching.check import fill_from_background, match_both_ways
+from secondeye.matching.fill import fill_by_colour
+from secondeye.matching.video import match_video
+from secondeye.packing import unpack
+from secondeye.process import one_thread
+from secondeye.video.read import read_pictures
+from secondeye.views import apply_shift
+from secondeye.world.films import write_films
+
+LARGEST, TOLERANCE_PX, MARGIN_PX = 0.18, 1.0, 1  # as in params.yaml
+Matching = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class Clip(NamedTuple):
+    """A shot as the codec gives it back, shifted as the stage shift does."""
+
+    left: Tensor
+    right: Tensor
+    disparity: Tensor
+    occlusion: Tensor
+
+
+class Still(NamedTuple):
+    """A pair of pictures whose disparity is known."""
+
+    name: str
+    left: Tensor
+    right: Tensor
+    disparity: Tensor
+    seen: Tensor  # known, and seen by both eyes
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--films", type=int, default=4)
+    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=5)
+    print(table(**vars(parser.parse_args())))
+
+
+def table(films: int = 4, frames: int = 16, seed: int = 5) -> str:
+    """Markdown: film, and stills where there are any."""
+    with tempfile.TemporaryDirectory() as folder, one_thread():
+        clips = list(film_clips(Path(folder), films, frames, seed))
+        parts = [
+            f"{machine()}; one thread\n{len(clips)} shots of {frames} frames, 448x256",
+            film_table(clips),
+        ]
+        if footage := os.environ.get("SECONDEYE_FOOTAGE"):
+            parts.append(still_table([motorcycle(Path(footage)), cones(Path(footage))]))
+    return "\n\n".join(parts)
+
+
+def film_clips(folder: Path, films: int, frames: int, seed: int) -> Iterator[Clip]:
+    """The shots of the sample films."""
+    write_films(folder, films, seed, frames_per_shot=frames, mono_size=(32, 64), exact=True)
+    for path in sorted((folder / "exact").glob("*.npz")):
+        with np.load(path) as exact:
+            first, truth, hidden = (exact[n] for n in ("first_frame", "disparity", "left_occlusion"))
+        film = folder / f"{path.stem[:-2]}.mp4"
+        eyes = [unpack(picture.rgb, "sbs") for picture in read_pictures(film)][first : first + len(truth)]
+        left, right = (
+            frames_from_pictures(torch.from_numpy(np.stack(eye))) for eye in zip(*eyes, strict=True)
+        )
+        shift_px = min(0, int(np.floor(truth.min())) - MARGIN_PX)
+        left, right = apply_shift(left, right, shift_px)
+        planes = (torch.from_numpy(plane)[..., : left.shape[-1]] for plane in (truth - shift_px, hidden))
+        yield Clip(left, right, *planes)
+
+
+def search_px(left: Tensor) -> int:
+    """The largest disparity that is searched."""
+    return round(LARGEST * left.shape[-1])
+
+
+def by_frames(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """SGBM with its rows filled: the matcher `block`."""
+    disparity, known = match_both_ways(
+        make_matcher("block", search_px(left)), left, right, tolerance_px=TOLERANCE_PX
+    )
+    return fill_from_background(disparity, known), known
+
+
+def by_frames_filled_alike(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """SGBM with the filling of `video`."""
+    disparity, known = match_both_ways(
+        make_matcher("block", search_px(left)), left, right, tolerance_px=TOLERANCE_PX
+    )
+    frames = zip(
+        disparity[:, 0].numpy(), known[:, 0].numpy(), pictures_from_frames(left).numpy(), strict=True
+    )
+    return torch.from_numpy(np.stack([fill_by_colour(*frame) for frame in frames]))[:, None], known
+
+
+def by_film(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """The matcher `video`."""
+    return match_video(left, right, max_disparity_px=search_px(left), tolerance_px=TOLERANCE_PX)
+
+
+def by_film_alone(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """The matcher `video` that gets one frame at a time."""
+    parts = [by_film(*pair) for pair in zip(left.split(1), right.split(1), strict=True)]
+    disparity, known = zip(*parts, strict=True)
+    return torch.cat(disparity), torch.cat(known)
+
+
+METHODS: dict[str, Matching] = {
+    "SGBM, rows filled (block)": by_frames,
+    "SGBM, filled as ours (peer)": by_frames_filled_alike,
+    "ours, frame by frame": by_film_alone,
+    "ours (video)": by_film,
+}
+
+
+def film_table(clips: list[Clip]) -> str:
+    """One line for each method, one for the ratio of ours to the peer."""
+    lines = [
+        "| matcher | error, px | unrest, px | wrong, % | matched, % | ms a frame |",
+        "|---|---|---|---|---|---|",
+    ]
+    means = {}
+    for name, method in METHODS.items():
+        method(clips[0].left[:3], clips[0].right[:3])  # compiles
+        means[name] = np.mean([film_scores(method, clip) for clip in clips], 0)
+        lines.append(f"| {name} | " + " | ".join(f"{value:.3f}" for value in means[name][:2]) + " | ")
+        lines[-1] += " | ".join(f"{value:.1f}" for value in means[name][2:4]) + f" | {means[name][4]:.0f} |"
+    _, peer, _, ours = means.values()
+    change = " | ".join(f"{100 * value:+.1f} %" for value in (ours / peer - 1)[:3])
+    return "\n".join([*lines, f"| ours against the peer | {change} | | |"])
+
+
+def film_scores(method: Matching, clip: Clip) -> tuple[float, ...]:
+    """Error, unrest, wrong, matched, milliseconds of this process a frame."""
+    start = time.process_time()
+    disparity, known = method(clip.left, clip.right)
+    seconds = time.process_time() - start
+    error = (disparity - clip.disparity).abs().double()
+    unrest = (disparity.diff(dim=0) - clip.disparity.diff(dim=0)).abs().double()
+    shares = [100 * float(part.double().mean()) for part in (error > 2, known)]
+    return float(error[~clip.occlusion].mean()), float(unrest.mean()), *shares, 1000 * seconds / len(known)
+
+
+def motorcycle(footage: Path) -> Still:
+    """Middlebury 2014; a pixel is hidden where a nearer one lies at the same place of the right eye."""
+    left, right = (read_still(footage / "pair_motorcycle" / f"{eye}.png") for eye in ("left", "right"))
+    truth = np.load(footage / "pair_motorcycle" / "disp.npz")["arr_0"].astype(np.float32)
+    place = np.arange(truth.shape[1]) - truth
+    known = np.isfinite(truth) & (place >= 0)
+    nearest = np.zeros_like(truth)
+    for side in (np.floor, np.ceil):
+        columns = side(np.where(known, place, 0)).astype(int)
+        rows = np.nonzero(known)[0]
+        np.maximum.at(nearest, (rows, columns[known]), truth[known])
+    there = np.take_along_axis(nearest, np.round(np.where(known, place, 0)).astype(int), 1)
+    return Still("motorcycle", left, right, *planes_of(truth, known & (there <= truth + 1)))
+
+
+def cones(footage: Path) -> Still:
+    """Middlebury 2003, disparities of both eyes in quarter pixels; a pixel is hidden where they differ."""
+    left, right = (read_still(footage / "pair_cones" / f"im{eye}.png") for eye in (2, 6))
+    both = [
+        cv2.imread(str(footage / "pair_cones" / f"disp{eye}.png"), cv2.IMREAD_GRAYSCALE) / 4 for eye in (2, 6)
+    ]
+    place = np.arange(both[0].shape[1]) - both[0]
+    there = np.take_along_axis(both[1], np.round(place.clip(0)).astype(int), 1)
+    seen = (both[0] > 0) & (place >= 0) & (abs(there - both[0]) <= 1)
+    return Still("cones", left, right, *planes_of(both[0].astype(np.float32), seen))
+
+
+def read_still(path: Path) -> Tensor:
+    """A picture as one frame."""
+    return frames_from_pictures(torch.from_numpy(cv2.imread(str(path))[None, ..., ::-1].copy()))
+
+
+def planes_of(disparity: np.ndarray, seen: np.ndarray) -> tuple[Tensor, Tensor]:
+    """[1, 1, H, W] each."""
+    return torch.from_numpy(disparity)[None, None], torch.from_numpy(seen)[None, None]
+
+
+def still_table(stills: list[Still]) -> str:
+    """One line for each still."""
+    lines = ["| still | SGBM at its best, wrong % | its setting | ours, wrong % | ours answers, % |"]
+    lines.append("|---|---|---|---|---|")
+    for still in stills:
+        share, setting = min(searched(still))
+        disparity, _ = by_film(still.left, still.right)
+        density = 100 * float(disparity.isfinite().double().mean())
+        lines.append(
+            f"| {still.name} | {share:.2f} | {setting} | {wrong(still, disparity):.2f} | {density:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def wrong(still: Still, disparity: Tensor) -> float:
+    """Percent of seen pixels off by more than 2 px, or without an answer."""
+    return 100 * float((~((disparity - still.disparity).abs() <= 2))[still.seen].double().mean())
+
+
+MODES = {
+    "SGBM": cv2.STEREO_SGBM_MODE_SGBM,
+    "HH": cv2.STEREO_SGBM_MODE_HH,
+    "3WAY": cv2.STEREO_SGBM_MODE_SGBM_3WAY,
+}
+PENALTIES = ((8, 32), (4, 32), (8, 64), (2, 16), (16, 96))
+
+
+def searched(still: Still) -> Iterator[tuple[float, str]]:
+    """SGBM's share of wrong pixels at every setting of a grid."""
+    left, right = (pictures_from_frames(eye)[0].flip(-1).numpy() for eye in (still.left, still.right))
+    most = 16 * -(-search_px(still.left) // 16)
+    pad = ((0, 0), (most, 0), (0, 0))  # OpenCV gives up on the first `most` columns
+    for mode, block, (p1, p2), unique in product(MODES, (1, 3, 5, 7), PENALTIES, (0, 5, 10)):
+        area = 3 * block * block
+        engine = cv2.StereoSGBM.create(
+            0, most, block, p1 * area, p2 * area, -1, 63, unique, 0, 0, MODES[mode]
+        )
+        steps = engine.compute(np.pad(left, pad, "edge"), np.pad(right, pad, "edge"))[:, most:]
+        found = torch.from_numpy(np.where(steps < 0, np.nan, steps / 16))[None, None]
+        setting = f"{mode}, block {block}, P1 {p1 * area}, P2 {p2 * area}, uniqueness {unique}"
+        yield wrong(still, found), setting
+
+
+if __name__ == "__main__":
+    main()
