@@ -27,6 +27,7 @@ _STIFFNESS = 2.0
 _NEAR_PX = 1.0  # what differs by more from the median over time is another surface, or wrong
 _LEAST_MARGIN = 100  # by which the best disparity must win, in the units of the eight summed paths
 _SPECKLE_PIXELS, _SPECKLE_PX = 100, 1  # smaller pieces, cut off by steps larger than that, are no surface
+_GRAIN = 5  # px: the median of a square that wide is taken
 _FINER = 16  # OpenCV finds speckles in whole numbers
 
 
@@ -43,7 +44,7 @@ def match_video(
     found = _match_frames(eyes, tracks, max_disparity_px + 1)
     consistent = _check(found, tolerance_px)
     filled = [
-        fill_by_colour(winners.left, known, picture)
+        cv2.medianBlur(fill_by_colour(winners.left, known, picture), _GRAIN)
         for winners, known, picture in zip(found, consistent, tracks.pictures, strict=True)
     ]
     for _ in range(_STEADY_ROUNDS):
