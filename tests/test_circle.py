@@ -50,6 +50,7 @@ def spoil(weights: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # everything there is, from films to a champion
 def test_the_circle_closes(small: Path) -> None:
     away = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}  # nobody listens there
     command = [sys.executable, "-m", "dvc", "repro"]
@@ -99,6 +100,7 @@ def gate_with_sabotage(small: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # everything there is, from films to a champion
 def test_training_killed_twice_ends_in_the_same_weights(small: Path) -> None:
     params = yaml.safe_load((small / "params.yaml").read_text())
     params["train_depth"]["optimisation"]["steps"] = 60  # not over before it is killed, however fast
