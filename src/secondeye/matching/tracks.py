@@ -115,11 +115,11 @@ def divide(total: np.ndarray, count: np.ndarray) -> None:
 def fit_lines(
     values: np.ndarray,  # float32 [N, H, W]
     valid: np.ndarray,  # bool [N, H, W]; one of them at least everywhere
-    times: np.ndarray,  # float64 [N]
+    times: np.ndarray,  # float64 [N], whole frames
     near: float,
     stiffness: float,  # against slope: as much as that many frames at distance 1
 ) -> np.ndarray:  # float32 [H, W]
-    """Each pixel's value at time 0: of a line through all values no further than `near` from their median."""
+    """Each pixel's value at time 0, of a line through all values no further than `near` from their median."""
     many, height, width = values.shape
     fitted = np.empty((height, width), np.float32)
     ordered = np.empty(many, np.float32)
@@ -135,20 +135,20 @@ def fit_lines(
                     ordered[place] = values[i, y, x]
                     count += 1
             median = (np.float64(ordered[(count - 1) // 2]) + ordered[count // 2]) / 2
-            agreeing, value, time = 0, 0.0, 0.0
+            # Sums of few float32 values and small whole times are exact in float64: no order matters.
+            agreeing, value, time, times_squared, product = 0, 0.0, 0.0, 0.0, 0.0
             for i in range(many):
                 if valid[i, y, x] and abs(values[i, y, x] - median) <= near:
                     agreeing += 1
-                    value += values[i, y, x] - median
+                    value += values[i, y, x]
                     time += times[i]
+                    times_squared += times[i] * times[i]
+                    product += times[i] * values[i, y, x]
             if agreeing == 0:
                 fitted[y, x] = median
                 continue
-            value, time = value / agreeing, time / agreeing
-            spread, rise = stiffness, 0.0
-            for i in range(many):
-                if valid[i, y, x] and abs(values[i, y, x] - median) <= near:
-                    spread += (times[i] - time) ** 2
-                    rise += (times[i] - time) * (values[i, y, x] - median - value)
-            fitted[y, x] = median + value - time * rise / spread
+            spread = times_squared - time * time / agreeing + stiffness
+            rise = product - time * value / agreeing
+            slope = rise / spread if spread > 0 else 0.0
+            fitted[y, x] = (value - time * slope) / agreeing
     return fitted
