@@ -27,7 +27,7 @@ from secondeye.keep import BadClip
 from secondeye.packing import fit, unpack
 from secondeye.params import Shift, load_params
 from secondeye.rows import Shifted
-from secondeye.stages.shift import find_corrections
+from secondeye.stages.shift import Order, find_corrections, find_order
 from secondeye.video.read import read_pictures
 from secondeye.views import apply_vertical
 from secondeye.world.render import render_shot
@@ -63,7 +63,8 @@ def _errors(shot, offset_px: int, down_px: int, cast: float) -> tuple[float, ...
     left, right = apply_vertical(shot.left, shot.right, -down_px)
     colours = torch.tensor([cast, 1.0, 1 / cast]).view(3, 1, 1)
     right = (torch.roll(right, -offset_px, dims=-1) * colours).clamp(0, 1)
-    found = find_corrections(left, right, PARAMS, "", "")
+    found = _row(left, right)
+    assert isinstance(found, Shifted), found
     back = _row(right, left)
     return (
         abs(found.shift_px - truth),
@@ -76,7 +77,8 @@ def _errors(shot, offset_px: int, down_px: int, cast: float) -> tuple[float, ...
 
 def _row(left: Tensor, right: Tensor, shift: Shift = PARAMS) -> Shifted | str:
     try:
-        return find_corrections(left, right, shift, "", "")
+        order = Order("", "", find_order(left, right, shift), 2)  # as of a film with two clips like this
+        return find_corrections(left, right, shift, order, "", "")
     except BadClip as bad:
         return bad.reason
 

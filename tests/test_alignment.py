@@ -8,7 +8,7 @@ from conftest import coarse_cards
 from torch import Tensor
 
 from secondeye.parallax.colour import fit_colours
-from secondeye.parallax.matches import Matches, find_matches, swap
+from secondeye.parallax.matches import Matches, find_matches
 from secondeye.parallax.order import order_evidence
 from secondeye.parallax.rows import fit_rows, on_rows
 from secondeye.parallax.sync import find_lag
@@ -36,15 +36,6 @@ def test_points_lie_where_exact_disparity_says(shot: Shot) -> None:
     error = np.abs(found.disparity - exact)
     assert np.median(error) < 0.35 and np.mean(error < 1) > 0.8
     assert np.median(np.abs(found.vertical)) < 0.15
-
-
-def test_swapped_points_are_those_of_swapped_eyes(shot: Shot) -> None:
-    there, back = (
-        find_matches(*eyes, **SEARCH) for eyes in ((shot.left, shot.right), (shot.right, shot.left))
-    )
-    assert np.median(swap(there).disparity) == pytest.approx(np.median(back.disparity), abs=0.5)
-    for column, again in zip(swap(swap(there))[:5], there[:5], strict=True):
-        assert np.allclose(column, again)
 
 
 def test_rows_are_found_among_wrong_matches() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from secondeye.keep import BadClip
 from secondeye.params import load_params
 from secondeye.rows import Shifted
-from secondeye.stages.shift import find_corrections
+from secondeye.stages.shift import Order, find_corrections, find_order
 from secondeye.views import apply_vertical, correct
 from secondeye.world import Shot
 from secondeye.world.render import render_shot
@@ -33,7 +33,9 @@ def plain(shot: Shot) -> Shifted:
 
 
 def corrections(left: Tensor, right: Tensor) -> Shifted:
-    return find_corrections(left, right, PARAMS, "clip", "key")
+    """As of a film that has two clips like this one."""
+    order = Order("film", "key", find_order(left, right, PARAMS), 2)
+    return find_corrections(left, right, PARAMS, order, "clip", "key")
 
 
 def test_a_pair_in_order_is_only_shifted(shot: Shot, plain: Shifted) -> None:
@@ -59,6 +61,12 @@ def test_everything_at_once_is_put_right(shot: Shot, plain: Shifted) -> None:
     again = corrections(left[..., : width - 20], right[..., : width - 20])
     assert not again.swapped and again.vertical_px == 0 and abs(again.shift_px) <= 1
     assert again.red_gain == again.green_gain == again.blue_gain == 1
+
+
+def test_one_shot_alone_exchanges_no_eyes_on_middling_evidence() -> None:
+    """A lattice before bars, the sample's own, came to -0.38 in order; another shot of its film to +0.32."""
+    assert not Order("film", "key", -0.38, 1).swapped and Order("film", "key", -0.6, 1).swapped
+    assert not Order("film", "key", -0.03, 2).swapped and Order("film", "key", -0.2, 2).swapped
 
 
 def twice(shot: Shot) -> Eyes:
@@ -115,7 +123,9 @@ def test_too_little_width_is_told() -> None:
     cards = coarse_cards(2, 128, 256, near_px=16, far_px=4, card_px=80, seed=3)
     narrow = replace(PARAMS, min_width_percent=99.0)
     with pytest.raises(BadClip) as bad:
-        find_corrections(cards.left, torch.roll(cards.right, -30, -1), narrow, "clip", "key")
+        find_corrections(
+            cards.left, torch.roll(cards.right, -30, -1), narrow, Order("film", "key", 0.0, 1), "clip", "key"
+        )
     assert bad.value.reason == "too little width"
 
 

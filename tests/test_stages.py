@@ -227,6 +227,7 @@ def test_evaluation_freezes_regions_and_judges_every_method_in_them(
 def test_real_stereo_film_reaches_the_end(footage: Path, tmp_path: Path, params: Params) -> None:
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "shot_sbs.mp4").symlink_to(footage / "sv_toon_shot" / "shot_sbs.mp4")
+    (tmp_path / "raw" / "sources.csv").write_text("film,packing,split,licence\nshot_sbs.mp4,,,unknown\n")
     laptop = replace(params, split=load_params(PROJECT / "params.yaml").split)
     run_all(tmp_path, laptop)
     assert len(read_table(tmp_path / "filter" / "kept.parquet", Kept)) == 2  # 61 frames, at most 2 s each

@@ -13,6 +13,7 @@ from secondeye.rows import Bad, Clip, Dropped, Film, Kept, Rejected, Scored, Shi
 
 SCORES = tuple(field.name for field in fields(Scored) if field.name not in ("id", "key", "height", "width"))
 PICTURED = 3  # clips of each kind on the sheet
+_DOUBT = -0.15  # evidence of swapped eyes that a look at the film should settle
 _BINS = 20  # of a histogram
 _SHARES = (5, 50, 95)  # percentiles that describe a score
 _TILES = ("left", "right", "left seen from the right", "disparity")
@@ -223,7 +224,7 @@ def _corrections(row: Shifted | None) -> tuple[str, str]:
         return "-", "-"
     gains = (row.red_gain, row.green_gain, row.blue_gain, row.red_offset, row.green_offset, row.blue_offset)
     told = [
-        "eyes swapped" if row.swapped else "",
+        "eyes swapped" if row.swapped else "order in doubt" if row.order_evidence < _DOUBT else "",
         f"{row.vertical_px:+d} px vertical" if row.vertical_px else "",
         "colours" if gains != (1, 1, 1, 0, 0, 0) else "",
     ]

@@ -80,7 +80,7 @@ class Shifted:
     shift_px: int  # whole px the right view moves to the right
     near_px: float  # largest disparity left after the shift, px
     support: float  # share of corners that both eyes have, [0, 1]
-    order_evidence: float  # what is hidden lies as it does for these eyes (1) or the other way round (-1)
+    order_evidence: float  # of its film: what is hidden lies as it does for these eyes (1) or swapped (-1)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from secondeye.flow import LUMA
+
 GRADIENT_WEIGHT = 0.5  # beside 1 of the colours
 SCALES = (2, 4)  # px averaged together: what is right on the whole counts though its details lie elsewhere
 SCALE_WEIGHT = 0.5  # of each scale
@@ -63,7 +65,7 @@ def edge_loss(
 
 
 def _brightness(pictures: Tensor) -> Tensor:
-    return (pictures * pictures.new_tensor((0.299, 0.587, 0.114)).view(3, 1, 1)).sum(1, keepdim=True)
+    return (pictures * pictures.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
 
 
 def _edges(plane: Tensor, size: int) -> Tensor:

@@ -86,12 +86,6 @@ def only(matches: Matches, chosen: np.ndarray) -> Matches:
     return Matches(frame[chosen], x[chosen], y[chosen], disparity[chosen], vertical[chosen], offered)
 
 
-def swap(matches: Matches) -> Matches:
-    """The same points with the eyes changed."""
-    frame, x, y, disparity, vertical, offered = matches
-    return Matches(frame, x - disparity, y + vertical, -disparity, -vertical, offered)
-
-
 def _coarse_size(frames: Tensor, work: int) -> tuple[int, int]:
     height, width = (max(side // work, 1) for side in frames.shape[-2:])
     factor = max(1, round(width / _COARSE_WIDTH))

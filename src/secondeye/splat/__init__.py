@@ -25,6 +25,9 @@ class Splat(NamedTuple):
     coverage: Tensor  # [T, 1, H, W] in [0, 1]: the sum of the bilinear weights, not weighted by disparity
 
 
+_WEIGHTS_AT_WIDTH = 1024  # px; where params.yaml's exponent is meant
+
+
 def splat(
     frames: Tensor,  # [T, 3, H, W] in [0, 1], or uint8 [T, H, W, 3]: the fast path
     disparity: Tensor,  # [T, 1, H, W] px, any sign and range; larger is nearer
@@ -61,6 +64,14 @@ def splat(
         raise ValueError(f"border must be clip or released, got {border!r}")
     released = border == "released"
     return Splat(*_run(frames, disparity, backend, released=released, exponent=weight_exponent_per_px))
+
+
+def exponent_at(
+    width: int,  # px of the picture
+    weight_exponent_per_px: float,  # at 1024 px width
+) -> float:
+    """The exponent with which the depth test is as strong at this width (ours)."""
+    return weight_exponent_per_px * _WEIGHTS_AT_WIDTH / width
 
 
 def _run(

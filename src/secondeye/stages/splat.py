@@ -8,11 +8,11 @@ from secondeye.keep import Job, finish_jobs, make_key
 from secondeye.params import Dataset, Splat
 from secondeye.process import alone_in
 from secondeye.rows import Clip, Matched, Shifted, Splatted
+from secondeye.splat import exponent_at
 from secondeye.splat import splat as splat_forward
 from secondeye.tables import read_table, write_table
 from secondeye.views import load
 
-_WEIGHTS_AT_WIDTH = 1024  # px; the depth test is as strong at every width when its exponent scales with it
 _BYTES_PER_PIXEL = 1.9  # a bound: FFV1 RGB and a mask took 0.5 (real) to 1.2 (synthetic films)
 
 
@@ -42,7 +42,7 @@ def _splat_clip(
 ) -> tuple[Splatted, list[Path]]:
     left, _ = load(split, shifted)
     disparity = read_disparity(clip_file(match, name, "disparity"), offset_px)
-    exponent = splat.weight_exponent_per_px * _WEIGHTS_AT_WIDTH / left.shape[-1]
+    exponent = exponent_at(left.shape[-1], splat.weight_exponent_per_px)
     warped, coverage = splat_forward(left, disparity, weight_exponent_per_px=exponent)
     occlusion = occlusion_of(coverage)
     files = [clip_file(out, name, "warped"), clip_file(out, name, "occlusion")]

@@ -21,13 +21,12 @@ from secondeye.arrays import occlusion_of, require_frames, require_plane, requir
 from secondeye.clips import clip_file, frames_from_pictures, pictures_from_frames, read_disparity
 from secondeye.refusal import Refusal
 from secondeye.rows import Clip, Film, Kept, Matched, Scored, Shifted
-from secondeye.splat import splat
+from secondeye.splat import exponent_at, splat
 from secondeye.tables import read_table
 from secondeye.views import load
 
 SIZE_MULTIPLE = 64  # px, of a crop's sides: what the networks shrink by
 SMALL_SHARE = 0.1  # of clips may be too small for the crop that `choose_size` names
-_WEIGHTS_AT_WIDTH = 1024  # px; as the splat stage scales its depth test
 _ORDER = 1  # tells the generator of the clips' order from those of windows
 
 
@@ -159,7 +158,7 @@ def cut_window(
     there = _cut(left, window, window.left_column)
     truth = _cut(right, window, window.right_column)
     moved = _cut(disparity, window, window.left_column) - (window.left_column - window.right_column)
-    exponent = weight_exponent_per_px * _WEIGHTS_AT_WIDTH / left.shape[-1]
+    exponent = exponent_at(left.shape[-1], weight_exponent_per_px)
     warped, coverage = splat(there, moved, weight_exponent_per_px=exponent)
     occlusion = occlusion_of(coverage)
     return Sample(_as_stored(warped * ~occlusion), occlusion, _as_stored(truth))

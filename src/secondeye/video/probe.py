@@ -119,6 +119,14 @@ def picture_stream(container: InputContainer, path: Path) -> VideoStream:
     return stream
 
 
+def first_picture(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
+    """The first picture of a stream just opened; raises BadFilm where none decodes."""
+    try:
+        return next(container.decode(stream))
+    except (StopIteration, av.FFmpegError) as error:
+        raise BadFilm(f"{path}: its video stream holds no picture that decodes") from error
+
+
 def probe(path: Path) -> FilmInfo:
     """Read a film's header and decode its first picture.
 
@@ -126,10 +134,7 @@ def probe(path: Path) -> FilmInfo:
     """
     with open_film(path) as container:
         stream = picture_stream(container, path)
-        try:
-            first = next(container.decode(stream))
-        except (StopIteration, av.FFmpegError) as error:
-            raise BadFilm(f"{path}: its video stream holds no picture that decodes") from error
+        first = first_picture(container, stream, path)
         rotation = round(first.rotation / 90) % 4
         width, height = (first.height, first.width) if rotation % 2 else (first.width, first.height)
         aspect = stream.sample_aspect_ratio or Fraction(1)

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-import av
 from av.sidedata.sidedata import SideData
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from secondeye.video.probe import BadFilm, open_film, picture_stream
+from secondeye.video.probe import first_picture, open_film, picture_stream
 
 # FFmpeg's AVStereo3DType and AVSphericalProjection, by number. What is not here says nothing.
 _AXES = {1: "sbs", 2: "tb", 3: "frame by frame", 4: "checkerboard", 5: "quincunx", 6: "lines", 7: "columns"}
@@ -46,11 +45,7 @@ def read_stereo_metadata(path: Path) -> StereoMetadata:
     """
     with open_film(path) as container:
         stream = picture_stream(container, path)
-        try:
-            first = next(container.decode(stream))
-        except (StopIteration, av.FFmpegError) as error:
-            raise BadFilm(f"{path}: its video stream holds no picture that decodes") from error
-        told = _side_data(first)
+        told = _side_data(first_picture(container, stream, path))
         kind, flags = struct.unpack_from("ii", told.get("STEREO3D", bytes(8)))
         (projection,) = struct.unpack_from("i", told["SPHERICAL"]) if "SPHERICAL" in told else (None,)
         return StereoMetadata(
