@@ -86,7 +86,7 @@ def test_costs_by_hand() -> None:
     right[2, 3] = 90
     cost = matching_cost(left, right, left[..., 0], right[..., 0], 3)
     assert cost.shape == (5, 9, 3) and cost.dtype == np.uint8
-    assert cost[2, 4].tolist() == [4 * 24 + 3 * 90 // 4, 0, 4 * 24 + 3 * 90 // 4]
+    assert cost[2, 4].tolist() == [4 * 24 + 3 * 120 // 4, 0, 4 * 24 + 3 * 120 // 4]
     assert cost[2, 0].tolist() == [0, 0, 0]  # beyond the border the first column
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 _CENSUS = 4  # for each bit that differs
 _COLOUR_QUARTERS = 3  # for each level, of all three channels together, a quarter each
-_MOST_COLOUR = 90  # levels: beyond that a pixel is just different
+_MOST_COLOUR = 120  # levels: beyond that a pixel is just different
 
 
 def matching_cost(

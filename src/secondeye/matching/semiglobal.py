@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-_STEP = 60  # for a neighbour whose disparity differs by 1
+_STEP = 45  # for a neighbour whose disparity differs by 1
 _JUMP = 600  # for one that differs by more, where the picture is smooth
 _LEAST_JUMP = 160  # where it has an edge
 _EDGE = 8  # levels of grey that halve the jump

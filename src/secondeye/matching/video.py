@@ -21,11 +21,11 @@ from secondeye.matching.semiglobal import Winners, best_disparities
 from secondeye.matching.tracks import Tracks, add_seen, divide, find_tracks, fit_lines, neighbours
 
 _COST_REACH = 2  # frames to either side whose costs are averaged
-_STEADY_REACH = 4  # frames to either side that a line is fitted to
-_STEADY_ROUNDS = 3
+_STEADY_REACH = 3  # frames to either side that a line is fitted to
+_STEADY_ROUNDS = 2
 _STIFFNESS = 2.0
 _NEAR_PX = 1.0  # what differs by more from the median over time is another surface, or wrong
-_LEAST_MARGIN = 100  # by which the best disparity must win, in the units of the eight summed paths
+_LEAST_MARGIN = 75  # by which the best disparity must win, in the units of the eight summed paths
 _SPECKLE_PIXELS, _SPECKLE_PX = 100, 1  # smaller pieces, cut off by steps larger than that, are no surface
 _GRAIN = 5  # px: the median of a square that wide is taken
 _FINER = 16  # OpenCV finds speckles in whole numbers
@@ -38,15 +38,12 @@ def match_video(
     max_disparity_px: int,  # searched are [0, this]
     tolerance_px: float,  # of the left-right check
 ) -> tuple[Tensor, Tensor]:  # disparity [T, 1, H, W] px, finite; consistent bool [T, 1, H, W]
-    """Disparity of the left eye; a pixel is consistent where it also won clearly and is no speckle."""
+    """Disparity of the left eye; a pixel is consistent where both eyes agree and it is no speckle."""
     eyes = [(pictures_from_frames(eye).numpy(), greys_of(eye)) for eye in (left, right)]
     tracks = find_tracks(*eyes[0])
     found = _match_frames(eyes, tracks, max_disparity_px + 1)
     consistent = _check(found, tolerance_px)
-    filled = [
-        cv2.medianBlur(fill_by_colour(winners.left, known, picture), _GRAIN)
-        for winners, known, picture in zip(found, consistent, tracks.pictures, strict=True)
-    ]
+    filled = [_fill(*frame) for frame in zip(found, consistent, tracks.pictures, strict=True)]
     for _ in range(_STEADY_ROUNDS):
         filled = [_steady(filled, tracks, frame) for frame in range(len(filled))]
     return torch.from_numpy(np.stack(filled))[:, None], torch.from_numpy(consistent)[:, None]
@@ -73,16 +70,26 @@ def _match_frames(
             if opposite := around.get(2 * frame - other):
                 add_seen(mean, count, track.flow, track.seen & opposite.seen, costs[other])
         divide(mean, count)
-        found.append(best_disparities(mean, left_grey[frame]))
+        found.append(_without_grain(best_disparities(mean, left_grey[frame])))
     return found
 
 
 def _check(found: list[Winners], tolerance_px: float) -> np.ndarray:
-    """Where the left eye's disparity is believed, bool [T, H, W]."""
+    """Where both eyes' disparities agree, bool [T, H, W]."""
     left, right = (torch.from_numpy(np.stack(eye))[:, None] for eye in list(zip(*found, strict=True))[:2])
     agreed = is_consistent(left, right, tolerance_px)[:, 0].numpy()
-    pairs = zip(found, agreed, strict=True)
-    return np.stack([_without_speckles(w.left, ok & (w.margin >= _LEAST_MARGIN)) for w, ok in pairs])
+    return np.stack([_without_speckles(*frame) for frame in zip(left[:, 0].numpy(), agreed, strict=True)])
+
+
+def _fill(found: Winners, consistent: np.ndarray, picture: np.ndarray) -> np.ndarray:
+    """One frame's disparity [H, W] without gaps and grain; an answer that hardly won is a gap, too."""
+    believed = _without_speckles(found.left, consistent & (found.margin >= _LEAST_MARGIN))
+    return cv2.medianBlur(fill_by_colour(found.left, believed, picture), _GRAIN)
+
+
+def _without_grain(found: Winners) -> Winners:
+    left, right = (cv2.medianBlur(disparity, _GRAIN) for disparity in found[:2])
+    return Winners(left, right, found.margin)
 
 
 def _without_speckles(disparity: np.ndarray, known: np.ndarray) -> np.ndarray:
