@@ -29,6 +29,7 @@ from secondeye.video.write import write_film
 from secondeye.world import two_cards
 
 PROJECT = Path(__file__).parent.parent
+DATASET = STAGES[: STAGES.index("validate") + 1]
 OUTS = {"train_depth": "models/depth", "train_inpaint": "models/inpaint"}  # weights lie apart from data
 GRAPH: dict[str, Any] = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
 
@@ -145,17 +146,28 @@ def test_repro_builds_all_then_nothing_then_only_what_follows(project: Path) -> 
 
 
 @pytest.mark.slow
-def test_repro_killed_twice_gives_the_bytes_of_an_undisturbed_run(project: Path, tmp_path: Path) -> None:
-    assert repro(project, "match").returncode == 0
-    undisturbed = content(project / "data" / "match")
-    shutil.rmtree(project / "data" / "match")
-    shutil.rmtree(project / ".dvc" / "cache")  # or DVC would fetch the result from there
+def test_repro_killed_in_every_stage_gives_the_bytes_of_an_undisturbed_run(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = project / "data"
+    monkeypatch.setenv("SECONDEYE_WORKERS", "1")
+    assert repro(project, "validate").returncode == 0
+    undisturbed = {stage: content(data / stage) for stage in DATASET}
+    for stage in DATASET:
+        shutil.rmtree(data / stage)
+    shutil.rmtree(project / ".dvc" / "cache")  # or DVC would fetch the results from there
     (project / "dvc.lock").unlink()
-    folder = project / "data" / "match"
-    for finished in (1, 2):
-        kill_when(project, "match", lambda n=finished: len(list(folder.glob("*.json"))) >= n)
-    assert repro(project, "match").returncode == 0
-    assert content(project / "data" / "match") == undisturbed
+    monkeypatch.setenv("SECONDEYE_WORKERS", "3")
+    for stage in DATASET[:5]:
+        for finished in (1, 2):
+            kill_when(
+                project,
+                "validate",
+                lambda at=data / stage, n=finished: len(list(at.glob("*.json"))) >= n,
+            )
+    assert repro(project, "validate").returncode == 0
+    for stage in DATASET:
+        assert content(data / stage) == undisturbed[stage], stage
 
 
 def kill_when(project: Path, stage: str, ready: Any) -> None:
