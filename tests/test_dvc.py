@@ -159,12 +159,7 @@ def test_repro_killed_in_every_stage_gives_the_bytes_of_an_undisturbed_run(
     (project / "dvc.lock").unlink()
     monkeypatch.setenv("SECONDEYE_WORKERS", "3")
     for stage in DATASET[:5]:
-        for finished in (1, 2):
-            kill_when(
-                project,
-                "validate",
-                lambda at=data / stage, n=finished: len(list(at.glob("*.json"))) >= n,
-            )
+        kill_when(project, "validate", lambda at=data / stage: any(at.glob("*.json")))
     assert repro(project, "validate").returncode == 0
     for stage in DATASET:
         assert content(data / stage) == undisturbed[stage], stage

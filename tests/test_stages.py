@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import coarse_cards
+from conftest import a_clip, a_film, a_shift, coarse_cards
 
-from secondeye.clips import clip_file, read_disparity, read_frames, read_occlusion, read_plane
+from secondeye.clips import clip_file, read_disparity, read_frames, read_occlusion, read_plane, write_frames
+from secondeye.evaluation.clip import Folders
 from secondeye.evaluation.methods import Method
 from secondeye.params import Params, World, load_params
 from secondeye.refusal import Refusal
@@ -30,7 +31,7 @@ from secondeye.rows import (
     Total,
 )
 from secondeye.stages import evaluate, filter, match, quality, shift, splat, split, validate, world
-from secondeye.tables import read_table
+from secondeye.tables import read_table, write_table
 from secondeye.truth import truth_file, write_truth
 from secondeye.video.write import write_film
 from secondeye.views import load
@@ -221,6 +222,41 @@ def test_evaluation_freezes_regions_and_judges_every_method_in_them(
         assert "elsewhere" in (tmp_path / "reports" / name).read_text()
     assert (tmp_path / "reports" / "evaluation.png").stat().st_size > 1000
     assert len(list((tmp_path / "runs").iterdir())) == 1, "the same evaluation is the same run"
+
+
+@pytest.mark.parametrize(
+    ("filmed", "moved", "reference"),
+    [
+        ({}, {"shift_px": 3}, "truth"),
+        ({"crop_top": 2, "crop_bottom": 2}, {}, "match"),
+        ({"height": 2 * HEIGHT}, {}, "match"),
+        ({}, {"vertical_px": 1}, "match"),
+        ({}, {"swapped": True}, "match"),
+    ],
+)
+def test_truth_counts_only_where_the_pictures_are_the_films(
+    tmp_path: Path, params: Params, filmed: dict[str, int], moved: dict[str, int], reference: str
+) -> None:
+    shot = cards(1)
+    tables = {
+        "split/films": [a_film("f", **{"height": HEIGHT, "width": WIDTH} | filmed)],
+        "split/clips": [a_clip("c", "f", height=HEIGHT, width=WIDTH)],
+        "shift/shift": [a_shift("c", **{"shift_px": 0} | moved)],
+        "match/match": [Matched("c", "k", 0.0, 1.0)],
+        "filter/kept": [Kept("c", "f", "test")],
+    }
+    for name, rows in tables.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_table(tmp_path / f"{name}.parquet", rows, type(rows[0]))
+    for eye in ("left", "right"):
+        write_frames(clip_file(tmp_path / "split", "c", eye), getattr(shot, eye))
+    (tmp_path / "raw").mkdir()
+    write_truth(truth_file(tmp_path / "raw" / "f"), shot.right_disparity, shot.right_occlusion)
+    folders = Folders(*(tmp_path / f for f in ("split", "shift", "match", "regions")))
+    (held,) = evaluate.freeze_manifest(
+        tmp_path / "raw", folders, tmp_path / "filter", params.evaluate.regions
+    )
+    assert held.reference == reference
 
 
 @pytest.mark.slow

@@ -124,8 +124,9 @@ def freeze_manifest(raw: Path, folders: Folders, filter: Path, matching: Regions
         )
     jobs = []
     for row in kept:
-        clip, truth = clips[row.id], truth_file(raw / films[row.film].name)
-        known = hash_file(truth) if truth.exists() else ""
+        clip, film = clips[row.id], films[row.film]
+        truth = truth_file(raw / film.name)
+        known = hash_file(truth) if truth.exists() and _is_as_filmed(clip, film, shifted[row.id]) else ""
         key = make_key("evaluate", Held, [matching], [matched[row.id].key, known])
         arguments = (clip, folders.split, shifted[row.id], truth if known else None, matching)
         jobs.append(Job(row.id, key, arguments, clip.pixels * _BYTES_PER_PIXEL))
@@ -145,7 +146,7 @@ def _find_regions(
     truth: Path | None,
     matching: Regions,
 ) -> tuple[Held, list[Path]]:
-    regions = _regions_from_truth(truth, clip, shifted) if truth else None
+    regions = _regions_from_truth(truth, clip, shifted.shift_px) if truth else None
     reference = "match" if regions is None else "truth"
     if regions is None:
         left, right = load(split, shifted)
@@ -158,14 +159,19 @@ def _find_regions(
     return Held(name, key, clip.film, reference, digest, **shares(regions)), [path]
 
 
-def _regions_from_truth(path: Path, clip: Clip, shifted: Shifted) -> Tensor | None:
-    """None where the clip was resized or its eyes or rows were moved: truth is for the film as it is."""
-    if shifted.swapped or shifted.vertical_px:
-        return None
+def _is_as_filmed(clip: Clip, film: Film, shifted: Shifted) -> bool:
+    """Whether the clip's pictures are the film's, but for the shift: truth is for the film as it is."""
+    cropped = film.crop_top or film.crop_bottom or film.crop_left or film.crop_right
+    same_size = (film.height, film.width) == (clip.height, clip.width)
+    return same_size and not (cropped or shifted.swapped or shifted.vertical_px)
+
+
+def _regions_from_truth(path: Path, clip: Clip, shift_px: int) -> Tensor | None:
+    """None where the truth's arrays have another size than the clip."""
     truth = read_truth(path, clip.start, clip.stop)
     if truth.right_disparity.shape != (clip.stop - clip.start, 1, clip.height, clip.width):
         return None
-    return regions_from_truth(*apply_shift(truth, shifted.shift_px))
+    return regions_from_truth(*apply_shift(truth, shift_px))
 
 
 def _write_sheet(
