@@ -63,6 +63,16 @@ def test_everything_at_once_is_put_right(shot: Shot, plain: Shifted) -> None:
     assert again.red_gain == again.green_gain == again.blue_gain == 1
 
 
+@pytest.mark.parametrize("offset_px", [0, 80])
+def test_wide_pictures_are_shifted_to_a_pixel_whatever_else_is_wrong(offset_px: int) -> None:
+    shot = render_shot(10, 1, 360, 1280)
+    left, right = apply_vertical(shot.left, shot.right, 8)
+    tint = torch.tensor([0.85, 1.0, 1.15]).view(3, 1, 1)
+    found = corrections(left, (torch.roll(right, -offset_px, dims=-1) * tint).clamp(0, 1))
+    exact = int(torch.quantile(shot.disparity[..., ::2, ::2], 0.01)) - PARAMS.margin_px
+    assert abs(found.shift_px - exact - offset_px) <= 1 and found.vertical_px == -8
+
+
 def test_one_shot_alone_exchanges_no_eyes_on_middling_evidence() -> None:
     """A lattice before bars, the sample's own, came to -0.38 in order; another shot of its film to +0.32."""
     assert not Order("film", "key", -0.38, 1).swapped and Order("film", "key", -0.6, 1).swapped

@@ -13,7 +13,7 @@ from secondeye.parallax import parallax_of, range_of
 from secondeye.parallax.colour import Colours, fit_colours
 from secondeye.parallax.matches import Matches, find_matches
 from secondeye.parallax.order import order_evidence
-from secondeye.parallax.rows import fit_rows
+from secondeye.parallax.rows import fit_rows, on_rows
 from secondeye.parallax.sync import find_lag
 from secondeye.params import Dataset, Shift
 from secondeye.process import alone_in
@@ -114,6 +114,7 @@ def find_order(
     matches = _matches(left[frames], right[frames], shift)
     height, width = left.shape[-2:]
     vertical_px = _vertical(matches, height, width, shift.max_vertical_percent)
+    matches = on_rows(matches, height, width)
     return _evidence(left[frames], right[frames], matches, vertical_px)
 
 
@@ -136,6 +137,7 @@ def find_corrections(
         eye = "left" if order.swapped else "right"
         raise BadClip("out of sync", f"the {eye} eye is {_lag_text(lag.frames, lag.before_px, lag.after_px)}")
     vertical_px = _vertical(matches, height, width, shift.max_vertical_percent)
+    matches = on_rows(matches, height, width)
     colours = _colours(left[frames], right[frames], matches, shift.max_colour_difference)
     parallax = parallax_of(matches, shift.margin_px)
     _require_width(parallax.shift_px, width, shift.min_width_percent)
