@@ -7,24 +7,25 @@ pictures show is how far two ways differ, not which is better. The peer is the r
 secondeye.inpaint.reference runs it: same weights, same frames.
 """
 
-import resource
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import torch
 from machine import machine
 from torch import Tensor
 
 from secondeye.arrays import occlusion_of
+from secondeye.evaluation.cost import measure_cost
 from secondeye.inpaint import Warped, reference
 from secondeye.inpaint.autoencoder import decode
 from secondeye.inpaint.diffusion import Diffusion
-from secondeye.inpaint.pipeline import REFERENCE, Sampling, StereoInpaintPipeline, latent_mask
+from secondeye.inpaint.pipeline import StereoInpaintPipeline, latent_mask
+from secondeye.inpaint.sampling import REFERENCE, Sampling
 from secondeye.inpaint.tiles import plan_tiles
 from secondeye.inpaint.tiny import make_schedule
 from secondeye.inpaint.windows import plan_windows
@@ -33,44 +34,65 @@ from secondeye.world import render_shot
 
 STEPS = 2  # a film is converted in 8; both plans grow alike
 HEIGHT, WIDTH, FRAMES = 128, 128, 46
+TILED, TILED_FRAMES = (256, 256), 12
 SMALL = (64, 128)
+PLANS = ("release", "ours", "ours, in one step")
 LONG_FRAMES, AT_ONCE = 24, 8
 OURS = Sampling(steps=8, guidance=1.0, noise_share=0.0, keep_thin_holes=True, decode_frames=8)
 
 
 def table() -> str:
     """Passes, seconds and memory a frame, ours and the release's; Markdown."""
+    return compare(film(FRAMES, HEIGHT, WIDTH), a_side=1)
+
+
+def tiled() -> str:
+    """The same with two tiles to a side, on a larger picture; Markdown."""
+    return compare(film(TILED_FRAMES, *TILED), a_side=2)
+
+
+def compare(shot: Warped, a_side: int) -> str:
+    """A row for each plan, and how far apart they are."""
     rows, made = [], {}
-    for name in ("release", "ours"):
-        passes, seconds, megabytes, frames, told = in_a_process(walk_film, name)
-        made[name] = frames
+    for plan in PLANS:
+        passes, cost, painted, told = in_a_process(walk_film, plan, shot, a_side)
+        made[plan] = torch.from_numpy(painted)
+        megabytes = cost.peak_mib * 2**20 / 1e6
+        name = plan if a_side == 1 else f"{plan}, {a_side}x{a_side} tiles"
         rows.append(
-            f"| {name} | {passes:.1f} | {seconds:.2f} | {megabytes:.0f} | {megabytes / FRAMES:.1f} | {told} |"
+            f"| {name} | {passes:.1f} | {cost.seconds:.2f} | {megabytes:.0f} | "
+            f"{megabytes / len(shot.frames):.1f} | {told} |"
         )
-    shot = film(FRAMES, HEIGHT, WIDTH)
-    holes = occlusion_of(shot.coverage).expand_as(shot.frames)
-    lines = [
-        f"{WIDTH}x{HEIGHT}, {FRAMES} frames, {STEPS} steps, {torch.get_num_threads()} threads; "
-        f"{100 * float(holes.float().mean()):.1f} % hidden. A pass is one frame through the network once.\n",
+    return "\n".join([*heading(shot), *rows, f"\n{apart(made['release'], made['ours'], shot)}"])
+
+
+def heading(shot: Warped) -> list[str]:
+    frames, _, height, width = shot.frames.shape
+    hidden = 100 * float(occlusion_of(shot.coverage).float().mean())
+    return [
+        f"{width}x{height}, {frames} frames, {STEPS} steps, {torch.get_num_threads()} threads; "
+        f"{hidden:.1f} % hidden. A pass is one frame, or one tile of it, through the network once.\n",
         "| plan | passes a frame | seconds a frame | peak memory, MB | MB a frame | what was skipped |",
         "|---|---|---|---|---|---|",
-        *rows,
     ]
-    one, other = made["release"], made["ours"]
-    kept = psnr_db(one[~holes], shot.frames[~holes])
-    lines.append(
-        f"\nThey are {psnr_db(one, other):.1f} dB apart, {psnr_db(one[holes], other[holes]):.1f} dB in the "
-        f"holes. Ours keeps what was seen, the release's is {kept:.1f} dB from it."
+
+
+def apart(release: Tensor, ours: Tensor, shot: Warped) -> str:
+    holes = occlusion_of(shot.coverage).expand_as(shot.frames)
+    kept = psnr_db(release[~holes], shot.frames[~holes])
+    return (
+        f"Release and ours are {psnr_db(release, ours):.1f} dB apart, "
+        f"{psnr_db(release[holes], ours[holes]):.1f} dB in the holes. Ours keeps what was seen, the "
+        f"release's is {kept:.1f} dB from it."
     )
-    return "\n".join(lines)
 
 
 def lengths() -> str:
     """Peak memory of a film and of one ten times as long, frames coming as in a conversion; Markdown."""
     lines = ["| frames | peak memory, MB | seconds a frame |", "|---|---|---|"]
     for count in (LONG_FRAMES, 10 * LONG_FRAMES):
-        megabytes, seconds = in_a_process(stream_film, count)
-        lines.append(f"| {count} | {megabytes:.0f} | {seconds:.2f} |")
+        cost = in_a_process(stream_film, count)
+        lines.append(f"| {count} | {cost.peak_mib * 2**20 / 1e6:.0f} | {cost.seconds:.2f} |")
     return "\n".join(lines)
 
 
@@ -184,12 +206,12 @@ def tile_rows() -> Iterator[str]:
     yield f"| padded to multiples of 64 and cut back | cropped to multiples of 128 | it loses {told} |"
 
 
-def make_pipeline() -> StereoInpaintPipeline:
-    """The tests' miniature of the release."""
+def make_pipeline(in_channels: int = 9) -> StereoInpaintPipeline:
+    """The tests' miniature of the release; of 13 channels the same that paints at once."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from conformance.tiny_release import SEEDS, make_autoencoder, make_image_encoder, make_network
 
-    network = make_network(9, SEEDS["inpainting"])
+    network = make_network(in_channels, SEEDS["inpainting"])
     network.register_to_config(sample_size=96)  # as the release's: no picture here is reduced
     return StereoInpaintPipeline(make_autoencoder(), make_image_encoder(), network, make_schedule())
 
@@ -200,41 +222,41 @@ def film(frames: int, height: int, width: int, seed: int = 90_001) -> Warped:
     return Warped(shot.left, *warp(shot.left, shot.disparity))
 
 
-def walk_film(connection: Connection, name: str) -> None:
-    """Passes a frame, seconds a frame, peak megabytes, frames, what was skipped."""
-    pipeline, shot = make_pipeline(), film(FRAMES, HEIGHT, WIDTH)
+def walk_film(connection: Connection, plan: str, shot: Warped, a_side: int) -> None:
+    """Passes a frame, what a frame costs, frames, what was skipped."""
+    pipeline, frames = make_pipeline(13 if plan == "ours, in one step" else 9), len(shot.frames)
+    shot = Warped(*(plane.clone() for plane in shot))  # from memory that processes share
     passes = [0]
     count = lambda _, given: passes.__setitem__(0, passes[0] + given[0].shape[0] * given[0].shape[1])  # noqa: E731
     pipeline.unet.register_forward_pre_hook(count)
-    before, start, told = peak_mb(), time.perf_counter(), ""
-    if name.startswith("release"):
-        holes = occlusion_of(shot.coverage).float()
-        made = reference.walk(
-            pipeline,
-            shot.frames,
-            holes,
-            generator=seeded(0),
-            sampling=replace(REFERENCE, steps=STEPS),
+    inpainter, holes = Diffusion(pipeline, STEPS, a_side, 0), occlusion_of(shot.coverage).float()
+    sampling = replace(REFERENCE, steps=STEPS)
+
+    def walk() -> Tensor:
+        if plan != "release":
+            return inpainter(shot, None)[0]
+        return reference.walk(
+            pipeline, shot.frames, holes, generator=seeded(0), sampling=sampling, a_side=a_side
         )
-    else:
-        inpainter = Diffusion(pipeline, STEPS, 1, 0)
-        made, _ = inpainter(shot, None)
-        told = str(inpainter.work).partition(": ")[2]
-    seconds = time.perf_counter() - start
-    connection.send((passes[0] / FRAMES, seconds / FRAMES, peak_mb() - before, made, told))
+
+    made, cost = measure_cost(walk, frames)
+    told = "nothing" if plan == "release" else str(inpainter.work).partition(": ")[2]
+    connection.send((passes[0] / frames, cost, made.numpy(), told))  # a tensor would end with this process
 
 
 def stream_film(connection: Connection, frames: int) -> None:
-    """Peak megabytes and seconds a frame of a film that comes in windows."""
-    inpainter, memory = Diffusion(make_pipeline(), 1, 1, 0), None
-    shot = film(AT_ONCE, *SMALL)
-    before, start = peak_mb(), time.perf_counter()
-    for _ in range(frames // AT_ONCE):
-        _, memory = inpainter(shot, memory)
-    connection.send((peak_mb() - before, (time.perf_counter() - start) / frames))
+    """What a frame of a film costs that comes in windows."""
+    inpainter, shot = Diffusion(make_pipeline(), 1, 1, 0), film(AT_ONCE, *SMALL)
+
+    def stream() -> None:
+        memory = None
+        for _ in range(frames // AT_ONCE):
+            _, memory = inpainter(shot, memory)
+
+    connection.send(measure_cost(stream, frames)[1])
 
 
-def in_a_process(work: Callable[..., None], *arguments: object) -> tuple:
+def in_a_process(work: Callable[..., None], *arguments: object) -> Any:
     """Run alone, so that its peak memory is its own."""
     context = get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
@@ -244,10 +266,6 @@ def in_a_process(work: Callable[..., None], *arguments: object) -> tuple:
     made = ours.recv()
     process.join()
     return made
-
-
-def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -265,5 +283,5 @@ def psnr_db(one: Tensor, other: Tensor) -> float:
 
 if __name__ == "__main__":
     print(machine())
-    for part in (table, lengths, differences):
+    for part in (table, tiled, lengths, differences):
         print(f"\n{part()}", flush=True)

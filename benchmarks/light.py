@@ -61,7 +61,7 @@ def teach(world: Path, out: Path) -> None:
     for row in read_table(world / "world.parquet", Rendered):
         left, right = (read_frames(clip_file(world, row.id, kind)) for kind in ("left", "right"))
         disparity = read_disparity(clip_file(world, row.id, "disparity"), row.offset_px)
-        scenes.append(store(Scene(left, right, *warp(left, disparity))))
+        scenes.append(store(Scene(left, right, *warp(left, disparity), film=row.id)))
     out.mkdir(parents=True, exist_ok=True)
     train_light(open_run(out.parent, out.name, "train_light", settings, {}), scenes, [], settings)
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from secondeye.params import Optimisation
 from secondeye.rows import Clip, Evaluated, Film, Held, Scored, Shifted
 from secondeye.video.probe import BT709
 from secondeye.video.write import FilmWriter, write_film
@@ -210,3 +211,20 @@ def a_shift(id: str, **changes: Any) -> Shifted:
 def a_score(id: str, **changes: Any) -> Scored:
     row = Scored(id, "k", 30.0, 0.9, 0.05, 0.9, 0.1, 4.0, 1.0, 8.0, 1.0, 1.0, 64, 128)
     return replace(row, **changes)
+
+
+def an_optimisation(**changes: Any) -> Optimisation:
+    """A short one, as plain as can be."""
+    plain = Optimisation(
+        steps=1,
+        batch=1,
+        accumulation=1,
+        learning_rate=0.001,
+        schedule="cosine",
+        averaging=0.0,
+        precision="float32",
+        max_bad_steps=0,
+        checkpoint_steps=1,
+        seed=0,
+    )
+    return replace(plain, **changes)

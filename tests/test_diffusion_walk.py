@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from secondeye.inpaint import Warped, reference
+from secondeye.inpaint.autoencoder import decode, decode_tiles
 from secondeye.inpaint.diffusion import (
     Diffusion,
     Work,
@@ -18,17 +19,14 @@ from secondeye.inpaint.diffusion import (
     reduce_warped,
     reduction,
 )
-from secondeye.inpaint.pipeline import (
+from secondeye.inpaint.pipeline import Painted, StereoInpaintPipeline, clear_painted, time_ids
+from secondeye.inpaint.sampling import (
     Conditions,
-    Painted,
     Sampling,
-    StereoInpaintPipeline,
-    clear_painted,
-    decode,
-    decode_tiles,
     denoise,
     guided,
-    time_ids,
+    paint_at_once,
+    unconditional,
 )
 from secondeye.inpaint.tiles import plan_tiles
 from secondeye.inpaint.tiny import make_schedule, make_tiny
@@ -48,6 +46,12 @@ def released() -> StereoInpaintPipeline:
 def tiny() -> StereoInpaintPipeline:
     torch.manual_seed(3)
     return make_tiny(frames=4)
+
+
+@pytest.fixture(scope="module")
+def one_step() -> StereoInpaintPipeline:
+    torch.manual_seed(3)
+    return make_tiny(frames=4, in_channels=13)
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -155,6 +159,15 @@ def test_the_releases_walk_runs(tiny: StereoInpaintPipeline) -> None:
     assert made.shape == frames.shape and torch.equal(made, again)
 
 
+def test_unguided_is_told_of_neither_view() -> None:
+    given = conditions(2, 3, 4)
+    assert unconditional(given).left is None
+    nothing = unconditional(given._replace(left=given.latents))
+    assert nothing.left is not None and not nothing.left.any()
+    assert not nothing.latents.any() and not nothing.mask.any() and not nothing.embedding.any()
+    assert torch.equal(nothing.time_ids, given.time_ids)
+
+
 # Tiles of ours
 
 
@@ -167,6 +180,15 @@ def test_tiles_of_a_network_without_neighbours_are_the_whole(a_side: int, count:
     tiles = plan_tiles(24, 32, a_side, 4, 8)
     assert len(tiles) == count
     assert_close(denoise(network, make_schedule(), noise, given, sampling, tiles), whole)
+
+
+def test_tiles_agree_in_one_step_too() -> None:
+    left, network = torch.rand(1, 2, 4, 24, 32, generator=seeded(3)), Pointwise()
+    given = conditions(2, 24, 32)._replace(left=left)
+    whole = paint_at_once(network, given)
+    assert_close(whole, -left)  # what stands behind the zeros
+    assert_close(paint_at_once(network, given, tiles=plan_tiles(24, 32, 3, 4, 8)), whole)
+    assert network.passes == 1 + 6
 
 
 def test_outside_of_the_tiles_frames_stay(tiny: StereoInpaintPipeline) -> None:
@@ -348,7 +370,73 @@ def test_reducing_darkens_nothing_and_loses_no_hole() -> None:
     assert holes.shape == (1, 1, 5, 7) and holes[0, 0, 2, 3] == 1 and holes.sum() <= 4
 
 
-@pytest.mark.parametrize("plane", ["frames", "coverage"])
+# One step
+
+
+def test_one_step_is_one_pass_a_window_whatever_the_seed(one_step: StereoInpaintPipeline) -> None:
+    passes: list[tuple[int, ...]] = []
+    hook = one_step.unet.register_forward_pre_hook(lambda _, given: passes.append(tuple(given[0].shape)))
+    warped = scene(9, 40, 50)
+    made = [inpaint_warped(one_step, warped, None, steps, seed=seed)[0] for steps, seed in ((8, 1), (3, 2))]
+    hook.remove()
+    assert torch.equal(*made)
+    assert passes == [(1, 4, 13, 8, 8)] * 3 * 2
+    other, _ = inpaint_warped(one_step, warped._replace(left=1 - warped.left), None, 1)
+    assert not torch.equal(made[0], other)
+
+
+def test_windows_see_the_left_view_of_their_own_frames(
+    one_step: StereoInpaintPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the frames that a window goes on from, too, and of those that an earlier call left."""
+    seen: list[Tensor] = []
+
+    def paint(_: object, frames: Tensor, *__: object, left: Tensor, **___: object) -> Painted:
+        seen.append(left)
+        return Painted(torch.zeros(0), frames)
+
+    monkeypatch.setattr(StereoInpaintPipeline, "__call__", paint)
+    warped = scene(9, 41, 57)
+    left = torch.rand(warped.left.shape, generator=seeded(8))
+    warped = warped._replace(left=left)
+    _, memory = inpaint_warped(one_step, warped, None, 1)
+    inpaint_warped(one_step, Warped(*(plane[:2] for plane in warped)), memory, 1)
+    windows = [left[:4], left[3:7], left[5:], torch.cat([left[8:], left[:2]])]
+    for given, wanted in zip(seen, windows, strict=True):
+        assert given.shape[2:] == (64, 64) and torch.equal(given[..., :41, :57], wanted)
+        assert torch.equal(given[..., 41:, :57], wanted[..., -1:, :].expand(-1, -1, 23, -1))
+    seen.clear()
+    _, memory = inpaint_warped(one_step, scene(1, 181, 190), None, 1)
+    assert seen[0].shape == (1, 3, 128, 128) and memory.left.shape == (1, 3, 91, 95)
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1), (1, 41, 57), (5, 33, 70)])
+def test_one_step_paints_any_length_and_size(
+    one_step: StereoInpaintPipeline, size: tuple[int, int, int]
+) -> None:
+    warped = (
+        scene(*size) if size[2] > 16 else Warped(*torch.zeros(2, 1, 3, 1, 1), *torch.zeros(2, 1, 1, 1, 1))
+    )
+    whole, memory = inpaint_warped(one_step, warped, None, 1)
+    seen = (warped.coverage == 1).expand_as(whole)
+    assert torch.equal(whole[seen], warped.frames[seen]) and bool(torch.isfinite(whole).all())
+    assert not torch.equal(whole[~seen], warped.frames[~seen])
+    assert [len(plane) for plane in memory] == [1, 1, 1]
+
+
+def test_one_step_skips_what_has_no_hole(one_step: StereoInpaintPipeline) -> None:
+    coverage = torch.ones(6, 1, 64, 320)
+    coverage[:4, :, 30, 20] = 0
+    frames = torch.rand(6, 3, 64, 320, generator=seeded(1))
+    inpainter = Diffusion(one_step, steps=8, tiles=2, seed=0)
+    inpainter(Warped(frames, frames * coverage, coverage, coverage), None)
+    assert inpainter.work == Work(windows=2, windows_skipped=1, tiles=4, tiles_skipped=3)
+
+
+# Doors
+
+
+@pytest.mark.parametrize("plane", ["left", "frames", "coverage"])
 def test_doors(tiny: StereoInpaintPipeline, plane: str) -> None:
     warped = scene(1, 40, 50)
     with pytest.raises(ValueError):

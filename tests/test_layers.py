@@ -40,7 +40,7 @@ LAYERS = [
 ]
 # Who may import what, beyond torch, numpy and the standard library.
 ROOMS = {
-    "accelerate": {"training.loop"},
+    "accelerate": {"training.loop", "training.precision", "training.sharding"},
     "av": {"video"},
     "diffusers": {"inpaint", "training.diffusion"},
     "great_expectations": {"stages.validate"},

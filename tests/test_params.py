@@ -8,9 +8,14 @@ from secondeye.refusal import Refusal
 PROJECT = Path(__file__).parent.parent
 
 
-def test_default_is_the_laptop_preset_and_both_presets_have_one_schema() -> None:
+def test_default_is_the_laptop_preset_and_all_presets_have_one_schema() -> None:
     assert (PROJECT / "params.yaml").read_text() == (PROJECT / "presets" / "laptop.yaml").read_text()
-    laptop, paper = (load_params(PROJECT / "presets" / f"{name}.yaml") for name in ("laptop", "paper"))
+    laptop, small, paper = (
+        load_params(PROJECT / "presets" / f"{name}.yaml") for name in ("laptop", "small", "paper")
+    )
+    inpaint = (laptop.train_inpaint.diffusion, small.train_inpaint.diffusion, paper.train_inpaint.diffusion)
+    assert [part.size for part in inpaint] == ["tiny", "small", "svd"]
+    assert (small.train_inpaint.diffusion.height, small.train_inpaint.diffusion.width) == (256, 448)
     assert (laptop.split.height, laptop.split.width) == (256, 448)
     assert (paper.split.height, paper.split.width, paper.split.window_frames) == (576, 1024, 25)
     assert paper.split.max_stride == 6 and paper.filter.min_psnr_db == 25

@@ -1,6 +1,8 @@
 """The diffusion inpainter: the release's arrays, then laws of the loop, the folders and the picture."""
 
 import json
+import math
+import resource
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,24 +13,23 @@ import numpy as np
 import pytest
 import torch
 from conformance.tiny_release import SEEDS, make_network, write_release
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, UNetSpatioTemporalConditionModel
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from secondeye.inpaint import Warped, make_inpainter
+from secondeye.inpaint.autoencoder import decode, encode
 from secondeye.inpaint.pipeline import (
-    REFERENCE,
     Painted,
-    Sampling,
     StereoInpaintPipeline,
     latent_mask,
     resize_for_clip,
     scaling_factor_of,
-    timestep_of,
 )
+from secondeye.inpaint.sampling import ONE_STEP_SIGMA, REFERENCE, Sampling, timestep_of
 from secondeye.inpaint.time_convolution import flatten_time_convolutions
 from secondeye.inpaint.tiny import make_schedule, make_tiny
-from secondeye.inpaint.weights import load_pipeline
+from secondeye.inpaint.weights import load_module, load_pipeline, load_widened
 from secondeye.refusal import Refusal
 
 SVD = "stable-video-diffusion-img2vid-xt-1-1"
@@ -54,6 +55,12 @@ def released(release: Path) -> StereoInpaintPipeline:
 def tiny() -> StereoInpaintPipeline:
     torch.manual_seed(3)
     return make_tiny(frames=4)
+
+
+@pytest.fixture(scope="module")
+def one_step() -> StereoInpaintPipeline:
+    torch.manual_seed(3)
+    return make_tiny(frames=4, in_channels=13)
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +200,98 @@ def test_convolutions_over_time_are_the_same() -> None:
     assert_close(convolution(array), expected)
 
 
+# One step
+
+
+def paint_at_once(pipeline: StereoInpaintPipeline, frames: Tensor, left: Tensor | None) -> Painted:
+    """With every eighth row open, and no generator."""
+    sampling = Sampling(steps=8, guidance=1.0, noise_share=0.02, keep_thin_holes=True, decode_frames=2)
+    holes = torch.zeros_like(frames[:, :1])
+    holes[:, :, ::16] = 1
+    return pipeline(frames, holes, sampling=sampling, left=left)
+
+
+def test_one_step_is_one_pass_from_zeros_turned_round(one_step: StereoInpaintPipeline) -> None:
+    frames, left = (torch.rand(3, 3, 64, 128, generator=torch.Generator().manual_seed(k)) for k in (1, 2))
+    seen: list[tuple[Tensor, ...]] = []
+    hook = one_step.unet.register_forward_hook(lambda _, given, made: seen.append((*given[:2], made[0])))
+    before = torch.get_rng_state()
+    painted = paint_at_once(one_step, frames, left)
+    again = paint_at_once(one_step, frames, left)
+    hook.remove()
+    assert torch.equal(before, torch.get_rng_state())  # not a number was drawn
+    assert torch.equal(painted.frames, again.frames)
+    assert len(seen) == 2
+    stacked, timestep, velocity = seen[0]
+    assert torch.equal(painted.latents, -velocity[0])
+    assert float(timestep) == pytest.approx(0.25 * math.log(700))
+    nothing, of_left, of_given, mask = stacked[0].split((4, 4, 4, 1), dim=1)
+    assert not nothing.any()
+    with torch.no_grad():
+        assert torch.equal(of_left, encode(one_step.vae, 2 * left - 1))
+        assert torch.equal(of_given, encode(one_step.vae, 2 * frames - 1))
+    assert mask[:, 0, ::2].all() and not mask[:, 0, 1::2].any()
+    decoded = decode(one_step.vae, painted.latents, 2) / 2 + 0.5
+    assert_close(painted.frames, decoded.detach().clamp(0, 1))
+
+
+def test_one_step_leaves_nothing_of_the_largest_noise() -> None:
+    """x0 = x / (s^2 + 1) - s v / sqrt(s^2 + 1) with x = 0, as the schedule has it at its first sigma."""
+    scheduler, velocity = make_schedule(), torch.rand(2, 3)
+    scheduler.set_timesteps(1)
+    assert float(scheduler.sigmas[0]) == ONE_STEP_SIGMA
+    one = scheduler.step(velocity, scheduler.timesteps[0], torch.zeros(2, 3)).pred_original_sample
+    assert_close(one, -velocity, atol=2e-6, rtol=0)
+
+
+def test_one_step_needs_the_left_view_of_the_same_size(
+    one_step: StereoInpaintPipeline, tiny: StereoInpaintPipeline
+) -> None:
+    frames = torch.rand(1, 3, 64, 64)
+    with pytest.raises(ValueError, match="left is missing"):
+        paint_at_once(one_step, frames, None)
+    with pytest.raises(ValueError, match=r"left is \[1, 3, 64, 72\], but the frames are"):
+        paint_at_once(one_step, frames, torch.rand(1, 3, 64, 72))
+    with pytest.raises(ValueError, match="NaN"):
+        paint_at_once(one_step, frames, frames * float("nan"))
+    with pytest.raises(ValueError, match="many steps needs a generator"):
+        paint_at_once(tiny, frames, frames)
+
+
+def test_a_one_step_folder_opens_as_any_other(one_step: StereoInpaintPipeline, tmp_path: Path) -> None:
+    one_step.save_pretrained(tmp_path)
+    frames, left = torch.rand(2, 2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    painted = paint_at_once(one_step, frames, left).frames
+    again = load_pipeline(tmp_path, "cpu")
+    assert again.one_step and same_weights(again.unet, one_step.unet)
+    assert_close(paint_at_once(again, frames, left).frames, painted, atol=1e-5, rtol=0)
+    again.enable_model_cpu_offload(device="cpu")
+    assert_close(paint_at_once(again, frames, left).frames, painted, atol=1e-5, rtol=0)
+    for options in ({"storage": "int8"}, {"storage": "fp8"}, {"torch_dtype": torch.bfloat16}):
+        small = StereoInpaintPipeline.from_pretrained(tmp_path, **options)
+        difference = paint_at_once(small, frames, left).frames - painted
+        assert 0 < float((difference**2).mean().sqrt()) < 0.1
+
+
+def test_two_equal_views_begin_as_one_picture_did(release: Path) -> None:
+    """A widened network has what Stable Video Diffusion saw in halves, for the left view and the warped."""
+    narrow = load_module(UNetSpatioTemporalConditionModel, release / SVD / "unet", torch.float32)
+    wide = load_widened(str(release / SVD), 13).unet
+    noisy, given = torch.randn(2, 1, 2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    told = {"added_time_ids": torch.tensor([[6.0, 127.0, 0.0]]), "return_dict": False}
+    embedding = torch.randn(1, 1, 32, generator=torch.Generator().manual_seed(2))
+
+    def velocity(network: Any, *views: Tensor) -> Tensor:
+        return network(torch.cat([noisy, *views], dim=2), torch.tensor(0.5), embedding, **told)[0]
+
+    with torch.no_grad():
+        one = velocity(narrow, given)
+        for mask in (torch.zeros(1, 2, 1, 8, 8), torch.ones(1, 2, 1, 8, 8)):
+            assert_close(velocity(wide, given, given, mask), one, atol=1e-4, rtol=0)
+        swapped = velocity(wide, given, 2 * given, mask) - velocity(wide, 2 * given, given, mask)
+        assert_close(swapped, torch.zeros_like(one), atol=1e-4, rtol=0)
+
+
 # Folders
 
 
@@ -218,6 +317,22 @@ def test_a_saved_folder_has_the_released_layout(folder: Path) -> None:
     assert {name for name in index if not name.startswith("_")} == parts | {"overlap_mask"}
 
 
+def test_a_full_disk_is_one_line(tiny: StereoInpaintPipeline, tmp_path: Path) -> None:
+    """Files may not grow beyond 100 kB here, which the system says as it says that a disk is full."""
+    limit, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, most))
+    try:
+        with pytest.raises(
+            Refusal, match=r"the weights can not be written \(.+\); free some disk"
+        ) as refusal:
+            tiny.save_pretrained(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+    assert "\n" not in str(refusal.value) and str(tmp_path) in str(refusal.value)
+    with pytest.raises(Refusal, match="no model_index"):
+        load_pipeline(tmp_path, "cpu")
+
+
 def test_diffusers_own_door_opens_a_saved_folder(tiny: StereoInpaintPipeline, folder: Path) -> None:
     again = StereoInpaintPipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True)
     frames = torch.rand(1, 3, 64, 64)
@@ -236,9 +351,9 @@ def test_the_network_may_lie_at_the_root(
 
 
 def test_a_network_without_the_masks_channel_is_refused(release: Path, tiny: StereoInpaintPipeline) -> None:
-    with pytest.raises(Refusal, match="has 8 input channels, stereo inpainting needs 9"):
+    with pytest.raises(Refusal, match="has 8 input channels, stereo inpainting needs 9, or 13 for one step"):
         load_pipeline(release / "stable-video-diffusion-img2vid-xt-1-1", "cpu")
-    with pytest.raises(Refusal, match="has 8 input channels, stereo inpainting needs 9"):
+    with pytest.raises(Refusal, match="has 8 input channels, stereo inpainting needs 9, or 13 for one step"):
         StereoInpaintPipeline(tiny.vae, tiny.image_encoder, make_network(8, SEEDS["unet"]), tiny.scheduler)
 
 

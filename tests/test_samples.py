@@ -15,7 +15,9 @@ from secondeye.rows import Kept, Matched, Rendered, Shifted
 from secondeye.tables import write_table
 from secondeye.training.samples import (
     Scene,
+    Window,
     cut,
+    cut_apart,
     double_warp,
     draw_scene,
     draw_window,
@@ -79,29 +81,30 @@ def test_hole_is_right_of_the_near_card_and_as_wide_as_the_disparities_differ() 
 
 
 def test_drawn_scenes_have_the_size_and_the_share_asked_for() -> None:
-    stereo, mono = store(card_scene()), store(double_warp(noise(2, 24, 64), torch.zeros(2, 1, 24, 64)))
-    whole = 0
+    stereo = store(card_scene())
+    mono = store(double_warp(noise(2, 24, 64), torch.zeros(2, 1, 24, 64))._replace(film="one eye"))
+    count = 0
     for seed in range(60):
         scene = draw_scene([stereo], [mono], 0.25, 16, 32, 2, np.random.default_rng(seed))
         assert scene.left.shape == (2, 3, 16, 32) and scene.coverage.shape == (2, 1, 16, 32)
-        assert all(plane.dtype == torch.float32 for plane in scene)
-        whole += bool((scene.coverage == 1).all())  # of the mono scene, in which nothing is open
-    assert 5 <= whole <= 30
+        assert all(plane.dtype == torch.float32 for plane in scene.planes)
+        count += scene.film == "one eye"
+    assert 5 <= count <= 30
 
 
 def test_the_same_generator_draws_the_same_scene() -> None:
     scenes = [store(card_scene(seed)) for seed in range(3)]
     first, again = (draw_scene(scenes, [], 0.5, 16, 32, 1, np.random.default_rng(7)) for _ in range(2))
-    assert all(torch.equal(*planes) for planes in zip(first, again, strict=True))
+    assert all(torch.equal(*planes) for planes in zip(first.planes, again.planes, strict=True))
 
 
 def test_stored_and_cut_whole_is_the_same_scene() -> None:
     scene = card_scene()
     stored = store(scene)
-    assert all(plane.dtype in (torch.uint8, torch.float16) for plane in stored)
+    assert all(plane.dtype in (torch.uint8, torch.float16) for plane in stored.planes)
     window = draw_window([stored], [], 0.0, 24, 64, 2, np.random.default_rng(0))
     window = window._replace(flipped=False, gain=(1.0, 1.0, 1.0))
-    for plane, back in zip(scene, (cut(plane, window) for plane in stored), strict=True):
+    for plane, back in zip(scene.planes, (cut(plane, window) for plane in stored.planes), strict=True):
         torch.testing.assert_close(back, plane, atol=0.5 / 255 + 1e-6, rtol=0)
 
 
@@ -143,13 +146,45 @@ def test_scenes_that_can_be_used_are_counted(capsys: pytest.CaptureFixture[str])
         keep_usable("diffusion", [large], [], (4, 16, 80))
 
 
-def test_one_scene_in_ten_of_each_kind_is_held_out() -> None:
-    stereo, mono = ([store(card_scene(width=32, card_px=4)) for _ in range(n)] for n in (25, 5))
-    held, learnt = ([[id(scene) for scene in kind] for kind in kinds] for kinds in hold_out(stereo, mono))
-    assert [len(kind) for kind in (*held, *learnt)] == [3, 1, 22, 4]
-    assert not set(held[0] + held[1]) & set(learnt[0] + learnt[1])
-    assert held[0][0] == id(stereo[0]) and held[1][0] == id(mono[0]), "one clip, in both kinds"
-    assert hold_out(stereo[:14], mono) == ((stereo[:14], mono), (stereo[:14], mono))
+def test_films_are_held_out_whole_one_in_ten() -> None:
+    """Twelve with two eyes of two scenes each, all of them as one eye too, and eleven of one eye alone."""
+    plain = store(card_scene(width=32, card_px=4))
+    stereo = [plain._replace(film=f"film {n // 2}") for n in range(24)]
+    mono = [plain._replace(film=f"film {n}") for n in range(23)]
+    held, learnt = hold_out(stereo, mono)
+    assert [[scene.film for scene in kind] for kind in held] == [["film 9"] * 2, ["film 9", "film 19"]]
+    assert not {s.film for kind in held for s in kind} & {s.film for kind in learnt for s in kind}
+    assert [len(kind) for kind in learnt] == [22, 21]
+    assert hold_out(stereo, mono[:19]) == ((stereo, mono[:19]), (stereo, mono[:19])), "too few to hold out"
+
+
+@pytest.mark.parametrize("offset_px", [-5, 0, 2, 5, 9])
+def test_eyes_framed_apart_see_what_a_warp_of_the_frame_sees(offset_px: int) -> None:
+    """The crops' disparity is that of the views less the offset, and there is no world beside the frame."""
+    shot = two_cards(width=96, near_px=8, far_px=2)
+    scene = store(Scene(shot.left, shot.right, *warp(shot.left, shot.disparity), film="cards"))
+    window = Window(0, 0, 2, 2, 12, 16, 40, flipped=False, gain=(1.0, 1.0, 1.0))
+    apart = cut_apart(scene, window, offset_px)
+    rows, columns = slice(2, 18), slice(12 + offset_px, 52 + offset_px)
+    left, disparity = (plane[..., rows, columns] for plane in (shot.left, shot.disparity - offset_px))
+    wanted = warp(left.contiguous(), disparity.contiguous())
+    assert torch.equal(apart.coverage, wanted.coverage)
+    torch.testing.assert_close(apart.left, left, atol=0.5 / 255 + 1e-6, rtol=0)
+    torch.testing.assert_close(apart.warped, wanted.frames, atol=0.5 / 255 + 1e-6, rtol=0)
+    assert torch.equal(apart.disparity, wanted.disparity) and apart.film == "cards"
+
+
+def test_border_holes_open_on_both_sides() -> None:
+    """As often; at most a twentieth of the crop wide beside the background; with no room there is none."""
+    flat = store(double_warp(noise(1, 16, 200), torch.full((1, 1, 16, 200), 4.0)))
+    sides = []
+    for seed in range(100):
+        open_ = draw_scene([flat], [], 0.5, 16, 80, 1, np.random.default_rng(seed)).coverage[0, 0, 0] == 0
+        assert open_.sum() <= 4 and not open_[4:76].any()
+        sides.append((bool(open_[0]), bool(open_[-1])))
+    assert 30 <= sides.count((True, False)) <= 55 and 30 <= sides.count((False, True)) <= 55
+    whole = draw_scene([flat], [], 0.5, 16, 200, 1, np.random.default_rng(0)).coverage[0, 0, 0] == 0
+    assert whole[-4:].all() and not whole[:-4].any()
 
 
 def test_clips_and_world_become_scenes(tmp_path: Path) -> None:
@@ -171,12 +206,13 @@ def test_clips_and_world_become_scenes(tmp_path: Path) -> None:
     kept = [Kept(name, "film", "train")]
 
     clip, rendered = load_scenes(split, shift, match, world, kept)
+    assert (clip.film, rendered.film) == ("film", name)
     for scene in (clip, rendered):
         seen = (scene.coverage == 255).expand_as(scene.right)
         assert torch.equal(scene.warped[seen], scene.right[seen])  # the signs fit
         assert torch.equal(scene.coverage == 0, shot.right_occlusion)
     (mono,) = load_mono_scenes(split, shift, match, kept, seed=0)
-    assert torch.equal(mono.right, clip.left)  # what one eye saw is the truth
+    assert mono.film == "film" and torch.equal(mono.right, clip.left)  # what one eye saw is the truth
     assert 0.01 < float((mono.coverage == 0).float().mean()) < 0.4
 
 
@@ -187,6 +223,7 @@ def test_films_with_one_eye_become_scenes(make_film: Callable[..., Path]) -> Non
     assert [scene.left.shape for scene in scenes] == [
         (8, 3, 48, 80)
     ] * 3  # two runs of one shot, one of the other
+    assert {scene.film for scene in scenes} == {"one_eye.mp4"}
     again = mono_films([film], 8, 48, 80, seed=0)
     assert all(torch.equal(a.coverage, b.coverage) for a, b in zip(scenes, again, strict=True))
     longer = mono_films([film], 12, 48, 80, seed=0)

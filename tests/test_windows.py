@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from secondeye.refusal import Refusal
+from secondeye.training.crops import offset_range
 from secondeye.training.windows import (
     Sample,
     Settings,
@@ -23,7 +24,6 @@ from secondeye.training.windows import (
     choose_size,
     cut_window,
     list_clips,
-    offset_range,
     plan_window,
     read_windows,
 )

@@ -1,30 +1,40 @@
 """Run by test_loop.py under torchrun: train a small network, on as many processes as it is started with."""
 
+import os
+import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-import torch
+import numpy as np
 from accelerate import PartialState
 from safetensors.torch import save_file
-from test_loop import OPTIMISATION, draw, loss, new_run
-from torch import nn
+from test_loop import OPTIMISATION, at_times_bad, draw, learn, new_model, new_run
+from torch import Tensor
 
-from secondeye.training.loop import train
+PARTS = 4  # of a batch of 8, over all processes
 
 
-def main(folder: Path, processes: int) -> None:
+def main(folder: Path, processes: int, killed_at: int) -> None:
     state = PartialState(cpu=True)
     assert state.num_processes == processes
+    run = new_run(folder)  # the main process makes it
+    drawn = 0
+
+    def draw_until_killed(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        nonlocal drawn
+        drawn += 1
+        if drawn == killed_at * 8 // processes:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return draw(rng)
+
+    optimisation = replace(
+        OPTIMISATION, batch=8, accumulation=PARTS // processes, averaging=0.9, max_bad_steps=25
+    )
+    trained = learn(run, optimisation, new_model(), loss=at_times_bad, draw=draw_until_killed)
     if state.is_main_process:
-        new_run(folder / str(processes))
-    state.wait_for_everyone()
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))  # no dropout: it differs by process
-    run = new_run(folder / str(processes))
-    trained = train(model, run, name="net", optimisation=OPTIMISATION, draw=draw, loss=loss)
-    if state.is_main_process:
-        save_file(trained.state_dict(), folder / f"{processes}.safetensors")
+        save_file(trained.state_dict(), folder / "weights.safetensors")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -1,5 +1,6 @@
 """params.yaml, typed. The only reader of that file; there are no defaults in code."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -12,7 +13,10 @@ Section = TypeVar("Section")
 
 PAIR_MATCHERS = ("block", "flow")
 MATCHERS = ("video", *PAIR_MATCHERS, "exported")
-DIFFUSION_SIZES = ("tiny", "svd")
+DIFFUSION_SIZES = ("tiny", "small", "svd")
+DIFFUSION_METHODS = ("many_steps", "one_step")
+SCHEDULES = ("constant", "cosine")
+PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 def _require(section: object, **limits: tuple[float, float]) -> None:
@@ -21,6 +25,12 @@ def _require(section: object, **limits: tuple[float, float]) -> None:
         value = getattr(section, name)
         if not low <= value <= high:
             raise ValueError(f"{name} must be {low:g} to {high:g}, got {value}")
+
+
+def _require_one_of(section: object, choices: Sequence[str], name: str) -> None:
+    value = getattr(section, name)
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
 def _require_multiples(section: object, of: int, *names: str) -> None:
@@ -120,8 +130,7 @@ class Match:
 
     def __post_init__(self) -> None:
         _require(self, max_disparity_percent=(1, 50), tolerance_px=(0, 100))
-        if self.matcher not in MATCHERS:
-            raise ValueError(f"matcher must be one of {', '.join(MATCHERS)}, got {self.matcher!r}")
+        _require_one_of(self, MATCHERS, "matcher")
 
 
 @dataclass(frozen=True)
@@ -188,13 +197,21 @@ class Optimisation:
 
     steps: int
     batch: int  # samples a step, over all processes
-    learning_rate: float  # the largest; it rises at first and falls as a cosine
+    accumulation: int  # parts that each process goes through its share of a batch in, to save memory
+    learning_rate: float  # the largest; it rises at first
+    schedule: str  # after that: constant, or cosine, which falls to almost nothing
+    averaging: float  # decay of the exponential moving average of the weights, which is kept; 0 is none
+    precision: str  # float32, or what most is computed in while weights stay float32: bfloat16, float16
+    max_bad_steps: int  # left out as their loss is not finite; one more ends the training
     checkpoint_steps: int  # a killed training loses fewer steps than this
     seed: int
 
     def __post_init__(self) -> None:
-        _require(self, steps=(1, 10**9), batch=(1, 10**6), learning_rate=(0, 1))
+        _require(self, steps=(1, 10**9), batch=(1, 10**6), accumulation=(1, 10**6), learning_rate=(0, 1))
+        _require(self, averaging=(0, 0.999999), max_bad_steps=(0, 10**6))
         _require(self, checkpoint_steps=(1, 10**9), seed=(0, 2**31))
+        _require_one_of(self, SCHEDULES, "schedule")
+        _require_one_of(self, PRECISIONS, "precision")
 
 
 @dataclass(frozen=True)
@@ -232,22 +249,27 @@ class TrainLight:
 class TrainDiffusion:
     """The stereo video diffusion model: its autoencoder first, then the network."""
 
-    size: str  # tiny: trained from nothing; svd: the weights in `initial`, only spatial layers are tuned
-    initial: str  # folder or Hugging Face id of Stable Video Diffusion; "" for tiny
+    size: str  # tiny, small: trained from nothing; svd: `initial`, of which spatial layers alone are tuned
+    initial: str  # folder or Hugging Face id of Stable Video Diffusion; "" for tiny and small
+    method: str  # many_steps: velocities of all noise levels; one_step: the picture at once, as in M2SVid
     height: int  # px of the crops; a multiple of 64
     width: int  # px
     frames: int
     mono_share: float  # as in light
+    dropout: float  # of samples that the network is told nothing of, for a guidance above 1, [0, 1]
     autoencoder: Optimisation  # steps are not used with svd: its autoencoder stays as it is
     network: Optimisation
 
     def __post_init__(self) -> None:
         _require(self, height=(64, 4096), width=(64, 4096), frames=(2, 256), mono_share=(0, 1))
+        _require(self, dropout=(0, 1))
         _require_multiples(self, 64, "height", "width")
-        if self.size not in DIFFUSION_SIZES:
-            raise ValueError(f"size must be one of {', '.join(DIFFUSION_SIZES)}, got {self.size!r}")
+        _require_one_of(self, DIFFUSION_SIZES, "size")
+        _require_one_of(self, DIFFUSION_METHODS, "method")
         if (self.size == "svd") != bool(self.initial):
-            raise ValueError(f"initial must name weights for svd and be empty for tiny, got {self.initial!r}")
+            raise ValueError(f"initial must name weights for svd, and be empty else; got {self.initial!r}")
+        if self.method == "one_step" and self.dropout:
+            raise ValueError(f"dropout must be 0 for one_step, which is painted unguided; got {self.dropout}")
 
 
 @dataclass(frozen=True)
@@ -268,8 +290,7 @@ class Regions:
 
     def __post_init__(self) -> None:
         _require(self, max_disparity_percent=(1, 50), tolerance_px=(0, 100))
-        if self.matcher not in PAIR_MATCHERS:
-            raise ValueError(f"matcher must be one of {', '.join(PAIR_MATCHERS)}, got {self.matcher!r}")
+        _require_one_of(self, PAIR_MATCHERS, "matcher")
 
 
 @dataclass(frozen=True)

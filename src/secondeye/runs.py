@@ -2,7 +2,7 @@
 
 .runs/<key>/
   run.json       key, stage, params, tags; `weights` and `"finished": true` once it is done
-  metrics.jsonl  one line a logged step: {"step": 10, "loss": 0.2}
+  metrics.jsonl  one line a logged step: {"step": 10, "loss": 0.2}; MACHINE_METRICS stay out of the record
   tables/        Parquet, CSV or Markdown
   pictures/      PNG
   origin.json    where and when it ran: git commit, time, machine
@@ -32,6 +32,7 @@ from secondeye.process import alone_in, is_main_process
 from secondeye.refusal import Refusal
 
 RECORD = ("run.json", "metrics.jsonl", "tables", "pictures")
+MACHINE_METRICS = ("samples_per_second", "memory_mib")  # not the same again, and so in no record
 _TRAINING_LIBRARIES = ("accelerate", "diffusers", "transformers")
 _LONGEST_WAIT_S = 60.0  # for the main process to open a run
 
@@ -90,7 +91,7 @@ class Run:
             for line in self.metrics()
             if line["step"] < step or not any(name.startswith(prefix) for name in line if name != "step")
         ]
-        write_whole(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+        write_whole(self.folder / "metrics.jsonl", _lines(kept))
 
     def finish(self, tags: Mapping[str, str]) -> None:
         """Say that everything is written; there is nothing to go on from then."""
@@ -183,13 +184,20 @@ def _deliver(run: Run, out: Path) -> None:
 def copy_record(run: Run, folder: Path) -> None:
     """Copy the record of a run; run.json comes last."""
     folder.mkdir()
-    for name in RECORD[1:]:
-        source = run.folder / name
+    for source in (run.folder / name for name in RECORD[1:]):
         if source.is_dir():
-            shutil.copytree(source, folder / name)
-        elif source.exists():
-            shutil.copyfile(source, folder / name)
+            shutil.copytree(source, folder / source.name)
+    if (run.folder / "metrics.jsonl").exists():
+        write_whole(folder / "metrics.jsonl", _lines(repeatable(run.metrics())))
     write_whole(folder / "run.json", (run.folder / "run.json").read_text())
+
+
+def repeatable(lines: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """Lines of metrics without what depends on the machine and its load."""
+    return [
+        {name: value for name, value in line.items() if name.rpartition("/")[2] not in MACHINE_METRICS}
+        for line in lines
+    ]
 
 
 def _wait_for(path: Path) -> None:
@@ -222,6 +230,10 @@ def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str,
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
+
+
+def _lines(metrics: Sequence[Mapping[str, float]]) -> str:
+    return "".join(json.dumps(line) + "\n" for line in metrics)
 
 
 def _made(folder: Path) -> Path:

@@ -12,16 +12,9 @@ from torch import Tensor
 
 from secondeye.arrays import occlusion_of, require_frames, require_plane, require_same_size, resize
 from secondeye.inpaint import Warped
-from secondeye.inpaint.pipeline import (
-    LATENT_PX,
-    SIDE_MULTIPLE_PX,
-    Sampling,
-    StereoInpaintPipeline,
-    clear_painted,
-    decode,
-    encode,
-    to_signed,
-)
+from secondeye.inpaint.autoencoder import LATENT_PX, decode, encode, to_signed
+from secondeye.inpaint.pipeline import SIDE_MULTIPLE_PX, StereoInpaintPipeline, clear_painted
+from secondeye.inpaint.sampling import Sampling
 from secondeye.inpaint.tiles import plan_tiles
 from secondeye.inpaint.weights import load_pipeline
 from secondeye.inpaint.windows import Window, plan_windows
@@ -41,6 +34,7 @@ class Memory(NamedTuple):
 
     frames: Tensor  # [n, 3, h, w] in [0, 1], whole
     holes: Tensor  # [n, 1, h, w] float32, 1 where they had been painted
+    left: Tensor  # [n, 3, h, w] in [0, 1], what the first eye saw of them
 
 
 @dataclass
@@ -115,7 +109,7 @@ def inpaint_warped(
     pipeline: StereoInpaintPipeline,
     warped: Warped,
     memory: Memory | None,
-    steps: int,
+    steps: int,  # a one-step network takes one
     *,
     tiles: int = 1,  # to a side
     seed: int = SEED,
@@ -130,25 +124,29 @@ def inpaint_warped(
     """
     frames, coverage = warped.frames, warped.coverage
     require_frames(frames)
+    require_same_size(frames, warped.left, "left")
+    require_frames(warped.left)
     require_plane(coverage, "coverage")
     require_same_size(frames, coverage, "coverage")
     height, width = frames.shape[2:]
     small, holes = reduce_warped(frames, coverage, reduction(pipeline, height, width, tiles))
-    memory = memory or Memory(small[:0], holes[:0])
-    before, size = len(memory.frames), small.shape[2:]
-    small, holes = torch.cat([memory.frames, small]), torch.cat([memory.holes, holes])
+    size = small.shape[2:]
+    shot = Memory(small, holes, resize(warped.left, *size))
+    memory = memory or Memory(*(plane[:0] for plane in shot))
+    before = len(memory.frames)
+    shot = Memory(*(torch.cat(planes) for planes in zip(memory, shot, strict=True)))
     overlap_frames, whole = overlap_of(pipeline), []
-    for window in plan_windows(len(small), pipeline.unet.config.num_frames, overlap_frames, before):
+    for window in plan_windows(len(shot.frames), pipeline.unet.config.num_frames, overlap_frames, before):
         new = slice(window.first - before, window.stop - before)
-        painted = _paint(pipeline, small, holes, window, steps, tiles, seed, work or Work())
+        painted = _paint(pipeline, shot, window, steps, tiles, seed, work or Work())
         if painted is None:
             whole.append(frames[new])
         else:
             painted = resize(painted, height, width)
             whole.append(coverage[new] * frames[new] + (1 - coverage[new]) * painted)
         # What no number is, is for who looks at the pictures to find.
-        small[window.first : window.stop] = resize(whole[-1], *size).nan_to_num()
-    return torch.cat(whole), Memory(small[-overlap_frames:].clone(), holes[-overlap_frames:].clone())
+        shot.frames[window.first : window.stop] = resize(whole[-1], *size).nan_to_num()
+    return torch.cat(whole), Memory(*(plane[-overlap_frames:].clone() for plane in shot))
 
 
 def reduction(
@@ -191,8 +189,7 @@ def reduce_warped(
 
 def _paint(
     pipeline: StereoInpaintPipeline,
-    small: Tensor,  # [n, 3, h, w] in [0, 1]; whole before window.first
-    holes: Tensor,  # [n, 1, h, w]
+    shot: Memory,  # n frames; whole before window.first
     window: Window,
     steps: int,
     tiles: int,
@@ -200,9 +197,9 @@ def _paint(
     work: Work,
 ) -> Tensor | None:  # [t, 3, h, w] of the window's new frames; None where they have no hole
     painted_frames, seen = window.first - window.start, slice(window.start, window.stop)
-    height, width = small.shape[2:]
+    height, width = shot.frames.shape[2:]
     edges = (0, -width % SIDE_MULTIPLE_PX, 0, -height % SIDE_MULTIPLE_PX)
-    given, missing = (F.pad(plane[seen], edges, mode="replicate") for plane in (small, holes))
+    given, missing, left = (F.pad(plane[seen], edges, mode="replicate") for plane in shot)
     tall, wide = (side // LATENT_PX for side in given.shape[2:])
     plan = plan_tiles(tall, wide, tiles, TILE_OVERLAP, TILE_SIDE)
     open_tiles = [tile for tile in plan if tile.times(LATENT_PX).cut(missing[painted_frames:]).any()]
@@ -219,6 +216,7 @@ def _paint(
         given,
         clear_painted(missing, painted_frames, pipeline.config.overlap_mask),
         sampling=sampling,
+        left=left if pipeline.one_step else None,
         generator=torch.Generator().manual_seed(seed),
         tiles=open_tiles if len(plan) > 1 else None,
     )

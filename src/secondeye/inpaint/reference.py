@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from secondeye.inpaint.autoencoder import LATENT_PX, decode
-from secondeye.inpaint.pipeline import REFERENCE, Sampling, StereoInpaintPipeline
+from secondeye.inpaint.pipeline import StereoInpaintPipeline
+from secondeye.inpaint.sampling import REFERENCE, Sampling
 from secondeye.inpaint.tiles import Tile
 
 CHUNK_FRAMES = 23

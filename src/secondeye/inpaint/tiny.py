@@ -1,4 +1,4 @@
-"""The diffusion pipeline in a size that a processor can train and run."""
+"""The diffusion pipeline in sizes that a processor, or one GPU, can train and run."""
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
@@ -6,21 +6,42 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from secondeye.inpaint.pipeline import IN_CHANNELS, LATENT_CHANNELS, StereoInpaintPipeline
 
-PATCH_PX = 4  # pixels of a patch are its channels: wide blocks are cheap, and two sizes make a latent
 FIRST_LOG_VARIANCE = -6.0
+HEAD_CHANNELS = 32
+TIME_CHANNELS = 32  # of each of the three time ids
 
 
-def make_tiny(frames: int) -> StereoInpaintPipeline:
-    """Untrained modules small enough for a processor, seeing `frames` at once (ours); seed torch before.
+def make_tiny(frames: int, in_channels: int = IN_CHANNELS) -> StereoInpaintPipeline:
+    """Untrained modules small enough for a processor, seeing `frames` at once (ours); seed torch before."""
+    return StereoInpaintPipeline(
+        _make_autoencoder(4, (64, 128)),
+        _make_image_encoder(),
+        _make_network(frames, in_channels, (64, 64), side=22),  # 176 x 176 px: 128 x 224 and a little
+        make_schedule(),
+    )
 
-    The kinds of blocks are Stable Video Diffusion's. No block is narrower than 64 channels: its normalisation
-    has 32 groups, and of a group of one channel it would take away the brightness.
-    """
+
+def make_small(frames: int, in_channels: int = IN_CHANNELS) -> StereoInpaintPipeline:
+    """Untrained modules of less than 20 million weights, for 288 x 512 px (ours); seed torch before."""
+    return StereoInpaintPipeline(
+        _make_autoencoder(2, (64, 96, 128)),
+        _make_image_encoder(),
+        _make_network(frames, in_channels, (64, 128, 160), side=48),
+        make_schedule(),
+    )
+
+
+def _make_autoencoder(
+    patch_px: int,  # pixels of a patch are its channels: wide blocks are cheap, and fewer sizes make a latent
+    widths: tuple[int, ...],  # channels at each size, the picture's patches first
+) -> AutoencoderKLTemporalDecoder:
+    """No block is narrower than 64 channels: its normalisation has 32 groups, and of a group of one channel
+    it would take away the brightness."""
     autoencoder = AutoencoderKLTemporalDecoder(
-        in_channels=3 * PATCH_PX**2,
-        out_channels=3 * PATCH_PX**2,
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        block_out_channels=(64, 128),
+        in_channels=3 * patch_px**2,
+        out_channels=3 * patch_px**2,
+        down_block_types=("DownEncoderBlock2D",) * len(widths),
+        block_out_channels=widths,
         layers_per_block=1,
         latent_channels=LATENT_CHANNELS,
         sample_size=64,
@@ -28,7 +49,11 @@ def make_tiny(frames: int) -> StereoInpaintPipeline:
     )
     with torch.no_grad():  # of the latents' logarithmic variance: else noise drowns them for a long time
         autoencoder.quant_conv.bias[LATENT_CHANNELS:] = FIRST_LOG_VARIANCE
-    encoder = CLIPVisionModelWithProjection(
+    return autoencoder.eval()
+
+
+def _make_image_encoder() -> CLIPVisionModelWithProjection:
+    return CLIPVisionModelWithProjection(
         CLIPVisionConfig(
             hidden_size=32,
             intermediate_size=64,
@@ -38,22 +63,31 @@ def make_tiny(frames: int) -> StereoInpaintPipeline:
             image_size=224,
             patch_size=56,
         )
-    )
-    network = UNetSpatioTemporalConditionModel(
-        sample_size=22,  # 176 x 176 px: 128 x 224 and a little
-        in_channels=IN_CHANNELS,
+    ).eval()
+
+
+def _make_network(
+    frames: int,
+    in_channels: int,
+    widths: tuple[int, ...],  # channels at each size, the latents' first
+    side: int,  # root of the number of latents it is made for
+) -> UNetSpatioTemporalConditionModel:
+    """The kinds of blocks are Stable Video Diffusion's; all sizes but the largest attend."""
+    attending = len(widths) - 1
+    return UNetSpatioTemporalConditionModel(
+        sample_size=side,
+        in_channels=in_channels,
         out_channels=LATENT_CHANNELS,
-        down_block_types=("DownBlockSpatioTemporal", "CrossAttnDownBlockSpatioTemporal"),
-        up_block_types=("CrossAttnUpBlockSpatioTemporal", "UpBlockSpatioTemporal"),
-        block_out_channels=(64, 64),
-        num_attention_heads=(2, 2),
-        addition_time_embed_dim=32,
-        projection_class_embeddings_input_dim=96,
+        down_block_types=("DownBlockSpatioTemporal", *["CrossAttnDownBlockSpatioTemporal"] * attending),
+        up_block_types=(*["CrossAttnUpBlockSpatioTemporal"] * attending, "UpBlockSpatioTemporal"),
+        block_out_channels=widths,
+        num_attention_heads=tuple(width // HEAD_CHANNELS for width in widths),
+        addition_time_embed_dim=TIME_CHANNELS,
+        projection_class_embeddings_input_dim=3 * TIME_CHANNELS,
         layers_per_block=1,
         cross_attention_dim=32,
         num_frames=frames,
-    )
-    return StereoInpaintPipeline(autoencoder.eval(), encoder.eval(), network.eval(), make_schedule())
+    ).eval()
 
 
 def make_schedule() -> EulerDiscreteScheduler:

@@ -11,13 +11,17 @@ import torch
 from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
 from diffusers.utils import logging
 from safetensors import SafetensorError
-from torch import Tensor, nn
-from torch.nn.utils.parametrize import register_parametrization
 from transformers import CLIPVisionModelWithProjection
 from transformers.utils import logging as transformers_logging
 
 from secondeye.files import hash_folder
-from secondeye.inpaint.pipeline import IN_CHANNELS, StereoInpaintPipeline
+from secondeye.inpaint.pipeline import (
+    IN_CHANNELS,
+    LATENT_CHANNELS,
+    ONE_STEP_CHANNELS,
+    StereoInpaintPipeline,
+)
+from secondeye.inpaint.storage import STORAGES, store
 from secondeye.refusal import Refusal
 
 NETWORK_FOLDERS = ("unet_diffusers", "", "unet")  # where a release, or a saved pipeline, has the network
@@ -26,7 +30,7 @@ SVD_FILES = ("model_index.json", "*/*.json", "*/*.fp16.safetensors")  # all that
 SVD_PARTS = ("image_encoder", "scheduler", "unet", "vae")
 SVD = "stable-video-diffusion-img2vid-xt-1-1"
 RELEASE = "StereoCrafter"
-STORAGES = ("plain", "int8", "fp8")
+SVD_CHANNELS = 2 * LATENT_CHANNELS
 
 
 def load_pipeline(folder: Path, device: str) -> StereoInpaintPipeline:
@@ -92,23 +96,22 @@ def load_pretrained(
     return pipeline
 
 
-def load_widened(initial: str) -> StereoInpaintPipeline:
-    """Stable Video Diffusion, from a folder or of a Hugging Face id, with a channel for the mask; in float32.
+def load_widened(initial: str, in_channels: int = IN_CHANNELS) -> StereoInpaintPipeline:
+    """Stable Video Diffusion, from a folder or of a Hugging Face id, with more input channels; in float32.
 
-    The new channel's weights are zero, so that at first the mask changes nothing. Refusal where the model can
-    not be had, or has a mask's channel already.
+    See `widen`. Refusal where the model can not be had, or has more channels already.
     """
     folder = _find_svd(initial)
     narrow = load_module(UNetSpatioTemporalConditionModel, folder / "unet", torch.float32)
-    if narrow.conv_in.in_channels != IN_CHANNELS - 1:
+    if narrow.conv_in.in_channels != SVD_CHANNELS:
         raise Refusal(
-            f"{folder}/unet: training begins with a network of {IN_CHANNELS - 1} input channels, as Stable "
+            f"{folder}/unet: training begins with a network of {SVD_CHANNELS} input channels, as Stable "
             f"Video Diffusion's; this one has {narrow.conv_in.in_channels}"
         )
     return StereoInpaintPipeline(
         load_module(AutoencoderKLTemporalDecoder, folder / "vae", torch.float32),
         load_image_encoder(folder / "image_encoder", torch.float32),
-        widen(narrow),
+        widen(narrow, in_channels),
         load_scheduler(folder / "scheduler"),
     )
 
@@ -120,37 +123,23 @@ def hash_svd(initial: str) -> str:
     return hashlib.sha256(parts.encode()).hexdigest()
 
 
-def widen(narrow: Any) -> Any:
-    """The same network with one more input channel, which it ignores."""
-    network = UNetSpatioTemporalConditionModel.from_config({**narrow.config, "in_channels": IN_CHANNELS})
+def widen(
+    narrow: Any,  # of SVD_CHANNELS: noisy latents, and those of the picture that a clip begins with
+    in_channels: int,  # IN_CHANNELS or ONE_STEP_CHANNELS
+) -> Any:
+    """The same network told of more: the warped view in the picture's place, and the mask, which it ignores.
+
+    For one step the left view and the warped one share the picture's weights, half each, as M2SVid begins: of
+    two equal views the network makes what it made of one.
+    """
+    network = UNetSpatioTemporalConditionModel.from_config({**narrow.config, "in_channels": in_channels})
     weights = narrow.state_dict()
-    first = weights["conv_in.weight"]  # [C, 8, 3, 3]
-    weights["conv_in.weight"] = torch.cat([first, torch.zeros_like(first[:, :1])], dim=1)
+    noisy, picture = weights["conv_in.weight"].split(LATENT_CHANNELS, dim=1)  # [C, 4, 3, 3] each
+    views = in_channels // LATENT_CHANNELS - 1
+    mask = torch.zeros_like(picture[:, :1])
+    weights["conv_in.weight"] = torch.cat([noisy, *[picture / views] * views, mask], dim=1)
     network.load_state_dict(weights)
     return network.eval()
-
-
-def store(network: UNetSpatioTemporalConditionModel, storage: str) -> None:
-    """Keep a network's large weights in 8 bits, and compute as before: int8 has a scale for each channel."""
-    if storage == "fp8":
-        network.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=network.dtype)
-    elif storage == "int8":
-        network.requires_grad_(False)
-        for module in list(network.modules()):
-            if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d):
-                register_parametrization(module, "weight", Int8(), unsafe=True)
-
-
-class Int8(nn.Module):
-    """Weights as whole numbers in [-127, 127] times a scale for each output channel."""
-
-    def forward(self, whole: Tensor, scale: Tensor) -> Tensor:
-        return whole.to(scale.dtype) * scale
-
-    def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        largest = weight.abs().amax(dim=tuple(range(1, weight.ndim)), keepdim=True)
-        scale = largest.clamp_min(torch.finfo(weight.dtype).tiny) / 127
-        return (weight / scale).round().to(torch.int8), scale
 
 
 def _find_svd(initial: str) -> Path:
@@ -198,10 +187,11 @@ def _overlap_mask_of(folder: Path) -> str:
 
 def _require_network(folder: Path) -> None:
     channels = _read_config(folder).get("in_channels")
-    if channels != IN_CHANNELS:
+    if channels not in (IN_CHANNELS, ONE_STEP_CHANNELS):
         raise Refusal(
-            f"{folder}: the network has {channels} input channels, stereo inpainting needs {IN_CHANNELS}; "
-            "plain Stable Video Diffusion has 8 and can not be used, StereoCrafter's can"
+            f"{folder}: the network has {channels} input channels, stereo inpainting needs {IN_CHANNELS}, or "
+            f"{ONE_STEP_CHANNELS} for one step; plain Stable Video Diffusion has {SVD_CHANNELS} and can not "
+            "be used, StereoCrafter's can"
         )
 
 

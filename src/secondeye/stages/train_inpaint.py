@@ -50,7 +50,7 @@ def run(
 
 def _initial_of(settings: TrainDiffusion) -> tuple[dict[str, str], list[str]]:
     """Inputs and licences besides the dataset's: those of the weights that svd begins with."""
-    if settings.size == "tiny":
+    if settings.size != "svd":
         return {}, []
     from secondeye.training.diffusion import hash_initial
 

@@ -1,11 +1,11 @@
 """Training of the diffusion inpainter: the autoencoder first, where there is none, then the network.
 
-The network learns as Stable Video Diffusion did: velocities, of noise levels drawn log-normally, weighted as
-in EDM (arXiv 2206.00364). It is given the warped view's latents and the mask (StereoCrafter, section 3.3).
-Some samples begin with frames that are right already, so that it learns to go on from what it painted
-(section 3.4).
+The network learns as Stable Video Diffusion did: velocities, of noise levels drawn log-normally. EDM's weight
+of a level (arXiv 2206.00364) is what makes their squared error plain. It is given the warped view's latents
+and the mask (StereoCrafter, section 3.3); see `conditioning`.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,37 +19,35 @@ from torch import Tensor, nn
 
 from secondeye.arrays import occlusion_of, resize, resize_disparity
 from secondeye.inpaint import Warped
-from secondeye.inpaint.diffusion import STEPS, inpaint_warped, overlap_of, reduce_warped, reduction
+from secondeye.inpaint.autoencoder import decode, encode, patch_px, to_signed
+from secondeye.inpaint.diffusion import STEPS, inpaint_warped, reduce_warped, reduction
 from secondeye.inpaint.pipeline import (
-    Conditions,
+    IN_CHANNELS,
+    ONE_STEP_CHANNELS,
     StereoInpaintPipeline,
-    decode,
-    embed,
-    encode,
-    latent_mask,
-    patch_px,
-    predict,
     scaling_factor_of,
-    time_ids,
-    timestep_of,
-    to_signed,
 )
-from secondeye.inpaint.tiny import make_tiny
+from secondeye.inpaint.sampling import predict, timestep_of
+from secondeye.inpaint.tiny import make_small, make_tiny
 from secondeye.inpaint.weights import hash_svd, load_widened
 from secondeye.params import TrainDiffusion
 from secondeye.process import is_main_process
 from secondeye.runs import Run
+from secondeye.training.conditioning import Batch, condition, drop, paint_first
 from secondeye.training.loop import Sample, train
+from secondeye.training.one_step import one_step_loss
 from secondeye.training.samples import Scene, draw_scene, hold_out, keep_usable, load_all, store
 
 DrawScene = Callable[[np.random.Generator], Scene]
+LearnClips = Callable[[nn.Module, StereoInpaintPipeline, Batch], tuple[Tensor, Mapping[str, Tensor]]]
 
 AUTOENCODER_FRAMES = 2  # of a sample; its decoder has to learn what neighbours share
 KL_WEIGHT = 1e-4  # keeps latents near the origin, and hardly blurs
 WARPED_SHARE = 0.3  # of the autoencoder's samples: the network is given warped views, black holes and all
 LOG_SIGMA_MEAN, LOG_SIGMA_DEVIATION = 0.7, 1.6  # of the noise levels, as Stable Video Diffusion was tuned
-TEMPORAL = ("temporal", "time_mixer", "time_pos_embed")  # in the names of what svd keeps as it is
-GIVEN_SHARE = 0.5  # of samples that begin with frames that are right already
+NOISE_LEVELS = {"low": (0.0, 0.5), "middle": (0.5, 8.0), "high": (8.0, math.inf)}  # sigmas logged apart
+# In the names of what svd keeps as it is:
+TEMPORAL = ("temporal", "time_mixer", "time_pos_embed", "time_embedding", "add_embedding")
 MEASURED_SCENES = 16
 CHECKED_SCENES = 8
 SHOWN_SCENES = 4
@@ -70,20 +68,19 @@ def train_diffusion(
 ) -> None:
     """Train on stored scenes, write the pipeline's folder to `run.model` and a picture.
 
-    tiny trains both modules from nothing; svd widens the network of `initial` by the mask's channel and
-    trains its spatial layers alone (paper, section 3.3). Scored on scenes not learnt from, with 20 or more of
-    them. Continues a killed run exactly. Raises Refusal when no scene is as large and as long as the crops,
-    or `initial` can not be had.
+    tiny and small train both modules from nothing; svd widens the network of `initial` and trains its
+    spatial layers alone (paper, section 3.3). Scored on films not learnt from, with 20 or more of them.
+    Continues a killed run exactly. Raises Refusal when no scene is as large and as long as the crops, or
+    `initial` can not be had.
     """
-    torch.manual_seed(settings.network.seed)
-    pipeline = make_tiny(settings.frames) if settings.size == "tiny" else load_widened(settings.initial)
+    pipeline = make_pipeline(settings)
     stereo, mono = ([to_working_size(scene, pipeline) for scene in scenes] for scenes in (stereo, mono))
     size = (settings.height, settings.width)
     held, learnt = hold_out(*keep_usable("diffusion", stereo, mono, _least(settings)))
     draw_held, draw = (
         partial(draw_scene, *kinds, settings.mono_share, *size, settings.frames) for kinds in (held, learnt)
     )
-    if settings.size == "tiny":
+    if settings.size != "svd":
         held_still, still = (
             partial(draw_scene, *kinds, settings.mono_share, *size, AUTOENCODER_FRAMES)
             for kinds in (held, learnt)
@@ -93,6 +90,18 @@ def train_diffusion(
     if is_main_process():
         pipeline.save_pretrained(run.model)
         _show(pipeline, [draw_held(rng) for rng in _generators(settings, SHOWN_SCENES)], run)
+
+
+def make_pipeline(settings: TrainDiffusion) -> StereoInpaintPipeline:
+    """What training begins with; the same each time."""
+    torch.manual_seed(settings.network.seed)
+    channels = ONE_STEP_CHANNELS if settings.method == "one_step" else IN_CHANNELS
+    match settings.size:
+        case "tiny":
+            return make_tiny(settings.frames, channels)
+        case "small":
+            return make_small(settings.frames, channels)
+    return load_widened(settings.initial, channels)
 
 
 def _least(settings: TrainDiffusion) -> tuple[int, int, int]:
@@ -171,62 +180,73 @@ def train_network(
         pipeline.unet.enable_gradient_checkpointing()
     pipeline.vae.requires_grad_(False)
     pipeline.image_encoder.requires_grad_(False)
-    overlap_frames = overlap_of(pipeline)
+    pipeline.register_to_config(overlap_mask="cleared")
+    learn = loss_of(settings)
     checked = [draw_held(rng) for rng in _generators(settings, CHECKED_SCENES)]
 
-    def draw_sample(rng: np.random.Generator) -> Sample:
-        return make_sample(draw(rng), rng, overlap_frames)
-
-    def score(_: nn.Module) -> dict[str, float]:
-        _use(pipeline, "cpu")
-        return _score(pipeline, checked)
+    def loss(network: nn.Module, sample: Sample) -> tuple[Tensor, Mapping[str, Tensor]]:
+        batch = Batch(*sample)
+        for module in (pipeline.vae, pipeline.image_encoder):
+            module.to(batch.truth.device)
+        return learn(network, pipeline, paint_first(pipeline, batch))
 
     train(
         pipeline.unet,
         run,
         name="network",
         optimisation=settings.network,
-        draw=draw_sample,
-        loss=lambda model, batch: velocity_loss(model, pipeline, batch),
-        validate=score,
+        draw=lambda rng: make_sample(draw(rng)),
+        loss=loss,
+        validate=lambda _: _score(pipeline, checked),
     )
-    _use(pipeline, "cpu")
+    pipeline.to("cpu")
 
 
-def make_sample(
-    scene: Scene,
-    rng: np.random.Generator,
-    overlap_frames: int,
-) -> Sample:  # truth and given frames [T, 3, H, W] in [0, 1], holes [T, 1, H, W], 1 is a hole
-    """What the network sees of a scene: at times its first frames are right; the mask is left as it is."""
-    count = int(rng.integers(1, overlap_frames + 1)) if rng.random() < GIVEN_SHARE else 0
-    given = torch.cat([scene.right[:count], scene.warped[count:]])
-    return scene.right, given, occlusion_of(scene.coverage).float()
+def make_sample(scene: Scene) -> Batch:  # of one clip, without the first axis
+    """What the network sees of a scene, and the truth."""
+    return Batch(scene.right, scene.warped, 1 - scene.coverage, scene.left)
+
+
+def loss_of(settings: TrainDiffusion) -> LearnClips:
+    """The loss of the method that is trained."""
+    if settings.method == "one_step":
+        return one_step_loss
+    return partial(velocity_loss, dropout=settings.dropout)
 
 
 def velocity_loss(
-    network: nn.Module, pipeline: StereoInpaintPipeline, batch: Sample
-) -> tuple[Tensor, Mapping[str, Tensor]]:
-    """EDM's weighted error of the latents that the predicted velocity leads to."""
-    truth, given, holes = batch  # [B, T, C, H, W]
-    _use(pipeline, truth.device)
-    with torch.no_grad():
-        latents = _encode_clips(pipeline, truth) * pipeline.vae.config.scaling_factor
-        conditions = Conditions(
-            _encode_clips(pipeline, given),
-            torch.stack([latent_mask(clip, keep_thin_holes=True) for clip in holes]),
-            embed(pipeline.image_encoder, given[:, 0])[:, None],
-            time_ids(len(truth), 0.0, truth.device),
-        )
-    sigma = torch.exp(LOG_SIGMA_MEAN + LOG_SIGMA_DEVIATION * torch.randn(len(truth), device=truth.device))
-    wide = sigma.view(-1, 1, 1, 1, 1)
-    noisy = latents + wide * torch.randn_like(latents)
+    network: nn.Module,
+    pipeline: StereoInpaintPipeline,  # its other modules stay as they are
+    batch: Batch,
+    *,
+    dropout: float,  # [0, 1] of the clips that the network is told nothing of
+) -> tuple[Tensor, Mapping[str, Tensor]]:  # []; parts to log, NaN where a batch has none of a kind
+    """Squared error of velocities, v = (noise - sigma * latents) / sqrt(sigma^2 + 1).
+
+    EDM's weighted error of latents is the same (Karras et al., weight 1 / c_out^2).
+    """
+    latents, conditions = condition(pipeline, batch)
+    sigma = torch.exp(LOG_SIGMA_MEAN + LOG_SIGMA_DEVIATION * torch.randn(len(latents), device=latents.device))
+    noise, wide = torch.randn_like(latents), sigma.view(-1, 1, 1, 1, 1)
     size = (wide**2 + 1).sqrt()
-    velocity = predict(network, noisy / size, timestep_of(sigma), conditions)
-    denoised = noisy / size**2 - velocity * wide / size
-    error = size**2 / wide**2 * (denoised - latents) ** 2
-    inside = (error * conditions.mask).sum() / (conditions.mask.sum() * error.shape[2]).clamp(min=1)
-    return error.mean(), {"holes": inside}
+    told = drop(conditions, dropout)
+    velocity = predict(network, (latents + wide * noise) / size, timestep_of(sigma), told)
+    error = (velocity - (noise - wide * latents) / size) ** 2
+    open_ = conditions.mask
+    holes = (error * open_).sum() / (open_.sum() * error.shape[2])
+    return error.mean(), {"holes": holes, **_by_noise(error.mean((1, 2, 3, 4)), sigma)}
+
+
+def _by_noise(
+    errors: Tensor,  # [B]
+    sigma: Tensor,  # [B]
+) -> dict[str, Tensor]:
+    """Means over the clips of each noise level; NaN where there is none."""
+    nothing = torch.full_like(errors, torch.nan)
+    return {
+        f"loss_{name}": torch.where((low <= sigma) & (sigma < high), errors, nothing).nanmean()
+        for name, (low, high) in NOISE_LEVELS.items()
+    }
 
 
 def freeze_temporal(network: nn.Module) -> None:
@@ -243,21 +263,11 @@ def to_working_size(
     factor = reduction(pipeline, *scene.left.shape[2:])
     if factor == 1:
         return scene
-    left, right, warped, coverage = (plane.float() / 255 for plane in scene[:4])
+    left, right, warped, coverage = (plane.float() / 255 for plane in scene.planes[:4])
     small, holes = reduce_warped(warped, coverage, factor)
     size = small.shape[2:]
     disparity = resize_disparity(scene.disparity.float(), *size)
-    return store(Scene(resize(left, *size), resize(right, *size), small, 1 - holes, disparity))
-
-
-def _encode_clips(pipeline: StereoInpaintPipeline, clips: Tensor) -> Tensor:  # [B, T, 4, h, w]
-    return encode(pipeline.vae, to_signed(clips.flatten(0, 1))).unflatten(0, clips.shape[:2])
-
-
-def _use(pipeline: StereoInpaintPipeline, device: torch.device | str) -> None:
-    """Have the modules that are not trained where the trained one is."""
-    pipeline.vae.to(device)
-    pipeline.image_encoder.to(device)
+    return store(Scene(resize(left, *size), resize(right, *size), small, 1 - holes, disparity, scene.film))
 
 
 def _generators(settings: TrainDiffusion, count: int) -> list[np.random.Generator]:
@@ -269,12 +279,22 @@ def _generators(settings: TrainDiffusion, count: int) -> list[np.random.Generato
 
 def _score(pipeline: StereoInpaintPipeline, scenes: Sequence[Scene]) -> dict[str, float]:
     """PSNR of what was open, over the scenes together."""
-    errors = []
-    for scene in scenes:
-        warped = Warped(scene.left, scene.warped, scene.coverage, scene.disparity)
-        painted, _ = inpaint_warped(pipeline, warped, None, STEPS)
-        errors.append((painted - scene.right)[occlusion_of(scene.coverage).expand_as(scene.right)])
+    errors = [
+        (painted - scene.right)[occlusion_of(scene.coverage).expand_as(scene.right)]
+        for scene, painted in zip(scenes, _paint(pipeline, scenes), strict=True)
+    ]
     return {"open_psnr_db": _psnr_db(torch.cat(errors), peak=1)}
+
+
+def _paint(
+    pipeline: StereoInpaintPipeline, scenes: Sequence[Scene]
+) -> list[Tensor]:  # [T, 3, H, W] in [0, 1]
+    """On a GPU where there is one; then the pipeline is back."""
+    pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
+    views = [Warped(scene.left, scene.warped, scene.coverage, scene.disparity) for scene in scenes]
+    painted = [inpaint_warped(pipeline, view, None, STEPS)[0] for view in views]
+    pipeline.to("cpu")
+    return painted
 
 
 def _psnr_db(error: Tensor, peak: float) -> float:
@@ -286,10 +306,8 @@ def _psnr_db(error: Tensor, peak: float) -> float:
 def _show(pipeline: StereoInpaintPipeline, scenes: Sequence[Scene], run: Run) -> None:
     """Rows: warped, the autoencoder's picture of the truth, painted, truth; a column a scene's last frame."""
     columns = []
-    for scene in scenes:
-        warped = Warped(scene.left, scene.warped, scene.coverage, scene.disparity)
-        painted, _ = inpaint_warped(pipeline, warped, None, STEPS)
-        latents = encode(pipeline.vae, to_signed(scene.right)) * pipeline.vae.config.scaling_factor
+    for scene, painted in zip(scenes, _paint(pipeline, scenes), strict=True):
+        latents = encode(pipeline.vae, to_signed(scene.right[-2:])) * pipeline.vae.config.scaling_factor
         coded = (decode(pipeline.vae, latents, len(latents)) / 2 + 0.5).clamp(0, 1)
         columns.append(torch.cat([scene.warped[-1], coded[-1], painted[-1], scene.right[-1]], dim=1))
     sheet = torch.cat(columns, dim=2).permute(1, 2, 0).numpy()

@@ -63,7 +63,8 @@ class Taught(nn.Module):
         super().__init__()
         self.painter, self.judge = painter, Judge()
         self.weight = settings.discriminator_weight
-        self.judged_from = round(settings.discriminator_from * settings.optimisation.steps)
+        first_judged = round(settings.discriminator_from * settings.optimisation.steps)
+        self.judged_from = first_judged * settings.optimisation.accumulation  # a step counts once a part
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(
@@ -151,7 +152,7 @@ def _drawing(stereo: Sequence[Scene], mono: Sequence[Scene], settings: TrainLigh
 def _fill_scene(scene: Scene) -> Filled:
     frames, _, height, width = scene.left.shape
     whole = Window(0, 0, frames, 0, 0, height, width, flipped=False, gain=(1, 1, 1))
-    warped, coverage, disparity = (cut(plane, whole) for plane in scene[2:])
+    warped, coverage, disparity = (cut(plane, whole) for plane in scene.planes[2:])
     pictures, behind = fill_shot(warped, coverage, disparity)
     return Filled(store_picture(pictures), behind.to(torch.float16))
 
@@ -161,7 +162,7 @@ def _sample(scene: Scene, filled: Filled, window: Window, rng: np.random.Generat
 
     The second is the one to paint; its flow leads nowhere where it is taken for the first of its shot.
     """
-    left, truth, warped, coverage, _ = (cut(plane, window) for plane in scene)
+    left, truth, warped, coverage, _ = (cut(plane, window) for plane in scene.planes)
     pictures, behind = (cut(plane, window) for plane in filled)
     width = scene.left.shape[-1]
     planes = [

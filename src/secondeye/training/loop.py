@@ -1,32 +1,43 @@
 """The one training loop: accelerate around a step that is a pure function of its number.
 
-Samples are drawn with a generator made of (seed, step, place in the batch), and torch is seeded anew at
-every step. So a step depends on nothing but its number and the checkpoint before it: a run that was killed
-continues to the same weights, and the number of processes does not change what a batch holds.
+A batch is gone through in parts: a process takes one or more of them, one after the other. Samples are drawn
+with a generator made of (seed, step, place in the batch), and torch is seeded anew for every part. So a step
+depends on nothing but its number and the checkpoint before it: a run that was killed continues to the same
+weights, and two processes learn what one learns from as many parts.
 """
 
-import os
+import math
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import NamedTuple
+from contextlib import nullcontext
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from secondeye.params import Optimisation
 from secondeye.refusal import Refusal
 from secondeye.runs import Run
+from secondeye.training.averaging import use_average
+from secondeye.training.checkpoints import load_checkpoint, save_checkpoint
+from secondeye.training.learner import (
+    Learner,
+    backward,
+    learn,
+    make_learner,
+    make_optimizer,
+    restore,
+    restore_model,
+    tensors_of,
+)
+from secondeye.training.means import no_means
+from secondeye.training.precision import in_precision
+from secondeye.training.sharding import configure_sharding, is_sharded
 
-WARM_UP_SHARE = 0.05  # of the steps, in which the learning rate rises to its value; it then falls as a cosine
-LEAST_RATE_SHARE = 0.02  # of the learning rate, at the end
-WEIGHT_DECAY = 0.01
-LARGEST_GRADIENT = 1.0  # norm, clipped
+WARM_UP_SHARE = 0.05  # of the steps, in which the learning rate rises to its value
+LEAST_RATE_SHARE = 0.02  # of the learning rate, at the end of a cosine
 LOG_STEPS = 10
 
 Sample = tuple[Tensor, ...]
@@ -41,81 +52,86 @@ def train(
     name: str,  # of what is trained; stands before its metrics and checkpoints
     optimisation: Optimisation,
     draw: Draw,  # generator -> one sample; must depend on the generator alone
-    loss: Loss,  # model, samples stacked along a new first axis -> loss to minimise, parts to log
+    # model, samples stacked along a new first axis -> their mean loss, to minimise, and parts of it to log:
+    # of the same names all through a step; NaN where there is nothing to say.
+    loss: Loss,
     validate: Callable[[nn.Module], Mapping[str, float]] | None = None,  # at the end, in eval mode
 ) -> nn.Module:
     """Train `model` in place, continuing from the run's last checkpoint; returns it in eval mode, on the CPU.
 
-    Logs means over LOG_STEPS steps, or over those since the last checkpoint. Raises Refusal when the
-    processes can not share the batch, or the loss is not finite.
+    What is left in it, and validated, is the average of its weights where there is one. Logs means over
+    LOG_STEPS steps, or over those since the last checkpoint. Raises Refusal when the batch can not be shared,
+    too many steps were bad, or a checkpoint can not be written.
     """
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
-    if optimisation.batch % accelerator.num_processes:
-        raise Refusal(
-            f"{name}: {accelerator.num_processes} processes can not share a batch of {optimisation.batch}; "
-            "make its batch in params.yaml a multiple of their number"
-        )
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=optimisation.learning_rate, weight_decay=WEIGHT_DECAY
-    )
-    prepared, optimizer = accelerator.prepare(model, optimizer)
-    first = _resume(run.checkpoints, name, model, optimizer)
+    accelerator = _accelerate(name, optimisation)
+    first, tensors = load_checkpoint(run.checkpoints, name)
+    if tensors:
+        restore_model(model, tensors)
+    prepared, optimizer = accelerator.prepare(model, make_optimizer(model, optimisation))
+    device, sharded = accelerator.device.type, is_sharded(accelerator)
+    learner = make_learner(model, optimizer, optimisation, device, prepared if sharded else None)
+    if tensors:
+        restore(learner, tensors)
     judged = first == optimisation.steps and _is_judged(run, name, first)
     if accelerator.is_main_process and not judged:
         run.rewind(first, f"{name}/")
     prepared.train()
-    means = _Means({}, 0)
+    computing = in_precision(prepared, "float32" if sharded else optimisation.precision, device)
+    means = no_means()
     with _progress(name, first, optimisation.steps, accelerator) as bar:
         for step in range(first, optimisation.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = optimisation.learning_rate * rate_share(step, optimisation.steps)
-            batch = _draw_batch(draw, optimisation, step, accelerator)
-            torch.manual_seed(_seed(optimisation.seed, step, accelerator.process_index))
-            value, parts = loss(prepared, batch)
-            if not torch.isfinite(value):
-                raise Refusal(
-                    f"{name}: the loss is not finite at step {step}; lower its learning_rate in params.yaml"
-                )
-            optimizer.zero_grad()
-            accelerator.backward(value)
-            accelerator.clip_grad_norm_(prepared.parameters(), LARGEST_GRADIENT)
-            optimizer.step()
+            rate = optimisation.learning_rate * rate_share(step, optimisation.steps, optimisation.schedule)
+            for group in learner.optimizer.param_groups:
+                group["lr"] = rate
+
+            def part_loss(part: int, step: int = step) -> tuple[Tensor, Mapping[str, Tensor]]:
+                batch = _draw_part(draw, optimisation, step, part, accelerator)
+                torch.manual_seed(_seed(optimisation.seed, step, part))
+                return loss(computing, batch)
+
+            values = _differentiate(part_loss, prepared, learner, optimisation.accumulation, accelerator)
+            norm = learn(learner, values["loss"], optimisation, step)
+            _require_few(int(learner.bad_steps), name, optimisation, step)
+            told = {} if norm is None else {**values, "gradient_norm": norm}
+            means = means.with_step(told, optimisation.batch)
             bar.update()
-            means = means.with_step({"loss": value, **parts})
             done = step + 1
             saving = done % optimisation.checkpoint_steps == 0 or done == optimisation.steps
             # Means end with a checkpoint: a training that goes on from it logs the same lines.
             if saving or done % LOG_STEPS == 0:
                 if accelerator.is_main_process:
-                    run.log(step, means.named(name))
-                means = _Means({}, 0)
-            if saving and accelerator.is_main_process:
-                _save(run.checkpoints, name, done, accelerator.unwrap_model(prepared), optimizer)
-    model = accelerator.unwrap_model(prepared).cpu().eval()
+                    state = {"learning_rate": rate, "bad_steps": int(learner.bad_steps)}
+                    run.log(step, means.named(name, **state))
+                    if saving:
+                        save_checkpoint(run.checkpoints, name, done, tensors_of(learner))
+                means = no_means()
+    use_average(learner.average, model)
+    model.cpu().eval()
     if validate is not None and accelerator.is_main_process and not judged:
         scores = validate(model)
         run.log(optimisation.steps, {f"{name}/{score}": round(value, 6) for score, value in scores.items()})
     return model
 
 
+def _accelerate(name: str, optimisation: Optimisation) -> Accelerator:
+    """The processes there are; Refusal where they can not share the batch."""
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")  # params.yaml says
+    processes, parts = accelerator.num_processes, optimisation.accumulation
+    if optimisation.batch % (processes * parts):
+        in_parts = f" with {parts} parts each" * (parts > 1)
+        raise Refusal(
+            f"{name}: {processes} processes{in_parts} can not share a batch of {optimisation.batch}; "
+            f"make its batch in params.yaml a multiple of {processes * parts}"
+        )
+    if is_sharded(accelerator):
+        configure_sharding(name, optimisation, accelerator)
+    return accelerator
+
+
 def _is_judged(run: Run, name: str, steps: int) -> bool:
     """Whether the last line of this phase is there, which validation wrote."""
     lines = [line for line in run.metrics() if line["step"] == steps]
     return any(part.startswith(f"{name}/") for line in lines for part in line)
-
-
-class _Means(NamedTuple):
-    """Sums over a few steps."""
-
-    sums: dict[str, float]
-    steps: int
-
-    def with_step(self, parts: Mapping[str, Tensor]) -> "_Means":
-        sums = {part: self.sums.get(part, 0.0) + float(value.detach()) for part, value in parts.items()}
-        return _Means(sums, self.steps + 1)
-
-    def named(self, name: str) -> dict[str, float]:
-        return {f"{name}/{part}": round(total / self.steps, 6) for part, total in self.sums.items()}
 
 
 def _progress(name: str, first: int, steps: int, accelerator: Accelerator) -> tqdm:
@@ -125,17 +141,27 @@ def _progress(name: str, first: int, steps: int, accelerator: Accelerator) -> tq
     return tqdm(total=steps, initial=first, desc=name, unit="step", mininterval=pace, disable=quiet)
 
 
-def rate_share(step: int, steps: int) -> float:
+def rate_share(
+    step: int,
+    steps: int,
+    schedule: str,  # one of SCHEDULES
+) -> float:
     """The learning rate of a step as a share of its largest value."""
     warm_up = max(1, round(WARM_UP_SHARE * steps))
     if step < warm_up:
         return (step + 1) / warm_up
+    if schedule == "constant":
+        return 1.0
     way = (step - warm_up) / max(1, steps - warm_up)
-    return LEAST_RATE_SHARE + (1 - LEAST_RATE_SHARE) * 0.5 * (1 + float(np.cos(np.pi * way)))
+    return LEAST_RATE_SHARE + (1 - LEAST_RATE_SHARE) * 0.5 * (1 + math.cos(math.pi * way))
 
 
-def _draw_batch(draw: Draw, optimisation: Optimisation, step: int, accelerator: Accelerator) -> Sample:
-    places = range(accelerator.process_index, optimisation.batch, accelerator.num_processes)
+def _draw_part(
+    draw: Draw, optimisation: Optimisation, step: int, part: int, accelerator: Accelerator
+) -> Sample:
+    """Every nth sample of the batch from `part` on, where n parts are gone through by all processes."""
+    parts = accelerator.num_processes * optimisation.accumulation
+    places = range(part, optimisation.batch, parts)
     seeds = [np.random.SeedSequence([optimisation.seed, step, place]) for place in places]
     samples = [draw(np.random.default_rng(seed)) for seed in seeds]
     return tuple(torch.stack(column).to(accelerator.device) for column in zip(*samples, strict=True))
@@ -145,35 +171,32 @@ def _seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
-def _save(folder: Path, name: str, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """One safetensors file with weights and optimiser; older ones go when it is whole."""
-    tensors = {f"model.{key}": value.contiguous() for key, value in model.state_dict().items()}
-    for place, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{place}.{key}": value for key, value in state.items()}
-    path = folder / f"{name}_{step:08d}.safetensors"
-    part = folder / f".{path.name}.part"
-    save_file(tensors, part)
-    os.replace(part, path)
-    for older in folder.glob(f"{name}_*.safetensors"):
-        if older != path:
-            older.unlink()
+def _differentiate(
+    part_loss: Callable[[int], tuple[Tensor, Mapping[str, Tensor]]],
+    prepared: nn.Module,
+    learner: Learner,
+    count: int,  # of parts that each process goes through
+    accelerator: Accelerator,
+) -> dict[str, float]:
+    """Leave the gradient of the whole batch in the weights; its loss and parts, the same in all processes."""
+    learner.optimizer.zero_grad()
+    told = []
+    for turn in range(count):
+        last = turn + 1 == count
+        with nullcontext() if last or learner.engine is not None else accelerator.no_sync(prepared):
+            value, parts = part_loss(accelerator.process_index + turn * accelerator.num_processes)
+            backward(learner, value, count)
+        told.append({"loss": value, **parts})
+    rows = torch.stack([torch.stack([value.detach().float() for value in part.values()]) for part in told])
+    rows = accelerator.gather(rows)
+    means = rows.nanmean(dim=0)
+    means[0] = rows[:, 0].mean()  # of losses all must be numbers
+    return dict(zip(told[0], means.tolist(), strict=True))
 
 
-def _resume(folder: Path, name: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Load the last checkpoint, if there is one; returns the steps it has seen."""
-    paths = sorted(folder.glob(f"{name}_*.safetensors"))
-    if not paths:
-        return 0
-    weights: dict[str, Tensor] = {}
-    states: dict[int, dict[str, Tensor]] = {}
-    with safe_open(paths[-1], framework="pt") as file:
-        for key in file.keys():  # noqa: SIM118 (not a mapping)
-            kind, rest = key.split(".", 1)
-            if kind == "model":
-                weights[rest] = file.get_tensor(key)
-            else:
-                place, what = rest.split(".", 1)
-                states.setdefault(int(place), {})[what] = file.get_tensor(key)
-    model.load_state_dict(weights)
-    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
-    return int(paths[-1].stem.rpartition("_")[2])
+def _require_few(bad_steps: int, name: str, optimisation: Optimisation, step: int) -> None:
+    if bad_steps > optimisation.max_bad_steps:
+        raise Refusal(
+            f"{name}: the loss or its gradient is not finite at step {step}, bad step {bad_steps} where "
+            f"max_bad_steps is {optimisation.max_bad_steps}; lower its learning_rate in params.yaml"
+        )

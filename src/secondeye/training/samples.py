@@ -27,6 +27,7 @@ from secondeye.refusal import Refusal
 from secondeye.rows import Kept, Matched, Rendered, Shifted
 from secondeye.sources import list_mono
 from secondeye.tables import read_table
+from secondeye.training.crops import column_range, offset_range
 from secondeye.training.provenance import train_clips
 from secondeye.video.probe import probe
 from secondeye.video.read import ShotReader
@@ -39,10 +40,11 @@ FAR_SHARE, NEAR_SHARE = 0.01, 0.99  # of depths become 0 and 1, as a conversion 
 MONO_SEED = 0  # of the disparities that films with one eye are warped with
 RUN_FRAMES = 8  # consecutive frames taken from a film with one eye, or as many as a sample has
 LARGEST_RUNS = 6  # of one film
-HELD_OUT = 10  # one scene in ten is not learnt from; models are judged on it
+HELD_OUT = 10  # one film in ten is not learnt from; models are judged on it
 CUT_THRESHOLD = 2.0  # PySceneDetect's adaptive_threshold, as conversion has it
 CANDIDATES = 6  # crops of which the one with most holes is taken
 CANDIDATES_SHARE = 0.8  # of draws that choose; the others take any crop
+LARGEST_HOLE = 0.05  # of a crop's width, that opens at its border beside what has the median disparity
 GAIN = (0.85, 1.1)  # of each colour channel; black stays black, so holes stay holes
 
 
@@ -59,6 +61,13 @@ class Scene(NamedTuple):
     """[T, 1, H, W] in [0, 1] how much of each pixel the first eye saw; stored: uint8, of 255."""
     disparity: Tensor
     """[T, 1, H, W] px, of the second eye's view, 0 where coverage is 0; stored: float16."""
+    film: str = ""
+    """Whose shot it is; films are held out whole. A shot of the synthetic world is a film of its own."""
+
+    @property
+    def planes(self) -> tuple[Tensor, ...]:
+        """The five above, in their order."""
+        return self.left, self.right, self.warped, self.coverage, self.disparity
 
 
 class Window(NamedTuple):
@@ -112,15 +121,19 @@ def keep_usable(
 
 
 def hold_out(stereo: list[Scene], mono: list[Scene]) -> tuple[Kinds, Kinds]:
-    """What is held out and what is learnt from, one scene in ten of each kind; too few scenes are both.
-
-    A clip stands at the same place in both kinds, so it is held out of both.
-    """
-    if len(stereo) + len(mono) < 2 * HELD_OUT:
+    """What is held out, every tenth film with all its scenes, and what is learnt from; too few are both."""
+    films = list(dict.fromkeys(scene.film for scene in (*stereo, *mono)))
+    if len(films) < 2 * HELD_OUT:
         return (stereo, mono), (stereo, mono)
-    held = stereo[::HELD_OUT], mono[::HELD_OUT]
-    learnt = [[scene for place, scene in enumerate(scenes) if place % HELD_OUT] for scenes in (stereo, mono)]
-    return held, (learnt[0], learnt[1])
+    held = set(films[HELD_OUT - 1 :: HELD_OUT])  # not the first: often all the real film there is comes first
+
+    def those(are_held: bool) -> Kinds:
+        first, second = (
+            [scene for scene in kind if (scene.film in held) == are_held] for kind in (stereo, mono)
+        )
+        return first, second
+
+    return those(True), those(False)
 
 
 def load_scenes(
@@ -132,12 +145,12 @@ def load_scenes(
 ) -> list[Scene]:  # stored
     """Stereo clips, warped with their matched disparity, and all shots of the world, with the exact one."""
     scenes = []
-    for left, right, disparity in _load_clips(split, shift, match, kept):
-        scenes.append(store(Scene(left, right, *warp(left, disparity))))
-    for row in read_table(world / "world.parquet", Rendered):
-        left, right = (read_frames(clip_file(world, row.id, kind)) for kind in ("left", "right"))
-        disparity = read_disparity(clip_file(world, row.id, "disparity"), row.offset_px)
-        scenes.append(store(Scene(left, right, *warp(left, disparity))))
+    for row, (left, right, disparity) in zip(kept, _load_clips(split, shift, match, kept), strict=True):
+        scenes.append(store(Scene(left, right, *warp(left, disparity), film=row.film)))
+    for shot in read_table(world / "world.parquet", Rendered):
+        left, right = (read_frames(clip_file(world, shot.id, kind)) for kind in ("left", "right"))
+        disparity = read_disparity(clip_file(world, shot.id, "disparity"), shot.offset_px)
+        scenes.append(store(Scene(left, right, *warp(left, disparity), film=shot.id)))
     return scenes
 
 
@@ -151,8 +164,9 @@ def load_mono_scenes(
     """The left eyes of stereo clips as films with one eye; their matched disparity is scaled at random."""
     rng = np.random.default_rng(seed)
     scenes = []
-    for left, _, disparity in _load_clips(split, shift, match, kept):
-        scenes.append(store(double_warp(left, disparity * float(rng.uniform(*MONO_SCALE)))))
+    for row, (left, _, disparity) in zip(kept, _load_clips(split, shift, match, kept), strict=True):
+        scene = double_warp(left, disparity * float(rng.uniform(*MONO_SCALE)))
+        scenes.append(store(scene._replace(film=row.film)))
     return scenes
 
 
@@ -169,8 +183,10 @@ def mono_films(
     can not be read.
     """
     rng = np.random.default_rng(seed)
-    runs = (run for film in films for run in _read_runs(film, frames, height, width))
-    return [store(double_warp(run, plausible_disparity(run, rng))) for run in runs]
+    runs = ((film, run) for film in films for run in _read_runs(film, frames, height, width))
+    return [
+        store(double_warp(run, plausible_disparity(run, rng))._replace(film=film.name)) for film, run in runs
+    ]
 
 
 def double_warp(
@@ -227,11 +243,12 @@ def draw_scene(
 ) -> Scene:  # float32 [frames, C, height, width]
     """A random part of a random scene, likely one with holes; depends on the generator alone.
 
-    Raises ValueError when no scene is as large and as long as that.
+    The first eye's part lies apart from the second's, so that holes open at either border. Raises ValueError
+    when no scene is as large and as long as that.
     """
     window = draw_window(stereo, mono, mono_share, height, width, frames, rng)
     scene = [*stereo, *mono][window.scene]
-    return Scene(*(cut(plane, window) for plane in scene))
+    return cut_apart(scene, *draw_apart(scene, window, rng))
 
 
 def draw_window(
@@ -243,7 +260,7 @@ def draw_window(
     frames: int,
     rng: np.random.Generator,
 ) -> Window:
-    """Where `draw_scene` cuts; scenes are drawn as often as they have frames."""
+    """A part of both eyes' views; scenes are drawn as often as they have frames."""
     scenes = [*stereo, *mono]
     number = _draw_number(stereo, mono, mono_share, (frames, height, width), rng)
     coverage = scenes[number].coverage
@@ -262,6 +279,36 @@ def draw_window(
     return Window(
         number, start, frames, int(tops[best]), int(lefts[best]), height, width, flipped, (red, green, blue)
     )
+
+
+def draw_apart(
+    scene: Scene,  # stored
+    window: Window,
+    rng: np.random.Generator,
+) -> tuple[Window, int]:  # px
+    """How far the first eye's part begins to the right of the second's, which moves if there is no room."""
+    disparity = cut(scene.disparity, window)[cut(scene.coverage, window) > 0]
+    middle = float(disparity.median()) if len(disparity) else 0.0
+    room = scene.coverage.shape[-1] - window.width
+    low, high = offset_range(middle, room, LARGEST_HOLE * window.width)
+    offset = int(rng.integers(low, high + 1))
+    first, last = column_range(offset, room)
+    return window._replace(left=min(max(window.left, first), last)), offset
+
+
+def cut_apart(
+    scene: Scene,  # stored
+    window: Window,  # of the second eye's view
+    offset_px: int,
+) -> Scene:  # float32 [frames, C, window.height, window.width]
+    """What two eyes saw that were framed apart; what lies beside the first one's frame is a hole."""
+    left = cut(scene.left, window._replace(left=window.left + offset_px))
+    right, warped, coverage, disparity = (cut(plane, window) for plane in scene.planes[1:])
+    disparity = disparity - offset_px
+    source = torch.arange(window.width) + disparity  # column of the first eye's frame
+    seen = (source >= -0.5) & (source < window.width - 0.5)
+    coverage = coverage * seen
+    return Scene(left, right, warped * seen, coverage, disparity * (coverage > 0), scene.film)
 
 
 def cut(
@@ -283,8 +330,8 @@ def store(
     scene: Scene,  # float32
 ) -> Scene:
     """The same scene in a quarter of the memory."""
-    left, right, warped, coverage = (store_picture(plane) for plane in scene[:4])
-    return Scene(left, right, warped, coverage, scene.disparity.to(torch.float16))
+    left, right, warped, coverage = (store_picture(plane) for plane in scene.planes[:4])
+    return Scene(left, right, warped, coverage, scene.disparity.to(torch.float16), scene.film)
 
 
 def store_picture(

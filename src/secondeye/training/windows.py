@@ -1,9 +1,6 @@
 """Windows for video inpainters: part of a clip's left view, splatted to a part of its right view.
 
-The shift left every disparity at or above zero, so that a whole view has border holes on its right side only.
-A converted film has its screen among the things it shows, and border holes on both sides. So the two views
-are cropped at columns of their own: with the left crop at column a and the right crop at column c, the
-crops' disparity is d - a + c (ours).
+The two views are cropped at columns of their own, so that border holes are on both sides (see `crops`).
 """
 
 import json
@@ -23,6 +20,7 @@ from secondeye.refusal import Refusal
 from secondeye.rows import Clip, Film, Kept, Matched, Scored, Shifted
 from secondeye.splat import exponent_at, splat
 from secondeye.tables import read_table
+from secondeye.training.crops import column_range, offset_range
 from secondeye.views import load
 
 SIZE_MULTIPLE = 64  # px, of a crop's sides: what the networks shrink by
@@ -113,29 +111,9 @@ def plan_window(
     room = shape.width - settings.width
     low, high = offset_range(middle_px, room, settings.max_offset_percent / 100 * settings.width)
     offset = int(rng.integers(low, high + 1))
-    right = int(rng.integers(max(0, -offset), min(room, room - offset) + 1))
+    low, high = column_range(offset, room)
+    right = int(rng.integers(low, high + 1))
     return Window(start, stride, settings.frames, top, right + offset, right, settings.height, settings.width)
-
-
-def offset_range(
-    middle_px: float,  # median disparity
-    room_px: int,  # the crop can be moved within its view
-    hole_px: float,  # no border hole is wider beside what has the median disparity
-) -> tuple[int, int]:  # px, both included
-    """How far the left crop may begin to the right of the right crop, drawn evenly.
-
-    At an offset of k, disparities above k open a hole on the right side and those below k one on the left,
-    as wide as they differ. Offsets lie evenly around the median, so that it opens either side with the same
-    chance, and all disparities together nearly so. (The middle of the extremes would not do: most of a
-    picture is background, before which a little stands out far.) With little room there are fewer offsets,
-    and only the nearest one where the median itself is out of reach.
-    """
-    middle = round(middle_px)
-    reach = min(math.floor(hole_px), room_px - abs(middle))
-    if reach < 0:
-        nearest = room_px if middle > 0 else -room_px
-        return nearest, nearest
-    return middle - reach, middle + reach
 
 
 def cut_window(

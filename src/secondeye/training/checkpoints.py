@@ -1,0 +1,47 @@
+"""Checkpoints of a training: whole safetensors files, the newest two of each name."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from secondeye.files import arriving
+from secondeye.process import is_main_process
+from secondeye.refusal import Refusal
+
+KEPT = 2  # should the disk have spoilt the last one, there is one before it
+
+
+def save_checkpoint(folder: Path, name: str, steps: int, tensors: Mapping[str, Tensor]) -> None:
+    """Write what a training knows after so many steps; those before the last two go.
+
+    Raises Refusal where it can not be written, as on a full disk; the earlier ones are then left as they are.
+    """
+    path = folder / f"{name}_{steps:08d}.safetensors"
+    try:
+        with arriving(path) as part:
+            save_file(dict(tensors), part)
+    except (OSError, SafetensorError) as error:  # safetensors says so in its own way
+        raise Refusal(
+            f"{path}: can not be written ({error}); free some disk and start again: the training goes on "
+            "from the checkpoint before"
+        ) from error
+    for older in _paths(folder, name)[:-KEPT]:
+        older.unlink()
+
+
+def load_checkpoint(folder: Path, name: str) -> tuple[int, dict[str, Tensor]]:
+    """Steps done by the last checkpoint that can be read, and what it holds; 0 and nothing without one."""
+    for path in reversed(_paths(folder, name)):
+        try:
+            return int(path.stem.rpartition("_")[2]), load_file(path)
+        except SafetensorError as error:
+            if is_main_process():
+                print(f"{path}: is broken ({error}); the training goes on from the one before", flush=True)
+    return 0, {}
+
+
+def _paths(folder: Path, name: str) -> list[Path]:
+    return sorted(folder.glob(f"{name}_*.safetensors"))

@@ -1,0 +1,122 @@
+"""Training in one step: what the network is told, and exact losses."""
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+from secondeye.training.conditioning import Batch, condition
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from secondeye.inpaint.autoencoder import decode, encode
+from secondeye.inpaint.pipeline import StereoInpaintPipeline
+from secondeye.inpaint.tiny import make_tiny
+from secondeye.training.one_step import one_step_loss, picture_loss
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> StereoInpaintPipeline:
+    torch.manual_seed(3)
+    made = make_tiny(frames=3, in_channels=13)
+    made.vae.requires_grad_(False)
+    made.image_encoder.requires_grad_(False)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def no_gradient_is_left(pipeline: StereoInpaintPipeline) -> Iterator[None]:
+    yield
+    pipeline.unet.zero_grad()
+
+
+def make_batch() -> Batch:
+    """Two clips of three frames; a quarter of the first one's latents are open, and none of the second's."""
+    generator = torch.Generator().manual_seed(0)
+    truth, given, left = (torch.rand(2, 3, 3, 64, 64, generator=generator) for _ in range(3))
+    holes = torch.zeros(2, 3, 1, 64, 64)
+    holes[0, ..., :16] = 1
+    return Batch(truth, given * (1 - holes), holes, left)
+
+
+class Says(nn.Module):
+    """A network that says one thing of everything, and keeps what it was told."""
+
+    def __init__(self, velocity: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.velocity = velocity
+        self.told: list[tuple[Tensor, Tensor]] = []
+
+    def forward(self, stacked: Tensor, timestep: Tensor, *_: object, **__: object) -> tuple[Tensor]:
+        self.told.append((stacked, timestep))
+        return (self.weight * self.velocity,)
+
+
+def test_the_right_velocity_has_no_loss(pipeline: StereoInpaintPipeline) -> None:
+    truth, _ = condition(pipeline, make_batch())
+    value, parts = one_step_loss(Says(-truth), pipeline, make_batch())
+    assert float(value.detach()) == 0 and float(parts["holes"].detach()) == 0
+
+
+def test_the_loss_is_the_mean_square_of_all_latents(pipeline: StereoInpaintPipeline) -> None:
+    """Off by 2 where open, an eighth of both clips, and by 1 elsewhere."""
+    truth, conditions = condition(pipeline, make_batch())
+    value, parts = one_step_loss(Says(1 + conditions.mask - truth), pipeline, make_batch())
+    assert_close(value.detach(), torch.tensor(4 / 8 + 7 / 8))
+    assert_close(parts["latents"], value)
+    assert_close(parts["holes"].detach(), torch.tensor(4.0))
+
+
+def test_the_network_is_told_of_both_views_and_no_noise(pipeline: StereoInpaintPipeline) -> None:
+    batch, network = make_batch(), Says(torch.zeros(2, 3, 4, 8, 8))
+    before = torch.get_rng_state()
+    one_step_loss(network, pipeline, batch)
+    assert torch.equal(before, torch.get_rng_state())  # not a number was drawn
+    ((stacked, timestep),) = network.told
+    assert float(timestep) == pytest.approx(0.25 * math.log(700))
+    nothing, left, given, mask = stacked.split((4, 4, 4, 1), dim=2)
+    assert not nothing.any()
+    for told, clips in ((left, batch.left), (given, batch.given)):
+        assert clips is not None
+        assert_close(told, torch.stack([encode(pipeline.vae, 2 * clip - 1) for clip in clips]))
+    assert mask[0, ..., :2].all() and mask.sum() == 3 * 8 * 2
+
+
+def test_every_weight_of_the_network_learns_and_no_other(pipeline: StereoInpaintPipeline) -> None:
+    value, _ = one_step_loss(pipeline.unet, pipeline, make_batch())
+    value.backward()
+    learns = {name for name, weight in pipeline.unet.named_parameters() if weight.grad is not None}
+    assert learns == {name for name, _ in pipeline.unet.named_parameters()}
+    assert pipeline.unet.conv_in.weight.grad[:, 4:8].any()  # of the left view
+    assert all(weight.grad is None for weight in pipeline.vae.parameters())
+    again, _ = one_step_loss(pipeline.unet, pipeline, make_batch())
+    assert torch.equal(value, again)
+
+
+def test_true_pictures_have_no_loss_and_others_their_difference(pipeline: StereoInpaintPipeline) -> None:
+    painted = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    with torch.no_grad():  # two frames at a time, as the loss decodes them
+        clips = [torch.cat([decode(pipeline.vae, part, 2) for part in clip.split(2)]) for clip in painted]
+        truth = torch.stack(clips) / 2 + 0.5
+    assert float(picture_loss(pipeline, painted, truth).detach()) < 1e-6
+    value = picture_loss(pipeline, painted, truth - 0.25)
+    assert_close(value.detach(), torch.tensor(0.5))
+    value.backward()
+    assert painted.grad is not None and bool(painted.grad.flatten(1).any(dim=1).all())
+    assert all(weight.grad is None for weight in pipeline.vae.parameters())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="pictures are compared on a GPU alone")
+def test_on_a_gpu_pictures_count_too(pipeline: StereoInpaintPipeline) -> None:
+    batch = Batch(*(None if part is None else part.cuda() for part in make_batch()))
+    for module in (pipeline.vae, pipeline.image_encoder, pipeline.unet):
+        module.cuda()
+    value, parts = one_step_loss(pipeline.unet, pipeline, batch)
+    assert float(parts["pictures"].detach()) > 0
+    assert_close(value, parts["latents"] + parts["pictures"])
+    value.backward()
+    assert bool(pipeline.unet.conv_out.weight.grad.any())
