@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from contextlib import nullcontext
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -122,6 +123,35 @@ def test_a_pair_is_put_together_by_time(tmp_path: Path) -> None:
     late = list(read_eyes(film, start_pts=eyes[5].pts))
     assert [pair.pts for pair in late] == [pair.pts for pair in eyes[5:]]
     assert all(np.array_equal(a.right, b.right) for a, b in zip(late, eyes[5:], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("lefts", "rights", "paired", "alone"),
+    [
+        ((0, 1, 2, 3), (0, 1, 2, 3), [(0, 0), (1, 1), (2, 2), (3, 3)], ""),
+        ((0, 1, 2, 3), (0, 1, 3), [(0, 0), (1, 1)], "2 pictures of the left eye and 1 of the right"),
+        ((0, 2, 3), (0, 1, 2, 3), [(0, 0)], "2 pictures of the left eye and 3 of the right"),
+        ((0, 1, 2), (1, 2), [(1, 1), (2, 2)], "1 pictures of the left eye and 0 of the right"),
+        ((0, 1), (10, 11), [(0, 10), (1, 11)], ""),
+    ],
+)
+def test_folders_are_paired_by_number(
+    tmp_path: Path,
+    lefts: tuple[int, ...],
+    rights: tuple[int, ...],
+    paired: list[tuple[int, int]],
+    alone: str,
+) -> None:
+    for name, numbers in (("l", lefts), ("r", rights)):
+        (tmp_path / name).mkdir()
+        for number in numbers:
+            picture = np.full((24, 40, 3), 10 * number, np.uint8)
+            cv2.imwrite(str(tmp_path / name / f"cam2_{number:03}.png"), picture)
+    found = []
+    with pytest.raises(FilmBroke, match=alone) if alone else nullcontext():
+        for pair in read_eyes(source("pair", tmp_path / "l", tmp_path / "r")):
+            found.append((int(pair.left[0, 0, 0]) // 10, int(pair.right[0, 0, 0]) // 10))
+    assert found == paired
 
 
 def test_an_eye_that_ends_early_breaks_the_film_after_the_common_part(tmp_path: Path) -> None:

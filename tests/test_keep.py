@@ -101,6 +101,12 @@ def test_entry_without_digests_is_built_again(tmp_path: Path) -> None:
     assert BUILT == ["a"] and entry.read_bytes() == now
 
 
+def test_half_an_entry_is_no_entry(tmp_path: Path) -> None:
+    finish(tmp_path, jobs(a="one"))
+    (tmp_path / f"{'a' * 16}.json").write_text("")
+    assert finish(tmp_path, jobs(a="one")).rows and BUILT == ["a"]
+
+
 def test_what_belongs_to_nothing_is_pruned(tmp_path: Path) -> None:
     finish(tmp_path / "o", jobs(a="1", b="22"))
     (tmp_path / "o" / f"{'f' * 16}.left.mkv").write_text("x")

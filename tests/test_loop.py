@@ -7,6 +7,8 @@ import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +22,9 @@ from secondeye.params import Gate, Optimisation
 from secondeye.refusal import Refusal
 from secondeye.runs import MACHINE_METRICS, Run, open_run, repeatable
 from secondeye.training import checkpoints
+from secondeye.training.learner import LARGEST_GRADIENT
 from secondeye.training.loop import Draw, Loss, rate_share, train
+from secondeye.training.sharding import configure_sharding
 
 OPTIMISATION = an_optimisation(steps=25, batch=4, learning_rate=0.05, checkpoint_steps=5, seed=3)
 
@@ -442,6 +446,26 @@ def test_what_a_part_of_the_loss_does_not_say_is_not_counted(tmp_path: Path) -> 
     learn(run, replace(OPTIMISATION, steps=5, accumulation=2), loss=quiet_at_times)
     (line,) = run.metrics()
     assert line["net/said"] == 5 and "net/never" not in line  # the mean of 1, 3, 5, 7, 9
+
+
+def test_deepspeed_is_told_what_params_say_or_refused() -> None:
+    def told(optimisation: Optimisation) -> dict[str, Any]:
+        plugin = SimpleNamespace(deepspeed_config={"zero_optimization": {"stage": 2}})
+        configure_sharding(
+            "net",
+            optimisation,
+            SimpleNamespace(num_processes=2, state=SimpleNamespace(deepspeed_plugin=plugin)),
+        )
+        return plugin.deepspeed_config
+
+    optimisation = replace(OPTIMISATION, batch=12, accumulation=3, precision="bfloat16")
+    config = told(optimisation)
+    assert config["zero_optimization"] == {"stage": 2} and config["gradient_clipping"] == LARGEST_GRADIENT
+    assert config["train_micro_batch_size_per_gpu"] == 2 and config["gradient_accumulation_steps"] == 3
+    assert config["torch_autocast"]["enabled"]
+    for changes in ({"max_bad_steps": 1}, {"precision": "float16"}):
+        with pytest.raises(Refusal, match="net: with DeepSpeed precision must be float32 or bfloat16"):
+            told(replace(optimisation, **changes))
 
 
 @pytest.mark.slow

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from secondeye.training.conditioning import Batch, condition
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from secondeye.inpaint.autoencoder import decode, encode
 from secondeye.inpaint.pipeline import StereoInpaintPipeline
 from secondeye.inpaint.tiny import make_tiny
+from secondeye.training.conditioning import Batch, condition
 from secondeye.training.one_step import one_step_loss, picture_loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")

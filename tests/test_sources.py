@@ -59,6 +59,8 @@ def test_table_beats_name_and_mono_is_passed_over(tmp_path: Path) -> None:
         (["a.mp4"], HEAD + "a.mp4,sbs,validation,\n", "line 2: split must be train, test or empty"),
         (["a.mp4"], HEAD + "../a.mp4,sbs,,\n", "without a folder"),
         (["a.mp4"], HEAD + "a.mp4,sbs,,\na.mp4,tb,,\n", "line 3: a.mp4 has a line already"),
+        (["a.mp4"], HEAD + ",mono,train,\n", "line 2: names no film"),
+        (["a.mp4"], HEAD + f'a.mp4,sbs,,"{"x" * 140_000}\n', "is not CSV .*quotation mark"),
     ],
 )
 def test_what_makes_no_sense_is_one_line(
@@ -67,6 +69,12 @@ def test_what_makes_no_sense_is_one_line(
     with pytest.raises(Refusal, match=told) as caught:
         list_sources(raw(tmp_path, *films, table=table))
     assert "\n" not in str(caught.value)
+
+
+def test_blanks_around_a_cell_are_no_part_of_it_and_hidden_files_are_no_films(tmp_path: Path) -> None:
+    raw(tmp_path, "a.mp4", "._a.mp4", table=HEAD + "a.mp4, sbs ,train,   \n")
+    (source,) = list_sources(tmp_path)
+    assert (source.packing, source.split, source.licence) == ("sbs", "train", "")
 
 
 def test_spreadsheet_marks_are_read_and_other_encodings_refused(tmp_path: Path) -> None:

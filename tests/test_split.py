@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ from conftest import damage, moving_pictures
 
 from secondeye.clips import clip_file
 from secondeye.fingerprint import find_duplicates, hashes_of
+from secondeye.keep import BadClip
 from secondeye.params import Dataset, Split, load_params
 from secondeye.refusal import Refusal
 from secondeye.rows import Bad, Clip, Dropped, Film
@@ -135,7 +137,7 @@ def test_a_still_is_one_clip_of_one_frame(tmp_path: Path, section: Split) -> Non
     cv2.imwrite(str(tmp_path / "raw" / "still_sbs.png"), shot(1, 1)[0][..., ::-1])
     _, clips, dropped = run(tmp_path, replace(section, window_frames=25, trim_seconds=1.0))
     assert bounds(clips) == [(0, 1)] and clips[0].stride == 1 and not dropped
-    assert len(hashes_of(clips[0].fingerprint)) == 1
+    assert len(hashes_of(clips[0].fingerprint)) == 2, "one of each eye"
 
 
 def test_an_uneven_frame_rate_is_told_and_seconds_are_seconds(tmp_path: Path, section: Split) -> None:
@@ -175,6 +177,44 @@ def test_spherical_films_are_left_out(
         run(tmp_path, section)
     (left_out,) = read_table(tmp_path / "split" / "films" / "left_out.parquet", Bad)
     assert (left_out.reason, left_out.detail) == ("spherical", "a sphere, says the file")
+
+
+def test_a_film_with_its_eyes_exchanged_is_a_copy(tmp_path: Path, section: Split) -> None:
+    film = shot(12, 2)
+    write(tmp_path / "raw" / "one_sbs.mp4", film)
+    write(tmp_path / "raw" / "two_sbs.mp4", np.concatenate([film[:, :, WIDTH:], film[:, :, :WIDTH]], axis=2))
+    _, clips, _ = run(tmp_path, section)
+    assert len(find_duplicates(clips, 8)) == 1
+
+
+def test_a_film_of_high_dynamic_range_is_left_out(
+    tmp_path: Path, section: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "raw" / "one_sbs.mp4", shot(12, 1))
+    info = split.probe(tmp_path / "raw" / "one_sbs.mp4")
+    hdr = replace(info, colour=replace(info.colour, transfer=16))
+    monkeypatch.setattr(split, "probe", lambda path: hdr)
+    with pytest.raises(Refusal, match="none of the 1 films"):
+        run(tmp_path, section)
+    (left_out,) = read_table(tmp_path / "split" / "films" / "left_out.parquet", Bad)
+    assert (left_out.id, left_out.reason) == ("one_sbs.mp4", "high dynamic range")
+
+
+def test_a_clip_whose_worker_dies_is_told_among_the_pieces(
+    tmp_path: Path, section: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "raw" / "one_sbs.mp4", shot(12, 1), shot(12, 2))
+    cut = split._cut_clip
+
+    def fail(out: Path, name: str, key: str, source: Any, clip: Clip, *rest: Any) -> Any:
+        if clip.start == 0:
+            raise BadClip("worker died", "of something")
+        return cut(out, name, key, source, clip, *rest)
+
+    monkeypatch.setattr(split, "_cut_clip", fail)
+    _, clips, dropped = run(tmp_path, section)
+    assert [clip.start for clip in clips] == [12]
+    assert [(piece.start, piece.stop, piece.reason) for piece in dropped] == [(0, 12, "worker died")]
 
 
 def test_the_same_shot_in_two_films_is_a_duplicate_however_it_is_coded(

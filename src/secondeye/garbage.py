@@ -107,11 +107,19 @@ def _orphans(folder: Path, names: list[str]) -> Iterator[Finding]:
     entries = {name for name in items if name.count(".") == 1 and name.endswith(".json")}
     if not entries:
         return
-    listed = {name for entry in entries for name in json.loads((folder / entry).read_text())["files"]}
+    listed = {name for entry in entries for name in _listed(folder / entry)}
     for name in sorted(items - entries - listed):
         path = folder / name
         if _age_s(path) > HOUR_S:
             yield Finding(path, path.stat().st_size, "no clip of its stage lists it")
+
+
+def _listed(entry: Path) -> list[str]:
+    """The files of a side entry; none of half an entry, which a loss of power leaves."""
+    try:
+        return list(json.loads(entry.read_text())["files"])
+    except ValueError:
+        return []
 
 
 def _find_conversions(project: Path) -> Iterator[Finding]:

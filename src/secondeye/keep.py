@@ -34,6 +34,7 @@ Row = TypeVar("Row")
 
 # Everything a stage's folder holds besides tables is named after an item.
 _OURS = re.compile(r"\.?[0-9a-f]{16}\..+|.+\.parquet|\..+\.part\.parquet")
+_DIED = "worker died"
 _ENTRY = re.compile(r"[0-9a-f]{16}\.json")
 
 
@@ -110,10 +111,13 @@ def finish_jobs(
     if len(bad) > max_bad_fraction * len(jobs):
         untried = sum(entry is None for entry in entries.values())
         raise Refusal(
-            f"{label}: {len(bad)} of {len(jobs)} clips are bad, more than dataset.max_bad_fraction "
+            f"{label}: {len(bad)} of {len(jobs)} {unit}s are bad, more than dataset.max_bad_fraction "
             f"{max_bad_fraction:g} allows; the first: {bad[0].id}: {bad[0].reason} ({bad[0].detail})"
             + (f"; {untried} were not tried" if untried else "")
+            + f"; all are in {out / 'bad.parquet'}"
         )
+    if died := sum(one.reason == _DIED for one in bad):
+        print(f"{label}: the workers of {died} {unit}s died; `dvc repro --force` tries them again")
     _prune(out, entries)
     rows = [row_type(**entry["row"]) for entry in entries.values() if entry and not entry["bad"]]
     return Done(rows, bad)
@@ -176,7 +180,7 @@ def _build(out: Path, work: Callable[..., tuple[Any, list[Path]]], job: Job) -> 
 def _give_up(out: Path, job: Job, died: Died) -> dict[str, Any]:
     """An entry like that of a bad item, which nobody writes; an older one goes."""
     (out / f"{job.id}.json").unlink(missing_ok=True)
-    return _entry(job, {}, {}, {"reason": "worker died", "detail": died.detail})
+    return _entry(job, {}, {}, {"reason": _DIED, "detail": died.detail})
 
 
 def _entry(
@@ -194,7 +198,10 @@ def _read_entry(out: Path, job: Job) -> dict[str, Any] | None:
     path = out / f"{job.id}.json"
     if not path.exists():
         return None
-    content: dict[str, Any] = json.loads(path.read_text())
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except ValueError:  # half an entry, as a loss of power leaves it
+        return None
     if content["key"] != job.key or isinstance(content["files"], list):  # a list: from before digests
         return None
     whole = all(_length(out / name) == stored["bytes"] for name, stored in content["files"].items())

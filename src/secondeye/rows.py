@@ -43,7 +43,7 @@ class Clip:
     stride: int  # the largest stride at which one training window still fits
     height: int  # px
     width: int  # px
-    fingerprint: str  # perceptual hashes of frames of the left eye, 16 hex digits each
+    fingerprint: str  # perceptual hashes of frames of the left eye, then the right, 16 hex digits each
 
     @property
     def pixels(self) -> int:

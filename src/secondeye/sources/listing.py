@@ -48,7 +48,9 @@ def list_sources(raw: Path) -> list[Source]:
 
 
 def _may_be_film(path: Path) -> bool:
-    return path.is_dir() or path.suffix.lower() in FILMS or is_still(path)
+    """Hidden files are none: other systems leave them beside films, with the films' names."""
+    seen = not path.name.startswith(".")
+    return seen and (path.is_dir() or path.suffix.lower() in FILMS or is_still(path))
 
 
 def _require_there(raw: Path, table: dict[str, Row], there: dict[str, Path]) -> None:

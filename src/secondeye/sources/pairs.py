@@ -1,8 +1,9 @@
 """Two files or two folders, one an eye, as one stream of pictures."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 
 import numpy as np
@@ -66,14 +67,37 @@ def _require_same_end(
 def read_folder_pair(
     left: Path, right: Path, *, start_pts: int | None, size: tuple[int, int] | None
 ) -> Iterator[Moment]:
-    """Pictures of two folders in order of their names; time stamps count them from 0."""
+    """Pictures of two folders with the same number, else in order of their names; time stamps count from 0.
+
+    One without a partner ends the film, for behind it time would jump.
+    """
     lefts, rights = pictures_of(left), pictures_of(right)
+    pairs = _partners(lefts, rights)
     shape = None
-    for index in range(start_pts or 0, min(len(lefts), len(rights))):
-        eyes = read_still(lefts[index]), read_still(rights[index])
+    for index in range(start_pts or 0, len(pairs)):
+        eyes = read_still(pairs[index][0]), read_still(pairs[index][1])
         shape = shape or eyes[0].shape
         if {eye.shape for eye in eyes} != {shape}:
             raise FilmBroke(left, index, "the pictures change their size")
         yield index, scale(eyes[0], size), scale(eyes[1], size)
-    if len(lefts) != len(rights):
-        raise FilmBroke(left, min(len(lefts), len(rights)), f"{len(lefts)} pictures against {len(rights)}")
+    alone = len(lefts) - len(pairs), len(rights) - len(pairs)
+    if any(alone):
+        told = f"{alone[0]} pictures of the left eye and {alone[1]} of the right are left without a partner"
+        raise FilmBroke(left, len(pairs), told)
+
+
+def _partners(lefts: Sequence[Path], rights: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """From the first number that both have up to one that either lacks."""
+    ours, theirs = _by_number(lefts), _by_number(rights)
+    both = ours.keys() & theirs.keys()
+    if len(ours) < len(lefts) or len(theirs) < len(rights) or not both:
+        return list(zip(lefts, rights, strict=False))
+    numbers = sorted(ours.keys() | theirs.keys())
+    run = takewhile(both.__contains__, numbers[numbers.index(min(both)) :])
+    return [(ours[number], theirs[number]) for number in run]
+
+
+def _by_number(pictures: Sequence[Path]) -> dict[int, Path]:
+    """By the last number in their names; those without one are left out."""
+    digits = [(re.findall(r"\d+", path.stem), path) for path in pictures]
+    return {int(found[-1]): path for found, path in digits if found}

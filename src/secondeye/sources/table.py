@@ -32,7 +32,10 @@ def read_table(path: Path) -> dict[str, Row]:
         text = path.read_text(encoding="utf-8-sig")  # spreadsheets write the mark in front
     except UnicodeDecodeError as error:
         raise Refusal(f"{path}: is not UTF-8 text; save it as CSV UTF-8") from error
-    rows = _rows(path, text)
+    try:
+        rows = _rows(path, text)
+    except csv.Error as error:
+        raise Refusal(f"{path}: is not CSV ({error}); is a quotation mark left open?") from error
     _require_one_place_each(path, rows)
     return rows
 
@@ -48,7 +51,7 @@ def _rows(path: Path, text: str) -> dict[str, Row]:
             where = f"{path}, line {reader.line_num}"
             if None in given or None in given.values():
                 raise Refusal(f"{where}: must have {len(columns or [])} columns")
-            row = Row(**given)
+            row = Row(**{column: cell.strip() for column, cell in given.items()})
             _require_sense(where, row)
             if row.film in rows:
                 raise Refusal(f"{where}: {row.film} has a line already")
@@ -61,6 +64,8 @@ def _require_sense(where: str, row: Row) -> None:
         raise Refusal(f"{where}: packing must be one of {', '.join((*PACKINGS, MONO))}")
     if row.split not in _SPLITS:
         raise Refusal(f"{where}: split must be train, test or empty")
+    if not row.film:
+        raise Refusal(f"{where}: names no film")
     for column, name in (("film", row.film), (_RIGHT, row.right)):
         if Path(name).name != name or name == "..":
             raise Refusal(f"{where}: {column} must be a file name without a folder")

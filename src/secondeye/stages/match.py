@@ -43,6 +43,10 @@ def _match_clip(
     share = float(consistent.double().mean())
     if share == 0:
         raise BadClip("nothing matched", "no pixel passed the left-right check")
+    span, width = float(disparity.max() - disparity.min()), disparity.shape[-1]
+    if span > width:
+        told = f"spans {span:.0f} px of a view {width} px wide; is match.exported.scale right?"
+        raise BadClip("impossible disparity", told)
     path = clip_file(out, name, "disparity")
     offset_px = write_disparity(path, disparity)
     return Matched(name, key, offset_px, round(share, 4)), [path]

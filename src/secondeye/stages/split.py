@@ -23,8 +23,9 @@ from secondeye.scan import Scan, scan
 from secondeye.shots import cut_pieces, trim_shot
 from secondeye.sources import Source, digest_source, list_sources
 from secondeye.sources.eyes import eye_info, read_eyes, why_not_flat
+from secondeye.sources.source import FILMS
 from secondeye.tables import write_table
-from secondeye.video.probe import BadFilm
+from secondeye.video.probe import BadFilm, probe
 from secondeye.video.write import write_lossless
 
 _LOSSLESS_RATIO = 0.6  # a bound: FFV1 took 0.13 (real) to 0.36 (synthetic films) of raw 8-bit RGB
@@ -65,6 +66,7 @@ def run(raw: Path, out: Path, *, split: Split, dataset: Dataset) -> None:
         )
         films = [_film(found, by_id[found.id]) for found in cuts]
         dropped = [Dropped(clip_id(f.id, *piece[:2]), f.id, *piece) for f in cuts for piece in f.dropped]
+        dropped += _dropped_clips(jobs, done.bad)
         write_table(out / "films.parquet", films, Film)
         write_table(out / "dropped.parquet", dropped, Dropped)
         write_table(out / "clips.parquet", done.rows, Clip)
@@ -85,8 +87,11 @@ def _find_all_cuts(out: Path, sources: dict[str, Source], split: Split, dataset:
         Job(film, make_key("split", Cuts, [split], [film, source.packing]), (source, split), 0)
         for film, source in sources.items()
     ]
-    done = finish_jobs(out, jobs, _cut_film, Cuts, label="cuts", max_bad_fraction=dataset.max_bad_fraction)
-    left_out = [Bad(sources[bad.id].name, bad.reason, bad.detail) for bad in done.bad]
+    done = finish_jobs(
+        out, jobs, _cut_film, Cuts, label="cuts", max_bad_fraction=dataset.max_bad_fraction, unit="film"
+    )
+    names = {bad.id: sources[bad.id].name for bad in done.bad}
+    left_out = [Bad(names[b.id], b.reason, b.detail.removeprefix(f"{names[b.id]}: ")) for b in done.bad]
     write_table(out / "left_out.parquet", left_out, Bad)
     for film in left_out:
         print(f"split: {film.id} is left out: {film.reason} ({film.detail})")
@@ -98,7 +103,9 @@ def _find_all_cuts(out: Path, sources: dict[str, Source], split: Split, dataset:
 def _cut_film(out: Path, film: str, key: str, source: Source, split: Split) -> tuple[Cuts, list[Path]]:
     try:
         if why := why_not_flat(source):
-            raise BadClip("spherical", why)
+            raise BadClip("spherical", f"{source.name}: {why}")
+        if any(probe(path).high_dynamic_range for path in source.paths if path.suffix.lower() in FILMS):
+            raise BadClip("high dynamic range", f"{source.name}: PQ or HLG; convert it to BT.709 first")
         seen = scan(source, cut_threshold=split.cut_threshold, min_shot_frames=split.min_shot_frames)
     except BadFilm as error:
         raise BadClip("not a film", str(error)) from error
@@ -106,7 +113,7 @@ def _cut_film(out: Path, film: str, key: str, source: Source, split: Split) -> t
     if not pieces:
         counted = Counter(reason for _, _, reason, _ in dropped)
         told = ", ".join(f"{count} {reason}" for reason, count in sorted(counted.items()))
-        raise BadClip("no clip", f"shots: {len(seen.shots)}, pieces dropped: {told or 0}")
+        raise BadClip("no clip", f"{source.name}: shots: {len(seen.shots)}, pieces dropped: {told or 0}")
     cuts = Cuts(
         id=film,
         key=key,
@@ -171,6 +178,13 @@ def _clip_jobs(cuts: list[Cuts], sources: dict[str, Source], split: Split) -> li
     return jobs
 
 
+def _dropped_clips(jobs: list[Job], bad: list[Bad]) -> list[Dropped]:
+    """Clips that could not be cut, as pieces that became no clip."""
+    clips: dict[str, Clip] = {job.id: job.arguments[1] for job in jobs}
+    found = [(clips[one.id], one) for one in bad]
+    return [Dropped(c.id, c.film, c.start, c.stop, one.reason, one.detail) for c, one in found]
+
+
 def _cut_clip(
     out: Path, name: str, key: str, source: Source, clip: Clip, borders: Borders, start_pts: int
 ) -> tuple[Clip, list[Path]]:
@@ -183,7 +197,8 @@ def _cut_clip(
     files = [clip_file(out, name, "left"), clip_file(out, name, "right")]
     write_lossless(files[0], np.stack(left))
     write_lossless(files[1], np.stack(right))
-    return replace(clip, fingerprint=take_fingerprint(left)), files
+    # Of both eyes, for in another release they may have changed places.
+    return replace(clip, fingerprint=take_fingerprint(left) + take_fingerprint(right)), files
 
 
 def _film(cuts: Cuts, source: Source) -> Film:

@@ -158,6 +158,8 @@ def _failure(outcome: Any) -> str:
     films = sorted({row["film"] for row in unexpected})
     if column == "licence":
         return f"no licence is stated for {', '.join(films)}; add it to sources.csv in data/raw"
+    if column == "damaged_files":
+        return f"files of {', '.join(clips)} are damaged; delete data/*/ID.* of each and repeat"
     told = f"{column} {settings.type.removeprefix('expect_column_')} {limits or ''}".strip()
     shown = ", ".join(clips[:3]) + (" ..." if len(clips) > 3 else "")
     return f"{told} fails" + (f" for {len(clips)} clips of {', '.join(films)}: {shown}" if clips else "")

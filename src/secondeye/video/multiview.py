@@ -12,7 +12,7 @@ import av
 import numpy as np
 
 from secondeye.video.probe import BadFilm, FilmBroke, open_film, picture_stream
-from secondeye.video.read import upright_rgb
+from secondeye.video.read import DECODER_THREADS, upright_rgb
 
 
 class Views(NamedTuple):
@@ -34,6 +34,7 @@ def read_views(
     with open_film(path) as container:
         stream = picture_stream(container, path)
         stream.thread_type = "SLICE"  # views of one moment belong to one decoder
+        stream.codec_context.thread_count = DECODER_THREADS
         if stream.codec_context.name == "hevc":
             stream.codec_context.options = {"view_ids": "-1"}
         base, count = None, 0

@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 from secondeye.video.probe import EXACT, FilmBroke, colour_of, open_film, picture_stream
 
 # Elsewhere (AVI, raw streams, MPEG-TS) a seek lands anywhere or time stamps are guessed from the beginning.
+DECODER_THREADS = 4  # on every machine: what FFmpeg conceals of damaged pictures depends on their number
 _SEEKABLE = {"mp4", "mov", "matroska", "webm"}
 _MAX_BEHIND_KEY = 40  # pictures that are decoded to reach a wanted time
 _SHORT_SHARE = Fraction(2, 100)  # headers are imprecise; a cut film lacks more
@@ -65,6 +66,7 @@ def sample_pictures(
     with open_film(path) as container:
         stream = picture_stream(container, path)
         stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = DECODER_THREADS
         begin, length = container.start_time or 0, container.duration or 0
         for index in range(count):
             wanted = begin + length * index // count
@@ -121,6 +123,7 @@ def _read(path: Path, seek_pts: int | None, size: tuple[int, int] | None) -> Ite
     with open_film(path) as container:
         stream = picture_stream(container, path)
         stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = DECODER_THREADS
         if seek_pts is not None and not _seek(container, stream, seek_pts):
             return
         shape: tuple[int, int] | None = None
