@@ -27,10 +27,21 @@ def small(project: Path) -> Path:
     (project / "data" / "raw" / "sources.csv").write_text("film,packing,split,licence\n" + "".join(lines))
     params = yaml.safe_load((project / "params.yaml").read_text())
     params["world"] |= {"shots": 3, "frames": 4, "height": 96, "width": 160}
-    params["train_depth"] |= {"height": 96, "width": 160, "frames": 2, "optimisation": QUICK}
-    params["train_inpaint"]["light"] |= {"height": 64, "width": 64, "optimisation": QUICK}
-    params["train_inpaint"]["diffusion"] |= {"height": 64, "width": 64, "frames": 2}
-    params["train_inpaint"]["diffusion"] |= {"autoencoder": QUICK, "network": QUICK}
+    depth, light, diffusion = (
+        params["train_depth"],
+        params["train_inpaint"]["light"],
+        params["train_inpaint"]["diffusion"],
+    )
+    depth |= {"height": 96, "width": 160, "frames": 2}
+    light |= {"height": 64, "width": 64}
+    diffusion |= {"height": 64, "width": 64, "frames": 2}
+    for optimisation in (
+        depth["optimisation"],
+        light["optimisation"],
+        diffusion["autoencoder"],
+        diffusion["network"],
+    ):
+        optimisation |= QUICK
     params["evaluate"]["max_frames"] = 2
     (project / "params.yaml").write_text(yaml.safe_dump(params))
     return project
