@@ -39,7 +39,7 @@ def test_backwards_gives_the_same_and_so_does_another_run() -> None:
 
 
 def test_film_is_steadier_and_no_worse_than_its_frames_alone() -> None:
-    shot, left, right = filmed(5)
+    shot, left, right = filmed(3)
     together, _ = match_video(left, right, **SEARCH)
     alone = torch.cat([match_video(left[t : t + 1], right[t : t + 1], **SEARCH)[0] for t in range(5)])
 
@@ -168,3 +168,22 @@ def test_a_real_pair_is_matched_better_than_by_blocks(footage: Path) -> None:
     for found in (disparity, make_matcher("block", 80)(left, right)):
         errors.append(float((~((found - truth).abs() <= 2))[seen & consistent].double().mean()))
     assert errors[0] < 0.75 * errors[1] and errors[0] < 0.04
+
+
+def test_what_shows_nothing_to_match_is_far() -> None:
+    """A textured card, 12 px near, before a bare sky with grain above a textured ground, 2 px near."""
+    generator = torch.Generator().manual_seed(0)
+    ground, card = (
+        torch.rand(1, 3, *size, generator=generator).expand(2, -1, -1, -1) for size in ((32, 200), (40, 40))
+    )
+
+    def view(ground_px: int, card_px: int, seed: int) -> Tensor:
+        picture = torch.full((2, 3, 96, 192), 0.7)
+        picture[..., 64:, :] = ground[..., ground_px : ground_px + 192]
+        picture[..., 24:64, 80 - card_px : 120 - card_px] = card
+        return noisy(picture, seed)
+
+    disparity, _ = match_video(view(0, 0, 1), view(2, 12, 2), **SEARCH)
+    assert (disparity[..., 30:58, 85:115] - 12).abs().median() < 0.5
+    beside = torch.cat([disparity[..., 30:58, 30:70], disparity[..., 30:58, 130:180]], -1)
+    assert (beside < 4).double().mean() > 0.9

@@ -1,8 +1,9 @@
 """A matcher for film, without weights: frames tell each other, along the optical flow, what they saw.
 
 For every frame: the cost of each disparity is averaged with the same pixels' cost in the neighbouring frames,
-so that grain and the codec's noise cancel; semi-global matching; left-right check; filling by colour. Last,
-a line in time is fitted to each pixel's disparity in the frames around it that agree. Costs are averaged with
+so that grain and the codec's noise cancel; nearer answers cost a little more, since what shows nothing to
+match is sky or wall more often than not; semi-global matching; left-right check; filling by colour. Last, a
+line in time is fitted to each pixel's disparity in the frames around it that agree. Costs are averaged with
 as many frames before as after, and a line follows what moves in depth: neither drags it behind.
 Ours, from known parts; bidirectional alignment as in BiDAStereo (arXiv 2403.10755).
 """
@@ -21,6 +22,7 @@ from secondeye.matching.semiglobal import Winners, best_disparities
 from secondeye.matching.tracks import Tracks, add_seen, divide, find_tracks, fit_lines, neighbours
 
 _COST_REACH = 2  # frames to either side whose costs are averaged
+_NEARNESS = 20  # what the nearest answer costs more than the farthest, in levels of cost
 _STEADY_REACH = 3  # frames to either side that a line is fitted to
 _STEADY_ROUNDS = 2
 _STIFFNESS = 2.0
@@ -56,6 +58,7 @@ def _match_frames(
 ) -> list[Winners]:
     """Only the costs of the frames within reach are held."""
     (left, left_grey), (right, right_grey) = eyes
+    nearness = (_NEARNESS / disparities * np.arange(disparities)).astype(np.int16)
     costs: dict[int, np.ndarray] = {}
     found = []
     for frame in range(len(left)):
@@ -70,6 +73,7 @@ def _match_frames(
             if opposite := around.get(2 * frame - other):
                 add_seen(mean, count, track.flow, track.seen & opposite.seen, costs[other])
         divide(mean, count)
+        mean += nearness
         found.append(_without_grain(best_disparities(mean, left_grey[frame])))
     return found
 
