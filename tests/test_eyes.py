@@ -1,5 +1,5 @@
+import os
 from collections.abc import Callable
-from contextlib import nullcontext
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -15,6 +15,7 @@ from secondeye.packing import axis_of
 from secondeye.sources import Source, digest_source
 from secondeye.sources.eyes import eye_info, read_eyes, why_not_flat
 from secondeye.video.probe import BadFilm, FilmBroke
+from secondeye.video.read import read_pictures
 from secondeye.video.write import FilmWriter, write_film, write_lossless
 
 LEFT, RIGHT = (moving_pictures(6, 24, 40, seed) for seed in (0, 1))
@@ -128,18 +129,18 @@ def test_a_pair_is_put_together_by_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lefts", "rights", "paired", "alone"),
     [
-        ((0, 1, 2, 3), (0, 1, 2, 3), [(0, 0), (1, 1), (2, 2), (3, 3)], ""),
-        ((0, 1, 2, 3), (0, 1, 3), [(0, 0), (1, 1)], "2 pictures of the left eye and 1 of the right"),
-        ((0, 2, 3), (0, 1, 2, 3), [(0, 0)], "2 pictures of the left eye and 3 of the right"),
-        ((0, 1, 2), (1, 2), [(1, 1), (2, 2)], "1 pictures of the left eye and 0 of the right"),
-        ((0, 1), (10, 11), [(0, 10), (1, 11)], ""),
+        ((0, 1, 2, 3), (0, 1, 2, 3), [(0, 0, 0), (1, 1, 1), (2, 2, 2), (3, 3, 3)], ""),
+        ((0, 1, 2, 3), (0, 1, 3), [(0, 0, 0), (1, 1, 1), (3, 3, 3)], "1 pictures, first l/cam2_002.png"),
+        ((0, 2, 4), (0, 1, 2, 4), [(0, 0, 0), (2, 2, 2), (3, 4, 4)], "1 pictures, first r/cam2_001.png"),
+        ((0, 1, 2), (1, 2, 3), [(1, 1, 1), (2, 2, 2)], "2 pictures, first l/cam2_000.png"),
+        ((0, 1), (10, 11), [(0, 0, 10), (1, 1, 11)], ""),
     ],
 )
 def test_folders_are_paired_by_number(
     tmp_path: Path,
     lefts: tuple[int, ...],
     rights: tuple[int, ...],
-    paired: list[tuple[int, int]],
+    paired: list[tuple[int, int, int]],  # time stamp, left, right
     alone: str,
 ) -> None:
     for name, numbers in (("l", lefts), ("r", rights)):
@@ -147,11 +148,88 @@ def test_folders_are_paired_by_number(
         for number in numbers:
             picture = np.full((24, 40, 3), 10 * number, np.uint8)
             cv2.imwrite(str(tmp_path / name / f"cam2_{number:03}.png"), picture)
-    found = []
-    with pytest.raises(FilmBroke, match=alone) if alone else nullcontext():
-        for pair in read_eyes(source("pair", tmp_path / "l", tmp_path / "r")):
-            found.append((int(pair.left[0, 0, 0]) // 10, int(pair.right[0, 0, 0]) // 10))
-    assert found == paired
+    film, notes = source("pair", tmp_path / "l", tmp_path / "r"), list[str]()
+    pairs = list(read_eyes(film, note=notes.append))
+    assert [(p.pts, int(p.left[0, 0, 0]) // 10, int(p.right[0, 0, 0]) // 10) for p in pairs] == paired
+    assert [pair.pts for pair in read_eyes(film, start_pts=pairs[1].pts)] == [pair.pts for pair in pairs[1:]]
+    assert notes == ([f"left out for want of a partner: {alone}"] if alone else [])
+
+
+def test_time_jumps_only_where_a_partner_is_missing(tmp_path: Path) -> None:
+    pictures = moving_pictures(12, 24, 40)
+    for name, left_out in (("l", (4, 7, 8)), ("r", (7, 8))):  # 7 and 8: an uneven frame rate of both
+        with FilmWriter(
+            tmp_path / f"{name}.mp4", 40, 24, fps=Fraction(25), time_base=Fraction(1, 25)
+        ) as film:
+            for index in sorted({*range(12)} - {*left_out}):
+                film.write(pictures[index], index)
+    eyes = list(read_eyes(source("pair", tmp_path / "l.mp4", tmp_path / "r.mp4")))
+    assert len(eyes) == 9 and [k for k, pair in enumerate(eyes) if pair.jumps] == [4]
+
+
+def test_folders_without_numbers_need_as_many_pictures(tmp_path: Path) -> None:
+    for name, stems in (("l", "abc"), ("r", "abd"), ("few", "ab")):
+        (tmp_path / name).mkdir()
+        for stem in stems:
+            cv2.imwrite(str(tmp_path / name / f"{stem}.png"), LEFT[0])
+    assert len(list(read_eyes(source("pair", tmp_path / "l", tmp_path / "r")))) == 3
+    with pytest.raises(BadFilm, match="its eyes are 3 and 2 pictures, and no numbers in their names"):
+        list(read_eyes(source("pair", tmp_path / "l", tmp_path / "few")))
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "frames", "note"),
+    [
+        ("r.ts", 35, 12, "eyes paired from their first frames on, for their time stamps begin 1.400 s apart"),
+        ("r.ts", 2, 12, "eyes paired from their first frames on, for their time stamps begin 0.080 s apart"),
+        (
+            "r.mp4",
+            100,
+            12,
+            "eyes paired from their first frames on, for their time stamps begin 4.000 s apart",
+        ),
+        (
+            "r.mkv",
+            100,
+            12,
+            "eyes paired from their first frames on, for their time stamps begin 4.000 s apart",
+        ),
+        ("r.mp4", 0, 10, "left out for want of a partner: 2 frames"),
+    ],
+)
+def test_eyes_on_two_clocks_are_paired_from_their_first_frames(
+    tmp_path: Path, name: str, first: int, frames: int, note: str
+) -> None:
+    pictures = moving_pictures(12, 24, 40)
+    left = write_from(tmp_path / "l.mp4", pictures, 0)
+    right = write_from(tmp_path / "r.mp4", pictures[:frames], first)
+    if name != "r.mp4":
+        right = remuxed(right, tmp_path / name)
+    film, notes = source("pair", left, right), list[str]()
+    eyes = list(read_eyes(film, note=notes.append))
+    assert len(eyes) == frames and notes == [note]
+    assert all(np.abs(pair.left.astype(int) - pair.right).mean() < 4 for pair in eyes)  # the next: 15
+    late = list(read_eyes(film, start_pts=eyes[5].pts))
+    assert all(np.array_equal(a.right, b.right) for a, b in zip(late, eyes[5:], strict=True))
+
+
+def remuxed(film: Path, path: Path) -> Path:
+    """The same packets with the same time stamps in another container."""
+    with av.open(str(film)) as given, av.open(str(path), "w") as copy:
+        stream = copy.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(given.streams.video[0]):
+            if packet.size:
+                packet.stream = stream
+                copy.mux(packet)
+    return path
+
+
+def test_time_stamps_that_overlap_nowhere_are_told(tmp_path: Path) -> None:
+    pictures = moving_pictures(12, 24, 40)
+    left = write_from(tmp_path / "l.mp4", pictures, 0)
+    right = write_from(tmp_path / "r.mp4", pictures[:9], 100)
+    with pytest.raises(BadFilm, match=r"overlap nowhere \(they begin at 0.00 and 4.00 s\), and 12 and 9 fr"):
+        list(read_eyes(source("pair", left, right)))
 
 
 def test_an_eye_that_ends_early_breaks_the_film_after_the_common_part(tmp_path: Path) -> None:
@@ -178,6 +256,32 @@ def test_an_eye_that_does_not_decode_breaks_the_film_after_what_was_good(
         for _ in read_eyes(source("pair", *films)):
             seen += 1
     assert 0 < seen < 30
+
+
+def garble(film: Path, *pictures: int) -> Path:
+    """Overwrite the second half of some pictures: they decode, with parts that FFmpeg has to conceal."""
+    with av.open(str(film)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        places = [(packets[k].pos or 0, packets[k].size) for k in pictures]
+    content = bytearray(film.read_bytes())
+    for offset, size in places:
+        content[offset + size // 2 : offset + size] = b"\x55" * (size - size // 2)
+    film.write_bytes(content)
+    return film
+
+
+def test_what_is_concealed_of_damaged_pictures_is_the_same_on_any_number_of_cores(tmp_path: Path) -> None:
+    film = garble(write_from(tmp_path / "film.mp4", moving_pictures(40, 96, 192), 0), 9, 10, 17, 30)
+    cores = os.sched_getaffinity(0)
+    found = []
+    try:
+        for count in (1, len(cores)):
+            os.sched_setaffinity(0, sorted(cores)[:count])
+            found.append(list(read_pictures(film)))
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert any(picture.damaged for picture in found[0])
+    assert all(np.array_equal(one.rgb, other.rgb) for one, other in zip(*found, strict=True))
 
 
 def test_a_rotated_film_is_upright_before_it_is_cut(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
+from contextlib import nullcontext
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from test_stereo_metadata import write_mkv
 from secondeye.clips import pictures_from_frames
 from secondeye.refusal import Refusal
 from secondeye.sources import list_sources
+from secondeye.sources.eyes import read_eyes
 from secondeye.video.write import write_lossless
 
 HEAD = "film,packing,split,licence\n"
@@ -60,6 +63,7 @@ def test_table_beats_name_and_mono_is_passed_over(tmp_path: Path) -> None:
         (["a.mp4"], HEAD + "../a.mp4,sbs,,\n", "without a folder"),
         (["a.mp4"], HEAD + "a.mp4,sbs,,\na.mp4,tb,,\n", "line 3: a.mp4 has a line already"),
         (["a.mp4"], HEAD + ",mono,train,\n", "line 2: names no film"),
+        (["a.mp4"], HEAD + ".,mono,train,\n", "line 2: film must be a file name without a folder"),
         (["a.mp4"], HEAD + f'a.mp4,sbs,,"{"x" * 140_000}\n', "is not CSV .*quotation mark"),
     ],
 )
@@ -75,6 +79,55 @@ def test_blanks_around_a_cell_are_no_part_of_it_and_hidden_files_are_no_films(tm
     raw(tmp_path, "a.mp4", "._a.mp4", table=HEAD + "a.mp4, sbs ,train,   \n")
     (source,) = list_sources(tmp_path)
     assert (source.packing, source.split, source.licence) == ("sbs", "train", "")
+
+
+def test_what_looks_like_a_film_but_is_not_read_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ("disc", "truth", "image_l", "image_r", "photos_sbs"):
+        (tmp_path / folder).mkdir()
+    passed = ["a_sbs.rmvb", "b_tb.divx", "disc/c_sbs.mp4"]
+    silent = ["f_sbs.mp4", "notes.txt", "._f_sbs.bin", "disc/d.mp4", "truth/f_sbs.npz", "image_l/x_sbs.png"]
+    list_sources(raw(tmp_path, *passed, *silent))
+    told = f"passed over: {', '.join([*passed[:2], 'photos_sbs', passed[2]])} "
+    assert capsys.readouterr().out == told + f"(a kind that is not read, or not in {tmp_path} itself)\n"
+    list_sources(raw(tmp_path, *(f"disc/{k}_sbs.mp4" for k in range(9))))
+    assert " and 8 more (" in capsys.readouterr().out
+
+
+def test_a_folder_is_no_table(tmp_path: Path) -> None:
+    (tmp_path / "sources.csv").mkdir()
+    with pytest.raises(Refusal, match=r"sources.csv: is a folder"):
+        list_sources(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels"),
+    [
+        ("a_sbs.flv", "flv", "yuv420p"),
+        ("a_sbs.vob", "mpeg2video", "yuv420p"),
+        ("a_sbs.3gp", "mpeg4", "yuv420p"),
+        ("a_sbs.ogv", "libvpx", "yuv420p"),
+        ("a_sbs.hevc", "libx265", "yuv420p"),
+    ],
+)
+def test_films_of_rarer_kinds_are_read_whole(tmp_path: Path, name: str, codec: str, pixels: str) -> None:
+    options = {"x265-params": "log-level=none"} if codec == "libx265" else {}
+    with av.open(str(tmp_path / name), "w") as film:
+        stream = film.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = 192, 96, pixels
+        for picture in moving_pictures(6, 96, 192):
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        film.mux(stream.encode(None))
+    (found,) = list_sources(tmp_path)
+    assert [eyes.left.shape for eyes in read_eyes(found)] == [(96, 96, 3)] * 6
+
+
+@pytest.mark.parametrize("name", ["a_sbs.webp", "a_sbs.tif"])
+def test_pictures_of_rarer_kinds_are_read(tmp_path: Path, name: str) -> None:
+    cv2.imwrite(str(tmp_path / name), moving_pictures(1, 24, 80)[0])
+    (found,) = list_sources(tmp_path)
+    assert [eyes.left.shape for eyes in read_eyes(found)] == [(24, 40, 3)]
 
 
 def test_spreadsheet_marks_are_read_and_other_encodings_refused(tmp_path: Path) -> None:
@@ -178,6 +231,29 @@ def test_pictures_tell_the_packing_where_nothing_else_does(
     (found,) = list_sources(tmp_path)
     assert found.packing == packing
     assert "content and shape" in found.remark
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("film_htb.mkv", "film_htb.mkv: its name says half-tb, its pictures say sbs; add a line to"),
+        ("film_sbs-tb.mkv", "film_sbs-tb.mkv: its name says both sbs and tb; add a line to"),
+        ("film_top-bottom_sbs.mkv", "its name says both sbs and tb"),
+        ("film_half_sbs_rl.mkv", ""),
+        ("ici_ou_la_sbs.mkv", ""),
+        ("ab_10_Uhr_hsbs.mkv", ""),
+    ],
+)
+def test_a_name_that_contradicts_itself_or_its_pictures_asks_for_a_line(
+    tmp_path: Path, name: str, told: str
+) -> None:
+    shot = coarse_cards(3, 96, 160, near_px=12, far_px=4, card_px=48, seed=0)
+    eyes = [pictures_from_frames(eye).numpy() for eye in (shot.left, shot.right)]
+    write_lossless(tmp_path / name, np.concatenate(eyes, 2))
+    with pytest.raises(Refusal, match=told) if told else nullcontext():
+        list_sources(tmp_path)
+    (tmp_path / "sources.csv").write_text(HEAD + f"{name},tb,,\n")
+    assert list_sources(tmp_path)[0].packing == "tb"
 
 
 def test_a_mono_film_is_not_taken_for_a_stereo_film(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import damage, moving_pictures
+from test_eyes import garble
 
 from secondeye.clips import clip_file
 from secondeye.fingerprint import find_duplicates, hashes_of
@@ -198,6 +199,23 @@ def test_a_film_of_high_dynamic_range_is_left_out(
         run(tmp_path, section)
     (left_out,) = read_table(tmp_path / "split" / "films" / "left_out.parquet", Bad)
     assert (left_out.id, left_out.reason) == ("one_sbs.mp4", "high dynamic range")
+
+
+def test_no_clip_goes_on_where_a_picture_lacks_its_partner(tmp_path: Path, section: Split) -> None:
+    for name, eye in zip(("cam_l", "cam_r"), np.split(shot(20, 1), 2, axis=2), strict=True):
+        (tmp_path / "raw" / name).mkdir(parents=True)
+        for index, picture in enumerate(eye):
+            if (name, index) != ("cam_r", 8):
+                cv2.imwrite(str(tmp_path / "raw" / name / f"{index:03}.png"), picture[..., ::-1])
+    (film,), clips, _ = run(tmp_path, section)
+    assert bounds(clips) == [(0, 8), (8, 19)] and film.frames == 19
+    assert "left out for want of a partner: 1 pictures, first cam_l/008.png" in film.remark
+
+
+def test_damaged_pictures_are_counted(tmp_path: Path, section: Split) -> None:
+    garble(write(tmp_path / "raw" / "one_sbs.mp4", shot(20, 1)), 10)
+    (row,), _, _ = run(tmp_path, section)
+    assert row.frames == 20 and "damaged pictures: 1, first frame " in row.remark
 
 
 def test_a_clip_whose_worker_dies_is_told_among_the_pieces(

@@ -31,7 +31,7 @@ class Scan:
     shots: list[tuple[int, int]]  # first frame, one past the last; a fade belongs to none
     looks: list[Look]  # of every frame of the left eye
     borders: Borders  # px of one eye at full size
-    remark: str  # an uneven frame rate, or why the film ends early; "" for neither
+    remark: str  # an uneven frame rate, frames left out or damaged, why the film ends early; "" for none
 
     @property
     def gaps(self) -> list[tuple[int, int]]:
@@ -49,33 +49,39 @@ def scan(source: Source, *, cut_threshold: float, min_shot_frames: int) -> Scan:
     stamps: list[int] = []
     looks: list[Look] = []
     lines: list[tuple[Lines, Lines]] = []  # of both eyes, up to now
-    broken: list[str] = []
+    told: list[str] = []
+    damaged: list[int] = []  # frames
+    jumps: list[int] = []  # frames that do not follow on the one before
 
     def lefts() -> Iterator[np.ndarray]:
         before = None
         try:
-            for count, eyes in enumerate(read_eyes(source, size=small)):
+            for count, eyes in enumerate(read_eyes(source, size=small, note=told.append)):
                 stamps.append(eyes.pts)
+                damaged.extend([count] * eyes.damaged)
+                jumps.extend([count] * eyes.jumps)
                 looks.append(measure_look(eyes.left, before))
                 before = eyes.left
                 if count % every == 0:
                     lines[:] = [_brightest([*lines, _lines(eyes)])]
                 yield eyes.left
         except FilmBroke as error:
-            broken.append(str(error))
+            told.append(str(error))
 
     cuts, frames = find_cuts(lefts(), info.fps, threshold=cut_threshold, min_shot_frames=min_shot_frames)
     if not frames:
         raise BadFilm("not one of its frames decodes")
+    if damaged:
+        told.append(f"damaged pictures: {len(damaged)}, first frame {damaged[0]}")
     end = stamps[-1] * info.time_base + 1 / info.fps
     return Scan(
         info=info,
         stamps=stamps,
         seconds=[*(stamp * info.time_base for stamp in stamps), end],
-        shots=find_shots(cuts, [look.blank for look in looks], min_shot_frames),
+        shots=find_shots([*cuts, *jumps], [look.blank for look in looks], min_shot_frames),
         looks=looks,
         borders=_borders(source, info, small, lines[0], [stamps[k] for k in _bright_frames(looks)]),
-        remark="; ".join(filter(None, [_uneven(stamps, info.time_base), *broken])),
+        remark="; ".join(filter(None, [_uneven(stamps, info.time_base), *told])),
     )
 
 

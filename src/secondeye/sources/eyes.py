@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from secondeye.packing import MULTIVIEW, PAIR, axis_of, eye_pixel_aspect, unpack
-from secondeye.sources.pairs import read_film_pair, read_folder_pair
+from secondeye.sources.pairs import Eyes, Note, read_film_pair, read_folder_pair, silent
 from secondeye.sources.source import Source, is_still
 from secondeye.sources.spherical import why_not_flat
 from secondeye.sources.stills import pictures_of, read_mpo, read_still, scale
@@ -21,12 +20,6 @@ __all__ = ["EyeInfo", "Eyes", "eye_info", "read_eyes", "why_not_flat"]
 
 STILL_FPS = Fraction(25)  # of pictures that are files of their own
 _RATES_APART = Fraction(1, 100)  # two eyes' rates may differ by rounding
-
-
-class Eyes(NamedTuple):
-    pts: int  # in ticks of the source's time base
-    left: np.ndarray  # uint8 [H, W, 3] RGB, upright
-    right: np.ndarray  # uint8 [H, W, 3]
 
 
 @dataclass(frozen=True)
@@ -65,6 +58,7 @@ def read_eyes(
     *,
     start_pts: int | None = None,  # begin with the picture of this time stamp
     size: tuple[int, int] | None = None,  # height, width of one eye to scale to; None keeps the film's
+    note: Note = silent,  # takes what is to be said of how the eyes were put together
 ) -> Iterator[Eyes]:
     """Yield both eyes of every picture in order of display; memory does not grow with the film's length.
 
@@ -74,25 +68,20 @@ def read_eyes(
     """
     first = source.paths[0]
     if is_still(first):
-        moments: Iterator[tuple[int, np.ndarray, np.ndarray]] = iter([(0, *_still(source, size))])
-    elif source.packing == MULTIVIEW:
-        moments = iter(read_views(first, start_pts=start_pts, size=size))
-    elif source.packing != PAIR:
-        moments = _packed(first, source.packing, start_pts, size)
-    elif first.is_dir():
-        moments = read_folder_pair(first, source.paths[1], start_pts=start_pts, size=size)
-    else:
-        moments = read_film_pair(first, source.paths[1], start_pts=start_pts, size=size)
-    return (Eyes(*moment) for moment in moments)
+        return iter([Eyes(0, *_still(source, size))])
+    if source.packing == MULTIVIEW:
+        return (Eyes(*views) for views in read_views(first, start_pts=start_pts, size=size))
+    if source.packing != PAIR:
+        return _packed(first, source.packing, start_pts, size)
+    read_pair = read_folder_pair if first.is_dir() else read_film_pair
+    return read_pair(first, source.paths[1], start_pts=start_pts, size=size, note=note)
 
 
-def _packed(
-    path: Path, packing: str, start_pts: int | None, size: tuple[int, int] | None
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+def _packed(path: Path, packing: str, start_pts: int | None, size: tuple[int, int] | None) -> Iterator[Eyes]:
     if size is not None:
         size = (size[0], 2 * size[1]) if axis_of(packing) == "sbs" else (2 * size[0], size[1])
     for picture in read_pictures(path, start_pts=start_pts, size=size):
-        yield picture.pts, *unpack(picture.rgb, packing)
+        yield Eyes(picture.pts, *unpack(picture.rgb, packing), picture.damaged)
 
 
 def _still(source: Source, size: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
@@ -109,7 +98,7 @@ def _still(source: Source, size: tuple[int, int] | None) -> tuple[np.ndarray, np
 def _first_of(folder: Path) -> Path:
     pictures = pictures_of(folder)
     if not pictures:
-        raise BadFilm(f"{folder}: holds no picture (.png, .jpg)")
+        raise BadFilm(f"{folder}: holds no picture (.png, .jpg, .webp, .tif)")
     return pictures[0]
 
 

@@ -1,5 +1,6 @@
 """How a file's eyes are packed, where sources.csv does not say: metadata, then its name, then its content."""
 
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,20 +15,29 @@ from secondeye.video.stereo_metadata import StereoMetadata, read_stereo_metadata
 
 _SILENT = StereoMetadata(axis="", right_first=False, projection="", views=1)
 _SQUEEZED_BELOW = 1  # width over height of an eye that lies beside the other: half of it is left
+_WORDS = {
+    "ou",
+    "ab",
+    "tab",
+    "lr",
+    "rl",
+    "bt",
+}  # tags that are words or initials, too: no evidence against others
 _SQUEEZED_ABOVE = Fraction(26, 10)  # of an eye that lies below the other
 
 
 def find_packing(path: Path) -> tuple[str, str]:  # packing, and what it was taken from
-    """Raises Refusal when nothing tells, or when metadata and name say different things."""
+    """Raises Refusal when nothing tells, or when metadata, name and pictures say different things."""
     if path.suffix.lower() == ".mpo":
         return MULTIVIEW, "left eye first, as MPO files have it"
-    named, metadata = packing_from_name(path.stem), read_metadata(path)
+    named, metadata = _packing_of_name(path), read_metadata(path)
     if metadata.views > 1:
         _require_agreement(path, MULTIVIEW, named)
         return MULTIVIEW, "both views are in the stream; its base view taken for the left eye"
     if metadata.axis:
         return _from_metadata(path, metadata, named)
     if named:
+        _require_no_other_content(path, named)
         return named, f"packing {named} taken from the file's name"
     if path.suffix.lower() == ".jps":
         return "sbs" + RIGHT_FIRST, "right eye first, as JPS files have it"
@@ -36,6 +46,23 @@ def find_packing(path: Path) -> tuple[str, str]:  # packing, and what it was tak
         raise Refusal(f"{path}: nothing tells how its eyes are packed; {_line(path)}")
     packing = _full_or_half(path, axis)
     return packing, f"packing {packing} taken from the pictures' content and shape; order of the eyes assumed"
+
+
+def _packing_of_name(path: Path) -> str | None:
+    """Raises Refusal where one part of the name says beside and another below."""
+    named = packing_from_name(path.stem)
+    parts = [part for part in re.split(r"[-_. ]+", path.stem.lower()) if part not in _WORDS]
+    runs = ["-".join(parts[at : at + words]) for words in (1, 2) for at in range(len(parts))]
+    axes = {axis_of(packing) for packing in (named, *map(packing_from_name, runs)) if packing}
+    if len(axes) > 1:
+        raise Refusal(f"{path}: its name says both {' and '.join(sorted(axes))}; {_line(path)}")
+    return named
+
+
+def _require_no_other_content(path: Path, named: str) -> None:
+    axis = axis_from_content(path)
+    if axis and axis != axis_of(named):
+        raise Refusal(f"{path}: its name says {named}, its pictures say {axis}; {_line(path)}")
 
 
 def read_metadata(path: Path) -> StereoMetadata:

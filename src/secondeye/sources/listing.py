@@ -12,6 +12,8 @@ from secondeye.sources.table import Row, read_table
 _OTHER_EYE = {"l": "r", "left": "right"}
 _LEFT_EYE = re.compile(r"(.*[-_. ])?(l|left)", re.IGNORECASE)
 _BOTH_EYES = {".jps", ".mpo"}
+_TRUTH = "truth"  # what is known about films beside it, named like them
+_NAMED = 5  # of the files that are passed over
 
 
 def list_mono(raw: Path) -> list[Mono]:
@@ -38,6 +40,7 @@ def list_sources(raw: Path) -> list[Source]:
     _require_there(raw, table, there)
     pairs = _pairs(table, there)
     alone = [name for name in there if name not in {*pairs, *pairs.values()}]
+    _tell_unread(raw, [there[name] for name in alone if there[name].is_dir()])
     sources = [_pair(there[left], there[right], table.get(left)) for left, right in pairs.items()]
     sources += [source for name in alone if (source := _source(there[name], table.get(name)))]
     if not sources:
@@ -51,6 +54,19 @@ def _may_be_film(path: Path) -> bool:
     """Hidden files are none: other systems leave them beside films, with the films' names."""
     seen = not path.name.startswith(".")
     return seen and (path.is_dir() or path.suffix.lower() in FILMS or is_still(path))
+
+
+def _tell_unread(raw: Path, folders: list[Path]) -> None:
+    """Name what is tagged as a stereo film, but of a kind that is not read, or in a folder of its own."""
+    beside = [path for path in sorted(raw.glob("*")) if path.is_file() and not _may_be_film(path)]
+    inside = [path for folder in folders if folder.name != _TRUTH for path in sorted(folder.rglob("*"))]
+    tagged = [
+        path for path in [*beside, *folders, *inside] if packing_from_name(path.stem) and path.name[0] != "."
+    ]
+    if tagged:
+        names = ", ".join(str(path.relative_to(raw)) for path in tagged[:_NAMED])
+        more = f" and {len(tagged) - _NAMED} more" if len(tagged) > _NAMED else ""
+        print(f"passed over: {names}{more} (a kind that is not read, or not in {raw} itself)")
 
 
 def _require_there(raw: Path, table: dict[str, Row], there: dict[str, Path]) -> None:

@@ -4,10 +4,13 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from secondeye.sources.stills import pictures_of
+from secondeye.sources.stills import PICTURES, pictures_of
 
-FILMS = {".mp4", ".mkv", ".mov", ".m4v", ".avi", ".webm", ".ts", ".mpg", ".mpeg", ".wmv", ".mts", ".m2ts"}
-STILLS = {".jps", ".mpo", ".jpg", ".jpeg", ".png"}
+FILMS = {
+    *(".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".ogv", ".hevc"),
+    *(".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob"),
+}
+STILLS = {".jps", ".mpo", *PICTURES}
 
 
 @dataclass(frozen=True)

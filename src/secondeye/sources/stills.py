@@ -9,7 +9,7 @@ import numpy as np
 
 from secondeye.video.probe import BadFilm
 
-_PICTURES = {".png", ".jpg", ".jpeg"}
+PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"}
 _MARK = b"\xff\xe2..MPF\x00"  # where the index of an MPO begins: CIPA DC-007
 _ENTRIES, _ENTRY_BYTES = 0xB002, 16
 _MULTI_VIEW = 0x020002  # the kind of an entry that is one of several views; previews are others
@@ -18,7 +18,9 @@ _SEAM = rb"(?<=\xff\xd9)\x00*(?=\xff\xd8\xff)"  # end of one JPEG, beginning of 
 
 def pictures_of(folder: Path) -> list[Path]:
     """The pictures in a folder in order of their names, numbers by their value."""
-    found = [path for path in folder.iterdir() if path.suffix.lower() in _PICTURES]
+    found = [
+        path for path in folder.iterdir() if path.suffix.lower() in PICTURES and not path.name.startswith(".")
+    ]
     return sorted(found, key=lambda path: ([int(n) for n in re.findall(r"\d+", path.stem)], path.name))
 
 

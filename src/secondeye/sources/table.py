@@ -30,6 +30,8 @@ def read_table(path: Path) -> dict[str, Row]:
         return {}
     try:
         text = path.read_text(encoding="utf-8-sig")  # spreadsheets write the mark in front
+    except IsADirectoryError as error:
+        raise Refusal(f"{path}: is a folder; it must be a CSV file") from error
     except UnicodeDecodeError as error:
         raise Refusal(f"{path}: is not UTF-8 text; save it as CSV UTF-8") from error
     try:

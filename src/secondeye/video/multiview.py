@@ -19,6 +19,7 @@ class Views(NamedTuple):
     pts: int  # in ticks of the film's time base
     base: np.ndarray  # uint8 [H, W, 3], upright
     second: np.ndarray  # uint8 [H, W, 3]
+    damaged: bool  # the decoder concealed parts of one
 
 
 def read_views(
@@ -49,7 +50,8 @@ def read_views(
                     raise FilmBroke(path, count, "a picture has no second view")
                 pts = count if frame.pts is None else frame.pts
                 if start_pts is None or pts >= start_pts:
-                    yield Views(pts, upright_rgb(base, size), upright_rgb(frame, size))
+                    damaged = base.is_corrupt or frame.is_corrupt
+                    yield Views(pts, upright_rgb(base, size), upright_rgb(frame, size), damaged)
                 base, count = None, count + 1
         except av.FFmpegError as error:
             raise FilmBroke(path, count, error.strerror or "no reason given") from error

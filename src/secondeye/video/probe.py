@@ -83,6 +83,7 @@ class FilmInfo:
     pixel_aspect: Fraction  # width over height of one upright pixel
     fps: Fraction  # frames per second, the average for a variable rate
     time_base: Fraction  # seconds per tick of a time stamp
+    begin: Fraction  # seconds, the first picture's time stamp
     frames: int  # what the container claims; 0 where it claims nothing
     bits: int  # per colour channel
     colour: Colour
@@ -138,6 +139,7 @@ def probe(path: Path) -> FilmInfo:
         rotation = round(first.rotation / 90) % 4
         width, height = (first.height, first.width) if rotation % 2 else (first.width, first.height)
         aspect = stream.sample_aspect_ratio or Fraction(1)
+        time_base = Fraction(stream.time_base or Fraction(1, 90000))
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         return FilmInfo(
             path=path,
@@ -145,7 +147,8 @@ def probe(path: Path) -> FilmInfo:
             height=height,
             pixel_aspect=1 / aspect if rotation % 2 else aspect,
             fps=Fraction(rate),
-            time_base=Fraction(stream.time_base or Fraction(1, 90000)),
+            time_base=time_base,
+            begin=(first.pts or 0) * time_base,
             frames=stream.frames,
             bits=max(component.bits for component in first.format.components),
             colour=colour_of(first),

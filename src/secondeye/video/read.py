@@ -16,8 +16,8 @@ from av.video.stream import VideoStream
 
 from secondeye.video.probe import EXACT, FilmBroke, colour_of, open_film, picture_stream
 
-# Elsewhere (AVI, raw streams, MPEG-TS) a seek lands anywhere or time stamps are guessed from the beginning.
 DECODER_THREADS = 4  # on every machine: what FFmpeg conceals of damaged pictures depends on their number
+# Elsewhere (AVI, raw streams, MPEG-TS) a seek lands anywhere or time stamps are guessed from the beginning.
 _SEEKABLE = {"mp4", "mov", "matroska", "webm"}
 _MAX_BEHIND_KEY = 40  # pictures that are decoded to reach a wanted time
 _SHORT_SHARE = Fraction(2, 100)  # headers are imprecise; a cut film lacks more
@@ -26,6 +26,7 @@ _SHORT_SHARE = Fraction(2, 100)  # headers are imprecise; a cut film lacks more
 class Picture(NamedTuple):
     pts: int  # in ticks of the film's time base
     rgb: np.ndarray  # uint8 [H, W, 3], upright
+    damaged: bool = False  # the decoder concealed parts of it
 
 
 def read_pictures(
@@ -103,6 +104,13 @@ def stamp_near(path: Path, pts: Fraction) -> int:
         return min(stamps, key=lambda stamp: (abs(stamp - pts), stamp), default=near)
 
 
+def kind_and_count(path: Path) -> tuple[str, int]:
+    """FFmpeg's name of a film's container, and how many pictures lie in it, without decoding any."""
+    with open_film(path) as container:
+        packets = container.demux(picture_stream(container, path))
+        return container.format.name, sum(1 for packet in packets if packet.size)
+
+
 class ShotReader:
     """Reads a film's shots one after the other with one decoder, and seeks only where shots are left out."""
 
@@ -132,7 +140,7 @@ def _read(path: Path, seek_pts: int | None, size: tuple[int, int] | None) -> Ite
             if (frame.width, frame.height) != shape:
                 raise FilmBroke(path, count, f"the picture changes its size to {frame.width}x{frame.height}")
             if seek_pts is None or pts >= seek_pts:
-                yield Picture(pts, upright_rgb(frame, size))
+                yield Picture(pts, upright_rgb(frame, size), frame.is_corrupt)
 
 
 def _seek(container: InputContainer, stream: VideoStream, pts: int) -> bool:
@@ -160,7 +168,7 @@ def _stamped(
     except av.FFmpegError as error:
         raise FilmBroke(path, count, error.strerror or "no reason given") from error
     got = (last + lasts - first) * Fraction(stream.time_base or 0)
-    promised = _promised_seconds(container, stream)
+    promised = _promised_seconds(container, stream, first)
     counted = 0 < stream.frames <= count
     if whole and not counted and promised - got > max(Fraction(1), _SHORT_SHARE * promised):
         raise FilmBroke(path, count, f"{float(got):.1f} of the {float(promised):.1f} seconds it promises")
@@ -171,7 +179,7 @@ def _step(stream: VideoStream) -> int:
     return max(1, round(1 / ((stream.average_rate or 25) * (stream.time_base or 1))))
 
 
-def _promised_seconds(container: InputContainer, stream: VideoStream) -> Fraction:
+def _promised_seconds(container: InputContainer, stream: VideoStream, first: int) -> Fraction:
     """How long the picture is by the film's header; 0 where it does not say."""
     tag = stream.metadata.get("DURATION", "")
     if stream.duration is not None and stream.time_base is not None:
@@ -179,6 +187,7 @@ def _promised_seconds(container: InputContainer, stream: VideoStream) -> Fractio
     elif re.fullmatch(r"\d+:\d+:\d+(\.\d+)?", tag):
         hours, minutes, seconds = tag.split(":")
         own = int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
+        own -= first * Fraction(stream.time_base or 0)  # Matroska counts from 0, not from the first picture
     else:
         return Fraction(0)
     # An edit list may show less of a track than it holds; the whole film's length knows.
