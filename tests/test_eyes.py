@@ -1,8 +1,9 @@
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -14,6 +15,8 @@ from PIL import Image
 from secondeye.packing import axis_of
 from secondeye.sources import Source, digest_source
 from secondeye.sources.eyes import eye_info, read_eyes, why_not_flat
+from secondeye.sources.pieces import PieceReader
+from secondeye.video import read as reading
 from secondeye.video.probe import BadFilm, FilmBroke
 from secondeye.video.read import read_pictures
 from secondeye.video.write import FilmWriter, write_film, write_lossless
@@ -282,6 +285,79 @@ def test_what_is_concealed_of_damaged_pictures_is_the_same_on_any_number_of_core
         os.sched_setaffinity(0, cores)
     assert any(picture.damaged for picture in found[0])
     assert all(np.array_equal(one.rgb, other.rgb) for one, other in zip(*found, strict=True))
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one with every picture that a decoder gives out."""
+    counted: list[int] = []
+    stamped = reading._stamped
+
+    def counting(*given: Any, **options: Any) -> Iterator[tuple[int, Any]]:
+        for pts, frame in stamped(*given, **options):
+            counted.append(pts)
+            yield pts, frame
+
+    monkeypatch.setattr(reading, "_stamped", counting)
+    return counted
+
+
+def encoded(path: Path, pictures: np.ndarray, codec: str, key_every: int) -> Path:
+    with av.open(str(path), "w") as film:
+        stream = film.add_stream(codec, rate=25, options={"sc_threshold": "0"})
+        stream.width, stream.height, stream.pix_fmt = pictures.shape[2], pictures.shape[1], "yuv420p"
+        stream.gop_size, stream.max_b_frames = key_every, 2
+        for picture in pictures:
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        film.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "codec", "key_every", "most"),  # pictures of a film of 40 that may be decoded
+    [
+        ("avi", "mpeg4", 10, 40),
+        ("ts", "libx264", 10, 40),
+        ("mpg", "mpeg2video", 10, 40),
+        ("mp4", "libx264", 100, 40),
+        ("mkv", "libx264", 100, 40),
+        ("mp4", "libx264", 10, 40),
+        ("pair.ts", "mpeg2video", 10, 80),
+    ],
+)
+def test_pieces_in_order_decode_no_picture_twice_and_are_those_of_a_reader_of_each(
+    tmp_path: Path, decoded: list[int], kind: str, codec: str, key_every: int, most: int
+) -> None:
+    paths = [tmp_path / f"{eye}.{kind}" for eye in ("l", "r")][: 2 if kind.startswith("pair") else 1]
+    films = [encoded(path, moving_pictures(40, 48, 160, k), codec, key_every) for k, path in enumerate(paths)]
+    film = source("pair" if len(films) == 2 else "sbs", *films)
+    whole = list(read_eyes(film))
+    pieces = [(0, 6), (6, 15), (22, 27), (28, 33), (33, 40)]
+    decoded.clear()
+    reader = PieceReader(film)
+    found = [list(reader.read(whole[start].pts, stop - start)) for start, stop in pieces]
+    assert len(decoded) <= most
+    backwards = [list(reader.read(whole[start].pts, stop - start)) for start, stop in reversed(pieces)]
+    alone = [list(PieceReader(film).read(whole[start].pts, stop - start)) for start, stop in pieces]
+    wanted = [whole[start:stop] for start, stop in pieces]
+    for got in (found, backwards[::-1], alone):
+        same = [
+            np.array_equal(a.left, b.left) and np.array_equal(a.right, b.right)
+            for one, other in zip(got, wanted, strict=True)
+            for a, b in zip(one, other, strict=True)
+        ]
+        assert all(same)
+
+
+def test_damaged_pieces_are_the_same_whoever_reads_which(tmp_path: Path) -> None:
+    film = encoded(tmp_path / "film.mp4", moving_pictures(40, 48, 160), "libx264", 10)
+    film = source("sbs", garble(film, 10, 12, 20, 31))
+    stamps = [eyes.pts for eyes in read_eyes(film)]
+    reader, pieces = PieceReader(film), [(0, 9), (9, 14), (14, 19), (22, 29), (30, 38)]
+    for start, stop in pieces:
+        going_on = list(reader.read(stamps[start], stop - start))
+        alone = list(PieceReader(film).read(stamps[start], stop - start))
+        assert all(np.array_equal(a.left, b.left) for a, b in zip(going_on, alone, strict=True))
 
 
 def test_a_rotated_film_is_upright_before_it_is_cut(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import damage, moving_pictures
-from test_eyes import garble
+from test_eyes import encoded, garble
 
 from secondeye.clips import clip_file
 from secondeye.fingerprint import find_duplicates, hashes_of
@@ -20,6 +20,7 @@ from secondeye.refusal import Refusal
 from secondeye.rows import Bad, Clip, Dropped, Film
 from secondeye.stages import split
 from secondeye.tables import read_table
+from secondeye.video import read as reading
 from secondeye.video.probe import BT709
 from secondeye.video.write import FilmWriter, read_lossless, write_film
 
@@ -210,6 +211,25 @@ def test_no_clip_goes_on_where_a_picture_lacks_its_partner(tmp_path: Path, secti
     (film,), clips, _ = run(tmp_path, section)
     assert bounds(clips) == [(0, 8), (8, 19)] and film.frames == 19
     assert "left out for want of a partner: 1 pictures, first cam_l/008.png" in film.remark
+
+
+def test_a_film_that_can_not_be_sought_is_decoded_three_times_whatever_its_clips(
+    tmp_path: Path, section: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once small, once for its borders, once for all clips."""
+    (tmp_path / "raw").mkdir()
+    encoded(tmp_path / "raw" / "f_sbs.avi", shot(60, 1), "mpeg4", 12)
+    decoded: list[int] = []
+    stamped = reading._stamped
+
+    def counting(*given: Any, **options: Any) -> Iterator[tuple[int, Any]]:
+        for pts, frame in stamped(*given, **options):
+            decoded.append(pts)
+            yield pts, frame
+
+    monkeypatch.setattr(reading, "_stamped", counting)
+    _, clips, _ = run(tmp_path, replace(section, max_seconds=0.2))
+    assert len(clips) == 12 and len(decoded) <= 3 * 60
 
 
 def test_damaged_pictures_are_counted(tmp_path: Path, section: Split) -> None:

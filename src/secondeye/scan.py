@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice, pairwise
+from itertools import pairwise
 from statistics import median
 
 import numpy as np
@@ -13,6 +13,7 @@ from secondeye.looks import Look, measure_look
 from secondeye.shots import find_cuts, find_shots
 from secondeye.sources import Source
 from secondeye.sources.eyes import EyeInfo, Eyes, eye_info, read_eyes
+from secondeye.sources.pieces import PieceReader
 from secondeye.video.probe import BadFilm, FilmBroke
 
 _WIDTH = 256  # px of one eye's picture in which all is looked for
@@ -105,8 +106,8 @@ def _borders(
     source: Source, info: EyeInfo, small: tuple[int, int], coarse: tuple[Lines, Lines], stamps: Sequence[int]
 ) -> Borders:
     """The borders of both eyes, at full size."""
-    readers = (read_eyes(source, start_pts=stamp) for stamp in stamps)
-    fine = _brightest([_lines(eyes) for reader in readers for eyes in islice(reader, 1)])
+    reader = PieceReader(source)
+    fine = _brightest([_lines(eyes) for stamp in stamps for eyes in reader.read(stamp, 1)])
     size = info.height, info.width
     both = zip(coarse, fine, strict=True)
     return union(*(refine(find_borders(many), small, find_borders(few), size) for many, few in both))

@@ -1,6 +1,6 @@
 """Both eyes of any source, picture by picture, however they are stored."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +14,7 @@ from secondeye.sources.spherical import why_not_flat
 from secondeye.sources.stills import pictures_of, read_mpo, read_still, scale
 from secondeye.video.multiview import read_views
 from secondeye.video.probe import BadFilm, FilmInfo, probe
-from secondeye.video.read import read_pictures
+from secondeye.video.read import every, read_pictures
 
 __all__ = ["EyeInfo", "Eyes", "eye_info", "read_eyes", "why_not_flat"]
 
@@ -59,6 +59,7 @@ def read_eyes(
     start_pts: int | None = None,  # begin with the picture of this time stamp
     size: tuple[int, int] | None = None,  # height, width of one eye to scale to; None keeps the film's
     note: Note = silent,  # takes what is to be said of how the eyes were put together
+    wants: Callable[[int], bool] = every,  # which time stamps, asked when each is decoded; pairs give all
 ) -> Iterator[Eyes]:
     """Yield both eyes of every picture in order of display; memory does not grow with the film's length.
 
@@ -70,17 +71,20 @@ def read_eyes(
     if is_still(first):
         return iter([Eyes(0, *_still(source, size))])
     if source.packing == MULTIVIEW:
-        return (Eyes(*views) for views in read_views(first, start_pts=start_pts, size=size))
+        return (Eyes(*views) for views in read_views(first, start_pts=start_pts, size=size, wants=wants))
     if source.packing != PAIR:
-        return _packed(first, source.packing, start_pts, size)
+        return _packed(source, start_pts, size, wants)
     read_pair = read_folder_pair if first.is_dir() else read_film_pair
     return read_pair(first, source.paths[1], start_pts=start_pts, size=size, note=note)
 
 
-def _packed(path: Path, packing: str, start_pts: int | None, size: tuple[int, int] | None) -> Iterator[Eyes]:
+def _packed(
+    source: Source, start_pts: int | None, size: tuple[int, int] | None, wants: Callable[[int], bool]
+) -> Iterator[Eyes]:
+    path, packing = source.paths[0], source.packing
     if size is not None:
         size = (size[0], 2 * size[1]) if axis_of(packing) == "sbs" else (2 * size[0], size[1])
-    for picture in read_pictures(path, start_pts=start_pts, size=size):
+    for picture in read_pictures(path, start_pts=start_pts, size=size, wants=wants):
         yield Eyes(picture.pts, *unpack(picture.rgb, packing), picture.damaged)
 
 

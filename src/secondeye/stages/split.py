@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import islice
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,8 @@ from secondeye.rows import Bad, Clip, Dropped, Film
 from secondeye.scan import Scan, scan
 from secondeye.shots import cut_pieces, trim_shot
 from secondeye.sources import Source, digest_source, list_sources
-from secondeye.sources.eyes import eye_info, read_eyes, why_not_flat
+from secondeye.sources.eyes import eye_info, why_not_flat
+from secondeye.sources.pieces import PieceReader
 from secondeye.sources.source import FILMS
 from secondeye.tables import write_table
 from secondeye.video.probe import BadFilm, probe
@@ -191,7 +192,7 @@ def _cut_clip(
     aspect = eye_info(source).pixel_aspect
     left: list[np.ndarray] = []
     right: list[np.ndarray] = []
-    for eyes in islice(read_eyes(source, start_pts=start_pts), clip.stop - clip.start):
+    for eyes in _reader_of(clip.film, source).read(start_pts, clip.stop - clip.start):
         left.append(fit(crop(eyes.left, *borders), clip.height, clip.width, aspect))
         right.append(fit(crop(eyes.right, *borders), clip.height, clip.width, aspect))
     files = [clip_file(out, name, "left"), clip_file(out, name, "right")]
@@ -199,6 +200,12 @@ def _cut_clip(
     write_lossless(files[1], np.stack(right))
     # Of both eyes, for in another release they may have changed places.
     return replace(clip, fingerprint=take_fingerprint(left) + take_fingerprint(right)), files
+
+
+@lru_cache(maxsize=1)
+def _reader_of(film: str, source: Source) -> PieceReader:
+    """The reader of this process for the film it is at: its next clip lies ahead."""
+    return PieceReader(source)
 
 
 def _film(cuts: Cuts, source: Source) -> Film:

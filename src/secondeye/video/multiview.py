@@ -4,7 +4,7 @@ Not run on a real sample: none was at hand. What FFmpeg documents is followed: `
 decoder give out every view of a moment, the base view first, under one time stamp.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ import av
 import numpy as np
 
 from secondeye.video.probe import BadFilm, FilmBroke, open_film, picture_stream
-from secondeye.video.read import DECODER_THREADS, upright_rgb
+from secondeye.video.read import DECODER_THREADS, every, upright_rgb
 
 
 class Views(NamedTuple):
@@ -27,6 +27,7 @@ def read_views(
     *,
     start_pts: int | None = None,  # begin with this time stamp
     size: tuple[int, int] | None = None,  # height, width to scale to
+    wants: Callable[[int], bool] = every,  # which time stamps; others are only decoded
 ) -> Iterator[Views]:
     """Yield both views of every moment, from the film's beginning on: layers are not sought.
 
@@ -49,7 +50,7 @@ def read_views(
                         break
                     raise FilmBroke(path, count, "a picture has no second view")
                 pts = count if frame.pts is None else frame.pts
-                if start_pts is None or pts >= start_pts:
+                if (start_pts is None or pts >= start_pts) and wants(pts):
                     damaged = base.is_corrupt or frame.is_corrupt
                     yield Views(pts, upright_rgb(base, size), upright_rgb(frame, size), damaged)
                 base, count = None, count + 1

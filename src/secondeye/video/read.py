@@ -1,7 +1,7 @@
 """Pictures out of a film, one after the other, with their time stamps."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -29,11 +29,19 @@ class Picture(NamedTuple):
     damaged: bool = False  # the decoder concealed parts of it
 
 
+def every(pts: int) -> bool:
+    """Wants the pictures of all time stamps."""
+    return True
+
+
 def read_pictures(
     path: Path,
     *,
     start_pts: int | None = None,  # begin with the picture of this time stamp, sought where that is safe
     size: tuple[int, int] | None = None,  # height, width to scale to, after rotation; None keeps the film's
+    wants: Callable[
+        [int], bool
+    ] = every,  # which time stamps, asked when each is decoded; others are only decoded
 ) -> Iterator[Picture]:
     """Yield the pictures of a film in order of display; memory does not grow with its length.
 
@@ -42,16 +50,14 @@ def read_pictures(
     its size, and at the end of a film that ends well before its header says.
     """
     if start_pts is not None:
-        pictures = _read(path, start_pts, size)
+        pictures = _read(path, start_pts, size, wants, seek=True)
         first = next(pictures, None)
         if first is not None and first.pts == start_pts:
             yield first
             yield from pictures
             return
     # From the beginning; also where the film's index led past the wanted picture.
-    for picture in _read(path, None, size):
-        if start_pts is None or picture.pts >= start_pts:
-            yield picture
+    yield from _read(path, start_pts, size, wants, seek=False)
 
 
 def sample_pictures(
@@ -104,6 +110,25 @@ def stamp_near(path: Path, pts: Fraction) -> int:
         return min(stamps, key=lambda stamp: (abs(stamp - pts), stamp), default=near)
 
 
+def is_sought(path: Path) -> bool:
+    """Whether a film's kind can be read from its middle on."""
+    with open_film(path) as container:
+        return _can_seek(container)
+
+
+def entry_stamp(path: Path, pts: int) -> int | None:
+    """The time stamp of the key picture that decoding must begin with to reach another; decodes none.
+
+    None stands for the film's beginning: it is of a kind that is not sought, or its index leads too far.
+    """
+    with open_film(path) as container:
+        stream = picture_stream(container, path)
+        if not _seek(container, stream, pts):
+            return None
+        found = next(container.demux(stream)).pts
+        return found if found is not None and found <= pts else None
+
+
 def kind_and_count(path: Path) -> tuple[str, int]:
     """FFmpeg's name of a film's container, and how many pictures lie in it, without decoding any."""
     with open_film(path) as container:
@@ -127,28 +152,39 @@ class ShotReader:
         return islice(self._pictures, stop - start)
 
 
-def _read(path: Path, seek_pts: int | None, size: tuple[int, int] | None) -> Iterator[Picture]:
+def _read(
+    path: Path,
+    start_pts: int | None,
+    size: tuple[int, int] | None,
+    wants: Callable[[int], bool],
+    *,
+    seek: bool,
+) -> Iterator[Picture]:
     with open_film(path) as container:
         stream = picture_stream(container, path)
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = DECODER_THREADS
-        if seek_pts is not None and not _seek(container, stream, seek_pts):
+        if seek and not _seek(container, stream, start_pts or 0):
             return
         shape: tuple[int, int] | None = None
-        for count, (pts, frame) in enumerate(_stamped(container, stream, path, whole=seek_pts is None)):
+        for count, (pts, frame) in enumerate(_stamped(container, stream, path, whole=not seek)):
             shape = shape or (frame.width, frame.height)
             if (frame.width, frame.height) != shape:
                 raise FilmBroke(path, count, f"the picture changes its size to {frame.width}x{frame.height}")
-            if seek_pts is None or pts >= seek_pts:
+            if (start_pts is None or pts >= start_pts) and wants(pts):
                 yield Picture(pts, upright_rgb(frame, size), frame.is_corrupt)
 
 
 def _seek(container: InputContainer, stream: VideoStream, pts: int) -> bool:
     """Go to the key frame before a time stamp; False where time stamps after that could not be trusted."""
-    if not _SEEKABLE & set(container.format.name.split(",")):
+    if not _can_seek(container):
         return False
     container.seek(pts, stream=stream, backward=True)
     return True
+
+
+def _can_seek(container: InputContainer) -> bool:
+    return bool(_SEEKABLE & set(container.format.name.split(",")))
 
 
 def _stamped(
