@@ -13,6 +13,7 @@ from conftest import damage, moving_pictures
 from PIL import Image
 
 from secondeye.packing import axis_of
+from secondeye.refusal import Refusal
 from secondeye.sources import Source, digest_source
 from secondeye.sources.eyes import eye_info, read_eyes, why_not_flat
 from secondeye.sources.pieces import PieceReader
@@ -358,6 +359,22 @@ def test_damaged_pieces_are_the_same_whoever_reads_which(tmp_path: Path) -> None
         going_on = list(reader.read(stamps[start], stop - start))
         alone = list(PieceReader(film).read(stamps[start], stop - start))
         assert all(np.array_equal(a.left, b.left) for a, b in zip(going_on, alone, strict=True))
+
+
+@pytest.mark.parametrize("name", ["dot.png", "film.mkv"])
+def test_eyes_too_small_to_show_anything_are_one_line(tmp_path: Path, name: str) -> None:
+    if name == "dot.png":
+        cv2.imwrite(str(tmp_path / name), LEFT[0][:20, :30])
+    else:
+        write_lossless(tmp_path / name, LEFT[:, :20, :30])
+    with pytest.raises(BadFilm, match=rf"{name}: its eyes are 15x20 px; 16 is the least"):
+        eye_info(source("sbs", tmp_path / name))
+
+
+def test_a_link_that_leads_nowhere_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "film.mp4").symlink_to(tmp_path / "gone.mp4")
+    with pytest.raises(Refusal, match=r"film.mp4: can not be read \(No such file"):
+        digest_source(source("sbs", tmp_path / "film.mp4"))
 
 
 def test_a_rotated_film_is_upright_before_it_is_cut(tmp_path: Path) -> None:

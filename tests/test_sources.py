@@ -62,6 +62,11 @@ def test_table_beats_name_and_mono_is_passed_over(tmp_path: Path) -> None:
         (["a.mp4"], HEAD + "a.mp4,sbs,validation,\n", "line 2: split must be train, test or empty"),
         (["a.mp4"], HEAD + "../a.mp4,sbs,,\n", "without a folder"),
         (["a.mp4"], HEAD + "a.mp4,sbs,,\na.mp4,tb,,\n", "line 3: a.mp4 has a line already"),
+        (
+            ["a.mp4", "b.divx"],
+            HEAD + "b.divx,sbs,,\n",
+            r"names b.divx, which is of a kind that is not read \(.3gp",
+        ),
         (["a.mp4"], HEAD + ",mono,train,\n", "line 2: names no film"),
         (["a.mp4"], HEAD + ".,mono,train,\n", "line 2: film must be a file name without a folder"),
         (["a.mp4"], HEAD + f'a.mp4,sbs,,"{"x" * 140_000}\n', "is not CSV .*quotation mark"),

@@ -232,6 +232,17 @@ def test_a_film_that_can_not_be_sought_is_decoded_three_times_whatever_its_clips
     assert len(clips) == 12 and len(decoded) <= 3 * 60
 
 
+def test_a_film_whose_longest_clip_is_shorter_than_a_window_is_left_out(
+    tmp_path: Path, section: Split, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "raw" / "f_sbs.mp4", shot(20, 1))
+    with pytest.raises(Refusal, match="none of the 1 films"):
+        run(tmp_path, replace(section, max_seconds=0.3, window_frames=7))
+    told = "split.max_seconds 0.3 lets clips have 6 frames at 20 a second, split.window_frames is 7"
+    assert f"split: f_sbs.mp4 is left out: no clip ({told})" in capsys.readouterr().out
+    assert len(run(tmp_path, replace(section, max_seconds=0.3, window_frames=6))[1]) == 3
+
+
 def test_damaged_pictures_are_counted(tmp_path: Path, section: Split) -> None:
     garble(write(tmp_path / "raw" / "one_sbs.mp4", shot(20, 1)), 10)
     (row,), _, _ = run(tmp_path, section)

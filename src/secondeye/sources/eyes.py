@@ -19,6 +19,7 @@ from secondeye.video.read import every, read_pictures
 __all__ = ["EyeInfo", "Eyes", "eye_info", "read_eyes", "why_not_flat"]
 
 STILL_FPS = Fraction(25)  # of pictures that are files of their own
+_SMALLEST = 16  # px, height and width of an eye
 _RATES_APART = Fraction(1, 100)  # two eyes' rates may differ by rounding
 
 
@@ -49,6 +50,7 @@ def eye_info(source: Source) -> EyeInfo:
         width //= 2
     elif axis_of(source.packing) == "tb":
         height //= 2
+    _require_size(source, height, width)
     aspect = eye_pixel_aspect(source.packing, info.pixel_aspect)
     return EyeInfo(height, width, aspect, info.fps, info.time_base, still=False)
 
@@ -110,7 +112,13 @@ def _info_of_pictures(left: np.ndarray, right: np.ndarray, source: Source, *, st
     _require_same_size(source, left, right)
     aspect = eye_pixel_aspect(source.packing, Fraction(1))
     height, width = left.shape[:2]
+    _require_size(source, height, width)
     return EyeInfo(height, width, aspect, STILL_FPS, 1 / STILL_FPS, still)
+
+
+def _require_size(source: Source, height: int, width: int) -> None:
+    if min(height, width) < _SMALLEST:
+        raise BadFilm(f"{source.paths[0]}: its eyes are {width}x{height} px; {_SMALLEST} is the least")
 
 
 def _require_same_size(source: Source, left: np.ndarray, right: np.ndarray) -> None:

@@ -73,7 +73,16 @@ def _require_there(raw: Path, table: dict[str, Row], there: dict[str, Path]) -> 
     named = {row.film for row in table.values() if row.packing != MONO}
     absent = (named | {row.right for row in table.values() if row.right}) - there.keys()
     if absent:
-        raise Refusal(f"{raw / 'sources.csv'}: names {', '.join(sorted(absent))}, which is not in {raw}")
+        told = [f"{name}, which is {_why_absent(raw / name)}" for name in sorted(absent)]
+        raise Refusal(f"{raw / 'sources.csv'}: names {'; '.join(told)}")
+
+
+def _why_absent(path: Path) -> str:
+    if not path.exists():
+        return f"not in {path.parent}"
+    return (
+        "hidden" if path.name.startswith(".") else f"of a kind that is not read ({' '.join(sorted(FILMS))})"
+    )
 
 
 def _pairs(table: dict[str, Row], there: dict[str, Path]) -> dict[str, str]:

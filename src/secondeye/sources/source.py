@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from secondeye.refusal import Refusal
 from secondeye.sources.stills import PICTURES, pictures_of
 
 FILMS = {
@@ -39,7 +40,7 @@ def is_still(path: Path) -> bool:
 
 
 def digest_source(source: Source) -> str:
-    """16 hex digits of the SHA-256 of all its files' bytes, in order; names do not count."""
+    """16 hex digits of the SHA-256 of all its files' bytes, in order; names do not count. Raises Refusal."""
     files = [file for path in source.paths for file in (pictures_of(path) if path.is_dir() else [path])]
     if len(files) == 1:
         return _sha256(files[0])[:16]
@@ -47,5 +48,8 @@ def digest_source(source: Source) -> str:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise Refusal(f"{path}: can not be read ({error.strerror})") from error

@@ -107,6 +107,7 @@ def _cut_film(out: Path, film: str, key: str, source: Source, split: Split) -> t
             raise BadClip("spherical", f"{source.name}: {why}")
         if any(probe(path).high_dynamic_range for path in source.paths if path.suffix.lower() in FILMS):
             raise BadClip("high dynamic range", f"{source.name}: PQ or HLG; convert it to BT.709 first")
+        _require_long_clips(source, split)
         seen = scan(source, cut_threshold=split.cut_threshold, min_shot_frames=split.min_shot_frames)
     except BadFilm as error:
         raise BadClip("not a film", str(error)) from error
@@ -130,6 +131,19 @@ def _cut_film(out: Path, film: str, key: str, source: Source, split: Split) -> t
         remark=seen.remark,
     )
     return cuts, []
+
+
+def _require_long_clips(source: Source, split: Split) -> None:
+    """Raise BadClip where the longest clip is too short for one window; half a frame more is let pass."""
+    info = eye_info(source)
+    most = int(Fraction(str(split.max_seconds)) * info.fps + Fraction(1, 2))
+    if not info.still and most < split.window_frames:
+        told = (
+            f"split.max_seconds {split.max_seconds:g} lets clips have {most} frames at {float(info.fps):.4g}"
+        )
+        raise BadClip(
+            "no clip", f"{source.name}: {told} a second, split.window_frames is {split.window_frames}"
+        )
 
 
 def find_pieces(
