@@ -350,6 +350,14 @@ def test_pieces_in_order_decode_no_picture_twice_and_are_those_of_a_reader_of_ea
         assert all(same)
 
 
+def test_what_is_concealed_is_no_matter_of_chance(tmp_path: Path) -> None:
+    """A damaged key picture with nothing before it to copy from."""
+    film = garble(encoded(tmp_path / "film.mp4", moving_pictures(60, 96, 320), "libx264", 25), 25, 30)
+    stamps = [picture.pts for picture in read_pictures(film)]
+    found = {b"".join(p.rgb.tobytes() for p in read_pictures(film, start_pts=stamps[26])) for _ in range(12)}
+    assert len(found) == 1
+
+
 def test_damaged_pieces_are_the_same_whoever_reads_which(tmp_path: Path) -> None:
     film = encoded(tmp_path / "film.mp4", moving_pictures(40, 48, 160), "libx264", 10)
     film = source("sbs", garble(film, 10, 12, 20, 31))

@@ -16,7 +16,7 @@ from av.video.stream import VideoStream
 
 from secondeye.video.probe import EXACT, FilmBroke, colour_of, open_film, picture_stream
 
-DECODER_THREADS = 4  # on every machine: what FFmpeg conceals of damaged pictures depends on their number
+DECODER_THREADS = 1  # with several it is chance what FFmpeg conceals damaged pictures with
 # Elsewhere (AVI, raw streams, MPEG-TS) a seek lands anywhere or time stamps are guessed from the beginning.
 _SEEKABLE = {"mp4", "mov", "matroska", "webm"}
 _MAX_BEHIND_KEY = 40  # pictures that are decoded to reach a wanted time
