@@ -12,6 +12,7 @@ from secondeye.clips import pictures_from_frames
 from secondeye.refusal import Refusal
 from secondeye.sources import list_sources
 from secondeye.sources.eyes import read_eyes
+from secondeye.sources.guess import require_agreeing_pictures
 from secondeye.video.write import write_lossless
 
 HEAD = "film,packing,split,licence\n"
@@ -92,7 +93,16 @@ def test_what_looks_like_a_film_but_is_not_read_is_told(
     for folder in ("disc", "truth", "image_l", "image_r", "photos_sbs"):
         (tmp_path / folder).mkdir()
     passed = ["a_sbs.rmvb", "b_tb.divx", "disc/c_sbs.mp4"]
-    silent = ["f_sbs.mp4", "notes.txt", "._f_sbs.bin", "disc/d.mp4", "truth/f_sbs.npz", "image_l/x_sbs.png"]
+    silent = [
+        "f_sbs.mp4",
+        "f_sbs.srt",
+        "f_sbs.mp4.dvc",
+        "notes.txt",
+        "._f_sbs.bin",
+        "disc/d.mp4",
+        "truth/f_sbs.npz",
+        "image_l/x_sbs.png",
+    ]
     list_sources(raw(tmp_path, *passed, *silent))
     told = f"passed over: {', '.join([*passed[:2], 'photos_sbs', passed[2]])} "
     assert capsys.readouterr().out == told + f"(a kind that is not read, or not in {tmp_path} itself)\n"
@@ -241,7 +251,10 @@ def test_pictures_tell_the_packing_where_nothing_else_does(
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("film_htb.mkv", "film_htb.mkv: its name says half-tb, its pictures say sbs; add a line to"),
+        (
+            "film_htb.mkv",
+            "film_htb.mkv: packing half-tb taken from the file's name, but its pictures say sbs; add a line",
+        ),
         ("film_sbs-tb.mkv", "film_sbs-tb.mkv: its name says both sbs and tb; add a line to"),
         ("film_top-bottom_sbs.mkv", "its name says both sbs and tb"),
         ("film_half_sbs_rl.mkv", ""),
@@ -256,9 +269,11 @@ def test_a_name_that_contradicts_itself_or_its_pictures_asks_for_a_line(
     eyes = [pictures_from_frames(eye).numpy() for eye in (shot.left, shot.right)]
     write_lossless(tmp_path / name, np.concatenate(eyes, 2))
     with pytest.raises(Refusal, match=told) if told else nullcontext():
-        list_sources(tmp_path)
+        require_agreeing_pictures(*list_sources(tmp_path))
     (tmp_path / "sources.csv").write_text(HEAD + f"{name},tb,,\n")
-    assert list_sources(tmp_path)[0].packing == "tb"
+    (film,) = list_sources(tmp_path)
+    assert film.packing == "tb"
+    require_agreeing_pictures(film)
 
 
 def test_a_mono_film_is_not_taken_for_a_stereo_film(tmp_path: Path) -> None:

@@ -243,6 +243,16 @@ def test_a_film_whose_longest_clip_is_shorter_than_a_window_is_left_out(
     assert len(run(tmp_path, replace(section, max_seconds=0.3, window_frames=6))[1]) == 3
 
 
+def test_pictures_that_contradict_a_name_end_the_run(tmp_path: Path, section: Split) -> None:
+    write(tmp_path / "raw" / "f_tb.mp4", shot(20, 1, 96, 160))
+    with pytest.raises(
+        Refusal, match=r"f_tb.mp4: packing tb taken .*, but its pictures say sbs; add a line to"
+    ):
+        run(tmp_path, section)
+    (tmp_path / "raw" / "sources.csv").write_text("film,packing,split,licence\nf_tb.mp4,sbs,,\n")
+    assert len(run(tmp_path, section)[1]) == 1
+
+
 def test_damaged_pictures_are_counted(tmp_path: Path, section: Split) -> None:
     garble(write(tmp_path / "raw" / "one_sbs.mp4", shot(20, 1)), 10)
     (row,), _, _ = run(tmp_path, section)

@@ -7,7 +7,7 @@ from pathlib import Path
 from secondeye.packing import MONO, MULTIVIEW, PACKED, RIGHT_FIRST, axis_of, packing_from_name
 from secondeye.refusal import Refusal
 from secondeye.sources.content import axis_from_content
-from secondeye.sources.source import is_still
+from secondeye.sources.source import Source, is_still
 from secondeye.sources.stills import read_still
 from secondeye.sources.table import COLUMNS
 from secondeye.video.probe import BadFilm, probe
@@ -27,7 +27,7 @@ _SQUEEZED_ABOVE = Fraction(26, 10)  # of an eye that lies below the other
 
 
 def find_packing(path: Path) -> tuple[str, str]:  # packing, and what it was taken from
-    """Raises Refusal when nothing tells, or when metadata, name and pictures say different things."""
+    """Raises Refusal when nothing tells, or when metadata and name say different things."""
     if path.suffix.lower() == ".mpo":
         return MULTIVIEW, "left eye first, as MPO files have it"
     named, metadata = _packing_of_name(path), read_metadata(path)
@@ -37,7 +37,6 @@ def find_packing(path: Path) -> tuple[str, str]:  # packing, and what it was tak
     if metadata.axis:
         return _from_metadata(path, metadata, named)
     if named:
-        _require_no_other_content(path, named)
         return named, f"packing {named} taken from the file's name"
     if path.suffix.lower() == ".jps":
         return "sbs" + RIGHT_FIRST, "right eye first, as JPS files have it"
@@ -59,10 +58,13 @@ def _packing_of_name(path: Path) -> str | None:
     return named
 
 
-def _require_no_other_content(path: Path, named: str) -> None:
-    axis = axis_from_content(path)
-    if axis and axis != axis_of(named):
-        raise Refusal(f"{path}: its name says {named}, its pictures say {axis}; {_line(path)}")
+def require_agreeing_pictures(source: Source) -> None:
+    """Raises Refusal where a packing that sources.csv does not tell is clearly not that of the pictures."""
+    path = source.paths[0]
+    if source.remark and source.packing in PACKED:
+        axis = axis_from_content(path)
+        if axis and axis != axis_of(source.packing):
+            raise Refusal(f"{path}: {source.remark}, but its pictures say {axis}; {_line(path)}")
 
 
 def read_metadata(path: Path) -> StereoMetadata:

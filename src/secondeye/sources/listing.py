@@ -58,7 +58,9 @@ def _may_be_film(path: Path) -> bool:
 
 def _tell_unread(raw: Path, folders: list[Path]) -> None:
     """Name what is tagged as a stereo film, but of a kind that is not read, or in a folder of its own."""
-    beside = [path for path in sorted(raw.glob("*")) if path.is_file() and not _may_be_film(path)]
+    there = sorted(path for path in raw.glob("*") if path.is_file())
+    beside_films = tuple(f"{path.stem}." for path in there if _may_be_film(path))  # subtitles, film.mp4.dvc
+    beside = [path for path in there if not path.name.startswith(beside_films) and not _may_be_film(path)]
     inside = [path for folder in folders if folder.name != _TRUTH for path in sorted(folder.rglob("*"))]
     tagged = [
         path for path in [*beside, *folders, *inside] if packing_from_name(path.stem) and path.name[0] != "."

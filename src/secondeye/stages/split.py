@@ -23,6 +23,7 @@ from secondeye.scan import Scan, scan
 from secondeye.shots import cut_pieces, trim_shot
 from secondeye.sources import Source, digest_source, list_sources
 from secondeye.sources.eyes import eye_info, why_not_flat
+from secondeye.sources.guess import require_agreeing_pictures
 from secondeye.sources.pieces import PieceReader
 from secondeye.sources.source import FILMS
 from secondeye.tables import write_table
@@ -107,6 +108,7 @@ def _cut_film(out: Path, film: str, key: str, source: Source, split: Split) -> t
             raise BadClip("spherical", f"{source.name}: {why}")
         if any(probe(path).high_dynamic_range for path in source.paths if path.suffix.lower() in FILMS):
             raise BadClip("high dynamic range", f"{source.name}: PQ or HLG; convert it to BT.709 first")
+        require_agreeing_pictures(source)
         _require_long_clips(source, split)
         seen = scan(source, cut_threshold=split.cut_threshold, min_shot_frames=split.min_shot_frames)
     except BadFilm as error:
