@@ -15,15 +15,8 @@ from secondeye.video.stereo_metadata import StereoMetadata, read_stereo_metadata
 
 _SILENT = StereoMetadata(axis="", right_first=False, projection="", views=1)
 _SQUEEZED_BELOW = 1  # width over height of an eye that lies beside the other: half of it is left
-_WORDS = {
-    "ou",
-    "ab",
-    "tab",
-    "lr",
-    "rl",
-    "bt",
-}  # tags that are words or initials, too: no evidence against others
 _SQUEEZED_ABOVE = Fraction(26, 10)  # of an eye that lies below the other
+_WORDS = {"ou", "ab", "tab", "lr", "rl", "bt"}  # words or initials, too: no evidence against other tags
 
 
 def find_packing(path: Path) -> tuple[str, str]:  # packing, and what it was taken from
