@@ -14,8 +14,9 @@ Usage = namedtuple("Usage", "total used free")
 
 
 @pytest.fixture
-def room(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """A disk with 100 GiB free, or what a test says."""
+def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A disk with 100 GiB free, or what a test says; no DVC."""
+    monkeypatch.chdir(tmp_path)
     free = [100.0 * GIB]
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(0, 0, int(free[0])))
     monkeypatch.setenv("SECONDEYE_WORKERS", "2")
@@ -42,11 +43,25 @@ def test_too_small_a_disk_is_refused_and_what_is_there_counts(tmp_path: Path, ro
     needs = estimate(10**9, 1).bytes
     room[0] = sum(needs.values()) - 1
     (tmp_path / "split").mkdir()
-    with pytest.raises(Refusal, match=r"frames need about .*free some disk, take fewer films"):
+    with pytest.raises(Refusal, match=r"frames need about .*free some, take fewer films"):
         announce(tmp_path / "split", 10**5, 100, 100)
     with (tmp_path / "split" / "a.mkv").open("wb") as file:
         file.truncate(2)
     announce(tmp_path / "split", 10**5, 100, 100)
+
+
+def test_the_copy_in_dvcs_cache_counts(
+    tmp_path: Path, room: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc" / "config").write_text("[cache]\ntype = copy\n")
+    (tmp_path / "split").mkdir()
+    room[0] = 2 * sum(estimate(10**9, 1).bytes.values()) + 1
+    announce(tmp_path / "split", 10**5, 100, 100)
+    assert "), and as much for DVC's cache; from nothing, " in capsys.readouterr().out
+    room[0] -= 2
+    with pytest.raises(Refusal, match=r"as much for DVC's cache, but the disk of .*split has .*; free some"):
+        announce(tmp_path / "split", 10**5, 100, 100)
 
 
 def test_nothing_is_said_where_all_is_there(

@@ -47,7 +47,8 @@ def finish(out: Path, jobs: list[Job], max_bad_fraction: float = 1.0) -> Done[Ro
 
 
 @pytest.fixture(autouse=True)
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def in_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where there is no DVC
     monkeypatch.setenv("SECONDEYE_WORKERS", "1")
 
 
@@ -179,6 +180,15 @@ def test_disk_is_asked_for_what_is_missing_only(tmp_path: Path, capsys: pytest.C
     assert finish(tmp_path / "o", huge).rows  # it is there: nothing is needed
     with pytest.raises(Refusal, match=r"test: .* needs up to"):
         finish(tmp_path / "o", [*huge, Job("b" * 16, "k", ("1",), 1e18)])
+
+
+def test_disk_is_asked_for_the_copy_in_dvcs_cache_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc" / "config").write_text("[cache]\ntype = copy\n")
+    finish(tmp_path / "o", [Job("a" * 16, "k", ("1",), 512)])
+    assert "test (with its copy in DVC): at most 1.0 KiB on disk" in capsys.readouterr().out
 
 
 def test_key_follows_inputs_params_columns_and_code(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ LAYERS = [
     ],
     ["estimate", "keep", "views", "sources", "runs"],
     ["report"],
-    ["clips", "flow", "tables", "packing", "params", "disk", "spread", "truth"],
+    ["clips", "flow", "tables", "packing", "params", "disk", "dvc_cache", "spread", "truth"],
     ["video", "arrays", "backends", "rows", "modules", "process"],
     ["files", "refusal"],
 ]
@@ -58,8 +58,9 @@ ROOMS = {
     "typer": {"cli"},
     "yaml": {"params"},
     "prefect": set(),
-    "dvc": {"drift"},
+    "dvc": {"drift", "dvc_cache"},
     "dvc_data": {"drift"},
+    "dvc_objects": {"dvc_cache"},
     "triton": {"splat.kernel", "warp.kernel"},
 }
 

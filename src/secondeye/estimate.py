@@ -1,8 +1,8 @@
 """What a dataset will need before the long work starts: disk and hours, by stage.
 
-The figures are means over synthetic and real films of benchmarks/dataset_throughput.py, with the `block`
-matcher: an order of magnitude, as noise decides how well pictures compress. Before a stage writes, it asks
-the disk again, for a bound.
+The figures are means over synthetic and real films of benchmarks/dataset_throughput.py, with the `video`
+matcher: an order of magnitude, as noise decides how well pictures compress. DVC's cache may take as much disk
+again. Before a stage writes, it asks the disk again, for a bound.
 """
 
 import os
@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from secondeye.disk import readable
+from secondeye.dvc_cache import places_of
 from secondeye.refusal import Refusal
 from secondeye.spread import worker_count
 
 # For a pixel of one eye at working size, both eyes included.
 BYTES_PER_PIXEL = {"split": 1.56, "match": 0.23, "splat": 0.89, "quality": 0.24}
-MICROSECONDS_PER_PIXEL = {"split": 0.56, "shift": 0.48, "match": 0.95, "splat": 0.31, "quality": 0.70}
+MICROSECONDS_PER_PIXEL = {"split": 0.56, "shift": 0.48, "match": 1.8, "splat": 0.31, "quality": 0.70}
 
 
 @dataclass(frozen=True)
@@ -58,18 +59,20 @@ def require_room(
 ) -> None:
     """Print what is needed, where it is not there yet; raises Refusal when the disk has not that much."""
     missing = {stage: max(0.0, size - _size(out.parent / stage)) for stage, size in needs.bytes.items()}
-    if not any(missing.values()):
+    if not (need := sum(missing.values())):
         return
-    by_stage = ", ".join(f"{stage} {readable(size)}" for stage, size in missing.items())
-    need, free = sum(missing.values()), shutil.disk_usage(out).free
+    places = places_of(out)
+    asked = f"{frames:,} frames need about {readable(need)} more on disk"
+    asked += f" ({', '.join(f'{stage} {readable(size)}' for stage, size in missing.items())})"
+    asked += ", and as much for DVC's cache" * (sum(place.times for place in places) > 1)
     hours = duration(sum(needs.seconds.values()))
-    asked = f"{frames:,} frames need about {readable(need)} more on disk ({by_stage})"
-    print(f"dataset: {asked} and, from nothing, {hours} on {needs.cores} cores", flush=True)
-    if need > free:
-        raise Refusal(
-            f"dataset: {asked}, and {out.parent} has {readable(free)}; free some disk, take fewer films "
-            "or a smaller split.height and split.width"
-        )
+    print(f"dataset: {asked}; from nothing, {hours} on {needs.cores} cores", flush=True)
+    for folder, times in places:
+        if times * need > (free := shutil.disk_usage(folder).free):
+            raise Refusal(
+                f"dataset: {asked}, but the disk of {folder} has {readable(free)}; free some, take fewer "
+                "films or a smaller split.height and split.width"
+            )
 
 
 def duration(seconds: float) -> str:

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from secondeye import modules
 from secondeye.disk import require_disk
+from secondeye.dvc_cache import places_of
 from secondeye.files import hash_file, write_whole
 from secondeye.refusal import Refusal
 from secondeye.rows import Bad
@@ -104,7 +105,8 @@ def finish_jobs(
     entries = {job.id: _read_entry(out, job) for job in jobs}
     missing = [job for job in jobs if entries[job.id] is None]
     if need_bytes := sum(job.size_bytes for job in missing):
-        require_disk(out, need_bytes, label)
+        for place, times in places_of(out):
+            require_disk(place, times * need_bytes, f"{label}{' (with its copy in DVC)' * (times > 1)}")
     _build_missing(out, missing, work, entries, label, unit, max_bad_fraction * len(jobs))
     bad = [Bad(job_id, **entry["bad"]) for job_id, entry in entries.items() if entry and entry["bad"]]
     write_table(out / "bad.parquet", bad, Bad)
