@@ -174,8 +174,8 @@ def test_the_command_writes_what_it_says(
     shutil.copy(PROJECT / "params.yaml", data.parent)
     monkeypatch.chdir(data.parent)
     cli.export(tmp_path, frames=10, height=8, width=32)
-    assert "1 windows of 10 frames of 32x8 in 1 shards" in (told := capsys.readouterr().out)
-    assert "from 1 clips; 1 are too short or too small" in told
+    assert "1 window of 10 frames of 32x8 in 1 shard\n" in (told := capsys.readouterr().out)
+    assert "from 1 clip; too short or too small: 1\n" in told
     with pytest.raises(Refusal, match="no clip is in the split 'all'"):
         cli.export(tmp_path, split="all")
     with pytest.raises(Refusal, match="25 frames of 64x64: the longest has 12 frames"):

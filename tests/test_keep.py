@@ -138,13 +138,13 @@ def test_bad_clips_are_told_and_too_many_stop_the_stage(tmp_path: Path) -> None:
         done.bad == [Bad("b" * 16, "no good", "b is bad")] == read_table(tmp_path / "o" / "bad.parquet", Bad)
     )
     assert finish(tmp_path / "o", jobs(a="1", b="bad")) == done and not BUILT
-    with pytest.raises(Refusal, match=r"1 of 2 clips are bad.*max_bad_fraction.*no good"):
+    with pytest.raises(Refusal, match=r"1 bad of 2 clips.*max_bad_fraction.*no good"):
         finish(tmp_path / "o", jobs(a="1", b="bad"), max_bad_fraction=0.4)
 
 
 def test_too_many_bad_clips_end_the_work_early_and_what_is_finished_stays(tmp_path: Path) -> None:
     many = jobs(a="1", b="bad", c="bad", d="1", e="1")
-    with pytest.raises(Refusal, match=r"2 of 5 clips are bad.*: no good \(b is bad\); 2 were not tried"):
+    with pytest.raises(Refusal, match=r"2 bad of 5 clips.*: no good \(b is bad\); not tried: 2"):
         finish(tmp_path / "o", many, max_bad_fraction=0.2)
     assert BUILT == ["a", "b", "c"]
     assert [bad.id[0] for bad in read_table(tmp_path / "o" / "bad.parquet", Bad)] == ["b", "c"]
@@ -153,12 +153,13 @@ def test_too_many_bad_clips_end_the_work_early_and_what_is_finished_stays(tmp_pa
 
 
 def test_poisoned_clip_is_bad_and_tried_again_in_every_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     finish(tmp_path / "o", jobs(a="1", b="22"))
     with monkeypatch.context() as patch:
         patch.setenv("SECONDEYE_WORKERS", "2")
         done = finish(tmp_path / "o", jobs(a="1", b="poison"))
+    assert "test: workers died of 1 clip; `dvc repro --force` tries again" in capsys.readouterr().out
     assert done.bad == [Bad("b" * 16, "worker died", "its process ended by SIGSEGV, 2 times of 2")]
     assert [row.size for row in done.rows] == [1]
     assert set(content(tmp_path / "o")) == {f"{'a' * 16}.json", f"{'a' * 16}.txt", "bad.parquet"}

@@ -36,7 +36,7 @@ LAYERS = [
     ["report"],
     ["clips", "flow", "tables", "packing", "params", "disk", "dvc_cache", "spread", "truth"],
     ["video", "arrays", "backends", "rows", "modules", "process"],
-    ["files", "refusal"],
+    ["files", "refusal", "words"],
 ]
 # Who may import what, beyond torch, numpy and the standard library.
 ROOMS = {
@@ -50,7 +50,7 @@ ROOMS = {
     "pyarrow": {"tables"},
     "ray": {"spread.cluster"},
     "scenedetect": {"shots"},
-    "scipy": {"metrics.depth"},
+    "scipy": {"drift", "metrics.depth"},
     "skimage": set(),  # a peer in tests
     "torchmetrics": set(),  # a peer in tests; metrics.learned reads the weights in it
     "transformers": {"depth.anything", "inpaint"},

@@ -39,7 +39,7 @@ def test_good_clips_pass() -> None:
         ({"disparity_min_percent": -9.0}, "disparity_min_percent"),
         ({"disparity_max_percent": 70.0}, "disparity_max_percent"),
         ({"motion_percent": float("nan")}, "motion_percent"),
-        ({"sharpness": -1.0}, "sharpness "),
+        ({"sharpness": -1.0}, "sharpness"),
         ({"sharpness_ratio": float("nan")}, "sharpness_ratio"),
         ({"colour_difference": 300.0}, "colour_difference"),
         ({"height": 2}, "height"),
@@ -49,7 +49,7 @@ def test_good_clips_pass() -> None:
 def test_a_score_out_of_range_is_named_with_its_clip(change: dict[str, float], told: str) -> None:
     bad = replace(a_score("2"), **change)  # type: ignore[arg-type]
     found = failures([a_score("1"), bad], ["train", "train"])
-    assert len(found) == 1 and found[0].startswith(told) and found[0].endswith("for 1 clips of a: 2")
+    assert len(found) == 1 and found[0].startswith(f"{told}: ") and found[0].endswith("for 1 clip of a: 2")
 
 
 def test_a_film_in_two_splits_and_a_split_of_no_name_fail() -> None:
@@ -70,7 +70,7 @@ def test_a_damaged_file_and_an_id_that_is_there_twice_fail() -> None:
     (found,) = failures([a_score("1"), a_score("2")], ["train", "train"], {"2": 1})
     assert found == "files of 2 are damaged; delete data/*/ID.* of each and repeat"
     (found,) = failures([a_score("1"), a_score("1")], ["train", "train"])
-    assert found.startswith("id values_to_be_unique")
+    assert found.startswith("id: values to be unique")
 
 
 def test_too_few_clips_fail_before_anything_else() -> None:

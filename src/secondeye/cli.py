@@ -302,6 +302,7 @@ def export(
     from secondeye.training.export import export as export_shards
     from secondeye.training.export import plan_export
     from secondeye.training.windows import Settings, choose_size, keep_fitting, list_clips
+    from secondeye.words import counted
 
     weight = load_params().splat.weight_exponent_per_px
     clips = list_clips(DATA, split)
@@ -313,9 +314,10 @@ def export(
     index = export_shards(
         DATA, out, plan_export(DATA, split, fitting, settings, seed, windows, shard_megabytes)
     )
-    size = f"{settings.frames} frames of {settings.width}x{settings.height}"
-    print(f"{out}: {index['samples']} windows of {size} in {len(index['shards'])} shards")
-    print(f"from {index['clips']} clips; {len(clips) - len(fitting)} are too short or too small")
+    size = f"{counted(settings.frames, 'frame')} of {settings.width}x{settings.height}"
+    shards = counted(len(index["shards"]), "shard")
+    print(f"{out}: {counted(index['samples'], 'window')} of {size} in {shards}")
+    print(f"from {counted(index['clips'], 'clip')}; too short or too small: {len(clips) - len(fitting)}")
 
 
 @app.command()

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from secondeye.keep import DIED
 from secondeye.report.document import Picture, Section, Table
 from secondeye.report.sheet import Tile, read_picture
 from secondeye.rows import Bad, Clip, Dropped, Film, Kept, Rejected, Scored, Shifted
+from secondeye.words import counted
 
 SCORES = tuple(field.name for field in fields(Scored) if field.name not in ("id", "key", "height", "width"))
 PICTURED = 3  # clips of each kind on the sheet
@@ -85,6 +87,8 @@ def histograms(tables: Tables) -> list[dict[str, object]]:
 def dataset_sections(tables: Tables, failures: Sequence[str], sheet: Path | None) -> list[Section]:
     """The report a person reads after `dvc repro`. `sheet` is None where no clip was scored."""
     verdict = "Every expectation holds." if not failures else "Failed: " + "; ".join(failures) + "."
+    if died := sum(row.reason == DIED for row in tables.rejected):
+        verdict += f" Workers died of {counted(died, 'clip')}; `dvc repro --force` tries again."
     counts = count_dataset(tables)
     if not counts["kept_test"]:
         verdict += " No clip is held out for tests: name test films in sources.csv."

@@ -14,6 +14,7 @@ from secondeye.disk import readable
 from secondeye.dvc_cache import places_of
 from secondeye.refusal import Refusal
 from secondeye.spread import worker_count
+from secondeye.words import counted
 
 # For a pixel of one eye at working size, both eyes included.
 BYTES_PER_PIXEL = {"split": 1.56, "match": 0.23, "splat": 0.89, "quality": 0.24}
@@ -62,11 +63,11 @@ def require_room(
     if not (need := sum(missing.values())):
         return
     places = places_of(out)
-    asked = f"{frames:,} frames need about {readable(need)} more on disk"
+    asked = f"{counted(frames, 'frame')} need about {readable(need)} more on disk"
     asked += f" ({', '.join(f'{stage} {readable(size)}' for stage, size in missing.items())})"
     asked += ", and as much for DVC's cache" * (sum(place.times for place in places) > 1)
     hours = duration(sum(needs.seconds.values()))
-    print(f"dataset: {asked}; from nothing, {hours} on {needs.cores} cores", flush=True)
+    print(f"dataset: {asked}; from nothing, {hours} on {counted(needs.cores, 'core')}", flush=True)
     for folder, times in places:
         if times * need > (free := shutil.disk_usage(folder).free):
             raise Refusal(

@@ -30,12 +30,13 @@ from secondeye.refusal import Refusal
 from secondeye.rows import Bad
 from secondeye.spread import Died, spread
 from secondeye.tables import write_table
+from secondeye.words import counted
 
 Row = TypeVar("Row")
 
+DIED = "worker died"  # the reason of such a bad item
 # Everything a stage's folder holds besides tables is named after an item.
 _OURS = re.compile(r"\.?[0-9a-f]{16}\..+|.+\.parquet|\..+\.part\.parquet")
-_DIED = "worker died"
 _ENTRY = re.compile(r"[0-9a-f]{16}\.json")
 
 
@@ -113,13 +114,14 @@ def finish_jobs(
     if len(bad) > max_bad_fraction * len(jobs):
         untried = sum(entry is None for entry in entries.values())
         raise Refusal(
-            f"{label}: {len(bad)} of {len(jobs)} {unit}s are bad, more than dataset.max_bad_fraction "
+            f"{label}: {len(bad)} bad of {counted(len(jobs), unit)}, more than dataset.max_bad_fraction "
             f"{max_bad_fraction:g} allows; the first: {bad[0].id}: {bad[0].reason} ({bad[0].detail})"
-            + (f"; {untried} were not tried" if untried else "")
+            + (f"; not tried: {untried}" if untried else "")
             + f"; all are in {out / 'bad.parquet'}"
         )
-    if died := sum(one.reason == _DIED for one in bad):
-        print(f"{label}: the workers of {died} {unit}s died; `dvc repro --force` tries them again")
+    if died := sum(one.reason == DIED for one in bad):
+        again = "`dvc repro --force` tries again and builds nothing else anew"
+        print(f"{label}: workers died of {counted(died, unit)}; {again}", flush=True)
     _prune(out, entries)
     rows = [row_type(**entry["row"]) for entry in entries.values() if entry and not entry["bad"]]
     return Done(rows, bad)
@@ -182,7 +184,7 @@ def _build(out: Path, work: Callable[..., tuple[Any, list[Path]]], job: Job) -> 
 def _give_up(out: Path, job: Job, died: Died) -> dict[str, Any]:
     """An entry like that of a bad item, which nobody writes; an older one goes."""
     (out / f"{job.id}.json").unlink(missing_ok=True)
-    return _entry(job, {}, {}, {"reason": _DIED, "detail": died.detail})
+    return _entry(job, {}, {}, {"reason": DIED, "detail": died.detail})
 
 
 def _entry(

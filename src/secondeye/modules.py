@@ -45,6 +45,7 @@ _CARRIERS = (
     "spread.died",
     "stages",
     "tables",
+    "words",
 )
 _PLUMBING = {PACKAGE, *(f"{PACKAGE}.{name}" for name in _CARRIERS)}
 

@@ -25,6 +25,7 @@ from secondeye.evaluation.verdict import MIN_FILMS, PROTOCOLS, RIVALS, Protocol,
 from secondeye.params import Evaluate
 from secondeye.report.document import Bar, Bars, Bold, Picture, Section, Table
 from secondeye.rows import Evaluated, Held, Total
+from secondeye.words import counted
 
 ALL_FILMS = "all films"
 COMPACT = {  # the few scores that are given clip by clip and plotted
@@ -107,13 +108,13 @@ def _judged(held: Sequence[Held], films: Films, manifest: str, evaluate: Evaluat
     doubt = f" With fewer than {MIN_FILMS} films no method is called better or worse." * (count < MIN_FILMS)
     told = {"truth": "by the film's exact truth", "match": "by matching both eyes"}
     words = ", ".join(
-        f"{told.get(name, name)} ({_counted(n, 'clip')})" for name, n in sorted(references.items())
+        f"{told.get(name, name)} ({counted(n, 'clip')})" for name, n in sorted(references.items())
     )
     return Section(
         "What was judged",
         [
-            f"{_counted(len(held), 'clip')} of {_counted(count, 'held-out film')}, at most "
-            f"{_counted(evaluate.max_frames, 'frame')} each; manifest `{manifest}`. Every film counts once. "
+            f"{counted(len(held), 'clip')} of {counted(count, 'held-out film')}, at most "
+            f"{counted(evaluate.max_frames, 'frame')} each; manifest `{manifest}`. Every film counts once. "
             f"In brackets, the interval at confidence {evaluate.confidence:g}: {evaluate.resamples} "
             f"resamples of films, then of each film's clips, seed {evaluate.seed}.{doubt}",
             f"The regions are one frozen map per clip, the same for every method, found {words}. They are "
@@ -274,7 +275,3 @@ def _spread(estimate: Estimate, digits: int, sign: str = "") -> str:
 
 def _number(value: float, digits: int) -> str:
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"

@@ -11,6 +11,7 @@ from secondeye.process import alone_in
 from secondeye.refusal import Refusal
 from secondeye.rows import Bad, Clip, Dropped, Film, Kept, Rejected, Scored
 from secondeye.tables import read_table, write_table
+from secondeye.words import counted
 
 _FEW_FILMS = 3  # with fewer, whole films can not be held out
 
@@ -51,11 +52,10 @@ def run(
     with alone_in(out):
         write_table(out / "kept.parquet", kept, Kept)
         write_table(out / "rejected.parquet", rejected, Rejected)
-    print(f"filter: {len(kept)} clips kept, {len(rejected)} rejected")
+    print(f"filter: {counted(len(kept), 'clip')} kept, {len(rejected)} rejected")
     if len(films) < _FEW_FILMS:
-        print(
-            f"filter: only {len(films)} films; the last {filter.test_share:.0%} of each is held out instead"
-        )
+        share = f"the last {filter.test_share:.0%} of each is held out instead"
+        print(f"filter: only {counted(len(films), 'film')}; {share}")
 
 
 def _rejected_before(split: Path, stages: Mapping[str, Path], clips: Mapping[str, Clip]) -> list[Rejected]:

@@ -20,6 +20,7 @@ from secondeye.process import alone_in
 from secondeye.rows import Clip, Shifted
 from secondeye.tables import read_table, write_table
 from secondeye.views import apply_colours, apply_vertical, load_raw
+from secondeye.words import counted
 
 _FLAT_PERCENT = 0.2  # of the width: a scene with less between far and near is a picture on a wall
 _SAME_PERCENT = 0.1  # of the width: moved by less, it is the same picture twice
@@ -198,7 +199,7 @@ def _require_depth(matches: Matches, width: int) -> None:
 
 
 def _lag_text(frames: int, before_px: float, after_px: float) -> str:
-    what = f"{abs(frames)} frame{'s' * (abs(frames) > 1)} {'late' if frames > 0 else 'early'}"
+    what = f"{counted(abs(frames), 'frame')} {'late' if frames > 0 else 'early'}"
     return f"{what}: rows are missed by {before_px:.2f} px, by {after_px:.2f} px with that taken out"
 
 

@@ -31,6 +31,7 @@ from secondeye.report.sheet import blank, write_sheet
 from secondeye.rows import Bad, Clip, Dropped, Film, Kept, Rejected, Scored, Shifted
 from secondeye.stages.filter import is_split_by_time
 from secondeye.tables import read_table
+from secondeye.words import counted
 
 SUITE = Path(__file__).with_name("expectations.json")
 _TITLE = "The dataset"
@@ -64,7 +65,7 @@ def run(
             raise Refusal(f"validate: {'; '.join(failures)}. All of it: {reports / 'dataset.md'}")
         stamp = {"clips": len(tables.kept), "dataset": dataset_hash(tables.kept, scored)}
         write_whole(out / "stamp.json", json.dumps(stamp, sort_keys=True) + "\n")
-    print(f"validate: {len(tables.kept)} clips pass; the report is {reports / 'dataset.html'}")
+    print(f"validate: {counted(len(tables.kept), 'clip')} passed; the report is {reports / 'dataset.html'}")
 
 
 def _read_tables(split: Path, shift: Path, quality: Path, filter: Path) -> Tables:
@@ -130,7 +131,7 @@ def expectation_rows(
 def find_failures(rows: list[dict[str, Any]], min_kept_clips: int) -> list[str]:
     """Check records against the suite; one readable line for each expectation that failed."""
     if len(rows) < min_kept_clips:  # the suite has nothing to look at in an empty table
-        return [f"{len(rows)} clips kept, validate.min_kept_clips is {min_kept_clips}"]
+        return [f"{counted(len(rows), 'clip')} kept, validate.min_kept_clips is {min_kept_clips}"]
     os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when the library is imported, which takes seconds
     import great_expectations as gx
     import pandas as pd
@@ -152,7 +153,7 @@ def find_failures(rows: list[dict[str, Any]], min_kept_clips: int) -> list[str]:
 def _failure(outcome: Any) -> str:
     settings = outcome.expectation_config
     column = settings.kwargs.get("column", "table")
-    limits = {k: v for k, v in settings.kwargs.items() if k.endswith(("_value", "_set")) and v is not None}
+    limits = [v for k, v in settings.kwargs.items() if k.endswith(("_value", "_set")) and v is not None]
     unexpected = outcome.result.get("unexpected_index_list") or []
     clips = [row["id"] for row in unexpected]
     films = sorted({row["film"] for row in unexpected})
@@ -160,9 +161,11 @@ def _failure(outcome: Any) -> str:
         return f"no licence is stated for {', '.join(films)}; add it to sources.csv in data/raw"
     if column == "damaged_files":
         return f"files of {', '.join(clips)} are damaged; delete data/*/ID.* of each and repeat"
-    told = f"{column} {settings.type.removeprefix('expect_column_')} {limits or ''}".strip()
+    expected = settings.type.removeprefix("expect_column_").replace("_", " ")
+    told = f"{column}: {expected} {' and '.join(map(str, limits))}".rstrip()
     shown = ", ".join(clips[:3]) + (" ..." if len(clips) > 3 else "")
-    return f"{told} fails" + (f" for {len(clips)} clips of {', '.join(films)}: {shown}" if clips else "")
+    which = f" for {counted(len(clips), 'clip')} of {', '.join(films)}: {shown}" if clips else ""
+    return f"{told} fails{which}"
 
 
 def dataset_hash(kept: Sequence[Kept], scored: Mapping[str, Scored]) -> str:
