@@ -18,7 +18,7 @@ class Bold(str):
 class Table(NamedTuple):
     """Numbers and names in rows."""
 
-    heading: str
+    heading: str  # "" for none
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str  # what to know when reading it; "" for nothing
@@ -83,7 +83,8 @@ def _part(part: str | Table | Bars | Picture) -> str:
 def _table(table: Table) -> str:
     lines = [table.head, ["---"] * len(table.head), *([_cell(cell) for cell in row] for row in table.rows)]
     drawn = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return "\n\n".join(block for block in (f"### {table.heading}", table.note, drawn) if block)
+    heading = f"### {table.heading}" if table.heading else ""
+    return "\n\n".join(block for block in (heading, table.note, drawn) if block)
 
 
 def _cell(cell: str) -> str:

@@ -88,7 +88,8 @@ def _table(table: Table) -> str:
     note = f"<p>{_text(table.note)}</p>" if table.note else ""
     if len(table.rows) > _FOLDED_ROWS:
         drawn = f"<details><summary>{len(table.rows)} rows</summary>{drawn}</details>"
-    return f"<h3>{escape(table.heading)}</h3>{note}{drawn}"
+    heading = f"<h3>{escape(table.heading)}</h3>" if table.heading else ""
+    return f"{heading}{note}{drawn}"
 
 
 def _cell(cell: str) -> str:
