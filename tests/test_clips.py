@@ -1,3 +1,5 @@
+import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -5,14 +7,19 @@ import torch
 
 from secondeye.clips import (
     STEPS_PER_PX,
+    clip_file,
     clip_id,
     read_disparity,
     read_frames,
     read_occlusion,
+    read_plane,
     write_disparity,
     write_frames,
     write_occlusion,
 )
+from secondeye.files import hash_file
+from secondeye.refusal import Refusal
+from secondeye.video.write import read_lossless
 from secondeye.views import apply_shift
 
 
@@ -54,3 +61,17 @@ def test_shift_lowers_every_disparity_by_itself(shift_px: int) -> None:
     assert moved_left.shape == moved_right.shape == (1, 3, 4, 40 - abs(shift_px))
     rest = disparity - shift_px
     assert torch.equal(moved_left[..., rest:], moved_right[..., : moved_right.shape[-1] - rest])
+
+
+def test_a_file_that_ffmpeg_would_read_though_it_is_damaged_is_refused(tmp_path: Path) -> None:
+    path = write_frames(clip_file(tmp_path, "a" * 16, "left"), torch.rand(2, 3, 16, 16))
+    entry = {"files": {path.name: {"bytes": path.stat().st_size, "sha256": hash_file(path)}}}
+    (tmp_path / f"{'a' * 16}.json").write_text(json.dumps(entry))
+    assert len(read_frames(path)) == 2
+    content = bytearray(path.read_bytes())
+    content[-200] ^= 255
+    path.write_bytes(content)
+    assert len(read_lossless(path)) == 2
+    for read in (read_frames, read_plane, partial(read_disparity, offset_px=0.0)):
+        with pytest.raises(Refusal, match=rf"{path}: is not what its stage wrote"):
+            read(path)

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from secondeye import modules
-from secondeye.keep import BadClip, Done, Job, Stored, files_of, finish_jobs, make_key
+from secondeye.keep import BadClip, Done, Job, finish_jobs, make_key
 from secondeye.params import Splat
 from secondeye.refusal import Refusal
 from secondeye.rows import Bad
+from secondeye.stored import Stored, files_of, require_whole
 from secondeye.tables import read_table
 
 BUILT: list[str] = []
@@ -82,6 +83,33 @@ def test_file_of_another_length_is_built_again(tmp_path: Path) -> None:
     (tmp_path / "o" / f"{'b' * 16}.txt").write_text("2")
     finish(tmp_path / "o", jobs(a="1", b="22"))
     assert BUILT == ["b"]
+
+
+def test_file_of_other_bytes_is_built_again_where_it_was_touched_after_its_entry(tmp_path: Path) -> None:
+    finish(tmp_path / "o", jobs(a="1", b="22"))
+    entry, file = (tmp_path / "o" / f"{'b' * 16}.{kind}" for kind in ("json", "txt"))
+    after = entry.stat().st_mtime_ns + 1
+    for text, built in (("22", []), ("33", ["b"])):  # touched only; damaged
+        file.write_text(text)
+        os.utime(file, ns=(after, after))
+        finish(tmp_path / "o", jobs(a="1", b="22"))
+        assert built == BUILT and file.read_text() == "22"
+
+
+def test_what_is_not_as_it_was_written_is_refused_by_who_reads_it(tmp_path: Path) -> None:
+    finish(tmp_path, jobs(a="1", b="2"))
+    first, second = (tmp_path / f"{name * 16}.txt" for name in "ab")
+    assert require_whole(first) == first
+    first.rename(tmp_path / "x")
+    with pytest.raises(Refusal, match=rf"{first}: is gone; delete {first.with_suffix('')}\.\* and repeat"):
+        require_whole(first)
+    second.rename(first)  # two files exchanged, of the same length
+    with pytest.raises(Refusal, match=rf"{first}: is not what its stage wrote; delete .* `dvc repro`"):
+        require_whole(first)
+    (tmp_path / "x").rename(first)
+    (tmp_path / f"{'a' * 16}.json").write_text("{")
+    assert [file.name for file in files_of(tmp_path)] == [f"{'a' * 16}.json", second.name]
+    assert require_whole(first) == first  # its stage makes it anew
 
 
 def test_every_file_is_known_by_length_and_digest(tmp_path: Path) -> None:

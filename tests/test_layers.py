@@ -35,7 +35,7 @@ LAYERS = [
     ["estimate", "keep", "views", "sources", "runs"],
     ["report"],
     ["clips", "flow", "tables", "packing", "params", "disk", "dvc_cache", "spread", "truth"],
-    ["video", "arrays", "backends", "rows", "modules", "process"],
+    ["video", "arrays", "backends", "rows", "modules", "process", "stored"],
     ["files", "refusal", "words"],
 ]
 # Who may import what, beyond torch, numpy and the standard library.

@@ -1,4 +1,7 @@
-"""The files of a clip: where they lie, and how each kind is stored."""
+"""The files of a clip: where they lie, and how each kind is stored.
+
+What is gone or damaged is refused with a line (`stored.require_whole`).
+"""
 
 import hashlib
 from pathlib import Path
@@ -8,6 +11,7 @@ import torch
 from torch import Tensor
 
 from secondeye.arrays import require_frames, require_plane
+from secondeye.stored import require_whole
 from secondeye.video.write import read_lossless, write_lossless
 
 STEPS_PER_PX = 64  # disparity files: gray16, value / 64 + offset_px; this is the definition
@@ -37,7 +41,7 @@ def read_frames(
     path: Path,
 ) -> Tensor:  # [T, 3, H, W]
     """Read pictures back."""
-    return frames_from_pictures(torch.from_numpy(read_lossless(path)))
+    return frames_from_pictures(torch.from_numpy(read_lossless(require_whole(path))))
 
 
 def frames_from_pictures(
@@ -73,7 +77,7 @@ def read_disparity(
     offset_px: float,  # as `write_disparity` returned it
 ) -> Tensor:  # [T, 1, H, W] px
     """Read disparity back, to 1/128 px."""
-    steps = read_lossless(path).astype(np.float32)
+    steps = read_lossless(require_whole(path)).astype(np.float32)
     return torch.from_numpy(steps)[:, None] / STEPS_PER_PX + offset_px
 
 
@@ -90,7 +94,7 @@ def read_plane(
     path: Path,
 ) -> Tensor:  # uint8 [T, 1, H, W]
     """Read whole numbers back."""
-    return torch.from_numpy(read_lossless(path))[:, None]
+    return torch.from_numpy(read_lossless(require_whole(path)))[:, None]
 
 
 def write_occlusion(

@@ -37,7 +37,6 @@ Row = TypeVar("Row")
 DIED = "worker died"  # the reason of such a bad item
 # Everything a stage's folder holds besides tables is named after an item.
 _OURS = re.compile(r"\.?[0-9a-f]{16}\..+|.+\.parquet|\..+\.part\.parquet")
-_ENTRY = re.compile(r"[0-9a-f]{16}\.json")
 
 
 class BadClip(Exception):
@@ -56,16 +55,6 @@ class Job:
     key: str
     arguments: tuple[Any, ...]  # what the work is given; must pickle
     size_bytes: float  # about how much it writes
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A file of an item, as it was when it was written."""
-
-    id: str  # of the item
-    name: str
-    bytes: int
-    digest: str  # SHA-256
 
 
 @dataclass(frozen=True)
@@ -125,17 +114,6 @@ def finish_jobs(
     _prune(out, entries)
     rows = [row_type(**entry["row"]) for entry in entries.values() if entry and not entry["bad"]]
     return Done(rows, bad)
-
-
-def files_of(out: Path) -> list[Stored]:
-    """Every file that the side entries of a stage's folder list, by name."""
-    entries = [path for path in out.iterdir() if _ENTRY.fullmatch(path.name)]
-    found = [
-        Stored(path.stem, name, stored["bytes"], stored["sha256"])
-        for path in entries
-        for name, stored in json.loads(path.read_text())["files"].items()
-    ]
-    return sorted(found, key=lambda file: file.name)
 
 
 def _build_missing(
@@ -198,7 +176,7 @@ def _measured(path: Path) -> dict[str, object]:
 
 
 def _read_entry(out: Path, job: Job) -> dict[str, Any] | None:
-    """The entry of finished work whose files are there in full length; `validate` reads their bytes."""
+    """The entry of finished work whose files are there, whole as far as can be told without reading all."""
     path = out / f"{job.id}.json"
     if not path.exists():
         return None
@@ -208,12 +186,16 @@ def _read_entry(out: Path, job: Job) -> dict[str, Any] | None:
         return None
     if content["key"] != job.key or isinstance(content["files"], list):  # a list: from before digests
         return None
-    whole = all(_length(out / name) == stored["bytes"] for name, stored in content["files"].items())
+    written_ns = path.stat().st_mtime_ns
+    whole = all(_is_whole(out / name, stored, written_ns) for name, stored in content["files"].items())
     return content if whole else None
 
 
-def _length(path: Path) -> int:
-    return path.stat().st_size if path.exists() else -1
+def _is_whole(path: Path, stored: Mapping[str, Any], written_ns: int) -> bool:
+    """Of full length, and the same bytes where it was touched after its entry was written."""
+    if not path.exists() or (now := path.stat()).st_size != stored["bytes"]:
+        return False
+    return now.st_mtime_ns <= written_ns or hash_file(path) == stored["sha256"]
 
 
 def _refuse_strangers(out: Path) -> None:

@@ -44,6 +44,7 @@ _CARRIERS = (
     "spread.cores",
     "spread.died",
     "stages",
+    "stored",
     "tables",
     "words",
 )

@@ -6,6 +6,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +21,22 @@ from secondeye.dataset_report import (
     medians,
     picture_rows,
 )
-from secondeye.files import hash_file, write_whole
-from secondeye.keep import files_of
+from secondeye.files import write_whole
 from secondeye.params import Validate
 from secondeye.process import alone_in
 from secondeye.refusal import Refusal
 from secondeye.report.document import to_markdown
 from secondeye.report.page import write_page
-from secondeye.report.sheet import blank, write_sheet
+from secondeye.report.sheet import Tile, blank, write_sheet
 from secondeye.rows import Bad, Clip, Dropped, Film, Kept, Rejected, Scored, Shifted
 from secondeye.stages.filter import is_split_by_time
+from secondeye.stored import files_of, is_damaged
 from secondeye.tables import read_table
 from secondeye.words import counted
 
 SUITE = Path(__file__).with_name("expectations.json")
 _TITLE = "The dataset"
-_NO_PICTURES = [[("no clip was scored", blank((90, 160)))]]
+_NO_PICTURES = [[("no clip to show", blank((90, 160)))]]
 
 
 def run(
@@ -58,9 +59,12 @@ def run(
     scored = {row.id: row for row in tables.scored}
     with alone_in(out):
         (out / "stamp.json").unlink(missing_ok=True)
-        rows = expectation_rows(tables, count_damaged((split, match, splat, quality)), validate)
-        failures = find_failures(rows, validate.min_kept_clips)
-        _report(tables, failures, quality, reports)
+        damaged = count_damaged((split, match, splat, quality))
+        failures = find_failures(expectation_rows(tables, damaged, validate), validate.min_kept_clips)
+        pictures = picture_rows(
+            quality, replace(tables, scored=[r for r in tables.scored if r.id not in damaged])
+        )
+        _report(tables, failures, pictures or _NO_PICTURES, reports)
         if failures:
             raise Refusal(f"validate: {'; '.join(failures)}. All of it: {reports / 'dataset.md'}")
         stamp = {"clips": len(tables.kept), "dataset": dataset_hash(tables.kept, scored)}
@@ -85,13 +89,15 @@ def count_damaged(folders: Sequence[Path]) -> dict[str, int]:
     """Of each clip, how many of its files are gone or not the bytes that their stage wrote."""
     files = [(folder / file.name, file) for folder in folders for file in files_of(folder)]
     shown = tqdm(files, desc="validate", unit="file", mininterval=0.2 if sys.stderr.isatty() else 10.0)
-    return Counter(file.id for path, file in shown if not path.is_file() or hash_file(path) != file.digest)
+    return Counter(file.id for path, file in shown if is_damaged(path, file))
 
 
-def _report(tables: Tables, failures: Sequence[str], quality: Path, reports: Path) -> None:
+def _report(
+    tables: Tables, failures: Sequence[str], pictures: Sequence[Sequence[Tile]], reports: Path
+) -> None:
     reports.mkdir(parents=True, exist_ok=True)
     # The sheet is an out of the stage, so that it is there even where no clip was scored.
-    write_sheet(reports / "dataset.png", picture_rows(quality, tables) or _NO_PICTURES)
+    write_sheet(reports / "dataset.png", pictures)
     sections = dataset_sections(tables, failures, reports / "dataset.png" if tables.scored else None)
     write_whole(reports / "dataset.md", to_markdown(_TITLE, sections))
     write_page(reports / "dataset.html", _TITLE, sections, {"dataset.md": "as Markdown"})
