@@ -17,8 +17,8 @@ from secondeye.spread import worker_count
 from secondeye.words import counted
 
 # For a pixel of one eye at working size, both eyes included.
-BYTES_PER_PIXEL = {"split": 1.56, "match": 0.23, "splat": 0.89, "quality": 0.24}
-MICROSECONDS_PER_PIXEL = {"split": 0.56, "shift": 0.48, "match": 1.8, "splat": 0.31, "quality": 0.70}
+BYTES_PER_PIXEL = {"split": 1.56, "match": 0.40, "splat": 0.85, "quality": 0.25}
+MICROSECONDS_PER_PIXEL = {"split": 0.54, "shift": 0.75, "match": 1.81, "splat": 0.28, "quality": 0.66}
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def require_room(
         return
     places = places_of(out)
     asked = f"{counted(frames, 'frame')} need about {readable(need)} more on disk"
-    asked += f" ({', '.join(f'{stage} {readable(size)}' for stage, size in missing.items())})"
+    asked += f" ({', '.join(f'{stage} {readable(size)}' for stage, size in missing.items() if size)})"
     asked += ", and as much for DVC's cache" * (sum(place.times for place in places) > 1)
     hours = duration(sum(needs.seconds.values()))
     print(f"dataset: {asked}; from nothing, {hours} on {counted(needs.cores, 'core')}", flush=True)
