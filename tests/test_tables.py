@@ -1,9 +1,11 @@
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from secondeye.tables import read_table, write_table
+from secondeye.refusal import Refusal
+from secondeye.tables import read_columns, read_table, write_table
 
 
 @dataclass(frozen=True)
@@ -35,5 +37,18 @@ def test_other_columns_are_refused(tmp_path: Path) -> None:
         id: str
 
     write_table(tmp_path / "one.parquet", ROWS, Row)
-    with pytest.raises(TypeError):
+    with pytest.raises(Refusal, match=r"one\.parquet: was written by another version; delete it"):
         read_table(tmp_path / "one.parquet", Other)
+
+
+@pytest.mark.parametrize("kept", [0, 40, -20])
+def test_a_damaged_table_and_one_that_is_gone_are_told_in_a_line(tmp_path: Path, kept: int) -> None:
+    path = tmp_path / "one.parquet"
+    for read in (partial(read_table, row_type=Row), read_columns):
+        with pytest.raises(Refusal, match=r"one\.parquet: is not there; `dvc repro` writes it"):
+            read(path)
+    write_table(path, ROWS, Row)
+    path.write_bytes(path.read_bytes()[:kept])
+    for read in (partial(read_table, row_type=Row), read_columns):
+        with pytest.raises(Refusal, match=r"one\.parquet: is damaged; delete it and repeat `dvc repro`"):
+            read(path)

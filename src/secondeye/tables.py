@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from secondeye.files import arriving
+from secondeye.refusal import Refusal
 
 Row = TypeVar("Row")
 
@@ -24,11 +25,23 @@ def write_table(path: Path, rows: Sequence[Row], row_type: type[Row]) -> None:
 
 
 def read_table(path: Path, row_type: type[Row]) -> list[Row]:
-    """Read every row; raises TypeError when the columns are not those of `row_type`."""
-    return [row_type(**record) for record in pq.read_table(path).to_pylist()]
+    """Read every row. Raises Refusal when there is no such table, or one of other columns than `row_type`."""
+    table = _read(path)
+    if set(table.column_names) != {field.name for field in fields(row_type)}:  # type: ignore[arg-type]
+        raise Refusal(f"{path}: was written by another version; delete it and repeat `dvc repro`")
+    return [row_type(**record) for record in table.to_pylist()]
 
 
 def read_columns(path: Path) -> dict[str, list[Any]]:
-    """Each column of a table, whatever its row type was when it was written."""
-    columns: dict[str, list[Any]] = pq.read_table(path).to_pydict()
+    """Each column of a table, whatever its row type was when it was written. Raises Refusal without one."""
+    columns: dict[str, list[Any]] = _read(path).to_pydict()
     return columns
+
+
+def _read(path: Path) -> Any:
+    if not path.is_file():
+        raise Refusal(f"{path}: is not there; `dvc repro` writes it")
+    try:
+        return pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:  # which one follows from where it is damaged
+        raise Refusal(f"{path}: is damaged; delete it and repeat `dvc repro`") from error
