@@ -124,10 +124,14 @@ def test_a_killed_export_goes_on_to_the_same_bytes(
     assert all((tmp_path / shard).stat().st_mtime_ns == done[shard] for shard in kept)
 
 
-def test_a_shard_that_is_cut_off_is_made_again(data: Path, shards: Path, tmp_path: Path) -> None:
+def test_a_shard_that_is_gone_cut_off_or_damaged_is_made_again(
+    data: Path, shards: Path, tmp_path: Path
+) -> None:
     export(data, tmp_path, plan(data))
-    (tmp_path / "secondeye-train-000001.tar").write_bytes(b"")
-    (tmp_path / "secondeye-train-000002.tar").unlink()
+    first, second, third = sorted(tmp_path.glob("*.tar"))
+    first.write_bytes(bytes(first.stat().st_size))
+    second.write_bytes(b"")
+    third.unlink()
     export(data, tmp_path, plan(data))
     assert content(tmp_path) == content(shards)
 
@@ -143,7 +147,14 @@ def test_a_folder_with_anything_else_is_left_alone(data: Path, tmp_path: Path) -
     with pytest.raises(Refusal, match="not an export's index"):
         export(data, tmp_path, plan(data))
     (tmp_path / "index.json").unlink()
-    with pytest.raises(Refusal, match=r"holds secondeye-train-000000\.tar, which no export wrote"):
+    with pytest.raises(Refusal, match=r"holds secondeye-train-000000\.tar, which this export does not write"):
+        export(data, tmp_path, plan(data))
+
+
+def test_a_file_beside_the_shards_is_refused(data: Path, shards: Path, tmp_path: Path) -> None:
+    export(data, tmp_path, plan(data))
+    (tmp_path / "secondeye-train-000003.tar").touch()  # glob would read it
+    with pytest.raises(Refusal, match=r"holds secondeye-train-000003\.tar, which this export does not write"):
         export(data, tmp_path, plan(data))
 
 

@@ -182,11 +182,12 @@ def _pack(out: Path, scratch: Path, plan: Plan, shard: int) -> dict[str, Any]:
 
 
 def _open_index(out: Path, plan: Plan) -> dict[str, Any]:
-    """The index to go on with; shards that are not as it says are left to be made again."""
+    """The index to go on with; shards that are not the bytes it says are left to be made again."""
     path = out / INDEX
+    ours = {INDEX, *(_name(plan, n) for n in range(len(plan.shards)))} if path.is_file() else set()
+    strangers = sorted({found.name for found in out.glob("[!.]*")} - ours)
     if not path.is_file():
-        if stranger := next(iter(sorted(out.glob("[!.]*"))), None):
-            raise Refusal(f"{out}: holds {stranger.name}, which no export wrote; give an empty folder")
+        _refuse_strangers(out, strangers)
         index = _describe(plan)
         _write_index(out, index)
         return index
@@ -199,15 +200,21 @@ def _open_index(out: Path, plan: Plan) -> dict[str, Any]:
             f"{out}: holds an export of another dataset, other settings or another version; "
             "give an empty folder"
         )
-    index["shards"] = {
-        name: told for name, told in index["shards"].items() if _size(out / name) == told["bytes"]
-    }
+    _refuse_strangers(out, strangers)
+    shown = tqdm(index["shards"].items(), desc="check", unit="shard", disable=not index["shards"])
+    index["shards"] = {name: told for name, told in shown if _is_whole(out / name, told)}
     index["finished"] = False
     return index
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else -1
+def _refuse_strangers(out: Path, names: Sequence[str]) -> None:
+    if names:
+        raise Refusal(f"{out}: holds {names[0]}, which this export does not write; give an empty folder")
+
+
+def _is_whole(path: Path, told: Mapping[str, Any]) -> bool:
+    there = path.is_file() and path.stat().st_size == told["bytes"]
+    return there and hash_file(path) == told["sha256"]
 
 
 def _describe(plan: Plan) -> dict[str, Any]:
