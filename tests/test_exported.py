@@ -16,7 +16,7 @@ from secondeye.matching.exported import make_exported_matcher
 from secondeye.matching.windows import blend, fit_size, pad_frames, window_starts
 from secondeye.params import Dataset, Exported, Match
 from secondeye.refusal import Refusal
-from secondeye.rows import Clip, Matched, Shifted
+from secondeye.rows import Bad, Clip, Matched, Shifted
 from secondeye.stages import match as stage
 from secondeye.tables import read_table, write_table
 
@@ -212,9 +212,9 @@ def test_sizes_by_hand_and_padding_repeats() -> None:
     assert torch.equal(padded[2], padded[1]) and torch.equal(padded[..., 5], padded[..., 3])
 
 
-def test_the_stage_rebuilds_for_another_file_and_refuses_before_it_works(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Of the stage: split and shift with one clip, and its own."""
     monkeypatch.setenv("SECONDEYE_WORKERS", "1")
     folders = [tmp_path / name for name in ("split", "shift", "match")]
     for folder in folders[:2]:
@@ -225,13 +225,30 @@ def test_the_stage_rebuilds_for_another_file_and_refuses_before_it_works(
     write_table(folders[0] / "clips.parquet", [clip], Clip)
     shifted = Shifted(clip.id, "s", False, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0, 0, 5.0, 1.0, 1.0)
     write_table(folders[1] / "shift.parquet", [shifted], Shifted)
+    return folders
+
+
+def test_a_wrong_scale_is_told_by_disparities_that_can_not_be(folders: list[Path], tmp_path: Path) -> None:
+    path = tmp_path / "network.pt2"
+    write_pt2(path, program_of(Calculates(lambda left, right: (left[:, :1] > 0.9).float())))
+    for scale, reasons in ((10.0, []), (100.0, ["impossible disparity"])):
+        match = Match("exported", 18.0, 1.0, replace(SETTINGS, path=str(path), scale=scale))
+        stage.run(*folders, match=match, dataset=Dataset(1.0))
+        bad = read_table(folders[2] / "bad.parquet", Bad)
+        assert [row.reason for row in bad] == reasons
+    assert bad[0].detail == "spans 100 px of a view 64 px wide; is match.exported.scale right?"
+
+
+def test_the_stage_rebuilds_for_another_file_and_refuses_before_it_works(
+    folders: list[Path], tmp_path: Path
+) -> None:
     path = tmp_path / "network.pt2"
     match = Match("exported", 18.0, 1.0, replace(SETTINGS, path=str(path)))
 
     def matched() -> Tensor:
         stage.run(*folders, match=match, dataset=Dataset(0.0))
         (row,) = read_table(folders[2] / "match.parquet", Matched)
-        return read_disparity(clip_file(folders[2], clip.id, "disparity"), row.offset_px)
+        return read_disparity(clip_file(folders[2], row.id, "disparity"), row.offset_px)
 
     with pytest.raises(Refusal, match="no such file"):
         matched()

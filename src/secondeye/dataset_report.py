@@ -92,14 +92,15 @@ def dataset_sections(tables: Tables, failures: Sequence[str], sheet: Path | None
     counts = count_dataset(tables)
     if not counts["kept_test"]:
         verdict += " No clip is held out for tests: name test films in sources.csv."
-    funnel_rows = [(name.replace("_", ", "), str(count)) for name, count in counts.items()]
+    steps = [(name.replace("_", ", "), str(count)) for name, count in counts.items()]
+    table = Table("From films to clips", ("what", "count"), steps, _FUNNEL_NOTE)
     looks = (
         [Section("Best, worst and rejected clips", [_LOOKS, Picture("Middle frames", sheet)])]
         if sheet
         else []
     )
     return [
-        Section("Verdict", [verdict, Table("From films to clips", ("what", "count"), funnel_rows, "")]),
+        Section("Verdict", [verdict, table]),
         Section("Films", list(_film_tables(tables))),
         Section("Why pieces and clips were rejected", [_reasons(tables)]),
         Section("Scores", [_score_table(tables)] if tables.scored else ["No clip was scored."]),
@@ -108,6 +109,7 @@ def dataset_sections(tables: Tables, failures: Sequence[str], sheet: Path | None
     ]
 
 
+_FUNNEL_NOTE = "Pieces: all that films were cut into. Below: how many of them each stage left, split first."
 _LOOKS = (
     "Of each: left, right, the left eye seen from the right with holes in magenta, disparity. First the best "
     "and the worst of the kept clips by PSNR, then the worst of those that were scored and rejected."
@@ -155,7 +157,7 @@ def _film_tables(tables: Tables) -> Iterator[Table]:
             str(kept[film.id]),
             film.remark or "-",
         )
-        for film in tables.films
+        for film in sorted(tables.films, key=lambda film: film.name)
     ]
     head = ("film", "packing", "licence", "frames", "fps", "shots", "clips", "kept", "remark")
     yield Table("Films used", head, lines, "")
@@ -177,7 +179,7 @@ def _score_table(tables: Tables) -> Table:
     lines = []
     for name in SCORES:
         values = np.array([getattr(row, name) for row in tables.scored], np.float64)
-        low, middle, high = (f"{end:.2f}" for end in np.nanpercentile(values, _SHARES))
+        low, middle, high = (f"{end:.4g}" for end in np.nanpercentile(values, _SHARES))
         lines.append((name, low, middle, high))
     head = ("score", *(f"{share} % lie below" for share in _SHARES))
     return Table("Of all scored clips", head, lines, "docs/data.md says what each score is.")
