@@ -14,6 +14,7 @@ import pytest
 import torch
 from conformance.tiny_release import SEEDS, make_network, write_release
 from diffusers import DDIMScheduler, UNetSpatioTemporalConditionModel
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -26,10 +27,11 @@ from secondeye.inpaint.pipeline import (
     resize_for_clip,
     scaling_factor_of,
 )
+from secondeye.inpaint.reading import load_module
 from secondeye.inpaint.sampling import ONE_STEP_SIGMA, REFERENCE, Sampling, timestep_of
 from secondeye.inpaint.time_convolution import flatten_time_convolutions
 from secondeye.inpaint.tiny import make_schedule, make_tiny
-from secondeye.inpaint.weights import load_module, load_pipeline, load_widened
+from secondeye.inpaint.weights import load_pipeline, load_widened
 from secondeye.refusal import Refusal
 
 SVD = "stable-video-diffusion-img2vid-xt-1-1"
@@ -447,11 +449,16 @@ def test_how_it_was_trained_to_see_painted_frames_is_saved(
 def test_schedulers_of_another_type_are_refused(
     tiny: StereoInpaintPipeline, folder: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(Refusal, match="must be an EulerDiscreteScheduler, got DDIMScheduler"):
+    with pytest.raises(Refusal, match="the scheduler: _class_name is DDIMScheduler"):
         StereoInpaintPipeline(tiny.vae, tiny.image_encoder, tiny.unet, DDIMScheduler())
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    # Its times would not be those that the network knows.
+    config = tmp_path / "scheduler" / "scheduler_config.json"
+    config.write_text(config.read_text().replace("continuous", "discrete"))
+    with pytest.raises(Refusal, match=r"config.json: timestep_type is discrete; stereo inpainting needs"):
+        load_pipeline(tmp_path, "cpu")
     DDIMScheduler().save_pretrained(tmp_path / "scheduler")
-    with pytest.raises(Refusal, match="_class_name is DDIMScheduler, prediction_type is epsilon; stereo"):
+    with pytest.raises(Refusal, match=r"_class_name is DDIMScheduler, .* stereo"):
         load_pipeline(tmp_path, "cpu")
 
 
@@ -472,6 +479,61 @@ def test_weights_of_another_shape_are_refused_in_one_line(
     with pytest.raises(Refusal, match=rf"{module}: the weights can not be loaded as config.json") as refusal:
         load_pipeline(tmp_path, "cpu")
     assert "\n" not in str(refusal.value) and "MISMATCH" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "reason"),
+    [
+        ("unet/diffusion_pytorch_model", "conv_in.weight", r"expected shape .*\[64, 9, 3, 3\]"),
+        ("vae/diffusion_pytorch_model", "quant_conv.bias", r"expected shape .*\[8\]"),
+        ("image_encoder/model", "visual_projection.weight", r"of another shape: .* \[1\] for \[32, 32\]"),
+    ],
+)
+def test_every_tensor_must_be_there_finite_and_known(
+    folder: Path, tmp_path: Path, name: str, tensor: str, reason: str
+) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / f"{name}.safetensors"
+    weights = load_file(path)
+    rest = {key: value for key, value in weights.items() if key != tensor}
+    nothing = torch.full_like(weights[tensor], torch.nan)
+    for changed, told in (
+        (rest, f"missing: {tensor}; get"),
+        (weights | {"further": torch.zeros(1)}, "not in it: further; get"),
+        (weights | {tensor: torch.zeros(1)}, reason),
+        (weights | {tensor: nothing}, f"{tensor} holds what is no number"),
+    ):
+        save_file(changed, path)
+        with pytest.raises(Refusal, match=told) as refusal:
+            load_pipeline(tmp_path, "cpu")
+        assert "\n" not in str(refusal.value) and str(path.parent) in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["model_index", "unet/config", "vae/config", "image_encoder/config", "scheduler/scheduler_config"]
+)
+def test_configs_that_can_not_be_read_are_refused(folder: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / f"{name}.json"
+    for content, told in (
+        (b"{", "is not JSON"),
+        (b"\xff\xfe\0", "is not JSON"),
+        (b"[]", "must be a mapping"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(Refusal, match=rf"{name}.json: {told}"):
+            load_pipeline(tmp_path, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [("unet", "num_frames"), ("unet", "sample_size"), ("vae", "scaling_factor")]
+)
+def test_a_config_says_how_much_is_seen_at_once(folder: Path, tmp_path: Path, module: str, name: str) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / module / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: 0}))
+    with pytest.raises(Refusal, match=rf"{module}/config.json: {name} must be above 0, got 0"):
+        load_pipeline(tmp_path, "cpu")
 
 
 def test_a_broken_file_is_refused(folder: Path, tmp_path: Path) -> None:

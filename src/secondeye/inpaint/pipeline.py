@@ -8,7 +8,7 @@ tensors. Pictures are [T, 3, H, W] in [0, 1] outside, in [-1, 1] inside.
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,6 +46,12 @@ ONE_STEP_CHANNELS = 3 * LATENT_CHANNELS + 1  # zeros, latents of the left view, 
 # What Stable Video Diffusion was told of every clip it saw: the frame rate less one, and how much moves.
 FPS_ID = 6.0
 MOTION_ID = 127.0
+SCHEDULE = {  # of what is in a scheduler's config; times are 0.25 ln(sigma)
+    "_class_name": "EulerDiscreteScheduler",
+    "prediction_type": "v_prediction",
+    "timestep_type": "continuous",
+    "use_karras_sigmas": True,
+}
 OVERLAP_MASKS = ("kept", "cleared")  # of frames painted before, given again: as it was, or no holes
 
 
@@ -75,8 +81,8 @@ class StereoInpaintPipeline(DiffusionPipeline):
                 f"or {ONE_STEP_CHANNELS} for one step: this is not an inpainting network (plain Stable Video "
                 "Diffusion has 8)"
             )
-        if not isinstance(scheduler, EulerDiscreteScheduler):
-            raise Refusal(f"the scheduler must be an EulerDiscreteScheduler, got {type(scheduler).__name__}")
+        require_schedule({**scheduler.config, "_class_name": type(scheduler).__name__}, "the scheduler")
+        _require_sizes(unet, vae)
         if overlap_mask not in OVERLAP_MASKS:
             raise Refusal(f"overlap_mask must be one of {', '.join(OVERLAP_MASKS)}, got {overlap_mask!r}")
         flatten_time_convolutions(vae)
@@ -215,6 +221,32 @@ class StereoInpaintPipeline(DiffusionPipeline):
                 f"{save_directory}: the weights can not be written ({reason}); free some disk or name "
                 "another folder"
             ) from error
+
+
+def require_schedule(
+    config: Mapping[str, Any],  # of a scheduler, its class's name included
+    where: str,  # it comes from
+) -> None:
+    """Refuse a schedule that this network is not trained for."""
+    wrong = [f"{name} is {config.get(name)}" for name, value in SCHEDULE.items() if config.get(name) != value]
+    if wrong:
+        wanted = ", ".join(f"{name} {value}" for name, value in SCHEDULE.items())
+        raise Refusal(
+            f"{where}: {', '.join(wrong)}; stereo inpainting needs {wanted.removeprefix('_class_name ')}, "
+            "Stable Video Diffusion's own"
+        )
+
+
+def _require_sizes(unet: Any, vae: Any) -> None:
+    """Refuse configs that do not say how much the network sees at once, or how latents are scaled."""
+    for part, module, name in (
+        ("unet", unet, "num_frames"),
+        ("unet", unet, "sample_size"),
+        ("vae", vae, "scaling_factor"),
+    ):
+        value = module.config.get(name)
+        if not isinstance(value, int | float) or value <= 0:
+            raise Refusal(f"{part}/config.json: {name} must be above 0, got {value}; get the file again")
 
 
 def _write_feature_extractor(folder: Path) -> None:

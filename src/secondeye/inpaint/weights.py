@@ -1,18 +1,12 @@
 """Folders of weights for the diffusion pipeline: safetensors in diffusers' layout, ours or the release's."""
 
 import hashlib
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
-from diffusers.utils import logging
-from safetensors import SafetensorError
-from transformers import CLIPVisionModelWithProjection
-from transformers.utils import logging as transformers_logging
+from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
 
 from secondeye.files import hash_folder
 from secondeye.inpaint.pipeline import (
@@ -21,6 +15,7 @@ from secondeye.inpaint.pipeline import (
     ONE_STEP_CHANNELS,
     StereoInpaintPipeline,
 )
+from secondeye.inpaint.reading import load_image_encoder, load_module, load_scheduler, read_json
 from secondeye.inpaint.storage import STORAGES, store
 from secondeye.refusal import Refusal
 
@@ -181,112 +176,15 @@ def _download(source: str, patterns: Sequence[str], hub: dict[str, Any], left_ou
 
 def _overlap_mask_of(folder: Path) -> str:
     path = folder / "model_index.json"
-    index = json.loads(path.read_text()) if path.is_file() else {}
+    index = read_json(path) if path.is_file() else {}
     return str(index.get("overlap_mask", "kept"))
 
 
 def _require_network(folder: Path) -> None:
-    channels = _read_config(folder).get("in_channels")
+    channels = read_json(folder / "config.json").get("in_channels")
     if channels not in (IN_CHANNELS, ONE_STEP_CHANNELS):
         raise Refusal(
             f"{folder}: the network has {channels} input channels, stereo inpainting needs {IN_CHANNELS}, or "
             f"{ONE_STEP_CHANNELS} for one step; plain Stable Video Diffusion has {SVD_CHANNELS} and can not "
             "be used, StereoCrafter's can"
         )
-
-
-def load_module(
-    module_type: Any, folder: Path, dtype: torch.dtype, variant: str | None = None, **options: Any
-) -> Any:
-    """One of diffusers' modules in eval mode; Refusal where its safetensors do not fit."""
-    variant = _variant_of(folder, "diffusion_pytorch_model", variant)
-    logging.disable_progress_bar()
-    with _fitting(folder):
-        module, report = module_type.from_pretrained(
-            folder,
-            variant=variant,
-            use_safetensors=True,
-            local_files_only=True,
-            torch_dtype=dtype,
-            output_loading_info=True,
-            **options,
-        )
-    _require_all(folder, report["missing_keys"])
-    return module.eval()
-
-
-def load_image_encoder(folder: Path, dtype: torch.dtype, variant: str | None = None) -> Any:
-    """CLIP's picture half in eval mode; Refusal where its safetensors do not fit."""
-    variant = _variant_of(folder, "model", variant)
-    transformers_logging.disable_progress_bar()
-    with _fitting(folder):
-        encoder, report = CLIPVisionModelWithProjection.from_pretrained(
-            folder,
-            variant=variant,
-            use_safetensors=True,
-            local_files_only=True,
-            dtype=dtype,
-            output_loading_info=True,
-        )
-    _require_all(folder, report["missing_keys"])
-    return encoder.eval()
-
-
-@contextmanager
-def _fitting(folder: Path) -> Iterator[None]:
-    """The libraries say in many ways, and in pages of text, that a file is not what a config describes."""
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity(transformers_logging.CRITICAL)
-    try:
-        yield
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise Refusal(
-            f"{folder}: the weights can not be loaded as config.json describes: {reason}"
-        ) from error
-    finally:
-        transformers_logging.set_verbosity(level)
-
-
-def load_scheduler(folder: Path) -> EulerDiscreteScheduler:
-    """The schedule a model was trained for; Refusal where it is none for this network."""
-    path = folder / "scheduler_config.json"
-    if not path.is_file():
-        raise Refusal(f"{folder}: scheduler_config.json is missing; the folder must be a complete model")
-    config = json.loads(path.read_text())
-    wanted = {"_class_name": "EulerDiscreteScheduler", "prediction_type": "v_prediction"}
-    wrong = [f"{name} is {config.get(name)}" for name, value in wanted.items() if config.get(name) != value]
-    if wrong:
-        raise Refusal(
-            f"{path}: {', '.join(wrong)}; stereo inpainting needs EulerDiscreteScheduler with v_prediction"
-        )
-    return EulerDiscreteScheduler.from_pretrained(folder)
-
-
-def _variant_of(folder: Path, stem: str, asked: str | None) -> str | None:
-    """What was asked for; else None for plain weights, fp16 where only those are there."""
-    if asked is not None:
-        if not list(folder.glob(f"{stem}.{asked}*")) and not list(
-            folder.glob(f"{stem}.safetensors*.{asked}*")
-        ):
-            raise Refusal(f"{folder}: {stem}.{asked}.safetensors is missing; leave out the variant")
-        return asked
-    if any((folder / f"{stem}{end}").is_file() for end in (".safetensors", ".safetensors.index.json")):
-        return None
-    if (folder / f"{stem}.fp16.safetensors").is_file():
-        return "fp16"
-    raise Refusal(f"{folder}: {stem}.safetensors is missing; the folder must be a complete model")
-
-
-def _require_all(folder: Path, missing: list[str]) -> None:
-    # The libraries would fill what the file lacks with random numbers.
-    if missing:
-        raise Refusal(f"{folder}: the weights do not fit config.json, they lack {sorted(missing)[:3]}")
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    if not path.is_file():
-        raise Refusal(f"{path}: there is no such file; the folder must be a complete model")
-    config: dict[str, Any] = json.loads(path.read_text())
-    return config
