@@ -469,14 +469,15 @@ def test_deepspeed_is_told_what_params_say_or_refused() -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_learn_as_one_and_go_on_where_they_were_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("samples", ["new", "cached"])
+def test_two_processes_learn_as_one_and_go_on_where_they_were_killed(tmp_path: Path, samples: str) -> None:
     """Two of two parts each draw the samples and the chances of one that has four parts."""
-    start_processes(tmp_path / "one", processes=1)
-    start_processes(tmp_path / "two", processes=2)
-    assert start_processes(tmp_path / "killed", processes=2, killed_at=13, check=False) != 0
+    start_processes(tmp_path / "one", samples, processes=1)
+    start_processes(tmp_path / "two", samples, processes=2)
+    assert start_processes(tmp_path / "killed", samples, processes=2, killed_at=13, check=False) != 0
     assert (tmp_path / "killed" / "key" / "checkpoints" / "net_00000010.safetensors").exists()
     assert not (tmp_path / "killed" / "weights.safetensors").exists()
-    start_processes(tmp_path / "killed", processes=2)
+    start_processes(tmp_path / "killed", samples, processes=2)
     one, two, killed = (
         load_file(tmp_path / name / "weights.safetensors") for name in ("one", "two", "killed")
     )
@@ -488,9 +489,11 @@ def test_two_processes_learn_as_one_and_go_on_where_they_were_killed(tmp_path: P
     assert [pytest.approx(line, rel=1e-2, abs=1e-4) for line in lines["one"]] == lines["two"]
 
 
-def start_processes(folder: Path, processes: int, killed_at: int = -1, check: bool = True) -> int:
+def start_processes(
+    folder: Path, samples: str, processes: int, killed_at: int = -1, check: bool = True
+) -> int:
     script = Path(__file__).with_name("train_on_processes.py")
     command = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     variables = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    given = [str(folder), str(processes), str(killed_at)]
+    given = [str(folder), str(processes), str(killed_at), samples]
     return subprocess.run([sys.executable, *command, script, *given], env=variables, check=check).returncode

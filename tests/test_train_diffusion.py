@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conformance.tiny_release import write_release
@@ -28,10 +29,10 @@ from secondeye.inpaint.weights import load_pipeline, load_widened
 from secondeye.params import TrainDiffusion, load_params
 from secondeye.refusal import Refusal
 from secondeye.runs import Run, open_run, repeatable
-from secondeye.training import conditioning, diffusion
+from secondeye.training import conditioning, diffusion, velocity
+from secondeye.training.cached import draw_cached
 from secondeye.training.conditioning import Batch, condition, drop, paint_first
 from secondeye.training.diffusion import (
-    NOISE_LEVELS,
     hash_initial,
     make_pipeline,
     make_sample,
@@ -39,9 +40,9 @@ from secondeye.training.diffusion import (
     train_autoencoder,
     train_diffusion,
     train_network,
-    velocity_loss,
 )
 from secondeye.training.samples import Scene, store
+from secondeye.training.velocity import NOISE_LEVELS, velocity_loss
 from secondeye.warp import warp
 from secondeye.world import render_shot
 
@@ -68,10 +69,10 @@ def make_scene(
 
 
 def settings(
-    size: str = "tiny", initial: str = "", steps: int = 2, method: str = "many_steps"
+    size: str = "tiny", initial: str = "", steps: int = 2, method: str = "many_steps", cached: int = 0
 ) -> TrainDiffusion:
     optimisation = an_optimisation(steps=steps, batch=1, learning_rate=0.01, checkpoint_steps=1)
-    return TrainDiffusion(size, initial, method, 64, 64, 2, 0.5, 0.0, optimisation, optimisation)
+    return TrainDiffusion(size, initial, method, 64, 64, 2, 0.5, 0.0, cached, optimisation, optimisation)
 
 
 def train(runs: Path, of: TrainDiffusion) -> Run:
@@ -86,11 +87,12 @@ def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(diffusion, name, 1)
 
 
-@pytest.mark.parametrize("method", ["many_steps", "one_step"])
+@pytest.mark.parametrize(("method", "cached"), [("many_steps", 0), ("many_steps", 50), ("one_step", 0)])
 def test_an_interrupted_training_ends_with_the_same_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, cached: int
 ) -> None:
-    whole = train(tmp_path / "whole", settings(method=method))
+    of = settings(method=method, cached=cached)
+    whole = train(tmp_path / "whole", of)
     draw, calls = diffusion.draw_scene, [0]
 
     def fail(*arguments: object) -> Scene:
@@ -103,7 +105,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(
     interruptions = 0
     while not (tmp_path / "cut" / "key" / "pictures").exists():
         try:
-            cut = train(tmp_path / "cut", settings(method=method))
+            cut = train(tmp_path / "cut", of)
         except KeyboardInterrupt:
             interruptions += 1
     assert interruptions == 2
@@ -133,6 +135,8 @@ def test_one_step_trains_a_network_of_one_step(tmp_path: Path) -> None:
     assert "network/latents" in run.metrics()[-2] and "network/open_psnr_db" in run.metrics()[-1]
     with pytest.raises(ValueError, match="dropout must be 0 for one_step"):
         dataclasses.replace(settings(method="one_step"), dropout=0.1)
+    with pytest.raises(ValueError, match="cached_samples must be 0 for one_step"):
+        settings(method="one_step", cached=1)
 
 
 def test_small_has_at_most_twenty_million_weights_and_all_of_its_network_learns() -> None:
@@ -312,6 +316,57 @@ def test_the_network_is_told_what_it_is_told_when_it_paints(pipeline: StereoInpa
     assert told.mask[..., 3:5].all() and told.mask.sum() == 2 * 2 * 2 * 8  # pixels 30 to 39
 
 
+def test_cached_samples_are_drawn_once_and_met_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two samples for six steps: each is drawn and encoded once, and has other noise at every step."""
+    of = settings(cached=2)
+    of = dataclasses.replace(of, network=dataclasses.replace(of.network, steps=6, learning_rate=0.0))
+    drawn, met = 0, []
+
+    def draw(rng: np.random.Generator) -> Scene:
+        nonlocal drawn
+        drawn += 1
+        return make_scene(frames=2, width=64, seed=int(rng.integers(1000)))
+
+    def learn(_: object, latents: Tensor, told: Conditions, *, dropout: float) -> Any:
+        met.append((latents, *told[:4], torch.rand(())))
+        return velocity.velocity_error(pipeline.unet, latents, told, dropout=dropout)
+
+    monkeypatch.setattr(diffusion, "velocity_error", learn)
+    pipeline, run = make_pipeline(of), open_run(tmp_path, "key", "train", of, {})
+    train_network(pipeline, run, of, draw, lambda _: make_scene(frames=2, width=64))
+    assert drawn == len(list((run.checkpoints / "samples").iterdir())) == 2 and len(met) == 6
+    for sample in met:
+        alike = [all(map(torch.equal, sample[:5], other[:5])) for other in met]
+        assert 0 < sum(alike) < 6
+    assert len({float(chance) for *_, chance in met}) == 6
+    assert not torch.equal(met[0][0], torch.zeros_like(met[0][0]))
+
+
+def test_a_cached_sample_does_not_depend_on_who_made_it_nor_when(tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def make(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        made.append(int(rng.integers(1000)))
+        return torch.rand(2, 3), torch.tensor(made[-1])
+
+    def draw(seed: int) -> tuple[Tensor, ...]:
+        torch.manual_seed(seed)
+        return draw_cached(tmp_path / "samples", 1, 7, make, np.random.default_rng(seed))
+
+    first, again = draw(1), draw(2)
+    (path,) = (tmp_path / "samples").iterdir()
+    whole = path.read_bytes()
+    path.unlink()  # the tensors lie in it
+    path.write_bytes(whole[:-1])  # as a broken disk leaves it
+    anew = draw(3)
+    assert len(made) == 2 and made[0] == made[1]
+    for planes in zip(first, again, anew, strict=True):
+        assert all(torch.equal(planes[0], plane) for plane in planes)
+    assert [path.name for path in (tmp_path / "samples").iterdir()] == ["00000000.safetensors"]
+
+
 def test_dropout_takes_all_a_clip_is_told_of_at_once(pipeline: StereoInpaintPipeline) -> None:
     _, told = condition(pipeline, make_batch(clips=16))
     torch.manual_seed(0)
@@ -336,7 +391,7 @@ def spy(
         seen.append((noisy, sigma))
         return answer(noisy, sigma)
 
-    monkeypatch.setattr(diffusion, "predict", predict)
+    monkeypatch.setattr(velocity, "predict", predict)
     return seen
 
 
@@ -374,7 +429,7 @@ def test_the_loss_is_edms_weighted_error_of_the_latents(
 
 
 def test_losses_are_told_apart_by_their_noise() -> None:
-    found = diffusion._by_noise(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0.1, 0.4, 700.0]))
+    found = velocity._by_noise(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0.1, 0.4, 700.0]))
     assert found["loss_low"] == 1.5 and found["loss_high"] == 4 and found["loss_middle"].isnan()
 
 

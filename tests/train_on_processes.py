@@ -1,4 +1,7 @@
-"""Run by test_loop.py under torchrun: train a small network, on as many processes as it is started with."""
+"""Run by test_loop.py under torchrun: train a small network, on as many processes as it is started with.
+
+With the last argument its samples are made once, by whichever process meets them first.
+"""
 
 import os
 import signal
@@ -12,21 +15,24 @@ from safetensors.torch import save_file
 from test_loop import OPTIMISATION, at_times_bad, draw, learn, new_model, new_run
 from torch import Tensor
 
+from secondeye.training.cached import draw_cached
+
 PARTS = 4  # of a batch of 8, over all processes
+CACHED = 30  # samples
 
 
-def main(folder: Path, processes: int, killed_at: int) -> None:
+def main(folder: Path, processes: int, killed_at: int, cached: bool) -> None:
     state = PartialState(cpu=True)
     assert state.num_processes == processes
     run = new_run(folder)  # the main process makes it
     drawn = 0
 
-    def draw_until_killed(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def draw_until_killed(rng: np.random.Generator) -> tuple[Tensor, ...]:
         nonlocal drawn
         drawn += 1
         if drawn == killed_at * 8 // processes:
             os.kill(os.getpid(), signal.SIGKILL)
-        return draw(rng)
+        return draw_cached(run.checkpoints / "samples", CACHED, 0, draw, rng) if cached else draw(rng)
 
     optimisation = replace(
         OPTIMISATION, batch=8, accumulation=PARTS // processes, averaging=0.9, max_bad_steps=25
@@ -37,4 +43,4 @@ def main(folder: Path, processes: int, killed_at: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:] == ["cached"])

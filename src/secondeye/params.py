@@ -257,12 +257,13 @@ class TrainDiffusion:
     frames: int
     mono_share: float  # as in light
     dropout: float  # of samples that the network is told nothing of, for a guidance above 1, [0, 1]
+    cached_samples: int  # drawn and encoded once, for all steps to draw from; 0: each step has new ones
     autoencoder: Optimisation  # steps are not used with svd: its autoencoder stays as it is
     network: Optimisation
 
     def __post_init__(self) -> None:
         _require(self, height=(64, 4096), width=(64, 4096), frames=(2, 256), mono_share=(0, 1))
-        _require(self, dropout=(0, 1))
+        _require(self, dropout=(0, 1), cached_samples=(0, 10**7))
         _require_multiples(self, 64, "height", "width")
         _require_one_of(self, DIFFUSION_SIZES, "size")
         _require_one_of(self, DIFFUSION_METHODS, "method")
@@ -270,6 +271,8 @@ class TrainDiffusion:
             raise ValueError(f"initial must name weights for svd, and be empty else; got {self.initial!r}")
         if self.method == "one_step" and self.dropout:
             raise ValueError(f"dropout must be 0 for one_step, which is painted unguided; got {self.dropout}")
+        if self.method == "one_step" and self.cached_samples:
+            raise ValueError(f"cached_samples must be 0 for one_step; got {self.cached_samples}")
 
 
 @dataclass(frozen=True)

@@ -20,16 +20,26 @@ def save_checkpoint(folder: Path, name: str, steps: int, tensors: Mapping[str, T
     Raises Refusal where it can not be written, as on a full disk; the earlier ones are then left as they are.
     """
     path = folder / f"{name}_{steps:08d}.safetensors"
+    with arriving(path) as part:
+        write_tensors(part, tensors, path)
+    for older in _paths(folder, name)[:-KEPT]:
+        older.unlink()
+
+
+def write_tensors(
+    part: Path,  # a temporary name
+    tensors: Mapping[str, Tensor],
+    path: Path,  # the name it will have
+) -> None:
+    """Write a file of a training; Refusal where it can not be, and nothing is left of it then."""
     try:
-        with arriving(path) as part:
-            save_file(dict(tensors), part)
+        save_file(dict(tensors), part)
     except (OSError, SafetensorError) as error:  # safetensors says so in its own way
+        part.unlink(missing_ok=True)
         raise Refusal(
             f"{path}: can not be written ({error}); free some disk and start again: the training goes on "
             "from the checkpoint before"
         ) from error
-    for older in _paths(folder, name)[:-KEPT]:
-        older.unlink()
 
 
 def load_checkpoint(folder: Path, name: str) -> tuple[int, dict[str, Tensor]]:

@@ -1,11 +1,9 @@
 """Training of the diffusion inpainter: the autoencoder first, where there is none, then the network.
 
-The network learns as Stable Video Diffusion did: velocities, of noise levels drawn log-normally. EDM's weight
-of a level (arXiv 2206.00364) is what makes their squared error plain. It is given the warped view's latents
-and the mask (StereoCrafter, section 3.3); see `conditioning`.
+The network is given the warped view's latents and the mask (StereoCrafter, section 3.3), see `conditioning`;
+by what it learns is in `velocity` and `one_step`.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,16 +25,18 @@ from secondeye.inpaint.pipeline import (
     StereoInpaintPipeline,
     scaling_factor_of,
 )
-from secondeye.inpaint.sampling import predict, timestep_of
+from secondeye.inpaint.sampling import Conditions
 from secondeye.inpaint.tiny import make_small, make_tiny
 from secondeye.inpaint.weights import hash_svd, load_widened
 from secondeye.params import TrainDiffusion
-from secondeye.process import is_main_process
+from secondeye.process import best_device, is_main_process
 from secondeye.runs import Run
-from secondeye.training.conditioning import Batch, condition, drop, paint_first
-from secondeye.training.loop import Sample, train
+from secondeye.training.cached import draw_cached
+from secondeye.training.conditioning import Batch, condition, paint_first
+from secondeye.training.loop import Draw, Loss, Sample, train
 from secondeye.training.one_step import one_step_loss
 from secondeye.training.samples import Scene, draw_scene, hold_out, keep_usable, load_all, store
+from secondeye.training.velocity import velocity_error, velocity_loss
 
 DrawScene = Callable[[np.random.Generator], Scene]
 LearnClips = Callable[[nn.Module, StereoInpaintPipeline, Batch], tuple[Tensor, Mapping[str, Tensor]]]
@@ -44,8 +44,6 @@ LearnClips = Callable[[nn.Module, StereoInpaintPipeline, Batch], tuple[Tensor, M
 AUTOENCODER_FRAMES = 2  # of a sample; its decoder has to learn what neighbours share
 KL_WEIGHT = 1e-4  # keeps latents near the origin, and hardly blurs
 WARPED_SHARE = 0.3  # of the autoencoder's samples: the network is given warped views, black holes and all
-LOG_SIGMA_MEAN, LOG_SIGMA_DEVIATION = 0.7, 1.6  # of the noise levels, as Stable Video Diffusion was tuned
-NOISE_LEVELS = {"low": (0.0, 0.5), "middle": (0.5, 8.0), "high": (8.0, math.inf)}  # sigmas logged apart
 # In the names of what svd keeps as it is:
 TEMPORAL = ("temporal", "time_mixer", "time_pos_embed", "time_embedding", "add_embedding")
 MEASURED_SCENES = 16
@@ -181,25 +179,58 @@ def train_network(
     pipeline.vae.requires_grad_(False)
     pipeline.image_encoder.requires_grad_(False)
     pipeline.register_to_config(overlap_mask="cleared")
-    learn = loss_of(settings)
     checked = [draw_held(rng) for rng in _generators(settings, CHECKED_SCENES)]
-
-    def loss(network: nn.Module, sample: Sample) -> tuple[Tensor, Mapping[str, Tensor]]:
-        batch = Batch(*sample)
-        for module in (pipeline.vae, pipeline.image_encoder):
-            module.to(batch.truth.device)
-        return learn(network, pipeline, paint_first(pipeline, batch))
-
+    encoded = _encoded_before if settings.cached_samples else _encoded_anew
+    draw_sample, loss = encoded(pipeline, run, settings, draw)
     train(
         pipeline.unet,
         run,
         name="network",
         optimisation=settings.network,
-        draw=lambda rng: make_sample(draw(rng)),
+        draw=draw_sample,
         loss=loss,
         validate=lambda _: _score(pipeline, checked),
     )
     pipeline.to("cpu")
+
+
+def _encoded_anew(
+    pipeline: StereoInpaintPipeline, run: Run, settings: TrainDiffusion, draw: DrawScene
+) -> tuple[Draw, Loss]:
+    """No sample comes twice."""
+    learn = loss_of(settings)
+
+    def loss(network: nn.Module, sample: Sample) -> tuple[Tensor, Mapping[str, Tensor]]:
+        batch = Batch(*sample)
+        _move_frozen(pipeline, batch.truth.device)
+        return learn(network, pipeline, paint_first(pipeline, batch))
+
+    return lambda rng: make_sample(draw(rng)), loss
+
+
+def _encoded_before(
+    pipeline: StereoInpaintPipeline, run: Run, settings: TrainDiffusion, draw: DrawScene
+) -> tuple[Draw, Loss]:
+    """All that is drawn of a sample is drawn once, painted frames too; each step has its own noise."""
+
+    def make(rng: np.random.Generator) -> Sample:
+        device = torch.device(best_device())
+        _move_frozen(pipeline, device)
+        batch = Batch(*(plane[None].to(device) for plane in make_sample(draw(rng))))
+        latents, told = condition(pipeline, paint_first(pipeline, batch))
+        return latents[0], *(part[0] for part in told if part is not None)
+
+    def loss(network: nn.Module, sample: Sample) -> tuple[Tensor, Mapping[str, Tensor]]:
+        latents, *told = sample
+        return velocity_error(network, latents, Conditions(*told), dropout=settings.dropout)
+
+    folder = run.checkpoints / "samples"  # gone with them
+    return partial(draw_cached, folder, settings.cached_samples, settings.network.seed, make), loss
+
+
+def _move_frozen(pipeline: StereoInpaintPipeline, device: torch.device) -> None:
+    for module in (pipeline.vae, pipeline.image_encoder):
+        module.to(device)
 
 
 def make_sample(scene: Scene) -> Batch:  # of one clip, without the first axis
@@ -212,41 +243,6 @@ def loss_of(settings: TrainDiffusion) -> LearnClips:
     if settings.method == "one_step":
         return one_step_loss
     return partial(velocity_loss, dropout=settings.dropout)
-
-
-def velocity_loss(
-    network: nn.Module,
-    pipeline: StereoInpaintPipeline,  # its other modules stay as they are
-    batch: Batch,
-    *,
-    dropout: float,  # [0, 1] of the clips that the network is told nothing of
-) -> tuple[Tensor, Mapping[str, Tensor]]:  # []; parts to log, NaN where a batch has none of a kind
-    """Squared error of velocities, v = (noise - sigma * latents) / sqrt(sigma^2 + 1).
-
-    EDM's weighted error of latents is the same (Karras et al., weight 1 / c_out^2).
-    """
-    latents, conditions = condition(pipeline, batch)
-    sigma = torch.exp(LOG_SIGMA_MEAN + LOG_SIGMA_DEVIATION * torch.randn(len(latents), device=latents.device))
-    noise, wide = torch.randn_like(latents), sigma.view(-1, 1, 1, 1, 1)
-    size = (wide**2 + 1).sqrt()
-    told = drop(conditions, dropout)
-    velocity = predict(network, (latents + wide * noise) / size, timestep_of(sigma), told)
-    error = (velocity - (noise - wide * latents) / size) ** 2
-    open_ = conditions.mask
-    holes = (error * open_).sum() / (open_.sum() * error.shape[2])
-    return error.mean(), {"holes": holes, **_by_noise(error.mean((1, 2, 3, 4)), sigma)}
-
-
-def _by_noise(
-    errors: Tensor,  # [B]
-    sigma: Tensor,  # [B]
-) -> dict[str, Tensor]:
-    """Means over the clips of each noise level; NaN where there is none."""
-    nothing = torch.full_like(errors, torch.nan)
-    return {
-        f"loss_{name}": torch.where((low <= sigma) & (sigma < high), errors, nothing).nanmean()
-        for name, (low, high) in NOISE_LEVELS.items()
-    }
 
 
 def freeze_temporal(network: nn.Module) -> None:
