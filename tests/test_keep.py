@@ -1,7 +1,6 @@
 """Finished work stays, half-finished work does not, and nobody notices that a run was killed."""
 
 import hashlib
-import json
 import os
 import signal
 from dataclasses import dataclass
@@ -118,16 +117,6 @@ def test_every_file_is_known_by_length_and_digest(tmp_path: Path) -> None:
         Stored(name * 16, f"{name * 16}.txt", len(text), hashlib.sha256(text.encode()).hexdigest())
         for name, text in (("a", "1"), ("b", "22"))
     ]
-
-
-def test_entry_without_digests_is_built_again(tmp_path: Path) -> None:
-    finish(tmp_path / "o", jobs(a="1"))
-    entry = tmp_path / "o" / f"{'a' * 16}.json"
-    now = entry.read_bytes()
-    old = json.loads(now)
-    entry.write_text(json.dumps(old | {"files": sorted(old["files"])}))
-    finish(tmp_path / "o", jobs(a="1"))
-    assert BUILT == ["a"] and entry.read_bytes() == now
 
 
 def test_half_an_entry_is_no_entry(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from secondeye.tables import read_columns
 
 BINS = 10  # quantiles of the older scores
 STABLE, SHIFTED = 0.1, 0.25  # of the population stability index; usual in credit scoring, where it comes from
-CHANCE = 0.01  # of p: at the usual 0.05, one of eleven unmoved scores has moved in 4 of 10 tables
+CHANCE = 0.01  # of p: at the usual 0.05, one of a dozen unmoved scores has moved in 4 of 10 tables
 SCORES = Path("data/quality/quality.parquet")
 FILMS = Path("data/split/films.parquet")
 KEPT = Path("data/filter/kept.parquet")

@@ -48,14 +48,14 @@ def _share_blocks(one: Path, other: Path) -> bool:
     """Whether a copy takes no room, as on Btrfs, XFS and APFS: tried with the call that DVC makes."""
     from dvc_objects.fs.system import reflink
 
-    # Named as what `secondeye gc` finds if this is killed.
+    name = ".tried.part"  # `secondeye gc` finds it where this is killed
     with (
         TemporaryDirectory(".part", ".", one.parent) as here,
         TemporaryDirectory(".part", ".", other) as there,
     ):
-        Path(here, "file").touch()
+        Path(here, name).touch()
         try:
-            reflink(f"{here}/file", f"{there}/file")
+            reflink(f"{here}/{name}", f"{there}/{name}")
         except OSError:
             return False
     return True

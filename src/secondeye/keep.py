@@ -184,7 +184,7 @@ def _read_entry(out: Path, job: Job) -> dict[str, Any] | None:
         content: dict[str, Any] = json.loads(path.read_text())
     except ValueError:  # half an entry, as a loss of power leaves it
         return None
-    if content["key"] != job.key or isinstance(content["files"], list):  # a list: from before digests
+    if content["key"] != job.key:
         return None
     written_ns = path.stat().st_mtime_ns
     whole = all(_is_whole(out / name, stored, written_ns) for name, stored in content["files"].items())
