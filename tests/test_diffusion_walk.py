@@ -9,6 +9,7 @@ from conformance.tiny_release import EMBEDDING, SEEDS, make_autoencoder, make_im
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from secondeye.conversion.render import render
 from secondeye.inpaint import Warped, reference
 from secondeye.inpaint.autoencoder import decode, decode_tiles
 from secondeye.inpaint.diffusion import (
@@ -30,6 +31,7 @@ from secondeye.inpaint.sampling import (
 )
 from secondeye.inpaint.tiles import plan_tiles
 from secondeye.inpaint.tiny import make_schedule, make_tiny
+from secondeye.refusal import Refusal
 
 QUICK = Sampling(steps=1, guidance=1.01, noise_share=0.0, keep_thin_holes=False, decode_frames=2)
 
@@ -325,6 +327,15 @@ def test_the_mask_of_painted_frames_is_as_it_was_trained(
     ]
     holes = torch.ones(3, 1, 2, 2)
     assert torch.equal(clear_painted(holes, 2, "kept"), holes) and bool(holes.all())
+
+
+def test_a_conversion_by_what_paints_no_numbers_is_refused() -> None:
+    def broken(warped: Warped, _: object) -> tuple[Tensor, None]:
+        return torch.full_like(warped.frames, torch.nan), None
+
+    pictures, depth = torch.zeros(1, 64, 64, 3, dtype=torch.uint8), torch.rand(1, 1, 64, 64)
+    with pytest.raises(Refusal, match=r"^the model paints pixels that are not numbers"):
+        render(pictures, depth, broken, strength_percent=3, convergence=0.5, memory=None)
 
 
 def test_calls_of_any_length_give_whole_pictures(tiny: StereoInpaintPipeline) -> None:

@@ -12,6 +12,7 @@ from secondeye.arrays import depth_to_disparity, occlusion_of
 from secondeye.clips import frames_from_pictures, pictures_from_frames
 from secondeye.depth.edges import dilate, snap, upsample
 from secondeye.inpaint import Inpainter, Warped
+from secondeye.refusal import Refusal
 from secondeye.warp import warp
 
 _DILATE_SHARE = 0.003  # of the width: too fat a foreground costs nothing, too tight a one halos (measured)
@@ -35,11 +36,16 @@ def render(
     convergence: float,
     memory: Any,  # what the window before left; None at the start of a shot
 ) -> Rendered:
-    """Depth to disparity, sharpened at edges; warp; paint what is open."""
+    """Depth to disparity, sharpened at edges; warp; paint what is open.
+
+    Raises Refusal where what was painted is no numbers.
+    """
     left = frames_from_pictures(pictures)
     disparity = sharpen(depth_to_disparity(upsample(depth, left), strength_percent, convergence), left)
     view, coverage, own_disparity = warp(pictures, disparity)
     painted, memory = inpainter(Warped(left, frames_from_pictures(view), coverage, own_disparity), memory)
+    if not bool(painted.isfinite().all()):
+        raise Refusal("the model paints pixels that are not numbers: its weights are broken; name another")
     seen = (coverage == 1).permute(0, 2, 3, 1)
     right = torch.where(seen, view, pictures_from_frames(painted))
     return Rendered(right, disparity, occlusion_of(coverage), memory)

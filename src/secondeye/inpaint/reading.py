@@ -42,7 +42,6 @@ def load_module(
             **options,
         )
     _require_all(folder, report)
-    _require_finite(folder, module)
     return module.eval()
 
 
@@ -61,7 +60,6 @@ def load_image_encoder(folder: Path, dtype: torch.dtype, variant: str | None = N
             ignore_mismatched_sizes=True,  # they are in the report, which says which
         )
     _require_all(folder, report)
-    _require_finite(folder, encoder)
     return encoder.eval()
 
 
@@ -84,6 +82,14 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise Refusal(f"{path}: must be a mapping, got {type(content).__name__}; get the file again")
     return content
+
+
+def require_finite(modules: Mapping[str, torch.nn.Module], source: str | Path) -> None:
+    """Refuse weights that are no numbers, as a broken training leaves them."""
+    for part, module in modules.items():
+        for name, weights in module.named_parameters():
+            if not bool(weights.isfinite().all()):
+                raise Refusal(f"{source}: {name} of {part} holds what is no number; get the weights again")
 
 
 @contextmanager
@@ -139,9 +145,3 @@ def _require_all(folder: Path, report: Mapping[str, Any]) -> None:
         if names:
             first, more = min(names), f" and {len(names) - 1} more" * (len(names) > 1)
             raise Refusal(_unfit(folder, f"{what}: {first}{more}"))
-
-
-def _require_finite(folder: Path, module: torch.nn.Module) -> None:
-    for name, weights in module.named_parameters():
-        if not bool(weights.isfinite().all()):
-            raise Refusal(f"{folder}: {name} holds what is no number; get the weights again, or train anew")

@@ -15,7 +15,13 @@ from secondeye.inpaint.pipeline import (
     ONE_STEP_CHANNELS,
     StereoInpaintPipeline,
 )
-from secondeye.inpaint.reading import load_image_encoder, load_module, load_scheduler, read_json
+from secondeye.inpaint.reading import (
+    load_image_encoder,
+    load_module,
+    load_scheduler,
+    read_json,
+    require_finite,
+)
 from secondeye.inpaint.storage import STORAGES, store
 from secondeye.refusal import Refusal
 
@@ -32,7 +38,7 @@ def load_pipeline(folder: Path, device: str) -> StereoInpaintPipeline:
     """Load what training saved, or a folder that holds the released pair; Refusal where neither is there.
 
     The released pair: Stable Video Diffusion's folder and StereoCrafter/ beside it. The autoencoder stays in
-    float32, the rest is float16 on a GPU.
+    float32, the rest is float16 on a GPU. Whoever judges or shows pictures finds what no numbers are in them.
     """
     kind = torch.float32 if device == "cpu" else torch.float16
     if (folder / "model_index.json").is_file() or not (folder / SVD / "model_index.json").is_file():
@@ -45,7 +51,7 @@ def load_pipeline(folder: Path, device: str) -> StereoInpaintPipeline:
             f"{folder}: no model_index.json here or in {SVD}/; name a folder that training wrote, "
             f"or one that holds {SVD}/ and {RELEASE}/"
         )
-    return load_pretrained(base, unet=network, torch_dtype=kind).to(device)
+    return load_pretrained(base, unet=network, torch_dtype=kind, finite=False).to(device)
 
 
 def load_pretrained(
@@ -60,6 +66,7 @@ def load_pretrained(
     storage: str = "plain",  # one of STORAGES: of the network's weights, in a half or a quarter of the memory
     quantization_config: Any = None,  # diffusers' own, for what it can do with other libraries installed
     overlap_mask: str | None = None,  # None is what the folder says, "kept" where it says nothing
+    finite: bool = True,  # refuse weights that are not
     use_safetensors: bool = True,
     **hub: Any,  # revision, token, cache_dir, local_files_only: as snapshot_download takes them
 ) -> StereoInpaintPipeline:
@@ -87,8 +94,14 @@ def load_pretrained(
         scheduler or load_scheduler(base / "scheduler"),
         overlap_mask or _overlap_mask_of(told),
     )
+    if finite:
+        require_finite(_networks_of(pipeline), source)
     store(pipeline.unet, storage)
     return pipeline
+
+
+def _networks_of(pipeline: StereoInpaintPipeline) -> dict[str, Any]:
+    return {name: pipeline.components[name] for name in ("unet", "vae", "image_encoder")}
 
 
 def load_widened(initial: str, in_channels: int = IN_CHANNELS) -> StereoInpaintPipeline:
@@ -103,12 +116,14 @@ def load_widened(initial: str, in_channels: int = IN_CHANNELS) -> StereoInpaintP
             f"{folder}/unet: training begins with a network of {SVD_CHANNELS} input channels, as Stable "
             f"Video Diffusion's; this one has {narrow.conv_in.in_channels}"
         )
-    return StereoInpaintPipeline(
+    pipeline = StereoInpaintPipeline(
         load_module(AutoencoderKLTemporalDecoder, folder / "vae", torch.float32),
         load_image_encoder(folder / "image_encoder", torch.float32),
         widen(narrow, in_channels),
         load_scheduler(folder / "scheduler"),
     )
+    require_finite(_networks_of(pipeline), folder)
+    return pipeline
 
 
 def hash_svd(initial: str) -> str:
