@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from secondeye.inpaint import Inpainter, Warped, light, make_inpainter
@@ -51,6 +52,16 @@ def inpainter(tmp_path: Path) -> Inpainter:
 
 def test_the_network_takes_little_room_on_disk() -> None:
     assert 2 * sum(weights.numel() for weights in Light(CHANNELS).parameters()) < 12e6  # bytes in fp16
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), SafetensorError("No space left")])
+def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fill_up(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(light, "save_file", fill_up)
+    with pytest.raises(Refusal, match=r"model: the weights can not be written .*; free some disk"):
+        save_light(loud(), tmp_path / "model")
 
 
 def test_what_was_seen_comes_back_to_the_bit(inpainter: Inpainter) -> None:

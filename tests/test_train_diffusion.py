@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -42,6 +43,7 @@ from secondeye.training.diffusion import (
     train_network,
 )
 from secondeye.training.samples import Scene, store
+from secondeye.training.sheets import write_sheet
 from secondeye.training.velocity import NOISE_LEVELS, velocity_loss
 from secondeye.warp import warp
 from secondeye.world import render_shot
@@ -127,6 +129,15 @@ def test_what_was_trained_loads_and_is_scored(tmp_path: Path) -> None:
     assert {"autoencoder/psnr_db", "network/open_psnr_db", "network/holes"} <= scores
     levels = {name for name in scores if name.startswith("network/loss_")}
     assert len(levels) == 1 and levels < {f"network/loss_{level}" for level in NOISE_LEVELS}  # of one clip
+
+
+def test_a_picture_that_can_not_be_written_is_one_line(tmp_path: Path) -> None:
+    sheet = np.zeros((4, 4, 3), np.uint8)
+    sheet[..., 0] = 255  # red
+    write_sheet(tmp_path / "sheet.png", sheet)
+    assert cv2.imread(str(tmp_path / "sheet.png"))[0, 0].tolist() == [0, 0, 255]
+    with pytest.raises(Refusal, match=r"sheet.png: can not be written; free some disk"):
+        write_sheet(tmp_path / "nowhere" / "sheet.png", sheet)
 
 
 def test_one_step_trains_a_network_of_one_step(tmp_path: Path) -> None:

@@ -173,10 +173,14 @@ def open_share(
 
 
 def save_light(model: Light, folder: Path) -> None:
-    """Write config.json and model.safetensors."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / WEIGHTS)
-    (folder / CONFIG).write_text(json.dumps({"kind": "light", "channels": model.channels}) + "\n")
+    """Write config.json and model.safetensors; Refusal where the disk is full."""
+    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(weights, folder / WEIGHTS)
+        (folder / CONFIG).write_text(json.dumps({"kind": "light", "channels": model.channels}) + "\n")
+    except (OSError, SafetensorError) as error:
+        raise Refusal(f"{folder}: the weights can not be written ({error}); free some disk") from error
 
 
 def load_light(folder: Path | None, device: str) -> Inpainter:

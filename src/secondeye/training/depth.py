@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -39,6 +38,7 @@ from secondeye.runs import Run
 from secondeye.tables import read_table
 from secondeye.training.loop import Sample, train
 from secondeye.training.provenance import train_clips
+from secondeye.training.sheets import write_sheet
 from secondeye.views import load
 
 NAME = "depth"  # of its metrics and checkpoints
@@ -321,7 +321,7 @@ def _write_sheet(path: Path, model: nn.Module, pieces: Sequence[Piece], count: i
         greys = [plane.expand(3, -1, -1) for plane in (*depth, answer.uncertainty[0, 0, 0])]
         columns.append(torch.cat([answer.frames.left[0], *greys], dim=1))
     sheet = (torch.cat(columns, dim=2).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-    cv2.imwrite(str(path), sheet[..., ::-1])
+    write_sheet(path, sheet)
 
 
 def _part(pieces: list[Piece]) -> tuple[list[Piece], list[Piece]]:

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -36,6 +35,7 @@ from secondeye.training.conditioning import Batch, condition, paint_first
 from secondeye.training.loop import Draw, Loss, Sample, train
 from secondeye.training.one_step import one_step_loss
 from secondeye.training.samples import Scene, draw_scene, hold_out, keep_usable, load_all, store
+from secondeye.training.sheets import write_sheet
 from secondeye.training.velocity import velocity_error, velocity_loss
 
 DrawScene = Callable[[np.random.Generator], Scene]
@@ -307,4 +307,4 @@ def _show(pipeline: StereoInpaintPipeline, scenes: Sequence[Scene], run: Run) ->
         coded = (decode(pipeline.vae, latents, len(latents)) / 2 + 0.5).clamp(0, 1)
         columns.append(torch.cat([scene.warped[-1], coded[-1], painted[-1], scene.right[-1]], dim=1))
     sheet = torch.cat(columns, dim=2).permute(1, 2, 0).numpy()
-    cv2.imwrite(str(run.picture("diffusion.png")), (sheet * 255).round().astype(np.uint8)[..., ::-1])
+    write_sheet(run.picture("diffusion.png"), (sheet * 255).round().astype(np.uint8))

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -43,6 +42,7 @@ from secondeye.training.samples import (
     load_all,
     store_picture,
 )
+from secondeye.training.sheets import write_sheet
 
 START_SHARE = 0.1  # of samples that have no frame before them
 FRAMES = 2  # of a sample: the frame before, and the one to paint
@@ -222,5 +222,4 @@ def _show(model: Light, samples: Sequence[Sample], run: Run) -> None:
     filled, painted = _paint(model, batch)
     rows = torch.cat([batch[0][:, 1, WARPED], filled, painted.clamp(0, 1), batch[3]], dim=2)
     sheet = (torch.cat(list(rows), dim=2).permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-    large = cv2.resize(sheet, None, fx=ENLARGED, fy=ENLARGED, interpolation=cv2.INTER_NEAREST)
-    cv2.imwrite(str(run.picture("light.png")), large[..., ::-1])
+    write_sheet(run.picture("light.png"), sheet.repeat(ENLARGED, 0).repeat(ENLARGED, 1))
