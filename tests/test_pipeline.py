@@ -29,6 +29,7 @@ from secondeye.inpaint.pipeline import (
 )
 from secondeye.inpaint.reading import load_module
 from secondeye.inpaint.sampling import ONE_STEP_SIGMA, REFERENCE, Sampling, timestep_of
+from secondeye.inpaint.storage import Int8
 from secondeye.inpaint.time_convolution import flatten_time_convolutions
 from secondeye.inpaint.tiny import make_schedule, make_tiny
 from secondeye.inpaint.weights import load_pipeline, load_widened
@@ -403,6 +404,18 @@ def test_weights_of_8_bits_paint_nearly_the_same(
     assert 0 < float((difference**2).mean().sqrt()) < error
     with pytest.raises(ValueError, match="in 8 bits"):
         small.save_pretrained(release / "never")
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size", [1.0, 1e-3])
+def test_a_weight_of_8_bits_is_less_than_a_step_off(kind: torch.dtype, size: float) -> None:
+    weights = size * torch.randn(500, 20, 3, generator=torch.Generator().manual_seed(0))
+    weights[0] = 0
+    weights = weights.to(kind)
+    stored = Int8()(*Int8().right_inverse(weights))
+    step = weights.double().abs().amax((1, 2), keepdim=True) / 127
+    assert stored.dtype == kind
+    assert bool(((stored.double() - weights.double()).abs() <= step).all())
 
 
 def test_modules_may_wait_off_the_device(folder: Path, tiny: StereoInpaintPipeline) -> None:

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
 STORAGES = ("plain", "int8", "fp8")
+LARGEST = 127  # whole number of a weight
+LEAST_SCALE = 2**-24  # that float16 holds
 
 
 def store(network: UNetSpatioTemporalConditionModel, storage: str) -> None:
@@ -26,6 +28,8 @@ class Int8(nn.Module):
         return whole.to(scale.dtype) * scale
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        largest = weight.abs().amax(dim=tuple(range(1, weight.ndim)), keepdim=True)
-        scale = largest.clamp_min(torch.finfo(weight.dtype).tiny) / 127
-        return (weight / scale).round().to(torch.int8), scale
+        largest = weight.float().abs().amax(dim=tuple(range(1, weight.ndim)), keepdim=True)
+        scale = (largest / LARGEST).clamp_min(LEAST_SCALE).to(weight.dtype)
+        # A scale that was rounded down has the largest weight exceed 127, and 128 would be -128.
+        whole = (weight.float() / scale.float()).round().clamp(-LARGEST, LARGEST)
+        return whole.to(torch.int8), scale
