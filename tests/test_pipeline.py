@@ -18,13 +18,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from secondeye import inpaint
 from secondeye.inpaint import Warped, make_inpainter
 from secondeye.inpaint.autoencoder import decode, encode
+from secondeye.inpaint.embedding import resize_for_clip
 from secondeye.inpaint.pipeline import (
     Painted,
     StereoInpaintPipeline,
     latent_mask,
-    resize_for_clip,
     scaling_factor_of,
 )
 from secondeye.inpaint.reading import load_module
@@ -369,6 +370,12 @@ def test_one_door_opens_the_released_pair(release: Path, released: StereoInpaint
     half = StereoInpaintPipeline.from_pretrained(release / SVD, unet=network, torch_dtype=torch.bfloat16)
     assert (half.unet.dtype, half.image_encoder.dtype) == (torch.bfloat16, torch.bfloat16)
     assert half.vae.dtype == torch.float32
+
+
+def test_the_pipeline_is_at_the_front_door() -> None:
+    assert inpaint.StereoInpaintPipeline is StereoInpaintPipeline
+    with pytest.raises(AttributeError, match="has no Nonsense"):
+        _ = inpaint.Nonsense
 
 
 def test_hub_ids_are_downloaded_without_what_is_not_read(

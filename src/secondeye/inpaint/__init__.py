@@ -48,3 +48,12 @@ def make_inpainter(
 
             return load_diffusion(weights, device)
     raise ValueError(f"the inpainter must be one of {', '.join(INPAINTERS)}, got {name!r}")
+
+
+def __getattr__(name: str) -> Any:
+    """`StereoInpaintPipeline`, which costs seconds to import, for who asks for it."""
+    if name != "StereoInpaintPipeline":
+        raise AttributeError(f"{__name__} has no {name}")
+    from secondeye.inpaint.pipeline import StereoInpaintPipeline
+
+    return StereoInpaintPipeline

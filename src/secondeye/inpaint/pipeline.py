@@ -28,13 +28,8 @@ from transformers.utils import logging
 
 from secondeye.arrays import require_frames, require_plane, require_same_size
 from secondeye.inpaint.autoencoder import LATENT_PX, decode, decode_tiles, encode, to_signed
-from secondeye.inpaint.autoencoder import patch_px as patch_px
 from secondeye.inpaint.embedding import CLIP_MEAN, CLIP_SIDE_PX, CLIP_STD, embed
-from secondeye.inpaint.embedding import resize_for_clip as resize_for_clip
-from secondeye.inpaint.sampling import REFERENCE as REFERENCE
 from secondeye.inpaint.sampling import Conditions, Sampling, denoise, paint_at_once
-from secondeye.inpaint.sampling import predict as predict
-from secondeye.inpaint.sampling import timestep_of as timestep_of
 from secondeye.inpaint.tiles import Tile
 from secondeye.inpaint.time_convolution import flatten_time_convolutions
 from secondeye.refusal import Refusal
