@@ -17,8 +17,8 @@ from secondeye.spread import worker_count
 from secondeye.words import counted
 
 # For a pixel of one eye at working size, both eyes included.
-BYTES_PER_PIXEL = {"split": 1.56, "match": 0.40, "splat": 0.85, "quality": 0.25}
-MICROSECONDS_PER_PIXEL = {"split": 0.54, "shift": 0.75, "match": 1.81, "splat": 0.28, "quality": 0.66}
+BYTES_PER_PIXEL = {"split": 1.56, "match": 0.41, "splat": 0.86, "quality": 0.25}
+MICROSECONDS_PER_PIXEL = {"split": 0.40, "shift": 0.74, "match": 1.86, "splat": 0.28, "quality": 0.58}
 
 
 @dataclass(frozen=True)
