@@ -246,7 +246,7 @@ def test_what_is_no_number_has_no_score_wherever_it_is(shot: Shot, inside: bool)
             scored(made, clip._replace(regions=regions))
 
 
-@pytest.mark.parametrize("kind", ["student", "light", "diffusion"])
+@pytest.mark.parametrize("kind", ["student", "light", pytest.param("diffusion", marks=pytest.mark.slow)])
 def test_weights_of_nan_are_found_out(shot: Shot, tmp_path: Path, kind: str) -> None:
     method = Method("m", "inpainter", inpainter="light", inpaint_weights=spoilt_light(tmp_path))
     if kind == "student":

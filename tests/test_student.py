@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -338,3 +339,15 @@ def test_warp_fetches_along_the_flow() -> None:
     flow = torch.zeros(1, 2, 4, 5)
     flow[:, 0] = 1.5
     torch.testing.assert_close(warp(picture, flow)[0, 0, 2], torch.tensor([1.5, 2.5, 3.5, 4, 4]))
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left")])
+def test_a_full_disk_is_one_line(
+    student: Student, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fill_up(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("secondeye.depth.student.save_file", fill_up)
+    with pytest.raises(Refusal, match=r"model: the weights can not be written .*; free some disk"):
+        save_student(student, tmp_path / "model")

@@ -37,11 +37,15 @@ MEMORY = 0.9  # of the network's confidence from frame to frame: the mixture may
 
 
 def save_student(model: Student, folder: Path) -> None:
-    """Write config.json and model.safetensors into `folder`, which is made."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write config.json and model.safetensors into `folder`, made if need be; Refusal on a full disk."""
     config = {"kind": KIND, "height": model.height, "width": model.width}
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / WEIGHTS)
-    (folder / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
+    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(weights, folder / WEIGHTS)
+        (folder / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
+    except (OSError, SafetensorError) as error:
+        raise Refusal(f"{folder}: the weights can not be written ({error}); free some disk") from error
 
 
 def read_student(folder: Path) -> Student:
