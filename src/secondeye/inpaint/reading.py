@@ -29,7 +29,17 @@ def load_module(
     module_type: Any, folder: Path, dtype: torch.dtype, variant: str | None = None, **options: Any
 ) -> Any:
     """One of diffusers' modules in eval mode; Refusal where its safetensors do not fit."""
-    variant = _variant_of(folder, "diffusion_pytorch_model", variant)
+    return _load(module_type, folder, "diffusion_pytorch_model", variant, torch_dtype=dtype, **options)
+
+
+def load_image_encoder(folder: Path, dtype: torch.dtype, variant: str | None = None) -> Any:
+    """CLIP's picture half in eval mode; Refusal where its safetensors do not fit."""
+    shapes = {"ignore_mismatched_sizes": True}  # they are in the report, which says which
+    return _load(CLIPVisionModelWithProjection, folder, "model", variant, dtype=dtype, **shapes)
+
+
+def _load(module_type: Any, folder: Path, stem: str, variant: str | None, **options: Any) -> Any:
+    variant = _variant_of(folder, stem, variant)
     read_json(folder / "config.json")
     with _fitting(folder):
         module, report = module_type.from_pretrained(
@@ -37,30 +47,11 @@ def load_module(
             variant=variant,
             use_safetensors=True,
             local_files_only=True,
-            torch_dtype=dtype,
             output_loading_info=True,
             **options,
         )
     _require_all(folder, report)
     return module.eval()
-
-
-def load_image_encoder(folder: Path, dtype: torch.dtype, variant: str | None = None) -> Any:
-    """CLIP's picture half in eval mode; Refusal where its safetensors do not fit."""
-    variant = _variant_of(folder, "model", variant)
-    read_json(folder / "config.json")
-    with _fitting(folder):
-        encoder, report = CLIPVisionModelWithProjection.from_pretrained(
-            folder,
-            variant=variant,
-            use_safetensors=True,
-            local_files_only=True,
-            dtype=dtype,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are in the report, which says which
-        )
-    _require_all(folder, report)
-    return encoder.eval()
 
 
 def load_scheduler(folder: Path) -> EulerDiscreteScheduler:

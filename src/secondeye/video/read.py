@@ -72,7 +72,6 @@ def sample_pictures(
     """
     with open_film(path) as container:
         stream = picture_stream(container, path)
-        stream.thread_type = "AUTO"
         stream.codec_context.thread_count = DECODER_THREADS
         begin, length = container.start_time or 0, container.duration or 0
         for index in range(count):
@@ -162,7 +161,6 @@ def _read(
 ) -> Iterator[Picture]:
     with open_film(path) as container:
         stream = picture_stream(container, path)
-        stream.thread_type = "AUTO"
         stream.codec_context.thread_count = DECODER_THREADS
         if seek and not _seek(container, stream, start_pts or 0):
             return
