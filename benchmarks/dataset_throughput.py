@@ -62,7 +62,7 @@ def table(matcher: str = "") -> str:
             (roots[1] / "raw").mkdir(parents=True)
             shutil.copy(real, roots[1] / "raw" / real.name)
         found = _on_one_core(roots, params)
-        scaling = _compare_workers(roots[-1], params)
+        scaling = _compare_workers(roots, Path(folder) / "all", params)
     return "\n\n".join([_stages(found), scaling, _projection(found)])
 
 
@@ -102,12 +102,16 @@ def _projection(found: Mapping[str, Speed]) -> str:
     )
 
 
-def _compare_workers(root: Path, params: Params) -> str:
-    """The match stage on one worker and on two; starting them is part of it."""
+def _compare_workers(roots: Sequence[Path], root: Path, params: Params) -> str:
+    """The match stage on all films, on one worker and on two; starting and ending them is part of it."""
+    for one in roots:
+        shutil.copytree(one / "raw", root / "raw", dirs_exist_ok=True)
+    for stage in ("split", "shift"):
+        _time_stage(stage, root, params, time.perf_counter)
     seconds = {}
     for workers in (1, 2):
         os.environ["SECONDEYE_WORKERS"] = str(workers)
-        shutil.rmtree(root / "match")
+        shutil.rmtree(root / "match", ignore_errors=True)
         seconds[workers] = _time_stage("match", root, params, time.perf_counter)
     gain = seconds[1] / seconds[2]
     lines = ["| match | seconds | against one |", "|---|---|---|", f"| 1 worker | {seconds[1]:.1f} | 1 |"]

@@ -14,7 +14,8 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from torch import Tensor
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from secondeye.params import Optimisation
 from secondeye.rows import Clip, Evaluated, Film, Held, Scored, Shifted
@@ -228,3 +229,28 @@ def an_optimisation(**changes: Any) -> Optimisation:
         seed=0,
     )
     return replace(plain, **changes)
+
+
+@pytest.fixture(scope="session")
+def vgg16_features() -> nn.Sequential:
+    """The layers that torchvision calls features, with random weights."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    before = 3
+    for channels in (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0):
+        if channels:
+            layers += [nn.Conv2d(before, channels, 3, padding=1), nn.ReLU(inplace=True)]
+            nn.init.kaiming_normal_(layers[-2].weight, nonlinearity="relu")
+            before = channels
+        else:
+            layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(*layers).requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def vgg16_folder(vgg16_features: nn.Sequential, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights as timm saves them, with some of the classifier."""
+    made = tmp_path_factory.mktemp("vgg16")
+    weights = {f"features.{name}": tensor for name, tensor in vgg16_features.state_dict().items()}
+    save_file({**weights, "head.fc.bias": torch.zeros(1000)}, made / "model.safetensors")
+    return made

@@ -10,38 +10,9 @@ from secondeye.metrics.learned import Learned, load_learned
 from secondeye.refusal import Refusal
 
 
-def vgg16_features() -> nn.Sequential:
-    """The layers that torchvision calls features, with random weights."""
-    layers: list[nn.Module] = []
-    before = 3
-    for channels in (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0):
-        if channels:
-            layers += [nn.Conv2d(before, channels, 3, padding=1), nn.ReLU(inplace=True)]
-            nn.init.kaiming_normal_(layers[-2].weight, nonlinearity="relu")
-            before = channels
-        else:
-            layers.append(nn.MaxPool2d(2))
-    return nn.Sequential(*layers).requires_grad_(False)
-
-
 @pytest.fixture(scope="module")
-def features() -> nn.Sequential:
-    torch.manual_seed(0)
-    return vgg16_features()
-
-
-@pytest.fixture(scope="module")
-def folder(features: nn.Sequential, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights as timm saves them, with some of the classifier."""
-    made = tmp_path_factory.mktemp("vgg16")
-    weights = {f"features.{name}": tensor for name, tensor in features.state_dict().items()}
-    save_file({**weights, "head.fc.bias": torch.zeros(1000)}, made / "model.safetensors")
-    return made
-
-
-@pytest.fixture(scope="module")
-def learned(folder: Path) -> Learned:
-    return load_learned(folder)
+def learned(vgg16_folder: Path) -> Learned:
+    return load_learned(vgg16_folder)
 
 
 def pair(count: int, height: int, width: int) -> tuple[Tensor, Tensor]:
@@ -59,11 +30,11 @@ def test_equal_crops_are_no_distance_apart(learned: Learned) -> None:
 
 
 def test_lpips_is_that_of_torchmetrics(
-    learned: Learned, features: nn.Sequential, monkeypatch: pytest.MonkeyPatch
+    learned: Learned, vgg16_features: nn.Sequential, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from torchmetrics.functional.image import lpips
 
-    monkeypatch.setattr(lpips, "_get_tv_model_features", lambda *_: features)
+    monkeypatch.setattr(lpips, "_get_tv_model_features", lambda *_: vgg16_features)
     network = lpips._LPIPS(net="vgg")
     for crops, truth in (pair(2, 48, 48), pair(2, 35, 50)):
         expected = network(crops, truth, normalize=True).squeeze().double()
@@ -72,13 +43,15 @@ def test_lpips_is_that_of_torchmetrics(
 
 
 def test_dists_is_that_of_torchmetrics(
-    learned: Learned, features: nn.Sequential, monkeypatch: pytest.MonkeyPatch
+    learned: Learned, vgg16_features: nn.Sequential, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from torchmetrics.functional.image import dists
 
     monkeypatch.setattr(dists, "_TORCHVISION_AVAILABLE", True)
     monkeypatch.setattr(dists, "VGG16_Weights", SimpleNamespace(DEFAULT=None), raising=False)
-    monkeypatch.setattr(dists, "vgg16", lambda weights: SimpleNamespace(features=features), raising=False)
+    monkeypatch.setattr(
+        dists, "vgg16", lambda weights: SimpleNamespace(features=vgg16_features), raising=False
+    )
     network = dists.DISTSNetwork(load_weights=False)  # it would look for the GPU they were saved from
     saved = torch.load(dists._PATH_WEIGHT_DISTS, map_location="cpu", weights_only=True)
     network.alpha.data, network.beta.data = saved["alpha"], saved["beta"]
@@ -114,8 +87,8 @@ def test_what_is_no_safetensors_is_refused(tmp_path: Path) -> None:
         load_learned(tmp_path)
 
 
-def test_weights_of_another_network_are_refused(folder: Path, tmp_path: Path) -> None:
-    weights = load_file(folder / "model.safetensors")
+def test_weights_of_another_network_are_refused(vgg16_folder: Path, tmp_path: Path) -> None:
+    weights = load_file(vgg16_folder / "model.safetensors")
     weights["features.10.weight"] = torch.zeros(256, 128, 1, 1)
     save_file(weights, tmp_path / "model.safetensors")
     with pytest.raises(Refusal, match=r"features\.10\.weight must be \[256, 128, 3, 3\], is \["):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +12,9 @@ from torch.testing import assert_close
 from secondeye.inpaint.autoencoder import decode, encode
 from secondeye.inpaint.pipeline import StereoInpaintPipeline
 from secondeye.inpaint.tiny import make_tiny
+from secondeye.metrics.learned import load_lpips
 from secondeye.training.conditioning import Batch, condition
-from secondeye.training.one_step import one_step_loss, picture_loss
+from secondeye.training.one_step import one_step_loss, picture_losses
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -57,14 +59,14 @@ class Says(nn.Module):
 
 def test_the_right_velocity_has_no_loss(pipeline: StereoInpaintPipeline) -> None:
     truth, _ = condition(pipeline, make_batch())
-    value, parts = one_step_loss(Says(-truth), pipeline, make_batch())
+    value, parts = one_step_loss(Says(-truth), pipeline, make_batch(), lpips=None)
     assert float(value.detach()) == 0 and float(parts["holes"].detach()) == 0
 
 
 def test_the_loss_is_the_mean_square_of_all_latents(pipeline: StereoInpaintPipeline) -> None:
     """Off by 2 where open, an eighth of both clips, and by 1 elsewhere."""
     truth, conditions = condition(pipeline, make_batch())
-    value, parts = one_step_loss(Says(1 + conditions.mask - truth), pipeline, make_batch())
+    value, parts = one_step_loss(Says(1 + conditions.mask - truth), pipeline, make_batch(), lpips=None)
     assert_close(value.detach(), torch.tensor(4 / 8 + 7 / 8))
     assert_close(parts["latents"], value)
     assert_close(parts["holes"].detach(), torch.tensor(4.0))
@@ -73,7 +75,7 @@ def test_the_loss_is_the_mean_square_of_all_latents(pipeline: StereoInpaintPipel
 def test_the_network_is_told_of_both_views_and_no_noise(pipeline: StereoInpaintPipeline) -> None:
     batch, network = make_batch(), Says(torch.zeros(2, 3, 4, 8, 8))
     before = torch.get_rng_state()
-    one_step_loss(network, pipeline, batch)
+    one_step_loss(network, pipeline, batch, lpips=None)
     assert torch.equal(before, torch.get_rng_state())  # not a number was drawn
     ((stacked, timestep),) = network.told
     assert float(timestep) == pytest.approx(0.25 * math.log(700))
@@ -86,37 +88,51 @@ def test_the_network_is_told_of_both_views_and_no_noise(pipeline: StereoInpaintP
 
 
 def test_every_weight_of_the_network_learns_and_no_other(pipeline: StereoInpaintPipeline) -> None:
-    value, _ = one_step_loss(pipeline.unet, pipeline, make_batch())
+    value, _ = one_step_loss(pipeline.unet, pipeline, make_batch(), lpips=None)
     value.backward()
     learns = {name for name, weight in pipeline.unet.named_parameters() if weight.grad is not None}
     assert learns == {name for name, _ in pipeline.unet.named_parameters()}
     assert pipeline.unet.conv_in.weight.grad[:, 4:8].any()  # of the left view
     assert all(weight.grad is None for weight in pipeline.vae.parameters())
-    again, _ = one_step_loss(pipeline.unet, pipeline, make_batch())
+    again, _ = one_step_loss(pipeline.unet, pipeline, make_batch(), lpips=None)
     assert torch.equal(value, again)
 
 
-def test_true_pictures_have_no_loss_and_others_their_difference(pipeline: StereoInpaintPipeline) -> None:
+@pytest.mark.parametrize("by", ["difference", "lpips"])
+def test_true_pictures_have_no_loss_and_others_their_difference(
+    pipeline: StereoInpaintPipeline, vgg16_folder: Path, by: str
+) -> None:
+    """Frames, not groups, count alike: three of them are decoded as two and one."""
+    lpips = load_lpips(vgg16_folder, "cpu") if by == "lpips" else None
     painted = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(1), requires_grad=True)
     with torch.no_grad():  # two frames at a time, as the loss decodes them
         clips = [torch.cat([decode(pipeline.vae, part, 2) for part in clip.split(2)]) for clip in painted]
         truth = torch.stack(clips) / 2 + 0.5
-    assert float(picture_loss(pipeline, painted, truth).detach()) < 1e-6
-    value = picture_loss(pipeline, painted, truth - 0.25)
-    assert_close(value.detach(), torch.tensor(0.5))
-    value.backward()
-    assert painted.grad is not None and bool(painted.grad.flatten(1).any(dim=1).all())
+    same = picture_losses(pipeline, painted, truth, lpips)
+    assert same.keys() == {"pictures"} | ({"lpips"} if lpips else set())
+    assert all(float(value.detach()) < 1e-6 for value in same.values())
+    other = truth - 0.25
+    other[:, 0] = truth[:, 0]
+    losses = picture_losses(pipeline, painted, other, lpips)
+    assert_close(losses["pictures"].detach(), torch.tensor(0.5 * 2 / 3))
+    if lpips:
+        expected = lpips(truth.flatten(0, 1), other.flatten(0, 1)).mean().float()
+        assert expected > 0.001
+        assert_close(losses["lpips"].detach(), expected, rtol=1e-4, atol=0)
+    losses[list(losses)[-1]].backward()
+    assert painted.grad is not None and bool(painted.grad[:, 1:].flatten(2).any(dim=2).all())
     assert all(weight.grad is None for weight in pipeline.vae.parameters())
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="pictures are compared on a GPU alone")
-def test_on_a_gpu_pictures_count_too(pipeline: StereoInpaintPipeline) -> None:
+def test_on_a_gpu_pictures_count_too(pipeline: StereoInpaintPipeline, vgg16_folder: Path) -> None:
+    lpips = load_lpips(vgg16_folder, "cuda")
     batch = Batch(*(None if part is None else part.cuda() for part in make_batch()))
     for module in (pipeline.vae, pipeline.image_encoder, pipeline.unet):
         module.cuda()
-    value, parts = one_step_loss(pipeline.unet, pipeline, batch)
-    assert float(parts["pictures"].detach()) > 0
-    assert_close(value, parts["latents"] + parts["pictures"])
+    value, parts = one_step_loss(pipeline.unet, pipeline, batch, lpips=lpips)
+    assert float(parts["pictures"].detach()) > 0 and float(parts["lpips"].detach()) > 0
+    assert_close(value, parts["latents"] + parts["pictures"] + parts["lpips"])
     value.backward()
     assert bool(pipeline.unet.conv_out.weight.grad.any())

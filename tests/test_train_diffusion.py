@@ -14,7 +14,7 @@ import pytest
 import torch
 from conformance.tiny_release import write_release
 from conftest import an_optimisation
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -34,7 +34,7 @@ from secondeye.training import conditioning, diffusion, velocity
 from secondeye.training.cached import draw_cached
 from secondeye.training.conditioning import Batch, condition, drop, paint_first
 from secondeye.training.diffusion import (
-    hash_initial,
+    foreign_weights,
     make_pipeline,
     make_sample,
     to_working_size,
@@ -74,7 +74,7 @@ def settings(
     size: str = "tiny", initial: str = "", steps: int = 2, method: str = "many_steps", cached: int = 0
 ) -> TrainDiffusion:
     optimisation = an_optimisation(steps=steps, batch=1, learning_rate=0.01, checkpoint_steps=1)
-    return TrainDiffusion(size, initial, method, 64, 64, 2, 0.5, 0.0, cached, optimisation, optimisation)
+    return TrainDiffusion(size, initial, method, 64, 64, 2, 0.5, 0.0, cached, "", optimisation, optimisation)
 
 
 def train(runs: Path, of: TrainDiffusion) -> Run:
@@ -148,6 +148,23 @@ def test_one_step_trains_a_network_of_one_step(tmp_path: Path) -> None:
         dataclasses.replace(settings(method="one_step"), dropout=0.1)
     with pytest.raises(ValueError, match="cached_samples must be 0 for one_step"):
         settings(method="one_step", cached=1)
+    with pytest.raises(ValueError, match="lpips_weights are for method one_step alone"):
+        dataclasses.replace(settings(), lpips_weights="timm/vgg16.tv_in1k")
+
+
+def test_the_weights_of_lpips_are_among_what_a_run_depends_on(vgg16_folder: Path, tmp_path: Path) -> None:
+    def found(weights: Path) -> dict[str, str]:
+        return foreign_weights(dataclasses.replace(settings(method="one_step"), lpips_weights=str(weights)))
+
+    other = tmp_path / "other"
+    shutil.copytree(vgg16_folder, other)
+    assert found(vgg16_folder) == found(other) and found(other).keys() == {"lpips"}
+    weights = load_file(other / "model.safetensors")
+    save_file({**weights, "features.0.bias": weights["features.0.bias"] + 1}, other / "model.safetensors")
+    assert found(vgg16_folder) != found(other)
+    with pytest.raises(Refusal, match=r"nowhere is neither a folder with VGG16's model.safetensors"):
+        found(tmp_path / "nowhere")
+    assert foreign_weights(settings()) == {}
 
 
 def test_small_has_at_most_twenty_million_weights_and_all_of_its_network_learns() -> None:
@@ -216,12 +233,12 @@ def test_svd_that_can_not_be_had_is_refused(release: Path, tmp_path: Path) -> No
 
 
 def test_the_key_knows_what_training_begins_with(release: Path, tmp_path: Path) -> None:
-    before = hash_initial(settings("svd", str(release)))
+    before = foreign_weights(settings("svd", str(release)))
     copy = shutil.copytree(release, tmp_path / "elsewhere")
-    assert before == hash_initial(settings("svd", str(copy)))
+    assert before == foreign_weights(settings("svd", str(copy)))
     config = copy / "unet" / "config.json"
     config.write_text(config.read_text() + " ")
-    assert before != hash_initial(settings("svd", str(copy)))
+    assert before != foreign_weights(settings("svd", str(copy)))
 
 
 def test_sizes_that_do_not_fit_are_refused() -> None:

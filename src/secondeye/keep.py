@@ -94,6 +94,9 @@ def finish_jobs(
     _refuse_strangers(out)
     entries = {job.id: _read_entry(out, job) for job in jobs}
     missing = [job for job in jobs if entries[job.id] is None]
+    missing.sort(
+        key=lambda job: -job.size_bytes
+    )  # the longest first: no worker is left alone with one at the end
     if need_bytes := sum(job.size_bytes for job in missing):
         for place, times in places_of(out):
             require_disk(place, times * need_bytes, f"{label}{' (with its copy in DVC)' * (times > 1)}")

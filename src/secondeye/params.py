@@ -258,6 +258,9 @@ class TrainDiffusion:
     mono_share: float  # as in light
     dropout: float  # of samples that the network is told nothing of, for a guidance above 1, [0, 1]
     cached_samples: int  # drawn and encoded once, for all steps to draw from; 0: each step has new ones
+    lpips_weights: (
+        str  # of VGG16, for one_step's loss on a GPU: a folder or Hugging Face id; "" without LPIPS
+    )
     autoencoder: Optimisation  # steps are not used with svd: its autoencoder stays as it is
     network: Optimisation
 
@@ -273,6 +276,8 @@ class TrainDiffusion:
             raise ValueError(f"dropout must be 0 for one_step, which is painted unguided; got {self.dropout}")
         if self.method == "one_step" and self.cached_samples:
             raise ValueError(f"cached_samples must be 0 for one_step; got {self.cached_samples}")
+        if self.method != "one_step" and self.lpips_weights:
+            raise ValueError(f"lpips_weights are for method one_step alone; got {self.lpips_weights!r}")
 
 
 @dataclass(frozen=True)

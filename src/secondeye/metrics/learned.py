@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from secondeye.metrics.vgg16 import STAGES, load_network, see
+from secondeye.metrics.vgg16 import STAGES, Network, load_network, see
 
 Learned = Callable[[Tensor, Tensor], dict[str, Tensor]]  # crops, truth [N, 3, h, w] -> float64 [N] by score
+Lpips = Callable[[Tensor, Tensor], Tensor]  # pictures, truth [N, 3, h, w] in [0, 1] -> float64 [N]
 
 _CHANNELS = (3, *(stage[-1][1] for stage in STAGES))  # of the picture, and of what each stage makes of it
 _BATCH = 8  # crops
@@ -29,16 +30,15 @@ def load_learned(
     where the weights can not be had, or are not those of VGG16.
     """
     network = load_network(weights, device)
-    heads = [head.to(device) for head in _read_lpips()]
+    lpips = _make_lpips(network, device)
     alpha, beta = ([part.to(device) for part in parts] for parts in _read_dists())
 
     def compare(crops: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-        both, count = torch.cat([crops, truth]).to(device), len(crops)
-        sharp = see(network, both, lambda x: F.max_pool2d(x, 2))
+        crops, truth = crops.to(device), truth.to(device)
+        both, count = torch.cat([crops, truth]), len(crops)
         soft = [both, *see(network, both, _pool_smoothly)]
-        far = [_distance(x[:count], x[count:], head) for x, head in zip(sharp, heads, strict=True)]
         alike = [_likeness(x[:count], x[count:], *w) for x, *w in zip(soft, alpha, beta, strict=True)]
-        return torch.stack(far).sum(0).cpu(), 1 - torch.stack(alike).sum(0).cpu()
+        return lpips(crops, truth).cpu(), 1 - torch.stack(alike).sum(0).cpu()
 
     def learned(crops: Tensor, truth: Tensor) -> dict[str, Tensor]:
         with torch.inference_mode():
@@ -47,6 +47,26 @@ def load_learned(
         return {"lpips": torch.cat(lpips), "dists": torch.cat(dists)}
 
     return learned
+
+
+def load_lpips(
+    weights: Path | str,  # as in `load_learned`
+    device: str,
+) -> Lpips:
+    """LPIPS alone, of pictures on `device`; a gradient reaches them. Raises Refusal as `load_learned` does."""
+    return _make_lpips(load_network(weights, device), device)
+
+
+def _make_lpips(network: Network, device: str) -> Lpips:
+    heads = [head.to(device) for head in _read_lpips()]
+
+    def lpips(pictures: Tensor, truth: Tensor) -> Tensor:
+        count = len(pictures)
+        seen = see(network, torch.cat([pictures, truth]), lambda x: F.max_pool2d(x, 2))
+        far = [_distance(x[:count], x[count:], head) for x, head in zip(seen, heads, strict=True)]
+        return torch.stack(far).sum(0)
+
+    return lpips
 
 
 def _distance(

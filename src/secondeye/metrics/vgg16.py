@@ -9,6 +9,7 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import Tensor
 
+from secondeye.files import hash_file
 from secondeye.refusal import Refusal
 
 Network = dict[str, Tensor]  # weights and biases, float32, by name
@@ -37,6 +38,11 @@ def load_network(
             has = f"is {list(network[name].shape)}" if name in network else "is missing"
             raise Refusal(f"{file}: these are not VGG16's weights: {name} must be {list(shape)}, {has}")
     return {name: tensor.float().to(device) for name, tensor in network.items()}
+
+
+def hash_network(weights: Path | str) -> str:
+    """A hash of the file that `load_network` reads; Refusal where it can not be had."""
+    return hash_file(_find_file(weights))
 
 
 def see(

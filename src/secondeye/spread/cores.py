@@ -37,9 +37,14 @@ class _Worker:
         self._pool.shutdown()
         return self._process.exitcode if self._process else None
 
-    def end(self) -> None:
-        """Wait until it has finished what it is at."""
-        self._pool.shutdown()
+    def dismiss(self) -> None:
+        """Have it end when it has finished what it is at."""
+        self._pool.shutdown(wait=False)
+
+    def wait(self) -> None:
+        """Until a dismissed one has ended."""
+        if self._process:
+            self._process.join()
 
 
 def spread_over_cores(
@@ -77,8 +82,11 @@ def _attempt(
                 free.append(_Worker() if isinstance(result, Died) else worker)
                 yield position, result
     finally:
-        for worker in [*free, *(worker for _, worker in busy.values())]:
-            worker.end()
+        hired = [*free, *(worker for _, worker in busy.values())]
+        for worker in hired:  # all of them first: it takes each a while
+            worker.dismiss()
+        for worker in hired:
+            worker.wait()
 
 
 def _result_of(future: Future[Result], worker: _Worker) -> Result | Died:

@@ -38,20 +38,21 @@ def run(
 
         diffusion.teach(run, folders, train_inpaint.diffusion)
 
-    initial, its_licence = _initial_of(train_inpaint.diffusion)
+    foreign, their_licences = _foreign_of(train_inpaint.diffusion)
     for name, settings, teach, own_inputs, own_licences in (
         ("light", train_inpaint.light, teach_light, inputs, licences),
-        ("diffusion", train_inpaint.diffusion, teach_diffusion, inputs | initial, licences + its_licence),
+        ("diffusion", train_inpaint.diffusion, teach_diffusion, inputs | foreign, licences + their_licences),
     ):
         key = make_run_key(f"secondeye.training.{name}", [settings], own_inputs)
         tags = own_inputs | {"dataset": dataset, "licences": licences_of(split, filter, own_licences)}
         finish_model(out / name, open_run(runs, key, f"train_{name}", settings, tags), teach)
 
 
-def _initial_of(settings: TrainDiffusion) -> tuple[dict[str, str], list[str]]:
-    """Inputs and licences besides the dataset's: those of the weights that svd begins with."""
-    if settings.size != "svd":
+def _foreign_of(settings: TrainDiffusion) -> tuple[dict[str, str], list[str]]:
+    """Inputs and licences besides the dataset's: those of weights that others trained."""
+    if not (settings.initial or settings.lpips_weights):
         return {}, []
-    from secondeye.training.diffusion import hash_initial
+    from secondeye.training.diffusion import foreign_weights
 
-    return {"initial": hash_initial(settings)}, [f"licence of {settings.initial}"]
+    names = [name for name in (settings.initial, settings.lpips_weights) if name]
+    return foreign_weights(settings), [f"licence of {name}" for name in names]

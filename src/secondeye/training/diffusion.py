@@ -27,6 +27,8 @@ from secondeye.inpaint.pipeline import (
 from secondeye.inpaint.sampling import Conditions
 from secondeye.inpaint.tiny import make_small, make_tiny
 from secondeye.inpaint.weights import hash_svd, load_widened
+from secondeye.metrics.learned import load_lpips
+from secondeye.metrics.vgg16 import hash_network
 from secondeye.params import TrainDiffusion
 from secondeye.process import best_device, is_main_process
 from secondeye.runs import Run
@@ -51,9 +53,10 @@ CHECKED_SCENES = 8
 SHOWN_SCENES = 4
 
 
-def hash_initial(settings: TrainDiffusion) -> str:
-    """A hash of the weights that svd begins with; Refusal where they can not be had."""
-    return hash_svd(settings.initial)
+def foreign_weights(settings: TrainDiffusion) -> dict[str, str]:
+    """Hashes of what svd begins with and LPIPS sees with, by name; Refusal where they can not be had."""
+    initial = {"initial": hash_svd(settings.initial)} if settings.initial else {}
+    return initial | ({"lpips": hash_network(settings.lpips_weights)} if settings.lpips_weights else {})
 
 
 def teach(run: Run, folders: Sequence[Path], settings: TrainDiffusion) -> None:
@@ -241,7 +244,9 @@ def make_sample(scene: Scene) -> Batch:  # of one clip, without the first axis
 def loss_of(settings: TrainDiffusion) -> LearnClips:
     """The loss of the method that is trained."""
     if settings.method == "one_step":
-        return one_step_loss
+        device, weights = best_device(), settings.lpips_weights
+        lpips = load_lpips(weights, device) if weights and device == "cuda" else None
+        return partial(one_step_loss, lpips=lpips)
     return partial(velocity_loss, dropout=settings.dropout)
 
 
