@@ -88,7 +88,7 @@ def apart(release: Tensor, ours: Tensor, shot: Warped) -> str:
 
 
 def lengths() -> str:
-    """Peak memory of films of up to a hundred times the length, frames coming as in a conversion; Markdown."""
+    """Peak memory of films up to a hundred times as long, frames coming as in a conversion; Markdown."""
     lines = ["| frames | peak memory, MB | seconds a frame |", "|---|---|---|"]
     for count in LENGTHS:
         cost = in_a_process(stream_film, count)

@@ -53,7 +53,7 @@ def load_lpips(
     weights: Path | str,  # as in `load_learned`
     device: str,
 ) -> Lpips:
-    """LPIPS alone, of pictures on `device`; a gradient reaches them. Raises Refusal as `load_learned` does."""
+    """LPIPS alone, of pictures on `device`; a gradient reaches them. Refusal as in `load_learned`."""
     return _make_lpips(load_network(weights, device), device)
 
 
