@@ -46,6 +46,16 @@ def test_an_old_run_is_opened_as_it_was(tmp_path: Path) -> None:
     assert again.finished and again.read()["tags"] == {"dataset": "abc", "weights": "w"}
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk here is always full")
+def test_a_line_that_does_not_fit_the_disk_is_refused_by_its_name(tmp_path: Path) -> None:
+    run = open_one(tmp_path)
+    (run.folder / "metrics.jsonl").symlink_to("/dev/full")
+    with pytest.raises(
+        Refusal, match=r"k1/metrics.jsonl: can not be written \(No space left .*free some disk"
+    ):
+        run.log(0, {"loss": 1})
+
+
 def test_rewinding_forgets_a_phase_from_a_step_on(tmp_path: Path) -> None:
     run = open_one(tmp_path)
     for step in range(4):

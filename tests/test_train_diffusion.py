@@ -140,6 +140,13 @@ def test_a_picture_that_can_not_be_written_is_one_line(tmp_path: Path) -> None:
         write_sheet(tmp_path / "nowhere" / "sheet.png", sheet)
 
 
+def test_scenes_without_a_hole_have_a_score(tmp_path: Path) -> None:
+    whole = make_scene(width=64)._replace(coverage=torch.ones(3, 1, 64, 64))  # nothing to crop: no border
+    run = open_run(tmp_path, "k", "train_diffusion", settings(steps=1), {})
+    train_diffusion(run, [store(whole)], [], dataclasses.replace(settings(steps=1), mono_share=0.0))
+    assert run.metrics()[-1]["network/open_psnr_db"] == 100
+
+
 def test_one_step_trains_a_network_of_one_step(tmp_path: Path) -> None:
     run = train(tmp_path, settings(steps=1, method="one_step"))
     assert load_pipeline(run.model, "cpu").one_step

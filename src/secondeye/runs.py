@@ -74,9 +74,16 @@ class Run:
         return _made(self.folder / "tables") / name
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append one line to metrics.jsonl."""
-        with (self.folder / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps({"step": step, **metrics}) + "\n")
+        """Append one line to metrics.jsonl; Refusal where that can not be."""
+        path = self.folder / "metrics.jsonl"
+        try:
+            with path.open("a") as file:
+                file.write(json.dumps({"step": step, **metrics}) + "\n")
+        except OSError as error:
+            raise Refusal(
+                f"{path}: can not be written ({error.strerror}); free some disk and start again: the "
+                "training goes on from its last checkpoint"
+            ) from error
 
     def metrics(self) -> list[dict[str, float]]:
         """Every whole line of metrics.jsonl."""

@@ -299,8 +299,9 @@ def _paint(
 
 
 def _psnr_db(error: Tensor, peak: float) -> float:
-    """Of an error; 100 where there is none."""
-    return -10 * float(np.log10(max(float((error.double() ** 2).mean()) / peak**2, 1e-10)))
+    """Of an error; 100 where there is none, or nothing that could be wrong."""
+    mean = float((error.double() ** 2).sum()) / max(1, error.numel())
+    return -10 * float(np.log10(max(mean / peak**2, 1e-10)))
 
 
 @torch.no_grad()
