@@ -29,7 +29,7 @@ from secondeye.rows import Rendered
 from secondeye.runs import open_run
 from secondeye.tables import read_table
 from secondeye.training.light import train_light
-from secondeye.training.samples import Scene, store
+from secondeye.training.scene import Scene, store
 from secondeye.warp import warp
 from secondeye.world import render_shot
 

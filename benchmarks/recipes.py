@@ -32,7 +32,8 @@ from secondeye.inpaint.tiny import make_tiny
 from secondeye.params import TrainDiffusion, load_params
 from secondeye.runs import open_run
 from secondeye.training.diffusion import AUTOENCODER_FRAMES, train_autoencoder, train_network
-from secondeye.training.samples import Scene, draw_scene, store
+from secondeye.training.samples import draw_scene
+from secondeye.training.scene import Scene, store
 from secondeye.warp import warp
 from secondeye.world import Shot, render_shot
 

@@ -13,22 +13,10 @@ from secondeye.clips import clip_file, write_disparity, write_frames
 from secondeye.refusal import Refusal
 from secondeye.rows import Kept, Matched, Rendered, Shifted
 from secondeye.tables import write_table
-from secondeye.training.samples import (
-    Scene,
-    Window,
-    cut,
-    cut_apart,
-    double_warp,
-    draw_scene,
-    draw_window,
-    hold_out,
-    keep_usable,
-    load_mono_scenes,
-    load_scenes,
-    mono_films,
-    plausible_disparity,
-    store,
-)
+from secondeye.training.footage import hold_out, keep_usable, load_mono_scenes, load_scenes
+from secondeye.training.one_eye import double_warp, mono_films, plausible_disparity
+from secondeye.training.samples import Window, cut, cut_apart, draw_scene, draw_window
+from secondeye.training.scene import Scene, store
 from secondeye.warp import warp
 from secondeye.world import two_cards
 

@@ -42,7 +42,7 @@ from secondeye.training.diffusion import (
     train_diffusion,
     train_network,
 )
-from secondeye.training.samples import Scene, store
+from secondeye.training.scene import Scene, store
 from secondeye.training.sheets import write_sheet
 from secondeye.training.velocity import NOISE_LEVELS, velocity_loss
 from secondeye.warp import warp

@@ -18,7 +18,8 @@ from secondeye.params import TrainLight
 from secondeye.runs import Run, open_run, repeatable
 from secondeye.training import light, loop, samples
 from secondeye.training.light import train_light
-from secondeye.training.samples import Scene, double_warp, store
+from secondeye.training.one_eye import double_warp
+from secondeye.training.scene import Scene, store
 from secondeye.warp import warp
 from secondeye.world import two_cards
 

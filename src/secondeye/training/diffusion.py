@@ -34,9 +34,11 @@ from secondeye.process import best_device, is_main_process
 from secondeye.runs import Run
 from secondeye.training.cached import draw_cached
 from secondeye.training.conditioning import Batch, condition, paint_first
+from secondeye.training.footage import hold_out, keep_usable, load_all
 from secondeye.training.loop import Draw, Loss, Sample, train
 from secondeye.training.one_step import one_step_loss
-from secondeye.training.samples import Scene, draw_scene, hold_out, keep_usable, load_all, store
+from secondeye.training.samples import draw_scene
+from secondeye.training.scene import Scene, store
 from secondeye.training.sheets import write_sheet
 from secondeye.training.velocity import velocity_error, velocity_loss
 

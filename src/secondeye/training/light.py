@@ -30,18 +30,11 @@ from secondeye.inpaint.losses import Judge, edge_loss, fooling_loss, judging_los
 from secondeye.params import TrainLight
 from secondeye.process import is_main_process
 from secondeye.runs import Run
+from secondeye.training.footage import hold_out, keep_usable, load_all
 from secondeye.training.loop import Draw, Sample, train
-from secondeye.training.samples import (
-    Scene,
-    Window,
-    cut,
-    draw_window,
-    fill_shot,
-    hold_out,
-    keep_usable,
-    load_all,
-    store_picture,
-)
+from secondeye.training.one_eye import fill_shot
+from secondeye.training.samples import Window, cut, draw_window
+from secondeye.training.scene import Scene, store_picture
 from secondeye.training.sheets import write_sheet
 
 START_SHARE = 0.1  # of samples that have no frame before them

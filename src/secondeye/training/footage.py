@@ -1,0 +1,122 @@
+"""The footage that inpainters learn from, in memory: stereo clips, the synthetic world, films with one eye.
+
+Stereo clips and the world have a second eye: the left view is warped and the right view is the truth.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from secondeye.clips import clip_file, read_disparity, read_frames
+from secondeye.process import is_main_process
+from secondeye.refusal import Refusal
+from secondeye.rows import Kept, Matched, Rendered, Shifted
+from secondeye.sources import list_mono
+from secondeye.tables import read_table
+from secondeye.training.one_eye import RUN_FRAMES, double_warp, mono_films
+from secondeye.training.provenance import train_clips
+from secondeye.training.scene import Kinds, Scene, store, usable_frames
+from secondeye.views import load
+from secondeye.warp import warp
+
+MONO_SCALE = (0.7, 1.4)  # of a clip's own disparity, when one of its eyes is used as a film with one eye
+MONO_SEED = 0  # of the disparities that films with one eye are warped with
+HELD_OUT = 10  # one film in ten is not learnt from; models are judged on it
+
+
+def load_all(
+    folders: Sequence[Path],  # raw, split, shift, match, filter, world
+    least: tuple[int, int, int],  # frames, height and width of a sample
+) -> Kinds:  # stored
+    """Everything there is to learn from. Raises Refusal when every clip is held out."""
+    raw, split, shift, match, filter, world = folders
+    kept = train_clips(filter)
+    stereo = load_scenes(split, shift, match, world, kept)
+    single = load_mono_scenes(split, shift, match, kept, MONO_SEED)
+    height, width = (max(sides) for sides in zip(stereo[0].left.shape[-2:], least[1:], strict=True))
+    films = [film.path for film in list_mono(raw)]
+    return stereo, [*single, *mono_films(films, max(RUN_FRAMES, least[0]), height, width, MONO_SEED)]
+
+
+def keep_usable(
+    name: str,  # of the model
+    stereo: Sequence[Scene],
+    mono: Sequence[Scene],
+    least: tuple[int, int, int],  # frames, height and width of a sample
+) -> Kinds:
+    """The scenes that are large and long enough; prints how many. Raises Refusal when there are none."""
+    usable = [[scene for scene in scenes if usable_frames(scene, least)] for scenes in (stereo, mono)]
+    count = sum(map(len, usable))
+    told = (
+        f"{name}: {count} of {len(stereo) + len(mono)} scenes have {least[0]} frames of {least[2]}x{least[1]}"
+    )
+    if not count:
+        raise Refusal(f"{told}; lower train_inpaint.{name}'s frames, height or width in params.yaml")
+    if is_main_process():
+        print(told, file=sys.stderr)
+    return usable[0], usable[1]
+
+
+def hold_out(stereo: list[Scene], mono: list[Scene]) -> tuple[Kinds, Kinds]:
+    """What is held out, every tenth film with all its scenes, and what is learnt from; too few are both."""
+    films = list(dict.fromkeys(scene.film for scene in (*stereo, *mono)))
+    if len(films) < 2 * HELD_OUT:
+        return (stereo, mono), (stereo, mono)
+    held = set(films[HELD_OUT - 1 :: HELD_OUT])  # not the first: often all the real film there is comes first
+
+    def those(are_held: bool) -> Kinds:
+        first, second = (
+            [scene for scene in kind if (scene.film in held) == are_held] for kind in (stereo, mono)
+        )
+        return first, second
+
+    return those(True), those(False)
+
+
+def load_scenes(
+    split: Path,
+    shift: Path,
+    match: Path,
+    world: Path,
+    kept: Sequence[Kept],  # of the training split
+) -> list[Scene]:  # stored
+    """Stereo clips, warped with their matched disparity, and all shots of the world, with the exact one."""
+    scenes = []
+    for row, (left, right, disparity) in zip(kept, _load_clips(split, shift, match, kept), strict=True):
+        scenes.append(store(Scene(left, right, *warp(left, disparity), film=row.film)))
+    for shot in read_table(world / "world.parquet", Rendered):
+        left, right = (read_frames(clip_file(world, shot.id, kind)) for kind in ("left", "right"))
+        disparity = read_disparity(clip_file(world, shot.id, "disparity"), shot.offset_px)
+        scenes.append(store(Scene(left, right, *warp(left, disparity), film=shot.id)))
+    return scenes
+
+
+def load_mono_scenes(
+    split: Path,
+    shift: Path,
+    match: Path,
+    kept: Sequence[Kept],  # of the training split
+    seed: int,
+) -> list[Scene]:  # stored
+    """The left eyes of stereo clips as films with one eye; their matched disparity is scaled at random."""
+    rng = np.random.default_rng(seed)
+    scenes = []
+    for row, (left, _, disparity) in zip(kept, _load_clips(split, shift, match, kept), strict=True):
+        scene = double_warp(left, disparity * float(rng.uniform(*MONO_SCALE)))
+        scenes.append(store(scene._replace(film=row.film)))
+    return scenes
+
+
+def _load_clips(
+    split: Path, shift: Path, match: Path, kept: Sequence[Kept]
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Left, right and left disparity of every clip, one clip in memory at a time."""
+    shifted = {row.id: row for row in read_table(shift / "shift.parquet", Shifted)}
+    matched = {row.id: row for row in read_table(match / "match.parquet", Matched)}
+    for row in kept:
+        left, right = load(split, shifted[row.id])
+        path = clip_file(match, row.id, "disparity")
+        yield left, right, read_disparity(path, matched[row.id].offset_px)
