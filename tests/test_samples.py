@@ -2,21 +2,23 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import a_shift
+from conftest import a_clip, a_shift
 from torch import Tensor
 
 from secondeye.clips import clip_file, write_disparity, write_frames
 from secondeye.refusal import Refusal
-from secondeye.rows import Kept, Matched, Rendered, Shifted
+from secondeye.rows import Clip, Kept, Matched, Rendered, Shifted
 from secondeye.tables import write_table
 from secondeye.training.footage import hold_out, keep_usable, load_mono_scenes, load_scenes
+from secondeye.training.memory import clips_of, require_memory, world_pixels
 from secondeye.training.one_eye import double_warp, mono_films, plausible_disparity
 from secondeye.training.samples import Window, cut, cut_apart, draw_scene, draw_window
-from secondeye.training.scene import Scene, store
+from secondeye.training.scene import STORED_BYTES, Scene, store
 from secondeye.warp import warp
 from secondeye.world import two_cards
 
@@ -199,6 +201,10 @@ def test_clips_and_world_become_scenes(tmp_path: Path) -> None:
         seen = (scene.coverage == 255).expand_as(scene.right)
         assert torch.equal(scene.warped[seen], scene.right[seen])  # the signs fit
         assert torch.equal(scene.coverage == 0, shot.right_occlusion)
+    write_table(split / "clips.parquet", [a_clip(name, "film", stop=2, height=32, width=64)], Clip)
+    (of_clip,) = clips_of(split, kept)
+    for scene, pixels in ((clip, of_clip.pixels), (rendered, world_pixels(world))):
+        assert sum(plane.nbytes for plane in scene.planes) == STORED_BYTES * pixels
     (mono,) = load_mono_scenes(split, shift, match, kept, seed=0)
     assert mono.film == "film" and torch.equal(mono.right, clip.left)  # what one eye saw is the truth
     assert 0.01 < float((mono.coverage == 0).float().mean()) < 0.4
@@ -226,3 +232,13 @@ def test_plausible_disparity_keeps_to_its_strength() -> None:
         assert disparity.shape == (3, 1, 48, 80) and torch.isfinite(disparity).all()
         reaches.append(float(disparity.max() - disparity.min()) / 80 * 100)
     assert len(set(reaches)) == 4 and max(reaches) <= 5.0 and min(reaches) > 0.5
+
+
+def test_what_does_not_fit_in_memory_is_not_begun(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2**30))
+    require_memory(2**29, "train_depth")
+    assert "train_depth: what is learnt from takes about 512.0 MiB" in capsys.readouterr().err
+    with pytest.raises(Refusal, match=r"about 2.0 GiB of memory, 1.0 GiB free; hold more films out"):
+        require_memory(2**31, "train_depth")

@@ -20,7 +20,16 @@ from secondeye.rows import Kept, Matched, Rendered, Shifted
 from secondeye.runs import Run, open_run, repeatable
 from secondeye.tables import write_table
 from secondeye.training import depth as training
-from secondeye.training.depth import Footage, draw_sample, is_believed, load_footage, prepare, train_depth
+from secondeye.training.depth import (
+    PIECE_BYTES,
+    Footage,
+    draw_sample,
+    is_believed,
+    load_footage,
+    prepare,
+    train_depth,
+)
+from secondeye.training.memory import world_frames
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 HEIGHT, WIDTH = 32, 64
@@ -170,6 +179,8 @@ def test_footage_is_read_from_clips_and_world(tmp_path: Path) -> None:
         assert one.left.shape == (4, 3, HEIGHT, WIDTH) and one.valid.dtype == torch.bool
     assert torch.equal(shot.disparity, footage.disparity) and bool(shot.valid.all())
     torch.testing.assert_close(clip.disparity.amax(), torch.tensor(3.0))  # half the width, half the pixels
+    assert world_frames(world) == len(shot.left)
+    assert sum(plane.nbytes for plane in prepare(shot)) == PIECE_BYTES * 4 * HEIGHT * WIDTH
 
 
 def test_learning_lowers_the_loss(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ consecutive frames of it, played forwards or backwards, cropped, mirrored and re
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +37,7 @@ from secondeye.rows import Kept, Matched, Rendered, Shifted
 from secondeye.runs import Run
 from secondeye.tables import read_table
 from secondeye.training.loop import Sample, train
+from secondeye.training.memory import clips_of, require_memory, world_frames
 from secondeye.training.provenance import train_clips
 from secondeye.training.sheets import write_sheet
 from secondeye.views import load
@@ -48,6 +49,7 @@ MISMATCH = 0.08  # mean colour difference above which a matched disparity is not
 SAMPLE_SHARE = 0.75  # of height and width: smaller samples are more in the same time
 SMALLEST_CROP = 0.5  # of height and width, brought to the size of a sample
 SHEET_FRAMES = 6
+PIECE_BYTES = 22  # of a pixel of a piece
 
 
 class Footage(NamedTuple):
@@ -86,14 +88,15 @@ def load_footage(
     world: Path,
     kept: Sequence[Kept],  # the clips to learn from
     settings: TrainDepth,
-) -> list[Footage]:
-    """Read clips and the world's shots, at the size of `settings`."""
+) -> Iterator[Footage]:
+    """Read clips, then the world's shots, at the size of `settings`."""
     size = (settings.height, settings.width)
     shifted = {row.id: row for row in read_table(shift / "shift.parquet", Shifted)}
     matched = {row.id: row for row in read_table(match / "match.parquet", Matched)}
-    clips = [_read_clip(split, match, shifted[row.id], matched[row.id], size) for row in kept]
-    shots = [_read_shot(world, row, size) for row in read_table(world / "world.parquet", Rendered)]
-    return clips + shots
+    for row in kept:
+        yield _read_clip(split, match, shifted[row.id], matched[row.id], size)
+    for shot in read_table(world / "world.parquet", Rendered):
+        yield _read_shot(world, shot, size)
 
 
 def _read_clip(
@@ -127,12 +130,14 @@ def is_believed(
 def teach(
     run: Run, split: Path, shift: Path, match: Path, filter: Path, world: Path, settings: TrainDepth
 ) -> None:
-    """Train a student on the stages' folders; see `train_depth`."""
-    footage = load_footage(split, shift, match, world, train_clips(filter), settings)
-    train_depth(run, footage, settings)
+    """Train a student on the stages' folders; see `train_depth`. Refusal where memory is too small."""
+    kept = train_clips(filter)
+    frames = sum(clip.stop - clip.start for clip in clips_of(split, kept)) + world_frames(world)
+    require_memory(PIECE_BYTES * frames * settings.height * settings.width, "train_depth")
+    train_depth(run, load_footage(split, shift, match, world, kept, settings), settings)
 
 
-def train_depth(run: Run, footage: Sequence[Footage], settings: TrainDepth) -> None:
+def train_depth(run: Run, footage: Iterable[Footage], settings: TrainDepth) -> None:
     """Train a student, calibrate its uncertainty, write it to `run.model` and a sheet of what it has learnt.
 
     Raises Refusal when no footage is as long as a sample.

@@ -16,9 +16,10 @@ from secondeye.refusal import Refusal
 from secondeye.rows import Kept, Matched, Rendered, Shifted
 from secondeye.sources import list_mono
 from secondeye.tables import read_table
-from secondeye.training.one_eye import RUN_FRAMES, double_warp, mono_films
+from secondeye.training.memory import clips_of, require_memory, world_pixels
+from secondeye.training.one_eye import LARGEST_RUNS, RUN_FRAMES, double_warp, mono_films
 from secondeye.training.provenance import train_clips
-from secondeye.training.scene import Kinds, Scene, store, usable_frames
+from secondeye.training.scene import STORED_BYTES, Kinds, Scene, store, usable_frames
 from secondeye.views import load
 from secondeye.warp import warp
 
@@ -31,14 +32,20 @@ def load_all(
     folders: Sequence[Path],  # raw, split, shift, match, filter, world
     least: tuple[int, int, int],  # frames, height and width of a sample
 ) -> Kinds:  # stored
-    """Everything there is to learn from. Raises Refusal when every clip is held out."""
+    """Everything there is to learn from. Raises Refusal when every clip is held out, or memory too small."""
     raw, split, shift, match, filter, world = folders
     kept = train_clips(filter)
+    films = [film.path for film in list_mono(raw)]
+    frames = max(RUN_FRAMES, least[0])
+    clips = clips_of(split, kept)
+    height, width = (max(sides) for sides in zip((clips[0].height, clips[0].width), least[1:], strict=True))
+    # A clip becomes two scenes: with both its eyes, and as a film with one.
+    pixels = 2 * sum(clip.pixels for clip in clips) + world_pixels(world)
+    pixels += len(films) * LARGEST_RUNS * frames * height * width
+    require_memory(STORED_BYTES * pixels, "train_inpaint")
     stereo = load_scenes(split, shift, match, world, kept)
     single = load_mono_scenes(split, shift, match, kept, MONO_SEED)
-    height, width = (max(sides) for sides in zip(stereo[0].left.shape[-2:], least[1:], strict=True))
-    films = [film.path for film in list_mono(raw)]
-    return stereo, [*single, *mono_films(films, max(RUN_FRAMES, least[0]), height, width, MONO_SEED)]
+    return stereo, [*single, *mono_films(films, frames, height, width, MONO_SEED)]
 
 
 def keep_usable(

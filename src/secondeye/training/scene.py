@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+STORED_BYTES = 12  # of a pixel in all planes of a stored scene
+
 
 class Scene(NamedTuple):
     """Consecutive frames of one shot with their truth: float32, or stored to take little memory."""
