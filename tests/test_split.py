@@ -218,7 +218,8 @@ def test_a_film_that_can_not_be_sought_is_decoded_three_times_whatever_its_clips
 ) -> None:
     """Once small, once for its borders, once for all clips."""
     (tmp_path / "raw").mkdir()
-    encoded(tmp_path / "raw" / "f_sbs.avi", shot(60, 1), "mpeg4", 12)
+    uneven = np.concatenate([shot(13, 1), shot(47, 2)])  # clips of 4 and of 5 frames
+    encoded(tmp_path / "raw" / "f_sbs.avi", uneven, "mpeg4", 12)
     decoded: list[int] = []
     stamped = reading._stamped
 
@@ -229,7 +230,7 @@ def test_a_film_that_can_not_be_sought_is_decoded_three_times_whatever_its_clips
 
     monkeypatch.setattr(reading, "_stamped", counting)
     _, clips, _ = run(tmp_path, replace(section, max_seconds=0.2))
-    assert len(clips) == 12 and len(decoded) <= 3 * 60
+    assert {clip.stop - clip.start for clip in clips} == {4, 5} and len(decoded) <= 3 * 60
 
 
 def test_a_film_whose_longest_clip_is_shorter_than_a_window_is_left_out(

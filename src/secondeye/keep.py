@@ -84,6 +84,7 @@ def finish_jobs(
     label: str,
     max_bad_fraction: float,
     unit: str = "clip",
+    in_order: bool = False,  # a worker that goes on with the next job has less to do than one that goes back
 ) -> Done[Row]:
     """Build what is missing, prune what belongs to nothing, write `bad.parquet`.
 
@@ -94,9 +95,8 @@ def finish_jobs(
     _refuse_strangers(out)
     entries = {job.id: _read_entry(out, job) for job in jobs}
     missing = [job for job in jobs if entries[job.id] is None]
-    missing.sort(
-        key=lambda job: -job.size_bytes
-    )  # the longest first: no worker is left alone with one at the end
+    if not in_order:  # the longest first: no worker is left alone with one at the end
+        missing.sort(key=lambda job: -job.size_bytes)
     if need_bytes := sum(job.size_bytes for job in missing):
         for place, times in places_of(out):
             require_disk(place, times * need_bytes, f"{label}{' (with its copy in DVC)' * (times > 1)}")

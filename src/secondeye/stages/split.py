@@ -64,7 +64,13 @@ def run(raw: Path, out: Path, *, split: Split, dataset: Dataset) -> None:
         frames = sum(stop - start for film in cuts for _, start, stop, _ in film.clips)
         announce(out, frames, split.height, split.width)
         done = finish_jobs(
-            out, jobs, _cut_clip, Clip, label="split", max_bad_fraction=dataset.max_bad_fraction
+            out,
+            jobs,
+            _cut_clip,
+            Clip,
+            label="split",
+            max_bad_fraction=dataset.max_bad_fraction,
+            in_order=True,
         )
         films = [_film(found, by_id[found.id]) for found in cuts]
         dropped = [Dropped(clip_id(f.id, *piece[:2]), f.id, *piece) for f in cuts for piece in f.dropped]
