@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 from secondeye.params import Optimisation
 from secondeye.rows import Clip, Evaluated, Film, Held, Scored, Shifted
+from secondeye.video import multiview, read
 from secondeye.video.probe import BT709
+from secondeye.video.read import stamped
 from secondeye.video.write import FilmWriter, write_film
 from secondeye.world import Shot, two_cards
 
@@ -121,6 +123,21 @@ def damage(film: Path) -> Path:
     content[place : place + 4] = b"\xff\xff\xff\xff"
     film.write_bytes(content)
     return film
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one with every picture, or pair of views, that a decoder gives out."""
+    counted: list[int] = []
+
+    def counting(*given: Any, **options: Any) -> Iterator[tuple[int, Any]]:
+        for pts, frames in stamped(*given, **options):
+            counted.append(pts)
+            yield pts, frames
+
+    for module in (read, multiview):
+        monkeypatch.setattr(module, "stamped", counting)
+    return counted
 
 
 def on_any_backend(operation: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,9 +1,8 @@
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import av
 import cv2
@@ -17,7 +16,6 @@ from secondeye.refusal import Refusal
 from secondeye.sources import Source, digest_source
 from secondeye.sources.eyes import eye_info, read_eyes, why_not_flat
 from secondeye.sources.pieces import PieceReader
-from secondeye.video import read as reading
 from secondeye.video.probe import BadFilm, FilmBroke
 from secondeye.video.read import read_pictures
 from secondeye.video.write import FilmWriter, write_film, write_lossless
@@ -286,21 +284,6 @@ def test_what_is_concealed_of_damaged_pictures_is_the_same_on_any_number_of_core
         os.sched_setaffinity(0, cores)
     assert any(picture.damaged for picture in found[0])
     assert all(np.array_equal(one.rgb, other.rgb) for one, other in zip(*found, strict=True))
-
-
-@pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows by one with every picture that a decoder gives out."""
-    counted: list[int] = []
-    stamped = reading._stamped
-
-    def counting(*given: Any, **options: Any) -> Iterator[tuple[int, Any]]:
-        for pts, frame in stamped(*given, **options):
-            counted.append(pts)
-            yield pts, frame
-
-    monkeypatch.setattr(reading, "_stamped", counting)
-    return counted
 
 
 def encoded(path: Path, pictures: np.ndarray, codec: str, key_every: int) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import mv_hevc
 import numpy as np
 import pytest
 from conftest import damage, moving_pictures
@@ -20,7 +21,6 @@ from secondeye.refusal import Refusal
 from secondeye.rows import Bad, Clip, Dropped, Film
 from secondeye.stages import split
 from secondeye.tables import read_table
-from secondeye.video import read as reading
 from secondeye.video.probe import BT709
 from secondeye.video.write import FilmWriter, read_lossless, write_film
 
@@ -214,23 +214,46 @@ def test_no_clip_goes_on_where_a_picture_lacks_its_partner(tmp_path: Path, secti
 
 
 def test_a_film_that_can_not_be_sought_is_decoded_three_times_whatever_its_clips(
-    tmp_path: Path, section: Split, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, section: Split, decoded: list[int]
 ) -> None:
     """Once small, once for its borders, once for all clips."""
     (tmp_path / "raw").mkdir()
     uneven = np.concatenate([shot(13, 1), shot(47, 2)])  # clips of 4 and of 5 frames
     encoded(tmp_path / "raw" / "f_sbs.avi", uneven, "mpeg4", 12)
-    decoded: list[int] = []
-    stamped = reading._stamped
-
-    def counting(*given: Any, **options: Any) -> Iterator[tuple[int, Any]]:
-        for pts, frame in stamped(*given, **options):
-            decoded.append(pts)
-            yield pts, frame
-
-    monkeypatch.setattr(reading, "_stamped", counting)
     _, clips, _ = run(tmp_path, replace(section, max_seconds=0.2))
     assert {clip.stop - clip.start for clip in clips} == {4, 5} and len(decoded) <= 3 * 60
+
+
+def test_a_film_of_two_views_gives_the_clips_of_two_films(
+    tmp_path: Path, section: Split, decoded: list[int]
+) -> None:
+    eyes = np.split(np.concatenate([shot(31, 1), black(4), shot(20, 2)]), 2, axis=2)
+    left, right = (mv_hevc.encode(eye, reordered=2, key_every=9) for eye in eyes)
+    found = []
+    for name, films in {
+        "apart": {"f_left.mov": left, "f_right.mov": right},
+        "together": {"f.mov": mv_hevc.two_layers(left, right)},
+    }.items():
+        (tmp_path / name / "raw").mkdir(parents=True)
+        for film, packets in films.items():
+            mv_hevc.write(tmp_path / name / "raw" / film, packets)
+        decoded.clear()
+        found.append(run(tmp_path / name, section))
+    ((apart,), clips, dropped), ((together,), same_clips, same_dropped) = found
+    assert bounds(clips) == [(0, 15), (15, 31), (35, 55)] == bounds(same_clips)
+    assert [replace(clip, id="", key="", film="") for clip in clips] == [
+        replace(clip, id="", key="", film="") for clip in same_clips
+    ]
+    assert [(*b, d.reason) for b, d in zip(bounds(dropped), dropped, strict=True)] == [(31, 35, "black")]
+    assert bounds(same_dropped) == bounds(dropped) and len(decoded) <= 3 * 55
+    assert together.remark == "both views are in the stream; its base view taken for the left eye"
+    assert (together.packing, together.frames, together.fps) == ("multiview", 55, apart.fps)
+    for clip, same in zip(clips, same_clips, strict=True):
+        for eye in ("left", "right"):
+            one = read_lossless(clip_file(tmp_path / "apart" / "split", clip.id, eye))
+            assert np.array_equal(
+                one, read_lossless(clip_file(tmp_path / "together" / "split", same.id, eye))
+            )
 
 
 def test_a_film_whose_longest_clip_is_shorter_than_a_window_is_left_out(

@@ -9,7 +9,6 @@ import pytest
 from conftest import moving_pictures
 
 from secondeye.video import stereo_metadata, stereo_tag
-from secondeye.video.multiview import read_views
 from secondeye.video.probe import BadFilm
 from secondeye.video.stereo_metadata import StereoMetadata, read_stereo_metadata
 from secondeye.video.write import FilmWriter
@@ -79,44 +78,6 @@ def test_views_are_the_layers_of_the_parameter_set() -> None:
         content = b"\1\0\0\0\1\x40\x01" + (0xC00F | layers << 4).to_bytes(2, "big")
         stream = SimpleNamespace(codec_context=SimpleNamespace(name=name, extradata=content))
         assert stereo_metadata._views(stream) == wanted  # type: ignore[arg-type]
-
-
-def test_hevc_of_one_view_has_no_second(tmp_path: Path) -> None:
-    film = write_mkv(tmp_path / "film.mkv", "libx265", "yuv420p", "")
-    assert read_stereo_metadata(film).views == 1
-    with pytest.raises(BadFilm, match="holds no second view"):
-        list(read_views(film))
-
-
-def test_views_under_one_time_stamp_are_paired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A decoder that gives out each picture twice stands in for one of MV-HEVC."""
-    film = write_mkv(tmp_path / "film.mkv", "ffv1", "bgr0", "")
-    decode = av.container.InputContainer.decode
-
-    class Doubled:
-        def __init__(self, film: Path) -> None:
-            self._film = av.open(str(film))
-
-        def __enter__(self) -> "Doubled":
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            self._film.close()
-
-        def __getattr__(self, name: str) -> object:
-            return getattr(self._film, name)
-
-        def decode(self, stream: av.VideoStream) -> object:
-            for frame in decode(self._film, stream):
-                yield from (frame, frame)
-
-    monkeypatch.setattr("secondeye.video.multiview.open_film", Doubled)
-    monkeypatch.setattr("secondeye.video.multiview.picture_stream", lambda film, path: film.streams.video[0])
-    views = list(read_views(film))
-    assert [np.array_equal(view.base, picture) for view, picture in zip(views, PICTURES, strict=True)] == [
-        True
-    ] * 3
-    assert [view.pts for view in list(read_views(film, start_pts=views[1].pts))] == [v.pts for v in views[1:]]
 
 
 def test_what_is_no_film_is_one_line(tmp_path: Path) -> None:

@@ -1,18 +1,21 @@
 """Both views of a film whose one stream holds them as layers (MV-HEVC: films of headsets and phones).
 
-Not run on a real sample: none was at hand. What FFmpeg documents is followed: `view_ids` -1 makes its HEVC
-decoder give out every view of a moment, the base view first, under one time stamp.
+`view_ids` -1 makes FFmpeg's HEVC decoder give out every view of a moment, the base view first, under one time
+stamp. Run on streams that the tests write, in which no view is predicted from the other; no camera's film was at
+hand.
 """
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import av
 import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 from secondeye.video.probe import BadFilm, FilmBroke, open_film, picture_stream
-from secondeye.video.read import DECODER_THREADS, every, upright_rgb
+from secondeye.video.read import DECODER_THREADS, every, stamped, upright_rgb
 
 
 class Views(NamedTuple):
@@ -39,22 +42,37 @@ def read_views(
         stream.codec_context.thread_count = DECODER_THREADS
         if stream.codec_context.name == "hevc":
             stream.codec_context.options = {"view_ids": "-1"}
-        base, count = None, 0
-        try:
-            for frame in container.decode(stream):
-                if base is None:
-                    base = frame
-                    continue
-                if base.pts != frame.pts:
-                    if not count:
-                        break
-                    raise FilmBroke(path, count, "a picture has no second view")
-                pts = count if frame.pts is None else frame.pts
-                if (start_pts is None or pts >= start_pts) and wants(pts):
-                    damaged = base.is_corrupt or frame.is_corrupt
-                    yield Views(pts, upright_rgb(base, size), upright_rgb(frame, size), damaged)
-                base, count = None, count + 1
-        except av.FFmpegError as error:
-            raise FilmBroke(path, count, error.strerror or "no reason given") from error
-        if not count:
-            raise BadFilm(f"{path}: holds no second view; give its packing in sources.csv")
+        moments = _moments(container, stream, path)
+        for pts, (base, second) in stamped(moments, container, stream, path, whole=True):
+            if (start_pts is None or pts >= start_pts) and wants(pts):
+                damaged = base.is_corrupt or second.is_corrupt
+                yield Views(pts, upright_rgb(base, size), upright_rgb(second, size), damaged)
+
+
+def _moments(
+    container: InputContainer, stream: VideoStream, path: Path
+) -> Iterator[tuple[VideoFrame, VideoFrame]]:
+    """Both views of each moment: they come out under the time stamp of the packet that held them."""
+    raw = container.format.name == "hevc"  # has no time stamps
+    base, count = None, 0
+    for number, packet in enumerate(container.demux(stream)):
+        if raw and packet.size:
+            packet.pts = number
+        for frame in packet.decode():
+            if base is None:
+                base = frame
+                continue
+            if base.pts != frame.pts:
+                raise _alone(path, count)
+            if raw:
+                base.pts = None
+            yield base, frame
+            base, count = None, count + 1
+    if not count:
+        raise _alone(path, count)
+
+
+def _alone(path: Path, count: int) -> BadFilm | FilmBroke:
+    if count:
+        return FilmBroke(path, count, "a picture has no second view")
+    return BadFilm(f"{path}: holds no second view; give its packing in sources.csv")

@@ -24,7 +24,7 @@ _MATRIX = {
 _BT709, _UNSPECIFIED, _SMPTE170M = 1, 2, 6
 _HIGH_DYNAMIC_RANGE = {16, 18}  # PQ and HLG
 _HD_HEIGHT = 720  # players assume BT.709 from here on when a file does not say
-
+_BY_ENDING = {".hevc": "hevc"}  # a raw stream of several layers, FFmpeg does not know by its content
 
 # Without the last three a way to RGB and back darkens a picture by one level.
 EXACT = (
@@ -107,7 +107,7 @@ def open_film(path: Path) -> InputContainer:
     if path.is_dir():
         raise BadFilm(f"{path}: is a folder; name one film file")
     try:
-        return av.open(url_of(path), "r")
+        return av.open(url_of(path), "r", format=_BY_ENDING.get(path.suffix.lower()))
     except av.FFmpegError as error:
         raise BadFilm(f"{path}: is not a film FFmpeg can read ({error.strerror})") from error
 

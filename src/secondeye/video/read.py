@@ -1,7 +1,7 @@
 """Pictures out of a film, one after the other, with their time stamps."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -164,11 +164,8 @@ def _read(
         stream.codec_context.thread_count = DECODER_THREADS
         if seek and not _seek(container, stream, start_pts or 0):
             return
-        shape: tuple[int, int] | None = None
-        for count, (pts, frame) in enumerate(_stamped(container, stream, path, whole=not seek)):
-            shape = shape or (frame.width, frame.height)
-            if (frame.width, frame.height) != shape:
-                raise FilmBroke(path, count, f"the picture changes its size to {frame.width}x{frame.height}")
+        moments = ((frame,) for frame in container.decode(stream))
+        for pts, (frame,) in stamped(moments, container, stream, path, whole=not seek):
             if (start_pts is None or pts >= start_pts) and wants(pts):
                 yield Picture(pts, upright_rgb(frame, size), frame.is_corrupt)
 
@@ -185,20 +182,29 @@ def _can_seek(container: InputContainer) -> bool:
     return bool(_SEEKABLE & set(container.format.name.split(",")))
 
 
-def _stamped(
-    container: InputContainer, stream: VideoStream, path: Path, *, whole: bool
-) -> Iterator[tuple[int, VideoFrame]]:
-    """Frames with strictly growing time stamps. `whole`: from the beginning, so the end can be judged."""
+def stamped(
+    moments: Iterable[tuple[VideoFrame, ...]],  # the views of each
+    container: InputContainer,
+    stream: VideoStream,
+    path: Path,
+    *,
+    whole: bool,  # from the beginning, so the end can be judged
+) -> Iterator[tuple[int, tuple[VideoFrame, ...]]]:
+    """Frames with strictly growing time stamps. Raises FilmBroke as `read_pictures` does."""
     count, first, last, lasts = 0, 0, 0, _step(stream)
+    shape: tuple[int, int] | None = None
     try:
-        for frame in container.decode(stream):
-            given = frame.pts
+        for moment in moments:
+            frame, given = moment[0], moment[0].pts
+            shape = shape or (frame.width, frame.height)
+            if (frame.width, frame.height) != shape:
+                raise FilmBroke(path, count, f"the picture changes its size to {frame.width}x{frame.height}")
             if count == 0:
                 first = last = given or 0
             else:
                 last = max(last + 1, given if given is not None else last + _step(stream))
             count, lasts = count + 1, frame.duration or _step(stream)
-            yield last, frame
+            yield last, moment
     except av.FFmpegError as error:
         raise FilmBroke(path, count, error.strerror or "no reason given") from error
     got = (last + lasts - first) * Fraction(stream.time_base or 0)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from av.filter import Graph
 from av.sidedata.sidedata import SideData
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -24,6 +25,7 @@ _PROJECTIONS = {
     6: "parametric immersive",
 }
 _INVERTED = 1  # AV_STEREO3D_FLAG_INVERT
+_VIEW_ID = 29  # AV_FRAME_DATA_VIEW_ID: which of a stream's views a picture is
 _VPS = re.compile(rb"\x40\x01..", re.DOTALL)  # header of HEVC's video parameter set, and its first 16 bits
 
 
@@ -45,7 +47,7 @@ def read_stereo_metadata(path: Path) -> StereoMetadata:
     """
     with open_film(path) as container:
         stream = picture_stream(container, path)
-        told = _side_data(first_picture(container, stream, path))
+        told = _side_data(first_picture(container, stream, path), stream)
         kind, flags = struct.unpack_from("ii", told.get("STEREO3D", bytes(8)))
         (projection,) = struct.unpack_from("i", told["SPHERICAL"]) if "SPHERICAL" in told else (None,)
         return StereoMetadata(
@@ -56,13 +58,27 @@ def read_stereo_metadata(path: Path) -> StereoMetadata:
         )
 
 
-def _side_data(frame: VideoFrame) -> dict[str, bytes]:
-    """What hangs on a picture, by FFmpeg's name of its kind."""
+def _side_data(frame: VideoFrame, stream: VideoStream) -> dict[str, bytes]:
+    """What hangs on a picture, by FFmpeg's name of its kind.
+
+    PyAV knows fewer kinds than FFmpeg, and shows none where there is one that it does not know.
+    """
     try:
         told = cast(Iterable[SideData], frame.side_data)  # a mapping that yields its values
-    except ValueError:  # PyAV knows fewer kinds than FFmpeg, and then shows none of them
-        return {}
+    except ValueError:
+        try:
+            told = cast(Iterable[SideData], _without_view_id(frame, stream).side_data)
+        except ValueError:
+            return {}
     return {part.type.name: bytes(part) for part in told}
+
+
+def _without_view_id(frame: VideoFrame, stream: VideoStream) -> VideoFrame:
+    graph = Graph()
+    delete = graph.add("sidedata", f"mode=delete:type={_VIEW_ID}")
+    graph.link_nodes(graph.add_buffer(template=stream), delete, graph.add("buffersink")).configure()
+    graph.push(frame)
+    return cast(VideoFrame, graph.pull())
 
 
 def _views(stream: VideoStream) -> int:

@@ -1,0 +1,150 @@
+"""Films of two views in one stream, against the two plain streams that they are made of."""
+
+import struct
+from pathlib import Path
+
+import av
+import mv_hevc
+import numpy as np
+import pytest
+from conftest import moving_pictures
+from test_stereo_metadata import box
+
+from secondeye.packing import MULTIVIEW
+from secondeye.sources import list_sources
+from secondeye.sources.eyes import eye_info, read_eyes, why_not_flat
+from secondeye.video import stereo_tag
+from secondeye.video.multiview import read_views
+from secondeye.video.probe import BadFilm, FilmBroke
+from secondeye.video.read import read_pictures
+from secondeye.video.stereo_metadata import StereoMetadata, read_stereo_metadata
+
+FRAMES, HEIGHT, WIDTH = 40, 42, 72  # not whole coding blocks
+KINDS = [".mov", ".mp4", ".mkv", ".ts", ".hevc"]
+
+Streams = tuple[list[av.Packet], list[av.Packet], list[av.Packet]]
+
+
+def streams(reordered: int) -> Streams:
+    """The left eye, the right eye, and both."""
+    eyes = (moving_pictures(FRAMES, HEIGHT, WIDTH, seed) for seed in (0, 1))
+    left, right = (mv_hevc.encode(eye, reordered=reordered, key_every=10) for eye in eyes)
+    return left, right, mv_hevc.two_layers(left, right)
+
+
+@pytest.fixture(scope="module")
+def simple() -> Streams:
+    return streams(0)
+
+
+@pytest.fixture(scope="module")
+def reordered() -> Streams:
+    return streams(2)
+
+
+def write_all(folder: Path, kind: str, coded: Streams) -> tuple[Path, Path, Path]:
+    left, right, both = (
+        mv_hevc.write(folder / f"{name}{kind}", packets)
+        for name, packets in zip(("one", "other", "both"), coded, strict=True)
+    )
+    return left, right, both
+
+
+@pytest.mark.parametrize("order", ["simple", "reordered"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_views_are_what_two_plain_films_give(
+    tmp_path: Path, request: pytest.FixtureRequest, kind: str, order: str
+) -> None:
+    left, right, both = write_all(tmp_path, kind, request.getfixturevalue(order))
+    assert (read_stereo_metadata(left).views, read_stereo_metadata(both).views) == (1, 2)
+    views = list(read_views(both))
+    assert len(views) == FRAMES and not any(view.damaged for view in views)
+    for view, one, other in zip(views, read_pictures(left), read_pictures(right), strict=True):
+        assert view.pts == one.pts
+        assert np.array_equal(view.base, one.rgb)
+        assert np.array_equal(view.second, other.rgb)
+        assert not np.array_equal(view.base, view.second)
+
+
+def test_a_film_of_two_views_is_found_by_its_stream_alone(tmp_path: Path, simple: Streams) -> None:
+    mv_hevc.write(tmp_path / "film.mov", simple[2])
+    (film,) = list_sources(tmp_path)
+    assert film.packing == MULTIVIEW
+    info = eye_info(film)
+    assert (info.height, info.width, info.fps, info.pixel_aspect) == (HEIGHT, WIDTH, mv_hevc.FPS, 1)
+    assert len(list(read_eyes(film))) == FRAMES
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_views_are_given_from_a_time_stamp_on_as_wanted_and_scaled(
+    tmp_path: Path, reordered: Streams, kind: str
+) -> None:
+    film = mv_hevc.write(tmp_path / f"film{kind}", reordered[2])
+    whole = list(read_views(film))
+    stamps = [view.pts for view in whole]
+    asked = list[int]()
+
+    def wants(pts: int) -> bool:
+        asked.append(pts)
+        return pts in (stamps[17], stamps[33])
+
+    found = list(read_views(film, start_pts=stamps[12], wants=wants, size=(21, 36)))
+    assert [view.pts for view in found] == [stamps[17], stamps[33]] and asked == stamps[12:]
+    for view, full in zip(found, (whole[17], whole[33]), strict=True):
+        for small, eye in ((view.base, full.base), (view.second, full.second)):
+            halved = eye.reshape(21, 2, 36, 2, 3).mean((1, 3))
+            assert small.shape == (21, 36, 3) and np.abs(small - halved).mean() < 12  # the other's: 60
+    assert np.array_equal(next(read_views(film, start_pts=stamps[33])).second, whole[33].second)
+
+
+def test_a_film_that_is_cut_off_gives_what_comes_before(tmp_path: Path, simple: Streams) -> None:
+    film = mv_hevc.write(tmp_path / "film.mkv", simple[2])
+    whole = list(read_views(film))
+    content = film.read_bytes()
+    film.write_bytes(content[: len(content) // 3])
+    views = []
+    with pytest.raises(FilmBroke, match=r"breaks off after \d+ frames \(.* of the 1.6 seconds it promises\)"):
+        for view in read_views(film):
+            views.append(view)
+    assert FRAMES // 5 < len(views) < FRAMES // 2
+    for view, wanted in zip(views, whole, strict=False):
+        assert view.pts == wanted.pts
+        assert np.array_equal(view.base, wanted.base) and np.array_equal(view.second, wanted.second)
+
+
+@pytest.mark.parametrize(("kind", "layer"), [(".mkv", 0), (".mkv", 1), (".hevc", 1)])
+def test_views_are_never_paired_over_one_that_is_missing(
+    tmp_path: Path, reordered: Streams, kind: str, layer: int
+) -> None:
+    whole = list(read_views(mv_hevc.write(tmp_path / f"film{kind}", reordered[2])))
+    packets = list(reordered[2])
+    rest = [unit for unit in mv_hevc.units(packets[25]) if mv_hevc.layer_of(unit) != layer]
+    packets[25] = mv_hevc.packet_of(rest, packets[25])
+    views = []
+    with pytest.raises(FilmBroke, match="a picture has no second view"):
+        for view in read_views(mv_hevc.write(tmp_path / f"film{kind}", packets)):
+            views.append(view)
+    assert 20 <= len(views) <= 26
+    for view, wanted in zip(views, whole, strict=False):
+        assert view.pts == wanted.pts
+        assert np.array_equal(view.base, wanted.base) and np.array_equal(view.second, wanted.second)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3])
+def test_hevc_of_one_view_has_no_second(tmp_path: Path, frames: int, simple: Streams) -> None:
+    film = mv_hevc.write(tmp_path / "film.mkv", simple[0][:frames])
+    with pytest.raises(BadFilm, match="holds no second view"):
+        list(read_views(film))
+
+
+def test_a_spherical_film_of_two_views_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, simple: Streams
+) -> None:
+    """VR180 of headsets: beside the projection stands the number of a picture's view, unknown to PyAV."""
+    projection = box(b"proj", box(b"prji", struct.pack(">I4s", 0, b"hequ")))
+    monkeypatch.setattr(stereo_tag, "_LEFT_RIGHT", box(b"vexu", projection))
+    stereo_tag.tag_side_by_side(mv_hevc.write(tmp_path / "film.mov", simple[2]))
+    metadata = read_stereo_metadata(tmp_path / "film.mov")
+    assert metadata == StereoMetadata("", False, "half equirectangular", 2)
+    (film,) = list_sources(tmp_path)
+    assert why_not_flat(film) == "spherical by its metadata: half equirectangular"
