@@ -1,6 +1,5 @@
 """A dataset of a few small clips, as `dvc repro` would leave it: cards before cards, matched exactly."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, TypeVar
 from secondeye.clips import clip_file, write_disparity, write_frames
 from secondeye.rows import Clip, Film, Kept, Matched, Scored, Shifted
 from secondeye.tables import write_table
+from secondeye.validated import dataset_hash, write_stamp
 from secondeye.world import two_cards
 
 Row = TypeVar("Row")
@@ -52,9 +52,8 @@ def write_small_dataset(
     )
     matched = [row(Matched, id=n, offset_px=o) for n, o in zip(names, offsets, strict=True)]
     write_table(data / "match" / "match.parquet", matched, Matched)
-    write_table(
-        data / "quality" / "quality.parquet", [row(Scored, id=n, **sizes, **reach) for n in names], Scored
-    )
+    scored = [row(Scored, id=n, **sizes, **reach) for n in names]
+    write_table(data / "quality" / "quality.parquet", scored, Scored)
     write_table(data / "filter" / "kept.parquet", kept, Kept)
-    (data / "validate" / "stamp.json").write_text(json.dumps({"clips": len(kept), "dataset": "abc"}))
+    write_stamp(data / "validate", len(kept), dataset_hash(kept, {one.id: one for one in scored}))
     return data

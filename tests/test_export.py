@@ -17,6 +17,7 @@ from secondeye.refusal import Refusal
 from secondeye.training import export as module
 from secondeye.training.export import Plan, decode_sample, export, plan_export, sample_bytes
 from secondeye.training.windows import Settings, Windows, keep_fitting, list_clips
+from secondeye.validated import dataset_of
 
 webdataset = pytest.importorskip("webdataset", reason="the extra `export` is not installed")
 
@@ -71,7 +72,7 @@ def test_shards_give_back_the_windows_of_the_dataset_exactly(data: Path, shards:
     for record, sample in zip(read, wanted, strict=True):
         assert all(torch.equal(*planes) for planes in zip(decode_sample(record), sample, strict=True))
         told = json.loads(record["json"])
-        assert told["clip"] in ("clip0", "clip2") and told["dataset"] == "abc"
+        assert told["clip"] in ("clip0", "clip2") and told["dataset"] == dataset_of(data / "validate")
         assert (told["film"], told["licence"], told["fps"]) == (f"film{told['clip'][-1]}.mp4", "CC0-1.0", 24)
         assert told["frames"] == 3 and told["start"] + 2 * told["stride"] < 12
 

@@ -102,6 +102,18 @@ def test_a_network_of_another_kind_is_refused(tmp_path: Path, fault: str) -> Non
         make_exported_matcher(settings)(*some_clip(2))
 
 
+class Iterates(torch.nn.Module):
+    def forward(self, left: Tensor, right: Tensor, rounds: int) -> Tensor:
+        return (left - right)[:, :1] * rounds
+
+
+def test_a_network_that_takes_a_number_beside_the_eyes_is_refused(tmp_path: Path) -> None:
+    program = torch.export.export(Iterates(), (EXAMPLE[0], EXAMPLE[0], 12))
+    path = write_pt2(tmp_path / "n.pt2", program)
+    with pytest.raises(Refusal, match="3 inputs and 1 outputs"):
+        make_exported_matcher(replace(SETTINGS, path=str(path)))
+
+
 def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
     def opened(name: str, content: bytes | None) -> None:
         if content is not None:

@@ -34,7 +34,7 @@ LAYERS = [
     ],
     ["estimate", "keep", "views", "sources", "runs"],
     ["report"],
-    ["clips", "flow", "tables", "packing", "params", "disk", "dvc_cache", "spread", "truth"],
+    ["clips", "flow", "tables", "packing", "params", "disk", "dvc_cache", "spread", "truth", "validated"],
     ["video", "arrays", "backends", "rows", "modules", "process", "stored"],
     ["files", "refusal", "words"],
 ]

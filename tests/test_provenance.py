@@ -10,7 +10,8 @@ from secondeye.refusal import Refusal
 from secondeye.rows import Film, Kept, Matched, Rendered
 from secondeye.sources import Mono, list_mono
 from secondeye.tables import write_table
-from secondeye.training.provenance import dataset_of, hash_mono, inputs_of, licences_of, train_clips
+from secondeye.training.provenance import hash_mono, inputs_of, licences_of, train_clips
+from secondeye.validated import dataset_of
 
 
 def film(name: str, licence: str) -> Film:

@@ -155,6 +155,17 @@ def test_an_uneven_frame_rate_is_told_and_seconds_are_seconds(tmp_path: Path, se
     assert bounds(clips) == [(0, 16), (22, 31), (31, 40)], "0.2 s are 4 frames, then 2; pieces last 0.9 s"
 
 
+def test_no_clip_reaches_over_a_jump_of_time(tmp_path: Path, section: Split) -> None:
+    (tmp_path / "raw").mkdir()
+    steps = [0, *[50] * 14, 3_000, *[50] * 10, 450, *[50] * 13]  # ms; half a second may be a slow moment
+    options = {"fps": Fraction(FPS), "time_base": Fraction(1, 1000), "colour": BT709}
+    with FilmWriter(tmp_path / "raw" / "f_sbs.mp4", 2 * WIDTH, HEIGHT, **options) as writer:
+        for picture, stamp in zip(shot(40, 1), np.cumsum(steps), strict=True):
+            writer.write(picture, int(stamp))
+    ((film,), clips, _) = run(tmp_path, replace(section, max_seconds=2.0))
+    assert film.shots == 2 and bounds(clips) == [(0, 15), (15, 40)]
+
+
 def test_a_film_that_breaks_off_gives_what_came_before(tmp_path: Path, section: Split) -> None:
     damage(write(tmp_path / "raw" / "f_sbs.mp4", shot(30, 1), shot(30, 2)))
     ((film,), clips, _) = run(tmp_path, section)

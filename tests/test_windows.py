@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from secondeye.refusal import Refusal
+from secondeye.rows import Kept
+from secondeye.tables import read_table, write_table
 from secondeye.training.crops import offset_range
 from secondeye.training.windows import (
     Sample,
@@ -162,8 +164,19 @@ def test_clips_that_are_too_short_or_too_small_are_passed_over_and_counted(
     for hopeless in (replace(SETTINGS, frames=10), replace(SETTINGS, width=65), replace(SETTINGS, height=17)):
         with pytest.raises(Refusal, match=r"none of 2 clips .* 9 frames, .* 64 and 16; ask for smaller"):
             read_windows(data, "train", hopeless, 0)
+
+
+def test_only_the_dataset_that_was_validated_is_given_out(tmp_path: Path) -> None:
+    data = write_small_dataset(tmp_path / "data", held_out=[2])
+    kept = read_table(data / "filter" / "kept.parquet", Kept)
+    for changed in (kept[:-1], [replace(kept[0], split="test"), *kept[1:]]):
+        write_table(data / "filter" / "kept.parquet", changed, Kept)
+        with pytest.raises(Refusal, match="has changed since it was validated; repeat: dvc repro validate"):
+            list_clips(data, "train")
+    write_table(data / "filter" / "kept.parquet", kept, Kept)
+    assert len(list_clips(data, "train")) == 2
     (data / "validate" / "stamp.json").unlink()
-    with pytest.raises(Refusal, match="dvc repro validate"):
+    with pytest.raises(Refusal, match="is not there; build and check the dataset first: dvc repro validate"):
         list_clips(data, "train")
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from statistics import median
 
 import numpy as np
@@ -20,6 +20,7 @@ _WIDTH = 256  # px of one eye's picture in which all is looked for
 _BORDERS_A_SECOND = 4  # small pictures whose borders are looked at
 _FULL_FRAMES = 9  # pictures at full size that give the borders their last pixel
 _UNEVEN = Fraction(1, 10)  # of the usual step between two time stamps
+_GAP_STEPS, _GAP_SECONDS = 4, Fraction(1, 2)  # a step that is longer than both is no step of this film
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Scan:
 
     info: EyeInfo
     stamps: list[int]  # time stamp of every frame, ticks
-    seconds: list[Fraction]  # at which every frame begins, and the last one ends
+    seconds: list[Fraction]  # at which every frame begins, and the last one ends, were there no gaps in time
     shots: list[tuple[int, int]]  # first frame, one past the last; a fade belongs to none
     looks: list[Look]  # of every frame of the left eye
     borders: Borders  # px of one eye at full size
@@ -74,12 +75,12 @@ def scan(source: Source, *, cut_threshold: float, min_shot_frames: int) -> Scan:
         raise BadFilm("not one of its frames decodes")
     if damaged:
         told.append(f"damaged pictures: {len(damaged)}, first frame {damaged[0]}")
-    end = stamps[-1] * info.time_base + 1 / info.fps
+    gaps = _gaps(stamps, info.time_base)
     return Scan(
         info=info,
         stamps=stamps,
-        seconds=[*(stamp * info.time_base for stamp in stamps), end],
-        shots=find_shots([*cuts, *jumps], [look.blank for look in looks], min_shot_frames),
+        seconds=_seconds(stamps, info, gaps),
+        shots=find_shots([*cuts, *jumps, *gaps], [look.blank for look in looks], min_shot_frames),
         looks=looks,
         borders=_borders(source, info, small, lines[0], [stamps[k] for k in _bright_frames(looks)]),
         remark="; ".join(filter(None, [_uneven(stamps, info.time_base), *told])),
@@ -111,6 +112,23 @@ def _borders(
     size = info.height, info.width
     both = zip(coarse, fine, strict=True)
     return union(*(refine(find_borders(many), small, find_borders(few), size) for many, few in both))
+
+
+def _gaps(stamps: Sequence[int], time_base: Fraction) -> list[int]:
+    """Frames that come so long after the one before that time has jumped: no clip holds both."""
+    steps = [after - before for before, after in pairwise(stamps)]
+    usual = median(steps) if steps else 0
+    longest = max(_GAP_STEPS * usual, _GAP_SECONDS / time_base)
+    return [k for k, step in enumerate(steps, start=1) if step > longest]
+
+
+def _seconds(stamps: Sequence[int], info: EyeInfo, gaps: Sequence[int]) -> list[Fraction]:
+    """When frames begin; the one before a gap, and the last, are shown as long as most are."""
+    steps = [Fraction(after - before) for before, after in pairwise(stamps)]
+    usual = median(steps) if gaps else 1 / (info.fps * info.time_base)  # gaps spoil the average rate
+    for frame in gaps:
+        steps[frame - 1] = usual
+    return [stamp * info.time_base for stamp in accumulate([*steps, usual], initial=Fraction(stamps[0]))]
 
 
 def _uneven(stamps: Sequence[int], time_base: Fraction) -> str:

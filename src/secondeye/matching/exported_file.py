@@ -55,7 +55,7 @@ def _open_pt2(path: Path) -> Network:
         raise Refusal(f"{path}: does not load ({_line(error)}); {HELP}") from error
     signature = program.graph_signature
     places = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
-    shapes = [tuple(places[name].shape) for name in signature.user_inputs]
+    shapes = [tuple(getattr(places.get(name), "shape", ())) for name in signature.user_inputs]
     size = _common_size(path, shapes, len(signature.user_outputs))
     module = program.module()
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from secondeye.params import TrainDepth
 from secondeye.runs import Run, finish_model, make_run_key, open_run
-from secondeye.training.provenance import dataset_of, inputs_of, licences_of
+from secondeye.training.provenance import inputs_of, licences_of
+from secondeye.validated import dataset_of
 
 
 def run(

@@ -5,7 +5,8 @@ from pathlib import Path
 from secondeye.params import TrainDiffusion, TrainInpaint
 from secondeye.runs import Run, finish_model, make_run_key, open_run
 from secondeye.sources import list_mono
-from secondeye.training.provenance import dataset_of, hash_mono, inputs_of, licences_of
+from secondeye.training.provenance import hash_mono, inputs_of, licences_of
+from secondeye.validated import dataset_of
 
 
 def run(

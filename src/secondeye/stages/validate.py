@@ -1,6 +1,5 @@
 """The gate of the dataset: Great Expectations over the kept clips. A failed expectation stops the graph."""
 
-import hashlib
 import json
 import os
 import sys
@@ -32,6 +31,7 @@ from secondeye.rows import Bad, Clip, Dropped, Film, Kept, Rejected, Scored, Shi
 from secondeye.stages.filter import is_split_by_time
 from secondeye.stored import files_of, is_damaged
 from secondeye.tables import read_table
+from secondeye.validated import dataset_hash, remove_stamp, write_stamp
 from secondeye.words import counted
 
 SUITE = Path(__file__).with_name("expectations.json")
@@ -58,7 +58,7 @@ def run(
     tables = _read_tables(split, shift, quality, filter)
     scored = {row.id: row for row in tables.scored}
     with alone_in(out):
-        (out / "stamp.json").unlink(missing_ok=True)
+        remove_stamp(out)
         damaged = count_damaged((split, match, splat, quality))
         failures = find_failures(expectation_rows(tables, damaged, validate), validate.min_kept_clips)
         pictures = picture_rows(
@@ -67,8 +67,7 @@ def run(
         _report(tables, failures, pictures or _NO_PICTURES, reports)
         if failures:
             raise Refusal(f"validate: {'; '.join(failures)}. All of it: {reports / 'dataset.md'}")
-        stamp = {"clips": len(tables.kept), "dataset": dataset_hash(tables.kept, scored)}
-        write_whole(out / "stamp.json", json.dumps(stamp, sort_keys=True) + "\n")
+        write_stamp(out, len(tables.kept), dataset_hash(tables.kept, scored))
     print(f"validate: {counted(len(tables.kept), 'clip')} passed; the report is {reports / 'dataset.html'}")
 
 
@@ -172,9 +171,3 @@ def _failure(outcome: Any) -> str:
     shown = ", ".join(clips[:3]) + (" ..." if len(clips) > 3 else "")
     which = f" for {counted(len(clips), 'clip')} of {', '.join(films)}: {shown}" if clips else ""
     return f"{told} fails{which}"
-
-
-def dataset_hash(kept: Sequence[Kept], scored: Mapping[str, Scored]) -> str:
-    """What this dataset is: its clips, their split, and the keys of all that made them."""
-    lines = sorted(f"{row.id} {row.split} {scored[row.id].key}" for row in kept)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -28,11 +28,11 @@ from secondeye.training.windows import (
     Sample,
     Settings,
     Source,
-    dataset_of,
     generator_of,
     plan_epoch,
     read_sample,
 )
+from secondeye.validated import dataset_of
 
 # A bound on what FFV1 takes, bytes a pixel: warped and mask as in the splat stage, a view as in split.
 _BYTES_PER_PIXEL = 1.9 + 1.8
@@ -85,7 +85,9 @@ def plan_export(
 ) -> Plan:
     """Decide what goes where."""
     per_shard = max(1, int(shard_megabytes * 10**6 / sample_bytes(settings)))
-    return Plan(side, settings, seed, samples or len(clips), per_shard, dataset_of(data), tuple(clips))
+    return Plan(
+        side, settings, seed, samples or len(clips), per_shard, dataset_of(data / "validate"), tuple(clips)
+    )
 
 
 def export(data: Path, out: Path, plan: Plan) -> dict[str, Any]:

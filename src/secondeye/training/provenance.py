@@ -1,7 +1,6 @@
 """What a model learns from, by content and by licence: what makes its key, and the tags of its run."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,11 +24,6 @@ def inputs_of(match: Path, filter: Path, world: Path) -> dict[str, str]:
 def hash_mono(films: Sequence[Mono]) -> str:
     """A hash of the films with one eye, in their order."""
     return _hash([hash_file(film.path) for film in films])
-
-
-def dataset_of(validate: Path) -> str:
-    """The hash of the whole dataset, as it was validated."""
-    return str(json.loads((validate / "stamp.json").read_text())["dataset"])
 
 
 def train_clips(filter: Path) -> list[Kept]:

@@ -3,7 +3,6 @@
 The two views are cropped at columns of their own, so that border holes are on both sides (see `crops`).
 """
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from secondeye.rows import Clip, Film, Kept, Matched, Scored, Shifted
 from secondeye.splat import exponent_at, splat
 from secondeye.tables import read_table
 from secondeye.training.crops import column_range, offset_range
+from secondeye.validated import dataset_hash, dataset_of
 from secondeye.views import load
 
 SIZE_MULTIPLE = 64  # px, of a crop's sides: what the networks shrink by
@@ -172,28 +172,22 @@ def list_clips(
     data: Path,
     side: str,  # train or test
 ) -> list[Source]:
-    """The kept clips of one split. Raises Refusal when there are none or they have not been validated."""
-    dataset_of(data)
-    kept = [row for row in read_table(data / "filter" / "kept.parquet", Kept) if row.split == side]
+    """The kept clips of one split. Raises Refusal when there are none or `validate` has not passed them."""
+    everything = read_table(data / "filter" / "kept.parquet", Kept)
+    scored = {row.id: row for row in read_table(data / "quality" / "quality.parquet", Scored)}
+    if dataset_of(data / "validate") != dataset_hash(everything, scored):
+        raise Refusal(f"{data}: the dataset has changed since it was validated; repeat: dvc repro validate")
+    kept = [row for row in everything if row.split == side]
     if not kept:
         raise Refusal(f"{data / 'filter' / 'kept.parquet'}: no clip is in the split {side!r}")
     films = {row.id: row for row in read_table(data / "split" / "films.parquet", Film)}
     clips = {row.id: row for row in read_table(data / "split" / "clips.parquet", Clip)}
     shifted = {row.id: row for row in read_table(data / "shift" / "shift.parquet", Shifted)}
     matched = {row.id: row for row in read_table(data / "match" / "match.parquet", Matched)}
-    scored = {row.id: row for row in read_table(data / "quality" / "quality.parquet", Scored)}
     return [
         _source(films[row.film], clips[row.id], shifted[row.id], matched[row.id], scored[row.id])
         for row in kept
     ]
-
-
-def dataset_of(data: Path) -> str:
-    """The hash of the dataset, as it was validated. Raises Refusal when it was not."""
-    stamp = data / "validate" / "stamp.json"
-    if not stamp.is_file():
-        raise Refusal(f"{stamp}: is not there; build and check the dataset first: dvc repro validate")
-    return str(json.loads(stamp.read_text())["dataset"])
 
 
 def _source(film: Film, clip: Clip, shifted: Shifted, matched: Matched, scored: Scored) -> Source:
