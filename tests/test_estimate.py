@@ -37,6 +37,8 @@ def test_one_line_says_what_is_needed(
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("dataset: 1,000 frames need about ") and line.endswith(" on 2 cores")
     assert all(stage in line for stage in ("split", "match", "splat"))
+    announce(tmp_path, 1000, 256, 448, known_by="by guess")
+    assert "1,000 frames (by guess) need about " in capsys.readouterr().out
 
 
 def test_too_small_a_disk_is_refused_and_what_is_there_counts(tmp_path: Path, room: list[float]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -153,6 +154,18 @@ def test_an_uneven_frame_rate_is_told_and_seconds_are_seconds(tmp_path: Path, se
     ((film,), clips, _) = run(tmp_path, replace(section, trim_seconds=0.2))
     assert "uneven frame rate, 50 to 100 ms" in film.remark
     assert bounds(clips) == [(0, 16), (22, 31), (31, 40)], "0.2 s are 4 frames, then 2; pieces last 0.9 s"
+
+
+def test_what_is_needed_is_told_before_any_film_is_decoded(
+    tmp_path: Path, section: Split, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "raw" / "f_sbs.mp4", shot(30, 1))
+    write(tmp_path / "raw" / "g_sbs.mkv", shot(20, 2))  # Matroska tells its length alone
+    (tmp_path / "raw" / "junk_sbs.mp4").write_bytes(b"junk")
+    monkeypatch.setattr("secondeye.stages.split.scan", lambda *a, **k: pytest.fail("a film is decoded"))
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
+    with pytest.raises(Refusal, match=r"50 frames \(by the films' headers\) need about .*, but the disk"):
+        run(tmp_path, section)
 
 
 def test_no_clip_reaches_over_a_jump_of_time(tmp_path: Path, section: Split) -> None:

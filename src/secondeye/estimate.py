@@ -47,23 +47,26 @@ def announce(
     frames: int,
     height: int,  # px, working size of an eye
     width: int,  # px
+    known_by: str = "",  # where the number of frames is from, if it is not certain
 ) -> None:
     """Say what a dataset of so many frames needs here; raises Refusal when the disk has not that much."""
     cores = worker_count(max(1, frames))
-    require_room(out, frames, estimate(frames * height * width, cores))
+    require_room(out, frames, estimate(frames * height * width, cores), known_by)
 
 
 def require_room(
     out: Path,  # the split stage's folder; the other stages' lie beside it
     frames: int,
     needs: Estimate,
+    known_by: str = "",
 ) -> None:
     """Print what is needed, where it is not there yet; raises Refusal when the disk has not that much."""
     missing = {stage: max(0.0, size - _size(out.parent / stage)) for stage, size in needs.bytes.items()}
     if not (need := sum(missing.values())):
         return
     places = places_of(out)
-    asked = f"{counted(frames, 'frame')} need about {readable(need)} more on disk"
+    told = counted(frames, "frame") + f" ({known_by})" * bool(known_by)
+    asked = f"{told} need about {readable(need)} more on disk"
     asked += f" ({', '.join(f'{stage} {readable(size)}' for stage, size in missing.items() if size)})"
     asked += ", and as much for DVC's cache" * (sum(place.times for place in places) > 1)
     hours = duration(sum(needs.seconds.values()))

@@ -25,9 +25,10 @@ from secondeye.sources import Source, digest_source, list_sources
 from secondeye.sources.eyes import eye_info, why_not_flat
 from secondeye.sources.guess import require_agreeing_pictures
 from secondeye.sources.pieces import PieceReader
-from secondeye.sources.source import FILMS
+from secondeye.sources.source import FILMS, is_still
+from secondeye.sources.stills import pictures_of
 from secondeye.tables import write_table
-from secondeye.video.probe import BadFilm, probe
+from secondeye.video.probe import BadFilm, probe, promised_frames
 from secondeye.video.write import write_lossless
 
 _LOSSLESS_RATIO = 0.6  # a bound: FFV1 took 0.13 (real) to 0.36 (synthetic films) of raw 8-bit RGB
@@ -58,6 +59,9 @@ def run(raw: Path, out: Path, *, split: Split, dataset: Dataset) -> None:
     """
     sources = list_sources(raw)
     with alone_in(out), alone_in(out / "films"):
+        # Of long films even finding the cuts takes hours: say so, or refuse, before that.
+        promised = sum(map(_promised, sources))
+        announce(out, promised, split.height, split.width, known_by="by the films' headers")
         by_id = _by_content(sources)
         cuts = _find_all_cuts(out / "films", by_id, split, dataset)
         jobs = _clip_jobs(cuts, by_id, split)
@@ -88,6 +92,19 @@ def _by_content(sources: list[Source]) -> dict[str, Source]:
             raise Refusal(f"{source.name} and {by_id[film].name} are the same film; remove one of them")
         by_id[film] = source
     return by_id
+
+
+def _promised(source: Source) -> int:
+    """Frames, before any is decoded; 0 where nothing says how many, or where it is no film."""
+    first = source.paths[0]
+    if is_still(first):
+        return 1
+    if first.is_dir():
+        return len(pictures_of(first))
+    try:
+        return promised_frames(first)
+    except BadFilm:  # it is left out, with the reason, when its cuts are looked for
+        return 0
 
 
 def _find_all_cuts(out: Path, sources: dict[str, Source], split: Split, dataset: Dataset) -> list[Cuts]:

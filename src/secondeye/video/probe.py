@@ -156,6 +156,17 @@ def probe(path: Path) -> FilmInfo:
         )
 
 
+def promised_frames(path: Path) -> int:
+    """How many pictures a film's header promises, by its length where it does not count them; 0 if neither.
+
+    Nothing is decoded. Raises BadFilm as `open_film`, and where there is no picture stream.
+    """
+    with open_film(path) as container:
+        stream = picture_stream(container, path)
+        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+        return stream.frames or round(Fraction(container.duration or 0, av.time_base) * rate)
+
+
 def colour_of(frame: VideoFrame) -> Colour:
     """The colour a picture says it has, with a player's guesses where it says nothing."""
     matrix = int(frame.colorspace)
