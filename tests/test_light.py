@@ -92,6 +92,24 @@ def test_flat_surroundings_are_hardly_changed() -> None:
     assert change[0] < 0.05 * change[1]
 
 
+def test_a_darker_film_is_painted_alike() -> None:
+    planes = torch.rand(1, PLANES, 40, 56, generator=torch.Generator().manual_seed(0))
+    seen, before = planes[:, light.COVERAGE], planes[:, light.BEFORE_VALID]
+    darker = planes.clone()
+    for colours, share in (
+        (light.WARPED, seen),
+        (light.LEFT, 1),
+        (light.BEFORE_COLOURS, before),
+        (light.FILLED, 1),
+    ):
+        planes[:, colours] *= share
+        darker[:, colours] = 0.3 * planes[:, colours] + 0.1 * share
+    with torch.inference_mode():
+        bright, dark = loud()(planes), loud()(darker)
+    assert bright.abs().mean() > 0.05
+    torch.testing.assert_close(dark, 0.3 * bright, rtol=0.01, atol=1e-3)  # one level of contrast is added
+
+
 def test_untrained_network_is_fill() -> None:
     warped = cards()
     filled, _ = fill(warped.frames, warped.coverage, warped.disparity)
@@ -307,11 +325,11 @@ def test_folders_without_such_weights_are_refused(tmp_path: Path) -> None:
     config, weights = tmp_path / "config.json", tmp_path / "model.safetensors"
 
     kept = config.read_text()
-    for content in ("{", "[]", json.dumps({"kind": "light", "channels": [4, 6, 9]})):
+    for content in ("{", "[]", json.dumps({"kind": light.KIND, "channels": [4, 6, 9]})):
         config.write_text(content)
         assert str(tmp_path) in refusal(tmp_path)
     config.write_text(kept.replace("light", "depth"))
-    assert "'depth'" in refusal(tmp_path)
+    assert "'depth 2', not 'light 2'; train it again" in refusal(tmp_path)
     config.write_text(kept)
     weights.write_bytes(b"no weights")
     assert "train it again" in refusal(tmp_path)

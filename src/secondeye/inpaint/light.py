@@ -2,8 +2,10 @@
 
 It works on pixels, frame by frame, and only on rectangles around holes. `fill` goes on from its own pictures,
 as it would alone; the network sees what it painted before as one of its inputs. Had `fill` gone on from the
-painted ones, each frame's change would be added to the last one's. There is no normalisation in the network
-and no pixel looks farther than HALO_PX: a rectangle with that margin gives what the whole picture gives.
+painted ones, each frame's change would be added to the last one's. Colours come in, and the change goes out,
+as multiples of the contrast around each pixel: a dark film is painted as a light one is. There is no other
+normalisation and no pixel looks farther than HALO_PX: a rectangle with that margin gives what the whole
+picture gives.
 Blocks mix each channel's neighbourhood first and channels afterwards (ConvNeXt, Liu et al. 2022), which costs
 a fifth of full convolutions.
 """
@@ -29,13 +31,17 @@ from secondeye.refusal import Refusal
 CHANNELS = (32, 64, 192)  # at a half, a quarter and an eighth of the size
 GRID = 8  # px: sides are padded to multiples of it
 LARGEST_PX = 512  # of a rectangle's own pixels a side, a multiple of GRID: bounds memory
-HALO_PX = 48  # around them, a multiple of GRID: how far the network looks
+HALO_PX = 56  # around them, a multiple of GRID: how far the network looks
 WHOLE = 0.999  # coverage from which on a pixel needs nothing, as in fill
 DISPARITY_SCALE = 10.0  # of disparity / width: a tenth of the width becomes 1
 PLANES = 15  # warped 3, coverage, left 3, disparity, previous 3, its validity, filled 3
-WARPED, BEFORE, FILLED = slice(0, 3), slice(8, 12), slice(12, 15)  # of these
+WARPED, COVERAGE, LEFT = slice(0, 3), slice(3, 4), slice(4, 7)  # of these
+BEFORE, BEFORE_COLOURS, BEFORE_VALID = slice(8, 12), slice(8, 11), slice(11, 12)
+FILLED = slice(12, 15)
 CONTRAST_PX = 17  # of the square in which contrast is measured
 LEAST_CONTRAST = 0.004  # a grey level of 255
+LARGEST = 4.0  # of a colour, as a multiple of the contrast around it
+KIND = "light 2"  # grows when weights of before no longer fit
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
@@ -74,7 +80,8 @@ class Light(nn.Module):
         """The residual; any size."""
         height, width = planes.shape[-2:]
         beyond = (0, -width % GRID, 0, -height % GRID)
-        padded = F.pad(planes, beyond, mode="replicate") if any(beyond) else planes
+        seen, contrast = normalise(planes)
+        padded = F.pad(seen, beyond, mode="replicate") if any(beyond) else seen
         packed = F.pixel_unshuffle(padded, 2).contiguous(memory_format=torch.channels_last)
         half = self.down_half(_each_pixel(self.head, packed))
         quarter = self.down_quarter(self.to_quarter(half))
@@ -82,20 +89,39 @@ class Light(nn.Module):
         quarter = self.up_quarter(quarter + self.from_eighth(deep))
         half = self.up_half(half + self.from_quarter(quarter))
         residual: Tensor = F.pixel_shuffle(self.tail(F.relu(half)), 2)[..., :height, :width]
-        return residual * local_contrast(planes[:, FILLED])
+        return residual * contrast
 
 
-def local_contrast(
+def normalise(
+    planes: Tensor,  # [B, PLANES, H, W] of `gather_planes`
+) -> tuple[Tensor, Tensor]:  # the same for any brightness and contrast; [B, 1, H, W] the contrast
+    """Colours less the mean around them, as multiples of the contrast there; what is black for nothing is 0.
+
+    The residual is a multiple of that contrast, too: flat places stay as filled.
+    """
+    mean, contrast = local_statistics(planes[:, FILLED])
+    seen = planes.clone()
+    for colours, share in (
+        (WARPED, planes[:, COVERAGE]),
+        (LEFT, 1.0),
+        (BEFORE_COLOURS, planes[:, BEFORE_VALID]),
+        (FILLED, 1.0),
+    ):
+        seen[:, colours] = ((planes[:, colours] - share * mean) / contrast).clamp(-LARGEST, LARGEST)
+    return seen, contrast
+
+
+def local_statistics(
     pictures: Tensor,  # [B, 3, H, W] in [0, 1]
-) -> Tensor:  # [B, 1, H, W]
-    """Standard deviation around each pixel. The residual is a multiple of it: flat places stay as filled."""
+) -> tuple[Tensor, Tensor]:  # [B, 3, H, W] mean, [B, 1, H, W] standard deviation, LEAST_CONTRAST or more
+    """Of the pixels around each pixel."""
     planes = torch.cat(
         [pictures, (pictures**2).mean(1, keepdim=True), torch.ones_like(pictures[:, :1])], dim=1
     )
     sums = _sum_along(_sum_along(planes, -1), -2)
     means = sums[:, :4] / sums[:, 4:]  # at the borders over what there is
     variance = means[:, 3:] - (means[:, :3] ** 2).mean(1, keepdim=True)
-    return (variance.clamp(min=0) + LEAST_CONTRAST**2).sqrt()
+    return means[:, :3], (variance.clamp(min=0) + LEAST_CONTRAST**2).sqrt()
 
 
 def _sum_along(planes: Tensor, axis: int) -> Tensor:
@@ -178,7 +204,7 @@ def save_light(model: Light, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         save_file(weights, folder / WEIGHTS)
-        (folder / CONFIG).write_text(json.dumps({"kind": "light", "channels": model.channels}) + "\n")
+        (folder / CONFIG).write_text(json.dumps({"kind": KIND, "channels": model.channels}) + "\n")
     except (OSError, SafetensorError) as error:
         raise Refusal(f"{folder}: the weights can not be written ({error}); free some disk") from error
 
@@ -203,8 +229,8 @@ def read_light(folder: Path) -> Light:
     try:
         config = json.loads((folder / CONFIG).read_text())
         weights = load_file(folder / WEIGHTS)
-        if config["kind"] != "light":
-            raise Refusal(f"{folder / CONFIG}: describes {config['kind']!r}, not a light inpainter")
+        if config["kind"] != KIND:
+            raise Refusal(f"{folder / CONFIG}: describes {config['kind']!r}, not {KIND!r}; train it again")
         half, quarter, eighth = (int(count) for count in config["channels"])
         model = Light((half, quarter, eighth))
         model.load_state_dict(weights)
