@@ -66,6 +66,18 @@ def test_both_views_are_what_two_plain_films_give(
         assert not np.array_equal(view.base, view.second)
 
 
+def test_views_that_an_encoder_predicted_from_each_other_are_read() -> None:
+    """By x265 4.1 with ENABLE_MULTIVIEW: --preset fast --crf 16 --keyint 8 --bframes 2 --ctu 16 --no-info."""
+    film = Path(__file__).parent / "conformance" / "two_views.hevc"
+    assert read_stereo_metadata(film).views == 2
+    wide = moving_pictures(12, 48, 72).astype(int)
+    step = 1_200_000 // mv_hevc.FPS  # ticks of a raw stream
+    for index, (view, picture) in enumerate(zip(read_views(film), wide, strict=True)):
+        assert view.pts == index * step
+        assert np.abs(view.base - picture[:, :64]).mean() < 8  # the other's: 75
+        assert np.abs(view.second - picture[:, 8:]).mean() < 8
+
+
 def test_a_film_of_two_views_is_found_by_its_stream_alone(tmp_path: Path, simple: Streams) -> None:
     mv_hevc.write(tmp_path / "film.mov", simple[2])
     (film,) = list_sources(tmp_path)

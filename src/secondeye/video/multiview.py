@@ -1,8 +1,8 @@
 """Both views of a film whose one stream holds them as layers (MV-HEVC: films of headsets and phones).
 
 `view_ids` -1 makes FFmpeg's HEVC decoder give out every view of a moment, the base view first, under one
-time stamp. Run on streams that the tests write, in which no view is predicted from the other; no camera's
-film was at hand.
+time stamp. Run on streams that the tests write, in which no view is predicted from the other, and on one by
+x265, in which one is; no camera's film was at hand.
 """
 
 from collections.abc import Callable, Iterator
