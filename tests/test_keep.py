@@ -184,6 +184,12 @@ def test_poisoned_clip_is_bad_and_tried_again_in_every_run(
     assert BUILT == ["b"]
 
 
+def test_what_systems_leave_in_folders_stops_nothing(tmp_path: Path) -> None:
+    finish(tmp_path / "o", jobs(a="1"))
+    (tmp_path / "o" / ".DS_Store").touch()
+    assert len(finish(tmp_path / "o", jobs(a="1")).rows) == 1
+
+
 def test_folder_with_other_things_is_never_pruned(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "my_film.mp4").write_text("precious")

@@ -296,3 +296,23 @@ def test_real_films_tell_their_packing(footage: Path, tmp_path: Path) -> None:
     (tmp_path / "untagged.mp4").symlink_to(footage / "mono_bikes/bikes.mp4")
     with pytest.raises(Refusal, match="nothing tells"):
         list_sources(tmp_path)
+
+
+def test_what_spreadsheets_make_of_the_table_is_read(tmp_path: Path) -> None:
+    film = "Caf\N{LATIN SMALL LETTER E WITH ACUTE}_sbs.mp4"
+    table = f"Film; Packing;split;LICENCE\n{film};tb;test;CC0-1.0\n;;;\n"
+    apart = "Cafe\N{COMBINING ACUTE ACCENT}_sbs.mp4"  # as macOS stores the same name
+    (found,) = list_sources(raw(tmp_path, apart, table=table))
+    assert (found.packing, found.split, found.licence) == ("tb", "test", "CC0-1.0")
+    assert found.paths == (tmp_path / apart,)
+
+
+def test_two_eyes_may_be_films_of_two_kinds_where_it_is_clear_which(tmp_path: Path) -> None:
+    (pair,) = list_sources(raw(tmp_path, "a_left.mp4", "a_right.mkv"))
+    assert [path.name for path in pair.paths] == ["a_left.mp4", "a_right.mkv"]
+    raw(tmp_path, "a_right.webm", "a_right.jpg")
+    with pytest.raises(Refusal, match=r"a_left.mp4: nothing tells .* right eye's file in a fifth column"):
+        list_sources(tmp_path)
+    raw(tmp_path, "a_right.mp4")
+    with pytest.raises(Refusal, match=r"a_right.mkv: nothing tells"):  # of the same kind goes first
+        list_sources(tmp_path)

@@ -354,3 +354,51 @@ def test_another_film_recomputes_no_other(tmp_path: Path, section: Split) -> Non
 
 def made(root: Path) -> Iterator[Path]:
     return (path for path in (root / "split").rglob("*") if path.suffix in (".mkv", ".json"))
+
+
+def left_out(root: Path) -> list[tuple[str, str, str]]:
+    rows = read_table(root / "split" / "films" / "left_out.parquet", Bad)
+    return [(row.id, row.reason, row.detail) for row in rows]
+
+
+def test_a_film_renamed_as_it_was_advised_is_looked_at_again(tmp_path: Path, section: Split) -> None:
+    write(tmp_path / "raw" / "film_sbs.mp4", shot(12, 1))
+    ball = write(tmp_path / "raw" / "ball_180_sbs.mp4", shot(12, 2))
+    run(tmp_path, section)
+    told = "spherical by the tag 180 in its name; rename it if it is flat"
+    assert left_out(tmp_path) == [("ball_180_sbs.mp4", "spherical", told)]
+    ball.rename(tmp_path / "raw" / "ball_sbs.mp4")
+    films, clips, _ = run(tmp_path, section)
+    assert not left_out(tmp_path) and len(films) == len(clips) == 2
+
+
+def test_rows_say_the_same_wherever_films_lie(tmp_path: Path, section: Split) -> None:
+    damage(write(tmp_path / "raw" / "f_sbs.mp4", shot(30, 1), shot(30, 2)))
+    (tmp_path / "raw" / "junk_sbs.mp4").write_bytes(b"junk")
+    ((film,), _, _) = run(tmp_path, section)
+    assert "; breaks off after " in film.remark and str(tmp_path) not in film.remark
+    ((name, reason, detail),) = left_out(tmp_path)
+    assert (name, reason) == ("junk_sbs.mp4", "not a film")
+    assert detail.startswith("is not a film FFmpeg can read (")
+
+
+def test_a_film_that_is_there_twice_is_taken_once(tmp_path: Path, section: Split) -> None:
+    film = write(tmp_path / "raw" / "a_sbs.mp4", shot(12, 1))
+    (tmp_path / "raw" / "b_sbs.mp4").write_bytes(film.read_bytes())
+    (tmp_path / "raw" / "sources.csv").write_text("film,packing,split,licence\nb_sbs.mp4,,,CC0-1.0\n")
+    films, _, _ = run(tmp_path, section)
+    assert [film.name for film in films] == ["b_sbs.mp4"], "the one whose licence is known"
+    assert left_out(tmp_path) == [("a_sbs.mp4", "a copy", "the same film as b_sbs.mp4")]
+    (tmp_path / "raw" / "sources.csv").write_text(
+        "film,packing,split,licence\na_sbs.mp4,,train,\nb_sbs.mp4,,test,\n"
+    )
+    with pytest.raises(Refusal, match=r"a_sbs.mp4 and b_sbs.mp4 are the same film, but .* remove one"):
+        run(tmp_path, section)
+
+
+def test_small_eyes_are_said_to_be_enlarged(tmp_path: Path, section: Split) -> None:
+    write(tmp_path / "raw" / "f_sbs.mp4", shot(12, 1, 60, 106))
+    ((film,), _, _) = run(tmp_path, section)
+    assert film.remark.endswith("enlarged 1.5 times")
+    ((film,), _, _) = run(tmp_path, replace(section, height=60, width=106))
+    assert "enlarged" not in film.remark

@@ -36,6 +36,7 @@ Row = TypeVar("Row")
 
 DIED = "worker died"  # the reason of such a bad item
 # Everything a stage's folder holds besides tables is named after an item.
+_LEFT_BY_SYSTEMS = {".DS_Store", "Thumbs.db", "desktop.ini"}  # wherever a folder was looked at
 _OURS = re.compile(r"\.?[0-9a-f]{16}\..+|.+\.parquet|\..+\.part\.parquet")
 
 
@@ -55,6 +56,7 @@ class Job:
     key: str
     arguments: tuple[Any, ...]  # what the work is given; must pickle
     size_bytes: float  # about how much it writes
+    name: str = ""  # what people know it by, where that is not its id
 
 
 @dataclass(frozen=True)
@@ -105,9 +107,10 @@ def finish_jobs(
     write_table(out / "bad.parquet", bad, Bad)
     if len(bad) > max_bad_fraction * len(jobs):
         untried = sum(entry is None for entry in entries.values())
+        first = next(job.name or job.id for job in jobs if job.id == bad[0].id)
         raise Refusal(
             f"{label}: {len(bad)} bad of {counted(len(jobs), unit)}, more than dataset.max_bad_fraction "
-            f"{max_bad_fraction:g} allows; the first: {bad[0].id}: {bad[0].reason} ({bad[0].detail})"
+            f"{max_bad_fraction:g} allows; the first: {first}: {bad[0].reason} ({bad[0].detail})"
             + (f"; not tried: {untried}" if untried else "")
             + f"; all are in {out / 'bad.parquet'}"
         )
@@ -204,7 +207,7 @@ def _is_whole(path: Path, stored: Mapping[str, Any], written_ns: int) -> bool:
 def _refuse_strangers(out: Path) -> None:
     """What is pruned can not be had back: never in a folder that is not a stage's own."""
     for path in out.iterdir():
-        if path.is_file() and not _OURS.fullmatch(path.name):
+        if path.is_file() and not _OURS.fullmatch(path.name) and path.name not in _LEFT_BY_SYSTEMS:
             raise Refusal(f"{out}: holds {path.name}, which no stage wrote; give it a folder of its own")
 
 

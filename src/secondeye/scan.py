@@ -11,7 +11,7 @@ import numpy as np
 from secondeye.borders import Borders, Lines, brightest, find_borders, measure_lines, refine, union
 from secondeye.looks import Look, measure_look
 from secondeye.shots import find_cuts, find_shots
-from secondeye.sources import Source
+from secondeye.sources import Source, told_of
 from secondeye.sources.eyes import EyeInfo, Eyes, eye_info, read_eyes
 from secondeye.sources.pieces import PieceReader
 from secondeye.video.probe import BadFilm, FilmBroke
@@ -68,7 +68,7 @@ def scan(source: Source, *, cut_threshold: float, min_shot_frames: int) -> Scan:
                     lines[:] = [_brightest([*lines, _lines(eyes)])]
                 yield eyes.left
         except FilmBroke as error:
-            told.append(str(error))
+            told.append(told_of(source, str(error)))
 
     cuts, frames = find_cuts(lefts(), info.fps, threshold=cut_threshold, min_shot_frames=min_shot_frames)
     if not frames:

@@ -108,4 +108,5 @@ def picture_aspect(path: Path) -> Fraction:
 
 def _line(path: Path) -> str:
     packings = ", ".join((*PACKED, MULTIVIEW, MONO))
-    return f"add a line to {path.parent / 'sources.csv'} ({','.join(COLUMNS)}) with one of {packings}"
+    line = f"add a line to {path.parent / 'sources.csv'} ({','.join(COLUMNS)}) with one of {packings}"
+    return f"{line}, or with the right eye's file in a fifth column, right"

@@ -7,7 +7,7 @@ from secondeye.packing import MONO, PAIR, packing_from_name
 from secondeye.refusal import Refusal
 from secondeye.sources.guess import find_packing
 from secondeye.sources.source import FILMS, Mono, Source, is_still
-from secondeye.sources.table import Row, read_table
+from secondeye.sources.table import Row, composed, read_table
 
 _OTHER_EYE = {"l": "r", "left": "right"}
 _LEFT_EYE = re.compile(r"(.*[-_. ])?(l|left)", re.IGNORECASE)
@@ -22,7 +22,8 @@ def list_mono(raw: Path) -> list[Mono]:
     Raises Refusal when one of them is not there, or sources.csv makes no sense.
     """
     rows = [row for row in read_table(raw / "sources.csv").values() if row.packing == MONO]
-    films = [Mono(raw / row.film, row.licence) for row in rows if row.split == "train"]
+    there = _by_name(raw)
+    films = [Mono(there.get(row.film, raw / row.film), row.licence) for row in rows if row.split == "train"]
     for film in films:
         if not film.path.is_file():
             raise Refusal(f"{raw / 'sources.csv'}: names {film.path.name}, which is not in {raw}")
@@ -36,7 +37,7 @@ def list_sources(raw: Path) -> list[Source]:
     there is no stereo film, or one whose packing nothing tells, or a sources.csv that makes no sense.
     """
     table = read_table(raw / "sources.csv")
-    there = {path.name: path for path in sorted(raw.glob("*")) if _may_be_film(path)}
+    there = {name: path for name, path in _by_name(raw).items() if _may_be_film(path)}
     _require_there(raw, table, there)
     pairs = _pairs(table, there)
     alone = [name for name in there if name not in {*pairs, *pairs.values()}]
@@ -48,6 +49,11 @@ def list_sources(raw: Path) -> list[Source]:
             f"{raw}: holds no stereo film; copy some there, or make some with: secondeye sample {raw}"
         )
     return sorted(sources, key=lambda source: source.paths)
+
+
+def _by_name(raw: Path) -> dict[str, Path]:
+    """All that lies in a folder, by its name as sources.csv would say it."""
+    return {composed(path.name): path for path in sorted(raw.glob("*"))}
 
 
 def _may_be_film(path: Path) -> bool:
@@ -90,21 +96,36 @@ def _why_absent(path: Path) -> str:
 def _pairs(table: dict[str, Row], there: dict[str, Path]) -> dict[str, str]:
     """Right eyes by their left ones: as sources.csv says, else by names that differ in the eye only."""
     told = {row.film: row.right for row in table.values() if row.right}
-    names = {name.lower(): name for name in there}
     pairs = dict(told)
-    for left, path in there.items():
-        right = names.get(_other_eye(path), "")
+    for left in there:
+        right = _other_eye(left, there)
         free = not {left, right} & {*told, *told.values()}
         if right and free and all(_may_pair(table.get(name)) for name in (left, right)):
             pairs[left] = right
     return pairs
 
 
-def _other_eye(path: Path) -> str:
-    """What the right eye's file would be called, in lower case; "" where the name is no left eye's."""
-    stem, suffix = (path.name, "") if path.is_dir() else (path.stem, path.suffix)
-    match = _LEFT_EYE.fullmatch(stem)
-    return ((match[1] or "") + _OTHER_EYE[match[2].lower()] + suffix).lower() if match else ""
+def _other_eye(left: str, there: dict[str, Path]) -> str:
+    """The right eye's name; "" where `left` is no left eye's, or where it is not clear which one it is.
+
+    Two films may be of different kinds, where there is but one of the right name.
+    """
+    match = _LEFT_EYE.fullmatch(_stem(there[left]))
+    if not match:
+        return ""
+    stem = ((match[1] or "") + _OTHER_EYE[match[2].lower()]).lower()
+    rights = [n for n, path in there.items() if _stem(path).lower() == stem and _alike(path, there[left])]
+    same = [name for name in rights if there[name].suffix.lower() == there[left].suffix.lower()]
+    return next(iter(same or (rights if len(rights) == 1 else [])), "")
+
+
+def _stem(path: Path) -> str:
+    return composed(path.name if path.is_dir() else path.stem)
+
+
+def _alike(one: Path, other: Path) -> bool:
+    """Whether both are folders, both pictures, or both films."""
+    return (one.is_dir(), is_still(one)) == (other.is_dir(), is_still(other))
 
 
 def _may_pair(row: Row | None) -> bool:
@@ -112,7 +133,7 @@ def _may_pair(row: Row | None) -> bool:
 
 
 def _pair(left: Path, right: Path, row: Row | None) -> Source:
-    if left.is_dir() != right.is_dir() or is_still(left) != is_still(right):
+    if not _alike(left, right):
         raise Refusal(f"{left} and {right.name} are no pair: give two films, two pictures or two folders")
     remarks = ["" if row and row.right else f"pair with {right.name} taken from the names"]
     remarks += ["pictures of a folder play at 25 fps"] if left.is_dir() else []

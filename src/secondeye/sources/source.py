@@ -34,6 +34,16 @@ class Mono:
     licence: str  # "" for not stated
 
 
+def told_of(source: Source, line: str) -> str:
+    """A line about a source as a row keeps it, whatever the film will be called and wherever it lies.
+
+    Without the folder, and without the film's own name in front.
+    """
+    for path in source.paths:
+        line = line.replace(f"{path.parent}/", "")
+    return line.removeprefix(f"{source.name}: ")
+
+
 def is_still(path: Path) -> bool:
     """Whether a path is one picture, not a film or a folder."""
     return path.suffix.lower() in STILLS and not path.is_dir()

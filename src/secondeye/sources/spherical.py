@@ -28,11 +28,18 @@ def why_not_flat(source: Source) -> str:
     if not path.is_dir():
         if projection := read_metadata(path).projection:
             return f"spherical by its metadata: {projection}"
-        if tag := _TAG.search(path.stem.lower()):
-            return f"spherical by the tag {tag[1]} in its name; rename it if it is flat"
+        if tag := spherical_tag(source):
+            return f"spherical by the tag {tag} in its name; rename it if it is flat"
     if not path.is_dir() and source.packing in (*PACKED, PAIR):
         return _why_not_flat_by_content(source)
     return ""
+
+
+def spherical_tag(source: Source) -> str:
+    """What of a film's name says that it is spherical; "" for nothing."""
+    path = source.paths[0]
+    found = None if path.is_dir() else _TAG.search(path.stem.lower())
+    return found[1] if found else ""
 
 
 def _why_not_flat_by_content(source: Source) -> str:

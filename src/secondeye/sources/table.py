@@ -1,6 +1,7 @@
 """sources.csv: what a user says about the films of data/raw."""
 
 import csv
+import unicodedata
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -42,18 +43,30 @@ def read_table(path: Path) -> dict[str, Row]:
     return rows
 
 
+def composed(name: str) -> str:
+    """A file's name as tables are typed: some systems store an accent apart from its letter."""
+    return unicodedata.normalize("NFC", name)
+
+
 def _rows(path: Path, text: str) -> dict[str, Row]:
+    first, _, _ = text.partition("\n")
+    between = ";" if ";" in first and "," not in first else ","  # spreadsheets of some countries
     with StringIO(text, newline="") as file:
-        reader = csv.DictReader(file)
-        columns = reader.fieldnames
+        reader = csv.DictReader(file, delimiter=between)
+        columns = [column.strip().lower() for column in reader.fieldnames or []]
         if columns not in (COLUMNS, [*COLUMNS, _RIGHT]):
-            raise Refusal(f"{path}: the first line must be {','.join(COLUMNS)}[,{_RIGHT}], got {columns}")
+            raise Refusal(
+                f"{path}: the first line must be {','.join(COLUMNS)}[,{_RIGHT}], got {first.strip()}"
+            )
+        reader.fieldnames = columns
         rows: dict[str, Row] = {}
         for given in reader:
             where = f"{path}, line {reader.line_num}"
             if None in given or None in given.values():
-                raise Refusal(f"{where}: must have {len(columns or [])} columns")
-            row = Row(**{column: cell.strip() for column, cell in given.items()})
+                raise Refusal(f"{where}: must have {len(columns)} columns")
+            row = Row(**{column: composed(cell.strip()) for column, cell in given.items()})
+            if not any(vars(row).values()):  # spreadsheets leave such lines
+                continue
             _require_sense(where, row)
             if row.film in rows:
                 raise Refusal(f"{where}: {row.film} has a line already")

@@ -21,16 +21,18 @@ from secondeye.refusal import Refusal
 from secondeye.rows import Bad, Clip, Dropped, Film
 from secondeye.scan import Scan, scan
 from secondeye.shots import cut_pieces, trim_shot
-from secondeye.sources import Source, digest_source, list_sources
+from secondeye.sources import Source, digest_source, list_sources, told_of
 from secondeye.sources.eyes import eye_info, why_not_flat
 from secondeye.sources.guess import require_agreeing_pictures
 from secondeye.sources.pieces import PieceReader
 from secondeye.sources.source import FILMS, is_still
+from secondeye.sources.spherical import spherical_tag
 from secondeye.sources.stills import pictures_of
 from secondeye.tables import write_table
 from secondeye.video.probe import BadFilm, probe, promised_frames
 from secondeye.video.write import write_lossless
 
+_ENLARGED = 1.5  # times, from which on it is told: there is no detail to learn
 _LOSSLESS_RATIO = 0.6  # a bound: FFV1 took 0.13 (real) to 0.36 (synthetic films) of raw 8-bit RGB
 
 
@@ -62,8 +64,8 @@ def run(raw: Path, out: Path, *, split: Split, dataset: Dataset) -> None:
         # Of long films even finding the cuts takes hours: say so, or refuse, before that.
         promised = sum(map(_promised, sources))
         announce(out, promised, split.height, split.width, known_by="by the films' headers")
-        by_id = _by_content(sources)
-        cuts = _find_all_cuts(out / "films", by_id, split, dataset)
+        by_id, copies = _by_content(sources)
+        cuts = _find_all_cuts(out / "films", by_id, copies, split, dataset)
         jobs = _clip_jobs(cuts, by_id, split)
         frames = sum(stop - start for film in cuts for _, start, stop, _ in film.clips)
         announce(out, frames, split.height, split.width)
@@ -76,7 +78,7 @@ def run(raw: Path, out: Path, *, split: Split, dataset: Dataset) -> None:
             max_bad_fraction=dataset.max_bad_fraction,
             in_order=True,
         )
-        films = [_film(found, by_id[found.id]) for found in cuts]
+        films = [_film(found, by_id[found.id], split) for found in cuts]
         dropped = [Dropped(clip_id(f.id, *piece[:2]), f.id, *piece) for f in cuts for piece in f.dropped]
         dropped += _dropped_clips(jobs, done.bad)
         write_table(out / "films.parquet", films, Film)
@@ -84,14 +86,24 @@ def run(raw: Path, out: Path, *, split: Split, dataset: Dataset) -> None:
         write_table(out / "clips.parquet", done.rows, Clip)
 
 
-def _by_content(sources: list[Source]) -> dict[str, Source]:
+def _by_content(sources: list[Source]) -> tuple[dict[str, Source], list[Bad]]:
+    """Films by their content, and what is left out as it is another's; one of known licence stays.
+
+    Raises Refusal where two such are to be in different splits, or are packed differently.
+    """
     by_id: dict[str, Source] = {}
-    for source in sources:
-        film = digest_source(source)
-        if film in by_id:
-            raise Refusal(f"{source.name} and {by_id[film].name} are the same film; remove one of them")
-        by_id[film] = source
-    return by_id
+    copies = []
+    for source in sorted(sources, key=lambda source: not source.licence):
+        first = by_id.setdefault(digest_source(source), source)
+        if first is source:
+            continue
+        if first.packing != source.packing or first.split != (source.split or first.split):
+            raise Refusal(
+                f"{first.name} and {source.name} are the same film, but of different packing or split; "
+                "remove one of them"
+            )
+        copies.append(Bad(source.name, "a copy", f"the same film as {first.name}"))
+    return by_id, copies
 
 
 def _promised(source: Source) -> int:
@@ -107,16 +119,18 @@ def _promised(source: Source) -> int:
         return 0
 
 
-def _find_all_cuts(out: Path, sources: dict[str, Source], split: Split, dataset: Dataset) -> list[Cuts]:
-    jobs = [
-        Job(film, make_key("split", Cuts, [split], [film, source.packing]), (source, split), 0)
-        for film, source in sources.items()
-    ]
+def _find_all_cuts(
+    out: Path, sources: dict[str, Source], copies: list[Bad], split: Split, dataset: Dataset
+) -> list[Cuts]:
+    jobs = []
+    for film, source in sources.items():
+        # Of the name only what decides: renamed as it was advised, a film is looked at again.
+        key = make_key("split", Cuts, [split], [film, source.packing, spherical_tag(source)])
+        jobs.append(Job(film, key, (source, split), 0, source.name))
     done = finish_jobs(
         out, jobs, _cut_film, Cuts, label="cuts", max_bad_fraction=dataset.max_bad_fraction, unit="film"
     )
-    names = {bad.id: sources[bad.id].name for bad in done.bad}
-    left_out = [Bad(names[b.id], b.reason, b.detail.removeprefix(f"{names[b.id]}: ")) for b in done.bad]
+    left_out = copies + [Bad(sources[bad.id].name, bad.reason, bad.detail) for bad in done.bad]
     write_table(out / "left_out.parquet", left_out, Bad)
     for film in left_out:
         print(f"split: {film.id} is left out: {film.reason} ({film.detail})")
@@ -128,19 +142,19 @@ def _find_all_cuts(out: Path, sources: dict[str, Source], split: Split, dataset:
 def _cut_film(out: Path, film: str, key: str, source: Source, split: Split) -> tuple[Cuts, list[Path]]:
     try:
         if why := why_not_flat(source):
-            raise BadClip("spherical", f"{source.name}: {why}")
+            raise BadClip("spherical", why)
         if any(probe(path).high_dynamic_range for path in source.paths if path.suffix.lower() in FILMS):
-            raise BadClip("high dynamic range", f"{source.name}: PQ or HLG; convert it to BT.709 first")
+            raise BadClip("high dynamic range", "PQ or HLG; convert it to BT.709 first")
         require_agreeing_pictures(source)
         _require_long_clips(source, split)
         seen = scan(source, cut_threshold=split.cut_threshold, min_shot_frames=split.min_shot_frames)
     except BadFilm as error:
-        raise BadClip("not a film", str(error)) from error
+        raise BadClip("not a film", told_of(source, str(error))) from error
     pieces, dropped = find_pieces(seen, split)
     if not pieces:
         counted = Counter(reason for _, _, reason, _ in dropped)
         told = ", ".join(f"{count} {reason}" for reason, count in sorted(counted.items()))
-        raise BadClip("no clip", f"{source.name}: shots: {len(seen.shots)}, pieces dropped: {told or 0}")
+        raise BadClip("no clip", f"shots: {len(seen.shots)}, pieces dropped: {told or 0}")
     cuts = Cuts(
         id=film,
         key=key,
@@ -166,9 +180,7 @@ def _require_long_clips(source: Source, split: Split) -> None:
         told = (
             f"split.max_seconds {split.max_seconds:g} lets clips have {most} frames at {float(info.fps):.4g}"
         )
-        raise BadClip(
-            "no clip", f"{source.name}: {told} a second, split.window_frames is {split.window_frames}"
-        )
+        raise BadClip("no clip", f"{told} a second, split.window_frames is {split.window_frames}")
 
 
 def find_pieces(
@@ -247,8 +259,12 @@ def _reader_of(film: str, source: Source) -> PieceReader:
     return PieceReader(source)
 
 
-def _film(cuts: Cuts, source: Source) -> Film:
+def _film(cuts: Cuts, source: Source, split: Split) -> Film:
     top, bottom, left, right = cuts.crop
+    height = cuts.height - top - bottom
+    width = (cuts.width - left - right) * cuts.pixel_aspect
+    scale = max(split.height / height, split.width / width)
+    enlarged = f"enlarged {scale:.1f} times" if scale > _ENLARGED else ""
     return Film(
         id=cuts.id,
         name=source.name,
@@ -266,5 +282,5 @@ def _film(cuts: Cuts, source: Source) -> Film:
         crop_bottom=bottom,
         crop_left=left,
         crop_right=right,
-        remark="; ".join(filter(None, [source.remark, cuts.remark])),
+        remark="; ".join(filter(None, [source.remark, cuts.remark, enlarged])),
     )
