@@ -132,8 +132,8 @@ def _find_all_cuts(
     )
     left_out = copies + [Bad(sources[bad.id].name, bad.reason, bad.detail) for bad in done.bad]
     write_table(out / "left_out.parquet", left_out, Bad)
-    for film in left_out:
-        print(f"split: {film.id} is left out: {film.reason} ({film.detail})")
+    for one in left_out:
+        print(f"split: {one.id} is left out: {one.reason} ({one.detail})")
     if not done.rows:
         raise Refusal(f"split: none of the {len(jobs)} films can be used; the reasons stand above")
     return done.rows
