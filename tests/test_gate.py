@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import a_film, evaluated, held_clip
 
-from secondeye.conversion.bundle import PLAIN, Bundle, write_bundle
+from secondeye.conversion.bundle import PLAIN, SHIPPED, Bundle, write_bundle
 from secondeye.evaluation.clip import Folders, HeldClip
 from secondeye.evaluation.judge import Broken, score_key
 from secondeye.evaluation.methods import Method
@@ -24,13 +24,14 @@ from secondeye.gate import (
     challengers,
     decide,
     describe,
+    model_of,
     open_challenge,
     pass_gate,
     sentence,
     share_doubt,
     with_part,
 )
-from secondeye.inpaint.light import Light, save_light
+from secondeye.inpaint.light import KIND, Light, save_light
 from secondeye.params import Evaluate, Gate, load_params
 from secondeye.registry import models as registry
 from secondeye.rows import Evaluated, Film, Held
@@ -190,7 +191,7 @@ class Place:
         bundle = Bundle("motion", "light", 3.0, 0.5)
         weights = self.folder / "made"
         save_light(Light((4, 6, 8)), weights)
-        (weights / "config.json").write_text(f'{{"kind": "light", "channels": {channels}}}')
+        (weights / "config.json").write_text(f'{{"kind": "{KIND}", "channels": {channels}}}')
         registry.set_champion(
             registry.register(write_bundle(self.folder / "b", bundle, None, weights), {}, "")
         )
@@ -233,12 +234,13 @@ def place(tmp_path: Path, with_registry: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 FILL = Method("fill", "inpainter", inpainter="fill")
+FIRST = Method("first", "inpainter", inpainter="light", inpaint_weights=SHIPPED / "inpaint")
 
 
 def test_what_evaluation_found_better_is_registered_and_champion(place: Place) -> None:
     place.train(Light((4, 6, 8)))
     light = Method("light", "inpainter", inpainter="light", inpaint_weights=place.light)
-    place.write_scores(place.know(FILL, [0.5] * 5) + place.know(light, BETTER))
+    place.write_scores(place.know(FIRST, [0.5] * 5) + place.know(light, BETTER))
     outcome, report = place.pass_gate()
     assert (outcome.before, outcome.champion) == (1, 2) and registry.champion() == 2
     assert "Version 2 is champion; version 1 was" in report and "bootstrap" in report
@@ -261,7 +263,8 @@ def test_a_challenger_of_nan_is_refused_and_the_champion_stays(place: Place) -> 
     outcome, report = place.pass_gate()
     assert outcome.champion == registry.champion() == 1
     assert [(verdict.won, verdict.why) for verdict in outcome.verdicts] == [(False, BROKEN)]
-    assert f"does not replace `fill`: {BROKEN}." in report and "nan" not in report.replace(BROKEN, "")
+    shipped = model_of(SHIPPED).part("inpainter")
+    assert f"does not replace `{shipped}`: {BROKEN}." in report and "nan" not in report.replace(BROKEN, "")
     (run,) = (Run(path) for path in (place.folder / "runs").iterdir())
     assert run.read()["tags"]["verdict"] == "lost"
 

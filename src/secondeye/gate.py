@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from secondeye.conversion.bundle import PLAIN, Bundle, read_bundle, weights_of, write_bundle
+from secondeye.conversion.bundle import PLAIN, SHIPPED, Bundle, read_bundle, weights_of, write_bundle
 from secondeye.evaluation import floors
 from secondeye.evaluation.bootstrap import least_gain
 from secondeye.evaluation.clip import Folders, manifest_hash
@@ -112,7 +112,7 @@ class Outcome:
 def pass_gate(data: Path, models: Path, reports: Path, runs: Path, gate: Gate, evaluate: Evaluate) -> Outcome:
     """Let what was trained challenge the champion; register and promote it where it wins.
 
-    Without any registered version, `motion` and `fill` become the first, and champion. Writes
+    Without any registered version, what comes with the program becomes the first, and champion. Writes
     reports/gate.md. Raises Refusal when nothing was evaluated, ServerAway.
     """
     scores, regions = data / "evaluate" / "scores", data / "evaluate" / "regions"
@@ -154,10 +154,13 @@ def hold_challenges(
 
 
 def ensure_champion() -> None:
-    """Without a champion, crown the lowest version, or the model that needs no weights as the first one."""
+    """Without a champion, crown the lowest version, or the model that comes with the program as the first."""
     if registry.champion() is None:
+        shipped = model_of(SHIPPED)
         with tempfile.TemporaryDirectory() as temporary:
-            registry.first_version(write_bundle(Path(temporary) / "bundle", PLAIN, None, None))
+            copy = Path(temporary) / "bundle"
+            weights = shipped.depth_weights, shipped.inpaint_weights
+            registry.first_version(write_bundle(copy, shipped.bundle, *weights))
 
 
 def model_of(folder: Path) -> Model:

@@ -35,6 +35,7 @@ class Bundle:
 
 
 PLAIN = Bundle("motion", "fill", strength_percent=3.0, convergence=0.5)  # needs no weights
+SHIPPED = Path(__file__).parent.parent / "shipped"  # comes with the program; its MODEL_CARD.md says more
 
 
 def write_bundle(
@@ -77,7 +78,7 @@ def weights_of(folder: Path | None, part: str) -> Path | None:
 
 
 def settings_of(
-    folder: Path | None,  # None: without a model
+    folder: Path | None,  # None: what comes with the program, and the best depth that is on this machine
     strength_percent: float | None = None,  # None: as the bundle says
     convergence: float | None = None,
     *,
@@ -87,10 +88,12 @@ def settings_of(
     preset: str = PRESET,
 ) -> Settings:
     """How to convert with this bundle; raises Refusal as `read_bundle` and `Settings` do."""
-    bundle = PLAIN if folder is None else read_bundle(folder)
+    bundle = read_bundle(folder or SHIPPED)
+    inpainter = bundle.inpainter if inpainter == "auto" else inpainter
     if folder is not None:
         depth = bundle.depth if depth == "auto" else depth
-        inpainter = bundle.inpainter if inpainter == "auto" else inpainter
+    elif inpainter == bundle.inpainter:
+        folder = SHIPPED
     return Settings(
         strength_percent=bundle.strength_percent if strength_percent is None else strength_percent,
         convergence=bundle.convergence if convergence is None else convergence,

@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from secondeye.clips import frames_from_pictures
-from secondeye.conversion.bundle import weights_of
+from secondeye.conversion.bundle import SHIPPED, weights_of
 from secondeye.conversion.journal import Journal, open_journal
 from secondeye.conversion.plan import Plan, make_plan
 from secondeye.conversion.render import render
@@ -101,7 +101,7 @@ def _choose(settings: Settings, say: Callable[[str], None]) -> Settings:
         depth = best_available()
         why = " (no weights of a learned model on this machine)" if depth == "motion" else ""
     inpainter = "fill" if settings.inpainter == "auto" else settings.inpainter
-    source = f"; model: {settings.model}" if settings.model else ""
+    source = f"; model: {settings.model}" if settings.model not in (None, SHIPPED) else ""
     say(f"depth: {depth}{why}; holes: {inpainter}{source}")
     return replace(settings, depth=depth, inpainter=inpainter)
 

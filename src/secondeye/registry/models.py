@@ -77,7 +77,8 @@ def first_version(bundle: Path) -> int | None:
         if _champion(client) is not None:
             return None
         there = [int(found.version) for found in client.search_model_versions(f"name='{NAME}'")]
-        number = min(there) if there else _register(client, bundle, {}, "The first: it needs no weights.")
+        told = "The first: it comes with the program."
+        number = min(there) if there else _register(client, bundle, {}, told)
         _crown(client, number)
         return number
 

@@ -1,0 +1,63 @@
+"""What comes with the program: it is what its card says, and better than what needs no weights."""
+
+import hashlib
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from secondeye.conversion.bundle import SHIPPED, Bundle, read_bundle, settings_of
+from secondeye.evaluation.regions import regions_from_truth
+from secondeye.evaluation.score import figures, look_up, measure
+from secondeye.inpaint import Inpainter, Warped, make_inpainter
+from secondeye.inpaint.fill import fill_warped
+from secondeye.warp import warp
+from secondeye.world import render_shot
+
+UNSEEN = (70_001, 70_002, 70_003, 70_004)  # seeds of shots that no world of the presets holds
+
+
+def test_the_card_is_of_these_weights() -> None:
+    card = (SHIPPED / "MODEL_CARD.md").read_text()
+    weights = SHIPPED / "inpaint" / "model.safetensors"
+    (digest,) = re.findall(r"`([0-9a-f]{64})`", card)
+    assert digest == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert "licence" in card and weights.stat().st_size < 12e6
+    assert {str(tensor.dtype) for tensor in load_file(weights).values()} == {"torch.float16"}
+
+
+def test_a_viewer_gets_it_unless_another_is_asked_for(tmp_path: Path) -> None:
+    assert read_bundle(SHIPPED) == Bundle("motion", "light", strength_percent=3.0, convergence=0.5)
+    given = settings_of(None)
+    assert (given.inpainter, given.model, given.depth) == ("light", SHIPPED, "auto")
+    assert (settings_of(None, inpainter="fill").inpainter, settings_of(None, inpainter="fill").model) == (
+        "fill",
+        None,
+    )
+
+
+@pytest.fixture(scope="module")
+def scores() -> dict[str, list[dict[str, float]]]:
+    inpainters: dict[str, Inpainter] = {
+        "fill": fill_warped,
+        "shipped": make_inpainter("light", SHIPPED / "inpaint", "cpu"),
+    }
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in inpainters}
+    for seed in UNSEEN:
+        shot = render_shot(seed, 2, 128, 224)
+        regions = regions_from_truth(shot.right_disparity, shot.right_occlusion)
+        reference = look_up(shot.left, shot.right, regions)
+        warped = Warped(shot.left, *warp(shot.left, shot.disparity))
+        for name, inpainter in inpainters.items():
+            found[name].append(figures(measure(reference, inpainter(warped, None)[0], seen=0, learned=None)))
+    return found
+
+
+@pytest.mark.parametrize("score", ["haarpsi", "psnr_disoccluded_db", "psnr_border_db"])
+def test_it_paints_better_than_fill_on_shots_it_has_not_seen(
+    scores: dict[str, list[dict[str, float]]], score: str
+) -> None:
+    fill, shipped = (np.nanmean([row[score] for row in scores[name]]) for name in ("fill", "shipped"))
+    assert shipped > fill
