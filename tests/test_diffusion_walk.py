@@ -85,7 +85,8 @@ class Pointwise(nn.Module):
 def conditions(frames: int, height: int, width: int) -> Conditions:
     latents = torch.rand(1, frames, 4, height, width, generator=seeded(2))
     embedding = torch.ones(1, 1, EMBEDDING)
-    return Conditions(latents, torch.ones(1, frames, 1, height, width), embedding, time_ids(1, 0.0, "cpu"))
+    mask, ids = torch.ones(1, frames, 1, height, width), time_ids(1, QUICK, "cpu")
+    return Conditions(latents, mask, embedding, ids)
 
 
 # The release's walk

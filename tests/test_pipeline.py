@@ -175,8 +175,8 @@ def test_pictures_have_their_shapes_and_range(tiny: StereoInpaintPipeline) -> No
 
 
 def test_sides_must_be_multiples(tiny: StereoInpaintPipeline) -> None:
-    with pytest.raises(ValueError, match="multiples of 64"):
-        paint(tiny, torch.rand(1, 3, 64, 72))
+    with pytest.raises(ValueError, match="multiples of 8"):
+        paint(tiny, torch.rand(1, 3, 64, 68))
 
 
 def test_thin_holes_stay_in_our_mask_and_not_in_the_releases() -> None:
@@ -585,3 +585,102 @@ def test_incomplete_folders_are_refused(folder: Path, tmp_path: Path) -> None:
     (broken / "unet" / "config.json").unlink()
     with pytest.raises(Refusal, match=r"unet.config.json: there is no such file"):
         load_pipeline(broken, "cpu")
+
+
+# What the release can be asked for besides its defaults
+
+
+def test_the_releases_last_group_of_frames_has_what_is_left(tiny: StereoInpaintPipeline) -> None:
+    latents = torch.randn(7, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        whole, even = decode(tiny.vae, latents, 3, even=False), decode(tiny.vae, latents, 3)
+        scaled = (latents / tiny.vae.config.scaling_factor).split([3, 3, 1])
+        parts = [tiny.vae.decode(part, num_frames=len(part)).sample for part in scaled]
+    assert_close(whole, nn.functional.pixel_shuffle(torch.cat(parts), whole.shape[-1] // parts[0].shape[-1]))
+    assert not torch.allclose(whole, even, atol=1e-3)
+    assert not REFERENCE.even_groups
+
+
+def test_rate_and_motion_are_told(tiny: StereoInpaintPipeline) -> None:
+    told: list[list[float]] = []
+    hook = tiny.unet.register_forward_pre_hook(
+        lambda _, __, given: told.append(given["added_time_ids"][0].tolist()), with_kwargs=True
+    )
+    sampling = replace(REFERENCE, steps=1, guidance=1.0, fps=10, motion=60, noise_share=0.25)
+    frames = torch.rand(1, 3, 40, 72)  # sides of 8
+    made = tiny(frames, frames[:, :1], sampling=sampling, generator=torch.Generator().manual_seed(0))
+    hook.remove()
+    assert told == [[9.0, 60.0, 0.25]] and made.frames.shape == frames.shape
+
+
+def test_noise_that_is_given_needs_no_generator(tiny: StereoInpaintPipeline) -> None:
+    frames, holes = torch.rand(2, 3, 64, 64), torch.ones(2, 1, 64, 64)
+    noise = torch.randn(1, 2, 4, 8, 8)
+    sampling = replace(REFERENCE, steps=1)
+    one = tiny(frames, holes, sampling=sampling, noise=noise)
+    two = tiny(frames, holes, sampling=sampling, noise=noise, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(one.frames, two.frames)
+    with pytest.raises(ValueError, match="needs a generator"):
+        tiny(frames, holes, sampling=replace(sampling, noise_share=0.1), noise=noise)
+    with pytest.raises(ValueError, match=r"noise must be \[1, 2, 4, 8, 8\], got \[1, 2, 4, 8, 9\]"):
+        tiny(frames, holes, sampling=sampling, noise=torch.zeros(1, 2, 4, 8, 9))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 0},
+        {"decode_frames": 0},
+        {"noise_share": -1.0},
+        {"noise_share": math.nan},
+        {"guidance": math.nan},
+        {"guidance": (1.0, 2.0, 3.0)},
+    ],
+)
+def test_sampling_out_of_range_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}.* must be"):
+        replace(REFERENCE, **wrong)
+
+
+# Doors
+
+
+def test_options_that_nobody_knows_are_refused(folder: Path) -> None:
+    with pytest.raises(TypeError, match="takes no torch_dtyp; of the hub's it takes cache_dir"):
+        StereoInpaintPipeline.from_pretrained(folder, torch_dtyp=torch.float16)
+    with pytest.raises(ValueError, match=r"must be a torch.dtype, got 'float16'"):
+        StereoInpaintPipeline.from_pretrained(folder, torch_dtype="float16")
+    with pytest.raises(Refusal, match=r"has no model_index.json; name the folder of a whole model"):
+        StereoInpaintPipeline.from_pretrained(folder / "unet")
+
+
+def test_modules_of_different_models_are_refused(tiny: StereoInpaintPipeline) -> None:
+    other: Any = SimpleNamespace(config=SimpleNamespace(projection_dim=48))
+    with pytest.raises(Refusal, match=r"do not fit each other: 48 numbers in .*, the network needs 32"):
+        StereoInpaintPipeline(tiny.vae, other, tiny.unet, tiny.scheduler)
+
+
+def test_the_autoencoder_stays_in_float32(folder: Path) -> None:
+    moved = StereoInpaintPipeline.from_pretrained(folder).to(torch.bfloat16)
+    assert (moved.unet.dtype, moved.image_encoder.dtype, moved.vae.dtype) == (
+        *(torch.bfloat16, torch.bfloat16),
+        torch.float32,
+    )
+    small = StereoInpaintPipeline.from_pretrained(folder, storage="fp8")
+    with pytest.raises(ValueError, match="fp8 are computed with in the torch_dtype they were loaded with"):
+        small.to(torch.bfloat16)
+
+
+def test_half_precision_in_several_files_and_pickles(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "whole")
+    network = load_module(UNetSpatioTemporalConditionModel, folder / "unet", torch.float16)
+    shutil.rmtree(tmp_path / "whole" / "unet")
+    network.save_pretrained(tmp_path / "whole" / "unet", variant="fp16", max_shard_size="300KB")
+    assert len(list((tmp_path / "whole" / "unet").glob("*.safetensors"))) > 1
+    again = StereoInpaintPipeline.from_pretrained(tmp_path / "whole")
+    assert same_weights(again.unet, network.float())
+    for path in (tmp_path / "whole" / "unet").glob("*.safetensors*"):
+        path.unlink()
+    (tmp_path / "whole" / "unet" / "diffusion_pytorch_model.bin").touch()
+    with pytest.raises(Refusal, match="holds pickles, which may run code; convert them"):
+        StereoInpaintPipeline.from_pretrained(tmp_path / "whole")

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from secondeye.inpaint import Warped
 from secondeye.inpaint.autoencoder import decode, encode
 from secondeye.inpaint.diffusion import inpaint_warped, reduction
 from secondeye.inpaint.pipeline import StereoInpaintPipeline, time_ids
-from secondeye.inpaint.sampling import Conditions, predict
+from secondeye.inpaint.sampling import REFERENCE, Conditions, predict
 from secondeye.inpaint.tiny import make_tiny
 from secondeye.inpaint.weights import load_pipeline, load_widened
 from secondeye.params import TrainDiffusion, load_params
@@ -202,7 +203,7 @@ def test_a_widened_network_ignores_the_mask_at_first(release: Path) -> None:
     for name, value in pipeline.unet.state_dict().items():
         assert torch.equal(value[:, :8] if name == "conv_in.weight" else value, narrow[name])
     noisy, given = torch.randn(2, 1, 2, 4, 8, 8)
-    embedding, ids = torch.randn(1, 1, 32), time_ids(1, 0.0, "cpu")
+    embedding, ids = torch.randn(1, 1, 32), time_ids(1, REFERENCE, "cpu")
 
     def velocity(mask: Tensor) -> Tensor:
         return predict(pipeline.unet, noisy, torch.tensor(0.5), Conditions(given, mask, embedding, ids))
@@ -220,6 +221,7 @@ def test_svd_changes_spatial_layers_alone(release: Path, tmp_path: Path) -> None
         old, new = (getattr(pipeline, part).state_dict() for pipeline in (before, after))
         assert all(torch.equal(old[name], new[name]) for name in old)
     assert after.vae.config.scaling_factor == 0.18215
+    assert after.unet.config.num_frames == settings("svd", str(release), steps=2).frames
     old, new = before.unet.state_dict(), after.unet.state_dict()
     changed = {name for name in old if not torch.equal(old[name], new[name])}
     frozen = {name for name in old if any(part in name for part in FROZEN)}
@@ -229,8 +231,16 @@ def test_svd_changes_spatial_layers_alone(release: Path, tmp_path: Path) -> None
     assert not any(line for line in run.metrics() if "autoencoder/psnr_db" in line)
 
 
+def test_a_batch_that_can_not_be_shared_is_told_before_anything_is_trained(tmp_path: Path) -> None:
+    wrong = settings("tiny", "", steps=2)
+    wrong = replace(wrong, network=replace(wrong.network, batch=3, accumulation=2))
+    with pytest.raises(Refusal, match=r"network: .* can not share a batch of 3"):
+        train(tmp_path, wrong)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
 def test_svd_that_can_not_be_had_is_refused(release: Path, tmp_path: Path) -> None:
-    with pytest.raises(Refusal, match="neither a folder with model_index"):
+    with pytest.raises(Refusal, match=r"has no model_index.json; name the folder of a whole model"):
         load_widened(str(tmp_path / "nowhere"))
     with pytest.raises(Refusal, match="neither a folder with model_index"):
         load_widened("nobody/no-such-model")

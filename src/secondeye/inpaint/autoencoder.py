@@ -29,10 +29,11 @@ def decode(
     vae: AutoencoderKLTemporalDecoder,
     latents: Tensor,  # [T, 4, h, w], scaled
     frames_at_once: int,
+    even: bool = True,  # groups that differ by one frame at most; else the last has what is left
 ) -> Tensor:  # [T, 3, 8 * h, 8 * w] float32, about [-1, 1]
     """Latents to pictures."""
     plain = (latents / vae.config.scaling_factor).to(vae.dtype)
-    groups = plain.split(split_evenly(len(plain), frames_at_once))
+    groups = plain.split(split_evenly(len(plain), frames_at_once) if even else frames_at_once)
     parts = (vae.decode(group, num_frames=len(group)).sample for group in groups)
     return F.pixel_shuffle(torch.cat([part.float() for part in parts]), patch_px(vae))
 

@@ -27,7 +27,7 @@ from transformers import CLIPVisionModelWithProjection
 from transformers.utils import logging
 
 from secondeye.arrays import require_frames, require_plane, require_same_size
-from secondeye.inpaint.autoencoder import LATENT_PX, decode, decode_tiles, encode, to_signed
+from secondeye.inpaint.autoencoder import LATENT_PX, decode, decode_tiles, encode, patch_px, to_signed
 from secondeye.inpaint.embedding import CLIP_MEAN, CLIP_SIDE_PX, CLIP_STD, embed
 from secondeye.inpaint.sampling import Conditions, Sampling, denoise, paint_at_once
 from secondeye.inpaint.tiles import Tile
@@ -38,9 +38,6 @@ LATENT_CHANNELS = 4
 SIDE_MULTIPLE_PX = 64  # three halvings of the latents
 IN_CHANNELS = 2 * LATENT_CHANNELS + 1  # noisy latents, latents of the given frames, mask
 ONE_STEP_CHANNELS = 3 * LATENT_CHANNELS + 1  # zeros, latents of the left view, of the given frames, mask
-# What Stable Video Diffusion was told of every clip it saw: the frame rate less one, and how much moves.
-FPS_ID = 6.0
-MOTION_ID = 127.0
 SCHEDULE = {  # of what is in a scheduler's config; times are 0.25 ln(sigma)
     "_class_name": "EulerDiscreteScheduler",
     "prediction_type": "v_prediction",
@@ -78,6 +75,7 @@ class StereoInpaintPipeline(DiffusionPipeline):
             )
         require_schedule({**scheduler.config, "_class_name": type(scheduler).__name__}, "the scheduler")
         _require_sizes(unet, vae)
+        _require_fitting(unet, vae, image_encoder)
         if overlap_mask not in OVERLAP_MASKS:
             raise Refusal(f"overlap_mask must be one of {', '.join(OVERLAP_MASKS)}, got {overlap_mask!r}")
         flatten_time_convolutions(vae)
@@ -103,12 +101,13 @@ class StereoInpaintPipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        frames: Tensor,  # [T, 3, H, W] in [0, 1]; H and W are multiples of 64
+        frames: Tensor,  # [T, 3, H, W] in [0, 1]; H and W are multiples of 8, large networks want 64
         holes: Tensor,  # [T, 1, H, W] float32, at least 0.5 where there is a hole
         *,
         sampling: Sampling,
         left: Tensor | None = None,  # [T, 3, H, W] in [0, 1], what the first eye saw; for one step
-        generator: torch.Generator | None = None,  # on the CPU; not for one step, which draws no numbers
+        # On the CPU; not for one step, which draws no numbers, nor where noise is given and none is added.
+        generator: torch.Generator | None = None,
         noise: Tensor | None = None,  # [1, T, 4, H/8, W/8] of standard deviation 1; drawn when None
         tiles: Sequence[Tile] | None = None,  # of equal sizes, in latents; None is one of all
     ) -> Painted:
@@ -117,13 +116,11 @@ class StereoInpaintPipeline(DiffusionPipeline):
         Raises ValueError for arrays of another shape, and where left or generator is needed and missing.
         """
         require_frames(frames)
-        if frames.shape[2] % SIDE_MULTIPLE_PX or frames.shape[3] % SIDE_MULTIPLE_PX:
-            raise ValueError(f"sides must be multiples of {SIDE_MULTIPLE_PX}, got {list(frames.shape)}")
         latents = self.draw(
             frames, holes, sampling=sampling, left=left, generator=generator, noise=noise, tiles=tiles
         )
         if tiles is None:
-            decoded = decode(self.vae, latents, sampling.decode_frames)
+            decoded = decode(self.vae, latents, sampling.decode_frames, sampling.even_groups)
         else:
             decoded = to_signed(frames).to(latents.device)
             decode_tiles(self.vae, latents, sampling.decode_frames, tiles, decoded)
@@ -149,14 +146,19 @@ class StereoInpaintPipeline(DiffusionPipeline):
         require_frames(frames)
         require_plane(holes, "holes")
         require_same_size(frames, holes, "holes")
+        if frames.shape[2] % LATENT_PX or frames.shape[3] % LATENT_PX:
+            raise ValueError(f"sides must be multiples of {LATENT_PX}, got {list(frames.shape)}")
         if self.one_step:
             return self._draw_at_once(frames, holes, sampling, left, tiles)
-        if generator is None:
+        if generator is None and (noise is None or sampling.noise_share):
             raise ValueError(
                 "a network of many steps needs a generator, so that the picture can be had again"
             )
+        if noise is not None and tuple(noise.shape) != latent_shape(frames):
+            raise ValueError(f"noise must be {list(latent_shape(frames))}, got {list(noise.shape)}")
         # The release's order of random numbers: the frames' noise, even where it counts nothing, then this.
-        added = sampling.noise_share * torch.randn(frames.shape, generator=generator)
+        added = 0.0 if generator is None else torch.randn(frames.shape, generator=generator)
+        added = sampling.noise_share * added
         if noise is None:
             noise = torch.randn(latent_shape(frames), generator=generator)
         given = self._conditions(to_signed(frames) + added, frames[:1], holes, sampling)
@@ -191,8 +193,22 @@ class StereoInpaintPipeline(DiffusionPipeline):
             encode(self.vae, frames.to(device))[None],
             latent_mask(holes.to(device), sampling.keep_thin_holes)[None],
             embed(self.image_encoder, first.to(device))[None],
-            time_ids(1, sampling.noise_share, device),
+            time_ids(1, sampling, device),
         )
+
+    def to(self, *args: Any, **kwargs: Any) -> "StereoInpaintPipeline":
+        """As DiffusionPipeline's, but the autoencoder stays float32, since it overflows in float16.
+
+        Raises ValueError where weights in fp8 are to be computed with in another type.
+        """
+        dtype = kwargs.pop("dtype", None) or next((a for a in args if isinstance(a, torch.dtype)), None)
+        if dtype and any(weights.dtype == torch.float8_e4m3fn for weights in self.unet.parameters()):
+            raise ValueError("weights in fp8 are computed with in the torch_dtype they were loaded with")
+        super().to(*(a for a in args if not isinstance(a, torch.dtype)), **kwargs)
+        if dtype:
+            self.unet.to(dtype)
+            self.image_encoder.to(dtype)
+        return self
 
     def save_pretrained(self, save_directory: Any, **options: Any) -> None:
         """As DiffusionPipeline's, and what the released layout has besides: feature_extractor/.
@@ -202,6 +218,8 @@ class StereoInpaintPipeline(DiffusionPipeline):
         """
         if options.pop("push_to_hub", False):
             raise ValueError("save_pretrained does not push; call push_to_hub, which saves what it pushes")
+        if not options.get("safe_serialization", True):
+            raise ValueError("files are safetensors; safe_serialization=False would write pickles")
         if any(weights.element_size() == 1 for weights in self.unet.parameters()):
             raise ValueError(
                 "the network's weights are in 8 bits; save the pipeline before they are, or plain"
@@ -244,6 +262,22 @@ def _require_sizes(unet: Any, vae: Any) -> None:
             raise Refusal(f"{part}/config.json: {name} must be above 0, got {value}; get the file again")
 
 
+def _require_fitting(unet: Any, vae: Any, image_encoder: Any) -> None:
+    """Refuse modules of different models, which would fail at the first picture."""
+    shrinks = 2 ** (len(vae.config.block_out_channels) - 1) * patch_px(vae)
+    for what, has, needs in (
+        (
+            "numbers in what image_encoder says",
+            image_encoder.config.projection_dim,
+            unet.config.cross_attention_dim,
+        ),
+        ("channels in vae's latents", vae.config.latent_channels, LATENT_CHANNELS),
+        ("px in a latent of vae", shrinks, LATENT_PX),
+    ):
+        if has != needs:
+            raise Refusal(f"the modules do not fit each other: {has} {what}, the network needs {needs}")
+
+
 def _write_feature_extractor(folder: Path) -> None:
     """What the released layout says of pictures for CLIP; nothing here reads it."""
     index = json.loads((folder / "model_index.json").read_text())
@@ -281,8 +315,10 @@ def latent_mask(
     return F.max_pool2d(binary, LATENT_PX) if keep_thin_holes else binary[..., ::LATENT_PX, ::LATENT_PX]
 
 
-def time_ids(batch: int, noise_share: float, device: torch.device | str) -> Tensor:  # [batch, 3]
-    return torch.tensor([[FPS_ID, MOTION_ID, noise_share]], device=device).expand(batch, -1)
+def time_ids(batch: int, sampling: Sampling, device: torch.device | str) -> Tensor:  # [batch, 3]
+    """Rate less one, as Stable Video Diffusion was told it, how much moves, and the noise added."""
+    told = [sampling.fps - 1, sampling.motion, sampling.noise_share]
+    return torch.tensor([told], device=device).expand(batch, -1)
 
 
 def latent_shape(frames: Tensor) -> tuple[int, ...]:

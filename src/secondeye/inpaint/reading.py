@@ -119,8 +119,11 @@ def _variant_of(folder: Path, stem: str, asked: str | None) -> str | None:
         return asked
     if any((folder / f"{stem}{end}").is_file() for end in (".safetensors", ".safetensors.index.json")):
         return None
-    if (folder / f"{stem}.fp16.safetensors").is_file():
+    half = (".fp16.safetensors", ".safetensors.index.fp16.json")
+    if any((folder / f"{stem}{end}").is_file() for end in half):
         return "fp16"
+    if list(folder.glob("*.bin")):
+        raise Refusal(f"{folder}: holds pickles, which may run code; convert them to {stem}.safetensors")
     raise Refusal(f"{folder}: {stem}.safetensors is missing; the folder must be a complete model")
 
 

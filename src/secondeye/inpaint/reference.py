@@ -105,7 +105,7 @@ def paint_chunk(
         for row in plan_tiles(height, width, a_side)
     ]
     latents = blend(rows, TILE_OVERLAP_PX // LATENT_PX)
-    decoded = decode(pipeline.vae, latents, sampling.decode_frames)
+    decoded = decode(pipeline.vae, latents, sampling.decode_frames, sampling.even_groups)
     pipeline.maybe_free_model_hooks()
     return latents.cpu(), (decoded / 2 + 0.5).clamp(0, 1).cpu()
 
@@ -123,6 +123,8 @@ def walk(
 ) -> Tensor:  # [T, 3, H // 128 * 128, W // 128 * 128] in [0, 1], whole levels of 255
     """A film as the release paints it: each chunk goes on from decoded frames, under the mask they had."""
     height, width = (side // SIDE_MULTIPLE_PX * SIDE_MULTIPLE_PX for side in frames.shape[2:])
+    if 0 in (height, width):
+        raise ValueError(f"the release crops to multiples of {SIDE_MULTIPLE_PX} px, got {list(frames.shape)}")
     frames, holes = frames[..., :height, :width], holes[..., :height, :width]
     done = frames[:0]
     for chunk in plan_chunks(len(frames), chunk_frames, overlap):

@@ -3,6 +3,7 @@
 Latents are scaled to a standard deviation of 1, but for those that the network is given, as it was taught.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,16 +19,36 @@ ONE_STEP_SIGMA = 700.0  # the largest that Stable Video Diffusion knows: nothing
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a picture is drawn out of noise. One-step networks take no steps, and add no noise."""
+    """How a picture is drawn out of noise. One-step networks take no steps, and add no noise.
+
+    Raises ValueError for numbers out of range.
+    """
 
     steps: int
     guidance: float | tuple[float, float]  # of each frame, or of the first and the last; up to 1 is none
     noise_share: float  # standard deviation of the noise added to the given frames; they range over [-1, 1]
     keep_thin_holes: bool  # a latent is a hole when any of its pixels is; else when its top left one is
     decode_frames: int  # at once; frames decoded together are steadier and take more memory
+    even_groups: bool = True  # of decoded frames; the release's last group has what is left
+    # What Stable Video Diffusion was told of every clip it saw: its rate, and how much moves in it.
+    fps: float = 7.0
+    motion: float = 127.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.decode_frames < 1:
+            raise ValueError(
+                f"steps and decode_frames must be 1 or more, got {self.steps} and {self.decode_frames}"
+            )
+        if not (math.isfinite(self.noise_share) and self.noise_share >= 0):
+            raise ValueError(f"noise_share must be 0 or more, got {self.noise_share}")
+        pair = self.guidance if isinstance(self.guidance, tuple) else (self.guidance, self.guidance)
+        if len(pair) != 2 or not all(math.isfinite(value) for value in pair):
+            raise ValueError(f"guidance must be a number or a pair of them, got {self.guidance}")
 
 
-REFERENCE = Sampling(steps=8, guidance=1.01, noise_share=0.0, keep_thin_holes=False, decode_frames=2)
+REFERENCE = Sampling(
+    steps=8, guidance=1.01, noise_share=0.0, keep_thin_holes=False, decode_frames=2, even_groups=False
+)
 """As the paper's release samples."""
 
 

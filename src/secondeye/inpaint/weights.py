@@ -32,6 +32,10 @@ SVD_PARTS = ("image_encoder", "scheduler", "unet", "vae")
 SVD = "stable-video-diffusion-img2vid-xt-1-1"
 RELEASE = "StereoCrafter"
 SVD_CHANNELS = 2 * LATENT_CHANNELS
+HUB_OPTIONS = {  # of snapshot_download
+    *("revision", "token", "cache_dir", "local_files_only", "force_download", "proxies", "etag_timeout"),
+    *("local_dir", "max_workers", "endpoint", "library_name", "library_version", "user_agent", "headers"),
+}
 
 
 def load_pipeline(folder: Path, device: str) -> StereoInpaintPipeline:
@@ -76,6 +80,11 @@ def load_pretrained(
     """
     if storage not in STORAGES or not use_safetensors:
         raise ValueError(f"storage must be one of {', '.join(STORAGES)}, and files safetensors")
+    if not isinstance(torch_dtype, torch.dtype):
+        raise ValueError(f"torch_dtype must be a torch.dtype, got {torch_dtype!r}")
+    if unknown := sorted(hub.keys() - HUB_OPTIONS):
+        known = ", ".join(sorted(HUB_OPTIONS))
+        raise TypeError(f"from_pretrained takes no {', '.join(unknown)}; of the hub's it takes {known}")
     base = _find_pipeline(str(source), unet is None, hub)
     told = base
     if unet is None or isinstance(unet, str | Path):
@@ -178,6 +187,8 @@ def _download(source: str, patterns: Sequence[str], hub: dict[str, Any], left_ou
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    if Path(source).is_dir() or Path(source).is_absolute():
+        raise Refusal(f"{source}: has no model_index.json; name the folder of a whole model")
     try:
         return Path(
             snapshot_download(source, allow_patterns=list(patterns), ignore_patterns=list(left_out), **hub)

@@ -35,7 +35,7 @@ from secondeye.runs import Run
 from secondeye.training.cached import draw_cached
 from secondeye.training.conditioning import Batch, condition, paint_first
 from secondeye.training.footage import hold_out, keep_usable, load_all
-from secondeye.training.loop import Draw, Loss, Sample, train
+from secondeye.training.loop import Draw, Loss, Sample, require_shares, train
 from secondeye.training.one_step import one_step_loss
 from secondeye.training.samples import draw_scene
 from secondeye.training.scene import Scene, store
@@ -76,6 +76,7 @@ def train_diffusion(
     Continues a killed run exactly. Raises Refusal when no scene is as large and as long as the crops, or
     `initial` can not be had.
     """
+    require_shares("network", settings.network)  # before the autoencoder is trained in vain
     pipeline = make_pipeline(settings)
     stereo, mono = ([to_working_size(scene, pipeline) for scene in scenes] for scenes in (stereo, mono))
     size = (settings.height, settings.width)
@@ -104,7 +105,9 @@ def make_pipeline(settings: TrainDiffusion) -> StereoInpaintPipeline:
             return make_tiny(settings.frames, channels)
         case "small":
             return make_small(settings.frames, channels)
-    return load_widened(settings.initial, channels)
+    pipeline = load_widened(settings.initial, channels)
+    pipeline.unet.register_to_config(num_frames=settings.frames)  # as many as it will have learnt from
+    return pipeline
 
 
 def _least(settings: TrainDiffusion) -> tuple[int, int, int]:

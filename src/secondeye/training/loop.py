@@ -13,7 +13,7 @@ from contextlib import nullcontext
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -116,16 +116,22 @@ def train(
 def _accelerate(name: str, optimisation: Optimisation) -> Accelerator:
     """The processes there are; Refusal where they can not share the batch."""
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")  # params.yaml says
-    processes, parts = accelerator.num_processes, optimisation.accumulation
+    require_shares(name, optimisation)
+    if is_sharded(accelerator):
+        configure_sharding(name, optimisation, accelerator)
+    return accelerator
+
+
+def require_shares(name: str, optimisation: Optimisation) -> None:
+    """Refuse a batch that the processes there are can not share in equal parts."""
+    processes = PartialState(cpu=not torch.cuda.is_available()).num_processes
+    parts = optimisation.accumulation
     if optimisation.batch % (processes * parts):
         in_parts = f" with {parts} parts each" * (parts > 1)
         raise Refusal(
             f"{name}: {processes} processes{in_parts} can not share a batch of {optimisation.batch}; "
             f"make its batch in params.yaml a multiple of {processes * parts}"
         )
-    if is_sharded(accelerator):
-        configure_sharding(name, optimisation, accelerator)
-    return accelerator
 
 
 def _is_judged(run: Run, name: str, steps: int) -> bool:
