@@ -46,6 +46,7 @@ _CARRIERS = (
     "stages",
     "stored",
     "tables",
+    "validated",
     "words",
 )
 _PLUMBING = {PACKAGE, *(f"{PACKAGE}.{name}" for name in _CARRIERS)}
