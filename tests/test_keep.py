@@ -184,9 +184,10 @@ def test_poisoned_clip_is_bad_and_tried_again_in_every_run(
     assert BUILT == ["b"]
 
 
-def test_what_systems_leave_in_folders_stops_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", [".DS_Store", "._0123456789abcdef.left.mkv", "Thumbs.db", "desktop.ini"])
+def test_what_systems_leave_in_folders_stops_nothing(tmp_path: Path, left: str) -> None:
     finish(tmp_path / "o", jobs(a="1"))
-    (tmp_path / "o" / ".DS_Store").touch()
+    (tmp_path / "o" / left).touch()
     assert len(finish(tmp_path / "o", jobs(a="1")).rows) == 1
 
 

@@ -35,8 +35,8 @@ from secondeye.words import counted
 Row = TypeVar("Row")
 
 DIED = "worker died"  # the reason of such a bad item
+_LEFT_BY_SYSTEMS = re.compile(r"\.DS_Store|\._.+|Thumbs\.db|desktop\.ini")  # wherever a folder was looked at
 # Everything a stage's folder holds besides tables is named after an item.
-_LEFT_BY_SYSTEMS = {".DS_Store", "Thumbs.db", "desktop.ini"}  # wherever a folder was looked at
 _OURS = re.compile(r"\.?[0-9a-f]{16}\..+|.+\.parquet|\..+\.part\.parquet")
 
 
@@ -207,7 +207,8 @@ def _is_whole(path: Path, stored: Mapping[str, Any], written_ns: int) -> bool:
 def _refuse_strangers(out: Path) -> None:
     """What is pruned can not be had back: never in a folder that is not a stage's own."""
     for path in out.iterdir():
-        if path.is_file() and not _OURS.fullmatch(path.name) and path.name not in _LEFT_BY_SYSTEMS:
+        known = _OURS.fullmatch(path.name) or _LEFT_BY_SYSTEMS.fullmatch(path.name)
+        if path.is_file() and not known:
             raise Refusal(f"{out}: holds {path.name}, which no stage wrote; give it a folder of its own")
 
 
