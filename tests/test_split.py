@@ -234,7 +234,7 @@ def test_no_clip_goes_on_where_a_picture_lacks_its_partner(tmp_path: Path, secti
                 cv2.imwrite(str(tmp_path / "raw" / name / f"{index:03}.png"), picture[..., ::-1])
     (film,), clips, _ = run(tmp_path, section)
     assert bounds(clips) == [(0, 8), (8, 19)] and film.frames == 19
-    assert "left out for want of a partner: 1 pictures, first cam_l/008.png" in film.remark
+    assert "left out for want of a partner: 1 pictures, first left eye/008.png" in film.remark
 
 
 def test_a_film_that_can_not_be_sought_is_decoded_three_times_whatever_its_clips(
@@ -367,9 +367,11 @@ def test_a_film_renamed_as_it_was_advised_is_looked_at_again(tmp_path: Path, sec
     run(tmp_path, section)
     told = "spherical by the tag 180 in its name; rename it if it is flat"
     assert left_out(tmp_path) == [("ball_180_sbs.mp4", "spherical", told)]
-    ball.rename(tmp_path / "raw" / "ball_sbs.mp4")
+    flat = ball.rename(tmp_path / "raw" / "ball_sbs.mp4")
     films, clips, _ = run(tmp_path, section)
     assert not left_out(tmp_path) and len(films) == len(clips) == 2
+    flat.rename(tmp_path / "raw" / "ball_360_sbs.mp4")
+    assert len(run(tmp_path, section)[0]) == len(left_out(tmp_path)) == 1
 
 
 def test_rows_say_the_same_wherever_films_lie(tmp_path: Path, section: Split) -> None:
@@ -380,6 +382,22 @@ def test_rows_say_the_same_wherever_films_lie(tmp_path: Path, section: Split) ->
     ((name, reason, detail),) = left_out(tmp_path)
     assert (name, reason) == ("junk_sbs.mp4", "not a film")
     assert detail.startswith("is not a film FFmpeg can read (")
+
+
+def test_rows_call_the_eyes_of_a_pair_by_no_name(tmp_path: Path, section: Split) -> None:
+    left, right = np.split(np.concatenate([shot(30, 1), shot(30, 2)]), 2, axis=2)
+    write(tmp_path / "raw" / "cut_left.mp4", left)
+    damage(write(tmp_path / "raw" / "cut_right.mp4", right))
+    write(tmp_path / "raw" / "junk_left.mp4", left)
+    (tmp_path / "raw" / "junk_right.mp4").write_bytes(b"junk")
+    ((film,), _, _) = run(tmp_path, section)
+    assert "; right eye: breaks off after " in film.remark and str(tmp_path) not in film.remark
+    ((name, _, detail),) = left_out(tmp_path)
+    assert name == "junk_left.mp4" and detail.startswith("right eye: is not a film FFmpeg can read (")
+    for eye in ("left", "right"):
+        (tmp_path / "raw" / f"cut_{eye}.mp4").rename(tmp_path / "raw" / f"new_{eye}.mp4")
+    ((film,), _, _) = run(tmp_path, section)
+    assert "new_" in film.remark and "cut_" not in film.remark
 
 
 def test_a_film_that_is_there_twice_is_taken_once(tmp_path: Path, section: Split) -> None:

@@ -154,5 +154,5 @@ def _note_lone_pictures(
     used = {path for _, *pair in pairs for path in pair}
     alone = [path for path in (*lefts, *rights) if path not in used]
     if alone:
-        first = alone[0]
-        note(f"left out for want of a partner: {len(alone)} pictures, first {first.parent.name}/{first.name}")
+        eye = "left" if alone[0] in lefts else "right"
+        note(f"left out for want of a partner: {len(alone)} pictures, first {eye} eye/{alone[0].name}")

@@ -37,11 +37,13 @@ class Mono:
 def told_of(source: Source, line: str) -> str:
     """A line about a source as a row keeps it, whatever the film will be called and wherever it lies.
 
-    Without the folder, and without the film's own name in front.
+    A row has the film's name, of a pair the left eye's; the right eye is called so.
     """
-    for path in source.paths:
-        line = line.replace(f"{path.parent}/", "")
-    return line.removeprefix(f"{source.name}: ")
+    line = line.removeprefix(f"{source.paths[0]}: ")
+    for path, eye in zip(source.paths, ("left eye", "right eye"), strict=False):
+        for after in (":", "/"):  # a file, or a picture in a folder
+            line = line.replace(f"{path}{after}", f"{eye}{after}")
+    return line
 
 
 def is_still(path: Path) -> bool:
