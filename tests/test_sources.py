@@ -300,11 +300,21 @@ def test_real_films_tell_their_packing(footage: Path, tmp_path: Path) -> None:
 
 def test_what_spreadsheets_make_of_the_table_is_read(tmp_path: Path) -> None:
     film = "Caf\N{LATIN SMALL LETTER E WITH ACUTE}_sbs.mp4"
-    table = f"Film; Packing;split;LICENCE\n{film};tb;test;CC0-1.0\n;;;\n"
+    table = f"Film; Packing;split;LICENCE\n{film};tb;test;CC0-1.0\n;;;\n;;;;;\n;\n  \n\n"
     apart = "Cafe\N{COMBINING ACUTE ACCENT}_sbs.mp4"  # as macOS stores the same name
     (found,) = list_sources(raw(tmp_path, apart, table=table))
     assert (found.packing, found.split, found.licence) == ("tb", "test", "CC0-1.0")
     assert found.paths == (tmp_path / apart,)
+    (tmp_path / apart).rename(tmp_path / f"{apart}.divx")
+    (tmp_path / "sources.csv").write_text(HEAD + f"{film}.divx,tb,,\n")
+    with pytest.raises(Refusal, match="which is of a kind that is not read"):
+        list_sources(tmp_path)
+
+
+def test_no_film_hides_behind_one_whose_accents_are_stored_otherwise(tmp_path: Path) -> None:
+    names = ("Caf\N{LATIN SMALL LETTER E WITH ACUTE}_sbs.mp4", "Cafe\N{COMBINING ACUTE ACCENT}_sbs.mp4")
+    with pytest.raises(Refusal, match="is there twice, with accents stored in two ways; remove"):
+        list_sources(raw(tmp_path, *names))
 
 
 def test_two_eyes_may_be_films_of_two_kinds_where_it_is_clear_which(tmp_path: Path) -> None:

@@ -37,8 +37,9 @@ def list_sources(raw: Path) -> list[Source]:
     there is no stereo film, or one whose packing nothing tells, or a sources.csv that makes no sense.
     """
     table = read_table(raw / "sources.csv")
-    there = {name: path for name, path in _by_name(raw).items() if _may_be_film(path)}
-    _require_there(raw, table, there)
+    by_name = _by_name(raw)
+    there = {name: path for name, path in by_name.items() if _may_be_film(path)}
+    _require_there(raw, table, by_name)
     pairs = _pairs(table, there)
     alone = [name for name in there if name not in {*pairs, *pairs.values()}]
     _tell_unread(raw, [there[name] for name in alone if there[name].is_dir()])
@@ -52,8 +53,12 @@ def list_sources(raw: Path) -> list[Source]:
 
 
 def _by_name(raw: Path) -> dict[str, Path]:
-    """All that lies in a folder, by its name as sources.csv would say it."""
-    return {composed(path.name): path for path in sorted(raw.glob("*"))}
+    """All that lies in a folder, by its name as sources.csv says it. Raises Refusal where two are one."""
+    there: dict[str, Path] = {}
+    for path in sorted(raw.glob("*")):
+        if there.setdefault(composed(path.name), path) is not path:
+            raise Refusal(f"{path}: is there twice, with accents stored in two ways; remove or rename one")
+    return there
 
 
 def _may_be_film(path: Path) -> bool:
@@ -77,11 +82,13 @@ def _tell_unread(raw: Path, folders: list[Path]) -> None:
         print(f"passed over: {names}{more} (a kind that is not read, or not in {raw} itself)")
 
 
-def _require_there(raw: Path, table: dict[str, Row], there: dict[str, Path]) -> None:
+def _require_there(raw: Path, table: dict[str, Row], by_name: dict[str, Path]) -> None:
     named = {row.film for row in table.values() if row.packing != MONO}
-    absent = (named | {row.right for row in table.values() if row.right}) - there.keys()
+    named |= {row.right for row in table.values() if row.right}
+    found = {name: by_name.get(name, raw / name) for name in sorted(named)}
+    absent = {name: path for name, path in found.items() if name not in by_name or not _may_be_film(path)}
     if absent:
-        told = [f"{name}, which is {_why_absent(raw / name)}" for name in sorted(absent)]
+        told = [f"{name}, which is {_why_absent(path)}" for name, path in absent.items()]
         raise Refusal(f"{raw / 'sources.csv'}: names {'; '.join(told)}")
 
 

@@ -52,21 +52,21 @@ def _rows(path: Path, text: str) -> dict[str, Row]:
     first, _, _ = text.partition("\n")
     between = ";" if ";" in first and "," not in first else ","  # spreadsheets of some countries
     with StringIO(text, newline="") as file:
-        reader = csv.DictReader(file, delimiter=between)
-        columns = [column.strip().lower() for column in reader.fieldnames or []]
+        reader = csv.reader(file, delimiter=between)
+        columns = [column.strip().lower() for column in next(reader, [])]
         if columns not in (COLUMNS, [*COLUMNS, _RIGHT]):
             raise Refusal(
                 f"{path}: the first line must be {','.join(COLUMNS)}[,{_RIGHT}], got {first.strip()}"
             )
-        reader.fieldnames = columns
         rows: dict[str, Row] = {}
         for given in reader:
             where = f"{path}, line {reader.line_num}"
-            if None in given or None in given.values():
-                raise Refusal(f"{where}: must have {len(columns)} columns")
-            row = Row(**{column: composed(cell.strip()) for column, cell in given.items()})
-            if not any(vars(row).values()):  # spreadsheets leave such lines
+            cells = [composed(cell.strip()) for cell in given]
+            if not any(cells):  # spreadsheets leave such lines, not all of them as wide as the table
                 continue
+            if len(cells) != len(columns):
+                raise Refusal(f"{where}: must have {len(columns)} columns")
+            row = Row(*cells)
             _require_sense(where, row)
             if row.film in rows:
                 raise Refusal(f"{where}: {row.film} has a line already")
