@@ -16,13 +16,13 @@ from pathlib import Path
 
 from machine import machine
 
-from secondeye.clips import frames_from_pictures
-from secondeye.conversion.convert import Window, _windows
+from secondeye.conversion.convert import RenderWindow, _windows
 from secondeye.conversion.render import render
 from secondeye.conversion.shot_depth import ShotDepth, estimate_shot
 from secondeye.depth import make_depth_estimator
+from secondeye.film.packing import side_by_side
+from secondeye.imaging.arrays import frames_from_pictures
 from secondeye.inpaint import make_inpainter
-from secondeye.packing import side_by_side
 from secondeye.video.probe import probe
 from secondeye.video.read import read_pictures
 from secondeye.video.write import FilmWriter
@@ -38,7 +38,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
 
-        def windows() -> Iterator[Window]:
+        def windows() -> Iterator[RenderWindow]:
             return _windows(islice(read_pictures(options.film), options.frames), lambda frames: None)
 
         def writer() -> FilmWriter:

@@ -19,12 +19,12 @@ from machine import machine
 from scenedetect import FrameTimecode
 from scenedetect.detectors import AdaptiveDetector, ContentDetector
 
-from secondeye.looks import measure_look
+from secondeye.dataset.sample_films import write_sample_films
+from secondeye.film.cuts import find_cuts, find_shots
+from secondeye.film.frame_checks import check_frame
 from secondeye.params import load_params
-from secondeye.shots import find_cuts, find_shots
 from secondeye.video.probe import probe
 from secondeye.video.read import read_pictures
-from secondeye.world.films import write_films
 
 WIDTH = 256  # px, as the split stage looks at films
 SHOTS, FRAMES, FILMS = 6, 10, 6
@@ -70,7 +70,7 @@ def synthetic() -> list[tuple[np.ndarray, Fraction, list[Span]]]:
         "mono_size": (32, 64),
     }
     with TemporaryDirectory() as folder:
-        films = write_films(Path(folder), FILMS, 7, **size)[:-1]
+        films = write_sample_films(Path(folder), FILMS, 7, **size)[:-1]
         return [(*pictures_of(film, eyes=2), true) for film in films]
 
 
@@ -102,7 +102,7 @@ def ours(pictures: np.ndarray, fps: Fraction) -> list[Span]:
     cuts, _ = find_cuts(
         iter(pictures), fps, threshold=split.cut_threshold, min_shot_frames=split.min_shot_frames
     )
-    blank = [measure_look(picture, None).blank for picture in pictures]
+    blank = [check_frame(picture, None).blank for picture in pictures]
     shots = find_shots(cuts, blank, split.min_shot_frames)
     return [(before[1], after[0]) for before, after in pairwise(shots)]
 

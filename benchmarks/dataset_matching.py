@@ -24,16 +24,16 @@ import torch
 from machine import machine
 from torch import Tensor
 
-from secondeye.clips import frames_from_pictures, pictures_from_frames
+from secondeye.dataset.corrections import apply_shift
+from secondeye.dataset.sample_films import write_sample_films
+from secondeye.film.packing import unpack
+from secondeye.imaging.arrays import frames_from_pictures, pictures_from_frames
 from secondeye.matching import make_matcher
-from secondeye.matching.check import fill_from_background, match_both_ways
-from secondeye.matching.fill import fill_by_colour
-from secondeye.matching.video import match_video
-from secondeye.packing import unpack
-from secondeye.process import one_thread
+from secondeye.matching.consistency import fill_from_background, match_both_ways
+from secondeye.matching.gap_filling import fill_by_colour
+from secondeye.matching.video_matcher import match_video
+from secondeye.system.process import one_thread
 from secondeye.video.read import read_pictures
-from secondeye.views import apply_shift
-from secondeye.world.films import write_films
 
 SEEDS = (5, 21, 33, 47)  # of the films; the matcher was tuned on the first
 LARGEST, TOLERANCE_PX, MARGIN_PX = 0.18, 1.0, 1  # as in params.yaml
@@ -83,7 +83,7 @@ def table(films: int = 4, frames: int = 12, seeds: Sequence[int] = SEEDS) -> str
 
 def film_clips(folder: Path, films: int, frames: int, seed: int) -> Iterator[Clip]:
     """The shots of the sample films."""
-    write_films(folder, films, seed, frames_per_shot=frames, mono_size=(32, 64), exact=True)
+    write_sample_films(folder, films, seed, frames_per_shot=frames, mono_size=(32, 64), exact=True)
     for path in sorted((folder / "exact").glob("*.npz")):
         with np.load(path) as exact:
             first, truth, hidden = (exact[n] for n in ("first_frame", "disparity", "left_occlusion"))

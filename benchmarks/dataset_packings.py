@@ -15,14 +15,14 @@ import cv2
 import numpy as np
 from machine import machine
 
-from secondeye.clips import pictures_from_frames
-from secondeye.packing import PACKED, axis_of
+from secondeye.film.packing import PACKED, axis_of
+from secondeye.imaging.arrays import pictures_from_frames
 from secondeye.sources import Source
-from secondeye.sources.eyes import read_eyes
 from secondeye.sources.stills import pictures_of, read_still
+from secondeye.sources.views import read_eyes
+from secondeye.synthetic import two_planes
 from secondeye.video.read import read_pictures
 from secondeye.video.write import write_lossless
-from secondeye.world import two_cards
 
 HEIGHT, WIDTH, FRAMES, REPEATS = 180, 320, 16, 5
 
@@ -52,7 +52,7 @@ def _row(folder: Path, packing: str) -> str:
 
 def eyes() -> tuple[np.ndarray, np.ndarray]:  # uint8 [FRAMES, HEIGHT, WIDTH, 3] each
     """Both eyes of two cards in front of each other."""
-    shot = two_cards(frames=FRAMES, height=HEIGHT, width=WIDTH, near_px=20, far_px=4, card_px=100, seed=0)
+    shot = two_planes(frames=FRAMES, height=HEIGHT, width=WIDTH, near_px=20, far_px=4, card_px=100, seed=0)
     return pictures_from_frames(shot.left).numpy(), pictures_from_frames(shot.right).numpy()
 
 

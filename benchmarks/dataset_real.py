@@ -15,9 +15,9 @@ from tempfile import TemporaryDirectory
 
 from machine import machine
 
+from secondeye.dataset.schema import AcceptedClip, Clip, ClipQuality, Correction, Film, RejectedClip
+from secondeye.dataset.tables import read_table
 from secondeye.params import load_params
-from secondeye.rows import Clip, Film, Kept, Rejected, Scored, Shifted
-from secondeye.tables import read_table
 
 PROJECT = Path(__file__).resolve().parent.parent
 FILMS = {  # name in data/raw: where it lies in the footage
@@ -62,10 +62,10 @@ def build(stage: str, root: Path, params: object) -> None:
 def _lines(root: Path) -> list[str]:
     films = {row.id: row.name for row in read_table(root / "split" / "films.parquet", Film)}
     clips = {row.id: row for row in read_table(root / "split" / "clips.parquet", Clip)}
-    shifted = {row.id: row for row in read_table(root / "shift" / "shift.parquet", Shifted)}
-    scored = {row.id: row for row in read_table(root / "quality" / "quality.parquet", Scored)}
-    verdicts = {row.id: "kept" for row in read_table(root / "filter" / "kept.parquet", Kept)}
-    rejected = read_table(root / "filter" / "rejected.parquet", Rejected)
+    shifted = {row.id: row for row in read_table(root / "shift" / "shift.parquet", Correction)}
+    scored = {row.id: row for row in read_table(root / "quality" / "quality.parquet", ClipQuality)}
+    verdicts = {row.id: "kept" for row in read_table(root / "filter" / "kept.parquet", AcceptedClip)}
+    rejected = read_table(root / "filter" / "rejected.parquet", RejectedClip)
     verdicts |= {row.id: f"{row.stage}: {row.reason} ({row.detail})" for row in rejected}
     lines = ["| film | frames | shift | disparity, % | PSNR, dB | verdict |", "|---|---|---|---|---|---|"]
     for clip in sorted(clips.values(), key=lambda clip: (films[clip.film], clip.start)):

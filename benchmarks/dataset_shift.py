@@ -20,17 +20,16 @@ import torch
 from machine import machine
 from torch import Tensor
 
-from secondeye.arrays import resize
-from secondeye.clips import frames_from_pictures
-from secondeye.flow import greys_of
-from secondeye.keep import BadClip
-from secondeye.packing import fit, unpack
+from secondeye.dataset.corrections import apply_vertical
+from secondeye.dataset.schema import Correction
+from secondeye.execution.incremental import BadClip
+from secondeye.film.packing import fit, unpack
+from secondeye.imaging.arrays import frames_from_pictures, resize
+from secondeye.imaging.optical_flow import greys_of
 from secondeye.params import Shift, load_params
-from secondeye.rows import Shifted
 from secondeye.stages.shift import Order, find_corrections, find_order
+from secondeye.synthetic.render import render_shot
 from secondeye.video.read import read_pictures
-from secondeye.views import apply_vertical
-from secondeye.world.render import render_shot
 
 PARAMS = load_params(Path(__file__).parent.parent / "params.yaml").shift
 WIDE_SEEDS = (7, 10, 12)
@@ -64,18 +63,18 @@ def _errors(shot, offset_px: int, down_px: int, cast: float) -> tuple[float, ...
     colours = torch.tensor([cast, 1.0, 1 / cast]).view(3, 1, 1)
     right = (torch.roll(right, -offset_px, dims=-1) * colours).clamp(0, 1)
     found = _row(left, right)
-    assert isinstance(found, Shifted), found
+    assert isinstance(found, Correction), found
     back = _row(right, left)
     return (
         abs(found.shift_px - truth),
         abs(_sgbm_shift(left, right) - truth),
         abs(found.vertical_px - down_px),
         abs(found.red_gain * cast - 1),
-        float(isinstance(back, Shifted) and back.swapped and not found.swapped),
+        float(isinstance(back, Correction) and back.swapped and not found.swapped),
     )
 
 
-def _row(left: Tensor, right: Tensor, shift: Shift = PARAMS) -> Shifted | str:
+def _row(left: Tensor, right: Tensor, shift: Shift = PARAMS) -> Correction | str:
     try:
         order = Order("", "", find_order(left, right, shift), 2)  # as of a film with two clips like this
         return find_corrections(left, right, shift, order, "", "")
@@ -111,7 +110,7 @@ def _sample() -> str:
         right, false = right + (back.swapped and not there.swapped), false + there.swapped
         noise = torch.randn(2, *shot.left.shape, generator=torch.Generator().manual_seed(seed)) * 8 / 255
         again = _row((shot.left + noise[0]).clamp(0, 1), (shot.right + noise[1]).clamp(0, 1))
-        moved.append(abs(again.shift_px - there.shift_px) if isinstance(again, Shifted) else 99)
+        moved.append(abs(again.shift_px - there.shift_px) if isinstance(again, Correction) else 99)
     lines = [
         "| shots | rejected | swapped found | swapped falsely | noise moves by 0, 1, more px | ms a clip |"
     ]

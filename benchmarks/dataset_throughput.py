@@ -22,12 +22,12 @@ from pathlib import Path
 
 from machine import machine
 
-from secondeye.estimate import duration
+from secondeye.dataset.sample_films import write_sample_films
+from secondeye.dataset.schema import Clip
+from secondeye.dataset.tables import read_table
+from secondeye.execution.estimate import duration
 from secondeye.params import Params, load_params
-from secondeye.rows import Clip
-from secondeye.tables import read_table
 from secondeye.video.read import read_pictures
-from secondeye.world.films import write_films
 
 PRESETS = Path(__file__).parent.parent / "presets"
 STAGES = ("split", "shift", "match", "splat", "quality")
@@ -55,7 +55,7 @@ def table(matcher: str = "") -> str:
         params = replace(params, match=replace(params.match, matcher=matcher))
     with tempfile.TemporaryDirectory() as folder:
         roots = [Path(folder) / "synthetic"]
-        write_films(roots[0] / "raw", FILMS, SEED)
+        write_sample_films(roots[0] / "raw", FILMS, SEED)
         real = Path(os.environ.get("SECONDEYE_FOOTAGE") or "/nowhere") / REAL
         if real.is_file():
             roots.append(Path(folder) / "real")

@@ -17,16 +17,15 @@ from machine import machine
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from secondeye.arrays import resize
-from secondeye.clips import frames_from_pictures
+from secondeye.alignment import find_shift
+from secondeye.dataset.corrections import apply_shift
 from secondeye.depth import make_depth_estimator
-from secondeye.depth.flow import dense_flow, length
+from secondeye.depth.residual_flow import dense_flow, length
+from secondeye.film.packing import fit, unpack
+from secondeye.imaging.arrays import frames_from_pictures, resize
 from secondeye.matching import make_matcher
-from secondeye.matching.check import match_both_ways
-from secondeye.packing import fit, unpack
-from secondeye.parallax import find_shift
+from secondeye.matching.consistency import match_both_ways
 from secondeye.video.read import read_pictures
-from secondeye.views import apply_shift
 
 HEIGHT, WIDTH, EVERY = 216, 384, 8
 

@@ -19,18 +19,18 @@ import torch
 from machine import machine
 from torch import Tensor
 
-from secondeye.arrays import occlusion_of
 from secondeye.evaluation.cost import measure_cost
+from secondeye.imaging.arrays import occlusion_of
 from secondeye.inpaint import Warped, reference
 from secondeye.inpaint.autoencoder import decode
 from secondeye.inpaint.diffusion import Diffusion
+from secondeye.inpaint.frame_windows import plan_windows
 from secondeye.inpaint.pipeline import StereoInpaintPipeline, latent_mask
 from secondeye.inpaint.sampling import REFERENCE, Sampling
 from secondeye.inpaint.tiles import plan_tiles
 from secondeye.inpaint.tiny import make_schedule
-from secondeye.inpaint.windows import plan_windows
+from secondeye.synthetic import render_shot
 from secondeye.warp import warp
-from secondeye.world import render_shot
 
 STEPS = 2  # a film is converted in 8; both plans grow alike
 HEIGHT, WIDTH, FRAMES = 128, 128, 46

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from secondeye.world import Shot
+from secondeye.synthetic import Shot
 
 HIGHEST_FREQUENCY = 0.3  # cycles a pixel of the left view
 WAVES = 40

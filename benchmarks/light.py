@@ -17,21 +17,21 @@ import numpy as np
 import torch
 from machine import machine
 
-from secondeye.clips import clip_file, read_disparity, read_frames
+from secondeye.dataset.clip_files import clip_file, read_disparity, read_frames
+from secondeye.dataset.schema import SyntheticShot
+from secondeye.dataset.tables import read_table
 from secondeye.evaluation.regions import regions_from_truth
-from secondeye.evaluation.score import figures, look_up, measure
+from secondeye.evaluation.score import compute, prepare, update
 from secondeye.inpaint import Inpainter, Warped
 from secondeye.inpaint import light as network
 from secondeye.inpaint.fill import fill_warped
-from secondeye.inpaint.light import CHANNELS, Light, load_light, open_share, paint
+from secondeye.inpaint.light import CHANNELS, Light, hole_share, inpaint_frames, load_light
 from secondeye.params import load_params
-from secondeye.rows import Rendered
-from secondeye.runs import open_run
-from secondeye.tables import read_table
+from secondeye.run_folder import open_run
+from secondeye.synthetic import render_shot
 from secondeye.training.light import train_light
 from secondeye.training.scene import Scene, store
 from secondeye.warp import warp
-from secondeye.world import render_shot
 
 HEIGHT, WIDTH, FRAMES = 256, 448, 6
 HELD_OUT = range(70_001, 70_007)  # seeds of shots that no world of the presets holds
@@ -58,7 +58,7 @@ def teach(world: Path, out: Path) -> None:
     """Train on the shots of a world as params.yaml says; goes on where it was killed."""
     settings = load_params(Path("params.yaml")).train_inpaint.light
     scenes = []
-    for row in read_table(world / "world.parquet", Rendered):
+    for row in read_table(world / "synthetic.parquet", SyntheticShot):
         left, right = (read_frames(clip_file(world, row.id, kind)) for kind in ("left", "right"))
         disparity = read_disparity(clip_file(world, row.id, "disparity"), row.offset_px)
         scenes.append(store(Scene(left, right, *warp(left, disparity), film=row.id)))
@@ -79,11 +79,11 @@ def table() -> str:
     ]
     for holes, strong in (("as filmed", False), (f"strength {WIDE_PERCENT:g} %", True)):
         shots = [warped_shot(seed, strong) for seed in HELD_OUT]
-        hidden = 100 * np.mean([float((open_share(shot.coverage) > 0).float().mean()) for shot in shots])
+        hidden = 100 * np.mean([float((hole_share(shot.coverage) > 0).float().mean()) for shot in shots])
         ways: dict[str, Inpainter] = {
             "fill": fill_warped,
             "light, whole pictures": lambda warped, memory: _on_whole(model, warped),
-            "light": lambda warped, memory: paint(model, warped, memory),
+            "light": lambda warped, memory: inpaint_frames(model, warped, memory),
         }
         for name, inpainter in ways.items():
             spent = np.mean([_seconds(partial(inpainter, shot, None)) for shot in shots]) / FRAMES
@@ -97,12 +97,12 @@ def scores(weights: Path) -> str:
     found: dict[str, list[dict[str, float]]] = {name: [] for name in inpainters}
     for seed in HELD_OUT:
         shot = render_shot(seed, FRAMES, HEIGHT, WIDTH)
-        reference = look_up(
+        reference = prepare(
             shot.left, shot.right, regions_from_truth(shot.right_disparity, shot.right_occlusion)
         )
         for name, inpainter in inpainters.items():
             made, _ = inpainter(Warped(shot.left, *warp(shot.left, shot.disparity)), None)
-            found[name].append(figures(measure(reference, made, seen=0, learned=None)))
+            found[name].append(compute(update(reference, made, seen=0, learned=None)))
     lines = [f"| mean of {len(HELD_OUT)} shots | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
     for name, rows in found.items():
         means = (f"{np.mean([row[column] for row in rows]):.4f}" for column in COLUMNS)
@@ -129,7 +129,7 @@ def _on_whole(model: Light, warped: Warped) -> tuple[torch.Tensor, object]:
     """The same network with no rectangles but the whole picture."""
     halo, network.HALO_PX = network.HALO_PX, 8 * max(warped.frames.shape[-2:])
     try:
-        return paint(model, warped, None)
+        return inpaint_frames(model, warped, None)
     finally:
         network.HALO_PX = halo
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from machine import machine
 
-from secondeye.evaluation.means import by_method, film_means
-from secondeye.rows import Evaluated, Film
-from secondeye.tables import read_table
+from secondeye.dataset.schema import Film, Score
+from secondeye.dataset.tables import read_table
+from secondeye.evaluation.aggregate import by_method, film_means
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("scores", type=Path, nargs="?", default=Path("data/evaluate/scores/scores.parquet"))
     parser.add_argument("--films", type=Path, default=Path("data/split/films.parquet"))
     options = parser.parse_args()
-    rows = read_table(options.scores, Evaluated)
+    rows = read_table(options.scores, Score)
     names = {film.id: film.name for film in read_table(options.films, Film)}
     print(f"{machine()}\n")
     painters = ["nearest", "Telea", "Navier-Stokes", "fill", "light", "diffusion", "VAE round trip"]
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def print_table(
-    rows: list[Evaluated], names: dict[str, str], methods: list[str], column: str, digits: int
+    rows: list[Score], names: dict[str, str], methods: list[str], column: str, digits: int
 ) -> None:
     """One line a film, one column a method, and the mean over films."""
     groups = by_method(rows)

@@ -23,19 +23,19 @@ import torch
 from machine import machine
 
 from secondeye.evaluation.regions import regions_from_truth
-from secondeye.evaluation.score import figures, look_up, measure
+from secondeye.evaluation.score import compute, prepare, update
 from secondeye.inpaint import Inpainter, Warped
 from secondeye.inpaint.diffusion import SEED, Diffusion
 from secondeye.inpaint.fill import fill_warped
 from secondeye.inpaint.pipeline import IN_CHANNELS, LATENT_CHANNELS, ONE_STEP_CHANNELS, StereoInpaintPipeline
 from secondeye.inpaint.tiny import make_tiny
 from secondeye.params import TrainDiffusion, load_params
-from secondeye.runs import open_run
+from secondeye.run_folder import open_run
+from secondeye.synthetic import Shot, render_shot
 from secondeye.training.diffusion import AUTOENCODER_FRAMES, train_autoencoder, train_network
 from secondeye.training.samples import draw_scene
 from secondeye.training.scene import Scene, store
 from secondeye.warp import warp
-from secondeye.world import Shot, render_shot
 
 PARAMS = load_params(Path(__file__).parents[1] / "presets" / "laptop.yaml")
 LEARNT, CHECKED, JUDGED = 80_001, 80_901, 80_951  # seeds of the first shots; no preset's world holds them
@@ -170,7 +170,7 @@ def row(name: str, trained: str, inpainter: Inpainter, shots: list[Shot]) -> str
 
 def score(shot: Shot, right: torch.Tensor) -> dict[str, float]:
     regions = regions_from_truth(shot.right_disparity, shot.right_occlusion)
-    return figures(measure(look_up(shot.left, shot.right, regions), right, seen=0, learned=None))
+    return compute(update(prepare(shot.left, shot.right, regions), right, seen=0, learned=None))
 
 
 def render(seed: int) -> Shot:

@@ -32,18 +32,18 @@ from machine import machine
 from torch import Tensor
 from tqdm import tqdm
 
-from secondeye.clips import frames_from_pictures
+from secondeye.alignment import find_shift
+from secondeye.dataset.corrections import apply_shift
 from secondeye.evaluation.regions import VISIBLE, regions_from_match
+from secondeye.film.packing import unpack
+from secondeye.imaging.arrays import frames_from_pictures
 from secondeye.matching import make_matcher
-from secondeye.matching.check import fill_from_background, match_both_ways
-from secondeye.metrics.pictures import psnr_db
-from secondeye.packing import unpack
-from secondeye.parallax import find_shift
+from secondeye.matching.consistency import fill_from_background, match_both_ways
+from secondeye.metrics.image_quality import psnr_db
 from secondeye.splat import splat
+from secondeye.synthetic import Shot, render, render_shot
 from secondeye.video.read import read_pictures
-from secondeye.views import apply_shift
 from secondeye.warp import warp
-from secondeye.world import Shot, render, render_shot
 
 SIZES = {"1080p": (1080, 1920), "4K": (2160, 3840)}
 SHARE = 0.05  # of the width: the largest disparity of the timed scenes

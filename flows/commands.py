@@ -13,7 +13,7 @@ from pathlib import Path
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from secondeye.refusal import Refusal
+from secondeye.system.errors import UserError
 
 SECONDEYE = [sys.executable, "-m", "secondeye"]
 DVC = [sys.executable, "-m", "dvc"]
@@ -22,13 +22,13 @@ _PATIENCE_S = 20  # for a command to end by itself before it is killed
 # Runs first in the child, then becomes the command.
 _TIED = """
 import os, sys
-from secondeye.process import die_with_parent
+from secondeye.system.process import die_with_parent
 die_with_parent(int(sys.argv[1]))
 os.execvp(sys.argv[2], sys.argv[2:])
 """
 
 
-class CommandFailed(Refusal):
+class CommandFailed(UserError):
     """A command ended with an error; one line: which, with what code, and its own last word."""
 
     def __init__(self, command: list[str], code: int, lines: list[str]):
@@ -125,7 +125,7 @@ def _end_group(process: subprocess.Popen[str]) -> None:
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    if record.exc_info and isinstance(record.exc_info[1], Refusal):
+    if record.exc_info and isinstance(record.exc_info[1], UserError):
         record.exc_info = None
     return True
 

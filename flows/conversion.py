@@ -14,8 +14,8 @@ from commands import SECONDEYE, run_command, run_log
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from secondeye.refusal import Refusal
 from secondeye.sources import FILMS
+from secondeye.system.errors import UserError
 from secondeye.video.join import can_hold_sound
 
 CHAMPION = "models:/secondeye@champion"
@@ -41,7 +41,7 @@ def convert_folder(inbox: str, outbox: str) -> None:
     print(f"{inbox}: {len(films)} films to convert")
     failures = [failure for film in films if (failure := _failure(film, Path(outbox)))]
     if failures:
-        raise Refusal(f"{len(failures)} of {len(films)} films failed: {'; '.join(failures)}")
+        raise UserError(f"{len(failures)} of {len(films)} films failed: {'; '.join(failures)}")
 
 
 def new_films(inbox: Path, outbox: Path) -> list[Path]:
@@ -62,7 +62,7 @@ def _failure(film: Path, outbox: Path) -> str:
     """Convert a film; why it failed, or nothing."""
     try:
         convert(film, outbox)
-    except Refusal as failure:
+    except UserError as failure:
         return f"{film.name}: {failure}"
     return ""
 
@@ -72,5 +72,5 @@ if __name__ == "__main__":
         sys.exit("usage: python flows/conversion.py INBOX OUTBOX")
     try:
         convert_folder(*sys.argv[1:])
-    except Refusal as refusal:
+    except UserError as refusal:
         sys.exit(f"conversion: {refusal}")

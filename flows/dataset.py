@@ -10,7 +10,7 @@ import sys
 from commands import repro, run_log, turn
 from prefect import flow
 
-from secondeye.refusal import Refusal
+from secondeye.system.errors import UserError
 
 
 @flow(log_prints=True)
@@ -23,5 +23,5 @@ def build_dataset(target: str = "validate") -> None:
 if __name__ == "__main__":
     try:
         build_dataset(*sys.argv[1:])
-    except Refusal as refusal:
+    except UserError as refusal:
         sys.exit(f"dataset: {refusal}")

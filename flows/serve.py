@@ -23,8 +23,8 @@ from typing import Any
 import psutil
 from commands import environment, tied
 
-from secondeye.process import alone_in
-from secondeye.refusal import Refusal
+from secondeye.system.errors import UserError
+from secondeye.system.process import lock_dir
 
 PROJECT = Path(__file__).resolve().parent.parent
 HOME = PROJECT / ".prefect"
@@ -40,9 +40,9 @@ def main() -> None:
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, _leave)
     try:
-        with alone_in(HOME):
+        with lock_dir(HOME):
             serve(arguments.mlflow_port, arguments.prefect_port)
-    except Refusal as refusal:
+    except UserError as refusal:
         sys.exit(f"serve: {refusal}")
     except KeyboardInterrupt:
         print("\nall ended")
@@ -95,7 +95,7 @@ def _require_free(port: int, option: str) -> None:
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            raise Refusal(f"port {port} is taken; end what listens there, or give {option}") from error
+            raise UserError(f"port {port} is taken; end what listens there, or give {option}") from error
 
 
 def _variables(prefect: str) -> dict[str, str]:
@@ -147,7 +147,7 @@ def _wait_until_healthy(address: str, parts: Mapping[str, subprocess.Popen[bytes
     while not _answers(address):
         _require_alive(parts)
         if time.monotonic() > end:
-            raise Refusal(f"{address} does not answer after {STARTUP_S} s; see {HOME}/*.log")
+            raise UserError(f"{address} does not answer after {STARTUP_S} s; see {HOME}/*.log")
         time.sleep(0.5)
 
 
@@ -162,7 +162,7 @@ def _answers(address: str) -> bool:
 def _require_alive(parts: Mapping[str, subprocess.Popen[bytes]]) -> None:
     for name, process in parts.items():
         if process.poll() is not None:
-            raise Refusal(f"{name} ended with {process.returncode}, so all ends; see {_log_of(name)}")
+            raise UserError(f"{name} ended with {process.returncode}, so all ends; see {_log_of(name)}")
 
 
 def _close_lost_runs(address: str) -> None:
@@ -191,7 +191,7 @@ def _deploy(variables: Mapping[str, str]) -> None:
         command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
         done = subprocess.run(command, cwd=PROJECT, env=variables, capture_output=True, text=True)
         if done.returncode:
-            raise Refusal(f"prefect {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
+            raise UserError(f"prefect {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:

@@ -14,7 +14,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from secondeye.cli import AWAY
-from secondeye.refusal import Refusal
+from secondeye.system.errors import UserError
 
 
 @task(cache_policy=NO_CACHE)
@@ -58,5 +58,5 @@ def train_and_promote() -> None:
 if __name__ == "__main__":
     try:
         train_and_promote()
-    except Refusal as refusal:
+    except UserError as refusal:
         sys.exit(f"training: {refusal}")

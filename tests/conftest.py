@@ -17,13 +17,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from secondeye.dataset.schema import Clip, ClipQuality, Correction, EvalClip, Film, Score
 from secondeye.params import Optimisation
-from secondeye.rows import Clip, Evaluated, Film, Held, Scored, Shifted
+from secondeye.synthetic import Shot, two_planes
 from secondeye.video import multiview, read
 from secondeye.video.probe import BT709
 from secondeye.video.read import stamped
 from secondeye.video.write import FilmWriter, write_film
-from secondeye.world import Shot, two_cards
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test talks to the network
 if not torch.cuda.is_available():
@@ -53,7 +53,7 @@ def coarse_cards(
     frames: int, height: int, width: int, near_px: int, far_px: int, card_px: int, seed: int
 ) -> Shot:
     """`two_cards` enlarged four times, so that its texture survives a codec and a quarter of the size."""
-    small = two_cards(
+    small = two_planes(
         frames=frames,
         height=height // 4,
         width=width // 4,
@@ -200,15 +200,15 @@ def with_registry(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatc
     return tmp_path
 
 
-def evaluated(clip: str, film: str, method: str, kind: str = "inpainter", **scores: float) -> Evaluated:
+def evaluated(clip: str, film: str, method: str, kind: str = "inpainter", **scores: float) -> Score:
     """How a method did on a clip: NaN where nothing is said."""
-    numbers = {field.name: math.nan for field in fields(Evaluated) if field.type in (float, "float")}
-    return Evaluated(f"{clip} {method}", "key", clip, film, method, kind, **(numbers | scores))
+    numbers = {field.name: math.nan for field in fields(Score) if field.type in (float, "float")}
+    return Score(f"{clip} {method}", "key", clip, film, method, kind, **(numbers | scores))
 
 
-def held_clip(clip: str, film: str, key: str = "k") -> Held:
+def held_clip(clip: str, film: str, key: str = "k") -> EvalClip:
     """A held-out clip, a tenth of it disoccluded."""
-    return Held(clip, key, film, "truth", "digest", 0.0, 0.8, 0.1, 0.1)
+    return EvalClip(clip, key, film, "truth", "digest", 0.0, 0.8, 0.1, 0.1)
 
 
 def a_film(id: str, **changes: Any) -> Film:
@@ -221,13 +221,13 @@ def a_clip(id: str, film: str, **changes: Any) -> Clip:
     return replace(Clip(id, "k", film, 0, 0, 10, 0.0, 1, 64, 128, ""), **changes)
 
 
-def a_shift(id: str, **changes: Any) -> Shifted:
-    row = Shifted(id, "k", False, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0, 0, 6.0, 1.0, 1.0)
+def a_shift(id: str, **changes: Any) -> Correction:
+    row = Correction(id, "k", False, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0, 0, 6.0, 1.0, 1.0)
     return replace(row, **changes)
 
 
-def a_score(id: str, **changes: Any) -> Scored:
-    row = Scored(id, "k", 30.0, 0.9, 0.05, 0.9, 0.1, 4.0, 1.0, 8.0, 1.0, 1.0, 64, 128)
+def a_score(id: str, **changes: Any) -> ClipQuality:
+    row = ClipQuality(id, "k", 30.0, 0.9, 0.05, 0.9, 0.1, 4.0, 1.0, 8.0, 1.0, 1.0, 64, 128)
     return replace(row, **changes)
 
 

@@ -14,81 +14,81 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from secondeye.evaluation.clip import HeldClip
 from secondeye.evaluation.columns import COLUMNS
-from secondeye.evaluation.methods import paint
+from secondeye.evaluation.eval_clips import EvalFrames
+from secondeye.evaluation.methods import inpaint_left
 from secondeye.evaluation.regions import DISOCCLUDED, regions_from_truth
-from secondeye.evaluation.score import Reference, figures, look_up, measure
+from secondeye.evaluation.score import Reference, compute, prepare, update
 from secondeye.inpaint.fill import fill_warped
-from secondeye.world import render_shot
+from secondeye.synthetic import render_shot
 
 FRAMES, HEIGHT, WIDTH = 24, 96, 160
 CAST_EVERY = 20  # frames
 
 
 @cache
-def honest() -> tuple[HeldClip, Tensor]:
+def honest() -> tuple[EvalFrames, Tensor]:
     """A shot of the synthetic world, and its right eye as an honest method makes it."""
     shot = render_shot(1, FRAMES, HEIGHT, WIDTH)
     regions = regions_from_truth(shot.right_disparity, shot.right_occlusion)
-    clip = HeldClip(shot.left, shot.right, shot.disparity, regions)
-    return clip, paint(clip.left, clip.disparity, fill_warped)
+    clip = EvalFrames(shot.left, shot.right, shot.disparity, regions)
+    return clip, inpaint_left(clip.left, clip.disparity, fill_warped)
 
 
-def seen_from_the_other_side(clip: HeldClip, made: Tensor) -> Tensor:
-    mirrored = paint(clip.left.flip(-1), clip.disparity.flip(-1), fill_warped)
+def seen_from_the_other_side(clip: EvalFrames, made: Tensor) -> Tensor:
+    mirrored = inpaint_left(clip.left.flip(-1), clip.disparity.flip(-1), fill_warped)
     return mirrored.flip(-1)
 
 
-def copied(clip: HeldClip, made: Tensor) -> Tensor:
+def copied(clip: EvalFrames, made: Tensor) -> Tensor:
     return clip.left
 
 
-def shifted(clip: HeldClip, made: Tensor) -> Tensor:
+def shifted(clip: EvalFrames, made: Tensor) -> Tensor:
     return torch.cat([made[..., 2:], made[..., -1:], made[..., -1:]], -1)
 
 
-def blurred(clip: HeldClip, made: Tensor) -> Tensor:
+def blurred(clip: EvalFrames, made: Tensor) -> Tensor:
     kernel = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0])
     square = (kernel[:, None] * kernel / 256).expand(3, 1, 5, 5)
     return F.conv2d(F.pad(made, (2, 2, 2, 2), mode="replicate"), square, groups=3)
 
 
-def grey_holes(clip: HeldClip, made: Tensor) -> Tensor:
+def grey_holes(clip: EvalFrames, made: Tensor) -> Tensor:
     return torch.where(clip.regions == DISOCCLUDED, 0.5, made)
 
 
-def bright_holes(clip: HeldClip, made: Tensor) -> Tensor:
+def bright_holes(clip: EvalFrames, made: Tensor) -> Tensor:
     return torch.where(clip.regions == DISOCCLUDED, made + 0.3, made).clamp(0, 1)
 
 
-def flickering(clip: HeldClip, made: Tensor) -> Tensor:
+def flickering(clip: EvalFrames, made: Tensor) -> Tensor:
     signs = (torch.arange(len(made)) % 2 * 2 - 1)[:, None, None, None]
     return torch.where(clip.regions == DISOCCLUDED, made + 0.06 * signs, made).clamp(0, 1)
 
 
-def cast(clip: HeldClip, made: Tensor) -> Tensor:
+def cast(clip: EvalFrames, made: Tensor) -> Tensor:
     tint = torch.tensor([0.03, 0.0, -0.03])[:, None, None]
     often = (torch.arange(len(made)) % CAST_EVERY == CAST_EVERY - 1)[:, None, None, None]
     return torch.where(often, made + tint, made).clamp(0, 1)
 
 
-def inverted_depth(clip: HeldClip, made: Tensor) -> Tensor:
+def inverted_depth(clip: EvalFrames, made: Tensor) -> Tensor:
     """What is far stands near, with the strength that the honest one has."""
     near = clip.disparity
-    return paint(clip.left, near.amax() + near.amin() - near, fill_warped)
+    return inpaint_left(clip.left, near.amax() + near.amin() - near, fill_warped)
 
 
-def late(clip: HeldClip, made: Tensor) -> Tensor:
+def late(clip: EvalFrames, made: Tensor) -> Tensor:
     return torch.cat([made[:1], made[:-1]])
 
 
-def raised(clip: HeldClip, made: Tensor) -> Tensor:
+def raised(clip: EvalFrames, made: Tensor) -> Tensor:
     return torch.cat([made[..., 2:, :], made[..., -1:, :], made[..., -1:, :]], -2)
 
 
 CAST = f"colour cast at every {CAST_EVERY}th frame"
-SABOTAGES: dict[str, Callable[[HeldClip, Tensor], Tensor]] = {
+SABOTAGES: dict[str, Callable[[EvalFrames, Tensor], Tensor]] = {
     "eyes swapped": seen_from_the_other_side,
     "right eye a copy of the left": copied,
     "shifted by 2 px": shifted,
@@ -121,7 +121,7 @@ CAUGHT_BY = {
 def reference() -> Reference:
     """What is known of the shot before any method."""
     clip, _ = honest()
-    return look_up(clip.left, clip.right, clip.regions)
+    return prepare(clip.left, clip.right, clip.regions)
 
 
 @cache
@@ -130,7 +130,7 @@ def scores_of(name: str) -> dict[str, float]:
     clip, made = honest()
     if name in SABOTAGES:
         made = SABOTAGES[name](clip, made)
-    return figures(measure(reference(), made, seen=0, learned=None))
+    return compute(update(reference(), made, seen=0, learned=None))
 
 
 def is_worse(column: str, spoilt: float, honest: float) -> bool:

@@ -5,11 +5,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from secondeye.clips import clip_file, write_disparity, write_frames
-from secondeye.rows import Clip, Film, Kept, Matched, Scored, Shifted
-from secondeye.tables import write_table
-from secondeye.validated import dataset_hash, write_stamp
-from secondeye.world import two_cards
+from secondeye.dataset.clip_files import clip_file, write_disparity, write_frames
+from secondeye.dataset.schema import AcceptedClip, Clip, ClipDisparity, ClipQuality, Correction, Film
+from secondeye.dataset.stamp import dataset_hash, write_stamp
+from secondeye.dataset.tables import write_table
+from secondeye.synthetic import two_planes
 
 Row = TypeVar("Row")
 _NOTHING: dict[Any, Any] = {str: "", int: 0, float: 0.0, bool: False}
@@ -33,7 +33,7 @@ def write_small_dataset(
     names, rows = [f"clip{n}" for n in range(len(frames))], list(enumerate(frames))
     offsets = []
     for n, count in rows:
-        shot = two_cards(count, height, width, near_px=6, far_px=1, card_px=16, step_px=1, seed=n)
+        shot = two_planes(count, height, width, near_px=6, far_px=1, card_px=16, step_px=1, seed=n)
         write_frames(clip_file(data / "split", names[n], "left"), shot.left)
         write_frames(clip_file(data / "split", names[n], "right"), shot.right)
         offsets.append(write_disparity(clip_file(data / "match", names[n], "disparity"), shot.disparity))
@@ -43,17 +43,20 @@ def write_small_dataset(
     gains = {"red_gain": 1.0, "green_gain": 1.0, "blue_gain": 1.0}
     reach = {"disparity_min_percent": 100 / width, "disparity_max_percent": 600 / width}
     kept = [
-        row(Kept, id=names[n], film=f"film{n}", split="test" if n in held_out else "train") for n, _ in rows
+        row(AcceptedClip, id=names[n], film=f"film{n}", split="test" if n in held_out else "train")
+        for n, _ in rows
     ]
     write_table(data / "split" / "films.parquet", films, Film)
     write_table(data / "split" / "clips.parquet", clips, Clip)
     write_table(
-        data / "shift" / "shift.parquet", [row(Shifted, id=n, near_px=6.0, **gains) for n in names], Shifted
+        data / "shift" / "shift.parquet",
+        [row(Correction, id=n, near_px=6.0, **gains) for n in names],
+        Correction,
     )
-    matched = [row(Matched, id=n, offset_px=o) for n, o in zip(names, offsets, strict=True)]
-    write_table(data / "match" / "match.parquet", matched, Matched)
-    scored = [row(Scored, id=n, **sizes, **reach) for n in names]
-    write_table(data / "quality" / "quality.parquet", scored, Scored)
-    write_table(data / "filter" / "kept.parquet", kept, Kept)
+    matched = [row(ClipDisparity, id=n, offset_px=o) for n, o in zip(names, offsets, strict=True)]
+    write_table(data / "match" / "match.parquet", matched, ClipDisparity)
+    scored = [row(ClipQuality, id=n, **sizes, **reach) for n in names]
+    write_table(data / "quality" / "quality.parquet", scored, ClipQuality)
+    write_table(data / "filter" / "kept.parquet", kept, AcceptedClip)
     write_stamp(data / "validate", len(kept), dataset_hash(kept, {one.id: one for one in scored}))
     return data

@@ -7,13 +7,13 @@ import torch
 from conftest import coarse_cards
 from torch import Tensor
 
-from secondeye.parallax.colour import fit_colours
-from secondeye.parallax.matches import Matches, find_matches
-from secondeye.parallax.order import order_evidence
-from secondeye.parallax.rows import fit_rows, on_rows
-from secondeye.parallax.sync import find_lag
-from secondeye.world import Shot
-from secondeye.world.render import render_shot
+from secondeye.alignment.colour import fit_colours
+from secondeye.alignment.correspondences import Correspondences, find_correspondences
+from secondeye.alignment.sync import find_lag
+from secondeye.alignment.vertical import fit_vertical, on_rows
+from secondeye.alignment.view_order import view_order_evidence
+from secondeye.synthetic import Shot
+from secondeye.synthetic.render import render_shot
 
 SEARCH = {"max_disparity_percent": 25.0, "max_vertical_percent": 6.0}
 
@@ -23,14 +23,16 @@ def shot() -> Shot:
     return render_shot(12, 2, 192, 336)
 
 
-def points(count: int = 400, seed: int = 0) -> Matches:
+def points(count: int = 400, seed: int = 0) -> Correspondences:
     rng = np.random.default_rng(seed)
     x, y = rng.uniform(0, 400, count), rng.uniform(0, 200, count)
-    return Matches(np.zeros(count, int), x, y, rng.uniform(0, 20, count), rng.normal(0, 0.1, count), count)
+    return Correspondences(
+        np.zeros(count, int), x, y, rng.uniform(0, 20, count), rng.normal(0, 0.1, count), count
+    )
 
 
 def test_points_lie_where_exact_disparity_says(shot: Shot) -> None:
-    found = find_matches(shot.left, shot.right, **SEARCH)
+    found = find_correspondences(shot.left, shot.right, **SEARCH)
     exact = shot.disparity[found.frame, 0, found.y.round().astype(int), found.x.round().astype(int)].numpy()
     assert found.support > 0.5 and len(found.x) > 200
     error = np.abs(found.disparity - exact)
@@ -42,7 +44,7 @@ def test_rows_are_found_among_wrong_matches() -> None:
     good = points()
     wrong = good.vertical.copy()
     wrong[::4] += 9
-    rows = fit_rows(good._replace(vertical=wrong + 2.3), 200, 400)
+    rows = fit_vertical(good._replace(vertical=wrong + 2.3), 200, 400)
     assert rows.vertical_px == pytest.approx(2.3, abs=0.1) and rows.spread_px < 0.3
     kept = on_rows(good._replace(vertical=wrong + 2.3), 200, 400)
     assert len(kept.x) == 300 and kept.offered == 400
@@ -51,7 +53,7 @@ def test_rows_are_found_among_wrong_matches() -> None:
 def test_a_turned_eye_has_rows_that_differ() -> None:
     good = points()
     turned = good.vertical + np.deg2rad(1) * (good.x - 200)
-    assert fit_rows(good._replace(vertical=turned), 200, 400).spread_px == pytest.approx(7, abs=0.5)
+    assert fit_vertical(good._replace(vertical=turned), 200, 400).spread_px == pytest.approx(7, abs=0.5)
 
 
 @pytest.mark.parametrize("degrees", [0.0, 1.5])
@@ -59,12 +61,12 @@ def test_a_turned_picture_is_measured(shot: Shot, degrees: float) -> None:
     turn = cv2.getRotationMatrix2D((168, 96), degrees, 1)
     turned = [cv2.warpAffine(p, turn, (336, 192)) for p in shot.right.permute(0, 2, 3, 1).numpy()]
     right = torch.from_numpy(np.stack(turned)).permute(0, 3, 1, 2)
-    spread = fit_rows(find_matches(shot.left, right, **SEARCH), 192, 336).spread_px
+    spread = fit_vertical(find_correspondences(shot.left, right, **SEARCH), 192, 336).spread_px
     assert spread == pytest.approx(336 * np.sin(np.deg2rad(degrees)), abs=1.0)
 
 
 def test_a_cast_is_found_and_what_is_none_stays_exactly_alone(shot: Shot) -> None:
-    matches = find_matches(shot.left, shot.right, **SEARCH)
+    matches = find_correspondences(shot.left, shot.right, **SEARCH)
     colours = fit_colours(shot.left, shot.right, matches)
     assert colours.gain == (1, 1, 1) and colours.offset == (0, 0, 0) and colours.difference < 4
     gain, offset = torch.tensor([0.8, 0.9, 0.7]), torch.tensor([0.02, 0.05, 0.1])
@@ -82,18 +84,18 @@ def test_what_is_hidden_tells_the_eyes_apart() -> None:
     dark = torch.tensor([0.2, 0.5, 1.0]).view(3, 1, 1)
     left = torch.where(cards.disparity > 8, cards.left, cards.left * dark)
     right = torch.where(cards.right_disparity > 8, cards.right, cards.right * dark)
-    evidence = order_evidence(left, right, far_px=4, near_px=16)
+    evidence = view_order_evidence(left, right, far_px=4, near_px=16)
     assert evidence > 0.2
-    assert order_evidence(right, left, far_px=-16, near_px=-4) == -evidence, "it is the same question"
+    assert view_order_evidence(right, left, far_px=-16, near_px=-4) == -evidence, "it is the same question"
     rendered = render_shot(3, 1, 192, 336)
     far, near = (float(torch.quantile(rendered.disparity, share)) for share in (0.01, 0.99))
-    assert order_evidence(rendered.left, rendered.right, far_px=far, near_px=near) > 0.1
+    assert view_order_evidence(rendered.left, rendered.right, far_px=far, near_px=near) > 0.1
 
 
 def test_one_colour_everywhere_tells_nothing() -> None:
     # White noise before white noise: to whom a strip of it belongs, nobody knows.
     cards = coarse_cards(frames=3, height=128, width=256, near_px=16, far_px=4, card_px=80, seed=3)
-    assert abs(order_evidence(cards.left, cards.right, far_px=4, near_px=16)) < 0.05
+    assert abs(view_order_evidence(cards.left, cards.right, far_px=4, near_px=16)) < 0.05
 
 
 def rising(frames: int) -> tuple[Tensor, Tensor]:
@@ -117,7 +119,9 @@ def test_an_eye_that_lags_is_found_by_what_moves_up_or_down(late: int) -> None:
     first = max(late, 0)
     left, right = left[first : 13 + min(late, 0)], right[first - late : 13 + min(late, 0) - late]
     frames = torch.tensor([3, 5, 7])
-    matches = find_matches(left[frames], right[frames], max_disparity_percent=10, max_vertical_percent=12)
+    matches = find_correspondences(
+        left[frames], right[frames], max_disparity_percent=10, max_vertical_percent=12
+    )
     lag = find_lag(left, right, frames, matches, max_disparity_percent=10, max_vertical_percent=12)
     assert lag.frames == late
     assert lag.after_px < 0.5

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from secondeye.arrays import depth_to_disparity, require_frames, require_plane, resize_disparity
+from secondeye.imaging.arrays import depth_to_disparity, require_frames, require_plane, resize_disparity
 
 
 def test_resizing_disparity_scales_its_unit() -> None:

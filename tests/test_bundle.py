@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from secondeye.conversion.bundle import PLAIN, Bundle, read_bundle, settings_of, weights_of, write_bundle
-from secondeye.refusal import Refusal
+from secondeye.system.errors import UserError
 
 
 @pytest.fixture
@@ -62,14 +62,14 @@ def test_the_journal_knows_weights_by_content(tmp_path: Path, weights: Path) -> 
 
 
 def test_what_was_trained_here_needs_a_model() -> None:
-    with pytest.raises(Refusal, match="--inpainter diffusion needs a --model"):
+    with pytest.raises(UserError, match="--inpainter diffusion needs a --model"):
         settings_of(None, inpainter="diffusion")
-    with pytest.raises(Refusal, match="--depth student needs a --model"):
+    with pytest.raises(UserError, match="--depth student needs a --model"):
         settings_of(None, depth="student")
 
 
 def test_another_folder_is_no_model(tmp_path: Path) -> None:
-    with pytest.raises(Refusal, match="is no model: it has no bundle"):
+    with pytest.raises(UserError, match="is no model: it has no bundle"):
         read_bundle(tmp_path)
 
 
@@ -86,7 +86,7 @@ def test_another_folder_is_no_model(tmp_path: Path) -> None:
 )
 def test_a_broken_bundle_is_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "bundle.json").write_text(text)
-    with pytest.raises(Refusal, match="can not be read"):
+    with pytest.raises(UserError, match="can not be read"):
         read_bundle(tmp_path)
 
 
@@ -94,5 +94,5 @@ def test_a_part_nobody_knows_is_refused(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "bundle", PLAIN, None, None)
     text = (folder / "bundle.json").read_text().replace("motion", "magic")
     (folder / "bundle.json").write_text(text)
-    with pytest.raises(Refusal, match="magic"):
+    with pytest.raises(UserError, match="magic"):
         read_bundle(folder)

@@ -18,17 +18,17 @@ from conftest import damage, moving_pictures
 from secondeye.cli import main
 from secondeye.conversion import convert as conversion
 from secondeye.conversion.convert import convert
-from secondeye.conversion.plan import make_plan
-from secondeye.conversion.settings import Settings
-from secondeye.conversion.sheet import anaglyph
+from secondeye.conversion.preview import anaglyph
+from secondeye.conversion.settings import ConversionSettings
 from secondeye.conversion.shot_depth import estimate_shot
-from secondeye.depth import Estimate
-from secondeye.refusal import Refusal
+from secondeye.depth import DepthEstimate
+from secondeye.film.shots import plan_shots
+from secondeye.system.errors import UserError
 from secondeye.video.probe import probe
 from secondeye.video.read import Picture, ShotReader, read_pictures
 from secondeye.video.write import write_film
 
-SETTINGS = Settings(3.0, 0.5, "motion", "auto", 10, "ultrafast", None)
+SETTINGS = ConversionSettings(3.0, 0.5, "motion", "auto", 10, "ultrafast", None)
 MakeFilm = Callable[..., Path]
 
 
@@ -125,7 +125,9 @@ def test_other_settings_do_not_continue_the_old_run(
         with pytest.raises(KeyboardInterrupt):
             convert(film, output, SETTINGS)
     said: list[str] = []
-    convert(film, output, Settings(5.0, 0.5, "motion", "fill", 10, "ultrafast", None), say=said.append)
+    convert(
+        film, output, ConversionSettings(5.0, 0.5, "motion", "fill", 10, "ultrafast", None), say=said.append
+    )
     assert not any("finished before" in line for line in said)
 
 
@@ -166,7 +168,7 @@ def stamps_until_broken(film: Path, frames: int) -> list[Fraction]:
 def test_plan_finds_shots_and_stamps(make_film: MakeFilm) -> None:
     film = make_film(shots=(12, 15))
     seen: list[int] = []
-    plan = make_plan(probe(film), cut_threshold=2.0, min_shot_frames=6, seen=lambda: seen.append(1))
+    plan = plan_shots(probe(film), cut_threshold=2.0, min_shot_frames=6, seen=lambda: seen.append(1))
     assert plan.shots == [(0, 12), (12, 27)] and len(seen) == len(plan.stamps) == 27 and not plan.broken
 
 
@@ -174,7 +176,7 @@ def test_depth_of_a_shot_is_brought_to_zero_and_one(tmp_path: Path) -> None:
     import torch
 
     ramp = torch.linspace(-7, 13, 1000).view(1, 1, 20, 50)
-    estimates = [Estimate(ramp[..., :25], 0.2), Estimate(ramp[..., 25:].repeat(3, 1, 1, 1), 1.0)]
+    estimates = [DepthEstimate(ramp[..., :25], 0.2), DepthEstimate(ramp[..., 25:].repeat(3, 1, 1, 1), 1.0)]
     depth = estimate_shot([], lambda windows: iter(estimates), tmp_path / "spill")
     assert depth.frames == 4 and depth.confidence == pytest.approx(0.8)
     windows = list(depth.windows(3))
@@ -185,7 +187,7 @@ def test_depth_of_a_shot_is_brought_to_zero_and_one(tmp_path: Path) -> None:
     assert 0.97 < inside.float().mean() < 0.99  # 1 % is cut off at either end
 
     flat = estimate_shot(
-        [], lambda windows: iter([Estimate(torch.ones(2, 1, 4, 5), 1.0)]), tmp_path / "spill"
+        [], lambda windows: iter([DepthEstimate(torch.ones(2, 1, 4, 5), 1.0)]), tmp_path / "spill"
     )
     assert (torch.cat(list(flat.windows(8))) == 0.5).all()
 
@@ -240,7 +242,7 @@ def test_output_beside_the_film_is_mkv_where_mp4_can_not_hold_the_sound(tmp_path
     film = write_pcm_film(tmp_path / "film.mkv")
     convert(film, None, SETTINGS)
     assert sound(tmp_path / "film_sbs.mkv") and not (tmp_path / "film_sbs.mp4").exists()
-    with pytest.raises(Refusal, match="can not hold the film's sound"):
+    with pytest.raises(UserError, match="can not hold the film's sound"):
         convert(film, tmp_path / "out.mp4", SETTINGS)
 
 
@@ -272,7 +274,7 @@ def test_output_that_can_not_be_is_one_line(make_film: MakeFilm, output: str, to
     film = make_film(shots=(3,))
     film.with_name("there.mp4").write_text("precious")
     before = film.read_bytes()
-    with pytest.raises(Refusal, match=told) as caught:
+    with pytest.raises(UserError, match=told) as caught:
         convert(film, film.parent / output, SETTINGS)
     assert "\n" not in str(caught.value)
     assert leftovers(film.parent) == {"film.mp4", "there.mp4"} and film.read_bytes() == before
@@ -300,7 +302,7 @@ def test_wrong_sheet_is_refused_before_the_work(make_film: MakeFilm, sheet: str,
     film.with_name("there.png").write_text("precious")
     film.with_name("link.png").hardlink_to(film)
     before = film.read_bytes()
-    with pytest.raises(Refusal, match=told):
+    with pytest.raises(UserError, match=told):
         convert(film, None, SETTINGS, sheet=film.parent / sheet)
     assert leftovers(film.parent) == {"film.mp4", "there.png", "link.png"}
     assert film.read_bytes() == before and film.with_name("there.png").read_text() == "precious"
@@ -313,8 +315,8 @@ def test_second_run_does_not_disturb_the_first(make_film: MakeFilm, monkeypatch:
     def interfere(journal, plan, number, *rest):  # type: ignore[no-untyped-def]
         render_shot(journal, plan, number, *rest)
         monkeypatch.setattr(conversion, "_render_shot", render_shot)
-        with pytest.raises(Refusal, match="another process is working in it"):
-            convert(film, None, Settings(3.0, 0.5, "motion", "auto", 20, "ultrafast", None))
+        with pytest.raises(UserError, match="another process is working in it"):
+            convert(film, None, ConversionSettings(3.0, 0.5, "motion", "auto", 20, "ultrafast", None))
         assert journal.segment(number).exists()
 
     monkeypatch.setattr(conversion, "_render_shot", interfere)
@@ -344,7 +346,7 @@ def test_folder_without_permission_is_one_line(make_film: MakeFilm, tmp_path: Pa
     film = make_film(shots=(3,))
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o500)
-    with pytest.raises(Refusal, match="can not be written to"):
+    with pytest.raises(UserError, match="can not be written to"):
         convert(film, closed / "out.mp4", SETTINGS)
 
 
@@ -353,7 +355,7 @@ def test_too_little_disk_is_told_before_the_work(
 ) -> None:
     film = make_film(shots=(3,))
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000})())
-    with pytest.raises(Refusal, match="needs up to"):
+    with pytest.raises(UserError, match="needs up to"):
         convert(film, None, SETTINGS)
     assert not film.with_name("film_sbs.mp4").exists()
 
@@ -376,13 +378,13 @@ def test_too_little_disk_is_told_before_the_work(
 def test_settings_that_make_no_sense_are_one_line(
     values: tuple[float, float, str, str, int, str], told: str
 ) -> None:
-    with pytest.raises(Refusal, match=told):
-        Settings(*values, None)
+    with pytest.raises(UserError, match=told):
+        ConversionSettings(*values, None)
 
 
 def test_zero_strength_gives_both_eyes_the_same_picture(make_film: MakeFilm) -> None:
     film = make_film(shots=(4,), sound=False)
-    convert(film, None, Settings(0.0, 0.5, "motion", "fill", 0, "ultrafast", None))
+    convert(film, None, ConversionSettings(0.0, 0.5, "motion", "fill", 0, "ultrafast", None))
     for picture in read_pictures(film.with_name("film_sbs.mp4")):
         assert np.abs(picture.rgb[:, :64].astype(int) - picture.rgb[:, 64:]).mean() < 1.5
 
@@ -399,7 +401,7 @@ def test_high_dynamic_range_is_refused(make_film: MakeFilm, monkeypatch: pytest.
 
     hdr = replace(info, colour=replace(info.colour, transfer=16))
     monkeypatch.setattr(conversion, "probe", lambda path: hdr)
-    with pytest.raises(Refusal, match="HDR"):
+    with pytest.raises(UserError, match="HDR"):
         convert(film, None, SETTINGS)
 
 

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from secondeye.clips import pictures_from_frames
-from secondeye.packing import axis_of
+from secondeye.dataset.corrections import load_views
+from secondeye.dataset.schema import Clip, Correction
+from secondeye.dataset.tables import read_table
+from secondeye.film.packing import axis_of
+from secondeye.imaging.arrays import pictures_from_frames
 from secondeye.params import load_params
-from secondeye.rows import Clip, Shifted
 from secondeye.stages import shift, split
-from secondeye.tables import read_table
+from secondeye.synthetic.render import render_shot
 from secondeye.video.write import write_lossless
-from secondeye.views import load
-from secondeye.world.render import render_shot
 
 PROJECT = Path(__file__).parent.parent
 HEIGHT, WIDTH, FRAMES = 144, 256, 8
@@ -61,9 +61,9 @@ def clips_of(root: Path) -> Clips:
         patch.setenv("SECONDEYE_WORKERS", "1")
         split.run(root / "raw", root / "split", split=small, dataset=params.dataset)
         shift.run(root / "split", root / "shift", shift=params.shift, dataset=params.dataset)
-    rows = {row.id: row for row in read_table(root / "shift" / "shift.parquet", Shifted)}
+    rows = {row.id: row for row in read_table(root / "shift" / "shift.parquet", Correction)}
     clips = read_table(root / "split" / "clips.parquet", Clip)
-    return {(c.start, c.stop): [eye.numpy() for eye in load(root / "split", rows[c.id])] for c in clips}
+    return {(c.start, c.stop): [eye.numpy() for eye in load_views(root / "split", rows[c.id])] for c in clips}
 
 
 @pytest.fixture(scope="module")

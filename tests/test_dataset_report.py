@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import a_clip, a_film, a_score, a_shift
 
-from secondeye.dataset_report import (
+from secondeye.dataset.report import (
     PICTURED,
     SCORES,
     Tables,
@@ -20,9 +20,9 @@ from secondeye.dataset_report import (
     pick_pictured,
     picture_rows,
 )
+from secondeye.dataset.schema import AcceptedClip, FailedItem, RejectedClip, SkippedClip
+from secondeye.report.contact_sheet import write_picture
 from secondeye.report.document import to_markdown
-from secondeye.report.sheet import write_picture
-from secondeye.rows import Bad, Dropped, Kept, Rejected
 
 
 def some_tables() -> Tables:
@@ -31,19 +31,19 @@ def some_tables() -> Tables:
     names = [clip.id for clip in clips]
     scored = [a_score(name, psnr_db=20.0 + n) for n, name in enumerate(names[3:])]
     lost = [
-        Rejected(name, "f", stage, "lost", "why")
+        RejectedClip(name, "f", stage, "lost", "why")
         for name, stage in zip(names, ("shift", "match", "splat"), strict=False)
     ]
-    rejected = [Rejected(name, "f", "filter", "eyes differ", "dB") for name in names[3:6]]
+    rejected = [RejectedClip(name, "f", "filter", "eyes differ", "dB") for name in names[3:6]]
     return Tables(
         films=[a_film("f")],
-        left_out=[Bad("broken.mp4", "not a film", "text")],
-        dropped=[Dropped("d", "f", 110, 113, "too short", "3 frames")],
+        left_out=[FailedItem("broken.mp4", "not a film", "text")],
+        dropped=[SkippedClip("d", "f", 110, 113, "too short", "3 frames")],
         clips=clips,
         shifted=[a_shift(name) for name in names[1:]],
         scored=scored,
-        kept=[Kept(name, "f", "test" if n else "train") for n, name in enumerate(names[6:])],
-        rejected=[*lost, *rejected, Rejected("d", "f", "split", "too short", "3 frames")],
+        kept=[AcceptedClip(name, "f", "test" if n else "train") for n, name in enumerate(names[6:])],
+        rejected=[*lost, *rejected, RejectedClip("d", "f", "split", "too short", "3 frames")],
     )
 
 

@@ -12,14 +12,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForDepthEstimation, DepthAnythingConfig, DepthAnythingForDepthEstimation
 
-from secondeye.depth import DepthEstimator, Estimate, best_available, make_depth_estimator
-from secondeye.depth.anything import BATCH_FRAMES, load_depth_anything
-from secondeye.depth.flow import beyond_homography
-from secondeye.depth.guided import guided_filter
+from secondeye.depth import DepthEstimate, DepthEstimator, best_available, make_depth_estimator
+from secondeye.depth.depth_anything import BATCH_FRAMES, load_depth_anything
+from secondeye.depth.guided_filter import guided_filter
 from secondeye.depth.motion import LONG_SIDE_PX, REACH_FRAMES
-from secondeye.depth.prior import position_prior
-from secondeye.depth.steady import fit, steady
-from secondeye.refusal import Refusal
+from secondeye.depth.position_prior import position_prior
+from secondeye.depth.residual_flow import beyond_homography
+from secondeye.depth.temporal_smoothing import fit, smooth_over_time
+from secondeye.system.errors import UserError
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
@@ -281,10 +281,10 @@ def test_depth_anything_batches_do_not_show(tiny_folder: Callable[[str], Path]) 
 def test_missing_weights_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert best_available() == "motion"
-    with pytest.raises(Refusal, match=r"hf download .*motion"):
+    with pytest.raises(UserError, match=r"hf download .*motion"):
         make_depth_estimator("depth-anything-v2", None, "cpu")
     (tmp_path / "config.json").touch()
-    with pytest.raises(Refusal, match=r"lacks preprocessor_config.json, model.safetensors"):
+    with pytest.raises(UserError, match=r"lacks preprocessor_config.json, model.safetensors"):
         load_depth_anything(str(tmp_path))
 
 
@@ -307,7 +307,7 @@ def test_weights_that_do_not_fit_are_refused(tiny_folder: Callable[[str], Path])
     weights = load_file(folder / "model.safetensors")
     del weights["head.conv2.bias"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(Refusal, match=r"does not fit config.json, it lacks .*head.conv2.bias"):
+    with pytest.raises(UserError, match=r"does not fit config.json, it lacks .*head.conv2.bias"):
         load_depth_anything(str(folder))
 
 
@@ -332,10 +332,10 @@ def test_steady_takes_out_jumps_of_scale_and_shift() -> None:
     jumps = [(1.0, 0.0)] + [(generator.uniform(0.8, 1.2), generator.uniform(-0.2, 0.2)) for _ in range(30)]
     shot = [(np.float32(scale) * truth + np.float32(shift), grey) for scale, shift in jumps]
     raw = np.stack([depth for depth, _ in shot])
-    out = np.stack(list(steady(shot)))
+    out = np.stack(list(smooth_over_time(shot)))
     assert np.abs(np.diff(out, axis=0)).mean() < 0.15 * np.abs(np.diff(raw, axis=0)).mean()
     assert np.corrcoef(out[-1].ravel(), truth.ravel())[0, 1] > 0.999
 
 
 def test_estimates_are_tuples_of_depth_and_confidence() -> None:
-    assert Estimate._fields == ("depth", "confidence")
+    assert DepthEstimate._fields == ("depth", "confidence")

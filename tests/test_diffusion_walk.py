@@ -20,18 +20,18 @@ from secondeye.inpaint.diffusion import (
     reduce_warped,
     reduction,
 )
-from secondeye.inpaint.pipeline import Painted, StereoInpaintPipeline, clear_painted, time_ids
+from secondeye.inpaint.pipeline import InpaintedLatents, StereoInpaintPipeline, clear_holes, time_ids
 from secondeye.inpaint.sampling import (
     Conditions,
     Sampling,
     denoise,
     guided,
-    paint_at_once,
+    inpaint_at_once,
     unconditional,
 )
 from secondeye.inpaint.tiles import plan_tiles
 from secondeye.inpaint.tiny import make_schedule, make_tiny
-from secondeye.refusal import Refusal
+from secondeye.system.errors import UserError
 
 QUICK = Sampling(steps=1, guidance=1.01, noise_share=0.0, keep_thin_holes=False, decode_frames=2)
 
@@ -188,9 +188,9 @@ def test_tiles_of_a_network_without_neighbours_are_the_whole(a_side: int, count:
 def test_tiles_agree_in_one_step_too() -> None:
     left, network = torch.rand(1, 2, 4, 24, 32, generator=seeded(3)), Pointwise()
     given = conditions(2, 24, 32)._replace(left=left)
-    whole = paint_at_once(network, given)
+    whole = inpaint_at_once(network, given)
     assert_close(whole, -left)  # what stands behind the zeros
-    assert_close(paint_at_once(network, given, tiles=plan_tiles(24, 32, 3, 4, 8)), whole)
+    assert_close(inpaint_at_once(network, given, tiles=plan_tiles(24, 32, 3, 4, 8)), whole)
     assert network.passes == 1 + 6
 
 
@@ -280,13 +280,13 @@ def test_without_holes_nothing_runs(tiny: StereoInpaintPipeline) -> None:
     assert len(memory.frames) == 1
 
 
-Paint = Callable[..., Painted]
+Paint = Callable[..., InpaintedLatents]
 
 
 def recorder(given: list[Tensor]) -> Paint:
-    def paint_grey(_: StereoInpaintPipeline, frames: Tensor, holes: Tensor, **__: object) -> Painted:
+    def paint_grey(_: StereoInpaintPipeline, frames: Tensor, holes: Tensor, **__: object) -> InpaintedLatents:
         given.append(torch.cat([frames, holes], dim=1))
-        return Painted(torch.zeros(0), torch.full_like(frames, len(given) / 10))
+        return InpaintedLatents(torch.zeros(0), torch.full_like(frames, len(given) / 10))
 
     return paint_grey
 
@@ -327,7 +327,7 @@ def test_the_mask_of_painted_frames_is_as_it_was_trained(
         [False, False, True, True],
     ]
     holes = torch.ones(3, 1, 2, 2)
-    assert torch.equal(clear_painted(holes, 2, "kept"), holes) and bool(holes.all())
+    assert torch.equal(clear_holes(holes, 2, "kept"), holes) and bool(holes.all())
 
 
 def test_a_conversion_by_what_paints_no_numbers_is_refused() -> None:
@@ -335,7 +335,7 @@ def test_a_conversion_by_what_paints_no_numbers_is_refused() -> None:
         return torch.full_like(warped.frames, torch.nan), None
 
     pictures, depth = torch.zeros(1, 64, 64, 3, dtype=torch.uint8), torch.rand(1, 1, 64, 64)
-    with pytest.raises(Refusal, match=r"^the model paints pixels that are not numbers"):
+    with pytest.raises(UserError, match=r"^the model paints pixels that are not numbers"):
         render(pictures, depth, broken, strength_percent=3, convergence=0.5, memory=None)
 
 
@@ -403,9 +403,9 @@ def test_windows_see_the_left_view_of_their_own_frames(
     """Of the frames that a window goes on from, too, and of those that an earlier call left."""
     seen: list[Tensor] = []
 
-    def paint(_: object, frames: Tensor, *__: object, left: Tensor, **___: object) -> Painted:
+    def paint(_: object, frames: Tensor, *__: object, left: Tensor, **___: object) -> InpaintedLatents:
         seen.append(left)
-        return Painted(torch.zeros(0), frames)
+        return InpaintedLatents(torch.zeros(0), frames)
 
     monkeypatch.setattr(StereoInpaintPipeline, "__call__", paint)
     warped = scene(9, 41, 57)

@@ -12,7 +12,7 @@ import pytest
 from small_dataset import row
 
 from secondeye import cli
-from secondeye.drift import (
+from secondeye.dataset.drift import (
     FILMS,
     KEPT,
     SCORES,
@@ -21,9 +21,9 @@ from secondeye.drift import (
     read_now,
     read_revision,
 )
-from secondeye.refusal import Refusal
-from secondeye.rows import Film, Kept, Scored
-from secondeye.tables import write_table
+from secondeye.dataset.schema import AcceptedClip, ClipQuality, Film
+from secondeye.dataset.tables import write_table
+from secondeye.system.errors import UserError
 
 TEN = np.arange(10.0)  # one value in each tenth
 
@@ -116,9 +116,9 @@ def run(folder: Path, *command: str) -> str:
 
 
 def write_scores(folder: Path, scores: list[float]) -> None:
-    rows = [row(Scored, id=str(n), psnr_db=score) for n, score in enumerate(scores)]
+    rows = [row(ClipQuality, id=str(n), psnr_db=score) for n, score in enumerate(scores)]
     (folder / SCORES).parent.mkdir(parents=True, exist_ok=True)
-    write_table(folder / SCORES, rows, Scored)
+    write_table(folder / SCORES, rows, ClipQuality)
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def with_dvc(project: Path) -> Path:
     """The same with DVC, and the scores of TEN committed as HEAD."""
     write_scores(project, list(TEN))
     (project / "data" / "filter").mkdir()
-    write_table(project / KEPT, [row(Kept, id="0", split="train")], Kept)
+    write_table(project / KEPT, [row(AcceptedClip, id="0", split="train")], AcceptedClip)
     stages = (f"  {name}:\n    cmd: 'true'\n    outs: [data/{name}]\n" for name in ("quality", "filter"))
     (project / "dvc.yaml").write_text("stages:\n" + "".join(stages))
     dvc = [sys.executable, "-m", "dvc"]
@@ -163,19 +163,19 @@ def test_a_revision_is_read_as_dvc_has_it(with_dvc: Path, capsys: pytest.Capture
 
 
 def test_what_can_not_be_read_is_one_clear_line(with_dvc: Path) -> None:
-    with pytest.raises(Refusal, match=r"HEAD~1: has no data/quality/quality\.parquet in a dvc\.lock"):
+    with pytest.raises(UserError, match=r"HEAD~1: has no data/quality/quality\.parquet in a dvc\.lock"):
         read_revision("HEAD~1")
-    with pytest.raises(Refusal, match="nonsense: Git knows no such revision"):
+    with pytest.raises(UserError, match="nonsense: Git knows no such revision"):
         read_revision("nonsense")
     shutil.rmtree(with_dvc / ".dvc" / "cache")
-    with pytest.raises(Refusal, match="not in DVC's cache; get it: dvc fetch"):
+    with pytest.raises(UserError, match="not in DVC's cache; get it: dvc fetch"):
         read_revision("HEAD")
     shutil.rmtree(with_dvc / "data")
-    with pytest.raises(Refusal, match="dvc repro quality"):
+    with pytest.raises(UserError, match="dvc repro quality"):
         read_now()
 
 
 def test_without_a_repository_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(Refusal, match="needs the project's Git repository"):
+    with pytest.raises(UserError, match="needs the project's Git repository"):
         read_revision("HEAD")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from secondeye import dvc_cache
-from secondeye.dvc_cache import places_of
+from secondeye.execution import dvc_cache
+from secondeye.execution.dvc_cache import places_of
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from secondeye.estimate import announce, duration, estimate
-from secondeye.refusal import Refusal
+from secondeye.execution.estimate import announce, duration, estimate
+from secondeye.system.errors import UserError
 
 GIB = 2**30
 Usage = namedtuple("Usage", "total used free")
@@ -45,7 +45,7 @@ def test_too_small_a_disk_is_refused_and_what_is_there_counts(tmp_path: Path, ro
     needs = estimate(10**9, 1).bytes
     room[0] = sum(needs.values()) - 1
     (tmp_path / "split").mkdir()
-    with pytest.raises(Refusal, match=r"frames need about .*free some, take fewer films"):
+    with pytest.raises(UserError, match=r"frames need about .*free some, take fewer films"):
         announce(tmp_path / "split", 10**5, 100, 100)
     with (tmp_path / "split" / "a.mkv").open("wb") as file:
         file.truncate(2)
@@ -62,7 +62,9 @@ def test_the_copy_in_dvcs_cache_counts(
     announce(tmp_path / "split", 10**5, 100, 100)
     assert "), and as much for DVC's cache; from nothing, " in capsys.readouterr().out
     room[0] -= 2
-    with pytest.raises(Refusal, match=r"as much for DVC's cache, but the disk of .*split has .*; free some"):
+    with pytest.raises(
+        UserError, match=r"as much for DVC's cache, but the disk of .*split has .*; free some"
+    ):
         announce(tmp_path / "split", 10**5, 100, 100)
 
 

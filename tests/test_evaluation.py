@@ -9,23 +9,25 @@ import pytest
 import torch
 from conftest import coarse_cards, evaluated, held_clip
 
-from secondeye import views
-from secondeye.conversion.render import sharpen
-from secondeye.depth import DepthEstimator, Estimate
+from secondeye.dataset import corrections
+from secondeye.dataset.ground_truth import apply_shift, read_ground_truth, write_ground_truth
+from secondeye.dataset.schema import ClipDisparity, Correction, Score
+from secondeye.dataset.tables import write_table
+from secondeye.depth import DepthEstimate, DepthEstimator
+from secondeye.depth.edges import sharpen
 from secondeye.depth.student import Student, save_student
 from secondeye.evaluation import methods
-from secondeye.evaluation.clip import Folders, HeldClip, align, load_clip, manifest_hash
-from secondeye.evaluation.judge import Broken, judge, recall, score_key
-from secondeye.evaluation.means import film_means, mean_of_films
+from secondeye.evaluation.aggregate import film_means, mean_of_films
+from secondeye.evaluation.eval_clips import EvalFrames, Folders, align, load_clip, manifest_hash
 from secondeye.evaluation.methods import (
-    FLOORS,
+    BASELINES,
     Made,
     Method,
     NotNumbers,
     best_shift,
     fill_nearest,
+    inpaint_left,
     make_right,
-    paint,
 )
 from secondeye.evaluation.regions import (
     BORDER,
@@ -37,25 +39,23 @@ from secondeye.evaluation.regions import (
     regions_from_truth,
 )
 from secondeye.evaluation.score import (
-    figures,
-    look_up,
+    compute,
     matched_surely,
-    measure,
+    prepare,
     score_depth,
     shares,
+    update,
 )
+from secondeye.evaluation.score_methods import Broken, cached_scores, score_key, score_methods
 from secondeye.inpaint import Warped, make_inpainter
 from secondeye.inpaint.fill import fill_warped
 from secondeye.inpaint.light import Light, save_light
 from secondeye.inpaint.tiny import make_tiny
 from secondeye.matching import make_matcher
 from secondeye.params import load_params
-from secondeye.refusal import Refusal
-from secondeye.rows import Evaluated, Matched, Shifted
-from secondeye.tables import write_table
-from secondeye.truth import apply_shift, read_truth, write_truth
+from secondeye.synthetic import Shot, render_shot, two_planes
+from secondeye.system.errors import UserError
 from secondeye.warp import warp
-from secondeye.world import Shot, render_shot, two_cards
 
 TWO_FRAMES = replace(load_params(Path(__file__).parent.parent / "params.yaml").evaluate, max_frames=2)
 
@@ -65,20 +65,20 @@ def shot() -> Shot:
     return render_shot(5, 2, 96, 160)
 
 
-def clip_of(shot: Shot) -> HeldClip:
+def clip_of(shot: Shot) -> EvalFrames:
     regions = regions_from_truth(shot.right_disparity, shot.right_occlusion)
-    return HeldClip(shot.left, shot.right, shot.disparity, regions)
+    return EvalFrames(shot.left, shot.right, shot.disparity, regions)
 
 
-def scored(made: Made, clip: HeldClip) -> dict[str, float]:
+def scored(made: Made, clip: EvalFrames) -> dict[str, float]:
     """Every score."""
-    reference = look_up(clip.left, clip.right, clip.regions)
-    return figures(measure(reference, made.right, seen=0, learned=None)) | score_depth(made.disparity, clip)
+    reference = prepare(clip.left, clip.right, clip.regions)
+    return compute(update(reference, made.right, seen=0, learned=None)) | score_depth(made.disparity, clip)
 
 
 def exact_card() -> Shot:
     """A near card of 12 px before a far wall; 7 px apart."""
-    return two_cards(frames=2, height=24, width=64, near_px=9, far_px=2, card_px=12, seed=1)
+    return two_planes(frames=2, height=24, width=64, near_px=9, far_px=2, card_px=12, seed=1)
 
 
 def test_regions_of_a_card_are_exact() -> None:
@@ -105,9 +105,9 @@ def test_regions_from_a_match_agree_with_the_truth_on_a_plain_scene() -> None:
 @pytest.mark.parametrize("shift_px", [0, 3, -2])
 def test_truth_follows_the_shift_of_the_views(tmp_path: Path, shift_px: int) -> None:
     shot = exact_card()
-    write_truth(tmp_path / "truth.npz", shot.right_disparity, shot.right_occlusion)
-    moved = apply_shift(read_truth(tmp_path / "truth.npz", 1, 2), shift_px)
-    left, right = views.apply_shift(shot.left[1:], shot.right[1:], shift_px)
+    write_ground_truth(tmp_path / "truth.npz", shot.right_disparity, shot.right_occlusion)
+    moved = apply_shift(read_ground_truth(tmp_path / "truth.npz", 1, 2), shift_px)
+    left, right = corrections.apply_shift(shot.left[1:], shot.right[1:], shift_px)
     place = torch.arange(left.shape[-1]) + moved.right_disparity
     inside = (place >= 0) & (place < left.shape[-1])
     there = left.gather(-1, place.clamp(0, left.shape[-1] - 1).long().expand_as(left))
@@ -119,7 +119,7 @@ def test_truth_follows_the_shift_of_the_views(tmp_path: Path, shift_px: int) -> 
 def test_regions_know_nothing_of_a_method(shot: Shot) -> None:
     clip = clip_of(shot)
     before = clip.regions.clone()
-    for method in FLOORS:
+    for method in BASELINES:
         made = make_right(method, clip)
         assert torch.equal(clip.regions, before)
         for name, region in NAMES.items():
@@ -196,7 +196,7 @@ def test_painting_a_clip_with_exact_disparity_beats_every_floor(shot: Shot) -> N
     clip = clip_of(shot)
     fill = Method("fill", "inpainter", inpainter="fill")
     best = scored(make_right(fill, clip), clip)
-    assert all(best["psnr_db"] > scored(make_right(floor, clip), clip)["psnr_db"] for floor in FLOORS[:2])
+    assert all(best["psnr_db"] > scored(make_right(floor, clip), clip)["psnr_db"] for floor in BASELINES[:2])
 
 
 def test_painting_goes_window_by_window(shot: Shot) -> None:
@@ -206,7 +206,7 @@ def test_painting_goes_window_by_window(shot: Shot) -> None:
         here = left[t : t + 1]
         picture, memory = fill(Warped(here, *warp(here, disparity[t : t + 1])), memory)
         pictures.append(picture.clamp(0, 1))
-    made = paint(left, disparity, fill)
+    made = inpaint_left(left, disparity, fill)
     assert torch.equal(made, torch.cat(pictures))
     fresh, _ = fill(Warped(here, *warp(here, disparity[-1:])), None)
     assert not torch.equal(made[-1:], fresh.clamp(0, 1)), "the frames before have left nothing to see"
@@ -219,7 +219,9 @@ def test_a_model_is_judged_by_its_depth_and_its_painting(shot: Shot, monkeypatch
     scores = {}
     for name in depths:
         made = make_right(Method(name, "model", name, None, "fill"), clip)
-        assert torch.equal(made.right, paint(clip.left, sharpen(made.disparity, clip.left), fill_warped))
+        assert torch.equal(
+            made.right, inpaint_left(clip.left, sharpen(made.disparity, clip.left), fill_warped)
+        )
         scores[name] = scored(made, clip)
     assert scores["exact"]["rank_correlation"] == pytest.approx(1)
     assert scores["exact"]["disparity_error_percent"] == pytest.approx(0, abs=1e-3)
@@ -231,7 +233,7 @@ def test_a_model_is_judged_by_its_depth_and_its_painting(shot: Shot, monkeypatch
 
 def constant(depth: torch.Tensor) -> DepthEstimator:
     """An estimator that says this of any shot."""
-    return lambda windows: iter([Estimate(depth, 1.0) for _ in [list(windows)]])
+    return lambda windows: iter([DepthEstimate(depth, 1.0) for _ in [list(windows)]])
 
 
 @pytest.mark.parametrize("inside", [True, False])
@@ -258,7 +260,7 @@ def test_weights_of_nan_are_found_out(shot: Shot, tmp_path: Path, kind: str) -> 
         pipeline.save_pretrained(tmp_path / "pipeline")
         method = Method("m", "inpainter", inpainter="diffusion", inpaint_weights=tmp_path / "pipeline")
     clip = clip_of(shot)
-    long = HeldClip(*(torch.cat([array] * 2) for array in clip))
+    long = EvalFrames(*(torch.cat([array] * 2) for array in clip))
     with pytest.raises(NotNumbers):
         make_right(method, long)
 
@@ -280,21 +282,21 @@ def test_a_method_that_makes_no_numbers_ends_the_judging_in_one_line(
     shot: Shot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECONDEYE_WORKERS", "1")
-    monkeypatch.setattr("secondeye.evaluation.judge.load_clip", lambda *_: clip_of(shot))
+    monkeypatch.setattr("secondeye.evaluation.score_methods.load_clip", lambda *_: clip_of(shot))
     held = [held_clip(clip, "f") for clip in ("a", "b")]
     light = Method("light", "inpainter", inpainter="light", inpaint_weights=spoilt_light(tmp_path / "light"))
     folders = Folders(tmp_path, tmp_path, tmp_path, tmp_path)
     with pytest.raises(Broken, match=r"^light: makes pixels that are not numbers") as broken:
-        judge(tmp_path / "scores", folders, held, [FLOORS[0], light], TWO_FRAMES, label="t")
-    assert broken.value.methods == ["light"] and isinstance(broken.value, Refusal)
-    assert len(judge(tmp_path / "scores", folders, held, FLOORS[:1], TWO_FRAMES, label="t")) == 2
+        score_methods(tmp_path / "scores", folders, held, [BASELINES[0], light], TWO_FRAMES, label="t")
+    assert broken.value.methods == ["light"] and isinstance(broken.value, UserError)
+    assert len(score_methods(tmp_path / "scores", folders, held, BASELINES[:1], TWO_FRAMES, label="t")) == 2
 
 
 def test_weights_are_hashed_and_read_once(
     shot: Shot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECONDEYE_WORKERS", "1")
-    monkeypatch.setattr("secondeye.evaluation.judge.load_clip", lambda *_: clip_of(shot))
+    monkeypatch.setattr("secondeye.evaluation.score_methods.load_clip", lambda *_: clip_of(shot))
     calls: list[str] = []
 
     def counted(name: str) -> None:
@@ -306,14 +308,14 @@ def test_weights_are_hashed_and_read_once(
     save_light(Light((4, 6, 8)), tmp_path / "light")
     light = Method("light", "inpainter", inpainter="light", inpaint_weights=tmp_path / "light")
     held = [held_clip(clip, "f") for clip in ("a", "b", "c")]
-    judge(tmp_path / "scores", Folders(*[tmp_path] * 4), held, [light], TWO_FRAMES, label="t")
+    score_methods(tmp_path / "scores", Folders(*[tmp_path] * 4), held, [light], TWO_FRAMES, label="t")
     assert sorted(calls) == ["hash_weights", "make_inpainter"]
 
 
 def test_a_clip_that_a_rebuilt_dataset_lacks_is_one_line(tmp_path: Path) -> None:
-    write_table(tmp_path / "shift.parquet", [], Shifted)
-    write_table(tmp_path / "match.parquet", [], Matched)
-    with pytest.raises(Refusal, match="was rebuilt since, without clip a; run dvc repro evaluate"):
+    write_table(tmp_path / "shift.parquet", [], Correction)
+    write_table(tmp_path / "match.parquet", [], ClipDisparity)
+    with pytest.raises(UserError, match="was rebuilt since, without clip a; run dvc repro evaluate"):
         load_clip(Folders(*[tmp_path] * 4), "a", 2)
 
 
@@ -330,7 +332,7 @@ def test_only_confirmed_matches_judge_depth() -> None:
     assert sure[~hidden_from_right].double().mean() > 0.95
 
 
-def row(clip: str, film: str, psnr: float, method: str = "fill") -> Evaluated:
+def row(clip: str, film: str, psnr: float, method: str = "fill") -> Score:
     return evaluated(clip, film, method, psnr_db=psnr)
 
 
@@ -350,7 +352,7 @@ def test_the_manifest_changes_with_clips_and_their_regions() -> None:
 
 
 def test_identity_is_the_left_eye(shot: Shot) -> None:
-    made = make_right(FLOORS[0], clip_of(shot))
+    made = make_right(BASELINES[0], clip_of(shot))
     assert made.disparity is None and np.array_equal(made.right.numpy(), shot.left.numpy())
 
 
@@ -359,12 +361,12 @@ def test_scores_are_recalled_by_what_a_method_is_made_of(tmp_path: Path) -> None
     held = [held_clip("a", "f", "k")]
     light = Method("light", "inpainter", inpainter="light", inpaint_weights=tmp_path)
     known = [replace(row("a", "f", 30.0, "light"), key=score_key(held[0], light, TWO_FRAMES))]
-    found = recall(known, held, [replace(light, name="challenger")], TWO_FRAMES)
+    found = cached_scores(known, held, [replace(light, name="challenger")], TWO_FRAMES)
     assert found is not None and (found[0].method, found[0].psnr_db) == ("challenger", 30.0)
-    assert recall(known, held, [light], replace(TWO_FRAMES, max_frames=3)) is None, "other frames"
-    assert recall(known, held, [light], replace(TWO_FRAMES, weights="timm/vgg16.tv_in1k")) is None, (
+    assert cached_scores(known, held, [light], replace(TWO_FRAMES, max_frames=3)) is None, "other frames"
+    assert cached_scores(known, held, [light], replace(TWO_FRAMES, weights="timm/vgg16.tv_in1k")) is None, (
         "other eyes"
     )
-    assert recall(known, held, [replace(light, kind="model")], TWO_FRAMES) is None, "another test"
+    assert cached_scores(known, held, [replace(light, kind="model")], TWO_FRAMES) is None, "another test"
     (tmp_path / "model.safetensors").write_text("others")
-    assert recall(known, held, [replace(light)], TWO_FRAMES) is None, "other weights"
+    assert cached_scores(known, held, [replace(light)], TWO_FRAMES) is None, "other weights"

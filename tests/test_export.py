@@ -12,17 +12,17 @@ import torch
 from small_dataset import write_small_dataset
 
 from secondeye import cli
-from secondeye.files import hash_file
-from secondeye.refusal import Refusal
+from secondeye.dataset.stamp import read_stamp
+from secondeye.system.errors import UserError
+from secondeye.system.files import hash_file
 from secondeye.training import export as module
-from secondeye.training.export import Plan, decode_sample, export, plan_export, sample_bytes
-from secondeye.training.windows import Settings, Windows, keep_fitting, list_clips
-from secondeye.validated import dataset_of
+from secondeye.training.clip_windows import Windows, WindowSettings, keep_fitting, list_clips
+from secondeye.training.export import ExportPlan, decode_sample, export, plan_export, sample_bytes
 
 webdataset = pytest.importorskip("webdataset", reason="the extra `export` is not installed")
 
 PROJECT = Path(__file__).parent.parent
-SETTINGS = Settings(height=12, width=40, weight_exponent_per_px=0.5, frames=3, max_stride=3)
+SETTINGS = WindowSettings(height=12, width=40, weight_exponent_per_px=0.5, frames=3, max_stride=3)
 TWO_SAMPLES = 2.5 * sample_bytes(SETTINGS) / 1e6  # megabytes of a shard
 
 
@@ -36,7 +36,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_small_dataset(tmp_path_factory.mktemp("project") / "data", held_out=[1])
 
 
-def plan(data: Path, **changed: Any) -> Plan:
+def plan(data: Path, **changed: Any) -> ExportPlan:
     clips = keep_fitting(list_clips(data, "train"), SETTINGS)
     given = {"seed": 3, "samples": 5, "shard_megabytes": TWO_SAMPLES} | changed
     return plan_export(data, "train", clips, SETTINGS, **given)
@@ -72,7 +72,7 @@ def test_shards_give_back_the_windows_of_the_dataset_exactly(data: Path, shards:
     for record, sample in zip(read, wanted, strict=True):
         assert all(torch.equal(*planes) for planes in zip(decode_sample(record), sample, strict=True))
         told = json.loads(record["json"])
-        assert told["clip"] in ("clip0", "clip2") and told["dataset"] == dataset_of(data / "validate")
+        assert told["clip"] in ("clip0", "clip2") and told["dataset"] == read_stamp(data / "validate")
         assert (told["film"], told["licence"], told["fps"]) == (f"film{told['clip'][-1]}.mp4", "CC0-1.0", 24)
         assert told["frames"] == 3 and told["start"] + 2 * told["stride"] < 12
 
@@ -141,33 +141,39 @@ def test_a_folder_with_anything_else_is_left_alone(data: Path, tmp_path: Path) -
     export(data, tmp_path, plan(data))
     before = content(tmp_path)
     for other in ({"seed": 4}, {"samples": 6}, {"shard_megabytes": 1.0}):
-        with pytest.raises(Refusal, match="holds an export of another dataset"):
+        with pytest.raises(UserError, match="holds an export of another dataset"):
             export(data, tmp_path, plan(data, **other))
     assert content(tmp_path) == before
     (tmp_path / "index.json").write_text("[1")
-    with pytest.raises(Refusal, match="not an export's index"):
+    with pytest.raises(UserError, match="not an export's index"):
         export(data, tmp_path, plan(data))
     (tmp_path / "index.json").unlink()
-    with pytest.raises(Refusal, match=r"holds secondeye-train-000000\.tar, which this export does not write"):
+    with pytest.raises(
+        UserError, match=r"holds secondeye-train-000000\.tar, which this export does not write"
+    ):
         export(data, tmp_path, plan(data))
 
 
 def test_a_file_beside_the_shards_is_refused(data: Path, shards: Path, tmp_path: Path) -> None:
     export(data, tmp_path, plan(data))
     (tmp_path / "secondeye-train-000003.tar").touch()  # glob would read it
-    with pytest.raises(Refusal, match=r"holds secondeye-train-000003\.tar, which this export does not write"):
+    with pytest.raises(
+        UserError, match=r"holds secondeye-train-000003\.tar, which this export does not write"
+    ):
         export(data, tmp_path, plan(data))
 
 
 def test_nothing_is_written_without_room_or_webdataset(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("secondeye.disk.shutil.disk_usage", lambda folder: type("", (), {"free": 1000}))
-    with pytest.raises(Refusal, match="free some disk"):
+    monkeypatch.setattr(
+        "secondeye.system.disk.shutil.disk_usage", lambda folder: type("", (), {"free": 1000})
+    )
+    with pytest.raises(UserError, match="free some disk"):
         export(data, tmp_path, plan(data))
     assert [path.name for path in tmp_path.iterdir()] == ["index.json"]
     monkeypatch.setattr(module, "find_spec", lambda name: None)
-    with pytest.raises(Refusal, match=r"pip install 'secondeye\[export\]'"):
+    with pytest.raises(UserError, match=r"pip install 'secondeye\[export\]'"):
         export(data, tmp_path, plan(data))
 
 
@@ -188,7 +194,7 @@ def test_the_command_writes_what_it_says(
     cli.export(tmp_path, frames=10, height=8, width=32)
     assert "1 window of 10 frames of 32x8 in 1 shard\n" in (told := capsys.readouterr().out)
     assert "from 1 clip; too short or too small: 1\n" in told
-    with pytest.raises(Refusal, match="no clip is in the split 'all'"):
+    with pytest.raises(UserError, match="no clip is in the split 'all'"):
         cli.export(tmp_path, split="all")
-    with pytest.raises(Refusal, match="25 frames of 64x64: the longest has 12 frames"):
+    with pytest.raises(UserError, match="25 frames of 64x64: the longest has 12 frames"):
         cli.export(tmp_path)

@@ -10,15 +10,15 @@ import torch
 from exported_networks import EXAMPLE, WRITERS, Calculates, program_of, write_onnx, write_pt2
 from torch import Tensor
 
-from secondeye.clips import clip_file, read_disparity, write_frames
-from secondeye.matching.clip import match_clip, network_identity
-from secondeye.matching.exported import make_exported_matcher
-from secondeye.matching.windows import blend, fit_size, pad_frames, window_starts
+from secondeye.dataset.clip_files import clip_file, read_disparity, write_frames
+from secondeye.dataset.schema import Clip, ClipDisparity, Correction, FailedItem
+from secondeye.dataset.tables import read_table, write_table
+from secondeye.matching.exported_matcher import make_exported_matcher
+from secondeye.matching.match_clip import match_clip, network_identity
+from secondeye.matching.sliding_windows import blend, fit_size, pad_frames, window_starts
 from secondeye.params import Dataset, Exported, Match
-from secondeye.refusal import Refusal
-from secondeye.rows import Bad, Clip, Matched, Shifted
 from secondeye.stages import match as stage
-from secondeye.tables import read_table, write_table
+from secondeye.system.errors import UserError
 
 SETTINGS = Exported("", sign=1, scale=1.0, multiple=16, min_size=32, window_frames=2, overlap_frames=1)
 
@@ -76,9 +76,9 @@ def test_a_network_of_one_size_gets_that_size_or_refuses(tmp_path: Path, kind: s
     matcher = make_exported_matcher(replace(SETTINGS, path=str(path), multiple=1, min_size=1))
     left, right = some_clip(3, 30, 50)
     torch.testing.assert_close(matcher(left, right), (left - right)[:, :1], rtol=0, atol=1e-6)
-    with pytest.raises(Refusal, match="64x32, smaller than a clip's 50x33"):
+    with pytest.raises(UserError, match="64x32, smaller than a clip's 50x33"):
         matcher(*some_clip(3, 33, 50))
-    with pytest.raises(Refusal, match="takes 2 frames at once"):
+    with pytest.raises(UserError, match="takes 2 frames at once"):
         make_exported_matcher(replace(SETTINGS, path=str(path), window_frames=3))
 
 
@@ -98,7 +98,7 @@ def test_a_network_of_another_kind_is_refused(tmp_path: Path, fault: str) -> Non
     formula, inputs, told = FAULTS[fault]
     program = program_of(Calculates(formula), (EXAMPLE[0],) * inputs)
     settings = replace(SETTINGS, path=str(write_pt2(tmp_path / "n.pt2", program)))
-    with pytest.raises(Refusal, match=told):
+    with pytest.raises(UserError, match=told):
         make_exported_matcher(settings)(*some_clip(2))
 
 
@@ -110,7 +110,7 @@ class Iterates(torch.nn.Module):
 def test_a_network_that_takes_a_number_beside_the_eyes_is_refused(tmp_path: Path) -> None:
     program = torch.export.export(Iterates(), (EXAMPLE[0], EXAMPLE[0], 12))
     path = write_pt2(tmp_path / "n.pt2", program)
-    with pytest.raises(Refusal, match="3 inputs and 1 outputs"):
+    with pytest.raises(UserError, match="3 inputs and 1 outputs"):
         make_exported_matcher(replace(SETTINGS, path=str(path)))
 
 
@@ -127,7 +127,7 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
         ("junk.pt2", b"junk", "no plain file of torch.export.save"),
         ("junk.onnx", b"junk", "does not load"),
     ]:
-        with pytest.raises(Refusal, match=told):
+        with pytest.raises(UserError, match=told):
             opened(name, content)
 
 
@@ -156,7 +156,7 @@ def test_a_file_with_more_than_tensors_is_not_loaded(formulas: Path, tmp_path: P
             if not name.endswith(hidden):
                 bad.writestr(name, good.read(name))
         bad.writestr(f"formula/{hidden}", pickle.dumps(Mine(trap), protocol=2))
-    with pytest.raises(Refusal, match="plain"):
+    with pytest.raises(UserError, match="plain"):
         make_exported_matcher(replace(SETTINGS, path=str(tmp_path / "trap.pt2")))
     assert not trap.exists()
 
@@ -171,7 +171,7 @@ def test_the_network_is_named_by_its_content(formulas: Path, tmp_path: Path) -> 
     onnx = replace(match, exported=replace(SETTINGS, path=str(formulas / "formula.onnx")))
     assert network_identity(onnx)[1].startswith("onnxruntime ")
     assert network_identity(replace(match, matcher="video")) == []
-    with pytest.raises(Refusal, match="no such file"):
+    with pytest.raises(UserError, match="no such file"):
         network_identity(replace(match, exported=replace(SETTINGS, path="missing.onnx")))
 
 
@@ -194,7 +194,7 @@ def test_weights_in_another_file_are_refused(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "n.onnx", program)
     make_exported_matcher(replace(SETTINGS, path=str(path)))(*some_clip(2, 32, 64))
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="n.data", size_threshold=0)
-    with pytest.raises(Refusal, match="does not load"):
+    with pytest.raises(UserError, match="does not load"):
         make_exported_matcher(replace(SETTINGS, path=str(path)))
 
 
@@ -235,8 +235,8 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     for kind, eye in zip(("left", "right"), some_clip(3, 32, 64), strict=True):
         write_frames(clip_file(folders[0], clip.id, kind), eye)
     write_table(folders[0] / "clips.parquet", [clip], Clip)
-    shifted = Shifted(clip.id, "s", False, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0, 0, 5.0, 1.0, 1.0)
-    write_table(folders[1] / "shift.parquet", [shifted], Shifted)
+    shifted = Correction(clip.id, "s", False, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0, 0, 5.0, 1.0, 1.0)
+    write_table(folders[1] / "shift.parquet", [shifted], Correction)
     return folders
 
 
@@ -246,7 +246,7 @@ def test_a_wrong_scale_is_told_by_disparities_that_can_not_be(folders: list[Path
     for scale, reasons in ((10.0, []), (100.0, ["impossible disparity"])):
         match = Match("exported", 18.0, 1.0, replace(SETTINGS, path=str(path), scale=scale))
         stage.run(*folders, match=match, dataset=Dataset(1.0))
-        bad = read_table(folders[2] / "bad.parquet", Bad)
+        bad = read_table(folders[2] / "bad.parquet", FailedItem)
         assert [row.reason for row in bad] == reasons
     assert bad[0].detail == "spans 100 px of a view 64 px wide; is match.exported.scale right?"
 
@@ -259,10 +259,10 @@ def test_the_stage_rebuilds_for_another_file_and_refuses_before_it_works(
 
     def matched() -> Tensor:
         stage.run(*folders, match=match, dataset=Dataset(0.0))
-        (row,) = read_table(folders[2] / "match.parquet", Matched)
+        (row,) = read_table(folders[2] / "match.parquet", ClipDisparity)
         return read_disparity(clip_file(folders[2], row.id, "disparity"), row.offset_px)
 
-    with pytest.raises(Refusal, match="no such file"):
+    with pytest.raises(UserError, match="no such file"):
         matched()
     for px in (2, 5):
         write_pt2(path, program_of(Calculates(lambda left, right, px=px: left[:, :1] * 0 + px)))

@@ -11,17 +11,17 @@ import pytest
 import torch
 from conftest import a_shift, damage, moving_pictures
 
-from secondeye.evaluation.clip import Folders
+from secondeye.dataset.corrections import load_views
+from secondeye.dataset.schema import Clip, Correction, Film
+from secondeye.dataset.tables import read_table, write_table
+from secondeye.evaluation.eval_clips import Folders
 from secondeye.evaluation.external import films_of, list_external, plain_name, read_external, read_right
-from secondeye.packing import side_by_side
+from secondeye.film.packing import side_by_side
 from secondeye.params import load_params
-from secondeye.refusal import Refusal
-from secondeye.rows import Clip, Film, Shifted
 from secondeye.stages import split
-from secondeye.tables import read_table, write_table
+from secondeye.system.errors import UserError
 from secondeye.video.probe import FilmBroke
 from secondeye.video.write import write_film, write_lossless
-from secondeye.views import load
 
 HEIGHT, WIDTH, FRAMES = 64, 96, 24
 PARAMS = load_params(Path(__file__).parent.parent / "params.yaml")
@@ -79,7 +79,7 @@ def test_makers_are_folders_of_films(tmp_path: Path) -> None:
 )
 def test_stray_files_are_refused(tmp_path: Path, stray: str, told: str) -> None:
     put(tmp_path / "owl" / "candle.mp4", tmp_path / stray)
-    with pytest.raises(Refusal, match=told):
+    with pytest.raises(UserError, match=told):
         list_external(tmp_path)
 
 
@@ -105,7 +105,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory, eyes: tuple[np.ndarray, np
     assert [(clip.start, clip.stop) for clip in clips] == [(0, 12), (12, 24)]
     moved = [a_shift(clip.id, shift_px=px) for clip, px in zip(clips, (3, -2), strict=True)]
     (root / "shift").mkdir()
-    write_table(root / "shift" / "shift.parquet", moved, Shifted)
+    write_table(root / "shift" / "shift.parquet", moved, Correction)
     return root
 
 
@@ -131,8 +131,8 @@ def test_the_true_right_eye_comes_back_bit_for_bit(
 ) -> None:
     film = make(tmp_path, eyes)
     folders = Folders(dataset / "split", dataset / "shift", dataset / "match", dataset / "regions")
-    for row in read_table(dataset / "shift" / "shift.parquet", Shifted):
-        _, right = load(folders.split, row)
+    for row in read_table(dataset / "shift" / "shift.parquet", Correction):
+        _, right = load_views(folders.split, row)
         assert torch.equal(read_external(film, folders, row.id, 12), right)
         assert torch.equal(read_external(film, folders, row.id, 5), right[:5])
 
@@ -143,9 +143,9 @@ def test_squeezed_eyes_are_stretched(
     small = [np.stack([cv2.resize(p, (75, 100), interpolation=cv2.INTER_AREA) for p in eye]) for eye in eyes]
     film = tmp_path / "candle_half-sbs.mkv"
     write_lossless(film, np.concatenate(small, axis=2))
-    row = read_table(dataset / "shift" / "shift.parquet", Shifted)[0]
+    row = read_table(dataset / "shift" / "shift.parquet", Correction)[0]
     clip = next(c for c in read_table(dataset / "split" / "clips.parquet", Clip) if c.id == row.id)
-    made, right = read_right(film, ours(dataset)[0], clip, row), load(dataset / "split", row)[1]
+    made, right = read_right(film, ours(dataset)[0], clip, row), load_views(dataset / "split", row)[1]
     assert made.shape == right.shape
     assert (made - right).abs().mean() < 0.02 < (made.roll(2, -1) - right).abs().mean()
 
@@ -158,7 +158,7 @@ def test_a_film_that_is_too_short_or_breaks_off_is_one_line(
     first, second = sorted(read_table(dataset / "split" / "clips.parquet", Clip), key=lambda clip: clip.start)
     shifted = a_shift("")
     assert len(read_right(film, ours(dataset)[0], first, shifted)) == 12
-    with pytest.raises(Refusal, match=f"has 20 frames, of which clip {second.id} asks for 24"):
+    with pytest.raises(UserError, match=f"has 20 frames, of which clip {second.id} asks for 24"):
         read_right(film, ours(dataset)[0], second, shifted)
     write_film(tmp_path / "candle.mp4", iter(eyes[1]), Fraction(24))
     with pytest.raises(FilmBroke, match="breaks off after"):
@@ -176,7 +176,7 @@ def test_borders_are_cut_off_what_was_made_of_a_letterboxed_film(tmp_path: Path,
     )
     moved = read_right(tmp_path / "candle.mkv", boxed, clip, a_shift("", vertical_px=-3, shift_px=2))
     assert moved.shape[-2:] == (HEIGHT - 3, WIDTH - 2)
-    with pytest.raises(Refusal, match=r"candle_sbs\.mkv, whose eyes are swapped"):
+    with pytest.raises(UserError, match=r"candle_sbs\.mkv, whose eyes are swapped"):
         read_right(tmp_path / "candle.mkv", boxed, clip, a_shift("", swapped=True))
 
 
@@ -191,10 +191,10 @@ def test_films_find_the_one_they_were_made_of(
     film = right_only(tmp_path / "owl", eyes)
     [maker] = list_external(tmp_path)
     assert films_of(maker, ours(dataset)) == ((ours(dataset)[0].id, film),)
-    with pytest.raises(Refusal, match=r"candle.mkv: no film of the dataset is called candle"):
+    with pytest.raises(UserError, match=r"candle.mkv: no film of the dataset is called candle"):
         films_of(maker, [])
     twins = [*ours(dataset), replace(ours(dataset)[0], name="candle_tb.mkv")]
-    with pytest.raises(Refusal, match=r"both candle_sbs.mkv and candle_tb.mkv are called candle"):
+    with pytest.raises(UserError, match=r"both candle_sbs.mkv and candle_tb.mkv are called candle"):
         films_of(maker, twins)
 
 
@@ -216,5 +216,5 @@ def test_another_shape_rate_or_length_is_refused(
 ) -> None:
     (tmp_path / "owl").mkdir()
     write_film(tmp_path / "owl" / "candle.mp4", iter(np.ascontiguousarray(eyes[1][cut])), Fraction(fps))
-    with pytest.raises(Refusal, match=f"candle.mp4: {told}"):
+    with pytest.raises(UserError, match=f"candle.mp4: {told}"):
         films_of(list_external(tmp_path)[0], ours(dataset))

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from secondeye.inpaint.fill import fill
+from secondeye.synthetic import two_planes
 from secondeye.warp import warp
-from secondeye.world import two_cards
 
 
 def scene(near_left: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -106,7 +106,7 @@ def test_what_the_previous_frame_showed_is_taken_only_where_it_is_the_background
 
 
 def test_windows_do_not_show() -> None:
-    shot = two_cards(frames=6, height=48, width=96, seed=2)
+    shot = two_planes(frames=6, height=48, width=96, seed=2)
     warped = warp(shot.left, shot.disparity)
     whole, _ = fill(*warped[:1], warped.coverage, warped.disparity)
     memory, parts = None, []
@@ -118,7 +118,7 @@ def test_windows_do_not_show() -> None:
 
 
 def test_filling_beats_leaving_black_and_copying_the_left_view() -> None:
-    shot = two_cards(frames=4, height=64, width=128, near_px=12, far_px=2, seed=5)
+    shot = two_planes(frames=4, height=64, width=128, near_px=12, far_px=2, seed=5)
     warped = warp(shot.left, shot.disparity)
     filled, _ = fill(warped.frames, warped.coverage, warped.disparity)
     hole = shot.right_occlusion.expand_as(filled)

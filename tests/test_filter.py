@@ -3,11 +3,19 @@ from pathlib import Path
 import pytest
 from conftest import a_clip, a_film, a_score
 
+from secondeye.dataset.schema import (
+    AcceptedClip,
+    Clip,
+    ClipQuality,
+    FailedItem,
+    Film,
+    RejectedClip,
+    SkippedClip,
+)
+from secondeye.dataset.tables import read_table, write_table
 from secondeye.params import Filter, load_params
-from secondeye.refusal import Refusal
-from secondeye.rows import Bad, Clip, Dropped, Film, Kept, Rejected, Scored
 from secondeye.stages import filter
-from secondeye.tables import read_table, write_table
+from secondeye.system.errors import UserError
 
 PROJECT = Path(__file__).parent.parent
 
@@ -48,7 +56,7 @@ NAN = float("nan")
 def test_each_threshold_rejects_with_its_reason(
     section: Filter, changes: dict[str, float], reason: str | None
 ) -> None:
-    fault = filter.find_fault(a_score("a", **changes), section)
+    fault = filter.rejection_reason(a_score("a", **changes), section)
     assert (fault[0] if fault else None) == reason
 
 
@@ -80,28 +88,28 @@ def run_filter(
     section: Filter,
     films: list[Film] = FILMS,
     clips: list[Clip] = CLIPS,
-    dropped: tuple[Dropped, ...] = (),
-    bad: dict[str, Bad] | None = None,
+    dropped: tuple[SkippedClip, ...] = (),
+    bad: dict[str, FailedItem] | None = None,
     blurred: tuple[str, ...] = (),
-) -> tuple[list[Kept], list[Rejected]]:
+) -> tuple[list[AcceptedClip], list[RejectedClip]]:
     bad = bad or {}
     for stage in ("split", "shift", "match", "splat", "quality", "filter"):
         (root / stage).mkdir(parents=True, exist_ok=True)
-        write_table(root / stage / "bad.parquet", [bad[stage]] if stage in bad else [], Bad)
+        write_table(root / stage / "bad.parquet", [bad[stage]] if stage in bad else [], FailedItem)
     write_table(root / "split" / "films.parquet", films, Film)
     write_table(root / "split" / "clips.parquet", clips, Clip)
-    write_table(root / "split" / "dropped.parquet", dropped, Dropped)
+    write_table(root / "split" / "dropped.parquet", dropped, SkippedClip)
     lost = {row.id for row in bad.values()}
     scores = [
         a_score(clip.id, sharpness=0.0 if clip.id in blurred else 8.0)
         for clip in clips
         if clip.id not in lost
     ]
-    write_table(root / "quality" / "quality.parquet", scores, Scored)
+    write_table(root / "quality" / "quality.parquet", scores, ClipQuality)
     stages = [root / stage for stage in ("split", "shift", "match", "splat", "quality", "filter")]
     filter.run(*stages, filter=section)
-    kept = read_table(root / "filter" / "kept.parquet", Kept)
-    return kept, read_table(root / "filter" / "rejected.parquet", Rejected)
+    kept = read_table(root / "filter" / "kept.parquet", AcceptedClip)
+    return kept, read_table(root / "filter" / "rejected.parquet", RejectedClip)
 
 
 def test_of_two_copies_the_one_of_the_longer_film_stays(tmp_path: Path, section: Filter) -> None:
@@ -138,13 +146,15 @@ def test_what_sources_csv_says_of_one_film_holds_for_its_group(tmp_path: Path, s
 
 def test_copies_in_different_splits_are_refused(tmp_path: Path, section: Filter) -> None:
     films = [FILMS[0], a_film("long", frames=90, split="train"), a_film("other", split="test"), FILMS[3]]
-    with pytest.raises(Refusal, match="long is for train and other for test"):
+    with pytest.raises(UserError, match="long is for train and other for test"):
         run_filter(tmp_path, section, films)
 
 
 def test_everything_that_was_lost_is_in_the_table(tmp_path: Path, section: Filter) -> None:
-    dropped = (Dropped("x", "long", 0, 9, "black", "mean brightness 0.0010, 0.01 needed"),)
-    kept, rejected = run_filter(tmp_path, section, dropped=dropped, bad={"shift": Bad("e", "odd", "why")})
+    dropped = (SkippedClip("x", "long", 0, 9, "black", "mean brightness 0.0010, 0.01 needed"),)
+    kept, rejected = run_filter(
+        tmp_path, section, dropped=dropped, bad={"shift": FailedItem("e", "odd", "why")}
+    )
     assert [(row.id, row.film, row.stage, row.reason) for row in rejected] == [
         ("a", "brief", "filter", "duplicate"),
         ("b", "brief", "filter", "duplicate"),

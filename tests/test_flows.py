@@ -24,7 +24,7 @@ import psutil
 import pytest
 import yaml
 
-from secondeye.refusal import Refusal
+from secondeye.system.errors import UserError
 
 PROJECT = Path(__file__).parent.parent
 NAMES = ("commands", "dataset", "training", "conversion", "serve")
@@ -92,10 +92,10 @@ def test_a_failed_command_gives_its_last_line_and_its_code(flows: SimpleNamespac
 
 def test_our_own_refusal_is_the_reason_not_what_dvc_says_after_it(flows: SimpleNamespace) -> None:
     code = "print('secondeye: data/raw: empty'); print('ERROR: failed to reproduce'); exit(1)"
-    with pytest.raises(Refusal, match=r"ended with 1: secondeye: data/raw: empty$"):
+    with pytest.raises(UserError, match=r"ended with 1: secondeye: data/raw: empty$"):
         flows.commands.run_command(python(code), print)
     code = "print('secondeye: warning: 10 bits'); print('KeyError: x'); exit(1)"
-    with pytest.raises(Refusal, match=r"ended with 1: KeyError: x$"):
+    with pytest.raises(UserError, match=r"ended with 1: KeyError: x$"):
         flows.commands.run_command(python(code), print)
 
 
@@ -206,7 +206,7 @@ def test_an_mlflow_that_is_away_does_not_stop_the_training_flow(
     flows.training.publish.fn()
     assert "nobody answers; the runs stay in .runs" in lines[-1]
     monkeypatch.setattr(flows.training, "SECONDEYE", python("print('secondeye: no such run'); exit(1)"))
-    with pytest.raises(Refusal, match="no such run"):
+    with pytest.raises(UserError, match="no such run"):
         flows.training.publish.fn()
 
 
@@ -274,7 +274,7 @@ def test_a_film_that_fails_stops_no_other_and_is_named_at_the_end(
     (inbox / "broken.mp4").write_text("no film at all")
     os.utime(inbox / "broken.mp4", (0, 0))
     with pytest.raises(
-        Refusal, match=r"^2 of 4 films failed: bad.mp4: .*can not be read; broken.mp4: "
+        UserError, match=r"^2 of 4 films failed: bad.mp4: .*can not be read; broken.mp4: "
     ) as end:
         flows.conversion.convert_folder.fn(str(inbox), str(outbox))
     assert "\n" not in str(end.value)
@@ -316,7 +316,7 @@ def test_prefect_takes_the_projects_settings(in_project: Path) -> None:
 def test_serve_says_which_port_is_taken(flows: SimpleNamespace) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(Refusal, match=f"^port {port} is taken.*--prefect-port$"):
+        with pytest.raises(UserError, match=f"^port {port} is taken.*--prefect-port$"):
             flows.serve.serve(free_port(), port)
 
 
@@ -332,7 +332,7 @@ def test_serve_ends_all_when_a_part_dies(
     )
     monkeypatch.setattr(flows.serve, "_mlflow", lambda port: python(stays))
     monkeypatch.setattr(flows.serve, "_prefect", lambda port: python(dies))
-    with pytest.raises(Refusal, match=r"^prefect ended with 3, so all ends; see .*prefect.log$"):
+    with pytest.raises(UserError, match=r"^prefect ended with 3, so all ends; see .*prefect.log$"):
         flows.serve.serve(free_port(), free_port())
     assert (tmp_path / "prefect.log").read_text() == "no port\n"
     assert not is_running(int(pid.read_text()))

@@ -10,16 +10,19 @@ import torch
 from conftest import a_film, evaluated, held_clip
 
 from secondeye.conversion.bundle import PLAIN, SHIPPED, Bundle, write_bundle
-from secondeye.evaluation.clip import Folders, HeldClip
-from secondeye.evaluation.judge import Broken, score_key
+from secondeye.dataset.schema import EvalClip, Film, Score
+from secondeye.dataset.tables import write_table
+from secondeye.evaluation.eval_clips import EvalFrames, Folders
 from secondeye.evaluation.methods import Method
 from secondeye.evaluation.regions import regions_from_truth
+from secondeye.evaluation.score_methods import Broken, score_key
 from secondeye.gate import (
     BROKEN,
-    Exam,
+    EvalSetup,
     Model,
     Outcome,
-    Verdict,
+    PartDecision,
+    bonferroni,
     challenge,
     challengers,
     decide,
@@ -28,16 +31,13 @@ from secondeye.gate import (
     open_challenge,
     pass_gate,
     sentence,
-    share_doubt,
     with_part,
 )
 from secondeye.inpaint.light import KIND, Light, save_light
 from secondeye.params import Evaluate, Gate, load_params
 from secondeye.registry import models as registry
-from secondeye.rows import Evaluated, Film, Held
-from secondeye.runs import Run
-from secondeye.tables import write_table
-from secondeye.world import render_shot
+from secondeye.run_folder import Run
+from secondeye.synthetic import render_shot
 
 PROJECT = Path(__file__).parent.parent
 GATE = Gate(min_films=5, confidence=0.9)
@@ -47,7 +47,7 @@ NOTHING = Model(PLAIN, None, None)
 
 def rows_of(
     method: str, primary: list[float], whole: float = 30.0, error: float = 0.5, **scores: float
-) -> list[Evaluated]:
+) -> list[Score]:
     """One clip a film."""
     steady = {"psnr_disoccluded_db": 20.0, "gradient_ratio": 1.0, "temporal_error": 2.0} | scores
     return [
@@ -64,7 +64,7 @@ def rows_of(
     ]
 
 
-def decided(part: str, rows: list[Evaluated], gate: Gate = GATE) -> Verdict:
+def decided(part: str, rows: list[Score], gate: Gate = GATE) -> PartDecision:
     return decide(part, NOTHING, NOTHING, rows, EVALUATE, gate)
 
 
@@ -142,12 +142,12 @@ def test_challengers_are_what_was_trained_and_is_not_champion(tmp_path: Path) ->
 
 
 def test_the_more_try_the_surer_each_must_be() -> None:
-    assert share_doubt(GATE, 1) == GATE
-    assert share_doubt(GATE, 2).confidence == pytest.approx(0.95)
+    assert bonferroni(GATE, 1) == GATE
+    assert bonferroni(GATE, 2).confidence == pytest.approx(0.95)
     champion = rows_of("champion", [0.5] * 5)
     rows = champion + rows_of("challenger", [0.47, 0.51, 0.52, 0.55, 0.54])
     assert decided("inpainter", rows, replace(GATE, confidence=0.9)).won
-    assert not decided("inpainter", rows, share_doubt(GATE, 8)).won
+    assert not decided("inpainter", rows, bonferroni(GATE, 8)).won
 
 
 def test_replacing_a_part_keeps_the_other(tmp_path) -> None:
@@ -196,7 +196,7 @@ class Place:
             registry.register(write_bundle(self.folder / "b", bundle, None, weights), {}, "")
         )
 
-    def know(self, method: Method, primary: list[float]) -> list[Evaluated]:
+    def know(self, method: Method, primary: list[float]) -> list[Score]:
         """What the stage `evaluate` has found."""
         rows = rows_of(method.name, primary)
         held = held_clips()
@@ -205,8 +205,8 @@ class Place:
             for row, clip in zip(rows, held, strict=True)
         ]
 
-    def write_scores(self, rows: list[Evaluated]) -> None:
-        write_table(self.folder / "data" / "evaluate" / "scores" / "scores.parquet", rows, Evaluated)
+    def write_scores(self, rows: list[Score]) -> None:
+        write_table(self.folder / "data" / "evaluate" / "scores" / "scores.parquet", rows, Score)
 
     def pass_gate(self) -> tuple[Outcome, str]:
         folders = [self.folder / name for name in ("data", "models", "reports", "runs")]
@@ -214,7 +214,7 @@ class Place:
         return outcome, (self.folder / "reports" / "gate.md").read_text()
 
 
-def held_clips() -> list[Held]:
+def held_clips() -> list[EvalClip]:
     return [held_clip(f"c{n}", f"f{n}", f"k{n}") for n in range(5)]
 
 
@@ -223,13 +223,13 @@ def place(tmp_path: Path, with_registry: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("SECONDEYE_WORKERS", "1")
     shot = render_shot(5, 2, 96, 160)
     regions = regions_from_truth(shot.right_disparity, shot.right_occlusion)
-    clip = HeldClip(shot.left, shot.right, shot.disparity, regions)
-    monkeypatch.setattr("secondeye.evaluation.judge.load_clip", lambda *_: clip)
+    clip = EvalFrames(shot.left, shot.right, shot.disparity, regions)
+    monkeypatch.setattr("secondeye.evaluation.score_methods.load_clip", lambda *_: clip)
     for name in ("split", "evaluate/scores", "evaluate/regions"):
         (tmp_path / "data" / name).mkdir(parents=True)
     films = [a_film(f"f{n}", name=f"{n}.mp4", split="test") for n in range(5)]
     write_table(tmp_path / "data" / "split" / "films.parquet", films, Film)
-    write_table(tmp_path / "data" / "evaluate" / "regions" / "manifest.parquet", held_clips(), Held)
+    write_table(tmp_path / "data" / "evaluate" / "regions" / "manifest.parquet", held_clips(), EvalClip)
     return Place(tmp_path, EVALUATE)
 
 
@@ -273,13 +273,13 @@ def test_a_champion_of_nan_loses_to_who_beats_what_stands_in(
     monkeypatch: pytest.MonkeyPatch, place: Place
 ) -> None:
     held = held_clips()
-    exam = Exam(Folders(*[place.folder] * 4), held, [], place.evaluate)
+    exam = EvalSetup(Folders(*[place.folder] * 4), held, [], place.evaluate)
     place.train(Light((4, 6, 8)))
     champion, challenger = (
         with_part(NOTHING, "inpainter", name, place.light) for name in ("diffusion", "light")
     )
 
-    def judge_both(run: Run, part: str, champion: Model, challenger: Model, exam: Exam) -> list[Evaluated]:
+    def judge_both(run: Run, part: str, champion: Model, challenger: Model, exam: EvalSetup) -> list[Score]:
         if champion.bundle.inpainter == "diffusion":
             raise Broken(["champion"])
         return rows_of("champion", [0.5] * 5) + rows_of("challenger", BETTER)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secondeye.inpaint import reference
-from secondeye.inpaint.windows import plan_windows, split_evenly
+from secondeye.inpaint.frame_windows import plan_windows, split_evenly
 
 PLANS = Path(__file__).parent / "conformance" / "sc_chunk_plans_23_3.json"
 

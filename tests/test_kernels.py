@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from secondeye import backends
-from secondeye.backends import choose_backend
-from secondeye.clips import pictures_from_frames
+from secondeye.imaging import backends
+from secondeye.imaging.arrays import pictures_from_frames
+from secondeye.imaging.backends import choose_backend
 from secondeye.splat import splat
 from secondeye.warp import warp
 

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from secondeye.metrics.learned import Learned, load_learned
-from secondeye.refusal import Refusal
+from secondeye.system.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +77,13 @@ def test_many_crops_score_in_their_order_and_none_is_none(learned: Learned) -> N
 
 
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Refusal, match=r"model\.safetensors is missing"):
+    with pytest.raises(UserError, match=r"model\.safetensors is missing"):
         load_learned(tmp_path)
 
 
 def test_what_is_no_safetensors_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"no such thing")
-    with pytest.raises(Refusal, match="can not be read"):
+    with pytest.raises(UserError, match="can not be read"):
         load_learned(tmp_path)
 
 
@@ -91,16 +91,16 @@ def test_weights_of_another_network_are_refused(vgg16_folder: Path, tmp_path: Pa
     weights = load_file(vgg16_folder / "model.safetensors")
     weights["features.10.weight"] = torch.zeros(256, 128, 1, 1)
     save_file(weights, tmp_path / "model.safetensors")
-    with pytest.raises(Refusal, match=r"features\.10\.weight must be \[256, 128, 3, 3\], is \["):
+    with pytest.raises(UserError, match=r"features\.10\.weight must be \[256, 128, 3, 3\], is \["):
         load_learned(tmp_path)
     del weights["features.10.weight"]
     save_file(weights, tmp_path / "model.safetensors")
-    with pytest.raises(Refusal, match=r"features\.10\.weight must be .* is missing"):
+    with pytest.raises(UserError, match=r"features\.10\.weight must be .* is missing"):
         load_learned(tmp_path)
 
 
 @pytest.mark.parametrize("weights", ["timm/vgg16.not_here", "/no/such/folder"])
 def test_weights_that_can_not_be_had_are_refused_in_one_line(weights: str) -> None:
-    with pytest.raises(Refusal, match="hf download") as refusal:
+    with pytest.raises(UserError, match="hf download") as refusal:
         load_learned(weights)
     assert weights in str(refusal.value) and "\n" not in str(refusal.value)

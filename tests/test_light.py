@@ -10,23 +10,29 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from secondeye.inpaint import Inpainter, Warped, light, make_inpainter
-from secondeye.inpaint.crops import crops_around
 from secondeye.inpaint.fill import fill
+from secondeye.inpaint.hole_crops import crops_around
 from secondeye.inpaint.light import (
     CHANNELS,
     PLANES,
     Light,
     find_flow,
     gather_planes,
+    inpaint_frames,
     load_light,
-    paint,
     pull_back,
     save_light,
 )
-from secondeye.inpaint.losses import Judge, edge_loss, fooling_loss, judging_loss, painting_loss
-from secondeye.refusal import Refusal
+from secondeye.inpaint.losses import (
+    Discriminator,
+    discriminator_loss,
+    edge_loss,
+    generator_loss,
+    inpainting_loss,
+)
+from secondeye.synthetic import two_planes
+from secondeye.system.errors import UserError
 from secondeye.warp import warp
-from secondeye.world import two_cards
 
 SMALL = (4, 6, 8)
 
@@ -40,7 +46,7 @@ def loud(channels: tuple[int, int, int] = SMALL, seed: int = 0) -> Light:
 
 
 def cards(**sizes: int) -> Warped:
-    shot = two_cards(**sizes)
+    shot = two_planes(**sizes)
     return Warped(shot.left, *warp(shot.left, shot.disparity))
 
 
@@ -60,7 +66,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise error
 
     monkeypatch.setattr(light, "save_file", fill_up)
-    with pytest.raises(Refusal, match=r"model: the weights can not be written .*; free some disk"):
+    with pytest.raises(UserError, match=r"model: the weights can not be written .*; free some disk"):
         save_light(loud(), tmp_path / "model")
 
 
@@ -81,7 +87,7 @@ def test_half_open_pixels_change_half_as_much(monkeypatch: pytest.MonkeyPatch) -
     coverage = torch.ones(1, 1, 24, 32)
     coverage[..., 10:12], coverage[..., 12:14] = 0.5, 0
     monkeypatch.setattr(Light, "forward", lambda model, planes: torch.full_like(planes[:, :3], 0.2))
-    painted, _ = paint(Light(SMALL), Warped(frames, frames, coverage, surface), None)
+    painted, _ = inpaint_frames(Light(SMALL), Warped(frames, frames, coverage, surface), None)
     assert painted[0, 0, 5, 9:15].tolist() == pytest.approx([0.5, 0.6, 0.6, 0.7, 0.7, 0.5])
 
 
@@ -113,7 +119,7 @@ def test_a_darker_film_is_painted_alike() -> None:
 def test_untrained_network_is_fill() -> None:
     warped = cards()
     filled, _ = fill(warped.frames, warped.coverage, warped.disparity)
-    painted, _ = paint(Light(SMALL), warped, None)
+    painted, _ = inpaint_frames(Light(SMALL), warped, None)
     assert torch.equal(painted, filled)
 
 
@@ -160,7 +166,7 @@ def holed(height: int, width: int, seed: int = 3) -> Warped:
 def painted_at_once(warped: Warped, monkeypatch: pytest.MonkeyPatch) -> Tensor:
     with monkeypatch.context() as patch:
         patch.setattr(light, "HALO_PX", 4096)
-        whole, _ = paint(loud(), warped, None)
+        whole, _ = inpaint_frames(loud(), warped, None)
     return whole
 
 
@@ -170,10 +176,10 @@ def test_crops_do_not_show(monkeypatch: pytest.MonkeyPatch, largest_px: int) -> 
     warped = holed(200, 328)
     whole = painted_at_once(warped, monkeypatch)
     monkeypatch.setattr(light, "LARGEST_PX", largest_px)
-    cropped, _ = paint(loud(), warped, None)
+    cropped, _ = inpaint_frames(loud(), warped, None)
     torch.testing.assert_close(cropped, whole, atol=1e-5, rtol=0)
     monkeypatch.setattr(light, "HALO_PX", 8)
-    seams, _ = paint(loud(), warped, None)
+    seams, _ = inpaint_frames(loud(), warped, None)
     assert (seams - whole).abs().max() > 1e-3
 
 
@@ -194,7 +200,7 @@ def test_the_same_frames_give_the_same_bits_for_any_number_of_threads() -> None:
     try:
         for count in (1, 2, 2):
             torch.set_num_threads(count)
-            painted.append(paint(model, warped, None)[0])
+            painted.append(inpaint_frames(model, warped, None)[0])
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(painted[0], painted[1]) and torch.equal(painted[1], painted[2])
@@ -204,15 +210,15 @@ def test_without_holes_no_pass_is_run_and_few_holes_cost_little(monkeypatch: pyt
     model, seen = loud(), []
     model.register_forward_hook(lambda module, planes, out: seen.append(tuple(planes[0].shape[2:])))
     whole, warped = torch.ones(1, 1, 200, 328), holed(200, 328)
-    paint(model, Warped(warped.left, warped.left, whole, warped.disparity), None)
+    inpaint_frames(model, Warped(warped.left, warped.left, whole, warped.disparity), None)
     assert not seen
-    paint(model, warped, None)
+    inpaint_frames(model, warped, None)
     assert len(seen) == 3 and sum(height * width for height, width in seen) < 0.6 * 200 * 328
 
 
 def test_a_shot_smaller_than_a_crop() -> None:
     for size in ((1, 1), (5, 3), (9, 20)):
-        painted, _ = paint(loud(), holed(*size), None)
+        painted, _ = inpaint_frames(loud(), holed(*size), None)
         assert torch.isfinite(painted).all() and painted.shape[2:] == size
 
 
@@ -265,13 +271,13 @@ def test_loss_counts_only_what_is_open() -> None:
     truth, open_ = torch.rand(2, 3, 16, 16), torch.zeros(2, 1, 16, 16)
     open_[..., 4:8, 4:8] = 1
     wrong_elsewhere = torch.where(open_ == 1, truth, truth + 1)
-    value, parts = painting_loss(truth + 0.1, truth, open_)
+    value, parts = inpainting_loss(truth + 0.1, truth, open_)
     assert float(parts["colour"]) == pytest.approx(0.1)
     assert float(parts["gradient"]) == pytest.approx(0.0, abs=1e-6)
     assert float(parts["coarse"]) == pytest.approx(0.2)
     assert float(value) == pytest.approx(0.2)
-    assert float(painting_loss(wrong_elsewhere, truth, open_)[1]["colour"]) == 0
-    assert float(painting_loss(truth + 1, truth, 0 * open_)[0]) == 0
+    assert float(inpainting_loss(wrong_elsewhere, truth, open_)[1]["colour"]) == 0
+    assert float(inpainting_loss(truth + 1, truth, 0 * open_)[0]) == 0
 
 
 def test_edge_loss_is_haarpsis_structure() -> None:
@@ -293,15 +299,15 @@ def test_edge_loss_is_haarpsis_structure() -> None:
 
 def test_judge_and_painter_want_opposites() -> None:
     torch.manual_seed(0)
-    judge, open_ = Judge(), torch.zeros(2, 1, 32, 48)
+    judge, open_ = Discriminator(), torch.zeros(2, 1, 32, 48)
     open_[..., 8:24, 8:24] = 1
     with torch.no_grad():
         verdict, share = judge(torch.rand(2, 3, 32, 48), open_)
     assert verdict.shape == share.shape == (2, 1, 8, 12) and share.sum() == 2 * 16
-    assert float(fooling_loss(verdict + 1, share)) < float(fooling_loss(verdict, share))
-    assert float(judging_loss(verdict * 0 - 1, verdict * 0 + 1, share)) == 0
-    assert float(judging_loss(verdict * 0, verdict * 0, share)) == 2
-    assert float(fooling_loss(verdict, 0 * share)) == 0
+    assert float(generator_loss(verdict + 1, share)) < float(generator_loss(verdict, share))
+    assert float(discriminator_loss(verdict * 0 - 1, verdict * 0 + 1, share)) == 0
+    assert float(discriminator_loss(verdict * 0, verdict * 0, share)) == 2
+    assert float(generator_loss(verdict, 0 * share)) == 0
 
 
 def test_weights_survive_the_disk(tmp_path: Path) -> None:
@@ -309,11 +315,11 @@ def test_weights_survive_the_disk(tmp_path: Path) -> None:
     save_light(model, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
     again, _ = load_light(tmp_path, "cpu")(warped, None)
-    assert torch.equal(again, paint(model, warped, None)[0])
+    assert torch.equal(again, inpaint_frames(model, warped, None)[0])
 
 
 def refusal(folder: Path | None) -> str:
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(UserError) as refused:
         load_light(folder, "cpu")
     return str(refused.value)
 

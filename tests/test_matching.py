@@ -6,11 +6,11 @@ from conftest import coarse_cards
 from exported_networks import BestShift, program_of, write_pt2
 
 from secondeye.matching import make_matcher
-from secondeye.matching.check import fill_from_background, is_consistent, match_both_ways
-from secondeye.matching.clip import match_clip
-from secondeye.matching.flow import match_flow
+from secondeye.matching.consistency import fill_from_background, is_consistent, match_both_ways
+from secondeye.matching.flow_matcher import match_flow
+from secondeye.matching.match_clip import match_clip
 from secondeye.params import MATCHERS, PAIR_MATCHERS, Exported, Match
-from secondeye.world import two_cards
+from secondeye.synthetic import two_planes
 
 NAN = float("nan")
 
@@ -18,7 +18,7 @@ NAN = float("nan")
 # Flow goes on smoothly into what is hidden, both ways.
 @pytest.mark.parametrize(("name", "fooled"), [("block", 0.35), ("flow", 0.75)])
 def test_matcher_finds_the_cards(name: str, fooled: float) -> None:
-    shot = two_cards(frames=2, height=96, width=192, near_px=16, far_px=3, seed=1)
+    shot = two_planes(frames=2, height=96, width=192, near_px=16, far_px=3, seed=1)
     matcher = make_matcher(name, 32)
     disparity, consistent = match_both_ways(matcher, shot.left, shot.right, tolerance_px=1.0)
     assert disparity.shape == (2, 1, 96, 192) and disparity.dtype == torch.float32
@@ -67,7 +67,7 @@ def test_every_matcher_keeps_these_laws(name: str, network: Path) -> None:
 
 @pytest.mark.parametrize("name", PAIR_MATCHERS)
 def test_a_pair_matcher_is_checked_and_filled_as_ever(name: str) -> None:
-    shot = two_cards(frames=2, height=48, width=96, seed=1)
+    shot = two_planes(frames=2, height=48, width=96, seed=1)
     match = Match(name, 18.0, 1.0, Exported("", 1, 1.0, 1, 1, 1, 0))
     matched = match_both_ways(make_matcher(name, 17), shot.left, shot.right, tolerance_px=1.0)
     disparity, consistent = match_clip(match, shot.left, shot.right)
@@ -76,7 +76,7 @@ def test_a_pair_matcher_is_checked_and_filled_as_ever(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["block", "flow"])
 def test_frames_do_not_see_each_other(name: str) -> None:
-    shot = two_cards(frames=2, height=64, width=128, seed=1)
+    shot = two_planes(frames=2, height=64, width=128, seed=1)
     together = make_matcher(name, 16)(shot.left, shot.right)
     alone = make_matcher(name, 16)(shot.left[1:], shot.right[1:])
     assert torch.equal(together[1:].nan_to_num(-1), alone.nan_to_num(-1))

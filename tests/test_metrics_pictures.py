@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from secondeye.metrics.pictures import decibels, luma, mean_where, ms_ssim, psnr_db, squared_error, ssim_map
+from secondeye.metrics.image_quality import (
+    decibels,
+    luma,
+    mean_where,
+    ms_ssim,
+    psnr_db,
+    squared_error,
+    ssim_map,
+)
 
 
 def textured(height: int, width: int, seed: int, frames: int = 1) -> tuple[Tensor, Tensor]:

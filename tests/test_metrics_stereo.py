@@ -16,7 +16,7 @@ from secondeye.metrics.stereo import (
     vertical_disparity_px,
     window_violation,
 )
-from secondeye.world import render_shot
+from secondeye.synthetic import render_shot
 
 NAN = math.nan
 

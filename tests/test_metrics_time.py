@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import moving_pictures
 
-from secondeye.metrics.time import colour_difference, flows_of, steps_of, warping_error
+from secondeye.metrics.temporal import colour_difference, flows_of, steps_of, warping_error
 
 
 def film(frames: int = 4, height: int = 64, width: int = 96) -> torch.Tensor:

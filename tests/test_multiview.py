@@ -10,9 +10,9 @@ import pytest
 from conftest import moving_pictures
 from test_stereo_metadata import box
 
-from secondeye.packing import MULTIVIEW
+from secondeye.film.packing import MULTIVIEW
 from secondeye.sources import list_sources
-from secondeye.sources.eyes import eye_info, read_eyes, why_not_flat
+from secondeye.sources.views import eye_info, read_eyes, why_not_flat
 from secondeye.video import stereo_tag
 from secondeye.video.multiview import read_views
 from secondeye.video.probe import BadFilm, FilmBroke

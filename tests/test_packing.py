@@ -3,7 +3,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from secondeye.packing import (
+from secondeye.film.packing import (
     PACKED,
     PACKINGS,
     crop,

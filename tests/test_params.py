@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from secondeye.params import load_params
-from secondeye.refusal import Refusal
+from secondeye.system.errors import UserError
 
 PROJECT = Path(__file__).parent.parent
 
@@ -48,7 +48,7 @@ def test_wrong_key_is_named(tmp_path: Path, before: str, after: str, told: str) 
     assert before in text
     path = tmp_path / "params.yaml"
     path.write_text(text.replace(before, after, 1))
-    with pytest.raises(Refusal, match=told) as caught:
+    with pytest.raises(UserError, match=told) as caught:
         load_params(path)
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
 
@@ -61,8 +61,8 @@ def test_whole_numbers_are_floats_where_floats_are_wanted(tmp_path: Path) -> Non
 
 
 def test_missing_and_empty_files_are_one_line(tmp_path: Path) -> None:
-    with pytest.raises(Refusal, match="no such file"):
+    with pytest.raises(UserError, match="no such file"):
         load_params(tmp_path / "params.yaml")
     (tmp_path / "params.yaml").write_text("")
-    with pytest.raises(Refusal, match="the file must be a mapping"):
+    with pytest.raises(UserError, match="the file must be a mapping"):
         load_params(tmp_path / "params.yaml")

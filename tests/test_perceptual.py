@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from secondeye.metrics.image_quality import luma
 from secondeye.metrics.perceptual import haarpsi, vif
-from secondeye.metrics.pictures import luma
 
 Score = Callable[[Tensor, Tensor], Tensor]
 

@@ -21,20 +21,20 @@ from torch.testing import assert_close
 from secondeye import inpaint
 from secondeye.inpaint import Warped, make_inpainter
 from secondeye.inpaint.autoencoder import decode, encode
-from secondeye.inpaint.embedding import resize_for_clip
+from secondeye.inpaint.image_embedding import resize_for_clip
+from secondeye.inpaint.loading import load_module
 from secondeye.inpaint.pipeline import (
-    Painted,
+    InpaintedLatents,
     StereoInpaintPipeline,
     latent_mask,
     scaling_factor_of,
 )
-from secondeye.inpaint.reading import load_module
+from secondeye.inpaint.quantization import Int8
 from secondeye.inpaint.sampling import ONE_STEP_SIGMA, REFERENCE, Sampling, timestep_of
-from secondeye.inpaint.storage import Int8
 from secondeye.inpaint.time_convolution import flatten_time_convolutions
 from secondeye.inpaint.tiny import make_schedule, make_tiny
 from secondeye.inpaint.weights import load_pipeline, load_widened
-from secondeye.refusal import Refusal
+from secondeye.system.errors import UserError
 
 SVD = "stable-video-diffusion-img2vid-xt-1-1"
 CONFORMANCE = Path(__file__).parent / "conformance"
@@ -153,7 +153,9 @@ def test_guidance_of_one_is_one_pass_a_step(tiny: StereoInpaintPipeline) -> None
     assert (once, len(calls) - once) == (STEPS, 2 * STEPS)
 
 
-def paint(pipeline: StereoInpaintPipeline, frames: Tensor, guidance: float = 1.0, seed: int = 0) -> Painted:
+def paint(
+    pipeline: StereoInpaintPipeline, frames: Tensor, guidance: float = 1.0, seed: int = 0
+) -> InpaintedLatents:
     sampling = Sampling(
         steps=STEPS, guidance=guidance, noise_share=0.0, keep_thin_holes=True, decode_frames=2
     )
@@ -207,7 +209,7 @@ def test_convolutions_over_time_are_the_same() -> None:
 # One step
 
 
-def paint_at_once(pipeline: StereoInpaintPipeline, frames: Tensor, left: Tensor | None) -> Painted:
+def paint_at_once(pipeline: StereoInpaintPipeline, frames: Tensor, left: Tensor | None) -> InpaintedLatents:
     """With every eighth row open, and no generator."""
     sampling = Sampling(steps=8, guidance=1.0, noise_share=0.02, keep_thin_holes=True, decode_frames=2)
     holes = torch.zeros_like(frames[:, :1])
@@ -327,13 +329,13 @@ def test_a_full_disk_is_one_line(tiny: StereoInpaintPipeline, tmp_path: Path) ->
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, most))
     try:
         with pytest.raises(
-            Refusal, match=r"the weights can not be written \(.+\); free some disk"
+            UserError, match=r"the weights can not be written \(.+\); free some disk"
         ) as refusal:
             tiny.save_pretrained(tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
     assert "\n" not in str(refusal.value) and str(tmp_path) in str(refusal.value)
-    with pytest.raises(Refusal, match="no model_index"):
+    with pytest.raises(UserError, match="no model_index"):
         load_pipeline(tmp_path, "cpu")
 
 
@@ -355,9 +357,13 @@ def test_the_network_may_lie_at_the_root(
 
 
 def test_a_network_without_the_masks_channel_is_refused(release: Path, tiny: StereoInpaintPipeline) -> None:
-    with pytest.raises(Refusal, match="has 8 input channels, stereo inpainting needs 9, or 13 for one step"):
+    with pytest.raises(
+        UserError, match="has 8 input channels, stereo inpainting needs 9, or 13 for one step"
+    ):
         load_pipeline(release / "stable-video-diffusion-img2vid-xt-1-1", "cpu")
-    with pytest.raises(Refusal, match="has 8 input channels, stereo inpainting needs 9, or 13 for one step"):
+    with pytest.raises(
+        UserError, match="has 8 input channels, stereo inpainting needs 9, or 13 for one step"
+    ):
         StereoInpaintPipeline(tiny.vae, tiny.image_encoder, make_network(8, SEEDS["unet"]), tiny.scheduler)
 
 
@@ -462,23 +468,23 @@ def test_how_it_was_trained_to_see_painted_frames_is_saved(
     assert json.loads((tmp_path / "model_index.json").read_text())["overlap_mask"] == "cleared"
     assert load_pipeline(tmp_path, "cpu").config.overlap_mask == "cleared"
     assert StereoInpaintPipeline.from_pretrained(tmp_path).config.overlap_mask == "cleared"
-    with pytest.raises(Refusal, match="overlap_mask must be one of kept, cleared"):
+    with pytest.raises(UserError, match="overlap_mask must be one of kept, cleared"):
         StereoInpaintPipeline(**parts, overlap_mask="gone")
 
 
 def test_schedulers_of_another_type_are_refused(
     tiny: StereoInpaintPipeline, folder: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(Refusal, match="the scheduler: _class_name is DDIMScheduler"):
+    with pytest.raises(UserError, match="the scheduler: _class_name is DDIMScheduler"):
         StereoInpaintPipeline(tiny.vae, tiny.image_encoder, tiny.unet, DDIMScheduler())
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     # Its times would not be those that the network knows.
     config = tmp_path / "scheduler" / "scheduler_config.json"
     config.write_text(config.read_text().replace("continuous", "discrete"))
-    with pytest.raises(Refusal, match=r"config.json: timestep_type is discrete; stereo inpainting needs"):
+    with pytest.raises(UserError, match=r"config.json: timestep_type is discrete; stereo inpainting needs"):
         load_pipeline(tmp_path, "cpu")
     DDIMScheduler().save_pretrained(tmp_path / "scheduler")
-    with pytest.raises(Refusal, match=r"_class_name is DDIMScheduler, .* stereo"):
+    with pytest.raises(UserError, match=r"_class_name is DDIMScheduler, .* stereo"):
         load_pipeline(tmp_path, "cpu")
 
 
@@ -496,7 +502,9 @@ def test_weights_of_another_shape_are_refused_in_one_line(
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     path = tmp_path / module / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
-    with pytest.raises(Refusal, match=rf"{module}: the weights can not be loaded as config.json") as refusal:
+    with pytest.raises(
+        UserError, match=rf"{module}: the weights can not be loaded as config.json"
+    ) as refusal:
         load_pipeline(tmp_path, "cpu")
     assert "\n" not in str(refusal.value) and "MISMATCH" not in "".join(capfd.readouterr())
 
@@ -524,7 +532,7 @@ def test_every_tensor_must_be_there_finite_and_known(
         (weights | {tensor: nothing}, f"{tensor} of {path.parent.name} holds what is no number"),
     ):
         save_file(changed, path)
-        with pytest.raises(Refusal, match=told) as refusal:
+        with pytest.raises(UserError, match=told) as refusal:
             StereoInpaintPipeline.from_pretrained(tmp_path)
         assert "\n" not in str(refusal.value) and str(tmp_path) in str(refusal.value)
 
@@ -541,7 +549,7 @@ def test_configs_that_can_not_be_read_are_refused(folder: Path, tmp_path: Path, 
         (b"[]", "must be a mapping"),
     ):
         path.write_bytes(content)
-        with pytest.raises(Refusal, match=rf"{name}.json: {told}"):
+        with pytest.raises(UserError, match=rf"{name}.json: {told}"):
             load_pipeline(tmp_path, "cpu")
 
 
@@ -552,7 +560,7 @@ def test_a_config_says_how_much_is_seen_at_once(folder: Path, tmp_path: Path, mo
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     path = tmp_path / module / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: 0}))
-    with pytest.raises(Refusal, match=rf"{module}/config.json: {name} must be above 0, got 0"):
+    with pytest.raises(UserError, match=rf"{module}/config.json: {name} must be above 0, got 0"):
         load_pipeline(tmp_path, "cpu")
 
 
@@ -562,28 +570,28 @@ def test_a_broken_file_is_refused(folder: Path, tmp_path: Path) -> None:
         path = tmp_path / module / f"{file}.safetensors"
         whole = path.read_bytes()
         path.write_bytes(whole[:1000])
-        with pytest.raises(Refusal, match=f"{module}: the weights can not be loaded"):
+        with pytest.raises(UserError, match=f"{module}: the weights can not be loaded"):
             load_pipeline(tmp_path, "cpu")
         path.write_bytes(whole)
 
 
 def test_a_variant_that_is_not_there_is_refused(folder: Path) -> None:
-    with pytest.raises(Refusal, match=r"diffusion_pytorch_model.fp16.safetensors is missing; leave out"):
+    with pytest.raises(UserError, match=r"diffusion_pytorch_model.fp16.safetensors is missing; leave out"):
         StereoInpaintPipeline.from_pretrained(folder, variant="fp16")
 
 
 def test_incomplete_folders_are_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(Refusal, match="no model_index"):
+    with pytest.raises(UserError, match="no model_index"):
         load_pipeline(tmp_path, "cpu")
-    with pytest.raises(Refusal, match="needs weights"):
+    with pytest.raises(UserError, match="needs weights"):
         make_inpainter("diffusion", None, "cpu")
     broken = tmp_path / "broken"
     shutil.copytree(folder, broken)
     (broken / "vae" / "diffusion_pytorch_model.safetensors").unlink()
-    with pytest.raises(Refusal, match=r"vae: diffusion_pytorch_model.safetensors is missing"):
+    with pytest.raises(UserError, match=r"vae: diffusion_pytorch_model.safetensors is missing"):
         load_pipeline(broken, "cpu")
     (broken / "unet" / "config.json").unlink()
-    with pytest.raises(Refusal, match=r"unet.config.json: there is no such file"):
+    with pytest.raises(UserError, match=r"unet.config.json: there is no such file"):
         load_pipeline(broken, "cpu")
 
 
@@ -650,13 +658,13 @@ def test_options_that_nobody_knows_are_refused(folder: Path) -> None:
         StereoInpaintPipeline.from_pretrained(folder, torch_dtyp=torch.float16)
     with pytest.raises(ValueError, match=r"must be a torch.dtype, got 'float16'"):
         StereoInpaintPipeline.from_pretrained(folder, torch_dtype="float16")
-    with pytest.raises(Refusal, match=r"has no model_index.json; name the folder of a whole model"):
+    with pytest.raises(UserError, match=r"has no model_index.json; name the folder of a whole model"):
         StereoInpaintPipeline.from_pretrained(folder / "unet")
 
 
 def test_modules_of_different_models_are_refused(tiny: StereoInpaintPipeline) -> None:
     other: Any = SimpleNamespace(config=SimpleNamespace(projection_dim=48))
-    with pytest.raises(Refusal, match=r"do not fit each other: 48 numbers in .*, the network needs 32"):
+    with pytest.raises(UserError, match=r"do not fit each other: 48 numbers in .*, the network needs 32"):
         StereoInpaintPipeline(tiny.vae, other, tiny.unet, tiny.scheduler)
 
 
@@ -682,5 +690,5 @@ def test_half_precision_in_several_files_and_pickles(folder: Path, tmp_path: Pat
     for path in (tmp_path / "whole" / "unet").glob("*.safetensors*"):
         path.unlink()
     (tmp_path / "whole" / "unet" / "diffusion_pytorch_model.bin").touch()
-    with pytest.raises(Refusal, match="holds pickles, which may run code; convert them"):
+    with pytest.raises(UserError, match="holds pickles, which may run code; convert them"):
         StereoInpaintPipeline.from_pretrained(tmp_path / "whole")

@@ -7,25 +7,25 @@ from pathlib import Path
 import psutil
 import pytest
 
-from secondeye.process import alone_in
-from secondeye.refusal import Refusal
+from secondeye.system.errors import UserError
+from secondeye.system.process import lock_dir
 
 
 def test_folder_is_held_by_one(tmp_path: Path) -> None:
     with (
-        alone_in(tmp_path / "out"),
-        pytest.raises(Refusal, match="another process"),
-        alone_in(tmp_path / "out"),
+        lock_dir(tmp_path / "out"),
+        pytest.raises(UserError, match="another process"),
+        lock_dir(tmp_path / "out"),
     ):
         pass
-    with alone_in(tmp_path / "out"):
+    with lock_dir(tmp_path / "out"):
         pass
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
 def test_child_dies_with_its_parent(tmp_path: Path) -> None:
     child = (
-        "import os, secondeye.process as p, time; p.die_with_parent(os.getppid()); "
+        "import os, secondeye.system.process as p, time; p.die_with_parent(os.getppid()); "
         "print('up', flush=True); time.sleep(60)"
     )
     parent = (

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from conftest import a_film
 
-from secondeye.refusal import Refusal
-from secondeye.rows import Film, Kept, Matched, Rendered
+from secondeye.dataset.schema import AcceptedClip, ClipDisparity, Film, SyntheticShot
+from secondeye.dataset.stamp import read_stamp
+from secondeye.dataset.tables import write_table
 from secondeye.sources import Mono, list_mono
-from secondeye.tables import write_table
+from secondeye.system.errors import UserError
 from secondeye.training.provenance import hash_mono, inputs_of, licences_of, train_clips
-from secondeye.validated import dataset_of
 
 
 def film(name: str, licence: str) -> Film:
@@ -20,16 +20,18 @@ def film(name: str, licence: str) -> Film:
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    for name in ("split", "match", "filter", "validate", "world"):
+    for name in ("split", "match", "filter", "validate", "synthetic"):
         (tmp_path / name).mkdir()
     films = [film("a", "CC-BY-4.0"), film("b", ""), film("c", "proprietary")]
     write_table(tmp_path / "split" / "films.parquet", films, Film)
-    kept = [Kept("1", "a", "train"), Kept("2", "b", "train"), Kept("3", "c", "test")]
-    write_table(tmp_path / "filter" / "kept.parquet", kept, Kept)
-    matched = [Matched(name, f"key {name}", 0.0, 1.0) for name in "123"]
-    write_table(tmp_path / "match" / "match.parquet", matched, Matched)
+    kept = [AcceptedClip("1", "a", "train"), AcceptedClip("2", "b", "train"), AcceptedClip("3", "c", "test")]
+    write_table(tmp_path / "filter" / "kept.parquet", kept, AcceptedClip)
+    matched = [ClipDisparity(name, f"key {name}", 0.0, 1.0) for name in "123"]
+    write_table(tmp_path / "match" / "match.parquet", matched, ClipDisparity)
     (tmp_path / "validate" / "stamp.json").write_text(json.dumps({"clips": 3, "dataset": "abc"}))
-    write_table(tmp_path / "world" / "world.parquet", [Rendered("r", "key", 4, 0.0, 0.0)], Rendered)
+    write_table(
+        tmp_path / "synthetic" / "synthetic.parquet", [SyntheticShot("r", "key", 4, 0.0, 0.0)], SyntheticShot
+    )
     return tmp_path
 
 
@@ -40,25 +42,27 @@ def test_licences_are_of_what_was_learnt_from_only(dataset: Path) -> None:
 
 def test_held_out_clips_teach_nothing(dataset: Path) -> None:
     assert [row.id for row in train_clips(dataset / "filter")] == ["1", "2"]
-    write_table(dataset / "filter" / "kept.parquet", [Kept("3", "c", "test")], Kept)
-    with pytest.raises(Refusal, match="every clip is held out"):
+    write_table(dataset / "filter" / "kept.parquet", [AcceptedClip("3", "c", "test")], AcceptedClip)
+    with pytest.raises(UserError, match="every clip is held out"):
         train_clips(dataset / "filter")
 
 
 def test_inputs_change_with_what_is_learnt_from_and_with_nothing_else(dataset: Path) -> None:
     def inputs() -> dict[str, str]:
-        return inputs_of(dataset / "match", dataset / "filter", dataset / "world")
+        return inputs_of(dataset / "match", dataset / "filter", dataset / "synthetic")
 
     before = inputs()
-    kept = [Kept("1", "a", "train"), Kept("2", "b", "train")]
-    write_table(dataset / "filter" / "kept.parquet", kept, Kept)
+    kept = [AcceptedClip("1", "a", "train"), AcceptedClip("2", "b", "train")]
+    write_table(dataset / "filter" / "kept.parquet", kept, AcceptedClip)
     assert inputs() == before, "a held-out clip less"
-    matched = [Matched(name, f"new key {name}", 0.0, 1.0) for name in "123"]
-    write_table(dataset / "match" / "match.parquet", matched, Matched)
-    assert inputs()["clips"] != before["clips"] and inputs()["world"] == before["world"]
-    write_table(dataset / "world" / "world.parquet", [Rendered("r", "other", 4, 0.0, 0.0)], Rendered)
-    assert inputs()["world"] != before["world"]
-    assert dataset_of(dataset / "validate") == "abc"
+    matched = [ClipDisparity(name, f"new key {name}", 0.0, 1.0) for name in "123"]
+    write_table(dataset / "match" / "match.parquet", matched, ClipDisparity)
+    assert inputs()["clips"] != before["clips"] and inputs()["synthetic"] == before["synthetic"]
+    write_table(
+        dataset / "synthetic" / "synthetic.parquet", [SyntheticShot("r", "other", 4, 0.0, 0.0)], SyntheticShot
+    )
+    assert inputs()["synthetic"] != before["synthetic"]
+    assert read_stamp(dataset / "validate") == "abc"
 
 
 def test_films_with_one_eye_have_one_hash(tmp_path: Path) -> None:
@@ -73,7 +77,7 @@ def test_films_with_one_eye_are_those_called_mono_and_train(tmp_path: Path) -> N
     assert list_mono(tmp_path) == []
     lines = ["film,packing,split,licence", "b.mp4,mono,train,CC0", "a.mp4,mono,train,", "c.mp4,mono,test,"]
     (tmp_path / "sources.csv").write_text("\n".join(lines) + "\n")
-    with pytest.raises(Refusal, match="which is not in"):
+    with pytest.raises(UserError, match="which is not in"):
         list_mono(tmp_path)
     for name in ("a.mp4", "b.mp4"):
         (tmp_path / name).touch()

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from secondeye.refusal import Refusal
-from secondeye.registry.follow import following
+from secondeye.registry.live_sync import following
 from secondeye.registry.publish import LINES, Published, find_runs, publish, publish_all
 from secondeye.registry.server import ServerAway, connected, experiment_of
-from secondeye.runs import Run, copy_record, open_run
+from secondeye.run_folder import Run, copy_record, open_run
+from secondeye.system.errors import UserError
 
 NOBODY = "http://127.0.0.1:9"  # the discard port: nobody listens there
 
@@ -213,7 +213,7 @@ def test_a_project_that_was_moved_is_refused(project: Path, monkeypatch: pytest.
     publish(run.folder)
     shutil.copytree(project, project / "elsewhere", ignore=shutil.ignore_patterns("elsewhere"))
     monkeypatch.chdir(project / "elsewhere")
-    with pytest.raises(Refusal, match=f"elsewhere/.mlflow: was moved.* {project}/.mlflow/artifacts"):
+    with pytest.raises(UserError, match=f"elsewhere/.mlflow: was moved.* {project}/.mlflow/artifacts"):
         publish(run.folder)
 
 
@@ -223,7 +223,7 @@ def test_a_deleted_experiment_is_refused(project: Path) -> None:
     with connected() as client:
         client.delete_experiment(experiment_of(client))
     with pytest.raises(
-        Refusal, match="experiment secondeye was deleted; restore it with `mlflow experiments"
+        UserError, match="experiment secondeye was deleted; restore it with `mlflow experiments"
     ):
         publish(run.folder)
 
@@ -244,7 +244,7 @@ def test_following_without_a_server_says_so_once(
     project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", NOBODY)
-    monkeypatch.setattr("secondeye.registry.follow._INTERVAL_SECONDS", 0.1)
+    monkeypatch.setattr("secondeye.registry.live_sync._INTERVAL_SECONDS", 0.1)
     with following(Path(".runs")):
         for lines in range(3):
             log(make_run(0), lines, lines + 1)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from secondeye.flow import SMALLEST
-from secondeye.metrics.pictures import gradient_levels
+from secondeye.imaging.optical_flow import SMALLEST
+from secondeye.metrics.image_quality import gradient_levels
 from secondeye.stages.quality import colour_difference, median_motion_px
 
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from secondeye.refusal import Refusal
-from secondeye.spread import Died, spread
-from secondeye.spread.cluster import _SETTINGS
+from secondeye.execution import parallel
+from secondeye.execution.parallel import WorkerCrashed
+from secondeye.execution.parallel.ray import _SETTINGS
+from secondeye.system.errors import UserError
 
 pytestmark = pytest.mark.slow
 # Ray takes 127.0.0.1 for this machine's address in the network; these stay inside the machine.
@@ -68,25 +69,25 @@ def test_cluster_gives_what_one_process_gives(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     items = [f"item{number}" for number in range(12)]
-    there = sorted(spread(work, items))
+    there = sorted(parallel.map(work, items))
     assert len(nodes(tmp_path)) == 2
     monkeypatch.delenv("SECONDEYE_RAY_ADDRESS")
     monkeypatch.setenv("SECONDEYE_WORKERS", "1")
-    assert there == sorted(spread(work, items))
+    assert there == sorted(parallel.map(work, items))
 
 
 def test_poisoned_item_is_given_up_and_an_exception_keeps_its_message(cluster: Any, tmp_path: Path) -> None:
-    found = dict(spread(work, ["a", "kill", "b"]))
+    found = dict(parallel.map(work, ["a", "kill", "b"]))
     assert found[0] == ("a", 1) and found[2] == ("b", 1)
-    assert found[1] == Died("its process on the cluster ended, 2 times of 2: WorkerCrashedError")
+    assert found[1] == WorkerCrashed("its process on the cluster ended, 2 times of 2: WorkerCrashedError")
     assert len((tmp_path / "kill.txt").read_text().split()) == 2
     with pytest.raises(ValueError, match=r"^this is wrong$"):
-        list(spread(work, ["a", "wrong", "b"]))
+        list(parallel.map(work, ["a", "wrong", "b"]))
 
 
 def test_node_that_goes_away_loses_nothing(cluster: Any, tmp_path: Path) -> None:
     items = [f"item{number}" for number in range(16)]
-    with closing(spread(work, items)) as results:
+    with closing(parallel.map(work, items)) as results:
         found = [next(results) for _ in range(4)]
         while len(nodes(tmp_path)) < 2:
             found.append(next(results))
@@ -100,8 +101,8 @@ def test_no_cluster_on_this_machine_is_one_line(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.setenv("SECONDEYE_RAY_ADDRESS", "auto")
-    with pytest.raises(Refusal, match="has started no cluster on this machine"):
-        list(spread(work, ["a"]))
+    with pytest.raises(UserError, match="has started no cluster on this machine"):
+        list(parallel.map(work, ["a"]))
 
 
 def test_address_at_which_nobody_answers_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,8 +110,8 @@ def test_address_at_which_nobody_answers_is_one_line(monkeypatch: pytest.MonkeyP
     with socket.socket() as free:
         free.bind((HEAD, 0))
         monkeypatch.setenv("SECONDEYE_RAY_ADDRESS", f"{HEAD}:{free.getsockname()[1]}")
-        with pytest.raises(Refusal, match=r"no Ray cluster answers at 127.0.0.2:.*ray start --head"):
-            list(spread(work, ["a"]))
+        with pytest.raises(UserError, match=r"no Ray cluster answers at 127.0.0.2:.*ray start --head"):
+            list(parallel.map(work, ["a"]))
 
 
 def test_missing_ray_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,8 +121,8 @@ def test_missing_ray_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         there = {"ray", "grpc"} - {missing}
         monkeypatch.setattr(
-            "secondeye.spread.cluster.find_spec", lambda name, there=there: name in there or None
+            "secondeye.execution.parallel.ray.find_spec", lambda name, there=there: name in there or None
         )
         monkeypatch.setenv("SECONDEYE_RAY_ADDRESS", address)
-        with pytest.raises(Refusal, match=told):
-            list(spread(work, ["a"]))
+        with pytest.raises(UserError, match=told):
+            list(parallel.map(work, ["a"]))

@@ -9,9 +9,9 @@ import pytest
 
 import secondeye
 from secondeye.conversion.bundle import PLAIN, write_bundle
-from secondeye.refusal import Refusal
 from secondeye.registry import models
 from secondeye.registry.server import connected, tracking_uri
+from secondeye.system.errors import UserError
 from secondeye.video.probe import probe
 
 
@@ -78,7 +78,7 @@ def test_a_bundle_that_may_hold_code_is_refused(bundle: Path) -> None:
 )
 def test_what_is_not_there_is_one_line(bundle: Path, uri: str, why: str) -> None:
     for registered in (False, True):
-        with pytest.raises(Refusal, match=why) as refusal:
+        with pytest.raises(UserError, match=why) as refusal:
             models.resolve(uri)
         assert "\n" not in str(refusal.value)
         registered or models.register(bundle, {}, "")
@@ -90,9 +90,9 @@ def test_champions_follow_each_other_and_go_back(bundle: Path) -> None:
     models.set_champion(3)
     models.set_champion(3)
     assert models.champion() == 3 and models.rollback() == 1 and models.champion() == 1
-    with pytest.raises(Refusal, match="no champion before it"):
+    with pytest.raises(UserError, match="no champion before it"):
         models.rollback()
-    with pytest.raises(Refusal, match="models:/secondeye/4: there is no such version"):
+    with pytest.raises(UserError, match="models:/secondeye/4: there is no such version"):
         models.set_champion(4)
     assert models.champion() == 1
 

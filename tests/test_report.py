@@ -13,24 +13,24 @@ import pytest
 import torch
 from conftest import evaluated, held_clip
 
+from secondeye.dataset.schema import Score
+from secondeye.evaluation.aggregate import film_means, mean_of_films, paired_gains
 from secondeye.evaluation.columns import COLUMNS
-from secondeye.evaluation.means import film_means, mean_of_films, paired_gains
+from secondeye.evaluation.comparison import MIN_FILMS, PROTOCOLS, compare
+from secondeye.evaluation.figures import clip_rows, most_to_paint
 from secondeye.evaluation.regions import BORDER, DISOCCLUDED, UNKNOWN, VISIBLE
 from secondeye.evaluation.report import COMPACT, plot_points, sections, summary, totals
-from secondeye.evaluation.sheet import clip_rows, most_to_paint
-from secondeye.evaluation.verdict import MIN_FILMS, PROTOCOLS, compare
 from secondeye.params import Evaluate, load_params
-from secondeye.report.document import Bar, Bars, Bold, Section, Table, to_markdown
-from secondeye.report.page import write_page
-from secondeye.report.sheet import (
+from secondeye.report.contact_sheet import (
     disparity_map,
     error_map,
     picture_of,
     read_picture,
+    write_contact_sheet,
     write_picture,
-    write_sheet,
 )
-from secondeye.rows import Evaluated
+from secondeye.report.document import Bar, Bars, Bold, Section, Table, to_markdown
+from secondeye.report.html import write_page
 
 EVALUATE = load_params(Path(__file__).parent.parent / "params.yaml").evaluate
 EVALUATE = replace(EVALUATE, resamples=200, confidence=0.9, seed=0, weights="", max_frames=8)
@@ -38,7 +38,7 @@ FAIR = {"psnr_disoccluded_db": 20.0, "gradient_ratio": 0.9, "temporal_error": 5.
 ODD = "z|b <i> & *c* __d__ [e](f) `g`.mp4"
 
 
-def made(method: str, kind: str, haarpsi: list[float], **scores: float) -> list[Evaluated]:
+def made(method: str, kind: str, haarpsi: list[float], **scores: float) -> list[Score]:
     """A method on as many films of one clip as there are values."""
     return [
         evaluated(f"clip{n}", f"film{n}", method, kind, haarpsi=value, **(FAIR | scores))
@@ -49,7 +49,7 @@ def made(method: str, kind: str, haarpsi: list[float], **scores: float) -> list[
 FILL = made("fill", "inpainter", [0.5] * MIN_FILMS)
 
 
-def some_rows() -> list[Evaluated]:
+def some_rows() -> list[Score]:
     """Every kind of method."""
     return [
         *made("identity", "floor", [0.1] * 5),
@@ -61,7 +61,7 @@ def some_rows() -> list[Evaluated]:
     ]
 
 
-def told(rows: list[Evaluated], evaluate: Evaluate = EVALUATE, **options: object) -> str:
+def told(rows: list[Score], evaluate: Evaluate = EVALUATE, **options: object) -> str:
     clips = {row.clip: row.film for row in rows}
     held = [held_clip(clip, film) for clip, film in clips.items()]
     films = {film: f"{film}.mp4" for film in clips.values()} | {"film0": ODD}
@@ -338,7 +338,7 @@ def test_names_are_no_marks() -> None:
 SIBLINGS = {"dataset.html": "the dataset", "gate.md": "the gate"}
 
 
-def pages_of(rows: list[Evaluated], folder: Path) -> tuple[str, str]:
+def pages_of(rows: list[Score], folder: Path) -> tuple[str, str]:
     """The same report as Markdown and as HTML, with a picture."""
     clips = {row.clip: row.film for row in rows}
     held = [held_clip(clip, film) for clip, film in clips.items()]
@@ -490,7 +490,7 @@ def test_a_clip_without_any_match_can_be_shown() -> None:
 @pytest.mark.parametrize(("columns", "tile"), [(3, 320), (10, 240), (40, 160)])
 def test_sheets_are_of_sensible_width(tmp_path: Path, columns: int, tile: int) -> None:
     row = [(f"m{n}", np.full((20, 40, 3), n, np.uint8)) for n in range(columns)]
-    write_sheet(tmp_path / "sheet.png", [row, row[:2]])
+    write_contact_sheet(tmp_path / "sheet.png", [row, row[:2]])
     sheet = read_picture(tmp_path / "sheet.png")
     assert sheet.shape == (2 * (20 + tile // 2 + 3), columns * tile, 3)
     middle = sheet[20 + tile // 4]  # of the first row's pictures

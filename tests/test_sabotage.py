@@ -6,9 +6,9 @@ import pytest
 import torch
 from sabotage import CAUGHT_BY, SABOTAGES, honest, is_worse, reference, scores_of
 
-from secondeye.evaluation.clip import align
 from secondeye.evaluation.columns import COLUMNS
-from secondeye.evaluation.score import figures, look_up, measure, score_depth
+from secondeye.evaluation.eval_clips import align
+from secondeye.evaluation.score import compute, prepare, score_depth, update
 
 
 def test_every_sabotage_is_listed() -> None:
@@ -31,7 +31,7 @@ def test_what_psnr_is_fooled_by_the_primary_score_is_not() -> None:
 
 def test_the_truth_beats_the_honest() -> None:
     clip, _ = honest()
-    truth = figures(measure(reference(), clip.right, seen=0, learned=None))
+    truth = compute(update(reference(), clip.right, seen=0, learned=None))
     scored = [c for c, value in scores_of("honest").items() if COLUMNS[c].better and not math.isnan(value)]
     fooled = {column for column in scored if is_worse(column, truth[column], scores_of("honest")[column])}
     assert fooled <= {"vertical_px"}, "which a flow of no pixel at all would win"
@@ -56,18 +56,18 @@ def test_windows_make_the_whole(window: int) -> None:
     for start in range(0, len(made), window):
         first = max(start - 1, 0)
         part = slice(first, start + window)
-        known = look_up(clip.left[part], clip.right[part], clip.regions[part])
-        found = measure(known, made[part], seen=start - first, learned=None)
+        known = prepare(clip.left[part], clip.right[part], clip.regions[part])
+        found = update(known, made[part], seen=start - first, learned=None)
         tally = found if tally is None else tally + found
     assert tally is not None and len(tally.medians) == len(made)
     whole = scores_of("honest")
-    for column, value in figures(tally).items():
+    for column, value in compute(tally).items():
         assert value == pytest.approx(whole[column], abs=1e-4, nan_ok=True), column
 
 
 def test_without_a_truth_the_pair_alone_is_scored() -> None:
     clip, made = honest()
-    scores = figures(measure(look_up(clip.left, None, None), made, seen=0, learned=None))
+    scores = compute(update(prepare(clip.left, None, None), made, seen=0, learned=None))
     found = {column for column, value in scores.items() if not math.isnan(value)}
     assert found == {
         "sharpness_ratio",
@@ -86,16 +86,16 @@ def test_without_a_truth_the_pair_alone_is_scored() -> None:
 
 def test_what_is_learned_is_scored_where_it_is_given() -> None:
     clip, made = honest()
-    reference = look_up(clip.left, clip.right, clip.regions)
-    tally = measure(
+    reference = prepare(clip.left, clip.right, clip.regions)
+    tally = update(
         reference, made, seen=0, learned=lambda here, there: {"lpips": (here - there).abs().mean((1, 2, 3))}
     )
-    assert 0 < figures(tally)["lpips"] < 1 and math.isnan(figures(tally)["dists"])
+    assert 0 < compute(tally)["lpips"] < 1 and math.isnan(compute(tally)["dists"])
 
 
 @pytest.mark.parametrize("rows", [1, 3, 6])
 def test_a_pair_that_stands_askew_is_seen_without_a_truth(rows: int) -> None:
     clip, made = honest()
     lower = torch.cat([made[:2, :, :1]] * rows + [made[:2, :, :-rows]], 2)
-    scores = figures(measure(look_up(clip.left[:2], None, None), lower, seen=0, learned=None))
+    scores = compute(update(prepare(clip.left[:2], None, None), lower, seen=0, learned=None))
     assert scores["vertical_px"] == pytest.approx(rows, abs=0.15)

@@ -10,17 +10,17 @@ import torch
 from conftest import a_clip, a_shift
 from torch import Tensor
 
-from secondeye.clips import clip_file, write_disparity, write_frames
-from secondeye.refusal import Refusal
-from secondeye.rows import Clip, Kept, Matched, Rendered, Shifted
-from secondeye.tables import write_table
+from secondeye.dataset.clip_files import clip_file, write_disparity, write_frames
+from secondeye.dataset.schema import AcceptedClip, Clip, ClipDisparity, Correction, SyntheticShot
+from secondeye.dataset.tables import write_table
+from secondeye.synthetic import two_planes
+from secondeye.system.errors import UserError
 from secondeye.training.footage import hold_out, keep_usable, load_mono_scenes, load_scenes
-from secondeye.training.memory import clips_of, require_memory, world_pixels
-from secondeye.training.one_eye import double_warp, mono_films, plausible_disparity
-from secondeye.training.samples import Window, cut, cut_apart, draw_scene, draw_window
+from secondeye.training.memory_check import clips_of, require_free_memory, synthetic_pixels
+from secondeye.training.monocular import double_warp, mono_films, plausible_disparity
+from secondeye.training.samples import SceneWindow, cut, cut_apart, draw_scene, draw_window
 from secondeye.training.scene import STORED_BYTES, Scene, store
 from secondeye.warp import warp
-from secondeye.world import two_cards
 
 
 def noise(frames: int = 2, height: int = 12, width: int = 40, seed: int = 0) -> Tensor:
@@ -28,7 +28,7 @@ def noise(frames: int = 2, height: int = 12, width: int = 40, seed: int = 0) -> 
 
 
 def card_scene(seed: int = 0, **sizes: int) -> Scene:
-    shot = two_cards(seed=seed, **sizes)
+    shot = two_planes(seed=seed, **sizes)
     return Scene(shot.left, shot.right, *warp(shot.left, shot.disparity))
 
 
@@ -52,7 +52,7 @@ def test_constant_disparity_loses_a_strip_at_the_border(disparity_px: int) -> No
 
 
 def test_two_cards_lose_exactly_what_a_left_eye_would_not_have_seen() -> None:
-    shot = two_cards(near_px=8, far_px=2, step_px=1)
+    shot = two_planes(near_px=8, far_px=2, step_px=1)
     scene = double_warp(shot.right, shot.right_disparity)
     assert torch.equal(scene.coverage == 0, shot.right_occlusion)
     seen = ~shot.right_occlusion
@@ -64,7 +64,7 @@ def test_two_cards_lose_exactly_what_a_left_eye_would_not_have_seen() -> None:
 
 
 def test_hole_is_right_of_the_near_card_and_as_wide_as_the_disparities_differ() -> None:
-    shot = two_cards(frames=1, near_px=8, far_px=2, card_px=16)
+    shot = two_planes(frames=1, near_px=8, far_px=2, card_px=16)
     middle = double_warp(shot.right, shot.right_disparity).coverage[0, 0, 12] == 0
     stop = (64 - 16) // 2 - 8 + 16  # of the card, in the right view
     assert middle.nonzero()[:, 0].tolist() == [*range(stop, stop + 6), 62, 63]
@@ -132,7 +132,9 @@ def test_scenes_that_can_be_used_are_counted(capsys: pytest.CaptureFixture[str])
     kept = keep_usable("light", [small, large], [small], (2, 16, 80))
     assert len(kept[0]) == 1 and kept[0][0] is large and kept[1] == []
     assert capsys.readouterr().err == "light: 1 of 3 scenes have 2 frames of 80x16\n"
-    with pytest.raises(Refusal, match=r"0 of 1 scenes have 4 frames.*lower train_inpaint.diffusion's frames"):
+    with pytest.raises(
+        UserError, match=r"0 of 1 scenes have 4 frames.*lower train_inpaint.diffusion's frames"
+    ):
         keep_usable("diffusion", [large], [], (4, 16, 80))
 
 
@@ -150,10 +152,10 @@ def test_films_are_held_out_whole_one_in_ten() -> None:
 
 @pytest.mark.parametrize("offset_px", [-5, 0, 2, 5, 9])
 def test_eyes_framed_apart_see_what_a_warp_of_the_frame_sees(offset_px: int) -> None:
-    """The crops' disparity is that of the views less the offset, and there is no world beside the frame."""
-    shot = two_cards(width=96, near_px=8, far_px=2)
+    """The crops' disparity is that of the views less the offset, and nothing lies beside the frame."""
+    shot = two_planes(width=96, near_px=8, far_px=2)
     scene = store(Scene(shot.left, shot.right, *warp(shot.left, shot.disparity), film="cards"))
-    window = Window(0, 0, 2, 2, 12, 16, 40, flipped=False, gain=(1.0, 1.0, 1.0))
+    window = SceneWindow(0, 0, 2, 2, 12, 16, 40, flipped=False, gain=(1.0, 1.0, 1.0))
     apart = cut_apart(scene, window, offset_px)
     rows, columns = slice(2, 18), slice(12 + offset_px, 52 + offset_px)
     left, disparity = (plane[..., rows, columns] for plane in (shot.left, shot.disparity - offset_px))
@@ -178,24 +180,26 @@ def test_border_holes_open_on_both_sides() -> None:
 
 
 def test_clips_and_world_become_scenes(tmp_path: Path) -> None:
-    shot = two_cards(height=32, width=64)
+    shot = two_planes(height=32, width=64)
     name = "0" * 16
-    folders = [tmp_path / stage for stage in ("split", "shift", "match", "world")]
+    folders = [tmp_path / stage for stage in ("split", "shift", "match", "synthetic")]
     for folder in folders:
         folder.mkdir()
-    split, shift, match, world = folders
-    for folder in (split, world):
+    split, shift, match, synthetic = folders
+    for folder in (split, synthetic):
         write_frames(clip_file(folder, name, "left"), shot.left)
         write_frames(clip_file(folder, name, "right"), shot.right)
     offsets = [
-        write_disparity(clip_file(folder, name, "disparity"), shot.disparity) for folder in (match, world)
+        write_disparity(clip_file(folder, name, "disparity"), shot.disparity) for folder in (match, synthetic)
     ]
-    write_table(shift / "shift.parquet", [a_shift(name)], Shifted)
-    write_table(match / "match.parquet", [Matched(name, "k", offsets[0], 1.0)], Matched)
-    write_table(world / "world.parquet", [Rendered(name, "k", 2, offsets[1], 0.0)], Rendered)
-    kept = [Kept(name, "film", "train")]
+    write_table(shift / "shift.parquet", [a_shift(name)], Correction)
+    write_table(match / "match.parquet", [ClipDisparity(name, "k", offsets[0], 1.0)], ClipDisparity)
+    write_table(
+        synthetic / "synthetic.parquet", [SyntheticShot(name, "k", 2, offsets[1], 0.0)], SyntheticShot
+    )
+    kept = [AcceptedClip(name, "film", "train")]
 
-    clip, rendered = load_scenes(split, shift, match, world, kept)
+    clip, rendered = load_scenes(split, shift, match, synthetic, kept)
     assert (clip.film, rendered.film) == ("film", name)
     for scene in (clip, rendered):
         seen = (scene.coverage == 255).expand_as(scene.right)
@@ -203,7 +207,7 @@ def test_clips_and_world_become_scenes(tmp_path: Path) -> None:
         assert torch.equal(scene.coverage == 0, shot.right_occlusion)
     write_table(split / "clips.parquet", [a_clip(name, "film", stop=2, height=32, width=64)], Clip)
     (of_clip,) = clips_of(split, kept)
-    for scene, pixels in ((clip, of_clip.pixels), (rendered, world_pixels(world))):
+    for scene, pixels in ((clip, of_clip.pixels), (rendered, synthetic_pixels(synthetic))):
         assert sum(plane.nbytes for plane in scene.planes) == STORED_BYTES * pixels
     (mono,) = load_mono_scenes(split, shift, match, kept, seed=0)
     assert mono.film == "film" and torch.equal(mono.right, clip.left)  # what one eye saw is the truth
@@ -238,7 +242,7 @@ def test_what_does_not_fit_in_memory_is_not_begun(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2**30))
-    require_memory(2**29, "train_depth")
+    require_free_memory(2**29, "train_depth")
     assert "train_depth: what is learnt from takes about 512.0 MiB" in capsys.readouterr().err
-    with pytest.raises(Refusal, match=r"about 2.0 GiB of memory, 1.0 GiB free; hold more films out"):
-        require_memory(2**31, "train_depth")
+    with pytest.raises(UserError, match=r"about 2.0 GiB of memory, 1.0 GiB free; hold more films out"):
+        require_free_memory(2**31, "train_depth")

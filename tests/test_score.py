@@ -13,24 +13,25 @@ from conftest import damage, moving_pictures
 from test_cli import one_line, secondeye
 from torch import Tensor
 
-from secondeye.clips import pictures_from_frames, read_frames, write_frames
+from secondeye.dataset.clip_files import read_frames, write_frames
 from secondeye.evaluation.columns import COLUMNS
-from secondeye.evaluation.film import (
+from secondeye.evaluation.film_score import (
     FilmScore,
     describe,
-    find_regions,
     find_remarks,
+    regions_of_window,
     score_films,
     to_json,
 )
 from secondeye.evaluation.regions import BORDER, VISIBLE, regions_from_match, regions_from_truth
-from secondeye.evaluation.score import figures, look_up, measure
+from secondeye.evaluation.score import compute, prepare, update
+from secondeye.film.packing import side_by_side
+from secondeye.imaging.arrays import pictures_from_frames
 from secondeye.matching import make_matcher
-from secondeye.packing import side_by_side
-from secondeye.refusal import Refusal
+from secondeye.synthetic import Shot, render_shot
+from secondeye.system.errors import UserError
 from secondeye.video.probe import BadFilm, FilmBroke
 from secondeye.video.write import write_film, write_lossless
-from secondeye.world import Shot, render_shot
 
 HEIGHT, WIDTH = 96, 160
 
@@ -121,11 +122,11 @@ def test_sabotage_shows_without_the_truth(
 def test_windows_do_not_matter(eyes: tuple[Path, Path], shot: Shot, tmp_path: Path) -> None:
     spoilt = write_frames(tmp_path / "spoilt.mkv", flicker(blur(shot.right)))
     left, right, truth = map(read_frames, (eyes[0], spoilt, eyes[1]))
-    whole = measure(look_up(left, truth, find_regions(left, truth)), right, seen=0, learned=None)
+    whole = update(prepare(left, truth, regions_of_window(left, truth)), right, seen=0, learned=None)
     found = quietly(eyes[0], spoilt, eyes[1]).scores
-    assert found == pytest.approx(figures(whole), abs=2e-4, nan_ok=True)
-    alone = measure(look_up(left, None, None), right, seen=0, learned=None)
-    assert quietly(eyes[0], spoilt).scores == pytest.approx(figures(alone), abs=2e-4, nan_ok=True)
+    assert found == pytest.approx(compute(whole), abs=2e-4, nan_ok=True)
+    alone = update(prepare(left, None, None), right, seen=0, learned=None)
+    assert quietly(eyes[0], spoilt).scores == pytest.approx(compute(alone), abs=2e-4, nan_ok=True)
 
 
 def test_every_second_window(eyes: tuple[Path, Path], shot: Shot) -> None:
@@ -155,7 +156,7 @@ def test_what_lies_behind_the_screen_is_matched_too(shot: Shot) -> None:
     left, right = shot.left[:3], shot.right[:3]
     truth = regions_from_truth(shot.right_disparity[:3], shot.right_occlusion[:3])
     behind = (truth == VISIBLE) & (shot.right_disparity[:3] < -1)
-    found = find_regions(left, right)
+    found = regions_of_window(left, right)
     only_before = regions_from_match(make_matcher("block", 16), left, right, tolerance_px=1.0)
     assert behind.double().mean() > 0.4
     assert (only_before == VISIBLE)[behind].double().mean() < 0.7
@@ -203,9 +204,9 @@ def test_films_that_do_not_fit_are_refused_before_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: dict[str, int], told: str
 ) -> None:
     one, two = write(tmp_path / "one.mp4"), write(tmp_path / "two.mp4", **other)
-    monkeypatch.setattr("secondeye.evaluation.film.read_together", None)
+    monkeypatch.setattr("secondeye.evaluation.film_score.read_together", None)
     for films in ((one, two, None), (one, one, two)):
-        with pytest.raises(Refusal, match=f"two.mp4 {told}"):
+        with pytest.raises(UserError, match=f"two.mp4 {told}"):
             quietly(*films)
 
 
@@ -213,7 +214,7 @@ def test_a_film_that_ends_before_the_others_is_told(tmp_path: Path, eyes: tuple[
     """FFV1 in Matroska does not say how many frames it has."""
     short = tmp_path / "short.mkv"
     write_frames(short, read_frames(eyes[1])[:10])
-    with pytest.raises(Refusal, match=r"short.mkv: ends after 10 frames, but .*left.mkv goes on"):
+    with pytest.raises(UserError, match=r"short.mkv: ends after 10 frames, but .*left.mkv goes on"):
         quietly(eyes[0], short)
 
 
@@ -221,9 +222,9 @@ def test_what_can_not_be_scored_is_one_line(
     tmp_path: Path, eyes: tuple[Path, Path], make_film: Callable[..., Path]
 ) -> None:
     one = write_frames(tmp_path / "one.mkv", torch.rand(1, 3, HEIGHT, WIDTH))
-    with pytest.raises(Refusal, match="has one frame only"):
+    with pytest.raises(UserError, match="has one frame only"):
         quietly(one, one)
-    with pytest.raises(Refusal, match=r"small.mp4: an eye is 160x48 px; both sides must be 64"):
+    with pytest.raises(UserError, match=r"small.mp4: an eye is 160x48 px; both sides must be 64"):
         quietly(*[write(tmp_path / "small.mp4", height=48)] * 2)
     with pytest.raises(BadFilm, match="no such file"):
         quietly(*eyes, tmp_path / "missing.mkv")

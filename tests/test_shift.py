@@ -10,13 +10,13 @@ import torch
 from conftest import coarse_cards
 from torch import Tensor
 
-from secondeye.keep import BadClip
+from secondeye.dataset.corrections import apply_corrections, apply_vertical
+from secondeye.dataset.schema import Correction
+from secondeye.execution.incremental import BadClip
 from secondeye.params import load_params
-from secondeye.rows import Shifted
 from secondeye.stages.shift import Order, find_corrections, find_order
-from secondeye.views import apply_vertical, correct
-from secondeye.world import Shot
-from secondeye.world.render import render_shot
+from secondeye.synthetic import Shot
+from secondeye.synthetic.render import render_shot
 
 PARAMS = load_params(Path(__file__).parent.parent / "params.yaml").shift
 Eyes = tuple[Tensor, Tensor]
@@ -28,17 +28,17 @@ def shot() -> Shot:
 
 
 @pytest.fixture(scope="module")
-def plain(shot: Shot) -> Shifted:
+def plain(shot: Shot) -> Correction:
     return corrections(shot.left, shot.right)
 
 
-def corrections(left: Tensor, right: Tensor) -> Shifted:
+def corrections(left: Tensor, right: Tensor) -> Correction:
     """As of a film that has two clips like this one."""
     order = Order("film", "key", find_order(left, right, PARAMS), 2)
     return find_corrections(left, right, PARAMS, order, "clip", "key")
 
 
-def test_a_pair_in_order_is_only_shifted(shot: Shot, plain: Shifted) -> None:
+def test_a_pair_in_order_is_only_shifted(shot: Shot, plain: Correction) -> None:
     assert json.loads(json.dumps(asdict(plain))) == asdict(plain), "plain numbers, as side entries hold them"
     assert not plain.swapped and plain.vertical_px == 0 and plain.order_evidence > 0
     assert (plain.red_gain, plain.green_gain, plain.blue_gain) == (1, 1, 1)
@@ -47,14 +47,14 @@ def test_a_pair_in_order_is_only_shifted(shot: Shot, plain: Shifted) -> None:
     assert abs(plain.shift_px + PARAMS.margin_px - exact) <= 1
 
 
-def test_everything_at_once_is_put_right(shot: Shot, plain: Shifted) -> None:
+def test_everything_at_once_is_put_right(shot: Shot, plain: Correction) -> None:
     """Eyes exchanged, one tinted, 4 px low and 20 px aside: then the corrected pair needs nothing."""
     tint, plus = torch.tensor([0.85, 1.0, 0.9]).view(3, 1, 1), 0.03
     left, right = apply_vertical(shot.left, shot.right, 4)
     left = (torch.roll(left, -20, dims=-1) * tint + plus).clamp(0, 1)
     found = corrections(right, left)
     assert found.swapped and found.order_evidence <= -0.15
-    left, right = correct(right, left, found)
+    left, right = apply_corrections(right, left, found)
     height, width = left.shape[-2:]
     assert height == 256 - 2 * 4 and width == 448 - abs(found.shift_px), "once to spoil, once to mend"
     assert abs(found.shift_px - (plain.shift_px - 20)) <= 1
@@ -145,8 +145,8 @@ def film(path: Path, height: int = 256, width: int = 448) -> Eyes:
 
     import numpy as np
 
-    from secondeye.clips import frames_from_pictures
-    from secondeye.packing import fit, unpack
+    from secondeye.film.packing import fit, unpack
+    from secondeye.imaging.arrays import frames_from_pictures
     from secondeye.video.read import read_pictures
 
     pairs = [unpack(picture.rgb, "sbs") for picture in islice(read_pictures(path), 25)]

@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 
 from secondeye.conversion.bundle import SHIPPED, Bundle, read_bundle, settings_of
 from secondeye.evaluation.regions import regions_from_truth
-from secondeye.evaluation.score import figures, look_up, measure
+from secondeye.evaluation.score import compute, prepare, update
 from secondeye.inpaint import Inpainter, Warped, make_inpainter
 from secondeye.inpaint.fill import fill_warped
+from secondeye.synthetic import render_shot
 from secondeye.warp import warp
-from secondeye.world import render_shot
 
 UNSEEN = (70_001, 70_002, 70_003, 70_004)  # seeds of shots that no world of the presets holds
 
@@ -48,10 +48,10 @@ def scores() -> dict[str, list[dict[str, float]]]:
     for seed in UNSEEN:
         shot = render_shot(seed, 2, 128, 224)
         regions = regions_from_truth(shot.right_disparity, shot.right_occlusion)
-        reference = look_up(shot.left, shot.right, regions)
+        reference = prepare(shot.left, shot.right, regions)
         warped = Warped(shot.left, *warp(shot.left, shot.disparity))
         for name, inpainter in inpainters.items():
-            found[name].append(figures(measure(reference, inpainter(warped, None)[0], seen=0, learned=None)))
+            found[name].append(compute(update(reference, inpainter(warped, None)[0], seen=0, learned=None)))
     return found
 
 

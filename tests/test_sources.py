@@ -8,11 +8,11 @@ import pytest
 from conftest import coarse_cards, moving_pictures
 from test_stereo_metadata import write_mkv
 
-from secondeye.clips import pictures_from_frames
-from secondeye.refusal import Refusal
+from secondeye.imaging.arrays import pictures_from_frames
 from secondeye.sources import list_sources
-from secondeye.sources.eyes import read_eyes
-from secondeye.sources.guess import require_agreeing_pictures
+from secondeye.sources.packing_detection import require_agreeing_pictures
+from secondeye.sources.views import read_eyes
+from secondeye.system.errors import UserError
 from secondeye.video.write import write_lossless
 
 HEAD = "film,packing,split,licence\n"
@@ -76,7 +76,7 @@ def test_table_beats_name_and_mono_is_passed_over(tmp_path: Path) -> None:
 def test_what_makes_no_sense_is_one_line(
     tmp_path: Path, films: list[str], table: str | None, told: str
 ) -> None:
-    with pytest.raises(Refusal, match=told) as caught:
+    with pytest.raises(UserError, match=told) as caught:
         list_sources(raw(tmp_path, *films, table=table))
     assert "\n" not in str(caught.value)
 
@@ -112,7 +112,7 @@ def test_what_looks_like_a_film_but_is_not_read_is_told(
 
 def test_a_folder_is_no_table(tmp_path: Path) -> None:
     (tmp_path / "sources.csv").mkdir()
-    with pytest.raises(Refusal, match=r"sources.csv: is a folder"):
+    with pytest.raises(UserError, match=r"sources.csv: is a folder"):
         list_sources(tmp_path)
 
 
@@ -150,7 +150,7 @@ def test_spreadsheet_marks_are_read_and_other_encodings_refused(tmp_path: Path) 
     (tmp_path / "sources.csv").write_text(HEAD + "a.mp4,sbs,,\n", encoding="utf-8-sig")
     assert list_sources(tmp_path)[0].packing == "sbs"
     (tmp_path / "sources.csv").write_text(HEAD + "a.mp4,sbs,,\n", encoding="utf-16")
-    with pytest.raises(Refusal, match="is not UTF-8 text"):
+    with pytest.raises(UserError, match="is not UTF-8 text"):
         list_sources(tmp_path)
 
 
@@ -224,7 +224,7 @@ def test_metadata_and_name_that_differ_ask_for_a_line(
     tmp_path: Path, name: str, mode: str, told: str
 ) -> None:
     write_mkv(tmp_path / name, "ffv1", "bgr0", mode)
-    with pytest.raises(Refusal, match=told):
+    with pytest.raises(UserError, match=told):
         list_sources(tmp_path)
     (tmp_path / "sources.csv").write_text(HEAD + f"{name},half-tb,,\n")
     assert list_sources(tmp_path)[0].packing == "half-tb"
@@ -268,7 +268,7 @@ def test_a_name_that_contradicts_itself_or_its_pictures_asks_for_a_line(
     shot = coarse_cards(3, 96, 160, near_px=12, far_px=4, card_px=48, seed=0)
     eyes = [pictures_from_frames(eye).numpy() for eye in (shot.left, shot.right)]
     write_lossless(tmp_path / name, np.concatenate(eyes, 2))
-    with pytest.raises(Refusal, match=told) if told else nullcontext():
+    with pytest.raises(UserError, match=told) if told else nullcontext():
         require_agreeing_pictures(*list_sources(tmp_path))
     (tmp_path / "sources.csv").write_text(HEAD + f"{name},tb,,\n")
     (film,) = list_sources(tmp_path)
@@ -278,7 +278,7 @@ def test_a_name_that_contradicts_itself_or_its_pictures_asks_for_a_line(
 
 def test_a_mono_film_is_not_taken_for_a_stereo_film(tmp_path: Path) -> None:
     write_lossless(tmp_path / "film.mkv", moving_pictures(3, 128, 192))
-    with pytest.raises(Refusal, match="nothing tells how its eyes are packed; add a line to"):
+    with pytest.raises(UserError, match="nothing tells how its eyes are packed; add a line to"):
         list_sources(tmp_path)
 
 
@@ -294,7 +294,7 @@ def test_real_films_tell_their_packing(footage: Path, tmp_path: Path) -> None:
     assert [source.packing for source in list_sources(tmp_path)] == ["tb", "sbs"]
     (tmp_path / "untagged.mp4").unlink()
     (tmp_path / "untagged.mp4").symlink_to(footage / "mono_bikes/bikes.mp4")
-    with pytest.raises(Refusal, match="nothing tells"):
+    with pytest.raises(UserError, match="nothing tells"):
         list_sources(tmp_path)
 
 
@@ -307,13 +307,13 @@ def test_what_spreadsheets_make_of_the_table_is_read(tmp_path: Path) -> None:
     assert found.paths == (tmp_path / apart,)
     (tmp_path / apart).rename(tmp_path / f"{apart}.divx")
     (tmp_path / "sources.csv").write_text(HEAD + f"{film}.divx,tb,,\n")
-    with pytest.raises(Refusal, match="which is of a kind that is not read"):
+    with pytest.raises(UserError, match="which is of a kind that is not read"):
         list_sources(tmp_path)
 
 
 def test_no_film_hides_behind_one_whose_accents_are_stored_otherwise(tmp_path: Path) -> None:
     names = ("Caf\N{LATIN SMALL LETTER E WITH ACUTE}_sbs.mp4", "Cafe\N{COMBINING ACUTE ACCENT}_sbs.mp4")
-    with pytest.raises(Refusal, match="is there twice, with accents stored in two ways; remove"):
+    with pytest.raises(UserError, match="is there twice, with accents stored in two ways; remove"):
         list_sources(raw(tmp_path, *names))
 
 
@@ -321,8 +321,8 @@ def test_two_eyes_may_be_films_of_two_kinds_where_it_is_clear_which(tmp_path: Pa
     (pair,) = list_sources(raw(tmp_path, "a_left.mp4", "a_right.mkv"))
     assert [path.name for path in pair.paths] == ["a_left.mp4", "a_right.mkv"]
     raw(tmp_path, "a_right.webm", "a_right.jpg")
-    with pytest.raises(Refusal, match=r"a_left.mp4: nothing tells .* right eye's file in a fifth column"):
+    with pytest.raises(UserError, match=r"a_left.mp4: nothing tells .* right eye's file in a fifth column"):
         list_sources(tmp_path)
     raw(tmp_path, "a_right.mp4")
-    with pytest.raises(Refusal, match=r"a_right.mkv: nothing tells"):  # of the same kind goes first
+    with pytest.raises(UserError, match=r"a_right.mkv: nothing tells"):  # of the same kind goes first
         list_sources(tmp_path)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from secondeye.clips import pictures_from_frames
+from secondeye.imaging.arrays import pictures_from_frames
 from secondeye.splat import splat as splat_on_one_device
 from secondeye.splat.reference import splat_reference
 

@@ -14,14 +14,14 @@ import pytest
 from conftest import damage, moving_pictures
 from test_eyes import encoded, garble
 
-from secondeye.clips import clip_file
-from secondeye.fingerprint import find_duplicates, hashes_of
-from secondeye.keep import BadClip
+from secondeye.dataset.clip_files import clip_file
+from secondeye.dataset.perceptual_hash import find_duplicates, parse_hashes
+from secondeye.dataset.schema import Clip, FailedItem, Film, SkippedClip
+from secondeye.dataset.tables import read_table
+from secondeye.execution.incremental import BadClip
 from secondeye.params import Dataset, Split, load_params
-from secondeye.refusal import Refusal
-from secondeye.rows import Bad, Clip, Dropped, Film
 from secondeye.stages import split
-from secondeye.tables import read_table
+from secondeye.system.errors import UserError
 from secondeye.video.probe import BT709
 from secondeye.video.write import FilmWriter, read_lossless, write_film
 
@@ -60,15 +60,15 @@ def write(path: Path, *shots: np.ndarray) -> Path:
     return path
 
 
-def run(root: Path, section: Split) -> tuple[list[Film], list[Clip], list[Dropped]]:
+def run(root: Path, section: Split) -> tuple[list[Film], list[Clip], list[SkippedClip]]:
     split.run(root / "raw", root / "split", split=section, dataset=Dataset(max_bad_fraction=1.0))
     out = root / "split"
     clips = sorted(read_table(out / "clips.parquet", Clip), key=lambda clip: (clip.film, clip.start))
-    dropped = sorted(read_table(out / "dropped.parquet", Dropped), key=lambda piece: piece.start)
+    dropped = sorted(read_table(out / "dropped.parquet", SkippedClip), key=lambda piece: piece.start)
     return read_table(out / "films.parquet", Film), clips, dropped
 
 
-def bounds(rows: list[Clip] | list[Dropped]) -> list[tuple[int, int]]:
+def bounds(rows: list[Clip] | list[SkippedClip]) -> list[tuple[int, int]]:
     return [(row.start, row.stop) for row in rows]
 
 
@@ -140,7 +140,7 @@ def test_a_still_is_one_clip_of_one_frame(tmp_path: Path, section: Split) -> Non
     cv2.imwrite(str(tmp_path / "raw" / "still_sbs.png"), shot(1, 1)[0][..., ::-1])
     _, clips, dropped = run(tmp_path, replace(section, window_frames=25, trim_seconds=1.0))
     assert bounds(clips) == [(0, 1)] and clips[0].stride == 1 and not dropped
-    assert len(hashes_of(clips[0].fingerprint)) == 2, "one of each eye"
+    assert len(parse_hashes(clips[0].fingerprint)) == 2, "one of each eye"
 
 
 def test_an_uneven_frame_rate_is_told_and_seconds_are_seconds(tmp_path: Path, section: Split) -> None:
@@ -164,7 +164,7 @@ def test_what_is_needed_is_told_before_any_film_is_decoded(
     (tmp_path / "raw" / "junk_sbs.mp4").write_bytes(b"junk")
     monkeypatch.setattr("secondeye.stages.split.scan", lambda *a, **k: pytest.fail("a film is decoded"))
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
-    with pytest.raises(Refusal, match=r"50 frames \(by the films' headers\) need about .*, but the disk"):
+    with pytest.raises(UserError, match=r"50 frames \(by the films' headers\) need about .*, but the disk"):
         run(tmp_path, section)
 
 
@@ -190,8 +190,8 @@ def test_a_film_without_a_clip_is_left_out_and_says_why(tmp_path: Path, section:
     write(tmp_path / "raw" / "good_sbs.mp4", shot(10, 2))
     films, _, _ = run(tmp_path, section)
     assert [film.name for film in films] == ["good_sbs.mp4"]
-    (left_out,) = read_table(tmp_path / "split" / "films" / "left_out.parquet", Bad)
-    assert left_out == Bad("dull_sbs.mp4", "no clip", "shots: 1, pieces dropped: 2 static")
+    (left_out,) = read_table(tmp_path / "split" / "films" / "left_out.parquet", FailedItem)
+    assert left_out == FailedItem("dull_sbs.mp4", "no clip", "shots: 1, pieces dropped: 2 static")
 
 
 def test_spherical_films_are_left_out(
@@ -199,9 +199,9 @@ def test_spherical_films_are_left_out(
 ) -> None:
     write(tmp_path / "raw" / "ball_sbs.mp4", shot(10, 1))
     monkeypatch.setattr(split, "why_not_flat", lambda source: "a sphere, says the file")
-    with pytest.raises(Refusal, match="none of the 1 films"):
+    with pytest.raises(UserError, match="none of the 1 films"):
         run(tmp_path, section)
-    (left_out,) = read_table(tmp_path / "split" / "films" / "left_out.parquet", Bad)
+    (left_out,) = read_table(tmp_path / "split" / "films" / "left_out.parquet", FailedItem)
     assert (left_out.reason, left_out.detail) == ("spherical", "a sphere, says the file")
 
 
@@ -220,9 +220,9 @@ def test_a_film_of_high_dynamic_range_is_left_out(
     info = split.probe(tmp_path / "raw" / "one_sbs.mp4")
     hdr = replace(info, colour=replace(info.colour, transfer=16))
     monkeypatch.setattr(split, "probe", lambda path: hdr)
-    with pytest.raises(Refusal, match="none of the 1 films"):
+    with pytest.raises(UserError, match="none of the 1 films"):
         run(tmp_path, section)
-    (left_out,) = read_table(tmp_path / "split" / "films" / "left_out.parquet", Bad)
+    (left_out,) = read_table(tmp_path / "split" / "films" / "left_out.parquet", FailedItem)
     assert (left_out.id, left_out.reason) == ("one_sbs.mp4", "high dynamic range")
 
 
@@ -284,7 +284,7 @@ def test_a_film_whose_longest_clip_is_shorter_than_a_window_is_left_out(
     tmp_path: Path, section: Split, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(tmp_path / "raw" / "f_sbs.mp4", shot(20, 1))
-    with pytest.raises(Refusal, match="none of the 1 films"):
+    with pytest.raises(UserError, match="none of the 1 films"):
         run(tmp_path, replace(section, max_seconds=0.3, window_frames=7))
     told = "split.max_seconds 0.3 lets clips have 6 frames at 20 a second, split.window_frames is 7"
     assert f"split: f_sbs.mp4 is left out: no clip ({told})" in capsys.readouterr().out
@@ -294,7 +294,7 @@ def test_a_film_whose_longest_clip_is_shorter_than_a_window_is_left_out(
 def test_pictures_that_contradict_a_name_end_the_run(tmp_path: Path, section: Split) -> None:
     write(tmp_path / "raw" / "f_tb.mp4", shot(20, 1, 96, 160))
     with pytest.raises(
-        Refusal, match=r"f_tb.mp4: packing tb taken .*, but its pictures say sbs; add a line to"
+        UserError, match=r"f_tb.mp4: packing tb taken .*, but its pictures say sbs; add a line to"
     ):
         run(tmp_path, section)
     (tmp_path / "raw" / "sources.csv").write_text("film,packing,split,licence\nf_tb.mp4,sbs,,\n")
@@ -357,7 +357,7 @@ def made(root: Path) -> Iterator[Path]:
 
 
 def left_out(root: Path) -> list[tuple[str, str, str]]:
-    rows = read_table(root / "split" / "films" / "left_out.parquet", Bad)
+    rows = read_table(root / "split" / "films" / "left_out.parquet", FailedItem)
     return [(row.id, row.reason, row.detail) for row in rows]
 
 
@@ -410,7 +410,7 @@ def test_a_film_that_is_there_twice_is_taken_once(tmp_path: Path, section: Split
     (tmp_path / "raw" / "sources.csv").write_text(
         "film,packing,split,licence\na_sbs.mp4,,train,\nb_sbs.mp4,,test,\n"
     )
-    with pytest.raises(Refusal, match=r"a_sbs.mp4 and b_sbs.mp4 are the same film, but .* remove one"):
+    with pytest.raises(UserError, match=r"a_sbs.mp4 and b_sbs.mp4 are the same film, but .* remove one"):
         run(tmp_path, section)
 
 

@@ -11,31 +11,38 @@ import pytest
 import torch
 from conftest import a_clip, a_film, a_shift, coarse_cards
 
-from secondeye.clips import clip_file, read_disparity, read_frames, read_occlusion, read_plane, write_frames
-from secondeye.evaluation.clip import Folders
-from secondeye.evaluation.methods import Method
-from secondeye.params import Params, World, load_params
-from secondeye.refusal import Refusal
-from secondeye.rows import (
-    Bad,
-    Clip,
-    Evaluated,
-    Film,
-    Held,
-    Kept,
-    Matched,
-    Rejected,
-    Rendered,
-    Scored,
-    Shifted,
-    Total,
+from secondeye.dataset.clip_files import (
+    clip_file,
+    read_disparity,
+    read_frames,
+    read_occlusion,
+    read_plane,
+    write_frames,
 )
-from secondeye.stages import evaluate, filter, match, quality, shift, splat, split, validate, world
-from secondeye.tables import read_table, write_table
-from secondeye.truth import truth_file, write_truth
+from secondeye.dataset.corrections import load_views
+from secondeye.dataset.ground_truth import ground_truth_file, write_ground_truth
+from secondeye.dataset.schema import (
+    AcceptedClip,
+    AggregateScore,
+    Clip,
+    ClipDisparity,
+    ClipQuality,
+    Correction,
+    EvalClip,
+    FailedItem,
+    Film,
+    RejectedClip,
+    Score,
+    SyntheticShot,
+)
+from secondeye.dataset.tables import read_table, write_table
+from secondeye.evaluation.eval_clips import Folders
+from secondeye.evaluation.methods import Method
+from secondeye.params import Params, Synthetic, load_params
+from secondeye.stages import evaluate, filter, match, quality, shift, splat, split, synthetic, validate
+from secondeye.synthetic import Shot
+from secondeye.system.errors import UserError
 from secondeye.video.write import write_film
-from secondeye.views import load
-from secondeye.world import Shot
 
 PROJECT = Path(__file__).parent.parent
 HEIGHT, WIDTH, NEAR, FAR = 96, 192, 16, 4
@@ -106,15 +113,15 @@ def test_cards_walk_through_all_stages(
     ]
     assert {(clip.start, clip.stop) for clip in clips} == {(0, 10), (10, 20)}
 
-    shifted = read_table(tmp_path / "shift" / "shift.parquet", Shifted)
+    shifted = read_table(tmp_path / "shift" / "shift.parquet", Correction)
     assert len(shifted) == 6
     for row in shifted:
         assert abs(row.shift_px - (FAR - params.shift.margin_px)) <= 1
-    (bad,) = read_table(tmp_path / "shift" / "bad.parquet", Bad)
+    (bad,) = read_table(tmp_path / "shift" / "bad.parquet", FailedItem)
     assert bad.reason == "no stereo pair"
 
-    (row, matched) = (shifted[0], read_table(tmp_path / "match" / "match.parquet", Matched)[0])
-    left, right = load(tmp_path / "split", row)
+    (row, matched) = (shifted[0], read_table(tmp_path / "match" / "match.parquet", ClipDisparity)[0])
+    left, right = load_views(tmp_path / "split", row)
     disparity = read_disparity(clip_file(tmp_path / "match", row.id, "disparity"), matched.offset_px)
     assert disparity.shape == (10, 1, *left.shape[-2:]) and left.shape == right.shape
     truth = cards(0).disparity[..., row.shift_px :] - row.shift_px
@@ -123,10 +130,10 @@ def test_cards_walk_through_all_stages(
     share = (NEAR - FAR) * HEIGHT / 2 / (HEIGHT * WIDTH)  # the strip beside the card; the border comes on top
     assert share < occlusion.float().mean() < share + (FAR + 4) / WIDTH
 
-    scored = read_table(tmp_path / "quality" / "quality.parquet", Scored)
+    scored = read_table(tmp_path / "quality" / "quality.parquet", ClipQuality)
     assert all(row.psnr_db > 25 for row in scored)
-    kept = read_table(tmp_path / "filter" / "kept.parquet", Kept)
-    rejected = read_table(tmp_path / "filter" / "rejected.parquet", Rejected)
+    kept = read_table(tmp_path / "filter" / "kept.parquet", AcceptedClip)
+    rejected = read_table(tmp_path / "filter" / "rejected.parquet", RejectedClip)
     assert {row.id for row in kept} | {row.id for row in rejected} == {clip.id for clip in clips}
     assert len(kept) == 6 and [(r.stage, r.reason) for r in rejected] == [("shift", "no stereo pair")]
 
@@ -142,7 +149,7 @@ def test_cards_walk_through_all_stages(
 
 def test_empty_raw_is_one_line(tmp_path: Path, params: Params) -> None:
     (tmp_path / "raw").mkdir()
-    with pytest.raises(Refusal, match="holds no stereo film"):
+    with pytest.raises(UserError, match="holds no stereo film"):
         split.run(tmp_path / "raw", tmp_path / "split", split=params.split, dataset=params.dataset)
 
 
@@ -152,16 +159,16 @@ def test_too_little_disk_is_told_before_anything_is_written(
     (tmp_path / "raw").mkdir()
     write_cards(tmp_path / "raw" / "f_sbs.mp4", cards(0))
     monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 1000})())
-    with pytest.raises(Refusal, match=r"need about .* more on disk .* has 1000 B"):
+    with pytest.raises(UserError, match=r"need about .* more on disk .* has 1000 B"):
         split.run(tmp_path / "raw", tmp_path / "split", split=params.split, dataset=params.dataset)
     assert not list((tmp_path / "split").glob("*.mkv"))
 
 
 def test_shots_of_the_world_are_kept_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECONDEYE_WORKERS", "1")
-    wanted = World(shots=2, frames=2, height=32, width=64, seed=5)
-    world.run(tmp_path, world=wanted)
-    rows = read_table(tmp_path / "world.parquet", Rendered)
+    wanted = Synthetic(shots=2, frames=2, height=32, width=64, seed=5)
+    synthetic.run(tmp_path, synthetic=wanted)
+    rows = read_table(tmp_path / "synthetic.parquet", SyntheticShot)
     assert len(rows) == 2
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.mkv")}
     for row in rows:
@@ -171,8 +178,8 @@ def test_shots_of_the_world_are_kept_exactly(tmp_path: Path, monkeypatch: pytest
         place = (torch.arange(64) + near).round().clamp(0, 63).long()
         error = (left.gather(-1, place.expand_as(left)) - right).abs().mean(1, keepdim=True)
         assert error[~hidden].mean() < 0.5 * error[hidden].mean(), "what both eyes see looks alike"
-    world.run(tmp_path, world=replace(wanted, shots=3))
-    assert len(read_table(tmp_path / "world.parquet", Rendered)) == 3
+    synthetic.run(tmp_path, synthetic=replace(wanted, shots=3))
+    assert len(read_table(tmp_path / "synthetic.parquet", SyntheticShot)) == 3
     assert {path: path.stat().st_mtime_ns for path in before} == before, "a shot was rendered again"
 
 
@@ -184,7 +191,7 @@ def test_evaluation_freezes_regions_and_judges_every_method_in_them(
         film.parent.mkdir(exist_ok=True)
         write_cards(film, shot)
         if number:
-            write_truth(truth_file(film), shot.right_disparity, shot.right_occlusion)
+            write_ground_truth(ground_truth_file(film), shot.right_disparity, shot.right_occlusion)
     lines = [f"cards{number}_sbs.mp4,sbs,test,CC0" for number in range(3)]
     (tmp_path / "raw" / "sources.csv").write_text("\n".join(["film,packing,split,licence", *lines]) + "\n")
     run_all(tmp_path, params)
@@ -197,7 +204,7 @@ def test_evaluation_freezes_regions_and_judges_every_method_in_them(
     at = [tmp_path / name for name in before]
     for _ in range(2):
         evaluate.run(*at, tmp_path / "out", tmp_path / "reports", tmp_path / "runs", evaluate=params.evaluate)
-    held = read_table(tmp_path / "out" / "regions" / "manifest.parquet", Held)
+    held = read_table(tmp_path / "out" / "regions" / "manifest.parquet", EvalClip)
     assert sorted(row.reference for row in held) == ["match", "truth", "truth"]
     for row in held:
         regions = read_plane(clip_file(tmp_path / "out" / "regions", row.id, "regions"))
@@ -205,7 +212,7 @@ def test_evaluation_freezes_regions_and_judges_every_method_in_them(
         share = float((regions == 2).double().mean())
         assert share == pytest.approx(row.disoccluded_share, abs=1e-5)
         assert share > 0.02
-    rows = read_table(tmp_path / "out" / "scores" / "scores.parquet", Evaluated)
+    rows = read_table(tmp_path / "out" / "scores" / "scores.parquet", Score)
     assert len(rows) == 3 * 6 + 1, "five floors and fill on three clips, and one film made elsewhere"
     (film,) = (row for row in rows if row.kind == "external")
     assert film.method == "external: elsewhere" and film.psnr_db == 100 == film.psnr_disoccluded_db, (
@@ -213,7 +220,9 @@ def test_evaluation_freezes_regions_and_judges_every_method_in_them(
     )
     by_method = {row.method: row.psnr_visible_db for row in rows if row.clip == held[0].id}
     assert by_method["fill"] > by_method["best shift"] > by_method["identity"]
-    totals = {row.id: row for row in read_table(tmp_path / "out" / "scores" / "totals.parquet", Total)}
+    totals = {
+        row.id: row for row in read_table(tmp_path / "out" / "scores" / "totals.parquet", AggregateScore)
+    }
     assert totals["fill psnr_db"].films == 3 and totals["external: elsewhere psnr_db"].films == 1
     for name in ("evaluation.md", "index.html"):
         report = (tmp_path / "reports" / name).read_text()
@@ -242,8 +251,8 @@ def test_truth_counts_only_where_the_pictures_are_the_films(
         "split/films": [a_film("f", **{"height": HEIGHT, "width": WIDTH} | filmed)],
         "split/clips": [a_clip("c", "f", height=HEIGHT, width=WIDTH)],
         "shift/shift": [a_shift("c", **{"shift_px": 0} | moved)],
-        "match/match": [Matched("c", "k", 0.0, 1.0)],
-        "filter/kept": [Kept("c", "f", "test")],
+        "match/match": [ClipDisparity("c", "k", 0.0, 1.0)],
+        "filter/kept": [AcceptedClip("c", "f", "test")],
     }
     for name, rows in tables.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -251,7 +260,7 @@ def test_truth_counts_only_where_the_pictures_are_the_films(
     for eye in ("left", "right"):
         write_frames(clip_file(tmp_path / "split", "c", eye), getattr(shot, eye))
     (tmp_path / "raw").mkdir()
-    write_truth(truth_file(tmp_path / "raw" / "f"), shot.right_disparity, shot.right_occlusion)
+    write_ground_truth(ground_truth_file(tmp_path / "raw" / "f"), shot.right_disparity, shot.right_occlusion)
     folders = Folders(*(tmp_path / f for f in ("split", "shift", "match", "regions")))
     (held,) = evaluate.freeze_manifest(
         tmp_path / "raw", folders, tmp_path / "filter", params.evaluate.regions
@@ -266,8 +275,10 @@ def test_real_stereo_film_reaches_the_end(footage: Path, tmp_path: Path, params:
     (tmp_path / "raw" / "sources.csv").write_text("film,packing,split,licence\nshot_sbs.mp4,,,unknown\n")
     laptop = replace(params, split=load_params(PROJECT / "params.yaml").split)
     run_all(tmp_path, laptop)
-    assert len(read_table(tmp_path / "filter" / "kept.parquet", Kept)) == 2  # 61 frames, at most 2 s each
+    assert (
+        len(read_table(tmp_path / "filter" / "kept.parquet", AcceptedClip)) == 2
+    )  # 61 frames, at most 2 s each
     # Its disparities are 8 to 26 px of 1024; cropped and at working size 3.5 to 11.4 px.
-    for row in read_table(tmp_path / "shift" / "shift.parquet", Shifted):
+    for row in read_table(tmp_path / "shift" / "shift.parquet", Correction):
         assert 1 <= row.shift_px <= 3
-    assert all(row.psnr_db > 40 for row in read_table(tmp_path / "quality" / "quality.parquet", Scored))
+    assert all(row.psnr_db > 40 for row in read_table(tmp_path / "quality" / "quality.parquet", ClipQuality))

@@ -36,7 +36,7 @@ from secondeye.depth.student import (
     save_student,
     working_size,
 )
-from secondeye.refusal import Refusal
+from secondeye.system.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 HEIGHT, WIDTH = 64, 96
@@ -194,7 +194,7 @@ def test_folder_brings_the_student_back(student: Student, folder: Path) -> None:
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_missing_files_are_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
-    with pytest.raises(Refusal, match=rf"student lacks {name}"):
+    with pytest.raises(UserError, match=rf"student lacks {name}"):
         make_depth_estimator("student", folder, "cpu")
 
 
@@ -202,16 +202,16 @@ def test_weights_that_do_not_fit_are_refused(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     weights.pop("head.weight")
     save_file(weights, folder / "model.safetensors")
-    with pytest.raises(Refusal, match="does not fit"):
+    with pytest.raises(UserError, match="does not fit"):
         read_student(folder)
     (folder / "model.safetensors").write_bytes(b"no weights")
-    with pytest.raises(Refusal, match="does not fit"):
+    with pytest.raises(UserError, match="does not fit"):
         read_student(folder)
 
 
 def test_another_model_is_refused(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({"model_type": "depth_anything"}))
-    with pytest.raises(Refusal, match="not 'secondeye depth student"):
+    with pytest.raises(UserError, match="not 'secondeye depth student"):
         read_student(folder)
 
 
@@ -220,7 +220,7 @@ def test_a_damaged_config_is_one_line(folder: Path, change: str | dict) -> None:
     config = json.loads((folder / "config.json").read_text())
     text = change if isinstance(change, str) else json.dumps(config | change)
     (folder / "config.json").write_text(text)
-    with pytest.raises(Refusal, match=r"config.json (is damaged|describes None)") as refusal:
+    with pytest.raises(UserError, match=r"config.json (is damaged|describes None)") as refusal:
         read_student(folder)
     assert "\n" not in str(refusal.value)
 
@@ -349,5 +349,5 @@ def test_a_full_disk_is_one_line(
         raise error
 
     monkeypatch.setattr("secondeye.depth.student.save_file", fill_up)
-    with pytest.raises(Refusal, match=r"model: the weights can not be written .*; free some disk"):
+    with pytest.raises(UserError, match=r"model: the weights can not be written .*; free some disk"):
         save_student(student, tmp_path / "model")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from secondeye.refusal import Refusal
-from secondeye.tables import read_columns, read_table, write_table
+from secondeye.dataset.tables import read_columns, read_table, write_table
+from secondeye.system.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def test_other_columns_are_refused(tmp_path: Path) -> None:
         id: str
 
     write_table(tmp_path / "one.parquet", ROWS, Row)
-    with pytest.raises(Refusal, match=r"one\.parquet: was written by another version; delete it"):
+    with pytest.raises(UserError, match=r"one\.parquet: was written by another version; delete it"):
         read_table(tmp_path / "one.parquet", Other)
 
 
@@ -45,10 +45,10 @@ def test_other_columns_are_refused(tmp_path: Path) -> None:
 def test_a_damaged_table_and_one_that_is_gone_are_told_in_a_line(tmp_path: Path, kept: int) -> None:
     path = tmp_path / "one.parquet"
     for read in (partial(read_table, row_type=Row), read_columns):
-        with pytest.raises(Refusal, match=r"one\.parquet: is not there; `dvc repro` writes it"):
+        with pytest.raises(UserError, match=r"one\.parquet: is not there; `dvc repro` writes it"):
             read(path)
     write_table(path, ROWS, Row)
     path.write_bytes(path.read_bytes()[:kept])
     for read in (partial(read_table, row_type=Row), read_columns):
-        with pytest.raises(Refusal, match=r"one\.parquet: is damaged; delete it and repeat `dvc repro`"):
+        with pytest.raises(UserError, match=r"one\.parquet: is damaged; delete it and repeat `dvc repro`"):
             read(path)

@@ -10,15 +10,15 @@ from conftest import a_shift, an_optimisation
 from safetensors.torch import load_file
 from torch import Tensor
 
-from secondeye.clips import clip_file, write_disparity, write_frames
+from secondeye.dataset.clip_files import clip_file, write_disparity, write_frames
+from secondeye.dataset.schema import AcceptedClip, ClipDisparity, Correction, SyntheticShot
+from secondeye.dataset.tables import write_table
 from secondeye.depth.losses import warp
-from secondeye.depth.network import MULTIPLE
 from secondeye.depth.student import read_student
+from secondeye.depth.student_network import MULTIPLE
 from secondeye.params import TrainDepth
-from secondeye.refusal import Refusal
-from secondeye.rows import Kept, Matched, Rendered, Shifted
-from secondeye.runs import Run, open_run, repeatable
-from secondeye.tables import write_table
+from secondeye.run_folder import Run, open_run, repeatable
+from secondeye.system.errors import UserError
 from secondeye.training import depth as training
 from secondeye.training.depth import (
     PIECE_BYTES,
@@ -29,7 +29,7 @@ from secondeye.training.depth import (
     prepare,
     train_depth,
 )
-from secondeye.training.memory import world_frames
+from secondeye.training.memory_check import synthetic_frames
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 HEIGHT, WIDTH = 32, 64
@@ -158,8 +158,8 @@ def test_what_the_right_eye_does_not_confirm_is_not_believed() -> None:
 
 
 def test_footage_is_read_from_clips_and_world(tmp_path: Path) -> None:
-    split, shift, match, world = (tmp_path / name for name in ("split", "shift", "match", "world"))
-    for folder in (split, shift, match, world):
+    split, shift, match, synthetic = (tmp_path / name for name in ("split", "shift", "match", "synthetic"))
+    for folder in (split, shift, match, synthetic):
         folder.mkdir()
     footage = make_footage(0)
     large, disparity = (
@@ -169,17 +169,21 @@ def test_footage_is_read_from_clips_and_world(tmp_path: Path) -> None:
     for eye in ("left", "right"):
         write_frames(clip_file(split, "clip", eye), large)
     offset_px = write_disparity(clip_file(match, "clip", "disparity"), disparity)
-    write_table(shift / "shift.parquet", [a_shift("clip")], Shifted)
-    write_table(match / "match.parquet", [Matched("clip", "k", offset_px, 1.0)], Matched)
-    write_frames(clip_file(world, "shot", "left"), footage.left)
-    offset_px = write_disparity(clip_file(world, "shot", "disparity"), footage.disparity)
-    write_table(world / "world.parquet", [Rendered("shot", "k", 4, offset_px, 0.0)], Rendered)
-    clip, shot = load_footage(split, shift, match, world, [Kept("clip", "film", "train")], settings())
+    write_table(shift / "shift.parquet", [a_shift("clip")], Correction)
+    write_table(match / "match.parquet", [ClipDisparity("clip", "k", offset_px, 1.0)], ClipDisparity)
+    write_frames(clip_file(synthetic, "shot", "left"), footage.left)
+    offset_px = write_disparity(clip_file(synthetic, "shot", "disparity"), footage.disparity)
+    write_table(
+        synthetic / "synthetic.parquet", [SyntheticShot("shot", "k", 4, offset_px, 0.0)], SyntheticShot
+    )
+    clip, shot = load_footage(
+        split, shift, match, synthetic, [AcceptedClip("clip", "film", "train")], settings()
+    )
     for one in (clip, shot):
         assert one.left.shape == (4, 3, HEIGHT, WIDTH) and one.valid.dtype == torch.bool
     assert torch.equal(shot.disparity, footage.disparity) and bool(shot.valid.all())
     torch.testing.assert_close(clip.disparity.amax(), torch.tensor(3.0))  # half the width, half the pixels
-    assert world_frames(world) == len(shot.left)
+    assert synthetic_frames(synthetic) == len(shot.left)
     assert sum(plane.nbytes for plane in prepare(shot)) == PIECE_BYTES * 4 * HEIGHT * WIDTH
 
 
@@ -221,7 +225,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(
 
 
 def test_footage_too_short_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Refusal, match="5 frames long"):
+    with pytest.raises(UserError, match="5 frames long"):
         train_depth(new_run(tmp_path, "a"), [make_footage(0)], settings(frames=5))
 
 

@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from secondeye.arrays import occlusion_of
 from secondeye.evaluation.methods import fill_nearest
+from secondeye.imaging.arrays import occlusion_of
 from secondeye.inpaint import Warped
 from secondeye.inpaint.autoencoder import decode, encode
 from secondeye.inpaint.diffusion import inpaint_warped, reduction
@@ -29,10 +29,12 @@ from secondeye.inpaint.sampling import REFERENCE, Conditions, predict
 from secondeye.inpaint.tiny import make_tiny
 from secondeye.inpaint.weights import load_pipeline, load_widened
 from secondeye.params import TrainDiffusion, load_params
-from secondeye.refusal import Refusal
-from secondeye.runs import Run, open_run, repeatable
-from secondeye.training import conditioning, diffusion, velocity
-from secondeye.training.cached import draw_cached
+from secondeye.run_folder import Run, open_run, repeatable
+from secondeye.synthetic import render_shot
+from secondeye.system.errors import UserError
+from secondeye.training import conditioning, diffusion
+from secondeye.training import v_prediction as velocity
+from secondeye.training.cached_samples import draw_cached
 from secondeye.training.conditioning import Batch, condition, drop, paint_first
 from secondeye.training.diffusion import (
     foreign_weights,
@@ -43,11 +45,10 @@ from secondeye.training.diffusion import (
     train_diffusion,
     train_network,
 )
+from secondeye.training.sample_sheet import write_sample_sheet
 from secondeye.training.scene import Scene, store
-from secondeye.training.sheets import write_sheet
-from secondeye.training.velocity import NOISE_LEVELS, velocity_loss
+from secondeye.training.v_prediction import NOISE_LEVELS, velocity_loss
 from secondeye.warp import warp
-from secondeye.world import render_shot
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -135,10 +136,10 @@ def test_what_was_trained_loads_and_is_scored(tmp_path: Path) -> None:
 def test_a_picture_that_can_not_be_written_is_one_line(tmp_path: Path) -> None:
     sheet = np.zeros((4, 4, 3), np.uint8)
     sheet[..., 0] = 255  # red
-    write_sheet(tmp_path / "sheet.png", sheet)
+    write_sample_sheet(tmp_path / "sheet.png", sheet)
     assert cv2.imread(str(tmp_path / "sheet.png"))[0, 0].tolist() == [0, 0, 255]
-    with pytest.raises(Refusal, match=r"sheet.png: can not be written; free some disk"):
-        write_sheet(tmp_path / "nowhere" / "sheet.png", sheet)
+    with pytest.raises(UserError, match=r"sheet.png: can not be written; free some disk"):
+        write_sample_sheet(tmp_path / "nowhere" / "sheet.png", sheet)
 
 
 def test_scenes_without_a_hole_have_a_score(tmp_path: Path) -> None:
@@ -170,7 +171,7 @@ def test_the_weights_of_lpips_are_among_what_a_run_depends_on(vgg16_folder: Path
     weights = load_file(other / "model.safetensors")
     save_file({**weights, "features.0.bias": weights["features.0.bias"] + 1}, other / "model.safetensors")
     assert found(vgg16_folder) != found(other)
-    with pytest.raises(Refusal, match=r"nowhere is neither a folder with VGG16's model.safetensors"):
+    with pytest.raises(UserError, match=r"nowhere is neither a folder with VGG16's model.safetensors"):
         found(tmp_path / "nowhere")
     assert foreign_weights(settings()) == {}
 
@@ -234,18 +235,18 @@ def test_svd_changes_spatial_layers_alone(release: Path, tmp_path: Path) -> None
 def test_a_batch_that_can_not_be_shared_is_told_before_anything_is_trained(tmp_path: Path) -> None:
     wrong = settings("tiny", "", steps=2)
     wrong = replace(wrong, network=replace(wrong.network, batch=3, accumulation=2))
-    with pytest.raises(Refusal, match=r"network: .* can not share a batch of 3"):
+    with pytest.raises(UserError, match=r"network: .* can not share a batch of 3"):
         train(tmp_path, wrong)
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_svd_that_can_not_be_had_is_refused(release: Path, tmp_path: Path) -> None:
-    with pytest.raises(Refusal, match=r"has no model_index.json; name the folder of a whole model"):
+    with pytest.raises(UserError, match=r"has no model_index.json; name the folder of a whole model"):
         load_widened(str(tmp_path / "nowhere"))
-    with pytest.raises(Refusal, match="neither a folder with model_index"):
+    with pytest.raises(UserError, match="neither a folder with model_index"):
         load_widened("nobody/no-such-model")
     make_tiny(2).save_pretrained(tmp_path / "wide")
-    with pytest.raises(Refusal, match="this one has 9"):
+    with pytest.raises(UserError, match="this one has 9"):
         load_widened(str(tmp_path / "wide"))
 
 

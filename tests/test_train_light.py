@@ -15,13 +15,13 @@ from secondeye.inpaint import Warped
 from secondeye.inpaint import light as network
 from secondeye.inpaint.light import load_light
 from secondeye.params import TrainLight
-from secondeye.runs import Run, open_run, repeatable
+from secondeye.run_folder import Run, open_run, repeatable
+from secondeye.synthetic import two_planes
 from secondeye.training import light, loop, samples
 from secondeye.training.light import train_light
-from secondeye.training.one_eye import double_warp
+from secondeye.training.monocular import double_warp
 from secondeye.training.scene import Scene, store
 from secondeye.warp import warp
-from secondeye.world import two_cards
 
 
 @pytest.fixture(autouse=True)
@@ -46,14 +46,14 @@ def toy() -> list[Scene]:
     """Cards whose background behind the near one is dark, which `fill` can not know."""
     scenes = []
     for seed in range(2):
-        shot = two_cards(frames=3, height=32, width=64, near_px=12, seed=seed)
+        shot = two_planes(frames=3, height=32, width=64, near_px=12, seed=seed)
         right = shot.right * (1 - 0.9 * shot.right_occlusion.float())
         scenes.append(store(Scene(shot.left, right, *warp(shot.left, shot.disparity))))
     return scenes
 
 
 def mono() -> list[Scene]:
-    shot = two_cards(frames=3, height=32, width=64, seed=9)
+    shot = two_planes(frames=3, height=32, width=64, seed=9)
     return [store(double_warp(shot.right, shot.right_disparity))]
 
 
@@ -167,7 +167,7 @@ def test_it_is_judged_on_scenes_not_learnt_from(tmp_path: Path, monkeypatch: pyt
     def teach(*given: Any, **named: Any) -> torch.nn.Module:
         nonlocal judging
         judging = False
-        return loop.train(*given, **named)
+        return loop.training_loop(*given, **named)
 
     monkeypatch.setattr(light, "_sample", note)
     monkeypatch.setattr(light, "train", teach)
@@ -201,14 +201,14 @@ def test_a_sample_depends_on_its_generator_alone() -> None:
 def test_training_sees_what_painting_sees() -> None:
     """The second frame of a whole scene is painted alike in training and in use."""
     scene = toy()[0]
-    window = samples.Window(0, 0, 2, 0, 0, 32, 64, flipped=False, gain=(1.0, 1.0, 1.0))
+    window = samples.SceneWindow(0, 0, 2, 0, 0, 32, 64, flipped=False, gain=(1.0, 1.0, 1.0))
     torch.manual_seed(0)
     model = network.Light((4, 6, 8)).eval()
     torch.nn.init.normal_(model.tail.weight, std=0.5)
     sample = light._sample(scene, light._fill_scene(scene), window, np.random.default_rng(1))
     assert sample[2].abs().max() < light.FAR_AWAY_PX  # not taken for a first frame
     left, _, warped, coverage, disparity = (samples.cut(plane, window) for plane in scene.planes)
-    used, _ = network.paint(model, Warped(left, warped, coverage, disparity), None)
+    used, _ = network.inpaint_frames(model, Warped(left, warped, coverage, disparity), None)
     with torch.no_grad():
         filled, trained = light._paint(model, tuple(column[None] for column in sample))
     torch.testing.assert_close(trained[0].clamp(0, 1), used[1], atol=0.02, rtol=0)

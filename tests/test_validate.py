@@ -6,21 +6,21 @@ from pathlib import Path
 import pytest
 from conftest import a_film, a_score
 
-from secondeye.dataset_report import Tables
+from secondeye.dataset.report import Tables
+from secondeye.dataset.schema import AcceptedClip, ClipQuality
 from secondeye.params import Validate, load_params
-from secondeye.rows import Kept, Scored
 from secondeye.stages import validate
 
 PARAMS = Validate(min_kept_clips=1, require_licences=True)
 
 
 def failures(
-    scored: list[Scored], sides: list[str], damaged: dict[str, int] | None = None, **film: object
+    scored: list[ClipQuality], sides: list[str], damaged: dict[str, int] | None = None, **film: object
 ) -> list[str]:
     """Clip n is of film n, but for the second, which is of the first film."""
     films = [replace(a_film(name), **film) for name in "abc"]  # type: ignore[arg-type]
     owners = "aabc"
-    kept = [Kept(row.id, owners[n], sides[n]) for n, row in enumerate(scored)]
+    kept = [AcceptedClip(row.id, owners[n], sides[n]) for n, row in enumerate(scored)]
     tables = Tables(films, [], [], [], [], scored, kept, [])
     return validate.find_failures(validate.expectation_rows(tables, damaged or {}, PARAMS), 1)
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from secondeye.flow import greys_of
+from secondeye.imaging.optical_flow import greys_of
 from secondeye.matching import make_matcher
-from secondeye.matching.cost import matching_cost
-from secondeye.matching.fill import fill_by_colour
-from secondeye.matching.semiglobal import best_disparities
+from secondeye.matching.census import matching_cost
+from secondeye.matching.gap_filling import fill_by_colour
+from secondeye.matching.semi_global import best_disparities
 from secondeye.matching.tracks import find_tracks, fit_lines, neighbours
-from secondeye.matching.video import match_video
-from secondeye.world import Shot, render_shot, two_cards
+from secondeye.matching.video_matcher import match_video
+from secondeye.synthetic import Shot, render_shot, two_planes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SEARCH = {"max_disparity_px": 24, "tolerance_px": 1.0}
@@ -65,7 +65,7 @@ def test_what_comes_nearer_is_not_dragged_behind() -> None:
 
 
 def test_hidden_pixels_get_the_background() -> None:
-    shot = two_cards(frames=3, height=96, width=192, near_px=16, far_px=3, seed=1)
+    shot = two_planes(frames=3, height=96, width=192, near_px=16, far_px=3, seed=1)
     disparity, consistent = match_video(shot.left, shot.right, **SEARCH)
     hidden = shot.left_occlusion.clone()
     assert consistent[hidden].double().mean() < 0.25
@@ -122,7 +122,7 @@ def test_lines_by_hand() -> None:
 
 
 def test_tracks_join_their_steps_and_stop_where_a_pixel_leaves() -> None:
-    wide = two_cards(frames=1, height=64, width=160, near_px=1, far_px=0, seed=4).left[0]
+    wide = two_planes(frames=1, height=64, width=160, near_px=1, far_px=0, seed=4).left[0]
     wide = torch.nn.functional.avg_pool2d(wide, 3, 1, 1)
     frames = torch.stack([wide[..., 20 + 2 * t : 116 + 2 * t] for t in range(4)])
     pictures = (frames * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
@@ -138,7 +138,7 @@ def test_tracks_join_their_steps_and_stop_where_a_pixel_leaves() -> None:
 def test_threads_change_no_bit(tmp_path: Path) -> None:
     """Two, in a process of their own; everything else here computes with one."""
     code = (
-        "import sys, torch; from secondeye.matching.video import match_video\n"
+        "import sys, torch; from secondeye.matching.video_matcher import match_video\n"
         "import cv2; torch.set_num_threads(2); cv2.setNumThreads(2)\n"
         "eyes = torch.load(sys.argv[1], weights_only=True)\n"
         "torch.save(match_video(*eyes, max_disparity_px=24, tolerance_px=1.0), sys.argv[2])\n"

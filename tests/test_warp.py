@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from secondeye.clips import pictures_from_frames
+from secondeye.imaging.arrays import pictures_from_frames
 from secondeye.splat import splat
 from secondeye.warp import warp as warp_on_one_device
 

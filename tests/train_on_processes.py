@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from test_loop import OPTIMISATION, at_times_bad, draw, learn, new_model, new_run
 from torch import Tensor
 
-from secondeye.training.cached import draw_cached
+from secondeye.training.cached_samples import draw_cached
 
 PARTS = 4  # of a batch of 8, over all processes
 CACHED = 30  # samples

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from secondeye import __version__
-from secondeye.refusal import Refusal
+from secondeye.system.errors import UserError
 
 RUNS, MODELS, DATA, REPORTS = Path(".runs"), Path("models"), Path("data"), Path("reports")
 PARTIAL = 3  # exit code: the film breaks off, its good part was converted
@@ -33,7 +33,7 @@ def main() -> None:
     """
     try:
         app()
-    except Refusal as refusal:
+    except UserError as refusal:
         from secondeye.registry.server import ServerAway
 
         print(f"secondeye: {refusal}", file=sys.stderr)
@@ -146,7 +146,7 @@ def score(
 
     A film whose name is tagged as packed (_sbs, _half-sbs, _tb ...) gives the eye that is asked for.
     """
-    from secondeye.evaluation.film import describe, score_films, to_json
+    from secondeye.evaluation.film_score import describe, score_films, to_json
 
     found = score_films(left, right, truth, every=every, say=partial(print, file=sys.stderr))
     print(to_json(found) if as_json else describe(found))
@@ -158,20 +158,20 @@ def stage(
     paths: Annotated[list[Path], typer.Argument(help="the stage's folders, as dvc.yaml gives them")],
 ) -> None:
     """Run one stage, as DVC does. What trains or evaluates is mirrored into MLflow while it runs."""
-    from secondeye.process import die_with_parent
+    from secondeye.system.process import die_with_parent
 
     die_with_parent(os.getppid())
     from secondeye.params import load_params
     from secondeye.stages import STAGES
 
     if name not in STAGES:
-        raise Refusal(f"stage must be one of {', '.join(STAGES)}, got {name!r}")
+        raise UserError(f"stage must be one of {', '.join(STAGES)}, got {name!r}")
     run = import_module(f"secondeye.stages.{name}").run
     arguments = signature(run).parameters.values()
     folders = [a.name for a in arguments if a.kind is not Parameter.KEYWORD_ONLY]
     sections = [a.name for a in arguments if a.kind is Parameter.KEYWORD_ONLY]
     if len(paths) != len(folders):
-        raise Refusal(f"stage {name} takes {len(folders)} folders ({', '.join(folders)}), got {len(paths)}")
+        raise UserError(f"stage {name} takes {len(folders)} folders ({', '.join(folders)}), got {len(paths)}")
     params = load_params()
     with _mirrored(folders, paths):
         run(*paths, **{section: getattr(params, section) for section in sections})
@@ -179,11 +179,11 @@ def stage(
 
 def _mirrored(folders: list[str], paths: list[Path]) -> AbstractContextManager[None]:
     """Publish the runs of a stage that has any."""
-    from secondeye.process import is_main_process
+    from secondeye.system.process import is_main_process
 
     if "runs" not in folders or not is_main_process():
         return nullcontext()
-    from secondeye.registry.follow import following
+    from secondeye.registry.live_sync import following
 
     return following(paths[folders.index("runs")])
 
@@ -257,7 +257,7 @@ def sample(
     """Write films of a synthetic world: stereo ones with sources.csv, and a monocular one with sound."""
     from tqdm import tqdm
 
-    from secondeye.world.films import write_films
+    from secondeye.dataset.sample_films import write_sample_films
 
     own = {f"film_{number:02d}.mp4" for number in range(films)}
     own |= {"mono.mp4", "sources.csv", "exact", "truth"}
@@ -266,16 +266,16 @@ def sample(
         lines = (folder / "sources.csv").read_text().splitlines()[1:]
         there |= {line.split(",")[0] for line in lines}
     if strangers := sorted(there - own):
-        raise Refusal(f"{folder}: {strangers[0]} is no film of this sample; give an empty folder")
+        raise UserError(f"{folder}: {strangers[0]} is no film of this sample; give an empty folder")
     with tqdm(total=films + 1, desc="sample", unit="film") as bar:
-        write_films(folder, films, seed, exact=exact, progress=lambda name: bar.update())
+        write_sample_films(folder, films, seed, exact=exact, progress=lambda name: bar.update())
     print(f"{folder}: {films} stereo films, mono.mp4 and sources.csv")
 
 
 @app.command()
 def doctor() -> None:
     """Say what this machine has, and what each missing thing disables."""
-    from secondeye.doctor import examine
+    from secondeye.maintenance.doctor import examine
 
     print("\n".join(examine()))
 
@@ -299,25 +299,25 @@ def export(
 ) -> None:
     """Write the dataset's training samples as WebDataset shards. The same command continues a broken run."""
     from secondeye.params import load_params
+    from secondeye.system.text import pluralize
+    from secondeye.training.clip_windows import WindowSettings, choose_size, keep_fitting, list_clips
     from secondeye.training.export import export as export_shards
     from secondeye.training.export import plan_export
-    from secondeye.training.windows import Settings, choose_size, keep_fitting, list_clips
-    from secondeye.words import counted
 
     weight = load_params().splat.weight_exponent_per_px
     clips = list_clips(DATA, split)
     chosen = choose_size(clips)
-    settings = Settings(
+    settings = WindowSettings(
         height or chosen[0], width or chosen[1], weight, frames, max_stride, max_offset_percent
     )
     fitting = keep_fitting(clips, settings)
     index = export_shards(
         DATA, out, plan_export(DATA, split, fitting, settings, seed, windows, shard_megabytes)
     )
-    size = f"{counted(settings.frames, 'frame')} of {settings.width}x{settings.height}"
-    shards = counted(len(index["shards"]), "shard")
-    print(f"{out}: {counted(index['samples'], 'window')} of {size} in {shards}")
-    print(f"from {counted(index['clips'], 'clip')}; too short or too small: {len(clips) - len(fitting)}")
+    size = f"{pluralize(settings.frames, 'frame')} of {settings.width}x{settings.height}"
+    shards = pluralize(len(index["shards"]), "shard")
+    print(f"{out}: {pluralize(index['samples'], 'window')} of {size} in {shards}")
+    print(f"from {pluralize(index['clips'], 'clip')}; too short or too small: {len(clips) - len(fitting)}")
 
 
 @app.command()
@@ -325,7 +325,7 @@ def drift(
     revision: Annotated[str, typer.Argument(help="of Git: a commit, a branch, a tag")] = "HEAD",
 ) -> None:
     """Say how far the dataset's scores have moved since a revision: Markdown."""
-    from secondeye.drift import describe_drift, read_now, read_revision
+    from secondeye.dataset.drift import describe_drift, read_now, read_revision
 
     now = read_now()
     print(describe_drift(revision, read_revision(revision), now), end="")
@@ -336,10 +336,10 @@ def gc(
     delete: Annotated[bool, typer.Option("--delete", help="remove what the list says could go")] = False,
 ) -> None:
     """List what nothing refers to: temporary and orphaned files, abandoned conversions, old run folders."""
-    from secondeye.garbage import delete as remove
-    from secondeye.garbage import describe, find_garbage
+    from secondeye.maintenance.cleanup import delete as remove
+    from secondeye.maintenance.cleanup import describe, find_leftovers
 
-    found = find_garbage(Path.cwd())
+    found = find_leftovers(Path.cwd())
     print("\n".join(describe(Path.cwd(), found)))
     if delete:
         print(f"{len(remove(found))} removed")

@@ -16,21 +16,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from secondeye.conversion.bundle import PLAIN, SHIPPED, Bundle, read_bundle, weights_of, write_bundle
-from secondeye.evaluation import floors
+from secondeye.dataset.schema import EvalClip, Film, Score
+from secondeye.dataset.tables import read_table, write_table
+from secondeye.evaluation import guardrails
+from secondeye.evaluation.aggregate import average, mean_of_films, paired_gains
 from secondeye.evaluation.bootstrap import least_gain
-from secondeye.evaluation.clip import Folders, manifest_hash
 from secondeye.evaluation.columns import COLUMNS, PRIMARY
-from secondeye.evaluation.judge import Broken, judge, recall
-from secondeye.evaluation.means import average, mean_of_films, paired_gains
+from secondeye.evaluation.eval_clips import Folders, manifest_hash
 from secondeye.evaluation.methods import Method, load_estimator, load_inpainter
-from secondeye.files import hash_weights, write_whole
+from secondeye.evaluation.score_methods import Broken, cached_scores, score_methods
 from secondeye.params import Evaluate, Gate
-from secondeye.process import alone_in
-from secondeye.refusal import Refusal
 from secondeye.registry import models as registry
-from secondeye.rows import Evaluated, Film, Held
-from secondeye.runs import Run, make_run_key, open_run
-from secondeye.tables import read_table, write_table
+from secondeye.run_folder import Run, make_run_key, open_run
+from secondeye.system.errors import UserError
+from secondeye.system.files import hash_weights, write_atomic
+from secondeye.system.process import lock_dir
 
 # What decides: depth against what stereo says, painting where it is needed.
 DECIDES = {"depth": "disparity_error_percent", "inpainter": PRIMARY}
@@ -71,17 +71,17 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Exam:
+class EvalSetup:
     """What both sides are put to: the clips that the stage `evaluate` has frozen, and what it found there."""
 
     folders: Folders
-    held: Sequence[Held]
-    known: Sequence[Evaluated]
+    held: Sequence[EvalClip]
+    known: Sequence[Score]
     evaluate: Evaluate
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PartDecision:
     """How one challenge ended."""
 
     part: str  # depth or inpainter
@@ -105,7 +105,7 @@ class Outcome:
 
     before: int  # version that was champion
     champion: int  # version that is champion now
-    verdicts: list[Verdict]
+    verdicts: list[PartDecision]
     unusable: Mapping[str, str]  # parts of the champion for which PLAIN's stand in, and why
 
 
@@ -117,10 +117,10 @@ def pass_gate(data: Path, models: Path, reports: Path, runs: Path, gate: Gate, e
     """
     scores, regions = data / "evaluate" / "scores", data / "evaluate" / "regions"
     if not (scores / "scores.parquet").exists():
-        raise Refusal(f"{scores}: nothing was evaluated; run dvc repro evaluate")
+        raise UserError(f"{scores}: nothing was evaluated; run dvc repro evaluate")
     folders = Folders(data / "split", data / "shift", data / "match", regions)
-    held = read_table(regions / "manifest.parquet", Held)
-    exam = Exam(folders, held, read_table(scores / "scores.parquet", Evaluated), evaluate)
+    held = read_table(regions / "manifest.parquet", EvalClip)
+    exam = EvalSetup(folders, held, read_table(scores / "scores.parquet", Score), evaluate)
     ensure_champion()
     fetched = registry.resolve("models:/secondeye@champion")
     model, unusable = usable(fetched.bundle)
@@ -130,18 +130,18 @@ def pass_gate(data: Path, models: Path, reports: Path, runs: Path, gate: Gate, e
     outcome = Outcome(fetched.version, version, verdicts, unusable)
     films = {film.id: film.name for film in read_table(data / "split" / "films.parquet", Film)}
     reports.mkdir(parents=True, exist_ok=True)
-    write_whole(reports / "gate.md", describe(outcome, held, films, gate))
+    write_atomic(reports / "gate.md", describe(outcome, held, films, gate))
     return outcome
 
 
 def hold_challenges(
-    runs: Path, models: Path, champion: Model, exam: Exam, gate: Gate, unusable: Mapping[str, str]
-) -> tuple[Model, list[Verdict]]:
+    runs: Path, models: Path, champion: Model, exam: EvalSetup, gate: Gate, unusable: Mapping[str, str]
+) -> tuple[Model, list[PartDecision]]:
     """All that was trained, in turn, each against what holds its place by then; and what holds them all."""
     verdicts, stands_in = [], dict(unusable)
     waiting = challengers(models, champion)
     for part, name, weights in waiting:
-        strict = share_doubt(gate, sum(other == part for other, _, _ in waiting))
+        strict = bonferroni(gate, sum(other == part for other, _, _ in waiting))
         challenger = with_part(champion, part, name, weights)
         run = open_challenge(runs, part, champion, challenger, exam, strict)
         verdict = challenge(run, part, champion, challenger, exam, strict, stands_in.get(part, ""))
@@ -175,14 +175,14 @@ def usable(folder: Path) -> tuple[Model, dict[str, str]]:
     """
     try:
         model = model_of(folder)
-    except Refusal as refusal:
+    except UserError as refusal:
         return Model(PLAIN, None, None), dict.fromkeys(DECIDES, str(refusal))
     unusable = {}
     for part in DECIDES:
         method = model.as_method("champion", part)
         try:
             (load_estimator if part == "depth" else load_inpainter)(method, method.made_of)
-        except Refusal as refusal:
+        except UserError as refusal:
             unusable[part] = str(refusal)
             model = without(model, part)
     return model, unusable
@@ -194,7 +194,7 @@ def challengers(models: Path, champion: Model) -> list[tuple[str, str, Path]]:
     return [new for new in found if with_part(champion, *new).part(new[0]) != champion.part(new[0])]
 
 
-def share_doubt(gate: Gate, tries: int) -> Gate:
+def bonferroni(gate: Gate, tries: int) -> Gate:
     """The gate for each of so many tries at one place: chance may get all together as far as one alone."""
     return replace(gate, confidence=min(1 - (1 - gate.confidence) / tries, SUREST))
 
@@ -216,10 +216,10 @@ def challenge(
     part: str,
     champion: Model,
     challenger: Model,
-    exam: Exam,
+    exam: EvalSetup,
     gate: Gate,
     stands_in: str,  # why PLAIN's part holds the champion's place; "" where it does not
-) -> Verdict:
+) -> PartDecision:
     """One comparison, kept in the run's folder. Who makes pixels that are not numbers loses."""
     try:
         rows = judge_both(run, part, champion, challenger, exam)
@@ -234,7 +234,9 @@ def challenge(
     return verdict
 
 
-def open_challenge(runs: Path, part: str, champion: Model, challenger: Model, exam: Exam, gate: Gate) -> Run:
+def open_challenge(
+    runs: Path, part: str, champion: Model, challenger: Model, exam: EvalSetup, gate: Gate
+) -> Run:
     """The run folder of this comparison; the same comparison has the same one."""
     inputs = {
         "part": part,
@@ -246,25 +248,25 @@ def open_challenge(runs: Path, part: str, champion: Model, challenger: Model, ex
     return open_run(runs, key, "gate", gate, inputs)
 
 
-def judge_both(run: Run, part: str, champion: Model, challenger: Model, exam: Exam) -> list[Evaluated]:
+def judge_both(run: Run, part: str, champion: Model, challenger: Model, exam: EvalSetup) -> list[Score]:
     """Both on the same clips, in the same regions. Raises Broken."""
     methods = [champion.as_method("champion", part), challenger.as_method("challenger", part)]
-    recalled = recall(exam.known, exam.held, methods, exam.evaluate)
+    recalled = cached_scores(exam.known, exam.held, methods, exam.evaluate)
     if recalled is not None:
         return recalled
     out = run.folder / "scores"
-    with alone_in(out):
-        return judge(out, exam.folders, exam.held, methods, exam.evaluate, label=f"gate, {part}")
+    with lock_dir(out):
+        return score_methods(out, exam.folders, exam.held, methods, exam.evaluate, label=f"gate, {part}")
 
 
 def decide(
     part: str,
     champion: Model,
     challenger: Model,
-    rows: Sequence[Evaluated],
+    rows: Sequence[Score],
     evaluate: Evaluate,
     gate: Gate,
-) -> Verdict:
+) -> PartDecision:
     """Compare clip by clip: the mean gain, less its one-sided interval (bootstrap), must be above zero."""
     column = DECIDES[part]
     theirs, ours = ([row for row in rows if row.method == side] for side in ("champion", "challenger"))
@@ -272,7 +274,7 @@ def decide(
     least = least_gain(gains, resamples=evaluate.resamples, confidence=gate.confidence, seed=evaluate.seed)
     means = [{name: mean_of_films(side, name) for name in COLUMNS} for side in (theirs, ours)]
     fault = find_fault(part, len(gains), least, means[1], means[0], gate)
-    return Verdict(
+    return PartDecision(
         part=part,
         champion=champion.part(part),
         challenger=challenger.part(part),
@@ -302,23 +304,25 @@ def find_fault(
         return f"insufficient evidence: scored on {films} held-out films, gate.min_films is {gate.min_films}"
     if not least > 0:  # NaN fails, too
         return f"its gain is not above zero at confidence {gate.confidence:g}"
-    return floors.find_fault(ours, theirs) if part == "inpainter" else floors.find_loss(ours, theirs)
+    return (
+        guardrails.find_violation(ours, theirs) if part == "inpainter" else guardrails.find_loss(ours, theirs)
+    )
 
 
-def close_challenge(run: Run, verdict: Verdict, rows: Sequence[Evaluated]) -> None:
+def close_challenge(run: Run, verdict: PartDecision, rows: Sequence[Score]) -> None:
     """Leave the scores and the verdict in the run's folder."""
     run.rewind(0)
     numbers = {k: v for k, v in asdict(verdict).items() if isinstance(v, float) and math.isfinite(v)}
     run.log(0, numbers)
-    write_table(run.table("scores.parquet"), rows, Evaluated)
-    write_whole(run.table("verdict.json"), json.dumps(asdict(verdict), indent=1, sort_keys=True) + "\n")
+    write_table(run.table("scores.parquet"), rows, Score)
+    write_atomic(run.table("verdict.json"), json.dumps(asdict(verdict), indent=1, sort_keys=True) + "\n")
     run.finish({"verdict": "won" if verdict.won else "lost", "why": verdict.why})
 
 
 def promote(
     model: Model,
-    verdicts: Sequence[Verdict],
-    held: Sequence[Held],
+    verdicts: Sequence[PartDecision],
+    held: Sequence[EvalClip],
     before: Mapping[str, str],  # tags of the champion
 ) -> int:
     """Register the model as the next version and make it champion."""
@@ -347,7 +351,7 @@ def origin(part: str, weights: Path | None, before: Mapping[str, str]) -> dict[s
     return dict(zip(names, (run.key, run.read()["tags"].get("licences", "")), strict=True))
 
 
-def sentence(verdict: Verdict) -> str:
+def sentence(verdict: PartDecision) -> str:
     """A verdict in words."""
     said = (
         f"{verdict.part}: `{verdict.challenger}` {'replaces' if verdict.won else 'does not replace'} "
@@ -364,7 +368,7 @@ def sentence(verdict: Verdict) -> str:
     )
 
 
-def describe(outcome: Outcome, held: Sequence[Held], films: dict[str, str], gate: Gate) -> str:
+def describe(outcome: Outcome, held: Sequence[EvalClip], films: dict[str, str], gate: Gate) -> str:
     """The report in Markdown."""
     names = ", ".join(sorted({films.get(row.film, row.film) for row in held}))
     verdicts = [f"- {sentence(verdict)}" for verdict in outcome.verdicts] or ["- nothing new to compare"]
@@ -382,11 +386,11 @@ def describe(outcome: Outcome, held: Sequence[Held], films: dict[str, str], gate
         "\n".join(verdicts),
         f"Compared on {len(held)} clips of {names}; manifest `{manifest_hash(held)}`. A challenger needs "
         f"{gate.min_films} films and a mean gain above zero at confidence {gate.confidence:g} (bootstrap "
-        f"over films, then clips), and may not cost more than {floors.LOST_DB} dB of the whole picture. An "
-        f"inpainter is decided by {COLUMNS[PRIMARY].heading} on crops around disocclusions, and may not lose "
-        f"more than {floors.LOST_HOLE_DB} dB inside them, be blurred or noisy there (gradient ratio in "
-        f"[{floors.LEAST_GRADIENT_RATIO}, {floors.MOST_GRADIENT_RATIO}]) or flicker more than "
-        f"{floors.MORE_TEMPORAL_ERROR} times as much. Where several inpainters challenge, they share the "
+        f"over films, then clips), and may not cost more than {guardrails.LOST_DB} dB of the whole picture. "
+        f"An inpainter is decided by {COLUMNS[PRIMARY].heading} on crops around disocclusions, and may not lose "
+        f"more than {guardrails.LOST_HOLE_DB} dB inside them, be blurred or noisy there (gradient ratio in "
+        f"[{guardrails.LEAST_GRADIENT_RATIO}, {guardrails.MOST_GRADIENT_RATIO}]) or flicker more than "
+        f"{guardrails.MORE_TEMPORAL_ERROR} times as much. Where several inpainters challenge, they share the "
         "doubt, one minus the confidence, evenly.",
     ]
     return "\n\n".join(parts) + "\n"

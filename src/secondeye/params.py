@@ -7,7 +7,7 @@ from typing import Any, TypeVar, get_type_hints
 
 import yaml
 
-from secondeye.refusal import Refusal
+from secondeye.system.errors import UserError
 
 Section = TypeVar("Section")
 
@@ -177,7 +177,7 @@ class Validate:
 
 
 @dataclass(frozen=True)
-class World:
+class Synthetic:
     """Shots of the synthetic world to learn from; the sample films show none of them."""
 
     shots: int
@@ -339,7 +339,7 @@ class Params:
     splat: Splat
     filter: Filter
     validate: Validate
-    world: World
+    synthetic: Synthetic
     train_depth: TrainDepth
     train_inpaint: TrainInpaint
     evaluate: Evaluate
@@ -349,18 +349,18 @@ class Params:
 def load_params(path: Path = Path("params.yaml")) -> Params:
     """Read params.yaml; raises Refusal naming every unknown, missing or mistyped key by its dotted name."""
     if not path.is_file():
-        raise Refusal(f"{path}: there is no such file; run this in the project's folder")
+        raise UserError(f"{path}: there is no such file; run this in the project's folder")
     try:
         values = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
-        raise Refusal(f"{path}: is not YAML ({' '.join(str(error).split())})") from error
+        raise UserError(f"{path}: is not YAML ({' '.join(str(error).split())})") from error
     return _build(Params, values, str(path), "")
 
 
 def _build(kind: type[Section], values: Any, path: str, prefix: str) -> Section:
     where = prefix.rstrip(".") or "the file"
     if not isinstance(values, dict):
-        raise Refusal(f"{path}: {where} must be a mapping, got {values!r}")
+        raise UserError(f"{path}: {where} must be a mapping, got {values!r}")
     types = get_type_hints(kind)
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     missing = [prefix + name for name in names if name not in values]
@@ -368,11 +368,11 @@ def _build(kind: type[Section], values: Any, path: str, prefix: str) -> Section:
     if missing or unknown:
         parts = [f"missing {', '.join(missing)}"] * bool(missing)
         parts += [f"unknown {', '.join(unknown)}"] * bool(unknown)
-        raise Refusal(f"{path}: {'; '.join(parts)}")
+        raise UserError(f"{path}: {'; '.join(parts)}")
     try:
         return kind(**{name: _value(types[name], values[name], path, prefix + name) for name in names})
     except ValueError as error:
-        raise Refusal(f"{path}: {prefix}{error}") from error
+        raise UserError(f"{path}: {prefix}{error}") from error
 
 
 def _value(kind: type, value: Any, path: str, name: str) -> Any:
@@ -381,5 +381,5 @@ def _value(kind: type, value: Any, path: str, name: str) -> Any:
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:
-        raise Refusal(f"{path}: {name} must be {kind.__name__}, got {type(value).__name__} {value!r}")
+        raise UserError(f"{path}: {name} must be {kind.__name__}, got {type(value).__name__} {value!r}")
     return value

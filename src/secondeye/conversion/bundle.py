@@ -10,11 +10,11 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from secondeye.conversion.settings import CRF, FROM_MODEL, PRESET, Settings
+from secondeye.conversion.settings import CRF, FROM_MODEL, PRESET, ConversionSettings
 from secondeye.depth import DEPTHS
-from secondeye.files import write_whole
 from secondeye.inpaint import INPAINTERS
-from secondeye.refusal import Refusal
+from secondeye.system.errors import UserError
+from secondeye.system.files import write_atomic
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def write_bundle(
         if weights is None:
             raise ValueError(f"{part} needs its weights")
         shutil.copytree(weights, folder / name, ignore=shutil.ignore_patterns("run"))
-    write_whole(folder / "bundle.json", json.dumps(asdict(bundle), indent=1, sort_keys=True) + "\n")
+    write_atomic(folder / "bundle.json", json.dumps(asdict(bundle), indent=1, sort_keys=True) + "\n")
     return folder
 
 
@@ -60,15 +60,15 @@ def read_bundle(folder: Path) -> Bundle:
     """Read bundle.json; raises Refusal where `folder` is no bundle or names a part that is not known."""
     path = folder / "bundle.json"
     if not path.is_file():
-        raise Refusal(
+        raise UserError(
             f"{folder}: is no model: it has no bundle.json; give models:/secondeye@champion or a bundle"
         )
     try:
         bundle = Bundle(**json.loads(path.read_text()))
     except (TypeError, ValueError) as error:
-        raise Refusal(f"{path}: can not be read ({error})") from error
+        raise UserError(f"{path}: can not be read ({error})") from error
     if bundle.depth not in DEPTHS or bundle.inpainter not in INPAINTERS:
-        raise Refusal(f"{path}: names {bundle.depth} and {bundle.inpainter}; this version knows not both")
+        raise UserError(f"{path}: names {bundle.depth} and {bundle.inpainter}; this version knows not both")
     return bundle
 
 
@@ -86,7 +86,7 @@ def settings_of(
     inpainter: str = "auto",
     crf: int = CRF,
     preset: str = PRESET,
-) -> Settings:
+) -> ConversionSettings:
     """How to convert with this bundle; raises Refusal as `read_bundle` and `Settings` do."""
     bundle = read_bundle(folder or SHIPPED)
     inpainter = bundle.inpainter if inpainter == "auto" else inpainter
@@ -94,7 +94,7 @@ def settings_of(
         depth = bundle.depth if depth == "auto" else depth
     elif inpainter == bundle.inpainter:
         folder = SHIPPED
-    return Settings(
+    return ConversionSettings(
         strength_percent=bundle.strength_percent if strength_percent is None else strength_percent,
         convergence=bundle.convergence if convergence is None else convergence,
         depth=depth,

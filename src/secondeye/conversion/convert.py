@@ -14,20 +14,20 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from secondeye.clips import frames_from_pictures
 from secondeye.conversion.bundle import SHIPPED, weights_of
-from secondeye.conversion.journal import Journal, open_journal
-from secondeye.conversion.plan import Plan, make_plan
+from secondeye.conversion.checkpoint import Checkpoint, open_checkpoint
+from secondeye.conversion.preview import write_preview
 from secondeye.conversion.render import render
-from secondeye.conversion.settings import Settings
-from secondeye.conversion.sheet import write_sheet
+from secondeye.conversion.settings import ConversionSettings
 from secondeye.conversion.shot_depth import ShotDepth, estimate_shot
 from secondeye.depth import DepthEstimator, best_available, make_depth_estimator
-from secondeye.disk import require_disk
+from secondeye.film.packing import side_by_side
+from secondeye.film.shots import ShotPlan, plan_shots
+from secondeye.imaging.arrays import frames_from_pictures
 from secondeye.inpaint import Inpainter, make_inpainter
-from secondeye.packing import side_by_side
-from secondeye.process import best_device
-from secondeye.refusal import Refusal
+from secondeye.system.disk import require_free_space
+from secondeye.system.errors import UserError
+from secondeye.system.process import best_device
 from secondeye.video.join import can_hold_sound, join_film
 from secondeye.video.probe import FilmInfo, probe
 from secondeye.video.read import Picture, ShotReader
@@ -58,7 +58,7 @@ class Converted:
 def convert(
     film: Path,
     output: Path | None,  # None: beside the film, as NAME_sbs.mp4, or .mkv where mp4 can not hold its sound
-    settings: Settings,
+    settings: ConversionSettings,
     *,
     sheet: Path | None = None,  # where to put a picture of what was done (.png)
     overwrite: bool = False,  # replace an output that is there
@@ -74,12 +74,14 @@ def convert(
     if sheet is not None:
         _check_sheet(sheet, film, overwrite)
     if info.high_dynamic_range:
-        raise Refusal(f"{film}: is HDR (PQ or HLG), which 8 bits would show wrong; tone-map it to SDR first")
+        raise UserError(
+            f"{film}: is HDR (PQ or HLG), which 8 bits would show wrong; tone-map it to SDR first"
+        )
     settings = _choose(settings, say)
     device = best_device()
     estimator = make_depth_estimator(settings.depth, weights_of(settings.model, "depth"), device)
     inpainter = make_inpainter(settings.inpainter, weights_of(settings.model, "inpaint"), device)
-    with open_journal(output, info, settings) as journal:
+    with open_checkpoint(output, info, settings) as journal:
         plan = _plan(journal, info)
         _tell(plan, say)
         _require_room(journal, plan, output, settings)
@@ -94,7 +96,7 @@ def convert(
     return Converted(output, len(plan.stamps), plan.broken)
 
 
-def _choose(settings: Settings, say: Callable[[str], None]) -> Settings:
+def _choose(settings: ConversionSettings, say: Callable[[str], None]) -> ConversionSettings:
     """Settings with every `auto` decided, and said."""
     depth, why = settings.depth, ""
     if depth == "auto":
@@ -106,7 +108,7 @@ def _choose(settings: Settings, say: Callable[[str], None]) -> Settings:
     return replace(settings, depth=depth, inpainter=inpainter)
 
 
-def _tell(plan: Plan, say: Callable[[str], None]) -> None:
+def _tell(plan: ShotPlan, say: Callable[[str], None]) -> None:
     info = plan.info
     sound = ", ".join(info.sound) or "none"
     say(f"{info.path}: {info.width}x{info.height}, {float(info.fps):.3f} fps, sound: {sound}")
@@ -116,7 +118,7 @@ def _tell(plan: Plan, say: Callable[[str], None]) -> None:
         say(f"warning: {plan.broken}; the good part is converted")
 
 
-def _require_room(journal: Journal, plan: Plan, output: Path, settings: Settings) -> None:
+def _require_room(journal: Checkpoint, plan: ShotPlan, output: Path, settings: ConversionSettings) -> None:
     """Room for the shots that are missing, the film made of all, its sound, and the depth of one shot."""
     frame = plan.info.width * plan.info.height * 2 * _BYTES_PER_PIXEL
     missing = sum(plan.shots[n][1] - plan.shots[n][0] for n in _waiting(journal, plan))
@@ -124,10 +126,10 @@ def _require_room(journal: Journal, plan: Plan, output: Path, settings: Settings
     sound = plan.info.path.stat().st_size if plan.info.sound else 0  # at most
     spill = longest * _DEPTH_PIXELS[settings.depth] * 4
     need = (missing + len(plan.stamps)) * frame + sound + spill
-    require_disk(output.parent, need, "convert")
+    require_free_space(output.parent, need, "convert")
 
 
-def _waiting(journal: Journal, plan: Plan) -> list[int]:
+def _waiting(journal: Checkpoint, plan: ShotPlan) -> list[int]:
     return [number for number in range(len(plan.shots)) if not journal.segment(number).exists()]
 
 
@@ -136,16 +138,16 @@ def _checked_output(film: Path, output: Path | None, overwrite: bool) -> Path:
         suffix = ".mp4" if can_hold_sound(film, ".mp4") else ".mkv"
         output = film.with_name(f"{film.stem}_sbs{suffix}")
     if output.is_dir():
-        raise Refusal(f"{output}: is a folder; name the film to write")
+        raise UserError(f"{output}: is a folder; name the film to write")
     if output.suffix not in CONTAINERS:
-        raise Refusal(f"{output}: the name must end in {', '.join(CONTAINERS)}")
+        raise UserError(f"{output}: the name must end in {', '.join(CONTAINERS)}")
     if output.exists() and output.samefile(film):
-        raise Refusal(f"{output}: is the film itself; give --output another name")
+        raise UserError(f"{output}: is the film itself; give --output another name")
     if output.exists() and not overwrite:
-        raise Refusal(f"{output}: is there already; give --output another name, or --overwrite")
+        raise UserError(f"{output}: is there already; give --output another name, or --overwrite")
     _check_folder(output.parent)
     if not can_hold_sound(film, output.suffix):
-        raise Refusal(
+        raise UserError(
             f"{output}: {output.suffix} can not hold the film's sound; give --output a name in .mkv"
         )
     return output
@@ -153,37 +155,37 @@ def _checked_output(film: Path, output: Path | None, overwrite: bool) -> Path:
 
 def _check_sheet(sheet: Path, film: Path, overwrite: bool) -> None:
     if sheet.suffix != ".png" or sheet.is_dir():
-        raise Refusal(f"{sheet}: the sheet's name must end in .png")
+        raise UserError(f"{sheet}: the sheet's name must end in .png")
     if sheet.exists() and sheet.samefile(film):
-        raise Refusal(f"{sheet}: is the film itself; give --sheet another name")
+        raise UserError(f"{sheet}: is the film itself; give --sheet another name")
     if sheet.exists() and not overwrite:
-        raise Refusal(f"{sheet}: is there already; give --sheet another name, or --overwrite")
+        raise UserError(f"{sheet}: is there already; give --sheet another name, or --overwrite")
     _check_folder(sheet.parent)
 
 
 def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
-        raise Refusal(f"{folder}: there is no such folder")
+        raise UserError(f"{folder}: there is no such folder")
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise Refusal(f"{folder}: can not be written to ({error.strerror})") from error
+        raise UserError(f"{folder}: can not be written to ({error.strerror})") from error
 
 
-def _plan(journal: Journal, info: FilmInfo) -> Plan:
+def _plan(journal: Checkpoint, info: FilmInfo) -> ShotPlan:
     plan = journal.recall(info)
     if plan is None:
         with tqdm(total=info.frames or None, desc="looking for cuts", unit="frame", leave=False) as bar:
             shortest = max(2, round(_MIN_SHOT_SECONDS * info.fps))
-            plan = make_plan(info, cut_threshold=_CUT_THRESHOLD, min_shot_frames=shortest, seen=bar.update)
+            plan = plan_shots(info, cut_threshold=_CUT_THRESHOLD, min_shot_frames=shortest, seen=bar.update)
         journal.remember(plan)
     return plan
 
 
 def _convert_shots(
-    journal: Journal,
-    plan: Plan,
-    settings: Settings,
+    journal: Checkpoint,
+    plan: ShotPlan,
+    settings: ConversionSettings,
     estimator: DepthEstimator,
     inpainter: Inpainter,
     say: Callable[[str], None],
@@ -213,10 +215,10 @@ def _convert_shots(
             journal.spill.unlink()
 
 
-Window = tuple[list[Picture], Tensor]
+RenderWindow = tuple[list[Picture], Tensor]
 
 
-def _windows(pictures: Iterator[Picture], advance: Callable[[int], object]) -> Iterator[Window]:
+def _windows(pictures: Iterator[Picture], advance: Callable[[int], object]) -> Iterator[RenderWindow]:
     """Pictures in groups, with what they show: uint8 [t, H, W, 3]."""
     while window := list(islice(pictures, _WINDOW)):
         yield window, torch.from_numpy(np.stack([picture.rgb for picture in window]))
@@ -224,14 +226,14 @@ def _windows(pictures: Iterator[Picture], advance: Callable[[int], object]) -> I
 
 
 def _render_shot(
-    journal: Journal,
-    plan: Plan,
+    journal: Checkpoint,
+    plan: ShotPlan,
     number: int,
-    windows: Iterable[Window],
+    windows: Iterable[RenderWindow],
     depth: ShotDepth,
     strength_percent: float,
     inpainter: Inpainter,
-    settings: Settings,
+    settings: ConversionSettings,
 ) -> None:
     start = at = plan.shots[number][0]
     info, middle, memory = plan.info, len(plan.stamps) // 2, None
@@ -262,12 +264,12 @@ def _render_shot(
                 writer.write(side_by_side(picture.rgb, eye), picture.pts - plan.stamps[start])
             if at <= middle < at + len(pictures):
                 k = middle - at
-                write_sheet(journal.sheet, left[k], made.right[k], made.disparity[k], made.occlusion[k])
+                write_preview(journal.sheet, left[k], made.right[k], made.disparity[k], made.occlusion[k])
             at += len(pictures)
     os.replace(part, journal.segment(number))
 
 
-def _finish(journal: Journal, plan: Plan, output: Path, say: Callable[[str], None]) -> None:
+def _finish(journal: Checkpoint, plan: ShotPlan, output: Path, say: Callable[[str], None]) -> None:
     starts = [plan.stamps[start] * plan.info.time_base for start, _ in plan.shots]
     segments = [(journal.segment(number), Fraction(start)) for number, start in enumerate(starts)]
     whole = journal.film.with_suffix(output.suffix)

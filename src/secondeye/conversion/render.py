@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from secondeye.arrays import depth_to_disparity, occlusion_of
-from secondeye.clips import frames_from_pictures, pictures_from_frames
-from secondeye.depth.edges import dilate, snap, upsample
+from secondeye.depth.edges import sharpen, upsample
+from secondeye.imaging.arrays import (
+    depth_to_disparity,
+    frames_from_pictures,
+    occlusion_of,
+    pictures_from_frames,
+)
 from secondeye.inpaint import Inpainter, Warped
-from secondeye.refusal import Refusal
+from secondeye.system.errors import UserError
 from secondeye.warp import warp
-
-_DILATE_SHARE = 0.003  # of the width: too fat a foreground costs nothing, too tight a one halos (measured)
-_SNAP_WINDOW_SHARE = 0.01  # three standard deviations of the blur that estimators leave (measured)
-_SNAP_BOUND_SHARE = 0.0035  # less would damage slopes
 
 
 class Rendered(NamedTuple):
@@ -45,18 +45,7 @@ def render(
     view, coverage, own_disparity = warp(pictures, disparity)
     painted, memory = inpainter(Warped(left, frames_from_pictures(view), coverage, own_disparity), memory)
     if not bool(painted.isfinite().all()):
-        raise Refusal("the model paints pixels that are not numbers: its weights are broken; name another")
+        raise UserError("the model paints pixels that are not numbers: its weights are broken; name another")
     seen = (coverage == 1).permute(0, 2, 3, 1)
     right = torch.where(seen, view, pictures_from_frames(painted))
     return Rendered(right, disparity, occlusion_of(coverage), memory)
-
-
-def sharpen(
-    disparity: Tensor,  # [T, 1, H, W] px, as a depth estimator blurs it
-    left: Tensor,  # [T, 3, H, W]
-) -> Tensor:  # [T, 1, H, W] px
-    """Put its edges where the picture's are, and let what is near grow a little."""
-    width = left.shape[-1]
-    window_px = max(3, round(_SNAP_WINDOW_SHARE * width)) | 1
-    disparity = snap(disparity, left, window_px=window_px, bound_px=_SNAP_BOUND_SHARE * width)
-    return dilate(disparity, radius_px=round(_DILATE_SHARE * width))

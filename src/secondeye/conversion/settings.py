@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from secondeye.depth import DEPTHS
-from secondeye.files import hash_folder
 from secondeye.inpaint import INPAINTERS
-from secondeye.refusal import Refusal
+from secondeye.system.errors import UserError
+from secondeye.system.files import hash_folder
 
 FROM_MODEL = ("student", "light", "diffusion")  # trained here: their weights come with a model
 CRF, PRESET = 16, "veryfast"  # visibly perfect, and quick
@@ -25,7 +25,7 @@ PRESETS = (
 
 
 @dataclass(frozen=True)
-class Settings:
+class ConversionSettings:
     """How a film is converted. Raises Refusal for a value that makes no sense."""
 
     strength_percent: float  # disparity between nearest and farthest point, % of the width, [0, 10]
@@ -38,21 +38,21 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength_percent <= 10:
-            raise Refusal(
+            raise UserError(
                 f"--strength-percent must be 0 to 10 (% of the width), got {self.strength_percent:g}"
             )
         if not 0 <= self.convergence <= 1:
-            raise Refusal(f"--convergence must be 0 (farthest) to 1 (nearest), got {self.convergence:g}")
+            raise UserError(f"--convergence must be 0 (farthest) to 1 (nearest), got {self.convergence:g}")
         if not 0 <= self.crf <= 51:
-            raise Refusal(f"--crf must be 0 (lossless) to 51, got {self.crf}")
+            raise UserError(f"--crf must be 0 (lossless) to 51, got {self.crf}")
         parts = {"depth": ("auto", *DEPTHS), "inpainter": ("auto", *INPAINTERS)}
         for name, choices in {**parts, "preset": PRESETS}.items():
             if getattr(self, name) not in choices:
-                raise Refusal(f"--{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+                raise UserError(f"--{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
         for name, part in (("depth", "depth"), ("inpainter", "inpaint")):
             chosen = getattr(self, name)
             if chosen in FROM_MODEL and not (self.model and (self.model / part).is_dir()):
-                raise Refusal(f"--{name} {chosen} needs a --model that holds its weights")
+                raise UserError(f"--{name} {chosen} needs a --model that holds its weights")
 
     def describe(self) -> dict[str, Any]:
         """What the result depends on: weights by their content, wherever they lie."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 
-class Estimate(NamedTuple):
+class DepthEstimate(NamedTuple):
     """Depth of a few consecutive frames of one shot."""
 
     depth: Tensor
@@ -16,7 +16,7 @@ class Estimate(NamedTuple):
     """[0, 1]: how far this depth can be trusted; 1 for Depth Anything."""
 
 
-DepthEstimator = Callable[[Iterable[Tensor]], Iterator[Estimate]]
+DepthEstimator = Callable[[Iterable[Tensor]], Iterator[DepthEstimate]]
 """Windows [t, 3, H, W] of ONE shot, in order -> estimates covering exactly the same frames, in order.
 
 The sizes of windows and estimates may differ. An estimator looks a bounded number of frames ahead.
@@ -47,7 +47,7 @@ def make_depth_estimator(
                 raise ValueError("the student needs the folder of its weights")
             return load_student(weights, device)
         case "depth-anything-v2":
-            from secondeye.depth.anything import load_depth_anything
+            from secondeye.depth.depth_anything import load_depth_anything
 
             return load_depth_anything(device=device)
     raise ValueError(f"the depth estimator must be one of {', '.join(DEPTHS)}, got {name!r}")
@@ -55,6 +55,6 @@ def make_depth_estimator(
 
 def best_available() -> str:
     """Name the best estimator that works without the network: a learned one if its weights are cached."""
-    from secondeye.depth.anything import is_cached
+    from secondeye.depth.depth_anything import is_cached
 
     return "depth-anything-v2" if is_cached() else "motion"

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secondeye.depth.flow import beyond_homography
-from secondeye.flow import SMALLEST, dense_flow, inconsistency
+from secondeye.depth.residual_flow import beyond_homography
+from secondeye.imaging.optical_flow import SMALLEST, dense_flow, inconsistency
 
 MOTION_PLANES = 4  # flow x, flow y, left over, confidence
 PLANES = 3 + 2 + MOTION_PLANES

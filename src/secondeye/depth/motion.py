@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secondeye.depth import Estimate
-from secondeye.depth.flow import beyond_homography
-from secondeye.depth.guided import guided_filter
-from secondeye.depth.prior import position_prior
-from secondeye.flow import SMALLEST, dense_flow, inconsistency, length, pull
+from secondeye.depth import DepthEstimate
+from secondeye.depth.guided_filter import guided_filter
+from secondeye.depth.position_prior import position_prior
+from secondeye.depth.residual_flow import beyond_homography
+from secondeye.imaging.optical_flow import SMALLEST, dense_flow, inconsistency, length, pull
 
 LONG_SIDE_PX = 384  # working size
 REACH_FRAMES = 12  # look-ahead, and the largest k
@@ -51,7 +51,7 @@ class Motion(NamedTuple):
     trust: float  # [0, 1] that this means depth
 
 
-class Memory(NamedTuple):
+class MotionState(NamedTuple):
     """What is carried from frame to frame within a shot; sums that fade."""
 
     maps: np.ndarray  # [h, w, 3]: prior, trusted nearness, trust
@@ -62,7 +62,7 @@ class Memory(NamedTuple):
 
 def motion_depth(
     windows: Iterable[Tensor],  # [t, 3, H, W] of one shot, in order
-) -> Iterator[Estimate]:
+) -> Iterator[DepthEstimate]:
     """Yield one estimate per frame, at working size; the same for any windowing of the shot.
 
     Reads REACH_FRAMES frames and the rest of a window ahead.
@@ -72,7 +72,7 @@ def motion_depth(
         memory = _remember(memory, before, now, after)
         depth, trust = _mix(memory, now)
         confidence = STILL_CONFIDENCE + (MOVING_CONFIDENCE - STILL_CONFIDENCE) * trust
-        yield Estimate(torch.from_numpy(depth)[None, None], confidence)
+        yield DepthEstimate(torch.from_numpy(depth)[None, None], confidence)
 
 
 def _shrink(frame: Tensor) -> Small:
@@ -102,7 +102,7 @@ def _neighbourhoods(frames: Iterator[Small]) -> Iterator[tuple[list[Small], Smal
         before.append(now)
 
 
-def _remember(memory: Memory | None, before: list[Small], now: Small, after: list[Small]) -> Memory:
+def _remember(memory: MotionState | None, before: list[Small], now: Small, after: list[Small]) -> MotionState:
     """Carry the memory to this frame and add what this frame says."""
     prior = position_prior(now.rgb)
     neighbour = (before[-1:] or after[:1] or [now])[0]
@@ -114,8 +114,8 @@ def _remember(memory: Memory | None, before: list[Small], now: Small, after: lis
     maps = np.stack([prior, motion.trust * motion.nearness, np.full_like(prior, motion.trust)], axis=-1)
     if memory is None:
         first = OPENING_FRAMES
-        return Memory(maps * np.float32(first), first, motion.trust * first, first)
-    return Memory(
+        return MotionState(maps * np.float32(first), first, motion.trust * first, first)
+    return MotionState(
         maps + np.float32(MEMORY) * pull(memory.maps, step),
         1 + MEMORY * memory.frames,
         motion.trust + TRUST_MEMORY * memory.trust,
@@ -175,7 +175,7 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float((a * b).mean() / max(float(a.std() * b.std()), 1e-6))
 
 
-def _mix(memory: Memory, now: Small) -> tuple[np.ndarray, float]:
+def _mix(memory: MotionState, now: Small) -> tuple[np.ndarray, float]:
     """Mix prior and motion by the shot's trust in motion, along the picture's edges."""
     prior, nearness, weight = np.moveaxis(memory.maps, -1, 0)
     trust = memory.trust / memory.trust_frames

@@ -18,13 +18,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from secondeye.arrays import resize
-from secondeye.depth import DepthEstimator, Estimate
+from secondeye.depth import DepthEstimate, DepthEstimator
 from secondeye.depth.cues import MOTION_PLANES, grey_of, measure_motion, planes
 from secondeye.depth.motion import LONG_SIDE_PX, motion_depth
-from secondeye.depth.network import MULTIPLE, Student
-from secondeye.depth.steady import steady
-from secondeye.refusal import Refusal
+from secondeye.depth.student_network import MULTIPLE, Student
+from secondeye.depth.temporal_smoothing import smooth_over_time
+from secondeye.imaging.arrays import resize
+from secondeye.system.errors import UserError
 
 __all__ = ["Student", "load_student", "make_estimator", "read_student", "save_student"]
 
@@ -45,28 +45,28 @@ def save_student(model: Student, folder: Path) -> None:
         save_file(weights, folder / WEIGHTS)
         (folder / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
     except (OSError, SafetensorError) as error:
-        raise Refusal(f"{folder}: the weights can not be written ({error}); free some disk") from error
+        raise UserError(f"{folder}: the weights can not be written ({error}); free some disk") from error
 
 
 def read_student(folder: Path) -> Student:
     """Read the network back, in eval mode; Refusal where files are missing or of another model."""
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
-        raise Refusal(
+        raise UserError(
             f"{folder} lacks {', '.join(missing)}: it must be the folder of a trained depth student"
         )
     try:
         config = dict(json.loads((folder / CONFIG).read_text()))
         if config.get("kind") != KIND:
-            raise Refusal(f"{folder}/{CONFIG} describes {config.get('kind')!r}, not {KIND!r}")
+            raise UserError(f"{folder}/{CONFIG} describes {config.get('kind')!r}, not {KIND!r}")
         model = Student(int(config["height"]), int(config["width"]))
     except (ValueError, KeyError, TypeError) as error:
         reason = str(error).split("\n")[0]
-        raise Refusal(f"{folder}/{CONFIG} is damaged ({reason}): train the depth student anew") from error
+        raise UserError(f"{folder}/{CONFIG} is damaged ({reason}): train the depth student anew") from error
     try:
         model.load_state_dict(load_file(folder / WEIGHTS))
     except (SafetensorError, RuntimeError) as error:
-        raise Refusal(f"{folder}/{WEIGHTS} does not fit {CONFIG}: train the depth student anew") from error
+        raise UserError(f"{folder}/{WEIGHTS} does not fit {CONFIG}: train the depth student anew") from error
     return model.eval()
 
 
@@ -96,7 +96,7 @@ def make_estimator(model: Student, device: str) -> DepthEstimator:
     """
     network = model.to(device).eval()
 
-    def estimate(windows: Iterable[Tensor]) -> Iterator[Estimate]:
+    def estimate(windows: Iterable[Tensor]) -> Iterator[DepthEstimate]:
         frames = (_shrink(frame.cpu()) for window in windows for frame in window)
         for_network, for_motion, for_steady = itertools.tee(frames, 3)
         learnt = ask_network(network, for_network)
@@ -105,8 +105,8 @@ def make_estimator(model: Student, device: str) -> DepthEstimator:
         shot = (
             (one.depth[0, 0].numpy(), grey_of(frame)) for one, frame in zip(mixed, for_steady, strict=True)
         )
-        for depth, one in zip(steady(shot), counted, strict=True):
-            yield Estimate(torch.from_numpy(depth)[None, None], one.confidence)
+        for depth, one in zip(smooth_over_time(shot), counted, strict=True):
+            yield DepthEstimate(torch.from_numpy(depth)[None, None], one.confidence)
 
     return estimate
 

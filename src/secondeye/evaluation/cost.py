@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 import psutil
 import torch
 
-from secondeye.files import write_whole
+from secondeye.system.files import write_atomic
 
 Result = TypeVar("Result")
 
@@ -61,7 +61,7 @@ def _give_back() -> None:
 
 def write_cost(path: Path, cost: Cost) -> None:
     """Keep a cost beside the scores: it differs from run to run, scores do not."""
-    write_whole(path, json.dumps(cost._asdict()) + "\n")
+    write_atomic(path, json.dumps(cost._asdict()) + "\n")
 
 
 def read_cost(path: Path) -> Cost:

@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secondeye.clips import frames_from_pictures
-from secondeye.evaluation.clip import Folders
-from secondeye.evaluation.eyes import RIGHT, Eye, by, open_eye, same_rate
-from secondeye.packing import crop, fit, packing_from_name
-from secondeye.refusal import Refusal
-from secondeye.rows import Clip, Film, Shifted
+from secondeye.dataset.corrections import apply_shift, apply_vertical
+from secondeye.dataset.schema import Clip, Correction, Film
+from secondeye.dataset.tables import read_table
+from secondeye.evaluation.eval_clips import Folders
+from secondeye.evaluation.view_streams import RIGHT, Eye, by, open_eye, same_rate
+from secondeye.film.packing import crop, fit, packing_from_name
+from secondeye.imaging.arrays import frames_from_pictures
 from secondeye.sources import FILMS
-from secondeye.tables import read_table
+from secondeye.system.errors import UserError
 from secondeye.video.read import ShotReader, read_pictures
-from secondeye.views import apply_shift, apply_vertical
 
 _SAME_SHAPE = 5e-3  # sides are rounded to even numbers; at more, what is cropped is not the same
 _BETWEEN = "-_. "  # parts the words of a file's name
@@ -45,7 +45,7 @@ def list_external(folder: Path) -> list[Maker]:
     makers = []
     for path in _shown(folder) if folder.is_dir() else []:
         if not path.is_dir():
-            raise Refusal(f"{path}: lies beside the makers' folders; move it into one of them, or away")
+            raise UserError(f"{path}: lies beside the makers' folders; move it into one of them, or away")
         makers.append(Maker(path.name, _films_in(path)))
     return [maker for maker in makers if maker.films]
 
@@ -60,11 +60,11 @@ def films_of(
         ours = [film for film in films if plain_name(film.name) == name]
         if len(ours) != 1:
             found = f"both {ours[0].name} and {ours[1].name} are" if ours else "no film of the dataset is"
-            raise Refusal(f"{path}: {found} called {name} in data/raw; rename it")
+            raise UserError(f"{path}: {found} called {name} in data/raw; rename it")
         _require_shape(open_eye(path, RIGHT), ours[0])
         frames = len(_stamps(path, path.stat().st_mtime_ns))
         if frames != ours[0].frames:
-            raise Refusal(
+            raise UserError(
                 f"{path}: has {frames} frames, {ours[0].name} has {ours[0].frames}; give the same frames"
             )
         pairs.append((ours[0].id, path))
@@ -80,7 +80,7 @@ def read_external(
     """The right eye of a held-out clip's first `frames` frames. Raises BadFilm, FilmBroke, and Refusal."""
     cut = next(row for row in read_table(folders.split / "clips.parquet", Clip) if row.id == clip)
     ours = next(row for row in read_table(folders.split / "films.parquet", Film) if row.id == cut.film)
-    shifted = next(row for row in read_table(folders.shift / "shift.parquet", Shifted) if row.id == clip)
+    shifted = next(row for row in read_table(folders.shift / "shift.parquet", Correction) if row.id == clip)
     return read_right(film, ours, cut, shifted)[:frames]
 
 
@@ -88,17 +88,17 @@ def read_right(
     film: Path,
     ours: Film,  # that it was made of
     clip: Clip,
-    shifted: Shifted,
+    shifted: Correction,
 ) -> Tensor:  # [T, 3, H - |vertical_px|, W - |shift_px|]
     """The right eye of a clip, cut out as the stage `split` did, and moved as `views` moves the true one."""
     if shifted.swapped:
-        raise Refusal(
+        raise UserError(
             f"{film}: was made of {ours.name}, whose eyes are swapped; say so in sources.csv (its packing, "
             "and -right-first), so that the left eye is known for the left one"
         )
     eye, stamps = open_eye(film, RIGHT), _stamps(film, film.stat().st_mtime_ns)
     if len(stamps) < clip.stop:
-        raise Refusal(f"{film}: has {len(stamps)} frames, of which clip {clip.id} asks for {clip.stop}")
+        raise UserError(f"{film}: has {len(stamps)} frames, of which clip {clip.id} asks for {clip.stop}")
     borders, aspect = _borders(eye, ours), eye.pixel_aspect
     pictures = ShotReader(film, stamps).read(clip.start, clip.stop)
     cropped = (crop(eye.of(picture.rgb), *borders) for picture in pictures)
@@ -140,10 +140,10 @@ def _films_in(folder: Path) -> dict[str, Path]:
     films: dict[str, Path] = {}
     for path in _shown(folder):
         if path.is_dir() or path.suffix.lower() not in FILMS:
-            raise Refusal(f"{path}: is no film; only films lie in {folder}")
+            raise UserError(f"{path}: is no film; only films lie in {folder}")
         name = plain_name(path.name)
         if name in films:
-            raise Refusal(f"{path} and {films[name]} are two films called {name}; remove one of them")
+            raise UserError(f"{path} and {films[name]} are two films called {name}; remove one of them")
         films[name] = path
     return films
 
@@ -153,13 +153,13 @@ def _require_shape(made: Eye, ours: Film) -> None:
     there = ours.width / ours.height * ours.pixel_aspect
     if abs(here - there) > _SAME_SHAPE * there:
         size = by((ours.height, ours.width))
-        raise Refusal(
+        raise UserError(
             f"{made}: {by(made.size)} px is another shape than {size} px of an eye of {ours.name}; "
             "do not crop it, and tag a film of both eyes, as _sbs"
         )
     if not same_rate(made.info.fps, Fraction(ours.fps)):
         rates = f"{float(made.info.fps):.3f} frames a second, and {ours.fps:.3f} of {ours.name}"
-        raise Refusal(f"{made}: {rates}; make it of the same frames")
+        raise UserError(f"{made}: {rates}; make it of the same frames")
 
 
 @lru_cache(maxsize=8)

@@ -17,15 +17,13 @@ import cv2
 import torch
 from torch import Tensor
 
-from secondeye.arrays import occlusion_of
-from secondeye.clips import frames_from_pictures, pictures_from_frames
-from secondeye.conversion.render import sharpen
 from secondeye.depth import DepthEstimator, make_depth_estimator
-from secondeye.depth.edges import upsample
-from secondeye.evaluation.clip import HeldClip, align
-from secondeye.files import hash_file, hash_weights
+from secondeye.depth.edges import sharpen, upsample
+from secondeye.evaluation.eval_clips import EvalFrames, align
+from secondeye.imaging.arrays import frames_from_pictures, occlusion_of, pictures_from_frames
 from secondeye.inpaint import Inpainter, Warped, make_inpainter
-from secondeye.process import best_device
+from secondeye.system.files import hash_file, hash_weights
+from secondeye.system.process import best_device
 from secondeye.warp import warp
 
 _WINDOW = 8  # frames, as in a conversion
@@ -78,7 +76,7 @@ class Method:
         return (self.kind, self.depth, self.inpainter or self.name, *weights)
 
 
-FLOORS = (
+BASELINES = (
     Method("identity", "floor"),
     Method("best shift", "floor"),
     Method("nearest", "floor"),
@@ -87,7 +85,7 @@ FLOORS = (
 )
 
 
-def make_right(method: Method, clip: HeldClip) -> Made:
+def make_right(method: Method, clip: EvalFrames) -> Made:
     """Have a method make the right eye of a clip. Raises NotNumbers, and Refusal for weights."""
     match method.kind, method.name:
         case "floor", "identity":
@@ -95,22 +93,24 @@ def make_right(method: Method, clip: HeldClip) -> Made:
         case "floor", "best shift":
             return Made(best_shift(clip.left, clip.right), None)
         case "floor", "nearest":
-            return Made(paint(clip.left, clip.disparity, fill_nearest), None)
+            return Made(inpaint_left(clip.left, clip.disparity, fill_nearest), None)
         case "floor", "Telea":
-            return Made(paint(clip.left, clip.disparity, partial(fill_opencv, cv2.INPAINT_TELEA)), None)
+            return Made(
+                inpaint_left(clip.left, clip.disparity, partial(fill_opencv, cv2.INPAINT_TELEA)), None
+            )
         case "floor", "Navier-Stokes":
-            return Made(paint(clip.left, clip.disparity, partial(fill_opencv, cv2.INPAINT_NS)), None)
+            return Made(inpaint_left(clip.left, clip.disparity, partial(fill_opencv, cv2.INPAINT_NS)), None)
         case "ceiling", _:
             decoded = load_round_trip(method, method.made_of)(clip.right)
             warped = warp(clip.left, clip.disparity)
             return Made(warped.coverage * warped.frames + (1 - warped.coverage) * decoded, None)
         case "inpainter", _:
             inpainter = load_inpainter(method, method.made_of)
-            return Made(paint(clip.left, clip.disparity, inpainter), None)
+            return Made(inpaint_left(clip.left, clip.disparity, inpainter), None)
         case "model", _:
             disparity = estimate(clip, load_estimator(method, method.made_of))
             inpainter = load_inpainter(method, method.made_of)
-            return Made(paint(clip.left, sharpen(disparity, clip.left), inpainter), disparity)
+            return Made(inpaint_left(clip.left, sharpen(disparity, clip.left), inpainter), disparity)
     raise ValueError(f"there is no {method.kind} called {method.name}")
 
 
@@ -135,7 +135,7 @@ def load_inpainter(method: Method, made_of: tuple[str, ...]) -> Inpainter:
     return make_inpainter(method.inpainter, method.inpaint_weights, best_device())
 
 
-def estimate(clip: HeldClip, estimator: DepthEstimator) -> Tensor:
+def estimate(clip: EvalFrames, estimator: DepthEstimator) -> Tensor:
     """The depth of the clip as disparity [T, 1, H, W] px, aligned to the matched one. Raises NotNumbers."""
     depth = torch.cat([found.depth for found in estimator(iter(clip.left.split(_WINDOW)))])
     require_numbers(depth)
@@ -148,7 +148,7 @@ def require_numbers(made: Tensor) -> None:
         raise NotNumbers
 
 
-def paint(left: Tensor, disparity: Tensor, inpainter: Inpainter) -> Tensor:
+def inpaint_left(left: Tensor, disparity: Tensor, inpainter: Inpainter) -> Tensor:
     """Warp the left eye and paint what is open, window by window as in a conversion. Raises NotNumbers."""
     memory, made = None, []
     for frames, near in zip(left.split(_WINDOW), disparity.split(_WINDOW), strict=True):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from secondeye.matching import Matcher
-from secondeye.matching.check import fill_from_background, is_consistent
+from secondeye.matching.consistency import fill_from_background, is_consistent
 
 UNKNOWN, VISIBLE, DISOCCLUDED, BORDER = range(4)
 NAMES = {"visible": VISIBLE, "disoccluded": DISOCCLUDED, "border": BORDER}

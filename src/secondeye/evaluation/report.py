@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from secondeye.evaluation import floors
-from secondeye.evaluation.columns import COLUMNS, GROUPS, PRIMARY, Column
-from secondeye.evaluation.means import (
-    Estimate,
+from secondeye.dataset.schema import AggregateScore, EvalClip, Score
+from secondeye.evaluation import guardrails
+from secondeye.evaluation.aggregate import (
+    ScoreInterval,
     best_of,
     by_film,
     by_method,
@@ -21,11 +21,11 @@ from secondeye.evaluation.means import (
     mean_of_films,
     rounded,
 )
-from secondeye.evaluation.verdict import MIN_FILMS, PROTOCOLS, RIVALS, Protocol, compare, rows_of
+from secondeye.evaluation.columns import COLUMNS, GROUPS, PRIMARY, Column
+from secondeye.evaluation.comparison import MIN_FILMS, PROTOCOLS, RIVALS, Protocol, compare, rows_of
 from secondeye.params import Evaluate
 from secondeye.report.document import Bar, Bars, Bold, Picture, Section, Table
-from secondeye.rows import Evaluated, Held, Total
-from secondeye.words import counted
+from secondeye.system.text import pluralize
 
 ALL_FILMS = "all films"
 COMPACT = {  # the few scores that are given clip by clip and plotted
@@ -44,8 +44,8 @@ Costs = Mapping[str, tuple[float, float]]  # method -> seconds a frame, peak MiB
 
 
 def sections(
-    rows: Sequence[Evaluated],
-    held: Sequence[Held],
+    rows: Sequence[Score],
+    held: Sequence[EvalClip],
     films: Films,
     *,
     manifest: str,
@@ -66,10 +66,10 @@ def sections(
     return [*found, Section("Clip by clip", [_clip_table(rows, films)])]
 
 
-def totals(rows: Sequence[Evaluated], evaluate: Evaluate) -> list[Total]:
+def totals(rows: Sequence[Score], evaluate: Evaluate) -> list[AggregateScore]:
     """Every score of every method over films, with its interval; none where nothing was scored."""
     return [
-        Total(f"{method} {score}", method, found[0].kind, score, films=estimated.films, **numbers)
+        AggregateScore(f"{method} {score}", method, found[0].kind, score, films=estimated.films, **numbers)
         for method, found in by_method(rows).items()
         for score in COLUMNS
         if (estimated := estimate(by_film(found, score), evaluate)).films
@@ -77,7 +77,7 @@ def totals(rows: Sequence[Evaluated], evaluate: Evaluate) -> list[Total]:
     ]
 
 
-def summary(found: Sequence[Total]) -> dict[str, dict[str, float]]:
+def summary(found: Sequence[AggregateScore]) -> dict[str, dict[str, float]]:
     """Method -> score -> mean, of the few scores that `dvc metrics` has room for."""
     means: dict[str, dict[str, float]] = defaultdict(dict)
     for total in found:
@@ -86,7 +86,7 @@ def summary(found: Sequence[Total]) -> dict[str, dict[str, float]]:
     return dict(means)
 
 
-def plot_points(rows: Sequence[Evaluated], films: Films, evaluate: Evaluate) -> list[dict[str, Any]]:
+def plot_points(rows: Sequence[Score], films: Films, evaluate: Evaluate) -> list[dict[str, Any]]:
     """One row a protocol, score and method for all films together, and one for each film by itself."""
     points = []
     for protocol in PROTOCOLS:
@@ -103,18 +103,18 @@ def plot_points(rows: Sequence[Evaluated], films: Films, evaluate: Evaluate) -> 
     return points
 
 
-def _judged(held: Sequence[Held], films: Films, manifest: str, evaluate: Evaluate) -> Section:
+def _judged(held: Sequence[EvalClip], films: Films, manifest: str, evaluate: Evaluate) -> Section:
     count, references = len({row.film for row in held}), Counter(row.reference for row in held)
     doubt = f" With fewer than {MIN_FILMS} films no method is called better or worse." * (count < MIN_FILMS)
     told = {"truth": "by the film's exact truth", "match": "by matching both eyes"}
     words = ", ".join(
-        f"{told.get(name, name)} ({counted(n, 'clip')})" for name, n in sorted(references.items())
+        f"{told.get(name, name)} ({pluralize(n, 'clip')})" for name, n in sorted(references.items())
     )
     return Section(
         "What was judged",
         [
-            f"{counted(len(held), 'clip')} of {counted(count, 'held-out film')}, at most "
-            f"{counted(evaluate.max_frames, 'frame')} each; manifest `{manifest}`. Every film counts once. "
+            f"{pluralize(len(held), 'clip')} of {pluralize(count, 'held-out film')}, at most "
+            f"{pluralize(evaluate.max_frames, 'frame')} each; manifest `{manifest}`. Every film counts once. "
             f"In brackets, the interval at confidence {evaluate.confidence:g}: {evaluate.resamples} "
             f"resamples of films, then of each film's clips, seed {evaluate.seed}.{doubt}",
             f"The regions are one frozen map per clip, the same for every method, found {words}. They are "
@@ -125,7 +125,7 @@ def _judged(held: Sequence[Held], films: Films, manifest: str, evaluate: Evaluat
     )
 
 
-def _region_table(held: Sequence[Held], films: Films) -> Table:
+def _region_table(held: Sequence[EvalClip], films: Films) -> Table:
     names = ("visible", "disoccluded", "border", "unknown")
     lines = [
         [films.get(row.film, row.film), row.id, row.reference]
@@ -136,7 +136,7 @@ def _region_table(held: Sequence[Held], films: Films) -> Table:
     return Table("Sizes of the regions", head, lines, "")
 
 
-def _protocol(protocol: Protocol, rows: Sequence[Evaluated], evaluate: Evaluate) -> Section:
+def _protocol(protocol: Protocol, rows: Sequence[Score], evaluate: Evaluate) -> Section:
     methods = _named(by_method(rows))
     primary = {name: estimate(by_film(found, PRIMARY), evaluate) for name, found in methods.items()}
     bars = [Bar(name, methods[name][0].kind in RIVALS, *primary[name][:3]) for name in methods]
@@ -160,7 +160,7 @@ def _protocol(protocol: Protocol, rows: Sequence[Evaluated], evaluate: Evaluate)
     return Section(protocol.heading, [*parts, *(table for table in tables if table is not None)])
 
 
-def _named(methods: dict[str, list[Evaluated]]) -> dict[str, list[Evaluated]]:
+def _named(methods: dict[str, list[Score]]) -> dict[str, list[Score]]:
     """Who was judged on fewer clips than others says so wherever its name stands."""
     clips = len({row.clip for found in methods.values() for row in found})
     return {
@@ -171,8 +171,8 @@ def _named(methods: dict[str, list[Evaluated]]) -> dict[str, list[Evaluated]]:
 
 def _verdict_table(
     protocol: Protocol,
-    methods: Mapping[str, Sequence[Evaluated]],
-    primary: Mapping[str, Estimate],
+    methods: Mapping[str, Sequence[Score]],
+    primary: Mapping[str, ScoreInterval],
     evaluate: Evaluate,
 ) -> Table:
     column, lines = COLUMNS[PRIMARY], []
@@ -194,10 +194,11 @@ def _verdict_table(
 
 
 def _floors_in_words(protocol: Protocol) -> str:
-    whole = f"at most {floors.LOST_DB:g} dB lost in the whole picture"
+    whole = f"at most {guardrails.LOST_DB:g} dB lost in the whole picture"
     holes = (
-        f", {floors.LOST_HOLE_DB:g} dB in holes, a gradient ratio in [{floors.LEAST_GRADIENT_RATIO:g}, "
-        f"{floors.MOST_GRADIENT_RATIO:g}], at most {floors.MORE_TEMPORAL_ERROR:g} times the temporal error"
+        f", {guardrails.LOST_HOLE_DB:g} dB in holes, a gradient ratio in "
+        f"[{guardrails.LEAST_GRADIENT_RATIO:g}, {guardrails.MOST_GRADIENT_RATIO:g}], "
+        f"at most {guardrails.MORE_TEMPORAL_ERROR:g} times the temporal error"
     )
     return (
         f"{COLUMNS[PRIMARY].heading} on crops around disocclusions decides. Floors, against "
@@ -208,7 +209,7 @@ def _floors_in_words(protocol: Protocol) -> str:
 def _group_table(
     heading: str,
     columns: Sequence[Column],
-    methods: Mapping[str, Sequence[Evaluated]],
+    methods: Mapping[str, Sequence[Score]],
     evaluate: Evaluate,
 ) -> Table | None:
     """The means of a group of scores, the best rival's in bold; None where nobody has any."""
@@ -252,7 +253,7 @@ def _cost_table(costs: Costs) -> Table:
     return Table("Time and memory", ("method", "seconds a frame", "peak MiB"), lines, note)
 
 
-def _clip_table(rows: Sequence[Evaluated], films: Films) -> Table:
+def _clip_table(rows: Sequence[Score], films: Films) -> Table:
     lines = [
         [films.get(row.film, row.film), row.clip, row.method]
         + [_number(getattr(row, name), COLUMNS[name].digits) for name in COMPACT]
@@ -262,11 +263,11 @@ def _clip_table(rows: Sequence[Evaluated], films: Films) -> Table:
     return Table("Scores", ("film", "clip", "method", *COMPACT.values()), lines, note)
 
 
-def _mean(rows: Sequence[Evaluated], column: Column) -> str:
+def _mean(rows: Sequence[Score], column: Column) -> str:
     return _number(mean_of_films(rows, column.name), column.digits)
 
 
-def _spread(estimate: Estimate, digits: int, sign: str = "") -> str:
+def _spread(estimate: ScoreInterval, digits: int, sign: str = "") -> str:
     if math.isnan(estimate.mean):
         return "-"
     mean, low, high = (f"{value:{sign}.{digits}f}" for value in estimate[:3])

@@ -11,19 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secondeye.arrays import occlusion_of
-from secondeye.evaluation.clip import HeldClip
-from secondeye.evaluation.crops import Crops, around, cut
+from secondeye.evaluation.eval_clips import EvalFrames
 from secondeye.evaluation.methods import require_numbers
+from secondeye.evaluation.metric_state import MetricState, total
 from secondeye.evaluation.regions import DISOCCLUDED, NAMES, UNKNOWN, VISIBLE, regions_from_truth
-from secondeye.evaluation.tally import Tally, total
-from secondeye.matching.check import fill_from_background, is_consistent
-from secondeye.matching.flow import match_flow
+from secondeye.evaluation.score_crops import Crops, around, cut
+from secondeye.imaging.arrays import occlusion_of
+from secondeye.matching.consistency import fill_from_background, is_consistent
+from secondeye.matching.flow_matcher import match_flow
 from secondeye.metrics.depth import edge_f_score, rank_correlation
 from secondeye.metrics.holes import gradient_energy, seam_energy, temporal_error
+from secondeye.metrics.image_quality import decibels, mean_where, ms_ssim, squared_error, ssim_map
 from secondeye.metrics.learned import Learned
+from secondeye.metrics.masked_sums import Sum, sum_where
 from secondeye.metrics.perceptual import haarpsi, vif
-from secondeye.metrics.pictures import decibels, mean_where, ms_ssim, squared_error, ssim_map
 from secondeye.metrics.stereo import (
     correlation,
     disparity_error,
@@ -35,8 +36,7 @@ from secondeye.metrics.stereo import (
     vertical_disparity_px,
     window_violation,
 )
-from secondeye.metrics.sums import Sum, sum_where
-from secondeye.metrics.time import colour_difference, flows_of, steps_of, warping_error
+from secondeye.metrics.temporal import colour_difference, flows_of, steps_of, warping_error
 from secondeye.warp import warp
 
 SMALLEST_PX = 64  # a side of what can be scored: the crops need it
@@ -75,7 +75,7 @@ class Reference(NamedTuple):
     truth: Truth | None
 
 
-def look_up(
+def prepare(
     left: Tensor,  # [T, 3, H, W]
     truth: Tensor | None,  # [T, 3, H, W]
     regions: Tensor | None,  # uint8 [T, 1, H, W]; with a truth, and only then
@@ -91,13 +91,13 @@ def look_up(
     return Reference(left, warping, Truth(truth, where, crops, cut(truth, crops), pair, *flows))
 
 
-def measure(
+def update(
     reference: Reference,
     right: Tensor,  # [T, 3, H, W]: what a method made
     *,
     seen: int,  # 0 or 1: leading frames that the window before has counted
     learned: Learned | None,
-) -> Tally:
+) -> MetricState:
     """Count every score in these frames; what compares frames with the next ones counts all. NotNumbers."""
     require_numbers(right)
     tally = _as_a_pair(reference, right, seen) + _over_time(reference, right)
@@ -108,7 +108,7 @@ def measure(
     )
 
 
-def figures(tally: Tally) -> dict[str, float]:
+def compute(tally: MetricState) -> dict[str, float]:
     """The scores by the names of `Evaluated`; NaN where nothing was to score."""
     mean, ratio = tally.mean, tally.ratio
     scores = {name: mean(name) for name in ("haarpsi", "vif", "lpips", "dists")}
@@ -139,7 +139,7 @@ def figures(tally: Tally) -> dict[str, float]:
 
 def score_depth(
     disparity: Tensor | None,  # [T, 1, H, W] px, where the method estimated it by itself
-    clip: HeldClip,
+    clip: EvalFrames,
 ) -> dict[str, float]:
     """Against the matched disparity, where that is no guess; NaN without an estimate. Raises NotNumbers."""
     names = ("rank_correlation", "disparity_error_percent", "edge_f_score", "hole_area_ratio")
@@ -170,7 +170,7 @@ def hole_area(
     return int((regions_from_truth(behind, holes) == DISOCCLUDED).sum())
 
 
-def matched_surely(clip: HeldClip) -> Tensor:
+def matched_surely(clip: EvalFrames) -> Tensor:
     """bool [T, 1, H, W]: pixels of the left eye that the right eye sees, too, and confirms."""
     width = clip.left.shape[-1]
     place = (torch.arange(width) - clip.disparity).round()
@@ -194,7 +194,7 @@ def _match(left: Tensor, right: Tensor) -> Pair:
     return Pair(*found, is_consistent(found.disparity, mirrored.flip(-1), _AGREE_PX))
 
 
-def _as_a_pair(reference: Reference, right: Tensor, seen: int) -> Tally:
+def _as_a_pair(reference: Reference, right: Tensor, seen: int) -> MetricState:
     """What both eyes show together. With a truth, at the pixels that the true pair is sure of."""
     left, truth, new = reference.left, reference.truth, slice(seen, None)
     pair = _match(left, right) if truth is None else Pair(*match_flow(left, right), truth.pair.sure)
@@ -211,10 +211,10 @@ def _as_a_pair(reference: Reference, right: Tensor, seen: int) -> Tally:
         sums["tepe_px"] = temporal_disparity_error(pair.disparity, truth.pair.disparity, pair.sure)
         sums["siou"] = total(siou(right[new], truth.frames[new], left[new]))
     medians = median_disparities(disparity, sure).tolist()
-    return Tally(sums, {}, disparity_histogram(disparity, sure), medians)
+    return MetricState(sums, {}, disparity_histogram(disparity, sure), medians)
 
 
-def _over_time(reference: Reference, right: Tensor) -> Tally:
+def _over_time(reference: Reference, right: Tensor) -> MetricState:
     """How steady it is: all of it compares frames with the next ones."""
     truth = reference.truth
     flows = flows_of(right) if truth is None else (truth.flow, truth.reliable)
@@ -224,10 +224,10 @@ def _over_time(reference: Reference, right: Tensor) -> Tally:
         "left_warping": reference.warping,
         "flicker": total(steps.flatten()),
     }
-    return Tally(sums, {"worst_jump": float(steps.max())} if len(steps) else {})
+    return MetricState(sums, {"worst_jump": float(steps.max())} if len(steps) else {})
 
 
-def _as_pictures(truth: Truth, right: Tensor, seen: int) -> Tally:
+def _as_pictures(truth: Truth, right: Tensor, seen: int) -> MetricState:
     """How close pixels are, region by region."""
     made, wanted = right[seen:], truth.frames[seen:]
     where = {region: chosen[seen:] for region, chosen in truth.where.items()}
@@ -241,10 +241,10 @@ def _as_pictures(truth: Truth, right: Tensor, seen: int) -> Tally:
         sums[f"error{region}"] = sum_where(error, chosen)
         sums[f"ssim{region}"] = sum_where(similarity, chosen)
         sums[f"ms_ssim{region}"] = total(over_scales[region])
-    return Tally(sums)
+    return MetricState(sums)
 
 
-def _in_holes(truth: Truth, right: Tensor, seen: int, learned: Learned | None) -> Tally:
+def _in_holes(truth: Truth, right: Tensor, seen: int, learned: Learned | None) -> MetricState:
     """How what was painted looks: on crops around disocclusions, and inside them."""
     holes, new = truth.where["_disoccluded"], slice(seen, None)
     sums = {
@@ -261,4 +261,4 @@ def _in_holes(truth: Truth, right: Tensor, seen: int, learned: Learned | None) -
         found = {"haarpsi": haarpsi(made, wanted), "vif": vif(made, wanted)}
         found |= learned(made, wanted) if learned is not None else {}
         sums |= {name: total(values, weights) for name, values in found.items()}
-    return Tally(sums)
+    return MetricState(sums)

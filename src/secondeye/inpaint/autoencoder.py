@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKLTemporalDecoder
 from torch import Tensor
 
+from secondeye.inpaint.frame_windows import split_evenly
 from secondeye.inpaint.tiles import Tile, blend_weights
-from secondeye.inpaint.windows import split_evenly
 
 LATENT_PX = 8  # of the picture, along one side of a latent
 ENCODE_FRAMES = 5  # at once; no frame sees another, so only memory depends on it

@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from secondeye.arrays import occlusion_of, require_frames, require_plane, require_same_size, resize
+from secondeye.imaging.arrays import occlusion_of, require_frames, require_plane, require_same_size, resize
 from secondeye.inpaint import Warped
 from secondeye.inpaint.autoencoder import LATENT_PX, decode, encode, to_signed
-from secondeye.inpaint.pipeline import SIDE_MULTIPLE_PX, StereoInpaintPipeline, clear_painted
+from secondeye.inpaint.frame_windows import FrameWindow, plan_windows
+from secondeye.inpaint.pipeline import SIDE_MULTIPLE_PX, StereoInpaintPipeline, clear_holes
 from secondeye.inpaint.sampling import Sampling
 from secondeye.inpaint.tiles import plan_tiles
 from secondeye.inpaint.weights import load_pipeline
-from secondeye.inpaint.windows import Window, plan_windows
-from secondeye.refusal import Refusal
+from secondeye.system.errors import UserError
 
 STEPS = 8  # the release's
 OVERLAP_SHARE = 0.125  # of the frames the network sees at once; the paper's 3 of 25
@@ -29,7 +29,7 @@ LEAST_COVERAGE = 1e-3  # of a reduced pixel, below which it is black
 SEED = 20240911  # of the noise, the same for each window, so that results repeat
 
 
-class Memory(NamedTuple):
+class DiffusionState(NamedTuple):
     """What one call leaves for the next: its last frames, at the size the network works at."""
 
     frames: Tensor  # [n, 3, h, w] in [0, 1], whole
@@ -64,7 +64,7 @@ class Diffusion:
         self.pipeline, self.steps, self.tiles, self.seed = pipeline, steps, tiles, seed
         self.work = Work()
 
-    def __call__(self, warped: Warped, memory: Memory | None) -> tuple[Tensor, Memory]:
+    def __call__(self, warped: Warped, memory: DiffusionState | None) -> tuple[Tensor, DiffusionState]:
         return inpaint_warped(
             self.pipeline, warped, memory, self.steps, tiles=self.tiles, seed=self.seed, work=self.work
         )
@@ -79,7 +79,7 @@ def load_diffusion(
     More `tiles` to a side paint more pixels at a time, in as much memory.
     """
     if weights is None:
-        raise Refusal(
+        raise UserError(
             "the diffusion inpainter needs weights: train it (`dvc repro train_inpaint`) or name a folder"
         )
     return Diffusion(load_pipeline(weights, device), steps, tiles, seed)
@@ -108,13 +108,13 @@ def load_round_trip(weights: Path, device: str) -> Callable[[Tensor], Tensor]:
 def inpaint_warped(
     pipeline: StereoInpaintPipeline,
     warped: Warped,
-    memory: Memory | None,
+    memory: DiffusionState | None,
     steps: int,  # a one-step network takes one
     *,
     tiles: int = 1,  # to a side
     seed: int = SEED,
     work: Work | None = None,  # counted up
-) -> tuple[Tensor, Memory]:  # [T, 3, H, W] in [0, 1], whole
+) -> tuple[Tensor, DiffusionState]:  # [T, 3, H, W] in [0, 1], whole
     """Paint window after window, each beginning with the last frames of the one before (paper, section 3.4).
 
     The network works on no more pixels than it was made for, and what it paints is enlarged. Only what the
@@ -131,14 +131,14 @@ def inpaint_warped(
     height, width = frames.shape[2:]
     small, holes = reduce_warped(frames, coverage, reduction(pipeline, height, width, tiles))
     size = small.shape[2:]
-    shot = Memory(small, holes, resize(warped.left, *size))
-    memory = memory or Memory(*(plane[:0] for plane in shot))
+    shot = DiffusionState(small, holes, resize(warped.left, *size))
+    memory = memory or DiffusionState(*(plane[:0] for plane in shot))
     before = len(memory.frames)
-    shot = Memory(*(torch.cat(planes) for planes in zip(memory, shot, strict=True)))
+    shot = DiffusionState(*(torch.cat(planes) for planes in zip(memory, shot, strict=True)))
     overlap_frames, whole = overlap_of(pipeline), []
     for window in plan_windows(len(shot.frames), pipeline.unet.config.num_frames, overlap_frames, before):
         new = slice(window.first - before, window.stop - before)
-        painted = _paint(pipeline, shot, window, steps, tiles, seed, work or Work())
+        painted = _inpaint(pipeline, shot, window, steps, tiles, seed, work or Work())
         if painted is None:
             whole.append(frames[new])
         else:
@@ -146,7 +146,7 @@ def inpaint_warped(
             whole.append(coverage[new] * frames[new] + (1 - coverage[new]) * painted)
         # What no number is, is for who looks at the pictures to find.
         shot.frames[window.first : window.stop] = resize(whole[-1], *size).nan_to_num()
-    return torch.cat(whole), Memory(*(plane[-overlap_frames:].clone() for plane in shot))
+    return torch.cat(whole), DiffusionState(*(plane[-overlap_frames:].clone() for plane in shot))
 
 
 def reduction(
@@ -187,10 +187,10 @@ def reduce_warped(
     return small.clamp(0, 1), F.adaptive_max_pool2d(holes, size)
 
 
-def _paint(
+def _inpaint(
     pipeline: StereoInpaintPipeline,
-    shot: Memory,  # n frames; whole before window.first
-    window: Window,
+    shot: DiffusionState,  # n frames; whole before window.first
+    window: FrameWindow,
     steps: int,
     tiles: int,
     seed: int,
@@ -214,7 +214,7 @@ def _paint(
     )
     painted = pipeline(
         given,
-        clear_painted(missing, painted_frames, pipeline.config.overlap_mask),
+        clear_holes(missing, painted_frames, pipeline.config.overlap_mask),
         sampling=sampling,
         left=left if pipeline.one_step else None,
         generator=torch.Generator().manual_seed(seed),

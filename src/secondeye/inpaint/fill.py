@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secondeye.arrays import require_frames, require_plane, require_same_size
+from secondeye.imaging.arrays import require_frames, require_plane, require_same_size
 from secondeye.inpaint import Warped
 
 _WHOLE = 0.999  # coverage from which on a pixel needs nothing
@@ -27,7 +27,7 @@ _LIKELY_COLOUR = 0.35  # mean difference from what the row suggests, above which
 _SMALLEST_FLOW_SIDE = 16  # px; optical flow needs a picture
 
 
-class Memory(NamedTuple):
+class FillState(NamedTuple):
     """What one frame leaves for the next."""
 
     frame: np.ndarray  # [3, H, W] float32, holes filled
@@ -39,8 +39,8 @@ def fill(
     frames: Tensor,  # [T, 3, H, W] the warped view
     coverage: Tensor,  # [T, 1, H, W] in [0, 1]
     disparity: Tensor,  # [T, 1, H, W] px, of the warped view; ignored where coverage is 0
-    memory: Memory | None = None,  # what the frame before these left
-) -> tuple[Tensor, Memory]:  # [T, 3, H, W] whole pictures, and what the last frame leaves
+    memory: FillState | None = None,  # what the frame before these left
+) -> tuple[Tensor, FillState]:  # [T, 3, H, W] whole pictures, and what the last frame leaves
     """Blend each pixel's covered share with what is filled in for the rest.
 
     Raises ValueError for arrays that are not finite float32 of these shapes.
@@ -59,12 +59,14 @@ def fill(
     return torch.stack(pictures), memory
 
 
-def fill_warped(warped: Warped, memory: Memory | None) -> tuple[Tensor, Memory]:
+def fill_warped(warped: Warped, memory: FillState | None) -> tuple[Tensor, FillState]:
     """`fill` as an Inpainter."""
     return fill(warped.frames, warped.coverage, warped.disparity, memory)
 
 
-def _fill_frame(frame: np.ndarray, share: np.ndarray, surface: np.ndarray, memory: Memory | None) -> Memory:
+def _fill_frame(
+    frame: np.ndarray, share: np.ndarray, surface: np.ndarray, memory: FillState | None
+) -> FillState:
     seen = share >= _WHOLE
     filled, behind, distance = np.empty_like(frame), np.empty_like(surface), np.empty_like(surface)
     source = np.empty(surface.shape, np.int32)
@@ -76,7 +78,7 @@ def _fill_frame(frame: np.ndarray, share: np.ndarray, surface: np.ndarray, memor
         flow = flow_back(smooth, memory.frame)
         _reuse(smooth, behind, seen, source, flow, memory.frame, memory.disparity, memory.seen, same_px)
     whole = share * frame + (1 - share) * smooth
-    return Memory(whole.astype(np.float32), behind, seen)
+    return FillState(whole.astype(np.float32), behind, seen)
 
 
 @numba.njit(cache=True, parallel=True)

@@ -23,10 +23,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from secondeye.inpaint import Inpainter, Warped
-from secondeye.inpaint.crops import crops_around
-from secondeye.inpaint.fill import Memory as FillMemory
-from secondeye.inpaint.fill import fill, flow_back
-from secondeye.refusal import Refusal
+from secondeye.inpaint.fill import FillState, fill, flow_back
+from secondeye.inpaint.hole_crops import crops_around
+from secondeye.system.errors import UserError
 
 CHANNELS = (32, 64, 192)  # at a half, a quarter and an eighth of the size
 GRID = 8  # px: sides are padded to multiples of it
@@ -45,10 +44,10 @@ KIND = "light 2"  # grows when weights of before no longer fit
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
-class Memory(NamedTuple):
+class LightState(NamedTuple):
     """What one frame leaves for the next."""
 
-    filled: FillMemory
+    filled: FillState
     painted: Tensor  # [3, H, W]
 
 
@@ -191,7 +190,7 @@ def pull_back(
     return torch.cat([moved * inside[:, None], inside[:, None].to(moved.dtype)], dim=1)
 
 
-def open_share(
+def hole_share(
     coverage: Tensor,  # [..., H, W] in [0, 1]
 ) -> Tensor:
     """How much of a pixel the network's residual may change: what nothing covers, exactly 0 for the rest."""
@@ -206,17 +205,17 @@ def save_light(model: Light, folder: Path) -> None:
         save_file(weights, folder / WEIGHTS)
         (folder / CONFIG).write_text(json.dumps({"kind": KIND, "channels": model.channels}) + "\n")
     except (OSError, SafetensorError) as error:
-        raise Refusal(f"{folder}: the weights can not be written ({error}); free some disk") from error
+        raise UserError(f"{folder}: the weights can not be written ({error}); free some disk") from error
 
 
 def load_light(folder: Path | None, device: str) -> Inpainter:
     """The inpainter of the weights in a folder; Refusal where there are none, or others."""
     if folder is None:
-        raise Refusal("light: paints with trained weights; name the folder they are in")
+        raise UserError("light: paints with trained weights; name the folder they are in")
     model = read_light(folder).to(device)
 
-    def inpaint(warped: Warped, memory: Memory | None) -> tuple[Tensor, Memory]:
-        return paint(model, warped, memory)
+    def inpaint(warped: Warped, memory: LightState | None) -> tuple[Tensor, LightState]:
+        return inpaint_frames(model, warped, memory)
 
     return inpaint
 
@@ -225,18 +224,18 @@ def read_light(folder: Path) -> Light:
     """The network saved in a folder, in eval mode."""
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
-            raise Refusal(f"{folder}: has no {name}; name the folder of a trained light inpainter")
+            raise UserError(f"{folder}: has no {name}; name the folder of a trained light inpainter")
     try:
         config = json.loads((folder / CONFIG).read_text())
         weights = load_file(folder / WEIGHTS)
         if config["kind"] != KIND:
-            raise Refusal(f"{folder / CONFIG}: describes {config['kind']!r}, not {KIND!r}; train it again")
+            raise UserError(f"{folder / CONFIG}: describes {config['kind']!r}, not {KIND!r}; train it again")
         half, quarter, eighth = (int(count) for count in config["channels"])
         model = Light((half, quarter, eighth))
         model.load_state_dict(weights)
     except (ValueError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
         reason = str(error).split("\n")[0]
-        raise Refusal(
+        raise UserError(
             f"{folder}: is no light inpainter of this version ({reason}); train it again"
         ) from error
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPUs
@@ -244,18 +243,18 @@ def read_light(folder: Path) -> Light:
 
 
 @torch.inference_mode()
-def paint(
+def inpaint_frames(
     model: Light,
     warped: Warped,  # [T, ...]
-    memory: Memory | None,  # what the frame before these left; None at a shot's start
-) -> tuple[Tensor, Memory]:  # [T, 3, H, W] whole pictures, and what the last frame leaves
+    memory: LightState | None,  # what the frame before these left; None at a shot's start
+) -> tuple[Tensor, LightState]:  # [T, 3, H, W] whole pictures, and what the last frame leaves
     """Fill each frame and let the network change what was filled; the same for any windowing of a shot."""
     pictures = []
     for t in range(len(warped.frames)):
         now = Warped(*(plane[t : t + 1] for plane in warped))
         filled, kept = fill(now.frames, now.coverage, now.disparity, memory.filled if memory else None)
         picture = _repaint(model, now, filled[0], torch.from_numpy(kept.disparity)[None], memory)
-        memory = Memory(kept, picture)
+        memory = LightState(kept, picture)
         pictures.append(picture)
     assert memory is not None
     return torch.stack(pictures), memory
@@ -266,10 +265,10 @@ def _repaint(
     warped: Warped,  # [1, ...]
     filled: Tensor,  # [3, H, W]
     behind: Tensor,  # [1, H, W] px, the background's in holes
-    memory: Memory | None,
+    memory: LightState | None,
 ) -> Tensor:  # [3, H, W]
     """Run the network on rectangles that hold all holes; their margins make them as good as the whole."""
-    open_ = open_share(warped.coverage[0])
+    open_ = hole_share(warped.coverage[0])
     crops = crops_around((open_[0] > 0).numpy(), GRID, HALO_PX, LARGEST_PX)
     if not crops:
         return filled

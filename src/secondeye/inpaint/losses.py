@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from secondeye.flow import LUMA
+from secondeye.imaging.optical_flow import LUMA
 
 GRADIENT_WEIGHT = 0.5  # beside 1 of the colours
 SCALES = (2, 4)  # px averaged together: what is right on the whole counts though its details lie elsewhere
@@ -16,17 +16,17 @@ SAME_EDGE = 30 / 255**2  # squared brightness: the paper's constant, on the scal
 JUDGE_CHANNELS = (24, 48, 64)
 
 
-def painting_loss(
+def inpainting_loss(
     painted: Tensor,  # [B, 3, H, W]
     truth: Tensor,  # [B, 3, H, W]
     open_: Tensor,  # [B, 1, H, W] in [0, 1]: how much of a pixel was painted
 ) -> tuple[Tensor, dict[str, Tensor]]:  # to minimise, its parts
     """L1 of colours, of gradients and of coarser pictures, each averaged over what was open (ours)."""
     parts = {
-        "colour": open_l1(painted - truth, open_),
+        "colour": hole_l1(painted - truth, open_),
         "gradient": _gradient_l1(painted - truth, open_),
         "coarse": sum(
-            (open_l1(_average(painted - truth, scale), _average(open_, scale)) for scale in SCALES),
+            (hole_l1(_average(painted - truth, scale), _average(open_, scale)) for scale in SCALES),
             start=painted.new_zeros(()),
         ),
     }
@@ -34,7 +34,7 @@ def painting_loss(
     return value, parts
 
 
-def open_l1(
+def hole_l1(
     error: Tensor,  # [B, C, H, W]
     weight: Tensor,  # [B, 1, H, W] in [0, 1]
 ) -> Tensor:  # []
@@ -77,7 +77,7 @@ def _edges(plane: Tensor, size: int) -> Tensor:
     return half * torch.cat(steps, 1)
 
 
-class Judge(nn.Module):
+class Discriminator(nn.Module):
     """Says of each patch of a picture how true it looks (PatchGAN, Isola et al. 2017): larger is truer.
 
     Sees what was open, too: it compares what was painted with what is around it.
@@ -107,12 +107,12 @@ class Judge(nn.Module):
         return verdict, F.adaptive_avg_pool2d(open_, (height, width))
 
 
-def fooling_loss(verdict: Tensor, open_: Tensor) -> Tensor:
+def generator_loss(verdict: Tensor, open_: Tensor) -> Tensor:
     """What the painter minimises: painted places look true (hinge, Lim, Ye 2017)."""
     return _mean_open(-verdict, open_)
 
 
-def judging_loss(of_painted: Tensor, of_truth: Tensor, open_: Tensor) -> Tensor:
+def discriminator_loss(of_painted: Tensor, of_truth: Tensor, open_: Tensor) -> Tensor:
     """What the judge minimises: it tells painted places from true ones, and is content with a margin of 1."""
     return _mean_open(F.relu(1 + of_painted) + F.relu(1 - of_truth), open_)
 
@@ -127,7 +127,7 @@ def _gradient_l1(error: Tensor, open_: Tensor) -> Tensor:
     for axis in (-1, -2):
         size = error.shape[axis] - 1
         here, there = (open_.narrow(axis, start, size) for start in (0, 1))
-        total = total + open_l1(error.diff(dim=axis), here.maximum(there))
+        total = total + hole_l1(error.diff(dim=axis), here.maximum(there))
     return total
 
 

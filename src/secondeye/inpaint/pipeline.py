@@ -26,13 +26,13 @@ from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 from transformers.utils import logging
 
-from secondeye.arrays import require_frames, require_plane, require_same_size
+from secondeye.imaging.arrays import require_frames, require_plane, require_same_size
 from secondeye.inpaint.autoencoder import LATENT_PX, decode, decode_tiles, encode, patch_px, to_signed
-from secondeye.inpaint.embedding import CLIP_MEAN, CLIP_SIDE_PX, CLIP_STD, embed
-from secondeye.inpaint.sampling import Conditions, Sampling, denoise, paint_at_once
+from secondeye.inpaint.image_embedding import CLIP_MEAN, CLIP_SIDE_PX, CLIP_STD, embed
+from secondeye.inpaint.sampling import Conditions, Sampling, denoise, inpaint_at_once
 from secondeye.inpaint.tiles import Tile
 from secondeye.inpaint.time_convolution import flatten_time_convolutions
-from secondeye.refusal import Refusal
+from secondeye.system.errors import UserError
 
 LATENT_CHANNELS = 4
 SIDE_MULTIPLE_PX = 64  # three halvings of the latents
@@ -47,7 +47,7 @@ SCHEDULE = {  # of what is in a scheduler's config; times are 0.25 ln(sigma)
 OVERLAP_MASKS = ("kept", "cleared")  # of frames painted before, given again: as it was, or no holes
 
 
-class Painted(NamedTuple):
+class InpaintedLatents(NamedTuple):
     latents: Tensor  # [T, 4, H/8, W/8] float32, scaled
     frames: Tensor  # [T, 3, H, W] float32 in [0, 1]
 
@@ -68,7 +68,7 @@ class StereoInpaintPipeline(DiffusionPipeline):
         super().__init__()
         channels = unet.conv_in.in_channels
         if channels not in (IN_CHANNELS, ONE_STEP_CHANNELS):
-            raise Refusal(
+            raise UserError(
                 f"the network in unet/ has {channels} input channels, stereo inpainting needs {IN_CHANNELS}, "
                 f"or {ONE_STEP_CHANNELS} for one step: this is not an inpainting network (plain Stable Video "
                 "Diffusion has 8)"
@@ -77,7 +77,7 @@ class StereoInpaintPipeline(DiffusionPipeline):
         _require_sizes(unet, vae)
         _require_fitting(unet, vae, image_encoder)
         if overlap_mask not in OVERLAP_MASKS:
-            raise Refusal(f"overlap_mask must be one of {', '.join(OVERLAP_MASKS)}, got {overlap_mask!r}")
+            raise UserError(f"overlap_mask must be one of {', '.join(OVERLAP_MASKS)}, got {overlap_mask!r}")
         flatten_time_convolutions(vae)
         flatten_time_convolutions(unet)
         self.register_modules(vae=vae, image_encoder=image_encoder, unet=unet, scheduler=scheduler)
@@ -110,7 +110,7 @@ class StereoInpaintPipeline(DiffusionPipeline):
         generator: torch.Generator | None = None,
         noise: Tensor | None = None,  # [1, T, 4, H/8, W/8] of standard deviation 1; drawn when None
         tiles: Sequence[Tile] | None = None,  # of equal sizes, in latents; None is one of all
-    ) -> Painted:
+    ) -> InpaintedLatents:
         """Paint whole frames, holes and all; outside of the tiles they stay as given.
 
         Raises ValueError for arrays of another shape, and where left or generator is needed and missing.
@@ -125,7 +125,7 @@ class StereoInpaintPipeline(DiffusionPipeline):
             decoded = to_signed(frames).to(latents.device)
             decode_tiles(self.vae, latents, sampling.decode_frames, tiles, decoded)
         self.maybe_free_model_hooks()
-        return Painted(latents.cpu(), (decoded / 2 + 0.5).clamp(0, 1).cpu())
+        return InpaintedLatents(latents.cpu(), (decoded / 2 + 0.5).clamp(0, 1).cpu())
 
     @torch.no_grad()
     def draw(
@@ -179,7 +179,7 @@ class StereoInpaintPipeline(DiffusionPipeline):
         sampling = replace(sampling, noise_share=0.0)
         given = self._conditions(to_signed(frames), frames[:1], holes, sampling)
         told = encode(self.vae, to_signed(left).to(given.mask.device))[None]
-        return paint_at_once(self.unet, given._replace(left=told), sampling.guidance, tiles)[0]
+        return inpaint_at_once(self.unet, given._replace(left=told), sampling.guidance, tiles)[0]
 
     def _conditions(
         self,
@@ -230,7 +230,7 @@ class StereoInpaintPipeline(DiffusionPipeline):
             _write_feature_extractor(Path(save_directory))
         except (OSError, SafetensorError) as error:
             reason = " ".join(str(error).split())
-            raise Refusal(
+            raise UserError(
                 f"{save_directory}: the weights can not be written ({reason}); free some disk or name "
                 "another folder"
             ) from error
@@ -244,7 +244,7 @@ def require_schedule(
     wrong = [f"{name} is {config.get(name)}" for name, value in SCHEDULE.items() if config.get(name) != value]
     if wrong:
         wanted = ", ".join(f"{name} {value}" for name, value in SCHEDULE.items())
-        raise Refusal(
+        raise UserError(
             f"{where}: {', '.join(wrong)}; stereo inpainting needs {wanted.removeprefix('_class_name ')}, "
             "Stable Video Diffusion's own"
         )
@@ -259,7 +259,7 @@ def _require_sizes(unet: Any, vae: Any) -> None:
     ):
         value = module.config.get(name)
         if not isinstance(value, int | float) or value <= 0:
-            raise Refusal(f"{part}/config.json: {name} must be above 0, got {value}; get the file again")
+            raise UserError(f"{part}/config.json: {name} must be above 0, got {value}; get the file again")
 
 
 def _require_fitting(unet: Any, vae: Any, image_encoder: Any) -> None:
@@ -275,7 +275,7 @@ def _require_fitting(unet: Any, vae: Any, image_encoder: Any) -> None:
         ("px in a latent of vae", shrinks, LATENT_PX),
     ):
         if has != needs:
-            raise Refusal(f"the modules do not fit each other: {has} {what}, the network needs {needs}")
+            raise UserError(f"the modules do not fit each other: {has} {what}, the network needs {needs}")
 
 
 def _write_feature_extractor(folder: Path) -> None:
@@ -295,7 +295,7 @@ def _write_feature_extractor(folder: Path) -> None:
     path.write_text(json.dumps(preparation, indent=2) + "\n")
 
 
-def clear_painted(
+def clear_holes(
     holes: Tensor,  # [T, 1, H, W], 1 is a hole
     painted_frames: int,  # of the first ones
     overlap_mask: str,  # one of OVERLAP_MASKS

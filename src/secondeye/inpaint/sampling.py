@@ -84,7 +84,7 @@ def denoise(
     return latents
 
 
-def paint_at_once(
+def inpaint_at_once(
     unet: torch.nn.Module,
     conditions: Conditions,  # with the left view
     guidance: float | tuple[float, float] = 1.0,

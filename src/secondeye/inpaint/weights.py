@@ -8,22 +8,22 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
 
-from secondeye.files import hash_folder
-from secondeye.inpaint.pipeline import (
-    IN_CHANNELS,
-    LATENT_CHANNELS,
-    ONE_STEP_CHANNELS,
-    StereoInpaintPipeline,
-)
-from secondeye.inpaint.reading import (
+from secondeye.inpaint.loading import (
     load_image_encoder,
     load_module,
     load_scheduler,
     read_json,
     require_finite,
 )
-from secondeye.inpaint.storage import STORAGES, store
-from secondeye.refusal import Refusal
+from secondeye.inpaint.pipeline import (
+    IN_CHANNELS,
+    LATENT_CHANNELS,
+    ONE_STEP_CHANNELS,
+    StereoInpaintPipeline,
+)
+from secondeye.inpaint.quantization import STORAGES, store
+from secondeye.system.errors import UserError
+from secondeye.system.files import hash_folder
 
 NETWORK_FOLDERS = ("unet_diffusers", "", "unet")  # where a release, or a saved pipeline, has the network
 NETWORK_FILES = ("model_index.json", "config.json", "diffusion_pytorch_model*", "unet_diffusers/*", "unet/*")
@@ -51,7 +51,7 @@ def load_pipeline(folder: Path, device: str) -> StereoInpaintPipeline:
         pair = (folder / SVD, folder / RELEASE if (folder / RELEASE).is_dir() else None)
     base, network = pair
     if not (base / "model_index.json").is_file():
-        raise Refusal(
+        raise UserError(
             f"{folder}: no model_index.json here or in {SVD}/; name a folder that training wrote, "
             f"or one that holds {SVD}/ and {RELEASE}/"
         )
@@ -121,7 +121,7 @@ def load_widened(initial: str, in_channels: int = IN_CHANNELS) -> StereoInpaintP
     folder = _find_svd(initial)
     narrow = load_module(UNetSpatioTemporalConditionModel, folder / "unet", torch.float32)
     if narrow.conv_in.in_channels != SVD_CHANNELS:
-        raise Refusal(
+        raise UserError(
             f"{folder}/unet: training begins with a network of {SVD_CHANNELS} input channels, as Stable "
             f"Video Diffusion's; this one has {narrow.conv_in.in_channels}"
         )
@@ -188,13 +188,13 @@ def _download(source: str, patterns: Sequence[str], hub: dict[str, Any], left_ou
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     if Path(source).is_dir() or Path(source).is_absolute():
-        raise Refusal(f"{source}: has no model_index.json; name the folder of a whole model")
+        raise UserError(f"{source}: has no model_index.json; name the folder of a whole model")
     try:
         return Path(
             snapshot_download(source, allow_patterns=list(patterns), ignore_patterns=list(left_out), **hub)
         )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        raise Refusal(
+        raise UserError(
             f"{source} is neither a folder with model_index.json nor to be had from Hugging Face: accept "
             f"the model's licence there and use `hf download {source}`, or name the folder it is in"
         ) from error
@@ -209,7 +209,7 @@ def _overlap_mask_of(folder: Path) -> str:
 def _require_network(folder: Path) -> None:
     channels = read_json(folder / "config.json").get("in_channels")
     if channels not in (IN_CHANNELS, ONE_STEP_CHANNELS):
-        raise Refusal(
+        raise UserError(
             f"{folder}: the network has {channels} input channels, stereo inpainting needs {IN_CHANNELS}, or "
             f"{ONE_STEP_CHANNELS} for one step; plain Stable Video Diffusion has {SVD_CHANNELS} and can not "
             "be used, StereoCrafter's can"

@@ -15,11 +15,11 @@ def make_matcher(
     """The matcher of this name; raises ValueError for an unknown one."""
     match name:
         case "block":
-            from secondeye.matching.block import make_block_matcher
+            from secondeye.matching.block_matcher import make_block_matcher
 
             return make_block_matcher(max_disparity_px)
         case "flow":
-            from secondeye.matching.flow import make_flow_matcher
+            from secondeye.matching.flow_matcher import make_flow_matcher
 
             return make_flow_matcher(max_disparity_px)
     raise ValueError(f"matcher must be block or flow, got {name!r}")

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from secondeye.flow import SMALLEST, dense_flow, inconsistency, pull
+from secondeye.imaging.optical_flow import SMALLEST, dense_flow, inconsistency, pull
 
 _LARGEST_MISS_PX = 1.5  # going to the neighbour and back
 _LARGEST_COLOUR_DIFFERENCE = 20.0  # levels, mean over channels

@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secondeye.metrics.sums import Sum, sum_where
+from secondeye.metrics.masked_sums import Sum, sum_where
 
 SEAM_RADIUS_PX = 1  # a wider ring would thin the outline's own step out
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from secondeye.metrics.pictures import luma
+from secondeye.metrics.image_quality import luma
 
 _LEVELS = 255.0  # both papers' constants are for pictures from 0 to 255
 # HaarPSI (Reisenhofer, Bosse, Kutyniok, Wiegand 2018, section 3).

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secondeye.metrics.sums import Sum, sum_where
+from secondeye.metrics.masked_sums import Sum, sum_where
 
 _EDGE_LEVELS = (100, 200)  # SIoU: both thresholds of Canny
 _DIFFERENT_LEVELS = 5  # SIoU: more than this is a difference

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import Tensor
 
-from secondeye.files import hash_file
-from secondeye.refusal import Refusal
+from secondeye.system.errors import UserError
+from secondeye.system.files import hash_file
 
 Network = dict[str, Tensor]  # weights and biases, float32, by name
 
@@ -36,7 +36,7 @@ def load_network(
     for name, shape in wanted.items():
         if name not in network or tuple(network[name].shape) != shape:
             has = f"is {list(network[name].shape)}" if name in network else "is missing"
-            raise Refusal(f"{file}: these are not VGG16's weights: {name} must be {list(shape)}, {has}")
+            raise UserError(f"{file}: these are not VGG16's weights: {name} must be {list(shape)}, {has}")
     return {name: tensor.float().to(device) for name, tensor in network.items()}
 
 
@@ -69,12 +69,12 @@ def _find_file(weights: Path | str) -> Path:
 
     if Path(weights).is_dir():
         if not (Path(weights) / FILE).is_file():
-            raise Refusal(f"{weights}: {FILE} is missing; the folder must hold VGG16's weights")
+            raise UserError(f"{weights}: {FILE} is missing; the folder must hold VGG16's weights")
         return Path(weights) / FILE
     try:
         return Path(hf_hub_download(str(weights), FILE))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        raise Refusal(
+        raise UserError(
             f"{weights} is neither a folder with VGG16's {FILE} nor to be had from Hugging Face: where there "
             f"is a network use `hf download timm/vgg16.tv_in1k {FILE}`, or do without LPIPS and DISTS"
         ) from error
@@ -88,7 +88,7 @@ def _read(file: Path, wanted: dict[str, tuple[int, ...]]) -> Network:
         with safe_open(file, "pt") as tensors:
             return {name: tensors.get_tensor(name) for name in wanted.keys() & tensors.keys()}
     except SafetensorError as error:
-        raise Refusal(f"{file}: can not be read ({error}); fetch it again") from error
+        raise UserError(f"{file}: can not be read ({error}); fetch it again") from error
 
 
 def _shapes() -> dict[str, tuple[int, ...]]:

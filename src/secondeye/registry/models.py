@@ -17,9 +17,9 @@ from importlib.metadata import requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secondeye import modules
-from secondeye.refusal import Refusal
+from secondeye.execution import code_hash
 from secondeye.registry.server import connected, experiment_of, home
+from secondeye.system.errors import UserError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,7 +30,7 @@ NAME = "secondeye"
 CHAMPION = "champion"
 CHAMPIONS = "secondeye.champions"  # tag of the model: versions that were champion, the present one last
 _CODE = "secondeye.code"  # tag of a version
-_PACKAGE = Path(modules.__file__).parent
+_PACKAGE = code_hash.ROOT
 _SAFE = (".json", ".safetensors", ".txt", ".md", ".model")  # what a folder of weights may hold: no pickle
 _NOT_TO_CONVERT = ("dvc", "prefect", "great_expectations", "fastapi")  # of our dependencies
 _MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # a model or version; an alias
@@ -79,7 +79,7 @@ def first_version(bundle: Path) -> int | None:
         there = [int(found.version) for found in client.search_model_versions(f"name='{NAME}'")]
         told = "The first: it comes with the program."
         number = min(there) if there else _register(client, bundle, {}, told)
-        _crown(client, number)
+        set_alias(client, number)
         return number
 
 
@@ -93,7 +93,7 @@ def set_champion(number: int) -> None:
     """Make a version champion. Raises Refusal when there is no such version."""
     with connected() as client:
         _version(client, str(number))
-        _crown(client, number)
+        set_alias(client, number)
 
 
 def rollback() -> int:
@@ -101,7 +101,7 @@ def rollback() -> int:
     with connected() as client:
         past = _champions(client)[:-1]
         if not past:
-            raise Refusal(f"models:/{NAME}@{CHAMPION}: no champion before it to go back to")
+            raise UserError(f"models:/{NAME}@{CHAMPION}: no champion before it to go back to")
         _version(client, str(past[-1]))
         _remember(client, past)
         return past[-1]
@@ -114,7 +114,7 @@ def resolve(uri: str) -> Fetched:
     """
     named = re.fullmatch(rf"models:/{NAME}(?:@(?P<alias>[\w-]+)|/(?P<number>\d+))", uri)
     if not named:
-        raise Refusal(f"{uri}: give models:/{NAME}@{CHAMPION} or models:/{NAME}/NUMBER")
+        raise UserError(f"{uri}: give models:/{NAME}@{CHAMPION} or models:/{NAME}/NUMBER")
     with connected() as client:
         found = _aliased(client, named["alias"]) if named["alias"] else _version(client, named["number"])
         return _fetch(client, found)
@@ -176,7 +176,7 @@ def _signature() -> "ModelSignature":
 def _code_hash() -> str:
     """The beginning of a hash of this package's whole code."""
     files = (path.relative_to(_PACKAGE.parent).with_suffix("") for path in _PACKAGE.rglob("*.py"))
-    return modules.code_hash(".".join(file.parts).removesuffix(".__init__") for file in files)[:12]
+    return code_hash.code_hash(".".join(file.parts).removesuffix(".__init__") for file in files)[:12]
 
 
 @contextmanager
@@ -203,7 +203,7 @@ def _without_advice() -> Iterator[None]:
         yield
 
 
-def _crown(client: "MlflowClient", number: int) -> None:
+def set_alias(client: "MlflowClient", number: int) -> None:
     champions = _champions(client)
     _remember(client, champions if champions[-1:] == [number] else [*champions, number])
 
@@ -240,7 +240,7 @@ def _aliased(client: "MlflowClient", alias: str) -> "ModelVersion":
     except MlflowException as error:
         if error.error_code not in _MISSING:
             raise
-        raise Refusal(
+        raise UserError(
             f"models:/{NAME}@{alias}: no version has this alias; run `secondeye promote NUMBER`"
         ) from error
 
@@ -253,7 +253,7 @@ def _version(client: "MlflowClient", number: str) -> "ModelVersion":
     except MlflowException as error:
         if error.error_code not in _MISSING:
             raise
-        raise Refusal(f"models:/{NAME}/{number}: there is no such version") from error
+        raise UserError(f"models:/{NAME}/{number}: there is no such version") from error
 
 
 def _fetch(client: "MlflowClient", found: "ModelVersion") -> Fetched:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secondeye.registry.server import connected, experiment_of
-from secondeye.runs import Run
+from secondeye.run_folder import Run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,7 +26,7 @@ KEY = "secondeye.key"
 # sent them did not come back to say that they arrived.
 LINES = "secondeye.lines"
 UNTIL = "secondeye.until_ms"  # time stamp of the last of them
-FILES = "secondeye.files"  # a hash of the pictures and tables
+FILES = "secondeye.system.files"  # a hash of the pictures and tables
 _SHOWN_FOLDERS = ("pictures", "tables")
 
 

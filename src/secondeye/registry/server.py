@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlparse
 
-from secondeye.refusal import Refusal
+from secondeye.system.errors import UserError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -36,7 +36,7 @@ _SETTINGS = {
 }
 
 
-class ServerAway(Refusal):
+class ServerAway(UserError):
     """Nobody answers where MLflow should be."""
 
 
@@ -69,7 +69,7 @@ def connected() -> Iterator["MlflowClient"]:
         except (MlflowException, OSError) as error:
             _require_server(uri)
             if isinstance(error, MlflowException):
-                raise Refusal(f"MLflow at {shown(uri)}: {str(error).splitlines()[0]}") from error
+                raise UserError(f"MLflow at {shown(uri)}: {str(error).splitlines()[0]}") from error
             raise
 
 
@@ -85,13 +85,13 @@ def experiment_of(client: "MlflowClient") -> str:
         location = artifacts.as_uri() if artifacts else None  # a server decides for itself
         return str(client.create_experiment(EXPERIMENT, artifact_location=location))
     if experiment.lifecycle_stage == "deleted":
-        raise Refusal(
+        raise UserError(
             f"MLflow at {shown(uri)}: experiment {EXPERIMENT} was deleted; restore it with "
             f"`mlflow experiments restore -x {experiment.experiment_id}`"
         )
     stored = unquote(urlparse(experiment.artifact_location).path)
     if artifacts and stored != str(artifacts):
-        raise Refusal(
+        raise UserError(
             f"{artifacts.parent}: was moved, its runs keep their files in {stored}; move it back, or "
             "delete it and run `secondeye publish`"
         )

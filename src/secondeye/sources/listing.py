@@ -3,11 +3,11 @@
 import re
 from pathlib import Path
 
-from secondeye.packing import MONO, PAIR, packing_from_name
-from secondeye.refusal import Refusal
-from secondeye.sources.guess import find_packing
+from secondeye.film.packing import MONO, PAIR, packing_from_name
+from secondeye.sources.packing_detection import find_packing
 from secondeye.sources.source import FILMS, Mono, Source, is_still
-from secondeye.sources.table import Row, composed, read_table
+from secondeye.sources.sources_csv import Row, composed, read_table
+from secondeye.system.errors import UserError
 
 _OTHER_EYE = {"l": "r", "left": "right"}
 _LEFT_EYE = re.compile(r"(.*[-_. ])?(l|left)", re.IGNORECASE)
@@ -26,7 +26,7 @@ def list_mono(raw: Path) -> list[Mono]:
     films = [Mono(there.get(row.film, raw / row.film), row.licence) for row in rows if row.split == "train"]
     for film in films:
         if not film.path.is_file():
-            raise Refusal(f"{raw / 'sources.csv'}: names {film.path.name}, which is not in {raw}")
+            raise UserError(f"{raw / 'sources.csv'}: names {film.path.name}, which is not in {raw}")
     return sorted(films, key=lambda film: film.path)
 
 
@@ -46,7 +46,7 @@ def list_sources(raw: Path) -> list[Source]:
     sources = [_pair(there[left], there[right], table.get(left)) for left, right in pairs.items()]
     sources += [source for name in alone if (source := _source(there[name], table.get(name)))]
     if not sources:
-        raise Refusal(
+        raise UserError(
             f"{raw}: holds no stereo film; copy some there, or make some with: secondeye sample {raw}"
         )
     return sorted(sources, key=lambda source: source.paths)
@@ -57,7 +57,7 @@ def _by_name(raw: Path) -> dict[str, Path]:
     there: dict[str, Path] = {}
     for path in sorted(raw.glob("*")):
         if there.setdefault(composed(path.name), path) is not path:
-            raise Refusal(f"{path}: is there twice, with accents stored in two ways; remove or rename one")
+            raise UserError(f"{path}: is there twice, with accents stored in two ways; remove or rename one")
     return there
 
 
@@ -89,7 +89,7 @@ def _require_there(raw: Path, table: dict[str, Row], by_name: dict[str, Path]) -
     absent = {name: path for name, path in found.items() if name not in by_name or not _may_be_film(path)}
     if absent:
         told = [f"{name}, which is {_why_absent(path)}" for name, path in absent.items()]
-        raise Refusal(f"{raw / 'sources.csv'}: names {'; '.join(told)}")
+        raise UserError(f"{raw / 'sources.csv'}: names {'; '.join(told)}")
 
 
 def _why_absent(path: Path) -> str:
@@ -141,7 +141,7 @@ def _may_pair(row: Row | None) -> bool:
 
 def _pair(left: Path, right: Path, row: Row | None) -> Source:
     if not _alike(left, right):
-        raise Refusal(f"{left} and {right.name} are no pair: give two films, two pictures or two folders")
+        raise UserError(f"{left} and {right.name} are no pair: give two films, two pictures or two folders")
     remarks = ["" if row and row.right else f"pair with {right.name} taken from the names"]
     remarks += ["pictures of a folder play at 25 fps"] if left.is_dir() else []
     split, licence = (row.split, row.licence) if row else ("", "")
@@ -153,7 +153,7 @@ def _source(path: Path, row: Row | None) -> Source | None:
     if told == MONO or (row is None and _passed_over(path)):
         return None
     if path.is_dir() or told == PAIR:
-        raise Refusal(
+        raise UserError(
             f"{path}: is one eye of a pair; name the other eye's in column right of "
             f"{path.parent / 'sources.csv'}"
         )

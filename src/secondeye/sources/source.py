@@ -4,8 +4,8 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from secondeye.refusal import Refusal
 from secondeye.sources.stills import PICTURES, pictures_of
+from secondeye.system.errors import UserError
 
 FILMS = {
     *(".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".ogv", ".hevc"),
@@ -64,4 +64,4 @@ def _sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise Refusal(f"{path}: can not be read ({error.strerror})") from error
+        raise UserError(f"{path}: can not be read ({error.strerror})") from error

@@ -4,9 +4,9 @@ import re
 
 import numpy as np
 
-from secondeye.packing import PACKED, PAIR, axis_of, unpack
-from secondeye.sources.content import sampled
-from secondeye.sources.guess import picture_aspect, read_metadata
+from secondeye.film.packing import PACKED, PAIR, axis_of, unpack
+from secondeye.sources.packing_detection import picture_aspect, read_metadata
+from secondeye.sources.packing_from_pictures import sampled
 from secondeye.sources.source import Source
 from secondeye.video.probe import BadFilm
 

@@ -10,7 +10,7 @@ from numba import njit, prange
 from numpy.typing import NDArray
 from torch import Tensor
 
-from secondeye.arrays import rows_of
+from secondeye.imaging.arrays import rows_of
 from secondeye.splat.reference import FARTHEST_EXPONENT, WEIGHT_FLOOR
 
 _ZERO, _HALF, _ONE = (np.float32(value) for value in (0, 0.5, 1))  # float32 with a Python number is float64

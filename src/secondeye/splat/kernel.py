@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from secondeye.backends import Configuration, configuration_of
+from secondeye.imaging.backends import Configuration, configuration_of
 from secondeye.splat.reference import FARTHEST_EXPONENT, WEIGHT_FLOOR
 
 # Why 40. What lands is a number in [0, 2) of its target's unit, cut off at 2 ** -40, and the largest that

@@ -12,7 +12,7 @@ STAGES = (
     "quality",
     "filter",
     "validate",
-    "world",
+    "synthetic",
     "train_depth",
     "train_inpaint",
     "evaluate",

@@ -5,13 +5,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from secondeye.fingerprint import find_duplicates
+from secondeye.dataset.perceptual_hash import find_duplicates
+from secondeye.dataset.schema import (
+    AcceptedClip,
+    Clip,
+    ClipQuality,
+    FailedItem,
+    Film,
+    RejectedClip,
+    SkippedClip,
+)
+from secondeye.dataset.tables import read_table, write_table
 from secondeye.params import Filter
-from secondeye.process import alone_in
-from secondeye.refusal import Refusal
-from secondeye.rows import Bad, Clip, Dropped, Film, Kept, Rejected, Scored
-from secondeye.tables import read_table, write_table
-from secondeye.words import counted
+from secondeye.system.errors import UserError
+from secondeye.system.process import lock_dir
+from secondeye.system.text import pluralize
 
 _FEW_FILMS = 3  # with fewer, whole films can not be held out
 
@@ -32,45 +40,49 @@ def run(
         split, {"shift": shift, "match": match, "splat": splat, "quality": quality}, clips
     )
     good = []
-    for scored in read_table(quality / "quality.parquet", Scored):
+    for scored in read_table(quality / "quality.parquet", ClipQuality):
         clip = clips[scored.id]
-        if fault := find_fault(scored, filter):
-            rejected.append(Rejected(clip.id, clip.film, "filter", *fault))
+        if fault := rejection_reason(scored, filter):
+            rejected.append(RejectedClip(clip.id, clip.film, "filter", *fault))
         else:
             good.append(clip)
     copies = find_copies(good, films, pairs)
     rejected += [
-        Rejected(clip.id, clip.film, "filter", "duplicate", _told(copies[clip.id], films))
+        RejectedClip(clip.id, clip.film, "filter", "duplicate", _told(copies[clip.id], films))
         for clip in good
         if clip.id in copies
     ]
     kept = [
-        Kept(clip.id, clip.film, choose_split(clip, deciding[clip.film], len(films), filter.test_share))
+        AcceptedClip(
+            clip.id, clip.film, choose_split(clip, deciding[clip.film], len(films), filter.test_share)
+        )
         for clip in good
         if clip.id not in copies
     ]
-    with alone_in(out):
-        write_table(out / "kept.parquet", kept, Kept)
-        write_table(out / "rejected.parquet", rejected, Rejected)
-    print(f"filter: {counted(len(kept), 'clip')} kept, {len(rejected)} rejected")
+    with lock_dir(out):
+        write_table(out / "kept.parquet", kept, AcceptedClip)
+        write_table(out / "rejected.parquet", rejected, RejectedClip)
+    print(f"filter: {pluralize(len(kept), 'clip')} kept, {len(rejected)} rejected")
     if len(films) < _FEW_FILMS:
         share = f"the last {filter.test_share:.0%} of each is held out instead"
-        print(f"filter: only {counted(len(films), 'film')}; {share}")
+        print(f"filter: only {pluralize(len(films), 'film')}; {share}")
 
 
-def _rejected_before(split: Path, stages: Mapping[str, Path], clips: Mapping[str, Clip]) -> list[Rejected]:
+def _rejected_before(
+    split: Path, stages: Mapping[str, Path], clips: Mapping[str, Clip]
+) -> list[RejectedClip]:
     dropped = [
-        Rejected(piece.id, piece.film, "split", piece.reason, piece.detail)
-        for piece in read_table(split / "dropped.parquet", Dropped)
+        RejectedClip(piece.id, piece.film, "split", piece.reason, piece.detail)
+        for piece in read_table(split / "dropped.parquet", SkippedClip)
     ]
     return dropped + [
-        Rejected(bad.id, clips[bad.id].film, stage, bad.reason, bad.detail)
+        RejectedClip(bad.id, clips[bad.id].film, stage, bad.reason, bad.detail)
         for stage, folder in stages.items()
-        for bad in read_table(folder / "bad.parquet", Bad)
+        for bad in read_table(folder / "bad.parquet", FailedItem)
     ]
 
 
-def find_fault(scored: Scored, filter: Filter) -> tuple[str, str] | None:
+def rejection_reason(scored: ClipQuality, filter: Filter) -> tuple[str, str] | None:
     """The first threshold a clip fails, as (reason, detail); None where it passes all. NaN fails."""
     reach = scored.disparity_max_percent - scored.disparity_min_percent
     factor = filter.max_sharpness_factor
@@ -159,7 +171,7 @@ def deciding_films(
     for film, group in groups.items():
         said = {films[one].split: films[one].name for one in sorted(group) if films[one].split}
         if len(said) > 1:
-            raise Refusal(
+            raise UserError(
                 f"sources.csv: {said['train']} is for train and {said['test']} for test, but they show the "
                 "same pictures; put them in one split or remove one"
             )

@@ -2,43 +2,43 @@
 
 from pathlib import Path
 
-from secondeye.clips import clip_file, write_disparity
-from secondeye.keep import BadClip, Job, finish_jobs, make_key
-from secondeye.matching.clip import match_clip, network_identity
+from secondeye.dataset.clip_files import clip_file, write_disparity
+from secondeye.dataset.corrections import load_views
+from secondeye.dataset.schema import Clip, ClipDisparity, Correction
+from secondeye.dataset.tables import read_table, write_table
+from secondeye.execution.incremental import BadClip, Job, build_missing, make_key
+from secondeye.matching.match_clip import match_clip, network_identity
 from secondeye.params import Dataset, Match
-from secondeye.process import alone_in
-from secondeye.rows import Clip, Matched, Shifted
-from secondeye.tables import read_table, write_table
-from secondeye.views import load
+from secondeye.system.process import lock_dir
 
 _BYTES_PER_PIXEL = 0.7  # a bound: gray16 disparity in FFV1 took 0.37 (synthetic) to 0.44 (real films)
 
 
 def run(split: Path, shift: Path, out: Path, *, match: Match, dataset: Dataset) -> None:
     """Write each clip's disparity and `match.parquet`."""
-    shifted = read_table(shift / "shift.parquet", Shifted)
+    shifted = read_table(shift / "shift.parquet", Correction)
     clips = {clip.id: clip for clip in read_table(split / "clips.parquet", Clip)}
     network = network_identity(match)
     jobs = [
         Job(
             row.id,
-            make_key("match", Matched, [match], [row.key, *network]),
+            make_key("match", ClipDisparity, [match], [row.key, *network]),
             (split, row, match),
             clips[row.id].pixels * _BYTES_PER_PIXEL,
         )
         for row in shifted
     ]
-    with alone_in(out):
-        done = finish_jobs(
-            out, jobs, _match_clip, Matched, label="match", max_bad_fraction=dataset.max_bad_fraction
+    with lock_dir(out):
+        done = build_missing(
+            out, jobs, _match_clip, ClipDisparity, label="match", max_bad_fraction=dataset.max_bad_fraction
         )
-        write_table(out / "match.parquet", done.rows, Matched)
+        write_table(out / "match.parquet", done.rows, ClipDisparity)
 
 
 def _match_clip(
-    out: Path, name: str, key: str, split: Path, shifted: Shifted, match: Match
-) -> tuple[Matched, list[Path]]:
-    left, right = load(split, shifted)
+    out: Path, name: str, key: str, split: Path, shifted: Correction, match: Match
+) -> tuple[ClipDisparity, list[Path]]:
+    left, right = load_views(split, shifted)
     disparity, consistent = match_clip(match, left, right)
     share = float(consistent.double().mean())
     if share == 0:
@@ -49,4 +49,4 @@ def _match_clip(
         raise BadClip("impossible disparity", told)
     path = clip_file(out, name, "disparity")
     offset_px = write_disparity(path, disparity)
-    return Matched(name, key, offset_px, round(share, 4)), [path]
+    return ClipDisparity(name, key, offset_px, round(share, 4)), [path]

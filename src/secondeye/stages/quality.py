@@ -7,16 +7,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secondeye.clips import clip_file, read_disparity, read_frames, read_occlusion
-from secondeye.flow import SMALLEST, dense_flow, greys_of, length
-from secondeye.keep import Job, finish_jobs, make_key
-from secondeye.metrics.pictures import gradient_levels, mean_where, psnr_db, ssim_map
+from secondeye.dataset.clip_files import clip_file, read_disparity, read_frames, read_occlusion
+from secondeye.dataset.corrections import load_views
+from secondeye.dataset.schema import Clip, ClipDisparity, ClipOcclusion, ClipQuality, Correction
+from secondeye.dataset.tables import read_table, write_table
+from secondeye.execution.incremental import Job, build_missing, make_key
+from secondeye.imaging.optical_flow import SMALLEST, dense_flow, greys_of, length
+from secondeye.metrics.image_quality import gradient_levels, mean_where, psnr_db, ssim_map
 from secondeye.params import Dataset
-from secondeye.process import alone_in
-from secondeye.report.sheet import disparity_map, picture_of, write_picture
-from secondeye.rows import Clip, Matched, Scored, Shifted, Splatted
-from secondeye.tables import read_table, write_table
-from secondeye.views import load
+from secondeye.report.contact_sheet import disparity_map, picture_of, write_picture
+from secondeye.system.process import lock_dir
 
 _HOLE = np.array([255, 0, 170], np.uint8)
 _BYTES_PER_PIXEL = 12  # a bound, of four pictures as PNG
@@ -25,22 +25,22 @@ _BYTES_PER_PIXEL = 12  # a bound, of four pictures as PNG
 def run(split: Path, shift: Path, match: Path, splat: Path, out: Path, *, dataset: Dataset) -> None:
     """Write `quality.parquet` and a picture of each clip's middle frame."""
     clips = {clip.id: clip for clip in read_table(split / "clips.parquet", Clip)}
-    shifted = {row.id: row for row in read_table(shift / "shift.parquet", Shifted)}
-    matched = {row.id: row for row in read_table(match / "match.parquet", Matched)}
+    shifted = {row.id: row for row in read_table(shift / "shift.parquet", Correction)}
+    matched = {row.id: row for row in read_table(match / "match.parquet", ClipDisparity)}
     jobs = [
         Job(
             row.id,
-            make_key("quality", Scored, [], [row.key, matched[row.id].key, shifted[row.id].key]),
+            make_key("quality", ClipQuality, [], [row.key, matched[row.id].key, shifted[row.id].key]),
             (split, match, splat, shifted[row.id], matched[row.id], row),
             clips[row.id].height * clips[row.id].width * _BYTES_PER_PIXEL,
         )
-        for row in read_table(splat / "splat.parquet", Splatted)
+        for row in read_table(splat / "splat.parquet", ClipOcclusion)
     ]
-    with alone_in(out):
-        done = finish_jobs(
-            out, jobs, _score_clip, Scored, label="quality", max_bad_fraction=dataset.max_bad_fraction
+    with lock_dir(out):
+        done = build_missing(
+            out, jobs, _score_clip, ClipQuality, label="quality", max_bad_fraction=dataset.max_bad_fraction
         )
-        write_table(out / "quality.parquet", done.rows, Scored)
+        write_table(out / "quality.parquet", done.rows, ClipQuality)
 
 
 def _score_clip(
@@ -50,11 +50,11 @@ def _score_clip(
     split: Path,
     match: Path,
     splat: Path,
-    shifted: Shifted,
-    matched: Matched,
-    splatted: Splatted,
-) -> tuple[Scored, list[Path]]:
-    left, right = load(split, shifted)
+    shifted: Correction,
+    matched: ClipDisparity,
+    splatted: ClipOcclusion,
+) -> tuple[ClipQuality, list[Path]]:
+    left, right = load_views(split, shifted)
     warped = read_frames(clip_file(splat, name, "warped"))
     occlusion = read_occlusion(clip_file(splat, name, "occlusion"))
     disparity = read_disparity(clip_file(match, name, "disparity"), matched.offset_px)
@@ -65,7 +65,7 @@ def _score_clip(
     whole = torch.where(occlusion, right, warped)
     picture = _middle_picture(left, right, warped, occlusion, disparity, (far_px, near_px))
     write_picture(out / f"{name}.middle.png", picture)
-    return Scored(
+    return ClipQuality(
         id=name,
         key=key,
         psnr_db=round(psnr_db(warped, right, ~occlusion), 3),

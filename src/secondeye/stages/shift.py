@@ -8,19 +8,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secondeye.keep import BadClip, Job, finish_jobs, make_key
-from secondeye.parallax import parallax_of, range_of
-from secondeye.parallax.colour import Colours, fit_colours
-from secondeye.parallax.matches import Matches, find_matches
-from secondeye.parallax.order import order_evidence
-from secondeye.parallax.rows import fit_rows, on_rows
-from secondeye.parallax.sync import find_lag
+from secondeye.alignment import parallax_of, range_of
+from secondeye.alignment.colour import Colours, fit_colours
+from secondeye.alignment.correspondences import Correspondences, find_correspondences
+from secondeye.alignment.sync import find_lag
+from secondeye.alignment.vertical import fit_vertical, on_rows
+from secondeye.alignment.view_order import view_order_evidence
+from secondeye.dataset.corrections import apply_colours, apply_vertical, load_raw_views
+from secondeye.dataset.schema import Clip, Correction
+from secondeye.dataset.tables import read_table, write_table
+from secondeye.execution.incremental import BadClip, Job, build_missing, make_key
 from secondeye.params import Dataset, Shift
-from secondeye.process import alone_in
-from secondeye.rows import Clip, Shifted
-from secondeye.tables import read_table, write_table
-from secondeye.views import apply_colours, apply_vertical, load_raw
-from secondeye.words import counted
+from secondeye.system.process import lock_dir
+from secondeye.system.text import pluralize
 
 _FLAT_PERCENT = 0.2  # of the width: a scene with less between far and near is a picture on a wall
 _SAME_PERCENT = 0.1  # of the width: moved by less, it is the same picture twice
@@ -50,21 +50,21 @@ class Order:
 def run(split: Path, out: Path, *, shift: Shift, dataset: Dataset) -> None:
     """Write `shift.parquet`: numbers that `views.load` applies."""
     clips = read_table(split / "clips.parquet", Clip)
-    with alone_in(out), alone_in(out / "films"):
+    with lock_dir(out), lock_dir(out / "films"):
         orders = _find_orders(out / "films", clips, split, shift, dataset)
         jobs = [
             Job(
                 clip.id,
-                make_key("shift", Shifted, [shift], [clip.key, str(orders[clip.film].evidence)]),
+                make_key("shift", Correction, [shift], [clip.key, str(orders[clip.film].evidence)]),
                 (split, shift, orders[clip.film]),
                 0,
             )
             for clip in clips
         ]
-        done = finish_jobs(
-            out, jobs, _shift_clip, Shifted, label="shift", max_bad_fraction=dataset.max_bad_fraction
+        done = build_missing(
+            out, jobs, _shift_clip, Correction, label="shift", max_bad_fraction=dataset.max_bad_fraction
         )
-        write_table(out / "shift.parquet", done.rows, Shifted)
+        write_table(out / "shift.parquet", done.rows, Correction)
 
 
 def _find_orders(
@@ -80,7 +80,7 @@ def _find_orders(
         ]
         key = make_key("shift", Order, [shift], [clip.key for clip in asked])
         jobs.append(Job(film, key, (split, shift, [clip.id for clip in asked]), 0))
-    done = finish_jobs(
+    done = build_missing(
         out, jobs, _order_film, Order, label="order", max_bad_fraction=dataset.max_bad_fraction, unit="film"
     )
     # A film that killed its workers is left as it is: its clips tell what is wrong with it.
@@ -93,7 +93,7 @@ def _order_film(
     found = []
     for name in clips:
         try:
-            found.append(find_order(*load_raw(split, name), shift))
+            found.append(find_order(*load_raw_views(split, name), shift))
         except BadClip:  # told when the clip itself is worked on
             continue
     return Order(film, key, round(float(np.median(found)), 4) if found else 0.0, len(found)), []
@@ -101,8 +101,8 @@ def _order_film(
 
 def _shift_clip(
     out: Path, name: str, key: str, split: Path, shift: Shift, order: Order
-) -> tuple[Shifted, list[Path]]:
-    return find_corrections(*load_raw(split, name), shift, order, name, key), []
+) -> tuple[Correction, list[Path]]:
+    return find_corrections(*load_raw_views(split, name), shift, order, name, key), []
 
 
 def find_order(
@@ -126,7 +126,7 @@ def find_corrections(
     order: Order,
     name: str,
     key: str,
-) -> Shifted:
+) -> Correction:
     """The row of a clip. Raises BadClip for eyes that no whole pixel and no gain makes a pair."""
     if order.swapped:
         left, right = right, left
@@ -142,7 +142,7 @@ def find_corrections(
     colours = _colours(left[frames], right[frames], matches, shift.max_colour_difference)
     parallax = parallax_of(matches, shift.margin_px)
     _require_width(parallax.shift_px, width, shift.min_width_percent)
-    return Shifted(
+    return Correction(
         id=name,
         key=key,
         swapped=order.swapped,
@@ -172,14 +172,14 @@ def _search(shift: Shift) -> dict[str, float]:
     }
 
 
-def _matches(left: Tensor, right: Tensor, shift: Shift) -> Matches:
-    matches = find_matches(left, right, **_search(shift))
+def _matches(left: Tensor, right: Tensor, shift: Shift) -> Correspondences:
+    matches = find_correspondences(left, right, **_search(shift))
     _require_pair(matches, shift.min_support)
     _require_depth(matches, left.shape[-1])
     return matches
 
 
-def _require_pair(matches: Matches, min_support: float) -> None:
+def _require_pair(matches: Correspondences, min_support: float) -> None:
     if matches.support < min_support or not matches.offered:
         raise BadClip(
             "no stereo pair",
@@ -187,7 +187,7 @@ def _require_pair(matches: Matches, min_support: float) -> None:
         )
 
 
-def _require_depth(matches: Matches, width: int) -> None:
+def _require_depth(matches: Correspondences, width: int) -> None:
     far, near = range_of(matches)
     if near - far > _FLAT_PERCENT / 100 * width:
         return
@@ -199,13 +199,13 @@ def _require_depth(matches: Matches, width: int) -> None:
 
 
 def _lag_text(frames: int, before_px: float, after_px: float) -> str:
-    what = f"{counted(abs(frames), 'frame')} {'late' if frames > 0 else 'early'}"
+    what = f"{pluralize(abs(frames), 'frame')} {'late' if frames > 0 else 'early'}"
     return f"{what}: rows are missed by {before_px:.2f} px, by {after_px:.2f} px with that taken out"
 
 
-def _vertical(matches: Matches, height: int, width: int, max_percent: float) -> int:
+def _vertical(matches: Correspondences, height: int, width: int, max_percent: float) -> int:
     """How far the right view must move down."""
-    rows = fit_rows(matches, height, width)
+    rows = fit_vertical(matches, height, width)
     allowed = max(_MIN_SPREAD_PX, _MAX_SPREAD_PERCENT / 100 * height)
     if rows.spread_px > allowed:
         raise BadClip(
@@ -222,17 +222,17 @@ def _vertical(matches: Matches, height: int, width: int, max_percent: float) -> 
     return -round(rows.vertical_px)
 
 
-def _evidence(left: Tensor, right: Tensor, matches: Matches, vertical_px: int) -> float:
+def _evidence(left: Tensor, right: Tensor, matches: Correspondences, vertical_px: int) -> float:
     chosen = torch.linspace(0, len(left) - 1, min(_ORDER_FRAMES, len(left))).round().long()
     far, near = range_of(matches)
     colours = fit_colours(left, right, matches)
     eyes = apply_vertical(
         left[chosen], apply_colours(right[chosen], colours.gain, colours.offset), vertical_px
     )
-    return order_evidence(*eyes, far_px=far, near_px=near)
+    return view_order_evidence(*eyes, far_px=far, near_px=near)
 
 
-def _colours(left: Tensor, right: Tensor, matches: Matches, max_difference: float) -> Colours:
+def _colours(left: Tensor, right: Tensor, matches: Correspondences, max_difference: float) -> Colours:
     colours = fit_colours(left, right, matches)
     if colours.difference > max_difference:
         raise BadClip(

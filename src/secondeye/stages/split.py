@@ -8,27 +8,27 @@ from pathlib import Path
 
 import numpy as np
 
-from secondeye.borders import Borders
-from secondeye.clips import clip_file, clip_id
-from secondeye.estimate import announce
-from secondeye.fingerprint import take_fingerprint
-from secondeye.keep import BadClip, Job, finish_jobs, make_key
-from secondeye.looks import find_flaw
-from secondeye.packing import crop, fit
+from secondeye.dataset.clip_files import clip_file, clip_id
+from secondeye.dataset.perceptual_hash import hash_clip
+from secondeye.dataset.schema import Clip, FailedItem, Film, SkippedClip
+from secondeye.dataset.tables import write_table
+from secondeye.execution.estimate import announce
+from secondeye.execution.incremental import BadClip, Job, build_missing, make_key
+from secondeye.film.cuts import cut_pieces, trim_shot
+from secondeye.film.frame_checks import rejection_reason
+from secondeye.film.letterbox import Letterbox
+from secondeye.film.packing import crop, fit
 from secondeye.params import Dataset, Split
-from secondeye.process import alone_in
-from secondeye.refusal import Refusal
-from secondeye.rows import Bad, Clip, Dropped, Film
-from secondeye.scan import Scan, scan
-from secondeye.shots import cut_pieces, trim_shot
 from secondeye.sources import Source, digest_source, list_sources, told_of
-from secondeye.sources.eyes import eye_info, why_not_flat
-from secondeye.sources.guess import require_agreeing_pictures
-from secondeye.sources.pieces import PieceReader
+from secondeye.sources.packing_detection import require_agreeing_pictures
+from secondeye.sources.piece_reader import PieceReader
+from secondeye.sources.scan import Scan, scan
 from secondeye.sources.source import FILMS, is_still
 from secondeye.sources.spherical import spherical_tag
 from secondeye.sources.stills import pictures_of
-from secondeye.tables import write_table
+from secondeye.sources.views import eye_info, why_not_flat
+from secondeye.system.errors import UserError
+from secondeye.system.process import lock_dir
 from secondeye.video.probe import BadFilm, probe, promised_frames
 from secondeye.video.write import write_lossless
 
@@ -60,7 +60,7 @@ def run(raw: Path, out: Path, *, split: Split, dataset: Dataset) -> None:
     Raises Refusal when there is nothing to read, or not enough disk for what would be written.
     """
     sources = list_sources(raw)
-    with alone_in(out), alone_in(out / "films"):
+    with lock_dir(out), lock_dir(out / "films"):
         # Of long films even finding the cuts takes hours: say so, or refuse, before that.
         promised = sum(map(_promised, sources))
         announce(out, promised, split.height, split.width, known_by="by the films' headers")
@@ -69,7 +69,7 @@ def run(raw: Path, out: Path, *, split: Split, dataset: Dataset) -> None:
         jobs = _clip_jobs(cuts, by_id, split)
         frames = sum(stop - start for film in cuts for _, start, stop, _ in film.clips)
         announce(out, frames, split.height, split.width)
-        done = finish_jobs(
+        done = build_missing(
             out,
             jobs,
             _cut_clip,
@@ -79,14 +79,14 @@ def run(raw: Path, out: Path, *, split: Split, dataset: Dataset) -> None:
             in_order=True,
         )
         films = [_film(found, by_id[found.id], split) for found in cuts]
-        dropped = [Dropped(clip_id(f.id, *piece[:2]), f.id, *piece) for f in cuts for piece in f.dropped]
+        dropped = [SkippedClip(clip_id(f.id, *piece[:2]), f.id, *piece) for f in cuts for piece in f.dropped]
         dropped += _dropped_clips(jobs, done.bad)
         write_table(out / "films.parquet", films, Film)
-        write_table(out / "dropped.parquet", dropped, Dropped)
+        write_table(out / "dropped.parquet", dropped, SkippedClip)
         write_table(out / "clips.parquet", done.rows, Clip)
 
 
-def _by_content(sources: list[Source]) -> tuple[dict[str, Source], list[Bad]]:
+def _by_content(sources: list[Source]) -> tuple[dict[str, Source], list[FailedItem]]:
     """Films by their content, and what is left out as it is another's; one of known licence stays.
 
     Raises Refusal where two such are to be in different splits, or are packed differently.
@@ -98,11 +98,11 @@ def _by_content(sources: list[Source]) -> tuple[dict[str, Source], list[Bad]]:
         if first is source:
             continue
         if first.packing != source.packing or first.split != (source.split or first.split):
-            raise Refusal(
+            raise UserError(
                 f"{first.name} and {source.name} are the same film, but of different packing or split; "
                 "remove one of them"
             )
-        copies.append(Bad(source.name, "a copy", f"the same film as {first.name}"))
+        copies.append(FailedItem(source.name, "a copy", f"the same film as {first.name}"))
     return by_id, copies
 
 
@@ -120,22 +120,22 @@ def _promised(source: Source) -> int:
 
 
 def _find_all_cuts(
-    out: Path, sources: dict[str, Source], copies: list[Bad], split: Split, dataset: Dataset
+    out: Path, sources: dict[str, Source], copies: list[FailedItem], split: Split, dataset: Dataset
 ) -> list[Cuts]:
     jobs = []
     for film, source in sources.items():
         # Of the name only what decides: renamed as it was advised, a film is looked at again.
         key = make_key("split", Cuts, [split], [film, source.packing, spherical_tag(source)])
         jobs.append(Job(film, key, (source, split), 0, source.name))
-    done = finish_jobs(
+    done = build_missing(
         out, jobs, _cut_film, Cuts, label="cuts", max_bad_fraction=dataset.max_bad_fraction, unit="film"
     )
-    left_out = copies + [Bad(sources[bad.id].name, bad.reason, bad.detail) for bad in done.bad]
-    write_table(out / "left_out.parquet", left_out, Bad)
+    left_out = copies + [FailedItem(sources[bad.id].name, bad.reason, bad.detail) for bad in done.bad]
+    write_table(out / "left_out.parquet", left_out, FailedItem)
     for one in left_out:
         print(f"split: {one.id} is left out: {one.reason} ({one.detail})")
     if not done.rows:
-        raise Refusal(f"split: none of the {len(jobs)} films can be used; the reasons stand above")
+        raise UserError(f"split: none of the {len(jobs)} films can be used; the reasons stand above")
     return done.rows
 
 
@@ -211,7 +211,7 @@ def find_pieces(
 
 def _flaw(seen: Scan, start: int, stop: int, split: Split) -> tuple[str, str] | None:
     looks = seen.looks[start:stop]
-    return find_flaw(looks, min_brightness=split.min_brightness, min_motion=split.min_motion)
+    return rejection_reason(looks, min_brightness=split.min_brightness, min_motion=split.min_motion)
 
 
 def _clip_jobs(cuts: list[Cuts], sources: dict[str, Source], split: Split) -> list[Job]:
@@ -230,15 +230,15 @@ def _clip_jobs(cuts: list[Cuts], sources: dict[str, Source], split: Split) -> li
     return jobs
 
 
-def _dropped_clips(jobs: list[Job], bad: list[Bad]) -> list[Dropped]:
+def _dropped_clips(jobs: list[Job], bad: list[FailedItem]) -> list[SkippedClip]:
     """Clips that could not be cut, as pieces that became no clip."""
     clips: dict[str, Clip] = {job.id: job.arguments[1] for job in jobs}
     found = [(clips[one.id], one) for one in bad]
-    return [Dropped(c.id, c.film, c.start, c.stop, one.reason, one.detail) for c, one in found]
+    return [SkippedClip(c.id, c.film, c.start, c.stop, one.reason, one.detail) for c, one in found]
 
 
 def _cut_clip(
-    out: Path, name: str, key: str, source: Source, clip: Clip, borders: Borders, start_pts: int
+    out: Path, name: str, key: str, source: Source, clip: Clip, borders: Letterbox, start_pts: int
 ) -> tuple[Clip, list[Path]]:
     aspect = eye_info(source).pixel_aspect
     left: list[np.ndarray] = []
@@ -250,7 +250,7 @@ def _cut_clip(
     write_lossless(files[0], np.stack(left))
     write_lossless(files[1], np.stack(right))
     # Of both eyes, for in another release they may have changed places.
-    return replace(clip, fingerprint=take_fingerprint(left) + take_fingerprint(right)), files
+    return replace(clip, fingerprint=hash_clip(left) + hash_clip(right)), files
 
 
 @lru_cache(maxsize=1)

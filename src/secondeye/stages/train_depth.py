@@ -1,11 +1,11 @@
-"""The depth student, taught by the dataset's disparity and the world's exact depth."""
+"""The depth student, taught by the dataset's disparity and the synthetic's exact depth."""
 
 from pathlib import Path
 
+from secondeye.dataset.stamp import read_stamp
 from secondeye.params import TrainDepth
-from secondeye.runs import Run, finish_model, make_run_key, open_run
+from secondeye.run_folder import Run, finish_model, make_run_key, open_run
 from secondeye.training.provenance import inputs_of, licences_of
-from secondeye.validated import dataset_of
 
 
 def run(
@@ -14,20 +14,20 @@ def run(
     match: Path,
     filter: Path,
     validate: Path,
-    world: Path,
+    synthetic: Path,
     out: Path,
     runs: Path,
     *,
     train_depth: TrainDepth,
 ) -> None:
     """Have `out` hold the student's weights, trained in `runs` unless it was before."""
-    inputs = inputs_of(match, filter, world)
+    inputs = inputs_of(match, filter, synthetic)
     key = make_run_key("secondeye.training.depth", [train_depth], inputs)
-    tags = inputs | {"dataset": dataset_of(validate), "licences": licences_of(split, filter, [])}
+    tags = inputs | {"dataset": read_stamp(validate), "licences": licences_of(split, filter, [])}
 
     def teach(run: Run) -> None:
         from secondeye.training import depth
 
-        depth.teach(run, split, shift, match, filter, world, train_depth)
+        depth.train(run, split, shift, match, filter, synthetic, train_depth)
 
     finish_model(out, open_run(runs, key, "train_depth", train_depth, tags), teach)

@@ -1,12 +1,12 @@
-"""Both inpainters, taught by stereo clips, the synthetic world, and films with one eye."""
+"""Both inpainters, taught by stereo clips, the synthetic synthetic, and films with one eye."""
 
 from pathlib import Path
 
+from secondeye.dataset.stamp import read_stamp
 from secondeye.params import TrainDiffusion, TrainInpaint
-from secondeye.runs import Run, finish_model, make_run_key, open_run
+from secondeye.run_folder import Run, finish_model, make_run_key, open_run
 from secondeye.sources import list_mono
 from secondeye.training.provenance import hash_mono, inputs_of, licences_of
-from secondeye.validated import dataset_of
 
 
 def run(
@@ -16,7 +16,7 @@ def run(
     match: Path,
     filter: Path,
     validate: Path,
-    world: Path,
+    synthetic: Path,
     out: Path,
     runs: Path,
     *,
@@ -24,20 +24,20 @@ def run(
 ) -> None:
     """Have `out` hold light/ and diffusion/, each trained in `runs` unless it was before."""
     mono = list_mono(raw)
-    inputs = inputs_of(match, filter, world) | {"mono": hash_mono(mono)}
+    inputs = inputs_of(match, filter, synthetic) | {"mono": hash_mono(mono)}
     licences = [film.licence for film in mono]
-    dataset = dataset_of(validate)
-    folders = (raw, split, shift, match, filter, world)
+    dataset = read_stamp(validate)
+    folders = (raw, split, shift, match, filter, synthetic)
 
     def teach_light(run: Run) -> None:
         from secondeye.training import light
 
-        light.teach(run, folders, train_inpaint.light)
+        light.train(run, folders, train_inpaint.light)
 
     def teach_diffusion(run: Run) -> None:
         from secondeye.training import diffusion
 
-        diffusion.teach(run, folders, train_inpaint.diffusion)
+        diffusion.train(run, folders, train_inpaint.diffusion)
 
     foreign, their_licences = _foreign_of(train_inpaint.diffusion)
     for name, settings, teach, own_inputs, own_licences in (

@@ -11,7 +11,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from secondeye.dataset_report import (
+from secondeye.dataset.checksums import is_damaged, list_files
+from secondeye.dataset.report import (
     Tables,
     count_dataset,
     dataset_sections,
@@ -20,19 +21,27 @@ from secondeye.dataset_report import (
     medians,
     picture_rows,
 )
-from secondeye.files import write_whole
+from secondeye.dataset.schema import (
+    AcceptedClip,
+    Clip,
+    ClipQuality,
+    Correction,
+    FailedItem,
+    Film,
+    RejectedClip,
+    SkippedClip,
+)
+from secondeye.dataset.stamp import dataset_hash, remove_stamp, write_stamp
+from secondeye.dataset.tables import read_table
 from secondeye.params import Validate
-from secondeye.process import alone_in
-from secondeye.refusal import Refusal
+from secondeye.report.contact_sheet import Tile, blank, write_contact_sheet
 from secondeye.report.document import to_markdown
-from secondeye.report.page import write_page
-from secondeye.report.sheet import Tile, blank, write_sheet
-from secondeye.rows import Bad, Clip, Dropped, Film, Kept, Rejected, Scored, Shifted
+from secondeye.report.html import write_page
 from secondeye.stages.filter import is_split_by_time
-from secondeye.stored import files_of, is_damaged
-from secondeye.tables import read_table
-from secondeye.validated import dataset_hash, remove_stamp, write_stamp
-from secondeye.words import counted
+from secondeye.system.errors import UserError
+from secondeye.system.files import write_atomic
+from secondeye.system.process import lock_dir
+from secondeye.system.text import pluralize
 
 SUITE = Path(__file__).with_name("expectations.json")
 _TITLE = "The dataset"
@@ -57,7 +66,7 @@ def run(
     """
     tables = _read_tables(split, shift, quality, filter)
     scored = {row.id: row for row in tables.scored}
-    with alone_in(out):
+    with lock_dir(out):
         remove_stamp(out)
         damaged = count_damaged((split, match, splat, quality))
         failures = find_failures(expectation_rows(tables, damaged, validate), validate.min_kept_clips)
@@ -66,27 +75,27 @@ def run(
         )
         _report(tables, failures, pictures or _NO_PICTURES, reports)
         if failures:
-            raise Refusal(f"validate: {'; '.join(failures)}. All of it: {reports / 'dataset.md'}")
+            raise UserError(f"validate: {'; '.join(failures)}. All of it: {reports / 'dataset.md'}")
         write_stamp(out, len(tables.kept), dataset_hash(tables.kept, scored))
-    print(f"validate: {counted(len(tables.kept), 'clip')} passed; the report is {reports / 'dataset.html'}")
+    print(f"validate: {pluralize(len(tables.kept), 'clip')} passed; the report is {reports / 'dataset.html'}")
 
 
 def _read_tables(split: Path, shift: Path, quality: Path, filter: Path) -> Tables:
     return Tables(
         films=read_table(split / "films.parquet", Film),
-        left_out=read_table(split / "films" / "left_out.parquet", Bad),
-        dropped=read_table(split / "dropped.parquet", Dropped),
+        left_out=read_table(split / "films" / "left_out.parquet", FailedItem),
+        dropped=read_table(split / "dropped.parquet", SkippedClip),
         clips=read_table(split / "clips.parquet", Clip),
-        shifted=read_table(shift / "shift.parquet", Shifted),
-        scored=read_table(quality / "quality.parquet", Scored),
-        kept=read_table(filter / "kept.parquet", Kept),
-        rejected=read_table(filter / "rejected.parquet", Rejected),
+        shifted=read_table(shift / "shift.parquet", Correction),
+        scored=read_table(quality / "quality.parquet", ClipQuality),
+        kept=read_table(filter / "kept.parquet", AcceptedClip),
+        rejected=read_table(filter / "rejected.parquet", RejectedClip),
     )
 
 
 def count_damaged(folders: Sequence[Path]) -> dict[str, int]:
     """Of each clip, how many of its files are gone or not the bytes that their stage wrote."""
-    files = [(folder / file.name, file) for folder in folders for file in files_of(folder)]
+    files = [(folder / file.name, file) for folder in folders for file in list_files(folder)]
     shown = tqdm(files, desc="validate", unit="file", mininterval=0.2 if sys.stderr.isatty() else 10.0)
     return Counter(file.id for path, file in shown if is_damaged(path, file))
 
@@ -96,16 +105,16 @@ def _report(
 ) -> None:
     reports.mkdir(parents=True, exist_ok=True)
     # The sheet is an out of the stage, so that it is there even where no clip was scored.
-    write_sheet(reports / "dataset.png", pictures)
+    write_contact_sheet(reports / "dataset.png", pictures)
     sections = dataset_sections(tables, failures, reports / "dataset.png" if tables.scored else None)
-    write_whole(reports / "dataset.md", to_markdown(_TITLE, sections))
+    write_atomic(reports / "dataset.md", to_markdown(_TITLE, sections))
     write_page(reports / "dataset.html", _TITLE, sections, {"dataset.md": "as Markdown"})
     for name, content in (
         ("dataset.json", count_dataset(tables) | medians(tables)),
         ("dataset_funnel.json", funnel(tables)),
         ("dataset_scores.json", histograms(tables)),
     ):
-        write_whole(reports / name, json.dumps(content, indent=1) + "\n")
+        write_atomic(reports / name, json.dumps(content, indent=1) + "\n")
 
 
 def expectation_rows(
@@ -136,7 +145,7 @@ def expectation_rows(
 def find_failures(rows: list[dict[str, Any]], min_kept_clips: int) -> list[str]:
     """Check records against the suite; one readable line for each expectation that failed."""
     if len(rows) < min_kept_clips:  # the suite has nothing to look at in an empty table
-        return [f"{counted(len(rows), 'clip')} kept, validate.min_kept_clips is {min_kept_clips}"]
+        return [f"{pluralize(len(rows), 'clip')} kept, validate.min_kept_clips is {min_kept_clips}"]
     os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when the library is imported, which takes seconds
     import great_expectations as gx
     import pandas as pd
@@ -169,5 +178,5 @@ def _failure(outcome: Any) -> str:
     expected = settings.type.removeprefix("expect_column_").replace("_", " ")
     told = f"{column}: {expected} {' and '.join(map(str, limits))}".rstrip()
     shown = ", ".join(clips[:3]) + (" ..." if len(clips) > 3 else "")
-    which = f" for {counted(len(clips), 'clip')} of {', '.join(films)}: {shown}" if clips else ""
+    which = f" for {pluralize(len(clips), 'clip')} of {', '.join(films)}: {shown}" if clips else ""
     return f"{told} fails{which}"

@@ -7,9 +7,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from secondeye.files import arriving
-from secondeye.process import is_main_process
-from secondeye.refusal import Refusal
+from secondeye.system.errors import UserError
+from secondeye.system.files import atomic_path
+from secondeye.system.process import is_main_process
 
 KEPT = 2  # should the disk have spoilt the last one, there is one before it
 
@@ -20,7 +20,7 @@ def save_checkpoint(folder: Path, name: str, steps: int, tensors: Mapping[str, T
     Raises Refusal where it can not be written, as on a full disk; the earlier ones are then left as they are.
     """
     path = folder / f"{name}_{steps:08d}.safetensors"
-    with arriving(path) as part:
+    with atomic_path(path) as part:
         write_tensors(part, tensors, path)
     for older in _paths(folder, name)[:-KEPT]:
         older.unlink()
@@ -36,7 +36,7 @@ def write_tensors(
         save_file(dict(tensors), part)
     except (OSError, SafetensorError) as error:  # safetensors says so in its own way
         part.unlink(missing_ok=True)
-        raise Refusal(
+        raise UserError(
             f"{path}: can not be written ({error}); free some disk and start again: the training goes on "
             "from the checkpoint before"
         ) from error

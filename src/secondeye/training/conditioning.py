@@ -13,8 +13,8 @@ from torch import Tensor
 
 from secondeye.inpaint.autoencoder import decode, encode, to_signed
 from secondeye.inpaint.diffusion import DECODE_FRAMES
-from secondeye.inpaint.embedding import embed
-from secondeye.inpaint.pipeline import StereoInpaintPipeline, clear_painted, latent_mask, time_ids
+from secondeye.inpaint.image_embedding import embed
+from secondeye.inpaint.pipeline import StereoInpaintPipeline, clear_holes, latent_mask, time_ids
 from secondeye.inpaint.sampling import REFERENCE, Conditions, unconditional
 
 PAINTED_SHARE = 0.5  # of clips that begin with painted frames
@@ -82,7 +82,7 @@ def _paint_clip(
     decoded = decode(pipeline.vae, latents, DECODE_FRAMES) / 2 + 0.5
     painted = (decoded + shift.to(decoded.device)).clamp(0, 1)
     first = torch.lerp(given[:count], painted, holes[:count])
-    return torch.cat([first, given[count:]]), clear_painted(holes, count, "cleared")
+    return torch.cat([first, given[count:]]), clear_holes(holes, count, "cleared")
 
 
 def drop(

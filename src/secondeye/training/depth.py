@@ -14,8 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from secondeye.arrays import resize, resize_disparity
-from secondeye.clips import clip_file, read_disparity, read_frames
+from secondeye.dataset.clip_files import clip_file, read_disparity, read_frames
+from secondeye.dataset.corrections import load_views
+from secondeye.dataset.schema import AcceptedClip, ClipDisparity, Correction, SyntheticShot
+from secondeye.dataset.tables import read_table
 from secondeye.depth.cues import MOTION_PLANES, grey_of, measure_motion, planes
 from secondeye.depth.losses import (
     error_loss,
@@ -27,20 +29,18 @@ from secondeye.depth.losses import (
     temporal_loss,
     warp,
 )
-from secondeye.depth.network import MULTIPLE, Student
 from secondeye.depth.student import confidence_of, save_student
+from secondeye.depth.student_network import MULTIPLE, Student
+from secondeye.imaging.arrays import resize, resize_disparity
 from secondeye.metrics.depth import rank_correlation
 from secondeye.params import TrainDepth
-from secondeye.process import is_main_process
-from secondeye.refusal import Refusal
-from secondeye.rows import Kept, Matched, Rendered, Shifted
-from secondeye.runs import Run
-from secondeye.tables import read_table
-from secondeye.training.loop import Sample, train
-from secondeye.training.memory import clips_of, require_memory, world_frames
+from secondeye.run_folder import Run
+from secondeye.system.errors import UserError
+from secondeye.system.process import is_main_process
+from secondeye.training.loop import Sample, training_loop
+from secondeye.training.memory_check import clips_of, require_free_memory, synthetic_frames
 from secondeye.training.provenance import train_clips
-from secondeye.training.sheets import write_sheet
-from secondeye.views import load
+from secondeye.training.sample_sheet import write_sample_sheet
 
 NAME = "depth"  # of its metrics and checkpoints
 GRADIENT_WEIGHT, RANKING_WEIGHT, TEMPORAL_WEIGHT = 0.5, 0.5, 0.2  # beside the likelihood's 1
@@ -85,32 +85,32 @@ def load_footage(
     split: Path,
     shift: Path,
     match: Path,
-    world: Path,
-    kept: Sequence[Kept],  # the clips to learn from
+    synthetic: Path,
+    kept: Sequence[AcceptedClip],  # the clips to learn from
     settings: TrainDepth,
 ) -> Iterator[Footage]:
     """Read clips, then the world's shots, at the size of `settings`."""
     size = (settings.height, settings.width)
-    shifted = {row.id: row for row in read_table(shift / "shift.parquet", Shifted)}
-    matched = {row.id: row for row in read_table(match / "match.parquet", Matched)}
+    shifted = {row.id: row for row in read_table(shift / "shift.parquet", Correction)}
+    matched = {row.id: row for row in read_table(match / "match.parquet", ClipDisparity)}
     for row in kept:
         yield _read_clip(split, match, shifted[row.id], matched[row.id], size)
-    for shot in read_table(world / "world.parquet", Rendered):
-        yield _read_shot(world, shot, size)
+    for shot in read_table(synthetic / "synthetic.parquet", SyntheticShot):
+        yield _read_shot(synthetic, shot, size)
 
 
 def _read_clip(
-    split: Path, match: Path, shifted: Shifted, matched: Matched, size: tuple[int, int]
+    split: Path, match: Path, shifted: Correction, matched: ClipDisparity, size: tuple[int, int]
 ) -> Footage:
-    left, right = (resize(eye, *size) for eye in load(split, shifted))
+    left, right = (resize(eye, *size) for eye in load_views(split, shifted))
     file = clip_file(match, matched.id, "disparity")
     disparity = resize_disparity(read_disparity(file, matched.offset_px), *size)
     return Footage(left, disparity, is_believed(left, right, disparity))
 
 
-def _read_shot(world: Path, row: Rendered, size: tuple[int, int]) -> Footage:
-    left = resize(read_frames(clip_file(world, row.id, "left")), *size)
-    disparity = read_disparity(clip_file(world, row.id, "disparity"), row.offset_px)
+def _read_shot(synthetic: Path, row: SyntheticShot, size: tuple[int, int]) -> Footage:
+    left = resize(read_frames(clip_file(synthetic, row.id, "left")), *size)
+    disparity = read_disparity(clip_file(synthetic, row.id, "disparity"), row.offset_px)
     small = resize_disparity(disparity, *size)
     return Footage(left, small, torch.ones_like(small, dtype=torch.bool))
 
@@ -127,14 +127,14 @@ def is_believed(
     return (difference < MISMATCH) & inside
 
 
-def teach(
-    run: Run, split: Path, shift: Path, match: Path, filter: Path, world: Path, settings: TrainDepth
+def train(
+    run: Run, split: Path, shift: Path, match: Path, filter: Path, synthetic: Path, settings: TrainDepth
 ) -> None:
     """Train a student on the stages' folders; see `train_depth`. Refusal where memory is too small."""
     kept = train_clips(filter)
-    frames = sum(clip.stop - clip.start for clip in clips_of(split, kept)) + world_frames(world)
-    require_memory(PIECE_BYTES * frames * settings.height * settings.width, "train_depth")
-    train_depth(run, load_footage(split, shift, match, world, kept, settings), settings)
+    frames = sum(clip.stop - clip.start for clip in clips_of(split, kept)) + synthetic_frames(synthetic)
+    require_free_memory(PIECE_BYTES * frames * settings.height * settings.width, "train_depth")
+    train_depth(run, load_footage(split, shift, match, synthetic, kept, settings), settings)
 
 
 def train_depth(run: Run, footage: Iterable[Footage], settings: TrainDepth) -> None:
@@ -144,14 +144,14 @@ def train_depth(run: Run, footage: Iterable[Footage], settings: TrainDepth) -> N
     """
     pieces = [prepare(one) for one in footage if len(one.left) >= settings.frames and bool(one.valid.any())]
     if not pieces:
-        raise Refusal(
+        raise UserError(
             f"train_depth: no clip or shot is {settings.frames} frames long; lower train_depth.frames in "
             "params.yaml"
         )
     held, learnt = _part(pieces)
     torch.manual_seed(settings.optimisation.seed)
     model = Student(settings.height, settings.width)
-    train(
+    training_loop(
         model,
         run,
         name=NAME,
@@ -326,7 +326,7 @@ def _write_sheet(path: Path, model: nn.Module, pieces: Sequence[Piece], count: i
         greys = [plane.expand(3, -1, -1) for plane in (*depth, answer.uncertainty[0, 0, 0])]
         columns.append(torch.cat([answer.frames.left[0], *greys], dim=1))
     sheet = (torch.cat(columns, dim=2).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-    write_sheet(path, sheet)
+    write_sample_sheet(path, sheet)
 
 
 def _part(pieces: list[Piece]) -> tuple[list[Piece], list[Piece]]:

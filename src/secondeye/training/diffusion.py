@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from secondeye.arrays import occlusion_of, resize, resize_disparity
+from secondeye.imaging.arrays import occlusion_of, resize, resize_disparity
 from secondeye.inpaint import Warped
 from secondeye.inpaint.autoencoder import decode, encode, patch_px, to_signed
 from secondeye.inpaint.diffusion import STEPS, inpaint_warped, reduce_warped, reduction
@@ -30,17 +30,17 @@ from secondeye.inpaint.weights import hash_svd, load_widened
 from secondeye.metrics.learned import load_lpips
 from secondeye.metrics.vgg16 import hash_network
 from secondeye.params import TrainDiffusion
-from secondeye.process import best_device, is_main_process
-from secondeye.runs import Run
-from secondeye.training.cached import draw_cached
+from secondeye.run_folder import Run
+from secondeye.system.process import best_device, is_main_process
+from secondeye.training.cached_samples import draw_cached
 from secondeye.training.conditioning import Batch, condition, paint_first
 from secondeye.training.footage import hold_out, keep_usable, load_all
-from secondeye.training.loop import Draw, Loss, Sample, require_shares, train
+from secondeye.training.loop import Draw, Loss, Sample, require_shares, training_loop
 from secondeye.training.one_step import one_step_loss
+from secondeye.training.sample_sheet import write_sample_sheet
 from secondeye.training.samples import draw_scene
 from secondeye.training.scene import Scene, store
-from secondeye.training.sheets import write_sheet
-from secondeye.training.velocity import velocity_error, velocity_loss
+from secondeye.training.v_prediction import velocity_error, velocity_loss
 
 DrawScene = Callable[[np.random.Generator], Scene]
 LearnClips = Callable[[nn.Module, StereoInpaintPipeline, Batch], tuple[Tensor, Mapping[str, Tensor]]]
@@ -61,7 +61,7 @@ def foreign_weights(settings: TrainDiffusion) -> dict[str, str]:
     return initial | ({"lpips": hash_network(settings.lpips_weights)} if settings.lpips_weights else {})
 
 
-def teach(run: Run, folders: Sequence[Path], settings: TrainDiffusion) -> None:
+def train(run: Run, folders: Sequence[Path], settings: TrainDiffusion) -> None:
     """Train on the folders of `load_all`; see `train_diffusion`."""
     train_diffusion(run, *load_all(folders, _least(settings)), settings)
 
@@ -132,7 +132,7 @@ def train_autoencoder(
         return {"psnr_db": _psnr_db(model(checked)[0] - checked, peak=2)}
 
     checked = torch.stack([draw_frames(draw_held, rng)[0] for rng in _generators(settings, MEASURED_SCENES)])
-    train(
+    training_loop(
         Reconstruction(pipeline.vae),
         run,
         name="autoencoder",
@@ -190,7 +190,7 @@ def train_network(
     checked = [draw_held(rng) for rng in _generators(settings, CHECKED_SCENES)]
     encoded = _encoded_before if settings.cached_samples else _encoded_anew
     draw_sample, loss = encoded(pipeline, run, settings, draw)
-    train(
+    training_loop(
         pipeline.unet,
         run,
         name="network",
@@ -318,4 +318,4 @@ def _show(pipeline: StereoInpaintPipeline, scenes: Sequence[Scene], run: Run) ->
         coded = (decode(pipeline.vae, latents, len(latents)) / 2 + 0.5).clamp(0, 1)
         columns.append(torch.cat([scene.warped[-1], coded[-1], painted[-1], scene.right[-1]], dim=1))
     sheet = torch.cat(columns, dim=2).permute(1, 2, 0).numpy()
-    write_sheet(run.picture("diffusion.png"), (sheet * 255).round().astype(np.uint8))
+    write_sample_sheet(run.picture("diffusion.png"), (sheet * 255).round().astype(np.uint8))

@@ -17,22 +17,23 @@ from typing import Any
 
 from tqdm import tqdm
 
-from secondeye.clips import read_frames, read_occlusion, write_frames, write_occlusion
-from secondeye.disk import require_disk
-from secondeye.files import arriving, hash_file, write_whole
-from secondeye.modules import made_by
-from secondeye.process import alone_in
-from secondeye.refusal import Refusal
-from secondeye.spread import Died, spread
-from secondeye.training.windows import (
+from secondeye.dataset.clip_files import read_frames, read_occlusion, write_frames, write_occlusion
+from secondeye.dataset.stamp import read_stamp
+from secondeye.execution import parallel
+from secondeye.execution.code_hash import code_and_versions
+from secondeye.execution.parallel import WorkerCrashed
+from secondeye.system.disk import require_free_space
+from secondeye.system.errors import UserError
+from secondeye.system.files import atomic_path, hash_file, write_atomic
+from secondeye.system.process import lock_dir
+from secondeye.training.clip_windows import (
+    ClipSource,
     Sample,
-    Settings,
-    Source,
+    WindowSettings,
     generator_of,
     plan_epoch,
     read_sample,
 )
-from secondeye.validated import dataset_of
 
 # A bound on what FFV1 takes, bytes a pixel: warped and mask as in the splat stage, a view as in split.
 _BYTES_PER_PIXEL = 1.9 + 1.8
@@ -45,21 +46,21 @@ _SCRATCH = ".samples"  # what waits for the rest of its shard
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExportPlan:
     """All that an export's bytes follow from."""
 
     side: str  # train or test
-    settings: Settings
+    settings: WindowSettings
     seed: int
     samples: int
     per_shard: int  # samples of every shard but the last
     dataset: str  # hash, as validated
-    clips: tuple[Source, ...]  # that windows fit into
+    clips: tuple[ClipSource, ...]  # that windows fit into
 
     @property
     def key(self) -> str:
         """The name of these bytes, code and libraries included."""
-        parts = [made_by("secondeye.training.export"), asdict(self)]
+        parts = [code_and_versions("secondeye.training.export"), asdict(self)]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -69,7 +70,7 @@ class Plan:
         return [range(start, min(start + self.per_shard, self.samples)) for start in starts]
 
 
-def sample_bytes(settings: Settings) -> float:
+def sample_bytes(settings: WindowSettings) -> float:
     """A bound on what a sample takes."""
     return settings.frames * settings.height * settings.width * _BYTES_PER_PIXEL + _HEADER_BYTES
 
@@ -77,34 +78,34 @@ def sample_bytes(settings: Settings) -> float:
 def plan_export(
     data: Path,
     side: str,  # train or test
-    clips: Sequence[Source],  # that windows fit into
-    settings: Settings,
+    clips: Sequence[ClipSource],  # that windows fit into
+    settings: WindowSettings,
     seed: int,
     samples: int | None,  # default: one a clip
     shard_megabytes: float,  # that no shard exceeds, unless it holds one sample
-) -> Plan:
+) -> ExportPlan:
     """Decide what goes where."""
     per_shard = max(1, int(shard_megabytes * 10**6 / sample_bytes(settings)))
-    return Plan(
-        side, settings, seed, samples or len(clips), per_shard, dataset_of(data / "validate"), tuple(clips)
+    return ExportPlan(
+        side, settings, seed, samples or len(clips), per_shard, read_stamp(data / "validate"), tuple(clips)
     )
 
 
-def export(data: Path, out: Path, plan: Plan) -> dict[str, Any]:
+def export(data: Path, out: Path, plan: ExportPlan) -> dict[str, Any]:
     """Write the shards that `out` lacks, and its index; returns the index.
 
     Raises Refusal when `out` holds anything else, without room on the disk, and without webdataset.
     """
     if find_spec("webdataset") is None:
-        raise Refusal("export needs webdataset; install it: pip install 'secondeye[export]'")
-    with alone_in(out):
+        raise UserError("export needs webdataset; install it: pip install 'secondeye[export]'")
+    with lock_dir(out):
         index = _open_index(out, plan)
         missing = [n for n in range(len(plan.shards)) if _name(plan, n) not in index["shards"]]
         _prune(out, index)
         if missing:
             # Samples wait beside the shard that they are packed into, while those of the next one are made.
             written = [len(plan.shards[n]) for n in (*missing, *missing[:2])]
-            require_disk(out, sum(written) * sample_bytes(plan.settings), "export")
+            require_free_space(out, sum(written) * sample_bytes(plan.settings), "export")
             _write_shards(data, out, plan, missing, index)
         index["finished"] = True
         _write_index(out, index)
@@ -124,7 +125,9 @@ def decode_sample(
         )
 
 
-def _write_shards(data: Path, out: Path, plan: Plan, missing: Sequence[int], index: dict[str, Any]) -> None:
+def _write_shards(
+    data: Path, out: Path, plan: ExportPlan, missing: Sequence[int], index: dict[str, Any]
+) -> None:
     """Samples are made by all cores; a shard is packed when its last one is there."""
     scratch = out / _SCRATCH
     scratch.mkdir(exist_ok=True)
@@ -133,9 +136,9 @@ def _write_shards(data: Path, out: Path, plan: Plan, missing: Sequence[int], ind
     work = partial(_write_sample, data, scratch, plan.settings, plan.seed, plan.dataset)
     left = Counter(wanted.values())
     with tqdm(total=plan.samples, initial=plan.samples - len(jobs), desc="export", unit="window") as bar:
-        for position, result in spread(work, jobs):
-            if isinstance(result, Died):
-                raise Refusal(f"export: clip {jobs[position][1].id} can not be read: {result.detail}")
+        for position, result in parallel.map(work, jobs):
+            if isinstance(result, WorkerCrashed):
+                raise UserError(f"export: clip {jobs[position][1].id} can not be read: {result.detail}")
             shard = wanted[jobs[position][0]]
             left[shard] -= 1
             if not left[shard]:
@@ -146,7 +149,7 @@ def _write_shards(data: Path, out: Path, plan: Plan, missing: Sequence[int], ind
 
 
 def _write_sample(
-    data: Path, scratch: Path, settings: Settings, seed: int, dataset: str, job: tuple[int, Source]
+    data: Path, scratch: Path, settings: WindowSettings, seed: int, dataset: str, job: tuple[int, ClipSource]
 ) -> None:
     number, source = job
     window, sample = read_sample(data, source, generator_of(seed, 0, number), settings)
@@ -160,17 +163,17 @@ def _write_sample(
         "licence": source.licence,
         "dataset": dataset,
     }
-    write_whole(_sample_file(scratch, number, "json"), json.dumps(told, sort_keys=True) + "\n")
+    write_atomic(_sample_file(scratch, number, "json"), json.dumps(told, sort_keys=True) + "\n")
 
 
-def _pack(out: Path, scratch: Path, plan: Plan, shard: int) -> dict[str, Any]:
+def _pack(out: Path, scratch: Path, plan: ExportPlan, shard: int) -> dict[str, Any]:
     """Put a shard's samples into one tar file, which appears when whole; its line of the index."""
     from webdataset import TarWriter
 
     path = out / _name(plan, shard)
     anonymous = {"mtime": 0, "user": "", "group": "", "mode": 0o644}  # the same samples are the same bytes
     with (
-        arriving(path) as part,
+        atomic_path(path) as part,
         part.open("wb") as file,
         TarWriter(file, encoder=False, **anonymous) as writer,
     ):
@@ -183,7 +186,7 @@ def _pack(out: Path, scratch: Path, plan: Plan, shard: int) -> dict[str, Any]:
     return {"samples": len(plan.shards[shard]), "bytes": path.stat().st_size, "sha256": hash_file(path)}
 
 
-def _open_index(out: Path, plan: Plan) -> dict[str, Any]:
+def _open_index(out: Path, plan: ExportPlan) -> dict[str, Any]:
     """The index to go on with; shards that are not the bytes it says are left to be made again."""
     path = out / INDEX
     ours = {INDEX, *(_name(plan, n) for n in range(len(plan.shards)))} if path.is_file() else set()
@@ -196,9 +199,9 @@ def _open_index(out: Path, plan: Plan) -> dict[str, Any]:
     try:
         index = json.loads(path.read_text())
     except ValueError as error:
-        raise Refusal(f"{path}: is not an export's index; give an empty folder") from error
+        raise UserError(f"{path}: is not an export's index; give an empty folder") from error
     if not isinstance(index, dict) or index.get("key") != plan.key:
-        raise Refusal(
+        raise UserError(
             f"{out}: holds an export of another dataset, other settings or another version; "
             "give an empty folder"
         )
@@ -211,7 +214,7 @@ def _open_index(out: Path, plan: Plan) -> dict[str, Any]:
 
 def _refuse_strangers(out: Path, names: Sequence[str]) -> None:
     if names:
-        raise Refusal(f"{out}: holds {names[0]}, which this export does not write; give an empty folder")
+        raise UserError(f"{out}: holds {names[0]}, which this export does not write; give an empty folder")
 
 
 def _is_whole(path: Path, told: Mapping[str, Any]) -> bool:
@@ -219,7 +222,7 @@ def _is_whole(path: Path, told: Mapping[str, Any]) -> bool:
     return there and hash_file(path) == told["sha256"]
 
 
-def _describe(plan: Plan) -> dict[str, Any]:
+def _describe(plan: ExportPlan) -> dict[str, Any]:
     drawn = {source.id for _, source in plan_epoch(plan.clips, plan.seed, 0, range(plan.samples))}
     used = [source for source in plan.clips if source.id in drawn]
     return {
@@ -238,7 +241,7 @@ def _describe(plan: Plan) -> dict[str, Any]:
 
 
 def _write_index(out: Path, index: dict[str, Any]) -> None:
-    write_whole(out / INDEX, json.dumps(index, sort_keys=True, indent=1) + "\n")
+    write_atomic(out / INDEX, json.dumps(index, sort_keys=True, indent=1) + "\n")
 
 
 def _prune(out: Path, index: Mapping[str, Any]) -> None:
@@ -249,7 +252,7 @@ def _prune(out: Path, index: Mapping[str, Any]) -> None:
         path.unlink()
 
 
-def _name(plan: Plan, shard: int) -> str:
+def _name(plan: ExportPlan, shard: int) -> str:
     return f"secondeye-{plan.side}-{shard:06d}.tar"
 
 

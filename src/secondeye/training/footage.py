@@ -1,6 +1,6 @@
 """The footage that inpainters learn from, in memory: stereo clips, the synthetic world, films with one eye.
 
-Stereo clips and the world have a second eye: the left view is warped and the right view is the truth.
+Stereo clips and the synthetic have a second eye: the left view is warped and the right view is the truth.
 """
 
 import sys
@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from secondeye.clips import clip_file, read_disparity, read_frames
-from secondeye.process import is_main_process
-from secondeye.refusal import Refusal
-from secondeye.rows import Kept, Matched, Rendered, Shifted
+from secondeye.dataset.clip_files import clip_file, read_disparity, read_frames
+from secondeye.dataset.corrections import load_views
+from secondeye.dataset.schema import AcceptedClip, ClipDisparity, Correction, SyntheticShot
+from secondeye.dataset.tables import read_table
 from secondeye.sources import list_mono
-from secondeye.tables import read_table
-from secondeye.training.memory import clips_of, require_memory, world_pixels
-from secondeye.training.one_eye import LARGEST_RUNS, RUN_FRAMES, double_warp, mono_films
+from secondeye.system.errors import UserError
+from secondeye.system.process import is_main_process
+from secondeye.training.memory_check import clips_of, require_free_memory, synthetic_pixels
+from secondeye.training.monocular import LARGEST_RUNS, RUN_FRAMES, double_warp, mono_films
 from secondeye.training.provenance import train_clips
 from secondeye.training.scene import STORED_BYTES, Kinds, Scene, store, usable_frames
-from secondeye.views import load
 from secondeye.warp import warp
 
 MONO_SCALE = (0.7, 1.4)  # of a clip's own disparity, when one of its eyes is used as a film with one eye
@@ -33,17 +33,17 @@ def load_all(
     least: tuple[int, int, int],  # frames, height and width of a sample
 ) -> Kinds:  # stored
     """Everything there is to learn from. Raises Refusal when every clip is held out, or memory too small."""
-    raw, split, shift, match, filter, world = folders
+    raw, split, shift, match, filter, synthetic = folders
     kept = train_clips(filter)
     films = [film.path for film in list_mono(raw)]
     frames = max(RUN_FRAMES, least[0])
     clips = clips_of(split, kept)
     height, width = (max(sides) for sides in zip((clips[0].height, clips[0].width), least[1:], strict=True))
     # A clip becomes two scenes: with both its eyes, and as a film with one.
-    pixels = 2 * sum(clip.pixels for clip in clips) + world_pixels(world)
+    pixels = 2 * sum(clip.pixels for clip in clips) + synthetic_pixels(synthetic)
     pixels += len(films) * LARGEST_RUNS * frames * height * width
-    require_memory(STORED_BYTES * pixels, "train_inpaint")
-    stereo = load_scenes(split, shift, match, world, kept)
+    require_free_memory(STORED_BYTES * pixels, "train_inpaint")
+    stereo = load_scenes(split, shift, match, synthetic, kept)
     single = load_mono_scenes(split, shift, match, kept, MONO_SEED)
     return stereo, [*single, *mono_films(films, frames, height, width, MONO_SEED)]
 
@@ -61,7 +61,7 @@ def keep_usable(
         f"{name}: {count} of {len(stereo) + len(mono)} scenes have {least[0]} frames of {least[2]}x{least[1]}"
     )
     if not count:
-        raise Refusal(f"{told}; lower train_inpaint.{name}'s frames, height or width in params.yaml")
+        raise UserError(f"{told}; lower train_inpaint.{name}'s frames, height or width in params.yaml")
     if is_main_process():
         print(told, file=sys.stderr)
     return usable[0], usable[1]
@@ -87,16 +87,16 @@ def load_scenes(
     split: Path,
     shift: Path,
     match: Path,
-    world: Path,
-    kept: Sequence[Kept],  # of the training split
+    synthetic: Path,
+    kept: Sequence[AcceptedClip],  # of the training split
 ) -> list[Scene]:  # stored
     """Stereo clips, warped with their matched disparity, and all shots of the world, with the exact one."""
     scenes = []
     for row, (left, right, disparity) in zip(kept, _load_clips(split, shift, match, kept), strict=True):
         scenes.append(store(Scene(left, right, *warp(left, disparity), film=row.film)))
-    for shot in read_table(world / "world.parquet", Rendered):
-        left, right = (read_frames(clip_file(world, shot.id, kind)) for kind in ("left", "right"))
-        disparity = read_disparity(clip_file(world, shot.id, "disparity"), shot.offset_px)
+    for shot in read_table(synthetic / "synthetic.parquet", SyntheticShot):
+        left, right = (read_frames(clip_file(synthetic, shot.id, kind)) for kind in ("left", "right"))
+        disparity = read_disparity(clip_file(synthetic, shot.id, "disparity"), shot.offset_px)
         scenes.append(store(Scene(left, right, *warp(left, disparity), film=shot.id)))
     return scenes
 
@@ -105,7 +105,7 @@ def load_mono_scenes(
     split: Path,
     shift: Path,
     match: Path,
-    kept: Sequence[Kept],  # of the training split
+    kept: Sequence[AcceptedClip],  # of the training split
     seed: int,
 ) -> list[Scene]:  # stored
     """The left eyes of stereo clips as films with one eye; their matched disparity is scaled at random."""
@@ -118,12 +118,12 @@ def load_mono_scenes(
 
 
 def _load_clips(
-    split: Path, shift: Path, match: Path, kept: Sequence[Kept]
+    split: Path, shift: Path, match: Path, kept: Sequence[AcceptedClip]
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Left, right and left disparity of every clip, one clip in memory at a time."""
-    shifted = {row.id: row for row in read_table(shift / "shift.parquet", Shifted)}
-    matched = {row.id: row for row in read_table(match / "match.parquet", Matched)}
+    shifted = {row.id: row for row in read_table(shift / "shift.parquet", Correction)}
+    matched = {row.id: row for row in read_table(match / "match.parquet", ClipDisparity)}
     for row in kept:
-        left, right = load(split, shifted[row.id])
+        left, right = load_views(split, shifted[row.id])
         path = clip_file(match, row.id, "disparity")
         yield left, right, read_disparity(path, matched[row.id].offset_px)

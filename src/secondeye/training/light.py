@@ -22,20 +22,26 @@ from secondeye.inpaint.light import (
     Light,
     find_flow,
     gather_planes,
-    open_share,
+    hole_share,
     pull_back,
     save_light,
 )
-from secondeye.inpaint.losses import Judge, edge_loss, fooling_loss, judging_loss, painting_loss
+from secondeye.inpaint.losses import (
+    Discriminator,
+    discriminator_loss,
+    edge_loss,
+    generator_loss,
+    inpainting_loss,
+)
 from secondeye.params import TrainLight
-from secondeye.process import is_main_process
-from secondeye.runs import Run
+from secondeye.run_folder import Run
+from secondeye.system.process import is_main_process
 from secondeye.training.footage import hold_out, keep_usable, load_all
-from secondeye.training.loop import Draw, Sample, train
-from secondeye.training.one_eye import fill_shot
-from secondeye.training.samples import Window, cut, draw_window
+from secondeye.training.loop import Draw, Sample, training_loop
+from secondeye.training.monocular import fill_shot
+from secondeye.training.sample_sheet import write_sample_sheet
+from secondeye.training.samples import SceneWindow, cut, draw_window
 from secondeye.training.scene import Scene, store_picture
-from secondeye.training.sheets import write_sheet
 
 START_SHARE = 0.1  # of samples that have no frame before them
 FRAMES = 2  # of a sample: the frame before, and the one to paint
@@ -54,7 +60,7 @@ class Taught(nn.Module):
 
     def __init__(self, painter: Light, settings: TrainLight) -> None:
         super().__init__()
-        self.painter, self.judge = painter, Judge()
+        self.painter, self.judge = painter, Discriminator()
         self.weight = settings.discriminator_weight
         first_judged = round(settings.discriminator_from * settings.optimisation.steps)
         self.judged_from = first_judged * settings.optimisation.accumulation  # a step counts once a part
@@ -78,10 +84,10 @@ class Taught(nn.Module):
     def _verdicts(self, painted: Tensor, truth: Tensor, open_: Tensor) -> dict[str, Tensor]:
         """What the painter minimises, which leaves the judge as it is, and what the judge does."""
         still = {name: weights.detach() for name, weights in self.judge.named_parameters()}
-        fooling = fooling_loss(*functional_call(self.judge, still, (painted, open_)))
+        fooling = generator_loss(*functional_call(self.judge, still, (painted, open_)))
         of_painted, share = self.judge(painted.detach(), open_)
         of_truth, _ = self.judge(truth, open_)
-        return {"fooling": fooling, "judging": judging_loss(of_painted, of_truth, share)}
+        return {"fooling": fooling, "judging": discriminator_loss(of_painted, of_truth, share)}
 
 
 class Filled(NamedTuple):
@@ -91,7 +97,7 @@ class Filled(NamedTuple):
     disparity: Tensor  # float16 [T, 1, H, W] px, the background's in the holes
 
 
-def teach(run: Run, folders: Sequence[Path], settings: TrainLight) -> None:
+def train(run: Run, folders: Sequence[Path], settings: TrainLight) -> None:
     """Train on the folders of `load_all`; see `train_light`."""
     train_light(run, *load_all(folders, _least(settings)), settings)
 
@@ -107,7 +113,7 @@ def train_light(run: Run, stereo: Sequence[Scene], mono: Sequence[Scene], settin
     torch.manual_seed(settings.optimisation.seed)
     seeds = np.random.SeedSequence(settings.optimisation.seed).spawn(CHECKED_WINDOWS)
     checked = [draw_held(np.random.default_rng(seed)) for seed in seeds]
-    taught = train(
+    taught = training_loop(
         Taught(Light(CHANNELS), settings),
         run,
         name="light",
@@ -144,13 +150,13 @@ def _drawing(stereo: Sequence[Scene], mono: Sequence[Scene], settings: TrainLigh
 
 def _fill_scene(scene: Scene) -> Filled:
     frames, _, height, width = scene.left.shape
-    whole = Window(0, 0, frames, 0, 0, height, width, flipped=False, gain=(1, 1, 1))
+    whole = SceneWindow(0, 0, frames, 0, 0, height, width, flipped=False, gain=(1, 1, 1))
     warped, coverage, disparity = (cut(plane, whole) for plane in scene.planes[2:])
     pictures, behind = fill_shot(warped, coverage, disparity)
     return Filled(store_picture(pictures), behind.to(torch.float16))
 
 
-def _sample(scene: Scene, filled: Filled, window: Window, rng: np.random.Generator) -> Sample:
+def _sample(scene: Scene, filled: Filled, window: SceneWindow, rng: np.random.Generator) -> Sample:
     """Of two frames planes [2, PLANES, h, w] and open share [2, 1, h, w]; flow [2, h, w] px; truth [3, h, w].
 
     The second is the one to paint; its flow leads nowhere where it is taken for the first of its shot.
@@ -164,7 +170,7 @@ def _sample(scene: Scene, filled: Filled, window: Window, rng: np.random.Generat
     flow = find_flow(pictures[1], pictures[0])
     if rng.random() < START_SHARE:
         flow = torch.full_like(flow, FAR_AWAY_PX)
-    return torch.stack(planes), open_share(coverage), flow, truth[1]
+    return torch.stack(planes), hole_share(coverage), flow, truth[1]
 
 
 def _paint(model: nn.Module, batch: Sample) -> tuple[Tensor, Tensor]:
@@ -189,7 +195,7 @@ def _painting(
     """Errors are shares of what `fill` gets wrong in a sample: else only rough textures would count."""
     area = 3 * open_.sum((1, 2, 3), keepdim=True).clamp(min=1)
     level = ((filled - truth).abs() * open_).sum((1, 2, 3), keepdim=True) / area + LEAST_LEVEL
-    value, parts = painting_loss(painted / level, truth / level, open_)
+    value, parts = inpainting_loss(painted / level, truth / level, open_)
     edges = edge_loss(painted, truth, open_)
     return value + EDGE_WEIGHT * edges, parts | {"edges": edges}
 
@@ -215,4 +221,4 @@ def _show(model: Light, samples: Sequence[Sample], run: Run) -> None:
     filled, painted = _paint(model, batch)
     rows = torch.cat([batch[0][:, 1, WARPED], filled, painted.clamp(0, 1), batch[3]], dim=2)
     sheet = (torch.cat(list(rows), dim=2).permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-    write_sheet(run.picture("light.png"), sheet.repeat(ENLARGED, 0).repeat(ENLARGED, 1))
+    write_sample_sheet(run.picture("light.png"), sheet.repeat(ENLARGED, 0).repeat(ENLARGED, 1))

@@ -18,23 +18,23 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from secondeye.params import Optimisation
-from secondeye.refusal import Refusal
-from secondeye.runs import Run
-from secondeye.training.averaging import use_average
+from secondeye.run_folder import Run
+from secondeye.system.errors import UserError
 from secondeye.training.checkpoints import load_checkpoint, save_checkpoint
-from secondeye.training.learner import (
-    Learner,
+from secondeye.training.deepspeed import configure_sharding, is_sharded
+from secondeye.training.ema import use_ema
+from secondeye.training.mixed_precision import in_mixed_precision
+from secondeye.training.step_metrics import no_means
+from secondeye.training.train_state import (
+    TrainState,
     backward,
     learn,
-    make_learner,
     make_optimizer,
+    make_train_state,
     restore,
     restore_model,
     tensors_of,
 )
-from secondeye.training.means import no_means
-from secondeye.training.precision import in_precision
-from secondeye.training.sharding import configure_sharding, is_sharded
 
 WARM_UP_SHARE = 0.05  # of the steps, in which the learning rate rises to its value
 LEAST_RATE_SHARE = 0.02  # of the learning rate, at the end of a cosine
@@ -45,7 +45,7 @@ Draw = Callable[[np.random.Generator], Sample]
 Loss = Callable[[nn.Module, Sample], tuple[Tensor, Mapping[str, Tensor]]]
 
 
-def train(
+def training_loop(
     model: nn.Module,
     run: Run,
     *,
@@ -69,14 +69,14 @@ def train(
         restore_model(model, tensors)
     prepared, optimizer = accelerator.prepare(model, make_optimizer(model, optimisation))
     device, sharded = accelerator.device.type, is_sharded(accelerator)
-    learner = make_learner(model, optimizer, optimisation, device, prepared if sharded else None)
+    learner = make_train_state(model, optimizer, optimisation, device, prepared if sharded else None)
     if tensors:
         restore(learner, tensors)
     judged = first == optimisation.steps and _is_judged(run, name, first)
     if accelerator.is_main_process and not judged:
         run.rewind(first, f"{name}/")
     prepared.train()
-    computing = in_precision(prepared, "float32" if sharded else optimisation.precision, device)
+    computing = in_mixed_precision(prepared, "float32" if sharded else optimisation.precision, device)
     means = no_means()
     with _progress(name, first, optimisation.steps, accelerator) as bar:
         for step in range(first, optimisation.steps):
@@ -105,7 +105,7 @@ def train(
                     if saving:
                         save_checkpoint(run.checkpoints, name, done, tensors_of(learner))
                 means = no_means()
-    use_average(learner.average, model)
+    use_ema(learner.average, model)
     model.cpu().eval()
     if validate is not None and accelerator.is_main_process and not judged:
         scores = validate(model)
@@ -128,7 +128,7 @@ def require_shares(name: str, optimisation: Optimisation) -> None:
     parts = optimisation.accumulation
     if optimisation.batch % (processes * parts):
         in_parts = f" with {parts} parts each" * (parts > 1)
-        raise Refusal(
+        raise UserError(
             f"{name}: {processes} processes{in_parts} can not share a batch of {optimisation.batch}; "
             f"make its batch in params.yaml a multiple of {processes * parts}"
         )
@@ -180,7 +180,7 @@ def _seed(*numbers: int) -> int:
 def _differentiate(
     part_loss: Callable[[int], tuple[Tensor, Mapping[str, Tensor]]],
     prepared: nn.Module,
-    learner: Learner,
+    learner: TrainState,
     count: int,  # of parts that each process goes through
     accelerator: Accelerator,
 ) -> dict[str, float]:
@@ -202,7 +202,7 @@ def _differentiate(
 
 def _require_few(bad_steps: int, name: str, optimisation: Optimisation, step: int) -> None:
     if bad_steps > optimisation.max_bad_steps:
-        raise Refusal(
+        raise UserError(
             f"{name}: the loss or its gradient is not finite at step {step}, bad step {bad_steps} where "
             f"max_bad_steps is {optimisation.max_bad_steps}; lower its learning_rate in params.yaml"
         )

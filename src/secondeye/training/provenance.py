@@ -4,21 +4,21 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from secondeye.files import hash_file
-from secondeye.refusal import Refusal
-from secondeye.rows import Film, Kept, Matched, Rendered
+from secondeye.dataset.schema import AcceptedClip, ClipDisparity, Film, SyntheticShot
+from secondeye.dataset.tables import read_table
 from secondeye.sources import Mono
-from secondeye.tables import read_table
+from secondeye.system.errors import UserError
+from secondeye.system.files import hash_file
 
 WORLD_LICENCE = "CC0-1.0"  # of the synthetic world's pictures
 
 
-def inputs_of(match: Path, filter: Path, world: Path) -> dict[str, str]:
+def inputs_of(match: Path, filter: Path, synthetic: Path) -> dict[str, str]:
     """Hashes of the clips to learn from and of the world's shots. A film more to judge on changes neither."""
-    matched = {row.id: row.key for row in read_table(match / "match.parquet", Matched)}
+    matched = {row.id: row.key for row in read_table(match / "match.parquet", ClipDisparity)}
     clips = [f"{row.id} {matched[row.id]}" for row in train_clips(filter)]
-    shots = [row.key for row in read_table(world / "world.parquet", Rendered)]
-    return {name: _hash(lines) for name, lines in (("clips", clips), ("world", shots))}
+    shots = [row.key for row in read_table(synthetic / "synthetic.parquet", SyntheticShot)]
+    return {name: _hash(lines) for name, lines in (("clips", clips), ("synthetic", shots))}
 
 
 def hash_mono(films: Sequence[Mono]) -> str:
@@ -26,11 +26,11 @@ def hash_mono(films: Sequence[Mono]) -> str:
     return _hash([hash_file(film.path) for film in films])
 
 
-def train_clips(filter: Path) -> list[Kept]:
+def train_clips(filter: Path) -> list[AcceptedClip]:
     """The clips to learn from. Raises Refusal when all are held out."""
-    clips = [row for row in read_table(filter / "kept.parquet", Kept) if row.split == "train"]
+    clips = [row for row in read_table(filter / "kept.parquet", AcceptedClip) if row.split == "train"]
     if not clips:
-        raise Refusal(
+        raise UserError(
             f"{filter / 'kept.parquet'}: every clip is held out; give a film the split train in sources.csv"
         )
     return clips

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secondeye.training.crops import column_range, offset_range
+from secondeye.training.column_offsets import column_range, offset_range
 from secondeye.training.scene import Scene, usable_frames
 
 CANDIDATES = 6  # crops of which the one with most holes is taken
@@ -16,7 +16,7 @@ LARGEST_HOLE = 0.05  # of a crop's width, that opens at its border beside what h
 GAIN = (0.85, 1.1)  # of each colour channel; black stays black, so holes stay holes
 
 
-class Window(NamedTuple):
+class SceneWindow(NamedTuple):
     """Where a sample lies: which scene, which part of it, and how its pictures are changed."""
 
     scene: int  # place in [*stereo, *mono]
@@ -57,7 +57,7 @@ def draw_window(
     width: int,
     frames: int,
     rng: np.random.Generator,
-) -> Window:
+) -> SceneWindow:
     """A part of both eyes' views; scenes are drawn as often as they have frames."""
     scenes = [*stereo, *mono]
     number = _draw_number(stereo, mono, mono_share, (frames, height, width), rng)
@@ -74,16 +74,16 @@ def draw_window(
     best = int(np.argmax(holes))
     flipped = bool(rng.random() < 0.5)
     red, green, blue = (float(gain) for gain in rng.uniform(*GAIN, size=3))
-    return Window(
+    return SceneWindow(
         number, start, frames, int(tops[best]), int(lefts[best]), height, width, flipped, (red, green, blue)
     )
 
 
 def draw_apart(
     scene: Scene,  # stored
-    window: Window,
+    window: SceneWindow,
     rng: np.random.Generator,
-) -> tuple[Window, int]:  # px
+) -> tuple[SceneWindow, int]:  # px
     """How far the first eye's part begins to the right of the second's, which moves if there is no room."""
     disparity = cut(scene.disparity, window)[cut(scene.coverage, window) > 0]
     middle = float(disparity.median()) if len(disparity) else 0.0
@@ -96,7 +96,7 @@ def draw_apart(
 
 def cut_apart(
     scene: Scene,  # stored
-    window: Window,  # of the second eye's view
+    window: SceneWindow,  # of the second eye's view
     offset_px: int,
 ) -> Scene:  # float32 [frames, C, window.height, window.width]
     """What two eyes saw that were framed apart; what lies beside the first one's frame is a hole."""
@@ -111,7 +111,7 @@ def cut_apart(
 
 def cut(
     plane: Tensor,  # [T, C, H, W], a plane of the window's scene, stored
-    window: Window,
+    window: SceneWindow,
 ) -> Tensor:  # float32 [frames, C, height, width]
     """The part of a plane that a window shows; pictures (three channels) in its colours."""
     rows = slice(window.top, window.top + window.height)

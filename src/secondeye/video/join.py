@@ -12,7 +12,7 @@ from av.packet import Packet
 from av.stream import Stream
 from av.video.stream import VideoStream
 
-from secondeye.refusal import Refusal
+from secondeye.system.errors import UserError
 from secondeye.video.probe import open_film, probe, url_of
 from secondeye.video.stereo_tag import tag_side_by_side
 
@@ -96,7 +96,7 @@ def _copy_of(stream: Stream, target: OutputContainer, output: Path) -> Stream | 
         copy = target.add_stream_from_template(stream)
     except (av.FFmpegError, ValueError) as error:
         if stream.type == "audio":
-            raise Refusal(
+            raise UserError(
                 f"{output}: can not hold the source's sound; give --output a name in .mkv"
             ) from error
         return None

@@ -10,7 +10,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, Interpolation
 from av.video.stream import VideoStream
 
-from secondeye.refusal import Refusal
+from secondeye.system.errors import UserError
 
 # FFmpeg's AVColorSpace (what a file says) to the matrix the scaler is told to use.
 _MATRIX = {
@@ -35,11 +35,11 @@ EXACT = (
 )
 
 
-class BadFilm(Refusal):
+class BadFilm(UserError):
     """The file is not a film that can be read."""
 
 
-class FilmBroke(Refusal):
+class FilmBroke(UserError):
     """The film breaks off; `pictures` of it were good."""
 
     def __init__(self, path: Path, pictures: int, reason: str) -> None:

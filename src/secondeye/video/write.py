@@ -13,7 +13,7 @@ from av.audio.resampler import AudioResampler
 from av.container import OutputContainer
 from av.video.frame import VideoFrame
 
-from secondeye.files import arriving
+from secondeye.system.files import atomic_path
 from secondeye.video.probe import BT709, EXACT, Colour, url_of
 
 # A fixed number, whatever the machine: x264's output depends on it.
@@ -154,7 +154,7 @@ def write_film(
     first = next(pictures)
     height, width = first.shape[:2]
     with (
-        arriving(path) as part,
+        atomic_path(path) as part,
         FilmWriter(part, width, height, fps=fps, time_base=1 / fps, crf=crf, preset=preset) as writer,
     ):
         if sound is not None:
@@ -181,7 +181,7 @@ def write_lossless(
     }[frames.dtype.name, frames.ndim]
     # bitexact: otherwise Matroska writes random ids and the library's version.
     with (
-        arriving(path) as part,
+        atomic_path(path) as part,
         av.open(url_of(part), "w", format="matroska", container_options={"fflags": "+bitexact"}) as container,
     ):
         options = {"level": "3", "slices": "4", "threads": "1", "flags": "+bitexact"}

@@ -14,8 +14,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from secondeye.arrays import require_pictures, require_plane, require_same_size
-from secondeye.backends import choose_backend
+from secondeye.imaging.arrays import require_pictures, require_plane, require_same_size
+from secondeye.imaging.backends import choose_backend
 
 _BACKENDS = ("reference", "cpu", "triton")
 

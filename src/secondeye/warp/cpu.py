@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 from torch import Tensor
 
-from secondeye.arrays import rows_of
+from secondeye.imaging.arrays import rows_of
 from secondeye.warp.reference import COVERAGE_UNIT
 
 # Numba widens float32 with a Python number to float64.

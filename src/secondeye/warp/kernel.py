@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from secondeye.backends import Configuration, configuration_of
+from secondeye.imaging.backends import Configuration, configuration_of
 from secondeye.warp.reference import COVERAGE_UNIT
 
 _UNIT = tl.constexpr(COVERAGE_UNIT)

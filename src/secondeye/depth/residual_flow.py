@@ -1,0 +1,33 @@
+"""What optical flow says about depth: parallax is what no homography explains."""
+
+import cv2
+import numpy as np
+
+from secondeye.imaging.optical_flow import length, places
+
+GRID_STEP = 8  # px: the homography is fitted to one flow vector in 8 x 8
+INLIER_PX = 0.5
+
+
+def beyond_homography(
+    flow: np.ndarray,  # [h, w, 2] px
+    reliable: np.ndarray,  # [h, w] pixels the fit may use
+) -> np.ndarray:  # [h, w] px
+    """Length of the flow that the best homography leaves over: parallax and movers.
+
+    A camera that only turns or zooms moves the whole picture by one homography, so nothing is left over.
+    Zero everywhere when there are too few reliable pixels to fit one.
+    """
+    sample = (slice(GRID_STEP // 2, None, GRID_STEP),) * 2
+    chosen = reliable[sample].ravel()
+    target = places(flow)
+    source = target - flow
+    start, end = (plane[sample].reshape(-1, 2)[chosen] for plane in (source, target))
+    if len(start) < 4:
+        return np.zeros(flow.shape[:2], np.float32)
+    # RANSAC in OpenCV starts from a fixed seed at every call.
+    homography, _ = cv2.findHomography(start, end, cv2.RANSAC, INLIER_PX)
+    if homography is None:
+        return np.zeros(flow.shape[:2], np.float32)
+    explained = cv2.perspectiveTransform(source.reshape(-1, 1, 2), homography).reshape(flow.shape)
+    return length(target - explained)

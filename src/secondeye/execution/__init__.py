@@ -1,0 +1,1 @@
+"""Run work: build only what is missing, in processes or on a Ray cluster."""

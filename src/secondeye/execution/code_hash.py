@@ -1,0 +1,125 @@
+"""What code a module is made of: the modules of this package it reaches by import, and a hash of them."""
+
+import ast
+import hashlib
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+PACKAGE = "secondeye"
+ROOT = Path(__file__).resolve().parents[1]  # the folder of the package
+
+# Their arithmetic or their bytes end up in results: as imported, and as installed.
+_LIBRARIES = {
+    "accelerate": "accelerate",
+    "av": "av",
+    "cv2": "opencv-python-headless",
+    "diffusers": "diffusers",
+    "numba": "numba",
+    "numpy": "numpy",
+    "safetensors": "safetensors",
+    "scenedetect": "scenedetect-headless",
+    "scipy": "scipy",
+    "torch": "torch",
+    "transformers": "transformers",
+    "webdataset": "webdataset",
+}
+# Code that carries results and does not shape them: a reworded error or a new stage rebuilds nothing.
+# Values of params.yaml and the columns of rows enter a key by themselves.
+_CARRIERS = (
+    "dataset.checksums",
+    "dataset.schema",
+    "dataset.stamp",
+    "dataset.tables",
+    "params",
+    "run_folder",
+    "stages",
+)
+_CARRIER_PACKAGES = ("execution", "system")  # all of their modules
+
+
+@cache
+def code_and_versions(module: str) -> dict[str, object]:
+    """What results of this module depend on besides their inputs: its code, and the libraries' versions."""
+    code = {name for name in reachable_modules(module) if not is_carrier(name)}
+    return {"code": code_hash(code), "libraries": library_versions(libraries_of(code))}
+
+
+def is_carrier(module: str) -> bool:
+    """Whether a module of this package carries results without shaping them."""
+    inside = module.removeprefix(PACKAGE).removeprefix(".")
+    return not inside or inside in _CARRIERS or inside.split(".")[0] in _CARRIER_PACKAGES
+
+
+def libraries_of(modules: Iterable[str]) -> list[str]:
+    """The libraries that these modules import and that shape results, as they are installed."""
+    imported = {name.split(".")[0] for module in modules for name in imports_of(module)}
+    return sorted(_LIBRARIES[name] for name in imported & _LIBRARIES.keys())
+
+
+def library_versions(libraries: Iterable[str]) -> dict[str, str]:
+    """The version of each installed library."""
+    return {name: version(name) for name in libraries}
+
+
+def source_of(module: str) -> Path | None:
+    """The file of a module of this package; None when there is no such module."""
+    stem = ROOT.joinpath(*module.split(".")[1:])
+    for path in (stem / "__init__.py", stem.with_suffix(".py")):
+        if path.is_file():
+            return path
+    return None
+
+
+def reachable_modules(module: str) -> set[str]:
+    """Every module of this package that importing `module` can load, lazy imports and itself included."""
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        found.add(name)
+        waiting += [imported for imported in imports_of(name) if imported.split(".")[0] == PACKAGE]
+        waiting += [name.rpartition(".")[0]] if "." in name else []
+    return found
+
+
+@cache
+def imports_of(module: str) -> tuple[str, ...]:
+    """The modules a module names in import statements anywhere in its text; of other packages too."""
+    path = source_of(module)
+    assert path is not None, module
+    return tuple(dict.fromkeys(_imported(ast.parse(path.read_text()))))
+
+
+def _imported(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, "relative imports are not used here"
+            yield node.module
+            if node.module.split(".")[0] == PACKAGE:
+                names = (f"{node.module}.{alias.name}" for alias in node.names)
+                yield from (name for name in names if source_of(name) is not None)
+
+
+def code_hash(modules: Iterable[str]) -> str:
+    """A hash of what modules do: their syntax trees without docstrings, so that comments change nothing."""
+    digest = hashlib.sha256()
+    for module in sorted(modules):
+        path = source_of(module)
+        assert path is not None, module
+        digest.update(module.encode() + ast.dump(_without_docstrings(ast.parse(path.read_text()))).encode())
+    return digest.hexdigest()
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                node.body = node.body[1:]
+    return tree

@@ -1,0 +1,1 @@
+"""Arrays every module uses: conventions, resizing, optical flow, and the choice of a backend."""

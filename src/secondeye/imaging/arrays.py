@@ -1,0 +1,132 @@
+"""The arrays everything else speaks in: what they must look like, and how they are resized.
+
+- frames, [T, 3, H, W]: RGB in [0, 1]
+- disparity, [T, 1, H, W]: pixels of this width; x_right = x_left - disparity; larger is nearer
+- coverage, [T, 1, H, W]: how much of a target pixel was reached, [0, 1]
+- occlusion, [T, 1, H, W]: bool; True where the second eye sees what the first did not
+- depth, [T, 1, H, W]: relative inverse depth, larger is nearer
+
+All but `occlusion` are float32.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def require_frames(
+    frames: Tensor,  # [T, 3, H, W] in [0, 1]
+) -> None:
+    """Raise ValueError unless `frames` is finite float32 [T, 3, H, W] with at least one pixel."""
+    _require(frames, 3, "frames")
+
+
+def require_pictures(
+    frames: Tensor,  # [T, 3, H, W] in [0, 1], or uint8 [T, H, W, 3] as decoders give and encoders take
+) -> None:
+    """Raise ValueError unless `frames` is one of the two, with at least one pixel."""
+    _require_tensor(frames, "frames")
+    shape = list(frames.shape)
+    if frames.dtype not in (torch.uint8, torch.float32):
+        raise ValueError(f"frames must be float32 [T, 3, H, W] or uint8 [T, H, W, 3], got {frames.dtype}")
+    if frames.dtype == torch.float32:
+        require_frames(frames)
+    elif frames.ndim != 4 or shape[3] != 3 or 0 in shape:
+        raise ValueError(f"frames of uint8 must be [T, H, W, 3] and not empty, got {shape}")
+
+
+def require_plane(
+    plane: Tensor,  # [T, 1, H, W]
+    name: str,
+) -> None:
+    """Raise ValueError unless `plane` (disparity, depth, coverage) is finite float32 [T, 1, H, W]."""
+    _require(plane, 1, name)
+
+
+def require_same_size(
+    frames: Tensor,  # [T, 3, H, W], or uint8 [T, H, W, 3]
+    plane: Tensor,  # [T, 1, H, W]
+    name: str,
+) -> None:
+    """Raise ValueError unless both arrays have the same number of frames, height and width."""
+    size = frames.shape[1:3] if frames.dtype == torch.uint8 else frames.shape[2:]
+    if frames.shape[0] != plane.shape[0] or size != plane.shape[2:]:
+        raise ValueError(f"{name} is {list(plane.shape)}, but the frames are {list(frames.shape)}")
+
+
+def _require_tensor(array: object, name: str) -> None:
+    if not isinstance(array, Tensor):
+        kind = type(array)
+        raise ValueError(f"{name} must be a torch tensor, got {kind.__module__}.{kind.__qualname__}")
+
+
+def _require(array: Tensor, channels: int, name: str) -> None:
+    _require_tensor(array, name)
+    shape = list(array.shape)
+    if array.ndim != 4 or array.shape[1] != channels or 0 in shape:
+        raise ValueError(f"{name} must be [T, {channels}, H, W] and not empty, got {shape}")
+    if array.dtype != torch.float32:
+        raise ValueError(f"{name} must be float32, got {array.dtype}")
+    # Not isfinite: that would write an array to be read again. NaN is passed on by both.
+    if not all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(array)):
+        raise ValueError(f"{name} holds NaN or inf")
+
+
+def rows_of(
+    frames: Tensor,  # [T, 3, H, W], or uint8 [T, H, W, 3]; contiguous, on the CPU
+) -> np.ndarray:  # [T, H, 3, W], or uint8 [T, H, 1, 3 W]; the same memory
+    """The colours of each row as contiguous lines: one for a channel, or one in which channels alternate."""
+    if frames.dtype == torch.uint8:
+        return frames.flatten(2)[:, :, None].numpy()
+    return frames.transpose(1, 2).numpy()
+
+
+def resize(
+    array: Tensor,  # [T, C, H, W]
+    height: int,
+    width: int,
+) -> Tensor:  # [T, C, height, width]
+    """Resize pictures or depth; anti-aliased when shrinking. Values keep their meaning: not for disparity."""
+    if array.shape[-2:] == (height, width):
+        return array
+    return F.interpolate(array, (height, width), mode="bilinear", align_corners=False, antialias=True)
+
+
+def resize_disparity(
+    disparity: Tensor,  # [T, 1, H, W] px of width W
+    height: int,
+    width: int,
+) -> Tensor:  # [T, 1, height, width] px of the new width
+    """Resize a disparity map and its unit with it: half the width has half the pixels of disparity."""
+    return resize(disparity, height, width) * (width / disparity.shape[-1])
+
+
+def occlusion_of(
+    coverage: Tensor,  # [T, 1, H, W] in [0, 1]
+) -> Tensor:  # bool [T, 1, H, W]
+    """True where at most half of the second eye's pixel was seen by the first (ours; the paper: none)."""
+    return coverage <= 0.5
+
+
+def depth_to_disparity(
+    depth: Tensor,  # [T, 1, H, W] in [0, 1], 1 is nearest
+    strength_percent: float,  # disparity between the nearest and the farthest point, % of W
+    convergence: float,  # the depth that lies on the screen, [0, 1]
+) -> Tensor:  # [T, 1, H, W] px, positive in front of the screen
+    """The one formula (ours). The paper's release is convergence 0.5 and 200 * max_disp / W percent."""
+    return strength_percent / 100 * depth.shape[-1] * (depth - convergence)
+
+
+def frames_from_pictures(
+    pictures: Tensor,  # uint8 [T, H, W, 3]
+) -> Tensor:  # [T, 3, H, W]
+    """8-bit pictures as float frames."""
+    return pictures.permute(0, 3, 1, 2).float().div(255)
+
+
+def pictures_from_frames(
+    frames: Tensor,  # [T, 3, H, W]; what lies outside [0, 1] is cut off
+) -> Tensor:  # uint8 [T, H, W, 3]
+    """Float frames as 8-bit pictures, to the nearest level."""
+    return (frames.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()

@@ -1,0 +1,1 @@
+"""Look after a checkout: report what the machine can do, delete what nothing refers to."""

@@ -1,0 +1,42 @@
+"""The one door for a clip: whatever the matcher, a disparity for every pixel and where both eyes agree."""
+
+from torch import Tensor
+
+from secondeye.matching import make_matcher
+from secondeye.matching.consistency import fill_from_background, match_both_ways
+from secondeye.params import Match
+
+
+def match_clip(
+    match: Match,
+    left: Tensor,  # [T, 3, H, W]
+    right: Tensor,  # [T, 3, H, W]
+) -> tuple[Tensor, Tensor]:  # disparity [T, 1, H, W] px, finite; consistent bool [T, 1, H, W]
+    """Match with `match.matcher`; a pixel is consistent where both eyes give the same answer.
+
+    block and flow: frame by frame, gaps filled along their rows. video: see `video`. exported: the network's
+    own answer, hidden pixels included; raises Refusal where its file can not be used.
+    """
+    largest_px = round(left.shape[-1] * match.max_disparity_percent / 100)
+    match match.matcher:
+        case "video":
+            from secondeye.matching.video_matcher import match_video
+
+            return match_video(left, right, max_disparity_px=largest_px, tolerance_px=match.tolerance_px)
+        case "exported":
+            from secondeye.matching.exported_matcher import make_exported_matcher
+
+            network = make_exported_matcher(match.exported)
+            return match_both_ways(network, left, right, tolerance_px=match.tolerance_px)
+    matcher = make_matcher(match.matcher, largest_px)
+    disparity, consistent = match_both_ways(matcher, left, right, tolerance_px=match.tolerance_px)
+    return fill_from_background(disparity, consistent), consistent
+
+
+def network_identity(match: Match) -> list[str]:
+    """What a result depends on besides the params: the exported network, if it matches. Raises Refusal."""
+    if match.matcher != "exported":
+        return []
+    from secondeye.matching.exported_matcher import identity
+
+    return identity(match.exported)

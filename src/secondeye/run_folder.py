@@ -1,0 +1,252 @@
+"""Run folders: what a training or an evaluation leaves behind, whether or not anybody watched.
+
+.runs/<key>/
+  run.json       key, stage, params, tags; `weights` and `"finished": true` once it is done
+  metrics.jsonl  one line a logged step: {"step": 10, "loss": 0.2}; MACHINE_METRICS stay out of the record
+  tables/        Parquet, CSV or Markdown
+  pictures/      PNG
+  origin.json    where and when it ran: git commit, time, machine
+  checkpoints/   to go on from; gone once it is finished
+  model/         the finished weights
+
+The first four are the record: the same key gives the same record, so a copy of it may lie in a DVC out, and
+weights that come from DVC's cache bring their run along. Nothing here knows MLflow (secondeye.registry does).
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from secondeye.execution import code_hash
+from secondeye.system.errors import UserError
+from secondeye.system.files import hash_weights, write_atomic
+from secondeye.system.process import is_main_process, lock_dir
+
+RECORD = ("run.json", "metrics.jsonl", "tables", "pictures")
+MACHINE_METRICS = ("samples_per_second", "memory_mib")  # not the same again, and so in no record
+_TRAINING_LIBRARIES = ("accelerate", "diffusers", "transformers")
+_LONGEST_WAIT_S = 60.0  # for the main process to open a run
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder."""
+
+    folder: Path
+
+    @property
+    def key(self) -> str:
+        return str(self.read()["key"])
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.read()["finished"])
+
+    @property
+    def checkpoints(self) -> Path:
+        return _made(self.folder / "checkpoints")
+
+    @property
+    def model(self) -> Path:
+        """Where the weights go; whole once the run is finished."""
+        return self.folder / "model"
+
+    def read(self) -> dict[str, Any]:
+        """run.json: key, stage, params, tags, finished."""
+        content: dict[str, Any] = json.loads((self.folder / "run.json").read_text())
+        return content
+
+    def picture(self, name: str) -> Path:
+        """Where to write the picture of this name (.png)."""
+        return _made(self.folder / "pictures") / name
+
+    def table(self, name: str) -> Path:
+        """Where to write the table of this name."""
+        return _made(self.folder / "tables") / name
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append one line to metrics.jsonl; Refusal where that can not be."""
+        path = self.folder / "metrics.jsonl"
+        try:
+            with path.open("a") as file:
+                file.write(json.dumps({"step": step, **metrics}) + "\n")
+        except OSError as error:
+            raise UserError(
+                f"{path}: can not be written ({error.strerror}); free some disk and start again: the "
+                "training goes on from its last checkpoint"
+            ) from error
+
+    def metrics(self) -> list[dict[str, float]]:
+        """Every whole line of metrics.jsonl."""
+        path = self.folder / "metrics.jsonl"
+        lines = path.read_text().split("\n")[:-1] if path.exists() else []
+        return [json.loads(line) for line in lines]
+
+    def rewind(self, step: int, prefix: str = "") -> None:
+        """Forget what was logged at `step` or later by metrics with this prefix: it will be logged again."""
+        kept = [
+            line
+            for line in self.metrics()
+            if line["step"] < step or not any(name.startswith(prefix) for name in line if name != "step")
+        ]
+        write_atomic(self.folder / "metrics.jsonl", _lines(kept))
+
+    def finish(self, tags: Mapping[str, str]) -> None:
+        """Say that everything is written; there is nothing to go on from then."""
+        content = self.read()
+        content["tags"] |= tags
+        write_atomic(self.folder / "run.json", _json(content | {"finished": True}))
+        if (self.folder / "checkpoints").exists():
+            shutil.rmtree(self.folder / "checkpoints")
+
+
+def make_run_key(module: str, sections: Sequence[object], inputs: Mapping[str, str]) -> str:
+    """The key of a run: code that `module` reaches, params sections, hashes of its inputs, versions."""
+    parts = code_hash.code_and_versions(module) | {
+        "training": code_hash.library_versions(_TRAINING_LIBRARIES),
+        "params": [asdict(section) for section in sections],  # type: ignore[call-overload]
+        "inputs": dict(inputs),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def open_run(
+    runs: Path,
+    key: str,
+    stage: str,
+    settings: object,  # a params section; those inside it become dotted names
+    tags: Mapping[str, str],
+) -> Run:
+    """The run of this key: the one that is there, or a new one.
+
+    Under torchrun the main process makes it and the others wait. Raises Refusal when it does not appear.
+    """
+    run = Run(runs / key)
+    if not is_main_process():
+        _wait_for(run.folder / "run.json")
+    elif not (run.folder / "run.json").exists():
+        run.folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(run.folder / "origin.json", _json(_origin()))
+        params = dict(_flat(asdict(settings)))  # type: ignore[call-overload]
+        content = {"key": key, "stage": stage, "params": params, "tags": dict(tags)}
+        write_atomic(run.folder / "run.json", _json(content | {"finished": False}))
+    return run
+
+
+def finish_model(out: Path, run: Run, train: Callable[[Run], None]) -> None:
+    """Have `out` hold the run's weights and record; `train` fills `run.model` where no earlier run did.
+
+    A run killed before its end is continued. Under torchrun the main process keeps the folders and the others
+    only compute. Raises Refusal when another process works on it, or the run's weights have changed since.
+    """
+    if not is_main_process():
+        if not run.finished and not _is_delivered(run, out):
+            train(run)
+        return
+    with lock_dir(out):
+        if _is_delivered(run, out):
+            print(f"{out}: trained before, nothing to do")
+            return
+        with lock_dir(run.folder):
+            if run.finished:
+                print(f"{out}: trained before, taken from {run.folder}")
+            else:
+                train(run)
+                run.finish({"weights": hash_weights(run.model)})
+            if not _is_whole(run, run.model):
+                raise UserError(
+                    f"{run.model}: has changed since its training finished; delete {run.folder} to train anew"
+                )
+        _deliver(run, out)
+
+
+def _is_delivered(run: Run, out: Path) -> bool:
+    """Whether `out` holds this run's weights, as they were when it finished."""
+    record = Run(out / "run")
+    return (record.folder / "run.json").exists() and record.key == run.key and _is_whole(record, out)
+
+
+def _is_whole(record: Run, weights: Path) -> bool:
+    return hash_weights(weights) == record.read()["tags"].get("weights")
+
+
+def _deliver(run: Run, out: Path) -> None:
+    """Replace what `out` holds; run/run.json goes first, comes last and says that it is whole."""
+    (out / "run" / "run.json").unlink(missing_ok=True)
+    for path in out.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.copytree(run.model, out, dirs_exist_ok=True)
+    copy_record(run, out / "run")
+
+
+def copy_record(run: Run, folder: Path) -> None:
+    """Copy the record of a run; run.json comes last."""
+    folder.mkdir()
+    for source in (run.folder / name for name in RECORD[1:]):
+        if source.is_dir():
+            shutil.copytree(source, folder / source.name)
+    if (run.folder / "metrics.jsonl").exists():
+        write_atomic(folder / "metrics.jsonl", _lines(repeatable(run.metrics())))
+    write_atomic(folder / "run.json", (run.folder / "run.json").read_text())
+
+
+def repeatable(lines: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """Lines of metrics without what depends on the machine and its load."""
+    return [
+        {name: value for name, value in line.items() if name.rpartition("/")[2] not in MACHINE_METRICS}
+        for line in lines
+    ]
+
+
+def _wait_for(path: Path) -> None:
+    deadline = time.monotonic() + _LONGEST_WAIT_S
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"{path}: the main process has not written it in {_LONGEST_WAIT_S:g} s; all processes of a "
+                "training must see the same folder"
+            )
+        time.sleep(0.05)
+
+
+def _origin() -> dict[str, str]:
+    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True) if _has_git() else None
+    return {
+        "git_sha": git.stdout.strip() if git and git.returncode == 0 else "unknown",
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+def _has_git() -> bool:
+    return shutil.which("git") is not None
+
+
+def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _lines(metrics: Sequence[Mapping[str, float]]) -> str:
+    return "".join(json.dumps(line) + "\n" for line in metrics)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _json(content: object) -> str:
+    return json.dumps(content, indent=1, sort_keys=True) + "\n"

@@ -1,0 +1,1 @@
+"""The operating system: errors for users, processes, files, disk space, text."""

@@ -1,0 +1,48 @@
+"""Files that appear whole or not at all."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path` that becomes `path` only when the block ends well."""
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a file at once."""
+    with atomic_path(path) as part:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def hash_folder(folder: Path) -> str:
+    """A hash of the files in a folder, their names included."""
+    return _hash_files(folder, sorted(path for path in folder.rglob("*") if path.is_file()))
+
+
+def hash_weights(folder: Path) -> str:
+    """A hash of a model's folder without run/, the record of how it was made."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return _hash_files(folder, [path for path in files if path.relative_to(folder).parts[0] != "run"])
+
+
+def _hash_files(folder: Path, files: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.relative_to(folder)}\0{hash_file(path)}".encode())
+    return digest.hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """A hash of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

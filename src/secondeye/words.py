@@ -1,6 +1,0 @@
-"""Counts as people read them."""
-
-
-def counted(count: int, noun: str) -> str:
-    """1 clip, 2 clips."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"

@@ -1,0 +1,122 @@
+import math
+
+import pytest
+import torch
+from conftest import coarse_cards
+from torch import Tensor
+
+from secondeye.alignment import find_shift
+from secondeye.dataset.corrections import apply_shift, apply_vertical
+from secondeye.synthetic import Shot
+from secondeye.synthetic.render import render_shot
+
+SEARCH = {"max_disparity_percent": 25.0, "margin_px": 0}
+
+
+@pytest.mark.parametrize("offset_px", [-40, -12, 0, 9, 31])
+def test_known_shift_is_found_to_a_pixel(offset_px: int) -> None:
+    shot = coarse_cards(frames=3, height=128, width=256, near_px=16, far_px=4, card_px=80, seed=3)
+    # Roll the right view left by the offset: every disparity grows by it.
+    right = torch.roll(shot.right, -offset_px, dims=-1)
+    found = find_shift(shot.left, right, **SEARCH)
+    assert abs(found.shift_px - (4 + offset_px)) <= 1
+    assert found.near_px == pytest.approx(12, abs=1.5)
+    assert found.support > 0.5
+    left, moved = apply_shift(shot.left, right, found.shift_px)
+    again = find_shift(left, moved, **SEARCH)
+    assert abs(again.shift_px) <= 1
+
+
+GRID = [(0, 0, 1.0), (80, 8, 1.15), (-80, -8, 0.85), (37, -5, 0.9), (-13, 3, 1.1), (0, 8, 1.0), (80, 0, 0.8)]
+
+
+def error_px(shot: Shot, offset_px: int, down_px: int, cast: float) -> float:
+    """Of the shift, against exact disparity, with all of that done to the right eye."""
+    exact = math.floor(torch.quantile(shot.disparity[..., ::2, ::2], 0.01))
+    colours = torch.tensor([cast, 1.0, 1 / cast]).view(3, 1, 1)
+    left, right = apply_vertical(shot.left, shot.right, -down_px)
+    right = (torch.roll(right, -offset_px, dims=-1) * colours + 0.03).clamp(0, 1)
+    return find_shift(left, right, **SEARCH).shift_px - (exact + offset_px)
+
+
+@pytest.mark.parametrize(("offset_px", "down_px", "cast"), GRID)
+def test_offset_rows_and_cast_together_do_not_mislead(offset_px: int, down_px: int, cast: float) -> None:
+    shot = coarse_cards(frames=1, height=256, width=1280, near_px=64, far_px=12, card_px=320, seed=4)
+    assert abs(error_px(shot, offset_px, down_px, cast)) <= 1
+
+
+@pytest.mark.slow
+def test_they_do_not_in_a_rendered_scene_either() -> None:
+    shot = render_shot(12, 1, 360, 1280)  # one with texture as far as one sees
+    assert max(abs(error_px(shot, *case)) for case in GRID) <= 1
+
+
+def noise(shape: torch.Size, seed: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def small() -> Shot:
+    return render_shot(3, 3, 256, 448)
+
+
+def test_noise_of_its_own_in_each_eye_does_not_move_the_shift() -> None:
+    shot = small()
+    calm = find_shift(shot.left, shot.right, **SEARCH)
+    left, right = (
+        (eye + 8 / 255 * noise(eye.shape, seed)).clamp(0, 1)
+        for seed, eye in enumerate((shot.left, shot.right))
+    )
+    assert abs(find_shift(left, right, **SEARCH).shift_px - calm.shift_px) <= 1
+
+
+@pytest.mark.parametrize("grain", [1, 4])
+def test_water_has_no_say(grain: int) -> None:
+    shot = small()
+    dry = find_shift(shot.left[..., :171, :], shot.right[..., :171, :], **SEARCH)
+    eyes = []
+    for seed, eye in enumerate((shot.left, shot.right)):
+        waves = noise(torch.Size([3, 1, 88 // grain, 448 // grain]), seed).mul(0.15).add(0.4).clamp(0, 1)
+        waves = torch.nn.functional.interpolate(waves, scale_factor=float(grain), mode="bilinear")
+        eyes.append(torch.cat([eye[..., :171, :], waves[..., :85, :].expand(3, 3, -1, -1)], dim=-2))
+    assert abs(find_shift(eyes[0], eyes[1], **SEARCH).shift_px - dry.shift_px) <= 1
+
+
+def test_bare_sky_and_a_wall_that_repeats_itself_have_no_say() -> None:
+    shot = coarse_cards(frames=2, height=192, width=384, near_px=16, far_px=4, card_px=120, seed=5)
+    stripes = (torch.arange(384) // 6 % 2).float()
+    sky = torch.linspace(0.5, 0.9, 32)[:, None].expand(32, 384)
+
+    def painted(eye: Tensor, moved_px: int) -> Tensor:
+        eye = eye.clone()
+        eye[..., :32, :] = sky
+        eye[..., 150:, :] = stripes.roll(-moved_px)
+        return eye
+
+    # Of the wall's places, 4 px and 12 px apart, all those left of zero would be wrong.
+    found = find_shift(painted(shot.left, 0), painted(shot.right, 4), **SEARCH)
+    assert abs(found.shift_px - 4) <= 1
+
+
+def test_unrelated_views_have_no_support() -> None:
+    left, right = torch.rand(2, 2, 3, 96, 160, generator=torch.Generator().manual_seed(0))
+    assert find_shift(left, right, **SEARCH).support < 0.1
+    one, other = (render_shot(seed, 1, 256, 448).left for seed in (3, 4))
+    assert find_shift(one, other, **SEARCH).support < 0.1
+
+
+def test_blank_views_have_no_support() -> None:
+    blank = torch.full((2, 3, 64, 96), 0.5)
+    assert find_shift(blank, blank, **SEARCH).support < 0.1
+    assert find_shift(blank[..., :9, :17], blank[..., :9, :17], **SEARCH).support == 0
+
+
+def test_any_number_of_threads_gives_the_same_points() -> None:
+    import cv2
+
+    shot, before = small(), cv2.getNumThreads()
+    found = []
+    for threads in (1, 2):
+        cv2.setNumThreads(threads)
+        found.append(find_shift(shot.left, shot.right, **SEARCH))
+    cv2.setNumThreads(before)
+    assert found[0] == found[1]

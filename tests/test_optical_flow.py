@@ -1,0 +1,80 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from secondeye.imaging.optical_flow import dense_flow, flow_of_pairs, greys_of, mismatch, pull_frames
+
+
+def texture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Smooth noise, uint8 [h, w]."""
+    noise = np.random.default_rng(seed).normal(size=(height, width)).astype(np.float32)
+    smooth = cv2.GaussianBlur(noise, (0, 0), 2)
+    return np.clip(128 + 60 * smooth / smooth.std(), 0, 255).round().astype(np.uint8)
+
+
+def coloured(grey: np.ndarray) -> torch.Tensor:  # [1, 3, H, W]
+    return torch.from_numpy(grey).float().div(255).expand(1, 3, *grey.shape)
+
+
+@pytest.mark.parametrize("fine", [False, True])
+def test_flow_finds_where_a_texture_went(fine: bool) -> None:
+    wide = texture(90, 120)
+    # What was at (x, y) is now at (x + 3, y - 2).
+    here, there = (np.ascontiguousarray(part) for part in (wide[10:74, 10:106], wide[12:76, 7:103]))
+    flow = dense_flow(here, there, fine=fine)
+    inside = flow[8:-8, 8:-8].reshape(-1, 2)
+    np.testing.assert_allclose(np.median(inside, axis=0), [3, -2], atol=0.1)
+    tensor = flow_of_pairs(coloured(here), coloured(there), fine=fine)
+    assert torch.equal(tensor[0].permute(1, 2, 0), torch.from_numpy(flow))
+
+
+@pytest.mark.parametrize("fine", [False, True])
+def test_flow_is_the_same_for_any_number_of_threads(fine: bool) -> None:
+    before = cv2.getNumThreads()
+    flows = []
+    for threads in (1, 3):
+        cv2.setNumThreads(threads)
+        flows.append(dense_flow(texture(120, 200, 1), texture(120, 200, 2), fine=fine))
+    cv2.setNumThreads(before)
+    assert np.array_equal(*flows)
+
+
+def test_grey_is_luma_in_whole_levels() -> None:
+    frames = torch.tensor([1.0, 0.5, 0.0]).view(1, 3, 1, 1)
+    assert greys_of(frames).tolist() == [[[151]]]  # 255 * (0.299 + 0.587 / 2) = 151.1
+    assert greys_of(frames * 9).tolist() == [[[255]]]
+
+
+def test_pictures_too_small_for_flow_have_none() -> None:
+    small = torch.rand(2, 3, 15, 40)
+    flow = flow_of_pairs(small, small)
+    assert flow.shape == (2, 2, 15, 40) and bool(flow.isnan().all())
+    assert bool(mismatch(flow, flow).isposinf().all())
+
+
+def test_no_pairs_are_no_flow() -> None:
+    none = torch.zeros(0, 3, 20, 30)
+    flow = flow_of_pairs(none, none)
+    assert flow.shape == (0, 2, 20, 30) and mismatch(flow, flow).shape == (0, 1, 20, 30)
+    assert pull_frames(none, flow).shape == (0, 3, 20, 30)
+
+
+def test_frames_are_pulled_along_their_flow() -> None:
+    frames = torch.rand(2, 3, 6, 9)
+    flow = torch.zeros(2, 2, 6, 9)
+    flow[1, 0], flow[1, 1] = 2, -1
+    pulled = pull_frames(frames, flow)
+    assert torch.equal(pulled[0], frames[0])
+    assert torch.equal(pulled[1, :, 1:, :-2], frames[1, :, :-1, 2:])
+    plane = frames[:, :1]
+    assert torch.equal(pull_frames(plane, flow), pulled[:, :1])
+
+
+def test_a_flow_misses_its_start_by_what_the_way_back_differs() -> None:
+    there, back = torch.zeros(1, 2, 4, 7), torch.zeros(1, 2, 4, 7)
+    there[:, 0], back[:, 0] = 2, -2
+    back[..., 4] += torch.tensor([3.0, 4.0])[:, None]  # where column 2 comes to: 5 px off
+    missed = mismatch(there, back)[0, 0]
+    assert (missed[:, [0, 1, 3, 4]] == 0).all() and (missed[:, 2] == 5).all()
+    assert missed[:, 5:].isposinf().all(), "the last two columns leave"

@@ -1,0 +1,496 @@
+import os
+from collections.abc import Callable
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from conftest import damage, moving_pictures
+from PIL import Image
+
+from secondeye.film.packing import axis_of
+from secondeye.sources import Source, digest_source
+from secondeye.sources.piece_reader import PieceReader
+from secondeye.sources.views import eye_info, read_eyes, why_not_flat
+from secondeye.system.errors import UserError
+from secondeye.video.probe import BadFilm, FilmBroke
+from secondeye.video.read import read_pictures
+from secondeye.video.write import FilmWriter, write_film, write_lossless
+
+LEFT, RIGHT = (moving_pictures(6, 24, 40, seed) for seed in (0, 1))
+PACKED = ("sbs", "sbs-right-first", "tb", "tb-right-first")
+
+
+def source(packing: str, *paths: Path) -> Source:
+    return Source(paths[0].name, paths, packing, "", "", "")
+
+
+def packed(packing: str, left: np.ndarray = LEFT, right: np.ndarray = RIGHT) -> np.ndarray:
+    eyes = (right, left) if packing.endswith("right-first") else (left, right)
+    return np.concatenate(eyes, axis=2 if axis_of(packing) == "sbs" else 1)
+
+
+def stored(folder: Path, packing: str) -> Source:
+    """The film of LEFT and RIGHT without loss, packed in one of the ways."""
+    if packing == "folders":
+        for name, eye in (("l", LEFT), ("r", RIGHT)):
+            (folder / name).mkdir()
+            for index, picture in enumerate(eye):
+                cv2.imwrite(str(folder / name / f"frame{index + 8}.png"), picture[..., ::-1])
+        return source("pair", folder / "l", folder / "r")
+    if packing == "pair":
+        write_lossless(folder / "l.mkv", LEFT)
+        write_lossless(folder / "r.mkv", RIGHT)
+        return source("pair", folder / "l.mkv", folder / "r.mkv")
+    write_lossless(folder / "film.mkv", packed(packing))
+    return source(packing, folder / "film.mkv")
+
+
+def stack(film: Source, **options: int | tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
+    eyes = list(read_eyes(film, **options))  # type: ignore[arg-type]
+    return np.stack([pair.left for pair in eyes]), np.stack([pair.right for pair in eyes])
+
+
+@pytest.mark.parametrize("packing", [*PACKED, "pair", "folders"])
+def test_the_same_film_gives_the_same_eyes_however_it_is_packed(tmp_path: Path, packing: str) -> None:
+    film = stored(tmp_path, packing)
+    left, right = stack(film)
+    assert np.array_equal(left, LEFT)
+    assert np.array_equal(right, RIGHT)
+    info = eye_info(film)
+    assert (info.height, info.width, info.pixel_aspect, info.still) == (24, 40, 1, False)
+
+
+@pytest.mark.parametrize("axis", ["sbs", "tb"])
+@pytest.mark.parametrize("order", ["", "-right-first"])
+def test_half_packing_gives_what_is_stored_and_its_shape_stretches_it(
+    tmp_path: Path, axis: str, order: str
+) -> None:
+    """Doubled columns (rows) lose nothing when squeezed: doubling the half eye again gives the full one."""
+    along = 2 if axis == "sbs" else 1
+    full = [np.repeat(eye, 2, along) for eye in (LEFT, RIGHT)]
+    write_lossless(tmp_path / "half.mkv", packed(axis + order))
+    write_lossless(tmp_path / "full.mkv", packed(axis + order, *full))
+    half, whole = (
+        source(f"half-{axis}{order}", tmp_path / "half.mkv"),
+        source(axis + order, tmp_path / "full.mkv"),
+    )
+    for eye, wanted in zip(stack(half), stack(whole), strict=True):
+        assert np.array_equal(np.repeat(eye, 2, along), wanted)
+    shapes = [Fraction(i.width, i.height) * i.pixel_aspect for i in (eye_info(half), eye_info(whole))]
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize("packing", [*PACKED, "pair", "folders"])
+def test_reading_from_a_time_stamp_goes_on_where_the_whole_film_does(tmp_path: Path, packing: str) -> None:
+    film = stored(tmp_path, packing)
+    stamps = [pair.pts for pair in read_eyes(film)]
+    assert stamps == sorted(set(stamps))
+    left, right = stack(film, start_pts=stamps[2])
+    assert np.array_equal(left, LEFT[2:])
+    assert np.array_equal(right, RIGHT[2:])
+
+
+@pytest.mark.parametrize("packing", [*PACKED, "pair", "folders"])
+def test_eyes_are_scaled_apart(tmp_path: Path, packing: str) -> None:
+    left, right = stack(stored(tmp_path, packing), size=(12, 20))
+    assert left.shape == right.shape == (6, 12, 20, 3)
+    for small, eye in ((left, LEFT), (right, RIGHT)):
+        wanted = cv2.resize(eye[0], (20, 12), interpolation=cv2.INTER_AREA)
+        assert np.abs(small[0].astype(float) - wanted).mean() < 2
+
+
+def write_from(path: Path, pictures: np.ndarray, first: int, base: Fraction = Fraction(1, 25)) -> Path:
+    height, width = pictures.shape[1:3]
+    ticks = Fraction(1, 25) / base
+    with FilmWriter(path, width, height, fps=Fraction(25), time_base=base, crf=1) as writer:
+        for index, picture in enumerate(pictures):
+            writer.write(picture, round((first + index) * ticks))
+    return path
+
+
+def test_a_pair_is_put_together_by_time(tmp_path: Path) -> None:
+    """The right film begins two frames later and ends two later, on another clock."""
+    pictures = moving_pictures(14, 24, 40)
+    left = write_from(tmp_path / "a_l.mp4", pictures[:12], 0)
+    right = write_from(tmp_path / "a_r.mp4", pictures[2:], 2, Fraction(1, 1001))
+    film = source("pair", left, right)
+    eyes = list(read_eyes(film))
+    assert [pair.pts for pair in eyes] == [pair.pts for pair in read_eyes(source("pair", left, left))][2:]
+    for pair, wanted in zip(eyes, pictures[2:12], strict=True):
+        assert np.abs(pair.left.astype(int) - pair.right).mean() < 4  # the next picture differs by 15
+        assert np.abs(pair.left.astype(int) - wanted).mean() < 4
+    late = list(read_eyes(film, start_pts=eyes[5].pts))
+    assert [pair.pts for pair in late] == [pair.pts for pair in eyes[5:]]
+    assert all(np.array_equal(a.right, b.right) for a, b in zip(late, eyes[5:], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("lefts", "rights", "paired", "alone"),
+    [
+        ((0, 1, 2, 3), (0, 1, 2, 3), [(0, 0, 0), (1, 1, 1), (2, 2, 2), (3, 3, 3)], ""),
+        (
+            (0, 1, 2, 3),
+            (0, 1, 3),
+            [(0, 0, 0), (1, 1, 1), (3, 3, 3)],
+            "1 pictures, first left eye/cam2_002.png",
+        ),
+        (
+            (0, 2, 4),
+            (0, 1, 2, 4),
+            [(0, 0, 0), (2, 2, 2), (3, 4, 4)],
+            "1 pictures, first right eye/cam2_001.png",
+        ),
+        ((0, 1, 2), (1, 2, 3), [(1, 1, 1), (2, 2, 2)], "2 pictures, first left eye/cam2_000.png"),
+        ((0, 1), (10, 11), [(0, 0, 10), (1, 1, 11)], ""),
+    ],
+)
+def test_folders_are_paired_by_number(
+    tmp_path: Path,
+    lefts: tuple[int, ...],
+    rights: tuple[int, ...],
+    paired: list[tuple[int, int, int]],  # time stamp, left, right
+    alone: str,
+) -> None:
+    for name, numbers in (("l", lefts), ("r", rights)):
+        (tmp_path / name).mkdir()
+        for number in numbers:
+            picture = np.full((24, 40, 3), 10 * number, np.uint8)
+            cv2.imwrite(str(tmp_path / name / f"cam2_{number:03}.png"), picture)
+    film, notes = source("pair", tmp_path / "l", tmp_path / "r"), list[str]()
+    pairs = list(read_eyes(film, note=notes.append))
+    assert [(p.pts, int(p.left[0, 0, 0]) // 10, int(p.right[0, 0, 0]) // 10) for p in pairs] == paired
+    assert [pair.pts for pair in read_eyes(film, start_pts=pairs[1].pts)] == [pair.pts for pair in pairs[1:]]
+    assert notes == ([f"left out for want of a partner: {alone}"] if alone else [])
+
+
+def test_time_jumps_only_where_a_partner_is_missing(tmp_path: Path) -> None:
+    pictures = moving_pictures(12, 24, 40)
+    for name, left_out in (("l", (4, 7, 8)), ("r", (7, 8))):  # 7 and 8: an uneven frame rate of both
+        with FilmWriter(
+            tmp_path / f"{name}.mp4", 40, 24, fps=Fraction(25), time_base=Fraction(1, 25)
+        ) as film:
+            for index in sorted({*range(12)} - {*left_out}):
+                film.write(pictures[index], index)
+    eyes = list(read_eyes(source("pair", tmp_path / "l.mp4", tmp_path / "r.mp4")))
+    assert len(eyes) == 9 and [k for k, pair in enumerate(eyes) if pair.jumps] == [4]
+
+
+def test_folders_without_numbers_need_as_many_pictures(tmp_path: Path) -> None:
+    for name, stems in (("l", "abc"), ("r", "abd"), ("few", "ab")):
+        (tmp_path / name).mkdir()
+        for stem in stems:
+            cv2.imwrite(str(tmp_path / name / f"{stem}.png"), LEFT[0])
+    assert len(list(read_eyes(source("pair", tmp_path / "l", tmp_path / "r")))) == 3
+    with pytest.raises(BadFilm, match="its eyes are 3 and 2 pictures, and no numbers in their names"):
+        list(read_eyes(source("pair", tmp_path / "l", tmp_path / "few")))
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "frames", "note"),
+    [
+        ("r.ts", 35, 12, "eyes paired from their first frames on, for their time stamps begin 1.400 s apart"),
+        ("r.ts", 2, 12, "eyes paired from their first frames on, for their time stamps begin 0.080 s apart"),
+        (
+            "r.mp4",
+            100,
+            12,
+            "eyes paired from their first frames on, for their time stamps begin 4.000 s apart",
+        ),
+        (
+            "r.mkv",
+            100,
+            12,
+            "eyes paired from their first frames on, for their time stamps begin 4.000 s apart",
+        ),
+        ("r.mp4", 0, 10, "left out for want of a partner: 2 frames"),
+    ],
+)
+def test_eyes_on_two_clocks_are_paired_from_their_first_frames(
+    tmp_path: Path, name: str, first: int, frames: int, note: str
+) -> None:
+    pictures = moving_pictures(12, 24, 40)
+    left = write_from(tmp_path / "l.mp4", pictures, 0)
+    right = write_from(tmp_path / "r.mp4", pictures[:frames], first)
+    if name != "r.mp4":
+        right = remuxed(right, tmp_path / name)
+    film, notes = source("pair", left, right), list[str]()
+    eyes = list(read_eyes(film, note=notes.append))
+    assert len(eyes) == frames and notes == [note]
+    assert all(np.abs(pair.left.astype(int) - pair.right).mean() < 4 for pair in eyes)  # the next: 15
+    late = list(read_eyes(film, start_pts=eyes[5].pts))
+    assert all(np.array_equal(a.right, b.right) for a, b in zip(late, eyes[5:], strict=True))
+
+
+def remuxed(film: Path, path: Path) -> Path:
+    """The same packets with the same time stamps in another container."""
+    with av.open(str(film)) as given, av.open(str(path), "w") as copy:
+        stream = copy.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(given.streams.video[0]):
+            if packet.size:
+                packet.stream = stream
+                copy.mux(packet)
+    return path
+
+
+def test_time_stamps_that_overlap_nowhere_are_told(tmp_path: Path) -> None:
+    pictures = moving_pictures(12, 24, 40)
+    left = write_from(tmp_path / "l.mp4", pictures, 0)
+    right = write_from(tmp_path / "r.mp4", pictures[:9], 100)
+    with pytest.raises(BadFilm, match=r"overlap nowhere \(they begin at 0.00 and 4.00 s\), and 12 and 9 fr"):
+        list(read_eyes(source("pair", left, right)))
+
+
+def test_an_eye_that_ends_early_breaks_the_film_after_the_common_part(tmp_path: Path) -> None:
+    pictures = moving_pictures(60, 24, 40)
+    write_film(tmp_path / "l.mp4", pictures, Fraction(25))
+    write_film(tmp_path / "r.mp4", pictures[:55], Fraction(25))
+    write_film(tmp_path / "short.mp4", pictures[:30], Fraction(25))
+    assert len(list(read_eyes(source("pair", tmp_path / "l.mp4", tmp_path / "r.mp4")))) == 55
+    seen = 0
+    with pytest.raises(FilmBroke, match=r"short.mp4.*after 30 frames.*other eye goes on"):
+        for _ in read_eyes(source("pair", tmp_path / "l.mp4", tmp_path / "short.mp4")):
+            seen += 1
+    assert seen == 30
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_an_eye_that_does_not_decode_breaks_the_film_after_what_was_good(
+    make_film: Callable[..., Path], broken: int
+) -> None:
+    films = [make_film(f"{name}.mp4", shots=(30,), sound=False) for name in "lr"]
+    damage(films[broken])
+    seen = 0
+    with pytest.raises(FilmBroke, match=f"{films[broken].name}: breaks off"):
+        for _ in read_eyes(source("pair", *films)):
+            seen += 1
+    assert 0 < seen < 30
+
+
+def garble(film: Path, *pictures: int) -> Path:
+    """Overwrite the second half of some pictures: they decode, with parts that FFmpeg has to conceal."""
+    with av.open(str(film)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        places = [(packets[k].pos or 0, packets[k].size) for k in pictures]
+    content = bytearray(film.read_bytes())
+    for offset, size in places:
+        content[offset + size // 2 : offset + size] = b"\x55" * (size - size // 2)
+    film.write_bytes(content)
+    return film
+
+
+def test_what_is_concealed_of_damaged_pictures_is_the_same_on_any_number_of_cores(tmp_path: Path) -> None:
+    film = garble(write_from(tmp_path / "film.mp4", moving_pictures(40, 96, 192), 0), 9, 10, 17, 30)
+    cores = os.sched_getaffinity(0)
+    found = []
+    try:
+        for count in (1, len(cores)):
+            os.sched_setaffinity(0, sorted(cores)[:count])
+            found.append(list(read_pictures(film)))
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert any(picture.damaged for picture in found[0])
+    assert all(np.array_equal(one.rgb, other.rgb) for one, other in zip(*found, strict=True))
+
+
+def encoded(path: Path, pictures: np.ndarray, codec: str, key_every: int) -> Path:
+    with av.open(str(path), "w") as film:
+        stream = film.add_stream(codec, rate=25, options={"sc_threshold": "0"})
+        stream.width, stream.height, stream.pix_fmt = pictures.shape[2], pictures.shape[1], "yuv420p"
+        stream.gop_size, stream.max_b_frames = key_every, 2
+        for picture in pictures:
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        film.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "codec", "key_every", "most"),  # pictures of a film of 40 that may be decoded
+    [
+        ("avi", "mpeg4", 10, 40),
+        ("ts", "libx264", 10, 40),
+        ("mpg", "mpeg2video", 10, 40),
+        ("mp4", "libx264", 100, 40),
+        ("mkv", "libx264", 100, 40),
+        ("mp4", "libx264", 10, 40),
+        ("pair.ts", "mpeg2video", 10, 80),
+    ],
+)
+def test_pieces_in_order_decode_no_picture_twice_and_are_those_of_a_reader_of_each(
+    tmp_path: Path, decoded: list[int], kind: str, codec: str, key_every: int, most: int
+) -> None:
+    paths = [tmp_path / f"{eye}.{kind}" for eye in ("l", "r")][: 2 if kind.startswith("pair") else 1]
+    films = [encoded(path, moving_pictures(40, 48, 160, k), codec, key_every) for k, path in enumerate(paths)]
+    film = source("pair" if len(films) == 2 else "sbs", *films)
+    whole = list(read_eyes(film))
+    pieces = [(0, 6), (6, 15), (22, 27), (28, 33), (33, 40)]
+    decoded.clear()
+    reader = PieceReader(film)
+    found = [list(reader.read(whole[start].pts, stop - start)) for start, stop in pieces]
+    assert len(decoded) <= most
+    backwards = [list(reader.read(whole[start].pts, stop - start)) for start, stop in reversed(pieces)]
+    alone = [list(PieceReader(film).read(whole[start].pts, stop - start)) for start, stop in pieces]
+    wanted = [whole[start:stop] for start, stop in pieces]
+    for got in (found, backwards[::-1], alone):
+        same = [
+            np.array_equal(a.left, b.left) and np.array_equal(a.right, b.right)
+            for one, other in zip(got, wanted, strict=True)
+            for a, b in zip(one, other, strict=True)
+        ]
+        assert all(same)
+
+
+def test_what_is_concealed_is_no_matter_of_chance(tmp_path: Path) -> None:
+    """A damaged key picture with nothing before it to copy from."""
+    film = garble(encoded(tmp_path / "film.mp4", moving_pictures(60, 96, 320), "libx264", 25), 25, 30)
+    stamps = [picture.pts for picture in read_pictures(film)]
+    found = {b"".join(p.rgb.tobytes() for p in read_pictures(film, start_pts=stamps[26])) for _ in range(12)}
+    assert len(found) == 1
+
+
+def test_damaged_pieces_are_the_same_whoever_reads_which(tmp_path: Path) -> None:
+    film = encoded(tmp_path / "film.mp4", moving_pictures(40, 48, 160), "libx264", 10)
+    film = source("sbs", garble(film, 10, 12, 20, 31))
+    stamps = [eyes.pts for eyes in read_eyes(film)]
+    reader, pieces = PieceReader(film), [(0, 9), (9, 14), (14, 19), (22, 29), (30, 38)]
+    for start, stop in pieces:
+        going_on = list(reader.read(stamps[start], stop - start))
+        alone = list(PieceReader(film).read(stamps[start], stop - start))
+        assert all(np.array_equal(a.left, b.left) for a, b in zip(going_on, alone, strict=True))
+
+
+@pytest.mark.parametrize("name", ["dot.png", "film.mkv"])
+def test_eyes_too_small_to_show_anything_are_one_line(tmp_path: Path, name: str) -> None:
+    if name == "dot.png":
+        cv2.imwrite(str(tmp_path / name), LEFT[0][:20, :30])
+    else:
+        write_lossless(tmp_path / name, LEFT[:, :20, :30])
+    with pytest.raises(BadFilm, match=rf"{name}: its eyes are 15x20 px; 16 is the least"):
+        eye_info(source("sbs", tmp_path / name))
+
+
+def test_a_link_that_leads_nowhere_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "film.mp4").symlink_to(tmp_path / "gone.mp4")
+    with pytest.raises(UserError, match=r"film.mp4: can not be read \(No such file"):
+        digest_source(source("sbs", tmp_path / "film.mp4"))
+
+
+def test_a_rotated_film_is_upright_before_it_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "turned.mp4"
+    picture = packed("sbs")[0]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264rgb", rate=25, options={"crf": "0"})
+        stream.height, stream.width, stream.pix_fmt = picture.shape[1], picture.shape[0], "rgb24"
+        stream.set_display_rotation(90)
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.rot90(picture, -1)), format="rgb24")
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    film = source("sbs", path)
+    assert (eye_info(film).height, eye_info(film).width) == (24, 40)
+    left, right = stack(film)
+    assert np.array_equal(left[0], LEFT[0])
+    assert np.array_equal(right[0], RIGHT[0])
+
+
+def mpo(left: Path, right: Path) -> bytes:
+    """Two JPEGs, one after the other, as cameras write them without the index."""
+    return left.read_bytes() + bytes(7) + right.read_bytes()
+
+
+def test_stills_are_films_of_one_picture(tmp_path: Path) -> None:
+    for name, eye in (("l.jpg", LEFT), ("r.jpg", RIGHT), ("both.png", packed("sbs"))):
+        cv2.imwrite(str(tmp_path / name), eye[0][..., ::-1])
+    (tmp_path / "both.mpo").write_bytes(mpo(tmp_path / "l.jpg", tmp_path / "r.jpg"))
+    films = [Image.open(tmp_path / name) for name in ("l.jpg", "r.jpg")]
+    # As a preview in front of it ends: only the index leads past it.
+    seam = b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0\xff\xd9\xff\xd8\xff"
+    films[0].save(tmp_path / "index.mpo", save_all=True, append_images=[films[1]], quality=95, exif=seam)
+    pair = stack(source("pair", tmp_path / "l.jpg", tmp_path / "r.jpg"))
+    assert np.array_equal(stack(source("multiview", tmp_path / "both.mpo")), pair)
+    for packing, name in (("multiview", "index.mpo"), ("sbs", "both.png")):
+        film = source(packing, tmp_path / name)
+        for eye, wanted in zip(stack(film), pair, strict=True):
+            assert eye.shape == (1, 24, 40, 3)
+            assert np.abs(eye.astype(int) - wanted).mean() < 8  # JPEG; the other eye differs by 60
+        assert eye_info(film).still
+    assert np.array_equal(stack(source("sbs", tmp_path / "both.png"))[1][0], RIGHT[0])
+    assert stack(source("sbs", tmp_path / "both.png"), size=(12, 20))[0].shape == (1, 12, 20, 3)
+
+
+def test_grey_and_deep_pictures_become_rgb_of_8_bit(tmp_path: Path) -> None:
+    for name in "lr":
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / "1.png"), (LEFT[0, ..., 0].astype(np.uint16) << 8) + 128)
+    left, _ = stack(source("pair", tmp_path / "l", tmp_path / "r"))
+    assert np.array_equal(left[0], np.repeat(LEFT[0, ..., :1], 3, -1))
+
+
+@pytest.mark.parametrize(
+    "case", ["missing", "empty folder", "no second view", "other size", "other rate", "no mpo"]
+)
+def test_what_has_no_two_eyes_is_one_line(tmp_path: Path, case: str) -> None:
+    write_film(tmp_path / "a.mp4", LEFT, Fraction(25))
+    write_film(tmp_path / "b.mp4", LEFT[:, :, :32], Fraction(25))
+    write_film(tmp_path / "c.mp4", LEFT, Fraction(30))
+    (tmp_path / "empty").mkdir()
+    cv2.imwrite(str(tmp_path / "one.jpg"), LEFT[0])
+    (tmp_path / "one.jpg").rename(tmp_path / "one.mpo")
+    given = {
+        "missing": ("sbs", ["none.mp4"], "no such file"),
+        "empty folder": ("pair", ["empty", "empty"], "holds no picture"),
+        "no second view": ("multiview", ["a.mp4"], "no second view"),
+        "other size": ("pair", ["a.mp4", "b.mp4"], "differ in size, 40x24 and 32x24"),
+        "other rate": ("pair", ["a.mp4", "c.mp4"], "25.00 and 30.00 frames a second"),
+        "no mpo": ("multiview", ["one.mpo"], "holds one picture"),
+    }
+    packing, names, told = given[case]
+    film = source(packing, *(tmp_path / name for name in names))
+    with pytest.raises(BadFilm, match=told) as caught:
+        eye_info(film)
+        list(read_eyes(film))
+    assert "\n" not in str(caught.value)
+
+
+def test_digest_is_of_contents_in_order(tmp_path: Path) -> None:
+    pair = stored(tmp_path, "pair")
+    digest = digest_source(pair)
+    assert len(digest) == 16
+    assert digest != digest_source(source("pair", *reversed(pair.paths)))
+    (tmp_path / "copy").mkdir()
+    copies = [path.rename(tmp_path / "copy" / f"other_{path.name}") for path in pair.paths]
+    assert digest == digest_source(source("pair", *copies))
+    assert digest_source(source("sbs", copies[0])) == digest_source(source("tb", copies[0]))
+
+
+def sphere(height: int) -> np.ndarray:  # uint8 [height, 2 height, 3]
+    """Noise that is a function of direction, laid flat: even poles, and borders that continue each other."""
+    latitude = np.pi * (np.arange(height) + 0.5)[:, None] / height
+    longitude = np.pi * (np.arange(2 * height) + 0.5)[None] / height
+    x, y, z = np.sin(latitude) * np.cos(longitude), np.sin(latitude) * np.sin(longitude), np.cos(latitude)
+    waves = np.random.default_rng(0).normal(0, 4, (8, 3))
+    light = sum(np.sin(a * x + b * y + c * z + k) for k, (a, b, c) in enumerate(waves))
+    return np.repeat((128 + 15 * light).clip(0, 255).astype(np.uint8)[..., None], 3, -1)
+
+
+def test_spheres_are_told_from_flat_films(tmp_path: Path) -> None:
+    ball = np.stack([sphere(128)] * 3)
+    flat = moving_pictures(3, 128, 256)
+    flat[:, :2] = flat[:, -2:] = 99  # even at the poles, too
+    for name, eye in (("ball", ball), ("flat", flat), ("flat_sbs_360", flat)):
+        write_lossless(tmp_path / f"{name}.mkv", packed("sbs", eye, eye))
+    reasons = {path.stem: why_not_flat(source("sbs", path)) for path in tmp_path.glob("*.mkv")}
+    assert "border" in reasons["ball"]
+    assert "tag 360" in reasons["flat_sbs_360"]
+    assert reasons["flat"] == ""
+
+
+def test_real_pairs_read_as_the_packed_film(footage: Path) -> None:
+    toon = footage / "sv_toon_shot"
+    whole = read_eyes(source("sbs", toon / "shot_sbs.mp4"), size=(128, 128))
+    apart = read_eyes(source("pair", toon / "shot_L.mp4", toon / "shot_R.mp4"), size=(128, 128))
+    for one, other in islice(zip(whole, apart, strict=True), 5):
+        assert np.abs(one.left.astype(int) - other.left).mean() < 3
+        assert np.abs(one.right.astype(int) - other.right).mean() < 3

@@ -1,0 +1,137 @@
+"""The circle, closed: dataset, training, evaluation, gate, registry, conversion; on small films."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from test_dvc import content, environment, kill_when, project, repro, write_sources
+
+from secondeye.run_folder import Run
+from secondeye.system.files import hash_weights
+
+__all__ = ["project"]  # a fixture
+
+QUICK = {"steps": 6, "batch": 2, "learning_rate": 0.001, "checkpoint_steps": 2, "seed": 0}
+
+
+@pytest.fixture
+def small(project: Path) -> Path:
+    """The project with seven films, five of them held out, and trainings of a few steps."""
+    write_sources(project / "data" / "raw", 7)
+    lines = [f"cards{n}_sbs.mp4,sbs,{'train' if n < 2 else 'test'},CC0-1.0\n" for n in range(7)]
+    (project / "data" / "raw" / "sources.csv").write_text("film,packing,split,licence\n" + "".join(lines))
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["synthetic"] |= {"shots": 3, "frames": 4, "height": 96, "width": 160}
+    depth, light, diffusion = (
+        params["train_depth"],
+        params["train_inpaint"]["light"],
+        params["train_inpaint"]["diffusion"],
+    )
+    depth |= {"height": 96, "width": 160, "frames": 2}
+    light |= {"height": 64, "width": 64}
+    diffusion |= {"height": 64, "width": 64, "frames": 2}
+    for optimisation in (
+        depth["optimisation"],
+        light["optimisation"],
+        diffusion["autoencoder"],
+        diffusion["network"],
+    ):
+        optimisation |= QUICK
+    params["evaluate"]["max_frames"] = 2
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    return project
+
+
+def secondeye(project: Path, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "secondeye", *map(str, arguments)]
+    variables = environment() | variables
+    return subprocess.run(command, cwd=project, env=variables, capture_output=True, text=True)
+
+
+def spoil(weights: Path) -> None:
+    """Replace weights by noise."""
+    torch.manual_seed(0)
+    tensors = load_file(weights)
+    save_file({name: torch.randn_like(tensor.float()) for name, tensor in tensors.items()}, weights)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)  # everything there is, from films to a champion
+def test_the_circle_closes(small: Path) -> None:
+    away = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}  # nobody listens there
+    command = [sys.executable, "-m", "dvc", "repro"]
+    first = subprocess.run(command, cwd=small, env=environment() | away, capture_output=True, text=True)
+    assert first.returncode == 0, first.stdout + first.stderr
+    told = [line for line in first.stderr.splitlines() if "can not be reached" in line]
+    assert len(told) == 3, "one line a stage that trains or evaluates"
+    assert "Running stage" not in repro(small).stdout
+
+    runs = sorted(Run(path).read()["stage"] for path in (small / ".runs").iterdir())
+    assert runs == ["evaluate", "train_depth", "train_diffusion", "train_light"]
+    failed = secondeye(small, "publish", **away)
+    assert failed.returncode == 4 and "can not be reached" in failed.stderr
+    assert "4 runs, 4 of them brought up to date" in secondeye(small, "publish").stdout
+    assert "4 runs, 0 of them brought up to date" in secondeye(small, "publish").stdout
+
+    gate_with_sabotage(small)
+    film = small / "data" / "raw" / "cards0_sbs.mp4"
+    made = secondeye(small, "convert", film, "--model", "models:/secondeye@champion")
+    assert made.returncode == 0, made.stderr
+    assert "model: secondeye version" in made.stdout and (film.with_name("cards0_sbs_sbs.mp4")).exists()
+
+
+def gate_with_sabotage(small: Path) -> None:
+    """Noise is refused by motion and fill. What was registered by hand can be taken back and put back."""
+    trained = {path: path.read_bytes() for path in (small / "models").rglob("*.safetensors")}
+    for path in trained:
+        spoil(path)
+    refused = secondeye(small, "gate")
+    assert refused.returncode == 0, refused.stderr
+    report = (small / "reports" / "gate.md").read_text()
+    assert "Version 1 is champion, as before" in report and "does not replace" in report
+
+    register_noise = (
+        "from pathlib import Path\n"
+        "from secondeye.conversion.bundle import Bundle, write_bundle\n"
+        "from secondeye.registry.models import register, set_champion\n"
+        "light = Path('models/inpaint/light')\n"
+        "bundle = write_bundle(Path('noise'), Bundle('motion', 'light', 3.0, 0.5), None, light)\n"
+        "set_champion(register(bundle, {}, 'noise'))\n"
+    )
+    subprocess.run([sys.executable, "-c", register_noise], cwd=small, env=environment(), check=True)
+    for path, weights in trained.items():
+        path.write_bytes(weights)
+    assert "champion: version 1" in secondeye(small, "rollback").stdout
+    assert "champion: version 2" in secondeye(small, "promote", "2").stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)  # everything there is, from films to a champion
+def test_training_killed_twice_ends_in_the_same_weights(small: Path) -> None:
+    params = yaml.safe_load((small / "params.yaml").read_text())
+    params["train_depth"]["optimisation"]["steps"] = 60  # not over before it is killed, however fast
+    (small / "params.yaml").write_text(yaml.safe_dump(params))
+    assert repro(small, "train_depth").returncode == 0
+    wanted = hash_weights(small / "models" / "depth")
+    for made in ("models", ".runs", ".dvc/cache"):
+        shutil.rmtree(small / made)
+    (small / "dvc.lock").unlink()
+    for steps in (2, 4):
+        kill_when(small, "train_depth", lambda n=steps: checkpoint_of(small) >= n)
+        assert not (small / "models" / "depth" / "run" / "run.json").exists()
+    assert repro(small, "train_depth").returncode == 0
+    assert hash_weights(small / "models" / "depth") == wanted
+    run = Run(small / "models" / "depth" / "run")
+    assert run.finished and run.read()["tags"]["weights"] == wanted
+    assert content(small / "models" / "depth")
+
+
+def checkpoint_of(project: Path) -> int:
+    """Steps that the last checkpoint of any run has seen."""
+    found = (project / ".runs").glob("*/checkpoints/*.safetensors")
+    return max((int(path.stem.rpartition("_")[2]) for path in found), default=0)
