@@ -387,10 +387,10 @@ def describe(outcome: Outcome, held: Sequence[EvalClip], films: dict[str, str], 
         f"Compared on {len(held)} clips of {names}; manifest `{manifest_hash(held)}`. A challenger needs "
         f"{gate.min_films} films and a mean gain above zero at confidence {gate.confidence:g} (bootstrap "
         f"over films, then clips), and may not cost more than {guardrails.LOST_DB} dB of the whole picture. "
-        f"An inpainter is decided by {COLUMNS[PRIMARY].heading} on crops around disocclusions, and may not lose "
-        f"more than {guardrails.LOST_HOLE_DB} dB inside them, be blurred or noisy there (gradient ratio in "
-        f"[{guardrails.LEAST_GRADIENT_RATIO}, {guardrails.MOST_GRADIENT_RATIO}]) or flicker more than "
-        f"{guardrails.MORE_TEMPORAL_ERROR} times as much. Where several inpainters challenge, they share the "
-        "doubt, one minus the confidence, evenly.",
+        f"An inpainter is decided by {COLUMNS[PRIMARY].heading} on crops around disocclusions, and may not "
+        f"lose more than {guardrails.LOST_HOLE_DB} dB inside them, be blurred or noisy there (gradient "
+        f"ratio in [{guardrails.LEAST_GRADIENT_RATIO}, {guardrails.MOST_GRADIENT_RATIO}]) or flicker "
+        f"more than {guardrails.MORE_TEMPORAL_ERROR} times as much. Where several inpainters challenge, they "
+        "share the doubt, one minus the confidence, evenly.",
     ]
     return "\n\n".join(parts) + "\n"
