@@ -107,7 +107,7 @@ def test_every_piece_has_its_line_with_what_became_of_it() -> None:
 
 def test_clips_whose_workers_died_are_told_on_top() -> None:
     tables = some_tables()
-    died = replace(tables.rejected[0], stage="match", reason="worker died")
+    died = replace(tables.rejected[0], stage="match", reason="worker crashed")
     text = to_markdown("T", dataset_sections(replace(tables, rejected=[died, *tables.rejected]), [], None))
     assert "Workers died of 1 clip; `dvc repro --force` tries again." in text
     assert "Workers died" not in to_markdown("T", dataset_sections(tables, [], None))

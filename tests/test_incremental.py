@@ -179,7 +179,7 @@ def test_poisoned_clip_is_bad_and_tried_again_in_every_run(
         patch.setenv("SECONDEYE_WORKERS", "2")
         done = finish(tmp_path / "o", jobs(a="1", b="poison"))
     assert "test: workers died of 1 clip; `dvc repro --force` tries again" in capsys.readouterr().out
-    assert done.bad == [FailedItem("b" * 16, "worker died", "its process ended by SIGSEGV, 2 times of 2")]
+    assert done.bad == [FailedItem("b" * 16, "worker crashed", "its process ended by SIGSEGV, 2 times of 2")]
     assert [row.size for row in done.rows] == [1]
     assert set(content(tmp_path / "o")) == {f"{'a' * 16}.json", f"{'a' * 16}.txt", "bad.parquet"}
     finish(tmp_path / "o", [*jobs(a="1"), Job("b" * 16, "key of poison", ("22",), 0)])

@@ -76,9 +76,9 @@ def hang(marker: str) -> None:
 def test_pool_dies_with_its_parent_from_the_first_moment(tmp_path: Path) -> None:
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from test_spread import hang\nfrom secondeye.execution.parallel import spread\n"
+        "from test_parallel import hang\nfrom secondeye.execution import parallel\n"
         "if __name__ == '__main__':\n"
-        "    print('up', flush=True)\n    list(spread(hang, sys.argv[2:]))\n"
+        "    print('up', flush=True)\n    list(parallel.map(hang, sys.argv[2:]))\n"
     )
     (tmp_path / "pool.py").write_text(script)
     markers = [str(tmp_path / name) for name in "ab"]

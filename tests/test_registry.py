@@ -51,7 +51,7 @@ def test_a_version_holds_bundle_and_code_and_no_pickle(bundle: Path) -> None:
     assert fetched.tags["secondeye.gate"] == "won"
     assert (fetched.bundle / "depth" / "model.safetensors").read_bytes() == b"weights"
     assert (fetched.folder / "code" / "secondeye" / "conversion" / "convert.py").is_file()
-    assert (fetched.folder / "served.py").is_file()
+    assert (fetched.folder / "pyfunc_model.py").is_file()
     files = [path for path in fetched.folder.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} <= {"", ".py", ".json", ".yaml", ".txt", ".safetensors", ".md"}
     assert {path.name for path in files if not path.suffix} == {"MLmodel", "registered_model_meta"}

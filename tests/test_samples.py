@@ -243,6 +243,6 @@ def test_what_does_not_fit_in_memory_is_not_begun(
 ) -> None:
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2**30))
     require_free_memory(2**29, "train_depth")
-    assert "train_depth: what is learnt from takes about 512.0 MiB" in capsys.readouterr().err
+    assert "train_depth: samples take about 512.0 MiB" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"about 2.0 GiB of memory, 1.0 GiB free; hold more films out"):
         require_free_memory(2**31, "train_depth")

@@ -12,7 +12,7 @@ import mv_hevc
 import numpy as np
 import pytest
 from conftest import damage, moving_pictures
-from test_eyes import encoded, garble
+from test_source_views import encoded, garble
 
 from secondeye.dataset.clip_files import clip_file
 from secondeye.dataset.perceptual_hash import find_duplicates, parse_hashes

@@ -196,7 +196,7 @@ def test_evaluation_freezes_regions_and_judges_every_method_in_them(
     (tmp_path / "raw" / "sources.csv").write_text("\n".join(["film,packing,split,licence", *lines]) + "\n")
     run_all(tmp_path, params)
     rivals = [Method("fill", "inpainter", inpainter="fill")]
-    monkeypatch.setattr(evaluate, "rivals", lambda depth, inpaint: rivals)
+    monkeypatch.setattr(evaluate, "baselines", lambda depth, inpaint: rivals)
     maker = tmp_path / "external" / "elsewhere"
     maker.mkdir(parents=True)
     shutil.copyfile(tmp_path / "raw" / "cards2_sbs.mp4", maker / "cards2_lr.mp4")

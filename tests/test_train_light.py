@@ -170,7 +170,7 @@ def test_it_is_judged_on_scenes_not_learnt_from(tmp_path: Path, monkeypatch: pyt
         return loop.training_loop(*given, **named)
 
     monkeypatch.setattr(light, "_sample", note)
-    monkeypatch.setattr(light, "train", teach)
+    monkeypatch.setattr(light, "training_loop", teach)
     train_light(new_run(tmp_path), scenes, [], settings(12))
     assert of["judged"] <= {id(scene.left) for scene in scenes[9::10]} and of["judged"]
     assert len(of["drawn"]) > 5 and not of["drawn"] & of["judged"]

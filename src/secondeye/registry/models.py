@@ -136,7 +136,7 @@ def _register(client: "MlflowClient", bundle: Path, tags: Mapping[str, str], des
         mlflow.set_experiment(experiment_id=experiment_of(client))
         logged = mlflow.pyfunc.log_model(
             name=NAME,
-            python_model=str(_PACKAGE / "registry" / "served.py"),
+            python_model=str(_PACKAGE / "registry" / "pyfunc_model.py"),
             artifacts={"bundle": str(staged)},
             code_paths=[str(_PACKAGE)],
             signature=_signature(),
