@@ -21,7 +21,7 @@ from secondeye.conversion.render import render
 from secondeye.conversion.shot_depth import ShotDepth, estimate_shot
 from secondeye.depth import make_depth_estimator
 from secondeye.film.packing import side_by_side
-from secondeye.imaging.arrays import frames_from_pictures
+from secondeye.imaging.arrays import frames_from_uint8
 from secondeye.inpaint import make_inpainter
 from secondeye.video.probe import probe
 from secondeye.video.read import read_pictures
@@ -51,7 +51,7 @@ def main() -> None:
                     film.write(side_by_side(picture.rgb, picture.rgb), at)
 
         def depth() -> ShotDepth:
-            frames = (frames_from_pictures(pictures) for _, pictures in windows())
+            frames = (frames_from_uint8(pictures) for _, pictures in windows())
             return estimate_shot(frames, make_depth_estimator("motion", None, "cpu"), work / "spill")
 
         spilled = depth()

@@ -27,7 +27,7 @@ from torch import Tensor
 from secondeye.dataset.corrections import apply_shift
 from secondeye.dataset.sample_films import write_sample_films
 from secondeye.film.packing import unpack
-from secondeye.imaging.arrays import frames_from_pictures, pictures_from_frames
+from secondeye.imaging.arrays import frames_from_uint8, frames_to_uint8
 from secondeye.matching import make_matcher
 from secondeye.matching.consistency import fill_from_background, match_both_ways
 from secondeye.matching.gap_filling import fill_by_colour
@@ -89,9 +89,7 @@ def film_clips(folder: Path, films: int, frames: int, seed: int) -> Iterator[Cli
             first, truth, hidden = (exact[n] for n in ("first_frame", "disparity", "left_occlusion"))
         film = folder / f"{path.stem[:-2]}.mp4"
         eyes = [unpack(picture.rgb, "sbs") for picture in read_pictures(film)][first : first + len(truth)]
-        left, right = (
-            frames_from_pictures(torch.from_numpy(np.stack(eye))) for eye in zip(*eyes, strict=True)
-        )
+        left, right = (frames_from_uint8(torch.from_numpy(np.stack(eye))) for eye in zip(*eyes, strict=True))
         shift_px = min(0, int(np.floor(truth.min())) - MARGIN_PX)
         left, right = apply_shift(left, right, shift_px)
         planes = (torch.from_numpy(plane)[..., : left.shape[-1]] for plane in (truth - shift_px, hidden))
@@ -116,9 +114,7 @@ def by_frames_filled_alike(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]
     disparity, known = match_both_ways(
         make_matcher("block", search_px(left)), left, right, tolerance_px=TOLERANCE_PX
     )
-    frames = zip(
-        disparity[:, 0].numpy(), known[:, 0].numpy(), pictures_from_frames(left).numpy(), strict=True
-    )
+    frames = zip(disparity[:, 0].numpy(), known[:, 0].numpy(), frames_to_uint8(left).numpy(), strict=True)
     return torch.from_numpy(np.stack([fill_by_colour(*frame) for frame in frames]))[:, None], known
 
 
@@ -199,7 +195,7 @@ def cones(footage: Path) -> Still:
 
 def read_still(path: Path) -> Tensor:
     """A picture as one frame."""
-    return frames_from_pictures(torch.from_numpy(cv2.imread(str(path))[None, ..., ::-1].copy()))
+    return frames_from_uint8(torch.from_numpy(cv2.imread(str(path))[None, ..., ::-1].copy()))
 
 
 def planes_of(disparity: np.ndarray, seen: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -236,7 +232,7 @@ PENALTIES = ((8, 32), (4, 32), (8, 64), (2, 16), (16, 96))
 
 def searched(still: Still) -> Iterator[tuple[float, str]]:
     """SGBM's share of wrong pixels at every setting of a grid."""
-    left, right = (pictures_from_frames(eye)[0].flip(-1).numpy() for eye in (still.left, still.right))
+    left, right = (frames_to_uint8(eye)[0].flip(-1).numpy() for eye in (still.left, still.right))
     most = 16 * -(-search_px(still.left) // 16)
     pad = ((0, 0), (most, 0), (0, 0))  # OpenCV gives up on the first `most` columns
     for mode, block, (p1, p2), unique in product(MODES, (1, 3, 5, 7), PENALTIES, (0, 5, 10)):

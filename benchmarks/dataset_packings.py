@@ -16,7 +16,7 @@ import numpy as np
 from machine import machine
 
 from secondeye.film.packing import PACKED, axis_of
-from secondeye.imaging.arrays import pictures_from_frames
+from secondeye.imaging.arrays import frames_to_uint8
 from secondeye.sources import Source
 from secondeye.sources.stills import pictures_of, read_still
 from secondeye.sources.views import read_eyes
@@ -53,7 +53,7 @@ def _row(folder: Path, packing: str) -> str:
 def eyes() -> tuple[np.ndarray, np.ndarray]:  # uint8 [FRAMES, HEIGHT, WIDTH, 3] each
     """Both eyes of two cards in front of each other."""
     shot = two_planes(frames=FRAMES, height=HEIGHT, width=WIDTH, near_px=20, far_px=4, card_px=100, seed=0)
-    return pictures_from_frames(shot.left).numpy(), pictures_from_frames(shot.right).numpy()
+    return frames_to_uint8(shot.left).numpy(), frames_to_uint8(shot.right).numpy()
 
 
 def store(folder: Path, packing: str, left: np.ndarray, right: np.ndarray) -> Source:

@@ -24,8 +24,8 @@ from secondeye.dataset.corrections import apply_vertical
 from secondeye.dataset.schema import Correction
 from secondeye.execution.incremental import BadClip
 from secondeye.film.packing import fit, unpack
-from secondeye.imaging.arrays import frames_from_pictures, resize
-from secondeye.imaging.optical_flow import greys_of
+from secondeye.imaging.arrays import frames_from_uint8, resize
+from secondeye.imaging.optical_flow import to_gray
 from secondeye.params import Shift, load_params
 from secondeye.stages.shift import Order, find_corrections, find_order
 from secondeye.synthetic.render import render_shot
@@ -88,7 +88,7 @@ def _sgbm_shift(left: Tensor, right: Tensor) -> int:
     reach = 16 * -(-width // 4 * 25 // 1600)
     matcher = cv2.StereoSGBM.create(-reach, 2 * reach, 5, 200, 800, 1, 31, 10, 30, 1)
     found = []
-    for pair in zip(*(greys_of(resize(eye, height // 4, width // 4)) for eye in (left, right)), strict=True):
+    for pair in zip(*(to_gray(resize(eye, height // 4, width // 4)) for eye in (left, right)), strict=True):
         padded = (np.pad(picture, ((0, 0), (reach, reach)), "edge") for picture in pair)
         sixteenths = matcher.compute(*padded)[:, reach:-reach]
         found.append(sixteenths[sixteenths >= -reach * 16] / 16)
@@ -152,7 +152,7 @@ def _films(root: Path) -> Iterator[tuple[str, Tensor, Tensor]]:
 
 def _frames(pictures: list[np.ndarray]) -> Tensor:
     fitted = np.stack([fit(picture, HEIGHT, WIDTH, Fraction(1)) for picture in pictures])
-    return frames_from_pictures(torch.from_numpy(fitted))
+    return frames_from_uint8(torch.from_numpy(fitted))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from secondeye.dataset.corrections import apply_shift
 from secondeye.depth import make_depth_estimator
 from secondeye.depth.residual_flow import dense_flow, length
 from secondeye.film.packing import fit, unpack
-from secondeye.imaging.arrays import frames_from_pictures, resize
+from secondeye.imaging.arrays import frames_from_uint8, resize
 from secondeye.matching import make_matcher
 from secondeye.matching.consistency import match_both_ways
 from secondeye.video.read import read_pictures
@@ -47,7 +47,7 @@ def score(film: Path, frames: int) -> list[float]:
     """Rank correlations of ramp, flow size and motion, and motion's mean confidence."""
     eyes = [unpack(picture.rgb, "sbs") for picture in islice(read_pictures(film), frames)]
     left, right = (
-        frames_from_pictures(
+        frames_from_uint8(
             torch.from_numpy(np.stack([fit(pair[side], HEIGHT, WIDTH, Fraction(1)) for pair in eyes]))
         )
         for side in (0, 1)

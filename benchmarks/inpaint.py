@@ -20,7 +20,7 @@ from machine import machine
 from torch import Tensor
 
 from secondeye.evaluation.cost import measure_cost
-from secondeye.imaging.arrays import occlusion_of
+from secondeye.imaging.arrays import occlusion_mask
 from secondeye.inpaint import Warped, reference
 from secondeye.inpaint.autoencoder import decode
 from secondeye.inpaint.diffusion import Diffusion
@@ -68,7 +68,7 @@ def compare(shot: Warped, a_side: int) -> str:
 
 def heading(shot: Warped) -> list[str]:
     frames, _, height, width = shot.frames.shape
-    hidden = 100 * float(occlusion_of(shot.coverage).float().mean())
+    hidden = 100 * float(occlusion_mask(shot.coverage).float().mean())
     return [
         f"{width}x{height}, {frames} frames, {STEPS} steps, {torch.get_num_threads()} threads; "
         f"{hidden:.1f} % hidden. A pass is one frame, or one tile of it, through the network once.\n",
@@ -78,7 +78,7 @@ def heading(shot: Warped) -> list[str]:
 
 
 def apart(release: Tensor, ours: Tensor, shot: Warped) -> str:
-    holes = occlusion_of(shot.coverage).expand_as(shot.frames)
+    holes = occlusion_mask(shot.coverage).expand_as(shot.frames)
     kept = psnr_db(release[~holes], shot.frames[~holes])
     return (
         f"Release and ours are {psnr_db(release, ours):.1f} dB apart, "
@@ -105,7 +105,7 @@ def differences() -> str:
 def sampling_rows() -> Iterator[str]:
     """Guidance, precision, groups of the decoder."""
     pipeline, shot = make_pipeline(), film(9, *SMALL)
-    holes = occlusion_of(shot.coverage).float()
+    holes = occlusion_mask(shot.coverage).float()
 
     def paint(sampling: Sampling) -> tuple[Tensor, Tensor]:
         return pipeline(shot.frames, holes, sampling=sampling, generator=seeded(0))
@@ -145,7 +145,7 @@ def mask_rows() -> Iterator[str]:
     for keep in (True, False):
         found = total = 0.0
         for seed in range(4):
-            holes = occlusion_of(film(4, HEIGHT, WIDTH, seed).coverage).float()
+            holes = occlusion_mask(film(4, HEIGHT, WIDTH, seed).coverage).float()
             mask = latent_mask(holes, keep).repeat_interleave(8, 2).repeat_interleave(8, 3)
             found, total = found + float((mask * holes).sum()), total + float(holes.sum())
         shares.append(100 * found / total)
@@ -166,7 +166,7 @@ def time_rows() -> Iterator[str]:
         "lengths to 129 |"
     )
     pipeline, shot = make_pipeline(), film(3, *SMALL)
-    holes = occlusion_of(shot.coverage).float()
+    holes = occlusion_mask(shot.coverage).float()
     given, losses = shot.frames, []
     seen = (shot.coverage == 1).expand_as(given)
     for _ in range(3):
@@ -229,7 +229,7 @@ def walk_film(connection: Connection, plan: str, shot: Warped, a_side: int) -> N
     passes = [0]
     count = lambda _, given: passes.__setitem__(0, passes[0] + given[0].shape[0] * given[0].shape[1])  # noqa: E731
     pipeline.unet.register_forward_pre_hook(count)
-    inpainter, holes = Diffusion(pipeline, STEPS, a_side, 0), occlusion_of(shot.coverage).float()
+    inpainter, holes = Diffusion(pipeline, STEPS, a_side, 0), occlusion_mask(shot.coverage).float()
     sampling = replace(REFERENCE, steps=STEPS)
 
     def walk() -> Tensor:

@@ -36,7 +36,7 @@ from secondeye.alignment import find_shift
 from secondeye.dataset.corrections import apply_shift
 from secondeye.evaluation.regions import VISIBLE, regions_from_match
 from secondeye.film.packing import unpack
-from secondeye.imaging.arrays import frames_from_pictures
+from secondeye.imaging.arrays import frames_from_uint8
 from secondeye.matching import make_matcher
 from secondeye.matching.consistency import fill_from_background, match_both_ways
 from secondeye.metrics.image_quality import psnr_db
@@ -306,7 +306,7 @@ def print_pairs(films: list[Path]) -> None:
     for film in films:
         eyes = [unpack(picture.rgb, "sbs") for picture in islice(read_pictures(film), 0, 240, 30)]
         left, right = (
-            frames_from_pictures(torch.from_numpy(np.stack([pair[side] for pair in eyes]))) for side in (0, 1)
+            frames_from_uint8(torch.from_numpy(np.stack([pair[side] for pair in eyes]))) for side in (0, 1)
         )
         parallax = find_shift(left, right, max_disparity_percent=25, margin_px=1)
         left, right = apply_shift(left, right, parallax.shift_px)

@@ -12,7 +12,7 @@ from secondeye.dataset.corrections import load_views
 from secondeye.dataset.schema import Clip, Correction
 from secondeye.dataset.tables import read_table
 from secondeye.film.packing import axis_of
-from secondeye.imaging.arrays import pictures_from_frames
+from secondeye.imaging.arrays import frames_to_uint8
 from secondeye.params import load_params
 from secondeye.stages import shift, split
 from secondeye.synthetic.render import render_shot
@@ -31,7 +31,7 @@ def eyes() -> tuple[np.ndarray, ...]:
     """Left and right, uint8 [2 * FRAMES, HEIGHT, WIDTH, 3]: a film of two shots."""
     shots = [render_shot(seed, FRAMES, HEIGHT, WIDTH) for seed in SEEDS]
     left, right = ([getattr(shot, eye) for shot in shots] for eye in ("left", "right"))
-    return tuple(pictures_from_frames(torch.cat(eye)).numpy() for eye in (left, right))
+    return tuple(frames_to_uint8(torch.cat(eye)).numpy() for eye in (left, right))
 
 
 def store(raw: Path, packing: str, left: np.ndarray, right: np.ndarray) -> None:

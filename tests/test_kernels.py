@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from secondeye.imaging import backends
-from secondeye.imaging.arrays import pictures_from_frames
+from secondeye.imaging.arrays import frames_to_uint8
 from secondeye.imaging.backends import choose_backend
 from secondeye.splat import splat
 from secondeye.warp import warp
@@ -80,7 +80,7 @@ def test_every_kernel_compiles_for_three_gpus_and_none_spills(tmp_path):
             assert any(f"{module}.kernel" in line and device in line for line in done.stdout.splitlines())
 
 
-@pytest.mark.parametrize("form", [torch.clone, pictures_from_frames])
+@pytest.mark.parametrize("form", [torch.clone, frames_to_uint8])
 @pytest.mark.parametrize(
     ("operation", "backend"), [(splat, "triton"), (splat, "triton_nondeterministic"), (warp, "triton")]
 )
@@ -100,7 +100,7 @@ def test_in_bands_of_rows_it_is_what_it_is_at_once(operation, form, backend, mon
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("size", [(2, 1080, 1920), (1, 2160, 3840), (1, 33, 7681), (90, 64, 64)])
-@pytest.mark.parametrize("form", [torch.clone, pictures_from_frames])
+@pytest.mark.parametrize("form", [torch.clone, frames_to_uint8])
 @pytest.mark.parametrize("operation", [splat, warp])
 def test_large_frames_on_a_gpu_agree_with_the_cpu_and_repeat_to_the_bit(operation, form, size, gpu):
     frames, disparity = arrays(*size)

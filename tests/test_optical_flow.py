@@ -3,7 +3,13 @@ import numpy as np
 import pytest
 import torch
 
-from secondeye.imaging.optical_flow import dense_flow, flow_of_pairs, greys_of, mismatch, pull_frames
+from secondeye.imaging.optical_flow import (
+    backward_warp_frames,
+    dense_flow,
+    dense_flow_frames,
+    forward_backward_error_frames,
+    to_gray,
+)
 
 
 def texture(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -25,7 +31,7 @@ def test_flow_finds_where_a_texture_went(fine: bool) -> None:
     flow = dense_flow(here, there, fine=fine)
     inside = flow[8:-8, 8:-8].reshape(-1, 2)
     np.testing.assert_allclose(np.median(inside, axis=0), [3, -2], atol=0.1)
-    tensor = flow_of_pairs(coloured(here), coloured(there), fine=fine)
+    tensor = dense_flow_frames(coloured(here), coloured(there), fine=fine)
     assert torch.equal(tensor[0].permute(1, 2, 0), torch.from_numpy(flow))
 
 
@@ -42,39 +48,39 @@ def test_flow_is_the_same_for_any_number_of_threads(fine: bool) -> None:
 
 def test_grey_is_luma_in_whole_levels() -> None:
     frames = torch.tensor([1.0, 0.5, 0.0]).view(1, 3, 1, 1)
-    assert greys_of(frames).tolist() == [[[151]]]  # 255 * (0.299 + 0.587 / 2) = 151.1
-    assert greys_of(frames * 9).tolist() == [[[255]]]
+    assert to_gray(frames).tolist() == [[[151]]]  # 255 * (0.299 + 0.587 / 2) = 151.1
+    assert to_gray(frames * 9).tolist() == [[[255]]]
 
 
 def test_pictures_too_small_for_flow_have_none() -> None:
     small = torch.rand(2, 3, 15, 40)
-    flow = flow_of_pairs(small, small)
+    flow = dense_flow_frames(small, small)
     assert flow.shape == (2, 2, 15, 40) and bool(flow.isnan().all())
-    assert bool(mismatch(flow, flow).isposinf().all())
+    assert bool(forward_backward_error_frames(flow, flow).isposinf().all())
 
 
 def test_no_pairs_are_no_flow() -> None:
     none = torch.zeros(0, 3, 20, 30)
-    flow = flow_of_pairs(none, none)
-    assert flow.shape == (0, 2, 20, 30) and mismatch(flow, flow).shape == (0, 1, 20, 30)
-    assert pull_frames(none, flow).shape == (0, 3, 20, 30)
+    flow = dense_flow_frames(none, none)
+    assert flow.shape == (0, 2, 20, 30) and forward_backward_error_frames(flow, flow).shape == (0, 1, 20, 30)
+    assert backward_warp_frames(none, flow).shape == (0, 3, 20, 30)
 
 
 def test_frames_are_pulled_along_their_flow() -> None:
     frames = torch.rand(2, 3, 6, 9)
     flow = torch.zeros(2, 2, 6, 9)
     flow[1, 0], flow[1, 1] = 2, -1
-    pulled = pull_frames(frames, flow)
+    pulled = backward_warp_frames(frames, flow)
     assert torch.equal(pulled[0], frames[0])
     assert torch.equal(pulled[1, :, 1:, :-2], frames[1, :, :-1, 2:])
     plane = frames[:, :1]
-    assert torch.equal(pull_frames(plane, flow), pulled[:, :1])
+    assert torch.equal(backward_warp_frames(plane, flow), pulled[:, :1])
 
 
 def test_a_flow_misses_its_start_by_what_the_way_back_differs() -> None:
     there, back = torch.zeros(1, 2, 4, 7), torch.zeros(1, 2, 4, 7)
     there[:, 0], back[:, 0] = 2, -2
     back[..., 4] += torch.tensor([3.0, 4.0])[:, None]  # where column 2 comes to: 5 px off
-    missed = mismatch(there, back)[0, 0]
+    missed = forward_backward_error_frames(there, back)[0, 0]
     assert (missed[:, [0, 1, 3, 4]] == 0).all() and (missed[:, 2] == 5).all()
     assert missed[:, 5:].isposinf().all(), "the last two columns leave"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from secondeye.imaging.optical_flow import SMALLEST
+from secondeye.imaging.optical_flow import MIN_FLOW_SIZE_PX
 from secondeye.metrics.image_quality import gradient_levels
 from secondeye.stages.quality import colour_difference, median_motion_px
 
@@ -39,4 +39,4 @@ def test_motion_is_how_far_pictures_move() -> None:
     assert median_motion_px(moving) == pytest.approx(3, abs=0.3)
     assert median_motion_px(texture.repeat(3, 1, 1, 1)) == pytest.approx(0, abs=0.05)
     assert median_motion_px(texture) == 0, "one frame does not move"
-    assert median_motion_px(moving[..., : SMALLEST - 1, :]) == 0, "nor can too small pictures be seen to"
+    assert median_motion_px(moving[..., : MIN_FLOW_SIZE_PX - 1, :]) == 0, "too small for flow"

@@ -26,7 +26,7 @@ from secondeye.evaluation.film_score import (
 from secondeye.evaluation.regions import BORDER, VISIBLE, regions_from_match, regions_from_truth
 from secondeye.evaluation.score import compute, prepare, update
 from secondeye.film.packing import side_by_side
-from secondeye.imaging.arrays import pictures_from_frames
+from secondeye.imaging.arrays import frames_to_uint8
 from secondeye.matching import make_matcher
 from secondeye.synthetic import Shot, render_shot
 from secondeye.system.errors import UserError
@@ -169,7 +169,7 @@ def test_what_lies_behind_the_screen_is_matched_too(shot: Shot) -> None:
 def test_tagged_films_give_the_eye_that_is_asked_for(
     shot: Shot, tmp_path: Path, name: str, join: Callable[..., np.ndarray] | None
 ) -> None:
-    left, right = (pictures_from_frames(frames[:9]).numpy() for frames in (shot.left, shot.right))
+    left, right = (frames_to_uint8(frames[:9]).numpy() for frames in (shot.left, shot.right))
     pairs = zip(left, right, strict=True)
     packed = [join(*pair) if join else np.concatenate(pair) for pair in pairs]
     write_lossless(tmp_path / name, np.stack(packed))

@@ -8,7 +8,7 @@ import pytest
 from conftest import coarse_cards, moving_pictures
 from test_stereo_metadata import write_mkv
 
-from secondeye.imaging.arrays import pictures_from_frames
+from secondeye.imaging.arrays import frames_to_uint8
 from secondeye.sources import list_sources
 from secondeye.sources.packing_detection import require_agreeing_pictures
 from secondeye.sources.views import read_eyes
@@ -239,7 +239,7 @@ def test_pictures_tell_the_packing_where_nothing_else_does(
 ) -> None:
     shot = coarse_cards(3, 96, 160, near_px=12, far_px=4, card_px=48, seed=0)
     eyes = [
-        np.stack([cv2.resize(picture, shape[::-1]) for picture in pictures_from_frames(eye).numpy()])
+        np.stack([cv2.resize(picture, shape[::-1]) for picture in frames_to_uint8(eye).numpy()])
         for eye in (shot.left, shot.right)
     ]
     write_lossless(tmp_path / "film.mkv", np.concatenate(eyes, axis))
@@ -266,7 +266,7 @@ def test_a_name_that_contradicts_itself_or_its_pictures_asks_for_a_line(
     tmp_path: Path, name: str, told: str
 ) -> None:
     shot = coarse_cards(3, 96, 160, near_px=12, far_px=4, card_px=48, seed=0)
-    eyes = [pictures_from_frames(eye).numpy() for eye in (shot.left, shot.right)]
+    eyes = [frames_to_uint8(eye).numpy() for eye in (shot.left, shot.right)]
     write_lossless(tmp_path / name, np.concatenate(eyes, 2))
     with pytest.raises(UserError, match=told) if told else nullcontext():
         require_agreeing_pictures(*list_sources(tmp_path))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from secondeye.imaging.arrays import pictures_from_frames
+from secondeye.imaging.arrays import frames_to_uint8
 from secondeye.splat import splat as splat_on_one_device
 from secondeye.splat.reference import splat_reference
 
@@ -59,8 +59,8 @@ def test_zero_disparity_is_the_identity_on_every_row_and_column(backend, size):
     assert torch.equal(warped, frames)
     assert torch.equal(coverage, torch.ones_like(coverage))
     assert torch.equal(
-        splat(pictures_from_frames(frames), flat(frames, 0), backend=backend).warped,
-        pictures_from_frames(frames),
+        splat(frames_to_uint8(frames), flat(frames, 0), backend=backend).warped,
+        frames_to_uint8(frames),
     )
 
 
@@ -186,7 +186,7 @@ def test_the_backends_agree(backend, border, kind, size):
 @pytest.mark.parametrize("size", SIZES)
 @every_kernel
 def test_bytes_give_the_rounded_result_of_floats(backend, border, kind, size):
-    frames, disparity = pictures_from_frames(picture(2, *size)), disparities(kind, 2, *size)
+    frames, disparity = frames_to_uint8(picture(2, *size)), disparities(kind, 2, *size)
     planes = splat(frames.permute(0, 3, 1, 2).float(), disparity, backend="reference", border=border)
     expected = planes.warped.permute(0, 2, 3, 1)
     for name in ("reference", backend):
@@ -207,7 +207,7 @@ def test_the_backends_agree_where_pixels_meet_exactly(backend, quarters):
     assert_close(actual, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("form", [picture, lambda *size: pictures_from_frames(picture(*size))])
+@pytest.mark.parametrize("form", [picture, lambda *size: frames_to_uint8(picture(*size))])
 def test_the_cpu_gives_the_same_bits_for_any_thread_count_and_chunk(form):
     frames, disparity = form(4, 33, 129), disparities("iid", 4, 33, 129)
     whole = splat(frames, disparity, backend="cpu")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from secondeye.evaluation.methods import fill_nearest
-from secondeye.imaging.arrays import occlusion_of
+from secondeye.imaging.arrays import occlusion_mask
 from secondeye.inpaint import Warped
 from secondeye.inpaint.autoencoder import decode, encode
 from secondeye.inpaint.diffusion import inpaint_warped, reduction
@@ -508,7 +508,7 @@ def test_one_clip_is_learnt_by_heart(tmp_path: Path, method: str) -> None:
             "coded": round_trip(pipeline, scene.right),
             "nearest": fill_nearest(warped, None)[0],
         }
-    hidden = occlusion_of(scene.coverage).expand_as(scene.right)
+    hidden = occlusion_mask(scene.coverage).expand_as(scene.right)
     assert 0.02 < hidden.float().mean() < 0.2
     psnr_db = {
         name: -10 * math.log10(float((frames - scene.right)[hidden].square().mean()))

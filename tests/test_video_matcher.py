@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from secondeye.imaging.optical_flow import greys_of
+from secondeye.imaging.optical_flow import to_gray
 from secondeye.matching import make_matcher
 from secondeye.matching.census import matching_cost
 from secondeye.matching.gap_filling import fill_by_colour
@@ -126,7 +126,7 @@ def test_tracks_join_their_steps_and_stop_where_a_pixel_leaves() -> None:
     wide = torch.nn.functional.avg_pool2d(wide, 3, 1, 1)
     frames = torch.stack([wide[..., 20 + 2 * t : 116 + 2 * t] for t in range(4)])
     pictures = (frames * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
-    tracks = find_tracks(pictures, greys_of(frames))
+    tracks = find_tracks(pictures, to_gray(frames))
     found = dict(neighbours(tracks, 1, 2))
     assert sorted(found) == [0, 2, 3]
     for other, track in found.items():

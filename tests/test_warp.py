@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from secondeye.imaging.arrays import pictures_from_frames
+from secondeye.imaging.arrays import frames_to_uint8
 from secondeye.splat import splat
 from secondeye.warp import warp as warp_on_one_device
 
@@ -75,8 +75,8 @@ def test_zero_disparity_is_the_identity_on_every_row_and_column(backend, kernel,
     assert torch.equal(warped.frames, frames)
     assert torch.equal(warped.coverage, flat(frames, 1))
     assert torch.equal(warped.disparity, flat(frames, 0))
-    same = warp(pictures_from_frames(frames), flat(frames, 0), kernel=kernel, backend=backend).frames
-    assert torch.equal(same, pictures_from_frames(frames))
+    same = warp(frames_to_uint8(frames), flat(frames, 0), kernel=kernel, backend=backend).frames
+    assert torch.equal(same, frames_to_uint8(frames))
 
 
 @every_backend
@@ -366,7 +366,7 @@ def test_the_backends_agree(backend, kernel, kind, size, jump_px):
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_bytes_give_the_rounded_result_of_floats(backend, kernel, kind, size):
-    frames, disparity = pictures_from_frames(picture(2, *size)), disparities(kind, 2, *size)
+    frames, disparity = frames_to_uint8(picture(2, *size)), disparities(kind, 2, *size)
     planes = warp(frames.permute(0, 3, 1, 2).float(), disparity, kernel=kernel, backend="reference")
     expected = planes.frames.permute(0, 2, 3, 1)
     for name in ("reference", backend):
@@ -388,7 +388,7 @@ def test_the_backends_agree_where_patches_meet_exactly(backend, quarters):
     assert_close(actual, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("form", [picture, lambda *size: pictures_from_frames(picture(*size))])
+@pytest.mark.parametrize("form", [picture, lambda *size: frames_to_uint8(picture(*size))])
 def test_the_cpu_gives_the_same_bits_for_any_thread_count_and_chunk(form):
     frames, disparity = form(4, 33, 129), disparities("iid", 4, 33, 129)
     whole = warp(frames, disparity, backend="cpu")

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from secondeye.imaging.arrays import resize
-from secondeye.imaging.optical_flow import greys_of
+from secondeye.imaging.optical_flow import to_gray
 
 _WORK_WIDTH = 1280  # px: wider pictures are halved (or more) first
 _COARSE_WIDTH = 224  # px, at which the whole range is searched
@@ -96,7 +96,7 @@ def _pictures(frames: Tensor, work: int) -> list[_Pair]:
     height, width = frames.shape[-2:]
     fine = resize(frames, max(height // work, 1), max(width // work, 1))
     coarse = resize(fine, *_coarse_size(frames, work))
-    greys = (greys_of(picture).astype(np.float32) for picture in (coarse, fine))
+    greys = (to_gray(picture).astype(np.float32) for picture in (coarse, fine))
     return [_Pair(*pair) for pair in zip(*greys, strict=True)]
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from secondeye.alignment.correspondences import Correspondences, find_correspondences
 from secondeye.alignment.vertical import fit_least_absolute
-from secondeye.imaging.optical_flow import dense_flow, greys_of
+from secondeye.imaging.optical_flow import dense_flow, to_gray
 
 _MOST = 3  # frames
 _MIN_MOTION_PX = 0.5  # by which points must move differently, 10th to 90th percentile
@@ -85,7 +85,7 @@ def _motion(
         first = min(frame, len(left) - 2)
         if first < 0:
             continue
-        here, there = greys_of(left[first : first + 2])
+        here, there = to_gray(left[first : first + 2])
         mine = matches.frame == number
         row, column = (values[mine].round().astype(int) for values in (matches.y, matches.x))
         moved[mine] = dense_flow(here, there)[row, column, 1]

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from secondeye.imaging.arrays import resize
-from secondeye.imaging.optical_flow import greys_of
+from secondeye.imaging.optical_flow import to_gray
 
 _WIDTH = 480  # px, about: small enough to be quick, large enough for narrow strips
 _BLOCK = 3  # px
@@ -49,7 +49,7 @@ def _lean(left: Tensor, right: Tensor, far: float, near: float) -> float:
     low, high = int(np.floor(far)) - _ROOM, int(np.ceil(near)) + _ROOM
     found = [np.zeros((3, 0))]
     colours = [(eye.permute(0, 2, 3, 1) * 255).numpy().astype(np.float64) for eye in (left, right)]
-    greys = [greys_of(eye) for eye in (left, right)]
+    greys = [to_gray(eye) for eye in (left, right)]
     for here, there, picture, other in zip(*greys, *colours, strict=True):
         disparity, back = _match_both_ways(here, there, low, high)
         found += [_strips(picture, disparity), _strips(other[:, ::-1], back)]

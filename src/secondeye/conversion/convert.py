@@ -23,7 +23,7 @@ from secondeye.conversion.shot_depth import ShotDepth, estimate_shot
 from secondeye.depth import DepthEstimator, best_available, make_depth_estimator
 from secondeye.film.packing import side_by_side
 from secondeye.film.shots import ShotPlan, plan_shots
-from secondeye.imaging.arrays import frames_from_pictures
+from secondeye.imaging.arrays import frames_from_uint8
 from secondeye.inpaint import Inpainter, make_inpainter
 from secondeye.system.disk import require_free_space
 from secondeye.system.errors import UserError
@@ -203,7 +203,7 @@ def _convert_shots(
         for number in waiting:
             start, stop = plan.shots[number]
             windows = _windows(for_depth.read(start, stop), bar.update)
-            frames = (frames_from_pictures(window) for _, window in windows)
+            frames = (frames_from_uint8(window) for _, window in windows)
             depth = estimate_shot(frames, estimator, journal.spill)
             strength = settings.strength_percent * max(_LEAST_TRUST, depth.confidence)
             bar.write(

@@ -11,9 +11,9 @@ from torch import Tensor
 from secondeye.depth.edges import sharpen, upsample
 from secondeye.imaging.arrays import (
     depth_to_disparity,
-    frames_from_pictures,
-    occlusion_of,
-    pictures_from_frames,
+    frames_from_uint8,
+    frames_to_uint8,
+    occlusion_mask,
 )
 from secondeye.inpaint import Inpainter, Warped
 from secondeye.system.errors import UserError
@@ -40,12 +40,12 @@ def render(
 
     Raises Refusal where what was painted is no numbers.
     """
-    left = frames_from_pictures(pictures)
+    left = frames_from_uint8(pictures)
     disparity = sharpen(depth_to_disparity(upsample(depth, left), strength_percent, convergence), left)
     view, coverage, own_disparity = warp(pictures, disparity)
-    painted, memory = inpainter(Warped(left, frames_from_pictures(view), coverage, own_disparity), memory)
+    painted, memory = inpainter(Warped(left, frames_from_uint8(view), coverage, own_disparity), memory)
     if not bool(painted.isfinite().all()):
         raise UserError("the model paints pixels that are not numbers: its weights are broken; name another")
     seen = (coverage == 1).permute(0, 2, 3, 1)
-    right = torch.where(seen, view, pictures_from_frames(painted))
-    return Rendered(right, disparity, occlusion_of(coverage), memory)
+    right = torch.where(seen, view, frames_to_uint8(painted))
+    return Rendered(right, disparity, occlusion_mask(coverage), memory)

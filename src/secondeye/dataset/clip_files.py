@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from secondeye.dataset.checksums import verify_checksum
-from secondeye.imaging.arrays import frames_from_pictures, pictures_from_frames, require_frames, require_plane
+from secondeye.imaging.arrays import frames_from_uint8, frames_to_uint8, require_frames, require_plane
 from secondeye.video.write import read_lossless, write_lossless
 
 STEPS_PER_PX = 64  # disparity files: gray16, value / 64 + offset_px; this is the definition
@@ -33,7 +33,7 @@ def write_frames(
 ) -> Path:
     """Store pictures: FFV1, RGB, 8 bit."""
     require_frames(frames)
-    write_lossless(path, pictures_from_frames(frames).numpy())
+    write_lossless(path, frames_to_uint8(frames).numpy())
     return path
 
 
@@ -41,7 +41,7 @@ def read_frames(
     path: Path,
 ) -> Tensor:  # [T, 3, H, W]
     """Read pictures back."""
-    return frames_from_pictures(torch.from_numpy(read_lossless(verify_checksum(path))))
+    return frames_from_uint8(torch.from_numpy(read_lossless(verify_checksum(path))))
 
 
 def write_disparity(

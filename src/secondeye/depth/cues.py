@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from secondeye.depth.residual_flow import beyond_homography
-from secondeye.imaging.optical_flow import SMALLEST, dense_flow, inconsistency
+from secondeye.imaging.optical_flow import MIN_FLOW_SIZE_PX, dense_flow, forward_backward_error
 
 MOTION_PLANES = 4  # flow x, flow y, left over, confidence
 PLANES = 3 + 2 + MOTION_PLANES
@@ -38,7 +38,7 @@ def measure_motion(
 ) -> tuple[Tensor, Tensor]:  # each [4, h, w]: flow x, y and left over in percent of the width, confidence
     """Measure how `now` moves to reach `neighbour`, and the way back; zero in pictures too small for it."""
     height, width = now.shape
-    if min(height, width) * MAGNIFIED < SMALLEST:
+    if min(height, width) * MAGNIFIED < MIN_FLOW_SIZE_PX:
         nothing = torch.zeros(MOTION_PLANES, height, width)
         return nothing, nothing
     size = (width * MAGNIFIED, height * MAGNIFIED)
@@ -50,7 +50,7 @@ def measure_motion(
 def _describe(flow: np.ndarray, back: np.ndarray) -> Tensor:  # [4, h, w]
     height, width = flow.shape[:2]
     percent = np.float32(100 / width)
-    error = inconsistency(flow, back) * percent
+    error = forward_backward_error(flow, back) * percent
     left_over = beyond_homography(flow, error < MISMATCH_PERCENT) * percent
     confidence = 1 / (1 + (error / np.float32(MISMATCH_PERCENT)) ** 2)
     stacked = np.dstack([flow * percent, left_over, confidence]).astype(np.float32)

@@ -20,7 +20,13 @@ from secondeye.depth import DepthEstimate
 from secondeye.depth.guided_filter import guided_filter
 from secondeye.depth.position_prior import position_prior
 from secondeye.depth.residual_flow import beyond_homography
-from secondeye.imaging.optical_flow import SMALLEST, dense_flow, inconsistency, length, pull
+from secondeye.imaging.optical_flow import (
+    MIN_FLOW_SIZE_PX,
+    backward_warp,
+    dense_flow,
+    flow_magnitude,
+    forward_backward_error,
+)
 
 LONG_SIDE_PX = 384  # working size
 REACH_FRAMES = 12  # look-ahead, and the largest k
@@ -106,7 +112,7 @@ def _remember(memory: MotionState | None, before: list[Small], now: Small, after
     """Carry the memory to this frame and add what this frame says."""
     prior = position_prior(now.rgb)
     neighbour = (before[-1:] or after[:1] or [now])[0]
-    if min(prior.shape) < SMALLEST or neighbour is now:
+    if min(prior.shape) < MIN_FLOW_SIZE_PX or neighbour is now:
         motion, step = Motion(np.zeros_like(prior), 0.0), np.zeros((*prior.shape, 2), np.float32)
     else:
         step = dense_flow(now.grey, neighbour.grey)
@@ -116,7 +122,7 @@ def _remember(memory: MotionState | None, before: list[Small], now: Small, after
         first = OPENING_FRAMES
         return MotionState(maps * np.float32(first), first, motion.trust * first, first)
     return MotionState(
-        maps + np.float32(MEMORY) * pull(memory.maps, step),
+        maps + np.float32(MEMORY) * backward_warp(memory.maps, step),
         1 + MEMORY * memory.frames,
         motion.trust + TRUST_MEMORY * memory.trust,
         1 + TRUST_MEMORY * memory.trust_frames,
@@ -125,7 +131,7 @@ def _remember(memory: MotionState | None, before: list[Small], now: Small, after
 
 def _partners(step: np.ndarray, before: list[Small], after: list[Small]) -> list[tuple[Small, int]]:
     """Choose the frames k before and after, and say k: far enough for a flow of a few pixels."""
-    speed_px = float(np.percentile(length(step), 95))
+    speed_px = float(np.percentile(flow_magnitude(step), 95))
     k = int(np.clip(round(WANTED_FLOW_PX / max(speed_px, 1e-3)), 1, REACH_FRAMES))
     sides = [before[::-1], after]
     return [(side[min(k, len(side)) - 1], min(k, len(side))) for side in sides if side]
@@ -137,12 +143,12 @@ def _motion(now: Small, partners: list[tuple[Small, int]]) -> Motion:
     trusts = []
     for partner, k in partners:
         flow = dense_flow(now.grey, partner.grey)
-        error = inconsistency(flow, dense_flow(partner.grey, now.grey))
+        error = forward_backward_error(flow, dense_flow(partner.grey, now.grey))
         reliability = 1 / (1 + (error / np.float32(MISMATCH_PX)) ** 2)
         left_over = beyond_homography(flow, error < MISMATCH_PX)
-        speed += reliability * _near_speed(length(flow), left_over) / np.float32(k)
+        speed += reliability * _near_speed(flow_magnitude(flow), left_over) / np.float32(k)
         weight += reliability
-        trusts.append(_trust(length(flow), left_over * reliability))
+        trusts.append(_trust(flow_magnitude(flow), left_over * reliability))
     speed = _smooth(speed, now) / np.maximum(_smooth(weight, now), np.float32(1e-3))
     low, high = np.percentile(speed, [2, 98])
     # The root keeps what runs (a waving hand) from pressing all the rest into a narrow range.

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from secondeye.imaging.optical_flow import length, places
+from secondeye.imaging.optical_flow import flow_magnitude, target_coordinates
 
 GRID_STEP = 8  # px: the homography is fitted to one flow vector in 8 x 8
 INLIER_PX = 0.5
@@ -20,7 +20,7 @@ def beyond_homography(
     """
     sample = (slice(GRID_STEP // 2, None, GRID_STEP),) * 2
     chosen = reliable[sample].ravel()
-    target = places(flow)
+    target = target_coordinates(flow)
     source = target - flow
     start, end = (plane[sample].reshape(-1, 2)[chosen] for plane in (source, target))
     if len(start) < 4:
@@ -30,4 +30,4 @@ def beyond_homography(
     if homography is None:
         return np.zeros(flow.shape[:2], np.float32)
     explained = cv2.perspectiveTransform(source.reshape(-1, 1, 2), homography).reshape(flow.shape)
-    return length(target - explained)
+    return flow_magnitude(target - explained)

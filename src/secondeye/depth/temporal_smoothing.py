@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 import cv2
 import numpy as np
 
-from secondeye.imaging.optical_flow import SMALLEST, dense_flow, inconsistency, pull
+from secondeye.imaging.optical_flow import MIN_FLOW_SIZE_PX, backward_warp, dense_flow, forward_backward_error
 
 MISMATCH_PX = 1.0  # there-and-back error from which a flow vector is not used
 FIT_ROUNDS = 5  # of reweighted least squares
@@ -61,10 +61,10 @@ def fit(
 def _carry(previous: tuple[np.ndarray, np.ndarray], grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The previous depth as this frame sees it, and where that can be trusted."""
     depth, before = previous
-    if min(grey.shape) < SMALLEST:
+    if min(grey.shape) < MIN_FLOW_SIZE_PX:
         return depth, np.ones(depth.shape, np.bool_)
     flow = dense_flow(grey, before)
-    return pull(depth, flow), inconsistency(flow, dense_flow(before, grey)) < MISMATCH_PX
+    return backward_warp(depth, flow), forward_backward_error(flow, dense_flow(before, grey)) < MISMATCH_PX
 
 
 def _blend(depth: np.ndarray, carried: np.ndarray, usable: np.ndarray) -> np.ndarray:

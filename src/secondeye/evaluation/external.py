@@ -21,7 +21,7 @@ from secondeye.dataset.tables import read_table
 from secondeye.evaluation.eval_clips import Folders
 from secondeye.evaluation.view_streams import RIGHT, Eye, by, open_eye, same_rate
 from secondeye.film.packing import crop, fit, packing_from_name
-from secondeye.imaging.arrays import frames_from_pictures
+from secondeye.imaging.arrays import frames_from_uint8
 from secondeye.sources import FILMS
 from secondeye.system.errors import UserError
 from secondeye.video.read import ShotReader, read_pictures
@@ -103,7 +103,7 @@ def read_right(
     pictures = ShotReader(film, stamps).read(clip.start, clip.stop)
     cropped = (crop(eye.of(picture.rgb), *borders) for picture in pictures)
     fitted = [fit(picture, clip.height, clip.width, aspect) for picture in cropped]
-    right = frames_from_pictures(torch.from_numpy(np.stack(fitted)))
+    right = frames_from_uint8(torch.from_numpy(np.stack(fitted)))
     # Made of the left eye, it has that one's colours, and its rows.
     kept, _ = apply_vertical(right, right, shifted.vertical_px)
     return apply_shift(kept, kept, shifted.shift_px)[1]

@@ -30,7 +30,7 @@ from secondeye.evaluation.view_streams import (
     require_alike,
 )
 from secondeye.film.cuts import find_cuts
-from secondeye.imaging.arrays import frames_from_pictures
+from secondeye.imaging.arrays import frames_from_uint8
 from secondeye.matching import Matcher, make_matcher
 from secondeye.matching.flow_matcher import match_flow
 from secondeye.metrics.stereo import largest_jump
@@ -141,7 +141,7 @@ def _windows(pictures: Iterable[Pictures]) -> Iterator[tuple[list[Pictures], int
 
 
 def _count(found: _Found, window: Sequence[Pictures], seen: int) -> None:
-    films = [frames_from_pictures(torch.from_numpy(np.stack(eye))) for eye in zip(*window, strict=True)]
+    films = [frames_from_uint8(torch.from_numpy(np.stack(eye))) for eye in zip(*window, strict=True)]
     left, right = films[:2]
     truth = films[2] if len(films) == 3 else None
     regions = None if truth is None else regions_of_window(left, truth)

@@ -20,7 +20,7 @@ from torch import Tensor
 from secondeye.depth import DepthEstimator, make_depth_estimator
 from secondeye.depth.edges import sharpen, upsample
 from secondeye.evaluation.eval_clips import EvalFrames, align
-from secondeye.imaging.arrays import frames_from_pictures, occlusion_of, pictures_from_frames
+from secondeye.imaging.arrays import frames_from_uint8, frames_to_uint8, occlusion_mask
 from secondeye.inpaint import Inpainter, Warped, make_inpainter
 from secondeye.system.files import hash_file, hash_weights
 from secondeye.system.process import best_device
@@ -187,8 +187,8 @@ def fill_nearest(warped: Warped, memory: None) -> tuple[Tensor, None]:
 
 def fill_opencv(method: int, warped: Warped, memory: None) -> tuple[Tensor, None]:
     """Paint holes as OpenCV does (Telea 2004; Bertalmio et al. 2001); `method` is cv2's number for it."""
-    pictures = pictures_from_frames(warped.frames).numpy()
-    holes = occlusion_of(warped.coverage)[:, 0].byte().numpy()
+    pictures = frames_to_uint8(warped.frames).numpy()
+    holes = occlusion_mask(warped.coverage)[:, 0].byte().numpy()
     painted = [cv2.inpaint(p, hole, _REACH_PX, method) for p, hole in zip(pictures, holes, strict=True)]
-    frames = frames_from_pictures(torch.stack([torch.from_numpy(picture) for picture in painted]))
+    frames = frames_from_uint8(torch.stack([torch.from_numpy(picture) for picture in painted]))
     return warped.coverage * warped.frames + (1 - warped.coverage) * frames, memory

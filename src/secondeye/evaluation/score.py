@@ -16,7 +16,7 @@ from secondeye.evaluation.methods import require_numbers
 from secondeye.evaluation.metric_state import MetricState, total
 from secondeye.evaluation.regions import DISOCCLUDED, NAMES, UNKNOWN, VISIBLE, regions_from_truth
 from secondeye.evaluation.score_crops import Crops, around, cut
-from secondeye.imaging.arrays import occlusion_of
+from secondeye.imaging.arrays import occlusion_mask
 from secondeye.matching.consistency import fill_from_background, is_consistent
 from secondeye.matching.flow_matcher import match_flow
 from secondeye.metrics.depth import edge_f_score, rank_correlation
@@ -165,7 +165,7 @@ def hole_area(
 ) -> int:
     """How many pixels this disparity disoccludes; what lies beyond the left eye's frame is not counted."""
     warped = warp(left, disparity, kernel="bilinear")
-    holes = occlusion_of(warped.coverage)
+    holes = occlusion_mask(warped.coverage)
     behind = fill_from_background(warped.disparity, ~holes)
     return int((regions_from_truth(behind, holes) == DISOCCLUDED).sum())
 

@@ -22,7 +22,7 @@ def require_frames(
     _require(frames, 3, "frames")
 
 
-def require_pictures(
+def require_images(
     frames: Tensor,  # [T, 3, H, W] in [0, 1], or uint8 [T, H, W, 3] as decoders give and encoders take
 ) -> None:
     """Raise ValueError unless `frames` is one of the two, with at least one pixel."""
@@ -73,7 +73,7 @@ def _require(array: Tensor, channels: int, name: str) -> None:
         raise ValueError(f"{name} holds NaN or inf")
 
 
-def rows_of(
+def as_rows(
     frames: Tensor,  # [T, 3, H, W], or uint8 [T, H, W, 3]; contiguous, on the CPU
 ) -> np.ndarray:  # [T, H, 3, W], or uint8 [T, H, 1, 3 W]; the same memory
     """The colours of each row as contiguous lines: one for a channel, or one in which channels alternate."""
@@ -102,7 +102,7 @@ def resize_disparity(
     return resize(disparity, height, width) * (width / disparity.shape[-1])
 
 
-def occlusion_of(
+def occlusion_mask(
     coverage: Tensor,  # [T, 1, H, W] in [0, 1]
 ) -> Tensor:  # bool [T, 1, H, W]
     """True where at most half of the second eye's pixel was seen by the first (ours; the paper: none)."""
@@ -118,14 +118,14 @@ def depth_to_disparity(
     return strength_percent / 100 * depth.shape[-1] * (depth - convergence)
 
 
-def frames_from_pictures(
+def frames_from_uint8(
     pictures: Tensor,  # uint8 [T, H, W, 3]
 ) -> Tensor:  # [T, 3, H, W]
     """8-bit pictures as float frames."""
     return pictures.permute(0, 3, 1, 2).float().div(255)
 
 
-def pictures_from_frames(
+def frames_to_uint8(
     frames: Tensor,  # [T, 3, H, W]; what lies outside [0, 1] is cut off
 ) -> Tensor:  # uint8 [T, H, W, 3]
     """Float frames as 8-bit pictures, to the nearest level."""

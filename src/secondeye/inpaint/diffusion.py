@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from secondeye.imaging.arrays import occlusion_of, require_frames, require_plane, require_same_size, resize
+from secondeye.imaging.arrays import occlusion_mask, require_frames, require_plane, require_same_size, resize
 from secondeye.inpaint import Warped
 from secondeye.inpaint.autoencoder import LATENT_PX, decode, encode, to_signed
 from secondeye.inpaint.frame_windows import FrameWindow, plan_windows
@@ -178,7 +178,7 @@ def reduce_warped(
     factor: int,
 ) -> tuple[Tensor, Tensor]:  # [T, 3, h, w] in [0, 1], [T, 1, h, w] float32, 1 is a hole
     """A warped view at a smaller size: holes darken nothing beside them, and the thinnest hole stays."""
-    holes = occlusion_of(coverage).float()
+    holes = occlusion_mask(coverage).float()
     if factor == 1:
         return frames, holes
     size = [math.ceil(side / factor) for side in frames.shape[2:]]

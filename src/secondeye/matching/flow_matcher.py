@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from secondeye.imaging.optical_flow import flow_of_pairs
+from secondeye.imaging.optical_flow import dense_flow_frames
 from secondeye.matching import Matcher
 
 _LARGEST_VERTICAL_PERCENT = 0.5  # of the width: two of three matches that miss their row by more are wrong
@@ -39,7 +39,7 @@ def match_flow(
     right: Tensor,  # [T, 3, H, W]
 ) -> Match:
     """No disparity where a pixel would lie beside the right eye's picture, or far from its own row."""
-    across, vertical = flow_of_pairs(left, right, fine=True).split(1, dim=1)
+    across, vertical = dense_flow_frames(left, right, fine=True).split(1, dim=1)
     width = left.shape[-1]
     place = torch.arange(width) + across
     found = (place > -0.5) & (place < width - 0.5)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from secondeye.imaging.optical_flow import SMALLEST, dense_flow, inconsistency, pull
+from secondeye.imaging.optical_flow import MIN_FLOW_SIZE_PX, backward_warp, dense_flow, forward_backward_error
 
 _LARGEST_MISS_PX = 1.5  # going to the neighbour and back
 _LARGEST_COLOUR_DIFFERENCE = 20.0  # levels, mean over channels
@@ -30,14 +30,14 @@ def find_tracks(
     greys: np.ndarray,  # uint8 [T, H, W]
 ) -> Tracks:
     """No tracks in pictures smaller than flow can see."""
-    if min(greys.shape[1:]) < SMALLEST:
+    if min(greys.shape[1:]) < MIN_FLOW_SIZE_PX:
         return Tracks({}, pictures)
     steps = {}
     for here in range(len(greys) - 1):
         there = dense_flow(greys[here], greys[here + 1])
         back = dense_flow(greys[here + 1], greys[here])
-        steps[here, here + 1] = Track(there, inconsistency(there, back) < _LARGEST_MISS_PX)
-        steps[here + 1, here] = Track(back, inconsistency(back, there) < _LARGEST_MISS_PX)
+        steps[here, here + 1] = Track(there, forward_backward_error(there, back) < _LARGEST_MISS_PX)
+        steps[here + 1, here] = Track(back, forward_backward_error(back, there) < _LARGEST_MISS_PX)
     return Tracks(steps, pictures)
 
 
@@ -59,12 +59,12 @@ def neighbours(
 
 
 def _join(track: Track, step: Track) -> Track:
-    seen = track.seen & (pull(step.seen.astype(np.float32), track.flow) > 0.99)
-    return Track(track.flow + pull(step.flow, track.flow), seen)
+    seen = track.seen & (backward_warp(step.seen.astype(np.float32), track.flow) > 0.99)
+    return Track(track.flow + backward_warp(step.flow, track.flow), seen)
 
 
 def _compare(track: Track, here: np.ndarray, there: np.ndarray) -> Track:
-    seen = _same_colour(here, pull(there, track.flow), track.flow, track.seen)
+    seen = _same_colour(here, backward_warp(there, track.flow), track.flow, track.seen)
     return Track(track.flow, seen)
 
 

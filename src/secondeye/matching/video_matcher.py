@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secondeye.imaging.arrays import pictures_from_frames
-from secondeye.imaging.optical_flow import greys_of, pull
+from secondeye.imaging.arrays import frames_to_uint8
+from secondeye.imaging.optical_flow import backward_warp, to_gray
 from secondeye.matching.census import matching_cost
 from secondeye.matching.consistency import is_consistent
 from secondeye.matching.gap_filling import fill_by_colour
@@ -41,7 +41,7 @@ def match_video(
     tolerance_px: float,  # of the left-right check
 ) -> tuple[Tensor, Tensor]:  # disparity [T, 1, H, W] px, finite; consistent bool [T, 1, H, W]
     """Disparity of the left eye; a pixel is consistent where both eyes agree and it is no speckle."""
-    eyes = [(pictures_from_frames(eye).numpy(), greys_of(eye)) for eye in (left, right)]
+    eyes = [(frames_to_uint8(eye).numpy(), to_gray(eye)) for eye in (left, right)]
     tracks = find_tracks(*eyes[0])
     found = _match_frames(eyes, tracks, max_disparity_px + 1)
     consistent = _check(found, tolerance_px)
@@ -106,7 +106,7 @@ def _steady(disparity: list[np.ndarray], tracks: Tracks, frame: int) -> np.ndarr
     """One frame's disparity [H, W], as a line through it and its neighbours says."""
     values, seen, times = [disparity[frame]], [np.ones(disparity[frame].shape, bool)], [0.0]
     for other, track in neighbours(tracks, frame, _STEADY_REACH):
-        values.append(pull(disparity[other], track.flow))
+        values.append(backward_warp(disparity[other], track.flow))
         seen.append(track.seen)
         times.append(float(other - frame))
     return fit_lines(np.stack(values), np.stack(seen), np.array(times), _NEAR_PX, _STIFFNESS)

@@ -4,7 +4,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secondeye.imaging.optical_flow import flow_of_pairs, mismatch, pull_frames
+from secondeye.imaging.optical_flow import (
+    backward_warp_frames,
+    dense_flow_frames,
+    forward_backward_error_frames,
+)
 from secondeye.metrics.masked_sums import Sum, sum_where
 
 _RELIABLE_PX = 1.0  # how far a pixel that goes there and back may miss its start
@@ -15,9 +19,9 @@ def flows_of(
     frames: Tensor,  # [T, 3, H, W]
 ) -> tuple[Tensor, Tensor]:  # flow [T - 1, 2, H, W] px to the next frame, reliable bool [T - 1, 1, H, W]
     """How each frame moves to the next, and where the way back says the same."""
-    flow = flow_of_pairs(frames[:-1], frames[1:])
-    back = flow_of_pairs(frames[1:], frames[:-1])
-    return flow, mismatch(flow, back) <= _RELIABLE_PX
+    flow = dense_flow_frames(frames[:-1], frames[1:])
+    back = dense_flow_frames(frames[1:], frames[:-1])
+    return flow, forward_backward_error_frames(flow, back) <= _RELIABLE_PX
 
 
 def warping_error(
@@ -29,7 +33,7 @@ def warping_error(
 
     Over the reliable pixels, mean over R, G and B.
     """
-    error = (frames[:-1] - pull_frames(frames[1:], flow)).square().mean(1, True)
+    error = (frames[:-1] - backward_warp_frames(frames[1:], flow)).square().mean(1, True)
     return sum_where(error, reliable)
 
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from torch import Tensor
 
-from secondeye.imaging.arrays import pictures_from_frames
+from secondeye.imaging.arrays import frames_to_uint8
 from secondeye.system.files import atomic_path
 
 Tile = tuple[str, np.ndarray]  # label, picture uint8 [H, W, 3]
@@ -76,7 +76,7 @@ def picture_of(
     frames: Tensor,  # [1, 3, H, W] in [0, 1]
 ) -> np.ndarray:  # uint8 [H, W, 3]
     """One frame as pixels."""
-    return pictures_from_frames(frames[:1])[0].numpy()
+    return frames_to_uint8(frames[:1])[0].numpy()
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from secondeye.imaging.arrays import require_pictures, require_plane, require_same_size
+from secondeye.imaging.arrays import require_images, require_plane, require_same_size
 from secondeye.imaging.backends import choose_backend
 
 _BACKENDS = ("reference", "cpu", "triton", "triton_nondeterministic")
@@ -53,7 +53,7 @@ def splat(
     Raises ValueError for arrays that are not finite and of these kinds and shapes, for an exponent that is
     negative or not finite, and for a backend or border that is unknown or can not be had here.
     """
-    require_pictures(frames)
+    require_images(frames)
     require_plane(disparity, "disparity")
     require_same_size(frames, disparity, "disparity")
     if not 0 <= weight_exponent_per_px <= torch.finfo(torch.float32).max:
@@ -66,7 +66,7 @@ def splat(
     return Splat(*_run(frames, disparity, backend, released=released, exponent=weight_exponent_per_px))
 
 
-def exponent_at(
+def exponent_at_width(
     width: int,  # px of the picture
     weight_exponent_per_px: float,  # at 1024 px width
 ) -> float:

@@ -10,7 +10,7 @@ from numba import njit, prange
 from numpy.typing import NDArray
 from torch import Tensor
 
-from secondeye.imaging.arrays import rows_of
+from secondeye.imaging.arrays import as_rows
 from secondeye.splat.reference import FARTHEST_EXPONENT, WEIGHT_FLOOR
 
 _ZERO, _HALF, _ONE = (np.float32(value) for value in (0, 0.5, 1))  # float32 with a Python number is float64
@@ -36,7 +36,7 @@ def splat_cpu(
     frames, disparity = frames.contiguous(), disparity.contiguous()
     warped, coverage = torch.empty_like(frames), torch.empty_like(disparity)
     _splat_rows(
-        rows_of(frames),
+        as_rows(frames),
         disparity[:, 0].numpy(),
         np.float32(exponent_per_px),
         # Arguments, not globals: numba's cache would not notice a change of another file's constant.
@@ -44,7 +44,7 @@ def splat_cpu(
         np.float32(WEIGHT_FLOOR),
         released,
         _HALF if frames.dtype == torch.uint8 else _ZERO,
-        rows_of(warped),
+        as_rows(warped),
         coverage[:, 0].numpy(),
     )
     return warped, coverage
@@ -52,7 +52,7 @@ def splat_cpu(
 
 @njit(parallel=True, cache=True, error_model="numpy")
 def _splat_rows(
-    frames: NDArray[np.float32] | NDArray[np.uint8],  # see `rows_of`
+    frames: NDArray[np.float32] | NDArray[np.uint8],  # see `as_rows`
     disparity: NDArray[np.float32],  # [T, H, W] px
     exponent: np.float32,
     farthest: np.float32,

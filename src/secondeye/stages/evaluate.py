@@ -34,7 +34,7 @@ from secondeye.evaluation.report import plot_points, sections, summary, totals
 from secondeye.evaluation.score import shares
 from secondeye.evaluation.score_methods import median_costs, middle_file, score_methods
 from secondeye.execution.incremental import Job, build_missing, make_key
-from secondeye.imaging.arrays import frames_from_pictures
+from secondeye.imaging.arrays import frames_from_uint8
 from secondeye.matching import make_matcher
 from secondeye.matching.flow_matcher import match_flow
 from secondeye.params import Evaluate, Regions
@@ -218,7 +218,7 @@ def _write_sheet(
 
 def _with_disparity(left: Tensor, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A right eye, and what the matcher of the evaluation finds between it and the left one."""
-    frames = frames_from_pictures(torch.from_numpy(right.copy())[None])
+    frames = frames_from_uint8(torch.from_numpy(right.copy())[None])
     return right, match_flow(left, frames).disparity[0, 0].numpy()
 
 

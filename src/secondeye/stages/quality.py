@@ -12,7 +12,7 @@ from secondeye.dataset.corrections import load_views
 from secondeye.dataset.schema import Clip, ClipDisparity, ClipOcclusion, ClipQuality, Correction
 from secondeye.dataset.tables import read_table, write_table
 from secondeye.execution.incremental import Job, build_missing, make_key
-from secondeye.imaging.optical_flow import SMALLEST, dense_flow, greys_of, length
+from secondeye.imaging.optical_flow import MIN_FLOW_SIZE_PX, dense_flow, flow_magnitude, to_gray
 from secondeye.metrics.image_quality import gradient_levels, mean_where, psnr_db, ssim_map
 from secondeye.params import Dataset
 from secondeye.report.contact_sheet import disparity_map, picture_of, write_picture
@@ -87,10 +87,10 @@ def median_motion_px(
     frames: Tensor,  # [T, 3, H, W]
 ) -> float:
     """Median length of the flow from each frame to the next, px; 0 for one frame, or too small pictures."""
-    if len(frames) < 2 or min(frames.shape[-2:]) < SMALLEST:
+    if len(frames) < 2 or min(frames.shape[-2:]) < MIN_FLOW_SIZE_PX:
         return 0.0
-    greys = greys_of(frames)
-    moved = [length(dense_flow(*pair)) for pair in pairwise(greys)]
+    greys = to_gray(frames)
+    moved = [flow_magnitude(dense_flow(*pair)) for pair in pairwise(greys)]
     return float(np.median(np.stack(moved)))
 
 

@@ -7,9 +7,9 @@ from secondeye.dataset.corrections import load_views
 from secondeye.dataset.schema import Clip, ClipDisparity, ClipOcclusion, Correction
 from secondeye.dataset.tables import read_table, write_table
 from secondeye.execution.incremental import Job, build_missing, make_key
-from secondeye.imaging.arrays import occlusion_of
+from secondeye.imaging.arrays import occlusion_mask
 from secondeye.params import Dataset, Splat
-from secondeye.splat import exponent_at
+from secondeye.splat import exponent_at_width
 from secondeye.splat import splat as splat_forward
 from secondeye.system.process import lock_dir
 
@@ -49,9 +49,9 @@ def _splat_clip(
 ) -> tuple[ClipOcclusion, list[Path]]:
     left, _ = load_views(split, shifted)
     disparity = read_disparity(clip_file(match, name, "disparity"), offset_px)
-    exponent = exponent_at(left.shape[-1], splat.weight_exponent_per_px)
+    exponent = exponent_at_width(left.shape[-1], splat.weight_exponent_per_px)
     warped, coverage = splat_forward(left, disparity, weight_exponent_per_px=exponent)
-    occlusion = occlusion_of(coverage)
+    occlusion = occlusion_mask(coverage)
     files = [clip_file(out, name, "warped"), clip_file(out, name, "occlusion")]
     write_frames(files[0], warped * ~occlusion)
     write_occlusion(files[1], occlusion)

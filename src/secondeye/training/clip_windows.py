@@ -19,14 +19,14 @@ from secondeye.dataset.schema import AcceptedClip, Clip, ClipDisparity, ClipQual
 from secondeye.dataset.stamp import dataset_hash, read_stamp
 from secondeye.dataset.tables import read_table
 from secondeye.imaging.arrays import (
-    frames_from_pictures,
-    occlusion_of,
-    pictures_from_frames,
+    frames_from_uint8,
+    frames_to_uint8,
+    occlusion_mask,
     require_frames,
     require_plane,
     require_same_size,
 )
-from secondeye.splat import exponent_at, splat
+from secondeye.splat import exponent_at_width, splat
 from secondeye.system.errors import UserError
 from secondeye.training.column_offsets import column_range, offset_range
 
@@ -145,9 +145,9 @@ def cut_window(
     there = _cut(left, window, window.left_column)
     truth = _cut(right, window, window.right_column)
     moved = _cut(disparity, window, window.left_column) - (window.left_column - window.right_column)
-    exponent = exponent_at(left.shape[-1], weight_exponent_per_px)
+    exponent = exponent_at_width(left.shape[-1], weight_exponent_per_px)
     warped, coverage = splat(there, moved, weight_exponent_per_px=exponent)
-    occlusion = occlusion_of(coverage)
+    occlusion = occlusion_mask(coverage)
     return Sample(_as_stored(warped * ~occlusion), occlusion, _as_stored(truth))
 
 
@@ -163,7 +163,7 @@ def _cut(plane: Tensor, window: ClipWindow, column: int) -> Tensor:
 
 def _as_stored(frames: Tensor) -> Tensor:
     """What comes back from a file, so that a sample is the same from the dataset and from a shard."""
-    return frames_from_pictures(pictures_from_frames(frames))
+    return frames_from_uint8(frames_to_uint8(frames))
 
 
 def read_sample(

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from secondeye.imaging.arrays import occlusion_of, resize, resize_disparity
+from secondeye.imaging.arrays import occlusion_mask, resize, resize_disparity
 from secondeye.inpaint import Warped
 from secondeye.inpaint.autoencoder import decode, encode, patch_px, to_signed
 from secondeye.inpaint.diffusion import STEPS, inpaint_warped, reduce_warped, reduction
@@ -286,7 +286,7 @@ def _generators(settings: TrainDiffusion, count: int) -> list[np.random.Generato
 def _score(pipeline: StereoInpaintPipeline, scenes: Sequence[Scene]) -> dict[str, float]:
     """PSNR of what was open, over the scenes together."""
     errors = [
-        (painted - scene.right)[occlusion_of(scene.coverage).expand_as(scene.right)]
+        (painted - scene.right)[occlusion_mask(scene.coverage).expand_as(scene.right)]
         for scene, painted in zip(scenes, _paint(pipeline, scenes), strict=True)
     ]
     return {"open_psnr_db": _psnr_db(torch.cat(errors), peak=1)}

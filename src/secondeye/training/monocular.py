@@ -15,7 +15,7 @@ from secondeye.depth import make_depth_estimator
 from secondeye.depth.edges import sharpen, upsample
 from secondeye.film.packing import fit
 from secondeye.film.shots import plan_shots
-from secondeye.imaging.arrays import depth_to_disparity, frames_from_pictures
+from secondeye.imaging.arrays import depth_to_disparity, frames_from_uint8
 from secondeye.inpaint.fill import FillState, fill
 from secondeye.training.scene import Scene, store
 from secondeye.video.probe import probe
@@ -107,5 +107,5 @@ def _read_runs(film: Path, frames: int, height: int, width: int) -> list[Tensor]
     for start in (starts[place] for place in places):
         pictures = reader.read(start, start + frames)
         fitted = [fit(picture.rgb, height, width, info.pixel_aspect) for picture in pictures]
-        runs.append(frames_from_pictures(torch.from_numpy(np.stack(fitted))))
+        runs.append(frames_from_uint8(torch.from_numpy(np.stack(fitted))))
     return runs

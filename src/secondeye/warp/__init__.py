@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from secondeye.imaging.arrays import require_pictures, require_plane, require_same_size
+from secondeye.imaging.arrays import require_images, require_plane, require_same_size
 from secondeye.imaging.backends import choose_backend
 
 _BACKENDS = ("reference", "cpu", "triton")
@@ -64,7 +64,7 @@ def warp(
     Raises ValueError for arrays that are not finite and of these kinds and shapes, or wider than 32767, for a
     jump_px that is negative or NaN, and for a backend or kernel that is unknown or can not be had here.
     """
-    require_pictures(frames)
+    require_images(frames)
     require_plane(disparity, "disparity")
     require_same_size(frames, disparity, "disparity")
     if kernel not in ("lanczos3", "bilinear"):

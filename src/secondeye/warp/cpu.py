@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 from torch import Tensor
 
-from secondeye.imaging.arrays import rows_of
+from secondeye.imaging.arrays import as_rows
 from secondeye.warp.reference import COVERAGE_UNIT
 
 # Numba widens float32 with a Python number to float64.
@@ -64,14 +64,14 @@ def warp_cpu(
     frames, disparity = frames.contiguous(), disparity.contiguous()
     warped, coverage, own_disparity = (torch.empty_like(a) for a in (frames, disparity, disparity))
     _warp_rows(
-        rows_of(frames),
+        as_rows(frames),
         disparity[:, 0].numpy(),
         sharp,
         np.float32(jump_px),
         # An argument, not a global: numba's cache would not notice a change of another file's constant.
         np.int32(COVERAGE_UNIT),
         _HALF if frames.dtype == torch.uint8 else _ZERO,
-        rows_of(warped),
+        as_rows(warped),
         coverage[:, 0].numpy(),
         own_disparity[:, 0].numpy(),
     )
@@ -80,7 +80,7 @@ def warp_cpu(
 
 @njit(parallel=True, cache=True, error_model="numpy")
 def _warp_rows(
-    frames: NDArray[np.float32] | NDArray[np.uint8],  # see `rows_of`
+    frames: NDArray[np.float32] | NDArray[np.uint8],  # see `as_rows`
     disparity: NDArray[np.float32],  # [T, H, W] px
     sharp: bool,
     jump_px: np.float32,
