@@ -64,7 +64,7 @@ def _lines(root: Path) -> list[str]:
     clips = {row.id: row for row in read_table(root / "split" / "clips.parquet", Clip)}
     shifted = {row.id: row for row in read_table(root / "shift" / "shift.parquet", Correction)}
     scored = {row.id: row for row in read_table(root / "quality" / "quality.parquet", ClipQuality)}
-    verdicts = {row.id: "kept" for row in read_table(root / "filter" / "kept.parquet", AcceptedClip)}
+    verdicts = {row.id: "kept" for row in read_table(root / "filter" / "accepted.parquet", AcceptedClip)}
     rejected = read_table(root / "filter" / "rejected.parquet", RejectedClip)
     verdicts |= {row.id: f"{row.stage}: {row.reason} ({row.detail})" for row in rejected}
     lines = ["| film | frames | shift | disparity, % | PSNR, dB | verdict |", "|---|---|---|---|---|---|"]

@@ -57,6 +57,6 @@ def write_small_dataset(
     write_table(data / "match" / "match.parquet", matched, ClipDisparity)
     scored = [row(ClipQuality, id=n, **sizes, **reach) for n in names]
     write_table(data / "quality" / "quality.parquet", scored, ClipQuality)
-    write_table(data / "filter" / "kept.parquet", kept, AcceptedClip)
+    write_table(data / "filter" / "accepted.parquet", kept, AcceptedClip)
     write_stamp(data / "validate", len(kept), dataset_hash(kept, {one.id: one for one in scored}))
     return data

@@ -170,12 +170,12 @@ def test_clips_that_are_too_short_or_too_small_are_passed_over_and_counted(
 
 def test_only_the_dataset_that_was_validated_is_given_out(tmp_path: Path) -> None:
     data = write_small_dataset(tmp_path / "data", held_out=[2])
-    kept = read_table(data / "filter" / "kept.parquet", AcceptedClip)
+    kept = read_table(data / "filter" / "accepted.parquet", AcceptedClip)
     for changed in (kept[:-1], [replace(kept[0], split="test"), *kept[1:]]):
-        write_table(data / "filter" / "kept.parquet", changed, AcceptedClip)
+        write_table(data / "filter" / "accepted.parquet", changed, AcceptedClip)
         with pytest.raises(UserError, match="has changed since it was validated; repeat: dvc repro validate"):
             list_clips(data, "train")
-    write_table(data / "filter" / "kept.parquet", kept, AcceptedClip)
+    write_table(data / "filter" / "accepted.parquet", kept, AcceptedClip)
     assert len(list_clips(data, "train")) == 2
     (data / "validate" / "stamp.json").unlink()
     with pytest.raises(

@@ -246,7 +246,7 @@ def test_a_wrong_scale_is_told_by_disparities_that_can_not_be(folders: list[Path
     for scale, reasons in ((10.0, []), (100.0, ["impossible disparity"])):
         match = Match("exported", 18.0, 1.0, replace(SETTINGS, path=str(path), scale=scale))
         stage.run(*folders, match=match, dataset=Dataset(1.0))
-        bad = read_table(folders[2] / "bad.parquet", FailedItem)
+        bad = read_table(folders[2] / "failed.parquet", FailedItem)
         assert [row.reason for row in bad] == reasons
     assert bad[0].detail == "spans 100 px of a view 64 px wide; is match.exported.scale right?"
 

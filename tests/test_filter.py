@@ -70,7 +70,7 @@ def test_splits_are_by_film_and_by_time_when_there_are_few() -> None:
 
 
 def hashed(name: str, film: str, start: int, picture: int) -> Clip:
-    return a_clip(name, film, start=start, stop=start + 10, fingerprint=f"{picture * 0x1234567:016x}" * 5)
+    return a_clip(name, film, start=start, stop=start + 10, perceptual_hash=f"{picture * 0x1234567:016x}" * 5)
 
 
 FILMS = [a_film("brief", frames=50), a_film("long", frames=90), a_film("other"), a_film("alone")]
@@ -95,10 +95,10 @@ def run_filter(
     bad = bad or {}
     for stage in ("split", "shift", "match", "splat", "quality", "filter"):
         (root / stage).mkdir(parents=True, exist_ok=True)
-        write_table(root / stage / "bad.parquet", [bad[stage]] if stage in bad else [], FailedItem)
+        write_table(root / stage / "failed.parquet", [bad[stage]] if stage in bad else [], FailedItem)
     write_table(root / "split" / "films.parquet", films, Film)
     write_table(root / "split" / "clips.parquet", clips, Clip)
-    write_table(root / "split" / "dropped.parquet", dropped, SkippedClip)
+    write_table(root / "split" / "skipped.parquet", dropped, SkippedClip)
     lost = {row.id for row in bad.values()}
     scores = [
         a_score(clip.id, sharpness=0.0 if clip.id in blurred else 8.0)
@@ -108,7 +108,7 @@ def run_filter(
     write_table(root / "quality" / "quality.parquet", scores, ClipQuality)
     stages = [root / stage for stage in ("split", "shift", "match", "splat", "quality", "filter")]
     filter.run(*stages, filter=section)
-    kept = read_table(root / "filter" / "kept.parquet", AcceptedClip)
+    kept = read_table(root / "filter" / "accepted.parquet", AcceptedClip)
     return kept, read_table(root / "filter" / "rejected.parquet", RejectedClip)
 
 

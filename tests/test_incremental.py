@@ -129,7 +129,7 @@ def test_what_belongs_to_nothing_is_pruned(tmp_path: Path) -> None:
     finish(tmp_path / "o", jobs(a="1", b="22"))
     (tmp_path / "o" / f"{'f' * 16}.left.mkv").write_text("x")
     finish(tmp_path / "o", jobs(a="1"))
-    assert set(content(tmp_path / "o")) == {f"{'a' * 16}.json", f"{'a' * 16}.txt", "bad.parquet"}
+    assert set(content(tmp_path / "o")) == {f"{'a' * 16}.json", f"{'a' * 16}.txt", "failed.parquet"}
 
 
 def test_killed_run_continues_to_the_same_bytes(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_bad_clips_are_told_and_too_many_stop_the_stage(tmp_path: Path) -> None:
     assert (
         done.bad
         == [FailedItem("b" * 16, "no good", "b is bad")]
-        == read_table(tmp_path / "o" / "bad.parquet", FailedItem)
+        == read_table(tmp_path / "o" / "failed.parquet", FailedItem)
     )
     assert finish(tmp_path / "o", jobs(a="1", b="bad")) == done and not BUILT
     with pytest.raises(UserError, match=r"1 bad of 2 clips.*max_bad_fraction.*no good"):
@@ -166,7 +166,7 @@ def test_too_many_bad_clips_end_the_work_early_and_what_is_finished_stays(tmp_pa
     with pytest.raises(UserError, match=r"2 bad of 5 clips.*: no good \(b is bad\); not tried: 2"):
         finish(tmp_path / "o", many, max_bad_fraction=0.2)
     assert BUILT == ["a", "b", "c"]
-    assert [bad.id[0] for bad in read_table(tmp_path / "o" / "bad.parquet", FailedItem)] == ["b", "c"]
+    assert [bad.id[0] for bad in read_table(tmp_path / "o" / "failed.parquet", FailedItem)] == ["b", "c"]
     finish(tmp_path / "o", many, max_bad_fraction=0.4)
     assert BUILT == ["d", "e"]
 
@@ -181,7 +181,7 @@ def test_poisoned_clip_is_bad_and_tried_again_in_every_run(
     assert "test: workers died of 1 clip; `dvc repro --force` tries again" in capsys.readouterr().out
     assert done.bad == [FailedItem("b" * 16, "worker crashed", "its process ended by SIGSEGV, 2 times of 2")]
     assert [row.size for row in done.rows] == [1]
-    assert set(content(tmp_path / "o")) == {f"{'a' * 16}.json", f"{'a' * 16}.txt", "bad.parquet"}
+    assert set(content(tmp_path / "o")) == {f"{'a' * 16}.json", f"{'a' * 16}.txt", "failed.parquet"}
     finish(tmp_path / "o", [*jobs(a="1"), Job("b" * 16, "key of poison", ("22",), 0)])
     assert BUILT == ["b"]
 

@@ -38,7 +38,7 @@ def test_a_hash_is_of_64_bits_and_says_nothing_of_brightness() -> None:
     assert hash_picture(np.full((64, 64, 3), 90, np.uint8)) is None
 
 
-def test_a_fingerprint_is_a_few_frames_and_leaves_flat_ones_out() -> None:
+def test_a_perceptual_hash_is_a_few_frames_and_leaves_flat_ones_out() -> None:
     pictures = list(moving_pictures(11, 64, 96))
     assert parse_hashes(hash_clip(pictures)).tolist() == [
         hash_picture(pictures[place]) for place in (1, 3, 5, 7, 9)
@@ -63,7 +63,7 @@ def test_no_pair_within_the_bound_is_missed_and_none_beyond_is_found(bits: int) 
 
 
 def with_hashes(name: str, film: str, values: list[int], stop: int = 10) -> Clip:
-    return a_clip(name, film, stop=stop, fingerprint="".join(f"{value:016x}" for value in values))
+    return a_clip(name, film, stop=stop, perceptual_hash="".join(f"{value:016x}" for value in values))
 
 
 def pairs_of(*clips: Clip) -> list[tuple[str, str]]:
@@ -89,5 +89,5 @@ def test_one_copy_among_ten_thousand_frames_is_found() -> None:
         with_hashes(f"{n:05d}", str(n % 100), rng.integers(0, 2**64, 5, np.uint64).tolist())
         for n in range(2000)
     ]
-    copy = a_clip("copy", "another", fingerprint=clips[7].fingerprint)
+    copy = a_clip("copy", "another", perceptual_hash=clips[7].perceptual_hash)
     assert pairs_of(*clips, copy) == [("00007", "copy")]

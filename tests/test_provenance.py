@@ -25,7 +25,7 @@ def dataset(tmp_path: Path) -> Path:
     films = [film("a", "CC-BY-4.0"), film("b", ""), film("c", "proprietary")]
     write_table(tmp_path / "split" / "films.parquet", films, Film)
     kept = [AcceptedClip("1", "a", "train"), AcceptedClip("2", "b", "train"), AcceptedClip("3", "c", "test")]
-    write_table(tmp_path / "filter" / "kept.parquet", kept, AcceptedClip)
+    write_table(tmp_path / "filter" / "accepted.parquet", kept, AcceptedClip)
     matched = [ClipDisparity(name, f"key {name}", 0.0, 1.0) for name in "123"]
     write_table(tmp_path / "match" / "match.parquet", matched, ClipDisparity)
     (tmp_path / "validate" / "stamp.json").write_text(json.dumps({"clips": 3, "dataset": "abc"}))
@@ -42,7 +42,7 @@ def test_licences_are_of_what_was_learnt_from_only(dataset: Path) -> None:
 
 def test_held_out_clips_teach_nothing(dataset: Path) -> None:
     assert [row.id for row in train_clips(dataset / "filter")] == ["1", "2"]
-    write_table(dataset / "filter" / "kept.parquet", [AcceptedClip("3", "c", "test")], AcceptedClip)
+    write_table(dataset / "filter" / "accepted.parquet", [AcceptedClip("3", "c", "test")], AcceptedClip)
     with pytest.raises(UserError, match="every clip is held out"):
         train_clips(dataset / "filter")
 
@@ -53,7 +53,7 @@ def test_inputs_change_with_what_is_learnt_from_and_with_nothing_else(dataset: P
 
     before = inputs()
     kept = [AcceptedClip("1", "a", "train"), AcceptedClip("2", "b", "train")]
-    write_table(dataset / "filter" / "kept.parquet", kept, AcceptedClip)
+    write_table(dataset / "filter" / "accepted.parquet", kept, AcceptedClip)
     assert inputs() == before, "a held-out clip less"
     matched = [ClipDisparity(name, f"new key {name}", 0.0, 1.0) for name in "123"]
     write_table(dataset / "match" / "match.parquet", matched, ClipDisparity)

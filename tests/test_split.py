@@ -64,7 +64,7 @@ def run(root: Path, section: Split) -> tuple[list[Film], list[Clip], list[Skippe
     split.run(root / "raw", root / "split", split=section, dataset=Dataset(max_bad_fraction=1.0))
     out = root / "split"
     clips = sorted(read_table(out / "clips.parquet", Clip), key=lambda clip: (clip.film, clip.start))
-    dropped = sorted(read_table(out / "dropped.parquet", SkippedClip), key=lambda piece: piece.start)
+    dropped = sorted(read_table(out / "skipped.parquet", SkippedClip), key=lambda piece: piece.start)
     return read_table(out / "films.parquet", Film), clips, dropped
 
 
@@ -140,7 +140,7 @@ def test_a_still_is_one_clip_of_one_frame(tmp_path: Path, section: Split) -> Non
     cv2.imwrite(str(tmp_path / "raw" / "still_sbs.png"), shot(1, 1)[0][..., ::-1])
     _, clips, dropped = run(tmp_path, replace(section, window_frames=25, trim_seconds=1.0))
     assert bounds(clips) == [(0, 1)] and clips[0].stride == 1 and not dropped
-    assert len(parse_hashes(clips[0].fingerprint)) == 2, "one of each eye"
+    assert len(parse_hashes(clips[0].perceptual_hash)) == 2, "one of each eye"
 
 
 def test_an_uneven_frame_rate_is_told_and_seconds_are_seconds(tmp_path: Path, section: Split) -> None:
@@ -190,7 +190,7 @@ def test_a_film_without_a_clip_is_left_out_and_says_why(tmp_path: Path, section:
     write(tmp_path / "raw" / "good_sbs.mp4", shot(10, 2))
     films, _, _ = run(tmp_path, section)
     assert [film.name for film in films] == ["good_sbs.mp4"]
-    (left_out,) = read_table(tmp_path / "split" / "films" / "left_out.parquet", FailedItem)
+    (left_out,) = read_table(tmp_path / "split" / "films" / "skipped_films.parquet", FailedItem)
     assert left_out == FailedItem("dull_sbs.mp4", "no clip", "shots: 1, pieces dropped: 2 static")
 
 
@@ -201,7 +201,7 @@ def test_spherical_films_are_left_out(
     monkeypatch.setattr(split, "why_not_flat", lambda source: "a sphere, says the file")
     with pytest.raises(UserError, match="none of the 1 films"):
         run(tmp_path, section)
-    (left_out,) = read_table(tmp_path / "split" / "films" / "left_out.parquet", FailedItem)
+    (left_out,) = read_table(tmp_path / "split" / "films" / "skipped_films.parquet", FailedItem)
     assert (left_out.reason, left_out.detail) == ("spherical", "a sphere, says the file")
 
 
@@ -222,7 +222,7 @@ def test_a_film_of_high_dynamic_range_is_left_out(
     monkeypatch.setattr(split, "probe", lambda path: hdr)
     with pytest.raises(UserError, match="none of the 1 films"):
         run(tmp_path, section)
-    (left_out,) = read_table(tmp_path / "split" / "films" / "left_out.parquet", FailedItem)
+    (left_out,) = read_table(tmp_path / "split" / "films" / "skipped_films.parquet", FailedItem)
     assert (left_out.id, left_out.reason) == ("one_sbs.mp4", "high dynamic range")
 
 
@@ -357,7 +357,7 @@ def made(root: Path) -> Iterator[Path]:
 
 
 def left_out(root: Path) -> list[tuple[str, str, str]]:
-    rows = read_table(root / "split" / "films" / "left_out.parquet", FailedItem)
+    rows = read_table(root / "split" / "films" / "skipped_films.parquet", FailedItem)
     return [(row.id, row.reason, row.detail) for row in rows]
 
 

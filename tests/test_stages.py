@@ -117,7 +117,7 @@ def test_cards_walk_through_all_stages(
     assert len(shifted) == 6
     for row in shifted:
         assert abs(row.shift_px - (FAR - params.shift.margin_px)) <= 1
-    (bad,) = read_table(tmp_path / "shift" / "bad.parquet", FailedItem)
+    (bad,) = read_table(tmp_path / "shift" / "failed.parquet", FailedItem)
     assert bad.reason == "no stereo pair"
 
     (row, matched) = (shifted[0], read_table(tmp_path / "match" / "match.parquet", ClipDisparity)[0])
@@ -132,7 +132,7 @@ def test_cards_walk_through_all_stages(
 
     scored = read_table(tmp_path / "quality" / "quality.parquet", ClipQuality)
     assert all(row.psnr_db > 25 for row in scored)
-    kept = read_table(tmp_path / "filter" / "kept.parquet", AcceptedClip)
+    kept = read_table(tmp_path / "filter" / "accepted.parquet", AcceptedClip)
     rejected = read_table(tmp_path / "filter" / "rejected.parquet", RejectedClip)
     assert {row.id for row in kept} | {row.id for row in rejected} == {clip.id for clip in clips}
     assert len(kept) == 6 and [(r.stage, r.reason) for r in rejected] == [("shift", "no stereo pair")]
@@ -276,7 +276,7 @@ def test_real_stereo_film_reaches_the_end(footage: Path, tmp_path: Path, params:
     laptop = replace(params, split=load_params(PROJECT / "params.yaml").split)
     run_all(tmp_path, laptop)
     assert (
-        len(read_table(tmp_path / "filter" / "kept.parquet", AcceptedClip)) == 2
+        len(read_table(tmp_path / "filter" / "accepted.parquet", AcceptedClip)) == 2
     )  # 61 frames, at most 2 s each
     # Its disparities are 8 to 26 px of 1024; cropped and at working size 3.5 to 11.4 px.
     for row in read_table(tmp_path / "shift" / "shift.parquet", Correction):

@@ -17,7 +17,7 @@ STABLE, SHIFTED = 0.1, 0.25  # of the population stability index; usual in credi
 CHANCE = 0.01  # of p: at the usual 0.05, one of a dozen unmoved scores has moved in 4 of 10 tables
 SCORES = Path("data/quality/quality.parquet")
 FILMS = Path("data/split/films.parquet")
-KEPT = Path("data/filter/kept.parquet")
+KEPT = Path("data/filter/accepted.parquet")
 _NO_SCORES = ("id", "key")
 
 Columns = Mapping[str, Sequence[Any]]

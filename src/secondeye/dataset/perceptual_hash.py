@@ -50,9 +50,11 @@ def _cosines() -> NDArray[np.float64]:
     return np.cos(np.pi / _SIDE * wave[:, None] * place)
 
 
-def parse_hashes(fingerprint: str) -> Hashes:
-    """The hashes in a fingerprint."""
-    return np.array([int(fingerprint[k : k + 16], 16) for k in range(0, len(fingerprint), 16)], np.uint64)
+def parse_hashes(perceptual_hash: str) -> Hashes:
+    """The hashes in a perceptual_hash."""
+    return np.array(
+        [int(perceptual_hash[k : k + 16], 16) for k in range(0, len(perceptual_hash), 16)], np.uint64
+    )
 
 
 def find_duplicates(clips: Sequence[Clip], bits: int) -> list[tuple[Clip, Clip]]:
@@ -62,7 +64,7 @@ def find_duplicates(clips: Sequence[Clip], bits: int) -> list[tuple[Clip, Clip]]
     frames within that bound are missed.
     """
     clips = sorted(clips, key=lambda clip: (clip.stop - clip.start, clip.id))  # the shorter comes first
-    hashes = [parse_hashes(clip.fingerprint) for clip in clips]
+    hashes = [parse_hashes(clip.perceptual_hash) for clip in clips]
     unique, which = np.unique(np.concatenate([*hashes, np.array([], np.uint64)]), return_inverse=True)
     bounds = np.cumsum([0, *map(len, hashes)])
     alike = _neighbours(unique, bits)

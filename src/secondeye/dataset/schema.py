@@ -43,7 +43,7 @@ class Clip:
     stride: int  # the largest stride at which one training window still fits
     height: int  # px
     width: int  # px
-    fingerprint: str  # perceptual hashes of frames of the left eye, then the right, 16 hex digits each
+    perceptual_hash: str  # perceptual hashes of frames of the left eye, then the right, 16 hex digits each
 
     @property
     def pixels(self) -> int:
@@ -53,7 +53,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class SkippedClip:
-    """data/split/dropped.parquet: pieces of films that did not become clips."""
+    """data/split/skipped.parquet: pieces of films that did not become clips."""
 
     id: str
     film: str  # Film.id
@@ -127,7 +127,7 @@ WORKER_CRASHED = "worker crashed"  # the reason of a FailedItem that ended its w
 
 @dataclass(frozen=True)
 class FailedItem:
-    """data/<stage>/bad.parquet: clips a stage could not work with; films/left_out.parquet: films."""
+    """data/<stage>/failed.parquet: clips a stage could not work with; films/skipped_films.parquet: films."""
 
     id: str
     reason: str
@@ -136,7 +136,7 @@ class FailedItem:
 
 @dataclass(frozen=True)
 class AcceptedClip:
-    """data/filter/kept.parquet."""
+    """data/filter/accepted.parquet."""
 
     id: str
     film: str

@@ -29,6 +29,7 @@ _LIBRARIES = {
 # Values of params.yaml and the columns of rows enter a key by themselves.
 _CARRIERS = (
     "dataset.checksums",
+    "dataset.reader",
     "dataset.schema",
     "dataset.stamp",
     "dataset.tables",

@@ -87,11 +87,11 @@ def build_missing(
     unit: str = "clip",
     in_order: bool = False,  # a worker that goes on with the next job has less to do than one that goes back
 ) -> BuildResult[Row]:
-    """Build what is missing, prune what belongs to nothing, write `bad.parquet`.
+    """Build what is missing, prune what belongs to nothing, write `failed.parquet`.
 
     Prints the estimate of disk for what is missing. Raises Refusal when there is not that much, when `out`
     holds what no stage wrote, and as soon as more than `max_bad_fraction` of the jobs have turned out bad:
-    the work ends there, what is finished stays, and `bad.parquet` says which.
+    the work ends there, what is finished stays, and `failed.parquet` says which.
     """
     _refuse_strangers(out)
     entries = {job.id: _read_entry(out, job) for job in jobs}
@@ -103,7 +103,7 @@ def build_missing(
             require_free_space(place, times * need_bytes, f"{label}{' (with its copy in DVC)' * (times > 1)}")
     _run_jobs(out, missing, work, entries, label, unit, max_bad_fraction * len(jobs))
     bad = [FailedItem(job_id, **entry["bad"]) for job_id, entry in entries.items() if entry and entry["bad"]]
-    write_table(out / "bad.parquet", bad, FailedItem)
+    write_table(out / "failed.parquet", bad, FailedItem)
     if len(bad) > max_bad_fraction * len(jobs):
         untried = sum(entry is None for entry in entries.values())
         first = next(job.name or job.id for job in jobs if job.id == bad[0].id)
@@ -111,7 +111,7 @@ def build_missing(
             f"{label}: {len(bad)} bad of {pluralize(len(jobs), unit)}, more than dataset.max_bad_fraction "
             f"{max_bad_fraction:g} allows; the first: {first}: {bad[0].reason} ({bad[0].detail})"
             + (f"; not tried: {untried}" if untried else "")
-            + f"; all are in {out / 'bad.parquet'}"
+            + f"; all are in {out / 'failed.parquet'}"
         )
     if died := sum(one.reason == WORKER_CRASHED for one in bad):
         again = "`dvc repro --force` tries again and builds nothing else anew"

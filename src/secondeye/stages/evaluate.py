@@ -127,10 +127,10 @@ def freeze_manifest(raw: Path, folders: Folders, filter: Path, matching: Regions
     shifted = {row.id: row for row in read_table(folders.shift / "shift.parquet", Correction)}
     matched = {row.id: row for row in read_table(folders.match / "match.parquet", ClipDisparity)}
     clips = {row.id: row for row in read_table(folders.split / "clips.parquet", Clip)}
-    kept = [row for row in read_table(filter / "kept.parquet", AcceptedClip) if row.split == "test"]
+    kept = [row for row in read_table(filter / "accepted.parquet", AcceptedClip) if row.split == "test"]
     if not kept:
         raise UserError(
-            f"{filter / 'kept.parquet'}: no clip is held out; give a film the split test in sources.csv"
+            f"{filter / 'accepted.parquet'}: no clip is held out; give a film the split test in sources.csv"
         )
     jobs = []
     for row in kept:

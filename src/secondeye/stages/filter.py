@@ -27,7 +27,7 @@ _FEW_FILMS = 3  # with fewer, whole films can not be held out
 def run(
     split: Path, shift: Path, match: Path, splat: Path, quality: Path, out: Path, *, filter: Filter
 ) -> None:
-    """Write `kept.parquet` and `rejected.parquet`; every clip of the split stage is in exactly one.
+    """Write `accepted.parquet` and `rejected.parquet`; every clip of the split stage is in exactly one.
 
     The pieces that the split stage dropped are rejected, too. Raises Refusal where sources.csv puts films
     that show the same into different splits.
@@ -60,7 +60,7 @@ def run(
         if clip.id not in copies
     ]
     with lock_dir(out):
-        write_table(out / "kept.parquet", kept, AcceptedClip)
+        write_table(out / "accepted.parquet", kept, AcceptedClip)
         write_table(out / "rejected.parquet", rejected, RejectedClip)
     print(f"filter: {pluralize(len(kept), 'clip')} kept, {len(rejected)} rejected")
     if len(films) < _FEW_FILMS:
@@ -73,12 +73,12 @@ def _rejected_before(
 ) -> list[RejectedClip]:
     dropped = [
         RejectedClip(piece.id, piece.film, "split", piece.reason, piece.detail)
-        for piece in read_table(split / "dropped.parquet", SkippedClip)
+        for piece in read_table(split / "skipped.parquet", SkippedClip)
     ]
     return dropped + [
         RejectedClip(bad.id, clips[bad.id].film, stage, bad.reason, bad.detail)
         for stage, folder in stages.items()
-        for bad in read_table(folder / "bad.parquet", FailedItem)
+        for bad in read_table(folder / "failed.parquet", FailedItem)
     ]
 
 

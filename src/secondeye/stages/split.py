@@ -82,7 +82,7 @@ def run(raw: Path, out: Path, *, split: Split, dataset: Dataset) -> None:
         dropped = [SkippedClip(clip_id(f.id, *piece[:2]), f.id, *piece) for f in cuts for piece in f.dropped]
         dropped += _dropped_clips(jobs, done.bad)
         write_table(out / "films.parquet", films, Film)
-        write_table(out / "dropped.parquet", dropped, SkippedClip)
+        write_table(out / "skipped.parquet", dropped, SkippedClip)
         write_table(out / "clips.parquet", done.rows, Clip)
 
 
@@ -131,7 +131,7 @@ def _find_all_cuts(
         out, jobs, _cut_film, Cuts, label="cuts", max_bad_fraction=dataset.max_bad_fraction, unit="film"
     )
     left_out = copies + [FailedItem(sources[bad.id].name, bad.reason, bad.detail) for bad in done.bad]
-    write_table(out / "left_out.parquet", left_out, FailedItem)
+    write_table(out / "skipped_films.parquet", left_out, FailedItem)
     for one in left_out:
         print(f"split: {one.id} is left out: {one.reason} ({one.detail})")
     if not done.rows:
@@ -224,7 +224,7 @@ def _clip_jobs(cuts: list[Cuts], sources: dict[str, Source], split: Split) -> li
             stride = max(1, min(split.max_stride, (stop - start - 1) // max(1, split.window_frames - 1)))
             share = start / film.frames
             size = split.height, split.width
-            clip = Clip(name, key, film.id, shot, start, stop, share, stride, *size, fingerprint="")
+            clip = Clip(name, key, film.id, shot, start, stop, share, stride, *size, perceptual_hash="")
             size_bytes = (stop - start) * split.height * split.width * 6 * _LOSSLESS_RATIO
             jobs.append(Job(name, key, (source, clip, film.crop, pts), size_bytes))
     return jobs
@@ -250,7 +250,7 @@ def _cut_clip(
     write_lossless(files[0], np.stack(left))
     write_lossless(files[1], np.stack(right))
     # Of both eyes, for in another release they may have changed places.
-    return replace(clip, fingerprint=hash_clip(left) + hash_clip(right)), files
+    return replace(clip, perceptual_hash=hash_clip(left) + hash_clip(right)), files
 
 
 @lru_cache(maxsize=1)

@@ -83,12 +83,12 @@ def run(
 def _read_tables(split: Path, shift: Path, quality: Path, filter: Path) -> Tables:
     return Tables(
         films=read_table(split / "films.parquet", Film),
-        left_out=read_table(split / "films" / "left_out.parquet", FailedItem),
-        dropped=read_table(split / "dropped.parquet", SkippedClip),
+        left_out=read_table(split / "films" / "skipped_films.parquet", FailedItem),
+        dropped=read_table(split / "skipped.parquet", SkippedClip),
         clips=read_table(split / "clips.parquet", Clip),
         shifted=read_table(shift / "shift.parquet", Correction),
         scored=read_table(quality / "quality.parquet", ClipQuality),
-        kept=read_table(filter / "kept.parquet", AcceptedClip),
+        kept=read_table(filter / "accepted.parquet", AcceptedClip),
         rejected=read_table(filter / "rejected.parquet", RejectedClip),
     )
 

@@ -182,13 +182,13 @@ def list_clips(
     side: str,  # train or test
 ) -> list[ClipSource]:
     """The kept clips of one split. Raises Refusal when there are none or `validate` has not passed them."""
-    everything = read_table(data / "filter" / "kept.parquet", AcceptedClip)
+    everything = read_table(data / "filter" / "accepted.parquet", AcceptedClip)
     scored = {row.id: row for row in read_table(data / "quality" / "quality.parquet", ClipQuality)}
     if read_stamp(data / "validate") != dataset_hash(everything, scored):
         raise UserError(f"{data}: the dataset has changed since it was validated; repeat: dvc repro validate")
     kept = [row for row in everything if row.split == side]
     if not kept:
-        raise UserError(f"{data / 'filter' / 'kept.parquet'}: no clip is in the split {side!r}")
+        raise UserError(f"{data / 'filter' / 'accepted.parquet'}: no clip is in the split {side!r}")
     films = {row.id: row for row in read_table(data / "split" / "films.parquet", Film)}
     clips = {row.id: row for row in read_table(data / "split" / "clips.parquet", Clip)}
     shifted = {row.id: row for row in read_table(data / "shift" / "shift.parquet", Correction)}

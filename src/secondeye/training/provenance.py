@@ -28,10 +28,11 @@ def hash_mono(films: Sequence[Mono]) -> str:
 
 def train_clips(filter: Path) -> list[AcceptedClip]:
     """The clips to learn from. Raises Refusal when all are held out."""
-    clips = [row for row in read_table(filter / "kept.parquet", AcceptedClip) if row.split == "train"]
+    clips = [row for row in read_table(filter / "accepted.parquet", AcceptedClip) if row.split == "train"]
     if not clips:
         raise UserError(
-            f"{filter / 'kept.parquet'}: every clip is held out; give a film the split train in sources.csv"
+            f"{filter / 'accepted.parquet'}: every clip is held out; "
+            "give a film the split train in sources.csv"
         )
     return clips
 

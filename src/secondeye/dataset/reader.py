@@ -1,0 +1,264 @@
+"""Read the dataset: the only place that knows the names of its folders and tables, and that joins tables.
+
+    dataset = Dataset(Path("data"))
+    for clip in dataset.clips("train"):
+        left, right = dataset.views(clip)  # corrected
+        disparity = dataset.disparity(clip)
+
+Each table is read at most once for each `Dataset`. A pickled `Dataset` carries only its root, a `DatasetClip`
+only its own rows, so a worker that gets both reads no table.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from secondeye.dataset.clip_files import clip_file, read_disparity, read_frames, read_occlusion, read_plane
+from secondeye.dataset.corrections import apply_corrections
+from secondeye.dataset.schema import (
+    AcceptedClip,
+    AggregateScore,
+    Clip,
+    ClipDisparity,
+    ClipOcclusion,
+    ClipQuality,
+    Correction,
+    EvalClip,
+    FailedItem,
+    Film,
+    RejectedClip,
+    Score,
+    SkippedClip,
+    SyntheticShot,
+)
+from secondeye.dataset.stamp import dataset_hash, read_stamp
+from secondeye.dataset.tables import read_table
+from secondeye.system.errors import UserError
+
+Row = TypeVar("Row")
+
+# Row type -> folder below the root, and file.
+TABLES: Mapping[type, tuple[str, str]] = {
+    Film: ("split", "films.parquet"),
+    Clip: ("split", "clips.parquet"),
+    SkippedClip: ("split", "skipped.parquet"),
+    Correction: ("shift", "shift.parquet"),
+    ClipDisparity: ("match", "match.parquet"),
+    ClipOcclusion: ("splat", "splat.parquet"),
+    ClipQuality: ("quality", "quality.parquet"),
+    AcceptedClip: ("filter", "accepted.parquet"),
+    RejectedClip: ("filter", "rejected.parquet"),
+    SyntheticShot: ("synthetic", "synthetic.parquet"),
+    EvalClip: ("evaluate/regions", "manifest.parquet"),
+    Score: ("evaluate/scores", "scores.parquet"),
+    AggregateScore: ("evaluate/scores", "totals.parquet"),
+}
+FAILED = "failed.parquet"  # of FailedItem, in the folder of every stage that builds clips
+SKIPPED_FILMS = "films/skipped_films.parquet"  # of FailedItem, below the folder of `split`
+CLIP_ROWS: tuple[type, ...] = (
+    Correction,
+    ClipDisparity,
+    ClipOcclusion,
+    ClipQuality,
+)  # one row a clip, in the stages' order
+
+
+@dataclass(frozen=True)
+class DatasetClip:
+    """One clip with the rows that the stages wrote for it. Reading a row that it lacks raises UserError."""
+
+    id: str
+    split: str  # train or test; "" unless accepted
+    clip: Clip
+    film: Film
+    rows: Mapping[type, Any]  # of CLIP_ROWS, those that were joined
+
+    def get(self, row_type: type[Row]) -> Row | None:
+        """Return the row of one of CLIP_ROWS, or None where there is none."""
+        row: Row | None = self.rows.get(row_type)
+        return row
+
+    @property
+    def correction(self) -> Correction:
+        """What the stage `shift` found."""
+        return self._require(Correction)
+
+    @property
+    def disparity(self) -> ClipDisparity:
+        """What the stage `match` found."""
+        return self._require(ClipDisparity)
+
+    @property
+    def occlusion(self) -> ClipOcclusion:
+        """What the stage `splat` found."""
+        return self._require(ClipOcclusion)
+
+    @property
+    def quality(self) -> ClipQuality:
+        """What the stage `quality` found."""
+        return self._require(ClipQuality)
+
+    def _require(self, row_type: type[Row]) -> Row:
+        row = self.get(row_type)
+        if row is None:
+            folder, file = TABLES[row_type]
+            raise UserError(f"{folder}/{file}: has no row for clip {self.id}; run dvc repro {folder}")
+        return row
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The folder `data` with everything that the stages wrote to it."""
+
+    root: Path
+
+    def __reduce__(self) -> tuple[type["Dataset"], tuple[Path]]:
+        return Dataset, (self.root,)  # without the tables that were read
+
+    def folder(self, stage: str) -> Path:
+        """Return the folder of a stage; "raw" for the films, "external" for others' conversions."""
+        return self.root / stage
+
+    def path(self, row_type: type) -> Path:
+        """Return the path of a table."""
+        folder, file = TABLES[row_type]
+        return self.root / folder / file
+
+    def file(self, stage: str, name: str, kind: str) -> Path:
+        """Return the path of a file of a clip or shot, such as stage split, kind left."""
+        return clip_file(self.folder(stage), name, kind)
+
+    # Tables
+
+    @cached_property
+    def _tables(self) -> dict[Path, list[Any]]:
+        return {}
+
+    def _read(self, path: Path, row_type: type[Row]) -> list[Row]:
+        if path not in self._tables:
+            self._tables[path] = read_table(path, row_type)
+        return self._tables[path]
+
+    def rows(self, row_type: type[Row]) -> list[Row]:
+        """Return every row of a table, sorted by id. Raises UserError where the table is missing."""
+        return self._read(self.path(row_type), row_type)
+
+    def failed(self, stage: str) -> list[FailedItem]:
+        """Return the clips that a stage could not process."""
+        return self._read(self.folder(stage) / FAILED, FailedItem)
+
+    @property
+    def skipped_films(self) -> list[FailedItem]:
+        """The films that could not be used; `id` is the film's name."""
+        return self._read(self.folder("split") / SKIPPED_FILMS, FailedItem)
+
+    @cached_property
+    def films(self) -> dict[str, Film]:
+        """The films by id."""
+        return {film.id: film for film in self.rows(Film)}
+
+    # Clips
+
+    def join(self, *row_types: type) -> list[DatasetClip]:
+        """Return every clip that has a row in each of these tables, sorted by id; reads no other table."""
+        tables = {row_type: self._by_id(row_type) for row_type in row_types}
+        clips = self._by_id(Clip)
+        shared = [name for name in clips if all(name in table for table in tables.values())]
+        return [
+            DatasetClip(
+                name, "", clips[name], self.films[clips[name].film], {t: tables[t][name] for t in row_types}
+            )
+            for name in shared
+        ]
+
+    def clips(self, split: str | None = None) -> list[DatasetClip]:
+        """Return the accepted clips of "train", "test" or both, sorted by id, with every row there is.
+
+        Raises UserError where a table of the stages `split` or `filter` is missing or disagrees.
+        """
+        return [clip for clip in self._accepted.values() if split in (None, clip.split)]
+
+    def clip(self, name: str) -> DatasetClip:
+        """Return one accepted clip. Raises UserError where the dataset was rebuilt without it."""
+        if name not in self._accepted:
+            path = self.path(AcceptedClip)
+            raise UserError(f"{path}: has no clip {name}; the dataset was rebuilt, run dvc repro evaluate")
+        return self._accepted[name]
+
+    @cached_property
+    def _accepted(self) -> dict[str, DatasetClip]:
+        return {clip.id: clip for clip in self._join_accepted()}
+
+    def _join_accepted(self) -> Iterator[DatasetClip]:
+        # A table may be missing: who trains needs neither splats nor scores.
+        tables = {kind: self._by_id(kind) for kind in CLIP_ROWS if self.path(kind).is_file()}
+        clips = self._by_id(Clip)
+        for row in self.rows(AcceptedClip):
+            if row.id not in clips:
+                raise UserError(f"{self.path(Clip)}: has no clip {row.id}; run dvc repro filter")
+            joined = {kind: table[row.id] for kind, table in tables.items() if row.id in table}
+            yield DatasetClip(row.id, row.split, clips[row.id], self.films[row.film], joined)
+
+    def _by_id(self, row_type: type[Any]) -> dict[str, Any]:
+        return {row.id: row for row in self.rows(row_type)}
+
+    # Arrays of a clip
+
+    def raw_views(self, name: str) -> tuple[Tensor, Tensor]:  # left, right [T, 3, H, W]
+        """Read both views of a clip as they were cut from the film, without corrections."""
+        return read_frames(self.file("split", name, "left")), read_frames(self.file("split", name, "right"))
+
+    def views(
+        self, clip: DatasetClip
+    ) -> tuple[Tensor, Tensor]:  # left, right [T, 3, H - |vertical_px|, W - |shift_px|]
+        """Read both views of a clip with its corrections applied."""
+        return apply_corrections(*self.raw_views(clip.id), clip.correction)
+
+    def disparity(self, clip: DatasetClip) -> Tensor:  # [T, 1, H, W] px
+        """Read the disparity of the left view."""
+        return read_disparity(self.file("match", clip.id, "disparity"), clip.disparity.offset_px)
+
+    def splat(
+        self, clip: DatasetClip
+    ) -> tuple[Tensor, Tensor]:  # warped [T, 3, H, W], occlusion [T, 1, H, W] bool
+        """Read the left view splatted to the right view, and its occlusion."""
+        warped = read_frames(self.file("splat", clip.id, "warped"))
+        return warped, read_occlusion(self.file("splat", clip.id, "occlusion"))
+
+    def regions(self, clip: EvalClip | DatasetClip) -> Tensor:  # uint8 [T, 1, H, W]: evaluation.regions
+        """Read the map of evaluation regions of a held-out clip."""
+        return read_plane(self.file("evaluate/regions", clip.id, "regions"))
+
+    # Synthetic shots
+
+    def synthetic_views(self, shot: SyntheticShot) -> tuple[Tensor, Tensor]:  # left, right [T, 3, H, W]
+        """Read both views of a synthetic shot."""
+        left, right = (read_frames(self.file("synthetic", shot.id, kind)) for kind in ("left", "right"))
+        return left, right
+
+    def synthetic_disparity(self, shot: SyntheticShot) -> Tensor:  # [T, 1, H, W] px
+        """Read the exact disparity of the left view of a synthetic shot."""
+        return read_disparity(self.file("synthetic", shot.id, "disparity"), shot.offset_px)
+
+    # Identity
+
+    @property
+    def stamp(self) -> str:
+        """The hash of the dataset that passed validation last. Raises UserError where none has."""
+        return read_stamp(self.folder("validate"))
+
+    @property
+    def hash(self) -> str:
+        """The hash of the present dataset: accepted clips, their splits, and the keys of their scores."""
+        return dataset_hash(self.rows(AcceptedClip), self._by_id(ClipQuality))
+
+    def require_validated(self) -> None:
+        """Raise UserError where the dataset is not the one that passed validation last."""
+        if self.stamp != self.hash:
+            raise UserError(
+                f"{self.root}: the dataset has changed since it was validated; run dvc repro validate"
+            )
