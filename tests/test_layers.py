@@ -31,6 +31,8 @@ ROOMS = {
     "av": {"video"},
     "diffusers": {"inpaint", "training.diffusion"},
     "great_expectations": {"stages.validate"},
+    "jinja2": {"report"},
+    "markupsafe": {"report"},
     "mlflow": {"registry"},
     "onnxruntime": {"matching.exported_network"},
     "pandas": {"stages.validate", "registry"},

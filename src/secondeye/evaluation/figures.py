@@ -12,14 +12,14 @@ import numpy as np
 from secondeye.dataset.schema import EvalClip
 from secondeye.evaluation.regions import BORDER, DISOCCLUDED, UNKNOWN, VISIBLE
 from secondeye.report.contact_sheet import (
-    AMPLIFIED,
-    MOST_WIDTH,
+    ERROR_GAIN,
+    MAX_TILE_WIDTH,
     Tile,
     blank,
+    colour_bar,
     disparity_map,
+    draw_text,
     error_map,
-    scale,
-    write_words,
 )
 
 CLIPS = 4
@@ -56,10 +56,10 @@ def clip_rows(
     return [
         [(f"left eye of {film}", left), ("true right eye", truth), ("regions", colours[regions])]
         + [(name, right) for name, (right, _) in made.items()],
-        [(f"error x{AMPLIFIED}, levels", scale(size, "0", f"{255 // AMPLIFIED}+")), ("", blank(size))]
+        [(f"error x{ERROR_GAIN}, levels", colour_bar(size, "0", f"{255 // ERROR_GAIN}+")), ("", blank(size))]
         + [("", region_key(size))]
         + [(f"{name}: error", error_map(right, truth)) for name, (right, _) in made.items()],
-        [("disparity, px", scale(size, f"{low:z.1f}", f"{high:z.1f}"))]
+        [("disparity, px", colour_bar(size, f"{low:z.1f}", f"{high:z.1f}"))]
         + [("truth: disparity", disparity_map(truth_disparity, low, high)), ("", blank(size))]
         + [(f"{name}: disparity", disparity_map(found, low, high)) for name, (_, found) in made.items()],
     ]
@@ -73,5 +73,5 @@ def region_key(size: tuple[int, int]) -> np.ndarray:  # uint8 [H, W, 3]
         top, bottom = (round(height * (0.15 + 0.18 * place + extra)) for extra in (0, 0.13))
         picture[top:bottom, round(0.06 * width) : round(0.16 * width)] = colour
         cv2.rectangle(picture, (round(0.06 * width), top), (round(0.16 * width), bottom), _WHITE, 1)
-        write_words(picture, name, 0.22, bottom / height - 0.02, width / MOST_WIDTH)
+        draw_text(picture, name, 0.22, bottom / height - 0.02, width / MAX_TILE_WIDTH)
     return picture

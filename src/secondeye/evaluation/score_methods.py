@@ -20,7 +20,7 @@ from secondeye.evaluation.score import Reference, compute, prepare, score_depth,
 from secondeye.execution.incremental import BadClip, Job, build_missing, make_key
 from secondeye.metrics.learned import Learned, load_learned
 from secondeye.params import Evaluate
-from secondeye.report.contact_sheet import picture_of, write_picture
+from secondeye.report.contact_sheet import picture_from_frame, write_picture
 from secondeye.system.errors import UserError
 from secondeye.system.files import hash_weights
 from secondeye.system.process import best_device
@@ -152,6 +152,6 @@ def _judge_one(
         raise BadClip("not numbers", method.name) from fault
     middle = len(clip.left) // 2
     picture, spent = middle_file(out, held.id, method), cost_file(out, held.id, method)
-    write_picture(picture, picture_of(made.right[middle : middle + 1]))
+    write_picture(picture, picture_from_frame(made.right[middle : middle + 1]))
     write_cost(spent, cost)
     return Score(name, key, held.id, held.film, method.name, method.kind, **scores), [picture, spent]

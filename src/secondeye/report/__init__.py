@@ -1,1 +1,1 @@
-"""What a person reads and looks at: tables, pages, sheets of pictures. Knows nothing of what is reported."""
+"""Reports: tables, HTML and Markdown pages, contact sheets. Independent of what is reported."""

@@ -1,4 +1,4 @@
-"""Pictures for the eye: rows of labelled tiles, and maps of numbers as colours."""
+"""Contact sheets: rows of labelled tiles, and colour maps of errors and disparities."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,18 +12,18 @@ from secondeye.system.files import atomic_path
 
 Tile = tuple[str, np.ndarray]  # label, picture uint8 [H, W, 3]
 
-AMPLIFIED = 4  # times, in maps of errors
-MOST_WIDTH = 320  # px, of one tile
-_SHEET_WIDTH, _LEAST_WIDTH = 2400, 160  # px of the whole, and of one tile
-_BAR_HEIGHT = 20  # px, of a label
+ERROR_GAIN = 4  # of error maps
+MAX_TILE_WIDTH = 320  # px
+_SHEET_WIDTH, _MIN_TILE_WIDTH = 2400, 160  # px
+_BAR_HEIGHT = 20  # px, of a tile's label
 _FONT, _FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.42
 _WHITE, _GREY = (255, 255, 255), 45
 
 
 def write_contact_sheet(path: Path, rows: Sequence[Sequence[Tile]]) -> None:
-    """Write rows of labelled pictures as PNG."""
+    """Write rows of labelled pictures as a PNG."""
     columns = max(len(row) for row in rows)
-    width = min(MOST_WIDTH, max(_LEAST_WIDTH, _SHEET_WIDTH // columns))
+    width = min(MAX_TILE_WIDTH, max(_MIN_TILE_WIDTH, _SHEET_WIDTH // columns))
     lines = [cv2.hconcat([_tile(picture, label, width) for label, picture in row]) for row in rows]
     whole = columns * width
     padded = [cv2.copyMakeBorder(line, 0, 3, 0, whole - line.shape[1], cv2.BORDER_CONSTANT) for line in lines]
@@ -34,65 +34,65 @@ def error_map(
     right: np.ndarray,  # uint8 [H, W, 3]
     truth: np.ndarray,  # uint8 [H, W, 3]
 ) -> np.ndarray:  # uint8 [H, W, 3]
-    """How far luma is from the truth's, amplified; black is equal."""
+    """Return the absolute luma error, multiplied by `ERROR_GAIN`, as colours; black is no error."""
     lumas = [cv2.cvtColor(np.ascontiguousarray(p), cv2.COLOR_RGB2GRAY).astype(int) for p in (right, truth)]
-    return _coloured((AMPLIFIED * abs(lumas[0] - lumas[1])).clip(0, 255))
+    return _colour_map((ERROR_GAIN * abs(lumas[0] - lumas[1])).clip(0, 255))
 
 
 def disparity_map(
     disparity: np.ndarray,  # float [H, W] px, NaN for none
-    low: float,  # px that is black
-    high: float,  # px that is brightest
+    low: float,  # px, drawn black
+    high: float,  # px, drawn brightest
 ) -> np.ndarray:  # uint8 [H, W, 3]
-    """Nearer is brighter; grey where there is no match."""
+    """Return disparity as colours: nearer is brighter, grey has no match."""
     share = (disparity - low) / max(high - low, 1e-6)
-    coloured = _coloured((255 * np.nan_to_num(share, nan=0.0)).clip(0, 255))
+    coloured = _colour_map((255 * np.nan_to_num(share, nan=0.0)).clip(0, 255))
     return np.where(np.isnan(disparity)[..., None], np.uint8(128), coloured)
 
 
-def scale(size: tuple[int, int], low: str, high: str) -> np.ndarray:  # uint8 [H, W, 3]
-    """What the colours of a map mean, from one end to the other."""
+def colour_bar(size: tuple[int, int], low: str, high: str) -> np.ndarray:  # uint8 [H, W, 3]
+    """Return a legend for a colour map, with labels at both ends."""
     height, width = size
     picture, band = blank(size), slice(height // 3, height // 2)
-    picture[band] = _coloured(np.tile(np.linspace(0, 255, width), (height // 2 - height // 3, 1)))
-    size_of = width / MOST_WIDTH  # the tile is drawn smaller or larger than the picture
-    write_words(picture, low, 0.03, 0.68, size_of)
-    write_words(picture, high, 0.82, 0.68, size_of)
+    picture[band] = _colour_map(np.tile(np.linspace(0, 255, width), (height // 2 - height // 3, 1)))
+    text_scale = width / MAX_TILE_WIDTH  # the sheet resizes the picture to one tile
+    draw_text(picture, low, 0.03, 0.68, text_scale)
+    draw_text(picture, high, 0.82, 0.68, text_scale)
     return picture
 
 
 def blank(size: tuple[int, int]) -> np.ndarray:  # uint8 [H, W, 3]
-    """Nothing to see."""
+    """Return a black picture."""
     return np.zeros((*size, 3), np.uint8)
 
 
-def write_words(picture: np.ndarray, text: str, x: float, y: float, size: float) -> None:
-    """Letters at a place given in shares of the picture's sides."""
+def draw_text(picture: np.ndarray, text: str, x: float, y: float, size: float) -> None:
+    """Draw white text at (x, y), given as fractions of the picture's width and height."""
     place = round(x * picture.shape[1]), round(y * picture.shape[0])
     cv2.putText(picture, text, place, _FONT, _FONT_SCALE * size, _WHITE, max(1, round(size)), cv2.LINE_AA)
 
 
-def picture_of(
+def picture_from_frame(
     frames: Tensor,  # [1, 3, H, W] in [0, 1]
 ) -> np.ndarray:  # uint8 [H, W, 3]
-    """One frame as pixels."""
+    """Convert one frame to 8-bit pixels."""
     return frames_to_uint8(frames[:1])[0].numpy()
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:
-    """Write uint8 RGB [H, W, 3] as PNG."""
+    """Write a PNG from uint8 RGB [H, W, 3]."""
     with atomic_path(path) as part:
         cv2.imwrite(str(part), picture[..., ::-1])
 
 
 def read_picture(path: Path) -> np.ndarray:  # uint8 [H, W, 3]
-    """Read it back."""
+    """Read a PNG as RGB."""
     picture = cv2.imread(str(path))
     assert picture is not None, path
     return picture[..., ::-1]
 
 
-def _coloured(levels: np.ndarray) -> np.ndarray:
+def _colour_map(levels: np.ndarray) -> np.ndarray:
     return cv2.applyColorMap(levels.astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
 
 

@@ -1,41 +1,43 @@
-"""What a report is made of, and its Markdown; report.page makes HTML of the same."""
+"""The parts of a report, and its Markdown; report.html renders the same parts as HTML."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-# What Markdown would take for more than letters. A bracket is, where a link could begin.
-_MARKS = re.compile(r"[\\|`*<>&~]|(?<![^\W_])_|_(?![^\W_])|\[(?=[^]]*]\()")
+from secondeye.report.rendering import render_template
+
+# Characters that Markdown interprets. An opening bracket counts only where a link could begin.
+_SPECIAL = re.compile(r"[\\|`*<>&~]|(?<![^\W_])_|_(?![^\W_])|\[(?=[^]]*]\()")
 
 
 class Bold(str):
-    """A cell that stands out."""
+    """A table cell in bold."""
 
     __slots__ = ()
 
 
 class Table(NamedTuple):
-    """Numbers and names in rows."""
+    """Rows of cells below a header."""
 
     heading: str  # "" for none
-    head: Sequence[str]
+    header: Sequence[str]
     rows: Sequence[Sequence[str]]
-    note: str  # what to know when reading it; "" for nothing
+    note: str  # a paragraph above the table, "" for none
 
 
 class Bar(NamedTuple):
-    """One line of `Bars`."""
+    """One row of `Bars`: a mean and its interval."""
 
     label: str
-    rival: bool  # no floor or ceiling
-    mean: float  # NaN leaves the line empty
+    highlighted: bool
+    mean: float  # NaN leaves the row out
     low: float
     high: float
 
 
 class Bars(NamedTuple):
-    """Means and their intervals as a drawing; Markdown has the same numbers in a table."""
+    """A chart of means and intervals. HTML only: in Markdown the tables hold the same numbers."""
 
     heading: str
     digits: int
@@ -43,50 +45,45 @@ class Bars(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A PNG."""
+    """A PNG file."""
 
     heading: str
     path: Path
 
 
 class Section(NamedTuple):
-    """A heading and what stands below it; a string is a paragraph, `like this` in it is code."""
+    """A heading and its parts; a string is a paragraph in which `this` is code."""
 
     heading: str
-    parts: Sequence["str | Table | Bars | Picture"]
+    parts: Sequence[str | Table | Bars | Picture]
 
 
 def to_markdown(title: str, sections: Sequence[Section]) -> str:
-    """The report in Markdown."""
-    blocks = [f"# {title}"]
-    for section in sections:
-        blocks += [f"## {section.heading}", *(_part(part) for part in section.parts)]
-    return "\n\n".join(block for block in blocks if block) + "\n"
+    """Render the report as Markdown."""
+    return render_template(
+        "report.md.j2",
+        tests=part_tests(),
+        filters={"escape_markdown": escape_markdown, "markdown_cell": _markdown_cell},
+        title=title,
+        sections=sections,
+    )
 
 
 def escape_markdown(text: str) -> str:
-    """The same letters in one line, none of which Markdown takes for a mark."""
-    return _MARKS.sub(r"\\\g<0>", " ".join(text.split()))
+    """Escape the characters that Markdown interprets and join the text into one line."""
+    return _SPECIAL.sub(r"\\\g<0>", " ".join(text.split()))
 
 
-def _part(part: str | Table | Bars | Picture) -> str:
-    match part:
-        case Table():
-            return _table(part)
-        case Picture():
-            return f"![{escape_markdown(part.heading)}]({part.path.name})"
-        case Bars():
-            return ""
-    return part
+def part_tests() -> dict[str, Callable[[object], bool]]:
+    """Return template tests for the kind of a part: `is table`, `is bars`, `is picture`, `is bold`."""
+    return {
+        "table": lambda part: isinstance(part, Table),
+        "bars": lambda part: isinstance(part, Bars),
+        "picture": lambda part: isinstance(part, Picture),
+        "bold": lambda part: isinstance(part, Bold),
+    }
 
 
-def _table(table: Table) -> str:
-    lines = [table.head, ["---"] * len(table.head), *([_cell(cell) for cell in row] for row in table.rows)]
-    drawn = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    heading = f"### {table.heading}" if table.heading else ""
-    return "\n\n".join(block for block in (heading, table.note, drawn) if block)
-
-
-def _cell(cell: str) -> str:
+def _markdown_cell(cell: str) -> str:
     escaped = escape_markdown(cell)
     return f"**{escaped}**" if isinstance(cell, Bold) else escaped

@@ -38,7 +38,7 @@ from secondeye.imaging.arrays import frames_from_uint8
 from secondeye.matching import make_matcher
 from secondeye.matching.flow_matcher import match_flow
 from secondeye.params import Evaluate, Regions
-from secondeye.report.contact_sheet import picture_of, read_picture, write_contact_sheet
+from secondeye.report.contact_sheet import picture_from_frame, read_picture, write_contact_sheet
 from secondeye.report.document import Section, to_markdown
 from secondeye.report.html import write_page
 from secondeye.run_folder import copy_record, make_run_key, open_run
@@ -204,7 +204,7 @@ def _write_sheet(
             for method in methods
             if method.covers(row.film)
         }
-        left, truth = picture_of(middle.left), picture_of(middle.right)
+        left, truth = picture_from_frame(middle.left), picture_from_frame(middle.right)
         rows += clip_rows(
             films[row.film],
             left,

@@ -15,7 +15,7 @@ from secondeye.execution.incremental import Job, build_missing, make_key
 from secondeye.imaging.optical_flow import MIN_FLOW_SIZE_PX, dense_flow, flow_magnitude, to_gray
 from secondeye.metrics.image_quality import gradient_levels, mean_where, psnr_db, ssim_map
 from secondeye.params import Dataset
-from secondeye.report.contact_sheet import disparity_map, picture_of, write_picture
+from secondeye.report.contact_sheet import disparity_map, picture_from_frame, write_picture
 from secondeye.system.process import lock_dir
 
 _HOLE = np.array([255, 0, 170], np.uint8)
@@ -114,6 +114,6 @@ def _middle_picture(
 ) -> np.ndarray:  # uint8 [H, 4 W, 3]
     """Of the middle frame: left, right, left warped to the right with holes marked, disparity."""
     middle = slice(len(left) // 2, len(left) // 2 + 1)
-    eyes = [picture_of(frames[middle]) for frames in (left, right, warped)]
+    eyes = [picture_from_frame(frames[middle]) for frames in (left, right, warped)]
     eyes[2] = np.where(occlusion[middle][0, 0].numpy()[..., None], _HOLE, eyes[2])
     return np.concatenate([*eyes, disparity_map(disparity[middle][0, 0].numpy(), *reach)], axis=1)
