@@ -58,11 +58,11 @@ def main() -> None:
         fill = make_inpainter("fill", None, "cpu")
 
         def eyes() -> None:
-            memory, at = None, 0
+            state, at = None, 0
             with writer() as film:
                 for (pictures, left), raw in zip(windows(), spilled.windows(8), strict=True):
-                    made = render(left, raw, fill, strength_percent=3.0, convergence=0.5, memory=memory)
-                    memory = made.memory
+                    made = render(left, raw, fill, strength_percent=3.0, convergence=0.5, state=state)
+                    state = made.state
                     for picture, eye in zip(pictures, made.right.numpy(), strict=True):
                         film.write(side_by_side(picture.rgb, eye), at)
                         at += 1

@@ -4,7 +4,7 @@
 
 The weights are random and tiny: passes, seconds and memory are to be compared with each other, and what
 pictures show is how far two ways differ, not which is better. The peer is the release's plan as
-secondeye.inpaint.reference runs it: same weights, same frames.
+released_walk.py runs it: same weights, same frames.
 """
 
 import sys
@@ -15,20 +15,21 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import released_walk
 import torch
 from machine import machine
 from torch import Tensor
 
 from secondeye.evaluation.cost import measure_cost
 from secondeye.imaging.arrays import occlusion_mask
-from secondeye.inpaint import Warped, reference
+from secondeye.inpaint import Warped
 from secondeye.inpaint.autoencoder import decode
 from secondeye.inpaint.diffusion import Diffusion
 from secondeye.inpaint.frame_windows import plan_windows
 from secondeye.inpaint.pipeline import StereoInpaintPipeline, latent_mask
-from secondeye.inpaint.sampling import REFERENCE, Sampling
+from secondeye.inpaint.sampling import RELEASE_SAMPLING, SamplingConfig
 from secondeye.inpaint.tiles import plan_tiles
-from secondeye.inpaint.tiny import make_schedule
+from secondeye.inpaint.tiny import make_scheduler
 from secondeye.synthetic import render_shot
 from secondeye.warp import warp
 
@@ -38,7 +39,7 @@ TILED, TILED_FRAMES = (256, 256), 12
 SMALL = (64, 128)
 PLANS = ("release", "ours", "ours, in one step")
 LENGTHS, AT_ONCE = (24, 48, 96, 240, 480, 1200, 2400), 8
-OURS = Sampling(steps=8, guidance=1.0, noise_share=0.0, keep_thin_holes=True, decode_frames=8)
+OURS = SamplingConfig(steps=8, guidance=1.0, noise_share=0.0, keep_thin_holes=True, decode_frames=8)
 
 
 def table() -> str:
@@ -107,7 +108,7 @@ def sampling_rows() -> Iterator[str]:
     pipeline, shot = make_pipeline(), film(9, *SMALL)
     holes = occlusion_mask(shot.coverage).float()
 
-    def paint(sampling: Sampling) -> tuple[Tensor, Tensor]:
+    def paint(sampling: SamplingConfig) -> tuple[Tensor, Tensor]:
         return pipeline(shot.frames, holes, sampling=sampling, generator=seeded(0))
 
     latents, frames = paint(OURS)
@@ -130,7 +131,7 @@ def sampling_rows() -> Iterator[str]:
     )
 
 
-class StepsInHalf(type(make_schedule())):  # type: ignore[misc]
+class StepsInHalf(type(make_scheduler())):  # type: ignore[misc]
     """The schedule with latents rounded to half precision after each step, as the release keeps them."""
 
     def step(self, *arguments: object, **options: object) -> object:
@@ -157,8 +158,8 @@ def mask_rows() -> Iterator[str]:
 
 def time_rows() -> Iterator[str]:
     """What windows go on from."""
-    fewest = min(reference.plan_chunks(n)[-1].overlap for n in range(24, 130))
-    shortest = min(reference.plan_chunks(n)[-1].length for n in range(24, 130))
+    fewest = min(released_walk.plan_chunks(n)[-1].overlap for n in range(24, 130))
+    shortest = min(released_walk.plan_chunks(n)[-1].length for n in range(24, 130))
     ours = [list(plan_windows(n, 25, 3))[-1] for n in range(26, 130)]
     yield (
         f"| the last window sees {min(w.stop - w.start for w in ours)} frames, at least "
@@ -170,7 +171,7 @@ def time_rows() -> Iterator[str]:
     given, losses = shot.frames, []
     seen = (shot.coverage == 1).expand_as(given)
     for _ in range(3):
-        _, painted = pipeline(given, holes, sampling=replace(REFERENCE, steps=2), generator=seeded(0))
+        _, painted = pipeline(given, holes, sampling=replace(RELEASE_SAMPLING, steps=2), generator=seeded(0))
         given = (painted * 255).round() / 255
         losses.append(psnr_db(given[seen], shot.frames[seen]))
     told = ", ".join(f"{loss:.1f}" for loss in losses)
@@ -213,7 +214,7 @@ def make_pipeline(in_channels: int = 9) -> StereoInpaintPipeline:
 
     network = make_network(in_channels, SEEDS["inpainting"])
     network.register_to_config(sample_size=96)  # as the release's: no picture here is reduced
-    return StereoInpaintPipeline(make_autoencoder(), make_image_encoder(), network, make_schedule())
+    return StereoInpaintPipeline(make_autoencoder(), make_image_encoder(), network, make_scheduler())
 
 
 def film(frames: int, height: int, width: int, seed: int = 90_001) -> Warped:
@@ -230,17 +231,17 @@ def walk_film(connection: Connection, plan: str, shot: Warped, a_side: int) -> N
     count = lambda _, given: passes.__setitem__(0, passes[0] + given[0].shape[0] * given[0].shape[1])  # noqa: E731
     pipeline.unet.register_forward_pre_hook(count)
     inpainter, holes = Diffusion(pipeline, STEPS, a_side, 0), occlusion_mask(shot.coverage).float()
-    sampling = replace(REFERENCE, steps=STEPS)
+    sampling = replace(RELEASE_SAMPLING, steps=STEPS)
 
     def walk() -> Tensor:
         if plan != "release":
             return inpainter(shot, None)[0]
-        return reference.walk(
+        return released_walk.inpaint_film(
             pipeline, shot.frames, holes, generator=seeded(0), sampling=sampling, a_side=a_side
         )
 
     made, cost = measure_cost(walk, frames)
-    told = "nothing" if plan == "release" else str(inpainter.work).partition(": ")[2]
+    told = "nothing" if plan == "release" else str(inpainter.stats).partition(": ")[2]
     connection.send((passes[0] / frames, cost, made.numpy(), told))  # a tensor would end with this process
 
 
@@ -249,9 +250,9 @@ def stream_film(connection: Connection, frames: int) -> None:
     inpainter, shot = Diffusion(make_pipeline(), 1, 1, 0), film(AT_ONCE, *SMALL)
 
     def stream() -> None:
-        memory = None
+        state = None
         for _ in range(frames // AT_ONCE):
-            _, memory = inpainter(shot, memory)
+            _, state = inpainter(shot, state)
 
     connection.send(measure_cost(stream, frames)[1])
 

@@ -25,7 +25,7 @@ from secondeye.evaluation.score import compute, prepare, update
 from secondeye.inpaint import Inpainter, Warped
 from secondeye.inpaint import light as network
 from secondeye.inpaint.fill import fill_warped
-from secondeye.inpaint.light import CHANNELS, Light, hole_share, inpaint_frames, load_light
+from secondeye.inpaint.light import CHANNELS, Light, inpaint_frames, load_light, soft_hole_mask
 from secondeye.params import load_params
 from secondeye.run_folder import open_run
 from secondeye.synthetic import render_shot
@@ -79,11 +79,11 @@ def table() -> str:
     ]
     for holes, strong in (("as filmed", False), (f"strength {WIDE_PERCENT:g} %", True)):
         shots = [warped_shot(seed, strong) for seed in HELD_OUT]
-        hidden = 100 * np.mean([float((hole_share(shot.coverage) > 0).float().mean()) for shot in shots])
+        hidden = 100 * np.mean([float((soft_hole_mask(shot.coverage) > 0).float().mean()) for shot in shots])
         ways: dict[str, Inpainter] = {
             "fill": fill_warped,
-            "light, whole pictures": lambda warped, memory: _on_whole(model, warped),
-            "light": lambda warped, memory: inpaint_frames(model, warped, memory),
+            "light, whole pictures": lambda warped, state: _on_whole(model, warped),
+            "light": lambda warped, state: inpaint_frames(model, warped, state),
         }
         for name, inpainter in ways.items():
             spent = np.mean([_seconds(partial(inpainter, shot, None)) for shot in shots]) / FRAMES

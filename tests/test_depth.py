@@ -17,8 +17,8 @@ from secondeye.depth.depth_anything import BATCH_FRAMES, load_depth_anything
 from secondeye.depth.guided_filter import guided_filter
 from secondeye.depth.motion import LONG_SIDE_PX, REACH_FRAMES
 from secondeye.depth.position_prior import position_prior
-from secondeye.depth.residual_flow import beyond_homography
-from secondeye.depth.temporal_smoothing import fit, smooth_over_time
+from secondeye.depth.residual_flow import homography_residual
+from secondeye.depth.temporal_smoothing import fit_scale_shift, smooth_over_time
 from secondeye.system.errors import UserError
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -241,12 +241,12 @@ def test_a_homography_explains_turning_but_not_parallax() -> None:
     rows, columns = np.indices((64, 96), dtype=np.float32)
     turning = np.stack([0.02 * rows + 1, -0.02 * columns], axis=-1)
     everywhere = np.ones((64, 96), bool)
-    assert beyond_homography(turning, everywhere).max() < 0.05
+    assert homography_residual(turning, everywhere).max() < 0.05
     near = turning.copy()
     near[20:40, 30:50] += 3
-    left_over = beyond_homography(near, everywhere)
+    left_over = homography_residual(near, everywhere)
     assert left_over[22:38, 32:48].min() > 4 and np.median(left_over) < 0.05
-    assert not beyond_homography(near, ~everywhere).any()
+    assert not homography_residual(near, ~everywhere).any()
 
 
 def test_guided_filter_smooths_noise_and_keeps_the_guides_edges() -> None:
@@ -320,9 +320,9 @@ def test_fit_finds_scale_and_shift_against_a_minority() -> None:
     depth = np.random.default_rng(0).random((20, 30)).astype(np.float32)
     target = 1.7 * depth - 0.4
     target[:5] += 3
-    assert fit(depth, target, np.ones(depth.shape, bool)) == pytest.approx((1.7, -0.4), abs=0.02)
-    assert fit(np.zeros_like(depth), target, np.ones(depth.shape, bool)) == (1, 0)
-    assert fit(depth, -depth, np.ones(depth.shape, bool)) == (1, 0)
+    assert fit_scale_shift(depth, target, np.ones(depth.shape, bool)) == pytest.approx((1.7, -0.4), abs=0.02)
+    assert fit_scale_shift(np.zeros_like(depth), target, np.ones(depth.shape, bool)) == (1, 0)
+    assert fit_scale_shift(depth, -depth, np.ones(depth.shape, bool)) == (1, 0)
 
 
 def test_steady_takes_out_jumps_of_scale_and_shift() -> None:

@@ -4,36 +4,37 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import released_walk
 import torch
 from conformance.tiny_release import EMBEDDING, SEEDS, make_autoencoder, make_image_encoder, make_network
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from secondeye.conversion.render import render
-from secondeye.inpaint import Warped, reference
+from secondeye.inpaint import Warped
 from secondeye.inpaint.autoencoder import decode, decode_tiles
 from secondeye.inpaint.diffusion import (
     Diffusion,
-    Work,
+    InpaintStats,
+    downscale_factor,
+    downscale_warped,
     inpaint_warped,
     load_diffusion,
-    reduce_warped,
-    reduction,
 )
-from secondeye.inpaint.pipeline import InpaintedLatents, StereoInpaintPipeline, clear_holes, time_ids
+from secondeye.inpaint.pipeline import InpaintOutput, StereoInpaintPipeline, clear_holes, time_ids
 from secondeye.inpaint.sampling import (
     Conditions,
-    Sampling,
+    SamplingConfig,
     denoise,
-    guided,
-    inpaint_at_once,
+    denoise_one_step,
+    guided_velocity,
     unconditional,
 )
 from secondeye.inpaint.tiles import plan_tiles
-from secondeye.inpaint.tiny import make_schedule, make_tiny
+from secondeye.inpaint.tiny import make_scheduler, make_tiny
 from secondeye.system.errors import UserError
 
-QUICK = Sampling(steps=1, guidance=1.01, noise_share=0.0, keep_thin_holes=False, decode_frames=2)
+QUICK = SamplingConfig(steps=1, guidance=1.01, noise_share=0.0, keep_thin_holes=False, decode_frames=2)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -41,7 +42,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def released() -> StereoInpaintPipeline:
     network = make_network(9, SEEDS["inpainting"])
-    return StereoInpaintPipeline(make_autoencoder(), make_image_encoder(), network, make_schedule())
+    return StereoInpaintPipeline(make_autoencoder(), make_image_encoder(), network, make_scheduler())
 
 
 @pytest.fixture(scope="module")
@@ -95,14 +96,14 @@ def conditions(frames: int, height: int, width: int) -> Conditions:
 def test_guidance_rises_evenly_from_the_first_frame_to_the_last() -> None:
     given, network = conditions(5, 2, 3), Pointwise()
     noisy = torch.rand(1, 5, 4, 2, 3)
-    velocity = guided(network, noisy, torch.tensor(1.0), given, (1.0, 3.0))
+    velocity = guided_velocity(network, noisy, torch.tensor(1.0), given, (1.0, 3.0))
     ramp = torch.tensor([1.0, 1.5, 2.0, 2.5, 3.0]).view(-1, 1, 1, 1)
     assert_close(velocity, 0.1 * noisy + ramp * given.latents)
     assert network.passes == 2
-    guided(network, noisy, torch.tensor(1.0), given, (1.0, 1.0))
+    guided_velocity(network, noisy, torch.tensor(1.0), given, (1.0, 1.0))
     assert network.passes == 3
-    same = guided(network, noisy, torch.tensor(1.0), given, 2.0)
-    assert_close(same, guided(network, noisy, torch.tensor(1.0), given, (2.0, 2.0)))
+    same = guided_velocity(network, noisy, torch.tensor(1.0), given, 2.0)
+    assert_close(same, guided_velocity(network, noisy, torch.tensor(1.0), given, (2.0, 2.0)))
 
 
 @pytest.mark.parametrize("a_side", [1, 2])
@@ -110,18 +111,18 @@ def test_each_of_the_releases_tiles_draws_its_own_noise(released: StereoInpaintP
     """A frame's noise and then a latent's, tile after tile, row by row."""
     frames = torch.rand(1, 3, 128, 256, generator=seeded(1))
     holes = (frames[:, :1] > 0.6).float()
-    latents, decoded = reference.paint_chunk(
+    latents, decoded = released_walk.inpaint_chunk(
         released, frames, holes, generator=seeded(7), sampling=QUICK, a_side=a_side
     )
     generator, rows = seeded(7), []
-    for tiles in reference.plan_tiles(128, 256, a_side):
+    for tiles in released_walk.plan_tiles(128, 256, a_side):
         rows.append([])
         for tile in tiles:
             torch.randn(1, 3, tile.height, tile.width, generator=generator)
             noise = torch.randn(1, 1, 4, tile.height // 8, tile.width // 8, generator=generator)
             given = (tile.cut(frames), tile.cut(holes))
-            rows[-1].append(released.draw(*given, sampling=QUICK, generator=seeded(0), noise=noise))
-    expected = reference.blend(rows, 16)
+            rows[-1].append(released.sample_latents(*given, sampling=QUICK, generator=seeded(0), noise=noise))
+    expected = released_walk.blend(rows, 16)
     assert_close(latents, expected)
     assert latents.shape == (1, 4, 16, 32)
     assert_close(decoded, (decode(released.vae, expected, 2) / 2 + 0.5).clamp(0, 1), atol=1e-5, rtol=0)
@@ -136,9 +137,9 @@ def test_the_release_goes_on_from_decoded_frames_under_their_old_mask(
         given.append((frames, holes))
         return frames, (frames + 0.0103) / 2
 
-    monkeypatch.setattr(reference, "paint_chunk", paint)
+    monkeypatch.setattr(released_walk, "inpaint_chunk", paint)
     frames, holes = torch.rand(24, 3, 150, 140), torch.rand(24, 1, 150, 140)
-    made = reference.walk(released, frames, holes, generator=seeded(0))
+    made = released_walk.inpaint_film(released, frames, holes, generator=seeded(0))
     assert made.shape == (24, 3, 128, 128)
     assert_close((made * 255).round() / 255, made, atol=1e-7, rtol=0)
     (first, _), (second, mask) = given
@@ -150,15 +151,20 @@ def test_the_release_goes_on_from_decoded_frames_under_their_old_mask(
 def test_a_tile_need_not_halve_evenly(released: StereoInpaintPipeline) -> None:
     """Of the release's four tiles a side of 256 px each has 160, 20 latents."""
     frames = torch.rand(1, 3, 128, 160)
-    assert released.draw(frames, frames[:, :1], sampling=QUICK, generator=seeded(0)).shape == (1, 4, 16, 20)
+    assert released.sample_latents(frames, frames[:, :1], sampling=QUICK, generator=seeded(0)).shape == (
+        1,
+        4,
+        16,
+        20,
+    )
 
 
 def test_the_releases_walk_runs(tiny: StereoInpaintPipeline) -> None:
     """Two chunks of two tiles a side, the second of fewer frames."""
     frames = torch.rand(5, 3, 128, 128, generator=seeded(4))
     options: dict[str, Any] = {"sampling": QUICK, "chunk_frames": 4, "overlap": 1, "a_side": 2}
-    made = reference.walk(tiny, frames, frames[:, :1], generator=seeded(0), **options)
-    again = reference.walk(tiny, frames, frames[:, :1], generator=seeded(0), **options)
+    made = released_walk.inpaint_film(tiny, frames, frames[:, :1], generator=seeded(0), **options)
+    again = released_walk.inpaint_film(tiny, frames, frames[:, :1], generator=seeded(0), **options)
     assert made.shape == frames.shape and torch.equal(made, again)
 
 
@@ -177,20 +183,20 @@ def test_unguided_is_told_of_neither_view() -> None:
 @pytest.mark.parametrize(("a_side", "count"), [(2, 4), (3, 6)])
 def test_tiles_of_a_network_without_neighbours_are_the_whole(a_side: int, count: int) -> None:
     given, noise = conditions(2, 24, 32), torch.randn(1, 2, 4, 24, 32)
-    sampling = Sampling(3, (1.0, 1.5), 0.0, True, 2)
+    sampling = SamplingConfig(3, (1.0, 1.5), 0.0, True, 2)
     network = Pointwise()
-    whole = denoise(network, make_schedule(), noise, given, sampling)
+    whole = denoise(network, make_scheduler(), noise, given, sampling)
     tiles = plan_tiles(24, 32, a_side, 4, 8)
     assert len(tiles) == count
-    assert_close(denoise(network, make_schedule(), noise, given, sampling, tiles), whole)
+    assert_close(denoise(network, make_scheduler(), noise, given, sampling, tiles), whole)
 
 
 def test_tiles_agree_in_one_step_too() -> None:
     left, network = torch.rand(1, 2, 4, 24, 32, generator=seeded(3)), Pointwise()
     given = conditions(2, 24, 32)._replace(left=left)
-    whole = inpaint_at_once(network, given)
+    whole = denoise_one_step(network, given)
     assert_close(whole, -left)  # what stands behind the zeros
-    assert_close(inpaint_at_once(network, given, tiles=plan_tiles(24, 32, 3, 4, 8)), whole)
+    assert_close(denoise_one_step(network, given, tiles=plan_tiles(24, 32, 3, 4, 8)), whole)
     assert network.passes == 1 + 6
 
 
@@ -226,17 +232,17 @@ def test_tiles_and_windows_without_holes_cost_nothing(tiny: StereoInpaintPipelin
     open_pixels = (coverage < 1).expand_as(frames)
     assert torch.equal(whole[~open_pixels], frames[~open_pixels])
     assert (whole[open_pixels] - (frames * coverage)[open_pixels]).abs().max() > 0
-    assert inpainter.work == Work(windows=3, windows_skipped=2, tiles=9, tiles_skipped=8)
-    assert str(inpainter.work) == (
+    assert inpainter.stats == InpaintStats(windows=3, windows_skipped=2, tiles=9, tiles_skipped=8)
+    assert str(inpainter.stats) == (
         "diffusion: 2 of 3 windows (67 %) and 8 of 9 tiles (89 %) had no hole and were skipped"
     )
 
 
 def test_more_tiles_paint_larger_pictures(tiny: StereoInpaintPipeline) -> None:
-    factors = [reduction(tiny, 360, 640, tiles) for tiles in (1, 2, 3, 4)]
+    factors = [downscale_factor(tiny, 360, 640, tiles) for tiles in (1, 2, 3, 4)]
     assert factors == sorted(factors, reverse=True) and factors[0] == 3 and factors[-1] == 1
-    whole, memory = inpaint_warped(tiny, scene(1, 181, 190), None, 1, tiles=2)
-    assert memory.frames.shape == (1, 3, 181, 190) and whole.shape == (1, 3, 181, 190)
+    whole, state = inpaint_warped(tiny, scene(1, 181, 190), None, 1, tiles=2)
+    assert state.frames.shape == (1, 3, 181, 190) and whole.shape == (1, 3, 181, 190)
 
 
 # The picture
@@ -275,18 +281,18 @@ def test_what_was_half_seen_is_half_painted(tiny: StereoInpaintPipeline) -> None
 
 def test_without_holes_nothing_runs(tiny: StereoInpaintPipeline) -> None:
     warped = scene(2, 64, 64)
-    whole, memory = inpaint_warped(tiny, warped._replace(coverage=torch.ones_like(warped.coverage)), None, 0)
+    whole, state = inpaint_warped(tiny, warped._replace(coverage=torch.ones_like(warped.coverage)), None, 0)
     assert torch.equal(whole, warped.frames)
-    assert len(memory.frames) == 1
+    assert len(state.frames) == 1
 
 
-Paint = Callable[..., InpaintedLatents]
+Paint = Callable[..., InpaintOutput]
 
 
 def recorder(given: list[Tensor]) -> Paint:
-    def paint_grey(_: StereoInpaintPipeline, frames: Tensor, holes: Tensor, **__: object) -> InpaintedLatents:
+    def paint_grey(_: StereoInpaintPipeline, frames: Tensor, holes: Tensor, **__: object) -> InpaintOutput:
         given.append(torch.cat([frames, holes], dim=1))
-        return InpaintedLatents(torch.zeros(0), torch.full_like(frames, len(given) / 10))
+        return InpaintOutput(torch.zeros(0), torch.full_like(frames, len(given) / 10))
 
     return paint_grey
 
@@ -298,7 +304,7 @@ def test_windows_go_on_from_composed_frames(
     given: list[Tensor] = []
     monkeypatch.setattr(StereoInpaintPipeline, "__call__", recorder(given))
     warped = scene(9, 64, 64)
-    whole, memory = inpaint_warped(tiny, warped, None, 1)
+    whole, state = inpaint_warped(tiny, warped, None, 1)
     assert [len(window) for window in given] == [4, 4, 4]
     assert_close(whole[4:7, :, :, 12], torch.full((3, 3, 64), 0.2))
     # Painted where it was open, and elsewhere as the first eye saw it; the last window sees one more.
@@ -309,7 +315,7 @@ def test_windows_go_on_from_composed_frames(
     # These weights were trained with the mask left as it is.
     assert torch.equal(given[1][:, 3:], given[0][:, 3:])
     # A call after these begins in the same way.
-    inpaint_warped(tiny, warped, memory, 1)
+    inpaint_warped(tiny, warped, state, 1)
     assert torch.equal(given[3][0, :3], whole[8])
 
 
@@ -336,13 +342,13 @@ def test_a_conversion_by_what_paints_no_numbers_is_refused() -> None:
 
     pictures, depth = torch.zeros(1, 64, 64, 3, dtype=torch.uint8), torch.rand(1, 1, 64, 64)
     with pytest.raises(UserError, match=r"^the model paints pixels that are not numbers"):
-        render(pictures, depth, broken, strength_percent=3, convergence=0.5, memory=None)
+        render(pictures, depth, broken, strength_percent=3, convergence=0.5, state=None)
 
 
 def test_calls_of_any_length_give_whole_pictures(tiny: StereoInpaintPipeline) -> None:
     for count in range(1, 7):
-        whole, memory = inpaint_warped(tiny, scene(count, 40, 50), None, 1)
-        assert len(whole) == count and len(memory.frames) == 1
+        whole, state = inpaint_warped(tiny, scene(count, 40, 50), None, 1)
+        assert len(whole) == count and len(state.frames) == 1
         assert bool(torch.isfinite(whole).all())
 
 
@@ -352,32 +358,32 @@ def test_the_seed_alone_decides(tiny: StereoInpaintPipeline) -> None:
 
 
 def test_windows_of_one_frame(inpainter: Diffusion) -> None:
-    memory = None
+    state = None
     for seed in range(2):
         warped = scene(1, 40, 50, seed)
-        whole, memory = inpainter(warped, memory)
+        whole, state = inpainter(warped, state)
         assert whole.shape == warped.frames.shape and bool(torch.isfinite(whole).all())
 
 
 def test_large_pictures_are_painted_smaller_and_stay_sharp(tiny: StereoInpaintPipeline) -> None:
-    assert [reduction(tiny, *size) for size in ((128, 224), (176, 177), (256, 448), (1080, 1920))] == [
+    assert [downscale_factor(tiny, *size) for size in ((128, 224), (176, 177), (256, 448), (1080, 1920))] == [
         1,
         2,
         2,
         9,
     ]
     warped = scene(1, 181, 190)
-    whole, memory = inpaint_warped(tiny, warped, None, 1)
+    whole, state = inpaint_warped(tiny, warped, None, 1)
     seen = (warped.coverage == 1).expand_as(whole)
     assert torch.equal(whole[seen], warped.frames[seen])
-    assert memory.frames.shape == (1, 3, 91, 95)
+    assert state.frames.shape == (1, 3, 91, 95)
 
 
 def test_reducing_darkens_nothing_and_loses_no_hole() -> None:
     coverage = torch.ones(1, 1, 9, 13)
     coverage[0, 0, 4, 6] = 0
     frames = torch.full((1, 3, 9, 13), 0.5) * coverage
-    small, holes = reduce_warped(frames, coverage, 2)
+    small, holes = downscale_warped(frames, coverage, 2)
     assert_close(small, torch.full((1, 3, 5, 7), 0.5))
     assert holes.shape == (1, 1, 5, 7) and holes[0, 0, 2, 3] == 1 and holes.sum() <= 4
 
@@ -403,23 +409,23 @@ def test_windows_see_the_left_view_of_their_own_frames(
     """Of the frames that a window goes on from, too, and of those that an earlier call left."""
     seen: list[Tensor] = []
 
-    def paint(_: object, frames: Tensor, *__: object, left: Tensor, **___: object) -> InpaintedLatents:
+    def paint(_: object, frames: Tensor, *__: object, left: Tensor, **___: object) -> InpaintOutput:
         seen.append(left)
-        return InpaintedLatents(torch.zeros(0), frames)
+        return InpaintOutput(torch.zeros(0), frames)
 
     monkeypatch.setattr(StereoInpaintPipeline, "__call__", paint)
     warped = scene(9, 41, 57)
     left = torch.rand(warped.left.shape, generator=seeded(8))
     warped = warped._replace(left=left)
-    _, memory = inpaint_warped(one_step, warped, None, 1)
-    inpaint_warped(one_step, Warped(*(plane[:2] for plane in warped)), memory, 1)
+    _, state = inpaint_warped(one_step, warped, None, 1)
+    inpaint_warped(one_step, Warped(*(plane[:2] for plane in warped)), state, 1)
     windows = [left[:4], left[3:7], left[5:], torch.cat([left[8:], left[:2]])]
     for given, wanted in zip(seen, windows, strict=True):
         assert given.shape[2:] == (64, 64) and torch.equal(given[..., :41, :57], wanted)
         assert torch.equal(given[..., 41:, :57], wanted[..., -1:, :].expand(-1, -1, 23, -1))
     seen.clear()
-    _, memory = inpaint_warped(one_step, scene(1, 181, 190), None, 1)
-    assert seen[0].shape == (1, 3, 128, 128) and memory.left.shape == (1, 3, 91, 95)
+    _, state = inpaint_warped(one_step, scene(1, 181, 190), None, 1)
+    assert seen[0].shape == (1, 3, 128, 128) and state.left.shape == (1, 3, 91, 95)
 
 
 @pytest.mark.parametrize("size", [(1, 1, 1), (1, 41, 57), (5, 33, 70)])
@@ -429,11 +435,11 @@ def test_one_step_paints_any_length_and_size(
     warped = (
         scene(*size) if size[2] > 16 else Warped(*torch.zeros(2, 1, 3, 1, 1), *torch.zeros(2, 1, 1, 1, 1))
     )
-    whole, memory = inpaint_warped(one_step, warped, None, 1)
+    whole, state = inpaint_warped(one_step, warped, None, 1)
     seen = (warped.coverage == 1).expand_as(whole)
     assert torch.equal(whole[seen], warped.frames[seen]) and bool(torch.isfinite(whole).all())
     assert not torch.equal(whole[~seen], warped.frames[~seen])
-    assert [len(plane) for plane in memory] == [1, 1, 1]
+    assert [len(plane) for plane in state] == [1, 1, 1]
 
 
 def test_one_step_skips_what_has_no_hole(one_step: StereoInpaintPipeline) -> None:
@@ -442,7 +448,7 @@ def test_one_step_skips_what_has_no_hole(one_step: StereoInpaintPipeline) -> Non
     frames = torch.rand(6, 3, 64, 320, generator=seeded(1))
     inpainter = Diffusion(one_step, steps=8, tiles=2, seed=0)
     inpainter(Warped(frames, frames * coverage, coverage, coverage), None)
-    assert inpainter.work == Work(windows=2, windows_skipped=1, tiles=4, tiles_skipped=3)
+    assert inpainter.stats == InpaintStats(windows=2, windows_skipped=1, tiles=4, tiles_skipped=3)
 
 
 # Doors

@@ -201,10 +201,10 @@ def test_painting_a_clip_with_exact_disparity_beats_every_floor(shot: Shot) -> N
 
 def test_painting_goes_window_by_window(shot: Shot) -> None:
     left, disparity = (torch.cat([array] * 5) for array in (shot.left, shot.disparity))  # a window and more
-    fill, memory, pictures = make_inpainter("fill", None, "cpu"), None, []
+    fill, state, pictures = make_inpainter("fill", None, "cpu"), None, []
     for t in range(len(left)):
         here = left[t : t + 1]
-        picture, memory = fill(Warped(here, *warp(here, disparity[t : t + 1])), memory)
+        picture, state = fill(Warped(here, *warp(here, disparity[t : t + 1])), state)
         pictures.append(picture.clamp(0, 1))
     made = inpaint_left(left, disparity, fill)
     assert torch.equal(made, torch.cat(pictures))

@@ -25,10 +25,10 @@ def scene(near_left: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("near_left", [True, False])
 def test_hole_is_background_whichever_side_it_is_on(near_left: bool) -> None:
     frames, coverage, disparity = scene(near_left)
-    filled, memory = fill(frames, coverage, disparity)
+    filled, state = fill(frames, coverage, disparity)
     hole = filled[..., 10:15]
     assert (hole[:, 2] == 1).all() and (hole[:, :2] == 0).all()
-    assert (memory.disparity[:, 10:15] == 1).all() and not memory.seen[:, 10:15].any()
+    assert (state.disparity[:, 10:15] == 1).all() and not state.seen[:, 10:15].any()
 
 
 def test_what_was_seen_is_untouched() -> None:
@@ -92,15 +92,15 @@ def test_what_the_previous_frame_showed_is_taken_only_where_it_is_the_background
     surface, everything = torch.zeros(1, 1, 48, 64), torch.ones(1, 1, 48, 64)
     hole = torch.zeros(1, 1, 48, 64, dtype=torch.bool)
     hole[..., 30:33] = True
-    _, memory = fill(texture, everything, surface)
-    filled, _ = fill(texture * ~hole, everything * ~hole, surface, memory)
+    _, state = fill(texture, everything, surface)
+    filled, _ = fill(texture * ~hole, everything * ~hole, surface, state)
     alone, _ = fill(texture * ~hole, everything * ~hole, surface)
     inside = hole.expand_as(texture)
     errors = [(picture - texture)[inside].abs().mean() for picture in (filled, alone)]
     assert errors[0] < 0.7 * errors[1]  # the memory knew
 
     other = torch.rand(1, 3, 12, 16, generator=generator).repeat_interleave(4, -1).repeat_interleave(4, -2)
-    filled, _ = fill(other * ~hole, everything * ~hole, surface, memory)
+    filled, _ = fill(other * ~hole, everything * ~hole, surface, state)
     alone, _ = fill(other * ~hole, everything * ~hole, surface)
     assert ((filled - alone)[inside].abs() > 1e-6).float().mean() < 0.1  # and was not asked
 
@@ -109,10 +109,10 @@ def test_windows_do_not_show() -> None:
     shot = two_planes(frames=6, height=48, width=96, seed=2)
     warped = warp(shot.left, shot.disparity)
     whole, _ = fill(*warped[:1], warped.coverage, warped.disparity)
-    memory, parts = None, []
+    state, parts = None, []
     for start in range(0, 6, 2):
         window = slice(start, start + 2)
-        part, memory = fill(warped.frames[window], warped.coverage[window], warped.disparity[window], memory)
+        part, state = fill(warped.frames[window], warped.coverage[window], warped.disparity[window], state)
         parts.append(part)
     assert torch.equal(torch.cat(parts), whole)
 

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+import released_walk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from secondeye.inpaint import reference
 from secondeye.inpaint.frame_windows import plan_windows, split_evenly
 
 PLANS = Path(__file__).parent / "conformance" / "sc_chunk_plans_23_3.json"
@@ -58,20 +58,20 @@ def test_groups_of_two_are_the_releases() -> None:
 
 @pytest.mark.parametrize(("frames", "plan"), json.loads(PLANS.read_text()).items())
 def test_chunks_are_the_releases(frames: str, plan: list[list[int]]) -> None:
-    assert [list(chunk) for chunk in reference.plan_chunks(int(frames))] == plan
+    assert [list(chunk) for chunk in released_walk.plan_chunks(int(frames))] == plan
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3])
 def test_what_the_release_can_not_do_is_refused(frames: int) -> None:
     with pytest.raises(ValueError, match="more than 3 frames"):
-        reference.plan_chunks(frames)
+        released_walk.plan_chunks(frames)
 
 
 @settings(deadline=None)
 @given(st.integers(5, 40), st.integers(1, 4), st.integers(5, 300))
 def test_the_releases_chunks_are_whole_for_other_lengths(chunk: int, overlap: int, frames: int) -> None:
     made = []
-    for part in reference.plan_chunks(frames, chunk, overlap):
+    for part in released_walk.plan_chunks(frames, chunk, overlap):
         assert part.overlap <= len(made)
         assert part.start + part.overlap == len(made)
         made += range(part.start + part.overlap, part.start + part.length)

@@ -11,17 +11,17 @@ from torch import Tensor
 
 from secondeye.inpaint import Inpainter, Warped, light, make_inpainter
 from secondeye.inpaint.fill import fill
-from secondeye.inpaint.hole_crops import crops_around
+from secondeye.inpaint.hole_crops import plan_hole_crops
 from secondeye.inpaint.light import (
     CHANNELS,
-    PLANES,
+    INPUT_CHANNELS,
     Light,
-    find_flow,
-    gather_planes,
+    flow_to_previous,
     inpaint_frames,
     load_light,
-    pull_back,
     save_light,
+    stack_inputs,
+    warp_previous,
 )
 from secondeye.inpaint.losses import (
     Discriminator,
@@ -92,20 +92,20 @@ def test_half_open_pixels_change_half_as_much(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_flat_surroundings_are_hardly_changed() -> None:
-    flat = torch.full((1, PLANES, 32, 32), 0.5)
+    flat = torch.full((1, INPUT_CHANNELS, 32, 32), 0.5)
     rough = torch.rand(flat.shape, generator=torch.Generator().manual_seed(0))
     change = [float(loud()(planes).abs().mean().detach()) for planes in (flat, rough)]
     assert change[0] < 0.05 * change[1]
 
 
 def test_a_darker_film_is_painted_alike() -> None:
-    planes = torch.rand(1, PLANES, 40, 56, generator=torch.Generator().manual_seed(0))
-    seen, before = planes[:, light.COVERAGE], planes[:, light.BEFORE_VALID]
+    planes = torch.rand(1, INPUT_CHANNELS, 40, 56, generator=torch.Generator().manual_seed(0))
+    seen, before = planes[:, light.COVERAGE], planes[:, light.PREVIOUS_VALID]
     darker = planes.clone()
     for colours, share in (
         (light.WARPED, seen),
         (light.LEFT, 1),
-        (light.BEFORE_COLOURS, before),
+        (light.PREVIOUS_COLOURS, before),
         (light.FILLED, 1),
     ):
         planes[:, colours] *= share
@@ -127,10 +127,10 @@ def test_untrained_network_is_fill() -> None:
 def test_windows_do_not_show(inpainter: Inpainter, windows: tuple[int, ...]) -> None:
     warped = cards(frames=6, height=48, width=96, step_px=2, seed=2)
     whole, _ = inpainter(warped, None)
-    memory, parts, start = None, [], 0
+    state, parts, start = None, [], 0
     for frames in windows:
         window = Warped(*(plane[start : start + frames] for plane in warped))
-        part, memory = inpainter(window, memory)
+        part, state = inpainter(window, state)
         parts.append(part)
         start += frames
     assert torch.equal(torch.cat(parts), whole)
@@ -185,7 +185,7 @@ def test_crops_do_not_show(monkeypatch: pytest.MonkeyPatch, largest_px: int) -> 
 
 def test_no_pixel_looks_farther_than_the_margin() -> None:
     model = loud()
-    planes = torch.rand(1, PLANES, 168, 168, generator=torch.Generator().manual_seed(1))
+    planes = torch.rand(1, INPUT_CHANNELS, 168, 168, generator=torch.Generator().manual_seed(1))
     near = slice(80 - light.HALO_PX, 88 + light.HALO_PX)
     far = torch.rand(planes.shape)
     far[..., near, near] = planes[..., near, near]
@@ -227,7 +227,7 @@ def test_crops_hold_every_hole_once(seed: int) -> None:
     rng = np.random.default_rng(seed)
     shape = tuple(rng.integers(1, 200, 2))
     holes = rng.random(shape) < rng.choice([0.0005, 0.01, 0.5])
-    crops = crops_around(holes, 8, 24, 64)
+    crops = plan_hole_crops(holes, 8, 24, 64)
     times = np.zeros(shape, int)
     for crop in crops:
         times[crop.own] += 1
@@ -244,27 +244,27 @@ def test_crops_hold_every_hole_once(seed: int) -> None:
 def test_crops_are_cut_where_that_is_less_to_compute() -> None:
     holes = np.zeros((400, 400), bool)
     holes[0:8, 0:8] = holes[392:, 392:] = True
-    assert len(crops_around(holes, 8, 48, 512)) == 2
-    assert len(crops_around(holes[:16, :16] | True, 8, 48, 512)) == 1
+    assert len(plan_hole_crops(holes, 8, 48, 512)) == 2
+    assert len(plan_hole_crops(holes[:16, :16] | True, 8, 48, 512)) == 1
 
 
 def test_planes() -> None:
     picture, plane = torch.rand(3, 32, 48), torch.ones(1, 32, 48)
-    planes = gather_planes(picture, plane, picture, 4.8 * plane, picture, 48)
-    assert planes.shape == (PLANES, 32, 48)
+    planes = stack_inputs(picture, plane, picture, 4.8 * plane, picture, 48)
+    assert planes.shape == (INPUT_CHANNELS, 32, 48)
     assert torch.equal(planes[light.WARPED], picture) and torch.equal(planes[light.FILLED], picture)
     assert (planes[7] == 1).all()  # a tenth of the width
-    assert (planes[light.BEFORE] == 0).all()
+    assert (planes[light.PREVIOUS] == 0).all()
 
 
 def test_frame_before_is_moved_along_the_flow() -> None:
     previous, flow = torch.rand(1, 3, 6, 9), torch.zeros(1, 2, 6, 9)
     flow[:, 0], flow[:, 1] = 2.0, -1.0  # what lies here was 2 px further right and 1 px higher
-    pulled = pull_back(previous, flow)
+    pulled = warp_previous(previous, flow)
     torch.testing.assert_close(pulled[..., :3, 1:, :7], previous[..., :5, 2:])
     assert (pulled[:, 3, 1:, :7] == 1).all()
     assert (pulled[:, :, 0] == 0).all() and (pulled[..., 7:] == 0).all()
-    assert torch.equal(find_flow(previous[0], previous[0]), torch.zeros(2, 6, 9))
+    assert torch.equal(flow_to_previous(previous[0], previous[0]), torch.zeros(2, 6, 9))
 
 
 def test_loss_counts_only_what_is_open() -> None:

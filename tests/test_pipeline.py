@@ -24,15 +24,15 @@ from secondeye.inpaint.autoencoder import decode, encode
 from secondeye.inpaint.image_embedding import resize_for_clip
 from secondeye.inpaint.loading import load_module
 from secondeye.inpaint.pipeline import (
-    InpaintedLatents,
+    InpaintOutput,
     StereoInpaintPipeline,
     latent_mask,
     scaling_factor_of,
 )
 from secondeye.inpaint.quantization import Int8
-from secondeye.inpaint.sampling import ONE_STEP_SIGMA, REFERENCE, Sampling, timestep_of
+from secondeye.inpaint.sampling import ONE_STEP_SIGMA, RELEASE_SAMPLING, SamplingConfig, sigma_to_timestep
 from secondeye.inpaint.time_convolution import flatten_time_convolutions
-from secondeye.inpaint.tiny import make_schedule, make_tiny
+from secondeye.inpaint.tiny import make_scheduler, make_tiny
 from secondeye.inpaint.weights import load_pipeline, load_widened
 from secondeye.system.errors import UserError
 
@@ -99,7 +99,7 @@ def test_one_chunk_is_the_releases(released: StereoInpaintPipeline) -> None:
     painted = released(
         arrays["frames"],
         arrays["mask"],
-        sampling=REFERENCE,
+        sampling=RELEASE_SAMPLING,
         generator=torch.Generator(),
         noise=arrays["noise"],
     )
@@ -118,20 +118,20 @@ def test_random_numbers_are_drawn_in_the_releases_order(released: StereoInpaintP
     painted = released(
         arrays["frames"],
         arrays["mask"],
-        sampling=replace(REFERENCE, steps=2, noise_share=0.02),
+        sampling=replace(RELEASE_SAMPLING, steps=2, noise_share=0.02),
         generator=torch.Generator().manual_seed(int(arrays["seed"])),
     )
     assert_close(painted.latents, arrays["latents"], atol=1e-3, rtol=0)
 
 
 def test_schedule_is_the_releases() -> None:
-    arrays, scheduler = recorded("schedule"), make_schedule()
+    arrays, scheduler = recorded("schedule"), make_scheduler()
     for steps in (1, 2, 3, 4, 5, 8, 25):
         scheduler.set_timesteps(steps)
         assert_close(scheduler.sigmas, arrays[f"sigmas{steps}"], atol=1e-4, rtol=1e-5)
         assert_close(scheduler.timesteps, arrays[f"timesteps{steps}"], atol=1e-5, rtol=0)
         # Training tells the network of a sigma as sampling does.
-        assert_close(timestep_of(scheduler.sigmas[:-1]), scheduler.timesteps, atol=1e-5, rtol=0)
+        assert_close(sigma_to_timestep(scheduler.sigmas[:-1]), scheduler.timesteps, atol=1e-5, rtol=0)
     assert float(scheduler.init_noise_sigma) == pytest.approx(float(arrays["init_noise_sigma"]))
 
 
@@ -155,8 +155,8 @@ def test_guidance_of_one_is_one_pass_a_step(tiny: StereoInpaintPipeline) -> None
 
 def paint(
     pipeline: StereoInpaintPipeline, frames: Tensor, guidance: float = 1.0, seed: int = 0
-) -> InpaintedLatents:
-    sampling = Sampling(
+) -> InpaintOutput:
+    sampling = SamplingConfig(
         steps=STEPS, guidance=guidance, noise_share=0.0, keep_thin_holes=True, decode_frames=2
     )
     generator = torch.Generator().manual_seed(seed)
@@ -209,9 +209,9 @@ def test_convolutions_over_time_are_the_same() -> None:
 # One step
 
 
-def paint_at_once(pipeline: StereoInpaintPipeline, frames: Tensor, left: Tensor | None) -> InpaintedLatents:
+def paint_at_once(pipeline: StereoInpaintPipeline, frames: Tensor, left: Tensor | None) -> InpaintOutput:
     """With every eighth row open, and no generator."""
-    sampling = Sampling(steps=8, guidance=1.0, noise_share=0.02, keep_thin_holes=True, decode_frames=2)
+    sampling = SamplingConfig(steps=8, guidance=1.0, noise_share=0.02, keep_thin_holes=True, decode_frames=2)
     holes = torch.zeros_like(frames[:, :1])
     holes[:, :, ::16] = 1
     return pipeline(frames, holes, sampling=sampling, left=left)
@@ -243,7 +243,7 @@ def test_one_step_is_one_pass_from_zeros_turned_round(one_step: StereoInpaintPip
 
 def test_one_step_leaves_nothing_of_the_largest_noise() -> None:
     """x0 = x / (s^2 + 1) - s v / sqrt(s^2 + 1) with x = 0, as the schedule has it at its first sigma."""
-    scheduler, velocity = make_schedule(), torch.rand(2, 3)
+    scheduler, velocity = make_scheduler(), torch.rand(2, 3)
     scheduler.set_timesteps(1)
     assert float(scheduler.sigmas[0]) == ONE_STEP_SIGMA
     one = scheduler.step(velocity, scheduler.timesteps[0], torch.zeros(2, 3)).pred_original_sample
@@ -606,7 +606,7 @@ def test_the_releases_last_group_of_frames_has_what_is_left(tiny: StereoInpaintP
         parts = [tiny.vae.decode(part, num_frames=len(part)).sample for part in scaled]
     assert_close(whole, nn.functional.pixel_shuffle(torch.cat(parts), whole.shape[-1] // parts[0].shape[-1]))
     assert not torch.allclose(whole, even, atol=1e-3)
-    assert not REFERENCE.even_groups
+    assert not RELEASE_SAMPLING.even_groups
 
 
 def test_rate_and_motion_are_told(tiny: StereoInpaintPipeline) -> None:
@@ -614,7 +614,7 @@ def test_rate_and_motion_are_told(tiny: StereoInpaintPipeline) -> None:
     hook = tiny.unet.register_forward_pre_hook(
         lambda _, __, given: told.append(given["added_time_ids"][0].tolist()), with_kwargs=True
     )
-    sampling = replace(REFERENCE, steps=1, guidance=1.0, fps=10, motion=60, noise_share=0.25)
+    sampling = replace(RELEASE_SAMPLING, steps=1, guidance=1.0, fps=10, motion=60, noise_share=0.25)
     frames = torch.rand(1, 3, 40, 72)  # sides of 8
     made = tiny(frames, frames[:, :1], sampling=sampling, generator=torch.Generator().manual_seed(0))
     hook.remove()
@@ -624,7 +624,7 @@ def test_rate_and_motion_are_told(tiny: StereoInpaintPipeline) -> None:
 def test_noise_that_is_given_needs_no_generator(tiny: StereoInpaintPipeline) -> None:
     frames, holes = torch.rand(2, 3, 64, 64), torch.ones(2, 1, 64, 64)
     noise = torch.randn(1, 2, 4, 8, 8)
-    sampling = replace(REFERENCE, steps=1)
+    sampling = replace(RELEASE_SAMPLING, steps=1)
     one = tiny(frames, holes, sampling=sampling, noise=noise)
     two = tiny(frames, holes, sampling=sampling, noise=noise, generator=torch.Generator().manual_seed(0))
     assert torch.equal(one.frames, two.frames)
@@ -647,7 +647,7 @@ def test_noise_that_is_given_needs_no_generator(tiny: StereoInpaintPipeline) -> 
 )
 def test_sampling_out_of_range_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))}.* must be"):
-        replace(REFERENCE, **wrong)
+        replace(RELEASE_SAMPLING, **wrong)
 
 
 # Doors

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from secondeye.depth import make_depth_estimator
-from secondeye.depth.cues import LARGEST, MOTION_PLANES, PLANES, grey_of, measure_motion, planes
+from secondeye.depth.cues import CUE_CHANNELS, LARGEST, MOTION_CHANNELS, measure_motion, stack_cues, to_grey
 from secondeye.depth.losses import (
     error_loss,
     gradient_loss,
@@ -30,9 +30,9 @@ from secondeye.depth.student import (
     Student,
     ask_network,
     confidence_of,
-    make_estimator,
+    load_student_network,
+    make_student_estimator,
     mix,
-    read_student,
     save_student,
     working_size,
 )
@@ -71,15 +71,15 @@ def test_size_is_that_of_a_mobile_network(student: Student) -> None:
 
 def test_network_answers_at_the_size_of_its_input(student: Student) -> None:
     with torch.inference_mode():
-        depth, log_uncertainty = student(torch.randn(2, PLANES, 32, 160))
+        depth, log_uncertainty = student(torch.randn(2, CUE_CHANNELS, 32, 160))
     assert depth.shape == log_uncertainty.shape == (2, 1, 32, 160)
     with pytest.raises(ValueError, match="multiples of 32"):
-        student(torch.zeros(1, PLANES, 40, 64))
+        student(torch.zeros(1, CUE_CHANNELS, 40, 64))
 
 
 def test_every_place_sees_the_whole_frame(student: Student) -> None:
     """A change in one corner is felt in the opposite one, in a frame too large for the convolutions."""
-    inputs = torch.randn(1, PLANES, 128, 256, generator=torch.Generator().manual_seed(1))
+    inputs = torch.randn(1, CUE_CHANNELS, 128, 256, generator=torch.Generator().manual_seed(1))
     changed = inputs.clone()
     changed[..., :32, :32] = 0
     with torch.inference_mode():
@@ -87,7 +87,7 @@ def test_every_place_sees_the_whole_frame(student: Student) -> None:
 
 
 def test_a_frame_does_not_depend_on_its_batch(student: Student) -> None:
-    inputs = torch.randn(3, PLANES, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(1))
+    inputs = torch.randn(3, CUE_CHANNELS, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         torch.testing.assert_close(student(inputs)[0][1:2], student(inputs[1:2])[0], rtol=1e-4, atol=1e-5)
 
@@ -98,7 +98,7 @@ def test_a_frame_does_not_depend_on_its_batch(student: Student) -> None:
 )
 def test_estimates_cover_the_frames(student: Student, count: int, height: int, width: int) -> None:
     frames = torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(0))
-    estimates = list(make_estimator(student, "cpu")(frames.split(3)))
+    estimates = list(make_student_estimator(student, "cpu")(frames.split(3)))
     depth = torch.cat([estimate.depth for estimate in estimates])
     assert depth.shape[:2] == (count, 1) and depth.dtype == torch.float32
     assert depth.shape[2] <= height and depth.shape[3] <= width
@@ -107,7 +107,7 @@ def test_estimates_cover_the_frames(student: Student, count: int, height: int, w
 
 @pytest.mark.parametrize("level", [0.0, 1.0])
 def test_estimates_of_empty_pictures_are_finite(student: Student, level: float) -> None:
-    for estimate in make_estimator(student, "cpu")([torch.full((3, 3, 40, 60), level)]):
+    for estimate in make_student_estimator(student, "cpu")([torch.full((3, 3, 40, 60), level)]):
         assert bool(torch.isfinite(estimate.depth).all())
 
 
@@ -115,7 +115,7 @@ def test_windows_do_not_matter(student: Student) -> None:
     frames = slide(11, 2)
     answers = []
     for sizes in ([11], [1] * 11, [2, 7, 2]):
-        estimates = list(make_estimator(student, "cpu")(frames.split(sizes)))
+        estimates = list(make_student_estimator(student, "cpu")(frames.split(sizes)))
         answers.append((torch.cat([e.depth for e in estimates]), [e.confidence for e in estimates]))
     for depth, confidence in answers[1:]:
         assert torch.equal(depth, answers[0][0]) and confidence == answers[0][1]
@@ -130,13 +130,13 @@ def test_look_ahead_is_bounded(student: Student) -> None:
             read += 1
             yield frame
 
-    estimates = make_estimator(student, "cpu")(windows())
+    estimates = make_student_estimator(student, "cpu")(windows())
     for place, _ in enumerate(estimates):
         assert read <= place + 1 + BATCH_FRAMES + REACH_FRAMES
 
 
 def test_a_shot_without_frames_has_no_estimates(student: Student) -> None:
-    assert list(make_estimator(student, "cpu")([])) == []
+    assert list(make_student_estimator(student, "cpu")([])) == []
 
 
 @pytest.mark.parametrize(
@@ -180,13 +180,16 @@ def test_network_alone_answers_every_frame_at_its_own_size(student: Student) -> 
 
 def test_folder_brings_the_student_back(student: Student, folder: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
-    again = read_student(folder)
+    again = load_student_network(folder)
     assert (again.height, again.width) == (HEIGHT, WIDTH)
     for name, weights in student.state_dict().items():
         assert torch.equal(weights, again.state_dict()[name])
     here, there = (
         next(iter(estimator([slide(2, 2)]))).depth
-        for estimator in (make_estimator(student, "cpu"), make_depth_estimator("student", folder, "cpu"))
+        for estimator in (
+            make_student_estimator(student, "cpu"),
+            make_depth_estimator("student", folder, "cpu"),
+        )
     )
     assert torch.equal(here, there)
 
@@ -203,16 +206,16 @@ def test_weights_that_do_not_fit_are_refused(folder: Path) -> None:
     weights.pop("head.weight")
     save_file(weights, folder / "model.safetensors")
     with pytest.raises(UserError, match="does not fit"):
-        read_student(folder)
+        load_student_network(folder)
     (folder / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(UserError, match="does not fit"):
-        read_student(folder)
+        load_student_network(folder)
 
 
 def test_another_model_is_refused(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({"model_type": "depth_anything"}))
     with pytest.raises(UserError, match="not 'secondeye depth student"):
-        read_student(folder)
+        load_student_network(folder)
 
 
 @pytest.mark.parametrize("change", ["{", "[]", {"height": None}, {"width": "wide"}])
@@ -221,7 +224,7 @@ def test_a_damaged_config_is_one_line(folder: Path, change: str | dict) -> None:
     text = change if isinstance(change, str) else json.dumps(config | change)
     (folder / "config.json").write_text(text)
     with pytest.raises(UserError, match=r"config.json (is damaged|describes None)") as refusal:
-        read_student(folder)
+        load_student_network(folder)
     assert "\n" not in str(refusal.value)
 
 
@@ -232,10 +235,10 @@ def test_the_student_needs_a_folder() -> None:
 
 def test_motion_of_a_slide_is_what_it_is() -> None:
     frames = slide(2, 2)
-    ahead, back = measure_motion(grey_of(frames[0]), grey_of(frames[1]))
+    ahead, back = measure_motion(to_grey(frames[0]), to_grey(frames[1]))
     inner = (slice(None), slice(16, -16), slice(16, -16))
     percent = 100 * 2 / WIDTH
-    assert ahead.shape == (MOTION_PLANES, HEIGHT, WIDTH)
+    assert ahead.shape == (MOTION_CHANNELS, HEIGHT, WIDTH)
     assert float(ahead[0][inner[1:]].median()) == pytest.approx(-percent, abs=0.2)
     assert float(back[0][inner[1:]].median()) == pytest.approx(percent, abs=0.2)
     assert float(ahead[inner][1:3].abs().median()) < 0.1 and float(ahead[3][inner[1:]].median()) > 0.9
@@ -243,15 +246,15 @@ def test_motion_of_a_slide_is_what_it_is() -> None:
 
 def test_planes_do_not_know_how_fast_the_camera_is() -> None:
     frames = slide(1, 1)
-    motion = torch.rand(1, MOTION_PLANES, HEIGHT, WIDTH) * 10
+    motion = torch.rand(1, MOTION_CHANNELS, HEIGHT, WIDTH) * 10
     faster = motion * torch.tensor([3.0, 3, 3, 1]).view(1, 4, 1, 1)
-    torch.testing.assert_close(planes(frames, motion), planes(frames, faster), rtol=0.05, atol=0.05)
-    assert float(planes(frames, motion)[:, 5:8].abs().max()) <= LARGEST
+    torch.testing.assert_close(stack_cues(frames, motion), stack_cues(frames, faster), rtol=0.05, atol=0.05)
+    assert float(stack_cues(frames, motion)[:, 5:8].abs().max()) <= LARGEST
 
 
 def test_planes_without_motion_are_zero_there() -> None:
-    shown = planes(slide(2, 1), torch.zeros(2, MOTION_PLANES, HEIGHT, WIDTH))
-    assert shown.shape == (2, PLANES, HEIGHT, WIDTH) and not shown[:, 5:].any()
+    shown = stack_cues(slide(2, 1), torch.zeros(2, MOTION_CHANNELS, HEIGHT, WIDTH))
+    assert shown.shape == (2, CUE_CHANNELS, HEIGHT, WIDTH) and not shown[:, 5:].any()
 
 
 def maps(seed: int) -> Tensor:  # [2, 3, 1, 24, 32], multiples of 1/64 so that shifts round nothing away

@@ -1,12 +1,12 @@
 """Tiles: ours cover and blend to one whatever the size; the release's are as its seams say."""
 
 import pytest
+import released_walk
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from secondeye.inpaint import reference
 from secondeye.inpaint.tiles import Tile, blend_weights, plan_tiles
 
 SIDES = st.integers(1, 12).map(lambda count: 8 * count)
@@ -67,33 +67,33 @@ def test_what_can_not_be_cut_is_refused(sides: tuple[int, int, int, int]) -> Non
 
 
 def test_the_releases_tiles() -> None:
-    tiles = reference.plan_tiles(256, 384, 2)
+    tiles = released_walk.plan_tiles(256, 384, 2)
     assert [tile for row in tiles for tile in row] == [
         Tile(0, 0, 192, 256),
         Tile(0, 128, 192, 256),
         Tile(64, 0, 192, 256),
         Tile(64, 128, 192, 256),
     ]
-    assert reference.plan_tiles(256, 384, 4)[1][1] == Tile(32, 64, 160, 192)
-    assert reference.plan_tiles(512, 512, 3)[2][2] == Tile(256, 256, 256, 256)
+    assert released_walk.plan_tiles(256, 384, 4)[1][1] == Tile(32, 64, 160, 192)
+    assert released_walk.plan_tiles(512, 512, 3)[2][2] == Tile(256, 256, 256, 256)
     for side in (256, 384):
         with pytest.raises(ValueError, match="can not cut"):
-            reference.plan_tiles(side, 512, 3)
+            released_walk.plan_tiles(side, 512, 3)
 
 
 def test_the_releases_seams_rise_by_sixteenths_and_miss_one() -> None:
     above, below = torch.zeros(1, 24, 20), torch.ones(1, 24, 20)
-    whole = reference.blend([[above], [below]], 16)
+    whole = released_walk.blend([[above], [below]], 16)
     assert whole.shape == (1, 32, 20)
     assert_close(whole[0, :, 0], torch.cat([torch.zeros(8), torch.arange(16) / 16, torch.ones(8)]))
-    beside = reference.blend([[above.mT, below.mT]], 16)
+    beside = released_walk.blend([[above.mT, below.mT]], 16)
     assert_close(beside, whole.mT)
 
 
 def test_the_release_blends_down_before_along_and_with_what_was_blended() -> None:
     corners = [[torch.full((1, 2, 2), value) for value in row] for row in ([0.0, 8.0], [16.0, 64.0])]
     # Halves: 8 fades in beside 0 as 0, 4; 16 below 0 as 0, 8; 64 below the first row, then beside that.
-    whole = reference.blend(corners, 2)
+    whole = released_walk.blend(corners, 2)
     first = torch.stack([torch.tensor([0.0, 4.0])] * 2)
     lower_left = torch.tensor([[0.0, 0.0], [8.0, 8.0]])
     lower_right = torch.stack([first[0], first[1] / 2 + 32])
@@ -107,7 +107,7 @@ def test_blending_parts_of_a_whole_gives_it_back() -> None:
         [tile.cut(whole) for tile in row]
         for row in (
             [tile._make(length // 8 for length in tile) for tile in tiles]
-            for tiles in reference.plan_tiles(256, 384, 4)
+            for tiles in released_walk.plan_tiles(256, 384, 4)
         )
     ]
-    assert_close(reference.blend(rows, 16), whole)
+    assert_close(released_walk.blend(rows, 16), whole)

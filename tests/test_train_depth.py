@@ -14,7 +14,7 @@ from secondeye.dataset.clip_files import clip_file, write_disparity, write_frame
 from secondeye.dataset.schema import AcceptedClip, ClipDisparity, Correction, SyntheticShot
 from secondeye.dataset.tables import write_table
 from secondeye.depth.losses import warp
-from secondeye.depth.student import read_student
+from secondeye.depth.student import load_student_network
 from secondeye.depth.student_network import MULTIPLE
 from secondeye.params import TrainDepth
 from secondeye.run_folder import Run, open_run, repeatable
@@ -194,7 +194,7 @@ def test_learning_lowers_the_loss(tmp_path: Path) -> None:
     assert losses[-1] < 0.6 * losses[0]
     assert run.metrics()[-1]["depth/held_rank"] > 0.6
     assert run.picture("depth.png").stat().st_size > 1000
-    assert 0 < float(read_student(run.model).rank_share) <= 1
+    assert 0 < float(load_student_network(run.model).rank_share) <= 1
 
 
 def test_a_killed_training_goes_on_to_the_same_weights(

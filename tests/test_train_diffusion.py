@@ -23,9 +23,9 @@ from secondeye.evaluation.methods import fill_nearest
 from secondeye.imaging.arrays import occlusion_mask
 from secondeye.inpaint import Warped
 from secondeye.inpaint.autoencoder import decode, encode
-from secondeye.inpaint.diffusion import inpaint_warped, reduction
+from secondeye.inpaint.diffusion import downscale_factor, inpaint_warped
 from secondeye.inpaint.pipeline import StereoInpaintPipeline, time_ids
-from secondeye.inpaint.sampling import REFERENCE, Conditions, predict
+from secondeye.inpaint.sampling import RELEASE_SAMPLING, Conditions, predict_velocity
 from secondeye.inpaint.tiny import make_tiny
 from secondeye.inpaint.weights import load_pipeline, load_widened
 from secondeye.params import TrainDiffusion, load_params
@@ -183,7 +183,7 @@ def test_small_has_at_most_twenty_million_weights_and_all_of_its_network_learns(
     pipeline = make_pipeline(of)
     modules = (pipeline.vae, pipeline.image_encoder, pipeline.unet)
     assert 15e6 < sum(weights.numel() for module in modules for weights in module.parameters()) <= 20e6
-    assert reduction(pipeline, 288, 512) == 1, "it sees the preset's clips as they are"
+    assert downscale_factor(pipeline, 288, 512) == 1, "it sees the preset's clips as they are"
     value, _ = velocity_loss(pipeline.unet, pipeline, make_batch(clips=1), dropout=0.0)
     value.backward()
     assert all(weights.grad is not None for weights in pipeline.unet.parameters())
@@ -204,10 +204,12 @@ def test_a_widened_network_ignores_the_mask_at_first(release: Path) -> None:
     for name, value in pipeline.unet.state_dict().items():
         assert torch.equal(value[:, :8] if name == "conv_in.weight" else value, narrow[name])
     noisy, given = torch.randn(2, 1, 2, 4, 8, 8)
-    embedding, ids = torch.randn(1, 1, 32), time_ids(1, REFERENCE, "cpu")
+    embedding, ids = torch.randn(1, 1, 32), time_ids(1, RELEASE_SAMPLING, "cpu")
 
     def velocity(mask: Tensor) -> Tensor:
-        return predict(pipeline.unet, noisy, torch.tensor(0.5), Conditions(given, mask, embedding, ids))
+        return predict_velocity(
+            pipeline.unet, noisy, torch.tensor(0.5), Conditions(given, mask, embedding, ids)
+        )
 
     with torch.no_grad():
         assert torch.equal(velocity(torch.zeros(1, 2, 1, 8, 8)), velocity(torch.ones(1, 2, 1, 8, 8)))
@@ -432,12 +434,12 @@ def spy(
     """Have a function of the noisy latents and sigma in the network's place; returns what it was given."""
     seen = []
 
-    def predict(_: nn.Module, noisy: Tensor, timestep: Tensor, __: Conditions) -> Tensor:
+    def predict_velocity(_: nn.Module, noisy: Tensor, timestep: Tensor, __: Conditions) -> Tensor:
         sigma = (timestep / 0.25).exp().view(-1, 1, 1, 1, 1)
         seen.append((noisy, sigma))
         return answer(noisy, sigma)
 
-    monkeypatch.setattr(velocity, "predict", predict)
+    monkeypatch.setattr(velocity, "predict_velocity", predict_velocity)
     return seen
 
 

@@ -79,7 +79,7 @@ def test_killed_training_ends_in_the_same_weights(
     train_light(whole, toy(), mono(), settings(9))
 
     killed = new_run(tmp_path / "killed")
-    draws, gather = [0], light.gather_planes
+    draws, gather = [0], light.stack_inputs
 
     def gather_until_killed(*arguments: object) -> torch.Tensor:
         draws[0] += 1
@@ -87,12 +87,12 @@ def test_killed_training_ends_in_the_same_weights(
             raise KeyboardInterrupt
         return gather(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(light, "gather_planes", gather_until_killed)
+    monkeypatch.setattr(light, "stack_inputs", gather_until_killed)
     with pytest.raises(KeyboardInterrupt):
         train_light(killed, toy(), mono(), settings(9))
     left = [f"light_{steps:08d}.safetensors" for steps in (4, 8) if steps <= killed_in]
     assert sorted(path.name for path in killed.checkpoints.iterdir()) == left
-    monkeypatch.setattr(light, "gather_planes", gather)
+    monkeypatch.setattr(light, "stack_inputs", gather)
     train_light(killed, toy(), mono(), settings(9))
 
     files = [whole.model / "model.safetensors", killed.model / "model.safetensors"]
@@ -192,7 +192,7 @@ def test_a_sample_depends_on_its_generator_alone() -> None:
     first, again = (light._sample(*chosen, np.random.default_rng(4)) for _ in range(2))
     assert all(torch.equal(*columns) for columns in zip(first, again, strict=True))
     planes, open_, flow, truth = first
-    assert planes.shape == (2, network.PLANES, 32, 48) and open_.shape == (2, 1, 32, 48)
+    assert planes.shape == (2, network.INPUT_CHANNELS, 32, 48) and open_.shape == (2, 1, 32, 48)
     assert flow.shape == (2, 32, 48)
     seen = (open_[1] == 0).expand_as(truth)
     torch.testing.assert_close(planes[1, network.FILLED][seen], truth[seen], atol=1e-6, rtol=0)

@@ -8,7 +8,7 @@ from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionM
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from secondeye.inpaint.tiny import make_schedule
+from secondeye.inpaint.tiny import make_scheduler
 
 SEEDS = {"vae": 1000, "image_encoder": 1001, "unet": 1002, "inpainting": 1003}
 Module = TypeVar("Module", bound=nn.Module)
@@ -21,7 +21,7 @@ def write_release(folder: Path) -> None:
     make_autoencoder().save_pretrained(svd / "vae", variant="fp16")
     make_image_encoder().save_pretrained(svd / "image_encoder", variant="fp16")
     make_network(8, SEEDS["unet"]).save_pretrained(svd / "unet", variant="fp16")
-    make_schedule().save_pretrained(svd / "scheduler")
+    make_scheduler().save_pretrained(svd / "scheduler")
     (svd / "model_index.json").write_text('{"_class_name": "StableVideoDiffusionPipeline"}')
     network = make_network(9, SEEDS["inpainting"])
     network.save_pretrained(folder / "StereoCrafter" / "unet_diffusers")

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from secondeye.conversion.settings import CRF, FROM_MODEL, PRESET, ConversionSettings
-from secondeye.depth import DEPTHS
+from secondeye.depth import DEPTH_ESTIMATORS
 from secondeye.inpaint import INPAINTERS
 from secondeye.system.errors import UserError
 from secondeye.system.files import write_atomic
@@ -21,7 +21,7 @@ from secondeye.system.files import write_atomic
 class Bundle:
     """bundle.json."""
 
-    depth: str  # one of DEPTHS
+    depth: str  # one of DEPTH_ESTIMATORS
     inpainter: str  # one of INPAINTERS
     strength_percent: float  # unless the viewer says otherwise
     convergence: float
@@ -67,7 +67,7 @@ def read_bundle(folder: Path) -> Bundle:
         bundle = Bundle(**json.loads(path.read_text()))
     except (TypeError, ValueError) as error:
         raise UserError(f"{path}: can not be read ({error})") from error
-    if bundle.depth not in DEPTHS or bundle.inpainter not in INPAINTERS:
+    if bundle.depth not in DEPTH_ESTIMATORS or bundle.inpainter not in INPAINTERS:
         raise UserError(f"{path}: names {bundle.depth} and {bundle.inpainter}; this version knows not both")
     return bundle
 

@@ -236,7 +236,7 @@ def _render_shot(
     settings: ConversionSettings,
 ) -> None:
     start = at = plan.shots[number][0]
-    info, middle, memory = plan.info, len(plan.stamps) // 2, None
+    info, middle, state = plan.info, len(plan.stamps) // 2, None
     part = journal.folder / "segment.part"
     with FilmWriter(
         part,
@@ -257,9 +257,9 @@ def _render_shot(
                 inpainter,
                 strength_percent=strength_percent,
                 convergence=settings.convergence,
-                memory=memory,
+                state=state,
             )
-            memory = made.memory
+            state = made.state
             for picture, eye in zip(pictures, made.right.numpy(), strict=True):
                 writer.write(side_by_side(picture.rgb, eye), picture.pts - plan.stamps[start])
             if at <= middle < at + len(pictures):

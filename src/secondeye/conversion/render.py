@@ -24,7 +24,7 @@ class Rendered(NamedTuple):
     right: Tensor  # uint8 [T, H, W, 3]
     disparity: Tensor  # [T, 1, H, W] px of the left eye
     occlusion: Tensor  # bool [T, 1, H, W] of the right eye
-    memory: Any  # for the next window of the shot
+    state: Any  # for the next window of the shot
 
 
 def render(
@@ -34,7 +34,7 @@ def render(
     *,
     strength_percent: float,
     convergence: float,
-    memory: Any,  # what the window before left; None at the start of a shot
+    state: Any,  # what the window before left; None at the start of a shot
 ) -> Rendered:
     """Depth to disparity, sharpened at edges; warp; paint what is open.
 
@@ -43,9 +43,9 @@ def render(
     left = frames_from_uint8(pictures)
     disparity = sharpen(depth_to_disparity(upsample(depth, left), strength_percent, convergence), left)
     view, coverage, own_disparity = warp(pictures, disparity)
-    painted, memory = inpainter(Warped(left, frames_from_uint8(view), coverage, own_disparity), memory)
+    painted, state = inpainter(Warped(left, frames_from_uint8(view), coverage, own_disparity), state)
     if not bool(painted.isfinite().all()):
         raise UserError("the model paints pixels that are not numbers: its weights are broken; name another")
     seen = (coverage == 1).permute(0, 2, 3, 1)
     right = torch.where(seen, view, frames_to_uint8(painted))
-    return Rendered(right, disparity, occlusion_mask(coverage), memory)
+    return Rendered(right, disparity, occlusion_mask(coverage), state)

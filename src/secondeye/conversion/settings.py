@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from secondeye.depth import DEPTHS
+from secondeye.depth import DEPTH_ESTIMATORS
 from secondeye.inpaint import INPAINTERS
 from secondeye.system.errors import UserError
 from secondeye.system.files import hash_folder
@@ -30,7 +30,7 @@ class ConversionSettings:
 
     strength_percent: float  # disparity between nearest and farthest point, % of the width, [0, 10]
     convergence: float  # the depth that lies on the screen, [0, 1]
-    depth: str  # one of DEPTHS, or auto
+    depth: str  # one of DEPTH_ESTIMATORS, or auto
     inpainter: str  # one of INPAINTERS, or auto
     crf: int  # x264's constant rate factor, [0, 51]; smaller is better
     preset: str  # x264's preset
@@ -45,7 +45,7 @@ class ConversionSettings:
             raise UserError(f"--convergence must be 0 (farthest) to 1 (nearest), got {self.convergence:g}")
         if not 0 <= self.crf <= 51:
             raise UserError(f"--crf must be 0 (lossless) to 51, got {self.crf}")
-        parts = {"depth": ("auto", *DEPTHS), "inpainter": ("auto", *INPAINTERS)}
+        parts = {"depth": ("auto", *DEPTH_ESTIMATORS), "inpainter": ("auto", *INPAINTERS)}
         for name, choices in {**parts, "preset": PRESETS}.items():
             if getattr(self, name) not in choices:
                 raise UserError(f"--{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")

@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secondeye.depth import DepthEstimator
+from secondeye.depth import FAR_QUANTILE, NEAR_QUANTILE, DepthEstimator
 
 _BINS = 4096
-_FAR_SHARE, _NEAR_SHARE = 0.01, 0.99  # a few wild pixels must not flatten the rest (ours)
 _FRAMES_AT_ONCE = 64
 
 
@@ -61,8 +60,8 @@ def _range(
         counts += np.histogram(raw, _BINS, (lowest, highest))[0]
     below = np.cumsum(counts) / counts.sum()
     edges = np.linspace(lowest, highest, _BINS + 1)
-    return float(edges[np.searchsorted(below, _FAR_SHARE)]), float(
-        edges[np.searchsorted(below, _NEAR_SHARE) + 1]
+    return float(edges[np.searchsorted(below, FAR_QUANTILE)]), float(
+        edges[np.searchsorted(below, NEAR_QUANTILE) + 1]
     )
 
 

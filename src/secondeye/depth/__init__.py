@@ -23,11 +23,17 @@ The sizes of windows and estimates may differ. An estimator looks a bounded numb
 """
 
 
-DEPTHS = ("motion", "student", "depth-anything-v2")
+FAR_QUANTILE, NEAR_QUANTILE = (
+    0.01,
+    0.99,
+)  # of a shot's raw depth, normalised to 0 and 1: outliers must not set the range
+
+
+DEPTH_ESTIMATORS = ("motion", "student", "depth-anything-v2")
 
 
 def make_depth_estimator(
-    name: str,  # one of DEPTHS
+    name: str,  # one of DEPTH_ESTIMATORS
     weights: Path | None,  # the student's folder, which only it has
     device: str,  # cpu or cuda; frames come and depth goes on the CPU
 ) -> DepthEstimator:
@@ -50,7 +56,7 @@ def make_depth_estimator(
             from secondeye.depth.depth_anything import load_depth_anything
 
             return load_depth_anything(device=device)
-    raise ValueError(f"the depth estimator must be one of {', '.join(DEPTHS)}, got {name!r}")
+    raise ValueError(f"the depth estimator must be one of {', '.join(DEPTH_ESTIMATORS)}, got {name!r}")
 
 
 def best_available() -> str:

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secondeye.depth.residual_flow import beyond_homography
+from secondeye.depth.residual_flow import homography_residual
 from secondeye.imaging.optical_flow import MIN_FLOW_SIZE_PX, dense_flow, forward_backward_error
 
-MOTION_PLANES = 4  # flow x, flow y, left over, confidence
-PLANES = 3 + 2 + MOTION_PLANES
+MOTION_CHANNELS = 4  # flow x, flow y, left over, confidence
+CUE_CHANNELS = 3 + 2 + MOTION_CHANNELS
 MAGNIFIED = 2  # DIS works in patches of 8 px; on the small working size they are larger than heads
 MISMATCH_PERCENT = 0.25  # of the width: there-and-back error at which a flow vector counts half
 LEAST_FLOW_PERCENT = 0.15  # of the width, mean length: slower flow is its own noise and stays small
@@ -24,7 +24,7 @@ LARGEST = 4.0  # in units of the frame's mean: what runs faster is not told apar
 LUMA = (0.299, 0.587, 0.114)  # BT.601
 
 
-def grey_of(
+def to_grey(
     frame: Tensor,  # [3, h, w] in [0, 1]
 ) -> np.ndarray:  # uint8 [h, w]
     """The picture that flow is measured on."""
@@ -39,7 +39,7 @@ def measure_motion(
     """Measure how `now` moves to reach `neighbour`, and the way back; zero in pictures too small for it."""
     height, width = now.shape
     if min(height, width) * MAGNIFIED < MIN_FLOW_SIZE_PX:
-        nothing = torch.zeros(MOTION_PLANES, height, width)
+        nothing = torch.zeros(MOTION_CHANNELS, height, width)
         return nothing, nothing
     size = (width * MAGNIFIED, height * MAGNIFIED)
     here, there = (cv2.resize(grey, size, interpolation=cv2.INTER_CUBIC) for grey in (now, neighbour))
@@ -51,7 +51,7 @@ def _describe(flow: np.ndarray, back: np.ndarray) -> Tensor:  # [4, h, w]
     height, width = flow.shape[:2]
     percent = np.float32(100 / width)
     error = forward_backward_error(flow, back) * percent
-    left_over = beyond_homography(flow, error < MISMATCH_PERCENT) * percent
+    left_over = homography_residual(flow, error < MISMATCH_PERCENT) * percent
     confidence = 1 / (1 + (error / np.float32(MISMATCH_PERCENT)) ** 2)
     stacked = np.dstack([flow * percent, left_over, confidence]).astype(np.float32)
     size = (width // MAGNIFIED, height // MAGNIFIED)
@@ -59,7 +59,7 @@ def _describe(flow: np.ndarray, back: np.ndarray) -> Tensor:  # [4, h, w]
     return torch.from_numpy(small).permute(2, 0, 1).contiguous()
 
 
-def planes(
+def stack_cues(
     frames: Tensor,  # [..., 3, h, w] in [0, 1]
     motion: Tensor,  # [..., 4, h, w] as `measure_motion` gives it; zeros where nothing is known
 ) -> Tensor:  # [..., 9, h, w], each about 1 in size

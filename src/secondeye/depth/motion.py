@@ -19,7 +19,7 @@ from torch import Tensor
 from secondeye.depth import DepthEstimate
 from secondeye.depth.guided_filter import guided_filter
 from secondeye.depth.position_prior import position_prior
-from secondeye.depth.residual_flow import beyond_homography
+from secondeye.depth.residual_flow import homography_residual
 from secondeye.imaging.optical_flow import (
     MIN_FLOW_SIZE_PX,
     backward_warp,
@@ -73,10 +73,10 @@ def motion_depth(
 
     Reads REACH_FRAMES frames and the rest of a window ahead.
     """
-    memory = None
+    state = None
     for before, now, after in _neighbourhoods(_shrink(frame) for window in windows for frame in window):
-        memory = _remember(memory, before, now, after)
-        depth, trust = _mix(memory, now)
+        state = _remember(state, before, now, after)
+        depth, trust = _mix(state, now)
         confidence = STILL_CONFIDENCE + (MOVING_CONFIDENCE - STILL_CONFIDENCE) * trust
         yield DepthEstimate(torch.from_numpy(depth)[None, None], confidence)
 
@@ -108,7 +108,7 @@ def _neighbourhoods(frames: Iterator[Small]) -> Iterator[tuple[list[Small], Smal
         before.append(now)
 
 
-def _remember(memory: MotionState | None, before: list[Small], now: Small, after: list[Small]) -> MotionState:
+def _remember(state: MotionState | None, before: list[Small], now: Small, after: list[Small]) -> MotionState:
     """Carry the memory to this frame and add what this frame says."""
     prior = position_prior(now.rgb)
     neighbour = (before[-1:] or after[:1] or [now])[0]
@@ -118,14 +118,14 @@ def _remember(memory: MotionState | None, before: list[Small], now: Small, after
         step = dense_flow(now.grey, neighbour.grey)
         motion = _motion(now, _partners(step, before, after))
     maps = np.stack([prior, motion.trust * motion.nearness, np.full_like(prior, motion.trust)], axis=-1)
-    if memory is None:
+    if state is None:
         first = OPENING_FRAMES
         return MotionState(maps * np.float32(first), first, motion.trust * first, first)
     return MotionState(
-        maps + np.float32(MEMORY) * backward_warp(memory.maps, step),
-        1 + MEMORY * memory.frames,
-        motion.trust + TRUST_MEMORY * memory.trust,
-        1 + TRUST_MEMORY * memory.trust_frames,
+        maps + np.float32(MEMORY) * backward_warp(state.maps, step),
+        1 + MEMORY * state.frames,
+        motion.trust + TRUST_MEMORY * state.trust,
+        1 + TRUST_MEMORY * state.trust_frames,
     )
 
 
@@ -145,7 +145,7 @@ def _motion(now: Small, partners: list[tuple[Small, int]]) -> Motion:
         flow = dense_flow(now.grey, partner.grey)
         error = forward_backward_error(flow, dense_flow(partner.grey, now.grey))
         reliability = 1 / (1 + (error / np.float32(MISMATCH_PX)) ** 2)
-        left_over = beyond_homography(flow, error < MISMATCH_PX)
+        left_over = homography_residual(flow, error < MISMATCH_PX)
         speed += reliability * _near_speed(flow_magnitude(flow), left_over) / np.float32(k)
         weight += reliability
         trusts.append(_trust(flow_magnitude(flow), left_over * reliability))
@@ -181,13 +181,13 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float((a * b).mean() / max(float(a.std() * b.std()), 1e-6))
 
 
-def _mix(memory: MotionState, now: Small) -> tuple[np.ndarray, float]:
+def _mix(state: MotionState, now: Small) -> tuple[np.ndarray, float]:
     """Mix prior and motion by the shot's trust in motion, along the picture's edges."""
-    prior, nearness, weight = np.moveaxis(memory.maps, -1, 0)
-    trust = memory.trust / memory.trust_frames
+    prior, nearness, weight = np.moveaxis(state.maps, -1, 0)
+    trust = state.trust / state.trust_frames
     share = np.float32(MOTION_SHARE * trust)
     nearness = nearness / np.maximum(weight, np.float32(1e-6))
-    depth = (1 - share) * prior / np.float32(memory.frames) + share * nearness
+    depth = (1 - share) * prior / np.float32(state.frames) + share * nearness
     return _smooth(depth, now), trust
 
 

@@ -9,7 +9,7 @@ GRID_STEP = 8  # px: the homography is fitted to one flow vector in 8 x 8
 INLIER_PX = 0.5
 
 
-def beyond_homography(
+def homography_residual(
     flow: np.ndarray,  # [h, w, 2] px
     reliable: np.ndarray,  # [h, w] pixels the fit may use
 ) -> np.ndarray:  # [h, w] px

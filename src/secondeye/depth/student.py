@@ -19,14 +19,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from secondeye.depth import DepthEstimate, DepthEstimator
-from secondeye.depth.cues import MOTION_PLANES, grey_of, measure_motion, planes
+from secondeye.depth.cues import MOTION_CHANNELS, measure_motion, stack_cues, to_grey
 from secondeye.depth.motion import LONG_SIDE_PX, motion_depth
 from secondeye.depth.student_network import MULTIPLE, Student
 from secondeye.depth.temporal_smoothing import smooth_over_time
 from secondeye.imaging.arrays import resize
 from secondeye.system.errors import UserError
 
-__all__ = ["Student", "load_student", "make_estimator", "read_student", "save_student"]
+__all__ = ["Student", "load_student", "load_student_network", "make_student_estimator", "save_student"]
 
 KIND = "secondeye depth student 1"  # grows when weights of before no longer fit
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -48,7 +48,7 @@ def save_student(model: Student, folder: Path) -> None:
         raise UserError(f"{folder}: the weights can not be written ({error}); free some disk") from error
 
 
-def read_student(folder: Path) -> Student:
+def load_student_network(folder: Path) -> Student:
     """Read the network back, in eval mode; Refusal where files are missing or of another model."""
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
@@ -72,7 +72,7 @@ def read_student(folder: Path) -> Student:
 
 def load_student(folder: Path, device: str) -> DepthEstimator:
     """Load the estimator from a student's folder; Refusal where files are missing or of another model."""
-    return make_estimator(read_student(folder), device)
+    return make_student_estimator(load_student_network(folder), device)
 
 
 class _Seen(NamedTuple):
@@ -89,7 +89,7 @@ class Answer(NamedTuple):
     confidence: float  # the correlation with the truth to expect, [0, 1]
 
 
-def make_estimator(model: Student, device: str) -> DepthEstimator:
+def make_student_estimator(model: Student, device: str) -> DepthEstimator:
     """The estimator of a network that is in memory; its depth has the size `motion` works at.
 
     It looks as far ahead as `motion` does, and BATCH_FRAMES more.
@@ -103,7 +103,7 @@ def make_estimator(model: Student, device: str) -> DepthEstimator:
         moved = (Answer(*one) for one in motion_depth(frame[None] for frame in for_motion))
         mixed, counted = itertools.tee(mix(*pair) for pair in zip(learnt, moved, strict=True))
         shot = (
-            (one.depth[0, 0].numpy(), grey_of(frame)) for one, frame in zip(mixed, for_steady, strict=True)
+            (one.depth[0, 0].numpy(), to_grey(frame)) for one, frame in zip(mixed, for_steady, strict=True)
         )
         for depth, one in zip(smooth_over_time(shot), counted, strict=True):
             yield DepthEstimate(torch.from_numpy(depth)[None, None], one.confidence)
@@ -118,7 +118,7 @@ def ask_network(
     """What the network says about each frame, at its own size: raw depth, and how sure it is."""
     trust = None
     for batch in _batches(_with_motion(_see(network, frames))):
-        inputs = torch.stack([planes(frame.frame, motion) for frame, motion in batch])
+        inputs = torch.stack([stack_cues(frame.frame, motion) for frame, motion in batch])
         with torch.inference_mode():
             depth, log_uncertainty = network(inputs.to(network.rank_share.device))
             confidences = confidence_of(log_uncertainty, network.rank_share).tolist()
@@ -180,7 +180,7 @@ def working_size(model: Student, height: int, width: int) -> tuple[int, int]:
 def _see(model: Student, frames: Iterator[Tensor]) -> Iterator[_Seen]:
     for frame in frames:
         small = resize(frame[None], *working_size(model, *frame.shape[1:]))[0]
-        yield _Seen(small, grey_of(small))
+        yield _Seen(small, to_grey(small))
 
 
 def _with_motion(seen: Iterator[_Seen]) -> Iterator[tuple[_Seen, Tensor]]:
@@ -190,7 +190,7 @@ def _with_motion(seen: Iterator[_Seen]) -> Iterator[tuple[_Seen, Tensor]]:
         return
     second = next(seen, None)
     if second is None:
-        yield before, torch.zeros(MOTION_PLANES, *before.grey.shape)
+        yield before, torch.zeros(MOTION_CHANNELS, *before.grey.shape)
         return
     yield before, measure_motion(before.grey, second.grey)[0]
     for now in itertools.chain([second], seen):

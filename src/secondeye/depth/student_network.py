@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from secondeye.depth.cues import PLANES
+from secondeye.depth.cues import CUE_CHANNELS
 
 STEM = 16  # channels at half size
 STAGES = (
@@ -33,7 +33,7 @@ class Student(nn.Module):
     def __init__(self, height: int, width: int) -> None:
         super().__init__()
         self.height, self.width = height, width
-        self.stem = _convolve(PLANES, STEM, 3, stride=2)
+        self.stem = _convolve(CUE_CHANNELS, STEM, 3, stride=2)
         inputs, stages = STEM, []
         for channels, blocks, expansion in STAGES:
             first = _Block(inputs, channels, expansion, stride=2)
@@ -60,9 +60,9 @@ class Student(nn.Module):
 
         The error is in units of the mean absolute deviation of the true depth from its median.
         """
-        if inputs.shape[1] != PLANES or inputs.shape[2] % MULTIPLE or inputs.shape[3] % MULTIPLE:
+        if inputs.shape[1] != CUE_CHANNELS or inputs.shape[2] % MULTIPLE or inputs.shape[3] % MULTIPLE:
             raise ValueError(
-                f"planes must be [B, {PLANES}, h, w] in multiples of 32 px, got {list(inputs.shape)}"
+                f"planes must be [B, {CUE_CHANNELS}, h, w] in multiples of 32 px, got {list(inputs.shape)}"
             )
         maps = [self.stem(inputs.contiguous(memory_format=torch.channels_last))]
         for stage in self.stages:

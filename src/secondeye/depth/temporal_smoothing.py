@@ -26,14 +26,14 @@ def smooth_over_time(
     for depth, grey in shot:
         if previous is not None:
             carried, usable = _carry(previous, grey)
-            scale, shift = fit(depth, carried, usable)
+            scale, shift = fit_scale_shift(depth, carried, usable)
             aligned = depth * np.float32(scale ** (1 - FORGETTING)) + np.float32(shift * (1 - FORGETTING))
             depth = _blend(aligned, carried, usable)
         previous = depth, grey
         yield depth
 
 
-def fit(
+def fit_scale_shift(
     depth: np.ndarray,  # [h, w]
     target: np.ndarray,  # [h, w]
     usable: np.ndarray,  # [h, w]

@@ -101,7 +101,7 @@ def make_right(method: Method, clip: EvalFrames) -> Made:
         case "floor", "Navier-Stokes":
             return Made(inpaint_left(clip.left, clip.disparity, partial(fill_opencv, cv2.INPAINT_NS)), None)
         case "ceiling", _:
-            decoded = load_round_trip(method, method.made_of)(clip.right)
+            decoded = load_vae_round_trip(method, method.made_of)(clip.right)
             warped = warp(clip.left, clip.disparity)
             return Made(warped.coverage * warped.frames + (1 - warped.coverage) * decoded, None)
         case "inpainter", _:
@@ -121,9 +121,9 @@ def load_estimator(method: Method, made_of: tuple[str, ...]) -> DepthEstimator:
 
 
 @lru_cache(maxsize=8)
-def load_round_trip(method: Method, made_of: tuple[str, ...]) -> Callable[[Tensor], Tensor]:
+def load_vae_round_trip(method: Method, made_of: tuple[str, ...]) -> Callable[[Tensor], Tensor]:
     """The method's autoencoder, there and back. Raises Refusal where its weights can not be read."""
-    from secondeye.inpaint.diffusion import load_round_trip as load_autoencoder
+    from secondeye.inpaint.diffusion import load_vae_round_trip as load_autoencoder
 
     assert method.inpaint_weights is not None
     return load_autoencoder(method.inpaint_weights, best_device())
@@ -150,9 +150,9 @@ def require_numbers(made: Tensor) -> None:
 
 def inpaint_left(left: Tensor, disparity: Tensor, inpainter: Inpainter) -> Tensor:
     """Warp the left eye and paint what is open, window by window as in a conversion. Raises NotNumbers."""
-    memory, made = None, []
+    state, made = None, []
     for frames, near in zip(left.split(_WINDOW), disparity.split(_WINDOW), strict=True):
-        right, memory = inpainter(Warped(frames, *warp(frames, near)), memory)
+        right, state = inpainter(Warped(frames, *warp(frames, near)), state)
         require_numbers(right)
         made.append(right.clamp(0, 1))
     return torch.cat(made)
@@ -174,7 +174,7 @@ def _shifted(frames: Tensor, shift_px: int) -> Tensor:
     return frames[..., columns]
 
 
-def fill_nearest(warped: Warped, memory: None) -> tuple[Tensor, None]:
+def fill_nearest(warped: Warped, state: None) -> tuple[Tensor, None]:
     """Give every open pixel the colour of the nearest pixel of its row that was seen."""
     width = warped.frames.shape[-1]
     place = torch.arange(width).expand(warped.coverage.shape)
@@ -182,13 +182,13 @@ def fill_nearest(warped: Warped, memory: None) -> tuple[Tensor, None]:
     before = torch.where(seen, place, -(10**6)).cummax(-1).values
     after = torch.where(seen, place, 10**6).flip(-1).cummin(-1).values.flip(-1)
     source = torch.where(place - before <= after - place, before, after).clamp(0, width - 1)
-    return warped.frames.gather(-1, source.expand_as(warped.frames)), memory
+    return warped.frames.gather(-1, source.expand_as(warped.frames)), state
 
 
-def fill_opencv(method: int, warped: Warped, memory: None) -> tuple[Tensor, None]:
+def fill_opencv(method: int, warped: Warped, state: None) -> tuple[Tensor, None]:
     """Paint holes as OpenCV does (Telea 2004; Bertalmio et al. 2001); `method` is cv2's number for it."""
     pictures = frames_to_uint8(warped.frames).numpy()
     holes = occlusion_mask(warped.coverage)[:, 0].byte().numpy()
     painted = [cv2.inpaint(p, hole, _REACH_PX, method) for p, hole in zip(pictures, holes, strict=True)]
     frames = frames_from_uint8(torch.stack([torch.from_numpy(picture) for picture in painted]))
-    return warped.coverage * warped.frames + (1 - warped.coverage) * frames, memory
+    return warped.coverage * warped.frames + (1 - warped.coverage) * frames, state

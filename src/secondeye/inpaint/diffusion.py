@@ -15,7 +15,7 @@ from secondeye.inpaint import Warped
 from secondeye.inpaint.autoencoder import LATENT_PX, decode, encode, to_signed
 from secondeye.inpaint.frame_windows import FrameWindow, plan_windows
 from secondeye.inpaint.pipeline import SIDE_MULTIPLE_PX, StereoInpaintPipeline, clear_holes
-from secondeye.inpaint.sampling import Sampling
+from secondeye.inpaint.sampling import SamplingConfig
 from secondeye.inpaint.tiles import plan_tiles
 from secondeye.inpaint.weights import load_pipeline
 from secondeye.system.errors import UserError
@@ -38,7 +38,7 @@ class DiffusionState(NamedTuple):
 
 
 @dataclass
-class Work:
+class InpaintStats:
     """What was painted, and what had no hole and cost nothing; tiles are those of all windows."""
 
     windows: int = 0
@@ -62,11 +62,11 @@ class Diffusion:
 
     def __init__(self, pipeline: StereoInpaintPipeline, steps: int, tiles: int, seed: int) -> None:
         self.pipeline, self.steps, self.tiles, self.seed = pipeline, steps, tiles, seed
-        self.work = Work()
+        self.stats = InpaintStats()
 
-    def __call__(self, warped: Warped, memory: DiffusionState | None) -> tuple[Tensor, DiffusionState]:
+    def __call__(self, warped: Warped, state: DiffusionState | None) -> tuple[Tensor, DiffusionState]:
         return inpaint_warped(
-            self.pipeline, warped, memory, self.steps, tiles=self.tiles, seed=self.seed, work=self.work
+            self.pipeline, warped, state, self.steps, tiles=self.tiles, seed=self.seed, stats=self.stats
         )
 
 
@@ -85,7 +85,7 @@ def load_diffusion(
     return Diffusion(load_pipeline(weights, device), steps, tiles, seed)
 
 
-def load_round_trip(weights: Path, device: str) -> Callable[[Tensor], Tensor]:
+def load_vae_round_trip(weights: Path, device: str) -> Callable[[Tensor], Tensor]:
     """The pipeline's autoencoder, there and back: the truth so treated is the best the network can paint.
 
     Frames [T, 3, H, W] in [0, 1] to the same. Raises Refusal where the weights can not be loaded.
@@ -94,7 +94,7 @@ def load_round_trip(weights: Path, device: str) -> Callable[[Tensor], Tensor]:
 
     @torch.no_grad()
     def round_trip(frames: Tensor) -> Tensor:
-        factor = reduction(pipeline, *frames.shape[2:])
+        factor = downscale_factor(pipeline, *frames.shape[2:])
         small = resize(frames, *(math.ceil(side / factor) for side in frames.shape[2:]))
         height, width = small.shape[2:]
         padded = F.pad(small, (0, -width % SIDE_MULTIPLE_PX, 0, -height % SIDE_MULTIPLE_PX), mode="replicate")
@@ -108,12 +108,12 @@ def load_round_trip(weights: Path, device: str) -> Callable[[Tensor], Tensor]:
 def inpaint_warped(
     pipeline: StereoInpaintPipeline,
     warped: Warped,
-    memory: DiffusionState | None,
+    state: DiffusionState | None,
     steps: int,  # a one-step network takes one
     *,
     tiles: int = 1,  # to a side
     seed: int = SEED,
-    work: Work | None = None,  # counted up
+    stats: InpaintStats | None = None,  # counted up
 ) -> tuple[Tensor, DiffusionState]:  # [T, 3, H, W] in [0, 1], whole
     """Paint window after window, each beginning with the last frames of the one before (paper, section 3.4).
 
@@ -129,16 +129,16 @@ def inpaint_warped(
     require_plane(coverage, "coverage")
     require_same_size(frames, coverage, "coverage")
     height, width = frames.shape[2:]
-    small, holes = reduce_warped(frames, coverage, reduction(pipeline, height, width, tiles))
+    small, holes = downscale_warped(frames, coverage, downscale_factor(pipeline, height, width, tiles))
     size = small.shape[2:]
     shot = DiffusionState(small, holes, resize(warped.left, *size))
-    memory = memory or DiffusionState(*(plane[:0] for plane in shot))
-    before = len(memory.frames)
-    shot = DiffusionState(*(torch.cat(planes) for planes in zip(memory, shot, strict=True)))
-    overlap_frames, whole = overlap_of(pipeline), []
+    state = state or DiffusionState(*(plane[:0] for plane in shot))
+    before = len(state.frames)
+    shot = DiffusionState(*(torch.cat(planes) for planes in zip(state, shot, strict=True)))
+    overlap_frames, whole = window_overlap(pipeline), []
     for window in plan_windows(len(shot.frames), pipeline.unet.config.num_frames, overlap_frames, before):
         new = slice(window.first - before, window.stop - before)
-        painted = _inpaint(pipeline, shot, window, steps, tiles, seed, work or Work())
+        painted = _inpaint(pipeline, shot, window, steps, tiles, seed, stats or InpaintStats())
         if painted is None:
             whole.append(frames[new])
         else:
@@ -149,7 +149,7 @@ def inpaint_warped(
     return torch.cat(whole), DiffusionState(*(plane[-overlap_frames:].clone() for plane in shot))
 
 
-def reduction(
+def downscale_factor(
     pipeline: StereoInpaintPipeline,
     height: int,  # px
     width: int,  # px
@@ -167,12 +167,12 @@ def reduction(
     return factor
 
 
-def overlap_of(pipeline: StereoInpaintPipeline) -> int:
+def window_overlap(pipeline: StereoInpaintPipeline) -> int:
     """How many frames of one chunk begin the next."""
     return max(1, round(OVERLAP_SHARE * pipeline.unet.config.num_frames))
 
 
-def reduce_warped(
+def downscale_warped(
     frames: Tensor,  # [T, 3, H, W] in [0, 1]
     coverage: Tensor,  # [T, 1, H, W] in [0, 1]
     factor: int,
@@ -194,7 +194,7 @@ def _inpaint(
     steps: int,
     tiles: int,
     seed: int,
-    work: Work,
+    stats: InpaintStats,
 ) -> Tensor | None:  # [t, 3, h, w] of the window's new frames; None where they have no hole
     painted_frames, seen = window.first - window.start, slice(window.start, window.stop)
     height, width = shot.frames.shape[2:]
@@ -203,13 +203,13 @@ def _inpaint(
     tall, wide = (side // LATENT_PX for side in given.shape[2:])
     plan = plan_tiles(tall, wide, tiles, TILE_OVERLAP, TILE_SIDE)
     open_tiles = [tile for tile in plan if tile.times(LATENT_PX).cut(missing[painted_frames:]).any()]
-    work.windows += 1
-    work.tiles += len(plan)
-    work.tiles_skipped += len(plan) - len(open_tiles)
+    stats.windows += 1
+    stats.tiles += len(plan)
+    stats.tiles_skipped += len(plan) - len(open_tiles)
     if not open_tiles:
-        work.windows_skipped += 1
+        stats.windows_skipped += 1
         return None
-    sampling = Sampling(
+    sampling = SamplingConfig(
         steps=steps, guidance=1.0, noise_share=0.0, keep_thin_holes=True, decode_frames=DECODE_FRAMES
     )
     painted = pipeline(

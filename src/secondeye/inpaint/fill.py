@@ -39,7 +39,7 @@ def fill(
     frames: Tensor,  # [T, 3, H, W] the warped view
     coverage: Tensor,  # [T, 1, H, W] in [0, 1]
     disparity: Tensor,  # [T, 1, H, W] px, of the warped view; ignored where coverage is 0
-    memory: FillState | None = None,  # what the frame before these left
+    state: FillState | None = None,  # what the frame before these left
 ) -> tuple[Tensor, FillState]:  # [T, 3, H, W] whole pictures, and what the last frame leaves
     """Blend each pixel's covered share with what is filled in for the rest.
 
@@ -53,19 +53,19 @@ def fill(
     for frame, share, surface in zip(
         frames.numpy(), coverage[:, 0].numpy(), disparity[:, 0].numpy(), strict=True
     ):
-        memory = _fill_frame(np.ascontiguousarray(frame), share, np.ascontiguousarray(surface), memory)
-        pictures.append(torch.from_numpy(memory.frame))
-    assert memory is not None
-    return torch.stack(pictures), memory
+        state = _fill_frame(np.ascontiguousarray(frame), share, np.ascontiguousarray(surface), state)
+        pictures.append(torch.from_numpy(state.frame))
+    assert state is not None
+    return torch.stack(pictures), state
 
 
-def fill_warped(warped: Warped, memory: FillState | None) -> tuple[Tensor, FillState]:
+def fill_warped(warped: Warped, state: FillState | None) -> tuple[Tensor, FillState]:
     """`fill` as an Inpainter."""
-    return fill(warped.frames, warped.coverage, warped.disparity, memory)
+    return fill(warped.frames, warped.coverage, warped.disparity, state)
 
 
 def _fill_frame(
-    frame: np.ndarray, share: np.ndarray, surface: np.ndarray, memory: FillState | None
+    frame: np.ndarray, share: np.ndarray, surface: np.ndarray, state: FillState | None
 ) -> FillState:
     seen = share >= _WHOLE
     filled, behind, distance = np.empty_like(frame), np.empty_like(surface), np.empty_like(surface)
@@ -74,9 +74,9 @@ def _fill_frame(
     same_px = max(1.0, _SAME_SURFACE_SHARE * frame.shape[2])
     smooth = np.empty_like(filled)
     _blur_down(filled, behind, seen, distance, same_px, smooth)
-    if memory is not None and not seen.all():
-        flow = flow_back(smooth, memory.frame)
-        _reuse(smooth, behind, seen, source, flow, memory.frame, memory.disparity, memory.seen, same_px)
+    if state is not None and not seen.all():
+        flow = flow_back(smooth, state.frame)
+        _reuse(smooth, behind, seen, source, flow, state.frame, state.disparity, state.seen, same_px)
     whole = share * frame + (1 - share) * smooth
     return FillState(whole.astype(np.float32), behind, seen)
 

@@ -16,7 +16,7 @@ Cells = NDArray[np.bool_]
 Counts = NDArray[np.int64]
 
 
-class Crop(NamedTuple):
+class HoleCrop(NamedTuple):
     """A rectangle of a picture, rows and columns in px."""
 
     own: tuple[slice, slice]
@@ -34,12 +34,12 @@ class Crop(NamedTuple):
         return rows, columns
 
 
-def crops_around(
+def plan_hole_crops(
     holes: NDArray[np.bool_],  # [H, W]
     cell_px: int,  # every crop begins at a multiple of it
     halo_px: int,  # margin on each side, a multiple of cell_px
     largest_px: int,  # of a crop's own pixels a side, a multiple of cell_px
-) -> list[Crop]:
+) -> list[HoleCrop]:
     """Crops that hold every hole, with margins; none without holes. Depends on the holes alone."""
     height, width = holes.shape
     padded = np.pad(holes, ((0, -height % cell_px), (0, -width % cell_px)))
@@ -48,7 +48,7 @@ def crops_around(
     halo, largest = halo_px // cell_px, largest_px // cell_px
     boxes = _split(cells, (0, rows, 0, columns), halo, largest) if cells.any() else []
     return [
-        Crop(
+        HoleCrop(
             _pixels(box, cell_px, 0, height, width),
             _pixels(box, cell_px, halo, height, width),
         )

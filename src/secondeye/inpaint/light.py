@@ -24,18 +24,18 @@ from torch import Tensor, nn
 
 from secondeye.inpaint import Inpainter, Warped
 from secondeye.inpaint.fill import FillState, fill, flow_back
-from secondeye.inpaint.hole_crops import crops_around
+from secondeye.inpaint.hole_crops import plan_hole_crops
 from secondeye.system.errors import UserError
 
 CHANNELS = (32, 64, 192)  # at a half, a quarter and an eighth of the size
 GRID = 8  # px: sides are padded to multiples of it
-LARGEST_PX = 512  # of a rectangle's own pixels a side, a multiple of GRID: bounds memory
+LARGEST_PX = 512  # of a rectangle's own pixels a side, a multiple of GRID: bounds state
 HALO_PX = 56  # around them, a multiple of GRID: how far the network looks
 WHOLE = 0.999  # coverage from which on a pixel needs nothing, as in fill
 DISPARITY_SCALE = 10.0  # of disparity / width: a tenth of the width becomes 1
-PLANES = 15  # warped 3, coverage, left 3, disparity, previous 3, its validity, filled 3
+INPUT_CHANNELS = 15  # warped 3, coverage, left 3, disparity, previous 3, its validity, filled 3
 WARPED, COVERAGE, LEFT = slice(0, 3), slice(3, 4), slice(4, 7)  # of these
-BEFORE, BEFORE_COLOURS, BEFORE_VALID = slice(8, 12), slice(8, 11), slice(11, 12)
+PREVIOUS, PREVIOUS_COLOURS, PREVIOUS_VALID = slice(8, 12), slice(8, 11), slice(11, 12)
 FILLED = slice(12, 15)
 CONTRAST_PX = 17  # of the square in which contrast is measured
 LEAST_CONTRAST = 0.004  # a grey level of 255
@@ -58,7 +58,7 @@ class Light(nn.Module):
         super().__init__()
         self.channels = channels
         half, quarter, eighth = channels
-        self.head = nn.Linear(PLANES * 4, half)
+        self.head = nn.Linear(INPUT_CHANNELS * 4, half)
         self.down_half = Block(half)
         self.to_quarter = nn.Conv2d(half, quarter, 2, stride=2)
         self.down_quarter = Block(quarter)
@@ -74,7 +74,7 @@ class Light(nn.Module):
 
     def forward(
         self,
-        planes: Tensor,  # [B, PLANES, H, W] of `gather_planes`
+        planes: Tensor,  # [B, INPUT_CHANNELS, H, W] of `stack_inputs`
     ) -> Tensor:  # [B, 3, H, W] to add to the filled picture where it is open
         """The residual; any size."""
         height, width = planes.shape[-2:]
@@ -92,7 +92,7 @@ class Light(nn.Module):
 
 
 def normalise(
-    planes: Tensor,  # [B, PLANES, H, W] of `gather_planes`
+    planes: Tensor,  # [B, INPUT_CHANNELS, H, W] of `stack_inputs`
 ) -> tuple[Tensor, Tensor]:  # the same for any brightness and contrast; [B, 1, H, W] the contrast
     """Colours less the mean around them, as multiples of the contrast there; what is black for nothing is 0.
 
@@ -103,7 +103,7 @@ def normalise(
     for colours, share in (
         (WARPED, planes[:, COVERAGE]),
         (LEFT, 1.0),
-        (BEFORE_COLOURS, planes[:, BEFORE_VALID]),
+        (PREVIOUS_COLOURS, planes[:, PREVIOUS_VALID]),
         (FILLED, 1.0),
     ):
         seen[:, colours] = ((planes[:, colours] - share * mean) / contrast).clamp(-LARGEST, LARGEST)
@@ -152,20 +152,20 @@ def _each_pixel(mix: Callable[[Tensor], Tensor], planes: Tensor) -> Tensor:
     return mix(planes.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-def gather_planes(
+def stack_inputs(
     warped: Tensor,  # [3, H, W] in [0, 1]
     coverage: Tensor,  # [1, H, W] in [0, 1]
     left: Tensor,  # [3, H, W] in [0, 1]
     disparity: Tensor,  # [1, H, W] px, of the second eye's view, the background's in holes
     filled: Tensor,  # [3, H, W] in [0, 1]
     width: int,  # px, of the whole picture that these may be a part of
-) -> Tensor:  # [PLANES, H, W]
-    """What the network sees of one frame; BEFORE is zero, as at a shot's start, and is for `pull_back`."""
+) -> Tensor:  # [INPUT_CHANNELS, H, W]
+    """What the network sees of one frame; PREVIOUS is zero, as at a shot's start, for `warp_previous`."""
     before = torch.zeros(4, *filled.shape[1:])
     return torch.cat([warped, coverage, left, disparity * (DISPARITY_SCALE / width), before, filled])
 
 
-def find_flow(
+def flow_to_previous(
     filled: Tensor,  # [3, H, W]
     previous: Tensor,  # [3, H, W] the frame before, filled
 ) -> Tensor:  # [2, H, W] px
@@ -174,9 +174,9 @@ def find_flow(
     return torch.from_numpy(np.ascontiguousarray(flow.transpose(2, 0, 1), np.float32))
 
 
-def pull_back(
+def warp_previous(
     previous: Tensor,  # [B, 3, H, W] the frame before, painted
-    flow: Tensor,  # [B, 2, h, w] px of `find_flow`
+    flow: Tensor,  # [B, 2, h, w] px of `flow_to_previous`
     top: int = 0,  # px: where the flow's first pixel lies in the picture
     left: int = 0,  # px
 ) -> Tensor:  # [B, 4, h, w] the frame before in this one's place; 1 where it lies inside that frame, else 0
@@ -190,7 +190,7 @@ def pull_back(
     return torch.cat([moved * inside[:, None], inside[:, None].to(moved.dtype)], dim=1)
 
 
-def hole_share(
+def soft_hole_mask(
     coverage: Tensor,  # [..., H, W] in [0, 1]
 ) -> Tensor:
     """How much of a pixel the network's residual may change: what nothing covers, exactly 0 for the rest."""
@@ -212,15 +212,15 @@ def load_light(folder: Path | None, device: str) -> Inpainter:
     """The inpainter of the weights in a folder; Refusal where there are none, or others."""
     if folder is None:
         raise UserError("light: paints with trained weights; name the folder they are in")
-    model = read_light(folder).to(device)
+    model = load_light_network(folder).to(device)
 
-    def inpaint(warped: Warped, memory: LightState | None) -> tuple[Tensor, LightState]:
-        return inpaint_frames(model, warped, memory)
+    def inpaint(warped: Warped, state: LightState | None) -> tuple[Tensor, LightState]:
+        return inpaint_frames(model, warped, state)
 
     return inpaint
 
 
-def read_light(folder: Path) -> Light:
+def load_light_network(folder: Path) -> Light:
     """The network saved in a folder, in eval mode."""
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
@@ -246,18 +246,18 @@ def read_light(folder: Path) -> Light:
 def inpaint_frames(
     model: Light,
     warped: Warped,  # [T, ...]
-    memory: LightState | None,  # what the frame before these left; None at a shot's start
+    state: LightState | None,  # what the frame before these left; None at a shot's start
 ) -> tuple[Tensor, LightState]:  # [T, 3, H, W] whole pictures, and what the last frame leaves
     """Fill each frame and let the network change what was filled; the same for any windowing of a shot."""
     pictures = []
     for t in range(len(warped.frames)):
         now = Warped(*(plane[t : t + 1] for plane in warped))
-        filled, kept = fill(now.frames, now.coverage, now.disparity, memory.filled if memory else None)
-        picture = _repaint(model, now, filled[0], torch.from_numpy(kept.disparity)[None], memory)
-        memory = LightState(kept, picture)
+        filled, kept = fill(now.frames, now.coverage, now.disparity, state.filled if state else None)
+        picture = _repaint(model, now, filled[0], torch.from_numpy(kept.disparity)[None], state)
+        state = LightState(kept, picture)
         pictures.append(picture)
-    assert memory is not None
-    return torch.stack(pictures), memory
+    assert state is not None
+    return torch.stack(pictures), state
 
 
 def _repaint(
@@ -265,19 +265,19 @@ def _repaint(
     warped: Warped,  # [1, ...]
     filled: Tensor,  # [3, H, W]
     behind: Tensor,  # [1, H, W] px, the background's in holes
-    memory: LightState | None,
+    state: LightState | None,
 ) -> Tensor:  # [3, H, W]
     """Run the network on rectangles that hold all holes; their margins make them as good as the whole."""
-    open_ = hole_share(warped.coverage[0])
-    crops = crops_around((open_[0] > 0).numpy(), GRID, HALO_PX, LARGEST_PX)
+    open_ = soft_hole_mask(warped.coverage[0])
+    crops = plan_hole_crops((open_[0] > 0).numpy(), GRID, HALO_PX, LARGEST_PX)
     if not crops:
         return filled
     device, width = next(model.parameters()).device, filled.shape[-1]
-    flow = find_flow(filled, torch.from_numpy(memory.filled.frame)) if memory else None
+    flow = flow_to_previous(filled, torch.from_numpy(state.filled.frame)) if state else None
     painted = filled.clone()
     for crop in crops:
         around, own = (..., *crop.around), (..., *crop.own)
-        planes = gather_planes(
+        planes = stack_inputs(
             warped.frames[0][around],
             warped.coverage[0][around],
             warped.left[0][around],
@@ -285,9 +285,9 @@ def _repaint(
             filled[around],
             width,
         )
-        if memory is not None and flow is not None:
+        if state is not None and flow is not None:
             top, left = (side.start for side in crop.around)
-            planes[BEFORE] = pull_back(memory.painted[None], flow[around][None], top, left)[0]
+            planes[PREVIOUS] = warp_previous(state.painted[None], flow[around][None], top, left)[0]
         residual = model(planes[None].to(device))[0].to(filled.device)[(..., *crop.own_inside)]
         changed = (filled[own] + open_[own] * residual).clamp(0, 1)
         painted[own] = torch.where(open_[own] > 0, changed, filled[own])

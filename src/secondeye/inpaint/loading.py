@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from transformers import CLIPVisionModelWithProjection
 from transformers.utils import logging as transformers_logging
 
-from secondeye.inpaint.pipeline import require_schedule
+from secondeye.inpaint.pipeline import require_scheduler
 from secondeye.system.errors import UserError
 
 REASON_LETTERS = 200  # of what a library says is wrong
@@ -57,7 +57,7 @@ def _load(module_type: Any, folder: Path, stem: str, variant: str | None, **opti
 def load_scheduler(folder: Path) -> EulerDiscreteScheduler:
     """The schedule a model was trained for; Refusal where it is none for this network."""
     path = folder / "scheduler_config.json"
-    require_schedule(read_json(path), str(path))
+    require_scheduler(read_json(path), str(path))
     with _fitting(folder, path.name):
         return EulerDiscreteScheduler.from_pretrained(folder)
 

@@ -29,7 +29,7 @@ from transformers.utils import logging
 from secondeye.imaging.arrays import require_frames, require_plane, require_same_size
 from secondeye.inpaint.autoencoder import LATENT_PX, decode, decode_tiles, encode, patch_px, to_signed
 from secondeye.inpaint.image_embedding import CLIP_MEAN, CLIP_SIDE_PX, CLIP_STD, embed
-from secondeye.inpaint.sampling import Conditions, Sampling, denoise, inpaint_at_once
+from secondeye.inpaint.sampling import Conditions, SamplingConfig, denoise, denoise_one_step
 from secondeye.inpaint.tiles import Tile
 from secondeye.inpaint.time_convolution import flatten_time_convolutions
 from secondeye.system.errors import UserError
@@ -38,7 +38,7 @@ LATENT_CHANNELS = 4
 SIDE_MULTIPLE_PX = 64  # three halvings of the latents
 IN_CHANNELS = 2 * LATENT_CHANNELS + 1  # noisy latents, latents of the given frames, mask
 ONE_STEP_CHANNELS = 3 * LATENT_CHANNELS + 1  # zeros, latents of the left view, of the given frames, mask
-SCHEDULE = {  # of what is in a scheduler's config; times are 0.25 ln(sigma)
+REQUIRED_SCHEDULER = {  # of what is in a scheduler's config; times are 0.25 ln(sigma)
     "_class_name": "EulerDiscreteScheduler",
     "prediction_type": "v_prediction",
     "timestep_type": "continuous",
@@ -47,7 +47,7 @@ SCHEDULE = {  # of what is in a scheduler's config; times are 0.25 ln(sigma)
 OVERLAP_MASKS = ("kept", "cleared")  # of frames painted before, given again: as it was, or no holes
 
 
-class InpaintedLatents(NamedTuple):
+class InpaintOutput(NamedTuple):
     latents: Tensor  # [T, 4, H/8, W/8] float32, scaled
     frames: Tensor  # [T, 3, H, W] float32 in [0, 1]
 
@@ -73,7 +73,7 @@ class StereoInpaintPipeline(DiffusionPipeline):
                 f"or {ONE_STEP_CHANNELS} for one step: this is not an inpainting network (plain Stable Video "
                 "Diffusion has 8)"
             )
-        require_schedule({**scheduler.config, "_class_name": type(scheduler).__name__}, "the scheduler")
+        require_scheduler({**scheduler.config, "_class_name": type(scheduler).__name__}, "the scheduler")
         _require_sizes(unet, vae)
         _require_fitting(unet, vae, image_encoder)
         if overlap_mask not in OVERLAP_MASKS:
@@ -104,19 +104,19 @@ class StereoInpaintPipeline(DiffusionPipeline):
         frames: Tensor,  # [T, 3, H, W] in [0, 1]; H and W are multiples of 8, large networks want 64
         holes: Tensor,  # [T, 1, H, W] float32, at least 0.5 where there is a hole
         *,
-        sampling: Sampling,
+        sampling: SamplingConfig,
         left: Tensor | None = None,  # [T, 3, H, W] in [0, 1], what the first eye saw; for one step
         # On the CPU; not for one step, which draws no numbers, nor where noise is given and none is added.
         generator: torch.Generator | None = None,
         noise: Tensor | None = None,  # [1, T, 4, H/8, W/8] of standard deviation 1; drawn when None
         tiles: Sequence[Tile] | None = None,  # of equal sizes, in latents; None is one of all
-    ) -> InpaintedLatents:
+    ) -> InpaintOutput:
         """Paint whole frames, holes and all; outside of the tiles they stay as given.
 
         Raises ValueError for arrays of another shape, and where left or generator is needed and missing.
         """
         require_frames(frames)
-        latents = self.draw(
+        latents = self.sample_latents(
             frames, holes, sampling=sampling, left=left, generator=generator, noise=noise, tiles=tiles
         )
         if tiles is None:
@@ -125,15 +125,15 @@ class StereoInpaintPipeline(DiffusionPipeline):
             decoded = to_signed(frames).to(latents.device)
             decode_tiles(self.vae, latents, sampling.decode_frames, tiles, decoded)
         self.maybe_free_model_hooks()
-        return InpaintedLatents(latents.cpu(), (decoded / 2 + 0.5).clamp(0, 1).cpu())
+        return InpaintOutput(latents.cpu(), (decoded / 2 + 0.5).clamp(0, 1).cpu())
 
     @torch.no_grad()
-    def draw(
+    def sample_latents(
         self,
         frames: Tensor,  # [T, 3, H, W] in [0, 1]; H and W are multiples of 8
         holes: Tensor,  # [T, 1, H, W] float32, at least 0.5 where there is a hole
         *,
-        sampling: Sampling,
+        sampling: SamplingConfig,
         left: Tensor | None = None,  # [T, 3, H, W] in [0, 1], what the first eye saw; for one step
         generator: torch.Generator | None = None,  # on the CPU; not for one step, which draws no numbers
         noise: Tensor | None = None,  # [1, T, 4, H/8, W/8] of standard deviation 1; drawn when None
@@ -149,7 +149,7 @@ class StereoInpaintPipeline(DiffusionPipeline):
         if frames.shape[2] % LATENT_PX or frames.shape[3] % LATENT_PX:
             raise ValueError(f"sides must be multiples of {LATENT_PX}, got {list(frames.shape)}")
         if self.one_step:
-            return self._draw_at_once(frames, holes, sampling, left, tiles)
+            return self._sample_one_step(frames, holes, sampling, left, tiles)
         if generator is None and (noise is None or sampling.noise_share):
             raise ValueError(
                 "a network of many steps needs a generator, so that the picture can be had again"
@@ -164,11 +164,11 @@ class StereoInpaintPipeline(DiffusionPipeline):
         given = self._conditions(to_signed(frames) + added, frames[:1], holes, sampling)
         return denoise(self.unet, self.scheduler, noise.to(given.mask.device), given, sampling, tiles)[0]
 
-    def _draw_at_once(
+    def _sample_one_step(
         self,
         frames: Tensor,
         holes: Tensor,
-        sampling: Sampling,
+        sampling: SamplingConfig,
         left: Tensor | None,
         tiles: Sequence[Tile] | None,
     ) -> Tensor:
@@ -179,14 +179,14 @@ class StereoInpaintPipeline(DiffusionPipeline):
         sampling = replace(sampling, noise_share=0.0)
         given = self._conditions(to_signed(frames), frames[:1], holes, sampling)
         told = encode(self.vae, to_signed(left).to(given.mask.device))[None]
-        return inpaint_at_once(self.unet, given._replace(left=told), sampling.guidance, tiles)[0]
+        return denoise_one_step(self.unet, given._replace(left=told), sampling.guidance, tiles)[0]
 
     def _conditions(
         self,
         frames: Tensor,  # [T, 3, H, W] in [-1, 1]
         first: Tensor,  # [1, 3, H, W] in [0, 1]
         holes: Tensor,
-        sampling: Sampling,
+        sampling: SamplingConfig,
     ) -> Conditions:
         device = self._execution_device
         return Conditions(
@@ -236,14 +236,18 @@ class StereoInpaintPipeline(DiffusionPipeline):
             ) from error
 
 
-def require_schedule(
+def require_scheduler(
     config: Mapping[str, Any],  # of a scheduler, its class's name included
     where: str,  # it comes from
 ) -> None:
     """Refuse a schedule that this network is not trained for."""
-    wrong = [f"{name} is {config.get(name)}" for name, value in SCHEDULE.items() if config.get(name) != value]
+    wrong = [
+        f"{name} is {config.get(name)}"
+        for name, value in REQUIRED_SCHEDULER.items()
+        if config.get(name) != value
+    ]
     if wrong:
-        wanted = ", ".join(f"{name} {value}" for name, value in SCHEDULE.items())
+        wanted = ", ".join(f"{name} {value}" for name, value in REQUIRED_SCHEDULER.items())
         raise UserError(
             f"{where}: {', '.join(wrong)}; stereo inpainting needs {wanted.removeprefix('_class_name ')}, "
             "Stable Video Diffusion's own"
@@ -315,7 +319,7 @@ def latent_mask(
     return F.max_pool2d(binary, LATENT_PX) if keep_thin_holes else binary[..., ::LATENT_PX, ::LATENT_PX]
 
 
-def time_ids(batch: int, sampling: Sampling, device: torch.device | str) -> Tensor:  # [batch, 3]
+def time_ids(batch: int, sampling: SamplingConfig, device: torch.device | str) -> Tensor:  # [batch, 3]
     """Rate less one, as Stable Video Diffusion was told it, how much moves, and the noise added."""
     told = [sampling.fps - 1, sampling.motion, sampling.noise_share]
     return torch.tensor([told], device=device).expand(batch, -1)

@@ -18,7 +18,7 @@ ONE_STEP_SIGMA = 700.0  # the largest that Stable Video Diffusion knows: nothing
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingConfig:
     """How a picture is drawn out of noise. One-step networks take no steps, and add no noise.
 
     Raises ValueError for numbers out of range.
@@ -46,7 +46,7 @@ class Sampling:
             raise ValueError(f"guidance must be a number or a pair of them, got {self.guidance}")
 
 
-REFERENCE = Sampling(
+RELEASE_SAMPLING = SamplingConfig(
     steps=8, guidance=1.01, noise_share=0.0, keep_thin_holes=False, decode_frames=2, even_groups=False
 )
 """As the paper's release samples."""
@@ -67,7 +67,7 @@ def denoise(
     scheduler: EulerDiscreteScheduler,
     noise: Tensor,  # [B, T, 4, h, w] of standard deviation 1
     conditions: Conditions,
-    sampling: Sampling,
+    sampling: SamplingConfig,
     tiles: Sequence[Tile] | None = None,  # in latents; None is one of all
 ) -> Tensor:  # [B, T, 4, h, w] float32, scaled latents
     """Walk from noise to latents; in float32, for half precision has steps of 2 at the first sigma.
@@ -79,12 +79,12 @@ def denoise(
     latents = noise.float() * scheduler.init_noise_sigma
     for t in scheduler.timesteps:
         noisy = scheduler.scale_model_input(latents, t)
-        velocity = velocity_of(unet, noisy, t, conditions, sampling.guidance, tiles)
+        velocity = tiled_velocity(unet, noisy, t, conditions, sampling.guidance, tiles)
         latents = scheduler.step(velocity, t, latents).prev_sample
     return latents
 
 
-def inpaint_at_once(
+def denoise_one_step(
     unet: torch.nn.Module,
     conditions: Conditions,  # with the left view
     guidance: float | tuple[float, float] = 1.0,
@@ -96,10 +96,10 @@ def inpaint_at_once(
     """
     nothing = torch.zeros_like(conditions.latents)
     sigma = torch.tensor(ONE_STEP_SIGMA, device=nothing.device)
-    return -velocity_of(unet, nothing, timestep_of(sigma), conditions, guidance, tiles)
+    return -tiled_velocity(unet, nothing, sigma_to_timestep(sigma), conditions, guidance, tiles)
 
 
-def velocity_of(
+def tiled_velocity(
     unet: torch.nn.Module,
     noisy: Tensor,  # [B, T, 4, h, w], scaled to unit variance
     timestep: Tensor,
@@ -109,11 +109,11 @@ def velocity_of(
 ) -> Tensor:  # [B, T, 4, h, w] float32; 0 outside of the tiles
     """What the network says of each tile, blended."""
     if tiles is None:
-        return guided(unet, noisy, timestep, conditions, guidance)
+        return guided_velocity(unet, noisy, timestep, conditions, guidance)
     velocity = torch.zeros_like(noisy)
     for tile, weight in zip(tiles, blend_weights(tiles, *noisy.shape[-2:]), strict=True):
         seen = cut(conditions, tile)
-        part = guided(unet, tile.cut(noisy), timestep, seen, guidance)
+        part = guided_velocity(unet, tile.cut(noisy), timestep, seen, guidance)
         tile.cut(velocity).add_(weight.to(noisy.device) * part)
     return velocity
 
@@ -126,7 +126,7 @@ def cut(conditions: Conditions, tile: Tile) -> Conditions:
     )
 
 
-def guided(
+def guided_velocity(
     unet: torch.nn.Module,
     noisy: Tensor,  # [B, T, 4, h, w], scaled to unit variance
     timestep: Tensor,
@@ -134,16 +134,16 @@ def guided(
     guidance: float | tuple[float, float],
 ) -> Tensor:  # [B, T, 4, h, w] float32, velocity
     """One pass, or two where a frame is guided: away from what would be painted with nothing given."""
-    velocity = predict(unet, noisy, timestep, conditions)
+    velocity = predict_velocity(unet, noisy, timestep, conditions)
     first, last = guidance if isinstance(guidance, tuple) else (guidance, guidance)
     if max(first, last) <= 1:
         return velocity
     ramp = torch.linspace(first, last, noisy.shape[1], device=noisy.device).view(-1, 1, 1, 1)
-    unguided = predict(unet, noisy, timestep, unconditional(conditions))
+    unguided = predict_velocity(unet, noisy, timestep, unconditional(conditions))
     return unguided + ramp * (velocity - unguided)
 
 
-def predict(
+def predict_velocity(
     unet: torch.nn.Module,
     noisy: Tensor,  # [B, T, 4, h, w], scaled to unit variance
     timestep: Tensor,  # [] or [B], 0.25 * ln(sigma)
@@ -166,6 +166,6 @@ def unconditional(conditions: Conditions) -> Conditions:
     return Conditions(latents, mask, embedding, conditions.time_ids, left)
 
 
-def timestep_of(sigma: Tensor) -> Tensor:
+def sigma_to_timestep(sigma: Tensor) -> Tensor:
     """What the network is told of a sigma."""
     return 0.25 * sigma.log()

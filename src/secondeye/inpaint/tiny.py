@@ -17,7 +17,7 @@ def make_tiny(frames: int, in_channels: int = IN_CHANNELS) -> StereoInpaintPipel
         _make_autoencoder(4, (64, 128)),
         _make_image_encoder(),
         _make_network(frames, in_channels, (64, 64), side=22),  # 176 x 176 px: 128 x 224 and a little
-        make_schedule(),
+        make_scheduler(),
     )
 
 
@@ -27,7 +27,7 @@ def make_small(frames: int, in_channels: int = IN_CHANNELS) -> StereoInpaintPipe
         _make_autoencoder(2, (64, 96, 128)),
         _make_image_encoder(),
         _make_network(frames, in_channels, (64, 128, 160), side=48),
-        make_schedule(),
+        make_scheduler(),
     )
 
 
@@ -90,7 +90,7 @@ def _make_network(
     ).eval()
 
 
-def make_schedule() -> EulerDiscreteScheduler:
+def make_scheduler() -> EulerDiscreteScheduler:
     """Stable Video Diffusion's: Karras' sigmas from 700 to 0.002, velocities, times as 0.25 ln(sigma)."""
     return EulerDiscreteScheduler(
         beta_start=0.00085,

@@ -15,7 +15,7 @@ from secondeye.inpaint.autoencoder import decode, encode, to_signed
 from secondeye.inpaint.diffusion import DECODE_FRAMES
 from secondeye.inpaint.image_embedding import embed
 from secondeye.inpaint.pipeline import StereoInpaintPipeline, clear_holes, latent_mask, time_ids
-from secondeye.inpaint.sampling import REFERENCE, Conditions, unconditional
+from secondeye.inpaint.sampling import RELEASE_SAMPLING, Conditions, unconditional
 
 PAINTED_SHARE = 0.5  # of clips that begin with painted frames
 PAINTED_NOISE = 0.1  # largest standard deviation of what is added to scaled latents of painted frames
@@ -43,7 +43,7 @@ def condition(pipeline: StereoInpaintPipeline, batch: Batch) -> tuple[Tensor, Co
         encode_clips(vae, batch.given),
         torch.stack([latent_mask(clip, keep_thin_holes=True) for clip in batch.holes]),
         embed(pipeline.image_encoder, batch.given[:, 0])[:, None],
-        time_ids(len(batch.truth), REFERENCE, batch.truth.device),
+        time_ids(len(batch.truth), RELEASE_SAMPLING, batch.truth.device),
         encode_clips(vae, batch.left) if pipeline.one_step else None,
     )
     return encode_clips(vae, batch.truth) * vae.config.scaling_factor, conditions

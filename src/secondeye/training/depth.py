@@ -18,7 +18,7 @@ from secondeye.dataset.clip_files import clip_file, read_disparity, read_frames
 from secondeye.dataset.corrections import load_views
 from secondeye.dataset.schema import AcceptedClip, ClipDisparity, Correction, SyntheticShot
 from secondeye.dataset.tables import read_table
-from secondeye.depth.cues import MOTION_PLANES, grey_of, measure_motion, planes
+from secondeye.depth.cues import MOTION_CHANNELS, measure_motion, stack_cues, to_grey
 from secondeye.depth.losses import (
     error_loss,
     gradient_loss,
@@ -170,7 +170,7 @@ def train_depth(run: Run, footage: Iterable[Footage], settings: TrainDepth) -> N
 
 def prepare(footage: Footage) -> Piece:
     """Measure how each of two or more frames moves to the one before and after; an end has one of them."""
-    greys = [grey_of(frame) for frame in footage.left]
+    greys = [to_grey(frame) for frame in footage.left]
     pairs = [measure_motion(*pair) for pair in itertools.pairwise(greys)]
     ahead, back = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     motion = torch.stack([torch.stack([*ahead[:1], *back]), torch.stack([*ahead, *back[-1:]])])
@@ -199,7 +199,7 @@ def draw_sample(pieces: Sequence[Piece], settings: TrainDepth, rng: np.random.Ge
         frames.motion[:, 3:] = 1
     frames = _mirror(_crop(frames, sample_size(settings), rng), rng)
     told = torch.zeros_like(frames.motion) if dropped and not stands else frames.motion
-    inputs = planes(_recolour(frames.left, rng), told)
+    inputs = stack_cues(_recolour(frames.left, rng), told)
     flow_px = frames.motion[:, :2] * (frames.left.shape[-1] / 100)
     return inputs, frames.disparity, frames.valid, flow_px, frames.motion[:, 3:]
 
@@ -229,7 +229,7 @@ def _crop(frames: _Frames, size: tuple[int, int], rng: np.random.Generator) -> _
     top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
     cut = [plane[..., top : top + rows, left : left + columns] for plane in frames]
     smooth = F.interpolate(torch.cat([cut[0], cut[3]], dim=1), size, mode="bilinear", align_corners=False)
-    picture, motion = smooth.split([3, MOTION_PLANES], dim=1)
+    picture, motion = smooth.split([3, MOTION_CHANNELS], dim=1)
     motion = torch.cat([motion[:, :3] * (width / columns), motion[:, 3:]], dim=1)
     # Disparities of two sides of an edge must not mix.
     disparity, valid = (F.interpolate(plane.float(), size, mode="nearest") for plane in cut[1:3])
@@ -297,7 +297,7 @@ def _ask(model: nn.Module, pieces: Sequence[Piece], count: int) -> Iterator[_Ans
     for piece in pieces:
         frames = _play(piece, list(range(count)), direction=0)
         with torch.inference_mode():
-            raw, log_uncertainty = model(planes(frames.left, frames.motion))
+            raw, log_uncertainty = model(stack_cues(frames.left, frames.motion))
         valid = frames.valid[None]
         truth = normalise(frames.disparity[None], valid)
         depth = shrink(normalise(raw[None], valid), truth, valid)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from secondeye.imaging.arrays import occlusion_mask, resize, resize_disparity
 from secondeye.inpaint import Warped
 from secondeye.inpaint.autoencoder import decode, encode, patch_px, to_signed
-from secondeye.inpaint.diffusion import STEPS, inpaint_warped, reduce_warped, reduction
+from secondeye.inpaint.diffusion import STEPS, downscale_factor, downscale_warped, inpaint_warped
 from secondeye.inpaint.pipeline import (
     IN_CHANNELS,
     ONE_STEP_CHANNELS,
@@ -266,11 +266,11 @@ def to_working_size(
     pipeline: StereoInpaintPipeline,
 ) -> Scene:  # stored
     """The scene at the size the network works at, as `inpaint_warped` reduces what it is given."""
-    factor = reduction(pipeline, *scene.left.shape[2:])
+    factor = downscale_factor(pipeline, *scene.left.shape[2:])
     if factor == 1:
         return scene
     left, right, warped, coverage = (plane.float() / 255 for plane in scene.planes[:4])
-    small, holes = reduce_warped(warped, coverage, factor)
+    small, holes = downscale_warped(warped, coverage, factor)
     size = small.shape[2:]
     disparity = resize_disparity(scene.disparity.float(), *size)
     return store(Scene(resize(left, *size), resize(right, *size), small, 1 - holes, disparity, scene.film))

@@ -15,16 +15,16 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from secondeye.inpaint.light import (
-    BEFORE,
     CHANNELS,
     FILLED,
+    PREVIOUS,
     WARPED,
     Light,
-    find_flow,
-    gather_planes,
-    hole_share,
-    pull_back,
+    flow_to_previous,
     save_light,
+    soft_hole_mask,
+    stack_inputs,
+    warp_previous,
 )
 from secondeye.inpaint.losses import (
     Discriminator,
@@ -157,7 +157,7 @@ def _fill_scene(scene: Scene) -> Filled:
 
 
 def _sample(scene: Scene, filled: Filled, window: SceneWindow, rng: np.random.Generator) -> Sample:
-    """Of two frames planes [2, PLANES, h, w] and open share [2, 1, h, w]; flow [2, h, w] px; truth [3, h, w].
+    """Two frames: planes [2, INPUT_CHANNELS, h, w] and holes [2, 1, h, w]; flow [2, h, w]; truth [3, h, w].
 
     The second is the one to paint; its flow leads nowhere where it is taken for the first of its shot.
     """
@@ -165,12 +165,12 @@ def _sample(scene: Scene, filled: Filled, window: SceneWindow, rng: np.random.Ge
     pictures, behind = (cut(plane, window) for plane in filled)
     width = scene.left.shape[-1]
     planes = [
-        gather_planes(warped[t], coverage[t], left[t], behind[t], pictures[t], width) for t in range(FRAMES)
+        stack_inputs(warped[t], coverage[t], left[t], behind[t], pictures[t], width) for t in range(FRAMES)
     ]
-    flow = find_flow(pictures[1], pictures[0])
+    flow = flow_to_previous(pictures[1], pictures[0])
     if rng.random() < START_SHARE:
         flow = torch.full_like(flow, FAR_AWAY_PX)
-    return torch.stack(planes), hole_share(coverage), flow, truth[1]
+    return torch.stack(planes), soft_hole_mask(coverage), flow, truth[1]
 
 
 def _paint(model: nn.Module, batch: Sample) -> tuple[Tensor, Tensor]:
@@ -184,7 +184,7 @@ def _paint(model: nn.Module, batch: Sample) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         before = planes[:, 0, FILLED] + open_[:, 0] * model(planes[:, 0])
     seen = planes[:, 1].clone()
-    seen[:, BEFORE] = pull_back(before.clamp(0, 1), flow)
+    seen[:, PREVIOUS] = warp_previous(before.clamp(0, 1), flow)
     filled = planes[:, 1, FILLED]
     return filled, filled + open_[:, 1] * model(seen)
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secondeye.depth import make_depth_estimator
+from secondeye.depth import FAR_QUANTILE, NEAR_QUANTILE, make_depth_estimator
 from secondeye.depth.edges import sharpen, upsample
 from secondeye.film.packing import fit
 from secondeye.film.shots import plan_shots
@@ -23,7 +23,6 @@ from secondeye.video.read import ShotReader
 from secondeye.warp import Warp, warp
 
 MONO_STRENGTH_PERCENT = (1.5, 5.0)  # of the width, between nearest and farthest point of a film with one eye
-FAR_SHARE, NEAR_SHARE = 0.01, 0.99  # of depths become 0 and 1, as a conversion has it
 RUN_FRAMES = 8  # consecutive frames taken from a film with one eye, or as many as a sample has
 LARGEST_RUNS = 6  # of one film
 CUT_THRESHOLD = 2.0  # PySceneDetect's adaptive_threshold, as conversion has it
@@ -68,13 +67,13 @@ def fill_shot(
     disparity: Tensor,  # [T, 1, H, W] px, of the warped view
 ) -> tuple[Tensor, Tensor]:  # [T, 3, H, W] whole pictures, [T, 1, H, W] px with the background's in the holes
     """`fill` over a shot, and the disparity it assumed."""
-    memory: FillState | None = None
+    state: FillState | None = None
     pictures, surfaces = [], []
     for t in range(len(frames)):
         now = slice(t, t + 1)
-        picture, memory = fill(frames[now], coverage[now], disparity[now], memory)
+        picture, state = fill(frames[now], coverage[now], disparity[now], state)
         pictures.append(picture)
-        surfaces.append(torch.from_numpy(memory.disparity)[None, None])
+        surfaces.append(torch.from_numpy(state.disparity)[None, None])
     return torch.cat(pictures), torch.cat(surfaces)
 
 
@@ -85,7 +84,7 @@ def plausible_disparity(
     """A disparity these frames could have: weight-free depth, of random strength and convergence (ours)."""
     estimates = make_depth_estimator("motion", None, "cpu")([frames])
     raw = torch.cat([estimate.depth for estimate in estimates])
-    low, high = np.quantile(raw.numpy(), [FAR_SHARE, NEAR_SHARE])
+    low, high = np.quantile(raw.numpy(), [FAR_QUANTILE, NEAR_QUANTILE])
     depth = ((raw - float(low)) / max(float(high - low), 1e-6)).clamp(0, 1)
     strength_percent, convergence = float(rng.uniform(*MONO_STRENGTH_PERCENT)), float(rng.uniform(0, 1))
     return sharpen(depth_to_disparity(upsample(depth, frames), strength_percent, convergence), frames)

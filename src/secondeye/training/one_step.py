@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from secondeye.inpaint.autoencoder import decode, to_signed
 from secondeye.inpaint.pipeline import StereoInpaintPipeline
-from secondeye.inpaint.sampling import inpaint_at_once
+from secondeye.inpaint.sampling import denoise_one_step
 from secondeye.metrics.learned import Lpips
 from secondeye.training.conditioning import Batch, condition
 
@@ -29,7 +29,7 @@ def one_step_loss(
 ) -> tuple[Tensor, Mapping[str, Tensor]]:  # []; parts to log
     """Squared error of the painted latents; on a GPU also that of their pictures, see `picture_losses`."""
     truth, conditions = condition(pipeline, batch)
-    painted = inpaint_at_once(network, conditions)
+    painted = denoise_one_step(network, conditions)
     error = (painted - truth) ** 2  # [B, T, 4, h, w]
     open_values = conditions.mask.sum() * error.shape[2]
     loss = error.mean()

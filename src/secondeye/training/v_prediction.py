@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from secondeye.inpaint.pipeline import StereoInpaintPipeline
-from secondeye.inpaint.sampling import Conditions, predict, timestep_of
+from secondeye.inpaint.sampling import Conditions, predict_velocity, sigma_to_timestep
 from secondeye.training.conditioning import Batch, condition, drop
 
 LOG_SIGMA_MEAN, LOG_SIGMA_DEVIATION = 0.7, 1.6  # of the noise levels, as Stable Video Diffusion was tuned
@@ -44,7 +44,7 @@ def velocity_error(
     noise, wide = torch.randn_like(latents), sigma.view(-1, 1, 1, 1, 1)
     size = (wide**2 + 1).sqrt()
     told = drop(conditions, dropout)
-    velocity = predict(network, (latents + wide * noise) / size, timestep_of(sigma), told)
+    velocity = predict_velocity(network, (latents + wide * noise) / size, sigma_to_timestep(sigma), told)
     error = (velocity - (noise - wide * latents) / size) ** 2
     open_ = conditions.mask
     holes = (error * open_).sum() / (open_.sum() * error.shape[2])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from secondeye.inpaint.autoencoder import LATENT_PX, decode
 from secondeye.inpaint.pipeline import StereoInpaintPipeline
-from secondeye.inpaint.sampling import REFERENCE, Sampling
+from secondeye.inpaint.sampling import RELEASE_SAMPLING, SamplingConfig
 from secondeye.inpaint.tiles import Tile
 
 CHUNK_FRAMES = 23
@@ -86,20 +86,20 @@ def _fade(before: Tensor, after: Tensor, overlap: int, axis: int) -> Tensor:
 
 
 @torch.no_grad()
-def paint_chunk(
+def inpaint_chunk(
     pipeline: StereoInpaintPipeline,
     frames: Tensor,  # [T, 3, H, W] in [0, 1]
     holes: Tensor,  # [T, 1, H, W]
     *,
     generator: torch.Generator,
-    sampling: Sampling = REFERENCE,
+    sampling: SamplingConfig = RELEASE_SAMPLING,
     a_side: int = 1,
 ) -> tuple[Tensor, Tensor]:  # [T, 4, H/8, W/8] float32 scaled latents; [T, 3, H, W] in [0, 1]
     """One chunk as the release paints it: each tile for itself, blended as latents, decoded together."""
     height, width = frames.shape[2:]
     rows = [
         [
-            pipeline.draw(tile.cut(frames), tile.cut(holes), sampling=sampling, generator=generator)
+            pipeline.sample_latents(tile.cut(frames), tile.cut(holes), sampling=sampling, generator=generator)
             for tile in row
         ]
         for row in plan_tiles(height, width, a_side)
@@ -110,13 +110,13 @@ def paint_chunk(
     return latents.cpu(), (decoded / 2 + 0.5).clamp(0, 1).cpu()
 
 
-def walk(
+def inpaint_film(
     pipeline: StereoInpaintPipeline,
     frames: Tensor,  # [T, 3, H, W] in [0, 1]
     holes: Tensor,  # [T, 1, H, W]
     *,
     generator: torch.Generator,
-    sampling: Sampling = REFERENCE,
+    sampling: SamplingConfig = RELEASE_SAMPLING,
     a_side: int = 1,
     chunk_frames: int = CHUNK_FRAMES,
     overlap: int = OVERLAP_FRAMES,
@@ -130,7 +130,7 @@ def walk(
     for chunk in plan_chunks(len(frames), chunk_frames, overlap):
         part = slice(chunk.start, chunk.start + chunk.length)
         given = torch.cat([done[len(done) - chunk.overlap :], frames[part][chunk.overlap :]])
-        _, painted = paint_chunk(
+        _, painted = inpaint_chunk(
             pipeline, given, holes[part], generator=generator, sampling=sampling, a_side=a_side
         )
         done = torch.cat([done, (painted[chunk.overlap :] * 255).round() / 255])
