@@ -88,7 +88,7 @@ def table(settings: TrainDiffusion, seconds: float, shots: int) -> str:
     return "\n".join(
         [
             f"{shots} shots of {world.width}x{world.height} and {world.frames} frames to learn from, crops "
-            f"of {settings.width}x{settings.height}, batches of {settings.network.batch}; judged on "
+            f"of {settings.width}x{settings.height}, batches of {settings.network.batch_size}; judged on "
             f"{len(judged)} others; {torch.get_num_threads()} threads.\n",
             f"| recipe | training steps | seconds a frame | {' | '.join(COLUMNS.values())} |",
             "|---" * (3 + len(COLUMNS)) + "|",
@@ -134,11 +134,11 @@ def teach(
             began.append(time.perf_counter())
             return draw(rng)
 
-        network = replace(settings.network, steps=steps, checkpoint_steps=steps)
+        network = replace(settings.network, steps=steps, checkpoint_every=steps)
         name = f"{settings.method}-{steps}"
         run = open_run(folder, name, "recipes", settings, {})
         train_network(pipeline, run, replace(settings, network=network), stamped, draw_held)
-        return began[:: settings.network.batch]
+        return began[:: settings.network.batch_size]
 
     trial = np.diff(train(TIMED_STEPS, copy.deepcopy(pipeline)))[1:]  # the first warms up
     steps = max(1, round(seconds / float(np.median(trial))))

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from secondeye.dataset.schema import Clip, ClipQuality, Correction, EvalClip, Film, Score
-from secondeye.params import Optimisation
+from secondeye.params import Optimizer
 from secondeye.synthetic import Shot, two_planes
 from secondeye.video import multiview, read
 from secondeye.video.probe import BT709
@@ -231,18 +231,18 @@ def a_score(id: str, **changes: Any) -> ClipQuality:
     return replace(row, **changes)
 
 
-def an_optimisation(**changes: Any) -> Optimisation:
+def an_optimizer(**changes: Any) -> Optimizer:
     """A short one, as plain as can be."""
-    plain = Optimisation(
+    plain = Optimizer(
         steps=1,
-        batch=1,
-        accumulation=1,
+        batch_size=1,
+        gradient_accumulation_steps=1,
         learning_rate=0.001,
-        schedule="cosine",
-        averaging=0.0,
+        lr_scheduler="cosine",
+        ema_decay=0.0,
         precision="float32",
-        max_bad_steps=0,
-        checkpoint_steps=1,
+        max_skipped_steps=0,
+        checkpoint_every=1,
         seed=0,
     )
     return replace(plain, **changes)

@@ -364,9 +364,9 @@ def test_scores_are_recalled_by_what_a_method_is_made_of(tmp_path: Path) -> None
     found = cached_scores(known, held, [replace(light, name="challenger")], TWO_FRAMES)
     assert found is not None and (found[0].method, found[0].psnr_db) == ("challenger", 30.0)
     assert cached_scores(known, held, [light], replace(TWO_FRAMES, max_frames=3)) is None, "other frames"
-    assert cached_scores(known, held, [light], replace(TWO_FRAMES, weights="timm/vgg16.tv_in1k")) is None, (
-        "other eyes"
-    )
+    assert (
+        cached_scores(known, held, [light], replace(TWO_FRAMES, vgg_weights="timm/vgg16.tv_in1k")) is None
+    ), "other eyes"
     assert cached_scores(known, held, [replace(light, kind="model")], TWO_FRAMES) is None, "another test"
     (tmp_path / "model.safetensors").write_text("others")
     assert cached_scores(known, held, [replace(light)], TWO_FRAMES) is None, "other weights"

@@ -33,7 +33,7 @@ from secondeye.report.document import Bar, Bars, Bold, Section, Table, to_markdo
 from secondeye.report.html import write_page
 
 EVALUATE = load_params(Path(__file__).parent.parent / "params.yaml").evaluate
-EVALUATE = replace(EVALUATE, resamples=200, confidence=0.9, seed=0, weights="", max_frames=8)
+EVALUATE = replace(EVALUATE, resamples=200, confidence=0.9, seed=0, vgg_weights="", max_frames=8)
 FAIR = {"psnr_disoccluded_db": 20.0, "gradient_ratio": 0.9, "temporal_error": 5.0, "psnr_db": 30.0}
 ODD = "z|b <i> & *c* __d__ [e](f) `g`.mp4"
 
@@ -279,14 +279,14 @@ def test_where_nothing_is_better_nothing_is_bold() -> None:
 def test_scores_that_nobody_has_are_left_out_and_said() -> None:
     markdown = told(some_rows())
     assert "LPIPS ↓" not in table(markdown, "Painting")[0] and "SIoU" not in markdown
-    assert "Without LPIPS and DISTS: no weights named in params.yaml, `evaluate.weights`." in markdown
+    assert "Without LPIPS and DISTS: no weights named in params.yaml, `evaluate.vgg_weights`." in markdown
     assert "Nothing was to score for VIF, seam ratio." in markdown
     assert [line["disparity error, % ↓"] for line in table(markdown, "End-to-end", -1)] == [
         *("-", "1.000", "**0.500**")
     ]
     with_weights = [replace(row, lpips=0.1) for row in FILL]
     assert table(told(with_weights), "Painting")[0]["LPIPS ↓"] == "0.1000"
-    markdown = told(FILL, evaluate=replace(EVALUATE, weights="vgg"))
+    markdown = told(FILL, evaluate=replace(EVALUATE, vgg_weights="vgg"))
     assert "Nothing was to score for VIF, LPIPS, DISTS, seam ratio." in markdown and "Without" not in markdown
 
 

@@ -38,7 +38,7 @@ def test_a_new_run_says_what_it_is(tmp_path: Path) -> None:
 
 def test_nested_params_get_dotted_names(in_project: Path, tmp_path: Path) -> None:
     run = open_run(tmp_path, "k", "train_depth", load_params().train_depth, {})
-    assert run.read()["params"]["optimisation.seed"] == load_params().train_depth.optimisation.seed
+    assert run.read()["params"]["optimizer.seed"] == load_params().train_depth.optimizer.seed
 
 
 def test_an_old_run_is_opened_as_it_was(tmp_path: Path) -> None:

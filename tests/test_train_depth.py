@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import a_shift, an_optimisation
+from conftest import a_shift, an_optimizer
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -41,7 +41,7 @@ def settings(steps: int = 6, dropout: float = 0.3, frames: int = 2) -> TrainDept
         WIDTH,
         frames,
         dropout,
-        an_optimisation(steps=steps, batch=2, learning_rate=0.003, checkpoint_steps=3),
+        an_optimizer(steps=steps, batch_size=2, learning_rate=0.003, checkpoint_every=3),
     )
 
 
@@ -232,7 +232,9 @@ def test_footage_too_short_is_refused(tmp_path: Path) -> None:
 def test_sizes_that_do_not_fit_are_refused() -> None:
     assert MULTIPLE == 32
     with pytest.raises(ValueError, match="height must be a multiple of 32, got 48"):
-        TrainDepth(48, 64, 2, 0.3, an_optimisation(steps=1, batch=1, learning_rate=0.001, checkpoint_steps=1))
+        TrainDepth(
+            48, 64, 2, 0.3, an_optimizer(steps=1, batch_size=1, learning_rate=0.001, checkpoint_every=1)
+        )
 
 
 def test_one_piece_in_ten_is_held_out() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conformance.tiny_release import write_release
-from conftest import an_optimisation
+from conftest import an_optimizer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -75,8 +75,8 @@ def make_scene(
 def settings(
     size: str = "tiny", initial: str = "", steps: int = 2, method: str = "many_steps", cached: int = 0
 ) -> TrainDiffusion:
-    optimisation = an_optimisation(steps=steps, batch=1, learning_rate=0.01, checkpoint_steps=1)
-    return TrainDiffusion(size, initial, method, 64, 64, 2, 0.5, 0.0, cached, "", optimisation, optimisation)
+    hyperparams = an_optimizer(steps=steps, batch_size=1, learning_rate=0.01, checkpoint_every=1)
+    return TrainDiffusion(size, initial, method, 64, 64, 2, 0.5, 0.0, cached, "", hyperparams, hyperparams)
 
 
 def train(runs: Path, of: TrainDiffusion) -> Run:
@@ -153,17 +153,17 @@ def test_one_step_trains_a_network_of_one_step(tmp_path: Path) -> None:
     run = train(tmp_path, settings(steps=1, method="one_step"))
     assert load_pipeline(run.model, "cpu").one_step
     assert "network/latents" in run.metrics()[-2] and "network/open_psnr_db" in run.metrics()[-1]
-    with pytest.raises(ValueError, match="dropout must be 0 for one_step"):
-        dataclasses.replace(settings(method="one_step"), dropout=0.1)
+    with pytest.raises(ValueError, match="conditioning_dropout must be 0 for one_step"):
+        dataclasses.replace(settings(method="one_step"), conditioning_dropout=0.1)
     with pytest.raises(ValueError, match="cached_samples must be 0 for one_step"):
         settings(method="one_step", cached=1)
-    with pytest.raises(ValueError, match="lpips_weights are for method one_step alone"):
-        dataclasses.replace(settings(), lpips_weights="timm/vgg16.tv_in1k")
+    with pytest.raises(ValueError, match="vgg_weights are for method one_step alone"):
+        dataclasses.replace(settings(), vgg_weights="timm/vgg16.tv_in1k")
 
 
 def test_the_weights_of_lpips_are_among_what_a_run_depends_on(vgg16_folder: Path, tmp_path: Path) -> None:
     def found(weights: Path) -> dict[str, str]:
-        return foreign_weights(dataclasses.replace(settings(method="one_step"), lpips_weights=str(weights)))
+        return foreign_weights(dataclasses.replace(settings(method="one_step"), vgg_weights=str(weights)))
 
     other = tmp_path / "other"
     shutil.copytree(vgg16_folder, other)
@@ -236,7 +236,7 @@ def test_svd_changes_spatial_layers_alone(release: Path, tmp_path: Path) -> None
 
 def test_a_batch_that_can_not_be_shared_is_told_before_anything_is_trained(tmp_path: Path) -> None:
     wrong = settings("tiny", "", steps=2)
-    wrong = replace(wrong, network=replace(wrong.network, batch=3, accumulation=2))
+    wrong = replace(wrong, network=replace(wrong.network, batch_size=3, gradient_accumulation_steps=2))
     with pytest.raises(UserError, match=r"network: .* can not share a batch of 3"):
         train(tmp_path, wrong)
     assert not list(tmp_path.rglob("*.safetensors"))
@@ -496,9 +496,9 @@ def test_one_clip_is_learnt_by_heart(tmp_path: Path, method: str) -> None:
     """Its holes are within 2 dB of what the autoencoder can show at all, and above nearest fill."""
     shot = render_shot(seed=5, frames=4, height=64, width=128)
     scene = Scene(shot.left, shot.right, *warp(shot.left, shot.disparity))
-    optimisation = an_optimisation(steps=200, learning_rate=0.002, checkpoint_steps=200)
+    hyperparams = an_optimizer(steps=200, learning_rate=0.002, checkpoint_every=200)
     of = dataclasses.replace(
-        settings(method=method), width=128, frames=4, autoencoder=optimisation, network=optimisation
+        settings(method=method), width=128, frames=4, autoencoder=hyperparams, network=hyperparams
     )
     pipeline, run = make_pipeline(of), open_run(tmp_path, "key", "train", of, {})
     for teach in (train_autoencoder, train_network):

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import an_optimisation
+from conftest import an_optimizer
 from safetensors.torch import load_file
 
 from secondeye.inpaint import Warped
@@ -30,15 +30,15 @@ def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(light, "CHECKED_WINDOWS", 4)
 
 
-def settings(steps: int, learning_rate: float = 0.003, discriminator_from: float = 0.5) -> TrainLight:
-    optimisation = an_optimisation(steps=steps, batch=2, learning_rate=learning_rate, checkpoint_steps=4)
+def settings(steps: int, learning_rate: float = 0.003, discriminator_start: float = 0.5) -> TrainLight:
+    hyperparams = an_optimizer(steps=steps, batch_size=2, learning_rate=learning_rate, checkpoint_every=4)
     return TrainLight(
         height=32,
         width=48,
         mono_share=0.5,
-        discriminator_from=discriminator_from,
+        discriminator_start=discriminator_start,
         discriminator_weight=0.1,
-        optimisation=optimisation,
+        optimizer=hyperparams,
     )
 
 
@@ -64,7 +64,7 @@ def new_run(folder: Path) -> Run:
 
 def test_it_learns_what_holes_have_in_common(tmp_path: Path) -> None:
     run = new_run(tmp_path)
-    train_light(run, toy(), [], settings(60, 0.01, discriminator_from=1.0))
+    train_light(run, toy(), [], settings(60, 0.01, discriminator_start=1.0))
     losses = [line["light/loss"] for line in run.metrics() if "light/loss" in line]
     assert losses[-1] < 0.7 * losses[0]
     (scores,) = [line for line in run.metrics() if "light/open_psnr_db" in line]
@@ -130,7 +130,9 @@ def test_the_judge_begins_at_its_step() -> None:
 
 
 def test_the_judge_waits_for_steps_and_not_for_their_parts() -> None:
-    by_three = replace(settings(10), optimisation=an_optimisation(steps=10, batch=3, accumulation=3))
+    by_three = replace(
+        settings(10), optimizer=an_optimizer(steps=10, batch_size=3, gradient_accumulation_steps=3)
+    )
     assert light.Taught(network.Light((4, 6, 8)), by_three).judged_from == 3 * 5
 
 

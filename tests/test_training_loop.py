@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import an_optimisation
+from conftest import an_optimizer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from secondeye.params import Gate, Optimisation
+from secondeye.params import Gate, Optimizer
 from secondeye.run_folder import MACHINE_METRICS, Run, open_run, repeatable
 from secondeye.system.errors import UserError
 from secondeye.training import checkpoints
@@ -26,7 +26,7 @@ from secondeye.training.deepspeed import configure_sharding
 from secondeye.training.loop import Draw, Loss, rate_share, training_loop
 from secondeye.training.train_state import LARGEST_GRADIENT
 
-OPTIMISATION = an_optimisation(steps=25, batch=4, learning_rate=0.05, checkpoint_steps=5, seed=3)
+OPTIMIZER = an_optimizer(steps=25, batch_size=4, learning_rate=0.05, checkpoint_every=5, seed=3)
 
 
 def new_run(folder: Path) -> Run:
@@ -55,11 +55,9 @@ def at_times_bad(model: nn.Module, sample: tuple[Tensor, ...]) -> tuple[Tensor, 
 
 
 def learn(
-    run: Run, optimisation: Optimisation, model: nn.Module | None = None, loss: Loss = loss, draw: Draw = draw
+    run: Run, hyperparams: Optimizer, model: nn.Module | None = None, loss: Loss = loss, draw: Draw = draw
 ) -> nn.Module:
-    return training_loop(
-        model or new_model(), run, name="net", optimisation=optimisation, draw=draw, loss=loss
-    )
+    return training_loop(model or new_model(), run, name="net", hyperparams=hyperparams, draw=draw, loss=loss)
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
@@ -72,57 +70,57 @@ def last_checkpoint(run: Run) -> dict[str, Tensor]:
 
 def test_training_lowers_the_loss_and_logs_it(tmp_path: Path) -> None:
     run = new_run(tmp_path)
-    training_loop(new_model(), run, name="net", optimisation=OPTIMISATION, draw=draw, loss=loss)
+    training_loop(new_model(), run, name="net", hyperparams=OPTIMIZER, draw=draw, loss=loss)
     lines = run.metrics()
     assert [line["step"] for line in lines] == [4, 9, 14, 19, 24]
     assert lines[-1]["net/loss"] < lines[0]["net/loss"]
     assert "net/absolute" in lines[0]
 
 
-ALL_AT_ONCE = replace(OPTIMISATION, accumulation=2, averaging=0.9, max_bad_steps=25)
+ALL_AT_ONCE = replace(OPTIMIZER, gradient_accumulation_steps=2, ema_decay=0.9, max_skipped_steps=25)
 
 
 @pytest.mark.parametrize(
-    ("killed_at", "optimisation"),
+    ("killed_at", "hyperparams"),
     [
-        *((step, OPTIMISATION) for step in (3, 5, 12, 24)),
-        (12, replace(ALL_AT_ONCE, precision="bfloat16", schedule="constant")),
+        *((step, OPTIMIZER) for step in (3, 5, 12, 24)),
+        (12, replace(ALL_AT_ONCE, precision="bfloat16", lr_scheduler="constant")),
         (13, replace(ALL_AT_ONCE, precision="float16")),
     ],
 )
 def test_a_killed_training_ends_in_the_same_weights(
-    tmp_path: Path, killed_at: int, optimisation: Optimisation
+    tmp_path: Path, killed_at: int, hyperparams: Optimizer
 ) -> None:
     whole = new_run(tmp_path / "whole")
-    wanted = weights_of(learn(whole, optimisation, loss=may_fail(optimisation)))
+    wanted = weights_of(learn(whole, hyperparams, loss=may_fail(hyperparams)))
     run = new_run(tmp_path / "killed")
     seen = 0
 
     def draw_until_killed(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         nonlocal seen
         seen += 1
-        if seen > killed_at * OPTIMISATION.batch:
+        if seen > killed_at * OPTIMIZER.batch_size:
             raise InterruptedError
         return draw(rng)
 
     with pytest.raises(InterruptedError):
-        learn(run, optimisation, loss=may_fail(optimisation), draw=draw_until_killed)
-    got = weights_of(learn(run, optimisation, loss=may_fail(optimisation)))
+        learn(run, hyperparams, loss=may_fail(hyperparams), draw=draw_until_killed)
+    got = weights_of(learn(run, hyperparams, loss=may_fail(hyperparams)))
     assert all(torch.equal(wanted[name], got[name]) for name in wanted)
     assert repeatable(run.metrics()) == repeatable(whole.metrics())
     before, after = last_checkpoint(whole), last_checkpoint(run)
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert (run.metrics()[-1]["net/bad_steps"] > 0) == (optimisation.max_bad_steps > 0)
+    assert (run.metrics()[-1]["net/bad_steps"] > 0) == (hyperparams.max_skipped_steps > 0)
 
 
-def may_fail(optimisation: Optimisation) -> Loss:
-    return at_times_bad if optimisation.max_bad_steps else loss
+def may_fail(hyperparams: Optimizer) -> Loss:
+    return at_times_bad if hyperparams.max_skipped_steps else loss
 
 
 def test_checkpoints_hold_no_pickle_and_only_the_last_two_stay(tmp_path: Path) -> None:
     run = new_run(tmp_path)
-    learn(run, OPTIMISATION)
+    learn(run, OPTIMIZER)
     names = sorted(path.name for path in run.checkpoints.iterdir())
     assert names == ["net_00000020.safetensors", "net_00000025.safetensors"]
     assert any(name.startswith("optimizer.0.") for name in last_checkpoint(run))
@@ -130,8 +128,8 @@ def test_checkpoints_hold_no_pickle_and_only_the_last_two_stay(tmp_path: Path) -
 
 def test_a_broken_checkpoint_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole, run = (new_run(tmp_path / name) for name in ("whole", "broken"))
-    wanted = weights_of(learn(whole, OPTIMISATION))
-    learn(run, OPTIMISATION)
+    wanted = weights_of(learn(whole, OPTIMIZER))
+    learn(run, OPTIMIZER)
     newest = run.checkpoints / "net_00000025.safetensors"
     os.truncate(newest, newest.stat().st_size // 2)
     capsys.readouterr()
@@ -142,8 +140,8 @@ def test_a_broken_checkpoint_is_passed_over(tmp_path: Path, capsys: pytest.Captu
         drawn += 1
         return draw(rng)
 
-    got = weights_of(learn(run, OPTIMISATION, draw=count))
-    assert f"{newest}: is broken (" in capsys.readouterr().out and drawn == 5 * OPTIMISATION.batch
+    got = weights_of(learn(run, OPTIMIZER, draw=count))
+    assert f"{newest}: is broken (" in capsys.readouterr().out and drawn == 5 * OPTIMIZER.batch_size
     assert all(torch.equal(wanted[name], got[name]) for name in wanted)
     assert repeatable(run.metrics()) == repeatable(whole.metrics())
 
@@ -164,20 +162,20 @@ def test_a_full_disk_is_one_line_and_leaves_what_there_is(
     with pytest.raises(
         UserError, match=r"net_00000015.safetensors: can not be written .*free some disk"
     ) as told:
-        learn(run, OPTIMISATION)
+        learn(run, OPTIMIZER)
     assert "\n" not in str(told.value)
     names = sorted(path.name for path in run.checkpoints.iterdir())
     assert names == ["net_00000005.safetensors", "net_00000010.safetensors"]
     monkeypatch.undo()
-    wanted = weights_of(learn(new_run(tmp_path / "whole"), OPTIMISATION))
-    got = weights_of(learn(run, OPTIMISATION))
+    wanted = weights_of(learn(new_run(tmp_path / "whole"), OPTIMIZER))
+    got = weights_of(learn(run, OPTIMIZER))
     assert all(torch.equal(wanted[name], got[name]) for name in wanted)
 
 
 def test_two_phases_of_a_run_do_not_meet(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     for name in ("first", "second"):
-        training_loop(new_model(), run, name=name, optimisation=OPTIMISATION, draw=draw, loss=loss)
+        training_loop(new_model(), run, name=name, hyperparams=OPTIMIZER, draw=draw, loss=loss)
     assert {key.split("/")[0] for line in run.metrics() for key in line} == {"step", "first", "second"}
     assert len(list(run.checkpoints.iterdir())) == 4
 
@@ -191,7 +189,7 @@ def test_validation_is_logged_at_the_end(tmp_path: Path) -> None:
         return {"score": 7.0}
 
     training_loop(
-        new_model(), run, name="net", optimisation=OPTIMISATION, draw=draw, loss=loss, validate=validate
+        new_model(), run, name="net", hyperparams=OPTIMIZER, draw=draw, loss=loss, validate=validate
     )
     assert seen == [False]
     assert run.metrics()[-1] == {"step": 25, "net/score": 7.0}
@@ -210,7 +208,7 @@ def test_a_phase_that_is_over_is_left_as_it_is(tmp_path: Path) -> None:
                 new_model(),
                 run,
                 name=name,
-                optimisation=OPTIMISATION,
+                hyperparams=OPTIMIZER,
                 draw=draw,
                 loss=loss,
                 validate=validate,
@@ -220,7 +218,7 @@ def test_a_phase_that_is_over_is_left_as_it_is(tmp_path: Path) -> None:
     before = run.metrics()
     go_on()
     assert run.metrics() == before and len(judged) == 2
-    run.rewind(OPTIMISATION.steps, "second/")  # killed before it was judged
+    run.rewind(OPTIMIZER.steps, "second/")  # killed before it was judged
     go_on()
     assert run.metrics() == before and len(judged) == 3
 
@@ -235,10 +233,10 @@ def test_a_training_that_diverges_is_refused(tmp_path: Path) -> None:
     for bound in (0, 3):
         message = (
             f"net: the loss or its gradient is not finite at step {bound}, bad step {bound + 1} where "
-            f"max_bad_steps is {bound}; lower its learning_rate in params.yaml"
+            f"max_skipped_steps is {bound}; lower its learning_rate in params.yaml"
         )
         with pytest.raises(UserError, match=message):
-            learn(run, replace(OPTIMISATION, max_bad_steps=bound), loss=diverge)
+            learn(run, replace(OPTIMIZER, max_skipped_steps=bound), loss=diverge)
         assert run.metrics() == [] and list(run.checkpoints.iterdir()) == []
 
 
@@ -256,7 +254,7 @@ def test_a_constant_rate_rises_alike_and_stays() -> None:
     assert set(shares[5:]) == {1.0}
 
 
-# What the keys of Optimisation do
+# What the keys of Optimizer do
 
 
 def still_model() -> nn.Module:
@@ -266,10 +264,10 @@ def still_model() -> nn.Module:
 
 
 def test_parts_of_a_batch_learn_what_the_whole_does(tmp_path: Path) -> None:
-    optimisation = replace(OPTIMISATION, batch=6)
+    hyperparams = replace(OPTIMIZER, batch_size=6)
     runs = {parts: new_run(tmp_path / str(parts)) for parts in (1, 2, 3)}
     learnt = {
-        parts: weights_of(learn(run, replace(optimisation, accumulation=parts), still_model()))
+        parts: weights_of(learn(run, replace(hyperparams, gradient_accumulation_steps=parts), still_model()))
         for parts, run in runs.items()
     }
     for parts in (2, 3):
@@ -286,13 +284,13 @@ def test_parts_have_chances_of_their_own(tmp_path: Path) -> None:
         chances.append(float(torch.rand(())))
         return loss(model, sample)
 
-    learn(new_run(tmp_path), replace(OPTIMISATION, steps=3, accumulation=4), loss=roll)
+    learn(new_run(tmp_path), replace(OPTIMIZER, steps=3, gradient_accumulation_steps=4), loss=roll)
     assert len(set(chances)) == 12
 
 
 def test_a_batch_that_has_no_such_parts_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"1 processes with 3 parts each can not share a batch of 4; .* of 3"):
-        learn(new_run(tmp_path), replace(OPTIMISATION, accumulation=3))
+        learn(new_run(tmp_path), replace(OPTIMIZER, gradient_accumulation_steps=3))
 
 
 def test_what_is_left_and_validated_is_the_average(tmp_path: Path) -> None:
@@ -308,10 +306,10 @@ def test_what_is_left_and_validated_is_the_average(tmp_path: Path) -> None:
         judged.append({name: weights.clone() for name, weights in weights_of(model).items()})
         return {}
 
-    run, optimisation = new_run(tmp_path), replace(OPTIMISATION, averaging=0.8)
+    run, hyperparams = new_run(tmp_path), replace(OPTIMIZER, ema_decay=0.8)
     got = weights_of(
         training_loop(
-            new_model(), run, name="net", optimisation=optimisation, draw=draw, loss=note, validate=validate
+            new_model(), run, name="net", hyperparams=hyperparams, draw=draw, loss=note, validate=validate
         )
     )
     stored = last_checkpoint(run)
@@ -328,7 +326,7 @@ def test_what_is_left_and_validated_is_the_average(tmp_path: Path) -> None:
 
 def test_without_averaging_there_is_no_second_copy(tmp_path: Path) -> None:
     run = new_run(tmp_path)
-    learn(run, replace(OPTIMISATION, steps=1))
+    learn(run, replace(OPTIMIZER, steps=1))
     assert not any(name.startswith("average.") for name in last_checkpoint(run))
 
 
@@ -353,8 +351,8 @@ def test_a_short_precision_keeps_what_only_float32_can(tmp_path: Path, precision
         assert answer.dtype == torch.float32
         return (answer - 9).square().mean(), {}
 
-    optimisation = replace(OPTIMISATION, precision=precision, learning_rate=1e-6, schedule="constant")
-    learnt = weights_of(learn(new_run(tmp_path), optimisation, Network(), loss=answered))
+    hyperparams = replace(OPTIMIZER, precision=precision, learning_rate=1e-6, lr_scheduler="constant")
+    learnt = weights_of(learn(new_run(tmp_path), hyperparams, Network(), loss=answered))
     assert seen == {getattr(torch, precision)}
     assert all(weights.dtype == torch.float32 for weights in learnt.values())
     change = learnt["inner.weight"] - 1
@@ -367,17 +365,17 @@ def test_a_scaler_that_was_too_high_makes_no_bad_step(tmp_path: Path) -> None:
 
     run, model = new_run(tmp_path), new_model()
     before = {name: weights.clone() for name, weights in weights_of(model).items()}
-    learn(run, replace(OPTIMISATION, precision="float16"), model, loss=steep)
+    learn(run, replace(OPTIMIZER, precision="float16"), model, loss=steep)
     stored = last_checkpoint(run)
     assert 1 <= float(stored["scaler.scale"]) < 65536 and int(stored["scaler.growth"]) > 5
     assert run.metrics()[-1]["net/bad_steps"] == 0
     assert all(not torch.equal(weights_of(model)[name], before[name]) for name in before)
-    assert int(stored["optimizer.0.step"]) < OPTIMISATION.steps
+    assert int(stored["optimizer.0.step"]) < OPTIMIZER.steps
 
 
-@pytest.mark.parametrize("averaging", [0.0, 0.9])
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
 @pytest.mark.parametrize("gradient", [False, True])
-def test_a_bad_step_changes_nothing_and_is_counted(tmp_path: Path, averaging: float, gradient: bool) -> None:
+def test_a_bad_step_changes_nothing_and_is_counted(tmp_path: Path, ema_decay: float, gradient: bool) -> None:
     calls = 0
 
     def fails_once(model: nn.Module, sample: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -390,8 +388,8 @@ def test_a_bad_step_changes_nothing_and_is_counted(tmp_path: Path, averaging: fl
         return (value + (0 * value).sqrt() if gradient else value / 0), parts
 
     run = new_run(tmp_path)
-    optimisation = replace(OPTIMISATION, averaging=averaging, max_bad_steps=1, checkpoint_steps=1)
-    learn(run, replace(optimisation, steps=6, schedule="constant"), loss=fails_once)
+    hyperparams = replace(OPTIMIZER, ema_decay=ema_decay, max_skipped_steps=1, checkpoint_every=1)
+    learn(run, replace(hyperparams, steps=6, lr_scheduler="constant"), loss=fails_once)
     before, after = (load_file(path) for path in sorted(run.checkpoints.iterdir()))
     assert before.keys() == after.keys()
     assert {name for name in before if not torch.equal(before[name], after[name])} == {"bad_steps.all"}
@@ -404,7 +402,7 @@ def test_frozen_weights_are_no_matter_of_the_optimiser(tmp_path: Path) -> None:
     run, model = new_run(tmp_path), new_model()
     model[0].requires_grad_(False)  # type: ignore[index]
     before = {name: weights.clone() for name, weights in weights_of(model).items()}
-    learnt = weights_of(learn(run, replace(OPTIMISATION, averaging=0.5), model))
+    learnt = weights_of(learn(run, replace(OPTIMIZER, ema_decay=0.5), model))
     places = {name.split(".")[1] for name in last_checkpoint(run) if name.startswith("optimizer.")}
     averaged = {name for name in last_checkpoint(run) if name.startswith("average.")}
     assert places == {"0", "1"} and averaged == {"average.3.weight", "average.3.bias"}
@@ -414,10 +412,10 @@ def test_frozen_weights_are_no_matter_of_the_optimiser(tmp_path: Path) -> None:
 
 def test_every_line_tells_how_the_training_goes(tmp_path: Path) -> None:
     run = new_run(tmp_path)
-    learn(run, OPTIMISATION)
+    learn(run, OPTIMIZER)
     for line in run.metrics():
         step = int(line["step"])
-        rate = OPTIMISATION.learning_rate * rate_share(step, OPTIMISATION.steps, "cosine")
+        rate = OPTIMIZER.learning_rate * rate_share(step, OPTIMIZER.steps, "cosine")
         assert line["net/learning_rate"] == pytest.approx(rate, rel=1e-5)
         assert line["net/gradient_norm"] > 0 and line["net/bad_steps"] == 0
         assert line["net/samples_per_second"] > 0 and 10 < line["net/memory_mib"] < 10**6
@@ -432,7 +430,7 @@ def test_the_norm_is_that_before_clipping(tmp_path: Path) -> None:
         return 100 * sum((weights.sum() for weights in model.parameters()), torch.tensor(0.0)), {}
 
     run, model = new_run(tmp_path), new_model()
-    learn(run, replace(OPTIMISATION, steps=1), model, loss=steep)
+    learn(run, replace(OPTIMIZER, steps=1), model, loss=steep)
     count = sum(weights.numel() for weights in model.parameters())
     assert run.metrics()[0]["net/gradient_norm"] == pytest.approx(100 * count**0.5, rel=1e-4)
 
@@ -447,29 +445,29 @@ def test_what_a_part_of_the_loss_does_not_say_is_not_counted(tmp_path: Path) -> 
         return loss(model, sample)[0], {"said": said, "never": torch.tensor(float("nan"))}
 
     run = new_run(tmp_path)
-    learn(run, replace(OPTIMISATION, steps=5, accumulation=2), loss=quiet_at_times)
+    learn(run, replace(OPTIMIZER, steps=5, gradient_accumulation_steps=2), loss=quiet_at_times)
     (line,) = run.metrics()
     assert line["net/said"] == 5 and "net/never" not in line  # the mean of 1, 3, 5, 7, 9
 
 
 def test_deepspeed_is_told_what_params_say_or_refused() -> None:
-    def told(optimisation: Optimisation) -> dict[str, Any]:
+    def told(hyperparams: Optimizer) -> dict[str, Any]:
         plugin = SimpleNamespace(deepspeed_config={"zero_optimization": {"stage": 2}})
         configure_sharding(
             "net",
-            optimisation,
+            hyperparams,
             SimpleNamespace(num_processes=2, state=SimpleNamespace(deepspeed_plugin=plugin)),
         )
         return plugin.deepspeed_config
 
-    optimisation = replace(OPTIMISATION, batch=12, accumulation=3, precision="bfloat16")
-    config = told(optimisation)
+    hyperparams = replace(OPTIMIZER, batch_size=12, gradient_accumulation_steps=3, precision="bfloat16")
+    config = told(hyperparams)
     assert config["zero_optimization"] == {"stage": 2} and config["gradient_clipping"] == LARGEST_GRADIENT
     assert config["train_micro_batch_size_per_gpu"] == 2 and config["gradient_accumulation_steps"] == 3
     assert config["torch_autocast"]["enabled"]
-    for changes in ({"max_bad_steps": 1}, {"precision": "float16"}):
+    for changes in ({"max_skipped_steps": 1}, {"precision": "float16"}):
         with pytest.raises(UserError, match="net: with DeepSpeed precision must be float32 or bfloat16"):
-            told(replace(optimisation, **changes))
+            told(replace(hyperparams, **changes))
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from secondeye.dataset.schema import AcceptedClip, ClipQuality
 from secondeye.params import Validate, load_params
 from secondeye.stages import validate
 
-PARAMS = Validate(min_kept_clips=1, require_licences=True)
+PARAMS = Validate(min_accepted_clips=1, require_licences=True)
 
 
 def failures(
@@ -74,7 +74,7 @@ def test_a_damaged_file_and_an_id_that_is_there_twice_fail() -> None:
 
 
 def test_too_few_clips_fail_before_anything_else() -> None:
-    assert validate.find_failures([], 2) == ["0 clips kept, validate.min_kept_clips is 2"]
+    assert validate.find_failures([], 2) == ["0 clips kept, validate.min_accepted_clips is 2"]
 
 
 def test_presets_ask_for_licences() -> None:

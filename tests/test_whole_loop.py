@@ -16,7 +16,7 @@ from secondeye.system.files import hash_weights
 
 __all__ = ["project"]  # a fixture
 
-QUICK = {"steps": 6, "batch": 2, "learning_rate": 0.001, "checkpoint_steps": 2, "seed": 0}
+QUICK = {"steps": 6, "batch_size": 2, "learning_rate": 0.001, "checkpoint_every": 2, "seed": 0}
 
 
 @pytest.fixture
@@ -35,13 +35,13 @@ def small(project: Path) -> Path:
     depth |= {"height": 96, "width": 160, "frames": 2}
     light |= {"height": 64, "width": 64}
     diffusion |= {"height": 64, "width": 64, "frames": 2}
-    for optimisation in (
-        depth["optimisation"],
-        light["optimisation"],
+    for hyperparams in (
+        depth["optimizer"],
+        light["optimizer"],
         diffusion["autoencoder"],
         diffusion["network"],
     ):
-        optimisation |= QUICK
+        hyperparams |= QUICK
     params["evaluate"]["max_frames"] = 2
     (project / "params.yaml").write_text(yaml.safe_dump(params))
     return project
@@ -114,7 +114,7 @@ def gate_with_sabotage(small: Path) -> None:
 @pytest.mark.timeout(1800)  # everything there is, from films to a champion
 def test_training_killed_twice_ends_in_the_same_weights(small: Path) -> None:
     params = yaml.safe_load((small / "params.yaml").read_text())
-    params["train_depth"]["optimisation"]["steps"] = 60  # not over before it is killed, however fast
+    params["train_depth"]["optimizer"]["steps"] = 60  # not over before it is killed, however fast
     (small / "params.yaml").write_text(yaml.safe_dump(params))
     assert repro(small, "train_depth").returncode == 0
     wanted = hash_weights(small / "models" / "depth")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from accelerate import PartialState
 from safetensors.torch import save_file
-from test_loop import OPTIMISATION, at_times_bad, draw, learn, new_model, new_run
+from test_loop import OPTIMIZER, at_times_bad, draw, learn, new_model, new_run
 from torch import Tensor
 
 from secondeye.training.cached_samples import draw_cached
@@ -34,10 +34,14 @@ def main(folder: Path, processes: int, killed_at: int, cached: bool) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return draw_cached(run.checkpoints / "samples", CACHED, 0, draw, rng) if cached else draw(rng)
 
-    optimisation = replace(
-        OPTIMISATION, batch=8, accumulation=PARTS // processes, averaging=0.9, max_bad_steps=25
+    hyperparams = replace(
+        OPTIMIZER,
+        batch_size=8,
+        gradient_accumulation_steps=PARTS // processes,
+        ema_decay=0.9,
+        max_skipped_steps=25,
     )
-    trained = learn(run, optimisation, new_model(), loss=at_times_bad, draw=draw_until_killed)
+    trained = learn(run, hyperparams, new_model(), loss=at_times_bad, draw=draw_until_killed)
     if state.is_main_process:
         save_file(trained.state_dict(), folder / "weights.safetensors")
 

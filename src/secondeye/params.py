@@ -15,7 +15,7 @@ PAIR_MATCHERS = ("block", "flow")
 MATCHERS = ("video", *PAIR_MATCHERS, "exported")
 DIFFUSION_SIZES = ("tiny", "small", "svd")
 DIFFUSION_METHODS = ("many_steps", "one_step")
-SCHEDULES = ("constant", "cosine")
+LR_SCHEDULERS = ("constant", "cosine")
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -153,7 +153,7 @@ class Filter:
     min_disparity_range_percent: float  # of the width; flatter clips teach nothing
     min_ssim: float  # [-1, 1]
     min_sharpness: float  # levels of 255
-    max_sharpness_factor: float  # one eye may be sharper than the other by this factor
+    max_sharpness_ratio: float  # one eye may be sharper than the other by this factor
     max_colour_difference: float  # levels of 255
     duplicate_bits: int  # of 64: frames whose perceptual hashes differ in no more are the same picture
     test_share: float  # of films, where sources.csv does not say; of time, with fewer than three films
@@ -161,7 +161,7 @@ class Filter:
     def __post_init__(self) -> None:
         _require(self, min_psnr_db=(0, 100), min_matched_share=(0, 1), max_occlusion_share=(0, 1))
         _require(self, min_disparity_range_percent=(0, 100), test_share=(0, 1), min_ssim=(-1, 1))
-        _require(self, min_sharpness=(0, 255), max_sharpness_factor=(1, 1000), max_colour_difference=(0, 255))
+        _require(self, min_sharpness=(0, 255), max_sharpness_ratio=(1, 1000), max_colour_difference=(0, 255))
         _require(self, duplicate_bits=(0, 16))  # beyond, unlike pictures agree
 
 
@@ -169,11 +169,11 @@ class Filter:
 class Validate:
     """What a dataset must have besides passing the expectations."""
 
-    min_kept_clips: int
+    min_accepted_clips: int
     require_licences: bool  # every film with a kept clip must have its licence in sources.csv
 
     def __post_init__(self) -> None:
-        _require(self, min_kept_clips=(1, 10**9))
+        _require(self, min_accepted_clips=(1, 10**9))
 
 
 @dataclass(frozen=True)
@@ -192,25 +192,33 @@ class Synthetic:
 
 
 @dataclass(frozen=True)
-class Optimisation:
+class Optimizer:
     """How long and how fast something is trained."""
 
     steps: int
-    batch: int  # samples a step, over all processes
-    accumulation: int  # parts that each process goes through its share of a batch in, to save memory
+    batch_size: int  # samples a step, over all processes
+    gradient_accumulation_steps: (
+        int  # parts that each process goes through its share of a batch in, to save memory
+    )
     learning_rate: float  # the largest; it rises at first
-    schedule: str  # after that: constant, or cosine, which falls to almost nothing
-    averaging: float  # decay of the exponential moving average of the weights, which is kept; 0 is none
+    lr_scheduler: str  # after that: constant, or cosine, which falls to almost nothing
+    ema_decay: float  # decay of the exponential moving average of the weights, which is kept; 0 is none
     precision: str  # float32, or what most is computed in while weights stay float32: bfloat16, float16
-    max_bad_steps: int  # left out as their loss is not finite; one more ends the training
-    checkpoint_steps: int  # a killed training loses fewer steps than this
+    max_skipped_steps: int  # left out as their loss is not finite; one more ends the training
+    checkpoint_every: int  # a killed training loses fewer steps than this
     seed: int
 
     def __post_init__(self) -> None:
-        _require(self, steps=(1, 10**9), batch=(1, 10**6), accumulation=(1, 10**6), learning_rate=(0, 1))
-        _require(self, averaging=(0, 0.999999), max_bad_steps=(0, 10**6))
-        _require(self, checkpoint_steps=(1, 10**9), seed=(0, 2**31))
-        _require_one_of(self, SCHEDULES, "schedule")
+        _require(
+            self,
+            steps=(1, 10**9),
+            batch_size=(1, 10**6),
+            gradient_accumulation_steps=(1, 10**6),
+            learning_rate=(0, 1),
+        )
+        _require(self, ema_decay=(0, 0.999999), max_skipped_steps=(0, 10**6))
+        _require(self, checkpoint_every=(1, 10**9), seed=(0, 2**31))
+        _require_one_of(self, LR_SCHEDULERS, "lr_scheduler")
         _require_one_of(self, PRECISIONS, "precision")
 
 
@@ -222,7 +230,7 @@ class TrainDepth:
     width: int  # px
     frames: int  # consecutive frames of one sample
     motion_dropout: float  # share of samples that learn without flow, as a static shot is, [0, 1]
-    optimisation: Optimisation
+    optimizer: Optimizer
 
     def __post_init__(self) -> None:
         _require(self, height=(32, 2048), width=(32, 2048), frames=(2, 64), motion_dropout=(0, 1))
@@ -236,48 +244,48 @@ class TrainLight:
     height: int  # px of the crops it learns from
     width: int  # px
     mono_share: float  # of samples made from one eye alone, by warping there and back, [0, 1]
-    discriminator_from: float  # share of the steps after which a second network judges it, too; 1 is never
+    discriminator_start: float  # share of the steps after which a second network judges it, too; 1 is never
     discriminator_weight: float  # of its judgement beside the painting loss; 0 is none
-    optimisation: Optimisation
+    optimizer: Optimizer
 
     def __post_init__(self) -> None:
         _require(self, height=(32, 4096), width=(32, 4096), mono_share=(0, 1))
-        _require(self, discriminator_from=(0, 1), discriminator_weight=(0, 100))
+        _require(self, discriminator_start=(0, 1), discriminator_weight=(0, 100))
 
 
 @dataclass(frozen=True)
 class TrainDiffusion:
     """The stereo video diffusion model: its autoencoder first, then the network."""
 
-    size: str  # tiny, small: trained from nothing; svd: `initial`, of which spatial layers alone are tuned
-    initial: str  # folder or Hugging Face id of Stable Video Diffusion; "" for tiny and small
+    size: str  # tiny, small: trained from nothing; svd: `pretrained`, of which spatial layers alone are tuned
+    pretrained: str  # folder or Hugging Face id of Stable Video Diffusion; "" for tiny and small
     method: str  # many_steps: velocities of all noise levels; one_step: the picture at once, as in M2SVid
     height: int  # px of the crops; a multiple of 64
     width: int  # px
     frames: int
     mono_share: float  # as in light
-    dropout: float  # of samples that the network is told nothing of, for a guidance above 1, [0, 1]
-    cached_samples: int  # drawn and encoded once, for all steps to draw from; 0: each step has new ones
-    lpips_weights: (
-        str  # of VGG16, for one_step's loss on a GPU: a folder or Hugging Face id; "" without LPIPS
+    conditioning_dropout: (
+        float  # of samples that the network is told nothing of, for a guidance above 1, [0, 1]
     )
-    autoencoder: Optimisation  # steps are not used with svd: its autoencoder stays as it is
-    network: Optimisation
+    cached_samples: int  # drawn and encoded once, for all steps to draw from; 0: each step has new ones
+    vgg_weights: str  # of VGG16, for one_step's loss on a GPU: a folder or Hugging Face id; "" without LPIPS
+    autoencoder: Optimizer  # steps are not used with svd: its autoencoder stays as it is
+    network: Optimizer
 
     def __post_init__(self) -> None:
         _require(self, height=(64, 4096), width=(64, 4096), frames=(2, 256), mono_share=(0, 1))
-        _require(self, dropout=(0, 1), cached_samples=(0, 10**7))
+        _require(self, conditioning_dropout=(0, 1), cached_samples=(0, 10**7))
         _require_multiples(self, 64, "height", "width")
         _require_one_of(self, DIFFUSION_SIZES, "size")
         _require_one_of(self, DIFFUSION_METHODS, "method")
-        if (self.size == "svd") != bool(self.initial):
-            raise ValueError(f"initial must name weights for svd, and be empty else; got {self.initial!r}")
-        if self.method == "one_step" and self.dropout:
-            raise ValueError(f"dropout must be 0 for one_step, which is painted unguided; got {self.dropout}")
+        if (self.size == "svd") != bool(self.pretrained):
+            raise ValueError(f"pretrained must name weights for svd, else be empty; got {self.pretrained!r}")
+        if self.method == "one_step" and self.conditioning_dropout:
+            raise ValueError(f"conditioning_dropout must be 0 for one_step; got {self.conditioning_dropout}")
         if self.method == "one_step" and self.cached_samples:
             raise ValueError(f"cached_samples must be 0 for one_step; got {self.cached_samples}")
-        if self.method != "one_step" and self.lpips_weights:
-            raise ValueError(f"lpips_weights are for method one_step alone; got {self.lpips_weights!r}")
+        if self.method != "one_step" and self.vgg_weights:
+            raise ValueError(f"vgg_weights are for method one_step alone; got {self.vgg_weights!r}")
 
 
 @dataclass(frozen=True)
@@ -307,7 +315,7 @@ class Evaluate:
 
     max_frames: int  # of a clip, from its start
     regions: Regions
-    weights: str  # of VGG16, for LPIPS and DISTS: a folder or Hugging Face id; "" leaves both out
+    vgg_weights: str  # of VGG16, for LPIPS and DISTS: a folder or Hugging Face id; "" leaves both out
     resamples: int  # of the bootstrap over films and clips
     confidence: float  # of the intervals in the report, [0.5, 1)
     seed: int  # of the bootstrap

@@ -239,11 +239,11 @@ def _emphasised(means: Mapping[str, float], rivals: Sequence[str], column: Colum
 
 
 def _missing_in_words(columns: Sequence[Column], evaluate: Evaluate) -> str:
-    learned = [c.heading for c in columns if c.name in _LEARNED and not evaluate.weights]
+    learned = [c.heading for c in columns if c.name in _LEARNED and not evaluate.vgg_weights]
     other = dict.fromkeys(c.heading for c in columns if c.heading not in learned)
-    said = [f"Without {' and '.join(learned)}: no weights named in params.yaml, `evaluate.weights`."] * bool(
-        learned
-    )
+    said = [
+        f"Without {' and '.join(learned)}: no weights named in params.yaml, `evaluate.vgg_weights`."
+    ] * bool(learned)
     return " ".join(said + [f"Nothing was to score for {', '.join(other)}."] * bool(other))
 
 

@@ -86,7 +86,7 @@ def cached_scores(
 def score_key(held: EvalClip, method: Method, evaluate: Evaluate) -> str:
     """The key of one method's result on one clip: what it is made of, not how it is called."""
     made_of = [*method.made_of, method.hashes.get(held.film, ""), best_device()]
-    asked = [str(evaluate.max_frames), _hash_learned(evaluate.weights)]
+    asked = [str(evaluate.max_frames), _hash_learned(evaluate.vgg_weights)]
     return make_key("evaluate", Score, [], [held.key, *made_of, *asked])
 
 
@@ -146,7 +146,7 @@ def _judge_one(
         else:
             made = Made(read_external(film, folders, held.id, len(clip.left)), None)
             cost = Cost(math.nan, math.nan)
-        tally = update(reference, made.right, seen=0, learned=_learned(evaluate.weights))
+        tally = update(reference, made.right, seen=0, learned=_learned(evaluate.vgg_weights))
         scores = compute(tally) | score_depth(made.disparity, clip)
     except NotNumbers as fault:
         raise BadClip("not numbers", method.name) from fault

@@ -85,7 +85,7 @@ def _rejected_before(
 def rejection_reason(scored: ClipQuality, filter: Filter) -> tuple[str, str] | None:
     """The first threshold a clip fails, as (reason, detail); None where it passes all. NaN fails."""
     reach = scored.disparity_max_percent - scored.disparity_min_percent
-    factor = filter.max_sharpness_factor
+    factor = filter.max_sharpness_ratio
     checks = (
         (
             scored.psnr_db >= filter.min_psnr_db,

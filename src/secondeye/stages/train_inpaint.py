@@ -51,9 +51,9 @@ def run(
 
 def _foreign_of(settings: TrainDiffusion) -> tuple[dict[str, str], list[str]]:
     """Inputs and licences besides the dataset's: those of weights that others trained."""
-    if not (settings.initial or settings.lpips_weights):
+    if not (settings.pretrained or settings.vgg_weights):
         return {}, []
     from secondeye.training.diffusion import foreign_weights
 
-    names = [name for name in (settings.initial, settings.lpips_weights) if name]
+    names = [name for name in (settings.pretrained, settings.vgg_weights) if name]
     return foreign_weights(settings), [f"licence of {name}" for name in names]

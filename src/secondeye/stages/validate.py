@@ -69,7 +69,7 @@ def run(
     with lock_dir(out):
         remove_stamp(out)
         damaged = count_damaged((split, match, splat, quality))
-        failures = find_failures(expectation_rows(tables, damaged, validate), validate.min_kept_clips)
+        failures = find_failures(expectation_rows(tables, damaged, validate), validate.min_accepted_clips)
         pictures = picture_rows(
             quality, replace(tables, scored=[r for r in tables.scored if r.id not in damaged])
         )
@@ -142,10 +142,10 @@ def expectation_rows(
     ]
 
 
-def find_failures(rows: list[dict[str, Any]], min_kept_clips: int) -> list[str]:
+def find_failures(rows: list[dict[str, Any]], min_accepted_clips: int) -> list[str]:
     """Check records against the suite; one readable line for each expectation that failed."""
-    if len(rows) < min_kept_clips:  # the suite has nothing to look at in an empty table
-        return [f"{pluralize(len(rows), 'clip')} kept, validate.min_kept_clips is {min_kept_clips}"]
+    if len(rows) < min_accepted_clips:  # the suite has nothing to look at in an empty table
+        return [f"{pluralize(len(rows), 'clip')} kept, validate.min_accepted_clips is {min_accepted_clips}"]
     os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when the library is imported, which takes seconds
     import great_expectations as gx
     import pandas as pd

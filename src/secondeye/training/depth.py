@@ -149,13 +149,13 @@ def train_depth(run: Run, footage: Iterable[Footage], settings: TrainDepth) -> N
             "params.yaml"
         )
     held, learnt = _part(pieces)
-    torch.manual_seed(settings.optimisation.seed)
+    torch.manual_seed(settings.optimizer.seed)
     model = Student(settings.height, settings.width)
     training_loop(
         model,
         run,
         name=NAME,
-        optimisation=settings.optimisation,
+        hyperparams=settings.optimizer,
         draw=lambda rng: draw_sample(learnt, settings, rng),
         loss=compute_loss,
         validate=lambda trained: _judge(trained, held, settings.frames),

@@ -57,8 +57,8 @@ SHOWN_SCENES = 4
 
 def foreign_weights(settings: TrainDiffusion) -> dict[str, str]:
     """Hashes of what svd begins with and LPIPS sees with, by name; Refusal where they can not be had."""
-    initial = {"initial": hash_svd(settings.initial)} if settings.initial else {}
-    return initial | ({"lpips": hash_network(settings.lpips_weights)} if settings.lpips_weights else {})
+    initial = {"initial": hash_svd(settings.pretrained)} if settings.pretrained else {}
+    return initial | ({"lpips": hash_network(settings.vgg_weights)} if settings.vgg_weights else {})
 
 
 def train(run: Run, folders: Sequence[Path], settings: TrainDiffusion) -> None:
@@ -105,7 +105,7 @@ def make_pipeline(settings: TrainDiffusion) -> StereoInpaintPipeline:
             return make_tiny(settings.frames, channels)
         case "small":
             return make_small(settings.frames, channels)
-    pipeline = load_widened(settings.initial, channels)
+    pipeline = load_widened(settings.pretrained, channels)
     pipeline.unet.register_to_config(num_frames=settings.frames)  # as many as it will have learnt from
     return pipeline
 
@@ -136,7 +136,7 @@ def train_autoencoder(
         Reconstruction(pipeline.vae),
         run,
         name="autoencoder",
-        optimisation=settings.autoencoder,
+        hyperparams=settings.autoencoder,
         draw=partial(draw_frames, draw),
         loss=reconstruction_loss,
         validate=score,
@@ -194,7 +194,7 @@ def train_network(
         pipeline.unet,
         run,
         name="network",
-        optimisation=settings.network,
+        hyperparams=settings.network,
         draw=draw_sample,
         loss=loss,
         validate=lambda _: _score(pipeline, checked),
@@ -230,7 +230,7 @@ def _encoded_before(
 
     def loss(network: nn.Module, sample: Sample) -> tuple[Tensor, Mapping[str, Tensor]]:
         latents, *told = sample
-        return velocity_error(network, latents, Conditions(*told), dropout=settings.dropout)
+        return velocity_error(network, latents, Conditions(*told), dropout=settings.conditioning_dropout)
 
     folder = run.checkpoints / "samples"  # gone with them
     return partial(draw_cached, folder, settings.cached_samples, settings.network.seed, make), loss
@@ -249,10 +249,10 @@ def make_sample(scene: Scene) -> Batch:  # of one clip, without the first axis
 def loss_of(settings: TrainDiffusion) -> LearnClips:
     """The loss of the method that is trained."""
     if settings.method == "one_step":
-        device, weights = best_device(), settings.lpips_weights
+        device, weights = best_device(), settings.vgg_weights
         lpips = load_lpips(weights, device) if weights and device == "cuda" else None
         return partial(one_step_loss, lpips=lpips)
-    return partial(velocity_loss, dropout=settings.dropout)
+    return partial(velocity_loss, dropout=settings.conditioning_dropout)
 
 
 def freeze_temporal(network: nn.Module) -> None:

@@ -62,8 +62,10 @@ class Taught(nn.Module):
         super().__init__()
         self.painter, self.judge = painter, Discriminator()
         self.weight = settings.discriminator_weight
-        first_judged = round(settings.discriminator_from * settings.optimisation.steps)
-        self.judged_from = first_judged * settings.optimisation.accumulation  # a step counts once a part
+        first_judged = round(settings.discriminator_start * settings.optimizer.steps)
+        self.judged_from = (
+            first_judged * settings.optimizer.gradient_accumulation_steps
+        )  # a step counts once a part
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(
@@ -110,14 +112,14 @@ def train_light(run: Run, stereo: Sequence[Scene], mono: Sequence[Scene], settin
     """
     held, learnt = hold_out(*keep_usable("light", stereo, mono, _least(settings)))
     draw_held, draw = (_drawing(*kinds, settings) for kinds in (held, learnt))
-    torch.manual_seed(settings.optimisation.seed)
-    seeds = np.random.SeedSequence(settings.optimisation.seed).spawn(CHECKED_WINDOWS)
+    torch.manual_seed(settings.optimizer.seed)
+    seeds = np.random.SeedSequence(settings.optimizer.seed).spawn(CHECKED_WINDOWS)
     checked = [draw_held(np.random.default_rng(seed)) for seed in seeds]
     taught = training_loop(
         Taught(Light(CHANNELS), settings),
         run,
         name="light",
-        optimisation=settings.optimisation,
+        hyperparams=settings.optimizer,
         draw=draw,
         loss=lambda model, batch: model(batch),
         validate=lambda model: _score(_painter_of(model), checked),

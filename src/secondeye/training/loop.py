@@ -17,7 +17,7 @@ from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from secondeye.params import Optimisation
+from secondeye.params import Optimizer
 from secondeye.run_folder import Run
 from secondeye.system.errors import UserError
 from secondeye.training.checkpoints import load_checkpoint, save_checkpoint
@@ -50,7 +50,7 @@ def training_loop(
     run: Run,
     *,
     name: str,  # of what is trained; stands before its metrics and checkpoints
-    optimisation: Optimisation,
+    hyperparams: Optimizer,
     draw: Draw,  # generator -> one sample; must depend on the generator alone
     # model, samples stacked along a new first axis -> their mean loss, to minimise, and parts of it to log:
     # of the same names all through a step; NaN where there is nothing to say.
@@ -63,40 +63,42 @@ def training_loop(
     LOG_STEPS steps, or over those since the last checkpoint. Raises Refusal when the batch can not be shared,
     too many steps were bad, or a checkpoint can not be written.
     """
-    accelerator = _accelerate(name, optimisation)
+    accelerator = _accelerate(name, hyperparams)
     first, tensors = load_checkpoint(run.checkpoints, name)
     if tensors:
         restore_model(model, tensors)
-    prepared, optimizer = accelerator.prepare(model, make_optimizer(model, optimisation))
+    prepared, optimizer = accelerator.prepare(model, make_optimizer(model, hyperparams))
     device, sharded = accelerator.device.type, is_sharded(accelerator)
-    learner = make_train_state(model, optimizer, optimisation, device, prepared if sharded else None)
+    learner = make_train_state(model, optimizer, hyperparams, device, prepared if sharded else None)
     if tensors:
         restore(learner, tensors)
-    judged = first == optimisation.steps and _is_judged(run, name, first)
+    judged = first == hyperparams.steps and _is_judged(run, name, first)
     if accelerator.is_main_process and not judged:
         run.rewind(first, f"{name}/")
     prepared.train()
-    computing = in_mixed_precision(prepared, "float32" if sharded else optimisation.precision, device)
+    computing = in_mixed_precision(prepared, "float32" if sharded else hyperparams.precision, device)
     means = no_means()
-    with _progress(name, first, optimisation.steps, accelerator) as bar:
-        for step in range(first, optimisation.steps):
-            rate = optimisation.learning_rate * rate_share(step, optimisation.steps, optimisation.schedule)
+    with _progress(name, first, hyperparams.steps, accelerator) as bar:
+        for step in range(first, hyperparams.steps):
+            rate = hyperparams.learning_rate * rate_share(step, hyperparams.steps, hyperparams.lr_scheduler)
             for group in learner.optimizer.param_groups:
                 group["lr"] = rate
 
             def part_loss(part: int, step: int = step) -> tuple[Tensor, Mapping[str, Tensor]]:
-                batch = _draw_part(draw, optimisation, step, part, accelerator)
-                torch.manual_seed(_seed(optimisation.seed, step, part))
+                batch = _draw_part(draw, hyperparams, step, part, accelerator)
+                torch.manual_seed(_seed(hyperparams.seed, step, part))
                 return loss(computing, batch)
 
-            values = _differentiate(part_loss, prepared, learner, optimisation.accumulation, accelerator)
-            norm = learn(learner, values["loss"], optimisation, step)
-            _require_few(int(learner.bad_steps), name, optimisation, step)
+            values = _differentiate(
+                part_loss, prepared, learner, hyperparams.gradient_accumulation_steps, accelerator
+            )
+            norm = learn(learner, values["loss"], hyperparams, step)
+            _require_few(int(learner.bad_steps), name, hyperparams, step)
             told = {} if norm is None else {**values, "gradient_norm": norm}
-            means = means.with_step(told, optimisation.batch)
+            means = means.with_step(told, hyperparams.batch_size)
             bar.update()
             done = step + 1
-            saving = done % optimisation.checkpoint_steps == 0 or done == optimisation.steps
+            saving = done % hyperparams.checkpoint_every == 0 or done == hyperparams.steps
             # Means end with a checkpoint: a training that goes on from it logs the same lines.
             if saving or done % LOG_STEPS == 0:
                 if accelerator.is_main_process:
@@ -109,27 +111,27 @@ def training_loop(
     model.cpu().eval()
     if validate is not None and accelerator.is_main_process and not judged:
         scores = validate(model)
-        run.log(optimisation.steps, {f"{name}/{score}": round(value, 6) for score, value in scores.items()})
+        run.log(hyperparams.steps, {f"{name}/{score}": round(value, 6) for score, value in scores.items()})
     return model
 
 
-def _accelerate(name: str, optimisation: Optimisation) -> Accelerator:
+def _accelerate(name: str, hyperparams: Optimizer) -> Accelerator:
     """The processes there are; Refusal where they can not share the batch."""
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")  # params.yaml says
-    require_shares(name, optimisation)
+    require_shares(name, hyperparams)
     if is_sharded(accelerator):
-        configure_sharding(name, optimisation, accelerator)
+        configure_sharding(name, hyperparams, accelerator)
     return accelerator
 
 
-def require_shares(name: str, optimisation: Optimisation) -> None:
+def require_shares(name: str, hyperparams: Optimizer) -> None:
     """Refuse a batch that the processes there are can not share in equal parts."""
     processes = PartialState(cpu=not torch.cuda.is_available()).num_processes
-    parts = optimisation.accumulation
-    if optimisation.batch % (processes * parts):
+    parts = hyperparams.gradient_accumulation_steps
+    if hyperparams.batch_size % (processes * parts):
         in_parts = f" with {parts} parts each" * (parts > 1)
         raise UserError(
-            f"{name}: {processes} processes{in_parts} can not share a batch of {optimisation.batch}; "
+            f"{name}: {processes} processes{in_parts} can not share a batch of {hyperparams.batch_size}; "
             f"make its batch in params.yaml a multiple of {processes * parts}"
         )
 
@@ -150,7 +152,7 @@ def _progress(name: str, first: int, steps: int, accelerator: Accelerator) -> tq
 def rate_share(
     step: int,
     steps: int,
-    schedule: str,  # one of SCHEDULES
+    schedule: str,  # one of LR_SCHEDULERS
 ) -> float:
     """The learning rate of a step as a share of its largest value."""
     warm_up = max(1, round(WARM_UP_SHARE * steps))
@@ -162,13 +164,11 @@ def rate_share(
     return LEAST_RATE_SHARE + (1 - LEAST_RATE_SHARE) * 0.5 * (1 + math.cos(math.pi * way))
 
 
-def _draw_part(
-    draw: Draw, optimisation: Optimisation, step: int, part: int, accelerator: Accelerator
-) -> Sample:
+def _draw_part(draw: Draw, hyperparams: Optimizer, step: int, part: int, accelerator: Accelerator) -> Sample:
     """Every nth sample of the batch from `part` on, where n parts are gone through by all processes."""
-    parts = accelerator.num_processes * optimisation.accumulation
-    places = range(part, optimisation.batch, parts)
-    seeds = [np.random.SeedSequence([optimisation.seed, step, place]) for place in places]
+    parts = accelerator.num_processes * hyperparams.gradient_accumulation_steps
+    places = range(part, hyperparams.batch_size, parts)
+    seeds = [np.random.SeedSequence([hyperparams.seed, step, place]) for place in places]
     samples = [draw(np.random.default_rng(seed)) for seed in seeds]
     return tuple(torch.stack(column).to(accelerator.device) for column in zip(*samples, strict=True))
 
@@ -200,9 +200,9 @@ def _differentiate(
     return dict(zip(told[0], means.tolist(), strict=True))
 
 
-def _require_few(bad_steps: int, name: str, optimisation: Optimisation, step: int) -> None:
-    if bad_steps > optimisation.max_bad_steps:
+def _require_few(bad_steps: int, name: str, hyperparams: Optimizer, step: int) -> None:
+    if bad_steps > hyperparams.max_skipped_steps:
         raise UserError(
             f"{name}: the loss or its gradient is not finite at step {step}, bad step {bad_steps} where "
-            f"max_bad_steps is {optimisation.max_bad_steps}; lower its learning_rate in params.yaml"
+            f"max_skipped_steps is {hyperparams.max_skipped_steps}; lower its learning_rate in params.yaml"
         )

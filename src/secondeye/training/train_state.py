@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from secondeye.params import Optimisation
+from secondeye.params import Optimizer
 from secondeye.training.ema import Ema, start_ema, update_ema
 
 WEIGHT_DECAY = 0.01
@@ -27,15 +27,15 @@ class TrainState(NamedTuple):
     """DeepSpeed's, which has its own steps; None without it."""
 
 
-def make_optimizer(model: nn.Module, optimisation: Optimisation) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, hyperparams: Optimizer) -> torch.optim.Optimizer:
     trained = [weights for weights in model.parameters() if weights.requires_grad]
-    return torch.optim.AdamW(trained, lr=optimisation.learning_rate, weight_decay=WEIGHT_DECAY)
+    return torch.optim.AdamW(trained, lr=hyperparams.learning_rate, weight_decay=WEIGHT_DECAY)
 
 
 def make_train_state(
     model: nn.Module,  # on its device already
     optimizer: torch.optim.Optimizer,
-    optimisation: Optimisation,
+    hyperparams: Optimizer,
     device: str,
     engine: Any = None,
 ) -> TrainState:
@@ -43,8 +43,8 @@ def make_train_state(
     return TrainState(
         model,
         optimizer,
-        torch.amp.GradScaler(device, enabled=optimisation.precision == "float16"),
-        start_ema(model, optimisation.averaging),
+        torch.amp.GradScaler(device, enabled=hyperparams.precision == "float16"),
+        start_ema(model, hyperparams.ema_decay),
         torch.zeros((), dtype=torch.int64),
         engine,
     )
@@ -59,7 +59,7 @@ def backward(learner: TrainState, loss: Tensor, parts: int) -> None:
         learner.engine.step()  # after the last part
 
 
-def learn(learner: TrainState, loss: float, optimisation: Optimisation, step: int) -> float | None:
+def learn(learner: TrainState, loss: float, hyperparams: Optimizer, step: int) -> float | None:
     """Change the weights by their gradients; returns the norm of these, or None for a step that is left out.
 
     It is where the loss or the gradient is not finite, and counted; not where only the scaler was too high,
@@ -67,7 +67,7 @@ def learn(learner: TrainState, loss: float, optimisation: Optimisation, step: in
     """
     if learner.engine is not None:
         norm = float(learner.engine.get_global_grad_norm())
-        update_ema(learner.average, learner.model, optimisation.averaging, step)
+        update_ema(learner.average, learner.model, hyperparams.ema_decay, step)
         learner.bad_steps.add_(not (math.isfinite(loss) and math.isfinite(norm)))
         return norm
     optimizer, scaler = learner.optimizer, learner.scaler
@@ -77,7 +77,7 @@ def learn(learner: TrainState, loss: float, optimisation: Optimisation, step: in
     learns = math.isfinite(loss) and math.isfinite(norm)
     if learns:
         scaler.step(optimizer)
-        update_ema(learner.average, learner.model, optimisation.averaging, step)
+        update_ema(learner.average, learner.model, hyperparams.ema_decay, step)
     elif not (too_high and math.isfinite(loss)):
         learner.bad_steps.add_(1)
     scaler.update()
