@@ -6,13 +6,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from secondeye.metrics.learned import Learned, load_learned
+from secondeye.metrics.learned import LearnedMetrics, load_learned_metrics
 from secondeye.system.errors import UserError
 
 
 @pytest.fixture(scope="module")
-def learned(vgg16_folder: Path) -> Learned:
-    return load_learned(vgg16_folder)
+def learned(vgg16_folder: Path) -> LearnedMetrics:
+    return load_learned_metrics(vgg16_folder)
 
 
 def pair(count: int, height: int, width: int) -> tuple[Tensor, Tensor]:
@@ -21,7 +21,7 @@ def pair(count: int, height: int, width: int) -> tuple[Tensor, Tensor]:
     return (truth + 0.2 * torch.randn(truth.shape, generator=generator)).clamp(0, 1), truth
 
 
-def test_equal_crops_are_no_distance_apart(learned: Learned) -> None:
+def test_equal_crops_have_zero_distance(learned: LearnedMetrics) -> None:
     _, truth = pair(2, 32, 40)
     found = learned(truth, truth)
     assert found.keys() == {"lpips", "dists"}
@@ -29,8 +29,8 @@ def test_equal_crops_are_no_distance_apart(learned: Learned) -> None:
         torch.testing.assert_close(distance, torch.zeros(2, dtype=torch.float64), rtol=0, atol=1e-12)
 
 
-def test_lpips_is_that_of_torchmetrics(
-    learned: Learned, vgg16_features: nn.Sequential, monkeypatch: pytest.MonkeyPatch
+def test_lpips_matches_torchmetrics(
+    learned: LearnedMetrics, vgg16_features: nn.Sequential, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from torchmetrics.functional.image import lpips
 
@@ -42,8 +42,8 @@ def test_lpips_is_that_of_torchmetrics(
         torch.testing.assert_close(learned(crops, truth)["lpips"], expected, rtol=1e-4, atol=0)
 
 
-def test_dists_is_that_of_torchmetrics(
-    learned: Learned, vgg16_features: nn.Sequential, monkeypatch: pytest.MonkeyPatch
+def test_dists_matches_torchmetrics(
+    learned: LearnedMetrics, vgg16_features: nn.Sequential, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from torchmetrics.functional.image import dists
 
@@ -52,7 +52,7 @@ def test_dists_is_that_of_torchmetrics(
     monkeypatch.setattr(
         dists, "vgg16", lambda weights: SimpleNamespace(features=vgg16_features), raising=False
     )
-    network = dists.DISTSNetwork(load_weights=False)  # it would look for the GPU they were saved from
+    network = dists.DISTSNetwork(load_weights=False)  # its loader asks for the GPU they were saved from
     saved = torch.load(dists._PATH_WEIGHT_DISTS, map_location="cpu", weights_only=True)
     network.alpha.data, network.beta.data = saved["alpha"], saved["beta"]
     for crops, truth in (pair(2, 48, 48), pair(2, 35, 50)):
@@ -61,13 +61,13 @@ def test_dists_is_that_of_torchmetrics(
         torch.testing.assert_close(learned(crops, truth)["dists"], expected, rtol=1e-3, atol=1e-6)
 
 
-def test_the_further_from_the_truth_the_more(learned: Learned) -> None:
+def test_distance_grows_with_the_error(learned: LearnedMetrics) -> None:
     crops, truth = pair(1, 32, 32)
     near, far = learned(truth.lerp(crops, 0.3), truth), learned(crops, truth)
     assert all(0 < near[name] < far[name] for name in ("lpips", "dists"))
 
 
-def test_many_crops_score_in_their_order_and_none_is_none(learned: Learned) -> None:
+def test_batches_keep_their_order_and_an_empty_batch_is_empty(learned: LearnedMetrics) -> None:
     crops, truth = pair(11, 16, 16)
     together, last = learned(crops, truth), learned(crops[10:], truth[10:])
     none = learned(crops[:0], truth[:0])
@@ -76,31 +76,31 @@ def test_many_crops_score_in_their_order_and_none_is_none(learned: Learned) -> N
         torch.testing.assert_close(together[name][10:], last[name], rtol=1e-4, atol=1e-7)
 
 
-def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_weights_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"model\.safetensors is missing"):
-        load_learned(tmp_path)
+        load_learned_metrics(tmp_path)
 
 
-def test_what_is_no_safetensors_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").write_bytes(b"no such thing")
-    with pytest.raises(UserError, match="can not be read"):
-        load_learned(tmp_path)
+def test_an_invalid_safetensors_file_is_rejected(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"not safetensors")
+    with pytest.raises(UserError, match="cannot be read"):
+        load_learned_metrics(tmp_path)
 
 
-def test_weights_of_another_network_are_refused(vgg16_folder: Path, tmp_path: Path) -> None:
+def test_weights_of_another_network_are_rejected(vgg16_folder: Path, tmp_path: Path) -> None:
     weights = load_file(vgg16_folder / "model.safetensors")
     weights["features.10.weight"] = torch.zeros(256, 128, 1, 1)
     save_file(weights, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match=r"features\.10\.weight must be \[256, 128, 3, 3\], is \["):
-        load_learned(tmp_path)
+        load_learned_metrics(tmp_path)
     del weights["features.10.weight"]
     save_file(weights, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match=r"features\.10\.weight must be .* is missing"):
-        load_learned(tmp_path)
+        load_learned_metrics(tmp_path)
 
 
 @pytest.mark.parametrize("weights", ["timm/vgg16.not_here", "/no/such/folder"])
-def test_weights_that_can_not_be_had_are_refused_in_one_line(weights: str) -> None:
-    with pytest.raises(UserError, match="hf download") as refusal:
-        load_learned(weights)
-    assert weights in str(refusal.value) and "\n" not in str(refusal.value)
+def test_unavailable_weights_are_rejected_in_one_line(weights: str) -> None:
+    with pytest.raises(UserError, match="hf download") as error:
+        load_learned_metrics(weights)
+    assert weights in str(error.value) and "\n" not in str(error.value)

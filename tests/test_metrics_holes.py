@@ -2,7 +2,7 @@ import cv2
 import pytest
 import torch
 
-from secondeye.metrics.holes import gradient_energy, ring_of, seam_energy, temporal_error
+from secondeye.metrics.holes import gradient_energy, hole_boundary, seam_energy, temporal_error
 
 
 def everywhere(frames: torch.Tensor) -> torch.Tensor:
@@ -30,7 +30,7 @@ def test_gradient_energy_by_hand() -> None:
     assert gradient_energy(frames, there & False) == (0, 0)
 
 
-def test_blur_is_less_than_one_and_grain_is_more() -> None:
+def test_blur_lowers_and_grain_raises_gradient_energy() -> None:
     generator = torch.Generator().manual_seed(0)
     truth = torch.rand(2, 3, 40, 50, generator=generator)
     holes = torch.zeros(2, 1, 40, 50, dtype=torch.bool)
@@ -40,7 +40,7 @@ def test_blur_is_less_than_one_and_grain_is_more() -> None:
     assert mean(gradient_energy(blurred(truth), holes)) < 0.2 * sharp
     assert mean(gradient_energy(grainy, holes)) > 1.5 * sharp
     outside = torch.where(holes, truth, 0)
-    assert mean(gradient_energy(outside, holes)) == sharp, "what is around a hole does not count"
+    assert mean(gradient_energy(outside, holes)) == sharp, "pixels outside the hole are ignored"
 
 
 def test_temporal_error_by_hand() -> None:
@@ -55,14 +55,14 @@ def test_temporal_error_by_hand() -> None:
     assert temporal_error(frames, truth, there.flip(0)) == (pytest.approx(0.09), 3)
 
 
-def test_a_constant_error_costs_nothing_in_time_and_a_flickering_one_does() -> None:
+def test_temporal_error_ignores_constant_errors_and_counts_flicker() -> None:
     truth = torch.rand(4, 3, 5, 6)
     flicker = torch.tensor([0.1, -0.1, 0.1, -0.1]).view(4, 1, 1, 1)
     assert mean(temporal_error(truth + 0.1, truth, everywhere(truth))) == pytest.approx(0, abs=1e-12)
     assert mean(temporal_error(truth + flicker, truth, everywhere(truth))) == pytest.approx(0.04)
 
 
-def test_windows_that_share_a_frame_add_to_the_whole() -> None:
+def test_windows_that_share_a_frame_add_up() -> None:
     truth, frames = torch.rand(5, 3, 8, 9), torch.rand(5, 3, 8, 9)
     where = torch.rand(5, 1, 8, 9) > 0.3
     whole = temporal_error(frames, truth, where)
@@ -73,18 +73,18 @@ def test_windows_that_share_a_frame_add_to_the_whole() -> None:
     assert whole == (pytest.approx(parts[0][0] + parts[1][0]), parts[0][1] + parts[1][1])
 
 
-def test_the_ring_lies_to_both_sides_of_the_outline() -> None:
+def test_the_hole_boundary_covers_both_sides() -> None:
     holes = torch.zeros(1, 1, 8, 9, dtype=torch.bool)
     holes[..., 2:6, 2:6] = True
     ring = torch.zeros_like(holes)
     ring[..., 1:7, 1:7] = True
     ring[..., 3:5, 3:5] = False
-    assert torch.equal(ring_of(holes, 1), ring)
-    assert ring_of(holes, 2).sum() == 8 * 8, "to 2 px both sides, all of the hole"
-    assert not ring_of(holes & False, 1).any() and not ring_of(holes | True, 1).any()
+    assert torch.equal(hole_boundary(holes, 1), ring)
+    assert hole_boundary(holes, 2).sum() == 8 * 8, "2 px to both sides cover the whole hole"
+    assert not hole_boundary(holes & False, 1).any() and not hole_boundary(holes | True, 1).any()
 
 
-def test_a_seam_shows_by_its_step() -> None:
+def test_seam_energy_by_hand() -> None:
     holes = torch.zeros(1, 1, 10, 10, dtype=torch.bool)
     holes[..., 3:7, 3:7] = True
     frames = torch.where(holes, 0.7, 0.5).expand(1, 3, 10, 10).clone()
@@ -94,7 +94,7 @@ def test_a_seam_shows_by_its_step() -> None:
     assert seam_energy(torch.full_like(frames, 0.5), holes) == (0, 48)
 
 
-def test_a_seam_in_a_textured_picture_multiplies_its_energy() -> None:
+def test_a_seam_in_texture_raises_seam_energy() -> None:
     truth = blurred(torch.rand(2, 3, 60, 80, generator=torch.Generator().manual_seed(3)))
     holes = torch.zeros(2, 1, 60, 80, dtype=torch.bool)
     holes[..., 10:50, 30:42] = True

@@ -8,9 +8,9 @@ from secondeye.metrics.stereo import (
     correlation,
     disparity_error,
     disparity_histogram,
+    histogram_percentile,
     largest_jump,
     median_disparities,
-    percentile_of,
     siou,
     temporal_disparity_error,
     vertical_disparity_px,
@@ -47,7 +47,7 @@ def test_siou_by_hand() -> None:
     assert siou(left * 0, truth * 0, left * 0).tolist() == [1], "nothing to compare"
 
 
-def test_siou_tells_the_size_of_a_difference_not_its_sign() -> None:
+def test_siou_uses_absolute_differences() -> None:
     left = torch.full((1, 3, 20, 20), 0.5)
     truth = left.clone()
     truth[..., :10] -= 20 / 255
@@ -59,7 +59,7 @@ def test_siou_tells_the_size_of_a_difference_not_its_sign() -> None:
     assert siou(right, truth, left).tolist() == pytest.approx([no_edges + 0.25 * 0.5])
 
 
-def test_siou_of_a_copy_is_lower_than_that_of_nearly_the_truth() -> None:
+def test_siou_of_the_left_view_is_lower_than_of_a_close_prediction() -> None:
     shot = render_shot(5, 1, 96, 160)
     copy, nearly = siou(shot.left, shot.right, shot.left), siou(shot.right * 0.98, shot.right, shot.left)
     assert float(copy) < 0.5 < float(nearly)
@@ -75,7 +75,7 @@ def test_disparity_errors_by_hand() -> None:
     assert disparity_error(found, wanted, where & False)["epe_px"] == (0, 0)
 
 
-def test_a_shift_of_two_pixels_is_an_error_of_two_pixels_and_no_other() -> None:
+def test_a_constant_shift_changes_epe_only() -> None:
     wanted = torch.rand(3, 1, 20, 30) * 20
     sums = disparity_error(wanted + 2, wanted, all_of(wanted))
     assert sums["epe_px"][0] / sums["epe_px"][1] == pytest.approx(2, abs=1e-5)
@@ -85,14 +85,14 @@ def test_a_shift_of_two_pixels_is_an_error_of_two_pixels_and_no_other() -> None:
     assert correlation(sums) == pytest.approx(1)
 
 
-def test_swapped_eyes_turn_the_correlation_negative() -> None:
+def test_swapped_views_have_negative_correlation() -> None:
     wanted = torch.rand(2, 1, 20, 30) * 20
     where = all_of(wanted)
     assert correlation(disparity_error(-wanted + 3, wanted, where)) == pytest.approx(-1)
     assert abs(correlation(disparity_error(torch.rand(2, 1, 20, 30), wanted, where))) < 0.2
 
 
-def test_correlation_is_numpys_and_a_flat_answer_says_nothing() -> None:
+def test_correlation_matches_numpy_and_is_0_or_nan_for_constants() -> None:
     found, wanted = row(1, 2, 4, 9, NAN), row(3, 1, 5, 6, 100)
     sums = disparity_error(found, wanted, all_of(wanted))
     assert correlation(sums) == pytest.approx(np.corrcoef([1, 2, 4, 9], [3, 1, 5, 6])[0, 1])
@@ -112,7 +112,7 @@ def test_temporal_disparity_error_by_hand() -> None:
     assert temporal_disparity_error(found, wanted, where) == (0, 3)
 
 
-def test_windows_that_share_a_frame_add_to_the_whole() -> None:
+def test_windows_that_share_a_frame_add_up() -> None:
     found, wanted = torch.rand(5, 1, 8, 9) * 9, torch.rand(5, 1, 8, 9) * 9
     where = torch.rand(5, 1, 8, 9) > 0.3
     cuts = (slice(0, 3), slice(2, 5))
@@ -121,7 +121,7 @@ def test_windows_that_share_a_frame_add_to_the_whole() -> None:
     assert whole == (pytest.approx(parts[0][0] + parts[1][0]), parts[0][1] + parts[1][1])
 
 
-def test_windows_without_a_frame_in_common_add_to_the_whole() -> None:
+def test_disjoint_windows_add_up() -> None:
     found, wanted = torch.rand(5, 1, 8, 9) * 9, torch.rand(5, 1, 8, 9) * 9
     where = torch.rand(5, 1, 8, 9) > 0.3
     cuts = (slice(0, 3), slice(3, 5))
@@ -152,7 +152,7 @@ def test_the_largest_jump_at_a_cut() -> None:
     medians = [1.0, 1.5, 5.0, 5.0, 4.0, NAN, 9.0]
     assert largest_jump(medians, [2, 4]) == 3.5
     assert largest_jump(medians, [4]) == 1
-    assert largest_jump(medians, [4, 5]) == 1, "a frame without a disparity tells nothing"
+    assert largest_jump(medians, [4, 5]) == 1, "frames without a disparity are skipped"
     assert math.isnan(largest_jump(medians, [])) and math.isnan(largest_jump(medians, [6]))
 
 
@@ -162,29 +162,29 @@ def test_percentiles_of_disparity_by_hand() -> None:
     disparity[..., 5:9], disparity[..., 9:10] = NAN, -700
     counts = disparity_histogram(disparity)
     assert counts.shape == (10001,) and counts.dtype == np.int64 and counts.sum() == 9960
-    assert counts[0] == 10, "what is beyond half the width counts as that"
+    assert counts[0] == 10, "larger disparities are clipped to half the width"
     # Of 996 columns 1 lies at -50 %, 5 at -3.00 %, 890 at 0, 100 at 1.23 %.
     asked = (0, 1 / 1000, 0.003, 0.05, 0.5, 0.89, 0.9, 1)
-    answers = [percentile_of(counts, share) for share in asked]
+    answers = [histogram_percentile(counts, share) for share in asked]
     assert answers == pytest.approx([-50, -50, -3, 0, 0, 0, 1.23, 1.23])
-    assert percentile_of(disparity_histogram(row(7, 7, 8)), 0) == 50, "700 % of the width"
-    assert percentile_of(disparity_histogram(row(0.3, *[0.6] * 99)), 0) == pytest.approx(0.3)
+    assert histogram_percentile(disparity_histogram(row(7, 7, 8)), 0) == 50, "700 % of the width"
+    assert histogram_percentile(disparity_histogram(row(0.3, *[0.6] * 99)), 0) == pytest.approx(0.3)
     none = disparity_histogram(disparity, torch.zeros_like(disparity) > 0)
-    assert not none.any() and math.isnan(percentile_of(none, 0.5))
+    assert not none.any() and math.isnan(histogram_percentile(none, 0.5))
 
 
 def test_window_violation_by_hand() -> None:
     disparity = torch.zeros(1, 1, 2, 300)  # a side is 3 px wide, in front is more than 0.6 px
     assert window_violation(disparity) == (0, 12)
     disparity[..., 100:200] = 30
-    assert window_violation(disparity) == (0, 12), "in the middle nothing is cut"
+    assert window_violation(disparity) == (0, 12), "objects away from the border do not count"
     assert window_violation(torch.full_like(disparity, 0.4)) == (0, 12)
     assert window_violation(torch.full_like(disparity, 2.0)) == (12, 12)
     assert window_violation(torch.full_like(disparity, -2.0)) == (0, 12)
 
 
 @pytest.mark.parametrize("disparity_px", [2.0, 30.0])
-def test_what_stands_out_at_the_left_is_found_where_the_right_eye_sees_it(disparity_px: float) -> None:
+def test_window_violation_at_the_left_border_uses_the_right_view(disparity_px: float) -> None:
     disparity = torch.zeros(1, 1, 1, 300)
     disparity[..., :60] = disparity_px
     seen = torch.arange(300) - disparity >= 0  # the rest has no match

@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import moving_pictures
 
-from secondeye.metrics.temporal import colour_difference, flows_of, steps_of, warping_error
+from secondeye.metrics.temporal import colour_difference, colour_steps, flow_to_next, warping_error
 
 
 def film(frames: int = 4, height: int = 64, width: int = 96) -> torch.Tensor:
@@ -14,26 +14,26 @@ def film(frames: int = 4, height: int = 64, width: int = 96) -> torch.Tensor:
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
 
 
-def test_flow_to_the_next_frame_is_found_and_told_from_what_leaves() -> None:
-    flow, reliable = flows_of(film())
+def test_flow_to_next_is_unreliable_where_pixels_leave_the_frame() -> None:
+    flow, reliable = flow_to_next(film())
     assert flow.shape == (3, 2, 64, 96) and reliable.shape == (3, 1, 64, 96)
-    assert reliable.double().mean() > 0.9 and not reliable[..., 0].any(), "the first column leaves"
+    assert reliable.double().mean() > 0.9 and not reliable[..., 0].any(), "the first column leaves the frame"
     error = (flow - torch.tensor([-2.0, 0.0]).view(1, 2, 1, 1)).abs()
     assert error[reliable.expand_as(error)].median() < 0.05
 
 
-def test_little_is_reliable_across_a_cut() -> None:
+def test_flow_across_a_cut_is_unreliable() -> None:
     other = torch.from_numpy(moving_pictures(1, 64, 96, seed=6)).permute(0, 3, 1, 2).float() / 255
-    _, reliable = flows_of(torch.cat([film(1), other]))
+    _, reliable = flow_to_next(torch.cat([film(1), other]))
     assert reliable.double().mean() < 0.2
 
 
-def test_one_frame_has_no_next() -> None:
+def test_a_single_frame_has_no_flow() -> None:
     frames = film(1)
-    flow, reliable = flows_of(frames)
+    flow, reliable = flow_to_next(frames)
     assert flow.shape == (0, 2, 64, 96) and reliable.shape == (0, 1, 64, 96)
     assert warping_error(frames, flow, reliable) == (0, 0)
-    assert steps_of(colour_difference(frames, frames)).shape == (0, 3)
+    assert colour_steps(colour_difference(frames, frames)).shape == (0, 3)
 
 
 def test_warping_error_by_hand() -> None:
@@ -48,9 +48,9 @@ def test_warping_error_by_hand() -> None:
     assert warping_error(frames, flow, reliable & False) == (0, 0)
 
 
-def test_flicker_raises_the_warping_error_and_drifting_does_not() -> None:
+def test_warping_error_counts_flicker_but_not_motion() -> None:
     frames = film()
-    flow, reliable = flows_of(frames)
+    flow, reliable = flow_to_next(frames)
 
     def error(shown: torch.Tensor) -> float:
         total, count = warping_error(shown, flow, reliable)
@@ -61,19 +61,19 @@ def test_flicker_raises_the_warping_error_and_drifting_does_not() -> None:
     assert error(frames + 0.1) == pytest.approx(error(frames), rel=1e-2)
     assert error(frames + flicker) == pytest.approx(0.01, rel=0.05)
     still = frames[:1].expand_as(frames)
-    assert error(still) > 10 * error(frames), "what does not move with its film is wrong"
+    assert error(still) > 10 * error(frames), "a still picture of a moving film is wrong"
 
 
-def test_windows_that_share_a_frame_add_to_the_whole() -> None:
+def test_windows_that_share_a_frame_add_up() -> None:
     frames, shown = film(5), torch.rand(5, 3, 64, 96)
-    whole = warping_error(shown, *flows_of(frames))
-    parts = [warping_error(shown[cut], *flows_of(frames[cut])) for cut in (slice(0, 3), slice(2, 5))]
+    whole = warping_error(shown, *flow_to_next(frames))
+    parts = [warping_error(shown[cut], *flow_to_next(frames[cut])) for cut in (slice(0, 3), slice(2, 5))]
     assert whole == (pytest.approx(parts[0][0] + parts[1][0]), parts[0][1] + parts[1][1])
 
 
-def test_pictures_too_small_for_flow_have_no_warping_error() -> None:
+def test_warping_error_of_frames_too_small_for_flow_is_empty() -> None:
     frames = torch.rand(3, 3, 8, 12)
-    assert warping_error(frames, *flows_of(frames)) == (0, 0)
+    assert warping_error(frames, *flow_to_next(frames)) == (0, 0)
 
 
 def test_colour_difference_by_hand() -> None:
@@ -92,11 +92,11 @@ def test_colour_difference_by_hand() -> None:
     torch.testing.assert_close(found[1], torch.tensor([25.5, 0, -127.5]).double(), atol=1e-4, rtol=0)
 
 
-def test_a_cast_at_every_twentieth_frame_is_the_worst_jump() -> None:
+def test_colour_steps_find_a_periodic_tint() -> None:
     other = torch.rand(60, 3, 4, 4)
     frames = other + 0.2  # a constant cast costs nothing
     frames[19::20, 2] += 0.1
-    steps = steps_of(colour_difference(frames, other))
+    steps = colour_steps(colour_difference(frames, other))
     assert steps.shape == (59, 3)
     assert float(steps.max()) == pytest.approx(25.5, abs=1e-3)
     assert float(steps.mean()) == pytest.approx(25.5 * 5 / (59 * 3), abs=1e-3), (
@@ -105,8 +105,8 @@ def test_a_cast_at_every_twentieth_frame_is_the_worst_jump() -> None:
     assert float(steps[:, :2].max()) < 1e-3
 
 
-def test_steps_of_windows_that_share_a_frame_are_those_of_the_whole() -> None:
+def test_colour_steps_of_windows_concatenate() -> None:
     frames, other = torch.rand(5, 3, 4, 4), torch.rand(5, 3, 4, 4)
-    whole = steps_of(colour_difference(frames, other))
-    parts = [steps_of(colour_difference(frames[cut], other[cut])) for cut in (slice(0, 3), slice(2, 5))]
+    whole = colour_steps(colour_difference(frames, other))
+    parts = [colour_steps(colour_difference(frames[cut], other[cut])) for cut in (slice(0, 3), slice(2, 5))]
     assert torch.equal(torch.cat(parts), whole) and not math.isnan(float(np.asarray(whole).sum()))

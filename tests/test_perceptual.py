@@ -32,7 +32,7 @@ def blurred(crops: Tensor, sigma_px: float) -> Tensor:
 
 
 def literal_haarpsi(here: Tensor, there: Tensor) -> float:
-    """The paper's formulas one by one, with whole convolutions, on one pair of [3, h, w]."""
+    """Compute HaarPSI of one pair [3, h, w] literally, with full convolutions."""
     from scipy.signal import convolve2d
 
     def convolve(plane: np.ndarray, kernel: np.ndarray) -> np.ndarray:
@@ -75,7 +75,7 @@ def literal_haarpsi(here: Tensor, there: Tensor) -> float:
 
 
 @pytest.mark.parametrize("score", [haarpsi, vif])
-def test_equal_crops_score_one_each(score: Score) -> None:
+def test_equal_crops_score_one(score: Score) -> None:
     crops = detailed(3, 48, 42, seed=0)
     found = score(crops, crops)
     assert found.dtype == torch.float64
@@ -84,7 +84,7 @@ def test_equal_crops_score_one_each(score: Score) -> None:
 
 @pytest.mark.parametrize("score", [haarpsi, vif])
 @pytest.mark.parametrize("worsen", [noisy, blurred])
-def test_the_more_noise_or_blur_the_lower(score: Score, worsen: Callable[[Tensor, float], Tensor]) -> None:
+def test_more_noise_or_blur_scores_lower(score: Score, worsen: Callable[[Tensor, float], Tensor]) -> None:
     truth = detailed(2, 64, 64, seed=1)
     strengths = (0.02, 0.05, 0.1, 0.2) if worsen is noisy else (0.5, 1.0, 2.0, 4.0)
     found = torch.stack([score(worsen(truth, strength), truth) for strength in strengths])
@@ -92,7 +92,7 @@ def test_the_more_noise_or_blur_the_lower(score: Score, worsen: Callable[[Tensor
 
 
 @pytest.mark.parametrize("score", [haarpsi, vif])
-def test_crops_do_not_see_each_other_and_none_is_none(score: Score) -> None:
+def test_crops_are_independent_and_an_empty_batch_is_empty(score: Score) -> None:
     truth = detailed(3, 44, 50, seed=2)
     crops = noisy(truth, 0.1)
     alone = torch.cat([score(crops[n : n + 1], truth[n : n + 1]) for n in range(3)])
@@ -101,7 +101,7 @@ def test_crops_do_not_see_each_other_and_none_is_none(score: Score) -> None:
 
 
 @pytest.mark.parametrize("score", [haarpsi, vif])
-def test_threads_do_not_show(score: Score) -> None:
+def test_scores_are_bit_identical_for_any_number_of_threads(score: Score) -> None:
     truth = detailed(40, 64, 64, seed=3)
     before, found = (torch.get_num_threads(), cv2.getNumThreads()), []
     for threads in (1, 2, 5):
@@ -111,7 +111,7 @@ def test_threads_do_not_show(score: Score) -> None:
     assert found[0] == found[1] == found[2]
 
 
-def test_haarpsi_is_the_papers() -> None:
+def test_haarpsi_matches_the_literal_formulas() -> None:
     truth = detailed(2, 36, 50, seed=4)
     for crops in (noisy(truth, 0.15), blurred(truth, 1.5), truth.flip(1)):
         found = haarpsi(crops, truth).tolist()
@@ -136,7 +136,7 @@ def test_haarpsi_of_a_single_pixel_by_hand() -> None:
     assert haarpsi(here, there).item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_haarpsi_does_not_ask_which_of_both_is_true_nor_where_left_is() -> None:
+def test_haarpsi_is_symmetric_and_invariant_to_flips() -> None:
     truth = F.pad(detailed(2, 32, 32, seed=5), (16, 16, 16, 16))  # black about them: no border
     crops = F.pad(noisy(truth, 0.1)[..., 16:-16, 16:-16], (16, 16, 16, 16))
     found = haarpsi(crops, truth)
@@ -145,14 +145,14 @@ def test_haarpsi_does_not_ask_which_of_both_is_true_nor_where_left_is() -> None:
         torch.testing.assert_close(haarpsi(turn(crops), turn(truth)), found, rtol=1e-12, atol=0)
 
 
-def test_haarpsi_sees_colour_where_luma_is_equal() -> None:
+def test_haarpsi_is_sensitive_to_chroma() -> None:
     truth = detailed(1, 32, 32, seed=6)
     grey = torch.from_numpy(luma(truth)).float()[:, None].expand(1, 3, 32, 32)
     assert haarpsi(grey, truth).item() < 0.9
     assert haarpsi(0.5 * grey + 0.5 * truth, truth) > haarpsi(grey, truth)
 
 
-def test_haarpsi_of_two_black_crops_is_one_and_of_one_is_not() -> None:
+def test_haarpsi_of_black_crops() -> None:
     truth = detailed(2, 16, 16, seed=7)
     truth[0] = 0
     found = haarpsi(torch.zeros(2, 3, 16, 16), truth)
@@ -160,7 +160,7 @@ def test_haarpsi_of_two_black_crops_is_one_and_of_one_is_not() -> None:
 
 
 @pytest.mark.parametrize("size", [(64, 64), (41, 41), (41, 70), (55, 43)])
-def test_vif_is_that_of_torchmetrics_in_double_precision(size: tuple[int, int]) -> None:
+def test_vif_matches_torchmetrics(size: tuple[int, int]) -> None:
     from torchmetrics.functional.image import visual_information_fidelity
 
     truth = detailed(2, *size, seed=8)
@@ -171,7 +171,7 @@ def test_vif_is_that_of_torchmetrics_in_double_precision(size: tuple[int, int]) 
         torch.testing.assert_close(vif(crops, truth), expected, rtol=1e-6, atol=1e-9)
 
 
-def test_vif_is_above_one_for_more_contrast_and_none_for_a_flat_truth() -> None:
+def test_vif_is_above_one_for_higher_contrast_and_nan_for_a_flat_truth() -> None:
     truth = 0.25 + 0.5 * detailed(2, 48, 48, seed=9)
     louder = (truth - 0.5) * 1.5 + 0.5
     truth[1], louder[1] = 0.5, louder[0]
@@ -179,6 +179,6 @@ def test_vif_is_above_one_for_more_contrast_and_none_for_a_flat_truth() -> None:
     assert 1 < found[0] < 1.5 and found[1].isnan()
 
 
-def test_vif_refuses_crops_that_are_too_small() -> None:
+def test_vif_rejects_small_crops() -> None:
     with pytest.raises(ValueError, match="41"):
         vif(torch.zeros(1, 3, 41, 40), torch.zeros(1, 3, 41, 40))

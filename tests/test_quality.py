@@ -1,4 +1,4 @@
-"""The scores that the stage `quality` works out itself, on pictures whose answer is known."""
+"""Scores computed by the stage `quality`, on images with known answers."""
 
 import numpy as np
 import pytest
@@ -14,12 +14,12 @@ def ramp(across: float, down: float) -> torch.Tensor:  # levels a pixel
     return ((across * columns + down * rows) / 255).expand(2, 3, 10, 12)
 
 
-def test_the_gradient_of_a_ramp_is_its_slope() -> None:
+def test_gradient_levels_of_a_ramp_is_its_slope() -> None:
     assert gradient_levels(ramp(3, 4)) == pytest.approx(5)
     assert gradient_levels(ramp(0, 0)) == 0
 
 
-def test_the_colour_that_differs_most_counts_and_only_where_asked() -> None:
+def test_colour_difference_is_of_the_worst_channel_and_selected_pixels() -> None:
     truth = torch.full((2, 3, 4, 6), 0.5)
     tinted = truth.clone()
     tinted[:, 1] += 10 / 255
@@ -31,12 +31,12 @@ def test_the_colour_that_differs_most_counts_and_only_where_asked() -> None:
     assert colour_difference(tinted, truth, right_half) == pytest.approx(10, abs=1e-4)
 
 
-def test_motion_is_how_far_pictures_move() -> None:
+def test_median_motion_of_a_translation() -> None:
     rng = np.random.default_rng(0)
     texture = torch.from_numpy(rng.random((1, 3, 24, 60), np.float32))
     texture = torch.nn.functional.interpolate(texture, (96, 240), mode="bicubic").clamp(0, 1)
     moving = torch.cat([texture[..., 3 * t : 3 * t + 200] for t in range(4)])
     assert median_motion_px(moving) == pytest.approx(3, abs=0.3)
     assert median_motion_px(texture.repeat(3, 1, 1, 1)) == pytest.approx(0, abs=0.05)
-    assert median_motion_px(texture) == 0, "one frame does not move"
+    assert median_motion_px(texture) == 0, "a single frame"
     assert median_motion_px(moving[..., : MIN_FLOW_SIZE_PX - 1, :]) == 0, "too small for flow"

@@ -22,21 +22,21 @@ from secondeye.matching.flow_matcher import match_flow
 from secondeye.metrics.depth import edge_f_score, rank_correlation
 from secondeye.metrics.holes import gradient_energy, seam_energy, temporal_error
 from secondeye.metrics.image_quality import decibels, mean_where, ms_ssim, squared_error, ssim_map
-from secondeye.metrics.learned import Learned
+from secondeye.metrics.learned import LearnedMetrics
 from secondeye.metrics.masked_sums import Sum, sum_where
 from secondeye.metrics.perceptual import haarpsi, vif
 from secondeye.metrics.stereo import (
     correlation,
     disparity_error,
     disparity_histogram,
+    histogram_percentile,
     median_disparities,
-    percentile_of,
     siou,
     temporal_disparity_error,
     vertical_disparity_px,
     window_violation,
 )
-from secondeye.metrics.temporal import colour_difference, flows_of, steps_of, warping_error
+from secondeye.metrics.temporal import colour_difference, colour_steps, flow_to_next, warping_error
 from secondeye.warp import warp
 
 SMALLEST_PX = 64  # a side of what can be scored: the crops need it
@@ -81,13 +81,13 @@ def prepare(
     regions: Tensor | None,  # uint8 [T, 1, H, W]; with a truth, and only then
 ) -> Reference:
     """Find what every method is measured against. Sides are at least SMALLEST_PX."""
-    warping = warping_error(left, *flows_of(left))
+    warping = warping_error(left, *flow_to_next(left))
     if truth is None or regions is None:
         return Reference(left, warping, None)
     where = {"": torch.ones_like(regions, dtype=torch.bool)}
     where |= {f"_{name}": regions == region for name, region in NAMES.items()}
     crops = around(where["_disoccluded"])
-    pair, flows = _match(left, truth), flows_of(truth)
+    pair, flows = _match(left, truth), flow_to_next(truth)
     return Reference(left, warping, Truth(truth, where, crops, cut(truth, crops), pair, *flows))
 
 
@@ -96,7 +96,7 @@ def update(
     right: Tensor,  # [T, 3, H, W]: what a method made
     *,
     seen: int,  # 0 or 1: leading frames that the window before has counted
-    learned: Learned | None,
+    learned: LearnedMetrics | None,
 ) -> MetricState:
     """Count every score in these frames; what compares frames with the next ones counts all. NotNumbers."""
     require_numbers(right)
@@ -127,11 +127,11 @@ def compute(tally: MetricState) -> dict[str, float]:
         "epe_px": mean("epe_px"),
         "d1_percent": 100 * mean("d1"),
         "tepe_px": mean("tepe_px"),
-        "disparity_correlation": correlation(tally.sums) if "found" in tally.sums else math.nan,
+        "disparity_correlation": correlation(tally.sums) if "predicted" in tally.sums else math.nan,
         "vertical_px": mean("vertical_px"),
         "sharpness_ratio": ratio("right_energy", "left_energy"),
-        "far_percent": percentile_of(tally.disparities, 0.01),
-        "near_percent": percentile_of(tally.disparities, 0.99),
+        "far_percent": histogram_percentile(tally.disparities, 0.01),
+        "near_percent": histogram_percentile(tally.disparities, 0.99),
         "window_violation_percent": 100 * mean("window_violation"),
     }
     return {name: round(value, _DIGITS) for name, value in scores.items()}
@@ -217,8 +217,8 @@ def _as_a_pair(reference: Reference, right: Tensor, seen: int) -> MetricState:
 def _over_time(reference: Reference, right: Tensor) -> MetricState:
     """How steady it is: all of it compares frames with the next ones."""
     truth = reference.truth
-    flows = flows_of(right) if truth is None else (truth.flow, truth.reliable)
-    steps = steps_of(colour_difference(right, reference.left if truth is None else truth.frames))
+    flows = flow_to_next(right) if truth is None else (truth.flow, truth.reliable)
+    steps = colour_steps(colour_difference(right, reference.left if truth is None else truth.frames))
     sums = {
         "warping": warping_error(right, *flows),
         "left_warping": reference.warping,
@@ -244,7 +244,7 @@ def _as_pictures(truth: Truth, right: Tensor, seen: int) -> MetricState:
     return MetricState(sums)
 
 
-def _in_holes(truth: Truth, right: Tensor, seen: int, learned: Learned | None) -> MetricState:
+def _in_holes(truth: Truth, right: Tensor, seen: int, learned: LearnedMetrics | None) -> MetricState:
     """How what was painted looks: on crops around disocclusions, and inside them."""
     holes, new = truth.where["_disoccluded"], slice(seen, None)
     sums = {

@@ -18,7 +18,7 @@ from secondeye.evaluation.external import read_external
 from secondeye.evaluation.methods import Made, Method, NotNumbers, make_right
 from secondeye.evaluation.score import Reference, compute, prepare, score_depth, update
 from secondeye.execution.incremental import BadClip, Job, build_missing, make_key
-from secondeye.metrics.learned import Learned, load_learned
+from secondeye.metrics.learned import LearnedMetrics, load_learned_metrics
 from secondeye.params import Evaluate
 from secondeye.report.contact_sheet import picture_from_frame, write_picture
 from secondeye.system.errors import UserError
@@ -124,8 +124,8 @@ def _hash_learned(weights: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def _learned(weights: str) -> Learned | None:
-    return load_learned(weights, best_device()) if weights else None
+def _learned(weights: str) -> LearnedMetrics | None:
+    return load_learned_metrics(weights, best_device()) if weights else None
 
 
 @lru_cache(maxsize=1)

@@ -1,1 +1,1 @@
-"""How close two films are."""
+"""Metrics: image quality, perceptual and learned similarity, stereo, temporal stability, depth, holes."""

@@ -1,4 +1,4 @@
-"""How alike small pictures look, by measures that people's opinions have tested."""
+"""Perceptual similarity of image crops without learned weights: HaarPSI and VIF."""
 
 import cv2
 import numpy as np
@@ -8,34 +8,36 @@ from torch import Tensor
 
 from secondeye.metrics.image_quality import luma
 
-_LEVELS = 255.0  # both papers' constants are for pictures from 0 to 255
+_LEVELS = 255.0  # both papers define their constants for values in [0, 255]
 # HaarPSI (Reisenhofer, Bosse, Kutyniok, Wiegand 2018, section 3).
 _YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 _SIMILARITY, _STEEPNESS = 30.0, 4.2  # C and alpha
 # VIF (Sheikh, Bovik 2006), over pixels as in the authors' vifp.
-_WINDOWS_PX = (17, 9, 5, 3)  # of the scales, finest first; sigma is a fifth
-_EYE_NOISE = 2.0  # variance of what the eye adds
-_NEARLY_NONE = 1e-10  # a variance below is none
-SMALLEST_VIF_PX = 41  # leaves the coarsest scale a window
+_WINDOW_SIZES_PX = (17, 9, 5, 3)  # per scale, finest first; sigma is a fifth of the window
+_VISUAL_NOISE = 2.0  # variance of the noise of the visual system
+_MIN_VARIANCE = 1e-10  # smaller variances count as 0
+MIN_VIF_PX = 41  # the coarsest scale must fit one window
 
 
 def haarpsi(
     crops: Tensor,  # [N, 3, h, w] in [0, 1]
     truth: Tensor,  # [N, 3, h, w] in [0, 1]
-) -> Tensor:  # float64 [N] in (0, 1], 1 for equal pictures
-    """HaarPSI in colour: how alike edges and colours are, the more so where an edge of either is strong.
+) -> Tensor:  # float64 [N] in (0, 1], 1 for equal images
+    """Return HaarPSI in colour: similarity of edges and chroma, weighted by edge strength.
 
-    Of an odd side the last line is left out. Two crops without any light are equal.
+    With odd sides the last row or column is dropped. Two black crops score 1.
     """
-    here, there = _yiq(crops), _yiq(truth)
-    edges = [(_edges(here[:, :1], scale), _edges(there[:, :1], scale)) for scale in (1, 2, 3)]
-    structure = (_alike(*edges[0]) + _alike(*edges[1])) / 2
-    colour = _alike(_colours(here), _colours(there)).mean(1, keepdim=True)
+    distorted, reference = _yiq(crops), _yiq(truth)
+    edges = [
+        (_haar_edges(distorted[:, :1], scale), _haar_edges(reference[:, :1], scale)) for scale in (1, 2, 3)
+    ]
+    structure = (_similarity(*edges[0]) + _similarity(*edges[1])) / 2
+    colour = _similarity(_chroma(distorted), _chroma(reference)).mean(1, keepdim=True)
     strongest = torch.maximum(*edges[2])
     importance = torch.cat([strongest, strongest.mean(1, keepdim=True)], 1).flatten(1).numpy()
-    alike = torch.cat([structure, colour], 1).flatten(1).numpy()
-    # numpy, whose exp and sums give the same bits for any number of threads.
-    logistic = 1 / (1 + np.exp(-_STEEPNESS * alike))
+    similarity = torch.cat([structure, colour], 1).flatten(1).numpy()
+    # numpy: its exp and sums are bit-identical for any number of threads.
+    logistic = 1 / (1 + np.exp(-_STEEPNESS * similarity))
     with np.errstate(invalid="ignore"):
         mean = (importance * logistic).sum(1) / importance.sum(1)
     score = (np.log(mean / (1 - mean)) / _STEEPNESS) ** 2
@@ -45,67 +47,69 @@ def haarpsi(
 def vif(
     crops: Tensor,  # [N, 3, h, w] in [0, 1]
     truth: Tensor,  # [N, 3, h, w] in [0, 1]
-) -> Tensor:  # float64 [N], at least 0, 1 for equal pictures, above 1 for more contrast
-    """Visual information fidelity of luma: the share of the truth's information that an eye still gets.
+) -> Tensor:  # float64 [N], at least 0; 1 for equal images, above 1 for higher contrast
+    """Return the visual information fidelity of luma: the share of the truth's information that is preserved.
 
-    NaN where the truth is flat: it has none. Raises ValueError where a side is below 41 px.
+    NaN where the truth is flat, because it carries no information. Raises ValueError for crops below 41 px.
     """
-    if min(crops.shape[2:]) < SMALLEST_VIF_PX:
-        raise ValueError(f"crops must be at least {SMALLEST_VIF_PX} px a side, got {tuple(crops.shape)}")
-    here, there = _LEVELS * luma(crops), _LEVELS * luma(truth)
-    kept, whole = np.zeros(len(here)), np.zeros(len(here))
-    for window in _WINDOWS_PX:
-        if window < _WINDOWS_PX[0]:
-            here, there = (_blur_inside(planes, window)[:, ::2, ::2] for planes in (here, there))
-        more_kept, more = _information(here, there, window)
-        kept, whole = kept + more_kept, whole + more
+    if min(crops.shape[2:]) < MIN_VIF_PX:
+        raise ValueError(f"crops must be at least {MIN_VIF_PX} px on each side, got {tuple(crops.shape)}")
+    distorted, reference = _LEVELS * luma(crops), _LEVELS * luma(truth)
+    preserved, total = np.zeros(len(distorted)), np.zeros(len(distorted))
+    for window in _WINDOW_SIZES_PX:
+        if window < _WINDOW_SIZES_PX[0]:
+            distorted, reference = (
+                _blur_valid(planes, window)[:, ::2, ::2] for planes in (distorted, reference)
+            )
+        scale_preserved, scale_total = _information(distorted, reference, window)
+        preserved, total = preserved + scale_preserved, total + scale_total
     with np.errstate(invalid="ignore"):
-        return torch.from_numpy(kept / whole)
+        return torch.from_numpy(preserved / total)
 
 
 def _yiq(crops: Tensor) -> Tensor:
-    """float64 [N, 3, h / 2, w / 2], of means over two by two pixels: what is seen from afar."""
+    """Return YIQ float64 [N, 3, h / 2, w / 2] of 2 x 2 averages, which model the viewing distance."""
     small = F.avg_pool2d(_LEVELS * crops.double(), 2)
     matrix = torch.tensor(_YIQ, dtype=torch.float64)[..., None, None]
     return (small[:, None] * matrix).sum(2)
 
 
-def _edges(
-    planes: Tensor,  # [N, 1, h, w], black beyond the border
+def _haar_edges(
+    planes: Tensor,  # [N, 1, h, w], zero-padded
     scale: int,  # the Haar filter is 2**scale px wide
-) -> Tensor:  # [N, 2, h, w]: strength of horizontal and vertical edges
+) -> Tensor:  # [N, 2, h, w]: magnitudes of horizontal and vertical edges
     width, half = 2**scale, 2 ** (scale - 1)
     padded = F.pad(planes, (half - 1, half, half - 1, half))
-    lying, standing = (F.avg_pool2d(padded, size, 1) for size in ((half, width), (width, half)))
-    steps = lying[..., half:, :] - lying[..., :-half, :], standing[..., half:] - standing[..., :-half]
+    wide, tall = (F.avg_pool2d(padded, size, 1) for size in ((half, width), (width, half)))
+    steps = wide[..., half:, :] - wide[..., :-half, :], tall[..., half:] - tall[..., :-half]
     return half * torch.cat(steps, 1).abs()
 
 
-def _colours(yiq: Tensor) -> Tensor:
-    """[N, 2, h, w]: strength of both colours."""
+def _chroma(yiq: Tensor) -> Tensor:
+    """Return the magnitude of the chroma planes I and Q, [N, 2, h, w]."""
     return F.avg_pool2d(F.pad(yiq[:, 1:], (0, 1, 0, 1)), 2, 1).abs()
 
 
-def _alike(here: Tensor, there: Tensor) -> Tensor:
-    return (2 * here * there + _SIMILARITY) / (here**2 + there**2 + _SIMILARITY)
+def _similarity(distorted: Tensor, reference: Tensor) -> Tensor:
+    return (2 * distorted * reference + _SIMILARITY) / (distorted**2 + reference**2 + _SIMILARITY)
 
 
-def _information(here: np.ndarray, there: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
-    """[N] each: what an eye gets of the truth from `here`, and what from the truth itself."""
-    mean_here, mean_there = _blur_inside(here, window), _blur_inside(there, window)
-    variance_here = np.maximum(_blur_inside(here**2, window) - mean_here**2, 0)
-    variance = np.maximum(_blur_inside(there**2, window) - mean_there**2, 0)
-    shared = _blur_inside(here * there, window) - mean_here * mean_there
-    gain = np.maximum(shared, 0) / (variance + _NEARLY_NONE)
-    distortion = np.maximum(variance_here - gain * shared, _NEARLY_NONE)
-    variance = np.where(variance >= _NEARLY_NONE, variance, 0)
-    kept = np.log1p(gain**2 * variance / (distortion + _EYE_NOISE))
-    return kept.sum((1, 2)), np.log1p(variance / _EYE_NOISE).sum((1, 2))
+def _information(distorted: np.ndarray, reference: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the information [N] about the reference in the distorted crop, and in the reference itself."""
+    distorted_mean, reference_mean = _blur_valid(distorted, window), _blur_valid(reference, window)
+    distorted_variance = np.maximum(_blur_valid(distorted**2, window) - distorted_mean**2, 0)
+    variance = np.maximum(_blur_valid(reference**2, window) - reference_mean**2, 0)
+    covariance = _blur_valid(distorted * reference, window) - distorted_mean * reference_mean
+    gain = np.maximum(covariance, 0) / (variance + _MIN_VARIANCE)
+    distortion = np.maximum(distorted_variance - gain * covariance, _MIN_VARIANCE)
+    variance = np.where(variance >= _MIN_VARIANCE, variance, 0)
+    preserved = np.log1p(gain**2 * variance / (distortion + _VISUAL_NOISE))
+    return preserved.sum((1, 2)), np.log1p(variance / _VISUAL_NOISE).sum((1, 2))
 
 
-def _blur_inside(planes: np.ndarray, window: int) -> np.ndarray:
-    """Gaussian of [N, h, w] where its window lies inside the plane: [N, h - window + 1, w - window + 1]."""
+def _blur_valid(planes: np.ndarray, window: int) -> np.ndarray:
+    """Blur [N, h, w] with a Gaussian and keep the valid part: [N, h - window + 1, w - window + 1]."""
     edge = window // 2
-    tall = np.ascontiguousarray(planes).reshape(-1, planes.shape[-1])  # one picture; the seams are cut off
+    tall = np.ascontiguousarray(planes).reshape(-1, planes.shape[-1])  # one tall image; the seams are cropped
     blurred = cv2.GaussianBlur(tall, (window, window), window / 5) if len(tall) else tall
     return blurred.reshape(planes.shape)[:, edge:-edge, edge:-edge]

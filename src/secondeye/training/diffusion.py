@@ -28,7 +28,7 @@ from secondeye.inpaint.sampling import Conditions
 from secondeye.inpaint.tiny import make_small, make_tiny
 from secondeye.inpaint.weights import hash_svd, load_widened
 from secondeye.metrics.learned import load_lpips
-from secondeye.metrics.vgg16 import hash_network
+from secondeye.metrics.vgg16 import hash_weights
 from secondeye.params import TrainDiffusion
 from secondeye.run_folder import Run
 from secondeye.system.process import best_device, is_main_process
@@ -58,7 +58,7 @@ SHOWN_SCENES = 4
 def foreign_weights(settings: TrainDiffusion) -> dict[str, str]:
     """Hashes of what svd begins with and LPIPS sees with, by name; Refusal where they can not be had."""
     initial = {"initial": hash_svd(settings.pretrained)} if settings.pretrained else {}
-    return initial | ({"lpips": hash_network(settings.vgg_weights)} if settings.vgg_weights else {})
+    return initial | ({"lpips": hash_weights(settings.vgg_weights)} if settings.vgg_weights else {})
 
 
 def train(run: Run, folders: Sequence[Path], settings: TrainDiffusion) -> None:

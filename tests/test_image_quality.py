@@ -18,7 +18,7 @@ from secondeye.metrics.image_quality import (
 
 
 def textured(height: int, width: int, seed: int, frames: int = 1) -> tuple[Tensor, Tensor]:
-    """Pictures with detail of several sizes, and the same with noise."""
+    """Return a noisy and a clean image with detail at several scales."""
     generator = torch.Generator().manual_seed(seed)
     planes = [
         torch.nn.functional.interpolate(
@@ -31,7 +31,7 @@ def textured(height: int, width: int, seed: int, frames: int = 1) -> tuple[Tenso
     return (truth + 0.1 * noise).clamp(0, 1), truth
 
 
-def test_psnr_by_hand_and_only_where_asked() -> None:
+def test_psnr_by_hand_over_selected_pixels() -> None:
     truth = torch.zeros(1, 3, 2, 2)
     frames = truth.clone()
     frames[..., 0, 0] = 0.1  # squared error 0.01 at one of four pixels
@@ -45,7 +45,7 @@ def test_psnr_by_hand_and_only_where_asked() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_what_is_no_number_is_infinitely_wrong_and_only_where_it_counts(value: float) -> None:
+def test_psnr_of_selected_nonfinite_pixels_is_minus_infinity(value: float) -> None:
     truth = torch.zeros(1, 3, 2, 2)
     frames = truth.clone()
     frames[0, 0, 0, 0] = value
@@ -62,14 +62,14 @@ def test_squared_error_is_the_mean_over_colours() -> None:
     assert error.item() == (0.25 + 0.0625) / 3
 
 
-def test_decibels_end_at_100_and_nothing_counted_stays_nothing() -> None:
+def test_decibels_are_capped_at_100_and_keep_nan() -> None:
     assert decibels(0.001) == pytest.approx(30.0)
     assert decibels(0.0) == 100.0
     assert decibels(math.inf) == -math.inf
     assert math.isnan(decibels(math.nan))
 
 
-def test_ssim_is_that_of_skimage() -> None:
+def test_ssim_matches_skimage() -> None:
     from skimage.metrics import structural_similarity
 
     frames, truth = textured(37, 53, seed=1, frames=2)
@@ -86,14 +86,14 @@ def test_ssim_is_that_of_skimage() -> None:
         np.testing.assert_allclose(found[0].numpy(), expected, rtol=0, atol=1e-10)
 
 
-def test_equal_pictures_are_similar_by_exactly_one() -> None:
+def test_ssim_of_equal_images_is_exactly_one() -> None:
     _, truth = textured(64, 64, seed=2)
     everywhere = torch.ones(1, 1, 64, 64, dtype=torch.bool)
     assert ssim_map(truth, truth).eq(1).all()
     assert ms_ssim(truth, truth, {"": everywhere})[""].item() == 1
 
 
-def test_ms_ssim_is_that_of_torchmetrics_but_for_the_border() -> None:
+def test_ms_ssim_matches_torchmetrics_except_at_borders() -> None:
     from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
     for noisy, truth in (textured(256, 448, seed=3), textured(512, 512, seed=4)):
@@ -101,12 +101,12 @@ def test_ms_ssim_is_that_of_torchmetrics_but_for_the_border() -> None:
             there, here = (torch.from_numpy(luma(x))[:, None] for x in (truth, frames))
             expected = multiscale_structural_similarity_index_measure(here, there, data_range=1.0)
             everywhere = torch.ones_like(here, dtype=torch.bool)
-            # It leaves out 5 px of each scale's border; we mirror what is beyond.
+            # torchmetrics crops 5 px at the borders of each scale; ours mirrors.
             found = ms_ssim(frames, truth, {"": everywhere})[""].item()
             assert found == pytest.approx(float(expected), abs=1e-3)
 
 
-def test_ms_ssim_of_flat_pictures_is_the_luminance_of_the_coarsest_scale() -> None:
+def test_ms_ssim_of_flat_images_is_the_luminance_of_the_coarsest_scale() -> None:
     truth, frames = torch.full((1, 3, 176, 180), 0.4), torch.full((1, 3, 176, 180), 0.6)
     everywhere = torch.ones(1, 1, 176, 180, dtype=torch.bool)
     luminance = (2 * 0.4 * 0.6 + 1e-4) / (0.4**2 + 0.6**2 + 1e-4)
@@ -116,7 +116,7 @@ def test_ms_ssim_of_flat_pictures_is_the_luminance_of_the_coarsest_scale() -> No
     assert four == pytest.approx(luminance ** (0.2363 / 0.8668), abs=1e-7)
 
 
-def test_a_coarse_pixel_counts_as_much_as_it_has_chosen_pixels() -> None:
+def test_ms_ssim_weights_coarse_pixels_by_their_selected_share() -> None:
     from scipy.ndimage import gaussian_filter
 
     # Brighter by a constant: only the luminance of the coarser of two scales tells the pictures apart.
@@ -132,7 +132,7 @@ def test_a_coarse_pixel_counts_as_much_as_it_has_chosen_pixels() -> None:
     assert found == pytest.approx(expected ** (0.2856 / 0.3304), abs=1e-6)
 
 
-def test_regions_and_frames_are_told_apart_and_an_empty_one_is_nan() -> None:
+def test_ms_ssim_is_per_region_and_frame_and_nan_for_an_empty_region() -> None:
     frames, truth = textured(176, 352, seed=5, frames=3)
     frames[1] = truth[1]
     frames[:, ..., 176:] = truth[:, ..., 176:]
@@ -145,20 +145,20 @@ def test_regions_and_frames_are_told_apart_and_an_empty_one_is_nan() -> None:
     assert found["right"][0] > 0.999 and found["right"][1:].gt(0.999).all()
 
 
-def test_pictures_that_are_each_others_opposite_score_zero() -> None:
+def test_ms_ssim_of_inverted_images_is_zero() -> None:
     _, truth = textured(176, 176, seed=6)
     everywhere = torch.ones(1, 1, 176, 176, dtype=torch.bool)
     assert ms_ssim(1 - truth, truth, {"": everywhere})[""].item() == 0
 
 
-def test_the_last_line_of_an_odd_side_counts() -> None:
+def test_ms_ssim_includes_the_last_row_of_odd_heights() -> None:
     frames, truth = textured(185, 185, seed=7)
     where = torch.zeros(1, 1, 185, 185, dtype=torch.bool)
     where[..., -1, :] = True
     assert 0 < ms_ssim(frames, truth, {"": where})[""].item() < 1
 
 
-def test_threads_do_not_show() -> None:
+def test_scores_are_bit_identical_for_any_number_of_threads() -> None:
     frames, truth = textured(256, 448, seed=8, frames=2)
     where = truth[:, :1] > 0.5
     before, found = (torch.get_num_threads(), cv2.getNumThreads()), []
