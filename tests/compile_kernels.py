@@ -1,7 +1,7 @@
-"""Compile the Triton kernels as their launchers do, for GPUs that need not be there, and count what spills.
+"""Compile the Triton kernels as their launchers do, also for GPUs that are not present, and report spills.
 
-Run in a process of its own, without TRITON_INTERPRET:  python tests/compile_kernels.py
-Prints registers and spilled bytes a kernel and target; exits with 1 when a kernel spills.
+Run in a separate process, without TRITON_INTERPRET:  python tests/compile_kernels.py
+Prints registers and spilled bytes per kernel and target; exits with 1 if a kernel spills.
 """
 
 import re
@@ -16,21 +16,21 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-TABLES = ["secondeye.splat.kernel", "secondeye.warp.kernel"]  # each has CONFIGURATIONS
+MODULES = ["secondeye.splat.kernel", "secondeye.warp.kernel"]  # each defines CONFIGURATIONS
 TARGETS = [GPUTarget("cuda", 80, 32), GPUTarget("cuda", 90, 32), GPUTarget("hip", "gfx942", 64)]
 
 
 class Compiled(NamedTuple):
-    registers: int  # a thread
-    spilled_bytes: int  # a thread
+    registers: int  # per thread
+    spilled_bytes: int  # per thread
     assembly: str  # PTX or AMD's
 
 
 def compile_kernel(
-    configuration: Any,  # of (kernel, types, constants, options), see `secondeye.splat.kernel`
+    configuration: Any,  # secondeye.imaging.backends.Configuration
     target: GPUTarget,
 ) -> Compiled:
-    """Compile for a device that Triton can not see. torch's allocations are aligned to 16 bytes."""
+    """Compile for a target that need not be present. torch aligns its allocations to 16 bytes."""
     kernel, types, constants, options = configuration
     signature = {name: types.get(name, "constexpr") for name in kernel.arg_names}
     aligned = {
@@ -46,7 +46,7 @@ def compile_kernel(
 
 
 def _measure_ptx(ptx: str, capability: int) -> Compiled:
-    """Ask the ptxas that Triton uses; it reports on its error stream."""
+    """Run Triton's ptxas, which reports on stderr."""
     ptxas = Path(triton.__file__).parent / "backends/nvidia/bin/ptxas"
     suffix = "a" if capability >= 90 else ""
     with tempfile.TemporaryDirectory() as folder:
@@ -54,30 +54,30 @@ def _measure_ptx(ptx: str, capability: int) -> Compiled:
         path.write_text(ptx)
         command = [str(ptxas), "-v", f"--gpu-name=sm_{capability}{suffix}", str(path), "-o", f"{path}.cubin"]
         report = subprocess.run(command, check=True, capture_output=True, text=True).stderr
-    spilled = _only(r"(\d+) bytes spill stores", report)
-    return Compiled(_only(r"Used (\d+) registers", report), spilled, ptx)
+    spilled = _single_int(r"(\d+) bytes spill stores", report)
+    return Compiled(_single_int(r"Used (\d+) registers", report), spilled, ptx)
 
 
 def _measure_amdgcn(assembly: str) -> Compiled:
-    spilled = sum(_only(rf"\.{kind}_spill_count:\s+(\d+)", assembly) for kind in ("vgpr", "sgpr"))
-    return Compiled(_only(r"\.vgpr_count:\s+(\d+)", assembly), 4 * spilled, assembly)
+    spilled = sum(_single_int(rf"\.{kind}_spill_count:\s+(\d+)", assembly) for kind in ("vgpr", "sgpr"))
+    return Compiled(_single_int(r"\.vgpr_count:\s+(\d+)", assembly), 4 * spilled, assembly)
 
 
-def _only(pattern: str, report: str) -> int:
+def _single_int(pattern: str, report: str) -> int:
     (found,) = re.findall(pattern, report)
     return int(found)
 
 
 def main() -> int:
     spills = False
-    for table in TABLES:
-        for configuration in import_module(table).CONFIGURATIONS:
-            pictures = "uint8" if "*u8" in configuration.types.values() else "float32"
-            name = f"{table}.{configuration.kernel.__name__}"
+    for module in MODULES:
+        for configuration in import_module(module).CONFIGURATIONS:
+            images = "uint8" if "*u8" in configuration.types.values() else "float32"
+            name = f"{module}.{configuration.kernel.__name__}"
             for target in TARGETS:
                 compiled = compile_kernel(configuration, target)
                 counts = f"{compiled.registers:4} registers {compiled.spilled_bytes:5} B spilled"
-                print(f"{name:44} {pictures:8} {target.backend} {target.arch!s:7} {counts}")
+                print(f"{name:44} {images:8} {target.backend} {target.arch!s:7} {counts}")
                 spills |= compiled.spilled_bytes > 0
     return 1 if spills else 0
 

@@ -4,13 +4,13 @@ import torch
 from secondeye.imaging.arrays import depth_to_disparity, require_frames, require_plane, resize_disparity
 
 
-def test_resizing_disparity_scales_its_unit() -> None:
+def test_resize_disparity_scales_the_values() -> None:
     disparity = torch.full((2, 1, 30, 40), 6.0)
     assert torch.equal(resize_disparity(disparity, 15, 20), torch.full((2, 1, 15, 20), 3.0))
     assert torch.equal(resize_disparity(disparity, 30, 80), torch.full((2, 1, 30, 80), 12.0))
 
 
-def test_paper_release_is_one_setting_of_the_one_formula() -> None:
+def test_depth_to_disparity_reproduces_the_release() -> None:
     depth = torch.tensor([0.0, 0.5, 1.0]).view(1, 1, 1, 3).repeat_interleave(400, -1)[..., :1024]
     disparity = depth_to_disparity(depth, strength_percent=200 * 20 / 1024, convergence=0.5)
     assert disparity.unique().tolist() == [-20.0, 0.0, 20.0]
@@ -26,11 +26,11 @@ def test_paper_release_is_one_setting_of_the_one_formula() -> None:
         torch.full((1, 3, 4, 5), float("nan")),
     ],
 )
-def test_door_refuses_what_is_not_frames(frames: torch.Tensor) -> None:
+def test_require_frames_rejects_other_arrays(frames: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="frames"):
         require_frames(frames)
 
 
-def test_door_says_which_plane_and_what_shape() -> None:
+def test_require_plane_reports_name_and_shape() -> None:
     with pytest.raises(ValueError, match=r"coverage must be .*\[1, 2, 4, 5\]"):
         require_plane(torch.zeros(1, 2, 4, 5), "coverage")

@@ -1,4 +1,4 @@
-"""The Triton kernels as a whole: where they may run, that they compile for GPUs, and large frames on one."""
+"""Choice of backend, compilation of the Triton kernels for GPUs, and large frames on a GPU."""
 
 import os
 import subprocess
@@ -18,20 +18,20 @@ from secondeye.warp import warp
 
 pytest.importorskip("triton", reason="Triton is not installed: it is for Linux on x86_64 only")
 
-OFFERED = ("reference", "cpu", "triton")
+AVAILABLE = ("reference", "cpu", "triton")
 TESTS = Path(__file__).parent
 
 
 @pytest.fixture
 def gpu() -> str:
-    """The device of tests that need a GPU."""
+    """Return the CUDA device, or skip the test."""
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     return "cuda"
 
 
 def arrays(count: int, height: int, width: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Frames, and a disparity of layers with noise."""
+    """Return random frames and a layered disparity with noise."""
     generator = torch.Generator().manual_seed(seed)
     frames = torch.rand(count, 3, height, width, generator=generator)
     noise = torch.rand(count, 1, height, width, generator=generator)
@@ -39,37 +39,35 @@ def arrays(count: int, height: int, width: int, seed: int = 0) -> tuple[Tensor, 
     return frames, layers + noise
 
 
-def test_auto_is_where_the_arrays_are(monkeypatch):
+def test_auto_follows_the_device(monkeypatch):
     array = torch.zeros(1)
     on_gpu = torch.zeros(1, device="meta")
-    assert choose_backend("auto", OFFERED, array, array) == "cpu"
-    assert (
-        choose_backend("auto", OFFERED, on_gpu, on_gpu) == "reference"
-    )  # neither CPU nor a GPU Triton knows
-    assert choose_backend("triton", OFFERED, array, array) == "triton"  # the interpreter is on
+    assert choose_backend("auto", AVAILABLE, array, array) == "cpu"
+    assert choose_backend("auto", AVAILABLE, on_gpu, on_gpu) == "reference"  # neither a CPU nor a CUDA device
+    assert choose_backend("triton", AVAILABLE, array, array) == "triton"  # interpreted
     monkeypatch.setattr(backends, "has_triton", lambda: False)
     with pytest.raises(ValueError, match="needs Triton, which is not installed"):
-        choose_backend("triton", OFFERED, array, array)
+        choose_backend("triton", AVAILABLE, array, array)
 
 
 @pytest.mark.parametrize("operation", [splat, warp])
-def test_triton_refuses_arrays_on_the_cpu_unless_it_interprets(operation, monkeypatch):
+def test_triton_rejects_cpu_arrays_without_the_interpreter(operation, monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     frames, disparity = arrays(1, 2, 3)
-    with pytest.raises(ValueError, match="backend triton takes arrays on a GPU, but these are on the CPU"):
+    with pytest.raises(ValueError, match="backend triton needs arrays on a GPU, but these are on the CPU"):
         operation(frames, disparity, backend="triton")
 
 
-def test_arrays_must_lie_together_and_where_the_backend_is():
+def test_arrays_must_be_on_the_backend_device():
     here, there = torch.zeros(1), torch.zeros(1, device="meta")
     with pytest.raises(ValueError, match="frames are on cpu, but disparity is on meta"):
-        choose_backend("auto", OFFERED, here, there)
-    with pytest.raises(ValueError, match="backend cpu takes arrays on the CPU, but these are on meta"):
-        choose_backend("cpu", OFFERED, there, there)
+        choose_backend("auto", AVAILABLE, here, there)
+    with pytest.raises(ValueError, match="backend cpu needs arrays on the CPU, but these are on meta"):
+        choose_backend("cpu", AVAILABLE, there, there)
 
 
-def test_every_kernel_compiles_for_three_gpus_and_none_spills(tmp_path):
-    """In a process of its own: what TRITON_INTERPRET has touched can not be compiled."""
+def test_kernels_compile_for_three_gpus_without_spills(tmp_path):
+    """Run in a separate process: modules imported with TRITON_INTERPRET cannot be compiled."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment["TRITON_CACHE_DIR"] = str(tmp_path)
     command = [sys.executable, str(TESTS / "compile_kernels.py")]
@@ -84,7 +82,7 @@ def test_every_kernel_compiles_for_three_gpus_and_none_spills(tmp_path):
 @pytest.mark.parametrize(
     ("operation", "backend"), [(splat, "triton"), (splat, "triton_nondeterministic"), (warp, "triton")]
 )
-def test_in_bands_of_rows_it_is_what_it_is_at_once(operation, form, backend, monkeypatch):
+def test_bands_of_rows_do_not_change_the_result(operation, form, backend, monkeypatch):
     from secondeye.splat import kernel as splat_kernel
     from secondeye.warp import kernel as warp_kernel
 
@@ -102,7 +100,7 @@ def test_in_bands_of_rows_it_is_what_it_is_at_once(operation, form, backend, mon
 @pytest.mark.parametrize("size", [(2, 1080, 1920), (1, 2160, 3840), (1, 33, 7681), (90, 64, 64)])
 @pytest.mark.parametrize("form", [torch.clone, frames_to_uint8])
 @pytest.mark.parametrize("operation", [splat, warp])
-def test_large_frames_on_a_gpu_agree_with_the_cpu_and_repeat_to_the_bit(operation, form, size, gpu):
+def test_gpu_agrees_with_cpu_on_large_frames_and_is_reproducible(operation, form, size, gpu):
     frames, disparity = arrays(*size)
     frames = form(frames)
     expected = operation(frames, disparity, backend="cpu")
@@ -117,7 +115,7 @@ def test_large_frames_on_a_gpu_agree_with_the_cpu_and_repeat_to_the_bit(operatio
 
 
 @pytest.mark.gpu
-def test_the_fast_splat_agrees_on_a_gpu(gpu):
+def test_nondeterministic_splat_agrees_on_a_gpu(gpu):
     frames, disparity = arrays(2, 1080, 1920)
     expected = splat(frames, disparity, backend="cpu")
     made = splat(frames.to(gpu), disparity.to(gpu), backend="triton_nondeterministic")
@@ -125,8 +123,8 @@ def test_the_fast_splat_agrees_on_a_gpu(gpu):
 
 
 @pytest.mark.parametrize("operation", ["splat", "warp"])
-def test_the_cpu_needs_less_than_a_frame_of_scratch_a_thread(operation):
-    """In a process of its own, whose memory is not yet full of what others have left."""
+def test_cpu_scratch_is_below_one_frame_per_thread(operation):
+    """Run in a separate process, whose peak memory is not affected by other tests."""
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("peaks of memory are read from Linux's /proc")
     script = f"""
@@ -142,7 +140,7 @@ def move(height, width):
 
 move(4, 8)  # compiles
 frames, disparity = torch.ones(1, 2160, 3840, 3, dtype=torch.uint8), torch.ones(1, 1, 2160, 3840)
-Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+Path("/proc/self/clear_refs").write_text("5")  # resets the peak
 before = kilobytes("VmRSS")
 made = {operation}(frames, disparity)
 scratch = 1024 * (kilobytes("VmHWM") - before) - sum(array.nbytes for array in made)

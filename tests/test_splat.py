@@ -1,4 +1,4 @@
-"""The soft splat: exact laws first, then one backend against the other, then the released arrays."""
+"""Splatting: exact laws, agreement of the backends, and conformance with arrays of the released code."""
 
 import math
 from pathlib import Path
@@ -27,11 +27,11 @@ every_backend = pytest.mark.parametrize("backend", ["reference", *KERNELS])
 every_kernel = pytest.mark.parametrize("backend", KERNELS)
 
 
-def picture(count: int, height: int, width: int, seed: int = 0) -> Tensor:
+def make_frames(count: int, height: int, width: int, seed: int = 0) -> Tensor:
     return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
-def flat(frames: Tensor, disparity: float) -> Tensor:
+def constant(frames: Tensor, disparity: float) -> Tensor:
     return torch.full_like(frames[:, :1], disparity)
 
 
@@ -53,22 +53,22 @@ def disparities(kind: str, count: int, height: int, width: int) -> Tensor:
 
 @every_backend
 @pytest.mark.parametrize("size", SIZES)
-def test_zero_disparity_is_the_identity_on_every_row_and_column(backend, size):
-    frames = picture(2, *size)
-    warped, coverage = splat(frames, flat(frames, 0), backend=backend)
+def test_zero_disparity_is_the_identity(backend, size):
+    frames = make_frames(2, *size)
+    warped, coverage = splat(frames, constant(frames, 0), backend=backend)
     assert torch.equal(warped, frames)
     assert torch.equal(coverage, torch.ones_like(coverage))
     assert torch.equal(
-        splat(frames_to_uint8(frames), flat(frames, 0), backend=backend).warped,
+        splat(frames_to_uint8(frames), constant(frames, 0), backend=backend).warped,
         frames_to_uint8(frames),
     )
 
 
 @every_backend
 @pytest.mark.parametrize("shift", [1, 4, -1, -5])
-def test_a_constant_whole_disparity_shifts_and_opens_as_many_columns(backend, shift):
-    frames = picture(2, 5, 37)
-    warped, coverage = splat(frames, flat(frames, shift), backend=backend)
+def test_constant_integer_disparity_shifts_and_leaves_a_hole(backend, shift):
+    frames = make_frames(2, 5, 37)
+    warped, coverage = splat(frames, constant(frames, shift), backend=backend)
     expected, reached = torch.zeros_like(frames), torch.zeros_like(coverage)
     landed = slice(None, -shift) if shift > 0 else slice(-shift, None)
     source = slice(shift, None) if shift > 0 else slice(None, shift)
@@ -78,16 +78,16 @@ def test_a_constant_whole_disparity_shifts_and_opens_as_many_columns(backend, sh
 
 
 @every_backend
-def test_a_fraction_is_shared_by_the_two_neighbours_and_each_is_clipped_by_itself(backend):
+def test_fractional_disparity_is_split_and_clipped_per_column(backend):
     frames = torch.ones(1, 3, 2, 9)
-    warped, coverage = splat(frames, flat(frames, 0.25), backend=backend)
+    warped, coverage = splat(frames, constant(frames, 0.25), backend=backend)
     assert_close(warped, frames)
     assert_close(coverage[0, 0, 0], torch.tensor([1.0] * 8 + [0.75]))
 
 
 @every_backend
 @pytest.mark.parametrize(("exponent", "expected"), [(0.5, 8 / 9), (1.0, 64 / 65), (0.0, 0.5)])
-def test_near_outweighs_far_by_a_power_of_two_of_the_disparity(backend, exponent, expected):
+def test_weight_is_a_power_of_two_of_the_disparity(backend, exponent, expected):
     frames, disparity = torch.zeros(1, 3, 1, 20), torch.zeros(1, 1, 1, 20)
     frames[..., 10], disparity[..., 10] = 1, 6
     warped, coverage = splat(frames, disparity, backend=backend, weight_exponent_per_px=exponent)
@@ -96,12 +96,12 @@ def test_near_outweighs_far_by_a_power_of_two_of_the_disparity(backend, exponent
 
 
 @every_backend
-def test_the_weight_is_that_power_at_any_disparity(backend):
+def test_weight_holds_at_fractional_disparities(backend):
     apart = torch.arange(1, 400) / 16  # px: one row each, where two pixels land on one
     frames, disparity = torch.zeros(1, 3, len(apart), 60), torch.zeros(1, 1, len(apart), 60)
     frames[..., 30] = 1
     disparity[..., 30] = apart
-    disparity[..., 29] = apart - 1  # lands where its neighbour does
+    disparity[..., 29] = apart - 1  # lands on the same column as its neighbour
     warped, coverage = splat(frames, disparity, backend=backend)
     landing = 30 - apart
     whole = landing == landing.round()
@@ -109,34 +109,38 @@ def test_the_weight_is_that_power_at_any_disparity(backend):
     weights = torch.stack(
         [2 ** (0.5 * d) for d in (apart[whole], apart[whole] - 1, 0 * apart[whole])]
     ).double()
-    weights[2] *= (columns != 30) & (columns != 29)  # what was there has itself moved away
+    weights[2] *= (columns != 30) & (columns != 29)  # the background pixel there has moved away itself
     expected = (weights[0] / weights.sum(0)).float()
     assert_close(warped[0, 0, rows, columns], expected, rtol=1e-6, atol=0)
     assert (coverage[0, 0, rows, columns] == 1).all()
 
 
 @every_backend
-def test_frames_do_not_see_each_other(backend):
-    frames, disparity = picture(3, 4, 21), disparities("iid", 3, 4, 21)
+def test_frames_are_independent(backend):
+    frames, disparity = make_frames(3, 4, 21), disparities("noise", 3, 4, 21)
     disparity[1] *= 50
     together = splat(frames, disparity, backend=backend)
     for t in range(3):
         alone = splat(frames[t : t + 1], disparity[t : t + 1], backend=backend)
-        # Not to the bit: torch rounds exp2 differently in the vectorised body and in the tail of an array.
+        # Not bit-exact: torch rounds exp2 differently in the vectorized body and the tail of an array.
         assert_close([whole[t : t + 1] for whole in together], list(alone), rtol=1e-6, atol=1e-6)
 
 
 @every_backend
-def test_it_is_linear_in_colour(backend):
-    first, second, disparity = picture(1, 6, 41, 1), picture(1, 6, 41, 2), disparities("iid", 1, 6, 41)
+def test_splat_is_linear_in_colour(backend):
+    first, second, disparity = (
+        make_frames(1, 6, 41, 1),
+        make_frames(1, 6, 41, 2),
+        disparities("noise", 1, 6, 41),
+    )
     mixed = splat(0.3 * first + 0.7 * second, disparity, backend=backend).warped
     parts = [splat(colour, disparity, backend=backend).warped for colour in (first, second)]
     assert_close(mixed, 0.3 * parts[0] + 0.7 * parts[1], rtol=1e-5, atol=1e-6)
 
 
 @every_backend
-def test_a_constant_added_to_the_disparity_only_shifts(backend):
-    frames, disparity = picture(1, 4, 60), disparities("smooth", 1, 4, 60)
+def test_adding_a_constant_disparity_only_shifts(backend):
+    frames, disparity = make_frames(1, 4, 60), disparities("smooth", 1, 4, 60)
     plain = splat(frames, disparity, backend=backend).warped[..., 20:-20]
     nearer = splat(frames, disparity + 8, backend=backend).warped[..., 12:-28]
     assert_close(plain, nearer, rtol=0, atol=1e-4)  # positions round differently after adding 8
@@ -144,10 +148,10 @@ def test_a_constant_added_to_the_disparity_only_shifts(backend):
 
 @every_backend
 @pytest.mark.parametrize("jump", [300, 1000, -1000])
-def test_any_range_keeps_its_background_and_has_no_nan(backend, jump):
-    frames = picture(1, 2, 1500)
+def test_large_disparity_range_keeps_the_background(backend, jump):
+    frames = make_frames(1, 2, 1500)
     moved = torch.arange(1200, 1300) if jump > 0 else torch.arange(100, 200)
-    disparity = flat(frames, 0)
+    disparity = constant(frames, 0)
     disparity[..., moved] = jump
     warped, coverage = splat(frames, disparity, backend=backend)
     expected, reached = frames.clone(), torch.ones_like(disparity)
@@ -161,9 +165,9 @@ def test_any_range_keeps_its_background_and_has_no_nan(backend, jump):
 
 @every_backend
 @pytest.mark.parametrize("value", [1e5, -1e5, 3e38, -3e38])
-def test_what_lands_outside_the_frame_is_gone(backend, value):
-    frames = picture(1, 3, 8)
-    warped, coverage = splat(frames, flat(frames, value), backend=backend)
+def test_pixels_outside_the_frame_are_dropped(backend, value):
+    frames = make_frames(1, 3, 8)
+    warped, coverage = splat(frames, constant(frames, value), backend=backend)
     assert not warped.any() and not coverage.any()
 
 
@@ -171,22 +175,22 @@ def test_what_lands_outside_the_frame_is_gone(backend, value):
 
 
 @pytest.mark.parametrize("border", ["clip", "released"])
-@pytest.mark.parametrize("kind", ["smooth", "layered", "iid"])
+@pytest.mark.parametrize("kind", ["smooth", "layered", "noise"])
 @pytest.mark.parametrize("size", SIZES)
 @every_kernel
-def test_the_backends_agree(backend, border, kind, size):
-    frames, disparity = picture(2, *size), disparities(kind, 2, *size)
+def test_backends_agree(backend, border, kind, size):
+    frames, disparity = make_frames(2, *size), disparities(kind, 2, *size)
     expected = splat(frames, disparity, backend="reference", border=border)
     actual = splat(frames, disparity, backend=backend, border=border)
     assert_close(actual, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("border", ["clip", "released"])
-@pytest.mark.parametrize("kind", ["smooth", "layered", "iid"])
+@pytest.mark.parametrize("kind", ["smooth", "layered", "noise"])
 @pytest.mark.parametrize("size", SIZES)
 @every_kernel
-def test_bytes_give_the_rounded_result_of_floats(backend, border, kind, size):
-    frames, disparity = frames_to_uint8(picture(2, *size)), disparities(kind, 2, *size)
+def test_uint8_is_the_rounded_float_result(backend, border, kind, size):
+    frames, disparity = frames_to_uint8(make_frames(2, *size)), disparities(kind, 2, *size)
     planes = splat(frames.permute(0, 3, 1, 2).float(), disparity, backend="reference", border=border)
     expected = planes.warped.permute(0, 2, 3, 1)
     for name in ("reference", backend):
@@ -199,17 +203,17 @@ def test_bytes_give_the_rounded_result_of_floats(backend, border, kind, size):
 @every_kernel
 @settings(deadline=None, derandomize=True, max_examples=60)
 @given(quarters=st.lists(st.integers(-120, 120), min_size=1, max_size=12))
-def test_the_backends_agree_where_pixels_meet_exactly(backend, quarters):
+def test_backends_agree_on_exact_ties(backend, quarters):
     disparity = torch.tensor(quarters).reshape(1, 1, 1, -1) / 4
-    frames = picture(1, 1, len(quarters))
+    frames = make_frames(1, 1, len(quarters))
     expected = splat(frames, disparity, backend="reference")
     actual = splat(frames, disparity, backend=backend)
     assert_close(actual, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("form", [picture, lambda *size: frames_to_uint8(picture(*size))])
-def test_the_cpu_gives_the_same_bits_for_any_thread_count_and_chunk(form):
-    frames, disparity = form(4, 33, 129), disparities("iid", 4, 33, 129)
+@pytest.mark.parametrize("form", [make_frames, lambda *size: frames_to_uint8(make_frames(*size))])
+def test_cpu_backend_is_bit_identical_for_any_thread_count_and_chunk(form):
+    frames, disparity = form(4, 33, 129), disparities("noise", 4, 33, 129)
     whole = splat(frames, disparity, backend="cpu")
     threads = numba.get_num_threads()
     numba.set_num_threads(1)
@@ -223,8 +227,8 @@ def test_the_cpu_gives_the_same_bits_for_any_thread_count_and_chunk(form):
         assert all(torch.equal(a, b) for a, b in zip(whole, again, strict=True)), name
 
 
-def test_the_arguments_may_be_strided_and_are_not_written_to():
-    frames, disparity = picture(2, 12, 30), disparities("layered", 2, 12, 30)
+def test_strided_arguments_are_accepted_and_not_modified():
+    frames, disparity = make_frames(2, 12, 30), disparities("layered", 2, 12, 30)
     before = frames.clone(), disparity.clone()
     expected = splat(frames[..., ::2, ::2].clone(), disparity[..., ::2, ::2].clone(), backend="cpu")
     strided = splat(frames[..., ::2, ::2], disparity[..., ::2, ::2], backend="cpu")
@@ -233,7 +237,7 @@ def test_the_arguments_may_be_strided_and_are_not_written_to():
 
 
 @pytest.mark.parametrize("released", [False, True])
-def test_the_reference_is_differentiable_in_colour_and_disparity(released):
+def test_reference_is_differentiable(released):
     generator = torch.Generator().manual_seed(3)
     frames = torch.rand(1, 3, 2, 7, generator=generator, dtype=torch.float64, requires_grad=True)
     whole = torch.randint(-2, 3, (1, 1, 2, 7), generator=generator)
@@ -242,29 +246,29 @@ def test_the_reference_is_differentiable_in_colour_and_disparity(released):
     assert torch.autograd.gradcheck(lambda f, d: splat_reference(f, d, 0.5, released), (frames, disparity))
 
 
-def test_auto_takes_the_differentiable_backend_when_a_gradient_is_asked_for():
-    frames = picture(1, 3, 9)
-    disparity = flat(frames, 1.5).requires_grad_()
+def test_auto_selects_the_reference_if_gradients_are_needed():
+    frames = make_frames(1, 3, 9)
+    disparity = constant(frames, 1.5).requires_grad_()
     splat(frames, disparity).warped.square().sum().backward()
     assert disparity.grad is not None and bool(disparity.grad.any())
 
 
-def test_auto_is_fast_where_no_gradient_can_be_taken():
-    frames = picture(1, 3, 9).requires_grad_()
+def test_auto_selects_the_cpu_backend_under_no_grad():
+    frames = make_frames(1, 3, 9).requires_grad_()
     with torch.no_grad():
-        made = splat(frames, flat(frames, 1.3))
-    assert_close(made, splat(frames, flat(frames, 1.3), backend="cpu"), rtol=0, atol=0)
+        made = splat(frames, constant(frames, 1.3))
+    assert_close(made, splat(frames, constant(frames, 1.3), backend="cpu"), rtol=0, atol=0)
 
 
 @every_backend
-def test_without_a_weight_the_farthest_disparities_do_no_harm(backend):
+def test_zero_exponent_handles_extreme_disparities(backend):
     disparity = torch.tensor([3e38, -3e38, 0, 0]).reshape(1, 1, 1, 4)
-    with np.errstate(over="ignore"):  # the interpreter's numpy would warn
-        made = splat(picture(1, 1, 4), disparity, backend=backend, weight_exponent_per_px=0)
+    with np.errstate(over="ignore"):  # numpy in Triton's interpreter would warn
+        made = splat(make_frames(1, 1, 4), disparity, backend=backend, weight_exponent_per_px=0)
     assert made.coverage[0, 0, 0].tolist() == [0, 0, 1, 1] and bool(made.warped.isfinite().all())
 
 
-# ---- the door
+# ---- argument checks
 
 
 @pytest.mark.parametrize(
@@ -277,17 +281,17 @@ def test_without_a_weight_the_farthest_disparities_do_no_harm(backend):
         ({"weight_exponent_per_px": 1e39}, "weight_exponent_per_px"),
     ],
 )
-def test_unknown_options_are_refused_by_name(options, message):
-    frames = picture(1, 2, 3)
+def test_invalid_options_raise(options, message):
+    frames = make_frames(1, 2, 3)
     with pytest.raises(ValueError, match=message):
-        splat(frames, flat(frames, 0), **options)
+        splat(frames, constant(frames, 0), **options)
 
 
 # ---- the released code
 
 
 @every_backend
-def test_the_released_splat_is_reproduced(backend):
+def test_released_splat_is_reproduced(backend):
     recorded = {name: torch.from_numpy(array) for name, array in np.load(CONFORMANCE / "splat.npz").items()}
     warped, coverage = splat(
         recorded["image"],
@@ -301,9 +305,9 @@ def test_the_released_splat_is_reproduced(backend):
 
 
 @every_backend
-def test_the_released_border_loses_the_last_row_and_column(backend):
+def test_released_border_drops_the_last_row_and_column(backend):
     recorded = np.load(CONFORMANCE / "splat_zero_disp.npz")
     frames = torch.ones(1, 3, 8, 10)
-    warped, coverage = splat(frames, flat(frames, 0), backend=backend, border="released")
+    warped, coverage = splat(frames, constant(frames, 0), backend=backend, border="released")
     assert torch.equal(warped, torch.from_numpy(recorded["right"]))
     assert torch.equal(1 - coverage, torch.from_numpy(recorded["occlusion"]))

@@ -1,4 +1,4 @@
-"""The sharp warp: exact laws, then what it is for (no cracks, sharp, clean edges), then the backends."""
+"""The sharp warp: exact laws, image quality (no cracks, sharp, clean edges), agreement of the backends."""
 
 import math
 
@@ -24,11 +24,11 @@ every_backend = pytest.mark.parametrize("backend", ["reference", *BACKENDS])
 every_kernel = pytest.mark.parametrize("kernel", ["lanczos3", "bilinear"])
 
 
-def picture(count: int, height: int, width: int, seed: int = 0) -> Tensor:
+def make_frames(count: int, height: int, width: int, seed: int = 0) -> Tensor:
     return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
-def flat(frames: Tensor, disparity: float) -> Tensor:
+def constant(frames: Tensor, disparity: float) -> Tensor:
     return torch.full_like(frames[:, :1], disparity)
 
 
@@ -69,25 +69,27 @@ def sees(frames: Tensor, disparity: Tensor, sign: int) -> tuple[Tensor, Tensor]:
 @every_backend
 @every_kernel
 @pytest.mark.parametrize("size", SIZES)
-def test_zero_disparity_is_the_identity_on_every_row_and_column(backend, kernel, size):
-    frames = picture(2, *size).round(decimals=1)  # with exact zeros and ones: nothing of a neighbour may leak
-    warped = warp(frames, flat(frames, 0), kernel=kernel, backend=backend)
+def test_zero_disparity_is_the_identity(backend, kernel, size):
+    frames = make_frames(2, *size).round(
+        decimals=1
+    )  # with exact zeros and ones: nothing of a neighbour may leak
+    warped = warp(frames, constant(frames, 0), kernel=kernel, backend=backend)
     assert torch.equal(warped.frames, frames)
-    assert torch.equal(warped.coverage, flat(frames, 1))
-    assert torch.equal(warped.disparity, flat(frames, 0))
-    same = warp(frames_to_uint8(frames), flat(frames, 0), kernel=kernel, backend=backend).frames
+    assert torch.equal(warped.coverage, constant(frames, 1))
+    assert torch.equal(warped.disparity, constant(frames, 0))
+    same = warp(frames_to_uint8(frames), constant(frames, 0), kernel=kernel, backend=backend).frames
     assert torch.equal(same, frames_to_uint8(frames))
 
 
 @every_backend
 @every_kernel
 @pytest.mark.parametrize("shift", [1, 4, -1, -5])
-def test_a_constant_whole_disparity_shifts_and_opens_as_many_columns(backend, kernel, shift):
-    frames = picture(2, 5, 37)
-    warped = warp(frames, flat(frames, shift), kernel=kernel, backend=backend)
+def test_constant_integer_disparity_shifts_and_leaves_a_hole(backend, kernel, shift):
+    frames = make_frames(2, 5, 37)
+    warped = warp(frames, constant(frames, shift), kernel=kernel, backend=backend)
     landed = slice(None, -shift) if shift > 0 else slice(-shift, None)
     source = slice(shift, None) if shift > 0 else slice(None, shift)
-    expected, reached = torch.zeros_like(frames), flat(frames, 0)
+    expected, reached = torch.zeros_like(frames), constant(frames, 0)
     expected[..., landed], reached[..., landed] = frames[..., source], 1
     assert torch.equal(warped.frames, expected)
     assert torch.equal(warped.coverage, reached)
@@ -96,13 +98,13 @@ def test_a_constant_whole_disparity_shifts_and_opens_as_many_columns(backend, ke
 
 @every_backend
 def test_a_surface_ends_half_a_pixel_beyond_its_last_pixel(backend):
-    frames = picture(1, 2, 9)
-    warped = warp(frames, flat(frames, 2.25), backend=backend)
+    frames = make_frames(1, 2, 9)
+    warped = warp(frames, constant(frames, 2.25), backend=backend)
     assert_close(warped.coverage[0, 0, 0], torch.tensor([1.0] * 6 + [0.75, 0, 0]), rtol=0, atol=0)
-    warped = warp(frames, flat(frames, -2.25), backend=backend)
+    warped = warp(frames, constant(frames, -2.25), backend=backend)
     assert_close(warped.coverage[0, 0, 0], torch.tensor([0, 0, 0.75] + [1.0] * 6), rtol=0, atol=0)
     # Less than half of the pixel is covered, its centre is not: it still has the colour of what covers it.
-    warped = warp(frames, flat(frames, 2.75), backend=backend)
+    warped = warp(frames, constant(frames, 2.75), backend=backend)
     assert_close(warped.coverage[0, 0, 0], torch.tensor([1.0] * 6 + [0.25, 0, 0]), rtol=0, atol=0)
     assert_close(warped.frames[..., 6], frames[..., 8])
     assert_close(warped.disparity[..., :7], torch.full((1, 1, 2, 7), 2.75))
@@ -110,9 +112,9 @@ def test_a_surface_ends_half_a_pixel_beyond_its_last_pixel(backend):
 
 @every_backend
 @pytest.mark.parametrize("sign", [-1, 1])
-def test_near_hides_far_absolutely_in_either_eye(backend, sign):
+def test_near_surfaces_hide_far_ones_in_both_views(backend, sign):
     generator = torch.Generator().manual_seed(5)
-    frames = picture(2, 4, 48)
+    frames = make_frames(2, 4, 48)
     disparity = torch.randint(-3, 4, (2, 1, 4, 48), generator=generator).float() * 5
     seen, nearest = sees(frames, disparity, sign)
     if sign < 0:
@@ -127,11 +129,11 @@ def test_near_hides_far_absolutely_in_either_eye(backend, sign):
 
 @every_backend
 @every_kernel
-def test_the_sign_of_the_disparity_chooses_the_side(backend, kernel):
-    """Negation turns near into far as well, so this holds where nothing hides anything: slopes and holes."""
+def test_mirrored_negated_disparity_gives_the_mirrored_view(backend, kernel):
+    """Negation also swaps near and far, so use only slopes and holes, where nothing is hidden."""
     x, row = torch.arange(64), torch.rand(6, 1, generator=torch.Generator().manual_seed(2))
     disparity = (9 - 4.3 * (x // 16) + 1.6 * torch.sin(x / 5) + row)[None, None]
-    frames = picture(1, 6, 64)
+    frames = make_frames(1, 6, 64)
     right = warp(frames, disparity, kernel=kernel, backend=backend)
     left = warp(frames.flip(-1), -disparity.flip(-1), kernel=kernel, backend=backend)
     assert (right.coverage == 0).any() and ((right.coverage > 0) & (right.coverage < 1)).any()
@@ -141,8 +143,8 @@ def test_the_sign_of_the_disparity_chooses_the_side(backend, kernel):
 
 
 @every_backend
-def test_frames_do_not_see_each_other(backend):
-    frames, disparity = picture(3, 4, 21), disparities("iid", 3, 4, 21)
+def test_frames_are_independent(backend):
+    frames, disparity = make_frames(3, 4, 21), disparities("noise", 3, 4, 21)
     together = warp(frames, disparity, backend=backend)
     for t in range(3):
         alone = warp(frames[t : t + 1], disparity[t : t + 1], backend=backend)
@@ -150,7 +152,7 @@ def test_frames_do_not_see_each_other(backend):
 
 
 @every_backend
-def test_a_lone_pixel_covers_the_width_of_one_pixel(backend):
+def test_isolated_pixel_covers_one_pixel_width(backend):
     frames, disparity = torch.zeros(1, 3, 1, 30), torch.zeros(1, 1, 1, 30)
     frames[..., 20], disparity[..., 20] = 1, 10.3
     warped = warp(frames, disparity, backend=backend)
@@ -166,7 +168,7 @@ def test_a_lone_pixel_covers_the_width_of_one_pixel(backend):
 @every_backend
 @every_kernel
 @pytest.mark.parametrize("near_px", [5.25, 5.5, 6.0, 6.875])
-def test_a_silhouette_covers_what_lies_behind_by_its_share_of_the_pixel(backend, kernel, near_px):
+def test_silhouette_is_blended_by_its_pixel_share(backend, kernel, near_px):
     frames, disparity = torch.full((1, 3, 2, 40), 0.25), torch.zeros(1, 1, 2, 40)
     frames[..., 20:30], disparity[..., 20:30] = 0.75, near_px
     warped = warp(frames, disparity, kernel=kernel, backend=backend)
@@ -180,10 +182,10 @@ def test_a_silhouette_covers_what_lies_behind_by_its_share_of_the_pixel(backend,
 
 @every_backend
 @pytest.mark.parametrize("jump", [300, 1000, -1000])
-def test_any_range_keeps_its_background(backend, jump):
-    frames = picture(1, 2, 1500)
+def test_large_disparity_range_keeps_the_background(backend, jump):
+    frames = make_frames(1, 2, 1500)
     moved = torch.arange(1200, 1300) if jump > 0 else torch.arange(100, 200)
-    disparity = flat(frames, 0)
+    disparity = constant(frames, 0)
     disparity[..., moved] = jump
     warped = warp(frames, disparity, backend=backend)
     expected, reached = frames.clone(), torch.ones_like(disparity)
@@ -196,14 +198,14 @@ def test_any_range_keeps_its_background(backend, jump):
 
 @every_backend
 @pytest.mark.parametrize("value", [1e5, -1e5, 3e38, -3e38])
-def test_what_lands_outside_the_frame_is_gone(backend, value):
-    frames = picture(1, 3, 8)
-    assert not any(array.any() for array in warp(frames, flat(frames, value), backend=backend))
+def test_pixels_outside_the_frame_are_dropped(backend, value):
+    frames = make_frames(1, 3, 8)
+    assert not any(array.any() for array in warp(frames, constant(frames, value), backend=backend))
 
 
 @every_backend
-def test_it_is_black_and_without_disparity_exactly_where_nothing_landed(backend):
-    frames, disparity = picture(2, 9, 80) + 0.1, disparities("layered", 2, 9, 80)
+def test_holes_are_black_with_zero_disparity(backend):
+    frames, disparity = make_frames(2, 9, 80) + 0.1, disparities("layered", 2, 9, 80)
     warped = warp(frames, disparity, backend=backend)
     hole = warped.coverage == 0
     assert hole.any() and not warped.disparity[hole].any()
@@ -211,31 +213,31 @@ def test_it_is_black_and_without_disparity_exactly_where_nothing_landed(backend)
 
 
 @every_backend
-def test_what_covers_less_than_is_counted_is_not_there(backend):
+def test_coverage_below_one_unit_is_a_hole(backend):
     frames = torch.ones(1, 3, 1, 6)
-    warped = warp(frames, flat(frames, -(1 - 1e-6)), backend=backend)
+    warped = warp(frames, constant(frames, -(1 - 1e-6)), backend=backend)
     assert warped.coverage[0, 0, 0, 0] == 0 and not warped.frames[..., 0].any()
     assert warped.coverage[0, 0, 0, 1:].tolist() == [1.0] * 5
 
 
 @every_backend
-def test_a_difference_that_overflows_is_an_edge_whatever_the_jump(backend):
+def test_overflowing_difference_is_an_edge(backend):
     disparity = torch.tensor([3e38, -3e38, 0, 0]).reshape(1, 1, 1, 4)
-    frames = picture(1, 1, 4)
-    with np.errstate(over="ignore"):  # the interpreter's numpy would warn
+    frames = make_frames(1, 1, 4)
+    with np.errstate(over="ignore"):  # numpy in Triton's interpreter would warn
         warped = warp(frames, disparity, backend=backend, jump_px=math.inf)
     assert torch.equal(warped.frames[..., 2:], frames[..., 2:]) and not warped.disparity[..., 2:].any()
     assert bool(warped.frames.isfinite().all()) and bool(warped.disparity.isfinite().all())
 
 
-# ---- what it is for
+# ---- image quality
 
 
 @every_backend
 @pytest.mark.parametrize("width", [64, 1921])
 @pytest.mark.parametrize("slope", [0.5, -0.25, -1.0, -1.5])
-def test_a_slanted_plane_has_no_cracks_even_stretched_two_and_a_half_times(backend, width, slope):
-    frames, disparity = picture(1, 2, width), slanted(2, width, slope)
+def test_stretched_slanted_plane_has_no_cracks(backend, width, slope):
+    frames, disparity = make_frames(1, 2, width), slanted(2, width, slope)
     warped = warp(frames, disparity, backend=backend)
     position = torch.arange(width) - disparity
     first, last = position[..., 0].max().ceil() + 1, position[..., -1].min().floor() - 1
@@ -244,9 +246,9 @@ def test_a_slanted_plane_has_no_cracks_even_stretched_two_and_a_half_times(backe
 
 
 @every_backend
-def test_where_a_surface_folds_over_itself_its_nearest_part_is_seen(backend):
+def test_folded_surface_shows_its_nearest_part(backend):
     disparity = 12 * torch.sin(torch.arange(121) / 5)[None, None, None]  # slopes to 2.4 px per px
-    seen = warp(picture(1, 1, 121), disparity, backend=backend, jump_px=4.0).disparity[0, 0, 0]
+    seen = warp(make_frames(1, 1, 121), disparity, backend=backend, jump_px=4.0).disparity[0, 0, 0]
     between = torch.linspace(0, 1, 513)[:-1, None]
     fine = (disparity[..., :-1] + between * disparity.diff(dim=-1))[0, 0].flatten()  # the surface, densely
     position = (torch.arange(120) + between).flatten() - fine
@@ -258,9 +260,9 @@ def test_where_a_surface_folds_over_itself_its_nearest_part_is_seen(backend):
 
 
 @every_backend
-def test_the_jump_separates_a_slope_from_an_edge(backend):
-    frames = picture(1, 2, 60)
-    disparity = flat(frames, 0)
+def test_jump_px_separates_slopes_from_edges(backend):
+    frames = make_frames(1, 2, 60)
+    disparity = constant(frames, 0)
     disparity[..., :30] = 3
     torn = warp(frames, disparity, backend=backend).coverage[..., :50]
     whole = warp(frames, disparity, backend=backend, jump_px=3).coverage[..., :50]
@@ -269,17 +271,17 @@ def test_the_jump_separates_a_slope_from_an_edge(backend):
 
 @every_backend
 @pytest.mark.parametrize(("width", "holes"), [(1000, 3), (2000, 0)])
-def test_the_default_jump_grows_with_the_width(backend, width, holes):
-    frames = picture(1, 1, width)
-    disparity = flat(frames, 0)
+def test_default_jump_px_grows_with_the_width(backend, width, holes):
+    frames = make_frames(1, 1, width)
+    disparity = constant(frames, 0)
     disparity[..., : width // 2] = 3
     assert (warp(frames, disparity, backend=backend).coverage[..., :-9] == 0).sum() == holes
 
 
 @every_backend
-def test_a_slope_shows_the_disparity_of_the_place_it_shows(backend):
+def test_disparity_output_matches_the_visible_position_on_a_slope(backend):
     disparity = slanted(2, 80, -0.4)
-    warped = warp(picture(1, 2, 80), disparity, backend=backend)
+    warped = warp(make_frames(1, 2, 80), disparity, backend=backend)
     target = torch.arange(80)
     source = (target - 0.4 * (0.3 - 40)) / 1.4  # target = source - disparity(source)
     inside = warped.coverage[0, 0, 0] == 1
@@ -297,20 +299,18 @@ def test_colours_do_not_cross_a_depth_edge(backend, kernel):
     front = warped.disparity > 5
     back = (warped.coverage > 0) & ~front
     assert (front & (warped.coverage > 0.5)).sum() == 3 * 20 and back.any()
-    front[..., [12, 32]] = back[..., [12, 32]] = (
-        False  # what covers these in part is mixed with what is behind
-    )
+    front[..., [12, 32]] = back[..., [12, 32]] = False  # partly covered, so blended with the background
     assert_close(red[front], torch.ones_like(red[front]), rtol=0, atol=1e-6)
     assert_close(blue[back], torch.ones_like(blue[back]), rtol=0, atol=1e-6)
     assert red[back].abs().max() < 1e-6 and blue[front].abs().max() < 1e-6
 
 
 @every_backend
-def test_it_does_not_ring(backend):
+def test_lanczos3_does_not_ring(backend):
     frames = torch.full((1, 3, 1, 40), 0.2)
     frames[..., 20:] = 0.8
     for fraction in (0.2, 0.5, 0.7):
-        row = warp(frames, flat(frames, fraction), backend=backend).frames[0, 0, 0]
+        row = warp(frames, constant(frames, fraction), backend=backend).frames[0, 0, 0]
         assert row.min() >= 0.2 and row.max() <= 0.8 + 1e-7
         assert (row.diff()[:-1] >= -1e-6).all()
 
@@ -325,7 +325,7 @@ def texture(source: Tensor, seed: int = 0) -> Tensor:
 
 @every_backend
 @pytest.mark.parametrize("slope", [0.0, 0.25, -0.35])
-def test_it_is_sharper_than_the_splat(backend, slope):
+def test_warp_is_sharper_than_splat(backend, slope):
     x = torch.arange(640, dtype=torch.float64)
     shift = torch.linspace(-3.3, 4.1, 8, dtype=torch.float64)[:, None]
     frames = texture(x.expand(8, 640))[None].float()
@@ -349,12 +349,12 @@ def test_it_is_sharper_than_the_splat(backend, slope):
 
 
 @every_kernel
-@pytest.mark.parametrize("kind", ["smooth", "layered", "iid"])
+@pytest.mark.parametrize("kind", ["smooth", "layered", "noise"])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("jump_px", [None, 0.5, math.inf])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_the_backends_agree(backend, kernel, kind, size, jump_px):
-    frames, disparity = picture(2, *size), disparities(kind, 2, *size)
+def test_backends_agree(backend, kernel, kind, size, jump_px):
+    frames, disparity = make_frames(2, *size), disparities(kind, 2, *size)
     expected = warp(frames, disparity, kernel=kernel, jump_px=jump_px, backend="reference")
     actual = warp(frames, disparity, kernel=kernel, jump_px=jump_px, backend=backend)
     assert_close(actual, expected, rtol=0, atol=1e-5)
@@ -362,11 +362,11 @@ def test_the_backends_agree(backend, kernel, kind, size, jump_px):
 
 
 @every_kernel
-@pytest.mark.parametrize("kind", ["smooth", "layered", "iid"])
+@pytest.mark.parametrize("kind", ["smooth", "layered", "noise"])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_bytes_give_the_rounded_result_of_floats(backend, kernel, kind, size):
-    frames, disparity = frames_to_uint8(picture(2, *size)), disparities(kind, 2, *size)
+def test_uint8_is_the_rounded_float_result(backend, kernel, kind, size):
+    frames, disparity = frames_to_uint8(make_frames(2, *size)), disparities(kind, 2, *size)
     planes = warp(frames.permute(0, 3, 1, 2).float(), disparity, kernel=kernel, backend="reference")
     expected = planes.frames.permute(0, 2, 3, 1)
     for name in ("reference", backend):
@@ -380,17 +380,17 @@ def test_bytes_give_the_rounded_result_of_floats(backend, kernel, kind, size):
 @pytest.mark.parametrize("backend", BACKENDS)
 @settings(deadline=None, derandomize=True, max_examples=60)
 @given(quarters=st.lists(st.integers(-60, 60), min_size=1, max_size=12))
-def test_the_backends_agree_where_patches_meet_exactly(backend, quarters):
+def test_backends_agree_on_exact_ties(backend, quarters):
     disparity = torch.tensor(quarters).reshape(1, 1, 1, -1) / 4
-    frames = picture(1, 1, len(quarters))
+    frames = make_frames(1, 1, len(quarters))
     expected = warp(frames, disparity, backend="reference")
     actual = warp(frames, disparity, backend=backend)
     assert_close(actual, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("form", [picture, lambda *size: frames_to_uint8(picture(*size))])
-def test_the_cpu_gives_the_same_bits_for_any_thread_count_and_chunk(form):
-    frames, disparity = form(4, 33, 129), disparities("iid", 4, 33, 129)
+@pytest.mark.parametrize("form", [make_frames, lambda *size: frames_to_uint8(make_frames(*size))])
+def test_cpu_backend_is_bit_identical_for_any_thread_count_and_chunk(form):
+    frames, disparity = form(4, 33, 129), disparities("noise", 4, 33, 129)
     whole = warp(frames, disparity, backend="cpu")
     threads = numba.get_num_threads()
     numba.set_num_threads(1)
@@ -404,8 +404,8 @@ def test_the_cpu_gives_the_same_bits_for_any_thread_count_and_chunk(form):
         assert all(torch.equal(a, b) for a, b in zip(whole, again, strict=True)), name
 
 
-def test_the_arguments_may_be_strided_and_are_not_written_to():
-    frames, disparity = picture(2, 12, 30), disparities("layered", 2, 12, 30)
+def test_strided_arguments_are_accepted_and_not_modified():
+    frames, disparity = make_frames(2, 12, 30), disparities("layered", 2, 12, 30)
     before = frames.clone(), disparity.clone()
     expected = warp(frames[..., ::2, ::2].clone(), disparity[..., ::2, ::2].clone(), backend="cpu")
     strided = warp(frames[..., ::2, ::2], disparity[..., ::2, ::2], backend="cpu")
@@ -413,7 +413,7 @@ def test_the_arguments_may_be_strided_and_are_not_written_to():
     assert torch.equal(frames, before[0]) and torch.equal(disparity, before[1])
 
 
-# ---- the door
+# ---- argument checks
 
 
 @pytest.mark.parametrize(
@@ -425,13 +425,13 @@ def test_the_arguments_may_be_strided_and_are_not_written_to():
         ({"jump_px": math.nan}, "jump_px"),
     ],
 )
-def test_unknown_options_are_refused_by_name(options, message):
-    frames = picture(1, 2, 3)
+def test_invalid_options_raise(options, message):
+    frames = make_frames(1, 2, 3)
     with pytest.raises(ValueError, match=message):
-        warp(frames, flat(frames, 0), **options)
+        warp(frames, constant(frames, 0), **options)
 
 
-def test_a_width_that_could_overflow_the_count_of_coverage_is_refused():
-    frames = picture(1, 1, 32768)
+def test_too_wide_arrays_raise():
+    frames = make_frames(1, 1, 32768)
     with pytest.raises(ValueError, match="at most 32767, got 32768"):
-        warp(frames, flat(frames, 0))
+        warp(frames, constant(frames, 0))

@@ -1,1 +1,1 @@
-"""Arrays every module uses: conventions, resizing, optical flow, and the choice of a backend."""
+"""Array conventions and conversions, optical flow, and the choice of a compute backend."""

@@ -1,9 +1,9 @@
-"""The arrays everything else speaks in: what they must look like, and how they are resized.
+"""Array conventions of the whole package: checks, conversions and resizing.
 
 - frames, [T, 3, H, W]: RGB in [0, 1]
 - disparity, [T, 1, H, W]: pixels of this width; x_right = x_left - disparity; larger is nearer
 - coverage, [T, 1, H, W]: how much of a target pixel was reached, [0, 1]
-- occlusion, [T, 1, H, W]: bool; True where the second eye sees what the first did not
+- occlusion, [T, 1, H, W]: bool; True where the second view sees what the first does not
 - depth, [T, 1, H, W]: relative inverse depth, larger is nearer
 
 All but `occlusion` are float32.
@@ -23,9 +23,9 @@ def require_frames(
 
 
 def require_images(
-    frames: Tensor,  # [T, 3, H, W] in [0, 1], or uint8 [T, H, W, 3] as decoders give and encoders take
+    frames: Tensor,  # [T, 3, H, W] in [0, 1], or uint8 [T, H, W, 3] as decoders return and encoders accept
 ) -> None:
-    """Raise ValueError unless `frames` is one of the two, with at least one pixel."""
+    """Raise ValueError unless `frames` has one of the two forms, with at least one pixel."""
     _require_tensor(frames, "frames")
     shape = list(frames.shape)
     if frames.dtype not in (torch.uint8, torch.float32):
@@ -33,7 +33,7 @@ def require_images(
     if frames.dtype == torch.float32:
         require_frames(frames)
     elif frames.ndim != 4 or shape[3] != 3 or 0 in shape:
-        raise ValueError(f"frames of uint8 must be [T, H, W, 3] and not empty, got {shape}")
+        raise ValueError(f"uint8 frames must be [T, H, W, 3] and not empty, got {shape}")
 
 
 def require_plane(
@@ -68,15 +68,15 @@ def _require(array: Tensor, channels: int, name: str) -> None:
         raise ValueError(f"{name} must be [T, {channels}, H, W] and not empty, got {shape}")
     if array.dtype != torch.float32:
         raise ValueError(f"{name} must be float32, got {array.dtype}")
-    # Not isfinite: that would write an array to be read again. NaN is passed on by both.
+    # aminmax propagates NaN and, unlike isfinite, allocates no temporary array of the same size.
     if not all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(array)):
-        raise ValueError(f"{name} holds NaN or inf")
+        raise ValueError(f"{name} contains NaN or inf")
 
 
 def as_rows(
     frames: Tensor,  # [T, 3, H, W], or uint8 [T, H, W, 3]; contiguous, on the CPU
-) -> np.ndarray:  # [T, H, 3, W], or uint8 [T, H, 1, 3 W]; the same memory
-    """The colours of each row as contiguous lines: one for a channel, or one in which channels alternate."""
+) -> np.ndarray:  # [T, H, 3, W], or uint8 [T, H, 1, 3 W]; shares memory with `frames`
+    """Return each image row as contiguous lines: one per channel, or one with interleaved channels."""
     if frames.dtype == torch.uint8:
         return frames.flatten(2)[:, :, None].numpy()
     return frames.transpose(1, 2).numpy()
@@ -87,7 +87,7 @@ def resize(
     height: int,
     width: int,
 ) -> Tensor:  # [T, C, height, width]
-    """Resize pictures or depth; anti-aliased when shrinking. Values keep their meaning: not for disparity."""
+    """Resize images or depth bilinearly, anti-aliased when shrinking. For disparity: `resize_disparity`."""
     if array.shape[-2:] == (height, width):
         return array
     return F.interpolate(array, (height, width), mode="bilinear", align_corners=False, antialias=True)
@@ -98,14 +98,14 @@ def resize_disparity(
     height: int,
     width: int,
 ) -> Tensor:  # [T, 1, height, width] px of the new width
-    """Resize a disparity map and its unit with it: half the width has half the pixels of disparity."""
+    """Resize a disparity map and scale its values: half the width has half the disparity in pixels."""
     return resize(disparity, height, width) * (width / disparity.shape[-1])
 
 
 def occlusion_mask(
     coverage: Tensor,  # [T, 1, H, W] in [0, 1]
 ) -> Tensor:  # bool [T, 1, H, W]
-    """True where at most half of the second eye's pixel was seen by the first (ours; the paper: none)."""
+    """Return True where the first view covers at most half of a pixel of the second (threshold: ours)."""
     return coverage <= 0.5
 
 
@@ -114,19 +114,19 @@ def depth_to_disparity(
     strength_percent: float,  # disparity between the nearest and the farthest point, % of W
     convergence: float,  # the depth that lies on the screen, [0, 1]
 ) -> Tensor:  # [T, 1, H, W] px, positive in front of the screen
-    """The one formula (ours). The paper's release is convergence 0.5 and 200 * max_disp / W percent."""
+    """Convert depth to disparity (ours; convergence 0.5 and 200 * max_disp / W percent is the release)."""
     return strength_percent / 100 * depth.shape[-1] * (depth - convergence)
 
 
 def frames_from_uint8(
-    pictures: Tensor,  # uint8 [T, H, W, 3]
-) -> Tensor:  # [T, 3, H, W]
-    """8-bit pictures as float frames."""
-    return pictures.permute(0, 3, 1, 2).float().div(255)
+    images: Tensor,  # uint8 [T, H, W, 3]
+) -> Tensor:  # [T, 3, H, W] in [0, 1]
+    """Convert 8-bit images to float frames."""
+    return images.permute(0, 3, 1, 2).float().div(255)
 
 
 def frames_to_uint8(
-    frames: Tensor,  # [T, 3, H, W]; what lies outside [0, 1] is cut off
+    frames: Tensor,  # [T, 3, H, W]; clipped to [0, 1]
 ) -> Tensor:  # uint8 [T, H, W, 3]
-    """Float frames as 8-bit pictures, to the nearest level."""
+    """Convert float frames to 8-bit images, rounding to the nearest level."""
     return (frames.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()

@@ -1,4 +1,4 @@
-"""Which of a kernel's backends runs, by name or by where the arrays lie; what Triton's are compiled with."""
+"""Choose the backend of `splat` and `warp`, and describe how Triton kernels are compiled."""
 
 import os
 from collections.abc import Sequence
@@ -10,21 +10,21 @@ from torch import Tensor
 
 
 class Configuration(NamedTuple):
-    """A kernel as the launcher compiles it, complete enough for a compiler on a machine without a GPU."""
+    """Everything a compiler needs to build a Triton kernel, also on a machine without a GPU."""
 
     kernel: Any
-    types: dict[str, str]  # of the arguments that are not constants, as Triton writes them
+    types: dict[str, str]  # argument name to Triton type, for the arguments that are not constants
     constants: dict[str, Any]
-    options: dict[str, Any]  # of the compiler
+    options: dict[str, Any]  # compiler options
 
 
-def configuration_of(
-    kernel: Any,  # of Triton
-    types: dict[str, str],  # of any kernel's arguments
-    constants: dict[str, Any],  # of any kernel's
+def make_configuration(
+    kernel: Any,  # a triton.jit function
+    types: dict[str, str],  # may name arguments of other kernels, too
+    constants: dict[str, Any],  # may name constants of other kernels, too
     options: dict[str, Any],
 ) -> Configuration:
-    """The kernel with those of the types and constants that its arguments name (ours)."""
+    """Return a configuration with the types and constants that the kernel's arguments name."""
     names = kernel.arg_names
     return Configuration(
         kernel,
@@ -35,40 +35,40 @@ def configuration_of(
 
 
 def choose_backend(
-    asked: str,  # auto, or one of `offered`
-    offered: Sequence[str],  # reference, cpu, and those of Triton, which begin with its name
+    requested: str,  # auto, or one of `available`
+    available: Sequence[str],  # reference, cpu, and Triton backends, whose names start with "triton"
     frames: Tensor,
     disparity: Tensor,
-) -> str:  # one of `offered`
-    """`auto` is cpu for arrays on the CPU, triton for arrays on a GPU, and reference there without Triton.
+) -> str:  # one of `available`
+    """Resolve `auto` by device: cpu for CPU tensors, triton on a GPU, reference there without Triton.
 
-    Raises ValueError where the arrays lie apart, for a name that is not offered, and for a backend that can
-    not take arrays from where they are.
+    Raises ValueError if the arrays are on different devices, if the name is unknown, and if the backend
+    cannot run on their device.
     """
     if frames.device != disparity.device:
         raise ValueError(f"frames are on {frames.device}, but disparity is on {disparity.device}")
-    if asked not in ("auto", *offered):
-        raise ValueError(f"backend must be auto, {', '.join(offered)}, got {asked!r}")
+    if requested not in ("auto", *available):
+        raise ValueError(f"backend must be auto, {', '.join(available)}, got {requested!r}")
     on_cpu = frames.device.type == "cpu"
-    if asked == "auto":
+    if requested == "auto":
         if on_cpu:
             return "cpu"
         return "triton" if frames.device.type == "cuda" and has_triton() else "reference"
-    if asked == "cpu" and not on_cpu:
-        raise ValueError(f"backend cpu takes arrays on the CPU, but these are on {frames.device}")
-    if asked.startswith("triton") and not has_triton():
-        raise ValueError(f"backend {asked} needs Triton, which is not installed (pip install triton)")
-    if asked.startswith("triton") and on_cpu and not _interprets():
-        raise ValueError(f"backend {asked} takes arrays on a GPU, but these are on the CPU")
-    return asked
+    if requested == "cpu" and not on_cpu:
+        raise ValueError(f"backend cpu needs arrays on the CPU, but these are on {frames.device}")
+    if requested.startswith("triton") and not has_triton():
+        raise ValueError(f"backend {requested} needs Triton, which is not installed (pip install triton)")
+    if requested.startswith("triton") and on_cpu and not _uses_interpreter():
+        raise ValueError(f"backend {requested} needs arrays on a GPU, but these are on the CPU")
+    return requested
 
 
 @cache
 def has_triton() -> bool:
-    """Whether Triton is installed."""
+    """Return whether Triton is installed."""
     return find_spec("triton") is not None
 
 
-def _interprets() -> bool:
-    """Whether Triton runs kernels on the CPU, to try them. It asks the same when a kernel is imported."""
+def _uses_interpreter() -> bool:
+    """Return whether Triton interprets kernels on the CPU; the same test as Triton's at kernel import."""
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on")

@@ -1,7 +1,7 @@
-"""Optical flow: how the pixels of one picture move to reach another.
+"""Optical flow: how the pixels of one image move to reach another.
 
-A flow `[h, w, 2]` holds, for every pixel of the first picture, how far it moves (x, y) in px to its place in
-the second; of films it is `[T, 2, H, W]`. Everything here is the same to the bit for any number of threads.
+A flow `[h, w, 2]` holds for every pixel of the source image its displacement (x, y) in px to its position in
+the target image; for a film it is `[T, 2, H, W]`. All results are bit-identical for any number of threads.
 """
 
 from collections.abc import Iterable
@@ -11,17 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MIN_FLOW_SIZE_PX = 16  # px: OpenCV's DIS refuses smaller pictures
+MIN_FLOW_SIZE_PX = 16  # OpenCV's DIS refuses smaller images
 LUMA = (0.299, 0.587, 0.114)  # BT.601
 
 
 def dense_flow(
-    source: np.ndarray,  # uint8 [h, w] grey, both sides at least MIN_FLOW_SIZE_PX
-    target: np.ndarray,  # uint8 [h, w] grey
+    source: np.ndarray,  # uint8 [h, w] gray, both sides at least MIN_FLOW_SIZE_PX
+    target: np.ndarray,  # uint8 [h, w] gray
     *,
     fine: bool = False,  # about half the error, for four times the time
 ) -> np.ndarray:  # [h, w, 2] px
-    """Flow from `source` to `target` (Kroeger et al., ECCV 2016: DIS; preset fast, or medium when fine)."""
+    """Estimate flow with DIS (Kroeger et al., ECCV 2016), preset fast, or medium if `fine`."""
     preset = cv2.DISOPTICAL_FLOW_PRESET_MEDIUM if fine else cv2.DISOPTICAL_FLOW_PRESET_FAST
     start = np.zeros((*source.shape, 2), np.float32)
     return cv2.DISOpticalFlow.create(preset).calc(source, target, start)
@@ -30,86 +30,85 @@ def dense_flow(
 def flow_magnitude(
     flow: np.ndarray,  # [h, w, 2] px
 ) -> np.ndarray:  # [h, w] px
-    """How far each pixel moves."""
+    """Return the length of each displacement."""
     return np.hypot(flow[..., 0], flow[..., 1])
 
 
 def backward_warp(
-    picture: np.ndarray,  # [h, w, C] or [h, w]: lies in the target
+    image: np.ndarray,  # [h, w, C] or [h, w], in the target's coordinates
     flow: np.ndarray,  # [h, w, 2] px from source to target
-) -> np.ndarray:  # like `picture`, as the source sees it
-    """Fetch each source pixel's value from the target; beyond the border the nearest pixel counts."""
+) -> np.ndarray:  # like `image`, in the source's coordinates
+    """Sample the target bilinearly where each source pixel moves to; the border is replicated."""
     columns, rows = cv2.split(target_coordinates(flow))
-    return cv2.remap(picture, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.remap(image, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def target_coordinates(
     flow: np.ndarray,  # [h, w, 2] px
-) -> np.ndarray:  # [h, w, 2] px
-    """Where each pixel lies in the target: its own place plus its flow."""
+) -> np.ndarray:  # [h, w, 2] px (x, y)
+    """Return each pixel's position in the target: its own position plus its flow."""
     rows, columns = np.indices(flow.shape[:2], dtype=np.float32)
     return flow + np.stack([columns, rows], axis=-1)
 
 
 def forward_backward_error(
-    there: np.ndarray,  # [h, w, 2] px from source to target
-    back: np.ndarray,  # [h, w, 2] px from target to source
+    forward: np.ndarray,  # [h, w, 2] px from source to target
+    backward: np.ndarray,  # [h, w, 2] px from target to source
 ) -> np.ndarray:  # [h, w] px
-    """How far a pixel that goes there and back misses its start: large where it is hidden or mismatched.
+    """Return how far a pixel ends from its start after both flows; large where it is occluded or mismatched.
 
-    Infinite where it leaves the picture, since the flow is a guess there.
+    Infinite where the pixel leaves the image, because the flow is a guess there.
     """
-    columns, rows = cv2.split(target_coordinates(there))
-    height, width = there.shape[:2]
+    columns, rows = cv2.split(target_coordinates(forward))
+    height, width = forward.shape[:2]
     inside = (columns >= 0) & (columns <= width - 1) & (rows >= 0) & (rows <= height - 1)
-    return np.where(inside, flow_magnitude(there + backward_warp(back, there)), np.float32(np.inf))
+    return np.where(inside, flow_magnitude(forward + backward_warp(backward, forward)), np.float32(np.inf))
 
 
 def to_gray(
-    frames: Tensor,  # [T, 3, H, W] in [0, 1]; what lies outside is cut off
+    frames: Tensor,  # [T, 3, H, W]; clipped to [0, 1]
 ) -> np.ndarray:  # uint8 [T, H, W]
-    """The pictures that flow is measured on."""
-    grey = (frames * torch.tensor(LUMA)[:, None, None]).sum(1)
-    return (grey * 255).round().clamp(0, 255).byte().numpy()
+    """Convert frames to 8-bit BT.601 luma, the input of flow estimation."""
+    gray = (frames * torch.tensor(LUMA)[:, None, None]).sum(1)
+    return (gray * 255).round().clamp(0, 255).byte().numpy()
 
 
 def dense_flow_frames(
-    frames: Tensor,  # [T, 3, H, W]
-    others: Tensor,  # [T, 3, H, W]
+    sources: Tensor,  # [T, 3, H, W]
+    targets: Tensor,  # [T, 3, H, W]
     *,
     fine: bool = False,
 ) -> Tensor:  # [T, 2, H, W] px
-    """Flow from each frame to the other of its pair; NaN in pictures smaller than DIS can see."""
-    if min(frames.shape[-2:]) < MIN_FLOW_SIZE_PX:
-        return torch.full((len(frames), 2, *frames.shape[-2:]), torch.nan)
-    pairs = zip(to_gray(frames), to_gray(others), strict=True)
-    return _stacked((dense_flow(*pair, fine=fine) for pair in pairs), frames[:, :2])
+    """Estimate `dense_flow` frame by frame; NaN for images smaller than MIN_FLOW_SIZE_PX."""
+    if min(sources.shape[-2:]) < MIN_FLOW_SIZE_PX:
+        return torch.full((len(sources), 2, *sources.shape[-2:]), torch.nan)
+    pairs = zip(to_gray(sources), to_gray(targets), strict=True)
+    return _stack((dense_flow(*pair, fine=fine) for pair in pairs), sources[:, :2])
 
 
 def forward_backward_error_frames(
-    there: Tensor,  # [T, 2, H, W] px
-    back: Tensor,  # [T, 2, H, W] px: the other way
+    forward: Tensor,  # [T, 2, H, W] px
+    backward: Tensor,  # [T, 2, H, W] px
 ) -> Tensor:  # [T, 1, H, W] px
-    """`forward_backward_error` of each frame; infinite where the flow is NaN, too."""
-    pairs = zip(_last(there), _last(back), strict=True)
-    return _stacked((forward_backward_error(*pair)[..., None] for pair in pairs), there[:, :1])
+    """Compute `forward_backward_error` frame by frame; infinite where the flow is NaN, too."""
+    pairs = zip(_channels_last(forward), _channels_last(backward), strict=True)
+    return _stack((forward_backward_error(*pair)[..., None] for pair in pairs), forward[:, :1])
 
 
 def backward_warp_frames(
-    frames: Tensor,  # [T, C, H, W]: lie in the targets
+    frames: Tensor,  # [T, C, H, W], in the targets' coordinates
     flow: Tensor,  # [T, 2, H, W] px from sources to targets
-) -> Tensor:  # [T, C, H, W], as the sources see them
-    """`backward_warp` for each frame."""
-    pairs = zip(_last(frames), _last(flow), strict=True)
-    return _stacked((np.atleast_3d(backward_warp(*pair)) for pair in pairs), frames)
+) -> Tensor:  # [T, C, H, W], in the sources' coordinates
+    """Apply `backward_warp` frame by frame."""
+    pairs = zip(_channels_last(frames), _channels_last(flow), strict=True)
+    return _stack((np.atleast_3d(backward_warp(*pair)) for pair in pairs), frames)
 
 
-def _last(planes: Tensor) -> np.ndarray:
-    """Channels last, in the memory order that OpenCV wants."""
-    return planes.permute(0, 2, 3, 1).contiguous().numpy()
+def _channels_last(planes: Tensor) -> np.ndarray:
+    return planes.permute(0, 2, 3, 1).contiguous().numpy()  # contiguous, as OpenCV needs
 
 
-def _stacked(planes: Iterable[np.ndarray], like: Tensor) -> Tensor:
-    """Pictures [H, W, C] as one tensor [T, C, H, W], empty where there are none."""
-    found = [torch.from_numpy(plane).permute(2, 0, 1) for plane in planes]
-    return torch.stack(found) if found else torch.zeros(0, *like.shape[1:])
+def _stack(images: Iterable[np.ndarray], like: Tensor) -> Tensor:
+    """Stack images [H, W, C] into [T, C, H, W]; without any, return an empty tensor shaped like `like`."""
+    planes = [torch.from_numpy(image).permute(2, 0, 1) for image in images]
+    return torch.stack(planes) if planes else torch.zeros(0, *like.shape[1:])

@@ -1,9 +1,9 @@
-"""The soft forward splat of the paper: what a picture's pixels look like from the other eye, holes included.
+"""Soft forward splatting of the paper: move a view's pixels to the other eye, leaving holes.
 
-It makes the dataset and conditions the network, because the released network was trained on it.
-The picture the viewer sees comes from `secondeye.warp`, which is sharper.
+Splatting builds the dataset and conditions the network, because the released network was trained on it.
+The image that the viewer sees comes from `secondeye.warp`, which is sharper.
 
-The backends are functions of one definition: `reference` (plain torch, the truth), `cpu` (numba) and
+All backends implement one definition: `reference` (plain torch, the specification), `cpu` (numba) and
 `kernel` (Triton).
 """
 
@@ -16,16 +16,14 @@ from secondeye.imaging.arrays import require_images, require_plane, require_same
 from secondeye.imaging.backends import choose_backend
 
 _BACKENDS = ("reference", "cpu", "triton", "triton_nondeterministic")
+_EXPONENT_WIDTH_PX = 1024  # the width that weight_exponent_per_px of params.yaml refers to
 
 
 class Splat(NamedTuple):
-    """The second eye's view, as far as the first eye's pixels reach."""
+    """The second view, as far as pixels of the first one reach."""
 
-    warped: Tensor  # in the form and range of the frames given; black where nothing landed
-    coverage: Tensor  # [T, 1, H, W] in [0, 1]: the sum of the bilinear weights, not weighted by disparity
-
-
-_WEIGHTS_AT_WIDTH = 1024  # px; where params.yaml's exponent is meant
+    warped: Tensor  # in the form and range of the input frames; black where nothing landed
+    coverage: Tensor  # [T, 1, H, W] in [0, 1]: the sum of the bilinear weights, without the depth weights
 
 
 def splat(
@@ -36,22 +34,23 @@ def splat(
     border: Literal["clip", "released"] = "clip",
     weight_exponent_per_px: float = 0.5,
 ) -> Splat:
-    """Send every pixel to x - disparity and blend what lands together (arXiv 2409.07447, section 3.2).
+    """Move every pixel to x - disparity and blend the pixels that land together (arXiv 2409.07447, 3.2).
 
-    A pixel is shared bilinearly by the two columns beside its landing point, and weighs
-    2 ** (weight_exponent_per_px * disparity) against the others that land there: 0.5 is the paper's sqrt(2)
-    per px. The weight is in pixels, so the same film at half the width needs twice the exponent.
+    A pixel is shared bilinearly between the two columns beside its landing point. Its weight against other
+    pixels that land there is 2 ** (weight_exponent_per_px * disparity); 0.5 is the paper's sqrt(2) per px.
+    The exponent is per pixel, so the same film at half the width needs twice the exponent
+    (`exponent_at_width`).
 
-    `border="clip"` (ours) clips each of the two columns to the frame by itself. `border="released"` drops a
-    pixel as the released code does: unless both columns, and the row below, lie inside the frame. It never
-    writes the last row and is there for conformance only.
+    `border="clip"` (ours) clips each of the two columns to the frame separately. `border="released"` drops a
+    pixel as the released code does, unless both columns and the row below lie inside the frame. It never
+    writes the last row and exists for conformance tests only.
 
-    `backend="auto"` is `reference`, which alone is differentiable (in colour and disparity), where a gradient
-    is asked for; else `cpu` for CPU tensors, `triton` on a GPU, or `reference` there without Triton. `cpu`
-    and `triton` give the same bits every time; `triton_nondeterministic` adds floats in any order: faster.
+    `backend="auto"` is `reference`, the only differentiable one (in colour and disparity), if a gradient is
+    requested; otherwise `cpu` for CPU tensors, `triton` on a GPU, and `reference` on a GPU without Triton.
+    `cpu` and `triton` are bit-reproducible; `triton_nondeterministic` adds floats in any order and is faster.
 
-    Raises ValueError for arrays that are not finite and of these kinds and shapes, for an exponent that is
-    negative or not finite, and for a backend or border that is unknown or can not be had here.
+    Raises ValueError for arrays of other types or shapes or with non-finite values, for a negative or
+    non-finite exponent, and for an unknown or unavailable backend or border.
     """
     require_images(frames)
     require_plane(disparity, "disparity")
@@ -67,11 +66,11 @@ def splat(
 
 
 def exponent_at_width(
-    width: int,  # px of the picture
-    weight_exponent_per_px: float,  # at 1024 px width
+    width: int,  # px of the frames
+    weight_exponent_per_px: float,  # at a width of 1024 px
 ) -> float:
-    """The exponent with which the depth test is as strong at this width (ours)."""
-    return weight_exponent_per_px * _WEIGHTS_AT_WIDTH / width
+    """Scale the weight exponent to a width, so that the depth test is equally strong (ours)."""
+    return weight_exponent_per_px * _EXPONENT_WIDTH_PX / width
 
 
 def _run(

@@ -1,11 +1,11 @@
-"""The sharp warp: the picture the viewer sees wherever the first eye saw it too.
+"""Sharp warp: the second view wherever the first view saw the same surface (ours).
 
-Every row of the picture is a chain of patches, one source pixel wide each. Patches of one surface share
-their edges, so a stretched surface has no cracks; at a depth edge the chain is cut and the hole stays open.
-A target pixel takes the nearest patch at its centre and gathers its colour around the source position found
-there, with a windowed sinc. Splatting colours is bilinear filtering; a gather may use a better kernel (ours).
+Every image row is a chain of segments between neighbouring source pixels. Segments of one surface share their
+end points, so a stretched surface has no cracks; at a depth edge the chain is cut and leaves a hole. A target
+pixel takes the nearest segment at its centre and gathers its colour around the source position found there
+with a windowed sinc. Splatting colours amounts to bilinear filtering; a gather can use a better kernel.
 
-The backends are functions of one definition: `reference` (plain torch, the truth), `cpu` (numba) and
+All backends implement one definition: `reference` (plain torch, the specification), `cpu` (numba) and
 `kernel` (Triton).
 """
 
@@ -19,20 +19,20 @@ from secondeye.imaging.backends import choose_backend
 
 _BACKENDS = ("reference", "cpu", "triton")
 
-# A neighbour's jump in disparity beyond this is a depth edge. A slope is the same at every width, an edge
-# grows with it: hence a share of the width, but never so little that a plane stretched 2.5 times
-# (1.5 px per px) tears (ours).
+# Neighbours whose disparities differ by more than this are separated by a depth edge (ours). Slopes do not
+# depend on the width but edges grow with it, hence a share of the width. The minimum keeps a plane that is
+# stretched 2.5 times (1.5 px per px) in one piece.
 EDGE_SHARE_OF_WIDTH = 0.002
-SMALLEST_EDGE_PX = 2.0
-WIDEST_PX = 32767  # or as many surfaces as pixels on one of them would overflow the count of coverage
+MIN_EDGE_PX = 2.0
+MAX_WIDTH_PX = 32767  # wider rows could overflow the int32 coverage count where all pixels land on one
 
 
 class Warp(NamedTuple):
-    """The second eye's view of what the first eye saw, and of which surface it is."""
+    """The second view of the surfaces that the first view sees."""
 
-    frames: Tensor  # in the form and range of the frames given; black where coverage is 0
-    coverage: Tensor  # [T, 1, H, W] in [0, 1]: the share of the pixel's width that is covered
-    disparity: Tensor  # [T, 1, H, W] px, of the surface that won, in this view; 0 where coverage is 0
+    frames: Tensor  # in the form and range of the input frames; black where coverage is 0
+    coverage: Tensor  # [T, 1, H, W] in [0, 1]: covered share of the pixel's width
+    disparity: Tensor  # [T, 1, H, W] px, of the visible surface in this view; 0 where coverage is 0
 
 
 def warp(
@@ -43,26 +43,26 @@ def warp(
     backend: Literal["auto", "reference", "cpu", "triton"] = "auto",
     jump_px: float | None = None,
 ) -> Warp:
-    """Move every surface to x - disparity and gather its colours there; near hides far absolutely (ours).
+    """Move every surface to x - disparity and gather its colours there; nearer surfaces hide farther ones.
 
-    Neighbours are one surface where their disparities differ by at most `jump_px`; None is 0.2 % of the
-    width, at least 2 px. A surface ends half a pixel beyond its last pixel's centre: coverage is fractional
-    there, and 1 inside; what several surfaces cover of one pixel is added. Colours are not multiplied by
-    coverage: a surface's end lies over what is behind it by its share of the pixel, and where nothing is
-    behind it is shown alone.
+    Neighbours belong to one surface if their disparities differ by at most `jump_px` (None: 0.2 % of the
+    width, at least 2 px). A surface ends half a pixel beyond the centre of its last pixel. Its coverage is 1
+    inside and fractional at its ends; the coverages of several surfaces in one pixel are added. Colours are
+    not multiplied by coverage: the end of a surface is blended over the surface behind it by its share of the
+    pixel, and is shown alone if nothing is behind it.
 
-    `kernel="lanczos3"` uses six taps of the same surface, the surface's last pixel repeated beyond its end,
-    and stays between the darkest and brightest of the four nearest, so it does not ring.
+    `kernel="lanczos3"` uses six taps of the same surface, with its last pixel replicated beyond its end, and
+    clamps the result to the range of the four nearest taps to avoid ringing.
 
-    `backend="auto"` is `cpu` for CPU tensors, `triton` on a GPU, or `reference` there without Triton. All
-    give the same bits every time; none carries a gradient.
+    `backend="auto"` is `cpu` for CPU tensors, `triton` on a GPU, and `reference` on a GPU without Triton. All
+    backends are bit-reproducible; none supports gradients.
 
-    The sign chooses the side: a positive disparity moves a surface to the left, as the right eye sees it. For
-    the left eye of a right picture flip frames and disparity, warp, and flip what comes back. A negated
-    disparity goes to that side too, but larger is nearer all the same: the far would hide the near.
+    A positive disparity moves a surface to the left, which gives the right view of a left view. For the left
+    view of a right view, flip frames and disparity horizontally, warp, and flip the result. Do not negate the
+    disparity instead: larger would still be nearer, so far surfaces would hide near ones.
 
-    Raises ValueError for arrays that are not finite and of these kinds and shapes, or wider than 32767, for a
-    jump_px that is negative or NaN, and for a backend or kernel that is unknown or can not be had here.
+    Raises ValueError for arrays of other types or shapes, with non-finite values or wider than 32767 px, for
+    a negative or NaN jump_px, and for an unknown or unavailable backend or kernel.
     """
     require_images(frames)
     require_plane(disparity, "disparity")
@@ -70,12 +70,12 @@ def warp(
     if kernel not in ("lanczos3", "bilinear"):
         raise ValueError(f"kernel must be lanczos3 or bilinear, got {kernel!r}")
     if jump_px is None:
-        jump_px = max(SMALLEST_EDGE_PX, EDGE_SHARE_OF_WIDTH * frames.shape[-1])
+        jump_px = max(MIN_EDGE_PX, EDGE_SHARE_OF_WIDTH * frames.shape[-1])
     if not jump_px >= 0:
         raise ValueError(f"jump_px must be at least 0, got {jump_px}")
-    if disparity.shape[-1] > WIDEST_PX:
-        raise ValueError(f"the width must be at most {WIDEST_PX}, got {disparity.shape[-1]}")
-    jump_px = min(jump_px, torch.finfo(torch.float32).max)  # a difference that overflows is an edge
+    if disparity.shape[-1] > MAX_WIDTH_PX:
+        raise ValueError(f"the width must be at most {MAX_WIDTH_PX}, got {disparity.shape[-1]}")
+    jump_px = min(jump_px, torch.finfo(torch.float32).max)  # an overflowing difference is an edge
     sharp = kernel == "lanczos3"
     return Warp(*_run(frames.detach(), disparity.detach(), backend, sharp=sharp, jump_px=jump_px))
 
@@ -87,7 +87,7 @@ def _run(
     *,
     sharp: bool,
     jump_px: float,
-) -> tuple[Tensor, Tensor, Tensor]:  # frames in the form given, coverage and disparity [T, 1, H, W]
+) -> tuple[Tensor, Tensor, Tensor]:  # frames in the input form, coverage and disparity [T, 1, H, W]
     match choose_backend(backend, _BACKENDS, frames, disparity):
         case "reference":
             from secondeye.warp.reference import warp_reference

@@ -1,8 +1,8 @@
-"""The sharp warp on the CPU: one fused pass per row, each row by one thread: the same bits every time.
+"""The sharp warp on the CPU: one fused pass per row, one thread per row, hence deterministic.
 
-What is simple arithmetic over a whole row stands in loops of its own, without branches: the compiler turns
-those into vector instructions. The gather of colours it can not see through, so `_mix` says what vectors are
-to be used; the walk along the surfaces goes pixel by pixel.
+Simple arithmetic over a whole row is kept in separate loops without branches, which the compiler vectorizes.
+It cannot vectorize the gather of colours, so `_weighted_sum` emits vector instructions itself. The walk along
+the surfaces is scalar.
 """
 
 import math
@@ -19,48 +19,49 @@ from torch import Tensor
 from secondeye.imaging.arrays import as_rows
 from secondeye.warp.reference import COVERAGE_UNIT
 
-# Numba widens float32 with a Python number to float64.
+# Numba promotes float32 combined with a Python number to float64, hence typed constants.
 _ZERO, _HALF, _ONE, _TWO, _THREE = (np.float32(value) for value in (0, 0.5, 1, 2, 3))
 _THIRD_OF_PI = np.float32(math.pi / 3)
 _COSINE_SCALE = np.float32(math.sqrt(3) / 2 * 3 / math.pi)
 _SINC_2, _SINC_4, _SINC_6 = np.float32(1 / 6), np.float32(1 / 120), np.float32(1 / 5040)
 _NONE = -1  # no source column
-_ROWS_AT_A_TIME = 16  # that share one thread's scratch
+_ROWS_PER_CHUNK = 16  # rows that share one scratch buffer
 
-# The door lets no NaN in, and without them a minimum is one instruction. Nothing else is relaxed: not one
-# sum is reordered, so the bits do not depend on the machine's vectors.
+# Inputs are checked to be free of NaN; without NaN a minimum is one instruction. Nothing else is relaxed:
+# sums are not reordered, so the result does not depend on the machine's vector width.
 _njit = njit(cache=True, error_model="numpy", fastmath={"nnan", "nsz"})
 
 
 class _Surface(NamedTuple):
-    """What is known of one source row. Index x of `connected` and `forward` is about columns x - 1 and x."""
+    """One projected source row. Index x of `connected` and `forward` refers to columns x - 1 and x."""
 
-    position: NDArray[np.float32]  # [W] px in the target
-    first: NDArray[np.int32]  # [W] target column at or right of the position, 0 to W
-    connected: NDArray[np.uint8]  # [W + 1] whether they are of one surface
-    forward: NDArray[np.uint8]  # [W + 1] whether moreover the surface is turned towards this eye
-    inside: NDArray[np.uint8]  # [W] whether columns x - 2 to x + 3 are of one surface
-    rate: NDArray[np.float32]  # [W] source pixels per target pixel, on the way to the next column
-    rise: NDArray[np.float32]  # [W] px of disparity, on the way to the next column
+    position: NDArray[np.float32]  # [W] px, target position
+    first: NDArray[np.int32]  # [W] first target column at or right of the position, in [0, W]
+    connected: NDArray[np.uint8]  # [W + 1] whether both belong to one surface
+    forward: NDArray[np.uint8]  # [W + 1] whether the segment between them also faces this view
+    inside: NDArray[np.uint8]  # [W] whether columns x - 2 to x + 3 belong to one surface
+    rate: NDArray[np.float32]  # [W] source pixels per target pixel, on the segment to the next column
+    rise: NDArray[np.float32]  # [W] px, disparity difference to the next column
 
 
 class _Canvas(NamedTuple):
-    """What is painted of one target row."""
+    """The rasterized target row."""
 
-    way: NDArray[np.int32]  # [W] source column of the nearest way that reaches the centre, or _NONE
-    offset: NDArray[np.float32]  # [W] from that column, [0, 1] px
+    segment: NDArray[np.int32]  # [W] source column of the nearest segment at the pixel's centre, or _NONE
+    offset: NDArray[np.float32]  # [W] px from that column, in [0, 1]
     disparity: NDArray[np.float32]  # [W] px
-    cap: NDArray[np.int32]  # [W] source column of the nearest cap that stands in the pixel, or _NONE
-    change: NDArray[np.int32]  # [W + 2] of the coverage, in its units, from the column before; then their sum
+    cap: NDArray[np.int32]  # [W] source column of the nearest cap in the pixel, or _NONE
+    # [W + 2] coverage change from the previous column, in units; replaced by its prefix sum
+    change: NDArray[np.int32]
 
 
 def warp_cpu(
     frames: Tensor,  # [T, 3, H, W], or uint8 [T, H, W, 3]
     disparity: Tensor,  # [T, 1, H, W] px
-    sharp: bool,  # Lanczos-3, else bilinear
+    sharp: bool,  # Lanczos-3, otherwise bilinear
     jump_px: float,
-) -> tuple[Tensor, Tensor, Tensor]:  # frames in the form given, coverage and disparity [T, 1, H, W]
-    """Warp CPU tensors; as `warp_reference`."""
+) -> tuple[Tensor, Tensor, Tensor]:  # frames in the input form, coverage and disparity [T, 1, H, W]
+    """Warp CPU tensors like `warp_reference`."""
     frames, disparity = frames.contiguous(), disparity.contiguous()
     warped, coverage, own_disparity = (torch.empty_like(a) for a in (frames, disparity, disparity))
     _warp_rows(
@@ -68,7 +69,7 @@ def warp_cpu(
         disparity[:, 0].numpy(),
         sharp,
         np.float32(jump_px),
-        # An argument, not a global: numba's cache would not notice a change of another file's constant.
+        # Passed as an argument because numba's cache does not notice changed constants of another module.
         np.int32(COVERAGE_UNIT),
         _HALF if frames.dtype == torch.uint8 else _ZERO,
         as_rows(warped),
@@ -80,18 +81,18 @@ def warp_cpu(
 
 @njit(parallel=True, cache=True, error_model="numpy")
 def _warp_rows(
-    frames: NDArray[np.float32] | NDArray[np.uint8],  # see `as_rows`
+    frames: NDArray[np.float32] | NDArray[np.uint8],  # as returned by `as_rows`
     disparity: NDArray[np.float32],  # [T, H, W] px
     sharp: bool,
     jump_px: np.float32,
     unit: np.int32,
-    rounding: np.float32,  # added before what is written is truncated
-    warped: NDArray[np.float32] | NDArray[np.uint8],  # as frames, written
+    rounding: np.float32,  # added to the output before truncation
+    warped: NDArray[np.float32] | NDArray[np.uint8],  # shaped like frames, written
     coverage: NDArray[np.float32],  # [T, H, W], written
     own_disparity: NDArray[np.float32],  # [T, H, W], written
 ) -> None:
     count, height, width = disparity.shape
-    for chunk in prange((count * height + _ROWS_AT_A_TIME - 1) // _ROWS_AT_A_TIME):
+    for chunk in prange((count * height + _ROWS_PER_CHUNK - 1) // _ROWS_PER_CHUNK):
         surface = _Surface(
             np.empty(width, np.float32),
             np.empty(width, np.int32),
@@ -109,38 +110,38 @@ def _warp_rows(
             np.empty(width + 2, np.int32),
         )
         weights = np.empty((6, width), np.float32)
-        # Red, green and blue in turn, and one more: a colour is read and written as four numbers.
-        source, view = np.zeros(3 * width + 1, np.float32), np.zeros(3 * width + 1, np.float32)
-        for row in range(chunk * _ROWS_AT_A_TIME, min((chunk + 1) * _ROWS_AT_A_TIME, count * height)):
+        # Interleaved RGB plus one value, because colours are read and written as vectors of four.
+        source, target_row = np.zeros(3 * width + 1, np.float32), np.zeros(3 * width + 1, np.float32)
+        for row in range(chunk * _ROWS_PER_CHUNK, min((chunk + 1) * _ROWS_PER_CHUNK, count * height)):
             t, y = row // height, row % height
-            _study(disparity[t, y], jump_px, surface)
-            _paint(disparity[t, y], surface, unit, canvas)
-            _resolve(canvas, unit, coverage[t, y], own_disparity[t, y])
-            _load(frames[t, y], source)
+            _project_row(disparity[t, y], jump_px, surface)
+            _rasterize(disparity[t, y], surface, unit, canvas)
+            _finish_coverage(canvas, unit, coverage[t, y], own_disparity[t, y])
+            _load_row(frames[t, y], source)
             if sharp:
-                _weigh(canvas.offset, weights)
-                _gather_lanczos3(source, surface, canvas, weights, view)
+                _lanczos3_weights(canvas.offset, weights)
+                _gather_lanczos3(source, surface, canvas, weights, target_row)
             else:
-                _gather_bilinear(source, canvas, view)
-            _lay_caps(source, disparity[t, y], surface, canvas, sharp, view, own_disparity[t, y])
-            _store(view, rounding, warped[t, y])
+                _gather_bilinear(source, canvas, target_row)
+            _composite_caps(source, disparity[t, y], surface, canvas, sharp, target_row, own_disparity[t, y])
+            _store_row(target_row, rounding, warped[t, y])
 
 
 @_njit
-def _study(
+def _project_row(
     disparity: NDArray[np.float32],  # [W] px
     jump_px: np.float32,
     surface: _Surface,  # written
 ) -> None:
-    # Few arrays to a function: with many the compiler gives up showing that none overlaps another.
-    _place(disparity, surface.position, surface.first)
-    _connect(disparity, surface.position, jump_px, surface.connected, surface.forward)
-    _look_around(surface.connected, surface.inside)
-    _slope(disparity, surface.position, surface.rate, surface.rise)
+    # Split into functions of few arrays: with many, the compiler gives up on proving that they do not alias.
+    _project(disparity, surface.position, surface.first)
+    _mark_connected(disparity, surface.position, jump_px, surface.connected, surface.forward)
+    _mark_interior(surface.connected, surface.inside)
+    _compute_slopes(disparity, surface.position, surface.rate, surface.rise)
 
 
 @_njit
-def _place(
+def _project(
     disparity: NDArray[np.float32],  # [W]
     position: NDArray[np.float32],  # [W], written
     first: NDArray[np.int32],  # [W], written
@@ -153,12 +154,12 @@ def _place(
 
 
 @_njit
-def _connect(
+def _mark_connected(
     disparity: NDArray[np.float32],  # [W]
     position: NDArray[np.float32],  # [W]
     jump_px: np.float32,
-    connected: NDArray[np.uint8],  # [W + 1], written but for its ends
-    forward: NDArray[np.uint8],  # [W + 1], written but for its ends
+    connected: NDArray[np.uint8],  # [W + 1], written except at its ends
+    forward: NDArray[np.uint8],  # [W + 1], written except at its ends
 ) -> None:
     for x in range(1, disparity.size):
         connected[x] = abs(disparity[x] - disparity[x - 1]) <= jump_px
@@ -167,9 +168,9 @@ def _connect(
 
 
 @_njit
-def _look_around(
+def _mark_interior(
     connected: NDArray[np.uint8],  # [W + 1]
-    inside: NDArray[np.uint8],  # [W], written but for its ends
+    inside: NDArray[np.uint8],  # [W], written except at its ends
 ) -> None:
     for x in range(inside.size - 5):
         left = connected[x + 1] & connected[x + 2]
@@ -177,11 +178,11 @@ def _look_around(
 
 
 @_njit
-def _slope(
+def _compute_slopes(
     disparity: NDArray[np.float32],  # [W]
     position: NDArray[np.float32],  # [W]
-    rate: NDArray[np.float32],  # [W], written but for its end
-    rise: NDArray[np.float32],  # [W], written but for its end
+    rate: NDArray[np.float32],  # [W], written except at its end
+    rise: NDArray[np.float32],  # [W], written except at its end
 ) -> None:
     for x in range(position.size - 1):
         rate[x] = _ONE / (position[x + 1] - position[x])
@@ -190,17 +191,17 @@ def _slope(
 
 
 @_njit
-def _paint(
+def _rasterize(
     disparity: NDArray[np.float32],  # [W] px
     surface: _Surface,
     unit: np.int32,
     canvas: _Canvas,  # written
 ) -> None:
-    """Paint from left to right: of two surfaces that meet, the one further right in the source is nearer."""
+    """Rasterize from left to right: nearer surfaces lie further right in the source and overwrite others."""
     position, first, forward = surface.position, surface.first, surface.forward
     rate, rise = surface.rate, surface.rise
     width = disparity.size
-    canvas.way[:] = _NONE
+    canvas.segment[:] = _NONE
     canvas.cap[:] = _NONE
     canvas.change[:] = 0
     x = 0
@@ -208,45 +209,45 @@ def _paint(
         start = position[x]
         if not surface.connected[x]:
             start -= _HALF
-            _stand(x, np.floor(position[x]), canvas.cap)
-        _cover(start, np.int32(1), unit, canvas.change)
+            _draw_cap(x, np.floor(position[x]), canvas.cap)
+        _add_coverage_edge(start, np.int32(1), unit, canvas.change)
         here = first[x]
         while forward[x + 1]:
             there = first[x + 1]
             if here < there:
                 offset = (np.float32(here) - position[x]) * rate[x]
-                _show(x, here, offset, disparity[x] + offset * rise[x], canvas)
-                # Seldom any. In one loop with the first they would be made vectors of, which takes longer.
+                _draw(x, here, offset, disparity[x] + offset * rise[x], canvas)
+                # Rarely any. Merged into one loop with the first, they would be vectorized, which is slower.
                 for target in range(here + 1, there):
                     offset = (np.float32(target) - position[x]) * rate[x]
-                    _show(x, target, offset, disparity[x] + offset * rise[x], canvas)
+                    _draw(x, target, offset, disparity[x] + offset * rise[x], canvas)
                 here = there
             x += 1
         stop = position[x]
         if not surface.connected[x + 1]:
             stop += _HALF
-            _stand(x, np.ceil(position[x]), canvas.cap)
-        _cover(stop, np.int32(-1), unit, canvas.change)
+            _draw_cap(x, np.ceil(position[x]), canvas.cap)
+        _add_coverage_edge(stop, np.int32(-1), unit, canvas.change)
         x += 1
 
 
 @_njit
-def _show(
+def _draw(
     x: int,
     target: int,
-    offset: np.float32,  # from x
+    offset: np.float32,  # px from x
     disparity: np.float32,  # px
     canvas: _Canvas,  # written
 ) -> None:
-    canvas.way[np.uint32(target)] = x
+    canvas.segment[np.uint32(target)] = x
     canvas.offset[np.uint32(target)] = offset
     canvas.disparity[np.uint32(target)] = disparity
 
 
 @_njit
-def _stand(
+def _draw_cap(
     x: int,
-    pixel: np.float32,  # target column in which a cap of x stands
+    pixel: np.float32,  # target column of the cap of x
     cap: NDArray[np.int32],  # [W], written
 ) -> None:
     if _ZERO <= pixel < np.float32(cap.size):
@@ -254,8 +255,8 @@ def _stand(
 
 
 @_njit
-def _cover(
-    edge: np.float32,  # target position from which on a run covers, or no longer does
+def _add_coverage_edge(
+    edge: np.float32,  # target position where the coverage of a run starts (1) or stops (-1)
     sign: np.int32,
     unit: np.int32,
     change: NDArray[np.int32],  # [W + 2], added to
@@ -268,22 +269,22 @@ def _cover(
 
 
 @_njit
-def _resolve(
-    canvas: _Canvas,  # what covers nothing is taken back
+def _finish_coverage(
+    canvas: _Canvas,  # entries without coverage are cleared
     unit: np.int32,
     coverage: NDArray[np.float32],  # [W], written
-    own_disparity: NDArray[np.float32],  # [W], written, but for the caps
+    own_disparity: NDArray[np.float32],  # [W], written, without the caps
 ) -> None:
-    _add_up(canvas.change)
-    _take_back(canvas.change, canvas.way)
-    _take_back(canvas.change, canvas.cap)
-    _measure(canvas, unit, coverage)
-    _choose(canvas.way, canvas.disparity, own_disparity)
+    _prefix_sum(canvas.change)
+    _clear_uncovered(canvas.change, canvas.segment)
+    _clear_uncovered(canvas.change, canvas.cap)
+    _write_coverage(canvas, unit, coverage)
+    _write_disparity(canvas.segment, canvas.disparity, own_disparity)
 
 
 @_njit
-def _add_up(
-    change: NDArray[np.int32],  # [W + 2], becomes the sum of all before and itself
+def _prefix_sum(
+    change: NDArray[np.int32],  # [W + 2], replaced by its prefix sum
 ) -> None:
     units = np.int32(0)
     for x in range(change.size):
@@ -292,41 +293,41 @@ def _add_up(
 
 
 @_njit
-def _take_back(
+def _clear_uncovered(
     units: NDArray[np.int32],  # [W + 2]
-    column: NDArray[np.int32],  # [W], becomes _NONE where no unit is covered
+    column: NDArray[np.int32],  # [W], set to _NONE where no unit is covered
 ) -> None:
     for x in range(column.size):
         column[x] = column[x] if units[x] > 0 else _NONE
 
 
 @_njit
-def _measure(
+def _write_coverage(
     canvas: _Canvas,
     unit: np.int32,
     coverage: NDArray[np.float32],  # [W], written
 ) -> None:
-    units, way, cap = canvas.change, canvas.way, canvas.cap
+    units, segment, cap = canvas.change, canvas.segment, canvas.cap
     scale = _ONE / np.float32(unit)
     for x in range(coverage.size):
         share = np.float32(min(units[x], unit)) * scale
-        coverage[x] = share if max(way[x], cap[x]) >= 0 else _ZERO
+        coverage[x] = share if max(segment[x], cap[x]) >= 0 else _ZERO
 
 
 @_njit
-def _choose(
-    way: NDArray[np.int32],  # [W]
+def _write_disparity(
+    segment: NDArray[np.int32],  # [W]
     disparity: NDArray[np.float32],  # [W]
     own_disparity: NDArray[np.float32],  # [W], written
 ) -> None:
     for x in range(own_disparity.size):
-        own_disparity[x] = disparity[x] if way[x] >= 0 else _ZERO
+        own_disparity[x] = disparity[x] if segment[x] >= 0 else _ZERO
 
 
 @_njit
-def _load(
+def _load_row(
     lines: NDArray[np.float32] | NDArray[np.uint8],  # [3, W] or [1, 3 W]
-    row: NDArray[np.float32],  # [3 W + 1], written but for its end
+    row: NDArray[np.float32],  # [3 W + 1], written except at its end
 ) -> None:
     channels, length = lines.shape
     for channel in range(channels):
@@ -335,7 +336,7 @@ def _load(
 
 
 @_njit
-def _store(
+def _store_row(
     row: NDArray[np.float32],  # [3 W + 1]
     rounding: np.float32,
     lines: NDArray[np.float32] | NDArray[np.uint8],  # [3, W] or [1, 3 W], written
@@ -346,63 +347,63 @@ def _store(
             lines[channel, x] = row[channels * x + channel] + rounding
 
 
-def _mix_as_vectors(typing: Any, row: Any, places: Any, weights: Any, out: Any, at: Any) -> Any:
-    """out[at : at + 4] = the sum over k of weights[k] * row[places[k] : places[k] + 4], as vectors of four.
+def _weighted_sum_intrinsic(typing: Any, row: Any, starts: Any, weights: Any, out: Any, at: Any) -> Any:
+    """Emit out[at : at + 4] = sum over k of weights[k] * row[starts[k] : starts[k] + 4], as vectors of four.
 
-    Of six, the sum is kept between the least and the largest of the middle four. Nothing checks the bounds.
+    With six taps the sum is clamped to the range of the middle four. Bounds are not checked.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        row, places, weights, out, at = arguments
+        row, starts, weights, out, at = arguments
         four = ir.VectorType(ir.FloatType(), 4)
 
-        def point(array: Any, kind: Any, place: Any) -> Any:
+        def vector_pointer(array: Any, kind: Any, start: Any) -> Any:
             data = context.make_array(kind)(context, builder, array).data
-            return builder.bitcast(builder.gep(data, [place]), four.as_pointer())
+            return builder.bitcast(builder.gep(data, [start]), four.as_pointer())
 
-        def fourfold(number: Any) -> Any:
+        def broadcast(number: Any) -> Any:
             zero = ir.Constant(ir.IntType(32), 0)
             first = builder.insert_element(ir.Constant(four, ir.Undefined), number, zero)
             return builder.shuffle_vector(
                 first, first, ir.Constant(ir.VectorType(ir.IntType(32), 4), [0] * 4)
             )
 
-        def choose(relation: str, a: Any, b: Any) -> Any:  # < for the smaller, > for the larger
+        def select(relation: str, a: Any, b: Any) -> Any:  # < selects the smaller, > the larger
             return builder.select(builder.fcmp_ordered(relation, a, b, flags=("nnan", "nsz")), a, b)
 
         colours, total = [], ir.Constant(four, [0.0] * 4)
         for k in range(len(signature.args[1])):
-            place = point(row, signature.args[0], builder.extract_value(places, k))
-            colours.append(builder.load(place, align=4))
-            weight = fourfold(builder.extract_value(weights, k))
+            start = vector_pointer(row, signature.args[0], builder.extract_value(starts, k))
+            colours.append(builder.load(start, align=4))
+            weight = broadcast(builder.extract_value(weights, k))
             total = builder.fadd(total, builder.fmul(weight, colours[-1]))
         if len(colours) == 6:
             a, b, c, d = colours[1:5]
-            least = choose("<", choose("<", a, b), choose("<", c, d))
-            most = choose(">", choose(">", a, b), choose(">", c, d))
-            total = choose("<", choose(">", total, least), most)
-        builder.store(total, point(out, signature.args[3], at), align=4)
+            least = select("<", select("<", a, b), select("<", c, d))
+            most = select(">", select(">", a, b), select(">", c, d))
+            total = select("<", select(">", total, least), most)
+        builder.store(total, vector_pointer(out, signature.args[3], at), align=4)
         return context.get_dummy_value()
 
-    return types.void(row, places, weights, out, at), generate
+    return types.void(row, starts, weights, out, at), generate
 
 
-_mix: Any = intrinsic(_mix_as_vectors)
+_weighted_sum: Any = intrinsic(_weighted_sum_intrinsic)
 
 
 @_njit
 def _gather_bilinear(
     source: NDArray[np.float32],  # [3 W + 1]
     canvas: _Canvas,
-    view: NDArray[np.float32],  # [3 W + 1], written
+    target_row: NDArray[np.float32],  # [3 W + 1], written
 ) -> None:
-    for target in range(canvas.way.size):
-        x, share = int(canvas.way[target]), canvas.offset[target]
+    for target in range(canvas.segment.size):
+        x, share = int(canvas.segment[target]), canvas.offset[target]
         if x < 0:
             for channel in range(3):
-                view[3 * target + channel] = _ZERO
+                target_row[3 * target + channel] = _ZERO
         else:
-            _mix(source, (3 * x, 3 * x + 3), (_ONE - share, share), view, 3 * target)
+            _weighted_sum(source, (3 * x, 3 * x + 3), (_ONE - share, share), target_row, 3 * target)
 
 
 @_njit
@@ -411,72 +412,72 @@ def _gather_lanczos3(
     surface: _Surface,
     canvas: _Canvas,
     weights: NDArray[np.float32],  # [6, W] of the taps -2 to 3
-    view: NDArray[np.float32],  # [3 W + 1], written
+    target_row: NDArray[np.float32],  # [3 W + 1], written
 ) -> None:
-    for target in range(canvas.way.size):
-        x = int(canvas.way[target])
+    for target in range(canvas.segment.size):
+        x = int(canvas.segment[target])
         if x < 0:
             for channel in range(3):
-                view[3 * target + channel] = _ZERO
+                target_row[3 * target + channel] = _ZERO
             continue
         t0, t1, t4, t5 = x - 2, x - 1, x + 2, x + 3
         if not surface.inside[x]:
-            t1, t0 = _inward(x, -1, surface.connected)
-            t4, t5 = _inward(x + 1, 1, surface.connected)
-        places = (3 * t0, 3 * t1, 3 * x, 3 * x + 3, 3 * t4, 3 * t5)
+            t1, t0 = _next_inside(x, -1, surface.connected)
+            t4, t5 = _next_inside(x + 1, 1, surface.connected)
+        starts = (3 * t0, 3 * t1, 3 * x, 3 * x + 3, 3 * t4, 3 * t5)
         w0, w1, w2 = weights[0, target], weights[1, target], weights[2, target]
         w3, w4, w5 = weights[3, target], weights[4, target], weights[5, target]
-        _mix(source, places, (w0, w1, w2, w3, w4, w5), view, 3 * target)
+        _weighted_sum(source, starts, (w0, w1, w2, w3, w4, w5), target_row, 3 * target)
 
 
 @_njit
-def _lay_caps(
+def _composite_caps(
     source: NDArray[np.float32],  # [3 W + 1]
     disparity: NDArray[np.float32],  # [W] px
     surface: _Surface,
     canvas: _Canvas,
     sharp: bool,
-    view: NDArray[np.float32],  # [3 W + 1], changed
+    target_row: NDArray[np.float32],  # [3 W + 1], changed
     own_disparity: NDArray[np.float32],  # [W], changed
 ) -> None:
     for target in range(canvas.cap.size):
         x = canvas.cap[target]
-        if x <= canvas.way[target]:
+        if x <= canvas.segment[target]:
             continue
-        away = np.float32(target) - surface.position[x]
-        share = _ONE if canvas.way[target] < 0 else _ONE - abs(away)
+        distance = np.float32(target) - surface.position[x]
+        share = _ONE if canvas.segment[target] < 0 else _ONE - abs(distance)
         if share >= _HALF:
             own_disparity[target] = disparity[x]
-        # All taps on the far side of x, and that of x itself, are x: there the surface ends.
-        one, two = _inward(x, -1 if away > _ZERO else 1, surface.connected)
+        # The surface ends at x, so all taps beyond x are x itself.
+        one, two = _next_inside(x, -1 if distance > _ZERO else 1, surface.connected)
         w_two, w_one = _ZERO, _ZERO
         if sharp:
-            w_two, w_one = _lanczos3(min(abs(away), _HALF))[:2]
+            w_two, w_one = _lanczos3(min(abs(distance), _HALF))[:2]
         for channel in range(3):
             here, next_to = source[3 * x + channel], source[3 * one + channel]
             value = w_two * source[3 * two + channel] + w_one * next_to + (_ONE - w_two - w_one) * here
             value = min(max(value, min(here, next_to)), max(here, next_to))
-            below = view[3 * target + channel]
-            view[3 * target + channel] = below + share * (value - below)
+            below = target_row[3 * target + channel]
+            target_row[3 * target + channel] = below + share * (value - below)
 
 
 @_njit
-def _inward(
+def _next_inside(
     x: int,
     step: int,  # -1 or 1
     connected: NDArray[np.uint8],  # [W + 1]
 ) -> tuple[int, int]:
-    """The next two columns in the direction of the step, each no further than the end of the surface of x."""
-    between = (step + 1) // 2  # `connected` of x is about x - 1 and x
+    """Return the next two columns in the direction of `step`, clamped to the end of the surface of x."""
+    between = (step + 1) // 2  # index x of `connected` refers to x - 1 and x
     one = x + step * int(connected[x + between])
-    # Where the surface ends at x, this asks about the same two columns once more.
+    # If the surface ends at x, `one` is x and this tests the same two columns again.
     two = one + step * int(connected[one + between])
     return one, two
 
 
 @_njit
-def _weigh(
-    offset: NDArray[np.float32],  # [W] px from a tap to the right, [0, 1]
+def _lanczos3_weights(
+    offset: NDArray[np.float32],  # [W] px right of tap 0, in [0, 1]
     weights: NDArray[np.float32],  # [6, W] of the taps -2 to 3, written
 ) -> None:
     for x in range(offset.size):
@@ -494,13 +495,14 @@ def _weigh(
 def _lanczos3(
     u: np.float32,  # px, [0, 0.5]
 ) -> tuple[np.float32, np.float32, np.float32, np.float32, np.float32, np.float32]:
-    """Weights, summing to 1, of the taps -2 to 3 for a point `u` from tap 0 towards tap 1.
+    """Return the normalized weights of the taps -2 to 3 for a point `u` px right of tap 0.
 
-    With sin(pi (u - j)) = (-1)^j sin(pi u), the factor sin(pi u) is common to all taps and cancels: what is
-    left of tap j is (-1)^j sin(pi (u - j) / 3) / (u - j)^2. Times 3 u / pi, so that at u = 0 tap 0 is 1.
+    Because sin(pi (u - j)) = (-1)^j sin(pi u), the factor sin(pi u) is common to all taps and cancels. The
+    remaining weight of tap j is (-1)^j sin(pi (u - j) / 3) / (u - j)^2, here times 3 u / pi so that tap 0
+    is 1 at u = 0.
     """
     angle_squared = _square(_THIRD_OF_PI * u)
-    # sin(a) / a, to 1e-8 up to a = pi / 6; unlike the quotient it is exactly 1 at 0.
+    # sin(a) / a, error below 1e-8 up to a = pi / 6; unlike the quotient, exactly 1 at 0.
     sinc = _ONE - angle_squared * (_SINC_2 - angle_squared * (_SINC_4 - angle_squared * _SINC_6))
     sine = u * sinc
     cosine = np.sqrt(_ONE - _square(_THIRD_OF_PI * sine)) * _COSINE_SCALE
