@@ -14,8 +14,8 @@ from secondeye.warp import warp
 @pytest.mark.parametrize(
     ("break_frames", "break_disparity", "told"),
     [
-        (lambda f: f * math.nan, None, "frames holds NaN"),
-        (lambda f: f * math.inf, None, "frames holds NaN or inf"),
+        (lambda f: f * math.nan, None, "frames contains NaN"),
+        (lambda f: f * math.inf, None, "frames contains NaN or inf"),
         (lambda f: f[0], None, r"frames must be .* got \[3, 4, 6\]"),
         (lambda f: f[:, :2], None, r"got \[2, 2, 4, 6\]"),
         (lambda f: f.half(), None, r"float32 \[.*or uint8 \[.*, got torch.float16"),
@@ -24,8 +24,8 @@ from secondeye.warp import warp
         (lambda f: (f * 255).byte(), None, r"uint8 must be \[T, H, W, 3\] .* got \[2, 3, 4, 6\]"),
         (lambda f: f.byte().permute(0, 2, 3, 1)[:, 1:], None, r"disparity is .* frames are \[2, 3, 6, 3\]"),
         (lambda f: f.byte().permute(0, 2, 3, 1)[:0], None, "not empty"),
-        (None, lambda d: d * math.nan, "disparity holds NaN"),
-        (None, lambda d: d * math.inf, "disparity holds NaN or inf"),
+        (None, lambda d: d * math.nan, "disparity contains NaN"),
+        (None, lambda d: d * math.inf, "disparity contains NaN or inf"),
         (None, lambda d: d[0], "disparity must be"),
         (None, lambda d: d[..., 1:], r"disparity is \[2, 1, 4, 5\]"),
         (None, lambda d: d[:1], r"disparity is \[1, 1, 4, 6\]"),
