@@ -21,7 +21,7 @@ from secondeye.warp import warp
         (lambda f: f.half(), None, r"float32 \[.*or uint8 \[.*, got torch.float16"),
         (lambda f: f.numpy(), None, "frames must be a torch tensor, got numpy.ndarray"),
         (None, lambda d: d.numpy(), "disparity must be a torch tensor, got numpy.ndarray"),
-        (lambda f: (f * 255).byte(), None, r"uint8 must be \[T, H, W, 3\] .* got \[2, 3, 4, 6\]"),
+        (lambda f: (f * 255).byte(), None, r"uint8 frames must be \[T, H, W, 3\] .* got \[2, 3, 4, 6\]"),
         (lambda f: f.byte().permute(0, 2, 3, 1)[:, 1:], None, r"disparity is .* frames are \[2, 3, 6, 3\]"),
         (lambda f: f.byte().permute(0, 2, 3, 1)[:0], None, "not empty"),
         (None, lambda d: d * math.nan, "disparity contains NaN"),
