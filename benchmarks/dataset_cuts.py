@@ -20,8 +20,9 @@ from scenedetect import FrameTimecode
 from scenedetect.detectors import AdaptiveDetector, ContentDetector
 
 from secondeye.dataset.sample_films import write_sample_films
-from secondeye.film.cuts import find_cuts, find_shots
+from secondeye.film.cuts import find_cuts
 from secondeye.film.frame_checks import check_frame
+from secondeye.film.shots import find_shots
 from secondeye.params import load_params
 from secondeye.video.probe import probe
 from secondeye.video.read import read_pictures

@@ -51,7 +51,7 @@ def test_film_keeps_frames_stamps_size_and_sound(make_film: MakeFilm) -> None:
     output = film.with_name("out.mp4")
     sheet = film.with_name("sheet.png")
     made = convert(film, output, SETTINGS, sheet=sheet)
-    assert (made.frames, made.broken) == (17, "")
+    assert (made.frames, made.error) == (17, "")
     info = probe(output)
     assert (info.width, info.height, info.frames) == (128, 48, 17)
     assert stamps(output) == stamps(film)
@@ -153,7 +153,7 @@ def test_film_that_breaks_gives_its_good_part(make_film: MakeFilm) -> None:
     film = damage(make_film(shots=(60,), sound=True))
     made = convert(film, None, SETTINGS)
     output = film.with_name("film_sbs.mp4")
-    assert made.broken and 0 < made.frames < 60
+    assert made.error and 0 < made.frames < 60
     assert stamps(output) == stamps_until_broken(film, made.frames)
     end = stamps(output)[-1] + Fraction(1, 24)
     assert end - Fraction(1, 20) < sound(output)[-1][0] < end
@@ -168,8 +168,8 @@ def stamps_until_broken(film: Path, frames: int) -> list[Fraction]:
 def test_plan_finds_shots_and_stamps(make_film: MakeFilm) -> None:
     film = make_film(shots=(12, 15))
     seen: list[int] = []
-    plan = plan_shots(probe(film), cut_threshold=2.0, min_shot_frames=6, seen=lambda: seen.append(1))
-    assert plan.shots == [(0, 12), (12, 27)] and len(seen) == len(plan.stamps) == 27 and not plan.broken
+    plan = plan_shots(probe(film), cut_threshold=2.0, min_shot_frames=6, on_frame=lambda: seen.append(1))
+    assert plan.shots == [(0, 12), (12, 27)] and len(seen) == len(plan.timestamps) == 27 and not plan.error
 
 
 def test_depth_of_a_shot_is_brought_to_zero_and_one(tmp_path: Path) -> None:
@@ -426,7 +426,7 @@ def test_film_cut_in_half_gives_its_good_part_and_says_so(
 ) -> None:
     film = cut_in_half(make_film(shots=(120,), sound=False), suffix)
     made = convert(film, None, SETTINGS)
-    assert f"breaks off after {made.frames} frames (" in made.broken and f"{reason})" in made.broken
+    assert f"breaks off after {made.frames} frames (" in made.error and f"{reason})" in made.error
     assert 20 < made.frames < 100
     assert len(stamps(film.with_name(f"{film.stem}_sbs.mp4"))) == made.frames
 

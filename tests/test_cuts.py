@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from conftest import moving_pictures
 
-from secondeye.film.cuts import cut_pieces, find_cuts, find_shots, trim_shot
+from secondeye.film.cuts import find_cuts
 from secondeye.film.frame_checks import check_frame
+from secondeye.film.shots import find_shots, split_shot, trim_shot
 from secondeye.video.probe import probe
 from secondeye.video.read import read_pictures
 
@@ -82,13 +83,13 @@ def test_ends_are_trimmed_but_not_those_of_the_film() -> None:
 def test_seconds_are_those_of_the_time_stamps() -> None:
     slow = [Fraction(k) for k in range(5)] + [4 + Fraction(k, 10) for k in range(1, 11)]
     assert trim_shot(slow, 1, 10, Fraction(1)) == (2, 3), "frame 3 lasts until 4 s, 0.6 s before the cut"
-    assert cut_pieces(slow, 0, 14, Fraction(3), 1) == [(0, 3), (3, 7), (7, 10), (10, 14)]
-    assert cut_pieces(slow, 0, 14, Fraction(2), 1)[0] == (0, 2)
+    assert split_shot(slow, 0, 14, Fraction(3), 1) == [(0, 3), (3, 7), (7, 10), (10, 14)]
+    assert split_shot(slow, 0, 14, Fraction(2), 1)[0] == (0, 2)
 
 
 def test_long_shots_become_equal_pieces() -> None:
     def pieces(start: int, stop: int, frames: int, shortest: int) -> list[tuple[int, int]]:
-        return cut_pieces(at_rate(25, 300), start, stop, Fraction(frames, 25), shortest)
+        return split_shot(at_rate(25, 300), start, stop, Fraction(frames, 25), shortest)
 
     assert pieces(0, 292, 50, 8) == [(0, 48), (48, 97), (97, 146), (146, 194), (194, 243), (243, 292)]
     assert pieces(0, 50, 50, 8) == [(0, 50)] and pieces(0, 51, 50, 8) == [(0, 25), (25, 51)]

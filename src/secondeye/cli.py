@@ -115,8 +115,8 @@ def convert(
         print("\nsecondeye: interrupted; the same command continues", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
     print(f"{made.output}: {made.frames} frames, both eyes")
-    if made.broken:
-        print(f"secondeye: warning: {made.broken}", file=sys.stderr)
+    if made.error:
+        print(f"secondeye: warning: {made.error}", file=sys.stderr)
         raise typer.Exit(PARTIAL)
 
 

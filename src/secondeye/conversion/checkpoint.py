@@ -44,7 +44,7 @@ class Checkpoint:
 
     def remember(self, plan: ShotPlan) -> None:
         """Keep the plan, so that continuing does not decode the film again to find it."""
-        record = {"stamps": plan.stamps, "shots": plan.shots, "broken": plan.broken}
+        record = {"timestamps": plan.timestamps, "shots": plan.shots, "error": plan.error}
         write_atomic(self.folder / "plan.json", json.dumps(record))
 
     def recall(self, info: FilmInfo) -> ShotPlan | None:
@@ -54,7 +54,7 @@ class Checkpoint:
             return None
         record = json.loads(path.read_text())
         shots = [(start, stop) for start, stop in record["shots"]]
-        return ShotPlan(info, record["stamps"], shots, record["broken"])
+        return ShotPlan(info, record["timestamps"], shots, record["error"])
 
     def clear(self) -> None:
         """Remove what conversions put here, and nothing else."""

@@ -21,6 +21,7 @@ from secondeye.conversion.render import render
 from secondeye.conversion.settings import ConversionSettings
 from secondeye.conversion.shot_depth import ShotDepth, estimate_shot
 from secondeye.depth import DepthEstimator, best_available, make_depth_estimator
+from secondeye.film.cuts import CUT_THRESHOLD, shortest_shot_frames
 from secondeye.film.packing import side_by_side
 from secondeye.film.shots import ShotPlan, plan_shots
 from secondeye.imaging.arrays import frames_from_uint8
@@ -42,8 +43,6 @@ _DEPTH_PIXELS = {
     "student": 512 * 512,
     "depth-anything-v2": 518 * 924,
 }  # of one map, at most
-_CUT_THRESHOLD = 2.0  # a cut too many costs little; a missed one mixes two scenes' depths
-_MIN_SHOT_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Converted:
 
     output: Path
     frames: int
-    broken: str  # why the film ends early; "" when it does not
+    error: str  # why the film ends early; "" if it does not
 
 
 def convert(
@@ -93,7 +92,7 @@ def convert(
         if sheet:
             shutil.move(journal.sheet, sheet)
         journal.remove()
-    return Converted(output, len(plan.stamps), plan.broken)
+    return Converted(output, len(plan.timestamps), plan.error)
 
 
 def _choose(settings: ConversionSettings, say: Callable[[str], None]) -> ConversionSettings:
@@ -114,8 +113,8 @@ def _tell(plan: ShotPlan, say: Callable[[str], None]) -> None:
     say(f"{info.path}: {info.width}x{info.height}, {float(info.fps):.3f} fps, sound: {sound}")
     if info.bits > 8:
         say(f"warning: {info.path} has {info.bits} bits a channel; the output has 8")
-    if plan.broken:
-        say(f"warning: {plan.broken}; the good part is converted")
+    if plan.error:
+        say(f"warning: {plan.error}; the good part is converted")
 
 
 def _require_room(journal: Checkpoint, plan: ShotPlan, output: Path, settings: ConversionSettings) -> None:
@@ -125,7 +124,7 @@ def _require_room(journal: Checkpoint, plan: ShotPlan, output: Path, settings: C
     longest = max(stop - start for start, stop in plan.shots)
     sound = plan.info.path.stat().st_size if plan.info.sound else 0  # at most
     spill = longest * _DEPTH_PIXELS[settings.depth] * 4
-    need = (missing + len(plan.stamps)) * frame + sound + spill
+    need = (missing + len(plan.timestamps)) * frame + sound + spill
     require_free_space(output.parent, need, "convert")
 
 
@@ -176,8 +175,12 @@ def _plan(journal: Checkpoint, info: FilmInfo) -> ShotPlan:
     plan = journal.recall(info)
     if plan is None:
         with tqdm(total=info.frames or None, desc="looking for cuts", unit="frame", leave=False) as bar:
-            shortest = max(2, round(_MIN_SHOT_SECONDS * info.fps))
-            plan = plan_shots(info, cut_threshold=_CUT_THRESHOLD, min_shot_frames=shortest, seen=bar.update)
+            plan = plan_shots(
+                info,
+                cut_threshold=CUT_THRESHOLD,
+                min_shot_frames=shortest_shot_frames(info.fps),
+                on_frame=bar.update,
+            )
         journal.remember(plan)
     return plan
 
@@ -193,11 +196,11 @@ def _convert_shots(
     waiting = _waiting(journal, plan)
     done = len(plan.shots) - len(waiting)
     say(
-        f"{len(plan.stamps)} frames in {len(plan.shots)} shots"
+        f"{len(plan.timestamps)} frames in {len(plan.shots)} shots"
         + (f", {done} of them finished before" if done else "")
     )
     total = sum(plan.shots[n][1] - plan.shots[n][0] for n in waiting)
-    for_depth, for_eyes = (ShotReader(plan.info.path, plan.stamps) for _ in range(2))
+    for_depth, for_eyes = (ShotReader(plan.info.path, plan.timestamps) for _ in range(2))
     # A frame counts twice: once for its depth, once for its right eye.
     with tqdm(total=2 * total, desc="converting", unit="frame") as bar:
         for number in waiting:
@@ -236,7 +239,7 @@ def _render_shot(
     settings: ConversionSettings,
 ) -> None:
     start = at = plan.shots[number][0]
-    info, middle, state = plan.info, len(plan.stamps) // 2, None
+    info, middle, state = plan.info, len(plan.timestamps) // 2, None
     part = journal.folder / "segment.part"
     with FilmWriter(
         part,
@@ -261,7 +264,7 @@ def _render_shot(
             )
             state = made.state
             for picture, eye in zip(pictures, made.right.numpy(), strict=True):
-                writer.write(side_by_side(picture.rgb, eye), picture.pts - plan.stamps[start])
+                writer.write(side_by_side(picture.rgb, eye), picture.pts - plan.timestamps[start])
             if at <= middle < at + len(pictures):
                 k = middle - at
                 write_preview(journal.sheet, left[k], made.right[k], made.disparity[k], made.occlusion[k])
@@ -270,10 +273,10 @@ def _render_shot(
 
 
 def _finish(journal: Checkpoint, plan: ShotPlan, output: Path, say: Callable[[str], None]) -> None:
-    starts = [plan.stamps[start] * plan.info.time_base for start, _ in plan.shots]
+    starts = [plan.timestamps[start] * plan.info.time_base for start, _ in plan.shots]
     segments = [(journal.segment(number), Fraction(start)) for number, start in enumerate(starts)]
     whole = journal.film.with_suffix(output.suffix)
-    left_out = join_film(segments, plan.info.path, whole, until=plan.until if plan.broken else None)
+    left_out = join_film(segments, plan.info.path, whole, until=plan.end_seconds if plan.error else None)
     for what in left_out:
         say(f"warning: {what} of the film does not fit into {output.suffix} and is left out")
     os.replace(whole, output)

@@ -29,7 +29,7 @@ from secondeye.evaluation.view_streams import (
     read_together,
     require_alike,
 )
-from secondeye.film.cuts import find_cuts
+from secondeye.film.cuts import CUT_THRESHOLD, CUT_WIDTH_PX, find_cuts, shortest_shot_frames
 from secondeye.imaging.arrays import frames_from_uint8
 from secondeye.matching import Matcher, make_matcher
 from secondeye.matching.flow_matcher import match_flow
@@ -37,9 +37,6 @@ from secondeye.metrics.stereo import largest_jump
 from secondeye.system.errors import UserError
 
 _WINDOW = 8  # new frames at a time
-_CUT_WIDTH = 256  # px of the pictures in which cuts are looked for
-_CUT_THRESHOLD = 2.0  # as in a conversion: at a cut too many depth hardly jumps
-_MIN_SHOT_SECONDS = 0.25
 _TOLERANCE_PX = 1.0  # of the left-right check
 # Where the truth's disparities are searched, all in % (ours).
 _LARGEST = 18.0  # of the width, to both sides
@@ -98,8 +95,8 @@ def score_films(
     info, found = eyes["left"].info, _Found()
     with tqdm(total=info.frames or None, desc="scoring", unit="frame") as bar:
         pictures = _score(list(eyes.values()), every, found, bar.update)
-        shortest = max(2, round(_MIN_SHOT_SECONDS * info.fps))
-        cuts, frames = find_cuts(pictures, info.fps, threshold=_CUT_THRESHOLD, min_shot_frames=shortest)
+        shortest = shortest_shot_frames(info.fps)
+        cuts, frames = find_cuts(pictures, info.fps, threshold=CUT_THRESHOLD, min_shot_frames=shortest)
     medians = np.full(frames, np.nan)
     medians[found.scored] = found.tally.medians
     return FilmScore(
@@ -184,7 +181,7 @@ def _range(left: Tensor, right: Tensor) -> tuple[int, int]:
 
 def _small(picture: np.ndarray) -> np.ndarray:
     height, width = picture.shape[:2]
-    columns = min(width, _CUT_WIDTH)
+    columns = min(width, CUT_WIDTH_PX)
     size = (columns, max(2, round(height * columns / width)))
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 

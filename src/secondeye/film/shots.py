@@ -1,33 +1,32 @@
-"""What one pass over a film finds: its time stamps, its shots, and where it breaks off."""
+"""Shots of a film: planning them in one pass, separating fades, trimming ends, splitting into pieces."""
 
-from collections.abc import Callable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
+from math import ceil
 
 import numpy as np
 
-from secondeye.film.cuts import find_cuts
+from secondeye.film.cuts import cut_detection_size, find_cuts
 from secondeye.video.probe import BadFilm, FilmBroke, FilmInfo
 from secondeye.video.read import read_pictures
-
-_CUT_WIDTH = 256  # px of the pictures in which cuts are looked for
 
 
 @dataclass(frozen=True)
 class ShotPlan:
-    """The part of a film that decodes, shot by shot."""
+    """The shots of the part of a film that decodes."""
 
     info: FilmInfo
-    stamps: list[int]  # time stamp of every good frame, ticks of info.time_base
+    timestamps: list[int]  # of every frame that decodes, in ticks of info.time_base
     shots: list[tuple[int, int]]  # first frame, one past the last
-    broken: str  # why the film ends early; "" when it does not
+    error: str  # why the film ends early; "" if it does not
 
     @property
-    def until(self) -> Fraction:
-        """The second at which the last good frame ends."""
-        last = self.stamps[-1] * self.info.time_base
-        return last + 1 / self.info.fps
+    def end_seconds(self) -> Fraction:
+        """Time at which the last frame that decodes ends, in seconds."""
+        return self.timestamps[-1] * self.info.time_base + 1 / self.info.fps
 
 
 def plan_shots(
@@ -35,24 +34,78 @@ def plan_shots(
     *,
     cut_threshold: float,  # PySceneDetect's adaptive_threshold
     min_shot_frames: int,
-    seen: Callable[[], object],  # called once a frame
+    on_frame: Callable[[], object] = lambda: None,  # called once per frame
 ) -> ShotPlan:
-    """Decode the film once, small. Raises BadFilm when no frame of it decodes."""
-    stamps: list[int] = []
-    broken: list[str] = []
+    """Find the shots of a film by decoding it once, at a small size.
+
+    Raises BadFilm when none of its frames decodes.
+    """
+    timestamps: list[int] = []
+    errors: list[str] = []
 
     def pictures() -> Iterator[np.ndarray]:
-        size = (max(2, round(info.height * _CUT_WIDTH / info.width)), _CUT_WIDTH)
         try:
-            for picture in read_pictures(info.path, size=size):
-                stamps.append(picture.pts)
-                seen()
+            for picture in read_pictures(info.path, size=cut_detection_size(info.height, info.width)):
+                timestamps.append(picture.pts)
+                on_frame()
                 yield picture.rgb
         except FilmBroke as error:
-            broken.append(str(error))
+            errors.append(str(error))
 
     cuts, frames = find_cuts(pictures(), info.fps, threshold=cut_threshold, min_shot_frames=min_shot_frames)
     if not frames:
-        raise BadFilm(f"{info.path}: not one of its frames decodes")
-    bounds = [0, *cuts, frames]
-    return ShotPlan(info, stamps, list(pairwise(bounds)), "".join(broken))
+        raise BadFilm(f"{info.path}: none of its frames decodes")
+    return ShotPlan(info, timestamps, list(pairwise([0, *cuts, frames])), "".join(errors))
+
+
+def find_shots(
+    cuts: Sequence[int],  # first frames of shots
+    blank: Sequence[bool],  # per frame; blank frames separate shots and belong to none
+    min_shot_frames: int,  # a shorter run next to blank frames is part of a fade
+) -> list[tuple[int, int]]:  # first frame, one past the last
+    """Return the shots between cuts and blank frames."""
+    frames = len(blank)
+    edges = {0, frames, *cuts} | {k for k in range(1, frames) if blank[k] != blank[k - 1]}
+
+    def is_shot(start: int, stop: int) -> bool:
+        fading = (start > 0 and blank[start - 1]) or (stop < frames and blank[stop])
+        return not blank[start] and (stop - start >= min_shot_frames or not fading)
+
+    return [span for span in pairwise(sorted(edges)) if is_shot(*span)]
+
+
+def trim_shot(
+    seconds: Sequence[Fraction],  # start of every frame of the film, and the end of the last one
+    start: int,
+    stop: int,
+    trim_seconds: Fraction,
+) -> tuple[int, int]:  # start == stop when nothing is left
+    """Drop frames within `trim_seconds` of a cut; the film's own start and end are not trimmed."""
+    first = bisect_left(seconds, seconds[start] + trim_seconds) if start else 0
+    last = stop
+    if stop < len(seconds) - 1:
+        last = bisect_right(seconds, seconds[stop] - trim_seconds) - 1
+    return (first, last) if first < last else (start, start)
+
+
+def split_shot(
+    seconds: Sequence[Fraction],  # as in `trim_shot`
+    start: int,
+    stop: int,
+    max_seconds: Fraction,
+    min_frames: int,
+) -> list[tuple[int, int]]:
+    """Split a shot into as few equal pieces as `max_seconds` allows, none shorter than `min_frames`.
+
+    Half a frame over the maximum is accepted, since timestamps are rounded.
+    """
+    frames, duration = stop - start, seconds[stop] - seconds[start]
+    most = frames // max(1, min_frames)
+    allowed = max_seconds + duration / frames / 2
+    fewest = min(most, ceil(duration / allowed))
+    pieces: list[tuple[int, int]] = []
+    for count in range(fewest, min(most, 2 * fewest) + 1):  # a film with gaps may need more than the fewest
+        pieces = list(pairwise(start + frames * k // count for k in range(count + 1))) if count else []
+        if all(seconds[b] - seconds[a] <= allowed for a, b in pieces):
+            break
+    return pieces

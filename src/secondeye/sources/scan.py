@@ -1,4 +1,4 @@
-"""What one pass over a stereo film finds: shots, time stamps, borders, and how its frames look."""
+"""What one pass over a stereo film finds: shots, time timestamps, borders, and how its frames look."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,18 +8,18 @@ from statistics import median
 
 import numpy as np
 
-from secondeye.film.cuts import find_cuts, find_shots
+from secondeye.film.cuts import cut_detection_size, find_cuts
 from secondeye.film.frame_checks import FrameCheck, check_frame
 from secondeye.film.letterbox import Letterbox, Lines, brightest, find_letterbox, measure_lines, refine, union
+from secondeye.film.shots import find_shots
 from secondeye.sources import Source, told_of
 from secondeye.sources.piece_reader import PieceReader
 from secondeye.sources.views import EyeInfo, Eyes, eye_info, read_eyes
 from secondeye.video.probe import BadFilm, FilmBroke
 
-_WIDTH = 256  # px of one eye's picture in which all is looked for
 _BORDERS_A_SECOND = 4  # small pictures whose borders are looked at
 _FULL_FRAMES = 9  # pictures at full size that give the borders their last pixel
-_UNEVEN = Fraction(1, 10)  # of the usual step between two time stamps
+_UNEVEN = Fraction(1, 10)  # of the usual step between two time timestamps
 _GAP_STEPS, _GAP_SECONDS = 4, Fraction(1, 2)  # a step that is longer than both is no step of this film
 
 
@@ -28,7 +28,7 @@ class Scan:
     """The part of a film that decodes."""
 
     info: EyeInfo
-    stamps: list[int]  # time stamp of every frame, ticks
+    timestamps: list[int]  # time stamp of every frame, ticks
     seconds: list[Fraction]  # at which every frame begins, and the last one ends, were there no gaps in time
     shots: list[tuple[int, int]]  # first frame, one past the last; a fade belongs to none
     looks: list[FrameCheck]  # of every frame of the left eye
@@ -39,16 +39,16 @@ class Scan:
     def gaps(self) -> list[tuple[int, int]]:
         """What lies between shots: first frame, one past the last."""
         starts, stops = [start for start, _ in self.shots], [stop for _, stop in self.shots]
-        edges = zip([0, *stops], [*starts, len(self.stamps)], strict=True)
+        edges = zip([0, *stops], [*starts, len(self.timestamps)], strict=True)
         return [(start, stop) for start, stop in edges if start < stop]
 
 
 def scan(source: Source, *, cut_threshold: float, min_shot_frames: int) -> Scan:
     """Decode the film once, small, and a few frames at full size. Raises BadFilm when no frame decodes."""
     info = eye_info(source)
-    small = max(2, round(info.height * _WIDTH / info.width)), _WIDTH
+    small = cut_detection_size(info.height, info.width)
     every = max(1, round(info.fps / _BORDERS_A_SECOND))
-    stamps: list[int] = []
+    timestamps: list[int] = []
     looks: list[FrameCheck] = []
     lines: list[tuple[Lines, Lines]] = []  # of both eyes, up to now
     told: list[str] = []
@@ -59,7 +59,7 @@ def scan(source: Source, *, cut_threshold: float, min_shot_frames: int) -> Scan:
         before = None
         try:
             for count, eyes in enumerate(read_eyes(source, size=small, note=told.append)):
-                stamps.append(eyes.pts)
+                timestamps.append(eyes.pts)
                 damaged.extend([count] * eyes.damaged)
                 jumps.extend([count] * eyes.jumps)
                 looks.append(check_frame(eyes.left, before))
@@ -75,15 +75,15 @@ def scan(source: Source, *, cut_threshold: float, min_shot_frames: int) -> Scan:
         raise BadFilm("not one of its frames decodes")
     if damaged:
         told.append(f"damaged pictures: {len(damaged)}, first frame {damaged[0]}")
-    gaps = _gaps(stamps, info.time_base)
+    gaps = _gaps(timestamps, info.time_base)
     return Scan(
         info=info,
-        stamps=stamps,
-        seconds=_seconds(stamps, info, gaps),
+        timestamps=timestamps,
+        seconds=_seconds(timestamps, info, gaps),
         shots=find_shots([*cuts, *jumps, *gaps], [look.blank for look in looks], min_shot_frames),
         looks=looks,
-        borders=_borders(source, info, small, lines[0], [stamps[k] for k in _bright_frames(looks)]),
-        remark="; ".join(filter(None, [_uneven(stamps, info.time_base), *told])),
+        borders=_borders(source, info, small, lines[0], [timestamps[k] for k in _bright_frames(looks)]),
+        remark="; ".join(filter(None, [_uneven(timestamps, info.time_base), *told])),
     )
 
 
@@ -104,36 +104,40 @@ def _bright_frames(looks: Sequence[FrameCheck]) -> list[int]:
 
 
 def _borders(
-    source: Source, info: EyeInfo, small: tuple[int, int], coarse: tuple[Lines, Lines], stamps: Sequence[int]
+    source: Source,
+    info: EyeInfo,
+    small: tuple[int, int],
+    coarse: tuple[Lines, Lines],
+    timestamps: Sequence[int],
 ) -> Letterbox:
     """The borders of both eyes, at full size."""
     reader = PieceReader(source)
-    fine = _brightest([_lines(eyes) for stamp in stamps for eyes in reader.read(stamp, 1)])
+    fine = _brightest([_lines(eyes) for stamp in timestamps for eyes in reader.read(stamp, 1)])
     size = info.height, info.width
     both = zip(coarse, fine, strict=True)
     return union(*(refine(find_letterbox(many), small, find_letterbox(few), size) for many, few in both))
 
 
-def _gaps(stamps: Sequence[int], time_base: Fraction) -> list[int]:
+def _gaps(timestamps: Sequence[int], time_base: Fraction) -> list[int]:
     """Frames that come so long after the one before that time has jumped: no clip holds both."""
-    steps = [after - before for before, after in pairwise(stamps)]
+    steps = [after - before for before, after in pairwise(timestamps)]
     usual = median(steps) if steps else 0
     longest = max(_GAP_STEPS * usual, _GAP_SECONDS / time_base)
     return [k for k, step in enumerate(steps, start=1) if step > longest]
 
 
-def _seconds(stamps: Sequence[int], info: EyeInfo, gaps: Sequence[int]) -> list[Fraction]:
+def _seconds(timestamps: Sequence[int], info: EyeInfo, gaps: Sequence[int]) -> list[Fraction]:
     """When frames begin; the one before a gap, and the last, are shown as long as most are."""
-    steps = [Fraction(after - before) for before, after in pairwise(stamps)]
+    steps = [Fraction(after - before) for before, after in pairwise(timestamps)]
     usual = median(steps) if gaps else 1 / (info.fps * info.time_base)  # gaps spoil the average rate
     for frame in gaps:
         steps[frame - 1] = usual
-    return [stamp * info.time_base for stamp in accumulate([*steps, usual], initial=Fraction(stamps[0]))]
+    return [stamp * info.time_base for stamp in accumulate([*steps, usual], initial=Fraction(timestamps[0]))]
 
 
-def _uneven(stamps: Sequence[int], time_base: Fraction) -> str:
+def _uneven(timestamps: Sequence[int], time_base: Fraction) -> str:
     """Says so where the frame rate varies; one tick is rounding."""
-    steps = [after - before for before, after in pairwise(stamps)]
+    steps = [after - before for before, after in pairwise(timestamps)]
     if not steps or max(steps) - min(steps) <= max(Fraction(1), _UNEVEN * int(median(steps))):
         return ""
     low, high = (float(step * time_base * 1000) for step in (min(steps), max(steps)))

@@ -14,10 +14,10 @@ from secondeye.dataset.schema import Clip, FailedItem, Film, SkippedClip
 from secondeye.dataset.tables import write_table
 from secondeye.execution.estimate import announce
 from secondeye.execution.incremental import BadClip, Job, build_missing, make_key
-from secondeye.film.cuts import cut_pieces, trim_shot
 from secondeye.film.frame_checks import rejection_reason
 from secondeye.film.letterbox import Letterbox
 from secondeye.film.packing import crop, fit
+from secondeye.film.shots import split_shot, trim_shot
 from secondeye.params import Dataset, Split
 from secondeye.sources import Source, digest_source, list_sources, told_of
 from secondeye.sources.packing_detection import require_agreeing_pictures
@@ -161,7 +161,7 @@ def _cut_film(out: Path, film: str, key: str, source: Source, split: Split) -> t
         height=seen.info.height,
         width=seen.info.width,
         pixel_aspect=float(seen.info.pixel_aspect),
-        frames=len(seen.stamps),
+        frames=len(seen.timestamps),
         fps=float(seen.info.fps),
         shots=len(seen.shots),
         crop=seen.borders,
@@ -201,11 +201,11 @@ def find_pieces(
         if last - first < shortest:
             dropped.append((*bounds, "too short", f"{last - first} frames are left, {shortest} needed"))
             continue
-        for start, stop in cut_pieces(seen.seconds, first, last, longest, shortest):
+        for start, stop in split_shot(seen.seconds, first, last, longest, shortest):
             if flaw := _flaw(seen, start, stop, split):
                 dropped.append((start, stop, *flaw))
             else:
-                pieces.append((shot, start, stop, seen.stamps[start]))
+                pieces.append((shot, start, stop, seen.timestamps[start]))
     return pieces, dropped
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from secondeye.depth import FAR_QUANTILE, NEAR_QUANTILE, make_depth_estimator
 from secondeye.depth.edges import sharpen, upsample
+from secondeye.film.cuts import CUT_THRESHOLD
 from secondeye.film.packing import fit
 from secondeye.film.shots import plan_shots
 from secondeye.imaging.arrays import depth_to_disparity, frames_from_uint8
@@ -25,7 +26,6 @@ from secondeye.warp import Warp, warp
 MONO_STRENGTH_PERCENT = (1.5, 5.0)  # of the width, between nearest and farthest point of a film with one eye
 RUN_FRAMES = 8  # consecutive frames taken from a film with one eye, or as many as a sample has
 LARGEST_RUNS = 6  # of one film
-CUT_THRESHOLD = 2.0  # PySceneDetect's adaptive_threshold, as conversion has it
 
 
 def mono_films(
@@ -98,10 +98,10 @@ def _warp_left(frames: Tensor, disparity: Tensor) -> Warp:
 def _read_runs(film: Path, frames: int, height: int, width: int) -> list[Tensor]:
     """Runs of consecutive frames [frames, 3, height, width], each within one shot."""
     info = probe(film)
-    plan = plan_shots(info, cut_threshold=CUT_THRESHOLD, min_shot_frames=RUN_FRAMES, seen=lambda: None)
+    plan = plan_shots(info, cut_threshold=CUT_THRESHOLD, min_shot_frames=RUN_FRAMES)
     starts = [s for first, stop in plan.shots for s in range(first, stop - frames + 1, frames)]
     places = np.linspace(0, len(starts) - 1, min(LARGEST_RUNS, len(starts))).round().astype(int)
-    reader = ShotReader(film, plan.stamps)
+    reader = ShotReader(film, plan.timestamps)
     runs = []
     for start in (starts[place] for place in places):
         pictures = reader.read(start, start + frames)
