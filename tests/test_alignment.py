@@ -1,4 +1,4 @@
-"""What lies between two eyes besides depth: rows, colours, order, time."""
+"""Stereo alignment: vertical error, colour, view order, sync."""
 
 import cv2
 import numpy as np
@@ -10,7 +10,7 @@ from torch import Tensor
 from secondeye.alignment.colour import fit_colours
 from secondeye.alignment.correspondences import Correspondences, find_correspondences
 from secondeye.alignment.sync import find_lag
-from secondeye.alignment.vertical import fit_vertical, on_rows
+from secondeye.alignment.vertical import filter_by_row, fit_vertical
 from secondeye.alignment.view_order import view_order_evidence
 from secondeye.synthetic import Shot
 from secondeye.synthetic.render import render_shot
@@ -31,7 +31,7 @@ def points(count: int = 400, seed: int = 0) -> Correspondences:
     )
 
 
-def test_points_lie_where_exact_disparity_says(shot: Shot) -> None:
+def test_correspondences_match_the_exact_disparity(shot: Shot) -> None:
     found = find_correspondences(shot.left, shot.right, **SEARCH)
     exact = shot.disparity[found.frame, 0, found.y.round().astype(int), found.x.round().astype(int)].numpy()
     assert found.support > 0.5 and len(found.x) > 200
@@ -40,24 +40,24 @@ def test_points_lie_where_exact_disparity_says(shot: Shot) -> None:
     assert np.median(np.abs(found.vertical)) < 0.15
 
 
-def test_rows_are_found_among_wrong_matches() -> None:
+def test_vertical_fit_tolerates_outliers() -> None:
     good = points()
     wrong = good.vertical.copy()
     wrong[::4] += 9
     rows = fit_vertical(good._replace(vertical=wrong + 2.3), 200, 400)
     assert rows.vertical_px == pytest.approx(2.3, abs=0.1) and rows.spread_px < 0.3
-    kept = on_rows(good._replace(vertical=wrong + 2.3), 200, 400)
-    assert len(kept.x) == 300 and kept.offered == 400
+    inliers = filter_by_row(good._replace(vertical=wrong + 2.3), 200, 400)
+    assert len(inliers.x) == 300 and inliers.candidates == 400
 
 
-def test_a_turned_eye_has_rows_that_differ() -> None:
+def test_vertical_spread_of_a_rotated_view() -> None:
     good = points()
     turned = good.vertical + np.deg2rad(1) * (good.x - 200)
     assert fit_vertical(good._replace(vertical=turned), 200, 400).spread_px == pytest.approx(7, abs=0.5)
 
 
 @pytest.mark.parametrize("degrees", [0.0, 1.5])
-def test_a_turned_picture_is_measured(shot: Shot, degrees: float) -> None:
+def test_vertical_spread_of_a_rotated_image(shot: Shot, degrees: float) -> None:
     turn = cv2.getRotationMatrix2D((168, 96), degrees, 1)
     turned = [cv2.warpAffine(p, turn, (336, 192)) for p in shot.right.permute(0, 2, 3, 1).numpy()]
     right = torch.from_numpy(np.stack(turned)).permute(0, 3, 1, 2)
@@ -65,7 +65,7 @@ def test_a_turned_picture_is_measured(shot: Shot, degrees: float) -> None:
     assert spread == pytest.approx(336 * np.sin(np.deg2rad(degrees)), abs=1.0)
 
 
-def test_a_cast_is_found_and_what_is_none_stays_exactly_alone(shot: Shot) -> None:
+def test_a_tint_is_fitted_and_matching_colours_are_unchanged(shot: Shot) -> None:
     matches = find_correspondences(shot.left, shot.right, **SEARCH)
     colours = fit_colours(shot.left, shot.right, matches)
     assert colours.gain == (1, 1, 1) and colours.offset == (0, 0, 0) and colours.difference < 4
@@ -76,30 +76,30 @@ def test_a_cast_is_found_and_what_is_none_stays_exactly_alone(shot: Shot) -> Non
     assert np.allclose(found.offset, -offset / gain, atol=0.02)
     assert found.difference < 4
     negative = fit_colours(shot.left, 1 - shot.right, matches)
-    assert negative.difference > 20, "no gain makes a negative alike"
+    assert negative.difference > 20, "no positive gain matches a negative"
 
 
-def test_what_is_hidden_tells_the_eyes_apart() -> None:
+def test_view_order_evidence_has_the_correct_sign() -> None:
     cards = coarse_cards(frames=3, height=128, width=256, near_px=16, far_px=4, card_px=80, seed=3)
     dark = torch.tensor([0.2, 0.5, 1.0]).view(3, 1, 1)
     left = torch.where(cards.disparity > 8, cards.left, cards.left * dark)
     right = torch.where(cards.right_disparity > 8, cards.right, cards.right * dark)
     evidence = view_order_evidence(left, right, far_px=4, near_px=16)
     assert evidence > 0.2
-    assert view_order_evidence(right, left, far_px=-16, near_px=-4) == -evidence, "it is the same question"
+    assert view_order_evidence(right, left, far_px=-16, near_px=-4) == -evidence, "antisymmetric"
     rendered = render_shot(3, 1, 192, 336)
     far, near = (float(torch.quantile(rendered.disparity, share)) for share in (0.01, 0.99))
     assert view_order_evidence(rendered.left, rendered.right, far_px=far, near_px=near) > 0.1
 
 
-def test_one_colour_everywhere_tells_nothing() -> None:
-    # White noise before white noise: to whom a strip of it belongs, nobody knows.
+def test_view_order_is_undecided_without_colour_contrast() -> None:
+    # White noise in front of white noise: colour cannot assign the strips.
     cards = coarse_cards(frames=3, height=128, width=256, near_px=16, far_px=4, card_px=80, seed=3)
     assert abs(view_order_evidence(cards.left, cards.right, far_px=4, near_px=16)) < 0.05
 
 
 def rising(frames: int) -> tuple[Tensor, Tensor]:
-    """Two halves of noise at 6 px and 2 px of disparity; one rises by 2 px a frame, one sinks by as much."""
+    """Return two halves of noise at 6 px and 2 px of disparity; one rises and one sinks by 2 px a frame."""
     halves = torch.rand(2, 3, 60, 40, generator=torch.Generator().manual_seed(1))
     large = torch.nn.functional.interpolate(halves, scale_factor=4, mode="bicubic").clamp(0, 1)
 
@@ -113,15 +113,18 @@ def rising(frames: int) -> tuple[Tensor, Tensor]:
     return eye(0), eye(6)
 
 
-@pytest.mark.parametrize("late", [-2, 0, 1, 3])
-def test_an_eye_that_lags_is_found_by_what_moves_up_or_down(late: int) -> None:
+@pytest.mark.parametrize("lag_frames", [-2, 0, 1, 3])
+def test_a_lag_is_found_from_vertical_motion(lag_frames: int) -> None:
     left, right = rising(16)
-    first = max(late, 0)
-    left, right = left[first : 13 + min(late, 0)], right[first - late : 13 + min(late, 0) - late]
+    first = max(lag_frames, 0)
+    left, right = (
+        left[first : 13 + min(lag_frames, 0)],
+        right[first - lag_frames : 13 + min(lag_frames, 0) - lag_frames],
+    )
     frames = torch.tensor([3, 5, 7])
     matches = find_correspondences(
         left[frames], right[frames], max_disparity_percent=10, max_vertical_percent=12
     )
     lag = find_lag(left, right, frames, matches, max_disparity_percent=10, max_vertical_percent=12)
-    assert lag.frames == late
+    assert lag.frames == lag_frames
     assert lag.after_px < 0.5

@@ -14,7 +14,7 @@ SEARCH = {"max_disparity_percent": 25.0, "margin_px": 0}
 
 
 @pytest.mark.parametrize("offset_px", [-40, -12, 0, 9, 31])
-def test_known_shift_is_found_to_a_pixel(offset_px: int) -> None:
+def test_a_known_shift_is_found_to_a_pixel(offset_px: int) -> None:
     shot = coarse_cards(frames=3, height=128, width=256, near_px=16, far_px=4, card_px=80, seed=3)
     # Roll the right view left by the offset: every disparity grows by it.
     right = torch.roll(shot.right, -offset_px, dims=-1)
@@ -31,7 +31,7 @@ GRID = [(0, 0, 1.0), (80, 8, 1.15), (-80, -8, 0.85), (37, -5, 0.9), (-13, 3, 1.1
 
 
 def error_px(shot: Shot, offset_px: int, down_px: int, cast: float) -> float:
-    """Of the shift, against exact disparity, with all of that done to the right eye."""
+    """Return the error of the shift after offsetting and tinting the right view."""
     exact = math.floor(torch.quantile(shot.disparity[..., ::2, ::2], 0.01))
     colours = torch.tensor([cast, 1.0, 1 / cast]).view(3, 1, 1)
     left, right = apply_vertical(shot.left, shot.right, -down_px)
@@ -40,14 +40,14 @@ def error_px(shot: Shot, offset_px: int, down_px: int, cast: float) -> float:
 
 
 @pytest.mark.parametrize(("offset_px", "down_px", "cast"), GRID)
-def test_offset_rows_and_cast_together_do_not_mislead(offset_px: int, down_px: int, cast: float) -> None:
+def test_shift_is_robust_to_vertical_offset_and_tint(offset_px: int, down_px: int, cast: float) -> None:
     shot = coarse_cards(frames=1, height=256, width=1280, near_px=64, far_px=12, card_px=320, seed=4)
     assert abs(error_px(shot, offset_px, down_px, cast)) <= 1
 
 
 @pytest.mark.slow
-def test_they_do_not_in_a_rendered_scene_either() -> None:
-    shot = render_shot(12, 1, 360, 1280)  # one with texture as far as one sees
+def test_shift_is_robust_in_a_rendered_scene() -> None:
+    shot = render_shot(12, 1, 360, 1280)  # textured up to the far end
     assert max(abs(error_px(shot, *case)) for case in GRID) <= 1
 
 
@@ -59,7 +59,7 @@ def small() -> Shot:
     return render_shot(3, 3, 256, 448)
 
 
-def test_noise_of_its_own_in_each_eye_does_not_move_the_shift() -> None:
+def test_shift_is_robust_to_independent_noise() -> None:
     shot = small()
     calm = find_shift(shot.left, shot.right, **SEARCH)
     left, right = (
@@ -70,7 +70,7 @@ def test_noise_of_its_own_in_each_eye_does_not_move_the_shift() -> None:
 
 
 @pytest.mark.parametrize("grain", [1, 4])
-def test_water_has_no_say(grain: int) -> None:
+def test_water_does_not_change_the_shift(grain: int) -> None:
     shot = small()
     dry = find_shift(shot.left[..., :171, :], shot.right[..., :171, :], **SEARCH)
     eyes = []
@@ -81,19 +81,19 @@ def test_water_has_no_say(grain: int) -> None:
     assert abs(find_shift(eyes[0], eyes[1], **SEARCH).shift_px - dry.shift_px) <= 1
 
 
-def test_bare_sky_and_a_wall_that_repeats_itself_have_no_say() -> None:
+def test_sky_and_repetitive_walls_do_not_change_the_shift() -> None:
     shot = coarse_cards(frames=2, height=192, width=384, near_px=16, far_px=4, card_px=120, seed=5)
     stripes = (torch.arange(384) // 6 % 2).float()
     sky = torch.linspace(0.5, 0.9, 32)[:, None].expand(32, 384)
 
-    def painted(eye: Tensor, moved_px: int) -> Tensor:
+    def with_sky_and_wall(eye: Tensor, moved_px: int) -> Tensor:
         eye = eye.clone()
         eye[..., :32, :] = sky
         eye[..., 150:, :] = stripes.roll(-moved_px)
         return eye
 
-    # Of the wall's places, 4 px and 12 px apart, all those left of zero would be wrong.
-    found = find_shift(painted(shot.left, 0), painted(shot.right, 4), **SEARCH)
+    # The wall repeats every 12 px, so it also matches at negative disparities.
+    found = find_shift(with_sky_and_wall(shot.left, 0), with_sky_and_wall(shot.right, 4), **SEARCH)
     assert abs(found.shift_px - 4) <= 1
 
 
@@ -110,7 +110,7 @@ def test_blank_views_have_no_support() -> None:
     assert find_shift(blank[..., :9, :17], blank[..., :9, :17], **SEARCH).support == 0
 
 
-def test_any_number_of_threads_gives_the_same_points() -> None:
+def test_shift_is_identical_for_any_number_of_threads() -> None:
     import cv2
 
     shot, before = small(), cv2.getNumThreads()

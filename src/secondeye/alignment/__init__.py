@@ -1,4 +1,4 @@
-"""How two eyes lie to each other: what shifts, turns, tints, swaps or delays one of them."""
+"""Stereo alignment: offset, vertical error, colour, view order, sync."""
 
 from typing import NamedTuple
 
@@ -6,47 +6,47 @@ import numpy as np
 from torch import Tensor
 
 from secondeye.alignment.correspondences import Correspondences, find_correspondences
-from secondeye.alignment.vertical import on_rows
+from secondeye.alignment.vertical import filter_by_row
 
-_FAR_PERCENTILE, _NEAR_PERCENTILE = 1.0, 99.0  # ours: a few false matches must not set the range
-_VERTICAL_PERCENT = 3.0  # of the height, that the eyes may be apart
+_FAR_PERCENTILE, _NEAR_PERCENTILE = 1.0, 99.0  # ours: a few false matches must not define the range
+_VERTICAL_PERCENT = 3.0  # of the height, searched up and down
 
 
 class DisparityRange(NamedTuple):
-    """How far the right view moves so that the farthest point has nearly no disparity (after the paper)."""
+    """Shift of the right view that brings the farthest point close to zero disparity (after the paper)."""
 
-    shift_px: int  # the right view moves this far to the right
-    near_px: float  # largest disparity left after that
-    support: float  # share of textured places that both eyes have, [0, 1]
+    shift_px: int  # to the right
+    near_px: float  # largest disparity after the shift
+    support: float  # share of corners with a match, [0, 1]
 
 
 def find_shift(
     left: Tensor,  # [T, 3, H, W]
     right: Tensor,  # [T, 3, H, W]
     *,
-    max_disparity_percent: float,  # searched to both sides, % of W
+    max_disparity_percent: float,  # search range to both sides, % of W
     margin_px: int,
 ) -> DisparityRange:
-    """Match corners of every frame, and take the whole-pixel shift that leaves the farthest at `margin_px`.
+    """Match corners in every frame and return the whole-pixel shift that leaves the farthest at `margin_px`.
 
-    `support` is 0 (and the rest meaningless) where nothing matches, as between unrelated pictures.
+    `support` is 0, and the other fields are meaningless, where nothing matches, e.g. for unrelated images.
     """
-    matches = find_correspondences(
+    correspondences = find_correspondences(
         left, right, max_disparity_percent=max_disparity_percent, max_vertical_percent=_VERTICAL_PERCENT
     )
-    return parallax_of(on_rows(matches, *left.shape[-2:]), margin_px)
+    return disparity_range(filter_by_row(correspondences, *left.shape[-2:]), margin_px)
 
 
-def parallax_of(matches: Correspondences, margin_px: int) -> DisparityRange:
-    """The shift that these points ask for."""
-    if not len(matches.disparity):
+def disparity_range(correspondences: Correspondences, margin_px: int) -> DisparityRange:
+    """Return the shift and disparity range of these correspondences."""
+    if not len(correspondences.disparity):
         return DisparityRange(0, 0.0, 0.0)
-    far, near = range_of(matches)
+    far, near = disparity_percentiles(correspondences)
     shift_px = int(np.floor(far)) - margin_px
-    return DisparityRange(shift_px, near - shift_px, matches.support)
+    return DisparityRange(shift_px, near - shift_px, correspondences.support)
 
 
-def range_of(matches: Correspondences) -> tuple[float, float]:
-    """The smallest and the largest disparity, px, but for the last percent; at least one match."""
-    far, near = np.percentile(matches.disparity, [_FAR_PERCENTILE, _NEAR_PERCENTILE])
+def disparity_percentiles(correspondences: Correspondences) -> tuple[float, float]:
+    """Return the 1st and 99th percentile of disparity, px. Requires at least one correspondence."""
+    far, near = np.percentile(correspondences.disparity, [_FAR_PERCENTILE, _NEAR_PERCENTILE])
     return float(far), float(near)

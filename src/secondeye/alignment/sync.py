@@ -1,7 +1,7 @@
-"""Whether one eye lags behind: what moves up or down then stands at two heights (ours).
+"""Temporal offset between the views: vertical motion then appears as vertical disparity (ours).
 
-Only vertical motion tells. Something that moves across in a lagging eye looks like something at another
-depth, in a picture that is as good as any.
+Only vertical motion is evidence. Horizontal motion in a delayed view looks like a different depth in a valid
+stereo pair.
 """
 
 from typing import NamedTuple
@@ -10,83 +10,85 @@ import numpy as np
 from torch import Tensor
 
 from secondeye.alignment.correspondences import Correspondences, find_correspondences
-from secondeye.alignment.vertical import fit_least_absolute
+from secondeye.alignment.vertical import fit_l1
 from secondeye.imaging.optical_flow import dense_flow, to_gray
 
-_MOST = 3  # frames
-_MIN_MOTION_PX = 0.5  # by which points must move differently, 10th to 90th percentile
-_MIN_EXPLAINED = 0.3  # share of the vertical misses that lagging must explain before it is tried
-_FEWER_MISSES = 0.7  # a lag is believed when with it the misses fall to that share, at most
-_AS_MANY = 0.9  # and at least that share of the matches remains
+_MAX_LAG = 3  # frames
+_MIN_MOTION_PX = 0.5  # spread of vertical motion, 10th to 90th percentile
+_MIN_EXPLAINED = 0.3  # share of the vertical residuals that a lag must explain to be tested
+_MAX_RESIDUAL_RATIO = 0.7  # a lag is accepted if the residuals shrink to this share
+_MIN_SUPPORT_RATIO = 0.9  # and this share of the matches remains
 
 
 class Lag(NamedTuple):
-    """By how many frames the right eye lags (negative: it is ahead), and how sure that is."""
+    """By how many frames the right view lags behind (negative: leads), and the evidence."""
 
     frames: int  # 0 without strong evidence
-    before_px: float  # mean vertical miss as the frames are paired
-    after_px: float  # with the lag taken out
+    before_px: float  # mean vertical residual without correction
+    after_px: float  # with the lag corrected
 
 
 def find_lag(
     left: Tensor,  # [T, 3, H, W]
     right: Tensor,  # [T, 3, H, W]
-    sampled: Tensor,  # int [N]: the frames of `matches`
+    sampled: Tensor,  # int [N]: frame numbers of `matches`
     matches: Correspondences,
     *,
-    max_disparity_percent: float,  # as in `find_matches`
+    max_disparity_percent: float,  # as in `find_correspondences`
     max_vertical_percent: float,
 ) -> Lag:
-    """Compare vertical misses with vertical motion; what that suggests must also pair the frames better."""
-    before = _miss(matches)
-    guess = _guess(left, sampled, matches)
-    frames = sampled[(sampled + guess >= 0) & (sampled + guess < len(left))]
-    if not guess or not len(frames):
-        return Lag(0, before, before)
-    again = find_correspondences(
+    """Estimate the lag from vertical motion, and accept it if re-paired frames match better."""
+    initial = _mean_residual(matches)
+    estimate = _estimate_lag(left, sampled, matches)
+    frames = sampled[(sampled + estimate >= 0) & (sampled + estimate < len(left))]
+    if not estimate or not len(frames):
+        return Lag(0, initial, initial)
+    shifted = find_correspondences(
         left[frames],
-        right[frames + guess],
+        right[frames + estimate],
         max_disparity_percent=max_disparity_percent,
         max_vertical_percent=max_vertical_percent,
     )
-    after = _miss(again)
-    better = after <= _FEWER_MISSES * before and again.support >= _AS_MANY * matches.support
-    return Lag(guess if better else 0, before, after)
+    corrected = _mean_residual(shifted)
+    improved = corrected <= _MAX_RESIDUAL_RATIO * initial
+    supported = shifted.support >= _MIN_SUPPORT_RATIO * matches.support
+    return Lag(estimate if improved and supported else 0, initial, corrected)
 
 
-def _miss(matches: Correspondences) -> float:
-    """How far points are from the rows that the median of their frame gives them, at the mean."""
-    misses = [np.zeros(0)]
+def _mean_residual(matches: Correspondences) -> float:
+    """Return the mean absolute deviation from the median vertical disparity."""
+    residuals = [np.zeros(0)]
     for frame in np.unique(matches.frame):
         vertical = matches.vertical[matches.frame == frame]
-        misses.append(np.abs(vertical - np.median(matches.vertical)))
-    together = np.concatenate(misses)
-    return float(together.mean()) if len(together) else 0.0
+        residuals.append(np.abs(vertical - np.median(matches.vertical)))
+    all_residuals = np.concatenate(residuals)
+    return float(all_residuals.mean()) if len(all_residuals) else 0.0
 
 
-def _guess(left: Tensor, sampled: Tensor, matches: Correspondences) -> int:
-    """A lag of k frames shows every point where it was k frames ago: vertical = a - k * motion."""
-    moved = _motion(left, sampled, matches)
-    usual = matches.vertical - np.median(matches.vertical) if len(moved) else moved
-    if not len(moved) or np.subtract(*np.percentile(moved, [90, 10])) < _MIN_MOTION_PX:
+def _estimate_lag(left: Tensor, sampled: Tensor, matches: Correspondences) -> int:
+    """Estimate the lag: with k frames of lag a point lies where it was, vertical = a - k * motion."""
+    motion = _vertical_motion(left, sampled, matches)
+    residual = matches.vertical - np.median(matches.vertical) if len(motion) else motion
+    if not len(motion) or np.subtract(*np.percentile(motion, [90, 10])) < _MIN_MOTION_PX:
         return 0
-    terms = np.stack([np.ones_like(moved), moved], axis=1)
-    fitted = fit_least_absolute(terms, usual)
-    explained = 1 - np.abs(usual - terms @ fitted).sum() / max(np.abs(usual).sum(), 1e-9)
+    terms = np.stack([np.ones_like(motion), motion], axis=1)
+    fitted = fit_l1(terms, residual)
+    explained = 1 - np.abs(residual - terms @ fitted).sum() / max(np.abs(residual).sum(), 1e-9)
     lag = round(-float(fitted[1]))
-    return lag if explained >= _MIN_EXPLAINED and abs(lag) <= _MOST else 0
+    return lag if explained >= _MIN_EXPLAINED and abs(lag) <= _MAX_LAG else 0
 
 
-def _motion(
+def _vertical_motion(
     left: Tensor, sampled: Tensor, matches: Correspondences
 ) -> np.ndarray:  # [N] px a frame, downwards
-    moved = np.zeros(len(matches.x))
+    """Return the vertical optical flow at every point."""
+    motion = np.zeros(len(matches.x))
     for number, frame in enumerate(sampled.tolist()):
         first = min(frame, len(left) - 2)
         if first < 0:
             continue
-        here, there = to_gray(left[first : first + 2])
-        mine = matches.frame == number
-        row, column = (values[mine].round().astype(int) for values in (matches.y, matches.x))
-        moved[mine] = dense_flow(here, there)[row, column, 1]
-    return moved
+        gray, next_gray = to_gray(left[first : first + 2])
+        in_frame = matches.frame == number
+        row, column = (values[in_frame].round().astype(int) for values in (matches.y, matches.x))
+        motion[in_frame] = dense_flow(gray, next_gray)[row, column, 1]
+    return motion

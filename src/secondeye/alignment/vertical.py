@@ -1,45 +1,45 @@
-"""How much lower one eye has what the other sees: everywhere the same, or not."""
+"""Vertical disparity: its median, and how much it varies over the frame."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-from secondeye.alignment.correspondences import Correspondences, only
+from secondeye.alignment.correspondences import Correspondences, select
 
-_ROUNDS = 20
-_EXACT_PX = 0.1  # as exact as a match can be: residuals below it are alike
-_PULL = 2.0  # matches: what it takes to tilt the fit, so that few of them at one side do not
-_ON_ROW_PX, _ON_ROW_PERCENT = 0.6, 0.05  # px, or of the width: matches that miss by more are none
+_ITERATIONS = 20
+_EXACT_PX = 0.1  # accuracy of a match: smaller residuals get equal weight
+_RIDGE = 2.0  # regularises the slopes so that a few matches at one side do not tilt the fit
+_ROW_TOLERANCE_PX, _ROW_TOLERANCE_PERCENT = 0.6, 0.05  # px, or of the width; the larger one applies
 
 
 class VerticalFit(NamedTuple):
-    """What separates the rows of a pair."""
+    """Vertical misalignment of a stereo pair."""
 
-    vertical_px: float  # the right eye has everything that much lower, at the median
-    spread_px: float  # between the corners with the most and the least of it: rotation, scale, toe-in
+    vertical_px: float  # median; positive if lower in the right view
+    spread_px: float  # range over the frame's corners, caused by rotation, scale or toe-in
 
 
 def fit_vertical(matches: Correspondences, height: int, width: int) -> VerticalFit:
-    """The vertical displacement of a pair: its median, and how a plane with a twist says that it varies."""
+    """Fit the vertical disparity: its median, and a plane with a twist for its variation."""
     if not len(matches.x):
         return VerticalFit(0.0, 0.0)
-    fitted = _fit(matches, height, width)
-    corners = [fitted @ [1, x, y, x * y] for x in (-1, 1) for y in (-1, 1)]
+    coefficients = _fit(matches, height, width)
+    corners = [coefficients @ [1, x, y, x * y] for x in (-1, 1) for y in (-1, 1)]
     return VerticalFit(float(np.median(matches.vertical)), float(max(corners) - min(corners)))
 
 
-def on_rows(matches: Correspondences, height: int, width: int) -> Correspondences:
-    """Without the points that miss their row: edges that only seem to cross are found nearly anywhere."""
+def filter_by_row(matches: Correspondences, height: int, width: int) -> Correspondences:
+    """Drop points off their row, such as crossings of edges at different depths."""
     if not len(matches.x):
         return matches
-    usual = _terms(matches, height, width) @ _fit(matches, height, width) + np.median(matches.vertical)
-    allowed = max(_ON_ROW_PX, _ON_ROW_PERCENT / 100 * width)
-    return only(matches, np.abs(matches.vertical - usual) <= allowed)
+    expected = _terms(matches, height, width) @ _fit(matches, height, width) + np.median(matches.vertical)
+    allowed = max(_ROW_TOLERANCE_PX, _ROW_TOLERANCE_PERCENT / 100 * width)
+    return select(matches, np.abs(matches.vertical - expected) <= allowed)
 
 
 def _fit(matches: Correspondences, height: int, width: int) -> np.ndarray:  # [4]
-    usual = matches.vertical - np.median(matches.vertical)
-    return fit_least_absolute(_terms(matches, height, width), usual)
+    centred = matches.vertical - np.median(matches.vertical)
+    return fit_l1(_terms(matches, height, width), centred)
 
 
 def _terms(matches: Correspondences, height: int, width: int) -> np.ndarray:  # [N, 4]
@@ -47,16 +47,16 @@ def _terms(matches: Correspondences, height: int, width: int) -> np.ndarray:  # 
     return np.stack([np.ones_like(across), across, down, across * down], axis=1)
 
 
-def fit_least_absolute(
-    terms: np.ndarray,  # float64 [N, K]; the first is the constant
+def fit_l1(
+    terms: np.ndarray,  # float64 [N, K]; the first column is the constant
     values: np.ndarray,  # float64 [N]
 ) -> np.ndarray:  # [K]
-    """The smallest sum of absolute residuals, by reweighted least squares: a third may be wrong."""
+    """Minimise the sum of absolute residuals by reweighted least squares; tolerates a third of outliers."""
     weight = np.ones(len(values))
-    pull = np.diag([1e-9] + [_PULL] * (terms.shape[1] - 1))
-    fitted = np.zeros(terms.shape[1])
-    for _ in range(_ROUNDS):
+    ridge = np.diag([1e-9] + [_RIDGE] * (terms.shape[1] - 1))
+    coefficients = np.zeros(terms.shape[1])
+    for _ in range(_ITERATIONS):
         weighted = terms * weight[:, None]
-        fitted = np.linalg.solve(weighted.T @ terms + pull, weighted.T @ values)
-        weight = _EXACT_PX / np.maximum(np.abs(values - terms @ fitted), _EXACT_PX)
-    return fitted
+        coefficients = np.linalg.solve(weighted.T @ terms + ridge, weighted.T @ values)
+        weight = _EXACT_PX / np.maximum(np.abs(values - terms @ coefficients), _EXACT_PX)
+    return coefficients

@@ -1,8 +1,8 @@
-"""Which eye is which, told by what each of them hides.
+"""View order: which view is the left one, from the regions that only one view sees (ours).
 
-In a pair that is in order, what only the left eye sees lies at the left of something near and belongs to
-what is behind it. With the eyes changed, near looks far: what only one eye sees then seems to belong to the
-nearer of its two neighbours, as no real scene allows. Colour tells to which neighbour it belongs (ours).
+In a correctly ordered pair, a region that only the left view sees lies on the left of a near surface and
+belongs to the surface behind it. With swapped views near looks far, and these regions seem to belong to the
+nearer neighbour, which no real scene allows. Colour decides to which neighbour a region belongs.
 """
 
 from collections.abc import Callable
@@ -14,77 +14,78 @@ from torch import Tensor
 from secondeye.imaging.arrays import resize
 from secondeye.imaging.optical_flow import to_gray
 
-_WIDTH = 480  # px, about: small enough to be quick, large enough for narrow strips
+_WIDTH = 480  # px, approximate working width: small enough to be fast, large enough for narrow strips
 _BLOCK = 3  # px
-_MIN_STEP_PX = 2.0  # between the neighbours' disparities
-_WINDOW = 8  # px of each neighbour that are looked at; all of them must be matched, on one surface
-_GUARD = 2  # px beside the strip that are not: matching draws edges that far off
-_SIDE = _GUARD + _WINDOW
-_SMOOTH_PX = 0.5  # by which disparity may change from one to the next
-_BARE = 0.5  # levels per px: neighbours with less texture may be matched anywhere
-_MIN_CONTRAST = 8.0  # levels between the neighbours, else colour tells nothing
-_MAX_CONTRAST = 20.0  # levels: more is not more certain
-_ROOM = 4  # px beyond what was found, to both sides
-_ENOUGH = 200.0  # strips (one row each) after which a lean is no longer chance; fewer weigh less
+_MIN_STEP_PX = 2.0  # disparity step between the two neighbours
+_NEIGHBOUR_PX = 8  # px compared on each side; all must be matched, on one smooth surface
+_GUARD_PX = 2  # px skipped beside the strip, because matching displaces edges
+_MARGIN_PX = _GUARD_PX + _NEIGHBOUR_PX
+_SMOOTH_PX = 0.5  # largest disparity step within a surface
+_MIN_TEXTURE = 0.5  # levels per px: less textured neighbours may be mismatched
+_MIN_CONTRAST = 8.0  # levels between the neighbours; below, colour is no evidence
+_MAX_CONTRAST = 20.0  # levels; the weight saturates here
+_RANGE_MARGIN_PX = 4  # px added to the search range on both sides
+_ENOUGH_STRIPS = 200.0  # strips (one row each) for full confidence
 
 
 def view_order_evidence(
-    left: Tensor,  # [T, 3, H, W], rectified, colours alike
+    left: Tensor,  # [T, 3, H, W], rectified, colours matched
     right: Tensor,  # [T, 3, H, W]
     *,
-    far_px: float,  # disparities that are found in the pair
+    far_px: float,  # disparity range of the pair
     near_px: float,
 ) -> float:
-    """1 where everything hidden lies as it does for these eyes, -1 the other way round, 0 for no telling."""
+    """Return evidence for the view order in [-1, 1]: 1 is correct, -1 is swapped, 0 is undecided."""
     factor = max(1, round(left.shape[-1] / _WIDTH))
     height, width = (side // factor for side in left.shape[-2:])
-    eyes = [resize(eye, height, width) for eye in (left, right)]
+    views = [resize(view, height, width) for view in (left, right)]
     far, near = far_px / factor, near_px / factor
-    # Each order is looked at as if it were the right one: what matching prefers to either side cancels out.
-    return (_lean(eyes[0], eyes[1], far, near) - _lean(eyes[1], eyes[0], -near, -far)) / 2
+    # Score both orders as if each were correct, so that a bias of the matcher cancels out.
+    return (_order_score(views[0], views[1], far, near) - _order_score(views[1], views[0], -near, -far)) / 2
 
 
-def _lean(left: Tensor, right: Tensor, far: float, near: float) -> float:
-    """How much more the strips belong to what is farther, [-1, 1], if this is the order."""
-    low, high = int(np.floor(far)) - _ROOM, int(np.ceil(near)) + _ROOM
-    found = [np.zeros((3, 0))]
-    colours = [(eye.permute(0, 2, 3, 1) * 255).numpy().astype(np.float64) for eye in (left, right)]
-    greys = [to_gray(eye) for eye in (left, right)]
-    for here, there, picture, other in zip(*greys, *colours, strict=True):
-        disparity, back = _match_both_ways(here, there, low, high)
-        found += [_strips(picture, disparity), _strips(other[:, ::-1], back)]
-    lean, weight, texture = np.concatenate(found, axis=1)
-    textured = np.where(texture >= _BARE, weight, 0)
-    if (textured > 0).sum() >= _ENOUGH:  # bare neighbours count only where there is little else
-        weight = textured
+def _order_score(left: Tensor, right: Tensor, far: float, near: float) -> float:
+    """Return how much more the strips resemble the farther neighbour, [-1, 1], assuming this order."""
+    low, high = int(np.floor(far)) - _RANGE_MARGIN_PX, int(np.ceil(near)) + _RANGE_MARGIN_PX
+    evidence = [np.zeros((3, 0))]
+    colours = [(view.permute(0, 2, 3, 1) * 255).numpy().astype(np.float64) for view in (left, right)]
+    grays = [to_gray(view) for view in (left, right)]
+    for left_gray, right_gray, left_image, right_image in zip(*grays, *colours, strict=True):
+        disparity, mirrored = _match_both_ways(left_gray, right_gray, low, high)
+        evidence += [_strip_evidence(left_image, disparity), _strip_evidence(right_image[:, ::-1], mirrored)]
+    score, weight, texture = np.concatenate(evidence, axis=1)
+    textured_weight = np.where(texture >= _MIN_TEXTURE, weight, 0)
+    # Untextured neighbours count only if there are few others.
+    if (textured_weight > 0).sum() >= _ENOUGH_STRIPS:
+        weight = textured_weight
     strips = int((weight > 0).sum())
-    return float((lean * weight).sum() / weight.sum()) * min(1.0, strips / _ENOUGH) if strips else 0.0
+    return float((score * weight).sum() / weight.sum()) * min(1.0, strips / _ENOUGH_STRIPS) if strips else 0.0
 
 
 def _match_both_ways(
     left: np.ndarray,  # uint8 [h, w]
     right: np.ndarray,  # uint8 [h, w]
-    low: int,  # px, disparities that are searched
+    low: int,  # px, search range
     high: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Disparity [h, w] px of the left eye, and of the mirrored right one; NaN where the two do not agree."""
-    there = _match(left, right, low, high)
-    back = _match(np.ascontiguousarray(right[:, ::-1]), np.ascontiguousarray(left[:, ::-1]), low, high)
-    return _agreed(there, back), _agreed(back, there)
+    """Return disparity [h, w] px of the left and of the mirrored right view; NaN where they disagree."""
+    forward = _match(left, right, low, high)
+    backward = _match(np.ascontiguousarray(right[:, ::-1]), np.ascontiguousarray(left[:, ::-1]), low, high)
+    return _check_consistency(forward, backward), _check_consistency(backward, forward)
 
 
-def _agreed(there: np.ndarray, back: np.ndarray) -> np.ndarray:
-    width = there.shape[1]
-    target = np.arange(width) - np.nan_to_num(there, nan=1e6).round().astype(int)
+def _check_consistency(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
+    width = forward.shape[1]
+    target = np.arange(width) - np.nan_to_num(forward, nan=1e6).round().astype(int)
     inside = (target >= 0) & (target < width)
-    again = np.take_along_axis(back[:, ::-1], np.where(inside, target, 0), axis=1)
-    return np.where(inside & (np.abs(there - again) <= 1), there, np.nan)  # NaN never agrees
+    returned = np.take_along_axis(backward[:, ::-1], np.where(inside, target, 0), axis=1)
+    return np.where(inside & (np.abs(forward - returned) <= 1), forward, np.nan)  # False for NaN
 
 
 def _match(left: np.ndarray, right: np.ndarray, low: int, high: int) -> np.ndarray:
-    # OpenCV gives up on columns whose whole search range is not inside: give it room on both sides.
+    # OpenCV skips columns whose search range leaves the frame, hence the padding.
     count = 16 * -(-(high - low + 1) // 16)
-    room = max(abs(low), abs(low + count)) + _BLOCK
+    padding = max(abs(low), abs(low + count)) + _BLOCK
     matcher = cv2.StereoSGBM.create(
         minDisparity=low,
         numDisparities=count,
@@ -96,45 +97,45 @@ def _match(left: np.ndarray, right: np.ndarray, low: int, high: int) -> np.ndarr
         speckleRange=1,
         preFilterCap=31,
     )
-    pad = ((0, 0), (room, room))
-    sixteenths = matcher.compute(np.pad(left, pad, "edge"), np.pad(right, pad, "edge"))[:, room:-room]
+    pad = ((0, 0), (padding, padding))
+    sixteenths = matcher.compute(np.pad(left, pad, "edge"), np.pad(right, pad, "edge"))[:, padding:-padding]
     return np.where(sixteenths < low * 16, np.nan, sixteenths / 16)
 
 
-def _strips(picture: np.ndarray, disparity: np.ndarray) -> np.ndarray:  # [3, N]
-    """For every strip of a row that the other eye lacks: to whom it leans, [-1, 1], what that weighs, and
-    the texture of the barer neighbour.
-    """
-    row, start, stop = _between_surfaces(disparity)
-    means = _means(picture, row)
-    strip = means(start, stop)
-    behind, before = means(start - _SIDE, start - _GUARD), means(stop + _GUARD, stop + _SIDE)
-    to_behind, to_before = (np.abs(strip - side).sum(1) for side in (behind, before))
-    lean = (to_before - to_behind) / np.maximum(to_before + to_behind, 1e-9)
-    contrast = np.abs(behind - before).sum(1) / 3
+def _strip_evidence(image: np.ndarray, disparity: np.ndarray) -> np.ndarray:  # [3, N]
+    """Return score in [-1, 1], weight, and texture of the less textured neighbour, per one-row strip."""
+    row, start, stop = _occlusion_strips(disparity)
+    span_mean = _span_mean(image, row)
+    strip = span_mean(start, stop)
+    before_strip = span_mean(start - _MARGIN_PX, start - _GUARD_PX)
+    after_strip = span_mean(stop + _GUARD_PX, stop + _MARGIN_PX)
+    distance_before, distance_after = (np.abs(strip - side).sum(1) for side in (before_strip, after_strip))
+    score = (distance_after - distance_before) / np.maximum(distance_after + distance_before, 1e-9)
+    contrast = np.abs(before_strip - after_strip).sum(1) / 3
     weight = np.where(contrast >= _MIN_CONTRAST, np.minimum(contrast, _MAX_CONTRAST), 0)
-    slope = np.abs(cv2.Sobel(picture.mean(2), cv2.CV_64F, 1, 0, scale=1 / 8))
+    slope = np.abs(cv2.Sobel(image.mean(2), cv2.CV_64F, 1, 0, scale=1 / 8))
     texture = cv2.blur(slope, (7, 5))
-    centre = _GUARD + _WINDOW // 2
-    return np.stack([lean, weight, np.minimum(texture[row, start - centre - 1], texture[row, stop + centre])])
+    centre = _GUARD_PX + _NEIGHBOUR_PX // 2
+    weaker_texture = np.minimum(texture[row, start - centre - 1], texture[row, stop + centre])
+    return np.stack([score, weight, weaker_texture])
 
 
-def _between_surfaces(disparity: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row, first column and end of each gap as wide as its two neighbours say, both smooth and matched."""
-    lost = np.pad(np.isnan(disparity), ((0, 0), (1, 1))).astype(np.int8)
-    edges = np.diff(lost, axis=1)
+def _occlusion_strips(disparity: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return row, start, stop of unmatched gaps between smooth surfaces, as wide as the disparity step."""
+    missing = np.pad(np.isnan(disparity), ((0, 0), (1, 1))).astype(np.int8)
+    edges = np.diff(missing, axis=1)
     (row, start), (_, stop) = np.nonzero(edges == 1), np.nonzero(edges == -1)
-    inside = (start > _SIDE) & (stop < disparity.shape[1] - _SIDE)
+    inside = (start > _MARGIN_PX) & (stop < disparity.shape[1] - _MARGIN_PX)
     row, start, stop = row[inside], start[inside], stop[inside]
     step, width = disparity[row, stop] - disparity[row, start - 1], stop - start
-    real = (step >= _MIN_STEP_PX) & (width >= 0.5 * step) & (width <= 2 * step + 2)
-    for first in (start - _SIDE, stop):
-        side = disparity[row[:, None], first[:, None] + np.arange(_SIDE)]
-        real &= (np.abs(np.diff(side, axis=1)) <= _SMOOTH_PX).all(1)  # NaN is never smooth
-    return row[real], start[real], stop[real]
+    valid = (step >= _MIN_STEP_PX) & (width >= 0.5 * step) & (width <= 2 * step + 2)
+    for first in (start - _MARGIN_PX, stop):
+        side = disparity[row[:, None], first[:, None] + np.arange(_MARGIN_PX)]
+        valid &= (np.abs(np.diff(side, axis=1)) <= _SMOOTH_PX).all(1)  # False for NaN
+    return row[valid], start[valid], stop[valid]
 
 
-def _means(picture: np.ndarray, row: np.ndarray) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Mean colour [N, 3] of each row's columns from `first` to before `last`."""
-    sums = np.pad(picture.cumsum(1), ((0, 0), (1, 0), (0, 0)))
+def _span_mean(image: np.ndarray, row: np.ndarray) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Return a function for the mean colour [N, 3] of each row's columns in [first, last)."""
+    sums = np.pad(image.cumsum(1), ((0, 0), (1, 0), (0, 0)))
     return lambda first, last: (sums[row, last] - sums[row, first]) / (last - first)[:, None]

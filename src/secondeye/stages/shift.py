@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secondeye.alignment import parallax_of, range_of
-from secondeye.alignment.colour import Colours, fit_colours
+from secondeye.alignment import disparity_percentiles, disparity_range
+from secondeye.alignment.colour import ColourFit, fit_colours
 from secondeye.alignment.correspondences import Correspondences, find_correspondences
 from secondeye.alignment.sync import find_lag
-from secondeye.alignment.vertical import fit_vertical, on_rows
+from secondeye.alignment.vertical import filter_by_row, fit_vertical
 from secondeye.alignment.view_order import view_order_evidence
 from secondeye.dataset.corrections import apply_colours, apply_vertical, load_raw_views
 from secondeye.dataset.schema import Clip, Correction
@@ -115,7 +115,7 @@ def find_order(
     matches = _matches(left[frames], right[frames], shift)
     height, width = left.shape[-2:]
     vertical_px = _vertical(matches, height, width, shift.max_vertical_percent)
-    matches = on_rows(matches, height, width)
+    matches = filter_by_row(matches, height, width)
     return _evidence(left[frames], right[frames], matches, vertical_px)
 
 
@@ -138,10 +138,10 @@ def find_corrections(
         eye = "left" if order.swapped else "right"
         raise BadClip("out of sync", f"the {eye} eye is {_lag_text(lag.frames, lag.before_px, lag.after_px)}")
     vertical_px = _vertical(matches, height, width, shift.max_vertical_percent)
-    matches = on_rows(matches, height, width)
+    matches = filter_by_row(matches, height, width)
     colours = _colours(left[frames], right[frames], matches, shift.max_colour_difference)
-    parallax = parallax_of(matches, shift.margin_px)
-    _require_width(parallax.shift_px, width, shift.min_width_percent)
+    found_range = disparity_range(matches, shift.margin_px)
+    _require_width(found_range.shift_px, width, shift.min_width_percent)
     return Correction(
         id=name,
         key=key,
@@ -153,9 +153,9 @@ def find_corrections(
         blue_gain=colours.gain[2],
         blue_offset=colours.offset[2],
         vertical_px=vertical_px,
-        shift_px=parallax.shift_px,
-        near_px=round(parallax.near_px, 3),
-        support=round(parallax.support, 4),
+        shift_px=found_range.shift_px,
+        near_px=round(found_range.near_px, 3),
+        support=round(found_range.support, 4),
         order_evidence=order.evidence,
     )
 
@@ -180,7 +180,7 @@ def _matches(left: Tensor, right: Tensor, shift: Shift) -> Correspondences:
 
 
 def _require_pair(matches: Correspondences, min_support: float) -> None:
-    if matches.support < min_support or not matches.offered:
+    if matches.support < min_support or not matches.candidates:
         raise BadClip(
             "no stereo pair",
             f"{matches.support:.0%} of what has texture matches, {min_support:.0%} needed",
@@ -188,7 +188,7 @@ def _require_pair(matches: Correspondences, min_support: float) -> None:
 
 
 def _require_depth(matches: Correspondences, width: int) -> None:
-    far, near = range_of(matches)
+    far, near = disparity_percentiles(matches)
     if near - far > _FLAT_PERCENT / 100 * width:
         return
     moved = float(np.median(matches.disparity))
@@ -224,7 +224,7 @@ def _vertical(matches: Correspondences, height: int, width: int, max_percent: fl
 
 def _evidence(left: Tensor, right: Tensor, matches: Correspondences, vertical_px: int) -> float:
     chosen = torch.linspace(0, len(left) - 1, min(_ORDER_FRAMES, len(left))).round().long()
-    far, near = range_of(matches)
+    far, near = disparity_percentiles(matches)
     colours = fit_colours(left, right, matches)
     eyes = apply_vertical(
         left[chosen], apply_colours(right[chosen], colours.gain, colours.offset), vertical_px
@@ -232,7 +232,7 @@ def _evidence(left: Tensor, right: Tensor, matches: Correspondences, vertical_px
     return view_order_evidence(*eyes, far_px=far, near_px=near)
 
 
-def _colours(left: Tensor, right: Tensor, matches: Correspondences, max_difference: float) -> Colours:
+def _colours(left: Tensor, right: Tensor, matches: Correspondences, max_difference: float) -> ColourFit:
     colours = fit_colours(left, right, matches)
     if colours.difference > max_difference:
         raise BadClip(
