@@ -15,11 +15,11 @@ import cv2
 import numpy as np
 from machine import machine
 
-from secondeye.film.packing import PACKED, axis_of
+from secondeye.film.packing import PACKED, packing_axis
 from secondeye.imaging.arrays import frames_to_uint8
 from secondeye.sources import Source
 from secondeye.sources.stills import pictures_of, read_still
-from secondeye.sources.views import read_eyes
+from secondeye.sources.views import read_stereo_frames
 from secondeye.synthetic import two_planes
 from secondeye.video.read import read_pictures
 from secondeye.video.write import write_lossless
@@ -41,10 +41,11 @@ def _row(folder: Path, packing: str) -> str:
     source = store(folder, packing, left, right)
     identical = all(
         np.array_equal(pair.left, one) and np.array_equal(pair.right, other)
-        for pair, one, other in zip(read_eyes(source), left, right, strict=True)
+        for pair, one, other in zip(read_stereo_frames(source), left, right, strict=True)
     )
     turns = [
-        (_ms(lambda: sum(1 for _ in read_eyes(source))), _ms(lambda: decode(source))) for _ in range(REPEATS)
+        (_ms(lambda: sum(1 for _ in read_stereo_frames(source))), _ms(lambda: decode(source)))
+        for _ in range(REPEATS)
     ]
     reading, plain = (min(times) for times in zip(*turns, strict=True))
     return f"| {packing} | {'yes' if identical else 'no'} | {reading:.2f} | {plain:.2f} |"
@@ -67,7 +68,7 @@ def store(folder: Path, packing: str, left: np.ndarray, right: np.ndarray) -> So
         return Source("l.mkv", (folder / "l.mkv", folder / "r.mkv"), "pair", "", "", "")
     path = folder / f"{packing}.mkv"
     order = (right, left) if packing.endswith("right-first") else (left, right)
-    write_lossless(path, np.concatenate(order, axis=2 if axis_of(packing) == "sbs" else 1))
+    write_lossless(path, np.concatenate(order, axis=2 if packing_axis(packing) == "sbs" else 1))
     return Source(path.name, (path,), packing, "", "", "")
 
 

@@ -14,9 +14,9 @@ from commands import SECONDEYE, run_command, run_log
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from secondeye.sources import FILMS
+from secondeye.sources import FILM_SUFFIXES
 from secondeye.system.errors import UserError
-from secondeye.video.join import can_hold_sound
+from secondeye.video.mux import can_hold_audio
 
 CHAMPION = "models:/secondeye@champion"
 STILL_S = 60  # a film that changed later than this ago may still be being copied
@@ -26,7 +26,7 @@ STILL_S = 60  # a film that changed later than this ago may still be being copie
 def convert(film: Path, outbox: Path) -> None:
     """Convert one film, in a process of its own. Raises Refusal when that fails."""
     log = run_log()
-    output = outbox / f"{film.stem}_sbs{'.mp4' if can_hold_sound(film, '.mp4') else '.mkv'}"
+    output = outbox / f"{film.stem}_sbs{'.mp4' if can_hold_audio(film, '.mp4') else '.mkv'}"
     command = [*SECONDEYE, "convert", str(film), "--model", CHAMPION, "--output", str(output)]
     run_command(command, log)
 
@@ -52,7 +52,7 @@ def new_films(inbox: Path, outbox: Path) -> list[Path]:
     return [
         film
         for film in sorted(inbox.glob("[!.]*"))
-        if film.suffix.lower() in FILMS
+        if film.suffix.lower() in FILM_SUFFIXES
         and f"{film.stem}_sbs" not in done
         and time.time() - film.stat().st_mtime > STILL_S
     ]

@@ -22,7 +22,7 @@ from secondeye.params import Optimizer
 from secondeye.synthetic import Shot, two_planes
 from secondeye.video import multiview, read
 from secondeye.video.probe import BT709
-from secondeye.video.read import stamped
+from secondeye.video.read import with_timestamps
 from secondeye.video.write import FilmWriter, write_film
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test talks to the network
@@ -131,12 +131,12 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counted: list[int] = []
 
     def counting(*given: Any, **options: Any) -> Iterator[tuple[int, Any]]:
-        for pts, frames in stamped(*given, **options):
+        for pts, frames in with_timestamps(*given, **options):
             counted.append(pts)
             yield pts, frames
 
     for module in (read, multiview):
-        monkeypatch.setattr(module, "stamped", counting)
+        monkeypatch.setattr(module, "with_timestamps", counting)
     return counted
 
 

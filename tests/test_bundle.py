@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from secondeye.conversion.bundle import PLAIN, Bundle, read_bundle, settings_of, weights_of, write_bundle
+from secondeye.conversion.bundle import (
+    WEIGHT_FREE,
+    Bundle,
+    read_bundle,
+    settings_from_bundle,
+    weights_folder,
+    write_bundle,
+)
 from secondeye.system.errors import UserError
 
 
@@ -23,14 +30,14 @@ LEARNED = Bundle("motion", "light", strength_percent=2.0, convergence=0.7)
 def test_what_is_written_is_read(tmp_path: Path, weights: Path) -> None:
     folder = write_bundle(tmp_path / "bundle", LEARNED, None, weights)
     assert read_bundle(folder) == LEARNED
-    assert weights_of(folder, "depth") is None
+    assert weights_folder(folder, "depth") is None
     assert [path.name for path in (folder / "inpaint").iterdir()] == ["model.safetensors"], (
         "no record of a run"
     )
 
 
 def test_a_part_without_weights_needs_none(tmp_path: Path) -> None:
-    folder = write_bundle(tmp_path / "bundle", PLAIN, None, None)
+    folder = write_bundle(tmp_path / "bundle", WEIGHT_FREE, None, None)
     assert [path.name for path in folder.iterdir()] == ["bundle.json"]
 
 
@@ -41,31 +48,31 @@ def test_a_learned_part_needs_its_weights(tmp_path: Path) -> None:
 
 def test_settings_come_from_the_bundle_unless_said_otherwise(tmp_path: Path, weights: Path) -> None:
     folder = write_bundle(tmp_path / "bundle", LEARNED, None, weights)
-    settings = settings_of(folder)
+    settings = settings_from_bundle(folder)
     assert (settings.depth, settings.inpainter) == ("motion", "light")
     assert (settings.strength_percent, settings.convergence) == (2.0, 0.7)
-    chosen = settings_of(folder, 5.0, 0.1, inpainter="fill")
+    chosen = settings_from_bundle(folder, 5.0, 0.1, inpainter="fill")
     assert (chosen.strength_percent, chosen.convergence, chosen.inpainter) == (5.0, 0.1, "fill")
 
 
 def test_without_a_model_a_viewer_gets_the_usual_strength_and_the_best_depth_there_is() -> None:
-    settings = settings_of(None)
+    settings = settings_from_bundle(None)
     assert (settings.strength_percent, settings.convergence, settings.depth) == (3.0, 0.5, "auto")
 
 
 def test_the_journal_knows_weights_by_content(tmp_path: Path, weights: Path) -> None:
-    one = settings_of(write_bundle(tmp_path / "one", LEARNED, None, weights))
-    same = settings_of(write_bundle(tmp_path / "two", LEARNED, None, weights))
+    one = settings_from_bundle(write_bundle(tmp_path / "one", LEARNED, None, weights))
+    same = settings_from_bundle(write_bundle(tmp_path / "two", LEARNED, None, weights))
     (weights / "model.safetensors").write_text("others")
-    other = settings_of(write_bundle(tmp_path / "three", LEARNED, None, weights))
+    other = settings_from_bundle(write_bundle(tmp_path / "three", LEARNED, None, weights))
     assert one.describe() == same.describe() != other.describe()
 
 
 def test_what_was_trained_here_needs_a_model() -> None:
     with pytest.raises(UserError, match="--inpainter diffusion needs a --model"):
-        settings_of(None, inpainter="diffusion")
+        settings_from_bundle(None, inpainter="diffusion")
     with pytest.raises(UserError, match="--depth student needs a --model"):
-        settings_of(None, depth="student")
+        settings_from_bundle(None, depth="student")
 
 
 def test_another_folder_is_no_model(tmp_path: Path) -> None:
@@ -91,7 +98,7 @@ def test_a_broken_bundle_is_one_line(tmp_path: Path, text: str) -> None:
 
 
 def test_a_part_nobody_knows_is_refused(tmp_path: Path) -> None:
-    folder = write_bundle(tmp_path / "bundle", PLAIN, None, None)
+    folder = write_bundle(tmp_path / "bundle", WEIGHT_FREE, None, None)
     text = (folder / "bundle.json").read_text().replace("motion", "magic")
     (folder / "bundle.json").write_text(text)
     with pytest.raises(UserError, match="magic"):

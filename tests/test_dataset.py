@@ -11,7 +11,7 @@ import torch
 from secondeye.dataset.corrections import load_views
 from secondeye.dataset.schema import Clip, Correction
 from secondeye.dataset.tables import read_table
-from secondeye.film.packing import axis_of
+from secondeye.film.packing import packing_axis
 from secondeye.imaging.arrays import frames_to_uint8
 from secondeye.params import load_params
 from secondeye.stages import shift, split
@@ -49,7 +49,7 @@ def store(raw: Path, packing: str, left: np.ndarray, right: np.ndarray) -> None:
         return
     order = (right, left) if packing == "swapped" or packing.endswith("right-first") else (left, right)
     told = PLAIN if packing == "swapped" else packing
-    write_lossless(raw / "film.mkv", np.concatenate(order, axis=2 if axis_of(told) == "sbs" else 1))
+    write_lossless(raw / "film.mkv", np.concatenate(order, axis=2 if packing_axis(told) == "sbs" else 1))
     (raw / "sources.csv").write_text(f"film,packing,split,licence\nfilm.mkv,{told},,CC0-1.0\n")
 
 

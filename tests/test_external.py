@@ -20,7 +20,7 @@ from secondeye.film.packing import side_by_side
 from secondeye.params import load_params
 from secondeye.stages import split
 from secondeye.system.errors import UserError
-from secondeye.video.probe import FilmBroke
+from secondeye.video.probe import TruncatedFilm
 from secondeye.video.write import write_film, write_lossless
 
 HEIGHT, WIDTH, FRAMES = 64, 96, 24
@@ -161,7 +161,7 @@ def test_a_film_that_is_too_short_or_breaks_off_is_one_line(
     with pytest.raises(UserError, match=f"has 20 frames, of which clip {second.id} asks for 24"):
         read_right(film, ours(dataset)[0], second, shifted)
     write_film(tmp_path / "candle.mp4", iter(eyes[1]), Fraction(24))
-    with pytest.raises(FilmBroke, match="breaks off after"):
+    with pytest.raises(TruncatedFilm, match="breaks off after"):
         read_right(damage(tmp_path / "candle.mp4"), ours(dataset)[0], first, shifted)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import a_film, evaluated, held_clip
 
-from secondeye.conversion.bundle import PLAIN, SHIPPED, Bundle, write_bundle
+from secondeye.conversion.bundle import SHIPPED, WEIGHT_FREE, Bundle, write_bundle
 from secondeye.dataset.schema import EvalClip, Film, Score
 from secondeye.dataset.tables import write_table
 from secondeye.evaluation.eval_clips import EvalFrames, Folders
@@ -42,7 +42,7 @@ from secondeye.synthetic import render_shot
 PROJECT = Path(__file__).parent.parent
 GATE = Gate(min_films=5, confidence=0.9)
 EVALUATE = load_params(PROJECT / "params.yaml").evaluate
-NOTHING = Model(PLAIN, None, None)
+NOTHING = Model(WEIGHT_FREE, None, None)
 
 
 def rows_of(

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from conftest import moving_pictures
 
-from secondeye.film.letterbox import Letterbox, brightest, find_letterbox, measure_lines, refine, union
+from secondeye.film.letterbox import Letterbox, find_letterbox, max_over_time, measure_profile, refine, union
 
 HEIGHT, WIDTH = 90, 160
 
@@ -16,7 +16,7 @@ def framed(top: int, bottom: int, left: int, right: int, black: int = 0) -> np.n
 
 
 def borders_of(pictures: np.ndarray) -> Letterbox:
-    return find_letterbox(brightest([measure_lines(picture) for picture in pictures]))
+    return find_letterbox(max_over_time([measure_profile(picture) for picture in pictures]))
 
 
 @pytest.mark.parametrize("borders", [(0, 0, 0, 0), (11, 13, 0, 0), (0, 0, 1, 30), (2, 0, 0, 7)])

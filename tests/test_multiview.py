@@ -12,10 +12,10 @@ from test_stereo_metadata import box
 
 from secondeye.film.packing import MULTIVIEW
 from secondeye.sources import list_sources
-from secondeye.sources.views import eye_info, read_eyes, why_not_flat
+from secondeye.sources.views import read_stereo_frames, spherical_reason, view_info
 from secondeye.video import stereo_tag
-from secondeye.video.multiview import read_views
-from secondeye.video.probe import BadFilm, FilmBroke
+from secondeye.video.multiview import read_multiview
+from secondeye.video.probe import TruncatedFilm, UnreadableFilm
 from secondeye.video.read import read_pictures
 from secondeye.video.stereo_metadata import StereoMetadata, read_stereo_metadata
 
@@ -57,7 +57,7 @@ def test_both_views_are_what_two_plain_films_give(
 ) -> None:
     left, right, both = write_all(tmp_path, kind, request.getfixturevalue(order))
     assert (read_stereo_metadata(left).views, read_stereo_metadata(both).views) == (1, 2)
-    views = list(read_views(both))
+    views = list(read_multiview(both))
     assert len(views) == FRAMES and not any(view.damaged for view in views)
     for view, one, other in zip(views, read_pictures(left), read_pictures(right), strict=True):
         assert view.pts == one.pts
@@ -72,7 +72,7 @@ def test_views_that_an_encoder_predicted_from_each_other_are_read() -> None:
     assert read_stereo_metadata(film).views == 2
     wide = moving_pictures(12, 48, 72).astype(int)
     step = 1_200_000 // mv_hevc.FPS  # ticks of a raw stream
-    for index, (view, picture) in enumerate(zip(read_views(film), wide, strict=True)):
+    for index, (view, picture) in enumerate(zip(read_multiview(film), wide, strict=True)):
         assert view.pts == index * step
         assert np.abs(view.base - picture[:, :64]).mean() < 8  # the other's: 75
         assert np.abs(view.second - picture[:, 8:]).mean() < 8
@@ -82,9 +82,9 @@ def test_a_film_of_two_views_is_found_by_its_stream_alone(tmp_path: Path, simple
     mv_hevc.write(tmp_path / "film.mov", simple[2])
     (film,) = list_sources(tmp_path)
     assert film.packing == MULTIVIEW
-    info = eye_info(film)
+    info = view_info(film)
     assert (info.height, info.width, info.fps, info.pixel_aspect) == (HEIGHT, WIDTH, mv_hevc.FPS, 1)
-    assert len(list(read_eyes(film))) == FRAMES
+    assert len(list(read_stereo_frames(film))) == FRAMES
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -92,7 +92,7 @@ def test_views_are_given_from_a_time_stamp_on_as_wanted_and_scaled(
     tmp_path: Path, reordered: Streams, kind: str
 ) -> None:
     film = mv_hevc.write(tmp_path / f"film{kind}", reordered[2])
-    whole = list(read_views(film))
+    whole = list(read_multiview(film))
     stamps = [view.pts for view in whole]
     asked = list[int]()
 
@@ -100,23 +100,23 @@ def test_views_are_given_from_a_time_stamp_on_as_wanted_and_scaled(
         asked.append(pts)
         return pts in (stamps[17], stamps[33])
 
-    found = list(read_views(film, start_pts=stamps[12], wants=wants, size=(21, 36)))
+    found = list(read_multiview(film, start_pts=stamps[12], wants=wants, size=(21, 36)))
     assert [view.pts for view in found] == [stamps[17], stamps[33]] and asked == stamps[12:]
     for view, full in zip(found, (whole[17], whole[33]), strict=True):
         for small, eye in ((view.base, full.base), (view.second, full.second)):
             halved = eye.reshape(21, 2, 36, 2, 3).mean((1, 3))
             assert small.shape == (21, 36, 3) and np.abs(small - halved).mean() < 12  # the other's: 60
-    assert np.array_equal(next(read_views(film, start_pts=stamps[33])).second, whole[33].second)
+    assert np.array_equal(next(read_multiview(film, start_pts=stamps[33])).second, whole[33].second)
 
 
 def test_a_film_that_is_cut_off_gives_what_comes_before(tmp_path: Path, simple: Streams) -> None:
     film = mv_hevc.write(tmp_path / "film.mkv", simple[2])
-    whole = list(read_views(film))
+    whole = list(read_multiview(film))
     content = film.read_bytes()
     film.write_bytes(content[: len(content) // 3])
     views = []
-    with pytest.raises(FilmBroke, match=r"breaks off after \d+ frames \(.* of the 1.6 seconds it promises\)"):
-        for view in read_views(film):
+    with pytest.raises(TruncatedFilm, match=r"breaks off after \d+ frames \(.* of the 1.6 seconds"):
+        for view in read_multiview(film):
             views.append(view)
     assert FRAMES // 5 < len(views) < FRAMES // 2
     for view, wanted in zip(views, whole, strict=False):
@@ -128,13 +128,13 @@ def test_a_film_that_is_cut_off_gives_what_comes_before(tmp_path: Path, simple: 
 def test_views_are_never_paired_over_one_that_is_missing(
     tmp_path: Path, reordered: Streams, kind: str, layer: int
 ) -> None:
-    whole = list(read_views(mv_hevc.write(tmp_path / f"film{kind}", reordered[2])))
+    whole = list(read_multiview(mv_hevc.write(tmp_path / f"film{kind}", reordered[2])))
     packets = list(reordered[2])
     rest = [unit for unit in mv_hevc.units(packets[25]) if mv_hevc.layer_of(unit) != layer]
     packets[25] = mv_hevc.packet_of(rest, packets[25])
     views = []
-    with pytest.raises(FilmBroke, match="a picture has no second view"):
-        for view in read_views(mv_hevc.write(tmp_path / f"film{kind}", packets)):
+    with pytest.raises(TruncatedFilm, match="a picture has no second view"):
+        for view in read_multiview(mv_hevc.write(tmp_path / f"film{kind}", packets)):
             views.append(view)
     assert 20 <= len(views) <= 26
     for view, wanted in zip(views, whole, strict=False):
@@ -145,8 +145,8 @@ def test_views_are_never_paired_over_one_that_is_missing(
 @pytest.mark.parametrize("frames", [1, 2, 3])
 def test_hevc_of_one_view_has_no_second(tmp_path: Path, frames: int, simple: Streams) -> None:
     film = mv_hevc.write(tmp_path / "film.mkv", simple[0][:frames])
-    with pytest.raises(BadFilm, match="holds no second view"):
-        list(read_views(film))
+    with pytest.raises(UnreadableFilm, match="holds no second view"):
+        list(read_multiview(film))
 
 
 def test_a_spherical_film_of_two_views_says_so(
@@ -159,4 +159,4 @@ def test_a_spherical_film_of_two_views_says_so(
     metadata = read_stereo_metadata(tmp_path / "film.mov")
     assert metadata == StereoMetadata("", False, "half equirectangular", 2)
     (film,) = list_sources(tmp_path)
-    assert why_not_flat(film) == "spherical by its metadata: half equirectangular"
+    assert spherical_reason(film) == "spherical by its metadata: half equirectangular"

@@ -7,11 +7,11 @@ from secondeye.film.packing import (
     PACKED,
     PACKINGS,
     crop,
-    eye_pixel_aspect,
     fit,
     packing_from_name,
     side_by_side,
     unpack,
+    view_pixel_aspect,
 )
 
 
@@ -59,7 +59,7 @@ def test_right_first_changes_the_eyes_places_and_nothing_else(packing: str) -> N
     picture = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     plain = packing.removesuffix("-right-first")
     assert np.array_equal(unpack(picture, packing), unpack(picture, plain)[::-1])
-    assert eye_pixel_aspect(packing, Fraction(3, 2)) == eye_pixel_aspect(plain, Fraction(3, 2))
+    assert view_pixel_aspect(packing, Fraction(3, 2)) == view_pixel_aspect(plain, Fraction(3, 2))
     assert packing_from_name(f"film_{packing}") == packing
 
 
@@ -77,7 +77,7 @@ def test_eyes_are_cropped_to_shape_and_squeezed_ones_stretched() -> None:
     square[25:75] = 255  # what a 2:1 crop of the centre keeps
     assert (fit(square, 20, 40, Fraction(1)) == 255).all()
     squeezed = np.full((90, 80, 3), 7, np.uint8)  # 160 x 90 before it was squeezed
-    assert eye_pixel_aspect("half-sbs", Fraction(1)) == 2
+    assert view_pixel_aspect("half-sbs", Fraction(1)) == 2
     assert fit(squeezed, 45, 80, Fraction(2)).shape == (45, 80, 3)
 
 

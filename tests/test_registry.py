@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import secondeye
-from secondeye.conversion.bundle import PLAIN, write_bundle
+from secondeye.conversion.bundle import WEIGHT_FREE, write_bundle
 from secondeye.registry import models
 from secondeye.registry.server import connected, tracking_uri
 from secondeye.system.errors import UserError
@@ -18,7 +18,7 @@ from secondeye.video.probe import probe
 @pytest.fixture
 def bundle(with_registry: Path) -> Path:
     """A bundle without weights, in a project's folder."""
-    return write_bundle(with_registry / "plain", PLAIN, None, None)
+    return write_bundle(with_registry / "plain", WEIGHT_FREE, None, None)
 
 
 def run_elsewhere(code: str, folder: Path) -> str:

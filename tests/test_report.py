@@ -268,8 +268,8 @@ def test_where_nothing_is_better_nothing_is_bold() -> None:
     ]
     markdown = told(rows)
     headings = [cell for found in tables_of(markdown).values() for cell in found[0]]
-    told_of = {re.sub(r" (↑|↓|→ 1)$", "", heading) for heading in headings}
-    assert {column.heading for column in COLUMNS.values()} <= told_of, "every column is told"
+    strip_paths = {re.sub(r" (↑|↓|→ 1)$", "", heading) for heading in headings}
+    assert {column.heading for column in COLUMNS.values()} <= strip_paths, "every column is told"
     assert [list(line.values())[1:] for line in table(markdown, "Comfort")] == [
         ["0.50", "0.50", "0.50"],
         ["0.60", "0.60", "0.60"],

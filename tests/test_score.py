@@ -30,7 +30,7 @@ from secondeye.imaging.arrays import frames_to_uint8
 from secondeye.matching import make_matcher
 from secondeye.synthetic import Shot, render_shot
 from secondeye.system.errors import UserError
-from secondeye.video.probe import BadFilm, FilmBroke
+from secondeye.video.probe import TruncatedFilm, UnreadableFilm
 from secondeye.video.write import write_film, write_lossless
 
 HEIGHT, WIDTH = 96, 160
@@ -226,10 +226,10 @@ def test_what_can_not_be_scored_is_one_line(
         quietly(one, one)
     with pytest.raises(UserError, match=r"small.mp4: an eye is 160x48 px; both sides must be 64"):
         quietly(*[write(tmp_path / "small.mp4", height=48)] * 2)
-    with pytest.raises(BadFilm, match="no such file"):
+    with pytest.raises(UnreadableFilm, match="no such file"):
         quietly(*eyes, tmp_path / "missing.mkv")
     broken = damage(make_film("broken.mp4", shots=(40,), height=HEIGHT, width=WIDTH))
-    with pytest.raises(FilmBroke, match=r"broken.mp4: breaks off after"):
+    with pytest.raises(TruncatedFilm, match=r"broken.mp4: breaks off after"):
         quietly(broken, broken)
 
 

@@ -19,7 +19,7 @@ from secondeye.synthetic import Shot
 from secondeye.synthetic.render import render_shot
 
 PARAMS = load_params(Path(__file__).parent.parent / "params.yaml").shift
-Eyes = tuple[Tensor, Tensor]
+StereoFrame = tuple[Tensor, Tensor]
 
 
 @pytest.fixture(scope="module")
@@ -79,31 +79,31 @@ def test_one_shot_alone_exchanges_no_eyes_on_middling_evidence() -> None:
     assert not Order("film", "key", -0.03, 2).swapped and Order("film", "key", -0.2, 2).swapped
 
 
-def twice(shot: Shot) -> Eyes:
+def twice(shot: Shot) -> StereoFrame:
     noise = torch.randn(shot.left.shape, generator=torch.Generator().manual_seed(0))
     return shot.left, (shot.left + 2 / 255 * noise).clamp(0, 1)
 
 
-def on_a_wall(shot: Shot) -> Eyes:
+def on_a_wall(shot: Shot) -> StereoFrame:
     return shot.left[..., 12:], shot.left[..., :-12]
 
 
-def unrelated(shot: Shot) -> Eyes:
+def unrelated(shot: Shot) -> StereoFrame:
     return shot.left, shot.right.flip(-2)
 
 
-def too_low(shot: Shot) -> Eyes:
+def too_low(shot: Shot) -> StereoFrame:
     return apply_vertical(shot.left, shot.right, 11)
 
 
-def turned(shot: Shot) -> Eyes:
+def turned(shot: Shot) -> StereoFrame:
     grid = torch.nn.functional.affine_grid(
         torch.tensor([[1.0, -0.015, 0.0], [0.045, 1.0, 0.0]]).expand(2, 2, 3), list(shot.right.shape), False
     )
     return shot.left, torch.nn.functional.grid_sample(shot.right, grid, align_corners=False)
 
 
-def negative_blue(shot: Shot) -> Eyes:
+def negative_blue(shot: Shot) -> StereoFrame:
     right = shot.right.clone()
     right[:, 2] = 1 - right[:, 2]
     return shot.left, right
@@ -121,7 +121,7 @@ def negative_blue(shot: Shot) -> Eyes:
     ],
 )
 def test_what_no_correction_mends_has_its_name(
-    shot: Shot, spoil: Callable[[Shot], Eyes], reason: str, told: str
+    shot: Shot, spoil: Callable[[Shot], StereoFrame], reason: str, told: str
 ) -> None:
     with pytest.raises(BadClip) as bad:
         corrections(*spoil(shot))
@@ -139,7 +139,7 @@ def test_too_little_width_is_told() -> None:
     assert bad.value.reason == "too little width"
 
 
-def film(path: Path, height: int = 256, width: int = 448) -> Eyes:
+def film(path: Path, height: int = 256, width: int = 448) -> StereoFrame:
     from fractions import Fraction
     from itertools import islice
 

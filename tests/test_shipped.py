@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from secondeye.conversion.bundle import SHIPPED, Bundle, read_bundle, settings_of
+from secondeye.conversion.bundle import SHIPPED, Bundle, read_bundle, settings_from_bundle
 from secondeye.evaluation.regions import regions_from_truth
 from secondeye.evaluation.score import compute, prepare, update
 from secondeye.inpaint import Inpainter, Warped, make_inpainter
@@ -30,12 +30,10 @@ def test_the_card_is_of_these_weights() -> None:
 
 def test_a_viewer_gets_it_unless_another_is_asked_for(tmp_path: Path) -> None:
     assert read_bundle(SHIPPED) == Bundle("motion", "light", strength_percent=3.0, convergence=0.5)
-    given = settings_of(None)
+    given = settings_from_bundle(None)
     assert (given.inpainter, given.model, given.depth) == ("light", SHIPPED, "auto")
-    assert (settings_of(None, inpainter="fill").inpainter, settings_of(None, inpainter="fill").model) == (
-        "fill",
-        None,
-    )
+    plain = settings_from_bundle(None, inpainter="fill")
+    assert (plain.inpainter, plain.model) == ("fill", None)
 
 
 @pytest.fixture(scope="module")

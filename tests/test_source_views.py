@@ -11,12 +11,12 @@ import pytest
 from conftest import damage, moving_pictures
 from PIL import Image
 
-from secondeye.film.packing import axis_of
-from secondeye.sources import Source, digest_source
-from secondeye.sources.piece_reader import PieceReader
-from secondeye.sources.views import eye_info, read_eyes, why_not_flat
+from secondeye.film.packing import packing_axis
+from secondeye.sources import Source, hash_source
+from secondeye.sources.clip_reader import ClipReader
+from secondeye.sources.views import read_stereo_frames, spherical_reason, view_info
 from secondeye.system.errors import UserError
-from secondeye.video.probe import BadFilm, FilmBroke
+from secondeye.video.probe import TruncatedFilm, UnreadableFilm
 from secondeye.video.read import read_pictures
 from secondeye.video.write import FilmWriter, write_film, write_lossless
 
@@ -30,7 +30,7 @@ def source(packing: str, *paths: Path) -> Source:
 
 def packed(packing: str, left: np.ndarray = LEFT, right: np.ndarray = RIGHT) -> np.ndarray:
     eyes = (right, left) if packing.endswith("right-first") else (left, right)
-    return np.concatenate(eyes, axis=2 if axis_of(packing) == "sbs" else 1)
+    return np.concatenate(eyes, axis=2 if packing_axis(packing) == "sbs" else 1)
 
 
 def stored(folder: Path, packing: str) -> Source:
@@ -50,7 +50,7 @@ def stored(folder: Path, packing: str) -> Source:
 
 
 def stack(film: Source, **options: int | tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
-    eyes = list(read_eyes(film, **options))  # type: ignore[arg-type]
+    eyes = list(read_stereo_frames(film, **options))  # type: ignore[arg-type]
     return np.stack([pair.left for pair in eyes]), np.stack([pair.right for pair in eyes])
 
 
@@ -60,7 +60,7 @@ def test_the_same_film_gives_the_same_eyes_however_it_is_packed(tmp_path: Path, 
     left, right = stack(film)
     assert np.array_equal(left, LEFT)
     assert np.array_equal(right, RIGHT)
-    info = eye_info(film)
+    info = view_info(film)
     assert (info.height, info.width, info.pixel_aspect, info.still) == (24, 40, 1, False)
 
 
@@ -80,14 +80,14 @@ def test_half_packing_gives_what_is_stored_and_its_shape_stretches_it(
     )
     for eye, wanted in zip(stack(half), stack(whole), strict=True):
         assert np.array_equal(np.repeat(eye, 2, along), wanted)
-    shapes = [Fraction(i.width, i.height) * i.pixel_aspect for i in (eye_info(half), eye_info(whole))]
+    shapes = [Fraction(i.width, i.height) * i.pixel_aspect for i in (view_info(half), view_info(whole))]
     assert shapes[0] == shapes[1]
 
 
 @pytest.mark.parametrize("packing", [*PACKED, "pair", "folders"])
 def test_reading_from_a_time_stamp_goes_on_where_the_whole_film_does(tmp_path: Path, packing: str) -> None:
     film = stored(tmp_path, packing)
-    stamps = [pair.pts for pair in read_eyes(film)]
+    stamps = [pair.pts for pair in read_stereo_frames(film)]
     assert stamps == sorted(set(stamps))
     left, right = stack(film, start_pts=stamps[2])
     assert np.array_equal(left, LEFT[2:])
@@ -118,12 +118,14 @@ def test_a_pair_is_put_together_by_time(tmp_path: Path) -> None:
     left = write_from(tmp_path / "a_l.mp4", pictures[:12], 0)
     right = write_from(tmp_path / "a_r.mp4", pictures[2:], 2, Fraction(1, 1001))
     film = source("pair", left, right)
-    eyes = list(read_eyes(film))
-    assert [pair.pts for pair in eyes] == [pair.pts for pair in read_eyes(source("pair", left, left))][2:]
+    eyes = list(read_stereo_frames(film))
+    assert [pair.pts for pair in eyes] == [
+        pair.pts for pair in read_stereo_frames(source("pair", left, left))
+    ][2:]
     for pair, wanted in zip(eyes, pictures[2:12], strict=True):
         assert np.abs(pair.left.astype(int) - pair.right).mean() < 4  # the next picture differs by 15
         assert np.abs(pair.left.astype(int) - wanted).mean() < 4
-    late = list(read_eyes(film, start_pts=eyes[5].pts))
+    late = list(read_stereo_frames(film, start_pts=eyes[5].pts))
     assert [pair.pts for pair in late] == [pair.pts for pair in eyes[5:]]
     assert all(np.array_equal(a.right, b.right) for a, b in zip(late, eyes[5:], strict=True))
 
@@ -161,9 +163,11 @@ def test_folders_are_paired_by_number(
             picture = np.full((24, 40, 3), 10 * number, np.uint8)
             cv2.imwrite(str(tmp_path / name / f"cam2_{number:03}.png"), picture)
     film, notes = source("pair", tmp_path / "l", tmp_path / "r"), list[str]()
-    pairs = list(read_eyes(film, note=notes.append))
+    pairs = list(read_stereo_frames(film, note=notes.append))
     assert [(p.pts, int(p.left[0, 0, 0]) // 10, int(p.right[0, 0, 0]) // 10) for p in pairs] == paired
-    assert [pair.pts for pair in read_eyes(film, start_pts=pairs[1].pts)] == [pair.pts for pair in pairs[1:]]
+    assert [pair.pts for pair in read_stereo_frames(film, start_pts=pairs[1].pts)] == [
+        pair.pts for pair in pairs[1:]
+    ]
     assert notes == ([f"left out for want of a partner: {alone}"] if alone else [])
 
 
@@ -175,7 +179,7 @@ def test_time_jumps_only_where_a_partner_is_missing(tmp_path: Path) -> None:
         ) as film:
             for index in sorted({*range(12)} - {*left_out}):
                 film.write(pictures[index], index)
-    eyes = list(read_eyes(source("pair", tmp_path / "l.mp4", tmp_path / "r.mp4")))
+    eyes = list(read_stereo_frames(source("pair", tmp_path / "l.mp4", tmp_path / "r.mp4")))
     assert len(eyes) == 9 and [k for k, pair in enumerate(eyes) if pair.jumps] == [4]
 
 
@@ -184,9 +188,9 @@ def test_folders_without_numbers_need_as_many_pictures(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         for stem in stems:
             cv2.imwrite(str(tmp_path / name / f"{stem}.png"), LEFT[0])
-    assert len(list(read_eyes(source("pair", tmp_path / "l", tmp_path / "r")))) == 3
-    with pytest.raises(BadFilm, match="its eyes are 3 and 2 pictures, and no numbers in their names"):
-        list(read_eyes(source("pair", tmp_path / "l", tmp_path / "few")))
+    assert len(list(read_stereo_frames(source("pair", tmp_path / "l", tmp_path / "r")))) == 3
+    with pytest.raises(UnreadableFilm, match="its eyes are 3 and 2 pictures, and no numbers in their names"):
+        list(read_stereo_frames(source("pair", tmp_path / "l", tmp_path / "few")))
 
 
 @pytest.mark.parametrize(
@@ -218,10 +222,10 @@ def test_eyes_on_two_clocks_are_paired_from_their_first_frames(
     if name != "r.mp4":
         right = remuxed(right, tmp_path / name)
     film, notes = source("pair", left, right), list[str]()
-    eyes = list(read_eyes(film, note=notes.append))
+    eyes = list(read_stereo_frames(film, note=notes.append))
     assert len(eyes) == frames and notes == [note]
     assert all(np.abs(pair.left.astype(int) - pair.right).mean() < 4 for pair in eyes)  # the next: 15
-    late = list(read_eyes(film, start_pts=eyes[5].pts))
+    late = list(read_stereo_frames(film, start_pts=eyes[5].pts))
     assert all(np.array_equal(a.right, b.right) for a, b in zip(late, eyes[5:], strict=True))
 
 
@@ -240,8 +244,10 @@ def test_time_stamps_that_overlap_nowhere_are_told(tmp_path: Path) -> None:
     pictures = moving_pictures(12, 24, 40)
     left = write_from(tmp_path / "l.mp4", pictures, 0)
     right = write_from(tmp_path / "r.mp4", pictures[:9], 100)
-    with pytest.raises(BadFilm, match=r"overlap nowhere \(they begin at 0.00 and 4.00 s\), and 12 and 9 fr"):
-        list(read_eyes(source("pair", left, right)))
+    with pytest.raises(
+        UnreadableFilm, match=r"overlap nowhere \(they begin at 0.00 and 4.00 s\), and 12 and 9 fr"
+    ):
+        list(read_stereo_frames(source("pair", left, right)))
 
 
 def test_an_eye_that_ends_early_breaks_the_film_after_the_common_part(tmp_path: Path) -> None:
@@ -249,10 +255,10 @@ def test_an_eye_that_ends_early_breaks_the_film_after_the_common_part(tmp_path: 
     write_film(tmp_path / "l.mp4", pictures, Fraction(25))
     write_film(tmp_path / "r.mp4", pictures[:55], Fraction(25))
     write_film(tmp_path / "short.mp4", pictures[:30], Fraction(25))
-    assert len(list(read_eyes(source("pair", tmp_path / "l.mp4", tmp_path / "r.mp4")))) == 55
+    assert len(list(read_stereo_frames(source("pair", tmp_path / "l.mp4", tmp_path / "r.mp4")))) == 55
     seen = 0
-    with pytest.raises(FilmBroke, match=r"short.mp4.*after 30 frames.*other eye goes on"):
-        for _ in read_eyes(source("pair", tmp_path / "l.mp4", tmp_path / "short.mp4")):
+    with pytest.raises(TruncatedFilm, match=r"short.mp4.*after 30 frames.*other eye goes on"):
+        for _ in read_stereo_frames(source("pair", tmp_path / "l.mp4", tmp_path / "short.mp4")):
             seen += 1
     assert seen == 30
 
@@ -264,8 +270,8 @@ def test_an_eye_that_does_not_decode_breaks_the_film_after_what_was_good(
     films = [make_film(f"{name}.mp4", shots=(30,), sound=False) for name in "lr"]
     damage(films[broken])
     seen = 0
-    with pytest.raises(FilmBroke, match=f"{films[broken].name}: breaks off"):
-        for _ in read_eyes(source("pair", *films)):
+    with pytest.raises(TruncatedFilm, match=f"{films[broken].name}: breaks off"):
+        for _ in read_stereo_frames(source("pair", *films)):
             seen += 1
     assert 0 < seen < 30
 
@@ -325,14 +331,14 @@ def test_pieces_in_order_decode_no_picture_twice_and_are_those_of_a_reader_of_ea
     paths = [tmp_path / f"{eye}.{kind}" for eye in ("l", "r")][: 2 if kind.startswith("pair") else 1]
     films = [encoded(path, moving_pictures(40, 48, 160, k), codec, key_every) for k, path in enumerate(paths)]
     film = source("pair" if len(films) == 2 else "sbs", *films)
-    whole = list(read_eyes(film))
+    whole = list(read_stereo_frames(film))
     pieces = [(0, 6), (6, 15), (22, 27), (28, 33), (33, 40)]
     decoded.clear()
-    reader = PieceReader(film)
+    reader = ClipReader(film)
     found = [list(reader.read(whole[start].pts, stop - start)) for start, stop in pieces]
     assert len(decoded) <= most
     backwards = [list(reader.read(whole[start].pts, stop - start)) for start, stop in reversed(pieces)]
-    alone = [list(PieceReader(film).read(whole[start].pts, stop - start)) for start, stop in pieces]
+    alone = [list(ClipReader(film).read(whole[start].pts, stop - start)) for start, stop in pieces]
     wanted = [whole[start:stop] for start, stop in pieces]
     for got in (found, backwards[::-1], alone):
         same = [
@@ -354,11 +360,11 @@ def test_what_is_concealed_is_no_matter_of_chance(tmp_path: Path) -> None:
 def test_damaged_pieces_are_the_same_whoever_reads_which(tmp_path: Path) -> None:
     film = encoded(tmp_path / "film.mp4", moving_pictures(40, 48, 160), "libx264", 10)
     film = source("sbs", garble(film, 10, 12, 20, 31))
-    stamps = [eyes.pts for eyes in read_eyes(film)]
-    reader, pieces = PieceReader(film), [(0, 9), (9, 14), (14, 19), (22, 29), (30, 38)]
+    stamps = [eyes.pts for eyes in read_stereo_frames(film)]
+    reader, pieces = ClipReader(film), [(0, 9), (9, 14), (14, 19), (22, 29), (30, 38)]
     for start, stop in pieces:
         going_on = list(reader.read(stamps[start], stop - start))
-        alone = list(PieceReader(film).read(stamps[start], stop - start))
+        alone = list(ClipReader(film).read(stamps[start], stop - start))
         assert all(np.array_equal(a.left, b.left) for a, b in zip(going_on, alone, strict=True))
 
 
@@ -368,14 +374,14 @@ def test_eyes_too_small_to_show_anything_are_one_line(tmp_path: Path, name: str)
         cv2.imwrite(str(tmp_path / name), LEFT[0][:20, :30])
     else:
         write_lossless(tmp_path / name, LEFT[:, :20, :30])
-    with pytest.raises(BadFilm, match=rf"{name}: its eyes are 15x20 px; 16 is the least"):
-        eye_info(source("sbs", tmp_path / name))
+    with pytest.raises(UnreadableFilm, match=rf"{name}: its eyes are 15x20 px; 16 is the least"):
+        view_info(source("sbs", tmp_path / name))
 
 
 def test_a_link_that_leads_nowhere_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "film.mp4").symlink_to(tmp_path / "gone.mp4")
     with pytest.raises(UserError, match=r"film.mp4: can not be read \(No such file"):
-        digest_source(source("sbs", tmp_path / "film.mp4"))
+        hash_source(source("sbs", tmp_path / "film.mp4"))
 
 
 def test_a_rotated_film_is_upright_before_it_is_cut(tmp_path: Path) -> None:
@@ -389,7 +395,7 @@ def test_a_rotated_film_is_upright_before_it_is_cut(tmp_path: Path) -> None:
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     film = source("sbs", path)
-    assert (eye_info(film).height, eye_info(film).width) == (24, 40)
+    assert (view_info(film).height, view_info(film).width) == (24, 40)
     left, right = stack(film)
     assert np.array_equal(left[0], LEFT[0])
     assert np.array_equal(right[0], RIGHT[0])
@@ -415,7 +421,7 @@ def test_stills_are_films_of_one_picture(tmp_path: Path) -> None:
         for eye, wanted in zip(stack(film), pair, strict=True):
             assert eye.shape == (1, 24, 40, 3)
             assert np.abs(eye.astype(int) - wanted).mean() < 8  # JPEG; the other eye differs by 60
-        assert eye_info(film).still
+        assert view_info(film).still
     assert np.array_equal(stack(source("sbs", tmp_path / "both.png"))[1][0], RIGHT[0])
     assert stack(source("sbs", tmp_path / "both.png"), size=(12, 20))[0].shape == (1, 12, 20, 3)
 
@@ -448,21 +454,21 @@ def test_what_has_no_two_eyes_is_one_line(tmp_path: Path, case: str) -> None:
     }
     packing, names, told = given[case]
     film = source(packing, *(tmp_path / name for name in names))
-    with pytest.raises(BadFilm, match=told) as caught:
-        eye_info(film)
-        list(read_eyes(film))
+    with pytest.raises(UnreadableFilm, match=told) as caught:
+        view_info(film)
+        list(read_stereo_frames(film))
     assert "\n" not in str(caught.value)
 
 
 def test_digest_is_of_contents_in_order(tmp_path: Path) -> None:
     pair = stored(tmp_path, "pair")
-    digest = digest_source(pair)
+    digest = hash_source(pair)
     assert len(digest) == 16
-    assert digest != digest_source(source("pair", *reversed(pair.paths)))
+    assert digest != hash_source(source("pair", *reversed(pair.paths)))
     (tmp_path / "copy").mkdir()
     copies = [path.rename(tmp_path / "copy" / f"other_{path.name}") for path in pair.paths]
-    assert digest == digest_source(source("pair", *copies))
-    assert digest_source(source("sbs", copies[0])) == digest_source(source("tb", copies[0]))
+    assert digest == hash_source(source("pair", *copies))
+    assert hash_source(source("sbs", copies[0])) == hash_source(source("tb", copies[0]))
 
 
 def sphere(height: int) -> np.ndarray:  # uint8 [height, 2 height, 3]
@@ -481,7 +487,7 @@ def test_spheres_are_told_from_flat_films(tmp_path: Path) -> None:
     flat[:, :2] = flat[:, -2:] = 99  # even at the poles, too
     for name, eye in (("ball", ball), ("flat", flat), ("flat_sbs_360", flat)):
         write_lossless(tmp_path / f"{name}.mkv", packed("sbs", eye, eye))
-    reasons = {path.stem: why_not_flat(source("sbs", path)) for path in tmp_path.glob("*.mkv")}
+    reasons = {path.stem: spherical_reason(source("sbs", path)) for path in tmp_path.glob("*.mkv")}
     assert "border" in reasons["ball"]
     assert "tag 360" in reasons["flat_sbs_360"]
     assert reasons["flat"] == ""
@@ -489,8 +495,8 @@ def test_spheres_are_told_from_flat_films(tmp_path: Path) -> None:
 
 def test_real_pairs_read_as_the_packed_film(footage: Path) -> None:
     toon = footage / "sv_toon_shot"
-    whole = read_eyes(source("sbs", toon / "shot_sbs.mp4"), size=(128, 128))
-    apart = read_eyes(source("pair", toon / "shot_L.mp4", toon / "shot_R.mp4"), size=(128, 128))
+    whole = read_stereo_frames(source("sbs", toon / "shot_sbs.mp4"), size=(128, 128))
+    apart = read_stereo_frames(source("pair", toon / "shot_L.mp4", toon / "shot_R.mp4"), size=(128, 128))
     for one, other in islice(zip(whole, apart, strict=True), 5):
         assert np.abs(one.left.astype(int) - other.left).mean() < 3
         assert np.abs(one.right.astype(int) - other.right).mean() < 3

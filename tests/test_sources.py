@@ -10,8 +10,8 @@ from test_stereo_metadata import write_mkv
 
 from secondeye.imaging.arrays import frames_to_uint8
 from secondeye.sources import list_sources
-from secondeye.sources.packing_detection import require_agreeing_pictures
-from secondeye.sources.views import read_eyes
+from secondeye.sources.packing_detection import check_packing
+from secondeye.sources.views import read_stereo_frames
 from secondeye.system.errors import UserError
 from secondeye.video.write import write_lossless
 
@@ -135,14 +135,14 @@ def test_films_of_rarer_kinds_are_read_whole(tmp_path: Path, name: str, codec: s
             film.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         film.mux(stream.encode(None))
     (found,) = list_sources(tmp_path)
-    assert [eyes.left.shape for eyes in read_eyes(found)] == [(96, 96, 3)] * 6
+    assert [eyes.left.shape for eyes in read_stereo_frames(found)] == [(96, 96, 3)] * 6
 
 
 @pytest.mark.parametrize("name", ["a_sbs.webp", "a_sbs.tif"])
 def test_pictures_of_rarer_kinds_are_read(tmp_path: Path, name: str) -> None:
     cv2.imwrite(str(tmp_path / name), moving_pictures(1, 24, 80)[0])
     (found,) = list_sources(tmp_path)
-    assert [eyes.left.shape for eyes in read_eyes(found)] == [(24, 40, 3)]
+    assert [eyes.left.shape for eyes in read_stereo_frames(found)] == [(24, 40, 3)]
 
 
 def test_spreadsheet_marks_are_read_and_other_encodings_refused(tmp_path: Path) -> None:
@@ -269,11 +269,11 @@ def test_a_name_that_contradicts_itself_or_its_pictures_asks_for_a_line(
     eyes = [frames_to_uint8(eye).numpy() for eye in (shot.left, shot.right)]
     write_lossless(tmp_path / name, np.concatenate(eyes, 2))
     with pytest.raises(UserError, match=told) if told else nullcontext():
-        require_agreeing_pictures(*list_sources(tmp_path))
+        check_packing(*list_sources(tmp_path))
     (tmp_path / "sources.csv").write_text(HEAD + f"{name},tb,,\n")
     (film,) = list_sources(tmp_path)
     assert film.packing == "tb"
-    require_agreeing_pictures(film)
+    check_packing(film)
 
 
 def test_a_mono_film_is_not_taken_for_a_stereo_film(tmp_path: Path) -> None:

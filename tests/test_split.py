@@ -198,7 +198,7 @@ def test_spherical_films_are_left_out(
     tmp_path: Path, section: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "raw" / "ball_sbs.mp4", shot(10, 1))
-    monkeypatch.setattr(split, "why_not_flat", lambda source: "a sphere, says the file")
+    monkeypatch.setattr(split, "spherical_reason", lambda source: "a sphere, says the file")
     with pytest.raises(UserError, match="none of the 1 films"):
         run(tmp_path, section)
     (left_out,) = read_table(tmp_path / "split" / "films" / "skipped_films.parquet", FailedItem)

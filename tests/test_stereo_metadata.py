@@ -9,7 +9,7 @@ import pytest
 from conftest import moving_pictures
 
 from secondeye.video import stereo_metadata, stereo_tag
-from secondeye.video.probe import BadFilm
+from secondeye.video.probe import UnreadableFilm
 from secondeye.video.stereo_metadata import StereoMetadata, read_stereo_metadata
 from secondeye.video.write import FilmWriter
 
@@ -82,5 +82,5 @@ def test_views_are_the_layers_of_the_parameter_set() -> None:
 
 def test_what_is_no_film_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "film.mkv").write_bytes(b"no film")
-    with pytest.raises(BadFilm, match="not a film"):
+    with pytest.raises(UnreadableFilm, match="not a film"):
         read_stereo_metadata(tmp_path / "film.mkv")

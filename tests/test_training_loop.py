@@ -60,7 +60,7 @@ def learn(
     return training_loop(model or new_model(), run, name="net", hyperparams=hyperparams, draw=draw, loss=loss)
 
 
-def weights_of(model: nn.Module) -> dict[str, Tensor]:
+def weights_folder(model: nn.Module) -> dict[str, Tensor]:
     return dict(model.state_dict())
 
 
@@ -92,7 +92,7 @@ def test_a_killed_training_ends_in_the_same_weights(
     tmp_path: Path, killed_at: int, hyperparams: Optimizer
 ) -> None:
     whole = new_run(tmp_path / "whole")
-    wanted = weights_of(learn(whole, hyperparams, loss=may_fail(hyperparams)))
+    wanted = weights_folder(learn(whole, hyperparams, loss=may_fail(hyperparams)))
     run = new_run(tmp_path / "killed")
     seen = 0
 
@@ -105,7 +105,7 @@ def test_a_killed_training_ends_in_the_same_weights(
 
     with pytest.raises(InterruptedError):
         learn(run, hyperparams, loss=may_fail(hyperparams), draw=draw_until_killed)
-    got = weights_of(learn(run, hyperparams, loss=may_fail(hyperparams)))
+    got = weights_folder(learn(run, hyperparams, loss=may_fail(hyperparams)))
     assert all(torch.equal(wanted[name], got[name]) for name in wanted)
     assert repeatable(run.metrics()) == repeatable(whole.metrics())
     before, after = last_checkpoint(whole), last_checkpoint(run)
@@ -128,7 +128,7 @@ def test_checkpoints_hold_no_pickle_and_only_the_last_two_stay(tmp_path: Path) -
 
 def test_a_broken_checkpoint_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole, run = (new_run(tmp_path / name) for name in ("whole", "broken"))
-    wanted = weights_of(learn(whole, OPTIMIZER))
+    wanted = weights_folder(learn(whole, OPTIMIZER))
     learn(run, OPTIMIZER)
     newest = run.checkpoints / "net_00000025.safetensors"
     os.truncate(newest, newest.stat().st_size // 2)
@@ -140,7 +140,7 @@ def test_a_broken_checkpoint_is_passed_over(tmp_path: Path, capsys: pytest.Captu
         drawn += 1
         return draw(rng)
 
-    got = weights_of(learn(run, OPTIMIZER, draw=count))
+    got = weights_folder(learn(run, OPTIMIZER, draw=count))
     assert f"{newest}: is broken (" in capsys.readouterr().out and drawn == 5 * OPTIMIZER.batch_size
     assert all(torch.equal(wanted[name], got[name]) for name in wanted)
     assert repeatable(run.metrics()) == repeatable(whole.metrics())
@@ -167,8 +167,8 @@ def test_a_full_disk_is_one_line_and_leaves_what_there_is(
     names = sorted(path.name for path in run.checkpoints.iterdir())
     assert names == ["net_00000005.safetensors", "net_00000010.safetensors"]
     monkeypatch.undo()
-    wanted = weights_of(learn(new_run(tmp_path / "whole"), OPTIMIZER))
-    got = weights_of(learn(run, OPTIMIZER))
+    wanted = weights_folder(learn(new_run(tmp_path / "whole"), OPTIMIZER))
+    got = weights_folder(learn(run, OPTIMIZER))
     assert all(torch.equal(wanted[name], got[name]) for name in wanted)
 
 
@@ -267,7 +267,9 @@ def test_parts_of_a_batch_learn_what_the_whole_does(tmp_path: Path) -> None:
     hyperparams = replace(OPTIMIZER, batch_size=6)
     runs = {parts: new_run(tmp_path / str(parts)) for parts in (1, 2, 3)}
     learnt = {
-        parts: weights_of(learn(run, replace(hyperparams, gradient_accumulation_steps=parts), still_model()))
+        parts: weights_folder(
+            learn(run, replace(hyperparams, gradient_accumulation_steps=parts), still_model())
+        )
         for parts, run in runs.items()
     }
     for parts in (2, 3):
@@ -297,17 +299,17 @@ def test_what_is_left_and_validated_is_the_average(tmp_path: Path) -> None:
     after: list[dict[str, Tensor]] = []  # every step, and one before
 
     def note(model: nn.Module, sample: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
-        after.append({name: weights.clone() for name, weights in weights_of(model).items()})
+        after.append({name: weights.clone() for name, weights in weights_folder(model).items()})
         return loss(model, sample)
 
     judged: list[dict[str, Tensor]] = []
 
     def validate(model: nn.Module) -> dict[str, float]:
-        judged.append({name: weights.clone() for name, weights in weights_of(model).items()})
+        judged.append({name: weights.clone() for name, weights in weights_folder(model).items()})
         return {}
 
     run, hyperparams = new_run(tmp_path), replace(OPTIMIZER, ema_decay=0.8)
-    got = weights_of(
+    got = weights_folder(
         training_loop(
             new_model(), run, name="net", hyperparams=hyperparams, draw=draw, loss=note, validate=validate
         )
@@ -352,7 +354,7 @@ def test_a_short_precision_keeps_what_only_float32_can(tmp_path: Path, precision
         return (answer - 9).square().mean(), {}
 
     hyperparams = replace(OPTIMIZER, precision=precision, learning_rate=1e-6, lr_scheduler="constant")
-    learnt = weights_of(learn(new_run(tmp_path), hyperparams, Network(), loss=answered))
+    learnt = weights_folder(learn(new_run(tmp_path), hyperparams, Network(), loss=answered))
     assert seen == {getattr(torch, precision)}
     assert all(weights.dtype == torch.float32 for weights in learnt.values())
     change = learnt["inner.weight"] - 1
@@ -364,12 +366,12 @@ def test_a_scaler_that_was_too_high_makes_no_bad_step(tmp_path: Path) -> None:
         return 1000 * loss(model, sample)[0], {}
 
     run, model = new_run(tmp_path), new_model()
-    before = {name: weights.clone() for name, weights in weights_of(model).items()}
+    before = {name: weights.clone() for name, weights in weights_folder(model).items()}
     learn(run, replace(OPTIMIZER, precision="float16"), model, loss=steep)
     stored = last_checkpoint(run)
     assert 1 <= float(stored["scaler.scale"]) < 65536 and int(stored["scaler.growth"]) > 5
     assert run.metrics()[-1]["net/bad_steps"] == 0
-    assert all(not torch.equal(weights_of(model)[name], before[name]) for name in before)
+    assert all(not torch.equal(weights_folder(model)[name], before[name]) for name in before)
     assert int(stored["optimizer.0.step"]) < OPTIMIZER.steps
 
 
@@ -401,8 +403,8 @@ def test_a_bad_step_changes_nothing_and_is_counted(tmp_path: Path, ema_decay: fl
 def test_frozen_weights_are_no_matter_of_the_optimiser(tmp_path: Path) -> None:
     run, model = new_run(tmp_path), new_model()
     model[0].requires_grad_(False)  # type: ignore[index]
-    before = {name: weights.clone() for name, weights in weights_of(model).items()}
-    learnt = weights_of(learn(run, replace(OPTIMIZER, ema_decay=0.5), model))
+    before = {name: weights.clone() for name, weights in weights_folder(model).items()}
+    learnt = weights_folder(learn(run, replace(OPTIMIZER, ema_decay=0.5), model))
     places = {name.split(".")[1] for name in last_checkpoint(run) if name.startswith("optimizer.")}
     averaged = {name for name in last_checkpoint(run) if name.startswith("average.")}
     assert places == {"0", "1"} and averaged == {"average.3.weight", "average.3.bias"}

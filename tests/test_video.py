@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from conftest import damage
 
-from secondeye.video.join import can_hold_sound, join_film
-from secondeye.video.probe import BadFilm, FilmBroke, probe
+from secondeye.video.mux import can_hold_audio, mux_film
+from secondeye.video.probe import TruncatedFilm, UnreadableFilm, probe
 from secondeye.video.read import ShotReader, read_pictures
 from secondeye.video.write import FilmWriter, read_lossless, write_film, write_lossless
 
@@ -66,7 +66,7 @@ def test_probe_tells_what_a_film_is(make_film: Callable[..., Path]) -> None:
     info = probe(make_film(shots=(9, 8)))
     assert (info.width, info.height, info.frames, info.bits) == (64, 48, 17, 8)
     assert info.fps == 24 and info.sound == ("aac",) and info.pixel_aspect == 1
-    assert not info.colour.full_range and not info.high_dynamic_range
+    assert not info.colour.full_range and not info.is_hdr
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_probe_tells_what_a_film_is(make_film: Callable[..., Path]) -> None:
 def test_what_is_no_film_is_one_line(tmp_path: Path, make: Callable[[Path], None], told: str) -> None:
     path = tmp_path / "film.mp4"
     make(path)
-    with pytest.raises(BadFilm, match=told) as caught:
+    with pytest.raises(UnreadableFilm, match=told) as caught:
         probe(path)
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
 
@@ -95,14 +95,14 @@ def test_sound_alone_is_no_film(tmp_path: Path) -> None:
         frame.sample_rate = 48000
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    with pytest.raises(BadFilm, match="no video stream"):
+    with pytest.raises(UnreadableFilm, match="no video stream"):
         probe(path)
 
 
 def test_film_damaged_midway_gives_its_good_part(make_film: Callable[..., Path]) -> None:
     film = damage(make_film(shots=(60,), sound=False))
     seen = 0
-    with pytest.raises(FilmBroke, match="breaks off after") as caught:
+    with pytest.raises(TruncatedFilm, match="breaks off after") as caught:
         for _ in read_pictures(film):
             seen += 1
     assert 0 < seen == caught.value.pictures < 60
@@ -137,7 +137,7 @@ def test_joined_segments_keep_time_stamps_and_sound(make_film: Callable[..., Pat
         segments.append((path, stamps[start] * base))
     for suffix in (".mp4", ".mkv"):
         output = tmp_path / f"joined{suffix}"
-        assert join_film(segments, source, output) == []
+        assert mux_film(segments, source, output) == []
         pictures = list(read_pictures(output))
         tick = probe(output).time_base
         late = [p.pts * tick - stamp * base for p, stamp in zip(pictures, stamps, strict=True)]
@@ -165,7 +165,7 @@ def test_mp4_says_side_by_side_in_container_and_stream(
         for n in range(6):
             writer.write(np.zeros((48, 128, 3), np.uint8), n)
     output = tmp_path / "joined.mp4"
-    join_film([(segment, Fraction(0))], source, output)
+    mux_film([(segment, Fraction(0))], source, output)
     box = struct.pack(">I4sIB", 13, b"st3d", 0, 2)
     assert output.read_bytes().count(box) == 1
     with av.open(str(output)) as container:
@@ -205,7 +205,7 @@ def test_joined_film_keeps_rate_and_pixel_shape(make_film: Callable[..., Path], 
             writer.write(np.zeros((48, 128, 3), np.uint8), n * 1001)
     for suffix in (".mp4", ".mkv"):
         output = tmp_path / f"joined{suffix}"
-        join_film([(segment, Fraction(0))], make_film(shots=(6,)), output)
+        mux_film([(segment, Fraction(0))], make_film(shots=(6,)), output)
         info = probe(output)
         assert (info.fps, info.pixel_aspect) == (rate, shape)
 
@@ -217,7 +217,7 @@ def test_variable_frame_rate_keeps_its_stamps(make_film: Callable[..., Path], tm
 
 
 def test_mp4_does_not_hold_every_sound(tmp_path: Path, make_film: Callable[..., Path]) -> None:
-    assert can_hold_sound(make_film(), ".mp4")
+    assert can_hold_audio(make_film(), ".mp4")
     path = tmp_path / "pcm.mkv"
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=24)
@@ -231,7 +231,7 @@ def test_mp4_does_not_hold_every_sound(tmp_path: Path, make_film: Callable[..., 
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.int16), format="s16", layout="mono")
         frame.sample_rate = 48000
         container.mux(audio.encode(frame))
-    assert not can_hold_sound(path, ".mp4") and can_hold_sound(path, ".mkv")
+    assert not can_hold_audio(path, ".mp4") and can_hold_audio(path, ".mkv")
 
 
 def test_shots_are_read_alike_in_order_and_after_a_gap(make_film: Callable[..., Path]) -> None:
@@ -247,13 +247,13 @@ def test_shots_are_read_alike_in_order_and_after_a_gap(make_film: Callable[..., 
 
 
 def test_breaking_film_survives_pickling() -> None:
-    error = pickle.loads(pickle.dumps(FilmBroke(Path("a.mp4"), 7, "no more")))
+    error = pickle.loads(pickle.dumps(TruncatedFilm(Path("a.mp4"), 7, "no more")))
     assert (str(error), error.pictures) == ("a.mp4: breaks off after 7 frames (no more)", 7)
 
 
 def test_breaking_film_names_how_far_it_got(footage: Path) -> None:
     seen = 0
-    with pytest.raises(FilmBroke, match="after 28 frames") as caught:
+    with pytest.raises(TruncatedFilm, match="after 28 frames") as caught:
         for _ in read_pictures(footage / "odd_decord" / "corrupted.mp4"):
             seen += 1
     assert seen == caught.value.pictures == 28

@@ -97,10 +97,10 @@ def convert(
     """
     if model is not None and model.startswith("models:"):
         _go_on_as(model)
-    from secondeye.conversion.bundle import settings_of
+    from secondeye.conversion.bundle import settings_from_bundle
     from secondeye.conversion.convert import convert as convert_film
 
-    settings = settings_of(
+    settings = settings_from_bundle(
         Path(model) if model is not None else None,
         strength_percent,
         convergence,

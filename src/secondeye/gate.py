@@ -5,7 +5,7 @@ by then. Both are scored by `evaluation.judge`, on the clips and regions that th
 The mean gain over films must be above zero in nearly every resample of films and clips, and an inpainter may
 not fall below the floors (evaluation.floors).
 Where several inpainters challenge, each gets its share of the doubt (Bonferroni): the more tries, the more
-likely a lucky one. A part of the champion that the present code can not use is stood in for by PLAIN's.
+likely a lucky one. A part of the champion that the present code can not use is stood in for by WEIGHT_FREE's.
 """
 
 import json
@@ -15,7 +15,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from secondeye.conversion.bundle import PLAIN, SHIPPED, Bundle, read_bundle, weights_of, write_bundle
+from secondeye.conversion.bundle import (
+    SHIPPED,
+    WEIGHT_FREE,
+    Bundle,
+    read_bundle,
+    weights_folder,
+    write_bundle,
+)
 from secondeye.dataset.schema import EvalClip, Film, Score
 from secondeye.dataset.tables import read_table, write_table
 from secondeye.evaluation import guardrails
@@ -96,7 +103,7 @@ class PartDecision:
     lost_db: float  # PSNR over the whole picture; positive where the challenger is worse
     won: bool
     why: str
-    stands_in: str  # why PLAIN's part held the place; "" where the champion's own did
+    stands_in: str  # why WEIGHT_FREE's part held the place; "" where the champion's own did
 
 
 @dataclass(frozen=True)
@@ -106,7 +113,7 @@ class Outcome:
     before: int  # version that was champion
     champion: int  # version that is champion now
     verdicts: list[PartDecision]
-    unusable: Mapping[str, str]  # parts of the champion for which PLAIN's stand in, and why
+    unusable: Mapping[str, str]  # parts of the champion for which WEIGHT_FREE's stand in, and why
 
 
 def pass_gate(data: Path, models: Path, reports: Path, runs: Path, gate: Gate, evaluate: Evaluate) -> Outcome:
@@ -165,18 +172,18 @@ def ensure_champion() -> None:
 
 def model_of(folder: Path) -> Model:
     """The bundle in this folder."""
-    return Model(read_bundle(folder), weights_of(folder, "depth"), weights_of(folder, "inpaint"))
+    return Model(read_bundle(folder), weights_folder(folder, "depth"), weights_folder(folder, "inpaint"))
 
 
 def usable(folder: Path) -> tuple[Model, dict[str, str]]:
-    """The champion, PLAIN's parts in place of those the present code can not load; and why for each of these.
+    """The champion, WEIGHT_FREE's parts in place of those the present code can not load; and why.
 
     Without this, a champion of older code would keep its place for ever.
     """
     try:
         model = model_of(folder)
     except UserError as refusal:
-        return Model(PLAIN, None, None), dict.fromkeys(DECIDES, str(refusal))
+        return Model(WEIGHT_FREE, None, None), dict.fromkeys(DECIDES, str(refusal))
     unusable = {}
     for part in DECIDES:
         method = model.as_method("champion", part)
@@ -200,8 +207,8 @@ def bonferroni(gate: Gate, tries: int) -> Gate:
 
 
 def without(model: Model, part: str) -> Model:
-    """The model with PLAIN's part, which needs no weights."""
-    return with_part(model, part, PLAIN.depth if part == "depth" else PLAIN.inpainter, None)
+    """The model with WEIGHT_FREE's part, which needs no weights."""
+    return with_part(model, part, WEIGHT_FREE.depth if part == "depth" else WEIGHT_FREE.inpainter, None)
 
 
 def with_part(model: Model, part: str, name: str, weights: Path | None) -> Model:
@@ -218,7 +225,7 @@ def challenge(
     challenger: Model,
     exam: EvalSetup,
     gate: Gate,
-    stands_in: str,  # why PLAIN's part holds the champion's place; "" where it does not
+    stands_in: str,  # why WEIGHT_FREE's part holds the champion's place; "" where it does not
 ) -> PartDecision:
     """One comparison, kept in the run's folder. Who makes pixels that are not numbers loses."""
     try:

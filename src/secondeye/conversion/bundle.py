@@ -34,7 +34,7 @@ class Bundle:
             raise TypeError(f"strength_percent and convergence must be numbers, got {numbers}")
 
 
-PLAIN = Bundle("motion", "fill", strength_percent=3.0, convergence=0.5)  # needs no weights
+WEIGHT_FREE = Bundle("motion", "fill", strength_percent=3.0, convergence=0.5)  # needs no weights
 SHIPPED = Path(__file__).parent.parent / "shipped"  # comes with the program; its MODEL_CARD.md says more
 
 
@@ -72,12 +72,12 @@ def read_bundle(folder: Path) -> Bundle:
     return bundle
 
 
-def weights_of(folder: Path | None, part: str) -> Path | None:
+def weights_folder(folder: Path | None, part: str) -> Path | None:
     """Where a bundle keeps the weights of `depth` or `inpaint`; None where there are none."""
     return folder / part if folder is not None and (folder / part).is_dir() else None
 
 
-def settings_of(
+def settings_from_bundle(
     folder: Path | None,  # None: what comes with the program, and the best depth that is on this machine
     strength_percent: float | None = None,  # None: as the bundle says
     convergence: float | None = None,

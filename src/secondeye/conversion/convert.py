@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from secondeye.conversion.bundle import SHIPPED, weights_of
+from secondeye.conversion.bundle import SHIPPED, weights_folder
 from secondeye.conversion.checkpoint import Checkpoint, open_checkpoint
 from secondeye.conversion.preview import write_preview
 from secondeye.conversion.render import render
@@ -29,7 +29,7 @@ from secondeye.inpaint import Inpainter, make_inpainter
 from secondeye.system.disk import require_free_space
 from secondeye.system.errors import UserError
 from secondeye.system.process import best_device
-from secondeye.video.join import can_hold_sound, join_film
+from secondeye.video.mux import can_hold_audio, mux_film
 from secondeye.video.probe import FilmInfo, probe
 from secondeye.video.read import Picture, ShotReader
 from secondeye.video.write import FilmWriter
@@ -46,7 +46,7 @@ _DEPTH_PIXELS = {
 
 
 @dataclass(frozen=True)
-class Converted:
+class ConversionResult:
     """What a conversion came to."""
 
     output: Path
@@ -62,24 +62,24 @@ def convert(
     sheet: Path | None = None,  # where to put a picture of what was done (.png)
     overwrite: bool = False,  # replace an output that is there
     say: Callable[[str], None] = print,
-) -> Converted:
+) -> ConversionResult:
     """Convert a film to full side-by-side; the output appears under its name when it is whole.
 
     Frame count, time stamps, pixel shape, sound and subtitles are the source's. Interrupted, the same call
-    continues after the last finished shot. Raises BadFilm and Refusal with one line for a user's mistake.
+    continues after the last finished shot. Raises UserError with one line for a user's mistake.
     """
     info = probe(film)
     output = _checked_output(film, output, overwrite)
     if sheet is not None:
         _check_sheet(sheet, film, overwrite)
-    if info.high_dynamic_range:
+    if info.is_hdr:
         raise UserError(
             f"{film}: is HDR (PQ or HLG), which 8 bits would show wrong; tone-map it to SDR first"
         )
     settings = _choose(settings, say)
     device = best_device()
-    estimator = make_depth_estimator(settings.depth, weights_of(settings.model, "depth"), device)
-    inpainter = make_inpainter(settings.inpainter, weights_of(settings.model, "inpaint"), device)
+    estimator = make_depth_estimator(settings.depth, weights_folder(settings.model, "depth"), device)
+    inpainter = make_inpainter(settings.inpainter, weights_folder(settings.model, "inpaint"), device)
     with open_checkpoint(output, info, settings) as journal:
         plan = _plan(journal, info)
         _tell(plan, say)
@@ -92,7 +92,7 @@ def convert(
         if sheet:
             shutil.move(journal.sheet, sheet)
         journal.remove()
-    return Converted(output, len(plan.timestamps), plan.error)
+    return ConversionResult(output, len(plan.timestamps), plan.error)
 
 
 def _choose(settings: ConversionSettings, say: Callable[[str], None]) -> ConversionSettings:
@@ -134,7 +134,7 @@ def _waiting(journal: Checkpoint, plan: ShotPlan) -> list[int]:
 
 def _checked_output(film: Path, output: Path | None, overwrite: bool) -> Path:
     if output is None:
-        suffix = ".mp4" if can_hold_sound(film, ".mp4") else ".mkv"
+        suffix = ".mp4" if can_hold_audio(film, ".mp4") else ".mkv"
         output = film.with_name(f"{film.stem}_sbs{suffix}")
     if output.is_dir():
         raise UserError(f"{output}: is a folder; name the film to write")
@@ -145,7 +145,7 @@ def _checked_output(film: Path, output: Path | None, overwrite: bool) -> Path:
     if output.exists() and not overwrite:
         raise UserError(f"{output}: is there already; give --output another name, or --overwrite")
     _check_folder(output.parent)
-    if not can_hold_sound(film, output.suffix):
+    if not can_hold_audio(film, output.suffix):
         raise UserError(
             f"{output}: {output.suffix} can not hold the film's sound; give --output a name in .mkv"
         )
@@ -276,7 +276,7 @@ def _finish(journal: Checkpoint, plan: ShotPlan, output: Path, say: Callable[[st
     starts = [plan.timestamps[start] * plan.info.time_base for start, _ in plan.shots]
     segments = [(journal.segment(number), Fraction(start)) for number, start in enumerate(starts)]
     whole = journal.film.with_suffix(output.suffix)
-    left_out = join_film(segments, plan.info.path, whole, until=plan.end_seconds if plan.error else None)
+    left_out = mux_film(segments, plan.info.path, whole, until=plan.end_seconds if plan.error else None)
     for what in left_out:
         say(f"warning: {what} of the film does not fit into {output.suffix} and is left out")
     os.replace(whole, output)

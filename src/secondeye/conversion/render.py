@@ -20,7 +20,7 @@ from secondeye.system.errors import UserError
 from secondeye.warp import warp
 
 
-class Rendered(NamedTuple):
+class RenderedWindow(NamedTuple):
     right: Tensor  # uint8 [T, H, W, 3]
     disparity: Tensor  # [T, 1, H, W] px of the left eye
     occlusion: Tensor  # bool [T, 1, H, W] of the right eye
@@ -35,7 +35,7 @@ def render(
     strength_percent: float,
     convergence: float,
     state: Any,  # what the window before left; None at the start of a shot
-) -> Rendered:
+) -> RenderedWindow:
     """Depth to disparity, sharpened at edges; warp; paint what is open.
 
     Raises Refusal where what was painted is no numbers.
@@ -48,4 +48,4 @@ def render(
         raise UserError("the model paints pixels that are not numbers: its weights are broken; name another")
     seen = (coverage == 1).permute(0, 2, 3, 1)
     right = torch.where(seen, view, frames_to_uint8(painted))
-    return Rendered(right, disparity, occlusion_mask(coverage), state)
+    return RenderedWindow(right, disparity, occlusion_mask(coverage), state)

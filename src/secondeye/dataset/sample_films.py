@@ -131,7 +131,7 @@ def _write_mono(path: Path, seed: int, size: tuple[int, int], fps: int) -> None:
             yield from _to_bytes(render_shot(_shot_seed(seed, 2, shot), MONO_FRAMES, *size).left)
 
     sound = np.concatenate([_chord(_shot_seed(seed, 3, s), MONO_FRAMES / fps) for s in range(MONO_SHOTS)], 1)
-    write_film(path, frames(), Fraction(fps), crf=CRF, sound=sound, sound_rate=SOUND_RATE)
+    write_film(path, frames(), Fraction(fps), crf=CRF, sound=sound, audio_rate=SOUND_RATE)
 
 
 def _chord(

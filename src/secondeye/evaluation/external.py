@@ -22,7 +22,7 @@ from secondeye.evaluation.eval_clips import Folders
 from secondeye.evaluation.view_streams import RIGHT, Eye, by, open_eye, same_rate
 from secondeye.film.packing import crop, fit, packing_from_name
 from secondeye.imaging.arrays import frames_from_uint8
-from secondeye.sources import FILMS
+from secondeye.sources import FILM_SUFFIXES
 from secondeye.system.errors import UserError
 from secondeye.video.read import ShotReader, read_pictures
 
@@ -54,7 +54,7 @@ def films_of(
     maker: Maker,
     films: Sequence[Film],  # all of the dataset
 ) -> tuple[tuple[str, Path], ...]:  # Film.id, and the file made of it
-    """Which of our films these were made of. Raises BadFilm, and Refusal where that can not be."""
+    """Which of our films these were made of. Raises UnreadableFilm, and Refusal where that can not be."""
     pairs = []
     for name, path in maker.films.items():
         ours = [film for film in films if plain_name(film.name) == name]
@@ -77,7 +77,7 @@ def read_external(
     clip: str,
     frames: int,
 ) -> Tensor:  # [T, 3, H, W]: as HeldClip.right
-    """The right eye of a held-out clip's first `frames` frames. Raises BadFilm, FilmBroke, and Refusal."""
+    """The right eye of a held-out clip's first `frames` frames. Raises UserError if it is unreadable."""
     cut = next(row for row in read_table(folders.split / "clips.parquet", Clip) if row.id == clip)
     ours = next(row for row in read_table(folders.split / "films.parquet", Film) if row.id == cut.film)
     shifted = next(row for row in read_table(folders.shift / "shift.parquet", Correction) if row.id == clip)
@@ -139,7 +139,7 @@ def _shown(folder: Path) -> list[Path]:
 def _films_in(folder: Path) -> dict[str, Path]:
     films: dict[str, Path] = {}
     for path in _shown(folder):
-        if path.is_dir() or path.suffix.lower() not in FILMS:
+        if path.is_dir() or path.suffix.lower() not in FILM_SUFFIXES:
             raise UserError(f"{path}: is no film; only films lie in {folder}")
         name = plain_name(path.name)
         if name in films:

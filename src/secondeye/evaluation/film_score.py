@@ -81,8 +81,8 @@ def score_films(
 ) -> FilmScore:
     """Score the right eye beside the left one, and against the true one where there is one.
 
-    A film whose name has a packing tag gives the eye it is asked for. Raises BadFilm, FilmBroke, and Refusal
-    where the films do not show the same frames.
+    A film whose name has a packing tag gives the eye it is asked for. Raises UnreadableFilm, TruncatedFilm,
+    and UserError where the films do not show the same frames.
     """
     eyes = {"left": open_eye(left, LEFT), "right": open_eye(right, RIGHT)}
     eyes |= {"truth": open_eye(truth, RIGHT)} if truth is not None else {}

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from secondeye.film.packing import eye_pixel_aspect, packing_from_name, unpack
+from secondeye.film.packing import packing_from_name, unpack, view_pixel_aspect
 from secondeye.system.errors import UserError
 from secondeye.video.probe import FilmInfo, probe
 from secondeye.video.read import read_pictures
@@ -44,7 +44,7 @@ class Eye(NamedTuple):
     def pixel_aspect(self) -> Fraction:
         """Width over height of one pixel."""
         aspect = self.info.pixel_aspect
-        return aspect if self.packing is None else eye_pixel_aspect(self.packing, aspect)
+        return aspect if self.packing is None else view_pixel_aspect(self.packing, aspect)
 
     def __str__(self) -> str:
         side = ("left", "right")[self.side]
@@ -52,7 +52,7 @@ class Eye(NamedTuple):
 
 
 def open_eye(film: Path, side: int) -> Eye:
-    """The asked eye of a film whose name has a packing tag; any other film is the eye. Raises BadFilm."""
+    """The asked eye of a film whose name has a packing tag; any other film is the eye."""
     return Eye(probe(film), packing_from_name(film.stem), side)
 
 
@@ -87,7 +87,7 @@ def require_alike(eyes: Sequence[Eye]) -> None:
 def read_together(eyes: Sequence[Eye]) -> Iterator[Pictures]:
     """One frame of all eyes after the other; a film that holds several of them is decoded once.
 
-    Raises FilmBroke, and Refusal where one film ends before another.
+    Raises TruncatedFilm, and Refusal where one film ends before another.
     """
     paths = list(dict.fromkeys(eye.info.path for eye in eyes))
     for count, pictures in enumerate(zip_longest(*map(read_pictures, paths))):

@@ -26,19 +26,19 @@ class Letterbox(NamedTuple):
     right: int
 
 
-class Lines(NamedTuple):
+class LevelProfile(NamedTuple):
     """How bright rows and columns are."""
 
-    rows: NDArray[np.uint8]  # [2, H] levels: of the brightest pixel but for specks, of the middle one
+    rows: NDArray[np.uint8]  # [2, H] levels: of the max_over_time pixel but for specks, of the middle one
     columns: NDArray[np.uint8]  # [2, W]
 
 
-def measure_lines(
+def measure_profile(
     picture: np.ndarray,  # uint8 [H, W, 3] RGB
-) -> Lines:
+) -> LevelProfile:
     """Order statistics of each row and each column."""
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-    return Lines(_ordered(grey), _ordered(np.ascontiguousarray(grey.T)))
+    return LevelProfile(_ordered(grey), _ordered(np.ascontiguousarray(grey.T)))
 
 
 def _ordered(lines: np.ndarray) -> NDArray[np.uint8]:
@@ -46,12 +46,12 @@ def _ordered(lines: np.ndarray) -> NDArray[np.uint8]:
     return np.partition(lines, places, axis=1)[:, places].T
 
 
-def brightest(found: Sequence[Lines]) -> Lines:
+def max_over_time(found: Sequence[LevelProfile]) -> LevelProfile:
     """The largest over time, so that specks may move."""
-    return Lines(*(np.max(lines, axis=0) for lines in zip(*found, strict=True)))
+    return LevelProfile(*(np.max(lines, axis=0) for lines in zip(*found, strict=True)))
 
 
-def find_letterbox(lines: Lines) -> Letterbox:
+def find_letterbox(lines: LevelProfile) -> Letterbox:
     """How wide the black band at each edge is (ours): black in every picture, and bounded by a step."""
     return Letterbox(
         _width(lines.rows),

@@ -40,7 +40,7 @@ def packing_from_name(stem: str) -> str | None:
     return None
 
 
-def axis_of(packing: str) -> str:
+def packing_axis(packing: str) -> str:
     """Where the second eye lies: `sbs` beside the first, `tb` below it, or the packing itself."""
     return packing.removesuffix(RIGHT_FIRST).removeprefix("half-")
 
@@ -53,14 +53,14 @@ def unpack(
     if packing not in PACKED:
         raise ValueError(f"packing must be one of {', '.join(PACKED)}, got {packing!r}")
     height, width = picture.shape[:2]
-    if axis_of(packing) == "sbs":
+    if packing_axis(packing) == "sbs":
         first, second = picture[:, : width // 2], picture[:, width // 2 : width // 2 * 2]
     else:
         first, second = picture[: height // 2], picture[height // 2 : height // 2 * 2]
     return (second, first) if packing.endswith(RIGHT_FIRST) else (first, second)
 
 
-def eye_pixel_aspect(packing: str, pixel_aspect: Fraction) -> Fraction:
+def view_pixel_aspect(packing: str, pixel_aspect: Fraction) -> Fraction:
     """Width over height of one pixel of an unpacked eye: the halves are squeezed."""
     squeezed = {"half-sbs": Fraction(2), "half-tb": Fraction(1, 2)}
     return pixel_aspect * squeezed.get(packing.removesuffix(RIGHT_FIRST), Fraction(1))

@@ -10,7 +10,7 @@ from math import ceil
 import numpy as np
 
 from secondeye.film.cuts import cut_detection_size, find_cuts
-from secondeye.video.probe import BadFilm, FilmBroke, FilmInfo
+from secondeye.video.probe import FilmInfo, TruncatedFilm, UnreadableFilm
 from secondeye.video.read import read_pictures
 
 
@@ -38,7 +38,7 @@ def plan_shots(
 ) -> ShotPlan:
     """Find the shots of a film by decoding it once, at a small size.
 
-    Raises BadFilm when none of its frames decodes.
+    Raises UnreadableFilm when none of its frames decodes.
     """
     timestamps: list[int] = []
     errors: list[str] = []
@@ -49,12 +49,12 @@ def plan_shots(
                 timestamps.append(picture.pts)
                 on_frame()
                 yield picture.rgb
-        except FilmBroke as error:
+        except TruncatedFilm as error:
             errors.append(str(error))
 
     cuts, frames = find_cuts(pictures(), info.fps, threshold=cut_threshold, min_shot_frames=min_shot_frames)
     if not frames:
-        raise BadFilm(f"{info.path}: none of its frames decodes")
+        raise UnreadableFilm(f"{info.path}: none of its frames decodes")
     return ShotPlan(info, timestamps, list(pairwise([0, *cuts, frames])), "".join(errors))
 
 

@@ -24,12 +24,14 @@ class Converter(PythonModel):
         model_input: pd.DataFrame,  # input_path, output_path: files; an empty output is NAME_sbs.mp4
         params: dict[str, Any] | None = None,  # strength_percent, convergence: None as the bundle says
     ) -> pd.DataFrame:  # output_path, frames
-        """Convert each film in turn. Raises Refusal and BadFilm with one line, as `convert` does."""
-        from secondeye.conversion.bundle import settings_of
+        """Convert each film in turn. Raises Refusal and UnreadableFilm with one line, as `convert` does."""
+        from secondeye.conversion.bundle import settings_from_bundle
         from secondeye.conversion.convert import convert
 
         chosen = params or {}
-        settings = settings_of(self.bundle, chosen.get("strength_percent"), chosen.get("convergence"))
+        settings = settings_from_bundle(
+            self.bundle, chosen.get("strength_percent"), chosen.get("convergence")
+        )
         made = [
             convert(
                 Path(row.input_path),

@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 from secondeye.film.packing import MONO, PAIR, packing_from_name
-from secondeye.sources.packing_detection import find_packing
-from secondeye.sources.source import FILMS, Mono, Source, is_still
-from secondeye.sources.sources_csv import Row, composed, read_table
+from secondeye.sources.packing_detection import detect_packing
+from secondeye.sources.source import FILM_SUFFIXES, MonoFilm, Source, is_still
+from secondeye.sources.sources_csv import SourceRow, normalize_name, read_sources_csv
 from secondeye.system.errors import UserError
 
 _OTHER_EYE = {"l": "r", "left": "right"}
@@ -16,14 +16,16 @@ _TRUTH = "truth"  # what is known about films beside it, named like them
 _NAMED = 5  # of the files that are passed over
 
 
-def list_mono(raw: Path) -> list[Mono]:
+def list_mono_films(raw: Path) -> list[MonoFilm]:
     """The films that sources.csv calls mono and train, in order of their names.
 
     Raises Refusal when one of them is not there, or sources.csv makes no sense.
     """
-    rows = [row for row in read_table(raw / "sources.csv").values() if row.packing == MONO]
+    rows = [row for row in read_sources_csv(raw / "sources.csv").values() if row.packing == MONO]
     there = _by_name(raw)
-    films = [Mono(there.get(row.film, raw / row.film), row.licence) for row in rows if row.split == "train"]
+    films = [
+        MonoFilm(there.get(row.film, raw / row.film), row.licence) for row in rows if row.split == "train"
+    ]
     for film in films:
         if not film.path.is_file():
             raise UserError(f"{raw / 'sources.csv'}: names {film.path.name}, which is not in {raw}")
@@ -36,7 +38,7 @@ def list_sources(raw: Path) -> list[Source]:
     A packing is the one of sources.csv, else what metadata, name or content tell. Raises Refusal when
     there is no stereo film, or one whose packing nothing tells, or a sources.csv that makes no sense.
     """
-    table = read_table(raw / "sources.csv")
+    table = read_sources_csv(raw / "sources.csv")
     by_name = _by_name(raw)
     there = {name: path for name, path in by_name.items() if _may_be_film(path)}
     _require_there(raw, table, by_name)
@@ -56,7 +58,7 @@ def _by_name(raw: Path) -> dict[str, Path]:
     """All that lies in a folder, by its name as sources.csv says it. Raises Refusal where two are one."""
     there: dict[str, Path] = {}
     for path in sorted(raw.glob("*")):
-        if there.setdefault(composed(path.name), path) is not path:
+        if there.setdefault(normalize_name(path.name), path) is not path:
             raise UserError(f"{path}: is there twice, with accents stored in two ways; remove or rename one")
     return there
 
@@ -64,7 +66,7 @@ def _by_name(raw: Path) -> dict[str, Path]:
 def _may_be_film(path: Path) -> bool:
     """Hidden files are none: other systems leave them beside films, with the films' names."""
     seen = not path.name.startswith(".")
-    return seen and (path.is_dir() or path.suffix.lower() in FILMS or is_still(path))
+    return seen and (path.is_dir() or path.suffix.lower() in FILM_SUFFIXES or is_still(path))
 
 
 def _tell_unread(raw: Path, folders: list[Path]) -> None:
@@ -82,7 +84,7 @@ def _tell_unread(raw: Path, folders: list[Path]) -> None:
         print(f"passed over: {names}{more} (a kind that is not read, or not in {raw} itself)")
 
 
-def _require_there(raw: Path, table: dict[str, Row], by_name: dict[str, Path]) -> None:
+def _require_there(raw: Path, table: dict[str, SourceRow], by_name: dict[str, Path]) -> None:
     named = {row.film for row in table.values() if row.packing != MONO}
     named |= {row.right for row in table.values() if row.right}
     found = {name: by_name.get(name, raw / name) for name in sorted(named)}
@@ -96,11 +98,13 @@ def _why_absent(path: Path) -> str:
     if not path.exists():
         return f"not in {path.parent}"
     return (
-        "hidden" if path.name.startswith(".") else f"of a kind that is not read ({' '.join(sorted(FILMS))})"
+        "hidden"
+        if path.name.startswith(".")
+        else f"of a kind that is not read ({' '.join(sorted(FILM_SUFFIXES))})"
     )
 
 
-def _pairs(table: dict[str, Row], there: dict[str, Path]) -> dict[str, str]:
+def _pairs(table: dict[str, SourceRow], there: dict[str, Path]) -> dict[str, str]:
     """Right eyes by their left ones: as sources.csv says, else by names that differ in the eye only."""
     told = {row.film: row.right for row in table.values() if row.right}
     pairs = dict(told)
@@ -127,7 +131,7 @@ def _other_eye(left: str, there: dict[str, Path]) -> str:
 
 
 def _stem(path: Path) -> str:
-    return composed(path.name if path.is_dir() else path.stem)
+    return normalize_name(path.name if path.is_dir() else path.stem)
 
 
 def _alike(one: Path, other: Path) -> bool:
@@ -135,11 +139,11 @@ def _alike(one: Path, other: Path) -> bool:
     return (one.is_dir(), is_still(one)) == (other.is_dir(), is_still(other))
 
 
-def _may_pair(row: Row | None) -> bool:
+def _may_pair(row: SourceRow | None) -> bool:
     return row is None or row.packing in ("", PAIR)
 
 
-def _pair(left: Path, right: Path, row: Row | None) -> Source:
+def _pair(left: Path, right: Path, row: SourceRow | None) -> Source:
     if not _alike(left, right):
         raise UserError(f"{left} and {right.name} are no pair: give two films, two pictures or two folders")
     remarks = ["" if row and row.right else f"pair with {right.name} taken from the names"]
@@ -148,7 +152,7 @@ def _pair(left: Path, right: Path, row: Row | None) -> Source:
     return Source(left.name, (left, right), PAIR, split, licence, "; ".join(filter(None, remarks)))
 
 
-def _source(path: Path, row: Row | None) -> Source | None:
+def _source(path: Path, row: SourceRow | None) -> Source | None:
     told = row.packing if row else ""
     if told == MONO or (row is None and _passed_over(path)):
         return None
@@ -157,7 +161,7 @@ def _source(path: Path, row: Row | None) -> Source | None:
             f"{path}: is one eye of a pair; name the other eye's in column right of "
             f"{path.parent / 'sources.csv'}"
         )
-    packing, remark = (told, "") if told else find_packing(path)
+    packing, remark = (told, "") if told else detect_packing(path)
     split, licence = (row.split, row.licence) if row else ("", "")
     return Source(path.name, (path,), packing, split, licence, remark)
 

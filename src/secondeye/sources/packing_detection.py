@@ -4,13 +4,13 @@ import re
 from fractions import Fraction
 from pathlib import Path
 
-from secondeye.film.packing import MONO, MULTIVIEW, PACKED, RIGHT_FIRST, axis_of, packing_from_name
-from secondeye.sources.packing_from_pictures import axis_from_content
+from secondeye.film.packing import MONO, MULTIVIEW, PACKED, RIGHT_FIRST, packing_axis, packing_from_name
+from secondeye.sources.packing_from_pixels import axis_from_pixels
 from secondeye.sources.source import Source, is_still
 from secondeye.sources.sources_csv import COLUMNS
 from secondeye.sources.stills import read_still
 from secondeye.system.errors import UserError
-from secondeye.video.probe import BadFilm, probe
+from secondeye.video.probe import UnreadableFilm, probe
 from secondeye.video.stereo_metadata import StereoMetadata, read_stereo_metadata
 
 _SILENT = StereoMetadata(axis="", right_first=False, projection="", views=1)
@@ -19,7 +19,7 @@ _SQUEEZED_ABOVE = Fraction(26, 10)  # of an eye that lies below the other
 _WORDS = {"ou", "ab", "tab", "lr", "rl", "bt"}  # words or initials, too: no evidence against other tags
 
 
-def find_packing(path: Path) -> tuple[str, str]:  # packing, and what it was taken from
+def detect_packing(path: Path) -> tuple[str, str]:  # packing, and what it was taken from
     """Raises Refusal when nothing tells, or when metadata and name say different things."""
     if path.suffix.lower() == ".mpo":
         return MULTIVIEW, "left eye first, as MPO files have it"
@@ -33,7 +33,7 @@ def find_packing(path: Path) -> tuple[str, str]:  # packing, and what it was tak
         return named, f"packing {named} taken from the file's name"
     if path.suffix.lower() == ".jps":
         return "sbs" + RIGHT_FIRST, "right eye first, as JPS files have it"
-    axis = axis_from_content(path)
+    axis = axis_from_pixels(path)
     if not axis:
         raise UserError(f"{path}: nothing tells how its eyes are packed; {_line(path)}")
     packing = _full_or_half(path, axis)
@@ -45,18 +45,18 @@ def _packing_of_name(path: Path) -> str | None:
     named = packing_from_name(path.stem)
     parts = [part for part in re.split(r"[-_. ]+", path.stem.lower()) if part not in _WORDS]
     runs = ["-".join(parts[at : at + words]) for words in (1, 2) for at in range(len(parts))]
-    axes = {axis_of(packing) for packing in (named, *map(packing_from_name, runs)) if packing}
+    axes = {packing_axis(packing) for packing in (named, *map(packing_from_name, runs)) if packing}
     if len(axes) > 1:
         raise UserError(f"{path}: its name says both {' and '.join(sorted(axes))}; {_line(path)}")
     return named
 
 
-def require_agreeing_pictures(source: Source) -> None:
+def check_packing(source: Source) -> None:
     """Raises Refusal where a packing that sources.csv does not tell is clearly not that of the pictures."""
     path = source.paths[0]
     if source.remark and source.packing in PACKED:
-        axis = axis_from_content(path)
-        if axis and axis != axis_of(source.packing):
+        axis = axis_from_pixels(path)
+        if axis and axis != packing_axis(source.packing):
             raise UserError(f"{path}: {source.remark}, but its pictures say {axis}; {_line(path)}")
 
 
@@ -64,7 +64,7 @@ def read_metadata(path: Path) -> StereoMetadata:
     """What a file says of itself; nothing where it can not be read, which its reader will tell better."""
     try:
         return read_stereo_metadata(path)
-    except BadFilm:
+    except UnreadableFilm:
         return _SILENT
 
 
@@ -81,7 +81,7 @@ def _from_metadata(path: Path, metadata: StereoMetadata, named: str | None) -> t
 
 
 def _require_agreement(path: Path, told: str, named: str | None) -> None:
-    if named is None or (axis_of(named) == axis_of(told) and not _claims_order(named, told)):
+    if named is None or (packing_axis(named) == packing_axis(told) and not _claims_order(named, told)):
         return
     raise UserError(f"{path}: its metadata says {told}, its name says {named}; {_line(path)}")
 
@@ -92,12 +92,12 @@ def _claims_order(named: str, told: str) -> bool:
 
 
 def _full_or_half(path: Path, axis: str) -> str:
-    aspect = picture_aspect(path) * (Fraction(1, 2) if axis == "sbs" else 2)
+    aspect = display_aspect(path) * (Fraction(1, 2) if axis == "sbs" else 2)
     half = aspect < _SQUEEZED_BELOW if axis == "sbs" else aspect > _SQUEEZED_ABOVE
     return f"half-{axis}" if half else axis
 
 
-def picture_aspect(path: Path) -> Fraction:
+def display_aspect(path: Path) -> Fraction:
     """Width over height of a whole picture as it is shown."""
     if is_still(path):
         height, width = read_still(path).shape[:2]

@@ -10,12 +10,20 @@ import numpy as np
 
 from secondeye.film.cuts import cut_detection_size, find_cuts
 from secondeye.film.frame_checks import FrameCheck, check_frame
-from secondeye.film.letterbox import Letterbox, Lines, brightest, find_letterbox, measure_lines, refine, union
+from secondeye.film.letterbox import (
+    Letterbox,
+    LevelProfile,
+    find_letterbox,
+    max_over_time,
+    measure_profile,
+    refine,
+    union,
+)
 from secondeye.film.shots import find_shots
-from secondeye.sources import Source, told_of
-from secondeye.sources.piece_reader import PieceReader
-from secondeye.sources.views import EyeInfo, Eyes, eye_info, read_eyes
-from secondeye.video.probe import BadFilm, FilmBroke
+from secondeye.sources import Source, strip_paths
+from secondeye.sources.clip_reader import ClipReader
+from secondeye.sources.views import StereoFrame, ViewInfo, read_stereo_frames, view_info
+from secondeye.video.probe import TruncatedFilm, UnreadableFilm
 
 _BORDERS_A_SECOND = 4  # small pictures whose borders are looked at
 _FULL_FRAMES = 9  # pictures at full size that give the borders their last pixel
@@ -27,7 +35,7 @@ _GAP_STEPS, _GAP_SECONDS = 4, Fraction(1, 2)  # a step that is longer than both 
 class Scan:
     """The part of a film that decodes."""
 
-    info: EyeInfo
+    info: ViewInfo
     timestamps: list[int]  # time stamp of every frame, ticks
     seconds: list[Fraction]  # at which every frame begins, and the last one ends, were there no gaps in time
     shots: list[tuple[int, int]]  # first frame, one past the last; a fade belongs to none
@@ -44,13 +52,16 @@ class Scan:
 
 
 def scan(source: Source, *, cut_threshold: float, min_shot_frames: int) -> Scan:
-    """Decode the film once, small, and a few frames at full size. Raises BadFilm when no frame decodes."""
-    info = eye_info(source)
+    """Decode the film once, small, and a few frames at full size.
+
+    Raises UnreadableFilm when no frame decodes.
+    """
+    info = view_info(source)
     small = cut_detection_size(info.height, info.width)
     every = max(1, round(info.fps / _BORDERS_A_SECOND))
     timestamps: list[int] = []
     looks: list[FrameCheck] = []
-    lines: list[tuple[Lines, Lines]] = []  # of both eyes, up to now
+    lines: list[tuple[LevelProfile, LevelProfile]] = []  # of both eyes, up to now
     told: list[str] = []
     damaged: list[int] = []  # frames
     jumps: list[int] = []  # frames that do not follow on the one before
@@ -58,7 +69,7 @@ def scan(source: Source, *, cut_threshold: float, min_shot_frames: int) -> Scan:
     def lefts() -> Iterator[np.ndarray]:
         before = None
         try:
-            for count, eyes in enumerate(read_eyes(source, size=small, note=told.append)):
+            for count, eyes in enumerate(read_stereo_frames(source, size=small, note=told.append)):
                 timestamps.append(eyes.pts)
                 damaged.extend([count] * eyes.damaged)
                 jumps.extend([count] * eyes.jumps)
@@ -67,12 +78,12 @@ def scan(source: Source, *, cut_threshold: float, min_shot_frames: int) -> Scan:
                 if count % every == 0:
                     lines[:] = [_brightest([*lines, _lines(eyes)])]
                 yield eyes.left
-        except FilmBroke as error:
-            told.append(told_of(source, str(error)))
+        except TruncatedFilm as error:
+            told.append(strip_paths(source, str(error)))
 
     cuts, frames = find_cuts(lefts(), info.fps, threshold=cut_threshold, min_shot_frames=min_shot_frames)
     if not frames:
-        raise BadFilm("not one of its frames decodes")
+        raise UnreadableFilm("not one of its frames decodes")
     if damaged:
         told.append(f"damaged pictures: {len(damaged)}, first frame {damaged[0]}")
     gaps = _gaps(timestamps, info.time_base)
@@ -87,17 +98,17 @@ def scan(source: Source, *, cut_threshold: float, min_shot_frames: int) -> Scan:
     )
 
 
-def _lines(eyes: Eyes) -> tuple[Lines, Lines]:
-    return measure_lines(eyes.left), measure_lines(eyes.right)
+def _lines(eyes: StereoFrame) -> tuple[LevelProfile, LevelProfile]:
+    return measure_profile(eyes.left), measure_profile(eyes.right)
 
 
-def _brightest(found: Sequence[tuple[Lines, Lines]]) -> tuple[Lines, Lines]:
+def _brightest(found: Sequence[tuple[LevelProfile, LevelProfile]]) -> tuple[LevelProfile, LevelProfile]:
     lefts, rights = zip(*found, strict=True)
-    return brightest(lefts), brightest(rights)
+    return max_over_time(lefts), max_over_time(rights)
 
 
 def _bright_frames(looks: Sequence[FrameCheck]) -> list[int]:
-    """The brightest frame of each of a few equal parts of the film."""
+    """The max_over_time frame of each of a few equal parts of the film."""
     parts = min(_FULL_FRAMES, len(looks))
     bounds = pairwise(len(looks) * k // parts for k in range(parts + 1))
     return [max(range(*part), key=lambda frame: looks[frame].brightness) for part in bounds]
@@ -105,13 +116,13 @@ def _bright_frames(looks: Sequence[FrameCheck]) -> list[int]:
 
 def _borders(
     source: Source,
-    info: EyeInfo,
+    info: ViewInfo,
     small: tuple[int, int],
-    coarse: tuple[Lines, Lines],
+    coarse: tuple[LevelProfile, LevelProfile],
     timestamps: Sequence[int],
 ) -> Letterbox:
     """The borders of both eyes, at full size."""
-    reader = PieceReader(source)
+    reader = ClipReader(source)
     fine = _brightest([_lines(eyes) for stamp in timestamps for eyes in reader.read(stamp, 1)])
     size = info.height, info.width
     both = zip(coarse, fine, strict=True)
@@ -126,7 +137,7 @@ def _gaps(timestamps: Sequence[int], time_base: Fraction) -> list[int]:
     return [k for k, step in enumerate(steps, start=1) if step > longest]
 
 
-def _seconds(timestamps: Sequence[int], info: EyeInfo, gaps: Sequence[int]) -> list[Fraction]:
+def _seconds(timestamps: Sequence[int], info: ViewInfo, gaps: Sequence[int]) -> list[Fraction]:
     """When frames begin; the one before a gap, and the last, are shown as long as most are."""
     steps = [Fraction(after - before) for before, after in pairwise(timestamps)]
     usual = median(steps) if gaps else 1 / (info.fps * info.time_base)  # gaps spoil the average rate

@@ -4,14 +4,14 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from secondeye.sources.stills import PICTURES, pictures_of
+from secondeye.sources.stills import IMAGE_SUFFIXES, pictures_of
 from secondeye.system.errors import UserError
 
-FILMS = {
+FILM_SUFFIXES = {
     *(".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".ogv", ".hevc"),
     *(".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob"),
 }
-STILLS = {".jps", ".mpo", *PICTURES}
+STILL_SUFFIXES = {".jps", ".mpo", *IMAGE_SUFFIXES}
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Mono:
+class MonoFilm:
     """One film of data/raw with one eye, to learn from."""
 
     path: Path
     licence: str  # "" for not stated
 
 
-def told_of(source: Source, line: str) -> str:
+def strip_paths(source: Source, line: str) -> str:
     """A line about a source as a row keeps it, whatever the film will be called and wherever it lies.
 
     A row has the film's name, of a pair the left eye's; the right eye is called so.
@@ -48,10 +48,10 @@ def told_of(source: Source, line: str) -> str:
 
 def is_still(path: Path) -> bool:
     """Whether a path is one picture, not a film or a folder."""
-    return path.suffix.lower() in STILLS and not path.is_dir()
+    return path.suffix.lower() in STILL_SUFFIXES and not path.is_dir()
 
 
-def digest_source(source: Source) -> str:
+def hash_source(source: Source) -> str:
     """16 hex digits of the SHA-256 of all its files' bytes, in order; names do not count. Raises Refusal."""
     files = [file for path in source.paths for file in (pictures_of(path) if path.is_dir() else [path])]
     if len(files) == 1:

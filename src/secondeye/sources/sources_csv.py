@@ -15,7 +15,7 @@ _SPLITS = ("", "train", "test")
 
 
 @dataclass(frozen=True)
-class Row:
+class SourceRow:
     """A line of sources.csv."""
 
     film: str
@@ -25,7 +25,7 @@ class Row:
     right: str = ""  # the file or folder of the right eye, of a pair
 
 
-def read_table(path: Path) -> dict[str, Row]:
+def read_sources_csv(path: Path) -> dict[str, SourceRow]:
     """The lines by their films' names; none where there is no such file. Raises Refusal in one clear line."""
     if not path.exists():
         return {}
@@ -43,12 +43,12 @@ def read_table(path: Path) -> dict[str, Row]:
     return rows
 
 
-def composed(name: str) -> str:
+def normalize_name(name: str) -> str:
     """A file's name as tables are typed: some systems store an accent apart from its letter."""
     return unicodedata.normalize("NFC", name)
 
 
-def _rows(path: Path, text: str) -> dict[str, Row]:
+def _rows(path: Path, text: str) -> dict[str, SourceRow]:
     first, _, _ = text.partition("\n")
     between = ";" if ";" in first and "," not in first else ","  # spreadsheets of some countries
     with StringIO(text, newline="") as file:
@@ -58,15 +58,15 @@ def _rows(path: Path, text: str) -> dict[str, Row]:
             raise UserError(
                 f"{path}: the first line must be {','.join(COLUMNS)}[,{_RIGHT}], got {first.strip()}"
             )
-        rows: dict[str, Row] = {}
+        rows: dict[str, SourceRow] = {}
         for given in reader:
             where = f"{path}, line {reader.line_num}"
-            cells = [composed(cell.strip()) for cell in given]
+            cells = [normalize_name(cell.strip()) for cell in given]
             if not any(cells):  # spreadsheets leave such lines, not all of them as wide as the table
                 continue
             if len(cells) != len(columns):
                 raise UserError(f"{where}: must have {len(columns)} columns")
-            row = Row(*cells)
+            row = SourceRow(*cells)
             _require_sense(where, row)
             if row.film in rows:
                 raise UserError(f"{where}: {row.film} has a line already")
@@ -74,7 +74,7 @@ def _rows(path: Path, text: str) -> dict[str, Row]:
     return rows
 
 
-def _require_sense(where: str, row: Row) -> None:
+def _require_sense(where: str, row: SourceRow) -> None:
     if row.packing not in ("", MONO, *PACKINGS):
         raise UserError(f"{where}: packing must be one of {', '.join((*PACKINGS, MONO))}")
     if row.split not in _SPLITS:
@@ -90,7 +90,7 @@ def _require_sense(where: str, row: Row) -> None:
         )
 
 
-def _require_one_place_each(path: Path, rows: dict[str, Row]) -> None:
+def _require_one_place_each(path: Path, rows: dict[str, SourceRow]) -> None:
     eyes = [row.right for row in rows.values() if row.right]
     twice = {name for name in eyes if name in rows or eyes.count(name) > 1}
     if twice:

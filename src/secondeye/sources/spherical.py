@@ -4,11 +4,11 @@ import re
 
 import numpy as np
 
-from secondeye.film.packing import PACKED, PAIR, axis_of, unpack
-from secondeye.sources.packing_detection import picture_aspect, read_metadata
-from secondeye.sources.packing_from_pictures import sampled
+from secondeye.film.packing import PACKED, PAIR, packing_axis, unpack
+from secondeye.sources.packing_detection import display_aspect, read_metadata
+from secondeye.sources.packing_from_pixels import sample_images
 from secondeye.sources.source import Source
-from secondeye.video.probe import BadFilm
+from secondeye.video.probe import UnreadableFilm
 
 _TAG = re.compile(
     r"(?:^|[-_. ])"
@@ -22,7 +22,7 @@ _SEAM = 0.5  # the step over the border, as a share of that to a column further 
 _TEXTURE = 8.0  # levels of 255 that a border column must vary, or it says nothing
 
 
-def why_not_flat(source: Source) -> str:
+def spherical_reason(source: Source) -> str:
     """Empty for a flat film, else one line why it is spherical: by metadata, name or pictures."""
     path = source.paths[0]
     if not path.is_dir():
@@ -44,14 +44,14 @@ def spherical_tag(source: Source) -> str:
 
 def _why_not_flat_by_content(source: Source) -> str:
     try:
-        aspect = float(picture_aspect(source.paths[0])) * {"sbs": 0.5, "tb": 2.0}.get(
-            axis_of(source.packing), 1.0
+        aspect = float(display_aspect(source.paths[0])) * {"sbs": 0.5, "tb": 2.0}.get(
+            packing_axis(source.packing), 1.0
         )
         # Squeezed halves of a sphere are as wide as high, or four times as wide.
         if not any(abs(aspect / whole - 1) < _ROUND for whole in (1, 2, 4)):
             return ""
         eyes = _left_eyes(source)
-    except BadFilm:
+    except UnreadableFilm:
         return ""  # its reader will tell
     if eyes and all(_wraps(eye) for eye in eyes):
         return (
@@ -61,10 +61,10 @@ def _why_not_flat_by_content(source: Source) -> str:
 
 
 def _left_eyes(source: Source) -> list[np.ndarray]:  # uint8 [_HEIGHT, 2 _HEIGHT, 3] each
-    axis = axis_of(source.packing)
+    axis = packing_axis(source.packing)
     height = _HEIGHT * (2 if axis == "tb" else 1)
     width = 2 * _HEIGHT * (2 if axis == "sbs" else 1)
-    pictures = sampled(source.paths[0], height, width)
+    pictures = sample_images(source.paths[0], height, width)
     return [
         unpack(picture, source.packing)[0] if source.packing in PACKED else picture for picture in pictures
     ]

@@ -7,9 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from secondeye.video.probe import BadFilm
+from secondeye.video.probe import UnreadableFilm
 
-PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"}
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"}
 _MARK = b"\xff\xe2..MPF\x00"  # where the index of an MPO begins: CIPA DC-007
 _ENTRIES, _ENTRY_BYTES = 0xB002, 16
 _MULTI_VIEW = 0x020002  # the kind of an entry that is one of several views; previews are others
@@ -19,7 +19,9 @@ _SEAM = rb"(?<=\xff\xd9)\x00*(?=\xff\xd8\xff)"  # end of one JPEG, beginning of 
 def pictures_of(folder: Path) -> list[Path]:
     """The pictures in a folder in order of their names, numbers by their value."""
     found = [
-        path for path in folder.iterdir() if path.suffix.lower() in PICTURES and not path.name.startswith(".")
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
     ]
     return sorted(found, key=lambda path: ([int(n) for n in re.findall(r"\d+", path.stem)], path.name))
 
@@ -27,18 +29,18 @@ def pictures_of(folder: Path) -> list[Path]:
 def read_still(
     path: Path,
 ) -> np.ndarray:  # uint8 [H, W, 3] RGB, upright; grey and 16-bit pictures too
-    """Read one picture. Raises BadFilm where it does not decode."""
+    """Read one picture. Raises UnreadableFilm where it does not decode."""
     return _decode(_bytes_of(path), path)
 
 
 def read_mpo(
     path: Path,
 ) -> tuple[np.ndarray, np.ndarray]:  # first (left) and second picture, uint8 [H, W, 3]
-    """Read both pictures of an MPO. Raises BadFilm where there are no two."""
+    """Read both pictures of an MPO. Raises UnreadableFilm where there are no two."""
     content = _bytes_of(path)
     parts = _indexed(content) or re.split(_SEAM, content)
     if len(parts) < 2:
-        raise BadFilm(f"{path}: holds one picture, not two")
+        raise UnreadableFilm(f"{path}: holds one picture, not two")
     return _decode(parts[0], path), _decode(parts[1], path)
 
 
@@ -52,7 +54,7 @@ def scale(
 
 def _bytes_of(path: Path) -> bytes:
     if not path.is_file():
-        raise BadFilm(f"{path}: there is no such file")
+        raise UnreadableFilm(f"{path}: there is no such file")
     return path.read_bytes()
 
 
@@ -60,7 +62,7 @@ def _decode(content: bytes, path: Path) -> np.ndarray:
     raw = np.frombuffer(content, np.uint8)
     picture = cv2.imdecode(raw, cv2.IMREAD_COLOR) if raw.size else None
     if picture is None:
-        raise BadFilm(f"{path}: is not a picture that decodes")
+        raise UnreadableFilm(f"{path}: is not a picture that decodes")
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
 

@@ -10,14 +10,14 @@ from typing import NamedTuple
 import numpy as np
 
 from secondeye.sources.stills import pictures_of, read_still, scale
-from secondeye.video.probe import BadFilm, FilmBroke, FilmInfo, probe
-from secondeye.video.read import Picture, kind_and_count, read_pictures, stamp_near
+from secondeye.video.probe import FilmInfo, TruncatedFilm, UnreadableFilm, probe
+from secondeye.video.read import Picture, container_and_frame_count, nearest_timestamp, read_pictures
 
 Note = Callable[[str], object]  # takes what a reader has to say of a film
 _UNEVEN_SECONDS = 1  # an eye that ends this much before the other is broken off, not cut unevenly
 
 
-class Eyes(NamedTuple):
+class StereoFrame(NamedTuple):
     pts: int  # in ticks of the source's time base
     left: np.ndarray  # uint8 [H, W, 3] RGB, upright
     right: np.ndarray  # uint8 [H, W, 3]
@@ -36,10 +36,11 @@ def read_film_pair(
     start_pts: int | None,  # of the left film
     size: tuple[int, int] | None,
     note: Note,
-) -> Iterator[Eyes]:
+) -> Iterator[StereoFrame]:
     """Pictures shown within half a frame of each other, with the left film's time stamps.
 
-    Raises BadFilm where the two films' time stamps overlap nowhere, and nothing else tells how to pair them.
+    Raises UnreadableFilm where the two films' time stamps overlap nowhere, and nothing else tells
+    how to pair them.
     """
     ours, theirs = probe(left), probe(right)
     later = _later(ours, theirs, note)
@@ -52,7 +53,7 @@ def read_film_pair(
     while eye is not None and other is not None:
         lag = eye.pts * ours.time_base - other.pts * theirs.time_base + later
         if abs(lag) <= 1 / (2 * ours.fps):
-            yield Eyes(eye.pts, eye.rgb, other.rgb, eye.damaged or other.damaged, jumps)
+            yield StereoFrame(eye.pts, eye.rgb, other.rgb, eye.damaged or other.damaged, jumps)
             count, jumps = count + 1, False
             eye, other = next(lefts, None), next(rights, None)
             continue
@@ -67,7 +68,7 @@ def read_film_pair(
         broken = more > second
         _note_alone(note, alone + (0 if broken else more))
         if broken:
-            raise FilmBroke(right if eye else left, count, "the other eye goes on")
+            raise TruncatedFilm(right if eye else left, count, "the other eye goes on")
 
 
 def _later(ours: FilmInfo, theirs: FilmInfo, note: Note) -> Fraction:
@@ -78,13 +79,13 @@ def _later(ours: FilmInfo, theirs: FilmInfo, note: Note) -> Fraction:
     later = theirs.begin - ours.begin
     if abs(later) <= 1 / (2 * ours.fps):
         return Fraction(0)
-    (kind, count), (other_kind, others) = (kind_and_count(film.path) for film in (ours, theirs))
+    (kind, count), (other_kind, others) = (container_and_frame_count(film.path) for film in (ours, theirs))
     lag = round(later * ours.fps)
     shared = min(count, others + lag) - max(0, lag)  # frames that pair by their time stamps
     if shared >= min(count, others) or (kind == other_kind and shared > 0):
         return Fraction(0)
     if shared <= 0 and count != others:
-        raise BadFilm(
+        raise UnreadableFilm(
             f"{ours.path}: the time stamps of its eyes overlap nowhere (they begin at "
             f"{float(ours.begin):.2f} and {float(theirs.begin):.2f} s), "
             f"and {count} and {others} frames do not pair from the first on"
@@ -100,12 +101,12 @@ def _note_alone(note: Note, alone: int) -> None:
 
 def _read_from(path: Path, pts: Fraction | None, size: tuple[int, int] | None) -> Iterator[Picture]:
     """From the picture shown nearest to a time, which may lie between two ticks."""
-    return read_pictures(path, start_pts=None if pts is None else stamp_near(path, pts), size=size)
+    return read_pictures(path, start_pts=None if pts is None else nearest_timestamp(path, pts), size=size)
 
 
 def read_folder_pair(
     left: Path, right: Path, *, start_pts: int | None, size: tuple[int, int] | None, note: Note
-) -> Iterator[Eyes]:
+) -> Iterator[StereoFrame]:
     """Pictures of two folders with the same number; time goes on where one without a partner is left out."""
     lefts, rights = pictures_of(left), pictures_of(right)
     pairs = _partners(left, lefts, rights)
@@ -116,26 +117,26 @@ def read_folder_pair(
             continue
         try:
             eyes = read_still(ours), read_still(theirs)
-        except BadFilm as error:
-            raise FilmBroke(left, count, str(error)) from error
+        except UnreadableFilm as error:
+            raise TruncatedFilm(left, count, str(error)) from error
         shape = shape or eyes[0].shape
         if {eye.shape for eye in eyes} != {shape}:
-            raise FilmBroke(left, count, "the pictures change their size")
-        yield Eyes(pts, scale(eyes[0], size), scale(eyes[1], size), jumps=pts > before + 1)
+            raise TruncatedFilm(left, count, "the pictures change their size")
+        yield StereoFrame(pts, scale(eyes[0], size), scale(eyes[1], size), jumps=pts > before + 1)
         before = pts
 
 
 def _partners(
     folder: Path, lefts: Sequence[Path], rights: Sequence[Path]
-) -> list[tuple[int, Path, Path]]:  # place among all numbers of both folders, left, right
-    """By number where all names have one of their own, else in order. Raises BadFilm where neither works."""
+) -> list[tuple[int, Path, Path]]:  # place, left, right
+    """By number where all names have one of their own, else in order.."""
     ours, theirs = _by_number(lefts), _by_number(rights)
     if len(ours) == len(lefts) and len(theirs) == len(rights) and ours.keys() & theirs.keys():
         numbers = sorted(ours.keys() | theirs.keys())
         places = {number: place for place, number in enumerate(numbers)}
         return [(places[k], ours[k], theirs[k]) for k in numbers if k in ours and k in theirs]
     if len(lefts) != len(rights):
-        raise BadFilm(
+        raise UnreadableFilm(
             f"{folder}: its eyes are {len(lefts)} and {len(rights)} pictures, and no numbers in their names "
             "tell which belong together"
         )

@@ -19,17 +19,17 @@ from secondeye.film.letterbox import Letterbox
 from secondeye.film.packing import crop, fit
 from secondeye.film.shots import split_shot, trim_shot
 from secondeye.params import Dataset, Split
-from secondeye.sources import Source, digest_source, list_sources, told_of
-from secondeye.sources.packing_detection import require_agreeing_pictures
-from secondeye.sources.piece_reader import PieceReader
+from secondeye.sources import Source, hash_source, list_sources, strip_paths
+from secondeye.sources.clip_reader import ClipReader
+from secondeye.sources.packing_detection import check_packing
 from secondeye.sources.scan import Scan, scan
-from secondeye.sources.source import FILMS, is_still
+from secondeye.sources.source import FILM_SUFFIXES, is_still
 from secondeye.sources.spherical import spherical_tag
 from secondeye.sources.stills import pictures_of
-from secondeye.sources.views import eye_info, why_not_flat
+from secondeye.sources.views import spherical_reason, view_info
 from secondeye.system.errors import UserError
 from secondeye.system.process import lock_dir
-from secondeye.video.probe import BadFilm, probe, promised_frames
+from secondeye.video.probe import UnreadableFilm, expected_frames, probe
 from secondeye.video.write import write_lossless
 
 _ENLARGED = 1.5  # times, from which on it is told: there is no detail to learn
@@ -94,7 +94,7 @@ def _by_content(sources: list[Source]) -> tuple[dict[str, Source], list[FailedIt
     by_id: dict[str, Source] = {}
     copies = []
     for source in sorted(sources, key=lambda source: not source.licence):
-        first = by_id.setdefault(digest_source(source), source)
+        first = by_id.setdefault(hash_source(source), source)
         if first is source:
             continue
         if first.packing != source.packing or first.split != (source.split or first.split):
@@ -114,8 +114,8 @@ def _promised(source: Source) -> int:
     if first.is_dir():
         return len(pictures_of(first))
     try:
-        return promised_frames(first)
-    except BadFilm:  # it is left out, with the reason, when its cuts are looked for
+        return expected_frames(first)
+    except UnreadableFilm:  # it is left out, with the reason, when its cuts are looked for
         return 0
 
 
@@ -141,15 +141,15 @@ def _find_all_cuts(
 
 def _cut_film(out: Path, film: str, key: str, source: Source, split: Split) -> tuple[Cuts, list[Path]]:
     try:
-        if why := why_not_flat(source):
+        if why := spherical_reason(source):
             raise BadClip("spherical", why)
-        if any(probe(path).high_dynamic_range for path in source.paths if path.suffix.lower() in FILMS):
+        if any(probe(path).is_hdr for path in source.paths if path.suffix.lower() in FILM_SUFFIXES):
             raise BadClip("high dynamic range", "PQ or HLG; convert it to BT.709 first")
-        require_agreeing_pictures(source)
+        check_packing(source)
         _require_long_clips(source, split)
         seen = scan(source, cut_threshold=split.cut_threshold, min_shot_frames=split.min_shot_frames)
-    except BadFilm as error:
-        raise BadClip("not a film", told_of(source, str(error))) from error
+    except UnreadableFilm as error:
+        raise BadClip("not a film", strip_paths(source, str(error))) from error
     pieces, dropped = find_pieces(seen, split)
     if not pieces:
         counted = Counter(reason for _, _, reason, _ in dropped)
@@ -174,7 +174,7 @@ def _cut_film(out: Path, film: str, key: str, source: Source, split: Split) -> t
 
 def _require_long_clips(source: Source, split: Split) -> None:
     """Raise BadClip where the longest clip is too short for one window; half a frame more is let pass."""
-    info = eye_info(source)
+    info = view_info(source)
     most = int(Fraction(str(split.max_seconds)) * info.fps + Fraction(1, 2))
     if not info.still and most < split.window_frames:
         told = (
@@ -240,7 +240,7 @@ def _dropped_clips(jobs: list[Job], bad: list[FailedItem]) -> list[SkippedClip]:
 def _cut_clip(
     out: Path, name: str, key: str, source: Source, clip: Clip, borders: Letterbox, start_pts: int
 ) -> tuple[Clip, list[Path]]:
-    aspect = eye_info(source).pixel_aspect
+    aspect = view_info(source).pixel_aspect
     left: list[np.ndarray] = []
     right: list[np.ndarray] = []
     for eyes in _reader_of(clip.film, source).read(start_pts, clip.stop - clip.start):
@@ -254,9 +254,9 @@ def _cut_clip(
 
 
 @lru_cache(maxsize=1)
-def _reader_of(film: str, source: Source) -> PieceReader:
+def _reader_of(film: str, source: Source) -> ClipReader:
     """The reader of this process for the film it is at: its next clip lies ahead."""
-    return PieceReader(source)
+    return ClipReader(source)
 
 
 def _film(cuts: Cuts, source: Source, split: Split) -> Film:

@@ -5,7 +5,7 @@ from pathlib import Path
 from secondeye.dataset.stamp import read_stamp
 from secondeye.params import TrainDiffusion, TrainInpaint
 from secondeye.run_folder import Run, finish_model, make_run_key, open_run
-from secondeye.sources import list_mono
+from secondeye.sources import list_mono_films
 from secondeye.training.provenance import hash_mono, inputs_of, licences_of
 
 
@@ -23,7 +23,7 @@ def run(
     train_inpaint: TrainInpaint,
 ) -> None:
     """Have `out` hold light/ and diffusion/, each trained in `runs` unless it was before."""
-    mono = list_mono(raw)
+    mono = list_mono_films(raw)
     inputs = inputs_of(match, filter, synthetic) | {"mono": hash_mono(mono)}
     licences = [film.licence for film in mono]
     dataset = read_stamp(validate)

@@ -14,7 +14,7 @@ from secondeye.dataset.clip_files import clip_file, read_disparity, read_frames
 from secondeye.dataset.corrections import load_views
 from secondeye.dataset.schema import AcceptedClip, ClipDisparity, Correction, SyntheticShot
 from secondeye.dataset.tables import read_table
-from secondeye.sources import list_mono
+from secondeye.sources import list_mono_films
 from secondeye.system.errors import UserError
 from secondeye.system.process import is_main_process
 from secondeye.training.memory_check import clips_of, require_free_memory, synthetic_pixels
@@ -35,7 +35,7 @@ def load_all(
     """Everything there is to learn from. Raises Refusal when every clip is held out, or memory too small."""
     raw, split, shift, match, filter, synthetic = folders
     kept = train_clips(filter)
-    films = [film.path for film in list_mono(raw)]
+    films = [film.path for film in list_mono_films(raw)]
     frames = max(RUN_FRAMES, least[0])
     clips = clips_of(split, kept)
     height, width = (max(sides) for sides in zip((clips[0].height, clips[0].width), least[1:], strict=True))

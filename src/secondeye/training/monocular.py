@@ -37,8 +37,9 @@ def mono_films(
 ) -> list[Scene]:  # stored
     """Films with one eye, by double warping with a plausible disparity.
 
-    At most six runs of consecutive frames of a film, each of one shot, spread evenly. Raises BadFilm when one
-    can not be read.
+    At most six runs of consecutive frames of a film, each of one shot, spread evenly. Raises
+    UnreadableFilm when
+    one cannot be read.
     """
     rng = np.random.default_rng(seed)
     runs = ((film, run) for film in films for run in _read_runs(film, frames, height, width))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from secondeye.dataset.schema import AcceptedClip, ClipDisparity, Film, SyntheticShot
 from secondeye.dataset.tables import read_table
-from secondeye.sources import Mono
+from secondeye.sources import MonoFilm
 from secondeye.system.errors import UserError
 from secondeye.system.files import hash_file
 
@@ -21,7 +21,7 @@ def inputs_of(match: Path, filter: Path, synthetic: Path) -> dict[str, str]:
     return {name: _hash(lines) for name, lines in (("clips", clips), ("synthetic", shots))}
 
 
-def hash_mono(films: Sequence[Mono]) -> str:
+def hash_mono(films: Sequence[MonoFilm]) -> str:
     """A hash of the films with one eye, in their order."""
     return _hash([hash_file(film.path) for film in films])
 

@@ -14,39 +14,39 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from secondeye.video.probe import BadFilm, FilmBroke, open_film, picture_stream
-from secondeye.video.read import DECODER_THREADS, every, stamped, upright_rgb
+from secondeye.video.probe import TruncatedFilm, UnreadableFilm, open_film, video_stream
+from secondeye.video.read import DECODER_THREADS, every, upright_rgb, with_timestamps
 
 
-class Views(NamedTuple):
+class MultiviewFrame(NamedTuple):
     pts: int  # in ticks of the film's time base
     base: np.ndarray  # uint8 [H, W, 3], upright
     second: np.ndarray  # uint8 [H, W, 3]
     damaged: bool  # the decoder concealed parts of one
 
 
-def read_views(
+def read_multiview(
     path: Path,
     *,
     start_pts: int | None = None,  # begin with this time stamp
     size: tuple[int, int] | None = None,  # height, width to scale to
     wants: Callable[[int], bool] = every,  # which time stamps; others are only decoded
-) -> Iterator[Views]:
+) -> Iterator[MultiviewFrame]:
     """Yield both views of every moment, from the film's beginning on: layers are not sought.
 
-    Raises BadFilm when there is no second view; FilmBroke where decoding fails.
+    Raises UnreadableFilm when there is no second view; TruncatedFilm where decoding fails.
     """
     with open_film(path) as container:
-        stream = picture_stream(container, path)
+        stream = video_stream(container, path)
         stream.thread_type = "SLICE"  # views of one moment belong to one decoder
         stream.codec_context.thread_count = DECODER_THREADS
         if stream.codec_context.name == "hevc":
             stream.codec_context.options = {"view_ids": "-1"}
         moments = _moments(container, stream, path)
-        for pts, (base, second) in stamped(moments, container, stream, path, whole=True):
+        for pts, (base, second) in with_timestamps(moments, container, stream, path, whole=True):
             if (start_pts is None or pts >= start_pts) and wants(pts):
                 damaged = base.is_corrupt or second.is_corrupt
-                yield Views(pts, upright_rgb(base, size), upright_rgb(second, size), damaged)
+                yield MultiviewFrame(pts, upright_rgb(base, size), upright_rgb(second, size), damaged)
 
 
 def _moments(
@@ -72,7 +72,7 @@ def _moments(
         raise _alone(path, count)
 
 
-def _alone(path: Path, count: int) -> BadFilm | FilmBroke:
+def _alone(path: Path, count: int) -> UnreadableFilm | TruncatedFilm:
     if count:
-        return FilmBroke(path, count, "a picture has no second view")
-    return BadFilm(f"{path}: holds no second view; give its packing in sources.csv")
+        return TruncatedFilm(path, count, "a picture has no second view")
+    return UnreadableFilm(f"{path}: holds no second view; give its packing in sources.csv")

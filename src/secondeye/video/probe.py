@@ -27,7 +27,7 @@ _HD_HEIGHT = 720  # players assume BT.709 from here on when a file does not say
 _BY_ENDING = {".hevc": "hevc"}  # a raw stream of several layers, FFmpeg does not know by its content
 
 # Without the last three a way to RGB and back darkens a picture by one level.
-EXACT = (
+EXACT_SCALING = (
     Interpolation.BICUBIC
     | Interpolation.ACCURATE_RND
     | Interpolation.FULL_CHR_H_INT
@@ -35,11 +35,11 @@ EXACT = (
 )
 
 
-class BadFilm(UserError):
+class UnreadableFilm(UserError):
     """The file is not a film that can be read."""
 
 
-class FilmBroke(UserError):
+class TruncatedFilm(UserError):
     """The film breaks off; `pictures` of it were good."""
 
     def __init__(self, path: Path, pictures: int, reason: str) -> None:
@@ -90,52 +90,52 @@ class FilmInfo:
     sound: tuple[str, ...]  # codec names of its sound tracks
 
     @property
-    def high_dynamic_range(self) -> bool:
+    def is_hdr(self) -> bool:
         """True for PQ and HLG, which an 8-bit picture can not hold."""
         return self.colour.transfer in _HIGH_DYNAMIC_RANGE
 
 
-def url_of(path: Path) -> str:
+def ffmpeg_url(path: Path) -> str:
     """The name FFmpeg opens; without the scheme it would take `Alien: One.mkv` for a protocol."""
     return f"file:{path}"
 
 
 def open_film(path: Path) -> InputContainer:
-    """Open a film for reading; raises BadFilm with one clear line."""
+    """Open a film for reading; raises UnreadableFilm with one clear line."""
     if not path.exists():
-        raise BadFilm(f"{path}: there is no such file")
+        raise UnreadableFilm(f"{path}: there is no such file")
     if path.is_dir():
-        raise BadFilm(f"{path}: is a folder; name one film file")
+        raise UnreadableFilm(f"{path}: is a folder; name one film file")
     try:
-        return av.open(url_of(path), "r", format=_BY_ENDING.get(path.suffix.lower()))
+        return av.open(ffmpeg_url(path), "r", format=_BY_ENDING.get(path.suffix.lower()))
     except av.FFmpegError as error:
-        raise BadFilm(f"{path}: is not a film FFmpeg can read ({error.strerror})") from error
+        raise UnreadableFilm(f"{path}: is not a film FFmpeg can read ({error.strerror})") from error
 
 
-def picture_stream(container: InputContainer, path: Path) -> VideoStream:
-    """The film's main picture stream; raises BadFilm where there is none."""
+def video_stream(container: InputContainer, path: Path) -> VideoStream:
+    """The film's main picture stream; raises UnreadableFilm where there is none."""
     stream = container.streams.best("video")
     if not isinstance(stream, VideoStream) or stream.codec_context is None:
-        raise BadFilm(f"{path}: has no video stream")
+        raise UnreadableFilm(f"{path}: has no video stream")
     return stream
 
 
-def first_picture(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
-    """The first picture of a stream just opened; raises BadFilm where none decodes."""
+def decode_first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
+    """The first picture of a stream just opened; raises UnreadableFilm where none decodes."""
     try:
         return next(container.decode(stream))
     except (StopIteration, av.FFmpegError) as error:
-        raise BadFilm(f"{path}: its video stream holds no picture that decodes") from error
+        raise UnreadableFilm(f"{path}: its video stream holds no picture that decodes") from error
 
 
 def probe(path: Path) -> FilmInfo:
     """Read a film's header and decode its first picture.
 
-    Raises BadFilm when the file is missing, a folder, no film, or has no picture that decodes.
+    Raises UnreadableFilm when the file is missing, a folder, no film, or has no picture that decodes.
     """
     with open_film(path) as container:
-        stream = picture_stream(container, path)
-        first = first_picture(container, stream, path)
+        stream = video_stream(container, path)
+        first = decode_first_frame(container, stream, path)
         rotation = round(first.rotation / 90) % 4
         width, height = (first.height, first.width) if rotation % 2 else (first.width, first.height)
         aspect = stream.sample_aspect_ratio or Fraction(1)
@@ -151,23 +151,23 @@ def probe(path: Path) -> FilmInfo:
             begin=(first.pts or 0) * time_base,
             frames=stream.frames,
             bits=max(component.bits for component in first.format.components),
-            colour=colour_of(first),
+            colour=frame_colour(first),
             sound=tuple(track.codec_context.name for track in container.streams.audio if track.codec_context),
         )
 
 
-def promised_frames(path: Path) -> int:
+def expected_frames(path: Path) -> int:
     """How many pictures a film's header promises, by its length where it does not count them; 0 if neither.
 
-    Nothing is decoded. Raises BadFilm as `open_film`, and where there is no picture stream.
+    Nothing is decoded. Raises UnreadableFilm as `open_film`, and where there is no picture stream.
     """
     with open_film(path) as container:
-        stream = picture_stream(container, path)
+        stream = video_stream(container, path)
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         return stream.frames or round(Fraction(container.duration or 0, av.time_base) * rate)
 
 
-def colour_of(frame: VideoFrame) -> Colour:
+def frame_colour(frame: VideoFrame) -> Colour:
     """The colour a picture says it has, with a player's guesses where it says nothing."""
     matrix = int(frame.colorspace)
     if matrix not in _MATRIX:

@@ -14,7 +14,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 
-from secondeye.video.probe import EXACT, FilmBroke, colour_of, open_film, picture_stream
+from secondeye.video.probe import EXACT_SCALING, TruncatedFilm, frame_colour, open_film, video_stream
 
 DECODER_THREADS = 1  # with several it is chance what FFmpeg conceals damaged pictures with
 # Elsewhere (AVI, raw streams, MPEG-TS) a seek lands anywhere or time stamps are guessed from the beginning.
@@ -46,7 +46,8 @@ def read_pictures(
     """Yield the pictures of a film in order of display; memory does not grow with its length.
 
     Time stamps grow strictly: a missing or repeated one is moved to just after the last.
-    Raises BadFilm when the film can not be opened; FilmBroke where decoding fails, where the picture changes
+    Raises UnreadableFilm when the film can not be opened; TruncatedFilm where decoding fails,
+    where the picture changes
     its size, and at the end of a film that ends well before its header says.
     """
     if start_pts is not None:
@@ -67,11 +68,11 @@ def sample_pictures(
 ) -> Iterator[np.ndarray]:  # uint8 [height, width, 3]
     """Small pictures at roughly even times; fewer where the film breaks off.
 
-    Key frames may be far apart: only some pictures behind each are decoded. Raises BadFilm when the film can
+    Key frames may be far apart: only some pictures behind each are decoded. Raises UnreadableFilm when it can
     not be opened.
     """
     with open_film(path) as container:
-        stream = picture_stream(container, path)
+        stream = video_stream(container, path)
         stream.codec_context.thread_count = DECODER_THREADS
         begin, length = container.start_time or 0, container.duration or 0
         for index in range(count):
@@ -92,10 +93,10 @@ def _first_at(container: InputContainer, stream: VideoStream, second: Fraction) 
     return frame
 
 
-def stamp_near(path: Path, pts: Fraction) -> int:
+def nearest_timestamp(path: Path, pts: Fraction) -> int:
     """The time stamp of the film's picture that is shown nearest to `pts`, without decoding any."""
     with open_film(path) as container:
-        stream = picture_stream(container, path)
+        stream = video_stream(container, path)
         second = round(1 / (stream.time_base or 1))
         if not _seek(container, stream, round(pts)):
             container.seek(0)
@@ -109,29 +110,29 @@ def stamp_near(path: Path, pts: Fraction) -> int:
         return min(stamps, key=lambda stamp: (abs(stamp - pts), stamp), default=near)
 
 
-def is_sought(path: Path) -> bool:
+def is_seekable(path: Path) -> bool:
     """Whether a film's kind can be read from its middle on."""
     with open_film(path) as container:
         return _can_seek(container)
 
 
-def entry_stamp(path: Path, pts: int) -> int | None:
+def keyframe_before(path: Path, pts: int) -> int | None:
     """The time stamp of the key picture that decoding must begin with to reach another; decodes none.
 
     None stands for the film's beginning: it is of a kind that is not sought, or its index leads too far.
     """
     with open_film(path) as container:
-        stream = picture_stream(container, path)
+        stream = video_stream(container, path)
         if not _seek(container, stream, pts):
             return None
         found = next(container.demux(stream)).pts
         return found if found is not None and found <= pts else None
 
 
-def kind_and_count(path: Path) -> tuple[str, int]:
+def container_and_frame_count(path: Path) -> tuple[str, int]:
     """FFmpeg's name of a film's container, and how many pictures lie in it, without decoding any."""
     with open_film(path) as container:
-        packets = container.demux(picture_stream(container, path))
+        packets = container.demux(video_stream(container, path))
         return container.format.name, sum(1 for packet in packets if packet.size)
 
 
@@ -160,12 +161,12 @@ def _read(
     seek: bool,
 ) -> Iterator[Picture]:
     with open_film(path) as container:
-        stream = picture_stream(container, path)
+        stream = video_stream(container, path)
         stream.codec_context.thread_count = DECODER_THREADS
         if seek and not _seek(container, stream, start_pts or 0):
             return
         moments = ((frame,) for frame in container.decode(stream))
-        for pts, (frame,) in stamped(moments, container, stream, path, whole=not seek):
+        for pts, (frame,) in with_timestamps(moments, container, stream, path, whole=not seek):
             if (start_pts is None or pts >= start_pts) and wants(pts):
                 yield Picture(pts, upright_rgb(frame, size), frame.is_corrupt)
 
@@ -182,7 +183,7 @@ def _can_seek(container: InputContainer) -> bool:
     return bool(_SEEKABLE & set(container.format.name.split(",")))
 
 
-def stamped(
+def with_timestamps(
     moments: Iterable[tuple[VideoFrame, ...]],  # the views of each
     container: InputContainer,
     stream: VideoStream,
@@ -190,7 +191,7 @@ def stamped(
     *,
     whole: bool,  # from the beginning, so the end can be judged
 ) -> Iterator[tuple[int, tuple[VideoFrame, ...]]]:
-    """Frames with strictly growing time stamps. Raises FilmBroke as `read_pictures` does."""
+    """Frames with strictly growing time stamps. Raises TruncatedFilm as `read_pictures` does."""
     count, first, last, lasts = 0, 0, 0, _step(stream)
     shape: tuple[int, int] | None = None
     try:
@@ -198,7 +199,9 @@ def stamped(
             frame, given = moment[0], moment[0].pts
             shape = shape or (frame.width, frame.height)
             if (frame.width, frame.height) != shape:
-                raise FilmBroke(path, count, f"the picture changes its size to {frame.width}x{frame.height}")
+                raise TruncatedFilm(
+                    path, count, f"the picture changes its size to {frame.width}x{frame.height}"
+                )
             if count == 0:
                 first = last = given or 0
             else:
@@ -206,12 +209,12 @@ def stamped(
             count, lasts = count + 1, frame.duration or _step(stream)
             yield last, moment
     except av.FFmpegError as error:
-        raise FilmBroke(path, count, error.strerror or "no reason given") from error
+        raise TruncatedFilm(path, count, error.strerror or "no reason given") from error
     got = (last + lasts - first) * Fraction(stream.time_base or 0)
     promised = _promised_seconds(container, stream, first)
     counted = 0 < stream.frames <= count
     if whole and not counted and promised - got > max(Fraction(1), _SHORT_SHARE * promised):
-        raise FilmBroke(path, count, f"{float(got):.1f} of the {float(promised):.1f} seconds it promises")
+        raise TruncatedFilm(path, count, f"{float(got):.1f} of the {float(promised):.1f} seconds it promises")
 
 
 def _step(stream: VideoStream) -> int:
@@ -244,13 +247,13 @@ def upright_rgb(
     height, width = size or (None, None)
     if turns % 2:
         height, width = width, height
-    colour = colour_of(frame)
+    colour = frame_colour(frame)
     rgb = frame.reformat(
         width=width,
         height=height,
         format="rgb24",
         src_colorspace=colour.scaler_matrix,
         src_color_range=colour.scaler_range,
-        interpolation=Interpolation.AREA if size else EXACT,
+        interpolation=Interpolation.AREA if size else EXACT_SCALING,
     ).to_ndarray()
     return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb

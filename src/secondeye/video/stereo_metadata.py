@@ -12,7 +12,7 @@ from av.sidedata.sidedata import SideData
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from secondeye.video.probe import first_picture, open_film, picture_stream
+from secondeye.video.probe import decode_first_frame, open_film, video_stream
 
 # FFmpeg's AVStereo3DType and AVSphericalProjection, by number. What is not here says nothing.
 _AXES = {1: "sbs", 2: "tb", 3: "frame by frame", 4: "checkerboard", 5: "quincunx", 6: "lines", 7: "columns"}
@@ -43,11 +43,11 @@ def read_stereo_metadata(path: Path) -> StereoMetadata:
     """Read a film's header and decode its first picture.
 
     FFmpeg hands what it finds in st3d, sv3d and vexu boxes, Matroska's StereoMode and Projection, and the
-    frame-packing SEI down to the picture. Raises BadFilm when there is no picture.
+    frame-packing SEI down to the picture. Raises UnreadableFilm when there is no picture.
     """
     with open_film(path) as container:
-        stream = picture_stream(container, path)
-        told = _side_data(first_picture(container, stream, path), stream)
+        stream = video_stream(container, path)
+        told = _side_data(decode_first_frame(container, stream, path), stream)
         kind, flags = struct.unpack_from("ii", told.get("STEREO3D", bytes(8)))
         (projection,) = struct.unpack_from("i", told["SPHERICAL"]) if "SPHERICAL" in told else (None,)
         return StereoMetadata(

@@ -14,7 +14,7 @@ from av.container import OutputContainer
 from av.video.frame import VideoFrame
 
 from secondeye.system.files import atomic_path
-from secondeye.video.probe import BT709, EXACT, Colour, url_of
+from secondeye.video.probe import BT709, EXACT_SCALING, Colour, ffmpeg_url
 
 # A fixed number, whatever the machine: x264's output depends on it.
 _X264_THREADS = 4
@@ -46,7 +46,7 @@ class FilmWriter:
         preset: str = "veryfast",
         side_by_side: bool = False,  # adds the frame-packing SEI
     ) -> None:
-        self._container: OutputContainer = av.open(url_of(path), "w", format="mp4")
+        self._container: OutputContainer = av.open(ffmpeg_url(path), "w", format="mp4")
         packing = ":frame-packing=3" if side_by_side else ""
         options = {"crf": str(crf), "preset": preset, "x264-params": f"threads={_X264_THREADS}{packing}"}
         stream = self._container.add_stream("libx264", rate=fps, options=options)
@@ -60,7 +60,7 @@ class FilmWriter:
         stream.codec_context.color_trc = colour.transfer
         self._stream, self._colour, self._time_base = stream, colour, time_base
 
-    def add_sound(self, rate: int) -> None:
+    def add_audio(self, rate: int) -> None:
         """Add an AAC stereo track; before the first picture."""
         self._sound = self._container.add_stream("aac", rate=rate, options={"b": "128000"})
         self._sound.codec_context.layout = "stereo"
@@ -76,7 +76,7 @@ class FilmWriter:
             src_color_range=2,
             dst_colorspace=self._colour.scaler_matrix,
             dst_color_range=self._colour.scaler_range,
-            interpolation=EXACT,
+            interpolation=EXACT_SCALING,
         )
         if self._stream.pix_fmt == "yuv420p":
             frame = _subsample(frame, self._colour)
@@ -84,7 +84,7 @@ class FilmWriter:
         frame.pts, frame.time_base = pts, self._time_base
         self._container.mux(self._stream.encode(frame))
 
-    def write_sound(
+    def write_audio(
         self,
         samples: np.ndarray,  # float32 [2, N] in [-1, 1]
         rate: int,  # samples a second
@@ -147,7 +147,7 @@ def write_film(
     crf: int = 16,
     preset: str = "veryfast",
     sound: np.ndarray | None = None,  # float32 [2, N] in [-1, 1]
-    sound_rate: int = 48000,
+    audio_rate: int = 48000,
 ) -> None:
     """Write an ordinary H.264 mp4, with AAC where there is sound; it appears under its name when whole."""
     pictures = iter(frames)
@@ -158,12 +158,12 @@ def write_film(
         FilmWriter(part, width, height, fps=fps, time_base=1 / fps, crf=crf, preset=preset) as writer,
     ):
         if sound is not None:
-            writer.add_sound(sound_rate)
+            writer.add_audio(audio_rate)
         writer.write(first, 0)
         for index, picture in enumerate(pictures, start=1):
             writer.write(picture, index)
         if sound is not None:
-            writer.write_sound(sound, sound_rate)
+            writer.write_audio(sound, audio_rate)
 
 
 def write_lossless(
@@ -182,7 +182,9 @@ def write_lossless(
     # bitexact: otherwise Matroska writes random ids and the library's version.
     with (
         atomic_path(path) as part,
-        av.open(url_of(part), "w", format="matroska", container_options={"fflags": "+bitexact"}) as container,
+        av.open(
+            ffmpeg_url(part), "w", format="matroska", container_options={"fflags": "+bitexact"}
+        ) as container,
     ):
         options = {"level": "3", "slices": "4", "threads": "1", "flags": "+bitexact"}
         stream = container.add_stream("ffv1", rate=_LOSSLESS_RATE, options=options)
@@ -200,7 +202,7 @@ def read_lossless(
     path: Path,
 ) -> np.ndarray:  # uint8 [T, H, W, 3] RGB, uint8 [T, H, W] or uint16 [T, H, W]
     """Read what `write_lossless` wrote, bit for bit."""
-    with av.open(url_of(path)) as container:
+    with av.open(ffmpeg_url(path)) as container:
         stream = container.streams.video[0]
         stream.thread_type = "NONE"
         given = "rgb24" if stream.pix_fmt == "bgr0" else stream.pix_fmt

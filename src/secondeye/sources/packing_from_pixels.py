@@ -7,7 +7,7 @@ import numpy as np
 
 from secondeye.sources.source import is_still
 from secondeye.sources.stills import read_still, scale
-from secondeye.video.probe import BadFilm
+from secondeye.video.probe import UnreadableFilm
 from secondeye.video.read import sample_pictures
 
 _SAMPLES = 9  # pictures, spread over the film
@@ -18,13 +18,13 @@ _TEXTURE = 2.0  # deviation of a tile's detail, levels of 255; smoother tiles te
 _ALIKE, _CLEARLY = 0.65, 0.25  # what halves of stereo films reach (0.9; mono films 0.35), and their lead
 
 
-def axis_from_content(path: Path) -> str:
+def axis_from_pixels(path: Path) -> str:
     """`sbs` where the left and right half show the same, `tb` where the upper and lower do; "" where neither
     is clear, and where the file can not be read.
     """
     try:
-        pictures = sampled(path, 2 * _EYE, 2 * _EYE)
-    except BadFilm:
+        pictures = sample_images(path, 2 * _EYE, 2 * _EYE)
+    except UnreadableFilm:
         return ""
     beside, below = (_likeness([_halves(picture, axis) for picture in pictures]) for axis in (1, 0))
     if max(beside, below) < _ALIKE or abs(beside - below) < _CLEARLY:
@@ -32,8 +32,8 @@ def axis_from_content(path: Path) -> str:
     return "sbs" if beside > below else "tb"
 
 
-def sampled(path: Path, height: int, width: int) -> list[np.ndarray]:  # uint8 [height, width, 3] each
-    """Small pictures of a film or a still. Raises BadFilm where it can not be read."""
+def sample_images(path: Path, height: int, width: int) -> list[np.ndarray]:  # uint8 [height, width, 3] each
+    """Small pictures of a film or a still. Raises UnreadableFilm where it can not be read."""
     if is_still(path):
         return [scale(read_still(path), (height, width))]
     return list(sample_pictures(path, _SAMPLES, (height, width)))

@@ -13,13 +13,13 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from secondeye.system.errors import UserError
-from secondeye.video.probe import open_film, probe, url_of
+from secondeye.video.probe import ffmpeg_url, open_film, probe
 from secondeye.video.stereo_tag import tag_side_by_side
 
 _COPIED = ("audio", "subtitle")
 
 
-def join_film(
+def mux_film(
     segments: Sequence[tuple[Path, Fraction]],  # H.264 files in order, with the second each one starts at
     source: Path,  # where sound, subtitles, chapters and tags come from
     output: Path,  # .mp4, .mov or .mkv
@@ -35,9 +35,9 @@ def join_film(
     with ExitStack() as stack:
         film = stack.enter_context(open_film(source))
         target: OutputContainer = stack.enter_context(
-            av.open(url_of(output), "w", container_options=_options(output, segments[0][0]))
+            av.open(ffmpeg_url(output), "w", container_options=_options(output, segments[0][0]))
         )
-        first = stack.enter_context(av.open(url_of(segments[0][0])))
+        first = stack.enter_context(av.open(ffmpeg_url(segments[0][0])))
         template = first.streams.video[0]
         picture = target.add_stream_from_template(template)
         # A template leaves it behind, and Matroska writes it.
@@ -71,7 +71,7 @@ def _options(output: Path, segment: Path) -> dict[str, str]:
     return {"movie_timescale": str(probe(segment).time_base.denominator)}
 
 
-def can_hold_sound(source: Path, suffix: str) -> bool:
+def can_hold_audio(source: Path, suffix: str) -> bool:
     """Whether a container of this suffix can hold the source's sound tracks as they are."""
     with open_film(source) as film, av.open("/dev/null", "w", format=_FORMATS[suffix]) as target:
         tracks = [track.codec_context.name for track in film.streams.audio if track.codec_context]
@@ -129,7 +129,7 @@ def _picture_packets(segments: Sequence[tuple[Path, Fraction]], stream: VideoStr
     lead = 0
     shown: list[Fraction] = []
     for path, start in segments:
-        with av.open(url_of(path)) as container:
+        with av.open(ffmpeg_url(path)) as container:
             times = [_shown_at(packet) for packet in container.demux(video=0) if packet.size]
         ordered = sorted(times)
         lead = max(lead, _reordering(times, ordered))
@@ -137,7 +137,7 @@ def _picture_packets(segments: Sequence[tuple[Path, Fraction]], stream: VideoStr
     step = shown[1] - shown[0] if len(shown) > 1 else Fraction(1, 25)
     decoded = iter([shown[0] - step * k for k in range(lead, 0, -1)] + shown)
     for path, start in segments:
-        with av.open(url_of(path)) as container:
+        with av.open(ffmpeg_url(path)) as container:
             for packet in container.demux(video=0):
                 if not packet.size:
                     continue
