@@ -1,9 +1,9 @@
-"""What conversion costs, against only re-encoding the same film twice as wide.
+"""Measure the cost of conversion against re-encoding the same film at twice the width.
 
     python benchmarks/convert.py FILM [--frames 96]
 
-The peer decodes the film and encodes it side by side with itself, same x264 settings: the least any converter
-must do. Each row is the best of three runs in one process, after one run to warm up.
+The baseline decodes the film and encodes it side by side with itself with the same x264 settings, the minimum
+work of any converter. Each row is the best of three runs in one process, after one warm-up run.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def main() -> None:
         spilled = depth()
         fill = make_inpainter("fill", None, "cpu")
 
-        def eyes() -> None:
+        def render_views() -> None:
             state, at = None, 0
             with writer() as film:
                 for (pictures, left), raw in zip(windows(), spilled.windows(8), strict=True):
@@ -67,21 +67,21 @@ def main() -> None:
                         film.write(side_by_side(picture.rgb, eye), at)
                         at += 1
 
-        transcode_s, depth_s, eyes_s = (best_seconds(job) for job in (transcode, depth, eyes))
+        transcode_s, depth_s, render_s = (best_seconds(job) for job in (transcode, depth, render_views))
     print(f"{machine()}\n{options.film.name}, {info.width}x{info.height}, {options.frames} frames\n")
-    print("| what | ms a frame | times the peer |\n|---|---|---|")
+    print("| step | ms per frame | relative to baseline |\n|---|---|---|")
     rows = {
-        "decode and encode side by side (peer)": transcode_s,
+        "decode and encode side by side (baseline)": transcode_s,
         "pass 1: motion depth": depth_s,
-        "pass 2: warp, fill, encode": eyes_s,
-        "both passes": depth_s + eyes_s,
+        "pass 2: warp, fill, encode": render_s,
+        "both passes": depth_s + render_s,
     }
     for name, seconds in rows.items():
         print(f"| {name} | {1000 * seconds / options.frames:.0f} | {seconds / transcode_s:.1f} |")
 
 
 def best_seconds(job: Callable[[], object]) -> float:
-    """The shortest of three runs after a first one that does not count."""
+    """Return the shortest of three runs after a warm-up run."""
     times = []
     for _ in range(4):
         start = time.perf_counter()

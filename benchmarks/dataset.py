@@ -1,9 +1,9 @@
-"""How good the dataset build is: every table of it, one after the other.
+"""Print all tables about the dataset build.
 
     python benchmarks/dataset.py
 
-Tables on real footage read the folder in SECONDEYE_FOOTAGE and are left out where it is unset. Throughput is
-only true on an idle machine.
+Tables on real footage need the folder SECONDEYE_FOOTAGE and are omitted if it is unset. Throughput is only
+meaningful on an idle machine.
 """
 
 from dataset_cuts import table as cuts
@@ -25,7 +25,7 @@ TABLES = {
 
 
 def main() -> None:
-    """Print the tables as they come."""
+    """Print each table when it is done."""
     print(machine(), flush=True)
     for heading, table in TABLES.items():
         print(f"\n### {heading}\n\n{table()}", flush=True)

@@ -1,8 +1,8 @@
-"""Cuts that the split stage finds, misses and invents, beside PySceneDetect as it comes: a table on stdout.
+"""Count the cuts that the split stage finds, misses and invents, compared with PySceneDetect's defaults.
 
-Synthetic films know their cuts. Those of real films were found by looking at their pictures; they are read
-from the folder in SECONDEYE_FOOTAGE and left out where it is not set. Pictures between two shots that are
-blank (a fade to black) belong to no shot, so a fade counts as one cut, anywhere in it.
+The cuts of synthetic films are known. Those of real films were annotated by eye; real films are read from
+SECONDEYE_FOOTAGE and omitted if it is unset. Blank frames between two shots (a fade to black) belong to no
+shot, so a fade counts as one cut that may lie anywhere in it.
 
     python benchmarks/dataset_cuts.py
 """
@@ -27,16 +27,16 @@ from secondeye.params import load_params
 from secondeye.video.probe import probe
 from secondeye.video.read import read_pictures
 
-WIDTH = 256  # px, as the split stage looks at films
+WIDTH = 256  # px, the analysis width of the split stage
 SHOTS, FRAMES, FILMS = 6, 10, 6
 SHORTEST = 4  # frames of a shot, as in the presets
-Span = tuple[int, int]  # first and last frame that may begin the next shot
+Span = tuple[int, int]  # first and last frame that may start the next shot
 REAL: dict[str, list[Span]] = {
     "mono_bikes/bikes.mp4": [(cut, cut) for cut in (30, 76, 137, 187, 242)],
     "mono_sintel_30s/test_video_30s.mp4": [
-        *((cut, cut) for cut in (286, 356, 523, 573, 610)),  # from picture to picture
-        (75, 79),  # through grey
-        *((174, 177), (225, 238), (336, 348), (372, 388), (469, 478), (624, 631)),  # through black
+        *((cut, cut) for cut in (286, 356, 523, 573, 610)),  # hard cuts
+        (75, 79),  # fade through gray
+        *((174, 177), (225, 238), (336, 348), (372, 388), (469, 478), (624, 631)),  # fades through black
     ],
     "mono_bbb/bigbuckbunny.mp4": [],
     "mono_rollercoaster/rollercoaster.mp4": [],
@@ -45,7 +45,7 @@ REAL: dict[str, list[Span]] = {
 
 
 def table() -> str:
-    """Markdown: one line a detector and kind of film."""
+    """Return a Markdown table with a row per detector and kind of film."""
     kinds = {f"{FILMS} synthetic films": synthetic(), **real()}
     lines = [
         f"On {machine()}.",
@@ -55,13 +55,15 @@ def table() -> str:
     ]
     for kind, films in kinds.items():
         for name, detect in DETECTORS.items():
-            counts = np.sum([judge(detect(pictures, fps), true) for pictures, fps, true in films], axis=0)
+            counts = np.sum(
+                [count_cuts(detect(pictures, fps), true) for pictures, fps, true in films], axis=0
+            )
             lines.append(f"| {kind} | {name} | {counts[0] + counts[1]} | {' | '.join(map(str, counts))} |")
     return "\n".join(lines)
 
 
 def synthetic() -> list[tuple[np.ndarray, Fraction, list[Span]]]:
-    """The left eyes of films with a cut every few frames."""
+    """Return left views of synthetic films with a cut every few frames."""
     true = [(FRAMES * shot, FRAMES * shot) for shot in range(1, SHOTS)]
     size = {
         "height": 128,
@@ -76,7 +78,7 @@ def synthetic() -> list[tuple[np.ndarray, Fraction, list[Span]]]:
 
 
 def real() -> dict[str, list[tuple[np.ndarray, Fraction, list[Span]]]]:
-    """Real films by name."""
+    """Return the real films by name."""
     folder = os.environ.get("SECONDEYE_FOOTAGE")
     if not folder:
         return {}
@@ -84,21 +86,21 @@ def real() -> dict[str, list[tuple[np.ndarray, Fraction, list[Span]]]]:
 
 
 def pictures_of(film: Path, eyes: int = 1) -> tuple[np.ndarray, Fraction]:
-    """The first eye's pictures, small, and the film's rate."""
+    """Return the first view's frames at analysis size, and the frame rate."""
     info = probe(film)
     size = round(info.height * WIDTH * eyes / info.width), WIDTH * eyes
     return np.stack([picture.rgb[:, :WIDTH] for picture in read_pictures(film, size=size)]), info.fps
 
 
-def judge(found: Sequence[Span], true: Sequence[Span]) -> tuple[int, int, int]:
-    """How many cuts were found, missed, invented. A found one may be a span, too: the blank pictures."""
+def count_cuts(found: Sequence[Span], true: Sequence[Span]) -> tuple[int, int, int]:
+    """Return the number of cuts found, missed and invented. A detected cut may be a span of blank frames."""
     hit = [any(a <= last and first <= b for a, b in found) for first, last in true]
     invented = [not any(a <= last and first <= b for first, last in true) for a, b in found]
     return sum(hit), len(hit) - sum(hit), sum(invented)
 
 
 def ours(pictures: np.ndarray, fps: Fraction) -> list[Span]:
-    """The split stage's shots, with its params."""
+    """Detect cuts like the split stage, with its params."""
     split = load_params(Path(__file__).parent.parent / "params.yaml").split
     cuts, _ = find_cuts(
         iter(pictures), fps, threshold=split.cut_threshold, min_shot_frames=split.min_shot_frames
@@ -108,10 +110,10 @@ def ours(pictures: np.ndarray, fps: Fraction) -> list[Span]:
     return [(before[1], after[0]) for before, after in pairwise(shots)]
 
 
-def peer(
+def scenedetect_baseline(
     make: Callable[[], AdaptiveDetector | ContentDetector],
 ) -> Callable[[np.ndarray, Fraction], list[Span]]:
-    """A detector of PySceneDetect with its own threshold; only the shortest shot is as ours."""
+    """Return a PySceneDetect detector with its default threshold and our minimum shot length."""
 
     def detect(pictures: np.ndarray, fps: Fraction) -> list[Span]:
         detector, cuts = make(), set()
@@ -126,8 +128,8 @@ def peer(
 
 DETECTORS = {
     "secondeye": ours,
-    "PySceneDetect adaptive": peer(lambda: AdaptiveDetector(min_scene_len=SHORTEST)),
-    "PySceneDetect content": peer(lambda: ContentDetector(min_scene_len=SHORTEST)),
+    "PySceneDetect adaptive": scenedetect_baseline(lambda: AdaptiveDetector(min_scene_len=SHORTEST)),
+    "PySceneDetect content": scenedetect_baseline(lambda: ContentDetector(min_scene_len=SHORTEST)),
 }
 
 

@@ -1,12 +1,13 @@
-"""How close and how steady the matchers of film are, against frames matched one by one with OpenCV's SGBM.
+"""Measure accuracy and temporal stability of the matchers, against OpenCV's SGBM frame by frame.
 
 python benchmarks/dataset_matching.py [--films 4] [--frames 12] [--seeds 5 21 33 47]
 
-The film is synthetic, as H.264 gives it back; its disparity is known exactly. Error: mean over what both eyes
-see, px. Unrest: mean over all pixels of |change of the disparity - change of the truth| from frame to frame
-(TEPE), px. Wrong: share of all pixels off by more than 2 px, %. Matched: share that passed the check, %. The
-peer's gaps are filled as ours are, too. With SECONDEYE_FOOTAGE: stills with known disparity, against SGBM at
-the best of many settings; wrong is a share of the pixels that both eyes see, one without an answer is wrong.
+The film is synthetic and H.264-coded; its disparity is known exactly. Error: mean over the pixels that both
+views see, px. Temporal error: mean over all pixels of |change of the disparity - change of the ground truth|
+between frames (TEPE), px. Wrong: share of all pixels off by more than 2 px, %. Matched: share that passed the
+consistency check, %. The baseline's gaps are filled like ours. With SECONDEYE_FOOTAGE: stills with known
+disparity, against SGBM at the best of many settings; wrong is the share of pixels seen by both views, where a
+pixel without a disparity counts as wrong.
 """
 
 import argparse
@@ -35,13 +36,13 @@ from secondeye.matching.video_matcher import match_video
 from secondeye.system.process import one_thread
 from secondeye.video.read import read_pictures
 
-SEEDS = (5, 21, 33, 47)  # of the films; the matcher was tuned on the first
+SEEDS = (5, 21, 33, 47)  # of the films; the matcher was tuned on 5 and 33
 LARGEST, TOLERANCE_PX, MARGIN_PX = 0.18, 1.0, 1  # as in params.yaml
 Matching = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Clip(NamedTuple):
-    """A shot as the codec gives it back, shifted as the stage shift does."""
+    """A decoded shot, shifted like in the stage `shift`."""
 
     left: Tensor
     right: Tensor
@@ -50,7 +51,7 @@ class Clip(NamedTuple):
 
 
 class Still(NamedTuple):
-    """A pair of pictures whose disparity is known."""
+    """A stereo pair with known disparity."""
 
     name: str
     left: Tensor
@@ -69,7 +70,7 @@ def main() -> None:
 
 
 def table(films: int = 4, frames: int = 12, seeds: Sequence[int] = SEEDS) -> str:
-    """Markdown: film, and stills where there are any."""
+    """Return the Markdown tables: films, and stills if available."""
     with tempfile.TemporaryDirectory() as folder, one_thread():
         clips = [clip for seed in seeds for clip in film_clips(Path(folder) / str(seed), films, frames, seed)]
         parts = [
@@ -82,7 +83,7 @@ def table(films: int = 4, frames: int = 12, seeds: Sequence[int] = SEEDS) -> str
 
 
 def film_clips(folder: Path, films: int, frames: int, seed: int) -> Iterator[Clip]:
-    """The shots of the sample films."""
+    """Yield the shots of the sample films."""
     write_sample_films(folder, films, seed, frames_per_shot=frames, mono_size=(32, 64), exact=True)
     for path in sorted((folder / "exact").glob("*.npz")):
         with np.load(path) as exact:
@@ -97,20 +98,20 @@ def film_clips(folder: Path, films: int, frames: int, seed: int) -> Iterator[Cli
 
 
 def search_px(left: Tensor) -> int:
-    """The largest disparity that is searched."""
+    """Return the largest disparity of the search, px."""
     return round(LARGEST * left.shape[-1])
 
 
-def by_frames(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """SGBM with its rows filled: the matcher `block`."""
+def sgbm_row_filled(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """Match with SGBM and row filling: the matcher `block`."""
     disparity, known = match_both_ways(
         make_matcher("block", search_px(left)), left, right, tolerance_px=TOLERANCE_PX
     )
     return fill_from_background(disparity, known), known
 
 
-def by_frames_filled_alike(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """SGBM with the filling of `video`."""
+def sgbm_color_filled(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """Match with SGBM and the gap filling of `video`."""
     disparity, known = match_both_ways(
         make_matcher("block", search_px(left)), left, right, tolerance_px=TOLERANCE_PX
     )
@@ -118,30 +119,30 @@ def by_frames_filled_alike(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]
     return torch.from_numpy(np.stack([fill_by_colour(*frame) for frame in frames]))[:, None], known
 
 
-def by_film(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """The matcher `video`."""
+def video(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """Match with `video`."""
     return match_video(left, right, max_disparity_px=search_px(left), tolerance_px=TOLERANCE_PX)
 
 
-def by_film_alone(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """The matcher `video` that gets one frame at a time."""
-    parts = [by_film(*pair) for pair in zip(left.split(1), right.split(1), strict=True)]
+def video_single_frames(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """Match with `video`, one frame at a time."""
+    parts = [video(*pair) for pair in zip(left.split(1), right.split(1), strict=True)]
     disparity, known = zip(*parts, strict=True)
     return torch.cat(disparity), torch.cat(known)
 
 
 METHODS: dict[str, Matching] = {
-    "SGBM, rows filled (block)": by_frames,
-    "SGBM, filled as ours (peer)": by_frames_filled_alike,
-    "ours, frame by frame": by_film_alone,
-    "ours (video)": by_film,
+    "SGBM, rows filled (block)": sgbm_row_filled,
+    "SGBM, filled like ours (baseline)": sgbm_color_filled,
+    "ours, frame by frame": video_single_frames,
+    "ours (video)": video,
 }
 
 
 def film_table(clips: list[Clip]) -> str:
-    """One line for each method, one for the ratio of ours to the peer."""
+    """Return a row per method and one for our change against the baseline."""
     lines = [
-        "| matcher | error, px | unrest, px | wrong, % | matched, % | ms a frame |",
+        "| matcher | error, px | temporal error, px | wrong, % | matched, % | ms per frame |",
         "|---|---|---|---|---|---|",
     ]
     means = {}
@@ -152,22 +153,27 @@ def film_table(clips: list[Clip]) -> str:
         lines[-1] += " | ".join(f"{value:.1f}" for value in means[name][2:4]) + f" | {means[name][4]:.0f} |"
     _, peer, _, ours = means.values()
     change = " | ".join(f"{100 * value:+.1f} %" for value in (ours / peer - 1)[:3])
-    return "\n".join([*lines, f"| ours against the peer | {change} | | |"])
+    return "\n".join([*lines, f"| ours against the baseline | {change} | | |"])
 
 
 def film_scores(method: Matching, clip: Clip) -> tuple[float, ...]:
-    """Error, unrest, wrong, matched, milliseconds of this process a frame."""
+    """Return error, temporal error, wrong, matched and CPU milliseconds per frame."""
     start = time.process_time()
     disparity, known = method(clip.left, clip.right)
     seconds = time.process_time() - start
     error = (disparity - clip.disparity).abs().double()
-    unrest = (disparity.diff(dim=0) - clip.disparity.diff(dim=0)).abs().double()
+    temporal_error = (disparity.diff(dim=0) - clip.disparity.diff(dim=0)).abs().double()
     shares = [100 * float(part.double().mean()) for part in (error > 2, known)]
-    return float(error[~clip.occlusion].mean()), float(unrest.mean()), *shares, 1000 * seconds / len(known)
+    return (
+        float(error[~clip.occlusion].mean()),
+        float(temporal_error.mean()),
+        *shares,
+        1000 * seconds / len(known),
+    )
 
 
 def motorcycle(footage: Path) -> Still:
-    """Middlebury 2014; a pixel is hidden where a nearer one lies at the same place of the right eye."""
+    """Read Middlebury 2014; a pixel is hidden if a nearer one has the same position in the right view."""
     left, right = (read_still(footage / "pair_motorcycle" / f"{eye}.png") for eye in ("left", "right"))
     truth = np.load(footage / "pair_motorcycle" / "disp.npz")["arr_0"].astype(np.float32)
     place = np.arange(truth.shape[1]) - truth
@@ -182,7 +188,7 @@ def motorcycle(footage: Path) -> Still:
 
 
 def cones(footage: Path) -> Still:
-    """Middlebury 2003, disparities of both eyes in quarter pixels; a pixel is hidden where they differ."""
+    """Read Middlebury 2003 (quarter-pixel disparities of both views); a pixel is hidden where they differ."""
     left, right = (read_still(footage / "pair_cones" / f"im{eye}.png") for eye in (2, 6))
     both = [
         cv2.imread(str(footage / "pair_cones" / f"disp{eye}.png"), cv2.IMREAD_GRAYSCALE) / 4 for eye in (2, 6)
@@ -194,22 +200,22 @@ def cones(footage: Path) -> Still:
 
 
 def read_still(path: Path) -> Tensor:
-    """A picture as one frame."""
+    """Read an image as one frame [1, 3, H, W]."""
     return frames_from_uint8(torch.from_numpy(cv2.imread(str(path))[None, ..., ::-1].copy()))
 
 
 def planes_of(disparity: np.ndarray, seen: np.ndarray) -> tuple[Tensor, Tensor]:
-    """[1, 1, H, W] each."""
+    """Convert both maps to [1, 1, H, W]."""
     return torch.from_numpy(disparity)[None, None], torch.from_numpy(seen)[None, None]
 
 
 def still_table(stills: list[Still]) -> str:
-    """One line for each still."""
-    lines = ["| still | SGBM at its best, wrong % | its setting | ours, wrong % | ours answers, % |"]
+    """Return a row per still."""
+    lines = ["| still | best SGBM, wrong % | its setting | ours, wrong % | ours dense, % |"]
     lines.append("|---|---|---|---|---|")
     for still in stills:
-        share, setting = min(searched(still))
-        disparity, _ = by_film(still.left, still.right)
+        share, setting = min(sgbm_grid(still))
+        disparity, _ = video(still.left, still.right)
         density = 100 * float(disparity.isfinite().double().mean())
         lines.append(
             f"| {still.name} | {share:.2f} | {setting} | {wrong(still, disparity):.2f} | {density:.0f} |"
@@ -218,7 +224,7 @@ def still_table(stills: list[Still]) -> str:
 
 
 def wrong(still: Still, disparity: Tensor) -> float:
-    """Percent of seen pixels off by more than 2 px, or without an answer."""
+    """Return the percentage of visible pixels that are off by more than 2 px or have no disparity."""
     return 100 * float((~((disparity - still.disparity).abs() <= 2))[still.seen].double().mean())
 
 
@@ -230,8 +236,8 @@ MODES = {
 PENALTIES = ((8, 32), (4, 32), (8, 64), (2, 16), (16, 96))
 
 
-def searched(still: Still) -> Iterator[tuple[float, str]]:
-    """SGBM's share of wrong pixels at every setting of a grid."""
+def sgbm_grid(still: Still) -> Iterator[tuple[float, str]]:
+    """Yield SGBM's share of wrong pixels for every setting of a grid."""
     left, right = (frames_to_uint8(eye)[0].flip(-1).numpy() for eye in (still.left, still.right))
     most = 16 * -(-search_px(still.left) // 16)
     pad = ((0, 0), (most, 0), (0, 0))  # OpenCV gives up on the first `most` columns

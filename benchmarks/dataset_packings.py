@@ -1,9 +1,9 @@
-"""Whether one film gives the same eyes however it is packed, and what taking it apart costs.
+"""Check that every packing of a film yields the same views, and measure the cost of unpacking.
 
     python benchmarks/dataset_packings.py
 
-The film is a made one, stored without loss (FFV1; PNG for folders). The peer is plain decoding of the same
-files with the same reader, into whole pictures.
+The film is synthetic and stored losslessly (FFV1; PNG for folders). The baseline is plain decoding of the
+same files with the same reader, into whole frames.
 """
 
 import tempfile
@@ -28,10 +28,10 @@ HEIGHT, WIDTH, FRAMES, REPEATS = 180, 320, 16, 5
 
 
 def table() -> str:
-    """Markdown: a row for each way of packing."""
+    """Return a Markdown table with a row per packing."""
     with tempfile.TemporaryDirectory() as folder:
         rows = [_row(Path(folder), packing) for packing in (*PACKED, "pair of films", "pair of folders")]
-    head = "| packing | eyes identical | ms a frame | plain decoding, ms a frame |\n|---|---|---|---|\n"
+    head = "| packing | views identical | ms per frame | plain decoding, ms per frame |\n|---|---|---|---|\n"
     what = f"{FRAMES} frames, {WIDTH}x{HEIGHT} an eye as stored, best of {REPEATS}"
     return f"{machine()}\n\n{what}\n\n{head}" + "\n".join(rows)
 
@@ -52,13 +52,13 @@ def _row(folder: Path, packing: str) -> str:
 
 
 def eyes() -> tuple[np.ndarray, np.ndarray]:  # uint8 [FRAMES, HEIGHT, WIDTH, 3] each
-    """Both eyes of two cards in front of each other."""
+    """Render both views of two planes at different depths."""
     shot = two_planes(frames=FRAMES, height=HEIGHT, width=WIDTH, near_px=20, far_px=4, card_px=100, seed=0)
     return frames_to_uint8(shot.left).numpy(), frames_to_uint8(shot.right).numpy()
 
 
 def store(folder: Path, packing: str, left: np.ndarray, right: np.ndarray) -> Source:
-    """Write the film without loss; half packings hold the same pictures and only claim to be squeezed."""
+    """Write the film losslessly; half packings contain the same images and only claim to be squeezed."""
     if packing == "pair of folders":
         paths = tuple(_store_folder(folder / name, eye) for name, eye in (("l", left), ("r", right)))
         return Source("l", paths, "pair", "", "", "")
@@ -80,7 +80,7 @@ def _store_folder(folder: Path, eye: np.ndarray) -> Path:
 
 
 def decode(source: Source) -> None:
-    """Read every picture of every file, and do nothing with it."""
+    """Decode every frame of every file."""
     for path in source.paths:
         if path.is_dir():
             for file in pictures_of(path):

@@ -1,8 +1,8 @@
-"""What the dataset build makes of real stereo films: every piece, kept or rejected, and why.
+"""Build the dataset from real stereo films and list every clip, accepted or rejected, with the reason.
 
     SECONDEYE_FOOTAGE=... python benchmarks/dataset_real.py [FOLDER]
 
-The laptop preset, at 512 px width. FOLDER (default: a temporary one) keeps the dataset to be looked at.
+Uses the laptop preset at a width of 512 px. FOLDER keeps the dataset for inspection (default: temporary).
 """
 
 import inspect
@@ -30,7 +30,7 @@ STAGES = ("split", "shift", "match", "splat", "quality", "filter")
 
 
 def table(root: Path | None = None) -> str:
-    """The table, or a line that says why there is none."""
+    """Return the table, or the reason why there is none."""
     footage = os.environ.get("SECONDEYE_FOOTAGE")
     if not footage:
         return "Left out: SECONDEYE_FOOTAGE is not set."
@@ -52,7 +52,7 @@ def _table(footage: Path, root: Path) -> str:
 
 
 def build(stage: str, root: Path, params: object) -> None:
-    """Run one stage of the dataset below `root`, whatever folders and sections it takes."""
+    """Run one dataset stage below `root` with the folders and sections of its signature."""
     run = import_module(f"secondeye.stages.{stage}").run
     asked = inspect.signature(run).parameters.values()
     folders = [root / (stage if a.name == "out" else a.name) for a in asked if a.kind is not a.KEYWORD_ONLY]

@@ -1,10 +1,10 @@
-"""How well the stage `shift` finds what lies between two eyes, against the 1st percentile of plain SGBM.
+"""Measure how well the stage `shift` finds stereo misalignment, against the 1st percentile of SGBM.
 
     python benchmarks/dataset_shift.py
 
-Rendered scenes 1280 px wide whose farthest point has texture are spoiled by known amounts; the truth is the
-1st percentile of exact disparity. Then scenes of the sample at working size, each in both orders; and real
-footage where SECONDEYE_FOOTAGE names its folder.
+Rendered scenes 1280 px wide whose farthest point is textured are misaligned by known amounts; the ground
+truth is the 1st percentile of the exact disparity. Then synthetic shots at working size, each in both view
+orders, and real footage if SECONDEYE_FOOTAGE is set.
 """
 
 import os
@@ -39,7 +39,7 @@ HEIGHT, WIDTH = 256, 448
 
 
 def table() -> str:
-    """All of it, as Markdown."""
+    """Return all tables as Markdown."""
     return "\n\n".join([machine(), _grid(), _sample(), *_footage()])
 
 
@@ -76,14 +76,14 @@ def _errors(shot, offset_px: int, down_px: int, cast: float) -> tuple[float, ...
 
 def _row(left: Tensor, right: Tensor, shift: Shift = PARAMS) -> Correction | str:
     try:
-        order = Order("", "", find_order(left, right, shift), 2)  # as of a film with two clips like this
+        order = Order("", "", find_order(left, right, shift), 2)  # as for a film with two such clips
         return find_corrections(left, right, shift, order, "", "")
     except BadClip as bad:
         return bad.reason
 
 
 def _sgbm_shift(left: Tensor, right: Tensor) -> int:
-    """The peer: what matches at a quarter of the size, and its 1st percentile."""
+    """Return the baseline's shift: the 1st percentile of SGBM at a quarter of the size."""
     height, width = left.shape[-2:]
     reach = 16 * -(-width // 4 * 25 // 1600)
     matcher = cv2.StereoSGBM.create(-reach, 2 * reach, 5, 200, 800, 1, 31, 10, 30, 1)
@@ -96,7 +96,7 @@ def _sgbm_shift(left: Tensor, right: Tensor) -> int:
 
 
 def _sample() -> str:
-    """Shots of the world at working size: are eyes told apart, and does noise change anything."""
+    """Return a table for synthetic shots at working size: view order, and stability under noise."""
     right, lost, false, moved, seconds = 0, 0, 0, [], []
     for seed in range(SAMPLE_SHOTS):
         shot = render_shot(seed, 2, HEIGHT, WIDTH)
@@ -117,7 +117,7 @@ def _sample() -> str:
     counts = f"{moved.count(0)}, {moved.count(1)}, {sum(px > 1 for px in moved)}"
     lines += ["|---|---|---|---|---|---|"]
     lines += [f"| {SAMPLE_SHOTS} | {lost} | {right} | {false} | {counts} | {np.median(seconds) * 1000:.0f} |"]
-    return "\n".join([f"Shots of the world, 2 frames, {WIDTH} px wide; noise of 8 levels.", "", *lines])
+    return "\n".join([f"Synthetic shots, 2 frames, {WIDTH} px wide; noise of 8 levels.", "", *lines])
 
 
 def _footage() -> Iterator[str]:

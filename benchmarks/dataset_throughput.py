@@ -1,4 +1,4 @@
-"""How fast each stage of the dataset build is on one core, against plain decoding of the same films.
+"""Measure the speed of each dataset stage on one core, against plain decoding of the same films.
 
     python benchmarks/dataset_throughput.py [--matcher video]
 
@@ -38,7 +38,7 @@ DATASET_FRAMES, CORES, NODE_CORES = 25_000_000, 32, 96
 
 @dataclass(frozen=True)
 class Speed:
-    """What one set of films took."""
+    """Measurements of one set of films."""
 
     frames: int
     pixels: int  # of one eye at working size
@@ -48,7 +48,7 @@ class Speed:
 
 
 def table(matcher: str = "") -> str:
-    """Stages on one core, two workers against one, and what follows for a large dataset."""
+    """Return the tables: stages on one core, two workers against one, projection to a large dataset."""
     params = load_params(PRESETS / "laptop.yaml")
     params = replace(params, dataset=replace(params.dataset, max_bad_fraction=1.0))
     if matcher:
@@ -71,7 +71,7 @@ def _stages(found: Mapping[str, Speed]) -> str:
     lines = [head, "|---|---|---|---|---|---|"]
     for films, speed in found.items():
         decoding = speed.frames / speed.decoding_s
-        lines.append(f"| {films} | plain decoding (peer) | {decoding:.1f} | 1 | | |")
+        lines.append(f"| {films} | plain decoding (baseline) | {decoding:.1f} | 1 | | |")
         for stage in STAGES:
             each_s = speed.seconds[stage]
             figures = f"{speed.frames / each_s:.1f} | {each_s / speed.decoding_s:.1f}"
@@ -88,7 +88,7 @@ def _rate(speed: Speed) -> float:
 
 
 def _projection(found: Mapping[str, Speed]) -> str:
-    """What the whole of a large dataset would take, by pixels: paper's size, this machine's cores."""
+    """Project the cost to a large dataset at the paper's size, proportional to the pixels."""
     split = load_params(PRESETS / "paper.yaml").split
     pixels = DATASET_FRAMES * split.height * split.width
     core_s = [sum(speed.seconds.values()) / speed.pixels * pixels for speed in found.values()]
@@ -103,7 +103,7 @@ def _projection(found: Mapping[str, Speed]) -> str:
 
 
 def _compare_workers(roots: Sequence[Path], root: Path, params: Params) -> str:
-    """The match stage on all films, on one worker and on two; starting and ending them is part of it."""
+    """Time the match stage on all films with one and two workers, start-up included."""
     for one in roots:
         shutil.copytree(one / "raw", root / "raw", dirs_exist_ok=True)
     for stage in ("split", "shift"):
@@ -119,7 +119,7 @@ def _compare_workers(roots: Sequence[Path], root: Path, params: Params) -> str:
 
 
 def _on_one_core(roots: Sequence[Path], params: Params) -> dict[str, Speed]:
-    """In a process of its own that has one core, after a first run that compiles."""
+    """Measure in a separate process pinned to one core, after a first run that compiles."""
     os.environ |= {"SECONDEYE_WORKERS": "1", "NUMBA_NUM_THREADS": "1"}
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         pool.submit(_measure, roots[0], params).result()
@@ -152,7 +152,7 @@ def _measure(root: Path, params: Params) -> Speed:
 
 
 def _time_stage(stage: str, root: Path, params: Params, clock: Callable[[], float]) -> float:
-    """Run a stage on the folders that its arguments name."""
+    """Run a stage on the folders named by its arguments and return the elapsed time."""
     run = import_module(f"secondeye.stages.{stage}").run
     arguments = signature(run).parameters.values()
     folders = [root / a.name for a in arguments if a.kind is not Parameter.KEYWORD_ONLY]

@@ -1,9 +1,10 @@
-"""How well depth without weights ranks what is near, on side-by-side stereo films.
+"""Measure how well weight-free depth orders the scene, on side-by-side stereo films.
 
     python benchmarks/depth.py FILM [FILM ...] [--frames 60]
 
-Truth is the block matcher's disparity where it passes the left-right check. The figure is Spearman's rank
-correlation, the mean over every eighth frame; peers are a vertical ramp and the size of the optical flow.
+The ground truth is the block matcher's disparity where it passes the left-right check. The score is
+Spearman's rank correlation, averaged over every eighth frame; baselines are a vertical ramp and the flow
+magnitude.
 """
 
 import argparse
@@ -20,9 +21,9 @@ from torch import Tensor
 from secondeye.alignment import find_shift
 from secondeye.dataset.corrections import apply_shift
 from secondeye.depth import make_depth_estimator
-from secondeye.depth.residual_flow import dense_flow, length
 from secondeye.film.packing import fit, unpack
 from secondeye.imaging.arrays import frames_from_uint8, resize
+from secondeye.imaging.optical_flow import dense_flow, flow_magnitude
 from secondeye.matching import make_matcher
 from secondeye.matching.consistency import match_both_ways
 from secondeye.video.read import read_pictures
@@ -36,7 +37,7 @@ def main() -> None:
     parser.add_argument("films", type=Path, nargs="+")
     parser.add_argument("--frames", type=int, default=60)
     options = parser.parse_args()
-    print(f"{machine()}\n\n| film | vertical ramp | flow size | motion | motion's confidence |")
+    print(f"{machine()}\n\n| film | vertical ramp | flow magnitude | motion | motion's confidence |")
     print("|---|---|---|---|---|")
     for film in options.films:
         figures = " | ".join(f"{value:.2f}" for value in score(film, options.frames))
@@ -44,7 +45,7 @@ def main() -> None:
 
 
 def score(film: Path, frames: int) -> list[float]:
-    """Rank correlations of ramp, flow size and motion, and motion's mean confidence."""
+    """Return the rank correlations of ramp, flow magnitude and motion, and motion's mean confidence."""
     eyes = [unpack(picture.rgb, "sbs") for picture in islice(read_pictures(film), frames)]
     left, right = (
         frames_from_uint8(
@@ -59,20 +60,23 @@ def score(film: Path, frames: int) -> list[float]:
     estimates = list(make_depth_estimator("motion", None, "cpu")(iter(near.split(8))))
     depth = resize(torch.cat([estimate.depth for estimate in estimates]), *near.shape[-2:])[::EVERY]
     ramp = torch.linspace(0, 1, HEIGHT).view(1, 1, -1, 1).expand_as(depth)
-    maps = {"ramp": ramp, "flow": flow_size(near)[::EVERY], "motion": depth}
+    maps = {"ramp": ramp, "flow": flow_magnitude_frames(near)[::EVERY], "motion": depth}
     ranks = [rank_correlation(guess, disparity, known) for guess in maps.values()]
     return [*ranks, float(np.mean([estimate.confidence for estimate in estimates]))]
 
 
-def flow_size(frames: Tensor) -> Tensor:
-    """Length of the optical flow to the next frame, [T, 1, H, W] px."""
-    grey = (frames.mean(1) * 255).round().byte().numpy()
-    sizes = [length(dense_flow(here, there)) for here, there in zip(grey, [*grey[1:], grey[-2]], strict=True)]
+def flow_magnitude_frames(frames: Tensor) -> Tensor:
+    """Return the magnitude of the flow to the next frame, [T, 1, H, W] px."""
+    gray = (frames.mean(1) * 255).round().byte().numpy()
+    sizes = [
+        flow_magnitude(dense_flow(here, there))
+        for here, there in zip(gray, [*gray[1:], gray[-2]], strict=True)
+    ]
     return torch.from_numpy(np.stack(sizes))[:, None]
 
 
 def rank_correlation(guess: Tensor, truth: Tensor, known: Tensor) -> float:
-    """Mean over frames of Spearman's correlation where the truth is known."""
+    """Return Spearman's correlation where the ground truth is known, averaged over frames."""
     frames = zip(guess, truth, known, strict=True)
     return float(np.mean([spearmanr(g[k].numpy(), t[k].numpy()).statistic for g, t, k in frames]))
 

@@ -1,10 +1,10 @@
-"""What the diffusion inpainter costs, and what each of its differences from the paper's release does.
+"""Measure the cost of the diffusion inpainter and the effect of each difference from the paper's release.
 
     python benchmarks/inpaint.py
 
-The weights are random and tiny: passes, seconds and memory are to be compared with each other, and what
-pictures show is how far two ways differ, not which is better. The peer is the release's plan as
-released_walk.py runs it: same weights, same frames.
+The network is tiny with random weights: compare passes, seconds and memory with each other; image differences
+show how much two variants differ, not which is better. The baseline is the release's plan as run by
+released_walk.py, with the same weights and frames.
 """
 
 import sys
@@ -33,7 +33,7 @@ from secondeye.inpaint.tiny import make_scheduler
 from secondeye.synthetic import render_shot
 from secondeye.warp import warp
 
-STEPS = 2  # a film is converted in 8; both plans grow alike
+STEPS = 2  # a conversion uses 8; both plans scale alike
 HEIGHT, WIDTH, FRAMES = 128, 128, 46
 TILED, TILED_FRAMES = (256, 256), 12
 SMALL = (64, 128)
@@ -43,26 +43,26 @@ OURS = SamplingConfig(steps=8, guidance=1.0, noise_share=0.0, keep_thin_holes=Tr
 
 
 def table() -> str:
-    """Passes, seconds and memory a frame, ours and the release's; Markdown."""
+    """Return a Markdown table of passes, seconds and memory per frame, ours and the release's."""
     return compare(film(FRAMES, HEIGHT, WIDTH), a_side=1)
 
 
 def tiled() -> str:
-    """The same with two tiles to a side, on a larger picture; Markdown."""
+    """Return the same table with two tiles per side on a larger frame."""
     return compare(film(TILED_FRAMES, *TILED), a_side=2)
 
 
 def compare(shot: Warped, a_side: int) -> str:
-    """A row for each plan, and how far apart they are."""
+    """Return a row per plan and the difference between the results."""
     rows, made = [], {}
     for plan in PLANS:
-        passes, cost, painted, told = in_a_process(walk_film, plan, shot, a_side)
+        passes, cost, painted, skipped = run_in_process(run_plan, plan, shot, a_side)
         made[plan] = torch.from_numpy(painted)
         megabytes = cost.peak_mib * 2**20 / 1e6
         name = plan if a_side == 1 else f"{plan}, {a_side}x{a_side} tiles"
         rows.append(
             f"| {name} | {passes:.1f} | {cost.seconds:.2f} | {megabytes:.0f} | "
-            f"{megabytes / len(shot.frames):.1f} | {told} |"
+            f"{megabytes / len(shot.frames):.1f} | {skipped} |"
         )
     return "\n".join([*heading(shot), *rows, f"\n{apart(made['release'], made['ours'], shot)}"])
 
@@ -73,7 +73,7 @@ def heading(shot: Warped) -> list[str]:
     return [
         f"{width}x{height}, {frames} frames, {STEPS} steps, {torch.get_num_threads()} threads; "
         f"{hidden:.1f} % hidden. A pass is one frame, or one tile of it, through the network once.\n",
-        "| plan | passes a frame | seconds a frame | peak memory, MB | MB a frame | what was skipped |",
+        "| plan | passes per frame | seconds per frame | peak memory, MB | MB per frame | skipped work |",
         "|---|---|---|---|---|---|",
     ]
 
@@ -83,33 +83,33 @@ def apart(release: Tensor, ours: Tensor, shot: Warped) -> str:
     kept = psnr_db(release[~holes], shot.frames[~holes])
     return (
         f"Release and ours are {psnr_db(release, ours):.1f} dB apart, "
-        f"{psnr_db(release[holes], ours[holes]):.1f} dB in the holes. Ours keeps what was seen, the "
-        f"release's is {kept:.1f} dB from it."
+        f"{psnr_db(release[holes], ours[holes]):.1f} dB in the holes. Ours keeps visible pixels "
+        f"unchanged, the release's differ by {kept:.1f} dB."
     )
 
 
 def lengths() -> str:
-    """Peak memory of films up to a hundred times as long, frames coming as in a conversion; Markdown."""
+    """Return a Markdown table of peak memory against length, with frames streamed as in a conversion."""
     lines = ["| frames | peak memory, MB | seconds a frame |", "|---|---|---|"]
     for count in LENGTHS:
-        cost = in_a_process(stream_film, count)
+        cost = run_in_process(stream_film, count)
         lines.append(f"| {count} | {cost.peak_mib * 2**20 / 1e6:.0f} | {cost.seconds:.2f} |")
     return "\n".join(lines)
 
 
 def differences() -> str:
-    """What each difference from the release does to the same frames, weights and noise; Markdown."""
+    """Return a Markdown table of the effect of each difference, with the same frames, weights and noise."""
     rows = [row for part in (sampling_rows, mask_rows, time_rows, tile_rows) for row in part()]
     return "\n".join(["| ours | release | effect |", "|---|---|---|", *rows])
 
 
 def sampling_rows() -> Iterator[str]:
-    """Guidance, precision, groups of the decoder."""
+    """Yield rows on guidance, precision and decoder chunks."""
     pipeline, shot = make_pipeline(), film(9, *SMALL)
     holes = occlusion_mask(shot.coverage).float()
 
     def paint(sampling: SamplingConfig) -> tuple[Tensor, Tensor]:
-        return pipeline(shot.frames, holes, sampling=sampling, generator=seeded(0))
+        return pipeline(shot.frames, holes, sampling=sampling, generator=make_generator(0))
 
     latents, frames = paint(OURS)
     _, other = paint(replace(OURS, guidance=1.01))
@@ -122,7 +122,7 @@ def sampling_rows() -> Iterator[str]:
     )
     pipeline.unet.to(torch.float16)
     _, half = paint(OURS)
-    rounded = StepsInHalf.from_config(pipeline.scheduler.config)
+    rounded = HalfPrecisionScheduler.from_config(pipeline.scheduler.config)
     pipeline.scheduler = rounded
     _, theirs = paint(OURS)
     yield (
@@ -131,8 +131,8 @@ def sampling_rows() -> Iterator[str]:
     )
 
 
-class StepsInHalf(type(make_scheduler())):  # type: ignore[misc]
-    """The schedule with latents rounded to half precision after each step, as the release keeps them."""
+class HalfPrecisionScheduler(type(make_scheduler())):  # type: ignore[misc]
+    """Scheduler that rounds latents to half precision after each step, like the release."""
 
     def step(self, *arguments: object, **options: object) -> object:
         made = super().step(*arguments, **options)
@@ -141,7 +141,7 @@ class StepsInHalf(type(make_scheduler())):  # type: ignore[misc]
 
 
 def mask_rows() -> Iterator[str]:
-    """Thin holes, and the mask of frames painted before."""
+    """Yield rows on the mask of thin holes."""
     shares = []
     for keep in (True, False):
         found = total = 0.0
@@ -151,13 +151,13 @@ def mask_rows() -> Iterator[str]:
             found, total = found + float((mask * holes).sum()), total + float(holes.sum())
         shares.append(100 * found / total)
     yield (
-        f"| a latent is a hole if one of its pixels is | if its first is | the network is told of "
-        f"{shares[0]:.0f} % of the holes' pixels, the release's of {shares[1]:.0f} % |"
+        f"| a latent is a hole if one of its pixels is | if its first is | the network sees "
+        f"{shares[0]:.0f} % of the holes' pixels, the release's {shares[1]:.0f} % |"
     )
 
 
 def time_rows() -> Iterator[str]:
-    """What windows go on from."""
+    """Yield rows on how windows continue from previous frames."""
     fewest = min(released_walk.plan_chunks(n)[-1].overlap for n in range(24, 130))
     shortest = min(released_walk.plan_chunks(n)[-1].length for n in range(24, 130))
     ours = [list(plan_windows(n, 25, 3))[-1] for n in range(26, 130)]
@@ -171,26 +171,28 @@ def time_rows() -> Iterator[str]:
     given, losses = shot.frames, []
     seen = (shot.coverage == 1).expand_as(given)
     for _ in range(3):
-        _, painted = pipeline(given, holes, sampling=replace(RELEASE_SAMPLING, steps=2), generator=seeded(0))
+        _, painted = pipeline(
+            given, holes, sampling=replace(RELEASE_SAMPLING, steps=2), generator=make_generator(0)
+        )
         given = (painted * 255).round() / 255
         losses.append(psnr_db(given[seen], shot.frames[seen]))
-    told = ", ".join(f"{loss:.1f}" for loss in losses)
-    yield f"| composed frames go on, exact where seen | decoded ones | {told} dB there after 1 to 3 windows |"
+    psnrs = ", ".join(f"{loss:.1f}" for loss in losses)
+    yield f"| composed frames are passed on | decoded frames | {psnrs} dB where visible, after 1 to 3 windows |"
     options = {"sampling": replace(OURS, steps=2)}
     kept, cleared = (
-        pipeline(shot.frames, mask, generator=seeded(0), **options).frames[1:]
+        pipeline(shot.frames, mask, generator=make_generator(0), **options).frames[1:]
         for mask in (holes, torch.cat([torch.zeros_like(holes[:1]), holes[1:]]))
     )
     yield (
-        "| the mask of painted frames is cleared, where weights were trained so | kept | the frames after "
+        "| the mask of finished frames is cleared if the weights were trained so | kept | the frames after "
         f"them differ by {psnr_db(kept, cleared):.1f} dB |"
     )
 
 
 def tile_rows() -> Iterator[str]:
-    """How far neighbours disagree about what both paint, and what padding saves."""
+    """Yield rows on disagreement of overlapping tiles, and on padding."""
     pipeline, shot = make_pipeline(), film(2, HEIGHT, 2 * WIDTH)
-    holes, generator = torch.ones_like(shot.coverage), seeded(0)
+    holes, generator = torch.ones_like(shot.coverage), make_generator(0)
     left, right = plan_tiles(HEIGHT, 2 * WIDTH, 2, 128, 64)
     painted = [
         pipeline.draw(tile.cut(shot.frames), tile.cut(holes), sampling=OURS, generator=generator)
@@ -199,16 +201,16 @@ def tile_rows() -> Iterator[str]:
     shared = (left.left + left.width - right.left) // 8
     apart = rms(painted[0][..., -shared:], painted[1][..., :shared]) / float(painted[0].std())
     yield (
-        f"| tiles share noise and agree at every step | each for itself, blended at the end | where the "
+        f"| tiles share noise and agree at every step | sampled separately, blended at the end | where the "
         f"release's overlap they are {apart:.2f} standard deviations apart |"
     )
     cut = {rows: 100 * (rows % 128) / rows for rows in (1080, 720)}
-    told = ", ".join(f"{share:.1f} % of {rows} rows" for rows, share in cut.items())
-    yield f"| padded to multiples of 64 and cut back | cropped to multiples of 128 | it loses {told} |"
+    losses = ", ".join(f"{share:.1f} % of {rows} rows" for rows, share in cut.items())
+    yield f"| padded to multiples of 64 and cut back | cropped to multiples of 128 | the release loses {losses} |"
 
 
 def make_pipeline(in_channels: int = 9) -> StereoInpaintPipeline:
-    """The tests' miniature of the release; of 13 channels the same that paints at once."""
+    """Build the tests' miniature of the release; with 13 channels, its one-step variant."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from conformance.tiny_release import SEEDS, make_autoencoder, make_image_encoder, make_network
 
@@ -218,15 +220,15 @@ def make_pipeline(in_channels: int = 9) -> StereoInpaintPipeline:
 
 
 def film(frames: int, height: int, width: int, seed: int = 90_001) -> Warped:
-    """A shot of the synthetic world in the second eye's place."""
+    """Render a synthetic shot and warp it to the second view."""
     shot = render_shot(seed, frames, height, width)
     return Warped(shot.left, *warp(shot.left, shot.disparity))
 
 
-def walk_film(connection: Connection, plan: str, shot: Warped, a_side: int) -> None:
-    """Passes a frame, what a frame costs, frames, what was skipped."""
+def run_plan(connection: Connection, plan: str, shot: Warped, a_side: int) -> None:
+    """Send passes per frame, cost per frame, the frames, and the skipped work."""
     pipeline, frames = make_pipeline(13 if plan == "ours, in one step" else 9), len(shot.frames)
-    shot = Warped(*(plane.clone() for plane in shot))  # from memory that processes share
+    shot = Warped(*(plane.clone() for plane in shot))  # copy out of shared memory
     passes = [0]
     count = lambda _, given: passes.__setitem__(0, passes[0] + given[0].shape[0] * given[0].shape[1])  # noqa: E731
     pipeline.unet.register_forward_pre_hook(count)
@@ -237,16 +239,18 @@ def walk_film(connection: Connection, plan: str, shot: Warped, a_side: int) -> N
         if plan != "release":
             return inpainter(shot, None)[0]
         return released_walk.inpaint_film(
-            pipeline, shot.frames, holes, generator=seeded(0), sampling=sampling, a_side=a_side
+            pipeline, shot.frames, holes, generator=make_generator(0), sampling=sampling, a_side=a_side
         )
 
     made, cost = measure_cost(walk, frames)
-    told = "nothing" if plan == "release" else str(inpainter.stats).partition(": ")[2]
-    connection.send((passes[0] / frames, cost, made.numpy(), told))  # a tensor would end with this process
+    skipped = "nothing" if plan == "release" else str(inpainter.stats).partition(": ")[2]
+    connection.send(
+        (passes[0] / frames, cost, made.numpy(), skipped)
+    )  # a tensor's shared memory would end with this process
 
 
 def stream_film(connection: Connection, frames: int) -> None:
-    """What a frame of a film costs that comes in windows."""
+    """Send the cost per frame of a film streamed in windows."""
     inpainter, shot = Diffusion(make_pipeline(), 1, 1, 0), film(AT_ONCE, *SMALL)
 
     def stream() -> None:
@@ -257,8 +261,8 @@ def stream_film(connection: Connection, frames: int) -> None:
     connection.send(measure_cost(stream, frames)[1])
 
 
-def in_a_process(work: Callable[..., None], *arguments: object) -> Any:
-    """Run alone, so that its peak memory is its own."""
+def run_in_process(work: Callable[..., None], *arguments: object) -> Any:
+    """Run in a separate process, so that the peak memory is its own."""
     context = get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=work, args=(theirs, *arguments))
@@ -269,7 +273,7 @@ def in_a_process(work: Callable[..., None], *arguments: object) -> Any:
     return made
 
 
-def seeded(seed: int) -> torch.Generator:
+def make_generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
@@ -278,7 +282,7 @@ def rms(one: Tensor, other: Tensor) -> float:
 
 
 def psnr_db(one: Tensor, other: Tensor) -> float:
-    """Of pictures in [0, 1]."""
+    """Return the PSNR of images in [0, 1]."""
     return -20 * float(torch.log10(torch.tensor(rms(one, other)).clamp_min(1e-5)))
 
 

@@ -1,4 +1,4 @@
-"""A scene both of whose views are known by formula: planes with hard outlines and band-limited texture."""
+"""Analytic stereo scene: planes with hard outlines and band-limited texture, both views exact."""
 
 import math
 
@@ -14,7 +14,7 @@ CARDS = 7
 
 
 def layered_scene(seed: int, height: int, width: int) -> Shot:
-    """One frame of a slanted background and slanted or upright cards; a pixel is the mean of its width."""
+    """Render one frame of a slanted background and planes in front of it; pixels are box-filtered."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(low: float, high: float, *size: int) -> Tensor:
@@ -60,7 +60,7 @@ def layered_scene(seed: int, height: int, width: int) -> Shot:
 
 
 def _hidden(disparity: Tensor, other: Tensor, sign: str) -> Tensor:
-    """What lies outside the other view or behind something nearer there by more than half a pixel."""
+    """Return True outside the other view, or behind a surface nearer by more than half a pixel."""
     width = disparity.shape[-1]
     place = torch.arange(width) + (disparity if sign == "+" else -disparity)
     outside = (place < 0) | (place > width - 1)

@@ -1,10 +1,10 @@
-"""What the light inpainter costs and what it is worth, against `fill`, on the synthetic world.
+"""Measure cost and quality of the inpainter `light` against `fill` on synthetic shots.
 
     secondeye stage world WORLD                                what to learn from, as params.yaml says
     python benchmarks/light.py --train WORLD --out FOLDER      train on it alone, FOLDER/model are the weights
     python benchmarks/light.py [--weights FOLDER/model]        the tables; scores with weights only
 
-Costs do not depend on the weights. The peer of the rectangles is the same network run on whole pictures.
+The cost does not depend on the weights. The baseline for cropping is the same network on whole frames.
 """
 
 import argparse
@@ -47,14 +47,14 @@ def main() -> None:
     parser.add_argument("--weights", type=Path)
     options = parser.parse_args()
     if options.train:
-        teach(options.train, options.out)
+        train(options.train, options.out)
         return
     print(f"{machine()}\n\n{table()}")
     if options.weights:
         print(f"\n{scores(options.weights)}")
 
 
-def teach(world: Path, out: Path) -> None:
+def train(world: Path, out: Path) -> None:
     """Train on the shots of a world as params.yaml says; goes on where it was killed."""
     settings = load_params(Path("params.yaml")).train_inpaint.light
     scenes = []
@@ -67,7 +67,7 @@ def teach(world: Path, out: Path) -> None:
 
 
 def table() -> str:
-    """Milliseconds a frame and frames a second, everything an inpainter does; Markdown."""
+    """Return a Markdown table of milliseconds per frame and frames per second of a whole inpainter call."""
     torch.manual_seed(0)
     model = Light(CHANNELS).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     megabytes = 2 * sum(weights.numel() for weights in model.parameters()) / 1e6
@@ -82,7 +82,7 @@ def table() -> str:
         hidden = 100 * np.mean([float((soft_hole_mask(shot.coverage) > 0).float().mean()) for shot in shots])
         ways: dict[str, Inpainter] = {
             "fill": fill_warped,
-            "light, whole pictures": lambda warped, state: _on_whole(model, warped),
+            "light, whole pictures": lambda warped, state: _on_whole_frames(model, warped),
             "light": lambda warped, state: inpaint_frames(model, warped, state),
         }
         for name, inpainter in ways.items():
@@ -92,7 +92,7 @@ def table() -> str:
 
 
 def scores(weights: Path) -> str:
-    """Both inpainters by the evaluation's ruler, with exact disparity, on shots not learnt from; Markdown."""
+    """Return a Markdown table of both inpainters' scores with exact disparity on held-out shots."""
     inpainters = {"fill": fill_warped, "light": load_light(weights, "cpu")}
     found: dict[str, list[dict[str, float]]] = {name: [] for name in inpainters}
     for seed in HELD_OUT:
@@ -125,8 +125,8 @@ def warped_shot(seed: int, strong: bool) -> Warped:
     return Warped(shot.left, *warp(shot.left, disparity))
 
 
-def _on_whole(model: Light, warped: Warped) -> tuple[torch.Tensor, object]:
-    """The same network with no rectangles but the whole picture."""
+def _on_whole_frames(model: Light, warped: Warped) -> tuple[torch.Tensor, object]:
+    """Run the same network on the whole frame instead of crops."""
     halo, network.HALO_PX = network.HALO_PX, 8 * max(warped.frames.shape[-2:])
     try:
         return inpaint_frames(model, warped, None)
@@ -135,7 +135,7 @@ def _on_whole(model: Light, warped: Warped) -> tuple[torch.Tensor, object]:
 
 
 def _seconds(call: Callable[[], object]) -> float:
-    """The fastest of three, after one that compiles."""
+    """Return the fastest of three runs after one that compiles."""
     call()
     times = []
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""The machine a table was measured on."""
+"""Description of the machine that a table was measured on."""
 
 import os
 import platform
@@ -8,9 +8,9 @@ import torch
 
 
 def machine() -> str:
-    """One line: processor, cores, GPU, versions."""
-    told = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    names = [line.split(":")[1].strip() for line in told.splitlines() if line.startswith("model name")]
+    """Return one line: processor, cores, GPU, versions."""
+    cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    names = [line.split(":")[1].strip() for line in cpuinfo.splitlines() if line.startswith("model name")]
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
     processor = names[0] if names else platform.machine()
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"

@@ -1,11 +1,10 @@
-"""What was trained here against what needs no training, film by film.
+"""Compare trained models with methods that need no training, film by film.
 
     python benchmarks/models.py [data/evaluate/scores/scores.parquet]
 
-Prints scores that the stage `evaluate` wrote (docs/metrics.md): inpainters with the clip's own disparity
-(HaarPSI around what something nearer hid from the left eye, PSNR inside it and beyond the left eye's frame),
-depth against the matched disparity, whole models. Add films to data/raw with the split test in sources.csv to
-have them judged.
+Prints scores written by the stage `evaluate` (docs/metrics.md): inpainters with the clip's own disparity
+(HaarPSI around disocclusions, PSNR inside them and beyond the left view's border), depth against the matched
+disparity, and whole models. To evaluate more films, add them to data/raw with split test in sources.csv.
 """
 
 import argparse
@@ -19,7 +18,7 @@ from secondeye.evaluation.aggregate import by_method, film_means
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("scores", type=Path, nargs="?", default=Path("data/evaluate/scores/scores.parquet"))
     parser.add_argument("--films", type=Path, default=Path("data/split/films.parquet"))
@@ -27,10 +26,10 @@ def main() -> None:
     rows = read_table(options.scores, Score)
     names = {film.id: film.name for film in read_table(options.films, Film)}
     print(f"{machine()}\n")
-    painters = ["nearest", "Telea", "Navier-Stokes", "fill", "light", "diffusion", "VAE round trip"]
-    print_table(rows, names, painters, "haarpsi", 4)
-    print_table(rows, names, painters, "psnr_disoccluded_db", 2)
-    print_table(rows, names, painters, "psnr_border_db", 2)
+    inpainters = ["nearest", "Telea", "Navier-Stokes", "fill", "light", "diffusion", "VAE round trip"]
+    print_table(rows, names, inpainters, "haarpsi", 4)
+    print_table(rows, names, inpainters, "psnr_disoccluded_db", 2)
+    print_table(rows, names, inpainters, "psnr_border_db", 2)
     print_table(rows, names, ["motion + fill", "student + fill"], "rank_correlation", 3)
     print_table(rows, names, ["motion + fill", "student + fill"], "disparity_error_percent", 3)
     models = ["identity", "best shift", "motion + fill", "student + fill"]
@@ -41,7 +40,7 @@ def main() -> None:
 def print_table(
     rows: list[Score], names: dict[str, str], methods: list[str], column: str, digits: int
 ) -> None:
-    """One line a film, one column a method, and the mean over films."""
+    """Print a row per film and a column per method, and the mean over films."""
     groups = by_method(rows)
     means = {method: film_means(groups[method], column) for method in methods if method in groups}
     films = sorted({film for found in means.values() for film in found}, key=lambda film: names[film])

@@ -1,14 +1,14 @@
-"""How fast splat and warp are against the released algorithm in torch, and how sharp the warp is.
+"""Measure the speed of splat and warp against the released algorithm in torch, and the sharpness of the warp.
 
     python benchmarks/splat.py [--fresh-memory] [--pairs FILM ...] [--shots 8]
 
-There are two peers, both the released three-pass splat as torch scatters, with the two columns that a move to
-the side reaches (the released kernel writes four pixels, two of them with a weight of 0). One scatters into
-the whole picture, as the released kernel does, for a move in any direction; the other can only move pixels
-along their row, and is the fastest form in torch that we know. Each time is the best of 15 runs.
+Both baselines are the released three-pass splat as torch scatters, reduced to the two columns that a
+horizontal move reaches (the released kernel writes four pixels, two of them with weight 0). One scatters into
+the whole frame like the released kernel, for moves in any direction; the other moves pixels only along their
+row and is the fastest torch version we know. Each time is the best of 15 runs.
 
-Large arrays are kept by the process and used again, for both sides; with --fresh-memory each one is fetched
-from the system anew, as torch does with arrays above 32 MB (the peers' at 4K).
+By default the process keeps and reuses the memory of large arrays; with --fresh-memory each one is allocated
+from the system again, as torch does with arrays above 32 MB (the baselines' at 4K).
 
 FILM is a side-by-side stereo film; every 30th frame of it is matched and warped at its own size.
 """
@@ -46,26 +46,26 @@ from secondeye.video.read import read_pictures
 from secondeye.warp import warp
 
 SIZES = {"1080p": (1080, 1920), "4K": (2160, 3840)}
-SHARE = 0.05  # of the width: the largest disparity of the timed scenes
-SILHOUETTE_PX = 3  # nearer than this to a jump of the right eye's disparity is "at a silhouette"
+MAX_DISPARITY_SHARE = 0.05  # of the width, in the timed scenes
+SILHOUETTE_PX = 3  # radius around depth edges of the right view that counts as silhouette
 WORLD_HEIGHT, WORLD_WIDTH = 540, 960
 COPIED_BYTES = 1 << 28
 
 
-class Rival(NamedTuple):
+class Method(NamedTuple):
     name: str
-    run: Callable[[Tensor, Tensor], object]  # of pictures and disparity
-    goal: float | None  # times as fast as the peer
+    run: Callable[[Tensor, Tensor], object]  # images and disparity
+    goal: float | None  # target speed-up over the baseline
 
 
-CPU_RIVALS = [
-    Rival("splat", lambda pictures, disparity: splat(pictures, disparity), 18),
-    Rival("warp, Lanczos-3", lambda pictures, disparity: warp(pictures, disparity), 12),
-    Rival("warp, bilinear", lambda pictures, disparity: warp(pictures, disparity, kernel="bilinear"), 20),
+CPU_METHODS = [
+    Method("splat", lambda images, disparity: splat(images, disparity), 18),
+    Method("warp, Lanczos-3", lambda images, disparity: warp(images, disparity), 12),
+    Method("warp, bilinear", lambda images, disparity: warp(images, disparity, kernel="bilinear"), 20),
 ]
-GPU_RIVALS = [
-    *(rival._replace(goal=None) for rival in CPU_RIVALS),
-    Rival("splat, not deterministic", lambda p, d: splat(p, d, backend="triton_nondeterministic"), None),
+GPU_METHODS = [
+    *(method._replace(goal=None) for method in CPU_METHODS),
+    Method("splat, not deterministic", lambda p, d: splat(p, d, backend="triton_nondeterministic"), None),
 ]
 
 
@@ -78,9 +78,9 @@ def main() -> None:
     options = parser.parse_args()
     set_memory(options.fresh_memory)
     print(machine())
-    print_speed("cpu", CPU_RIVALS)
+    print_speed("cpu", CPU_METHODS)
     if torch.cuda.is_available():
-        print_speed("cuda", GPU_RIVALS)
+        print_speed("cuda", GPU_METHODS)
     print_sharpness(options.shots)
     if options.pairs:
         print_pairs(options.pairs)
@@ -91,7 +91,7 @@ def main() -> None:
 
 
 def set_memory(fresh: bool) -> None:
-    """Tell glibc what to do with large arrays: left alone it changes its mind, and a peer's time fourfold."""
+    """Fix glibc's policy for large arrays; its adaptive default changes a baseline's time fourfold."""
     trim_threshold, mmap_threshold, mmap_max = -1, -3, -4  # mallopt's names for them
     libc = ctypes.CDLL(None)
     if fresh:
@@ -101,17 +101,17 @@ def set_memory(fresh: bool) -> None:
         libc.mallopt(trim_threshold, (1 << 31) - 1)
 
 
-def print_speed(device: str, rivals: list[Rival]) -> None:
-    """Milliseconds a frame of uint8, and how many times as fast as both peers."""
+def print_speed(device: str, methods: list[Method]) -> None:
+    """Print milliseconds per uint8 frame and the speed-up over both baselines."""
     bandwidth = copy_bandwidth(device)
     print(f"\nOn the {device}, uint8; copying memory: {bandwidth / 1e9:.0f} GB/s read and written\n")
     print("| size | disparity | what | ms a frame | times as released | goal | times by rows | of copying |")
     print("|---|---|---|---|---|---|---|---|")
     generator = torch.Generator().manual_seed(0)
     for size, (height, width) in SIZES.items():
-        pictures = torch.randint(0, 256, (1, height, width, 3), generator=generator, dtype=torch.uint8)
+        images = torch.randint(0, 256, (1, height, width, 3), generator=generator, dtype=torch.uint8)
         for kind in ("layers", "smooth", "random"):
-            arrays = pictures.to(device), timed_disparity(kind, height, width).to(device)
+            arrays = images.to(device), timed_disparity(kind, height, width).to(device)
             released, by_rows = (
                 best_seconds(partial(three_passes, *arrays, scatter), device)
                 for scatter in (scatter_anywhere, scatter_in_rows)
@@ -120,20 +120,20 @@ def print_speed(device: str, rivals: list[Rival]) -> None:
             print(
                 f"| {size} | {kind} | three passes, by rows | {1e3 * by_rows:.2f} | | | 1.0 | |", flush=True
             )
-            for rival in rivals:
-                taken = best_seconds(partial(rival.run, *arrays), device)
-                moved = sum(array.nbytes for array in (*arrays, *rival.run(*arrays)))
-                goal = rival.goal if rival.goal and (size, kind) == ("1080p", "layers") else ""
+            for method in methods:
+                taken = best_seconds(partial(method.run, *arrays), device)
+                moved = sum(array.nbytes for array in (*arrays, *method.run(*arrays)))
+                goal = method.goal if method.goal and (size, kind) == ("1080p", "layers") else ""
                 ratios = f"{released / taken:.1f} | {goal} | {by_rows / taken:.1f}"
-                row = f"| {size} | {kind} | {rival.name} | {1e3 * taken:.2f} | {ratios} |"
+                row = f"| {size} | {kind} | {method.name} | {1e3 * taken:.2f} | {ratios} |"
                 print(f"{row} {moved / taken / bandwidth:.0%} |", flush=True)
 
 
 def timed_disparity(kind: str, height: int, width: int) -> Tensor:
-    """25 discs on a ramp, the ramp alone, or noise: [1, 1, H, W] px, up to SHARE of the width."""
+    """Return 25 discs on a ramp, the ramp alone, or noise; [1, 1, H, W] px."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:height, :width].astype(np.float32)
-    reach = SHARE * width
+    reach = MAX_DISPARITY_SHARE * width
     if kind == "random":
         return torch.from_numpy(rng.uniform(-reach, reach, (1, 1, height, width)).astype(np.float32))
     disparity = reach * (y / height - 1)
@@ -144,12 +144,12 @@ def timed_disparity(kind: str, height: int, width: int) -> Tensor:
     return torch.from_numpy(disparity)[None, None]
 
 
-Scatter = Callable[[Tensor, Tensor], Tensor]  # planes [1, C, H, W] and where they land [1, 1, H, W] -> sums
+Scatter = Callable[[Tensor, Tensor], Tensor]  # planes [1, C, H, W], landing columns [1, 1, H, W] -> sums
 
 
-def three_passes(pictures: Tensor, disparity: Tensor, scatter: Scatter) -> tuple[Tensor, Tensor]:
-    """The released algorithm: weighted colours, weights and ones are splatted one after the other."""
-    frames = (pictures.float() / 255).permute(0, 3, 1, 2)
+def three_passes(images: Tensor, disparity: Tensor, scatter: Scatter) -> tuple[Tensor, Tensor]:
+    """Run the released algorithm: splat weighted colours, weights and ones one after the other."""
+    frames = (images.float() / 255).permute(0, 3, 1, 2)
     weight = 1.414 ** (disparity - disparity.min())
     landing = torch.arange(disparity.shape[3], device=disparity.device) - disparity
     colours, weights, ones = (
@@ -160,7 +160,7 @@ def three_passes(pictures: Tensor, disparity: Tensor, scatter: Scatter) -> tuple
 
 
 def scatter_anywhere(planes: Tensor, landing: Tensor) -> Tensor:
-    """Into the picture as one line of pixels, as for a move in any direction; the released border rule."""
+    """Scatter into the flattened frame, as for moves in any direction; released border rule."""
     _, channels, height, width = planes.shape
     left = landing.floor()
     planes = (planes * _inside(left)).flatten(2)
@@ -174,7 +174,7 @@ def scatter_anywhere(planes: Tensor, landing: Tensor) -> Tensor:
 
 
 def scatter_in_rows(planes: Tensor, landing: Tensor) -> Tensor:
-    """Into the pixel's own row; the released border rule."""
+    """Scatter within each row; released border rule."""
     left = landing.floor()
     planes = planes * _inside(left)
     index = left.clamp(0, planes.shape[3] - 2).long().expand_as(planes)
@@ -192,7 +192,7 @@ def _inside(left: Tensor) -> Tensor:
 
 
 def best_seconds(job: Callable[[], object], device: str) -> float:
-    """The best of 15 runs, after two to warm up."""
+    """Return the best of 15 runs after two warm-up runs."""
     seconds = []
     for _ in range(17):
         if device == "cuda":
@@ -206,7 +206,7 @@ def best_seconds(job: Callable[[], object], device: str) -> float:
 
 
 def copy_bandwidth(device: str) -> float:
-    """Bytes read and written a second by a plain copy."""
+    """Return the bytes per second read and written by a plain copy."""
     source = torch.zeros(COPIED_BYTES, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return 2 * COPIED_BYTES / best_seconds(lambda: target.copy_(source), device)
@@ -223,7 +223,7 @@ VIEWS: Views = {
 
 
 def print_sharpness(shots: int) -> None:
-    """Exact arrays: an analytic scene, and the world with and without what its lens and film do."""
+    """Print sharpness on exact arrays: the analytic scene, synthetic shots with and without lens effects."""
     print(f"\nExact arrays, {WORLD_WIDTH}x{WORLD_HEIGHT}; gradient energy as a share of the truth's\n")
     print("| scene | what | visible, dB | gradient | away from silhouettes, dB | gradient |")
     print("|---|---|---|---|---|---|")
@@ -254,7 +254,7 @@ def print_sharpness(shots: int) -> None:
 
 
 def without_lens(seed: int) -> Shot:
-    """A shot of the world without defocus, motion blur and grain."""
+    """Render a synthetic shot without defocus, motion blur and grain."""
     draw = render.draw_lens
 
     def sharp(rng: np.random.Generator, width: int) -> render.Lens:
@@ -265,23 +265,23 @@ def without_lens(seed: int) -> Shot:
 
 
 def silhouettes(shot: Shot) -> Tensor:
-    """True within SILHOUETTE_PX of a jump in the right eye's disparity, or of what the left does not see."""
+    """Return True within SILHOUETTE_PX of a disparity edge of the right view or of an occlusion."""
     edge = shot.right_occlusion.clone()
     for axis in (-1, -2):
         jump = shot.right_disparity.diff(dim=axis).abs() > 1
         length = jump.shape[axis]
         edge.narrow(axis, 0, length).logical_or_(jump)
         edge.narrow(axis, 1, length).logical_or_(jump)
-    return widened(edge)
+    return dilated(edge)
 
 
-def widened(places: Tensor) -> Tensor:
-    """True within SILHOUETTE_PX of a place."""
+def dilated(places: Tensor) -> Tensor:
+    """Dilate a mask by SILHOUETTE_PX."""
     return F.max_pool2d(places.float(), 2 * SILHOUETTE_PX + 1, 1, SILHOUETTE_PX) > 0
 
 
 def looked_up(shot: Shot) -> Tensor:
-    """What no warp of the left eye can know: for each pixel of the right eye the place it comes from."""
+    """Sample the left view at the exact source position of each right pixel, which no warp can know."""
     width = shot.left.shape[-1]
     place = torch.arange(width) + shot.right_disparity
     left = place.floor().clamp(0, width - 1).long()
@@ -293,14 +293,14 @@ def looked_up(shot: Shot) -> Tensor:
 
 
 def gradient(frames: Tensor, truth: Tensor, where: Tensor) -> float:
-    """Energy of the horizontal gradient as a share of the truth's, where both pixels count."""
+    """Return the horizontal gradient energy relative to the ground truth, over pairs inside the mask."""
     both = (where[..., 1:] & where[..., :-1]).expand_as(frames[..., 1:])
     made, wanted = (array.diff(dim=-1)[both].double().square().sum() for array in (frames, truth))
     return float(made / wanted)
 
 
 def print_pairs(films: list[Path]) -> None:
-    """Real pairs: matched disparity, judged where matching from the right eye agrees."""
+    """Print sharpness on real pairs with matched disparity, where left-right matching agrees."""
     print("\n| stereo film | what | visible, dB | gradient | away from what is not, dB | gradient |")
     print("|---|---|---|---|---|---|")
     for film in films:
@@ -313,7 +313,7 @@ def print_pairs(films: list[Path]) -> None:
         matcher = make_matcher("block", round(0.2 * left.shape[-1]))
         disparity = fill_from_background(*match_both_ways(matcher, left, right, tolerance_px=1.0))
         visible = regions_from_match(matcher, left, right, tolerance_px=1.0) == VISIBLE
-        away = ~widened(~visible)
+        away = ~dilated(~visible)
         for view, run in VIEWS.items():
             made = run(left, disparity)
             figures = [f(made, right, where) for where in (visible, away) for f in (psnr_db, gradient)]
@@ -321,7 +321,7 @@ def print_pairs(films: list[Path]) -> None:
 
 
 def print_cracks() -> None:
-    """Holes inside a plane stretched 2.5 times."""
+    """Print the share of holes inside a plane stretched 2.5 times."""
     width = 1920
     disparity = (-1.5 * (torch.arange(width) - width / 2 + 0.3)).expand(1, 1, 4, width).contiguous()
     frames = torch.ones(1, 3, 4, width)

@@ -1,4 +1,4 @@
-"""How fast the synthetic world is rendered, against encoding what it renders; and what its shots are like.
+"""Measure the rendering speed of synthetic shots against encoding them, and the statistics of the shots.
 
 python benchmarks/synthetic.py [--shots 12] [--frames 8]
 """
@@ -41,11 +41,11 @@ def main() -> None:
         reach.append(100 * (near - far) / WIDTH)
         hidden.append(100 * float(shot.right_occlusion.float().mean()))
     print(f"{machine()}\n{options.shots} shots of {options.frames} stereo frames, {WIDTH}x{HEIGHT} an eye\n")
-    print("| what | mean | slowest or least | fastest or most |\n|---|---|---|---|")
+    print("| quantity | mean | minimum | maximum |\n|---|---|---|---|")
     rate = 1 / np.array(rendering)
     print(f"| stereo frames a second | {1 / np.mean(rendering):.1f} | {rate.min():.1f} | {rate.max():.1f} |")
     ratio = np.mean(rendering) / np.mean(encoding)
-    print(f"| times as long as encoding them (x264 veryfast, peer) | {ratio:.1f} | | |")
+    print(f"| times as long as encoding them (x264 veryfast, baseline) | {ratio:.1f} | | |")
     print(f"| disparity range, % of the width | {np.mean(reach):.1f} | {min(reach):.1f} | {max(reach):.1f} |")
     print(f"| hidden from the left eye, % | {np.mean(hidden):.1f} | {min(hidden):.1f} | {max(hidden):.1f} |")
 
