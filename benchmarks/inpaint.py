@@ -177,7 +177,7 @@ def time_rows() -> Iterator[str]:
         given = (painted * 255).round() / 255
         losses.append(psnr_db(given[seen], shot.frames[seen]))
     psnrs = ", ".join(f"{loss:.1f}" for loss in losses)
-    yield f"| composed frames are passed on | decoded frames | {psnrs} dB where visible, after 1 to 3 windows |"
+    yield f"| passes composed frames on | decoded frames | {psnrs} dB where visible, after 1 to 3 windows |"
     options = {"sampling": replace(OURS, steps=2)}
     kept, cleared = (
         pipeline(shot.frames, mask, generator=make_generator(0), **options).frames[1:]
@@ -206,7 +206,7 @@ def tile_rows() -> Iterator[str]:
     )
     cut = {rows: 100 * (rows % 128) / rows for rows in (1080, 720)}
     losses = ", ".join(f"{share:.1f} % of {rows} rows" for rows, share in cut.items())
-    yield f"| padded to multiples of 64 and cut back | cropped to multiples of 128 | the release loses {losses} |"
+    yield f"| pads to multiples of 64 and crops | crops to multiples of 128 | the release loses {losses} |"
 
 
 def make_pipeline(in_channels: int = 9) -> StereoInpaintPipeline:

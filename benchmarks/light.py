@@ -1,6 +1,6 @@
 """Measure cost and quality of the inpainter `light` against `fill` on synthetic shots.
 
-    secondeye stage world WORLD                                what to learn from, as params.yaml says
+    secondeye stage synthetic WORLD                            training shots, as in params.yaml
     python benchmarks/light.py --train WORLD --out FOLDER      train on it alone, FOLDER/model are the weights
     python benchmarks/light.py [--weights FOLDER/model]        the tables; scores with weights only
 
