@@ -16,11 +16,11 @@ from secondeye.dataset.tables import read_table, write_table
 from secondeye.matching.exported_matcher import make_exported_matcher
 from secondeye.matching.match_clip import match_clip, network_identity
 from secondeye.matching.sliding_windows import blend, fit_size, pad_frames, window_starts
-from secondeye.params import Dataset, Exported, Match
+from secondeye.params import DatasetParams, Exported, Match
 from secondeye.stages import match as stage
 from secondeye.system.errors import UserError
 
-SETTINGS = Exported("", sign=1, scale=1.0, multiple=16, min_size=32, window_frames=2, overlap_frames=1)
+SETTINGS = Exported(path="", sign=1, scale=1.0, multiple=16, min_size=32, window_frames=2, overlap_frames=1)
 
 
 def some_clip(frames: int = 5, height: int = 33, width: int = 50) -> tuple[Tensor, Tensor]:
@@ -162,7 +162,12 @@ def test_a_file_with_more_than_tensors_is_not_loaded(formulas: Path, tmp_path: P
 
 
 def test_the_network_is_named_by_its_content(formulas: Path, tmp_path: Path) -> None:
-    match = Match("exported", 18.0, 1.0, replace(SETTINGS, path=str(formulas / "formula.pt2")))
+    match = Match(
+        matcher="exported",
+        max_disparity_percent=18.0,
+        tolerance_px=1.0,
+        exported=replace(SETTINGS, path=str(formulas / "formula.pt2")),
+    )
     copy = shutil.copyfile(formulas / "formula.pt2", tmp_path / "copy.pt2")
     copied = replace(match, exported=replace(SETTINGS, path=str(copy)))
     assert network_identity(match) == network_identity(copied)
@@ -177,7 +182,12 @@ def test_the_network_is_named_by_its_content(formulas: Path, tmp_path: Path) -> 
 
 def test_the_answer_stays_where_the_eyes_disagree(formulas: Path) -> None:
     left, right = some_clip(2, 32, 48)
-    match = Match("exported", 18.0, 0.01, replace(SETTINGS, path=str(formulas / "formula.pt2")))
+    match = Match(
+        matcher="exported",
+        max_disparity_percent=18.0,
+        tolerance_px=0.01,
+        exported=replace(SETTINGS, path=str(formulas / "formula.pt2")),
+    )
     disparity, consistent = match_clip(match, left, right)
     torch.testing.assert_close(disparity, weighted(left, right), rtol=0, atol=1e-6)
     assert not consistent.all()
@@ -244,8 +254,13 @@ def test_a_wrong_scale_is_told_by_disparities_that_can_not_be(folders: list[Path
     path = tmp_path / "network.pt2"
     write_pt2(path, program_of(Calculates(lambda left, right: (left[:, :1] > 0.9).float())))
     for scale, reasons in ((10.0, []), (100.0, ["impossible disparity"])):
-        match = Match("exported", 18.0, 1.0, replace(SETTINGS, path=str(path), scale=scale))
-        stage.run(*folders, match=match, dataset=Dataset(1.0))
+        match = Match(
+            matcher="exported",
+            max_disparity_percent=18.0,
+            tolerance_px=1.0,
+            exported=replace(SETTINGS, path=str(path), scale=scale),
+        )
+        stage.run(*folders, match=match, dataset=DatasetParams(max_bad_fraction=1.0))
         bad = read_table(folders[2] / "failed.parquet", FailedItem)
         assert [row.reason for row in bad] == reasons
     assert bad[0].detail == "spans 100 px of a view 64 px wide; is match.exported.scale right?"
@@ -255,10 +270,15 @@ def test_the_stage_rebuilds_for_another_file_and_refuses_before_it_works(
     folders: list[Path], tmp_path: Path
 ) -> None:
     path = tmp_path / "network.pt2"
-    match = Match("exported", 18.0, 1.0, replace(SETTINGS, path=str(path)))
+    match = Match(
+        matcher="exported",
+        max_disparity_percent=18.0,
+        tolerance_px=1.0,
+        exported=replace(SETTINGS, path=str(path)),
+    )
 
     def matched() -> Tensor:
-        stage.run(*folders, match=match, dataset=Dataset(0.0))
+        stage.run(*folders, match=match, dataset=DatasetParams(max_bad_fraction=0.0))
         (row,) = read_table(folders[2] / "match.parquet", ClipDisparity)
         return read_disparity(clip_file(folders[2], row.id, "disparity"), row.offset_px)
 

@@ -39,9 +39,9 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", MATCHERS)
 def test_every_matcher_keeps_these_laws(name: str, network: Path) -> None:
     exported = Exported(
-        str(network), sign=-1, scale=1.0, multiple=16, min_size=32, window_frames=2, overlap_frames=1
+        path=str(network), sign=-1, scale=1.0, multiple=16, min_size=32, window_frames=2, overlap_frames=1
     )
-    match = Match(name, max_disparity_percent=10.0, tolerance_px=1.0, exported=exported)
+    match = Match(matcher=name, max_disparity_percent=10.0, tolerance_px=1.0, exported=exported)
 
     shot = coarse_cards(frames=3, height=96, width=160, near_px=8, far_px=4, card_px=80, seed=1)
     disparity, consistent = match_clip(match, shot.left, shot.right)
@@ -68,7 +68,8 @@ def test_every_matcher_keeps_these_laws(name: str, network: Path) -> None:
 @pytest.mark.parametrize("name", PAIR_MATCHERS)
 def test_a_pair_matcher_is_checked_and_filled_as_ever(name: str) -> None:
     shot = two_planes(frames=2, height=48, width=96, seed=1)
-    match = Match(name, 18.0, 1.0, Exported("", 1, 1.0, 1, 1, 1, 0))
+    exported = Exported(path="", sign=1, scale=1.0, multiple=1, min_size=1, window_frames=1, overlap_frames=0)
+    match = Match(matcher=name, max_disparity_percent=18.0, tolerance_px=1.0, exported=exported)
     matched = match_both_ways(make_matcher(name, 17), shot.left, shot.right, tolerance_px=1.0)
     disparity, consistent = match_clip(match, shot.left, shot.right)
     assert torch.equal(disparity, fill_from_background(*matched)) and torch.equal(consistent, matched[1])

@@ -19,7 +19,7 @@ from secondeye.dataset.perceptual_hash import find_duplicates, parse_hashes
 from secondeye.dataset.schema import Clip, FailedItem, Film, SkippedClip
 from secondeye.dataset.tables import read_table
 from secondeye.execution.incremental import BadClip
-from secondeye.params import Dataset, Split, load_params
+from secondeye.params import DatasetParams, Split, load_params
 from secondeye.stages import split
 from secondeye.system.errors import UserError
 from secondeye.video.probe import BT709
@@ -61,7 +61,7 @@ def write(path: Path, *shots: np.ndarray) -> Path:
 
 
 def run(root: Path, section: Split) -> tuple[list[Film], list[Clip], list[SkippedClip]]:
-    split.run(root / "raw", root / "split", split=section, dataset=Dataset(max_bad_fraction=1.0))
+    split.run(root / "raw", root / "split", split=section, dataset=DatasetParams(max_bad_fraction=1.0))
     out = root / "split"
     clips = sorted(read_table(out / "clips.parquet", Clip), key=lambda clip: (clip.film, clip.start))
     dropped = sorted(read_table(out / "skipped.parquet", SkippedClip), key=lambda piece: piece.start)

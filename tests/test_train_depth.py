@@ -37,11 +37,11 @@ HEIGHT, WIDTH = 32, 64
 
 def settings(steps: int = 6, dropout: float = 0.3, frames: int = 2) -> TrainDepth:
     return TrainDepth(
-        HEIGHT,
-        WIDTH,
-        frames,
-        dropout,
-        an_optimizer(steps=steps, batch_size=2, learning_rate=0.003, checkpoint_every=3),
+        height=HEIGHT,
+        width=WIDTH,
+        frames=frames,
+        motion_dropout=dropout,
+        optimizer=an_optimizer(steps=steps, batch_size=2, learning_rate=0.003, checkpoint_every=3),
     )
 
 
@@ -231,9 +231,13 @@ def test_footage_too_short_is_refused(tmp_path: Path) -> None:
 
 def test_sizes_that_do_not_fit_are_refused() -> None:
     assert MULTIPLE == 32
-    with pytest.raises(ValueError, match="height must be a multiple of 32, got 48"):
+    with pytest.raises(ValueError, match="multiple of 32"):
         TrainDepth(
-            48, 64, 2, 0.3, an_optimizer(steps=1, batch_size=1, learning_rate=0.001, checkpoint_every=1)
+            height=48,
+            width=64,
+            frames=2,
+            motion_dropout=0.3,
+            optimizer=an_optimizer(steps=1, batch_size=1, learning_rate=0.001, checkpoint_every=1),
         )
 
 

@@ -76,7 +76,20 @@ def settings(
     size: str = "tiny", initial: str = "", steps: int = 2, method: str = "many_steps", cached: int = 0
 ) -> TrainDiffusion:
     hyperparams = an_optimizer(steps=steps, batch_size=1, learning_rate=0.01, checkpoint_every=1)
-    return TrainDiffusion(size, initial, method, 64, 64, 2, 0.5, 0.0, cached, "", hyperparams, hyperparams)
+    return TrainDiffusion(
+        size=size,
+        pretrained=initial,
+        method=method,
+        height=64,
+        width=64,
+        frames=2,
+        mono_share=0.5,
+        conditioning_dropout=0.0,
+        cached_samples=cached,
+        vgg_weights="",
+        autoencoder=hyperparams,
+        network=hyperparams,
+    )
 
 
 def train(runs: Path, of: TrainDiffusion) -> Run:
@@ -153,11 +166,11 @@ def test_one_step_trains_a_network_of_one_step(tmp_path: Path) -> None:
     run = train(tmp_path, settings(steps=1, method="one_step"))
     assert load_pipeline(run.model, "cpu").one_step
     assert "network/latents" in run.metrics()[-2] and "network/open_psnr_db" in run.metrics()[-1]
-    with pytest.raises(ValueError, match="conditioning_dropout must be 0 for one_step"):
+    with pytest.raises(ValueError, match="conditioning_dropout must be 0 for method one_step"):
         dataclasses.replace(settings(method="one_step"), conditioning_dropout=0.1)
-    with pytest.raises(ValueError, match="cached_samples must be 0 for one_step"):
+    with pytest.raises(ValueError, match="cached_samples must be 0 for method one_step"):
         settings(method="one_step", cached=1)
-    with pytest.raises(ValueError, match="vgg_weights are for method one_step alone"):
+    with pytest.raises(ValueError, match="vgg_weights must be empty unless method is one_step"):
         dataclasses.replace(settings(), vgg_weights="timm/vgg16.tv_in1k")
 
 

@@ -1,346 +1,259 @@
-"""params.yaml, typed. The only reader of that file; there are no defaults in code."""
+"""Read params.yaml and validate it. The only reader of that file; code holds no defaults."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass
+import json
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
 
 from secondeye.system.errors import UserError
 
-Section = TypeVar("Section")
+PairMatcher = Literal["block", "flow"]
+Matcher = Literal["video", "block", "flow", "exported"]
+PAIR_MATCHERS: tuple[str, ...] = get_args(PairMatcher)
+MATCHERS: tuple[str, ...] = get_args(Matcher)
 
-PAIR_MATCHERS = ("block", "flow")
-MATCHERS = ("video", *PAIR_MATCHERS, "exported")
-DIFFUSION_SIZES = ("tiny", "small", "svd")
-DIFFUSION_METHODS = ("many_steps", "one_step")
-LR_SCHEDULERS = ("constant", "cosine")
-PRECISIONS = ("float32", "bfloat16", "float16")
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Percent = Annotated[float, Field(ge=0, le=100)]
+DisparityPercent = Annotated[float, Field(ge=1, le=50)]
+TolerancePx = Annotated[float, Field(ge=0, le=100)]
+Levels = Annotated[float, Field(ge=0, le=255)]  # of 8-bit colour
+Confidence = Annotated[float, Field(ge=0.5, le=0.9999)]
+Height = Annotated[int, Field(ge=16, le=8640)]  # px
+Width = Annotated[int, Field(ge=32, le=15360)]  # px
+Seed = Annotated[int, Field(ge=0, le=2**31)]
 
-
-def _require(section: object, **limits: tuple[float, float]) -> None:
-    """Raise ValueError naming the first value outside its limits."""
-    for name, (low, high) in limits.items():
-        value = getattr(section, name)
-        if not low <= value <= high:
-            raise ValueError(f"{name} must be {low:g} to {high:g}, got {value}")
-
-
-def _require_one_of(section: object, choices: Sequence[str], name: str) -> None:
-    value = getattr(section, name)
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+# Strict: a bool is not a number and "3" is not 3; an int is accepted for a float.
+_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-def _require_multiples(section: object, of: int, *names: str) -> None:
-    """Raise ValueError naming the first value that is no multiple."""
-    for name in names:
-        if getattr(section, name) % of:
-            raise ValueError(f"{name} must be a multiple of {of}, got {getattr(section, name)}")
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class DatasetParams:
+    """Settings shared by all stages that build the dataset."""
+
+    max_bad_fraction: Fraction  # a stage fails when a larger fraction of its clips is bad
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """What all stages of the dataset share."""
-
-    max_bad_fraction: float  # a stage fails when more of its clips are bad, [0, 1]
-
-    def __post_init__(self) -> None:
-        _require(self, max_bad_fraction=(0, 1))
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Split:
-    """Films into clips."""
+    """Settings for cutting films into clips."""
 
-    height: int  # px, working size of one eye
-    width: int  # px
-    cut_threshold: float  # PySceneDetect's adaptive_threshold
-    min_shot_frames: int  # shorter shots are not told apart
-    window_frames: int  # frames of one training window; shorter clips are dropped
-    max_stride: int  # training may skip up to this many frames
-    max_seconds: float  # longer shots become several clips
-    trim_seconds: float  # left out on both sides of every cut and fade
-    min_brightness: float  # mean of a shot's luma, [0, 1]; darker ones are dropped as black
-    min_motion: (
-        float  # levels of 255 that pixels of a shot change from frame to frame; calmer ones are dropped
-    )
-
-    def __post_init__(self) -> None:
-        _require(
-            self, height=(16, 8640), width=(32, 15360), cut_threshold=(0.1, 100), min_shot_frames=(1, 10**6)
-        )
-        _require(self, window_frames=(1, 10**4), max_stride=(1, 100), max_seconds=(0.1, 3600))
-        _require(self, trim_seconds=(0, 60), min_brightness=(0, 1), min_motion=(0, 255))
+    height: Height  # working size of one view
+    width: Width
+    cut_threshold: float = Field(ge=0.1, le=100)  # PySceneDetect's adaptive_threshold
+    min_shot_frames: int = Field(ge=1, le=10**6)  # shorter shots are merged
+    window_frames: int = Field(ge=1, le=10**4)  # length of a training window; shorter clips are skipped
+    max_stride: int = Field(ge=1, le=100)  # largest frame stride that training may draw
+    max_seconds: float = Field(ge=0.1, le=3600)  # longer shots become several clips
+    trim_seconds: float = Field(ge=0, le=60)  # removed on both sides of every cut and fade
+    min_brightness: Fraction  # mean luma of a shot; darker shots are skipped as black
+    min_motion: Levels  # mean change between frames; stiller shots are skipped
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Shift:
-    """Where disparity zero lies."""
+    """Settings for stereo alignment: zero disparity, vertical offset and colour."""
 
-    sampled_frames: int  # per clip
-    max_disparity_percent: float  # of the width, searched to both sides
-    margin_px: int  # left between zero and the smallest disparity
-    min_support: float  # share of corners that must match, [0, 1]
-    max_vertical_percent: float  # of the height; clips with more vertical misalignment are rejected
-    max_colour_difference: float  # levels of 255 left between the eyes after the global correction
-    min_width_percent: float  # of the width, that both eyes must share after the shift
-
-    def __post_init__(self) -> None:
-        _require(
-            self,
-            max_vertical_percent=(0, 25),
-            max_colour_difference=(0, 255),
-            min_width_percent=(0, 100),
-            sampled_frames=(1, 1000),
-            max_disparity_percent=(1, 50),
-            margin_px=(0, 100),
-            min_support=(0, 1),
-        )
+    sampled_frames: int = Field(ge=1, le=1000)  # per clip
+    max_disparity_percent: DisparityPercent  # of the width, search range on both sides
+    margin_px: int = Field(ge=0, le=100)  # kept between zero and the smallest disparity
+    min_support: Fraction  # of the corners that must match
+    max_vertical_percent: float = Field(ge=0, le=25)  # of the height; a larger misalignment is rejected
+    max_colour_difference: Levels  # between the views, after the global correction
+    min_width_percent: Percent  # of the width that both views must share after the shift
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Exported:
-    """A matcher that was exported to a file: how it wants its pictures, and what its answer means."""
+    """Input and output conventions of a matcher that was exported to a file."""
 
     path: str  # .pt2 (torch.export) or .onnx; "" for none
-    sign: int  # 1 where its answer is x_left - x_right, -1 where it is x_right - x_left
-    scale: float  # px for one unit of its answer
-    multiple: int  # px that height and width must be divisible by
-    min_size: int  # px that height and width must at least have
-    window_frames: int  # frames it takes at once
-    overlap_frames: int  # that two windows share
+    sign: Literal[1, -1]  # 1: the output is x_left - x_right; -1: x_right - x_left
+    scale: float = Field(ge=1e-6, le=1e6)  # px per unit of the output
+    multiple: int = Field(ge=1, le=1024)  # px; height and width are padded to a multiple of it
+    min_size: int = Field(ge=1, le=16384)  # px; smallest height and width
+    window_frames: int = Field(ge=1, le=10**4)  # frames per call
+    overlap_frames: int = Field(ge=0)  # shared by two consecutive windows
 
-    def __post_init__(self) -> None:
-        _require(self, scale=(1e-6, 1e6), multiple=(1, 1024), min_size=(1, 16384), window_frames=(1, 10**4))
-        _require(self, overlap_frames=(0, self.window_frames - 1))
-        if self.sign not in (1, -1):
-            raise ValueError(f"sign must be 1 or -1, got {self.sign}")
+    @model_validator(mode="after")
+    def _check_overlap(self) -> "Exported":
+        if self.overlap_frames >= self.window_frames:
+            raise ValueError(
+                f"overlap_frames must be less than window_frames ({self.window_frames}), "
+                f"got {self.overlap_frames}"
+            )
+        return self
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Match:
-    """Stereo matching."""
+    """Settings for stereo matching."""
 
-    matcher: str  # video, block (frame by frame), flow (the evaluation checks pairs with it), exported
-    max_disparity_percent: float  # of the width
-    tolerance_px: float  # of the left-right check
+    matcher: Matcher  # video uses temporal context; block and flow work frame by frame
+    max_disparity_percent: DisparityPercent  # of the width
+    tolerance_px: TolerancePx  # of the left-right consistency check
     exported: Exported
 
-    def __post_init__(self) -> None:
-        _require(self, max_disparity_percent=(1, 50), tolerance_px=(0, 100))
-        _require_one_of(self, MATCHERS, "matcher")
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Splat:
-    """The left view seen from the right."""
+    """Settings for forward warping the left view to the right."""
 
-    weight_exponent_per_px: float  # at 1024 px width; the paper's sqrt(2) is 0.5
-
-    def __post_init__(self) -> None:
-        _require(self, weight_exponent_per_px=(0, 10))
+    weight_exponent_per_px: float = Field(ge=0, le=10)  # at 1024 px width; the paper's sqrt(2) is 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Filter:
-    """Which clips are good enough."""
+    """Thresholds that a clip must pass, and the train/test split."""
 
-    min_psnr_db: float
-    min_matched_share: float  # [0, 1]
-    max_occlusion_share: float  # [0, 1]
-    min_disparity_range_percent: float  # of the width; flatter clips teach nothing
-    min_ssim: float  # [-1, 1]
-    min_sharpness: float  # levels of 255
-    max_sharpness_ratio: float  # one eye may be sharper than the other by this factor
-    max_colour_difference: float  # levels of 255
-    duplicate_bits: int  # of 64: frames whose perceptual hashes differ in no more are the same picture
-    test_share: float  # of films, where sources.csv does not say; of time, with fewer than three films
-
-    def __post_init__(self) -> None:
-        _require(self, min_psnr_db=(0, 100), min_matched_share=(0, 1), max_occlusion_share=(0, 1))
-        _require(self, min_disparity_range_percent=(0, 100), test_share=(0, 1), min_ssim=(-1, 1))
-        _require(self, min_sharpness=(0, 255), max_sharpness_ratio=(1, 1000), max_colour_difference=(0, 255))
-        _require(self, duplicate_bits=(0, 16))  # beyond, unlike pictures agree
+    min_psnr_db: Percent
+    min_matched_share: Fraction
+    max_occlusion_share: Fraction
+    min_disparity_range_percent: Percent  # of the width; flatter clips have too little depth
+    min_ssim: float = Field(ge=-1, le=1)
+    min_sharpness: Levels
+    max_sharpness_ratio: float = Field(ge=1, le=1000)  # between the two views
+    max_colour_difference: Levels
+    duplicate_bits: int = Field(ge=0, le=16)  # largest distance of 64-bit perceptual hashes of duplicates
+    test_share: Fraction  # of films without a split in sources.csv; of the time if there are under 3 films
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Validate:
-    """What a dataset must have besides passing the expectations."""
+    """Requirements on a dataset besides the expectations."""
 
-    min_accepted_clips: int
-    require_licences: bool  # every film with a kept clip must have its licence in sources.csv
-
-    def __post_init__(self) -> None:
-        _require(self, min_accepted_clips=(1, 10**9))
+    min_accepted_clips: int = Field(ge=1, le=10**9)
+    require_licences: bool  # sources.csv must give the licence of every film with an accepted clip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Synthetic:
-    """Shots of the synthetic world to learn from; the sample films show none of them."""
+    """Size of the rendered training set; its scenes differ from those of the sample films."""
 
-    shots: int
-    frames: int  # a shot
-    height: int  # px
-    width: int  # px
-    seed: int
-
-    def __post_init__(self) -> None:
-        _require(self, shots=(0, 10**7), frames=(2, 10**4), height=(16, 8640), width=(32, 15360))
-        _require(self, seed=(0, 2**31))
+    shots: int = Field(ge=0, le=10**7)
+    frames: int = Field(ge=2, le=10**4)  # per shot
+    height: Height
+    width: Width
+    seed: Seed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Optimizer:
-    """How long and how fast something is trained."""
+    """Settings of one training loop."""
 
-    steps: int
-    batch_size: int  # samples a step, over all processes
-    gradient_accumulation_steps: (
-        int  # parts that each process goes through its share of a batch in, to save memory
-    )
-    learning_rate: float  # the largest; it rises at first
-    lr_scheduler: str  # after that: constant, or cosine, which falls to almost nothing
-    ema_decay: float  # decay of the exponential moving average of the weights, which is kept; 0 is none
-    precision: str  # float32, or what most is computed in while weights stay float32: bfloat16, float16
-    max_skipped_steps: int  # left out as their loss is not finite; one more ends the training
-    checkpoint_every: int  # a killed training loses fewer steps than this
-    seed: int
-
-    def __post_init__(self) -> None:
-        _require(
-            self,
-            steps=(1, 10**9),
-            batch_size=(1, 10**6),
-            gradient_accumulation_steps=(1, 10**6),
-            learning_rate=(0, 1),
-        )
-        _require(self, ema_decay=(0, 0.999999), max_skipped_steps=(0, 10**6))
-        _require(self, checkpoint_every=(1, 10**9), seed=(0, 2**31))
-        _require_one_of(self, LR_SCHEDULERS, "lr_scheduler")
-        _require_one_of(self, PRECISIONS, "precision")
+    steps: int = Field(ge=1, le=10**9)
+    batch_size: int = Field(ge=1, le=10**6)  # samples per step, summed over all processes
+    gradient_accumulation_steps: int = Field(ge=1, le=10**6)  # micro-batches per step and process
+    learning_rate: Fraction  # peak value, after the warm-up
+    lr_scheduler: Literal["constant", "cosine"]  # after the warm-up
+    ema_decay: float = Field(ge=0, le=0.999999)  # of the averaged weights that are saved; 0 disables EMA
+    precision: Literal["float32", "bfloat16", "float16"]  # of autocast; weights stay float32
+    max_skipped_steps: int = Field(ge=0, le=10**6)  # with a non-finite loss; one more ends the training
+    checkpoint_every: int = Field(ge=1, le=10**9)  # steps
+    seed: Seed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class TrainDepth:
-    """The depth student."""
+    """Settings for training the depth student."""
 
-    height: int  # px, at which it works; a multiple of 32
-    width: int  # px
-    frames: int  # consecutive frames of one sample
-    motion_dropout: float  # share of samples that learn without flow, as a static shot is, [0, 1]
+    height: int = Field(ge=32, le=2048, multiple_of=32)  # px, of the network's input
+    width: int = Field(ge=32, le=2048, multiple_of=32)  # px
+    frames: int = Field(ge=2, le=64)  # consecutive frames of one sample
+    motion_dropout: Fraction  # of samples without optical flow, as in a static shot
     optimizer: Optimizer
 
-    def __post_init__(self) -> None:
-        _require(self, height=(32, 2048), width=(32, 2048), frames=(2, 64), motion_dropout=(0, 1))
-        _require_multiples(self, 32, "height", "width")
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class TrainLight:
-    """The one-step inpainter in pixel space."""
+    """Settings for training the one-step inpainter in pixel space."""
 
-    height: int  # px of the crops it learns from
-    width: int  # px
-    mono_share: float  # of samples made from one eye alone, by warping there and back, [0, 1]
-    discriminator_start: float  # share of the steps after which a second network judges it, too; 1 is never
-    discriminator_weight: float  # of its judgement beside the painting loss; 0 is none
+    height: int = Field(ge=32, le=4096)  # px, of the training crops
+    width: int = Field(ge=32, le=4096)  # px
+    mono_share: Fraction  # of samples made from a single view by forward and backward warping
+    discriminator_start: Fraction  # of the steps before the adversarial loss is added; 1 disables it
+    discriminator_weight: Percent  # of the adversarial loss; 0 disables it
     optimizer: Optimizer
 
-    def __post_init__(self) -> None:
-        _require(self, height=(32, 4096), width=(32, 4096), mono_share=(0, 1))
-        _require(self, discriminator_start=(0, 1), discriminator_weight=(0, 100))
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class TrainDiffusion:
-    """The stereo video diffusion model: its autoencoder first, then the network."""
+    """Settings for training the stereo video diffusion model: its autoencoder, then its network."""
 
-    size: str  # tiny, small: trained from nothing; svd: `pretrained`, of which spatial layers alone are tuned
+    size: Literal["tiny", "small", "svd"]  # svd fine-tunes the spatial layers of `pretrained`
     pretrained: str  # folder or Hugging Face id of Stable Video Diffusion; "" for tiny and small
-    method: str  # many_steps: velocities of all noise levels; one_step: the picture at once, as in M2SVid
-    height: int  # px of the crops; a multiple of 64
-    width: int  # px
-    frames: int
-    mono_share: float  # as in light
-    conditioning_dropout: (
-        float  # of samples that the network is told nothing of, for a guidance above 1, [0, 1]
-    )
-    cached_samples: int  # drawn and encoded once, for all steps to draw from; 0: each step has new ones
-    vgg_weights: str  # of VGG16, for one_step's loss on a GPU: a folder or Hugging Face id; "" without LPIPS
-    autoencoder: Optimizer  # steps are not used with svd: its autoencoder stays as it is
+    method: Literal["many_steps", "one_step"]  # v-prediction at all noise levels; one step as in M2SVid
+    height: int = Field(ge=64, le=4096, multiple_of=64)  # px, of the training crops
+    width: int = Field(ge=64, le=4096, multiple_of=64)  # px
+    frames: int = Field(ge=2, le=256)
+    mono_share: Fraction  # as in TrainLight
+    conditioning_dropout: Fraction  # of samples without conditioning, for classifier-free guidance
+    cached_samples: int = Field(ge=0, le=10**7)  # encoded once and reused; 0 encodes fresh ones every step
+    vgg_weights: str  # VGG16, for the LPIPS loss of one_step on a GPU: folder or Hugging Face id; "" for none
+    autoencoder: Optimizer  # unused with svd, whose autoencoder stays frozen
     network: Optimizer
 
-    def __post_init__(self) -> None:
-        _require(self, height=(64, 4096), width=(64, 4096), frames=(2, 256), mono_share=(0, 1))
-        _require(self, conditioning_dropout=(0, 1), cached_samples=(0, 10**7))
-        _require_multiples(self, 64, "height", "width")
-        _require_one_of(self, DIFFUSION_SIZES, "size")
-        _require_one_of(self, DIFFUSION_METHODS, "method")
+    @model_validator(mode="after")
+    def _check_combinations(self) -> "TrainDiffusion":
         if (self.size == "svd") != bool(self.pretrained):
-            raise ValueError(f"pretrained must name weights for svd, else be empty; got {self.pretrained!r}")
+            raise ValueError(
+                f"pretrained must name weights for size svd and be empty otherwise, got {self.pretrained!r}"
+            )
         if self.method == "one_step" and self.conditioning_dropout:
-            raise ValueError(f"conditioning_dropout must be 0 for one_step; got {self.conditioning_dropout}")
+            raise ValueError(
+                f"conditioning_dropout must be 0 for method one_step, got {self.conditioning_dropout}"
+            )
         if self.method == "one_step" and self.cached_samples:
-            raise ValueError(f"cached_samples must be 0 for one_step; got {self.cached_samples}")
+            raise ValueError(f"cached_samples must be 0 for method one_step, got {self.cached_samples}")
         if self.method != "one_step" and self.vgg_weights:
-            raise ValueError(f"vgg_weights are for method one_step alone; got {self.vgg_weights!r}")
+            raise ValueError(f"vgg_weights must be empty unless method is one_step, got {self.vgg_weights!r}")
+        return self
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class TrainInpaint:
-    """Both inpainters; each is trained anew only when its own part changes."""
+    """Settings of both inpainters; each is retrained only when its own section changes."""
 
     light: TrainLight
     diffusion: TrainDiffusion
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Regions:
-    """How the right eye is matched to find what each of its pixels is, where that is not known."""
+    """Settings for matching the true right view to find its visible and disoccluded pixels."""
 
-    matcher: str  # block or flow
-    max_disparity_percent: float  # of the width
-    tolerance_px: float  # of the left-right check
-
-    def __post_init__(self) -> None:
-        _require(self, max_disparity_percent=(1, 50), tolerance_px=(0, 100))
-        _require_one_of(self, PAIR_MATCHERS, "matcher")
+    matcher: PairMatcher
+    max_disparity_percent: DisparityPercent  # of the width
+    tolerance_px: TolerancePx  # of the left-right consistency check
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Evaluate:
-    """How models are judged on held-out clips."""
+    """Settings for scoring models on held-out clips."""
 
-    max_frames: int  # of a clip, from its start
+    max_frames: int = Field(ge=1, le=10**4)  # per clip, from its start
     regions: Regions
-    vgg_weights: str  # of VGG16, for LPIPS and DISTS: a folder or Hugging Face id; "" leaves both out
-    resamples: int  # of the bootstrap over films and clips
-    confidence: float  # of the intervals in the report, [0.5, 1)
-    seed: int  # of the bootstrap
-
-    def __post_init__(self) -> None:
-        _require(self, max_frames=(1, 10**4), resamples=(100, 10**6))
-        _require(self, confidence=(0.5, 0.9999), seed=(0, 2**31))
+    vgg_weights: str  # VGG16, for LPIPS and DISTS: folder or Hugging Face id; "" disables both
+    resamples: int = Field(ge=100, le=10**6)  # of the bootstrap over films and clips
+    confidence: Confidence  # of the intervals in the report
+    seed: Seed  # of the bootstrap
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Gate:
-    """When a challenger becomes champion."""
+    """Criteria for promoting a challenger to champion."""
 
-    min_films: int  # held-out films both must have been scored on
-    confidence: float  # of the one-sided interval over films whose lower end must be above zero, [0.5, 1)
-
-    def __post_init__(self) -> None:
-        _require(self, min_films=(2, 10**6), confidence=(0.5, 0.9999))
+    min_films: int = Field(ge=2, le=10**6)  # held-out films that both models were scored on
+    confidence: Confidence  # of the one-sided interval over films, whose lower bound must exceed 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Params:
-    """All of params.yaml."""
+    """The content of params.yaml."""
 
-    dataset: Dataset
+    dataset: DatasetParams
     split: Split
     shift: Shift
     match: Match
@@ -355,39 +268,39 @@ class Params:
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
-    """Read params.yaml; raises Refusal naming every unknown, missing or mistyped key by its dotted name."""
+    """Return the validated content of params.yaml.
+
+    Raises UserError with one line that names every wrong key, its value and what is allowed.
+    """
+    values = _read_yaml(path)
+    try:
+        # As JSON, since strict validation of Python values accepts no mapping for a section.
+        return TypeAdapter(Params).validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        problems = [_describe(problem) for problem in error.errors()]
+        raise UserError(f"{path}: {'; '.join(problems)}") from error
+
+
+def _read_yaml(path: Path) -> Any:
     if not path.is_file():
-        raise UserError(f"{path}: there is no such file; run this in the project's folder")
+        raise UserError(f"{path}: file not found; run this in the project's root folder")
     try:
-        values = yaml.safe_load(path.read_text())
+        return yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: is not YAML ({' '.join(str(error).split())})") from error
-    return _build(Params, values, str(path), "")
+        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
 
 
-def _build(kind: type[Section], values: Any, path: str, prefix: str) -> Section:
-    where = prefix.rstrip(".") or "the file"
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: {where} must be a mapping, got {values!r}")
-    types = get_type_hints(kind)
-    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-    missing = [prefix + name for name in names if name not in values]
-    unknown = [prefix + str(name) for name in values if name not in names]
-    if missing or unknown:
-        parts = [f"missing {', '.join(missing)}"] * bool(missing)
-        parts += [f"unknown {', '.join(unknown)}"] * bool(unknown)
-        raise UserError(f"{path}: {'; '.join(parts)}")
-    try:
-        return kind(**{name: _value(types[name], values[name], path, prefix + name) for name in names})
-    except ValueError as error:
-        raise UserError(f"{path}: {prefix}{error}") from error
-
-
-def _value(kind: type, value: Any, path: str, name: str) -> Any:
-    if is_dataclass(kind):
-        return _build(kind, value, path, name + ".")
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise UserError(f"{path}: {name} must be {kind.__name__}, got {type(value).__name__} {value!r}")
-    return value
+def _describe(problem: Any) -> str:
+    """Return one clause for a Pydantic error: dotted key, what is allowed, value."""
+    key = ".".join(str(part) for part in problem["loc"]) or "the file"
+    match problem["type"]:
+        case "missing":
+            return f"missing {key}"
+        case "unexpected_keyword_argument":
+            return f"unknown {key}"
+        case "value_error":
+            return f"{key}: {problem['ctx']['error']}"
+        case "dataclass_type":
+            return f"{key} must be a mapping, got {problem['input']!r}"
+    allowed = problem["msg"].removeprefix("Input should be ")
+    return f"{key} must be {allowed}, got {problem['input']!r}"

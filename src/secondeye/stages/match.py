@@ -8,13 +8,13 @@ from secondeye.dataset.schema import Clip, ClipDisparity, Correction
 from secondeye.dataset.tables import read_table, write_table
 from secondeye.execution.incremental import BadClip, Job, build_missing, make_key
 from secondeye.matching.match_clip import match_clip, network_identity
-from secondeye.params import Dataset, Match
+from secondeye.params import DatasetParams, Match
 from secondeye.system.process import lock_dir
 
 _BYTES_PER_PIXEL = 0.7  # a bound: gray16 disparity in FFV1 took 0.37 (synthetic) to 0.44 (real films)
 
 
-def run(split: Path, shift: Path, out: Path, *, match: Match, dataset: Dataset) -> None:
+def run(split: Path, shift: Path, out: Path, *, match: Match, dataset: DatasetParams) -> None:
     """Write each clip's disparity and `match.parquet`."""
     shifted = read_table(shift / "shift.parquet", Correction)
     clips = {clip.id: clip for clip in read_table(split / "clips.parquet", Clip)}

@@ -14,7 +14,7 @@ from secondeye.dataset.tables import read_table, write_table
 from secondeye.execution.incremental import Job, build_missing, make_key
 from secondeye.imaging.optical_flow import MIN_FLOW_SIZE_PX, dense_flow, flow_magnitude, to_gray
 from secondeye.metrics.image_quality import gradient_levels, mean_where, psnr_db, ssim_map
-from secondeye.params import Dataset
+from secondeye.params import DatasetParams
 from secondeye.report.contact_sheet import disparity_map, picture_from_frame, write_picture
 from secondeye.system.process import lock_dir
 
@@ -22,7 +22,7 @@ _HOLE = np.array([255, 0, 170], np.uint8)
 _BYTES_PER_PIXEL = 12  # a bound, of four pictures as PNG
 
 
-def run(split: Path, shift: Path, match: Path, splat: Path, out: Path, *, dataset: Dataset) -> None:
+def run(split: Path, shift: Path, match: Path, splat: Path, out: Path, *, dataset: DatasetParams) -> None:
     """Write `quality.parquet` and a picture of each clip's middle frame."""
     clips = {clip.id: clip for clip in read_table(split / "clips.parquet", Clip)}
     shifted = {row.id: row for row in read_table(shift / "shift.parquet", Correction)}

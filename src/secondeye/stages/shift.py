@@ -18,7 +18,7 @@ from secondeye.dataset.corrections import apply_colours, apply_vertical, load_ra
 from secondeye.dataset.schema import Clip, Correction
 from secondeye.dataset.tables import read_table, write_table
 from secondeye.execution.incremental import BadClip, Job, build_missing, make_key
-from secondeye.params import Dataset, Shift
+from secondeye.params import DatasetParams, Shift
 from secondeye.system.process import lock_dir
 from secondeye.system.text import pluralize
 
@@ -47,7 +47,7 @@ class Order:
         return self.evidence <= (_SWAPPED if self.clips > 1 else _SWAPPED_ALONE)
 
 
-def run(split: Path, out: Path, *, shift: Shift, dataset: Dataset) -> None:
+def run(split: Path, out: Path, *, shift: Shift, dataset: DatasetParams) -> None:
     """Write `shift.parquet`: numbers that `views.load` applies."""
     clips = read_table(split / "clips.parquet", Clip)
     with lock_dir(out), lock_dir(out / "films"):
@@ -68,7 +68,7 @@ def run(split: Path, out: Path, *, shift: Shift, dataset: Dataset) -> None:
 
 
 def _find_orders(
-    out: Path, clips: Sequence[Clip], split: Path, shift: Shift, dataset: Dataset
+    out: Path, clips: Sequence[Clip], split: Path, shift: Shift, dataset: DatasetParams
 ) -> dict[str, Order]:
     films: dict[str, list[Clip]] = {}
     for clip in sorted(clips, key=lambda clip: clip.start):

@@ -8,7 +8,7 @@ from secondeye.dataset.schema import Clip, ClipDisparity, ClipOcclusion, Correct
 from secondeye.dataset.tables import read_table, write_table
 from secondeye.execution.incremental import Job, build_missing, make_key
 from secondeye.imaging.arrays import occlusion_mask
-from secondeye.params import Dataset, Splat
+from secondeye.params import DatasetParams, Splat
 from secondeye.splat import exponent_at_width
 from secondeye.splat import splat as splat_forward
 from secondeye.system.process import lock_dir
@@ -16,7 +16,7 @@ from secondeye.system.process import lock_dir
 _BYTES_PER_PIXEL = 1.9  # a bound: FFV1 RGB and a mask took 0.5 (real) to 1.2 (synthetic films)
 
 
-def run(split: Path, shift: Path, match: Path, out: Path, *, splat: Splat, dataset: Dataset) -> None:
+def run(split: Path, shift: Path, match: Path, out: Path, *, splat: Splat, dataset: DatasetParams) -> None:
     """Write each clip's warped left view and occlusion, and `splat.parquet`."""
     shifted = {row.id: row for row in read_table(shift / "shift.parquet", Correction)}
     matched = read_table(match / "match.parquet", ClipDisparity)

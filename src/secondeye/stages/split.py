@@ -18,7 +18,7 @@ from secondeye.film.frame_checks import rejection_reason
 from secondeye.film.letterbox import Letterbox
 from secondeye.film.packing import crop, fit
 from secondeye.film.shots import split_shot, trim_shot
-from secondeye.params import Dataset, Split
+from secondeye.params import DatasetParams, Split
 from secondeye.sources import Source, hash_source, list_sources, strip_paths
 from secondeye.sources.clip_reader import ClipReader
 from secondeye.sources.packing_detection import check_packing
@@ -54,7 +54,7 @@ class Cuts:
     remark: str
 
 
-def run(raw: Path, out: Path, *, split: Split, dataset: Dataset) -> None:
+def run(raw: Path, out: Path, *, split: Split, dataset: DatasetParams) -> None:
     """Read data/raw, write both eyes of every clip, and `clips`, `dropped` and `films.parquet`.
 
     Raises Refusal when there is nothing to read, or not enough disk for what would be written.
@@ -120,7 +120,7 @@ def _promised(source: Source) -> int:
 
 
 def _find_all_cuts(
-    out: Path, sources: dict[str, Source], copies: list[FailedItem], split: Split, dataset: Dataset
+    out: Path, sources: dict[str, Source], copies: list[FailedItem], split: Split, dataset: DatasetParams
 ) -> list[Cuts]:
     jobs = []
     for film, source in sources.items():
