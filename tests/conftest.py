@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from secondeye.dataset.schema import Clip, ClipQuality, Correction, EvalClip, Film, Score
-from secondeye.params import Optimizer
+from secondeye.params import Optimizer, Params, apply_preset, load_params
 from secondeye.synthetic import Shot, two_planes
 from secondeye.video import multiview, read
 from secondeye.video.probe import BT709
@@ -28,6 +28,16 @@ from secondeye.video.write import FilmWriter, write_film
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test talks to the network
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read where a kernel is imported, which no test has done yet
+
+
+PROJECT = Path(__file__).parent.parent
+
+
+def load_preset(name: str, folder: Path) -> Params:
+    """Apply a preset to a copy of params.yaml in `folder` and load it."""
+    path = Path(shutil.copy(PROJECT / "params.yaml", folder))
+    apply_preset(PROJECT / "presets" / f"{name}.yaml", path)
+    return load_params(path)
 
 
 @pytest.fixture

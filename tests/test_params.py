@@ -1,24 +1,46 @@
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from conftest import load_preset
 
-from secondeye.params import load_params
+from secondeye.params import apply_preset, load_params
 from secondeye.system.errors import UserError
 
 PROJECT = Path(__file__).parent.parent
 
 
-def test_default_is_the_laptop_preset_and_all_presets_have_one_schema() -> None:
-    assert (PROJECT / "params.yaml").read_text() == (PROJECT / "presets" / "laptop.yaml").read_text()
-    laptop, small, paper = (
-        load_params(PROJECT / "presets" / f"{name}.yaml") for name in ("laptop", "small", "paper")
-    )
-    inpaint = (laptop.train_inpaint.diffusion, small.train_inpaint.diffusion, paper.train_inpaint.diffusion)
-    assert [part.size for part in inpaint] == ["tiny", "small", "svd"]
-    assert (small.train_inpaint.diffusion.height, small.train_inpaint.diffusion.width) == (256, 448)
-    assert (laptop.split.height, laptop.split.width) == (256, 448)
+def keys_of(values: dict[str, Any], prefix: str = "") -> set[str]:
+    nested = (keys_of(v, f"{prefix}{k}.") if isinstance(v, dict) else {prefix + k} for k, v in values.items())
+    return set().union(*nested)
+
+
+def test_presets_are_valid_and_have_the_same_keys(tmp_path: Path) -> None:
+    presets = {name: PROJECT / "presets" / f"{name}.yaml" for name in ("laptop", "small", "paper")}
+    keys = {name: keys_of(yaml.safe_load(path.read_text())) for name, path in presets.items()}
+    assert keys["laptop"] == keys["small"] == keys["paper"], "any preset can follow any other"
+    small, paper = load_preset("small", tmp_path), load_preset("paper", tmp_path)
+    assert (small.train_inpaint.diffusion.size, paper.train_inpaint.diffusion.size) == ("small", "svd")
     assert (paper.split.height, paper.split.width, paper.split.window_frames) == (576, 1024, 25)
-    assert paper.split.max_stride == 6 and paper.filter.min_psnr_db == 25
+
+
+def test_presets_keep_comments_and_laptop_is_the_default(tmp_path: Path) -> None:
+    path = Path(shutil.copy(PROJECT / "params.yaml", tmp_path))
+    for name in ("paper", "small", "laptop"):
+        apply_preset(PROJECT / "presets" / f"{name}.yaml", path)
+        assert path.read_text().startswith("# Every parameter")
+    assert path.read_text() == (PROJECT / "params.yaml").read_text()
+
+
+def test_an_invalid_preset_changes_nothing(tmp_path: Path) -> None:
+    path = Path(shutil.copy(PROJECT / "params.yaml", tmp_path))
+    preset = tmp_path / "mine.yaml"
+    preset.write_text("split:\n  width: 3\n")
+    with pytest.raises(UserError, match=r"mine.yaml: split.width must be greater than or equal to 32, got 3"):
+        apply_preset(preset, path)
+    assert path.read_text() == (PROJECT / "params.yaml").read_text()
 
 
 @pytest.mark.parametrize(

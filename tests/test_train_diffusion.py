@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conformance.tiny_release import write_release
-from conftest import an_optimizer
+from conftest import an_optimizer, load_preset
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -28,7 +28,7 @@ from secondeye.inpaint.pipeline import StereoInpaintPipeline, time_ids
 from secondeye.inpaint.sampling import RELEASE_SAMPLING, Conditions, predict_velocity
 from secondeye.inpaint.tiny import make_tiny
 from secondeye.inpaint.weights import load_pipeline, load_widened
-from secondeye.params import TrainDiffusion, load_params
+from secondeye.params import TrainDiffusion
 from secondeye.run_folder import Run, open_run, repeatable
 from secondeye.synthetic import render_shot
 from secondeye.system.errors import UserError
@@ -184,15 +184,13 @@ def test_the_weights_of_lpips_are_among_what_a_run_depends_on(vgg16_folder: Path
     weights = load_file(other / "model.safetensors")
     save_file({**weights, "features.0.bias": weights["features.0.bias"] + 1}, other / "model.safetensors")
     assert found(vgg16_folder) != found(other)
-    with pytest.raises(UserError, match=r"nowhere is neither a folder with VGG16's model.safetensors"):
+    with pytest.raises(UserError, match=r"nowhere: neither a folder with VGG16's model.safetensors"):
         found(tmp_path / "nowhere")
     assert foreign_weights(settings()) == {}
 
 
-def test_small_has_at_most_twenty_million_weights_and_all_of_its_network_learns() -> None:
-    of = dataclasses.replace(
-        load_params(PROJECT / "presets" / "small.yaml").train_inpaint.diffusion, frames=2
-    )
+def test_small_has_at_most_twenty_million_weights_and_all_of_its_network_learns(tmp_path: Path) -> None:
+    of = dataclasses.replace(load_preset("small", tmp_path).train_inpaint.diffusion, frames=2)
     pipeline = make_pipeline(of)
     modules = (pipeline.vae, pipeline.image_encoder, pipeline.unet)
     assert 15e6 < sum(weights.numel() for module in modules for weights in module.parameters()) <= 20e6
@@ -275,7 +273,7 @@ def test_the_key_knows_what_training_begins_with(release: Path, tmp_path: Path) 
 
 
 def test_sizes_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match="width must be a multiple of 64, got 96"):
+    with pytest.raises(ValueError, match="multiple of 64"):
         dataclasses.replace(settings(), width=96)
 
 

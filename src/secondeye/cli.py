@@ -343,3 +343,19 @@ def gc(
     print("\n".join(describe(Path.cwd(), found)))
     if delete:
         print(f"{len(remove(found))} removed")
+
+
+data = typer.Typer(no_args_is_help=True, help="Sample films, presets, exports, drift, cleaning.")
+app.add_typer(data, name="data")
+
+
+@data.command()
+def preset(
+    name: Annotated[str, typer.Argument(help="laptop, small or paper, or the path of a YAML file")],
+) -> None:
+    """Write the values of a preset into params.yaml."""
+    from secondeye.params import apply_preset
+
+    named = Path("presets") / f"{name}.yaml"
+    apply_preset(named if named.is_file() else Path(name))
+    print(f"params.yaml: preset {name}")

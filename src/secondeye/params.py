@@ -1,14 +1,20 @@
-"""Read params.yaml and validate it. The only reader of that file; code holds no defaults."""
+"""Read params.yaml and validate it. The only reader of that file; code holds no defaults.
 
+params.yaml has every key. A file in presets/ has those that depend on the scale (laptop, small, paper).
+"""
+
+import io
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from secondeye.system.errors import UserError
+from secondeye.system.files import write_atomic
 
 PairMatcher = Literal["block", "flow"]
 Matcher = Literal["video", "block", "flow", "exported"]
@@ -272,7 +278,10 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
 
     Raises UserError with one line that names every wrong key, its value and what is allowed.
     """
-    values = _read_yaml(path)
+    return _validate(_read_yaml(path, YAML(typ="safe")), path)
+
+
+def _validate(values: Any, path: Path) -> Params:
     try:
         # As JSON, since strict validation of Python values accepts no mapping for a section.
         return TypeAdapter(Params).validate_json(json.dumps(values, default=str))
@@ -281,12 +290,34 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         raise UserError(f"{path}: {'; '.join(problems)}") from error
 
 
-def _read_yaml(path: Path) -> Any:
+def apply_preset(preset: Path, path: Path = Path("params.yaml")) -> None:
+    """Write the values of a preset into params.yaml; comments and other keys stay.
+
+    Raises UserError if the preset is missing or the result is not valid; params.yaml is unchanged then.
+    """
+    editor = YAML()  # keeps comments
+    editor.preserve_quotes = True
+    content, text = _read_yaml(path, editor), io.StringIO()
+    _update(content, _read_yaml(preset, editor))
+    editor.dump(content, text)
+    _validate(YAML(typ="safe").load(text.getvalue()), preset)
+    write_atomic(path, text.getvalue())
+
+
+def _update(content: Any, values: dict[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, dict) and isinstance(content.get(key), dict):
+            _update(content[key], value)
+        else:
+            content[key] = value
+
+
+def _read_yaml(path: Path, reader: YAML) -> Any:
     if not path.is_file():
         raise UserError(f"{path}: file not found; run this in the project's root folder")
     try:
-        return yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+        return reader.load(path)
+    except YAMLError as error:
         raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
 
 
