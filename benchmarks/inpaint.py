@@ -24,9 +24,10 @@ from secondeye.evaluation.cost import measure_cost
 from secondeye.imaging.arrays import occlusion_mask
 from secondeye.inpaint import Warped
 from secondeye.inpaint.autoencoder import decode
+from secondeye.inpaint.conditions import latent_mask
 from secondeye.inpaint.diffusion import Diffusion
 from secondeye.inpaint.frame_windows import plan_windows
-from secondeye.inpaint.pipeline import StereoInpaintPipeline, latent_mask
+from secondeye.inpaint.pipeline import StereoInpaintPipeline
 from secondeye.inpaint.sampling import RELEASE_SAMPLING, SamplingConfig
 from secondeye.inpaint.tiles import plan_tiles
 from secondeye.inpaint.tiny import make_scheduler
@@ -44,22 +45,22 @@ OURS = SamplingConfig(steps=8, guidance=1.0, noise_share=0.0, keep_thin_holes=Tr
 
 def table() -> str:
     """Return a Markdown table of passes, seconds and memory per frame, ours and the release's."""
-    return compare(film(FRAMES, HEIGHT, WIDTH), a_side=1)
+    return compare(film(FRAMES, HEIGHT, WIDTH), tiles_per_side=1)
 
 
 def tiled() -> str:
     """Return the same table with two tiles per side on a larger frame."""
-    return compare(film(TILED_FRAMES, *TILED), a_side=2)
+    return compare(film(TILED_FRAMES, *TILED), tiles_per_side=2)
 
 
-def compare(shot: Warped, a_side: int) -> str:
+def compare(shot: Warped, tiles_per_side: int) -> str:
     """Return a row per plan and the difference between the results."""
     rows, made = [], {}
     for plan in PLANS:
-        passes, cost, painted, skipped = run_in_process(run_plan, plan, shot, a_side)
+        passes, cost, painted, skipped = run_in_process(run_plan, plan, shot, tiles_per_side)
         made[plan] = torch.from_numpy(painted)
         megabytes = cost.peak_mib * 2**20 / 1e6
-        name = plan if a_side == 1 else f"{plan}, {a_side}x{a_side} tiles"
+        name = plan if tiles_per_side == 1 else f"{plan}, {tiles_per_side}x{tiles_per_side} tiles"
         rows.append(
             f"| {name} | {passes:.1f} | {cost.seconds:.2f} | {megabytes:.0f} | "
             f"{megabytes / len(shot.frames):.1f} | {skipped} |"
@@ -225,21 +226,26 @@ def film(frames: int, height: int, width: int, seed: int = 90_001) -> Warped:
     return Warped(shot.left, *warp(shot.left, shot.disparity))
 
 
-def run_plan(connection: Connection, plan: str, shot: Warped, a_side: int) -> None:
+def run_plan(connection: Connection, plan: str, shot: Warped, tiles_per_side: int) -> None:
     """Send passes per frame, cost per frame, the frames, and the skipped work."""
     pipeline, frames = make_pipeline(13 if plan == "ours, in one step" else 9), len(shot.frames)
     shot = Warped(*(plane.clone() for plane in shot))  # copy out of shared memory
     passes = [0]
     count = lambda _, given: passes.__setitem__(0, passes[0] + given[0].shape[0] * given[0].shape[1])  # noqa: E731
     pipeline.unet.register_forward_pre_hook(count)
-    inpainter, holes = Diffusion(pipeline, STEPS, a_side, 0), occlusion_mask(shot.coverage).float()
+    inpainter, holes = Diffusion(pipeline, STEPS, tiles_per_side, 0), occlusion_mask(shot.coverage).float()
     sampling = replace(RELEASE_SAMPLING, steps=STEPS)
 
     def walk() -> Tensor:
         if plan != "release":
             return inpainter(shot, None)[0]
         return released_walk.inpaint_film(
-            pipeline, shot.frames, holes, generator=make_generator(0), sampling=sampling, a_side=a_side
+            pipeline,
+            shot.frames,
+            holes,
+            generator=make_generator(0),
+            sampling=sampling,
+            tiles_per_side=tiles_per_side,
         )
 
     made, cost = measure_cost(walk, frames)

@@ -22,10 +22,10 @@ from secondeye.dataset.schema import SyntheticShot
 from secondeye.dataset.tables import read_table
 from secondeye.evaluation.regions import regions_from_truth
 from secondeye.evaluation.score import compute, prepare, update
-from secondeye.inpaint import Inpainter, Warped
-from secondeye.inpaint import light as network
+from secondeye.inpaint import Inpainter, Warped, light
 from secondeye.inpaint.fill import fill_warped
-from secondeye.inpaint.light import CHANNELS, Light, inpaint_frames, load_light, soft_hole_mask
+from secondeye.inpaint.light import inpaint_frames, load_light
+from secondeye.inpaint.light_network import CHANNELS, Light, soft_hole_mask
 from secondeye.params import load_params
 from secondeye.run_folder import open_run
 from secondeye.synthetic import render_shot
@@ -127,11 +127,11 @@ def warped_shot(seed: int, strong: bool) -> Warped:
 
 def _on_whole_frames(model: Light, warped: Warped) -> tuple[torch.Tensor, object]:
     """Run the same network on the whole frame instead of crops."""
-    halo, network.HALO_PX = network.HALO_PX, 8 * max(warped.frames.shape[-2:])
+    halo, light.HALO_PX = light.HALO_PX, 8 * max(warped.frames.shape[-2:])
     try:
         return inpaint_frames(model, warped, None)
     finally:
-        network.HALO_PX = halo
+        light.HALO_PX = halo
 
 
 def _seconds(call: Callable[[], object]) -> float:

@@ -27,7 +27,8 @@ from secondeye.evaluation.score import compute, prepare, update
 from secondeye.inpaint import Inpainter, Warped
 from secondeye.inpaint.diffusion import SEED, Diffusion
 from secondeye.inpaint.fill import fill_warped
-from secondeye.inpaint.pipeline import IN_CHANNELS, LATENT_CHANNELS, ONE_STEP_CHANNELS, StereoInpaintPipeline
+from secondeye.inpaint.module_checks import IN_CHANNELS, LATENT_CHANNELS, ONE_STEP_CHANNELS
+from secondeye.inpaint.pipeline import StereoInpaintPipeline
 from secondeye.inpaint.tiny import make_tiny
 from secondeye.params import TrainDiffusion, load_params
 from secondeye.run_folder import open_run

@@ -48,15 +48,18 @@ def plan_chunks(frames: int, chunk_frames: int = CHUNK_FRAMES, overlap: int = OV
 def plan_tiles(
     height: int,  # px
     width: int,  # px
-    a_side: int,
+    tiles_per_side: int,
     overlap: int = TILE_OVERLAP_PX,
 ) -> list[list[Tile]]:  # rows of tiles, px
     """The release's. Raises ValueError where its tiles would not be whole latents."""
-    tall, wide = ((side + overlap * (a_side - 1)) / a_side for side in (height, width))
-    if tall % LATENT_PX or wide % LATENT_PX or (a_side > 1 and min(tall, wide) < overlap):
-        raise ValueError(f"the release can not cut {height}x{width} px into {a_side} tiles a side")
+    tall, wide = ((side + overlap * (tiles_per_side - 1)) / tiles_per_side for side in (height, width))
+    if tall % LATENT_PX or wide % LATENT_PX or (tiles_per_side > 1 and min(tall, wide) < overlap):
+        raise ValueError(f"the release can not cut {height}x{width} px into {tiles_per_side} tiles a side")
     down, along = int(tall) - overlap, int(wide) - overlap
-    return [[Tile(i * down, j * along, int(tall), int(wide)) for j in range(a_side)] for i in range(a_side)]
+    return [
+        [Tile(i * down, j * along, int(tall), int(wide)) for j in range(tiles_per_side)]
+        for i in range(tiles_per_side)
+    ]
 
 
 def blend(
@@ -93,16 +96,18 @@ def inpaint_chunk(
     *,
     generator: torch.Generator,
     sampling: SamplingConfig = RELEASE_SAMPLING,
-    a_side: int = 1,
+    tiles_per_side: int = 1,
 ) -> tuple[Tensor, Tensor]:  # [T, 4, H/8, W/8] float32 scaled latents; [T, 3, H, W] in [0, 1]
     """One chunk as the release paints it: each tile for itself, blended as latents, decoded together."""
     height, width = frames.shape[2:]
     rows = [
         [
-            pipeline.sample_latents(tile.cut(frames), tile.cut(holes), sampling=sampling, generator=generator)
+            pipeline.sample_latents(
+                tile.crop(frames), tile.crop(holes), sampling=sampling, generator=generator
+            )
             for tile in row
         ]
-        for row in plan_tiles(height, width, a_side)
+        for row in plan_tiles(height, width, tiles_per_side)
     ]
     latents = blend(rows, TILE_OVERLAP_PX // LATENT_PX)
     decoded = decode(pipeline.vae, latents, sampling.decode_frames, sampling.even_groups)
@@ -117,7 +122,7 @@ def inpaint_film(
     *,
     generator: torch.Generator,
     sampling: SamplingConfig = RELEASE_SAMPLING,
-    a_side: int = 1,
+    tiles_per_side: int = 1,
     chunk_frames: int = CHUNK_FRAMES,
     overlap: int = OVERLAP_FRAMES,
 ) -> Tensor:  # [T, 3, H // 128 * 128, W // 128 * 128] in [0, 1], whole levels of 255
@@ -131,7 +136,12 @@ def inpaint_film(
         part = slice(chunk.start, chunk.start + chunk.length)
         given = torch.cat([done[len(done) - chunk.overlap :], frames[part][chunk.overlap :]])
         _, painted = inpaint_chunk(
-            pipeline, given, holes[part], generator=generator, sampling=sampling, a_side=a_side
+            pipeline,
+            given,
+            holes[part],
+            generator=generator,
+            sampling=sampling,
+            tiles_per_side=tiles_per_side,
         )
         done = torch.cat([done, (painted[chunk.overlap :] * 255).round() / 255])
     return done

@@ -13,6 +13,8 @@ from torch.testing import assert_close
 from secondeye.conversion.render import render
 from secondeye.inpaint import Warped
 from secondeye.inpaint.autoencoder import decode, decode_tiles
+from secondeye.inpaint.conditions import Conditions, clear_holes, time_ids, unconditional
+from secondeye.inpaint.denoising import denoise, denoise_one_step, guided_velocity
 from secondeye.inpaint.diffusion import (
     Diffusion,
     InpaintStats,
@@ -21,15 +23,8 @@ from secondeye.inpaint.diffusion import (
     inpaint_warped,
     load_diffusion,
 )
-from secondeye.inpaint.pipeline import InpaintOutput, StereoInpaintPipeline, clear_holes, time_ids
-from secondeye.inpaint.sampling import (
-    Conditions,
-    SamplingConfig,
-    denoise,
-    denoise_one_step,
-    guided_velocity,
-    unconditional,
-)
+from secondeye.inpaint.pipeline import InpaintOutput, StereoInpaintPipeline
+from secondeye.inpaint.sampling import SamplingConfig
 from secondeye.inpaint.tiles import plan_tiles
 from secondeye.inpaint.tiny import make_scheduler, make_tiny
 from secondeye.system.errors import UserError
@@ -106,21 +101,23 @@ def test_guidance_rises_evenly_from_the_first_frame_to_the_last() -> None:
     assert_close(same, guided_velocity(network, noisy, torch.tensor(1.0), given, (2.0, 2.0)))
 
 
-@pytest.mark.parametrize("a_side", [1, 2])
-def test_each_of_the_releases_tiles_draws_its_own_noise(released: StereoInpaintPipeline, a_side: int) -> None:
+@pytest.mark.parametrize("tiles_per_side", [1, 2])
+def test_each_of_the_releases_tiles_draws_its_own_noise(
+    released: StereoInpaintPipeline, tiles_per_side: int
+) -> None:
     """A frame's noise and then a latent's, tile after tile, row by row."""
     frames = torch.rand(1, 3, 128, 256, generator=seeded(1))
     holes = (frames[:, :1] > 0.6).float()
     latents, decoded = released_walk.inpaint_chunk(
-        released, frames, holes, generator=seeded(7), sampling=QUICK, a_side=a_side
+        released, frames, holes, generator=seeded(7), sampling=QUICK, tiles_per_side=tiles_per_side
     )
     generator, rows = seeded(7), []
-    for tiles in released_walk.plan_tiles(128, 256, a_side):
+    for tiles in released_walk.plan_tiles(128, 256, tiles_per_side):
         rows.append([])
         for tile in tiles:
             torch.randn(1, 3, tile.height, tile.width, generator=generator)
             noise = torch.randn(1, 1, 4, tile.height // 8, tile.width // 8, generator=generator)
-            given = (tile.cut(frames), tile.cut(holes))
+            given = (tile.crop(frames), tile.crop(holes))
             rows[-1].append(released.sample_latents(*given, sampling=QUICK, generator=seeded(0), noise=noise))
     expected = released_walk.blend(rows, 16)
     assert_close(latents, expected)
@@ -162,7 +159,7 @@ def test_a_tile_need_not_halve_evenly(released: StereoInpaintPipeline) -> None:
 def test_the_releases_walk_runs(tiny: StereoInpaintPipeline) -> None:
     """Two chunks of two tiles a side, the second of fewer frames."""
     frames = torch.rand(5, 3, 128, 128, generator=seeded(4))
-    options: dict[str, Any] = {"sampling": QUICK, "chunk_frames": 4, "overlap": 1, "a_side": 2}
+    options: dict[str, Any] = {"sampling": QUICK, "chunk_frames": 4, "overlap": 1, "tiles_per_side": 2}
     made = released_walk.inpaint_film(tiny, frames, frames[:, :1], generator=seeded(0), **options)
     again = released_walk.inpaint_film(tiny, frames, frames[:, :1], generator=seeded(0), **options)
     assert made.shape == frames.shape and torch.equal(made, again)
@@ -180,13 +177,13 @@ def test_unguided_is_told_of_neither_view() -> None:
 # Tiles of ours
 
 
-@pytest.mark.parametrize(("a_side", "count"), [(2, 4), (3, 6)])
-def test_tiles_of_a_network_without_neighbours_are_the_whole(a_side: int, count: int) -> None:
+@pytest.mark.parametrize(("tiles_per_side", "count"), [(2, 4), (3, 6)])
+def test_tiles_of_a_network_without_neighbours_are_the_whole(tiles_per_side: int, count: int) -> None:
     given, noise = conditions(2, 24, 32), torch.randn(1, 2, 4, 24, 32)
     sampling = SamplingConfig(3, (1.0, 1.5), 0.0, True, 2)
     network = Pointwise()
     whole = denoise(network, make_scheduler(), noise, given, sampling)
-    tiles = plan_tiles(24, 32, a_side, 4, 8)
+    tiles = plan_tiles(24, 32, tiles_per_side, 4, 8)
     assert len(tiles) == count
     assert_close(denoise(network, make_scheduler(), noise, given, sampling, tiles), whole)
 

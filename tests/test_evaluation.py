@@ -49,7 +49,8 @@ from secondeye.evaluation.score import (
 from secondeye.evaluation.score_methods import Broken, cached_scores, score_key, score_methods
 from secondeye.inpaint import Warped, make_inpainter
 from secondeye.inpaint.fill import fill_warped
-from secondeye.inpaint.light import Light, save_light
+from secondeye.inpaint.light import save_light
+from secondeye.inpaint.light_network import Light
 from secondeye.inpaint.tiny import make_tiny
 from secondeye.matching import make_matcher
 from secondeye.params import load_params

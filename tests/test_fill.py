@@ -28,7 +28,7 @@ def test_hole_is_background_whichever_side_it_is_on(near_left: bool) -> None:
     filled, state = fill(frames, coverage, disparity)
     hole = filled[..., 10:15]
     assert (hole[:, 2] == 1).all() and (hole[:, :2] == 0).all()
-    assert (state.disparity[:, 10:15] == 1).all() and not state.seen[:, 10:15].any()
+    assert (state.disparity[:, 10:15] == 1).all() and not state.visible[:, 10:15].any()
 
 
 def test_what_was_seen_is_untouched() -> None:

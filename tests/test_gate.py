@@ -33,7 +33,8 @@ from secondeye.gate import (
     sentence,
     with_part,
 )
-from secondeye.inpaint.light import KIND, Light, save_light
+from secondeye.inpaint.light import KIND, save_light
+from secondeye.inpaint.light_network import Light
 from secondeye.params import Evaluate, Gate, load_params
 from secondeye.registry import models as registry
 from secondeye.run_folder import Run

@@ -16,16 +16,16 @@ PLANS = Path(__file__).parent / "conformance" / "sc_chunk_plans_23_3.json"
 @settings(deadline=None)
 @given(st.integers(1, 200), st.integers(1, 30), st.integers(0, 12), st.integers(0, 40))
 def test_every_frame_is_painted_once_and_none_without_context(
-    frames: int, window: int, overlap: int, painted: int
+    frames: int, window: int, overlap: int, inpainted: int
 ) -> None:
-    plan = list(plan_windows(frames, window, overlap, painted))
-    made = [frame for part in plan for frame in range(part.first, part.stop)]
-    assert made == list(range(painted, frames))
+    plan = list(plan_windows(frames, window, overlap, inpainted))
+    made = [frame for part in plan for frame in range(part.first_new, part.stop)]
+    assert made == list(range(inpainted, frames))
     for part in plan:
-        length, given_frames = part.stop - part.start, part.first - part.start
+        length, given_frames = part.stop - part.start, part.first_new - part.start
         assert length == min(window, frames)
         # A first window gives what was painted before it; windows have to move on.
-        assert given_frames >= min(overlap, window - 1, part.first)
+        assert given_frames >= min(overlap, window - 1, part.first_new)
 
 
 def test_a_short_end_sees_more_of_what_was_painted() -> None:
@@ -34,11 +34,11 @@ def test_a_short_end_sees_more_of_what_was_painted() -> None:
 
 
 def test_a_stream_goes_on_from_what_the_call_before_left() -> None:
-    assert [tuple(part) for part in plan_windows(11, 25, 3, painted=3)] == [(0, 3, 11)]
+    assert [tuple(part) for part in plan_windows(11, 25, 3, inpainted=3)] == [(0, 3, 11)]
 
 
 def test_windows_that_see_nothing_are_refused() -> None:
-    with pytest.raises(ValueError, match="can not be"):
+    with pytest.raises(ValueError, match="must be 1 or more"):
         list(plan_windows(5, 0, 0))
 
 

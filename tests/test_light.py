@@ -9,17 +9,15 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from secondeye.inpaint import Inpainter, Warped, light, make_inpainter
+from secondeye.inpaint import Inpainter, Warped, light, light_network, make_inpainter
 from secondeye.inpaint.fill import fill
 from secondeye.inpaint.hole_crops import plan_hole_crops
-from secondeye.inpaint.light import (
+from secondeye.inpaint.light import inpaint_frames, load_light, save_light
+from secondeye.inpaint.light_network import (
     CHANNELS,
     INPUT_CHANNELS,
     Light,
     flow_to_previous,
-    inpaint_frames,
-    load_light,
-    save_light,
     stack_inputs,
     warp_previous,
 )
@@ -66,7 +64,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise error
 
     monkeypatch.setattr(light, "save_file", fill_up)
-    with pytest.raises(UserError, match=r"model: the weights can not be written .*; free some disk"):
+    with pytest.raises(UserError, match=r"model: the weights cannot be written .*; free some disk"):
         save_light(loud(), tmp_path / "model")
 
 
@@ -100,13 +98,13 @@ def test_flat_surroundings_are_hardly_changed() -> None:
 
 def test_a_darker_film_is_painted_alike() -> None:
     planes = torch.rand(1, INPUT_CHANNELS, 40, 56, generator=torch.Generator().manual_seed(0))
-    seen, before = planes[:, light.COVERAGE], planes[:, light.PREVIOUS_VALID]
+    seen, before = planes[:, light_network.COVERAGE], planes[:, light_network.PREVIOUS_VALID]
     darker = planes.clone()
     for colours, share in (
-        (light.WARPED, seen),
-        (light.LEFT, 1),
-        (light.PREVIOUS_COLOURS, before),
-        (light.FILLED, 1),
+        (light_network.WARPED, seen),
+        (light_network.LEFT, 1),
+        (light_network.PREVIOUS_COLOURS, before),
+        (light_network.FILLED, 1),
     ):
         planes[:, colours] *= share
         darker[:, colours] = 0.3 * planes[:, colours] + 0.1 * share
@@ -175,7 +173,7 @@ def test_crops_do_not_show(monkeypatch: pytest.MonkeyPatch, largest_px: int) -> 
     """A crop with its margin gives what the whole picture gives; a smaller margin would not."""
     warped = holed(200, 328)
     whole = painted_at_once(warped, monkeypatch)
-    monkeypatch.setattr(light, "LARGEST_PX", largest_px)
+    monkeypatch.setattr(light, "MAX_CROP_PX", largest_px)
     cropped, _ = inpaint_frames(loud(), warped, None)
     torch.testing.assert_close(cropped, whole, atol=1e-5, rtol=0)
     monkeypatch.setattr(light, "HALO_PX", 8)
@@ -230,13 +228,13 @@ def test_crops_hold_every_hole_once(seed: int) -> None:
     crops = plan_hole_crops(holes, 8, 24, 64)
     times = np.zeros(shape, int)
     for crop in crops:
-        times[crop.own] += 1
-        rows, columns = crop.own_inside
-        inside = np.zeros(shape)[crop.around][rows, columns]
-        assert inside.shape == times[crop.own].shape and max(inside.shape) <= 64
-        for own, around, side in zip(crop.own, crop.around, shape, strict=True):
-            assert around.start == max(0, own.start - 24) and around.start % 8 == 0
-            assert around.stop == min(side, -(-own.stop // 8) * 8 + 24)
+        times[crop.inner] += 1
+        rows, columns = crop.inner_in_outer
+        inside = np.zeros(shape)[crop.outer][rows, columns]
+        assert inside.shape == times[crop.inner].shape and max(inside.shape) <= 64
+        for inner, outer, side in zip(crop.inner, crop.outer, shape, strict=True):
+            assert outer.start == max(0, inner.start - 24) and outer.start % 8 == 0
+            assert outer.stop == min(side, -(-inner.stop // 8) * 8 + 24)
     assert (times[holes] == 1).all() and times.max(initial=0) <= 1
     assert bool(crops) == bool(holes.any())
 
@@ -252,9 +250,11 @@ def test_planes() -> None:
     picture, plane = torch.rand(3, 32, 48), torch.ones(1, 32, 48)
     planes = stack_inputs(picture, plane, picture, 4.8 * plane, picture, 48)
     assert planes.shape == (INPUT_CHANNELS, 32, 48)
-    assert torch.equal(planes[light.WARPED], picture) and torch.equal(planes[light.FILLED], picture)
+    assert torch.equal(planes[light_network.WARPED], picture) and torch.equal(
+        planes[light_network.FILLED], picture
+    )
     assert (planes[7] == 1).all()  # a tenth of the width
-    assert (planes[light.PREVIOUS] == 0).all()
+    assert (planes[light_network.PREVIOUS] == 0).all()
 
 
 def test_frame_before_is_moved_along_the_flow() -> None:
@@ -268,16 +268,16 @@ def test_frame_before_is_moved_along_the_flow() -> None:
 
 
 def test_loss_counts_only_what_is_open() -> None:
-    truth, open_ = torch.rand(2, 3, 16, 16), torch.zeros(2, 1, 16, 16)
-    open_[..., 4:8, 4:8] = 1
-    wrong_elsewhere = torch.where(open_ == 1, truth, truth + 1)
-    value, parts = inpainting_loss(truth + 0.1, truth, open_)
+    truth, hole_mask = torch.rand(2, 3, 16, 16), torch.zeros(2, 1, 16, 16)
+    hole_mask[..., 4:8, 4:8] = 1
+    wrong_elsewhere = torch.where(hole_mask == 1, truth, truth + 1)
+    value, parts = inpainting_loss(truth + 0.1, truth, hole_mask)
     assert float(parts["colour"]) == pytest.approx(0.1)
     assert float(parts["gradient"]) == pytest.approx(0.0, abs=1e-6)
     assert float(parts["coarse"]) == pytest.approx(0.2)
     assert float(value) == pytest.approx(0.2)
-    assert float(inpainting_loss(wrong_elsewhere, truth, open_)[1]["colour"]) == 0
-    assert float(inpainting_loss(truth + 1, truth, 0 * open_)[0]) == 0
+    assert float(inpainting_loss(wrong_elsewhere, truth, hole_mask)[1]["colour"]) == 0
+    assert float(inpainting_loss(truth + 1, truth, 0 * hole_mask)[0]) == 0
 
 
 def test_edge_loss_is_haarpsis_structure() -> None:
@@ -299,10 +299,10 @@ def test_edge_loss_is_haarpsis_structure() -> None:
 
 def test_judge_and_painter_want_opposites() -> None:
     torch.manual_seed(0)
-    judge, open_ = Discriminator(), torch.zeros(2, 1, 32, 48)
-    open_[..., 8:24, 8:24] = 1
+    judge, hole_mask = Discriminator(), torch.zeros(2, 1, 32, 48)
+    hole_mask[..., 8:24, 8:24] = 1
     with torch.no_grad():
-        verdict, share = judge(torch.rand(2, 3, 32, 48), open_)
+        verdict, share = judge(torch.rand(2, 3, 32, 48), hole_mask)
     assert verdict.shape == share.shape == (2, 1, 8, 12) and share.sum() == 2 * 16
     assert float(generator_loss(verdict + 1, share)) < float(generator_loss(verdict, share))
     assert float(discriminator_loss(verdict * 0 - 1, verdict * 0 + 1, share)) == 0

@@ -20,17 +20,14 @@ from torch.testing import assert_close
 
 from secondeye import inpaint
 from secondeye.inpaint import Warped, make_inpainter
-from secondeye.inpaint.autoencoder import decode, encode
+from secondeye.inpaint.autoencoder import decode, encode, scaling_factor
+from secondeye.inpaint.conditions import latent_mask
+from secondeye.inpaint.denoising import ONE_STEP_SIGMA, sigma_to_timestep
 from secondeye.inpaint.image_embedding import resize_for_clip
 from secondeye.inpaint.loading import load_module
-from secondeye.inpaint.pipeline import (
-    InpaintOutput,
-    StereoInpaintPipeline,
-    latent_mask,
-    scaling_factor_of,
-)
+from secondeye.inpaint.pipeline import InpaintOutput, StereoInpaintPipeline
 from secondeye.inpaint.quantization import Int8
-from secondeye.inpaint.sampling import ONE_STEP_SIGMA, RELEASE_SAMPLING, SamplingConfig, sigma_to_timestep
+from secondeye.inpaint.sampling import RELEASE_SAMPLING, SamplingConfig
 from secondeye.inpaint.time_convolution import flatten_time_convolutions
 from secondeye.inpaint.tiny import make_scheduler, make_tiny
 from secondeye.inpaint.weights import load_pipeline, load_widened
@@ -192,9 +189,9 @@ def test_thin_holes_stay_in_our_mask_and_not_in_the_releases() -> None:
 
 def test_scaled_latents_have_a_deviation_of_one() -> None:
     latents = 3 * torch.randn(2, 4, 16, 16) + 1
-    assert float((latents * scaling_factor_of(latents)).std()) == pytest.approx(1, rel=1e-5)
-    with pytest.raises(ValueError, match="can not be scaled"):
-        scaling_factor_of(torch.zeros(1, 4, 8, 8))
+    assert float((latents * scaling_factor(latents)).std()) == pytest.approx(1, rel=1e-5)
+    with pytest.raises(ValueError, match="cannot be scaled"):
+        scaling_factor(torch.zeros(1, 4, 8, 8))
 
 
 def test_convolutions_over_time_are_the_same() -> None:
@@ -329,13 +326,13 @@ def test_a_full_disk_is_one_line(tiny: StereoInpaintPipeline, tmp_path: Path) ->
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, most))
     try:
         with pytest.raises(
-            UserError, match=r"the weights can not be written \(.+\); free some disk"
+            UserError, match=r"the weights cannot be written \(.+\); free some disk"
         ) as refusal:
             tiny.save_pretrained(tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
     assert "\n" not in str(refusal.value) and str(tmp_path) in str(refusal.value)
-    with pytest.raises(UserError, match="no model_index"):
+    with pytest.raises(UserError, match=r"model_index.json is missing"):
         load_pipeline(tmp_path, "cpu")
 
 
@@ -380,7 +377,7 @@ def test_one_door_opens_the_released_pair(release: Path, released: StereoInpaint
 
 def test_the_pipeline_is_at_the_front_door() -> None:
     assert inpaint.StereoInpaintPipeline is StereoInpaintPipeline
-    with pytest.raises(AttributeError, match="has no Nonsense"):
+    with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
         _ = inpaint.Nonsense
 
 
@@ -415,7 +412,7 @@ def test_weights_of_8_bits_paint_nearly_the_same(
     frames = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     difference = paint(small, frames).frames - paint(released, frames).frames
     assert 0 < float((difference**2).mean().sqrt()) < error
-    with pytest.raises(ValueError, match="in 8 bits"):
+    with pytest.raises(ValueError, match="stored in 8 bits"):
         small.save_pretrained(release / "never")
 
 
@@ -502,9 +499,7 @@ def test_weights_of_another_shape_are_refused_in_one_line(
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     path = tmp_path / module / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
-    with pytest.raises(
-        UserError, match=rf"{module}: the weights can not be loaded as config.json"
-    ) as refusal:
+    with pytest.raises(UserError, match=rf"{module}: the weights do not fit config.json") as refusal:
         load_pipeline(tmp_path, "cpu")
     assert "\n" not in str(refusal.value) and "MISMATCH" not in "".join(capfd.readouterr())
 
@@ -514,7 +509,7 @@ def test_weights_of_another_shape_are_refused_in_one_line(
     [
         ("unet/diffusion_pytorch_model", "conv_in.weight", r"expected shape .*\[64, 9, 3, 3\]"),
         ("vae/diffusion_pytorch_model", "quant_conv.bias", r"expected shape .*\[8\]"),
-        ("image_encoder/model", "visual_projection.weight", r"of another shape: .* \[1\] for \[32, 32\]"),
+        ("image_encoder/model", "visual_projection.weight", r"wrong shape: .* \[1\], expected \[32, 32\]"),
     ],
 )
 def test_every_tensor_must_be_there_finite_and_known(
@@ -527,9 +522,9 @@ def test_every_tensor_must_be_there_finite_and_known(
     nothing = torch.full_like(weights[tensor], torch.nan)
     for changed, told in (
         (rest, f"missing: {tensor}; get"),
-        (weights | {"further": torch.zeros(1)}, "not in it: further; get"),
+        (weights | {"further": torch.zeros(1)}, "unexpected: further; get"),
         (weights | {tensor: torch.zeros(1)}, reason),
-        (weights | {tensor: nothing}, f"{tensor} of {path.parent.name} holds what is no number"),
+        (weights | {tensor: nothing}, f"{tensor} of {path.parent.name} has NaN or inf"),
     ):
         save_file(changed, path)
         with pytest.raises(UserError, match=told) as refusal:
@@ -544,9 +539,9 @@ def test_configs_that_can_not_be_read_are_refused(folder: Path, tmp_path: Path, 
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     path = tmp_path / f"{name}.json"
     for content, told in (
-        (b"{", "is not JSON"),
-        (b"\xff\xfe\0", "is not JSON"),
-        (b"[]", "must be a mapping"),
+        (b"{", "not JSON"),
+        (b"\xff\xfe\0", "not JSON"),
+        (b"[]", "must be a JSON object"),
     ):
         path.write_bytes(content)
         with pytest.raises(UserError, match=rf"{name}.json: {told}"):
@@ -570,7 +565,7 @@ def test_a_broken_file_is_refused(folder: Path, tmp_path: Path) -> None:
         path = tmp_path / module / f"{file}.safetensors"
         whole = path.read_bytes()
         path.write_bytes(whole[:1000])
-        with pytest.raises(UserError, match=f"{module}: the weights can not be loaded"):
+        with pytest.raises(UserError, match=f"{module}: the weights do not fit"):
             load_pipeline(tmp_path, "cpu")
         path.write_bytes(whole)
 
@@ -581,7 +576,7 @@ def test_a_variant_that_is_not_there_is_refused(folder: Path) -> None:
 
 
 def test_incomplete_folders_are_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no model_index"):
+    with pytest.raises(UserError, match=r"model_index.json is missing"):
         load_pipeline(tmp_path, "cpu")
     with pytest.raises(UserError, match="needs weights"):
         make_inpainter("diffusion", None, "cpu")
@@ -591,7 +586,7 @@ def test_incomplete_folders_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"vae: diffusion_pytorch_model.safetensors is missing"):
         load_pipeline(broken, "cpu")
     (broken / "unet" / "config.json").unlink()
-    with pytest.raises(UserError, match=r"unet.config.json: there is no such file"):
+    with pytest.raises(UserError, match=r"unet.config.json: file not found"):
         load_pipeline(broken, "cpu")
 
 
@@ -654,17 +649,17 @@ def test_sampling_out_of_range_is_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_options_that_nobody_knows_are_refused(folder: Path) -> None:
-    with pytest.raises(TypeError, match="takes no torch_dtyp; of the hub's it takes cache_dir"):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'torch_dtyp'"):
         StereoInpaintPipeline.from_pretrained(folder, torch_dtyp=torch.float16)
     with pytest.raises(ValueError, match=r"must be a torch.dtype, got 'float16'"):
         StereoInpaintPipeline.from_pretrained(folder, torch_dtype="float16")
-    with pytest.raises(UserError, match=r"has no model_index.json; name the folder of a whole model"):
+    with pytest.raises(UserError, match=r"model_index.json is missing; name the folder of a complete model"):
         StereoInpaintPipeline.from_pretrained(folder / "unet")
 
 
 def test_modules_of_different_models_are_refused(tiny: StereoInpaintPipeline) -> None:
     other: Any = SimpleNamespace(config=SimpleNamespace(projection_dim=48))
-    with pytest.raises(UserError, match=r"do not fit each other: 48 numbers in .*, the network needs 32"):
+    with pytest.raises(UserError, match=r"do not fit each other: 48 dimensions .*, the network needs 32"):
         StereoInpaintPipeline(tiny.vae, other, tiny.unet, tiny.scheduler)
 
 
@@ -675,7 +670,7 @@ def test_the_autoencoder_stays_in_float32(folder: Path) -> None:
         torch.float32,
     )
     small = StereoInpaintPipeline.from_pretrained(folder, storage="fp8")
-    with pytest.raises(ValueError, match="fp8 are computed with in the torch_dtype they were loaded with"):
+    with pytest.raises(ValueError, match="stored in fp8 keeps the torch_dtype it was loaded with"):
         small.to(torch.bfloat16)
 
 
@@ -690,5 +685,5 @@ def test_half_precision_in_several_files_and_pickles(folder: Path, tmp_path: Pat
     for path in (tmp_path / "whole" / "unet").glob("*.safetensors*"):
         path.unlink()
     (tmp_path / "whole" / "unet" / "diffusion_pytorch_model.bin").touch()
-    with pytest.raises(UserError, match="holds pickles, which may run code; convert them"):
+    with pytest.raises(UserError, match="pickles may run code; convert them"):
         StereoInpaintPipeline.from_pretrained(tmp_path / "whole")

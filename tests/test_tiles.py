@@ -15,14 +15,14 @@ SIDES = st.integers(1, 12).map(lambda count: 8 * count)
 @settings(deadline=None)
 @given(SIDES, SIDES, st.integers(1, 5), st.integers(0, 16))
 def test_tiles_cover_everything_and_overlap_as_asked(
-    height: int, width: int, a_side: int, overlap: int
+    height: int, width: int, tiles_per_side: int, overlap: int
 ) -> None:
-    tiles = plan_tiles(height, width, a_side, overlap, 8)
-    assert len({tile[2:] for tile in tiles}) == 1 and len(set(tiles)) == len(tiles) <= a_side**2
+    tiles = plan_tiles(height, width, tiles_per_side, overlap, 8)
+    assert len({tile[2:] for tile in tiles}) == 1 and len(set(tiles)) == len(tiles) <= tiles_per_side**2
     count = torch.zeros(height, width)
     for tile in tiles:
         assert tile.height % 8 == tile.width % 8 == 0
-        part = tile.cut(count)
+        part = tile.crop(count)
         assert part.shape == tile[2:]
         part.add_(1)
     assert count.min() >= 1
@@ -34,15 +34,15 @@ def test_tiles_cover_everything_and_overlap_as_asked(
 @settings(deadline=None)
 @given(SIDES, SIDES, st.integers(1, 4), st.integers(0, 8), st.randoms(use_true_random=False))
 def test_weights_of_any_of_the_tiles_sum_to_one(
-    height: int, width: int, a_side: int, overlap: int, random: object
+    height: int, width: int, tiles_per_side: int, overlap: int, random: object
 ) -> None:
-    tiles = plan_tiles(height, width, a_side, overlap, 8)
+    tiles = plan_tiles(height, width, tiles_per_side, overlap, 8)
     some = [tile for tile in tiles if random.random() < 0.7]  # type: ignore[attr-defined]
     total, covered = torch.zeros(height, width), torch.zeros(height, width)
     for tile, weight in zip(some, blend_weights(some, height, width), strict=True):
         assert weight.min() > 0
-        tile.cut(total).add_(weight)
-        tile.cut(covered).fill_(1)
+        tile.crop(total).add_(weight)
+        tile.crop(covered).fill_(1)
     assert_close(total, covered)
 
 
@@ -59,7 +59,7 @@ def test_a_tile_no_longer_needed_is_left_out() -> None:
 
 @pytest.mark.parametrize("sides", [(0, 8, 1, 0), (12, 8, 1, 0), (8, 8, 0, 0), (8, 8, 1, -1)])
 def test_what_can_not_be_cut_is_refused(sides: tuple[int, int, int, int]) -> None:
-    with pytest.raises(ValueError, match="can not be cut"):
+    with pytest.raises(ValueError, match="cannot be cut"):
         plan_tiles(*sides, 8)
 
 
@@ -104,7 +104,7 @@ def test_the_release_blends_down_before_along_and_with_what_was_blended() -> Non
 def test_blending_parts_of_a_whole_gives_it_back() -> None:
     whole = torch.rand(2, 4, 32, 48)
     rows = [
-        [tile.cut(whole) for tile in row]
+        [tile.crop(whole) for tile in row]
         for row in (
             [tile._make(length // 8 for length in tile) for tile in tiles]
             for tiles in released_walk.plan_tiles(256, 384, 4)

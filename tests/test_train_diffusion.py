@@ -23,9 +23,11 @@ from secondeye.evaluation.methods import fill_nearest
 from secondeye.imaging.arrays import occlusion_mask
 from secondeye.inpaint import Warped
 from secondeye.inpaint.autoencoder import decode, encode
+from secondeye.inpaint.conditions import Conditions, time_ids
+from secondeye.inpaint.denoising import predict_velocity
 from secondeye.inpaint.diffusion import downscale_factor, inpaint_warped
-from secondeye.inpaint.pipeline import StereoInpaintPipeline, time_ids
-from secondeye.inpaint.sampling import RELEASE_SAMPLING, Conditions, predict_velocity
+from secondeye.inpaint.pipeline import StereoInpaintPipeline
+from secondeye.inpaint.sampling import RELEASE_SAMPLING
 from secondeye.inpaint.tiny import make_tiny
 from secondeye.inpaint.weights import load_pipeline, load_widened
 from secondeye.params import TrainDiffusion
@@ -254,7 +256,7 @@ def test_a_batch_that_can_not_be_shared_is_told_before_anything_is_trained(tmp_p
 
 
 def test_svd_that_can_not_be_had_is_refused(release: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"has no model_index.json; name the folder of a whole model"):
+    with pytest.raises(UserError, match=r"model_index.json is missing; name the folder of a complete model"):
         load_widened(str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match="neither a folder with model_index"):
         load_widened("nobody/no-such-model")

@@ -12,8 +12,8 @@ from conftest import an_optimizer
 from safetensors.torch import load_file
 
 from secondeye.inpaint import Warped
-from secondeye.inpaint import light as network
-from secondeye.inpaint.light import load_light
+from secondeye.inpaint import light_network as network
+from secondeye.inpaint.light import inpaint_frames, load_light
 from secondeye.params import TrainLight
 from secondeye.run_folder import Run, open_run, repeatable
 from secondeye.synthetic import two_planes
@@ -210,7 +210,7 @@ def test_training_sees_what_painting_sees() -> None:
     sample = light._sample(scene, light._fill_scene(scene), window, np.random.default_rng(1))
     assert sample[2].abs().max() < light.FAR_AWAY_PX  # not taken for a first frame
     left, _, warped, coverage, disparity = (samples.cut(plane, window) for plane in scene.planes)
-    used, _ = network.inpaint_frames(model, Warped(left, warped, coverage, disparity), None)
+    used, _ = inpaint_frames(model, Warped(left, warped, coverage, disparity), None)
     with torch.no_grad():
         filled, trained = light._paint(model, tuple(column[None] for column in sample))
     torch.testing.assert_close(trained[0].clamp(0, 1), used[1], atol=0.02, rtol=0)

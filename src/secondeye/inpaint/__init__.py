@@ -1,39 +1,24 @@
-"""Painting what the second eye sees and the first did not, by one of several inpainters behind one type."""
+"""Inpainting: fill what the right view shows and the left view does not, by one of several inpainters."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from torch import Tensor
+from secondeye.inpaint.inpainter import Inpainter, Warped
 
-
-class Warped(NamedTuple):
-    """Consecutive frames of one shot as they are before their holes are filled."""
-
-    left: Tensor
-    """[T, 3, H, W] in [0, 1]: what the first eye saw."""
-    frames: Tensor
-    """[T, 3, H, W] in [0, 1]: the second eye's view; black where coverage is 0."""
-    coverage: Tensor
-    """[T, 1, H, W] in [0, 1]: how much of each pixel the first eye saw."""
-    disparity: Tensor
-    """[T, 1, H, W] px, of the second eye's view; ignored where coverage is 0."""
-
-
-Inpainter = Callable[[Warped, Any], tuple[Tensor, Any]]
-"""Consecutive frames of one shot, and what the frames before them left (None at the shot's start) -> whole
-pictures [T, 3, H, W] in [0, 1], and what they leave, which only the same inpainter reads. A pixel of coverage
-1 comes back as it was."""
+__all__ = ["INPAINTERS", "Inpainter", "Warped", "make_inpainter"]
 
 INPAINTERS = ("fill", "light", "diffusion")
 
 
 def make_inpainter(
     name: str,  # one of INPAINTERS
-    weights: Path | None,  # their folder; `fill` needs none
-    device: str,  # cpu or cuda; pictures come and go on the CPU
+    weights: Path | None,  # folder; `fill` needs none
+    device: str,  # cpu or cuda; inputs and outputs stay on the CPU
 ) -> Inpainter:
-    """Return the inpainter called `name`; ValueError for another name, Refusal where its weights are not."""
+    """Return the inpainter called `name`.
+
+    Raises ValueError for an unknown name and UserError if its weights cannot be loaded.
+    """
     match name:
         case "fill":
             from secondeye.inpaint.fill import fill_warped
@@ -51,9 +36,9 @@ def make_inpainter(
 
 
 def __getattr__(name: str) -> Any:
-    """`StereoInpaintPipeline`, which costs seconds to import, for who asks for it."""
+    """Import `StereoInpaintPipeline` on first use: diffusers takes seconds to import."""
     if name != "StereoInpaintPipeline":
-        raise AttributeError(f"{__name__} has no {name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from secondeye.inpaint.pipeline import StereoInpaintPipeline
 
     return StereoInpaintPipeline

@@ -1,4 +1,4 @@
-"""Pictures to latents and back, a few frames at a time."""
+"""Encode frames to latents and decode them, a few frames at a time."""
 
 import math
 from collections.abc import Sequence
@@ -11,17 +11,17 @@ from torch import Tensor
 from secondeye.inpaint.frame_windows import split_evenly
 from secondeye.inpaint.tiles import Tile, blend_weights
 
-LATENT_PX = 8  # of the picture, along one side of a latent
-ENCODE_FRAMES = 5  # at once; no frame sees another, so only memory depends on it
+LATENT_PX = 8  # side of a latent in pixels
+ENCODE_FRAMES = 5  # encoded at once; frames are independent, so this affects memory only
 
 
 def encode(
     vae: AutoencoderKLTemporalDecoder,
     frames: Tensor,  # [T, 3, H, W] in [-1, 1]
 ) -> Tensor:  # [T, 4, H/8, W/8] float32, not scaled
-    """The most likely latents (the posterior's mode)."""
-    packed = F.pixel_unshuffle(frames, patch_px(vae)).to(vae.dtype)
-    parts = (vae.encode(part).latent_dist.mode() for part in packed.split(ENCODE_FRAMES))
+    """Return the mode of the posterior."""
+    patches = F.pixel_unshuffle(frames, patch_px(vae)).to(vae.dtype)
+    parts = (vae.encode(part).latent_dist.mode() for part in patches.split(ENCODE_FRAMES))
     return torch.cat([part.float() for part in parts])
 
 
@@ -29,11 +29,11 @@ def decode(
     vae: AutoencoderKLTemporalDecoder,
     latents: Tensor,  # [T, 4, h, w], scaled
     frames_at_once: int,
-    even: bool = True,  # groups that differ by one frame at most; else the last has what is left
+    even: bool = True,  # groups differ by at most one frame; else the last one has the remainder
 ) -> Tensor:  # [T, 3, 8 * h, 8 * w] float32, about [-1, 1]
-    """Latents to pictures."""
-    plain = (latents / vae.config.scaling_factor).to(vae.dtype)
-    groups = plain.split(split_evenly(len(plain), frames_at_once) if even else frames_at_once)
+    """Decode latents to frames."""
+    unscaled = (latents / vae.config.scaling_factor).to(vae.dtype)
+    groups = unscaled.split(split_evenly(len(unscaled), frames_at_once) if even else frames_at_once)
     parts = (vae.decode(group, num_frames=len(group)).sample for group in groups)
     return F.pixel_shuffle(torch.cat([part.float() for part in parts]), patch_px(vae))
 
@@ -43,21 +43,31 @@ def decode_tiles(
     latents: Tensor,  # [T, 4, h, w], scaled
     frames_at_once: int,
     tiles: Sequence[Tile],  # in latents
-    frames: Tensor,  # [T, 3, 8 * h, 8 * w] about [-1, 1]; written to where a tile is
+    frames: Tensor,  # [T, 3, 8 * h, 8 * w] about [-1, 1]; overwritten inside the tiles
 ) -> None:
-    """As `decode`, tile by tile: memory grows with a tile's size, not with the picture's."""
-    large = [tile.times(LATENT_PX) for tile in tiles]
-    for tile in large:
-        tile.cut(frames).zero_()
-    weights = blend_weights(large, *frames.shape[-2:])
-    for small, tile, weight in zip(tiles, large, weights, strict=True):
-        tile.cut(frames).add_(weight.to(frames.device) * decode(vae, small.cut(latents), frames_at_once))
+    """Decode tile by tile, so that memory grows with the size of a tile and not of the frame."""
+    pixel_tiles = [tile.scaled(LATENT_PX) for tile in tiles]
+    for tile in pixel_tiles:
+        tile.crop(frames).zero_()
+    weights = blend_weights(pixel_tiles, *frames.shape[-2:])
+    for latent_tile, tile, weight in zip(tiles, pixel_tiles, weights, strict=True):
+        decoded = decode(vae, latent_tile.crop(latents), frames_at_once)
+        tile.crop(frames).add_(weight.to(frames.device) * decoded)
 
 
 def patch_px(vae: AutoencoderKLTemporalDecoder) -> int:
-    """The side of the patches the autoencoder sees as one pixel of many channels; 1 in the release."""
+    """Return the side of the pixel patches that the autoencoder takes as channels; 1 in the release."""
     return math.isqrt(vae.config.in_channels // 3)
 
 
+def scaling_factor(latents: Tensor) -> float:
+    """Return the factor that gives latents a standard deviation of 1; ValueError if there is none."""
+    deviation = float(latents.double().std())
+    if not math.isfinite(deviation) or deviation == 0:
+        raise ValueError(f"latents of standard deviation {deviation} cannot be scaled")
+    return 1 / deviation
+
+
 def to_signed(frames: Tensor) -> Tensor:
+    """Map [0, 1] to [-1, 1]."""
     return frames * 2 - 1

@@ -1,4 +1,4 @@
-"""The diffusion inpainter: the pipeline walked through a shot of any size and length."""
+"""The diffusion inpainter: runs the pipeline over shots of any frame size and length."""
 
 import math
 from collections.abc import Callable
@@ -11,35 +11,36 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from secondeye.imaging.arrays import occlusion_mask, require_frames, require_plane, require_same_size, resize
-from secondeye.inpaint import Warped
 from secondeye.inpaint.autoencoder import LATENT_PX, decode, encode, to_signed
+from secondeye.inpaint.conditions import clear_holes
 from secondeye.inpaint.frame_windows import FrameWindow, plan_windows
-from secondeye.inpaint.pipeline import SIDE_MULTIPLE_PX, StereoInpaintPipeline, clear_holes
+from secondeye.inpaint.inpainter import Warped
+from secondeye.inpaint.pipeline import SIDE_MULTIPLE_PX, StereoInpaintPipeline
 from secondeye.inpaint.sampling import SamplingConfig
 from secondeye.inpaint.tiles import plan_tiles
 from secondeye.inpaint.weights import load_pipeline
 from secondeye.system.errors import UserError
 
-STEPS = 8  # the release's
-OVERLAP_SHARE = 0.125  # of the frames the network sees at once; the paper's 3 of 25
-TILE_OVERLAP = 8  # latents; tiles agree at every step, so half of the release's will do
+STEPS = 8  # as the release
+OVERLAP_SHARE = 0.125  # of a window's frames; 3 of 25 in the paper
+TILE_OVERLAP = 8  # latents; half of the release's, since tiles are blended at every step
 TILE_SIDE = SIDE_MULTIPLE_PX // LATENT_PX  # latents; a tile's sides are multiples of it
-DECODE_FRAMES = 8  # of a group, at most
-LEAST_COVERAGE = 1e-3  # of a reduced pixel, below which it is black
-SEED = 20240911  # of the noise, the same for each window, so that results repeat
+DECODE_FRAMES = 8  # decoded together, at most
+MIN_COVERAGE = 1e-3  # of a downscaled pixel; below, it is black
+SEED = 20240911  # of the noise, the same for every window, so that results are reproducible
 
 
 class DiffusionState(NamedTuple):
-    """What one call leaves for the next: its last frames, at the size the network works at."""
+    """The last frames of a window, at the network's working size: the overlap of the next one."""
 
-    frames: Tensor  # [n, 3, h, w] in [0, 1], whole
-    holes: Tensor  # [n, 1, h, w] float32, 1 where they had been painted
-    left: Tensor  # [n, 3, h, w] in [0, 1], what the first eye saw of them
+    frames: Tensor  # [n, 3, h, w] in [0, 1], inpainted
+    holes: Tensor  # [n, 1, h, w] float32, 1 where a pixel was inpainted
+    left: Tensor  # [n, 3, h, w] in [0, 1], the left view
 
 
 @dataclass
 class InpaintStats:
-    """What was painted, and what had no hole and cost nothing; tiles are those of all windows."""
+    """How many windows and tiles there were, and how many had no hole and were skipped."""
 
     windows: int = 0
     windows_skipped: int = 0
@@ -58,7 +59,7 @@ class InpaintStats:
 
 
 class Diffusion:
-    """The pipeline as an Inpainter for shots of any size and length, and what it has done so far."""
+    """An Inpainter that runs a pipeline and counts what it skips."""
 
     def __init__(self, pipeline: StereoInpaintPipeline, steps: int, tiles: int, seed: int) -> None:
         self.pipeline, self.steps, self.tiles, self.seed = pipeline, steps, tiles, seed
@@ -73,10 +74,10 @@ class Diffusion:
 def load_diffusion(
     weights: Path | None, device: str, steps: int = STEPS, tiles: int = 1, seed: int = SEED
 ) -> Diffusion:
-    """The pipeline as an Inpainter; Refusal where it can not be loaded.
+    """Load the pipeline as an Inpainter; UserError if it cannot be loaded.
 
-    Sampling is ours: no guidance and thin holes kept. Results repeat; on another device they differ a little.
-    More `tiles` to a side paint more pixels at a time, in as much memory.
+    Unlike the release it samples without guidance and keeps thin holes. Results are reproducible on one
+    device and differ slightly between devices. `tiles` per side work on more pixels in the same memory.
     """
     if weights is None:
         raise UserError(
@@ -86,9 +87,10 @@ def load_diffusion(
 
 
 def load_vae_round_trip(weights: Path, device: str) -> Callable[[Tensor], Tensor]:
-    """The pipeline's autoencoder, there and back: the truth so treated is the best the network can paint.
+    """Load a function that encodes and decodes frames [T, 3, H, W] in [0, 1].
 
-    Frames [T, 3, H, W] in [0, 1] to the same. Raises Refusal where the weights can not be loaded.
+    Applied to the ground truth it gives the best result the network can reach. Raises UserError if the
+    weights cannot be loaded.
     """
     pipeline = load_pipeline(weights, device)
 
@@ -109,18 +111,18 @@ def inpaint_warped(
     pipeline: StereoInpaintPipeline,
     warped: Warped,
     state: DiffusionState | None,
-    steps: int,  # a one-step network takes one
+    steps: int,  # 1 for a one-step network
     *,
-    tiles: int = 1,  # to a side
+    tiles: int = 1,  # per side
     seed: int = SEED,
-    stats: InpaintStats | None = None,  # counted up
-) -> tuple[Tensor, DiffusionState]:  # [T, 3, H, W] in [0, 1], whole
-    """Paint window after window, each beginning with the last frames of the one before (paper, section 3.4).
+    stats: InpaintStats | None = None,  # incremented
+) -> tuple[Tensor, DiffusionState]:  # [T, 3, H, W] in [0, 1]
+    """Inpaint window by window, each overlapping the last frames of the one before (paper, section 3.4).
 
-    The network works on no more pixels than it was made for, and what it paints is enlarged. Only what the
-    first eye did not see is taken from it, for it blurs and shifts colours: a pixel of coverage 1 stays as it
-    was, in the frames that the next window begins with too. Raises ValueError for frames or coverage that are
-    not finite float32 of the same size.
+    The network works at the largest size it was trained for, and its result is enlarged. It is used only
+    where coverage is below 1, since the network blurs and shifts colours; the frames that the next window
+    overlaps are composed in the same way. Raises ValueError unless frames and coverage are finite
+    float32 of the same size.
     """
     frames, coverage = warped.frames, warped.coverage
     require_frames(frames)
@@ -135,40 +137,40 @@ def inpaint_warped(
     state = state or DiffusionState(*(plane[:0] for plane in shot))
     before = len(state.frames)
     shot = DiffusionState(*(torch.cat(planes) for planes in zip(state, shot, strict=True)))
-    overlap_frames, whole = window_overlap(pipeline), []
+    overlap_frames, result = window_overlap(pipeline), []
     for window in plan_windows(len(shot.frames), pipeline.unet.config.num_frames, overlap_frames, before):
-        new = slice(window.first - before, window.stop - before)
-        painted = _inpaint(pipeline, shot, window, steps, tiles, seed, stats or InpaintStats())
-        if painted is None:
-            whole.append(frames[new])
+        new = slice(window.first_new - before, window.stop - before)
+        inpainted = _inpaint_window(pipeline, shot, window, steps, tiles, seed, stats or InpaintStats())
+        if inpainted is None:
+            result.append(frames[new])
         else:
-            painted = resize(painted, height, width)
-            whole.append(coverage[new] * frames[new] + (1 - coverage[new]) * painted)
-        # What no number is, is for who looks at the pictures to find.
-        shot.frames[window.first : window.stop] = resize(whole[-1], *size).nan_to_num()
-    return torch.cat(whole), DiffusionState(*(plane[-overlap_frames:].clone() for plane in shot))
+            inpainted = resize(inpainted, height, width)
+            result.append(coverage[new] * frames[new] + (1 - coverage[new]) * inpainted)
+        # Zero NaNs so that they do not reach the next window; callers check the output.
+        shot.frames[window.first_new : window.stop] = resize(result[-1], *size).nan_to_num()
+    return torch.cat(result), DiffusionState(*(plane[-overlap_frames:].clone() for plane in shot))
 
 
 def downscale_factor(
     pipeline: StereoInpaintPipeline,
     height: int,  # px
     width: int,  # px
-    tiles: int = 1,  # to a side
+    tiles: int = 1,  # per side
 ) -> int:
-    """How many times smaller the network works, so that a tile has no more pixels than it was made for.
+    """Return the smallest factor at which a tile has no more pixels than the network was trained for.
 
-    Its config's sample_size is the root of the number of its latents. Stable Video Diffusion says 96, which
-    is 576 x 1024 px.
+    sample_size in the network's config is the square root of the number of latents; Stable Video Diffusion's
+    is 96, which is 576 x 1024 px.
     """
     factor, side_px = 1, LATENT_PX * pipeline.unet.config.sample_size
-    shared = (tiles - 1) * TILE_OVERLAP * LATENT_PX
-    while (height + factor * shared) * (width + factor * shared) > (factor * tiles * side_px) ** 2:
+    overlap_px = (tiles - 1) * TILE_OVERLAP * LATENT_PX
+    while (height + factor * overlap_px) * (width + factor * overlap_px) > (factor * tiles * side_px) ** 2:
         factor += 1
     return factor
 
 
 def window_overlap(pipeline: StereoInpaintPipeline) -> int:
-    """How many frames of one chunk begin the next."""
+    """Return how many frames a window shares with the one before."""
     return max(1, round(OVERLAP_SHARE * pipeline.unet.config.num_frames))
 
 
@@ -177,47 +179,47 @@ def downscale_warped(
     coverage: Tensor,  # [T, 1, H, W] in [0, 1]
     factor: int,
 ) -> tuple[Tensor, Tensor]:  # [T, 3, h, w] in [0, 1], [T, 1, h, w] float32, 1 is a hole
-    """A warped view at a smaller size: holes darken nothing beside them, and the thinnest hole stays."""
+    """Downscale a warped view and its mask: holes do not darken their surroundings, thin holes stay."""
     holes = occlusion_mask(coverage).float()
     if factor == 1:
         return frames, holes
     size = [math.ceil(side / factor) for side in frames.shape[2:]]
-    share = resize(coverage, *size)
-    small = resize(coverage * frames, *size) / share.clamp_min(LEAST_COVERAGE)
+    small_coverage = resize(coverage, *size)
+    small = resize(coverage * frames, *size) / small_coverage.clamp_min(MIN_COVERAGE)
     return small.clamp(0, 1), F.adaptive_max_pool2d(holes, size)
 
 
-def _inpaint(
+def _inpaint_window(
     pipeline: StereoInpaintPipeline,
-    shot: DiffusionState,  # n frames; whole before window.first
+    shot: DiffusionState,  # n frames; inpainted before window.first_new
     window: FrameWindow,
     steps: int,
     tiles: int,
     seed: int,
     stats: InpaintStats,
-) -> Tensor | None:  # [t, 3, h, w] of the window's new frames; None where they have no hole
-    painted_frames, seen = window.first - window.start, slice(window.start, window.stop)
+) -> Tensor | None:  # [t, 3, h, w] of the window's new frames; None if they have no hole
+    overlap, part = window.first_new - window.start, slice(window.start, window.stop)
     height, width = shot.frames.shape[2:]
-    edges = (0, -width % SIDE_MULTIPLE_PX, 0, -height % SIDE_MULTIPLE_PX)
-    given, missing, left = (F.pad(plane[seen], edges, mode="replicate") for plane in shot)
-    tall, wide = (side // LATENT_PX for side in given.shape[2:])
-    plan = plan_tiles(tall, wide, tiles, TILE_OVERLAP, TILE_SIDE)
-    open_tiles = [tile for tile in plan if tile.times(LATENT_PX).cut(missing[painted_frames:]).any()]
+    padding = (0, -width % SIDE_MULTIPLE_PX, 0, -height % SIDE_MULTIPLE_PX)
+    frames, holes, left = (F.pad(plane[part], padding, mode="replicate") for plane in shot)
+    rows, columns = (side // LATENT_PX for side in frames.shape[2:])
+    plan = plan_tiles(rows, columns, tiles, TILE_OVERLAP, TILE_SIDE)
+    tiles_with_holes = [tile for tile in plan if tile.scaled(LATENT_PX).crop(holes[overlap:]).any()]
     stats.windows += 1
     stats.tiles += len(plan)
-    stats.tiles_skipped += len(plan) - len(open_tiles)
-    if not open_tiles:
+    stats.tiles_skipped += len(plan) - len(tiles_with_holes)
+    if not tiles_with_holes:
         stats.windows_skipped += 1
         return None
     sampling = SamplingConfig(
         steps=steps, guidance=1.0, noise_share=0.0, keep_thin_holes=True, decode_frames=DECODE_FRAMES
     )
-    painted = pipeline(
-        given,
-        clear_holes(missing, painted_frames, pipeline.config.overlap_mask),
+    output = pipeline(
+        frames,
+        clear_holes(holes, overlap, pipeline.config.overlap_mask),
         sampling=sampling,
         left=left if pipeline.one_step else None,
         generator=torch.Generator().manual_seed(seed),
-        tiles=open_tiles if len(plan) > 1 else None,
+        tiles=tiles_with_holes if len(plan) > 1 else None,
     )
-    return painted.frames[painted_frames:, :, :height, :width]
+    return output.frames[overlap:, :, :height, :width]

@@ -1,7 +1,7 @@
-"""Which frames of a shot the network sees together: each window begins with frames painted before (ours).
+"""Windows of frames that the network takes together; each overlaps frames that are inpainted already.
 
-The paper goes on from 3 of 25 frames (section 3.4). The release's last window is three frames shorter than
-the others, and may go on from a single frame; ours is as long as all, and goes on from more instead.
+The paper overlaps 3 of 25 frames (section 3.4). The released code's last window is shorter than the others
+and may overlap a single frame; ours has full length and overlaps more frames instead.
 """
 
 from collections.abc import Iterator
@@ -9,37 +9,41 @@ from typing import NamedTuple
 
 
 class FrameWindow(NamedTuple):
-    """Frames the network sees at once. Those from `start` to `first` are painted already."""
+    """A range of frames; those from `start` to `first_new` are inpainted already."""
 
     start: int
-    first: int  # the first that is new
-    stop: int  # one past the last
+    first_new: int
+    stop: int  # exclusive
 
 
 def plan_windows(
     frames: int,
-    window_frames: int,  # the network sees at once, at least 1
-    overlap_frames: int,  # of one window begin the next; less than window_frames, or each adds one frame
-    painted: int = 0,  # of the first frames, by whoever came before
+    window_frames: int,  # at least 1
+    overlap_frames: int,  # with the window before; less than window_frames, or each window adds one frame
+    inpainted: int = 0,  # how many of the first frames are inpainted already
 ) -> Iterator[FrameWindow]:
-    """Every frame that is not painted is new in one window; none sees fewer painted frames than were asked.
+    """Yield windows in which every frame that is not inpainted is new exactly once.
 
-    Only where fewer are painted is a window given all there are. Raises ValueError where nothing can be seen.
+    Every window overlaps at least `overlap_frames` inpainted frames, or all there are if they are fewer.
+    Raises ValueError for window_frames below 1 or a negative overlap.
     """
     if window_frames < 1 or overlap_frames < 0:
-        raise ValueError(f"windows of {window_frames} frames that overlap by {overlap_frames} can not be")
-    first = painted
+        raise ValueError(
+            f"window_frames must be 1 or more and overlap_frames 0 or more, "
+            f"got {window_frames} and {overlap_frames}"
+        )
+    first_new = inpainted
     overlap_frames = min(overlap_frames, window_frames - 1)
-    while first < frames:
-        stop = min(first - min(overlap_frames, first) + window_frames, frames)
-        yield FrameWindow(max(0, stop - window_frames), first, stop)
-        first = stop
+    while first_new < frames:
+        stop = min(first_new - min(overlap_frames, first_new) + window_frames, frames)
+        yield FrameWindow(max(0, stop - window_frames), first_new, stop)
+        first_new = stop
 
 
 def split_evenly(
     count: int,
-    at_most: int,  # in one group
-) -> list[int]:  # sizes that sum to count and differ by one at most
-    """The fewest groups. Groups of 2 are the release's own, larger ones have no straggler."""
-    groups = -(-count // at_most)
+    max_size: int,
+) -> list[int]:  # sizes that sum to count and differ by at most one
+    """Return the sizes of the fewest groups of at most `max_size`."""
+    groups = -(-count // max_size)
     return [count // groups + (k < count % groups) for k in range(groups)]

@@ -1,7 +1,7 @@
-"""Rectangles around holes: what a network that sees only so far has to look at (ours).
+"""Crops around holes, for a network with a limited receptive field.
 
-A rectangle is cut in two wherever its parts, shrunk to their holes and with their margins, are less to
-compute than the whole; the best cut first, and each part again.
+A crop is cut in two wherever its parts, shrunk to their holes and with their margins, cost less to compute
+than the whole; the best cut first, and each part again.
 """
 
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-_PASS_CELLS = 40  # what starting a pass costs, as much as so many cells more (measured on two cores)
+_PASS_CELLS = 40  # overhead of a pass of the network, in cells (measured on two cores)
 
 Box = tuple[int, int, int, int]  # cells: first row, stop row, first column, stop column
 Cells = NDArray[np.bool_]
@@ -17,76 +17,73 @@ Counts = NDArray[np.int64]
 
 
 class HoleCrop(NamedTuple):
-    """A rectangle of a picture, rows and columns in px."""
+    """A rectangle of a frame with a margin: slices of rows and columns in px."""
 
-    own: tuple[slice, slice]
-    """Its own pixels, in the picture; no two crops share any."""
-    around: tuple[slice, slice]
-    """These and the margin, as far as the picture goes."""
+    inner: tuple[slice, slice]
+    """Without the margin; the inner parts of crops do not overlap."""
+    outer: tuple[slice, slice]
+    """With the margin, clipped to the frame."""
 
     @property
-    def own_inside(self) -> tuple[slice, slice]:
-        """Its own pixels, in `around`."""
+    def inner_in_outer(self) -> tuple[slice, slice]:
+        """The inner part as slices of the outer one."""
         rows, columns = (
-            slice(own.start - around.start, own.stop - around.start)
-            for own, around in zip(self.own, self.around, strict=True)
+            slice(inner.start - outer.start, inner.stop - outer.start)
+            for inner, outer in zip(self.inner, self.outer, strict=True)
         )
         return rows, columns
 
 
 def plan_hole_crops(
     holes: NDArray[np.bool_],  # [H, W]
-    cell_px: int,  # every crop begins at a multiple of it
+    cell_px: int,  # every crop starts at a multiple of it
     halo_px: int,  # margin on each side, a multiple of cell_px
-    largest_px: int,  # of a crop's own pixels a side, a multiple of cell_px
+    max_px: int,  # side of a crop without its margin, a multiple of cell_px
 ) -> list[HoleCrop]:
-    """Crops that hold every hole, with margins; none without holes. Depends on the holes alone."""
+    """Return crops whose inner parts cover every hole; empty without holes."""
     height, width = holes.shape
     padded = np.pad(holes, ((0, -height % cell_px), (0, -width % cell_px)))
     rows, columns = (side // cell_px for side in padded.shape)
     cells: Cells = padded.reshape(rows, cell_px, columns, cell_px).any((1, 3))  # type: ignore[assignment]
-    halo, largest = halo_px // cell_px, largest_px // cell_px
-    boxes = _split(cells, (0, rows, 0, columns), halo, largest) if cells.any() else []
+    halo, max_side = halo_px // cell_px, max_px // cell_px
+    boxes = _split(cells, (0, rows, 0, columns), halo, max_side) if cells.any() else []
     return [
         HoleCrop(
-            _pixels(box, cell_px, 0, height, width),
-            _pixels(box, cell_px, halo, height, width),
+            _to_pixels(box, cell_px, 0, height, width),
+            _to_pixels(box, cell_px, halo, height, width),
         )
         for box in boxes
     ]
 
 
-def _pixels(box: Box, cell_px: int, halo: int, height: int, width: int) -> tuple[slice, slice]:
+def _to_pixels(box: Box, cell_px: int, halo: int, height: int, width: int) -> tuple[slice, slice]:
     top, bottom, left, right = box
     rows = slice(max(0, top - halo) * cell_px, min(height, (bottom + halo) * cell_px))
     return rows, slice(max(0, left - halo) * cell_px, min(width, (right + halo) * cell_px))
 
 
-def _split(cells: Cells, box: Box, halo: int, largest: int) -> list[Box]:
-    """Boxes that hold every cell of `box` that is set; there is one at least."""
+def _split(cells: Cells, box: Box, halo: int, max_side: int) -> list[Box]:
+    """Return boxes that cover every set cell of `box`, which has at least one."""
     top, bottom, left, right = box = _shrink(cells, box)
     cost, *parts = _best_cut(cells, box, halo)
-    turned_cost, *turned = _best_cut(cells.T, (left, right, top, bottom), halo)
-    if turned_cost < cost:
-        cost, parts = turned_cost, [(c, d, a, b) for a, b, c, d in turned]
+    column_cost, *column_parts = _best_cut(cells.T, (left, right, top, bottom), halo)
+    if column_cost < cost:
+        cost, parts = column_cost, [(c, d, a, b) for a, b, c, d in column_parts]
     whole = _cost(np.array(box)[:, None], cells.shape, halo)[0]
-    if max(bottom - top, right - left) <= largest and cost >= whole:
+    if max(bottom - top, right - left) <= max_side and cost >= whole:
         return [box]
-    return [small for part in parts for small in _split(cells, part, halo, largest)]
+    return [small for part in parts for small in _split(cells, part, halo, max_side)]
 
 
 def _best_cut(cells: Cells, box: Box, halo: int) -> tuple[float, Box, Box]:
-    """The cut between rows of a shrunk box whose parts cost least: what they cost, and the parts.
-
-    Infinitely much where there is but one row.
-    """
+    """Find the cheapest cut between rows of a shrunk box: its cost (inf for a single row) and the parts."""
     top, bottom, left, right = box
     inside = cells[top:bottom, left:right]
     height = len(inside)
     if height == 1:
         return np.inf, box, box
-    above = _bounds(inside)[:, :-1]
-    below = _bounds(inside[::-1])[:, :-1][:, ::-1]
+    above = _prefix_bounds(inside)[:, :-1]
+    below = _prefix_bounds(inside[::-1])[:, :-1][:, ::-1]
     below = np.stack([height - below[1], height - below[0], below[2], below[3]])
     offsets = np.array([top, top, left, left])[:, None]
     parts = [bounds + offsets for bounds in (above, below)]
@@ -96,19 +93,19 @@ def _best_cut(cells: Cells, box: Box, halo: int) -> tuple[float, Box, Box]:
     return float(np.min(costs)), one, other
 
 
-def _bounds(inside: Cells) -> Counts:
-    """[4, height]: the smallest box that holds what is set in the first row, the first two, and so on."""
+def _prefix_bounds(inside: Cells) -> Counts:
+    """Return [4, height]: the bounding box of the set cells in the first 1, 2, ... rows."""
     height, width = inside.shape
-    full = inside.any(1)
-    first = np.where(full, inside.argmax(1), width)
-    stop = np.where(full, width - inside[:, ::-1].argmax(1), 0)
-    stops = np.maximum.accumulate(np.where(full, np.arange(1, height + 1), 0))
-    starts = np.full(height, int(full.argmax()))
+    occupied = inside.any(1)
+    first = np.where(occupied, inside.argmax(1), width)
+    stop = np.where(occupied, width - inside[:, ::-1].argmax(1), 0)
+    stops = np.maximum.accumulate(np.where(occupied, np.arange(1, height + 1), 0))
+    starts = np.full(height, int(occupied.argmax()))
     return np.stack([starts, stops, np.minimum.accumulate(first), np.maximum.accumulate(stop)])
 
 
 def _cost(boxes: Counts, shape: tuple[int, ...], halo: int) -> Counts:
-    """What boxes [4, N] cost to compute with their margins, [N] cells."""
+    """Return the cost [N] of computing boxes [4, N] with their margins, in cells."""
     top, bottom, left, right = boxes
     rows = np.minimum(bottom + halo, shape[0]) - np.maximum(top - halo, 0)
     columns = np.minimum(right + halo, shape[1]) - np.maximum(left - halo, 0)
@@ -117,7 +114,7 @@ def _cost(boxes: Counts, shape: tuple[int, ...], halo: int) -> Counts:
 
 
 def _shrink(cells: Cells, box: Box) -> Box:
-    """The smallest box that holds the same cells that are set."""
+    """Return the bounding box of the set cells inside `box`."""
     top, bottom, left, right = box
     inside = cells[top:bottom, left:right]
     rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))

@@ -1,4 +1,4 @@
-"""What CLIP sees in a picture, as Stable Video Diffusion was told of it."""
+"""CLIP image embeddings, preprocessed as in Stable Video Diffusion."""
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ def embed(
     image_encoder: CLIPVisionModelWithProjection,
     frames: Tensor,  # [N, 3, H, W] in [0, 1]
 ) -> Tensor:  # [N, D] float32
-    """What CLIP sees in a picture."""
+    """Return the CLIP embedding of each frame."""
     small = resize_for_clip(frames * 2 - 1) / 2 + 0.5
     mean, std = (small.new_tensor(values)[:, None, None] for values in (CLIP_MEAN, CLIP_STD))
     embedding: Tensor = image_encoder(((small - mean) / std).to(image_encoder.dtype)).image_embeds
@@ -24,7 +24,7 @@ def embed(
 def resize_for_clip(
     frames: Tensor,  # [N, 3, H, W]
 ) -> Tensor:  # [N, 3, 224, 224]
-    """Blur as far as each side shrinks, then bicubic with aligned corners: as SVD saw its pictures."""
+    """Resize as Stable Video Diffusion does: Gaussian blur per side, then bicubic with aligned corners."""
     blurred = _blur(_blur(frames, 3), 2)
     return F.interpolate(blurred, (CLIP_SIDE_PX, CLIP_SIDE_PX), mode="bicubic", align_corners=True)
 
@@ -32,10 +32,10 @@ def resize_for_clip(
 def _blur(frames: Tensor, axis: int) -> Tensor:
     factor = frames.shape[axis] / CLIP_SIDE_PX
     sigma = max((factor - 1) / 2, 0.001)
-    reach = int(max(4 * sigma, 3)) // 2
-    offsets = torch.arange(-reach, reach + 1, dtype=torch.float32, device=frames.device)
+    radius = int(max(4 * sigma, 3)) // 2
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float32, device=frames.device)
     kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
     shape = [1, 1, -1, 1] if axis == 2 else [1, 1, 1, -1]
     weights = (kernel / kernel.sum()).view(shape).expand(frames.shape[1], 1, -1, -1)
-    edges = (0, 0, reach, reach) if axis == 2 else (reach, reach, 0, 0)
-    return F.conv2d(F.pad(frames, edges, mode="reflect"), weights, groups=frames.shape[1])
+    padding = (0, 0, radius, radius) if axis == 2 else (radius, radius, 0, 0)
+    return F.conv2d(F.pad(frames, padding, mode="reflect"), weights, groups=frames.shape[1])

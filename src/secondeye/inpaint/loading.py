@@ -1,7 +1,7 @@
-"""Modules from folders in diffusers' layout: safetensors that are what config.json says, or one line why not.
+"""Load single modules from folders in diffusers' layout, or raise a one-line UserError.
 
-The libraries fill what a file lacks with random numbers, leave out what it has besides, and say in many ways,
-and in pages of text, that it is not what a config describes.
+diffusers and transformers initialise missing weights at random, ignore unexpected ones, and report other
+misfits in many kinds of exceptions with pages of text.
 """
 
 import json
@@ -18,30 +18,32 @@ from safetensors import SafetensorError
 from transformers import CLIPVisionModelWithProjection
 from transformers.utils import logging as transformers_logging
 
-from secondeye.inpaint.pipeline import require_scheduler
+from secondeye.inpaint.module_checks import require_scheduler
 from secondeye.system.errors import UserError
 
-REASON_LETTERS = 200  # of what a library says is wrong
-OLD_BUFFER = "position_ids"  # in files of older versions of transformers; it is no weight
+MAX_REASON_LENGTH = 200  # of a library's message that is quoted
+OLD_BUFFER = "position_ids"  # written by older versions of transformers; not a weight
 
 
 def load_module(
     module_type: Any, folder: Path, dtype: torch.dtype, variant: str | None = None, **options: Any
 ) -> Any:
-    """One of diffusers' modules in eval mode; Refusal where its safetensors do not fit."""
+    """Load one of diffusers' modules in eval mode; UserError if its safetensors do not fit its config."""
     return _load(module_type, folder, "diffusion_pytorch_model", variant, torch_dtype=dtype, **options)
 
 
 def load_image_encoder(folder: Path, dtype: torch.dtype, variant: str | None = None) -> Any:
-    """CLIP's picture half in eval mode; Refusal where its safetensors do not fit."""
-    shapes = {"ignore_mismatched_sizes": True}  # they are in the report, which says which
-    return _load(CLIPVisionModelWithProjection, folder, "model", variant, dtype=dtype, **shapes)
+    """Load CLIP's image encoder in eval mode; UserError if its safetensors do not fit its config."""
+    # Mismatched sizes are then listed in the report, by name.
+    return _load(
+        CLIPVisionModelWithProjection, folder, "model", variant, dtype=dtype, ignore_mismatched_sizes=True
+    )
 
 
 def _load(module_type: Any, folder: Path, stem: str, variant: str | None, **options: Any) -> Any:
-    variant = _variant_of(folder, stem, variant)
+    variant = _choose_variant(folder, stem, variant)
     read_json(folder / "config.json")
-    with _fitting(folder):
+    with _one_line_errors(folder):
         module, report = module_type.from_pretrained(
             folder,
             variant=variant,
@@ -50,43 +52,45 @@ def _load(module_type: Any, folder: Path, stem: str, variant: str | None, **opti
             output_loading_info=True,
             **options,
         )
-    _require_all(folder, report)
+    _require_exact_weights(folder, report)
     return module.eval()
 
 
 def load_scheduler(folder: Path) -> EulerDiscreteScheduler:
-    """The schedule a model was trained for; Refusal where it is none for this network."""
+    """Load the noise scheduler; UserError if it is not the one these networks are trained for."""
     path = folder / "scheduler_config.json"
     require_scheduler(read_json(path), str(path))
-    with _fitting(folder, path.name):
+    with _one_line_errors(folder, path.name):
         return EulerDiscreteScheduler.from_pretrained(folder)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The mapping in a file; Refusal where there is none."""
+    """Read a JSON object from a file; UserError if it is missing or something else."""
     if not path.is_file():
-        raise UserError(f"{path}: there is no such file; the folder must be a complete model")
+        raise UserError(f"{path}: file not found; the folder must be a complete model")
     try:
         content = json.loads(path.read_bytes())
     except ValueError as error:
-        raise UserError(f"{path}: is not JSON ({error}); get the file again") from error
+        raise UserError(f"{path}: not JSON ({error}); get the file again") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path}: must be a mapping, got {type(content).__name__}; get the file again")
+        raise UserError(f"{path}: must be a JSON object, got {type(content).__name__}; get the file again")
     return content
 
 
-def require_finite(modules: Mapping[str, torch.nn.Module], source: str | Path) -> None:
-    """Refuse weights that are no numbers, as a broken training leaves them."""
-    for part, module in modules.items():
+def require_finite(components: Mapping[str, Any], source: str | Path) -> None:
+    """Raise UserError if a module's weights have NaN or inf, as a diverged training leaves them."""
+    for part, module in components.items():
+        if not isinstance(module, torch.nn.Module):
+            continue
         for name, weights in module.named_parameters():
             if not bool(weights.isfinite().all()):
-                raise UserError(f"{source}: {name} of {part} holds what is no number; get the weights again")
+                raise UserError(f"{source}: {name} of {part} has NaN or inf; get the weights again")
 
 
 @contextmanager
-def _fitting(folder: Path, config: str = "config.json") -> Iterator[None]:
-    """Have a library's own errors be one line, and keep it quiet."""
-    level, others = transformers_logging.get_verbosity(), logging.get_verbosity()
+def _one_line_errors(folder: Path, config: str = "config.json") -> Iterator[None]:
+    """Turn a library's errors into a one-line UserError and silence its log and progress bars."""
+    transformers_level, diffusers_level = transformers_logging.get_verbosity(), logging.get_verbosity()
     transformers_logging.set_verbosity(transformers_logging.CRITICAL)
     logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()
@@ -97,45 +101,49 @@ def _fitting(folder: Path, config: str = "config.json") -> Iterator[None]:
         *(OSError, ValueError, RuntimeError, ImportError, TypeError, KeyError),
         *(SafetensorError, StrictDataclassError),
     ) as error:
-        reason = " ".join(str(error).split()).partition(". If you want")[0][:REASON_LETTERS]
-        raise UserError(_unfit(folder, reason.rstrip("."), config)) from error
+        reason = " ".join(str(error).split()).partition(". If you want")[0][:MAX_REASON_LENGTH]
+        raise _misfit(folder, reason.rstrip("."), config) from error
     finally:
-        transformers_logging.set_verbosity(level)
-        logging.set_verbosity(others)
+        transformers_logging.set_verbosity(transformers_level)
+        logging.set_verbosity(diffusers_level)
 
 
-def _unfit(folder: Path, reason: str, config: str = "config.json") -> str:
-    what = f"the weights can not be loaded as {config} describes: {reason}"
-    return f"{folder}: {what}; get the folder's files again, all from one place"
+def _misfit(folder: Path, reason: str, config: str = "config.json") -> UserError:
+    return UserError(
+        f"{folder}: the weights do not fit {config}: {reason}; "
+        "get all files of the folder again, from one place"
+    )
 
 
-def _variant_of(folder: Path, stem: str, asked: str | None) -> str | None:
-    """What was asked for; else None for plain weights, fp16 where only those are there."""
-    if asked is not None:
-        if not list(folder.glob(f"{stem}.{asked}*")) and not list(
-            folder.glob(f"{stem}.safetensors*.{asked}*")
-        ):
-            raise UserError(f"{folder}: {stem}.{asked}.safetensors is missing; leave out the variant")
-        return asked
+def _choose_variant(folder: Path, stem: str, requested: str | None) -> str | None:
+    """Return the requested variant; by default None for plain weights, fp16 if there are no others."""
+    if requested is not None:
+        patterns = (f"{stem}.{requested}*", f"{stem}.safetensors*.{requested}*")
+        if not any(list(folder.glob(pattern)) for pattern in patterns):
+            raise UserError(f"{folder}: {stem}.{requested}.safetensors is missing; leave out the variant")
+        return requested
     if any((folder / f"{stem}{end}").is_file() for end in (".safetensors", ".safetensors.index.json")):
         return None
     half = (".fp16.safetensors", ".safetensors.index.fp16.json")
     if any((folder / f"{stem}{end}").is_file() for end in half):
         return "fp16"
     if list(folder.glob("*.bin")):
-        raise UserError(f"{folder}: holds pickles, which may run code; convert them to {stem}.safetensors")
+        raise UserError(f"{folder}: pickles may run code; convert them to {stem}.safetensors")
     raise UserError(f"{folder}: {stem}.safetensors is missing; the folder must be a complete model")
 
 
-def _require_all(folder: Path, report: Mapping[str, Any]) -> None:
-    """Refuse weights that are too few, too many, or of another shape."""
+def _require_exact_weights(folder: Path, report: Mapping[str, Any]) -> None:
+    """Raise UserError for missing weights, unexpected ones and wrong shapes."""
     unexpected = [name for name in report["unexpected_keys"] if not name.endswith(OLD_BUFFER)]
-    mismatched = [f"{name} {list(has)} for {list(wants)}" for name, has, wants in report["mismatched_keys"]]
+    mismatched = [
+        f"{name} {list(actual)}, expected {list(wanted)}"
+        for name, actual, wanted in report["mismatched_keys"]
+    ]
     for names, what in (
         (report["missing_keys"], "missing"),
-        (unexpected, "not in it"),
-        (mismatched, "of another shape"),
+        (unexpected, "unexpected"),
+        (mismatched, "wrong shape"),
     ):
         if names:
-            first, more = min(names), f" and {len(names) - 1} more" * (len(names) > 1)
-            raise UserError(_unfit(folder, f"{what}: {first}{more}"))
+            more = f" and {len(names) - 1} more" * (len(names) > 1)
+            raise _misfit(folder, f"{what}: {min(names)}{more}")

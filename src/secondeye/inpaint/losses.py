@@ -1,4 +1,4 @@
-"""How far a painted picture is from the truth, where it was painted, and whether it can be told from one."""
+"""Losses of the light inpainter: reconstruction inside holes, edges, and a patch discriminator."""
 
 import torch
 import torch.nn.functional as F
@@ -6,28 +6,29 @@ from torch import Tensor, nn
 
 from secondeye.imaging.optical_flow import LUMA
 
-GRADIENT_WEIGHT = 0.5  # beside 1 of the colours
-SCALES = (2, 4)  # px averaged together: what is right on the whole counts though its details lie elsewhere
+GRADIENT_WEIGHT = 0.5  # relative to colours
+SCALES = (2, 4)  # px averaged together: tolerates misplaced details if the average is right
 SCALE_WEIGHT = 0.5  # of each scale
-SMALLEST_AREA = 1.0  # px: a batch without holes has no loss
-EDGE_SCALES = (2, 4)  # px wide, of the edges that are compared; of pictures half as large
-EDGE_WEIGHT_PX = 8  # wide, of those that say how much a place counts
-SAME_EDGE = 30 / 255**2  # squared brightness: the paper's constant, on the scale of 1
-JUDGE_CHANNELS = (24, 48, 64)
+MIN_AREA_PX = 1.0  # avoids division by 0 for a batch without holes
+EDGE_SCALES = (2, 4)  # px of the Haar filters compared, at half the frame's size
+EDGE_WEIGHT_PX = 8  # of the Haar filter that weights positions
+EDGE_OFFSET = 30 / 255**2  # squared brightness: the paper's constant for a range of 1
+DISCRIMINATOR_CHANNELS = (24, 48, 64)
 
 
 def inpainting_loss(
-    painted: Tensor,  # [B, 3, H, W]
+    inpainted: Tensor,  # [B, 3, H, W]
     truth: Tensor,  # [B, 3, H, W]
-    open_: Tensor,  # [B, 1, H, W] in [0, 1]: how much of a pixel was painted
+    hole_mask: Tensor,  # [B, 1, H, W] in [0, 1]: the share of each pixel that was inpainted
 ) -> tuple[Tensor, dict[str, Tensor]]:  # to minimise, its parts
-    """L1 of colours, of gradients and of coarser pictures, each averaged over what was open (ours)."""
+    """Compute the L1 loss of colours, gradients and coarser scales, each averaged over the holes."""
+    error = inpainted - truth
     parts = {
-        "colour": hole_l1(painted - truth, open_),
-        "gradient": _gradient_l1(painted - truth, open_),
+        "colour": hole_l1(error, hole_mask),
+        "gradient": _gradient_l1(error, hole_mask),
         "coarse": sum(
-            (hole_l1(_average(painted - truth, scale), _average(open_, scale)) for scale in SCALES),
-            start=painted.new_zeros(()),
+            (hole_l1(_average(error, scale), _average(hole_mask, scale)) for scale in SCALES),
+            start=inpainted.new_zeros(()),
         ),
     }
     value = parts["colour"] + GRADIENT_WEIGHT * parts["gradient"] + SCALE_WEIGHT * parts["coarse"]
@@ -38,54 +39,52 @@ def hole_l1(
     error: Tensor,  # [B, C, H, W]
     weight: Tensor,  # [B, 1, H, W] in [0, 1]
 ) -> Tensor:  # []
-    """Mean size of the error over the weighted pixels of the batch."""
-    return (error.abs() * weight).sum() / (weight.sum() * error.shape[1]).clamp(min=SMALLEST_AREA)
+    """Compute the mean absolute error over the weighted pixels of the batch."""
+    return (error.abs() * weight).sum() / (weight.sum() * error.shape[1]).clamp(min=MIN_AREA_PX)
 
 
 def edge_loss(
-    painted: Tensor,  # [B, 3, H, W] in [0, 1]
+    inpainted: Tensor,  # [B, 3, H, W] in [0, 1]
     truth: Tensor,  # [B, 3, H, W] in [0, 1]
-    open_: Tensor,  # [B, 1, H, W] in [0, 1]
+    hole_mask: Tensor,  # [B, 1, H, W] in [0, 1]
 ) -> Tensor:  # [] in [0, 1], 0 for the same edges
-    """How unlike edges are, the more so where one is strong: HaarPSI's structure, near what was open.
+    """Compute the dissimilarity of edges around holes, weighted by edge strength.
 
-    After Reisenhofer et al. 2018. Of brightness alone, and places whose widest filter meets nothing painted
-    do not count.
+    After HaarPSI (Reisenhofer et al. 2018), on brightness only. Positions whose widest filter reaches no hole
+    have no weight.
     """
-    here, there = (F.avg_pool2d(_brightness(picture), 2) for picture in (painted, truth))
-    unlike = here.new_zeros(())
+    ours, theirs = (F.avg_pool2d(_brightness(frames), 2) for frames in (inpainted, truth))
+    dissimilarity = ours.new_zeros(())
     for size in EDGE_SCALES:
-        mine, true = _edges(here, size), _edges(there, size)
-        far = (mine.abs() - true.abs()) ** 2
-        unlike = unlike + far / (mine**2 + true**2 + SAME_EDGE) / len(EDGE_SCALES)
-    near = F.max_pool2d(F.avg_pool2d(open_, 2), EDGE_WEIGHT_PX + 1, 1, EDGE_WEIGHT_PX // 2)
-    strength = torch.maximum(_edges(here, EDGE_WEIGHT_PX).abs(), _edges(there, EDGE_WEIGHT_PX).abs())
-    weight = (strength * (near > 0)).detach()
-    return (unlike * weight).sum() / weight.sum().clamp(min=SAME_EDGE)
+        our_edges, true_edges = _haar(ours, size), _haar(theirs, size)
+        difference = (our_edges.abs() - true_edges.abs()) ** 2
+        scale = our_edges**2 + true_edges**2 + EDGE_OFFSET
+        dissimilarity = dissimilarity + difference / scale / len(EDGE_SCALES)
+    near_hole = F.max_pool2d(F.avg_pool2d(hole_mask, 2), EDGE_WEIGHT_PX + 1, 1, EDGE_WEIGHT_PX // 2)
+    strength = torch.maximum(_haar(ours, EDGE_WEIGHT_PX).abs(), _haar(theirs, EDGE_WEIGHT_PX).abs())
+    weight = (strength * (near_hole > 0)).detach()
+    return (dissimilarity * weight).sum() / weight.sum().clamp(min=EDGE_OFFSET)
 
 
-def _brightness(pictures: Tensor) -> Tensor:
-    return (pictures * pictures.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
+def _brightness(frames: Tensor) -> Tensor:
+    return (frames * frames.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
 
 
-def _edges(plane: Tensor, size: int) -> Tensor:
-    """[B, 2, h, w] horizontal and vertical Haar coefficients, as large as the paper's."""
+def _haar(plane: Tensor, size: int) -> Tensor:
+    """Return horizontal and vertical Haar coefficients [B, 2, h, w], scaled as in the paper."""
     half = size // 2
     padded = F.pad(plane, (half - 1, half, half - 1, half), mode="replicate")
-    lying, standing = F.avg_pool2d(padded, (half, size), 1), F.avg_pool2d(padded, (size, half), 1)
-    steps = lying[..., half:, :] - lying[..., :-half, :], standing[..., half:] - standing[..., :-half]
+    wide, tall = F.avg_pool2d(padded, (half, size), 1), F.avg_pool2d(padded, (size, half), 1)
+    steps = wide[..., half:, :] - wide[..., :-half, :], tall[..., half:] - tall[..., :-half]
     return half * torch.cat(steps, 1)
 
 
 class Discriminator(nn.Module):
-    """Says of each patch of a picture how true it looks (PatchGAN, Isola et al. 2017): larger is truer.
-
-    Sees what was open, too: it compares what was painted with what is around it.
-    """
+    """A PatchGAN discriminator (Isola et al. 2017) that also takes the hole mask; higher logits are real."""
 
     def __init__(self) -> None:
         super().__init__()
-        first, second, third = JUDGE_CHANNELS
+        first, second, third = DISCRIMINATOR_CHANNELS
         self.layers = nn.Sequential(
             nn.Conv2d(4, first, 4, stride=2, padding=1),
             nn.LeakyReLU(0.2),
@@ -98,36 +97,36 @@ class Discriminator(nn.Module):
 
     def forward(
         self,
-        pictures: Tensor,  # [B, 3, H, W] in [0, 1]
-        open_: Tensor,  # [B, 1, H, W] in [0, 1]
-    ) -> tuple[Tensor, Tensor]:  # [B, 1, H / 4, W / 4] how true, and how much of it was open
-        """Each place sees 22 px."""
-        verdict: Tensor = self.layers(torch.cat([pictures, open_], 1))
-        height, width = verdict.shape[-2:]
-        return verdict, F.adaptive_avg_pool2d(open_, (height, width))
+        frames: Tensor,  # [B, 3, H, W] in [0, 1]
+        hole_mask: Tensor,  # [B, 1, H, W] in [0, 1]
+    ) -> tuple[Tensor, Tensor]:  # [B, 1, H / 4, W / 4] logits, and the hole mask at that size
+        """Return patch logits; receptive field 22 px."""
+        logits: Tensor = self.layers(torch.cat([frames, hole_mask], 1))
+        height, width = logits.shape[-2:]
+        return logits, F.adaptive_avg_pool2d(hole_mask, (height, width))
 
 
-def generator_loss(verdict: Tensor, open_: Tensor) -> Tensor:
-    """What the painter minimises: painted places look true (hinge, Lim, Ye 2017)."""
-    return _mean_open(-verdict, open_)
+def generator_loss(logits: Tensor, hole_mask: Tensor) -> Tensor:
+    """Compute the inpainter's hinge GAN loss inside holes (Lim, Ye 2017)."""
+    return _masked_mean(-logits, hole_mask)
 
 
-def discriminator_loss(of_painted: Tensor, of_truth: Tensor, open_: Tensor) -> Tensor:
-    """What the judge minimises: it tells painted places from true ones, and is content with a margin of 1."""
-    return _mean_open(F.relu(1 + of_painted) + F.relu(1 - of_truth), open_)
+def discriminator_loss(inpainted_logits: Tensor, true_logits: Tensor, hole_mask: Tensor) -> Tensor:
+    """Compute the discriminator's hinge loss inside holes, with a margin of 1."""
+    return _masked_mean(F.relu(1 + inpainted_logits) + F.relu(1 - true_logits), hole_mask)
 
 
-def _mean_open(values: Tensor, open_: Tensor) -> Tensor:
-    return (values * open_).sum() / open_.sum().clamp(min=SMALLEST_AREA)
+def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    return (values * mask).sum() / mask.sum().clamp(min=MIN_AREA_PX)
 
 
-def _gradient_l1(error: Tensor, open_: Tensor) -> Tensor:
-    """Differences of neighbours, where at least one of the two was painted: edges and texture."""
+def _gradient_l1(error: Tensor, hole_mask: Tensor) -> Tensor:
+    """Compute the L1 loss of differences between neighbours of which at least one is in a hole."""
     total = error.new_zeros(())
     for axis in (-1, -2):
         size = error.shape[axis] - 1
-        here, there = (open_.narrow(axis, start, size) for start in (0, 1))
-        total = total + hole_l1(error.diff(dim=axis), here.maximum(there))
+        first, second = (hole_mask.narrow(axis, start, size) for start in (0, 1))
+        total = total + hole_l1(error.diff(dim=axis), first.maximum(second))
     return total
 
 

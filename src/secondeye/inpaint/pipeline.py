@@ -1,20 +1,18 @@
 """Stereo video inpainting by diffusion (StereoCrafter, arXiv 2409.07447, section 3.3), on diffusers' modules.
 
-Stable Video Diffusion with one more input channel: beside the noisy latents and those of the warped view the
-network sees where the holes are. With five more it sees the left view too, and paints at once, from no noise
-(M2SVid, arXiv 2505.16565). `StereoInpaintPipeline` is what is loaded and saved; what it does are functions on
-tensors. Pictures are [T, 3, H, W] in [0, 1] outside, in [-1, 1] inside.
+The network is Stable Video Diffusion's with more input channels: one (the mask) besides the noisy latents and
+those of the warped view, or five (the mask and the left view's latents) for a network that inpaints in one
+step (M2SVid, arXiv 2505.16565). `StereoInpaintPipeline` loads, saves and runs them; the steps are functions
+on tensors in the modules beside this one. Frames are [T, 3, H, W] in [0, 1] outside, in [-1, 1] inside.
 """
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
-import torch.nn.functional as F
 from diffusers import (
     AutoencoderKLTemporalDecoder,
     DiffusionPipeline,
@@ -27,24 +25,26 @@ from transformers import CLIPVisionModelWithProjection
 from transformers.utils import logging
 
 from secondeye.imaging.arrays import require_frames, require_plane, require_same_size
-from secondeye.inpaint.autoencoder import LATENT_PX, decode, decode_tiles, encode, patch_px, to_signed
+from secondeye.inpaint.autoencoder import LATENT_PX, decode, decode_tiles, encode, to_signed
+from secondeye.inpaint.conditions import Conditions, latent_mask, time_ids
+from secondeye.inpaint.denoising import denoise, denoise_one_step
 from secondeye.inpaint.image_embedding import CLIP_MEAN, CLIP_SIDE_PX, CLIP_STD, embed
-from secondeye.inpaint.sampling import Conditions, SamplingConfig, denoise, denoise_one_step
+from secondeye.inpaint.module_checks import (
+    LATENT_CHANNELS,
+    ONE_STEP_CHANNELS,
+    require_compatible,
+    require_input_channels,
+    require_overlap_mask,
+    require_scheduler,
+    require_sizes,
+)
+from secondeye.inpaint.pretrained import load_components
+from secondeye.inpaint.sampling import SamplingConfig
 from secondeye.inpaint.tiles import Tile
 from secondeye.inpaint.time_convolution import flatten_time_convolutions
 from secondeye.system.errors import UserError
 
-LATENT_CHANNELS = 4
-SIDE_MULTIPLE_PX = 64  # three halvings of the latents
-IN_CHANNELS = 2 * LATENT_CHANNELS + 1  # noisy latents, latents of the given frames, mask
-ONE_STEP_CHANNELS = 3 * LATENT_CHANNELS + 1  # zeros, latents of the left view, of the given frames, mask
-REQUIRED_SCHEDULER = {  # of what is in a scheduler's config; times are 0.25 ln(sigma)
-    "_class_name": "EulerDiscreteScheduler",
-    "prediction_type": "v_prediction",
-    "timestep_type": "continuous",
-    "use_karras_sigmas": True,
-}
-OVERLAP_MASKS = ("kept", "cleared")  # of frames painted before, given again: as it was, or no holes
+SIDE_MULTIPLE_PX = 64  # the latents are halved three times
 
 
 class InpaintOutput(NamedTuple):
@@ -53,7 +53,7 @@ class InpaintOutput(NamedTuple):
 
 
 class StereoInpaintPipeline(DiffusionPipeline):
-    """Stereo inpainting in diffusers' folder layout; Refusal for modules it can not be made of."""
+    """Stereo inpainting pipeline in diffusers' folder layout; UserError for modules that do not fit."""
 
     model_cpu_offload_seq = "image_encoder->unet->vae"
 
@@ -63,21 +63,14 @@ class StereoInpaintPipeline(DiffusionPipeline):
         image_encoder: CLIPVisionModelWithProjection,
         unet: UNetSpatioTemporalConditionModel,
         scheduler: EulerDiscreteScheduler,
-        overlap_mask: str = "kept",  # one of OVERLAP_MASKS; a folder that says nothing was trained so
+        overlap_mask: str = "kept",  # one of OVERLAP_MASKS, as the network was trained
     ) -> None:
         super().__init__()
-        channels = unet.conv_in.in_channels
-        if channels not in (IN_CHANNELS, ONE_STEP_CHANNELS):
-            raise UserError(
-                f"the network in unet/ has {channels} input channels, stereo inpainting needs {IN_CHANNELS}, "
-                f"or {ONE_STEP_CHANNELS} for one step: this is not an inpainting network (plain Stable Video "
-                "Diffusion has 8)"
-            )
+        require_input_channels(unet.conv_in.in_channels, "unet")
         require_scheduler({**scheduler.config, "_class_name": type(scheduler).__name__}, "the scheduler")
-        _require_sizes(unet, vae)
-        _require_fitting(unet, vae, image_encoder)
-        if overlap_mask not in OVERLAP_MASKS:
-            raise UserError(f"overlap_mask must be one of {', '.join(OVERLAP_MASKS)}, got {overlap_mask!r}")
+        require_sizes(unet, vae)
+        require_compatible(unet, vae, image_encoder)
+        require_overlap_mask(overlap_mask)
         flatten_time_convolutions(vae)
         flatten_time_convolutions(unet)
         self.register_modules(vae=vae, image_encoder=image_encoder, unet=unet, scheduler=scheduler)
@@ -85,35 +78,32 @@ class StereoInpaintPipeline(DiffusionPipeline):
 
     @property
     def one_step(self) -> bool:
-        """Whether the network paints at once, and is told of the left view."""
+        """Whether the network inpaints in one step and takes the left view."""
         return bool(self.unet.conv_in.in_channels == ONE_STEP_CHANNELS)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, **options: Any) -> "StereoInpaintPipeline":
-        """Load a folder or a Hugging Face id: ours whole, or Stable Video Diffusion's with `unet=` another's.
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **options: Any) -> Self:
+        """Load a saved pipeline, or Stable Video Diffusion with `unet=` StereoCrafter's.
 
-        The options are those of `weights.load_pretrained`.
+        The source is a folder or a Hugging Face id; the options are those of `pretrained.load_components`.
         """
-        from secondeye.inpaint.weights import load_pretrained  # which makes pipelines
-
-        return load_pretrained(pretrained_model_name_or_path, **options)
+        return cls(**load_components(pretrained_model_name_or_path, **options))
 
     @torch.no_grad()
     def __call__(
         self,
-        frames: Tensor,  # [T, 3, H, W] in [0, 1]; H and W are multiples of 8, large networks want 64
+        frames: Tensor,  # [T, 3, H, W] in [0, 1], warped; H, W multiples of 8, of 64 for large networks
         holes: Tensor,  # [T, 1, H, W] float32, at least 0.5 where there is a hole
         *,
         sampling: SamplingConfig,
-        left: Tensor | None = None,  # [T, 3, H, W] in [0, 1], what the first eye saw; for one step
-        # On the CPU; not for one step, which draws no numbers, nor where noise is given and none is added.
-        generator: torch.Generator | None = None,
-        noise: Tensor | None = None,  # [1, T, 4, H/8, W/8] of standard deviation 1; drawn when None
-        tiles: Sequence[Tile] | None = None,  # of equal sizes, in latents; None is one of all
+        left: Tensor | None = None,  # [T, 3, H, W] in [0, 1]; required by one-step networks
+        generator: torch.Generator | None = None,  # on the CPU; see `sample_latents`
+        noise: Tensor | None = None,  # [1, T, 4, H/8, W/8] of standard deviation 1; drawn if None
+        tiles: Sequence[Tile] | None = None,  # of equal size, in latents; None is the whole frame
     ) -> InpaintOutput:
-        """Paint whole frames, holes and all; outside of the tiles they stay as given.
+        """Inpaint whole frames, in holes and elsewhere; outside of the tiles they are returned unchanged.
 
-        Raises ValueError for arrays of another shape, and where left or generator is needed and missing.
+        Raises ValueError for arrays of the wrong shape and for a missing `left` or `generator`.
         """
         require_frames(frames)
         latents = self.sample_latents(
@@ -130,18 +120,19 @@ class StereoInpaintPipeline(DiffusionPipeline):
     @torch.no_grad()
     def sample_latents(
         self,
-        frames: Tensor,  # [T, 3, H, W] in [0, 1]; H and W are multiples of 8
+        frames: Tensor,  # [T, 3, H, W] in [0, 1], warped; H, W multiples of 8
         holes: Tensor,  # [T, 1, H, W] float32, at least 0.5 where there is a hole
         *,
         sampling: SamplingConfig,
-        left: Tensor | None = None,  # [T, 3, H, W] in [0, 1], what the first eye saw; for one step
-        generator: torch.Generator | None = None,  # on the CPU; not for one step, which draws no numbers
-        noise: Tensor | None = None,  # [1, T, 4, H/8, W/8] of standard deviation 1; drawn when None
-        tiles: Sequence[Tile] | None = None,  # of equal sizes, in latents; None is one of all
+        left: Tensor | None = None,  # [T, 3, H, W] in [0, 1]; required by one-step networks
+        # On the CPU. Not needed by one-step networks, nor if noise is given and noise_share is 0.
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,  # [1, T, 4, H/8, W/8] of standard deviation 1; drawn if None
+        tiles: Sequence[Tile] | None = None,  # of equal size, in latents; None is the whole frame
     ) -> Tensor:  # [T, 4, H/8, W/8] float32, scaled; on the network's device
-        """The latents of painted frames.
+        """Sample the latents of the inpainted frames.
 
-        Raises ValueError for arrays of another shape, and where left or generator is needed and missing.
+        Raises ValueError for arrays of the wrong shape and for a missing `left` or `generator`.
         """
         require_frames(frames)
         require_plane(holes, "holes")
@@ -151,18 +142,17 @@ class StereoInpaintPipeline(DiffusionPipeline):
         if self.one_step:
             return self._sample_one_step(frames, holes, sampling, left, tiles)
         if generator is None and (noise is None or sampling.noise_share):
-            raise ValueError(
-                "a network of many steps needs a generator, so that the picture can be had again"
-            )
+            raise ValueError("a network of many steps needs a generator, so that results are reproducible")
         if noise is not None and tuple(noise.shape) != latent_shape(frames):
             raise ValueError(f"noise must be {list(latent_shape(frames))}, got {list(noise.shape)}")
-        # The release's order of random numbers: the frames' noise, even where it counts nothing, then this.
+        # The release's order of random draws: noise of the frames, even if its weight is 0, then of latents.
         added = 0.0 if generator is None else torch.randn(frames.shape, generator=generator)
         added = sampling.noise_share * added
         if noise is None:
             noise = torch.randn(latent_shape(frames), generator=generator)
-        given = self._conditions(to_signed(frames) + added, frames[:1], holes, sampling)
-        return denoise(self.unet, self.scheduler, noise.to(given.mask.device), given, sampling, tiles)[0]
+        conditions = self._conditions(to_signed(frames) + added, frames[:1], holes, sampling)
+        noise = noise.to(conditions.mask.device)
+        return denoise(self.unet, self.scheduler, noise, conditions, sampling, tiles)[0]
 
     def _sample_one_step(
         self,
@@ -173,13 +163,14 @@ class StereoInpaintPipeline(DiffusionPipeline):
         tiles: Sequence[Tile] | None,
     ) -> Tensor:
         if left is None:
-            raise ValueError("a one-step network sees the left view beside the warped one: left is missing")
+            raise ValueError("a one-step network takes the left view besides the warped one: left is missing")
         require_same_size(frames, left, "left")
         require_frames(left)
         sampling = replace(sampling, noise_share=0.0)
-        given = self._conditions(to_signed(frames), frames[:1], holes, sampling)
-        told = encode(self.vae, to_signed(left).to(given.mask.device))[None]
-        return denoise_one_step(self.unet, given._replace(left=told), sampling.guidance, tiles)[0]
+        conditions = self._conditions(to_signed(frames), frames[:1], holes, sampling)
+        left_latents = encode(self.vae, to_signed(left).to(conditions.mask.device))[None]
+        conditions = conditions._replace(left=left_latents)
+        return denoise_one_step(self.unet, conditions, sampling.guidance, tiles)[0]
 
     def _conditions(
         self,
@@ -196,14 +187,14 @@ class StereoInpaintPipeline(DiffusionPipeline):
             time_ids(1, sampling, device),
         )
 
-    def to(self, *args: Any, **kwargs: Any) -> "StereoInpaintPipeline":
-        """As DiffusionPipeline's, but the autoencoder stays float32, since it overflows in float16.
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move or cast as DiffusionPipeline does, but keep the autoencoder in float32: float16 overflows.
 
-        Raises ValueError where weights in fp8 are to be computed with in another type.
+        Raises ValueError for a cast of a network stored in fp8.
         """
         dtype = kwargs.pop("dtype", None) or next((a for a in args if isinstance(a, torch.dtype)), None)
         if dtype and any(weights.dtype == torch.float8_e4m3fn for weights in self.unet.parameters()):
-            raise ValueError("weights in fp8 are computed with in the torch_dtype they were loaded with")
+            raise ValueError("a network stored in fp8 keeps the torch_dtype it was loaded with")
         super().to(*(a for a in args if not isinstance(a, torch.dtype)), **kwargs)
         if dtype:
             self.unet.to(dtype)
@@ -211,19 +202,17 @@ class StereoInpaintPipeline(DiffusionPipeline):
         return self
 
     def save_pretrained(self, save_directory: Any, **options: Any) -> None:
-        """As DiffusionPipeline's, and what the released layout has besides: feature_extractor/.
+        """Save as DiffusionPipeline does, with feature_extractor/ as in the released layout.
 
-        Raises ValueError where it would push too (`push_to_hub` saves and pushes), or where the network's
-        weights are in 8 bits; Refusal where the folder can not be written, or the disk is full.
+        Raises ValueError for push_to_hub=True (the method `push_to_hub` saves and pushes), for pickles and
+        for 8-bit weights; UserError if the folder cannot be written.
         """
         if options.pop("push_to_hub", False):
-            raise ValueError("save_pretrained does not push; call push_to_hub, which saves what it pushes")
+            raise ValueError("save_pretrained does not push; call push_to_hub, which saves and pushes")
         if not options.get("safe_serialization", True):
-            raise ValueError("files are safetensors; safe_serialization=False would write pickles")
+            raise ValueError("only safetensors are written; safe_serialization=False would write pickles")
         if any(weights.element_size() == 1 for weights in self.unet.parameters()):
-            raise ValueError(
-                "the network's weights are in 8 bits; save the pipeline before they are, or plain"
-            )
+            raise ValueError("the network is stored in 8 bits; load it with storage='plain' to save it")
         logging.disable_progress_bar()
         try:
             super().save_pretrained(save_directory, **options)
@@ -231,64 +220,24 @@ class StereoInpaintPipeline(DiffusionPipeline):
         except (OSError, SafetensorError) as error:
             reason = " ".join(str(error).split())
             raise UserError(
-                f"{save_directory}: the weights can not be written ({reason}); free some disk or name "
+                f"{save_directory}: the weights cannot be written ({reason}); free some disk or name "
                 "another folder"
             ) from error
 
 
-def require_scheduler(
-    config: Mapping[str, Any],  # of a scheduler, its class's name included
-    where: str,  # it comes from
-) -> None:
-    """Refuse a schedule that this network is not trained for."""
-    wrong = [
-        f"{name} is {config.get(name)}"
-        for name, value in REQUIRED_SCHEDULER.items()
-        if config.get(name) != value
-    ]
-    if wrong:
-        wanted = ", ".join(f"{name} {value}" for name, value in REQUIRED_SCHEDULER.items())
-        raise UserError(
-            f"{where}: {', '.join(wrong)}; stereo inpainting needs {wanted.removeprefix('_class_name ')}, "
-            "Stable Video Diffusion's own"
-        )
-
-
-def _require_sizes(unet: Any, vae: Any) -> None:
-    """Refuse configs that do not say how much the network sees at once, or how latents are scaled."""
-    for part, module, name in (
-        ("unet", unet, "num_frames"),
-        ("unet", unet, "sample_size"),
-        ("vae", vae, "scaling_factor"),
-    ):
-        value = module.config.get(name)
-        if not isinstance(value, int | float) or value <= 0:
-            raise UserError(f"{part}/config.json: {name} must be above 0, got {value}; get the file again")
-
-
-def _require_fitting(unet: Any, vae: Any, image_encoder: Any) -> None:
-    """Refuse modules of different models, which would fail at the first picture."""
-    shrinks = 2 ** (len(vae.config.block_out_channels) - 1) * patch_px(vae)
-    for what, has, needs in (
-        (
-            "numbers in what image_encoder says",
-            image_encoder.config.projection_dim,
-            unet.config.cross_attention_dim,
-        ),
-        ("channels in vae's latents", vae.config.latent_channels, LATENT_CHANNELS),
-        ("px in a latent of vae", shrinks, LATENT_PX),
-    ):
-        if has != needs:
-            raise UserError(f"the modules do not fit each other: {has} {what}, the network needs {needs}")
+def latent_shape(frames: Tensor) -> tuple[int, ...]:
+    """Return [1, T, 4, H/8, W/8] for frames [T, 3, H, W]."""
+    count, _, height, width = frames.shape
+    return (1, count, LATENT_CHANNELS, height // LATENT_PX, width // LATENT_PX)
 
 
 def _write_feature_extractor(folder: Path) -> None:
-    """What the released layout says of pictures for CLIP; nothing here reads it."""
+    """Write CLIP's preprocessing config, which other programs expect in this layout."""
     index = json.loads((folder / "model_index.json").read_text())
     index["feature_extractor"] = ["transformers", "CLIPImageProcessor"]
     (folder / "model_index.json").write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
     (folder / "feature_extractor").mkdir(exist_ok=True)
-    preparation = {
+    config = {
         "image_processor_type": "CLIPImageProcessor",
         "size": {"shortest_edge": CLIP_SIDE_PX},
         "crop_size": {"height": CLIP_SIDE_PX, "width": CLIP_SIDE_PX},
@@ -296,44 +245,4 @@ def _write_feature_extractor(folder: Path) -> None:
         "image_std": CLIP_STD,
     }
     path = folder / "feature_extractor" / "preprocessor_config.json"
-    path.write_text(json.dumps(preparation, indent=2) + "\n")
-
-
-def clear_holes(
-    holes: Tensor,  # [T, 1, H, W], 1 is a hole
-    painted_frames: int,  # of the first ones
-    overlap_mask: str,  # one of OVERLAP_MASKS
-) -> Tensor:  # [T, 1, H, W]
-    """The mask of frames that begin with painted ones, as a network was trained to see it."""
-    if overlap_mask == "kept":
-        return holes
-    return torch.cat([torch.zeros_like(holes[:painted_frames]), holes[painted_frames:]])
-
-
-def latent_mask(
-    holes: Tensor,  # [T, 1, H, W], at least 0.5 where there is a hole
-    keep_thin_holes: bool,
-) -> Tensor:  # [T, 1, H/8, W/8] float32, 1 is a hole
-    """Holes as the network sees them; ours keeps each of them, the release's those at every eighth pixel."""
-    binary = (holes >= 0.5).float()
-    return F.max_pool2d(binary, LATENT_PX) if keep_thin_holes else binary[..., ::LATENT_PX, ::LATENT_PX]
-
-
-def time_ids(batch: int, sampling: SamplingConfig, device: torch.device | str) -> Tensor:  # [batch, 3]
-    """Rate less one, as Stable Video Diffusion was told it, how much moves, and the noise added."""
-    told = [sampling.fps - 1, sampling.motion, sampling.noise_share]
-    return torch.tensor([told], device=device).expand(batch, -1)
-
-
-def latent_shape(frames: Tensor) -> tuple[int, ...]:
-    """[1, T, 4, H/8, W/8] of frames [T, 3, H, W]."""
-    count, _, height, width = frames.shape
-    return (1, count, LATENT_CHANNELS, height // LATENT_PX, width // LATENT_PX)
-
-
-def scaling_factor_of(latents: Tensor) -> float:
-    """The factor that gives latents a standard deviation of 1."""
-    deviation = float(latents.double().std())
-    if not math.isfinite(deviation) or deviation == 0:
-        raise ValueError(f"latents of standard deviation {deviation} can not be scaled")
-    return 1 / deviation
+    path.write_text(json.dumps(config, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""Weights of a network in 8 bits: half or a quarter of the memory, computed with as before."""
+"""8-bit weights: a half or a quarter of the memory, computed in the original precision."""
 
 import torch
 from diffusers import UNetSpatioTemporalConditionModel
@@ -6,12 +6,12 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
 STORAGES = ("plain", "int8", "fp8")
-LARGEST = 127  # whole number of a weight
-LEAST_SCALE = 2**-24  # that float16 holds
+MAX_INT8 = 127
+MIN_SCALE = 2**-24  # the smallest that float16 holds
 
 
-def store(network: UNetSpatioTemporalConditionModel, storage: str) -> None:
-    """Keep a network's large weights in 8 bits, and compute as before: int8 has a scale for each channel."""
+def quantize(network: UNetSpatioTemporalConditionModel, storage: str) -> None:
+    """Store a network's large weights in 8 bits, in place; int8 has one scale per output channel."""
     if storage == "fp8":
         network.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=network.dtype)
     elif storage == "int8":
@@ -22,14 +22,14 @@ def store(network: UNetSpatioTemporalConditionModel, storage: str) -> None:
 
 
 class Int8(nn.Module):
-    """Weights as whole numbers in [-127, 127] times a scale for each output channel."""
+    """Weights as integers in [-127, 127] times a scale for each output channel."""
 
-    def forward(self, whole: Tensor, scale: Tensor) -> Tensor:
-        return whole.to(scale.dtype) * scale
+    def forward(self, integers: Tensor, scale: Tensor) -> Tensor:
+        return integers.to(scale.dtype) * scale
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         largest = weight.float().abs().amax(dim=tuple(range(1, weight.ndim)), keepdim=True)
-        scale = (largest / LARGEST).clamp_min(LEAST_SCALE).to(weight.dtype)
-        # A scale that was rounded down has the largest weight exceed 127, and 128 would be -128.
-        whole = (weight.float() / scale.float()).round().clamp(-LARGEST, LARGEST)
-        return whole.to(torch.int8), scale
+        scale = (largest / MAX_INT8).clamp_min(MIN_SCALE).to(weight.dtype)
+        # If the scale was rounded down, the largest weight exceeds 127; 128 would overflow to -128.
+        integers = (weight.float() / scale.float()).round().clamp(-MAX_INT8, MAX_INT8)
+        return integers.to(torch.int8), scale

@@ -1,42 +1,45 @@
-"""The diffusion pipeline in sizes that a processor, or one GPU, can train and run."""
+"""Small untrained pipelines that a CPU or a single GPU can train and run."""
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from secondeye.inpaint.pipeline import IN_CHANNELS, LATENT_CHANNELS, StereoInpaintPipeline
+from secondeye.inpaint.module_checks import IN_CHANNELS, LATENT_CHANNELS
+from secondeye.inpaint.pipeline import StereoInpaintPipeline
 
-FIRST_LOG_VARIANCE = -6.0
+INITIAL_LOG_VARIANCE = -6.0
 HEAD_CHANNELS = 32
-TIME_CHANNELS = 32  # of each of the three time ids
+TIME_CHANNELS = 32  # for each of the three time ids
 
 
 def make_tiny(frames: int, in_channels: int = IN_CHANNELS) -> StereoInpaintPipeline:
-    """Untrained modules small enough for a processor, seeing `frames` at once (ours); seed torch before."""
+    """Return a pipeline for CPUs with windows of `frames`, initialised by torch's random generator."""
     return StereoInpaintPipeline(
         _make_autoencoder(4, (64, 128)),
         _make_image_encoder(),
-        _make_network(frames, in_channels, (64, 64), side=22),  # 176 x 176 px: 128 x 224 and a little
+        _make_network(
+            frames, in_channels, (64, 64), sample_size=22
+        ),  # 176 x 176 px, a little more than 128 x 224
         make_scheduler(),
     )
 
 
 def make_small(frames: int, in_channels: int = IN_CHANNELS) -> StereoInpaintPipeline:
-    """Untrained modules of less than 20 million weights, for 288 x 512 px (ours); seed torch before."""
+    """Return a pipeline of under 20 million weights for 288 x 512 px, initialised by torch's generator."""
     return StereoInpaintPipeline(
         _make_autoencoder(2, (64, 96, 128)),
         _make_image_encoder(),
-        _make_network(frames, in_channels, (64, 128, 160), side=48),
+        _make_network(frames, in_channels, (64, 128, 160), sample_size=48),
         make_scheduler(),
     )
 
 
 def _make_autoencoder(
-    patch_px: int,  # pixels of a patch are its channels: wide blocks are cheap, and fewer sizes make a latent
-    widths: tuple[int, ...],  # channels at each size, the picture's patches first
+    patch_px: int,  # patches become channels: wide blocks are cheap, and fewer stages reach a latent
+    widths: tuple[int, ...],  # channels of each stage, the patches' first
 ) -> AutoencoderKLTemporalDecoder:
-    """No block is narrower than 64 channels: its normalisation has 32 groups, and of a group of one channel
-    it would take away the brightness."""
+    """Return an autoencoder. Widths below 64 would normalise single channels (GroupNorm has 32 groups),
+    which removes brightness."""
     autoencoder = AutoencoderKLTemporalDecoder(
         in_channels=3 * patch_px**2,
         out_channels=3 * patch_px**2,
@@ -47,8 +50,8 @@ def _make_autoencoder(
         sample_size=64,
         force_upcast=True,
     )
-    with torch.no_grad():  # of the latents' logarithmic variance: else noise drowns them for a long time
-        autoencoder.quant_conv.bias[LATENT_CHANNELS:] = FIRST_LOG_VARIANCE
+    with torch.no_grad():  # start with a small variance, or noise dominates the latents for a long time
+        autoencoder.quant_conv.bias[LATENT_CHANNELS:] = INITIAL_LOG_VARIANCE
     return autoencoder.eval()
 
 
@@ -69,13 +72,13 @@ def _make_image_encoder() -> CLIPVisionModelWithProjection:
 def _make_network(
     frames: int,
     in_channels: int,
-    widths: tuple[int, ...],  # channels at each size, the latents' first
-    side: int,  # root of the number of latents it is made for
+    widths: tuple[int, ...],  # channels of each stage, the latents' first
+    sample_size: int,  # square root of the number of latents per frame
 ) -> UNetSpatioTemporalConditionModel:
-    """The kinds of blocks are Stable Video Diffusion's; all sizes but the largest attend."""
+    """Return a UNet of Stable Video Diffusion's blocks, with attention in all stages but the first."""
     attending = len(widths) - 1
     return UNetSpatioTemporalConditionModel(
-        sample_size=side,
+        sample_size=sample_size,
         in_channels=in_channels,
         out_channels=LATENT_CHANNELS,
         down_block_types=("DownBlockSpatioTemporal", *["CrossAttnDownBlockSpatioTemporal"] * attending),
@@ -91,7 +94,7 @@ def _make_network(
 
 
 def make_scheduler() -> EulerDiscreteScheduler:
-    """Stable Video Diffusion's: Karras' sigmas from 700 to 0.002, velocities, times as 0.25 ln(sigma)."""
+    """Return Stable Video Diffusion's scheduler: Karras sigmas 700 to 0.002, timesteps 0.25 ln(sigma)."""
     return EulerDiscreteScheduler(
         beta_start=0.00085,
         beta_end=0.012,

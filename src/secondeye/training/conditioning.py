@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from secondeye.inpaint.autoencoder import decode, encode, to_signed
+from secondeye.inpaint.conditions import Conditions, clear_holes, latent_mask, time_ids, unconditional
 from secondeye.inpaint.diffusion import DECODE_FRAMES
 from secondeye.inpaint.image_embedding import embed
-from secondeye.inpaint.pipeline import StereoInpaintPipeline, clear_holes, latent_mask, time_ids
-from secondeye.inpaint.sampling import RELEASE_SAMPLING, Conditions, unconditional
+from secondeye.inpaint.pipeline import StereoInpaintPipeline
+from secondeye.inpaint.sampling import RELEASE_SAMPLING
 
 PAINTED_SHARE = 0.5  # of clips that begin with painted frames
 PAINTED_NOISE = 0.1  # largest standard deviation of what is added to scaled latents of painted frames

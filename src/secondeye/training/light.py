@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from secondeye.inpaint.light import (
+from secondeye.inpaint.light import save_light
+from secondeye.inpaint.light_network import (
     CHANNELS,
     FILLED,
     PREVIOUS,
     WARPED,
     Light,
     flow_to_previous,
-    save_light,
     soft_hole_mask,
     stack_inputs,
     warp_previous,

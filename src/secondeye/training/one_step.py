@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from secondeye.inpaint.autoencoder import decode, to_signed
+from secondeye.inpaint.denoising import denoise_one_step
 from secondeye.inpaint.pipeline import StereoInpaintPipeline
-from secondeye.inpaint.sampling import denoise_one_step
 from secondeye.metrics.learned import Lpips
 from secondeye.training.conditioning import Batch, condition
 
