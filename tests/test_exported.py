@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from exported_networks import EXAMPLE, WRITERS, Calculates, program_of, write_onnx, write_pt2
+from exported_networks import EXAMPLE, WRITERS, Formula, program_of, write_onnx, write_pt2
 from torch import Tensor
 
 from secondeye.dataset.clip_files import clip_file, read_disparity, write_frames
@@ -29,15 +29,15 @@ def some_clip(frames: int = 5, height: int = 33, width: int = 50) -> tuple[Tenso
 
 
 def weighted(left: Tensor, right: Tensor) -> Tensor:
-    """Tells frames, eyes, channels, rows and columns apart."""
+    """Return values that identify frame, view, channel, row and column."""
     return 2 * left[:, :1] + 3 * left[:, 2:] - right[:, 1:2]
 
 
 @pytest.fixture(scope="module")
 def formulas(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One formula in both kinds of file."""
+    """Write one formula in both file formats."""
     folder = tmp_path_factory.mktemp("formulas")
-    program = program_of(Calculates(weighted))
+    program = program_of(Formula(weighted))
     for kind, write in WRITERS.items():
         write(folder / f"formula.{kind}", program)
     return folder
@@ -45,7 +45,7 @@ def formulas(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("kind", WRITERS)
 @pytest.mark.parametrize(("frames", "window", "overlap"), [(5, 2, 1), (5, 4, 0), (2, 6, 3), (1, 1, 0)])
-def test_every_frame_is_answered_once_in_its_place(
+def test_windows_cover_every_frame_in_order(
     formulas: Path, kind: str, frames: int, window: int, overlap: int
 ) -> None:
     left, right = some_clip(frames)
@@ -62,23 +62,23 @@ def test_every_frame_is_answered_once_in_its_place(
     torch.testing.assert_close(answer, -0.5 * weighted(left, right), rtol=0, atol=1e-6)
 
 
-def test_answers_without_a_channel_do_as_well(tmp_path: Path) -> None:
-    path = write_pt2(tmp_path / "n.pt2", program_of(Calculates(lambda left, right: (left - right)[:, 0])))
+def test_outputs_without_a_channel_dimension_are_accepted(tmp_path: Path) -> None:
+    path = write_pt2(tmp_path / "n.pt2", program_of(Formula(lambda left, right: (left - right)[:, 0])))
     left, right = some_clip()
     answer = make_exported_matcher(replace(SETTINGS, path=str(path)))(left, right)
     torch.testing.assert_close(answer, (left - right)[:, :1], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-def test_a_network_of_one_size_gets_that_size_or_refuses(tmp_path: Path, kind: str) -> None:
-    program = program_of(Calculates(lambda left, right: (left - right)[:, :1]), any_size=False)
+def test_a_network_of_fixed_size_is_padded_or_rejected(tmp_path: Path, kind: str) -> None:
+    program = program_of(Formula(lambda left, right: (left - right)[:, :1]), any_size=False)
     path = WRITERS[kind](tmp_path / f"n.{kind}", program)
     matcher = make_exported_matcher(replace(SETTINGS, path=str(path), multiple=1, min_size=1))
     left, right = some_clip(3, 30, 50)
     torch.testing.assert_close(matcher(left, right), (left - right)[:, :1], rtol=0, atol=1e-6)
-    with pytest.raises(UserError, match="64x32, smaller than a clip's 50x33"):
+    with pytest.raises(UserError, match="64x32 px, smaller than a clip of 50x33"):
         matcher(*some_clip(3, 33, 50))
-    with pytest.raises(UserError, match="takes 2 frames at once"):
+    with pytest.raises(UserError, match="expects 2 frames"):
         make_exported_matcher(replace(SETTINGS, path=str(path), window_frames=3))
 
 
@@ -86,53 +86,53 @@ FAULTS = {
     "three inputs": (lambda left, right, more: left[:, :1] + more[:, :1], 3, "3 inputs and 1 outputs"),
     "one input": (lambda left: left[:, :1], 1, "1 inputs and 1 outputs"),
     "two outputs": (lambda left, right: (left[:, :1], right[:, :1]), 2, "2 inputs and 2 outputs"),
-    "half size": (lambda left, right: (left - right)[:, :1, ::2, ::2], 2, r"not \[T, 1, H, W\]"),
-    "three channels": (lambda left, right: left - right, 2, r"not \[T, 1, H, W\]"),
-    "whole numbers": (lambda left, right: (left > right)[:, :1].int(), 2, "no finite numbers"),
-    "not a number": (lambda left, right: (left - right)[:, :1] / 0, 2, "no finite numbers"),
+    "half size": (lambda left, right: (left - right)[:, :1, ::2, ::2], 2, r"must be \[T, 1, H, W\]"),
+    "three channels": (lambda left, right: left - right, 2, r"must be \[T, 1, H, W\]"),
+    "whole numbers": (lambda left, right: (left > right)[:, :1].int(), 2, "must be finite floats"),
+    "not a number": (lambda left, right: (left - right)[:, :1] / 0, 2, "must be finite floats"),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_network_of_another_kind_is_refused(tmp_path: Path, fault: str) -> None:
-    formula, inputs, told = FAULTS[fault]
-    program = program_of(Calculates(formula), (EXAMPLE[0],) * inputs)
+def test_an_unsuitable_network_is_rejected(tmp_path: Path, fault: str) -> None:
+    formula, inputs, message = FAULTS[fault]
+    program = program_of(Formula(formula), (EXAMPLE[0],) * inputs)
     settings = replace(SETTINGS, path=str(write_pt2(tmp_path / "n.pt2", program)))
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         make_exported_matcher(settings)(*some_clip(2))
 
 
-class Iterates(torch.nn.Module):
+class Scaled(torch.nn.Module):
     def forward(self, left: Tensor, right: Tensor, rounds: int) -> Tensor:
         return (left - right)[:, :1] * rounds
 
 
-def test_a_network_that_takes_a_number_beside_the_eyes_is_refused(tmp_path: Path) -> None:
-    program = torch.export.export(Iterates(), (EXAMPLE[0], EXAMPLE[0], 12))
+def test_a_network_with_a_scalar_input_is_rejected(tmp_path: Path) -> None:
+    program = torch.export.export(Scaled(), (EXAMPLE[0], EXAMPLE[0], 12))
     path = write_pt2(tmp_path / "n.pt2", program)
     with pytest.raises(UserError, match="3 inputs and 1 outputs"):
         make_exported_matcher(replace(SETTINGS, path=str(path)))
 
 
-def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_file_is_rejected(tmp_path: Path) -> None:
     def opened(name: str, content: bytes | None) -> None:
         if content is not None:
             (tmp_path / name).write_bytes(content)
         make_exported_matcher(replace(SETTINGS, path=str(tmp_path / name) if name else ""))
 
-    for name, content, told in [
-        ("", None, "is empty"),
-        ("missing.pt2", None, "there is no such file"),
+    for name, content, message in [
+        ("", None, "must be set"),
+        ("missing.pt2", None, "no such file"),
         ("network.pth", b"", "must end in .pt2 or .onnx"),
-        ("junk.pt2", b"junk", "no plain file of torch.export.save"),
-        ("junk.onnx", b"junk", "does not load"),
+        ("junk.pt2", b"junk", "not a plain file of torch.export.save"),
+        ("junk.onnx", b"junk", "cannot be loaded"),
     ]:
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             opened(name, content)
 
 
-class Mine:
-    """Unpickling it leaves a file behind."""
+class TouchOnLoad:
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
@@ -146,7 +146,7 @@ def _leave(place: str) -> None:
 
 
 @pytest.mark.parametrize("hidden", ["data/sample_inputs/model.pt", "data/weights/model.pt", "extra/code.py"])
-def test_a_file_with_more_than_tensors_is_not_loaded(formulas: Path, tmp_path: Path, hidden: str) -> None:
+def test_a_file_with_more_than_tensors_is_rejected(formulas: Path, tmp_path: Path, hidden: str) -> None:
     trap = tmp_path / "sprung"
     with (
         zipfile.ZipFile(formulas / "formula.pt2") as good,
@@ -155,13 +155,13 @@ def test_a_file_with_more_than_tensors_is_not_loaded(formulas: Path, tmp_path: P
         for name in good.namelist():
             if not name.endswith(hidden):
                 bad.writestr(name, good.read(name))
-        bad.writestr(f"formula/{hidden}", pickle.dumps(Mine(trap), protocol=2))
+        bad.writestr(f"formula/{hidden}", pickle.dumps(TouchOnLoad(trap), protocol=2))
     with pytest.raises(UserError, match="plain"):
         make_exported_matcher(replace(SETTINGS, path=str(tmp_path / "trap.pt2")))
     assert not trap.exists()
 
 
-def test_the_network_is_named_by_its_content(formulas: Path, tmp_path: Path) -> None:
+def test_network_identity_depends_on_content(formulas: Path, tmp_path: Path) -> None:
     match = Match(
         matcher="exported",
         max_disparity_percent=18.0,
@@ -171,7 +171,7 @@ def test_the_network_is_named_by_its_content(formulas: Path, tmp_path: Path) -> 
     copy = shutil.copyfile(formulas / "formula.pt2", tmp_path / "copy.pt2")
     copied = replace(match, exported=replace(SETTINGS, path=str(copy)))
     assert network_identity(match) == network_identity(copied)
-    write_pt2(tmp_path / "copy.pt2", program_of(Calculates(lambda left, right: (right - left)[:, :1])))
+    write_pt2(tmp_path / "copy.pt2", program_of(Formula(lambda left, right: (right - left)[:, :1])))
     assert network_identity(match) != network_identity(copied)
     onnx = replace(match, exported=replace(SETTINGS, path=str(formulas / "formula.onnx")))
     assert network_identity(onnx)[1].startswith("onnxruntime ")
@@ -180,7 +180,7 @@ def test_the_network_is_named_by_its_content(formulas: Path, tmp_path: Path) -> 
         network_identity(replace(match, exported=replace(SETTINGS, path="missing.onnx")))
 
 
-def test_the_answer_stays_where_the_eyes_disagree(formulas: Path) -> None:
+def test_the_output_is_kept_where_the_views_disagree(formulas: Path) -> None:
     left, right = some_clip(2, 32, 48)
     match = Match(
         matcher="exported",
@@ -193,7 +193,7 @@ def test_the_answer_stays_where_the_eyes_disagree(formulas: Path) -> None:
     assert not consistent.all()
 
 
-def test_weights_in_another_file_are_refused(tmp_path: Path) -> None:
+def test_external_weights_are_rejected(tmp_path: Path) -> None:
     import onnx
 
     class Weighted(torch.nn.Linear):
@@ -204,7 +204,7 @@ def test_weights_in_another_file_are_refused(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "n.onnx", program)
     make_exported_matcher(replace(SETTINGS, path=str(path)))(*some_clip(2, 32, 64))
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="n.data", size_threshold=0)
-    with pytest.raises(UserError, match="does not load"):
+    with pytest.raises(UserError, match="cannot be loaded"):
         make_exported_matcher(replace(SETTINGS, path=str(path)))
 
 
@@ -216,7 +216,7 @@ def test_windows_by_hand(frames: int, window: int, overlap: int, starts: list[in
     assert window_starts(frames, window, overlap) == starts
 
 
-def test_windows_fade_into_each_other() -> None:
+def test_windows_are_blended_linearly() -> None:
     answers: Iterator[Tensor] = iter([torch.zeros(4, 1), torch.full((4, 1), 6.0)])
     # frames 2 and 3 are shared: 2 and 1 parts of the first window, 1 and 2 parts of the second
     assert blend(answers, [0, 2], 6, 2).flatten().tolist() == [0, 0, 2, 4, 6, 6]
@@ -224,10 +224,10 @@ def test_windows_fade_into_each_other() -> None:
     assert torch.equal(same, torch.full((9, 2, 3), 0.1))
 
 
-def test_sizes_by_hand_and_padding_repeats() -> None:
-    assert fit_size(33, 50, (None, None), multiple=32, least=128) == (128, 128)
-    assert fit_size(256, 441, (None, None), multiple=32, least=100) == (256, 448)
-    assert fit_size(33, 50, (40, None), multiple=32, least=1) == (40, 64)
+def test_fit_size_and_padding_by_hand() -> None:
+    assert fit_size(33, 50, (None, None), multiple=32, min_size=128) == (128, 128)
+    assert fit_size(256, 441, (None, None), multiple=32, min_size=100) == (256, 448)
+    assert fit_size(33, 50, (40, None), multiple=32, min_size=1) == (40, 64)
     frames, _ = some_clip(2, 3, 4)
     padded = pad_frames(frames, 5, 6, at_least=3)
     assert padded.shape == (3, 3, 5, 6) and torch.equal(padded[:2, :, :3, :4], frames)
@@ -236,7 +236,7 @@ def test_sizes_by_hand_and_padding_repeats() -> None:
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Of the stage: split and shift with one clip, and its own."""
+    """Return folders for split and shift with one clip, and for match."""
     monkeypatch.setenv("SECONDEYE_WORKERS", "1")
     folders = [tmp_path / name for name in ("split", "shift", "match")]
     for folder in folders[:2]:
@@ -250,9 +250,9 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return folders
 
 
-def test_a_wrong_scale_is_told_by_disparities_that_can_not_be(folders: list[Path], tmp_path: Path) -> None:
+def test_a_wrong_scale_is_reported_by_impossible_disparities(folders: list[Path], tmp_path: Path) -> None:
     path = tmp_path / "network.pt2"
-    write_pt2(path, program_of(Calculates(lambda left, right: (left[:, :1] > 0.9).float())))
+    write_pt2(path, program_of(Formula(lambda left, right: (left[:, :1] > 0.9).float())))
     for scale, reasons in ((10.0, []), (100.0, ["impossible disparity"])):
         match = Match(
             matcher="exported",
@@ -266,7 +266,7 @@ def test_a_wrong_scale_is_told_by_disparities_that_can_not_be(folders: list[Path
     assert bad[0].detail == "spans 100 px of a view 64 px wide; is match.exported.scale right?"
 
 
-def test_the_stage_rebuilds_for_another_file_and_refuses_before_it_works(
+def test_the_stage_rebuilds_for_another_network_and_fails_early_without_one(
     folders: list[Path], tmp_path: Path
 ) -> None:
     path = tmp_path / "network.pt2"
@@ -285,5 +285,5 @@ def test_the_stage_rebuilds_for_another_file_and_refuses_before_it_works(
     with pytest.raises(UserError, match="no such file"):
         matched()
     for px in (2, 5):
-        write_pt2(path, program_of(Calculates(lambda left, right, px=px: left[:, :1] * 0 + px)))
+        write_pt2(path, program_of(Formula(lambda left, right, px=px: left[:, :1] * 0 + px)))
         assert (matched() == px).all()

@@ -15,9 +15,9 @@ from secondeye.synthetic import two_planes
 NAN = float("nan")
 
 
-# Flow goes on smoothly into what is hidden, both ways.
-@pytest.mark.parametrize(("name", "fooled"), [("block", 0.35), ("flow", 0.75)])
-def test_matcher_finds_the_cards(name: str, fooled: float) -> None:
+# Flow extrapolates smoothly into hidden regions, in both directions.
+@pytest.mark.parametrize(("name", "max_false"), [("block", 0.35), ("flow", 0.75)])
+def test_matchers_find_two_planes(name: str, max_false: float) -> None:
     shot = two_planes(frames=2, height=96, width=192, near_px=16, far_px=3, seed=1)
     matcher = make_matcher(name, 32)
     disparity, consistent = match_both_ways(matcher, shot.left, shot.right, tolerance_px=1.0)
@@ -26,18 +26,18 @@ def test_matcher_finds_the_cards(name: str, fooled: float) -> None:
     assert error.median() <= 1 / 16 and (error > 1).float().mean() < 0.05
     visible = ~shot.left_occlusion
     assert consistent[visible].float().mean() > 0.85
-    assert consistent[shot.left_occlusion].float().mean() < fooled
+    assert consistent[shot.left_occlusion].float().mean() < max_false
 
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An exported matcher of whole shifts up to 12 px, which answers as an optical flow does."""
+    """An exported matcher of whole shifts up to 12 px with the sign of an optical flow."""
     path = tmp_path_factory.mktemp("network") / "best_shift.pt2"
     return write_pt2(path, program_of(BestShift(12)))
 
 
 @pytest.mark.parametrize("name", MATCHERS)
-def test_every_matcher_keeps_these_laws(name: str, network: Path) -> None:
+def test_laws_of_every_matcher(name: str, network: Path) -> None:
     exported = Exported(
         path=str(network), sign=-1, scale=1.0, multiple=16, min_size=32, window_frames=2, overlap_frames=1
     )
@@ -55,7 +55,7 @@ def test_every_matcher_keeps_these_laws(name: str, network: Path) -> None:
 
     alone, agreed = match_clip(match, shot.left[1:2], shot.right[1:2])
     assert alone.shape == (1, 1, 96, 160)
-    if name != "video":  # its frames tell each other what they see
+    if name != "video":  # uses neighbouring frames
         assert torch.equal(alone, disparity[1:2]) and torch.equal(agreed, consistent[1:2])
 
     wide = textured(64, 160)
@@ -66,7 +66,7 @@ def test_every_matcher_keeps_these_laws(name: str, network: Path) -> None:
 
 
 @pytest.mark.parametrize("name", PAIR_MATCHERS)
-def test_a_pair_matcher_is_checked_and_filled_as_ever(name: str) -> None:
+def test_pair_matchers_are_checked_and_filled(name: str) -> None:
     shot = two_planes(frames=2, height=48, width=96, seed=1)
     exported = Exported(path="", sign=1, scale=1.0, multiple=1, min_size=1, window_frames=1, overlap_frames=0)
     match = Match(matcher=name, max_disparity_percent=18.0, tolerance_px=1.0, exported=exported)
@@ -76,26 +76,26 @@ def test_a_pair_matcher_is_checked_and_filled_as_ever(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["block", "flow"])
-def test_frames_do_not_see_each_other(name: str) -> None:
+def test_frames_are_independent(name: str) -> None:
     shot = two_planes(frames=2, height=64, width=128, seed=1)
     together = make_matcher(name, 16)(shot.left, shot.right)
     alone = make_matcher(name, 16)(shot.left[1:], shot.right[1:])
     assert torch.equal(together[1:].nan_to_num(-1), alone.nan_to_num(-1))
 
 
-def test_unknown_matcher_names_the_choices() -> None:
+def test_an_unknown_matcher_is_rejected() -> None:
     with pytest.raises(ValueError, match="block or flow"):
         make_matcher("magic", 16)
 
 
 def textured(height: int = 64, width: int = 160) -> torch.Tensor:
-    """Smooth noise [1, 3, H, W]."""
+    """Return smooth noise [1, 3, H, W]."""
     coarse = torch.rand(1, 3, height // 4, width // 4, generator=torch.Generator().manual_seed(0))
     return torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)
 
 
 @pytest.mark.parametrize("disparity_px", [-7, 5])
-def test_flow_finds_either_sign_and_nothing_beside_the_picture(disparity_px: int) -> None:
+def test_flow_finds_either_sign_and_nothing_outside_the_frame(disparity_px: int) -> None:
     wide = textured()
     left, right = wide[..., 10:130], wide[..., 10 + disparity_px : 130 + disparity_px]
     found = make_matcher("flow", 16)(left, right)
@@ -109,7 +109,7 @@ def test_flow_finds_either_sign_and_nothing_beside_the_picture(disparity_px: int
 
 
 @pytest.mark.parametrize(("lower_px", "answered"), [(0.75, True), (4, False)])
-def test_flow_tells_how_much_lower_a_match_lies(lower_px: float, answered: bool) -> None:
+def test_flow_measures_vertical_disparity(lower_px: float, answered: bool) -> None:
     wide = textured(144, 280)
     left = wide[..., 16:112, 16:256]
     rows = [wide[..., 16 - lower : 112 - lower, 18:258] for lower in (int(lower_px), int(lower_px) + 1)]
@@ -129,17 +129,17 @@ def row(*values: float) -> torch.Tensor:
 def test_consistency_by_hand() -> None:
     left = row(0, 2, 2, 2, NAN, 1)
     right = row(0, 2, 0, 2, 1, 0)
-    # x=0 stays: 0 and 0; x=1 lands outside; x=2 lands on 0: 2 and 0; x=3 on 1: 2 and 2; x=5 on 4: 1 and 1
+    # Matches: x=0 -> 0: 0 and 0; x=1 -> outside; x=2 -> 0: 2 and 0; x=3 -> 1: 2 and 2; x=5 -> 4: 1 and 1
     assert is_consistent(left, right, 0.5).flatten().tolist() == [True, False, False, True, False, True]
 
 
-def test_gaps_take_the_farther_end() -> None:
+def test_gaps_take_the_smaller_disparity() -> None:
     known = torch.tensor([[False, True, False, False, True, False]]).view(1, 1, 1, 6)
     filled = fill_from_background(row(NAN, 7, NAN, NAN, 3, NAN), known)
     assert filled.flatten().tolist() == [7, 7, 3, 3, 3, 3]
 
 
-def test_unknown_rows_copy_their_neighbours_and_unknown_frames_are_flat() -> None:
+def test_unknown_rows_copy_neighbours_and_unknown_frames_become_0() -> None:
     disparity = torch.full((2, 1, 4, 3), NAN)
     known = torch.zeros(2, 1, 4, 3, dtype=torch.bool)
     disparity[0, 0, 1], known[0, 0, 1] = 5.0, True
@@ -147,7 +147,7 @@ def test_unknown_rows_copy_their_neighbours_and_unknown_frames_are_flat() -> Non
     assert (filled[0] == 5).all() and (filled[1] == 0).all()
 
 
-def test_known_values_are_untouched_and_the_input_too() -> None:
+def test_known_values_and_the_input_are_unchanged() -> None:
     disparity, known = torch.rand(2, 1, 7, 9), torch.rand(2, 1, 7, 9) > 0.5
     before = disparity.clone()
     filled = fill_from_background(disparity, known)

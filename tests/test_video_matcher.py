@@ -12,7 +12,7 @@ from secondeye.matching import make_matcher
 from secondeye.matching.census import matching_cost
 from secondeye.matching.gap_filling import fill_by_colour
 from secondeye.matching.semi_global import best_disparities
-from secondeye.matching.tracks import find_tracks, fit_lines, neighbours
+from secondeye.matching.tracks import find_tracks, fit_lines, tracks_to_neighbours
 from secondeye.matching.video_matcher import match_video
 from secondeye.synthetic import Shot, render_shot, two_planes
 
@@ -21,39 +21,39 @@ SEARCH = {"max_disparity_px": 24, "tolerance_px": 1.0}
 
 
 def noisy(frames: Tensor, seed: int) -> Tensor:
-    """With grain, 8 bit."""
+    """Add grain and quantise to 8 bit."""
     grain = torch.randn(frames.shape, generator=torch.Generator().manual_seed(seed)) * 0.03
     return (frames + grain).clamp(0, 1).mul(255).round() / 255
 
 
-def filmed(seed: int, frames: int = 5) -> tuple[Shot, Tensor, Tensor]:
+def noisy_shot(seed: int, frames: int = 5) -> tuple[Shot, Tensor, Tensor]:
     shot = render_shot(seed, frames, 96, 160)
     return shot, noisy(shot.left, seed), noisy(shot.right, seed + 1)
 
 
-def test_backwards_gives_the_same_and_so_does_another_run() -> None:
-    _, left, right = filmed(3)
+def test_reversed_time_gives_identical_results() -> None:
+    _, left, right = noisy_shot(3)
     disparity, consistent = match_video(left, right, **SEARCH)
     turned = match_video(left.flip(0), right.flip(0), **SEARCH)
     assert torch.equal(turned[0].flip(0), disparity) and torch.equal(turned[1].flip(0), consistent)
 
 
-def test_film_is_steadier_and_no_worse_than_its_frames_alone() -> None:
-    shot, left, right = filmed(3)
+def test_video_is_more_stable_and_more_accurate_than_single_frames() -> None:
+    shot, left, right = noisy_shot(3)
     together, _ = match_video(left, right, **SEARCH)
     alone = torch.cat([match_video(left[t : t + 1], right[t : t + 1], **SEARCH)[0] for t in range(5)])
 
-    def unrest(disparity: Tensor) -> float:
+    def instability(disparity: Tensor) -> float:
         change = disparity.diff(dim=0) - shot.disparity.diff(dim=0)
         return float(change.abs().double().mean())
 
     visible = ~shot.left_occlusion
     error, before = ((d - shot.disparity).abs()[visible].double().mean() for d in (together, alone))
-    assert unrest(together) < 0.6 * unrest(alone)
+    assert instability(together) < 0.6 * instability(alone)
     assert error < before
 
 
-def test_what_comes_nearer_is_not_dragged_behind() -> None:
+def test_motion_in_depth_does_not_lag() -> None:
     """By a quarter pixel a frame: 6 px a second."""
     coarse = torch.rand(1, 3, 16, 64, generator=torch.Generator().manual_seed(0))
     wide = torch.nn.functional.interpolate(coarse, (64, 1024), mode="bicubic").clamp(0, 1)[0]
@@ -61,10 +61,10 @@ def test_what_comes_nearer_is_not_dragged_behind() -> None:
     disparity, _ = match_video(torch.stack(views[:1] * 9), torch.stack(views), **SEARCH)
     middles = disparity[..., 24:-24].flatten(1).median(1).values
     miss = (middles - torch.arange(9) / 4).abs()
-    assert miss[2:-2].max() < 0.08 and miss.max() < 0.2, "a clip's ends have frames on one side only"
+    assert miss[2:-2].max() < 0.08 and miss.max() < 0.2, "frames at a clip's ends have fewer neighbours"
 
 
-def test_hidden_pixels_get_the_background() -> None:
+def test_hidden_pixels_get_background_disparity() -> None:
     shot = two_planes(frames=3, height=96, width=192, near_px=16, far_px=3, seed=1)
     disparity, consistent = match_video(shot.left, shot.right, **SEARCH)
     hidden = shot.left_occlusion.clone()
@@ -73,7 +73,7 @@ def test_hidden_pixels_get_the_background() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 9, 20), (2, 15, 40), (1, 40, 8)])
-def test_small_pictures_do(size: tuple[int, int, int]) -> None:
+def test_small_frames_are_matched(size: tuple[int, int, int]) -> None:
     frames, height, width = size
     left = torch.rand(frames, 3, height, width, generator=torch.Generator().manual_seed(0))
     disparity, consistent = match_video(left, left, **SEARCH)
@@ -87,10 +87,10 @@ def test_costs_by_hand() -> None:
     cost = matching_cost(left, right, left[..., 0], right[..., 0], 3)
     assert cost.shape == (5, 9, 3) and cost.dtype == np.uint8
     assert cost[2, 4].tolist() == [4 * 24 + 3 * 120 // 4, 0, 4 * 24 + 3 * 120 // 4]
-    assert cost[2, 0].tolist() == [0, 0, 0]  # beyond the border the first column
+    assert cost[2, 0].tolist() == [0, 0, 0]  # the first column is repeated beyond the border
 
 
-def test_one_disparity_is_found_exactly_from_either_eye() -> None:
+def test_a_constant_disparity_is_exact_in_both_views() -> None:
     wide = np.random.default_rng(0).integers(0, 255, (40, 90, 3), dtype=np.uint8)
     left, right = wide[:, :80].copy(), wide[:, 7:87].copy()
     cost = matching_cost(left, right, left[..., 0], right[..., 0], 16).astype(np.int16)
@@ -99,7 +99,7 @@ def test_one_disparity_is_found_exactly_from_either_eye() -> None:
     assert abs(found.left[:, 10:].mean() - 7) < 0.02 and (found.margin[2:-2, 12:-2] > 500).all()
 
 
-def test_gaps_take_what_their_colour_has() -> None:
+def test_gaps_are_filled_by_colour() -> None:
     disparity = np.full((9, 12), 2.0, np.float32)
     disparity[:, 6:] = 7.1
     picture = np.where(disparity[..., None] > 5, np.uint8(200), np.uint8(50)).repeat(3, -1)
@@ -121,29 +121,29 @@ def test_lines_by_hand() -> None:
     assert fitted([5, 1], [0, 1], [True, True]) == 3 and fitted([5, 1], [0, 1], [True, False], 1) == 5
 
 
-def test_tracks_join_their_steps_and_stop_where_a_pixel_leaves() -> None:
+def test_tracks_concatenate_and_end_where_a_pixel_leaves_the_frame() -> None:
     wide = two_planes(frames=1, height=64, width=160, near_px=1, far_px=0, seed=4).left[0]
     wide = torch.nn.functional.avg_pool2d(wide, 3, 1, 1)
     frames = torch.stack([wide[..., 20 + 2 * t : 116 + 2 * t] for t in range(4)])
     pictures = (frames * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
     tracks = find_tracks(pictures, to_gray(frames))
-    found = dict(neighbours(tracks, 1, 2))
+    found = dict(tracks_to_neighbours(tracks, 1, 2))
     assert sorted(found) == [0, 2, 3]
     for other, track in found.items():
-        moved = track.flow[track.seen]
-        assert np.abs(moved - (2 - 2 * other, 0)).mean() < 0.1 and track.seen[:, 8:-8].mean() > 0.9
-    assert not found[3].seen[:, :4].any()
+        moved = track.flow[track.visible]
+        assert np.abs(moved - (2 - 2 * other, 0)).mean() < 0.1 and track.visible[:, 8:-8].mean() > 0.9
+    assert not found[3].visible[:, :4].any()
 
 
-def test_threads_change_no_bit(tmp_path: Path) -> None:
-    """Two, in a process of their own; everything else here computes with one."""
+def test_results_are_bit_identical_for_any_number_of_threads(tmp_path: Path) -> None:
+    """Run with two threads in a separate process; all other tests here use one."""
     code = (
         "import sys, torch; from secondeye.matching.video_matcher import match_video\n"
         "import cv2; torch.set_num_threads(2); cv2.setNumThreads(2)\n"
         "eyes = torch.load(sys.argv[1], weights_only=True)\n"
         "torch.save(match_video(*eyes, max_disparity_px=24, tolerance_px=1.0), sys.argv[2])\n"
     )
-    _, left, right = filmed(7, frames=3)
+    _, left, right = noisy_shot(7, frames=3)
     torch.save((left, right), tmp_path / "eyes.pt")
     command = [sys.executable, "-c", code, str(tmp_path / "eyes.pt"), str(tmp_path / "made.pt")]
     subprocess.run(command, check=True)
@@ -152,7 +152,7 @@ def test_threads_change_no_bit(tmp_path: Path) -> None:
     assert all(torch.equal(*pair) for pair in zip(made, ours, strict=True))
 
 
-def test_a_real_pair_is_matched_better_than_by_blocks(footage: Path) -> None:
+def test_a_real_pair_is_matched_better_than_by_block_matching(footage: Path) -> None:
     import cv2
 
     folder = footage / "pair_motorcycle"
@@ -162,11 +162,11 @@ def test_a_real_pair_is_matched_better_than_by_blocks(footage: Path) -> None:
         for eye in ("left", "right")
     )
     truth = torch.from_numpy(np.load(folder / "disp.npz")["arr_0"])[None, None]
-    seen = truth.isfinite()
+    visible = truth.isfinite()
     errors = []
     disparity, consistent = match_video(left, right, max_disparity_px=80, tolerance_px=1.0)
     for found in (disparity, make_matcher("block", 80)(left, right)):
-        errors.append(float((~((found - truth).abs() <= 2))[seen & consistent].double().mean()))
+        errors.append(float((~((found - truth).abs() <= 2))[visible & consistent].double().mean()))
     assert errors[0] < 0.75 * errors[1] and errors[0] < 0.04
 
 

@@ -1,18 +1,18 @@
-"""Stereo matching: both eyes in, disparity of the left eye out."""
+"""Stereo matching: from a stereo pair to the disparity of the left view."""
 
 from collections.abc import Callable
 
 from torch import Tensor
 
-# left, right [T, 3, H, W] -> disparity [T, 1, H, W] px of the left eye, NaN where the matcher has no answer
+# left, right [T, 3, H, W] -> disparity [T, 1, H, W] px of the left view, NaN where unmatched
 Matcher = Callable[[Tensor, Tensor], Tensor]
 
 
 def make_matcher(
-    name: str,  # block, flow
-    max_disparity_px: int,  # block searches disparities in [0, this], flow in [-this, this]
+    name: str,  # block or flow
+    max_disparity_px: int,  # block searches [0, this], flow [-this, this]
 ) -> Matcher:
-    """The matcher of this name; raises ValueError for an unknown one."""
+    """Return the matcher of this name; raise ValueError for an unknown name."""
     match name:
         case "block":
             from secondeye.matching.block_matcher import make_block_matcher

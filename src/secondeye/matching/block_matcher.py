@@ -1,4 +1,4 @@
-"""Semi-global block matching (Hirschmueller 2008) as OpenCV has it: frame by frame, no weights."""
+"""Semi-global block matching (Hirschmueller 2008) by OpenCV: frame by frame, no weights."""
 
 import cv2
 import numpy as np
@@ -8,11 +8,11 @@ from torch import Tensor
 from secondeye.matching import Matcher
 
 _BLOCK = 5  # px
-_FINER = 16  # OpenCV answers in sixteenths of a pixel
+_SUBPIXELS = 16  # OpenCV's unit is 1/16 px
 
 
 def make_block_matcher(max_disparity_px: int) -> Matcher:
-    """A matcher that searches [0, max_disparity_px]; NaN where no disparity stands out."""
+    """Return a matcher that searches [0, max_disparity_px]; NaN where no disparity is unique."""
     search_px = 16 * max(1, -(-max_disparity_px // 16))
     engine = cv2.StereoSGBM.create(
         minDisparity=0,
@@ -28,17 +28,17 @@ def make_block_matcher(max_disparity_px: int) -> Matcher:
     )
 
     def match_blocks(left: Tensor, right: Tensor) -> Tensor:
-        found = [_match(engine, search_px, *pair) for pair in zip(_bgr(left), _bgr(right), strict=True)]
-        return torch.from_numpy(np.stack(found))[:, None]
+        disparities = [_match(engine, search_px, *pair) for pair in zip(_bgr(left), _bgr(right), strict=True)]
+        return torch.from_numpy(np.stack(disparities))[:, None]
 
     return match_blocks
 
 
 def _match(engine: cv2.StereoSGBM, search_px: int, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    # OpenCV gives up on the first `search_px` columns; with as many more in front of them it does not.
+    # OpenCV skips the first `search_px` columns, hence the padding.
     pad = ((0, 0), (search_px, 0), (0, 0))
     sixteenths = engine.compute(np.pad(left, pad, "edge"), np.pad(right, pad, "edge"))[:, search_px:]
-    return np.where(sixteenths < 0, np.nan, sixteenths / _FINER).astype(np.float32)
+    return np.where(sixteenths < 0, np.nan, sixteenths / _SUBPIXELS).astype(np.float32)
 
 
 def _bgr(frames: Tensor) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What any matcher's answer goes through: the left-right check, and filling from the background side."""
+"""Left-right consistency check, and gap filling from the background side, for any matcher."""
 
 import numba
 import numpy as np
@@ -14,7 +14,7 @@ def match_both_ways(
     right: Tensor,  # [T, 3, H, W]
     *,
     tolerance_px: float,
-) -> tuple[Tensor, Tensor]:  # disparity [T, 1, H, W] px (NaN allowed), consistent bool [T, 1, H, W]
+) -> tuple[Tensor, Tensor]:  # disparity [T, 1, H, W] px (may be NaN), consistent bool [T, 1, H, W]
     """Match left to right and, mirrored, right to left; a pixel is consistent where both agree."""
     disparity = matcher(left, right)
     backward = matcher(right.flip(-1), left.flip(-1)).flip(-1)
@@ -22,25 +22,25 @@ def match_both_ways(
 
 
 def is_consistent(
-    disparity: Tensor,  # [T, 1, H, W] px of the left eye, NaN for none
-    right_disparity: Tensor,  # [T, 1, H, W] px of the right eye, NaN for none
+    disparity: Tensor,  # [T, 1, H, W] px of the left view, NaN where unmatched
+    right_disparity: Tensor,  # [T, 1, H, W] px of the right view, NaN where unmatched
     tolerance_px: float,
 ) -> Tensor:  # bool [T, 1, H, W]
-    """True where the right eye's disparity at the matched place is the same within the tolerance."""
+    """Mark pixels where the right view's disparity at the matched position agrees within the tolerance."""
     width = disparity.shape[-1]
     target = torch.arange(width) - disparity.nan_to_num(nan=2.0 * width)
     inside = (target > -0.5) & (target < width - 0.5)
     there = right_disparity.gather(-1, target.round().clamp(0, width - 1).long())
-    return inside & ((disparity - there).abs() <= tolerance_px)  # NaN never agrees
+    return inside & ((disparity - there).abs() <= tolerance_px)  # False for NaN
 
 
 def fill_from_background(
     disparity: Tensor,  # [T, 1, H, W] px; values where not `known` are ignored
     known: Tensor,  # bool [T, 1, H, W]
 ) -> Tensor:  # [T, 1, H, W] finite
-    """Fill every gap of a row with the farther of its two ends: what is hidden belongs to the background.
+    """Fill each gap of a row with the smaller disparity at its ends: hidden regions are background.
 
-    A row without any known pixel copies the nearest row above that has one (below, at the top); a frame
+    A row without known pixels copies the nearest row above that has some, or below at the top; a frame
     without any becomes 0.
     """
     filled = disparity.nan_to_num(nan=0.0)[:, 0].numpy().astype(np.float32)  # astype copies
@@ -66,16 +66,16 @@ def _fill_frames(disparity: np.ndarray, known: np.ndarray) -> None:
 
 @numba.njit(cache=True)
 def _fill_row(row: np.ndarray, known: np.ndarray) -> None:
-    """Gaps become the smaller of the nearest known value to either side; inf where the row has none."""
-    carried = np.float32(np.inf)
+    """Fill gaps with the smaller of the nearest known values on both sides; inf if the row has none."""
+    nearest = np.float32(np.inf)
     for x in range(row.shape[0]):
         if known[x]:
-            carried = row[x]
+            nearest = row[x]
         else:
-            row[x] = carried
-    carried = np.float32(np.inf)
+            row[x] = nearest
+    nearest = np.float32(np.inf)
     for x in range(row.shape[0] - 1, -1, -1):
         if known[x]:
-            carried = row[x]
+            nearest = row[x]
         else:
-            row[x] = min(row[x], carried)
+            row[x] = min(row[x], nearest)

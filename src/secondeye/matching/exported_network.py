@@ -1,8 +1,8 @@
-"""Networks in files: torch.export's .pt2 and ONNX, both on the CPU.
+"""Networks in files, run on the CPU: torch.export's .pt2, and ONNX.
 
-torch.export.load unpickles and loads native code where a .pt2 holds such parts. A network of plain tensors
-has none, so a file that holds anything else is not loaded. Its formulas of sizes are still read by sympy,
-which can run code: a .pt2 is to be trusted like a program. ONNX holds a graph of known operators.
+torch.export.load unpickles data and loads native code if a .pt2 contains such parts. A network of plain
+tensors has none, so files with anything else are rejected. Shape expressions are still parsed by sympy, which
+can execute code: trust a .pt2 like a program. ONNX only holds a graph of known operators.
 """
 
 import json
@@ -19,9 +19,9 @@ from torch import Tensor
 
 from secondeye.system.errors import UserError
 
-HELP = "docs/matchers.md says how to export one"
+HELP = "docs/matchers.md describes the export"
 
-_PLAIN = re.compile(
+_ALLOWED_ENTRIES = re.compile(
     r"models/model\.json|data/weights/(weight_\d+|model_weights_config\.json)|data/sample_inputs/model\.pt"
     r"|data/constants/(tensor_\d+|model_constants_config\.json)"
     r"|archive_format|archive_version|byteorder|\.format_version|\.data/(version|serialization_id)"
@@ -29,48 +29,48 @@ _PLAIN = re.compile(
 _TORCH_ERRORS = (RuntimeError, AssertionError, ValueError, KeyError, IndexError, TypeError)
 
 
-class Network(NamedTuple):
-    """What a file holds, ready to run."""
+class ExportedNetwork(NamedTuple):
+    """A network from a file, ready to run."""
 
-    run: Callable[[Tensor, Tensor], Tensor]  # left, right -> answer; raises Refusal
-    size: tuple[int | None, ...]  # of its inputs; None where any will do
-
-
-def open_network(path: Path) -> Network:
-    """The network of two inputs and one output in this file; raises Refusal where it holds no such thing."""
-    return _open_pt2(path) if path.suffix == ".pt2" else _open_onnx(path)
+    run: Callable[[Tensor, Tensor], Tensor]  # left, right -> output; raises UserError
+    size: tuple[int | None, ...]  # shape of its inputs; None where any size is accepted
 
 
-def runtime_of(path: Path) -> str:
-    """What runs this file and its version, which results depend on."""
+def load_network(path: Path) -> ExportedNetwork:
+    """Load a network with two inputs and one output. Raises UserError if the file is anything else."""
+    return _load_pt2(path) if path.suffix == ".pt2" else _load_onnx(path)
+
+
+def runtime_version(path: Path) -> str:
+    """Return the name and version of the runtime, on which results depend."""
     runtime = torch if path.suffix == ".pt2" else _onnxruntime(path)
     return f"{runtime.__name__} {runtime.__version__}"
 
 
-def _open_pt2(path: Path) -> Network:
-    _require_plain(path)
+def _load_pt2(path: Path) -> ExportedNetwork:
+    _check_pt2_contents(path)
     try:
         program = torch.export.load(path)
     except _TORCH_ERRORS as error:
-        raise UserError(f"{path}: does not load ({_line(error)}); {HELP}") from error
+        raise UserError(f"{path}: cannot be loaded ({_first_line(error)}); {HELP}") from error
     signature = program.graph_signature
-    places = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
-    shapes = [tuple(getattr(places.get(name), "shape", ())) for name in signature.user_inputs]
-    size = _common_size(path, shapes, len(signature.user_outputs))
+    placeholders = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
+    shapes = [tuple(getattr(placeholders.get(name), "shape", ())) for name in signature.user_inputs]
+    size = _input_size(path, shapes, len(signature.user_outputs))
     module = program.module()
 
     def run(left: Tensor, right: Tensor) -> Tensor:
         try:
             with torch.inference_mode():
-                answer = module(left, right)
+                output = module(left, right)
         except _TORCH_ERRORS as error:
-            raise UserError(f"{path}: fails on {list(left.shape)} ({_line(error)}); {HELP}") from error
-        return answer[0] if isinstance(answer, tuple | list) else answer
+            raise UserError(f"{path}: fails on {list(left.shape)} ({_first_line(error)}); {HELP}") from error
+        return output[0] if isinstance(output, tuple | list) else output
 
-    return Network(run, size)
+    return ExportedNetwork(run, size)
 
 
-def _require_plain(path: Path) -> None:
+def _check_pt2_contents(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = {name.partition("/")[2]: name for name in archive.namelist()}
@@ -78,62 +78,67 @@ def _require_plain(path: Path) -> None:
                 json.loads(archive.read(name)) for name in names.values() if name.endswith("_config.json")
             ]
             with archive.open(names["data/sample_inputs/model.pt"]) as file:
-                torch.load(file, weights_only=True)  # where this fails, torch.export.load would unpickle
+                torch.load(file, weights_only=True)  # otherwise torch.export.load would unpickle it
     except (zipfile.BadZipFile, KeyError, *_TORCH_ERRORS, UnpicklingError) as error:
-        raise UserError(f"{path}: is no plain file of torch.export.save ({_line(error)}); {HELP}") from error
-    strange = [name for name in names if not _PLAIN.fullmatch(name)]
+        raise UserError(
+            f"{path}: not a plain file of torch.export.save ({_first_line(error)}); {HELP}"
+        ) from error
+    unexpected = [name for name in names if not _ALLOWED_ENTRIES.fullmatch(name)]
     pickled = any(entry.get("use_pickle", True) for table in tables for entry in table["config"].values())
-    if strange or pickled or len(names) != len(archive.namelist()):
-        what = strange[0] if strange else "pickled values"
-        raise UserError(f"{path}: holds more than a graph and plain tensors ({what}), so it is not loaded")
+    if unexpected or pickled or len(names) != len(archive.namelist()):
+        content = unexpected[0] if unexpected else "pickled values"
+        raise UserError(f"{path}: rejected, contains more than a graph and plain tensors ({content})")
 
 
-def _open_onnx(path: Path) -> Network:
+def _load_onnx(path: Path) -> ExportedNetwork:
     runtime = _onnxruntime(path)
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     names = "Fail InvalidArgument InvalidGraph InvalidProtobuf NoSuchFile NotImplemented RuntimeException"
-    errors = tuple(getattr(state, name) for name in names.split())  # they share no class
+    errors = tuple(getattr(state, name) for name in names.split())  # they have no common base class
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1  # the same bits for any number of cores
-    options.log_severity_level = 3  # errors only: they are raised as well
+    # One thread: bit-identical results for any number of cores.
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors only, which are raised as well
     try:
-        # From its bytes, so that no other file has a part in it: weights beside it would be in no key.
+        # From bytes, so that external weight files, which are not part of the key, cannot be read.
         session = runtime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
     except errors as error:
-        raise UserError(f"{path}: does not load ({_line(error)}); {HELP}") from error
+        raise UserError(f"{path}: cannot be loaded ({_first_line(error)}); {HELP}") from error
     inputs, outputs = session.get_inputs(), session.get_outputs()
-    size = _common_size(path, [tuple(value.shape) for value in inputs], len(outputs))
+    size = _input_size(path, [tuple(value.shape) for value in inputs], len(outputs))
 
     def run(left: Tensor, right: Tensor) -> Tensor:
         pair = zip(inputs, (left, right), strict=True)
         try:
-            (answer,) = session.run(None, {value.name: eye.numpy() for value, eye in pair})
+            (output,) = session.run(None, {value.name: view.numpy() for value, view in pair})
         except errors as error:
-            raise UserError(f"{path}: fails on {list(left.shape)} ({_line(error)}); {HELP}") from error
-        return torch.from_numpy(answer)
+            raise UserError(f"{path}: fails on {list(left.shape)} ({_first_line(error)}); {HELP}") from error
+        return torch.from_numpy(output)
 
-    return Network(run, size)
+    return ExportedNetwork(run, size)
 
 
 def _onnxruntime(path: Path) -> ModuleType:
     try:
         import onnxruntime
     except ImportError as error:
-        raise UserError(f"{path}: needs onnxruntime; pip install 'secondeye[onnx]'") from error
+        raise UserError(f"{path}: onnxruntime is not installed; pip install 'secondeye[onnx]'") from error
     return onnxruntime
 
 
-def _common_size(path: Path, shapes: list[tuple[object, ...]], outputs: int) -> tuple[int | None, ...]:
+def _input_size(path: Path, shapes: list[tuple[object, ...]], outputs: int) -> tuple[int | None, ...]:
     if len(shapes) != 2 or outputs != 1:
-        raise UserError(f"{path}: has {len(shapes)} inputs and {outputs} outputs, not 2 and 1; {HELP}")
+        raise UserError(f"{path}: has {len(shapes)} inputs and {outputs} outputs, must be 2 and 1; {HELP}")
     if any(len(shape) != 4 for shape in shapes):
-        raise UserError(f"{path}: takes inputs of {len(shapes[0])} dimensions, not [T, 3, H, W]; {HELP}")
+        raise UserError(
+            f"{path}: expects inputs of {len(shapes[0])} dimensions, must be [T, 3, H, W]; {HELP}"
+        )
     return tuple(
         next((side for side in pair if isinstance(side, int)), None) for pair in zip(*shapes, strict=True)
     )
 
 
-def _line(error: Exception) -> str:
-    """Its first line, cut short."""
+def _first_line(error: Exception) -> str:
+    """Return the first line of an error message, at most 200 characters."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

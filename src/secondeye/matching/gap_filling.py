@@ -1,6 +1,6 @@
-"""Gaps in a disparity: the background's value along the row first, then what pixels of their colour have.
+"""Gap filling guided by colour: background values along rows first, then a weighted median.
 
-Ours; a weighted median guided by the picture, as Ma et al. (ICCV 2013) refine disparity with.
+Ours; the weighted median follows the disparity refinement of Ma et al. (ICCV 2013).
 """
 
 import numba
@@ -10,9 +10,9 @@ import torch
 from secondeye.matching.consistency import fill_from_background
 
 _RADIUS = 5  # px
-_COLOUR = 8.0  # levels of difference that divide a pixel's say by e
-_SHARE = 0.4  # the value that this share of the weight lies below: hidden pixels belong to what is farther
-_FINER = 16  # bins a pixel
+_COLOUR_LEVELS = 8.0  # levels of difference that divide a pixel's weight by e
+_QUANTILE = 0.4  # below the median, because hidden pixels belong to the background
+_BINS_PER_PX = 16  # histogram bins
 
 
 def fill_by_colour(
@@ -22,17 +22,19 @@ def fill_by_colour(
 ) -> np.ndarray:  # float32 [H, W], finite; known values untouched
     """Fill the gaps of one frame."""
     planes = torch.from_numpy(disparity)[None, None], torch.from_numpy(known)[None, None]
-    rows = fill_from_background(*planes)[0, 0].numpy()
-    return _settle(rows, known, picture, np.exp(-np.arange(766) / (3 * _COLOUR)))
+    initial = fill_from_background(*planes)[0, 0].numpy()
+    return _weighted_median(initial, known, picture, np.exp(-np.arange(766) / (3 * _COLOUR_LEVELS)))
 
 
 @numba.njit(cache=True)
-def _settle(filled: np.ndarray, known: np.ndarray, picture: np.ndarray, says: np.ndarray) -> np.ndarray:
+def _weighted_median(
+    filled: np.ndarray, known: np.ndarray, picture: np.ndarray, weight_table: np.ndarray
+) -> np.ndarray:
     height, width = filled.shape
-    least = filled.min()
-    bins = int((filled.max() - least) * _FINER) + 2
+    lowest = filled.min()
+    bins = int((filled.max() - lowest) * _BINS_PER_PX) + 2
     weights, sums = np.zeros(bins), np.zeros(bins)
-    settled = filled.copy()
+    result = filled.copy()
     for y in range(height):
         for x in range(width):
             if known[y, x]:
@@ -45,15 +47,15 @@ def _settle(filled: np.ndarray, known: np.ndarray, picture: np.ndarray, says: np
                         levels += abs(
                             np.int32(picture[y, x, channel]) - np.int32(picture[row, column, channel])
                         )
-                    place = int((filled[row, column] - least) * _FINER)
-                    weights[place] += says[levels]
-                    sums[place] += says[levels] * filled[row, column]
-                    total += says[levels]
-                    first, last = min(first, place), max(last, place)
-            reached = 0.0
-            for place in range(first, last + 1):
-                if reached < _SHARE * total <= reached + weights[place]:
-                    settled[y, x] = sums[place] / weights[place]
-                reached += weights[place]
-                weights[place] = sums[place] = 0.0
-    return settled
+                    index = int((filled[row, column] - lowest) * _BINS_PER_PX)
+                    weights[index] += weight_table[levels]
+                    sums[index] += weight_table[levels] * filled[row, column]
+                    total += weight_table[levels]
+                    first, last = min(first, index), max(last, index)
+            cumulative = 0.0
+            for index in range(first, last + 1):
+                if cumulative < _QUANTILE * total <= cumulative + weights[index]:
+                    result[y, x] = sums[index] / weights[index]
+                cumulative += weights[index]
+                weights[index] = sums[index] = 0.0
+    return result

@@ -1,4 +1,4 @@
-"""The one door for a clip: whatever the matcher, a disparity for every pixel and where both eyes agree."""
+"""Match a clip: a disparity for every pixel and where both views agree, with any matcher."""
 
 from torch import Tensor
 
@@ -12,10 +12,10 @@ def match_clip(
     left: Tensor,  # [T, 3, H, W]
     right: Tensor,  # [T, 3, H, W]
 ) -> tuple[Tensor, Tensor]:  # disparity [T, 1, H, W] px, finite; consistent bool [T, 1, H, W]
-    """Match with `match.matcher`; a pixel is consistent where both eyes give the same answer.
+    """Match with `match.matcher`; a pixel is consistent where both views give the same answer.
 
-    block and flow: frame by frame, gaps filled along their rows. video: see `video`. exported: the network's
-    own answer, hidden pixels included; raises Refusal where its file can not be used.
+    block and flow: frame by frame, gaps filled along rows. video: see `video_matcher`. exported: the
+    network's own answer, also for hidden pixels; raises UserError if its file cannot be used.
     """
     largest_px = round(left.shape[-1] * match.max_disparity_percent / 100)
     match match.matcher:
@@ -34,9 +34,12 @@ def match_clip(
 
 
 def network_identity(match: Match) -> list[str]:
-    """What a result depends on besides the params: the exported network, if it matches. Raises Refusal."""
+    """Return what results depend on besides the params: the exported network's identity, if it is used.
+
+    Raises UserError if its file cannot be used.
+    """
     if match.matcher != "exported":
         return []
-    from secondeye.matching.exported_matcher import identity
+    from secondeye.matching.exported_matcher import file_identity
 
-    return identity(match.exported)
+    return file_identity(match.exported)
