@@ -15,8 +15,8 @@ from tempfile import TemporaryDirectory
 
 from machine import machine
 
-from secondeye.dataset.schema import AcceptedClip, Clip, ClipQuality, Correction, Film, RejectedClip
-from secondeye.dataset.tables import read_table
+from secondeye.dataset.reader import Dataset
+from secondeye.dataset.schema import AcceptedClip, Clip, ClipQuality, Correction, RejectedClip
 from secondeye.params import load_params
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -54,22 +54,21 @@ def _table(footage: Path, root: Path) -> str:
 def build(stage: str, root: Path, params: object) -> None:
     """Run one dataset stage below `root` with the folders and sections of its signature."""
     run = import_module(f"secondeye.stages.{stage}").run
-    asked = inspect.signature(run).parameters.values()
-    folders = [root / (stage if a.name == "out" else a.name) for a in asked if a.kind is not a.KEYWORD_ONLY]
-    run(*folders, **{a.name: getattr(params, a.name) for a in asked if a.kind is a.KEYWORD_ONLY})
+    arguments = inspect.signature(run).parameters.values()
+    run(root, **{a.name: getattr(params, a.name) for a in arguments if a.kind is a.KEYWORD_ONLY})
 
 
 def _lines(root: Path) -> list[str]:
-    films = {row.id: row.name for row in read_table(root / "split" / "films.parquet", Film)}
-    clips = {row.id: row for row in read_table(root / "split" / "clips.parquet", Clip)}
-    shifted = {row.id: row for row in read_table(root / "shift" / "shift.parquet", Correction)}
-    scored = {row.id: row for row in read_table(root / "quality" / "quality.parquet", ClipQuality)}
-    verdicts = {row.id: "kept" for row in read_table(root / "filter" / "accepted.parquet", AcceptedClip)}
-    rejected = read_table(root / "filter" / "rejected.parquet", RejectedClip)
+    dataset = Dataset(root)
+    films = {film.id: film.name for film in dataset.films.values()}
+    corrections = {row.id: row for row in dataset.rows(Correction)}
+    quality = {row.id: row for row in dataset.rows(ClipQuality)}
+    verdicts = {row.id: "accepted" for row in dataset.rows(AcceptedClip)}
+    rejected = dataset.rows(RejectedClip)
     verdicts |= {row.id: f"{row.stage}: {row.reason} ({row.detail})" for row in rejected}
     lines = ["| film | frames | shift | disparity, % | PSNR, dB | verdict |", "|---|---|---|---|---|---|"]
-    for clip in sorted(clips.values(), key=lambda clip: (films[clip.film], clip.start)):
-        shift, score = shifted.get(clip.id), scored.get(clip.id)
+    for clip in sorted(dataset.rows(Clip), key=lambda clip: (films[clip.film], clip.start)):
+        shift, score = corrections.get(clip.id), quality.get(clip.id)
         disparity = (
             f"{score.disparity_min_percent:.1f} to {score.disparity_max_percent:.1f}" if score else "-"
         )
@@ -82,9 +81,9 @@ def _lines(root: Path) -> list[str]:
             verdicts[clip.id],
         )
         lines.append(f"| {' | '.join(cells)} |")
-    dropped = sorted((films[row.film], row.reason, row.detail) for row in rejected if row.stage == "split")
+    skipped = sorted((films[row.film], row.reason, row.detail) for row in rejected if row.stage == "split")
     return lines + [
-        f"| {film} | - | - | - | - | split: {reason} ({detail}) |" for film, reason, detail in dropped
+        f"| {film} | - | - | - | - | split: {reason} ({detail}) |" for film, reason, detail in skipped
     ]
 
 

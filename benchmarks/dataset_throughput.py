@@ -4,7 +4,7 @@
 
 Films of the synthetic world, and the real one in SECONDEYE_FOOTAGE where that is set, with the laptop preset.
 On one core time is the processor's, which others on the machine hardly change; two workers against one is
-the clock's, and only true on an idle machine. secondeye/estimate.py has the means of the last two columns.
+the clock's, and only true on an idle machine.
 """
 
 import argparse
@@ -22,10 +22,9 @@ from pathlib import Path
 
 from machine import machine
 
+from secondeye.dataset.reader import Dataset
 from secondeye.dataset.sample_films import write_sample_films
 from secondeye.dataset.schema import Clip
-from secondeye.dataset.tables import read_table
-from secondeye.execution.estimate import duration
 from secondeye.params import Params, load_params
 from secondeye.video.read import read_pictures
 
@@ -96,8 +95,8 @@ def _projection(found: Mapping[str, Speed]) -> str:
     size = f"{DATASET_FRAMES / 1e6:.0f} M frames at {split.width}x{split.height}"
     means = sum(core_s) / len(core_s), sum(disk) / len(disk)
     return (
-        f"{size}: about {duration(means[0] / CORES)} on {CORES} cores like these, "
-        f"{duration(means[0] / NODE_CORES)} on the {NODE_CORES} cores that a node of 8 GPUs is assumed to "
+        f"{size}: about {means[0] / CORES / 3600:.0f} h on {CORES} cores like these, "
+        f"{means[0] / NODE_CORES / 3600:.0f} h on the {NODE_CORES} cores that a node of 8 GPUs is assumed to "
         f"have (its GPUs unused), {means[1]:.0f} TiB. Assumed: cost by the pixel, no waiting for the disk."
     )
 
@@ -140,7 +139,7 @@ def _measure(root: Path, params: Params) -> Speed:
             for _ in read_pictures(film):
                 pass
     decoding_s = time.process_time() - start
-    clips = read_table(root / "split" / "clips.parquet", Clip)
+    clips = Dataset(root).rows(Clip)
     files = {stage: [path for path in (root / stage).rglob("*") if path.is_file()] for stage in STAGES}
     return Speed(
         sum(clip.stop - clip.start for clip in clips),
@@ -152,14 +151,12 @@ def _measure(root: Path, params: Params) -> Speed:
 
 
 def _time_stage(stage: str, root: Path, params: Params, clock: Callable[[], float]) -> float:
-    """Run a stage on the folders named by its arguments and return the elapsed time."""
+    """Time one stage."""
     run = import_module(f"secondeye.stages.{stage}").run
     arguments = signature(run).parameters.values()
-    folders = [root / a.name for a in arguments if a.kind is not Parameter.KEYWORD_ONLY]
-    folders[-1] = root / stage  # `out`
     sections = {a.name: getattr(params, a.name) for a in arguments if a.kind is Parameter.KEYWORD_ONLY}
     start = clock()
-    run(*folders, **sections)
+    run(root, **sections)
     return clock() - start
 
 

@@ -1,4 +1,4 @@
-"""However a film is packed, the dataset has the same clips, bit for bit."""
+"""The packing of a film does not change its clips by a bit."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from secondeye.dataset.corrections import load_views
-from secondeye.dataset.schema import Clip, Correction
-from secondeye.dataset.tables import read_table
-from secondeye.film.packing import packing_axis
+from secondeye.dataset.reader import Dataset
+from secondeye.dataset.schema import Correction
 from secondeye.imaging.arrays import frames_to_uint8
 from secondeye.params import load_params
 from secondeye.stages import shift, split
@@ -20,7 +18,7 @@ from secondeye.video.write import write_lossless
 
 PROJECT = Path(__file__).parent.parent
 HEIGHT, WIDTH, FRAMES = 144, 256, 8
-SEEDS = (3, 6)  # scenes that tell by what they hide which eye is which
+SEEDS = (3, 6)  # scenes whose occlusions tell the view order
 PLAIN = "sbs"
 
 Clips = dict[tuple[int, int], list[np.ndarray]]
@@ -35,7 +33,7 @@ def eyes() -> tuple[np.ndarray, ...]:
 
 
 def store(raw: Path, packing: str, left: np.ndarray, right: np.ndarray) -> None:
-    """The film without loss; `swapped` is packed right eye first and says nothing of it."""
+    """Write the film losslessly; `swapped` is packed right view first without a tag."""
     raw.mkdir()
     if packing == "folders":
         for name, eye in (("film_L", left), ("film_R", right)):
@@ -48,22 +46,26 @@ def store(raw: Path, packing: str, left: np.ndarray, right: np.ndarray) -> None:
         write_lossless(raw / "film_R.mkv", right)
         return
     order = (right, left) if packing == "swapped" or packing.endswith("right-first") else (left, right)
-    told = PLAIN if packing == "swapped" else packing
-    write_lossless(raw / "film.mkv", np.concatenate(order, axis=2 if packing_axis(told) == "sbs" else 1))
-    (raw / "sources.csv").write_text(f"film,packing,split,licence\nfilm.mkv,{told},,CC0-1.0\n")
+    packing_tag = PLAIN if packing == "swapped" else packing
+    write_lossless(
+        raw / "film.mkv", np.concatenate(order, axis=2 if packing_axis(packing_tag) == "sbs" else 1)
+    )
+    (raw / "sources.csv").write_text(f"film,packing,split,licence\nfilm.mkv,{packing_tag},,CC0-1.0\n")
 
 
 def clips_of(root: Path) -> Clips:
-    """Both eyes of every clip as training sees them, by first and last frame."""
+    """Return both views of every clip as training sees them, by (start, stop)."""
     params = load_params(PROJECT / "params.yaml")
     small = replace(params.split, height=HEIGHT, width=WIDTH, min_motion=0.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SECONDEYE_WORKERS", "1")
-        split.run(root / "raw", root / "split", split=small, dataset=params.dataset)
-        shift.run(root / "split", root / "shift", shift=params.shift, dataset=params.dataset)
-    rows = {row.id: row for row in read_table(root / "shift" / "shift.parquet", Correction)}
-    clips = read_table(root / "split" / "clips.parquet", Clip)
-    return {(c.start, c.stop): [eye.numpy() for eye in load_views(root / "split", rows[c.id])] for c in clips}
+        split.run(root, split=small, dataset=params.dataset)
+        shift.run(root, shift=params.shift, dataset=params.dataset)
+    dataset = Dataset(root)
+    return {
+        (clip.clip.start, clip.clip.stop): [view.numpy() for view in dataset.views(clip)]
+        for clip in dataset.join(Correction)
+    }
 
 
 @pytest.fixture(scope="module")

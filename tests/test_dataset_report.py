@@ -1,17 +1,21 @@
-"""The report of the dataset adds up, and says of every piece what became of it."""
+"""The dataset report adds up and lists every piece with its outcome."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import a_clip, a_film, a_score, a_shift
+from small_dataset import write_rows
 
+from secondeye.dataset.reader import SKIPPED_FILMS, Dataset
 from secondeye.dataset.report import (
     PICTURED,
     SCORES,
-    Tables,
     count_dataset,
     dataset_sections,
     funnel,
@@ -20,35 +24,68 @@ from secondeye.dataset.report import (
     pick_pictured,
     picture_rows,
 )
-from secondeye.dataset.schema import AcceptedClip, FailedItem, RejectedClip, SkippedClip
+from secondeye.dataset.schema import (
+    AcceptedClip,
+    Clip,
+    ClipQuality,
+    Correction,
+    FailedItem,
+    Film,
+    RejectedClip,
+    SkippedClip,
+)
+from secondeye.dataset.tables import write_table
 from secondeye.report.contact_sheet import write_picture
 from secondeye.report.document import to_markdown
 
+Tables = dict[type, list[Any]]
+
 
 def some_tables() -> Tables:
-    """Twelve pieces: one dropped, one each lost in shift, match and splat, three rejected, five kept."""
+    """Twelve pieces: one skipped, one each lost in shift, match and splat, three rejected, five accepted."""
     clips = [a_clip(f"c{n:02d}", "f", start=10 * n, stop=10 * n + 10) for n in range(11)]
     names = [clip.id for clip in clips]
-    scored = [a_score(name, psnr_db=20.0 + n) for n, name in enumerate(names[3:])]
     lost = [
         RejectedClip(name, "f", stage, "lost", "why")
         for name, stage in zip(names, ("shift", "match", "splat"), strict=False)
     ]
-    rejected = [RejectedClip(name, "f", "filter", "eyes differ", "dB") for name in names[3:6]]
-    return Tables(
-        films=[a_film("f")],
-        left_out=[FailedItem("broken.mp4", "not a film", "text")],
-        dropped=[SkippedClip("d", "f", 110, 113, "too short", "3 frames")],
-        clips=clips,
-        shifted=[a_shift(name) for name in names[1:]],
-        scored=scored,
-        kept=[AcceptedClip(name, "f", "test" if n else "train") for n, name in enumerate(names[6:])],
-        rejected=[*lost, *rejected, RejectedClip("d", "f", "split", "too short", "3 frames")],
-    )
+    rejected = [RejectedClip(name, "f", "filter", "views differ", "dB") for name in names[3:6]]
+    return {
+        Film: [a_film("f")],
+        SkippedClip: [SkippedClip("d", "f", 110, 113, "too short", "3 frames")],
+        Clip: clips,
+        Correction: [a_shift(name) for name in names[1:]],
+        ClipQuality: [a_score(name, psnr_db=20.0 + n) for n, name in enumerate(names[3:])],
+        AcceptedClip: [AcceptedClip(name, "f", "test" if n else "train") for n, name in enumerate(names[6:])],
+        RejectedClip: [*lost, *rejected, RejectedClip("d", "f", "split", "too short", "3 frames")],
+    }
 
 
-def test_the_funnel_loses_what_was_rejected() -> None:
-    counts = count_dataset(some_tables())
+Write = Callable[[Tables], Dataset]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write some tables, with `changes`, into a folder of their own."""
+    number = count()
+
+    def write_tables(changes: Tables) -> Dataset:
+        data = tmp_path / str(next(number))
+        (data / "split" / "films").mkdir(parents=True)
+        skipped = [FailedItem("broken.mp4", "not a film", "text")]
+        write_table(data / "split" / SKIPPED_FILMS, skipped, FailedItem)
+        return write_rows(data, some_tables() | changes)
+
+    return write_tables
+
+
+@pytest.fixture
+def dataset(write: Write) -> Dataset:
+    return write({})
+
+
+def test_the_funnel_counts_every_rejection(dataset: Dataset) -> None:
+    counts = count_dataset(dataset)
     assert counts == {
         "films": 1,
         "pieces": 12,
@@ -57,63 +94,65 @@ def test_the_funnel_loses_what_was_rejected() -> None:
         "matched": 9,
         "splatted": 8,
         "scored": 8,
-        "kept": 5,
-        "kept_train": 1,
-        "kept_test": 4,
+        "accepted": 5,
+        "accepted_train": 1,
+        "accepted_test": 4,
     }
-    assert [point["clips"] for point in funnel(some_tables())] == [12, 11, 10, 9, 8, 8, 5]
+    assert [point["clips"] for point in funnel(dataset)] == [12, 11, 10, 9, 8, 8, 5]
 
 
-def test_medians_are_of_kept_clips_alone() -> None:
-    assert medians(some_tables())["psnr_db"] == 25.0, "20 to 22 were rejected, 23 to 27 kept"
-    assert medians(replace(some_tables(), kept=[])) == {}
+def test_medians_are_of_accepted_clips(dataset: Dataset, write: Write) -> None:
+    assert medians(dataset)["psnr_db"] == 25.0, "20 to 22 were rejected, 23 to 27 accepted"
+    assert medians(write({AcceptedClip: []})) == {}
 
 
-def test_histograms_hold_every_clip_once() -> None:
-    points = histograms(some_tables())
+def test_histograms_hold_every_clip_once(dataset: Dataset, write: Write) -> None:
+    points = histograms(dataset)
     assert {point["score"] for point in points} == set(SCORES)
     shares = [point["share"] for point in points if point["score"] == "psnr_db"]
     assert sum(shares) == pytest.approx(1) and max(shares) == 0.125, "eight clips, each in a bin of its own"
-    assert histograms(replace(some_tables(), scored=[])) == []
+    assert histograms(write({ClipQuality: []})) == []
 
 
-def test_pictures_are_of_the_best_the_worst_and_the_rejected(tmp_path: Path) -> None:
-    chosen = pick_pictured(some_tables())
+def test_pictures_are_of_the_best_the_worst_and_the_rejected(dataset: Dataset) -> None:
+    chosen = pick_pictured(dataset, {})
     assert [clip for clip, _ in chosen] == ["c10", "c09", "c06", "c07", "c08", "c03", "c04", "c05"]
     assert chosen[0][1] == "best: f 100-109, 27.0 dB" and chosen[-1][1].startswith("rejected: f 50-59")
     for clip, _ in chosen:
         parts = [np.full((6, 8, 3), level, np.uint8) for level in (10, 20, 30, 40)]
-        write_picture(tmp_path / f"{clip}.middle.png", np.concatenate(parts, axis=1))
-    rows = picture_rows(tmp_path, some_tables())
+        write_picture(dataset.folder("quality") / f"{clip}.middle.png", np.concatenate(parts, axis=1))
+    rows = picture_rows(dataset, {})
     assert len(rows) == len(chosen) and PICTURED == 3
+    assert "c10" not in [clip for clip, _ in pick_pictured(dataset, {"c10": 1})], "its picture is damaged"
     assert [int(picture.max()) for _, picture in rows[0]] == [10, 20, 30, 40]
 
 
-def test_every_piece_has_its_line_with_what_became_of_it() -> None:
-    tables = some_tables()
+def test_every_piece_has_its_line_with_its_outcome(write: Write) -> None:
     swapped = replace(a_shift("c06"), swapped=True, vertical_px=-2, shift_px=5, red_gain=1.1)
-    sections = dataset_sections(replace(tables, shifted=[swapped]), ["ssim fails"], None)
+    dataset = write({Correction: [swapped]})
+    sections = dataset_sections(dataset, ["ssim fails"], None)
     text = to_markdown("T", sections)
     assert "Failed: ssim fails." in text
     assert "| broken.mp4 | not a film | text |" in text
     assert "| f | 110-112 | - | - | - | - | - | - | - | split: too short (3 frames) |" in text
     line = next(line for line in text.splitlines() if line.startswith("| f | 60-69 "))
-    assert "| +5 | eyes swapped, -2 px vertical, colours |" in line and "kept, train" in line
-    for row in tables.rejected:
+    assert "| +5 | views swapped, -2 px vertical, colours |" in line and "accepted, train" in line
+    for row in dataset.rows(RejectedClip):
         assert f"{row.stage}: {row.reason} ({row.detail})" in text
-    all_train = replace(tables, kept=[replace(row, split="train") for row in tables.kept])
-    assert "No clip is held out" in to_markdown("T", dataset_sections(all_train, [], None))
+    train = [replace(row, split="train") for row in dataset.rows(AcceptedClip)]
+    all_train = write({AcceptedClip: train})
+    assert "No clip is in the test split" in to_markdown("T", dataset_sections(all_train, [], None))
 
 
-def test_clips_whose_workers_died_are_told_on_top() -> None:
-    tables = some_tables()
-    died = replace(tables.rejected[0], stage="match", reason="worker crashed")
-    text = to_markdown("T", dataset_sections(replace(tables, rejected=[died, *tables.rejected]), [], None))
-    assert "Workers died of 1 clip; `dvc repro --force` tries again." in text
-    assert "Workers died" not in to_markdown("T", dataset_sections(tables, [], None))
+def test_crashed_workers_are_reported_at_the_top(dataset: Dataset, write: Write) -> None:
+    rejected = dataset.rows(RejectedClip)
+    crashed = replace(rejected[0], stage="match", reason="worker crashed")
+    text = to_markdown("T", dataset_sections(write({RejectedClip: [crashed, *rejected]}), [], None))
+    assert "Clips lost to crashed workers: 1; `dvc repro --force` tries again." in text
+    assert "crashed workers" not in to_markdown("T", dataset_sections(dataset, [], None))
 
 
-def test_an_empty_dataset_has_a_report() -> None:
-    empty = Tables([], [], [], [], [], [], [], [])
+def test_an_empty_dataset_has_a_report(write: Write) -> None:
+    empty = write({row_type: [] for row_type in some_tables()})
     assert json.dumps(histograms(empty) + funnel(empty))
-    assert "None was." in to_markdown("T", dataset_sections(empty, ["0 clips kept"], None))
+    assert "None were rejected." in to_markdown("T", dataset_sections(empty, ["0 clips accepted"], None))

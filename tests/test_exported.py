@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import a_film, a_shift
 from exported_networks import EXAMPLE, WRITERS, Formula, program_of, write_onnx, write_pt2
+from small_dataset import write_rows
 from torch import Tensor
 
-from secondeye.dataset.clip_files import clip_file, read_disparity, write_frames
-from secondeye.dataset.schema import Clip, ClipDisparity, Correction, FailedItem
-from secondeye.dataset.tables import read_table, write_table
+from secondeye.dataset.clip_files import write_frames
+from secondeye.dataset.reader import Dataset
+from secondeye.dataset.schema import Clip, ClipDisparity, Correction, Film
 from secondeye.matching.exported_matcher import make_exported_matcher
 from secondeye.matching.match_clip import match_clip, network_identity
 from secondeye.matching.sliding_windows import blend, fit_size, pad_frames, window_starts
@@ -235,22 +237,19 @@ def test_fit_size_and_padding_by_hand() -> None:
 
 
 @pytest.fixture
-def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Return folders for split and shift with one clip, and for match."""
+def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
+    """The folders of split and shift with one clip."""
     monkeypatch.setenv("SECONDEYE_WORKERS", "1")
-    folders = [tmp_path / name for name in ("split", "shift", "match")]
-    for folder in folders[:2]:
-        folder.mkdir()
     clip = Clip("0123456789abcdef", "k", "f", 0, 0, 3, 0.0, 1, 32, 64, "")
-    for kind, eye in zip(("left", "right"), some_clip(3, 32, 64), strict=True):
-        write_frames(clip_file(folders[0], clip.id, kind), eye)
-    write_table(folders[0] / "clips.parquet", [clip], Clip)
-    shifted = Correction(clip.id, "s", False, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0, 0, 5.0, 1.0, 1.0)
-    write_table(folders[1] / "shift.parquet", [shifted], Correction)
-    return folders
+    dataset = write_rows(
+        tmp_path / "data", {Film: [a_film("f")], Clip: [clip], Correction: [a_shift(clip.id, shift_px=0)]}
+    )
+    for kind, view in zip(("left", "right"), some_clip(3, 32, 64), strict=True):
+        write_frames(dataset.file("split", clip.id, kind), view)
+    return dataset
 
 
-def test_a_wrong_scale_is_reported_by_impossible_disparities(folders: list[Path], tmp_path: Path) -> None:
+def test_a_wrong_scale_shows_in_impossible_disparities(dataset: Dataset, tmp_path: Path) -> None:
     path = tmp_path / "network.pt2"
     write_pt2(path, program_of(Formula(lambda left, right: (left[:, :1] > 0.9).float())))
     for scale, reasons in ((10.0, []), (100.0, ["impossible disparity"])):
@@ -260,14 +259,14 @@ def test_a_wrong_scale_is_reported_by_impossible_disparities(folders: list[Path]
             tolerance_px=1.0,
             exported=replace(SETTINGS, path=str(path), scale=scale),
         )
-        stage.run(*folders, match=match, dataset=DatasetParams(max_bad_fraction=1.0))
-        bad = read_table(folders[2] / "failed.parquet", FailedItem)
-        assert [row.reason for row in bad] == reasons
-    assert bad[0].detail == "spans 100 px of a view 64 px wide; is match.exported.scale right?"
+        stage.run(dataset.root, match=match, dataset=DatasetParams(max_bad_fraction=1.0))
+        failed = Dataset(dataset.root).failed("match")
+        assert [row.reason for row in failed] == reasons
+    assert "check match.exported.scale" in failed[0].detail
 
 
 def test_the_stage_rebuilds_for_another_network_and_fails_early_without_one(
-    folders: list[Path], tmp_path: Path
+    dataset: Dataset, tmp_path: Path
 ) -> None:
     path = tmp_path / "network.pt2"
     match = Match(
@@ -278,9 +277,9 @@ def test_the_stage_rebuilds_for_another_network_and_fails_early_without_one(
     )
 
     def matched() -> Tensor:
-        stage.run(*folders, match=match, dataset=DatasetParams(max_bad_fraction=0.0))
-        (row,) = read_table(folders[2] / "match.parquet", ClipDisparity)
-        return read_disparity(clip_file(folders[2], row.id, "disparity"), row.offset_px)
+        stage.run(dataset.root, match=match, dataset=DatasetParams(max_bad_fraction=0.0))
+        built = Dataset(dataset.root)
+        return built.disparity(built.join(Correction, ClipDisparity)[0])
 
     with pytest.raises(UserError, match="no such file"):
         matched()

@@ -100,7 +100,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory, eyes: tuple[np.ndarray, np
     wanted = replace(PARAMS.split, height=HEIGHT, width=WIDTH, max_seconds=0.5)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SECONDEYE_WORKERS", "1")
-        split.run(root / "raw", root / "split", split=wanted, dataset=PARAMS.dataset)
+        split.run(root, split=wanted, dataset=PARAMS.dataset)
     clips = sorted(read_table(root / "split" / "clips.parquet", Clip), key=lambda clip: clip.start)
     assert [(clip.start, clip.stop) for clip in clips] == [(0, 12), (12, 24)]
     moved = [a_shift(clip.id, shift_px=px) for clip, px in zip(clips, (3, -2), strict=True)]

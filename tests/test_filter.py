@@ -2,7 +2,9 @@ from pathlib import Path
 
 import pytest
 from conftest import a_clip, a_film, a_score
+from small_dataset import write_rows
 
+from secondeye.dataset.reader import FAILED, Dataset
 from secondeye.dataset.schema import (
     AcceptedClip,
     Clip,
@@ -12,7 +14,7 @@ from secondeye.dataset.schema import (
     RejectedClip,
     SkippedClip,
 )
-from secondeye.dataset.tables import read_table, write_table
+from secondeye.dataset.tables import write_table
 from secondeye.params import Filter, load_params
 from secondeye.stages import filter
 from secondeye.system.errors import UserError
@@ -32,23 +34,23 @@ NAN = float("nan")
     ("changes", "reason"),
     [
         ({}, None),
-        ({"psnr_db": 24.9}, "eyes differ"),
-        ({"psnr_db": NAN}, "eyes differ"),
-        ({"ssim": 0.4}, "eyes differ"),
-        ({"ssim": NAN}, "eyes differ"),
+        ({"psnr_db": 24.9}, "views differ"),
+        ({"psnr_db": NAN}, "views differ"),
+        ({"ssim": 0.4}, "views differ"),
+        ({"ssim": NAN}, "views differ"),
         ({"colour_difference": 12.1}, "colours differ"),
         ({"colour_difference": NAN}, "colours differ"),
         ({"sharpness": 0.1}, "blurred"),
         ({"sharpness": NAN}, "blurred"),
-        ({"sharpness_ratio": 2.1}, "one eye sharper"),
-        ({"sharpness_ratio": 0.4}, "one eye sharper"),
-        ({"sharpness_ratio": NAN}, "one eye sharper"),
+        ({"sharpness_ratio": 2.1}, "one view sharper"),
+        ({"sharpness_ratio": 0.4}, "one view sharper"),
+        ({"sharpness_ratio": NAN}, "one view sharper"),
         ({"sharpness_ratio": 2.0}, None),
         ({"sharpness_ratio": 0.5}, None),
         ({"matched_share": 0.3}, "few matches"),
         ({"matched_share": NAN}, "few matches"),
-        ({"occlusion_share": 0.3}, "mostly hidden"),
-        ({"occlusion_share": NAN}, "mostly hidden"),
+        ({"occlusion_share": 0.3}, "mostly occluded"),
+        ({"occlusion_share": NAN}, "mostly occluded"),
         ({"disparity_max_percent": 0.2}, "flat"),
         ({"disparity_max_percent": NAN}, "flat"),
     ],
@@ -88,36 +90,28 @@ def run_filter(
     section: Filter,
     films: list[Film] = FILMS,
     clips: list[Clip] = CLIPS,
-    dropped: tuple[SkippedClip, ...] = (),
-    bad: dict[str, FailedItem] | None = None,
+    skipped: tuple[SkippedClip, ...] = (),
+    failed: dict[str, FailedItem] | None = None,
     blurred: tuple[str, ...] = (),
 ) -> tuple[list[AcceptedClip], list[RejectedClip]]:
-    bad = bad or {}
-    for stage in ("split", "shift", "match", "splat", "quality", "filter"):
+    failed = failed or {}
+    for stage in ("shift", "match", "splat", "quality"):
         (root / stage).mkdir(parents=True, exist_ok=True)
-        write_table(root / stage / "failed.parquet", [bad[stage]] if stage in bad else [], FailedItem)
-    write_table(root / "split" / "films.parquet", films, Film)
-    write_table(root / "split" / "clips.parquet", clips, Clip)
-    write_table(root / "split" / "skipped.parquet", dropped, SkippedClip)
-    lost = {row.id for row in bad.values()}
-    scores = [
-        a_score(clip.id, sharpness=0.0 if clip.id in blurred else 8.0)
-        for clip in clips
-        if clip.id not in lost
-    ]
-    write_table(root / "quality" / "quality.parquet", scores, ClipQuality)
-    stages = [root / stage for stage in ("split", "shift", "match", "splat", "quality", "filter")]
-    filter.run(*stages, filter=section)
-    kept = read_table(root / "filter" / "accepted.parquet", AcceptedClip)
-    return kept, read_table(root / "filter" / "rejected.parquet", RejectedClip)
+        write_table(root / stage / FAILED, [failed[stage]] if stage in failed else [], FailedItem)
+    lost = {row.id for row in failed.values()}
+    scores = [a_score(c.id, sharpness=0.0 if c.id in blurred else 8.0) for c in clips if c.id not in lost]
+    write_rows(root, {Film: films, Clip: clips, SkippedClip: skipped, ClipQuality: scores})
+    filter.run(root, filter=section)
+    dataset = Dataset(root)
+    return dataset.rows(AcceptedClip), dataset.rows(RejectedClip)
 
 
 def test_of_two_copies_the_one_of_the_longer_film_stays(tmp_path: Path, section: Filter) -> None:
     kept, rejected = run_filter(tmp_path, section)
     assert [row.id for row in kept] == ["c", "d", "e"]
     assert [(row.id, row.stage, row.reason, row.detail) for row in rejected] == [
-        ("a", "filter", "duplicate", "shows what long shows in frames 20 to 29"),
-        ("b", "filter", "duplicate", "shows what other shows in frames 30 to 39"),
+        ("a", "filter", "duplicate", "shows frames 20 to 29 of long"),
+        ("b", "filter", "duplicate", "shows frames 30 to 39 of other"),
     ]
     assert run_filter(tmp_path / "turned", section, FILMS[::-1], CLIPS[::-1]) == (kept, rejected)
 
@@ -146,14 +140,14 @@ def test_what_sources_csv_says_of_one_film_holds_for_its_group(tmp_path: Path, s
 
 def test_copies_in_different_splits_are_refused(tmp_path: Path, section: Filter) -> None:
     films = [FILMS[0], a_film("long", frames=90, split="train"), a_film("other", split="test"), FILMS[3]]
-    with pytest.raises(UserError, match="long is for train and other for test"):
+    with pytest.raises(UserError, match="long is in train and other in test"):
         run_filter(tmp_path, section, films)
 
 
 def test_everything_that_was_lost_is_in_the_table(tmp_path: Path, section: Filter) -> None:
-    dropped = (SkippedClip("x", "long", 0, 9, "black", "mean brightness 0.0010, 0.01 needed"),)
+    skipped = (SkippedClip("x", "long", 0, 9, "black", "mean brightness 0.0010, 0.01 needed"),)
     kept, rejected = run_filter(
-        tmp_path, section, dropped=dropped, bad={"shift": FailedItem("e", "odd", "why")}
+        tmp_path, section, skipped=skipped, failed={"shift": FailedItem("e", "odd", "why")}
     )
     assert [(row.id, row.film, row.stage, row.reason) for row in rejected] == [
         ("a", "brief", "filter", "duplicate"),
@@ -162,3 +156,16 @@ def test_everything_that_was_lost_is_in_the_table(tmp_path: Path, section: Filte
         ("x", "long", "split", "black"),
     ]
     assert [row.id for row in kept] == ["c", "d"]
+
+
+def test_films_are_split_by_time_only_where_sources_csv_leaves_them_open(
+    tmp_path: Path, section: Filter, capsys: pytest.CaptureFixture[str]
+) -> None:
+    films = [a_film("a", split="train"), a_film("b", split="test")]
+    clips = [a_clip(f"{film}{n}", film, start_share=n / 10) for film in "ab" for n in range(10)]
+    accepted, _ = run_filter(tmp_path / "named", section, films, clips)
+    assert {(row.film, row.split) for row in accepted} == {("a", "train"), ("b", "test")}
+    assert "the last" not in capsys.readouterr().out, "nothing is split by time"
+    accepted, _ = run_filter(tmp_path / "open", section, [films[0], a_film("b")], clips)
+    assert {(row.film, row.split) for row in accepted} == {("a", "train"), ("b", "train"), ("b", "test")}
+    assert "filter: b: sources.csv names no split" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Finished work stays, half-finished work does not, and nobody notices that a run was killed."""
+"""Finished items are kept, half-finished ones are not, and a killed run leaves no trace."""
 
 import hashlib
 import os
@@ -40,7 +40,7 @@ def work(out: Path, name: str, key: str, content: str) -> tuple[Row, list[Path]]
     return Row(name, key, len(content)), [path]
 
 
-def finish(out: Path, jobs: list[Job], max_bad_fraction: float = 1.0) -> BuildResult[Row]:
+def build(out: Path, jobs: list[Job], max_bad_fraction: float = 1.0) -> BuildResult[Row]:
     BUILT.clear()
     out.mkdir(exist_ok=True)
     return build_missing(out, jobs, work, Row, label="test", max_bad_fraction=max_bad_fraction)
@@ -48,7 +48,7 @@ def finish(out: Path, jobs: list[Job], max_bad_fraction: float = 1.0) -> BuildRe
 
 @pytest.fixture(autouse=True)
 def in_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)  # where there is no DVC
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SECONDEYE_WORKERS", "1")
 
 
@@ -61,42 +61,42 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def test_only_what_is_missing_is_built(tmp_path: Path) -> None:
-    first = finish(tmp_path / "o", jobs(a="1", b="22"))
+    first = build(tmp_path / "o", jobs(a="1", b="22"))
     assert BUILT == ["a", "b"] and [row.size for row in first.rows] == [1, 2]
-    assert finish(tmp_path / "o", jobs(a="1", b="22")) == first and not BUILT
-    finish(tmp_path / "o", jobs(a="1", b="22", c="333"))
+    assert build(tmp_path / "o", jobs(a="1", b="22")) == first and not BUILT
+    build(tmp_path / "o", jobs(a="1", b="22", c="333"))
     assert BUILT == ["c"]
-    finish(tmp_path / "o", jobs(a="1", b="other", c="333"))
+    build(tmp_path / "o", jobs(a="1", b="other", c="333"))
     assert BUILT == ["b"]
 
 
 def test_missing_file_is_built_again(tmp_path: Path) -> None:
-    finish(tmp_path / "o", jobs(a="1", b="22"))
+    build(tmp_path / "o", jobs(a="1", b="22"))
     (tmp_path / "o" / f"{'b' * 16}.txt").unlink()
-    finish(tmp_path / "o", jobs(a="1", b="22"))
+    build(tmp_path / "o", jobs(a="1", b="22"))
     assert BUILT == ["b"]
 
 
 def test_file_of_another_length_is_built_again(tmp_path: Path) -> None:
-    finish(tmp_path / "o", jobs(a="1", b="22"))
+    build(tmp_path / "o", jobs(a="1", b="22"))
     (tmp_path / "o" / f"{'b' * 16}.txt").write_text("2")
-    finish(tmp_path / "o", jobs(a="1", b="22"))
+    build(tmp_path / "o", jobs(a="1", b="22"))
     assert BUILT == ["b"]
 
 
 def test_file_of_other_bytes_is_built_again_where_it_was_touched_after_its_entry(tmp_path: Path) -> None:
-    finish(tmp_path / "o", jobs(a="1", b="22"))
+    build(tmp_path / "o", jobs(a="1", b="22"))
     entry, file = (tmp_path / "o" / f"{'b' * 16}.{kind}" for kind in ("json", "txt"))
     after = entry.stat().st_mtime_ns + 1
     for text, built in (("22", []), ("33", ["b"])):  # touched only; damaged
         file.write_text(text)
         os.utime(file, ns=(after, after))
-        finish(tmp_path / "o", jobs(a="1", b="22"))
+        build(tmp_path / "o", jobs(a="1", b="22"))
         assert built == BUILT and file.read_text() == "22"
 
 
-def test_what_is_not_as_it_was_written_is_refused_by_who_reads_it(tmp_path: Path) -> None:
-    finish(tmp_path, jobs(a="1", b="2"))
+def test_reading_a_missing_or_altered_file_is_refused(tmp_path: Path) -> None:
+    build(tmp_path, jobs(a="1", b="2"))
     first, second = (tmp_path / f"{name * 16}.txt" for name in "ab")
     assert verify_checksum(first) == first
     first.rename(tmp_path / "x")
@@ -108,114 +108,111 @@ def test_what_is_not_as_it_was_written_is_refused_by_who_reads_it(tmp_path: Path
     (tmp_path / "x").rename(first)
     (tmp_path / f"{'a' * 16}.json").write_text("{")
     assert [file.name for file in list_files(tmp_path)] == [f"{'a' * 16}.json", second.name]
-    assert verify_checksum(first) == first  # its stage makes it anew
+    assert verify_checksum(first) == first  # its stage rebuilds it
 
 
-def test_every_file_is_known_by_length_and_digest(tmp_path: Path) -> None:
-    finish(tmp_path / "o", jobs(b="22", a="1", c="bad"))
+def test_files_are_listed_with_length_and_digest(tmp_path: Path) -> None:
+    build(tmp_path / "o", jobs(b="22", a="1", c="bad"))
     assert list_files(tmp_path / "o") == [
         FileRecord(name * 16, f"{name * 16}.txt", len(text), hashlib.sha256(text.encode()).hexdigest())
         for name, text in (("a", "1"), ("b", "22"))
     ]
 
 
-def test_half_an_entry_is_no_entry(tmp_path: Path) -> None:
-    finish(tmp_path, jobs(a="one"))
+def test_a_truncated_entry_is_ignored(tmp_path: Path) -> None:
+    build(tmp_path, jobs(a="one"))
     (tmp_path / f"{'a' * 16}.json").write_text("")
-    assert finish(tmp_path, jobs(a="one")).rows and BUILT == ["a"]
+    assert build(tmp_path, jobs(a="one")).rows and BUILT == ["a"]
 
 
-def test_what_belongs_to_nothing_is_pruned(tmp_path: Path) -> None:
-    finish(tmp_path / "o", jobs(a="1", b="22"))
+def test_files_of_no_item_are_pruned(tmp_path: Path) -> None:
+    build(tmp_path / "o", jobs(a="1", b="22"))
     (tmp_path / "o" / f"{'f' * 16}.left.mkv").write_text("x")
-    finish(tmp_path / "o", jobs(a="1"))
+    build(tmp_path / "o", jobs(a="1"))
     assert set(content(tmp_path / "o")) == {f"{'a' * 16}.json", f"{'a' * 16}.txt", "failed.parquet"}
 
 
 def test_killed_run_continues_to_the_same_bytes(tmp_path: Path) -> None:
-    finish(tmp_path / "undisturbed", jobs(a="1", b="22", c="333"))
+    build(tmp_path / "undisturbed", jobs(a="1", b="22", c="333"))
     with pytest.raises(RuntimeError):
-        finish(tmp_path / "o", jobs(a="1", b="crash", c="333"))
-    finish(tmp_path / "o", jobs(a="1", b="22", c="333"))
+        build(tmp_path / "o", jobs(a="1", b="crash", c="333"))
+    build(tmp_path / "o", jobs(a="1", b="22", c="333"))
     assert BUILT == ["b", "c"]
     assert content(tmp_path / "o") == content(tmp_path / "undisturbed")
 
 
 def test_changing_back_after_a_kill_does_not_trust_half_of_the_new_files(tmp_path: Path) -> None:
-    finish(tmp_path / "o", jobs(a="old"))
+    build(tmp_path / "o", jobs(a="old"))
     with pytest.raises(RuntimeError):
-        finish(tmp_path / "o", jobs(a="crash"))
-    finish(tmp_path / "o", jobs(a="old"))
+        build(tmp_path / "o", jobs(a="crash"))
+    build(tmp_path / "o", jobs(a="old"))
     assert BUILT == ["a"]
 
 
-def test_bad_clips_are_told_and_too_many_stop_the_stage(tmp_path: Path) -> None:
-    done = finish(tmp_path / "o", jobs(a="1", b="bad"))
+def test_failed_clips_are_listed_and_too_many_stop_the_stage(tmp_path: Path) -> None:
+    done = build(tmp_path / "o", jobs(a="1", b="bad"))
     assert (
-        done.bad
+        done.failed
         == [FailedItem("b" * 16, "no good", "b is bad")]
         == read_table(tmp_path / "o" / "failed.parquet", FailedItem)
     )
-    assert finish(tmp_path / "o", jobs(a="1", b="bad")) == done and not BUILT
-    with pytest.raises(UserError, match=r"1 bad of 2 clips.*max_bad_fraction.*no good"):
-        finish(tmp_path / "o", jobs(a="1", b="bad"), max_bad_fraction=0.4)
+    assert build(tmp_path / "o", jobs(a="1", b="bad")) == done and not BUILT
+    with pytest.raises(UserError, match=r"1 of 2 clips failed.*max_bad_fraction.*no good"):
+        build(tmp_path / "o", jobs(a="1", b="bad"), max_bad_fraction=0.4)
 
 
-def test_too_many_bad_clips_end_the_work_early_and_what_is_finished_stays(tmp_path: Path) -> None:
+def test_too_many_failed_clips_end_the_run_early_and_finished_ones_stay(tmp_path: Path) -> None:
     many = jobs(a="1", b="bad", c="bad", d="1", e="1")
-    with pytest.raises(UserError, match=r"2 bad of 5 clips.*: no good \(b is bad\); not tried: 2"):
-        finish(tmp_path / "o", many, max_bad_fraction=0.2)
+    with pytest.raises(UserError, match=r"2 of 5 clips failed.*: no good \(b is bad\); not tried: 2"):
+        build(tmp_path / "o", many, max_bad_fraction=0.2)
     assert BUILT == ["a", "b", "c"]
-    assert [bad.id[0] for bad in read_table(tmp_path / "o" / "failed.parquet", FailedItem)] == ["b", "c"]
-    finish(tmp_path / "o", many, max_bad_fraction=0.4)
+    assert [item.id[0] for item in read_table(tmp_path / "o" / "failed.parquet", FailedItem)] == ["b", "c"]
+    build(tmp_path / "o", many, max_bad_fraction=0.4)
     assert BUILT == ["d", "e"]
 
 
-def test_poisoned_clip_is_bad_and_tried_again_in_every_run(
+def test_a_crashing_clip_fails_and_is_tried_again_in_every_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    finish(tmp_path / "o", jobs(a="1", b="22"))
+    build(tmp_path / "o", jobs(a="1", b="22"))
     with monkeypatch.context() as patch:
         patch.setenv("SECONDEYE_WORKERS", "2")
-        done = finish(tmp_path / "o", jobs(a="1", b="poison"))
-    assert "test: workers died of 1 clip; `dvc repro --force` tries again" in capsys.readouterr().out
-    assert done.bad == [FailedItem("b" * 16, "worker crashed", "its process ended by SIGSEGV, 2 times of 2")]
+        done = build(tmp_path / "o", jobs(a="1", b="poison"))
+    assert (
+        "test: lost to crashed workers: 1 clip; `dvc repro --force` retries them" in capsys.readouterr().out
+    )
+    assert done.failed == [
+        FailedItem("b" * 16, "worker crashed", "its process was killed by SIGSEGV in 2 of 2 attempts")
+    ]
     assert [row.size for row in done.rows] == [1]
     assert set(content(tmp_path / "o")) == {f"{'a' * 16}.json", f"{'a' * 16}.txt", "failed.parquet"}
-    finish(tmp_path / "o", [*jobs(a="1"), Job("b" * 16, "key of poison", ("22",), 0)])
+    build(tmp_path / "o", [*jobs(a="1"), Job("b" * 16, "key of poison", ("22",), 0)])
     assert BUILT == ["b"]
 
 
 @pytest.mark.parametrize("left", [".DS_Store", "._0123456789abcdef.left.mkv", "Thumbs.db", "desktop.ini"])
-def test_what_systems_leave_in_folders_stops_nothing(tmp_path: Path, left: str) -> None:
-    finish(tmp_path / "o", jobs(a="1"))
+def test_files_of_file_browsers_are_tolerated(tmp_path: Path, left: str) -> None:
+    build(tmp_path / "o", jobs(a="1"))
     (tmp_path / "o" / left).touch()
-    assert len(finish(tmp_path / "o", jobs(a="1")).rows) == 1
+    assert len(build(tmp_path / "o", jobs(a="1")).rows) == 1
 
 
-def test_folder_with_other_things_is_never_pruned(tmp_path: Path) -> None:
+def test_a_folder_with_foreign_files_is_never_pruned(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "my_film.mp4").write_text("precious")
     with pytest.raises(UserError, match=r"holds my_film.mp4, which no stage wrote"):
-        finish(tmp_path / "raw", jobs(a="1"))
+        build(tmp_path / "raw", jobs(a="1"))
     assert set(content(tmp_path / "raw")) == {"my_film.mp4"}
 
 
-def test_disk_is_asked_for_what_is_missing_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    finish(tmp_path / "o", jobs(a="1"))
-    huge = [Job("a" * 16, "key of 1", ("1",), 1e18)]
-    assert finish(tmp_path / "o", huge).rows  # it is there: nothing is needed
-    with pytest.raises(UserError, match=r"test: .* needs up to"):
-        finish(tmp_path / "o", [*huge, Job("b" * 16, "k", ("1",), 1e18)])
-
-
-def test_disk_is_asked_for_the_copy_in_dvcs_cache_too(
+def test_disk_space_is_required_for_missing_items_only(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / ".dvc").mkdir()
-    (tmp_path / ".dvc" / "config").write_text("[cache]\ntype = copy\n")
-    finish(tmp_path / "o", [Job("a" * 16, "k", ("1",), 512)])
-    assert "test (with its copy in DVC): at most 1.0 KiB on disk" in capsys.readouterr().out
+    build(tmp_path / "o", jobs(a="1"))
+    huge = [Job("a" * 16, "key of 1", ("1",), 1e18)]
+    assert build(tmp_path / "o", huge).rows  # already built
+    with pytest.raises(UserError, match=r"test: .* needs up to"):
+        build(tmp_path / "o", [*huge, Job("b" * 16, "k", ("1",), 1e18)])
 
 
 def test_key_follows_inputs_params_columns_and_code(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,9 +47,8 @@ ROOMS = {
     "typer": {"cli"},
     "yaml": {"params"},
     "prefect": set(),
-    "dvc": {"dataset.drift", "execution.dvc_cache"},
+    "dvc": {"dataset.drift"},
     "dvc_data": {"dataset.drift"},
-    "dvc_objects": {"execution.dvc_cache"},
     "triton": {"splat.kernel", "warp.kernel"},
 }
 

@@ -1,4 +1,4 @@
-"""Work is spread, and no process that dies takes the others' results with it."""
+"""Work runs in processes, and a crashing process loses no result of the others."""
 
 import os
 import signal
@@ -16,13 +16,13 @@ from secondeye.execution.parallel import WorkerCrashed, worker_count
 from secondeye.system.errors import UserError
 
 
-def test_in_this_process_there_is_one_thread_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_in_process_work_uses_one_thread(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SECONDEYE_WORKERS", "1")
-    found = list(parallel.map(die_or_tell, [("a", tmp_path), ("b", tmp_path)]))
+    found = list(parallel.map(crash_or_return, [("a", tmp_path), ("b", tmp_path)]))
     assert found == [(0, ("a", 1)), (1, ("b", 1))]
 
 
-def test_workers_are_never_more_than_items(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_are_never_more_workers_than_items(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECONDEYE_WORKERS", "8")
     assert [worker_count(n) for n in (0, 1, 3, 20)] == [1, 1, 3, 8]
     monkeypatch.setenv("SECONDEYE_WORKERS", "many")
@@ -30,12 +30,12 @@ def test_workers_are_never_more_than_items(monkeypatch: pytest.MonkeyPatch) -> N
         worker_count(3)
 
 
-def die_or_tell(item: tuple[str, Path]) -> tuple[str, int]:
-    """What the name says: `kill` always dies, `once` the first time, `wrong` raises."""
+def crash_or_return(item: tuple[str, Path]) -> tuple[str, int]:
+    """Act by name: `kill` always crashes, `once` at the first attempt, `wrong` raises."""
     name, folder = item
-    tried = folder / name
-    first = not tried.exists()
-    with tried.open("a") as file:
+    attempts = folder / name
+    first = not attempts.exists()
+    with attempts.open("a") as file:
         file.write("x")
     if name == "kill" or (name == "once" and first):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -46,24 +46,22 @@ def die_or_tell(item: tuple[str, Path]) -> tuple[str, int]:
     return name, torch.get_num_threads()
 
 
-def test_who_kills_its_process_is_given_up_and_nobody_else_suffers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_item_that_kills_its_process_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECONDEYE_WORKERS", "2")
     names = ["a", "kill", "once", "b"]
-    found = dict(parallel.map(die_or_tell, [(name, tmp_path) for name in names]))
-    died = WorkerCrashed("its process ended by SIGKILL (no memory left?), 2 times of 2")
-    assert found == {0: ("a", 1), 1: died, 2: ("once", 1), 3: ("b", 1)}
+    found = dict(parallel.map(crash_or_return, [(name, tmp_path) for name in names]))
+    crashed = WorkerCrashed("its process was killed by SIGKILL (out of memory?) in 2 of 2 attempts")
+    assert found == {0: ("a", 1), 1: crashed, 2: ("once", 1), 3: ("b", 1)}
     tries = {name: len((tmp_path / name).read_text()) for name in names}
     assert tries == {"a": 1, "kill": 2, "once": 2, "b": 1}
 
 
-def test_a_single_item_has_a_process_of_its_own_and_its_exception_arrives(
+def test_a_single_item_gets_its_own_process_and_its_exception_is_raised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SECONDEYE_WORKERS", raising=False)
     with pytest.raises(ValueError, match="this is wrong, says") as caught:
-        list(parallel.map(die_or_tell, [("wrong", tmp_path)]))
+        list(parallel.map(crash_or_return, [("wrong", tmp_path)]))
     assert str(os.getpid()) not in str(caught.value)
 
 
@@ -72,8 +70,8 @@ def hang(marker: str) -> None:
     time.sleep(60)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
-def test_pool_dies_with_its_parent_from_the_first_moment(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal exists only on Linux")
+def test_workers_die_with_their_parent_at_any_moment(tmp_path: Path) -> None:
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from test_parallel import hang\nfrom secondeye.execution import parallel\n"

@@ -1,4 +1,4 @@
-"""The same work on a cluster: two nodes of Ray on this machine, one core each."""
+"""Work on a Ray cluster: two nodes on this machine, one core each."""
 
 import os
 import signal
@@ -17,14 +17,14 @@ from secondeye.execution.parallel.ray import _SETTINGS
 from secondeye.system.errors import UserError
 
 pytestmark = pytest.mark.slow
-# Ray takes 127.0.0.1 for this machine's address in the network; these stay inside the machine.
+# Ray replaces 127.0.0.1 by the machine's network address; these stay local.
 HEAD, OTHER = "127.0.0.2", "127.0.0.3"
 NODE = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 * 2**20}
 
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
-    """A cluster whose second node can be taken away, with its address set."""
+    """A cluster whose second node can be removed; its address is set in the environment."""
     for name, value in _SETTINGS.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # the nodes' workers import `work`
@@ -42,7 +42,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
 
 
 def work(item: str) -> tuple[str, int]:
-    """Write a file beside where the run was started; `kill` dies, `wrong` raises."""
+    """Write a file to the working directory; `kill` crashes, `wrong` raises."""
     import torch
 
     with Path(f"{item}.txt").open("a") as file:
@@ -65,7 +65,7 @@ def nodes(folder: Path) -> set[str]:
     return {line for path in folder.glob("*.txt") for line in path.read_text().split()}
 
 
-def test_cluster_gives_what_one_process_gives(
+def test_a_cluster_gives_the_results_of_one_process(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     items = [f"item{number}" for number in range(12)]
@@ -76,16 +76,18 @@ def test_cluster_gives_what_one_process_gives(
     assert there == sorted(parallel.map(work, items))
 
 
-def test_poisoned_item_is_given_up_and_an_exception_keeps_its_message(cluster: Any, tmp_path: Path) -> None:
+def test_a_crashing_item_fails_alone_and_exceptions_keep_their_message(cluster: Any, tmp_path: Path) -> None:
     found = dict(parallel.map(work, ["a", "kill", "b"]))
     assert found[0] == ("a", 1) and found[2] == ("b", 1)
-    assert found[1] == WorkerCrashed("its process on the cluster ended, 2 times of 2: WorkerCrashedError")
+    assert found[1] == WorkerCrashed(
+        "its process on the cluster crashed in 2 of 2 attempts: WorkerCrashedError"
+    )
     assert len((tmp_path / "kill.txt").read_text().split()) == 2
     with pytest.raises(ValueError, match=r"^this is wrong$"):
         list(parallel.map(work, ["a", "wrong", "b"]))
 
 
-def test_node_that_goes_away_loses_nothing(cluster: Any, tmp_path: Path) -> None:
+def test_a_lost_node_loses_no_result(cluster: Any, tmp_path: Path) -> None:
     items = [f"item{number}" for number in range(16)]
     with closing(parallel.map(work, items)) as results:
         found = [next(results) for _ in range(4)]
@@ -96,16 +98,16 @@ def test_node_that_goes_away_loses_nothing(cluster: Any, tmp_path: Path) -> None
     assert sorted(found) == [(number, (item, 1)) for number, item in enumerate(items)]
 
 
-def test_no_cluster_on_this_machine_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_cluster_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.setenv("SECONDEYE_RAY_ADDRESS", "auto")
-    with pytest.raises(UserError, match="has started no cluster on this machine"):
+    with pytest.raises(UserError, match="no cluster runs on this machine"):
         list(parallel.map(work, ["a"]))
 
 
-def test_address_at_which_nobody_answers_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_without_answer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray")
     with socket.socket() as free:
         free.bind((HEAD, 0))
@@ -115,7 +117,7 @@ def test_address_at_which_nobody_answers_is_one_line(monkeypatch: pytest.MonkeyP
 
 
 def test_missing_ray_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    for missing, address, told in (
+    for missing, address, message in (
         ("ray", "auto", r"Ray is missing; install secondeye\[cluster\]"),
         ("grpc", f"ray://{HEAD}:10001", r"Ray's client is missing; install ray\[client\]"),
     ):
@@ -124,5 +126,5 @@ def test_missing_ray_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
             "secondeye.execution.parallel.ray.find_spec", lambda name, there=there: name in there or None
         )
         monkeypatch.setenv("SECONDEYE_RAY_ADDRESS", address)
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             list(parallel.map(work, ["a"]))

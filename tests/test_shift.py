@@ -14,7 +14,7 @@ from secondeye.dataset.corrections import apply_corrections, apply_vertical
 from secondeye.dataset.schema import Correction
 from secondeye.execution.incremental import BadClip
 from secondeye.params import load_params
-from secondeye.stages.shift import Order, find_corrections, find_order
+from secondeye.stages.shift import ViewOrder, find_corrections, find_order
 from secondeye.synthetic import Shot
 from secondeye.synthetic.render import render_shot
 
@@ -34,7 +34,7 @@ def plain(shot: Shot) -> Correction:
 
 def corrections(left: Tensor, right: Tensor) -> Correction:
     """As of a film that has two clips like this one."""
-    order = Order("film", "key", find_order(left, right, PARAMS), 2)
+    order = ViewOrder("film", "key", find_order(left, right, PARAMS), 2)
     return find_corrections(left, right, PARAMS, order, "clip", "key")
 
 
@@ -48,7 +48,7 @@ def test_a_pair_in_order_is_only_shifted(shot: Shot, plain: Correction) -> None:
 
 
 def test_everything_at_once_is_put_right(shot: Shot, plain: Correction) -> None:
-    """Eyes exchanged, one tinted, 4 px low and 20 px aside: then the corrected pair needs nothing."""
+    """StereoFrame exchanged, one tinted, 4 px low and 20 px aside: then the corrected pair needs nothing."""
     tint, plus = torch.tensor([0.85, 1.0, 0.9]).view(3, 1, 1), 0.03
     left, right = apply_vertical(shot.left, shot.right, 4)
     left = (torch.roll(left, -20, dims=-1) * tint + plus).clamp(0, 1)
@@ -75,8 +75,8 @@ def test_wide_pictures_are_shifted_to_a_pixel_whatever_else_is_wrong(offset_px: 
 
 def test_one_shot_alone_exchanges_no_eyes_on_middling_evidence() -> None:
     """A lattice before bars, the sample's own, came to -0.38 in order; another shot of its film to +0.32."""
-    assert not Order("film", "key", -0.38, 1).swapped and Order("film", "key", -0.6, 1).swapped
-    assert not Order("film", "key", -0.03, 2).swapped and Order("film", "key", -0.2, 2).swapped
+    assert not ViewOrder("film", "key", -0.38, 1).swapped and ViewOrder("film", "key", -0.6, 1).swapped
+    assert not ViewOrder("film", "key", -0.03, 2).swapped and ViewOrder("film", "key", -0.2, 2).swapped
 
 
 def twice(shot: Shot) -> StereoFrame:
@@ -110,31 +110,36 @@ def negative_blue(shot: Shot) -> StereoFrame:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "reason", "told"),
+    ("spoil", "reason", "detail"),
     [
-        (twice, "same picture", r"differ by 0\.\d\d px, more than 0.90 needed"),
-        (on_a_wall, "no depth", r"everything is moved by -12.\d px"),
-        (unrelated, "no stereo pair", r"\d+% of what has texture matches, 20% needed"),
+        (twice, "same picture", r"disparity range 0\.\d\d px, more than 0.90 px needed"),
+        (on_a_wall, "no depth", r"everything is displaced by -12.\d px"),
+        (unrelated, "no stereo pair", r"\d+% of the textured corners match, 20% needed"),
         (too_low, "vertical misalignment", r"1[01]\.\d px too (low|high), 7\.\d allowed"),
-        (turned, "not rectified", r"in one corner than in another, 3\.8 allowed"),
-        (negative_blue, "colours differ", r"by \d+\.\d levels after the best gains, 20 allowed"),
+        (turned, "not rectified", r"between corners, 3\.8 allowed"),
+        (negative_blue, "colours differ", r"by \d+\.\d levels after colour matching, 20 allowed"),
     ],
 )
-def test_what_no_correction_mends_has_its_name(
-    shot: Shot, spoil: Callable[[Shot], StereoFrame], reason: str, told: str
+def test_views_that_are_no_pair_are_rejected_with_the_reason(
+    shot: Shot, spoil: Callable[[Shot], StereoFrame], reason: str, detail: str
 ) -> None:
     with pytest.raises(BadClip) as bad:
         corrections(*spoil(shot))
     assert bad.value.reason == reason
-    bad.match(told)
+    bad.match(detail)
 
 
-def test_too_little_width_is_told() -> None:
+def test_too_little_width_is_rejected() -> None:
     cards = coarse_cards(2, 128, 256, near_px=16, far_px=4, card_px=80, seed=3)
     narrow = replace(PARAMS, min_width_percent=99.0)
     with pytest.raises(BadClip) as bad:
         find_corrections(
-            cards.left, torch.roll(cards.right, -30, -1), narrow, Order("film", "key", 0.0, 1), "clip", "key"
+            cards.left,
+            torch.roll(cards.right, -30, -1),
+            narrow,
+            ViewOrder("film", "key", 0.0, 1),
+            "clip",
+            "key",
         )
     assert bad.value.reason == "too little width"
 
@@ -161,7 +166,7 @@ def film(path: Path, height: int = 256, width: int = 448) -> StereoFrame:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["sv_candle_ego/candle_ego_sbs_2560x720.mp4", "sv_toon_shot/shot_sbs.mp4"])
-def test_real_films_are_told_apart_in_both_orders(footage: Path, name: str) -> None:
+def test_the_view_order_of_real_films_is_recognised(footage: Path, name: str) -> None:
     left, right = film(footage / name)
     there, back = corrections(left, right), corrections(right, left)
     assert not there.swapped and back.swapped

@@ -1,10 +1,9 @@
-"""Films whose shots, fades and borders are known, through the split stage."""
+"""The split stage on films whose shots, fades and borders are known."""
 
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -16,8 +15,8 @@ from test_source_views import encoded, garble
 
 from secondeye.dataset.clip_files import clip_file
 from secondeye.dataset.perceptual_hash import find_duplicates, parse_hashes
+from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import Clip, FailedItem, Film, SkippedClip
-from secondeye.dataset.tables import read_table
 from secondeye.execution.incremental import BadClip
 from secondeye.params import DatasetParams, Split, load_params
 from secondeye.stages import split
@@ -61,18 +60,18 @@ def write(path: Path, *shots: np.ndarray) -> Path:
 
 
 def run(root: Path, section: Split) -> tuple[list[Film], list[Clip], list[SkippedClip]]:
-    split.run(root / "raw", root / "split", split=section, dataset=DatasetParams(max_bad_fraction=1.0))
-    out = root / "split"
-    clips = sorted(read_table(out / "clips.parquet", Clip), key=lambda clip: (clip.film, clip.start))
-    dropped = sorted(read_table(out / "skipped.parquet", SkippedClip), key=lambda piece: piece.start)
-    return read_table(out / "films.parquet", Film), clips, dropped
+    split.run(root, split=section, dataset=DatasetParams(max_bad_fraction=1.0))
+    dataset = Dataset(root)
+    clips = sorted(dataset.rows(Clip), key=lambda clip: (clip.film, clip.start))
+    skipped = sorted(dataset.rows(SkippedClip), key=lambda piece: piece.start)
+    return dataset.rows(Film), clips, skipped
 
 
 def bounds(rows: list[Clip] | list[SkippedClip]) -> list[tuple[int, int]]:
     return [(row.start, row.stop) for row in rows]
 
 
-def test_pieces_lie_between_cuts_and_fades(tmp_path: Path, section: Split) -> None:
+def test_clips_lie_between_cuts_and_fades(tmp_path: Path, section: Split) -> None:
     write(
         tmp_path / "raw" / "f_sbs.mp4",
         shot(12, 1),  # 0, a cut
@@ -84,24 +83,24 @@ def test_pieces_lie_between_cuts_and_fades(tmp_path: Path, section: Split) -> No
         shot(30, 5),  # 69, longer than a second
         shot(5, 6),  # 99
     )
-    films, clips, dropped = run(tmp_path, section)
+    films, clips, skipped = run(tmp_path, section)
     assert bounds(clips) == [(0, 12), (12, 27), (33, 47), (69, 84), (84, 99), (99, 104)]
     assert [clip.shot for clip in clips] == [0, 1, 2, 4, 4, 5]
-    assert [(*b, d.reason) for b, d in zip(bounds(dropped), dropped, strict=True)] == [
+    assert [(*b, d.reason) for b, d in zip(bounds(skipped), skipped, strict=True)] == [
         (27, 33, "black"),
         (47, 57, "blank"),
         (57, 69, "static"),
     ]
     assert films[0].shots == 6 and films[0].clips == 6 and films[0].frames == 104 and films[0].remark
 
-    _, clips, dropped = run(tmp_path, replace(section, trim_seconds=0.1))
+    _, clips, skipped = run(tmp_path, replace(section, trim_seconds=0.1))
     assert bounds(clips) == [(0, 10), (14, 25), (35, 45), (71, 84), (84, 97)]
-    assert (dropped[-1].start, dropped[-1].stop, dropped[-1].reason) == (99, 104, "too short")
-    assert dropped[-1].detail == "3 frames are left, 4 needed"
+    assert (skipped[-1].start, skipped[-1].stop, skipped[-1].reason) == (99, 104, "too short")
+    assert skipped[-1].detail == "3 frames left after trimming, 4 needed"
 
 
 @pytest.mark.parametrize("borders", [(12, 15, 0, 0), (0, 0, 20, 9), (3, 3, 2, 2)])
-def test_black_borders_are_cut_off_alike_in_both_eyes(
+def test_black_borders_are_cropped_in_both_views(
     tmp_path: Path, section: Split, borders: tuple[int, int, int, int]
 ) -> None:
     top, bottom, left, right = borders
@@ -127,7 +126,7 @@ def test_black_borders_are_cut_off_alike_in_both_eyes(
         assert np.abs(middle.astype(float) - eye[0]).mean() < 3
 
 
-def test_a_border_of_one_eye_is_cut_off_both(tmp_path: Path, section: Split) -> None:
+def test_a_border_of_one_view_is_cropped_in_both(tmp_path: Path, section: Split) -> None:
     pictures = shot(10, 1, 270, 480)
     pictures[:, :, 480 : 480 + 16] = 0  # a floating window
     write(tmp_path / "raw" / "f_sbs.mp4", pictures)
@@ -138,12 +137,12 @@ def test_a_border_of_one_eye_is_cut_off_both(tmp_path: Path, section: Split) -> 
 def test_a_still_is_one_clip_of_one_frame(tmp_path: Path, section: Split) -> None:
     (tmp_path / "raw").mkdir()
     cv2.imwrite(str(tmp_path / "raw" / "still_sbs.png"), shot(1, 1)[0][..., ::-1])
-    _, clips, dropped = run(tmp_path, replace(section, window_frames=25, trim_seconds=1.0))
-    assert bounds(clips) == [(0, 1)] and clips[0].stride == 1 and not dropped
+    _, clips, skipped = run(tmp_path, replace(section, window_frames=25, trim_seconds=1.0))
+    assert bounds(clips) == [(0, 1)] and clips[0].stride == 1 and not skipped
     assert len(parse_hashes(clips[0].perceptual_hash)) == 2, "one of each eye"
 
 
-def test_an_uneven_frame_rate_is_told_and_seconds_are_seconds(tmp_path: Path, section: Split) -> None:
+def test_an_uneven_frame_rate_is_reported_and_times_stay_seconds(tmp_path: Path, section: Split) -> None:
     (tmp_path / "raw").mkdir()
     pictures = np.concatenate([shot(20, 1), shot(20, 2)])
     steps = [50] * 20 + [100] * 20  # ms
@@ -156,19 +155,7 @@ def test_an_uneven_frame_rate_is_told_and_seconds_are_seconds(tmp_path: Path, se
     assert bounds(clips) == [(0, 16), (22, 31), (31, 40)], "0.2 s are 4 frames, then 2; pieces last 0.9 s"
 
 
-def test_what_is_needed_is_told_before_any_film_is_decoded(
-    tmp_path: Path, section: Split, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write(tmp_path / "raw" / "f_sbs.mp4", shot(30, 1))
-    write(tmp_path / "raw" / "g_sbs.mkv", shot(20, 2))  # Matroska tells its length alone
-    (tmp_path / "raw" / "junk_sbs.mp4").write_bytes(b"junk")
-    monkeypatch.setattr("secondeye.stages.split.scan", lambda *a, **k: pytest.fail("a film is decoded"))
-    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
-    with pytest.raises(UserError, match=r"50 frames \(by the films' headers\) need about .*, but the disk"):
-        run(tmp_path, section)
-
-
-def test_no_clip_reaches_over_a_jump_of_time(tmp_path: Path, section: Split) -> None:
+def test_no_clip_spans_a_jump_in_time(tmp_path: Path, section: Split) -> None:
     (tmp_path / "raw").mkdir()
     steps = [0, *[50] * 14, 3_000, *[50] * 10, 450, *[50] * 13]  # ms; half a second may be a slow moment
     options = {"fps": Fraction(FPS), "time_base": Fraction(1, 1000), "colour": BT709}
@@ -185,27 +172,25 @@ def test_a_film_that_breaks_off_gives_what_came_before(tmp_path: Path, section: 
     assert "breaks off" in film.remark and bounds(clips)[0][0] == 0 and film.frames < 60
 
 
-def test_a_film_without_a_clip_is_left_out_and_says_why(tmp_path: Path, section: Split) -> None:
+def test_a_film_without_a_clip_is_skipped_with_the_reason(tmp_path: Path, section: Split) -> None:
     write(tmp_path / "raw" / "dull_sbs.mp4", np.repeat(shot(1, 1), 40, 0))
     write(tmp_path / "raw" / "good_sbs.mp4", shot(10, 2))
     films, _, _ = run(tmp_path, section)
     assert [film.name for film in films] == ["good_sbs.mp4"]
-    (left_out,) = read_table(tmp_path / "split" / "films" / "skipped_films.parquet", FailedItem)
-    assert left_out == FailedItem("dull_sbs.mp4", "no clip", "shots: 1, pieces dropped: 2 static")
+    (skipped_film,) = Dataset(tmp_path).skipped_films
+    assert skipped_film == FailedItem("dull_sbs.mp4", "no clip", "shots: 1, pieces skipped: 2 static")
 
 
-def test_spherical_films_are_left_out(
-    tmp_path: Path, section: Split, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_spherical_films_are_skipped(tmp_path: Path, section: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "raw" / "ball_sbs.mp4", shot(10, 1))
     monkeypatch.setattr(split, "spherical_reason", lambda source: "a sphere, says the file")
     with pytest.raises(UserError, match="none of the 1 films"):
         run(tmp_path, section)
-    (left_out,) = read_table(tmp_path / "split" / "films" / "skipped_films.parquet", FailedItem)
-    assert (left_out.reason, left_out.detail) == ("spherical", "a sphere, says the file")
+    (skipped_film,) = Dataset(tmp_path).skipped_films
+    assert (skipped_film.reason, skipped_film.detail) == ("spherical", "a sphere, says the file")
 
 
-def test_a_film_with_its_eyes_exchanged_is_a_copy(tmp_path: Path, section: Split) -> None:
+def test_a_film_with_swapped_views_is_a_duplicate(tmp_path: Path, section: Split) -> None:
     film = shot(12, 2)
     write(tmp_path / "raw" / "one_sbs.mp4", film)
     write(tmp_path / "raw" / "two_sbs.mp4", np.concatenate([film[:, :, WIDTH:], film[:, :, :WIDTH]], axis=2))
@@ -213,7 +198,7 @@ def test_a_film_with_its_eyes_exchanged_is_a_copy(tmp_path: Path, section: Split
     assert len(find_duplicates(clips, 8)) == 1
 
 
-def test_a_film_of_high_dynamic_range_is_left_out(
+def test_a_film_of_high_dynamic_range_is_skipped(
     tmp_path: Path, section: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "raw" / "one_sbs.mp4", shot(12, 1))
@@ -222,11 +207,11 @@ def test_a_film_of_high_dynamic_range_is_left_out(
     monkeypatch.setattr(split, "probe", lambda path: hdr)
     with pytest.raises(UserError, match="none of the 1 films"):
         run(tmp_path, section)
-    (left_out,) = read_table(tmp_path / "split" / "films" / "skipped_films.parquet", FailedItem)
-    assert (left_out.id, left_out.reason) == ("one_sbs.mp4", "high dynamic range")
+    (skipped_film,) = Dataset(tmp_path).skipped_films
+    assert (skipped_film.id, skipped_film.reason) == ("one_sbs.mp4", "high dynamic range")
 
 
-def test_no_clip_goes_on_where_a_picture_lacks_its_partner(tmp_path: Path, section: Split) -> None:
+def test_no_clip_spans_a_picture_without_partner(tmp_path: Path, section: Split) -> None:
     for name, eye in zip(("cam_l", "cam_r"), np.split(shot(20, 1), 2, axis=2), strict=True):
         (tmp_path / "raw" / name).mkdir(parents=True)
         for index, picture in enumerate(eye):
@@ -237,10 +222,10 @@ def test_no_clip_goes_on_where_a_picture_lacks_its_partner(tmp_path: Path, secti
     assert "left out for want of a partner: 1 pictures, first left eye/008.png" in film.remark
 
 
-def test_a_film_that_can_not_be_sought_is_decoded_three_times_whatever_its_clips(
+def test_an_unseekable_film_is_decoded_at_most_three_times(
     tmp_path: Path, section: Split, decoded: list[int]
 ) -> None:
-    """Once small, once for its borders, once for all clips."""
+    """Once for the scan, once for the borders, once for all clips."""
     (tmp_path / "raw").mkdir()
     uneven = np.concatenate([shot(13, 1), shot(47, 2)])  # clips of 4 and of 5 frames
     encoded(tmp_path / "raw" / "f_sbs.avi", uneven, "mpeg4", 12)
@@ -248,7 +233,7 @@ def test_a_film_that_can_not_be_sought_is_decoded_three_times_whatever_its_clips
     assert {clip.stop - clip.start for clip in clips} == {4, 5} and len(decoded) <= 3 * 60
 
 
-def test_a_film_of_two_views_gives_the_clips_of_two_films(
+def test_a_two_view_film_gives_the_same_clips_as_two_films(
     tmp_path: Path, section: Split, decoded: list[int]
 ) -> None:
     eyes = np.split(np.concatenate([shot(31, 1), black(4), shot(20, 2)]), 2, axis=2)
@@ -263,13 +248,13 @@ def test_a_film_of_two_views_gives_the_clips_of_two_films(
             mv_hevc.write(tmp_path / name / "raw" / film, packets)
         decoded.clear()
         found.append(run(tmp_path / name, section))
-    ((apart,), clips, dropped), ((together,), same_clips, same_dropped) = found
+    ((apart,), clips, skipped), ((together,), same_clips, same_skipped) = found
     assert bounds(clips) == [(0, 15), (15, 31), (35, 55)] == bounds(same_clips)
     assert [replace(clip, id="", key="", film="") for clip in clips] == [
         replace(clip, id="", key="", film="") for clip in same_clips
     ]
-    assert [(*b, d.reason) for b, d in zip(bounds(dropped), dropped, strict=True)] == [(31, 35, "black")]
-    assert bounds(same_dropped) == bounds(dropped) and len(decoded) <= 3 * 55
+    assert [(*b, d.reason) for b, d in zip(bounds(skipped), skipped, strict=True)] == [(31, 35, "black")]
+    assert bounds(same_skipped) == bounds(skipped) and len(decoded) <= 3 * 55
     assert together.remark == "both views are in the stream; its base view taken for the left eye"
     assert (together.packing, together.frames, together.fps) == ("multiview", 55, apart.fps)
     for clip, same in zip(clips, same_clips, strict=True):
@@ -280,18 +265,18 @@ def test_a_film_of_two_views_gives_the_clips_of_two_films(
             )
 
 
-def test_a_film_whose_longest_clip_is_shorter_than_a_window_is_left_out(
+def test_a_film_whose_longest_clip_is_shorter_than_a_window_is_skipped(
     tmp_path: Path, section: Split, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(tmp_path / "raw" / "f_sbs.mp4", shot(20, 1))
     with pytest.raises(UserError, match="none of the 1 films"):
         run(tmp_path, replace(section, max_seconds=0.3, window_frames=7))
-    told = "split.max_seconds 0.3 lets clips have 6 frames at 20 a second, split.window_frames is 7"
-    assert f"split: f_sbs.mp4 is left out: no clip ({told})" in capsys.readouterr().out
+    detail = "split.max_seconds 0.3 limits clips to 6 frames at 20 fps, split.window_frames is 7"
+    assert f"split: f_sbs.mp4 is skipped: no clip ({detail})" in capsys.readouterr().out
     assert len(run(tmp_path, replace(section, max_seconds=0.3, window_frames=6))[1]) == 3
 
 
-def test_pictures_that_contradict_a_name_end_the_run(tmp_path: Path, section: Split) -> None:
+def test_pictures_that_contradict_the_name_are_an_error(tmp_path: Path, section: Split) -> None:
     write(tmp_path / "raw" / "f_tb.mp4", shot(20, 1, 96, 160))
     with pytest.raises(
         UserError, match=r"f_tb.mp4: packing tb taken .*, but its pictures say sbs; add a line to"
@@ -307,7 +292,7 @@ def test_damaged_pictures_are_counted(tmp_path: Path, section: Split) -> None:
     assert row.frames == 20 and "damaged pictures: 1, first frame " in row.remark
 
 
-def test_a_clip_whose_worker_dies_is_told_among_the_pieces(
+def test_a_clip_that_fails_is_listed_as_a_skipped_piece(
     tmp_path: Path, section: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "raw" / "one_sbs.mp4", shot(12, 1), shot(12, 2))
@@ -315,18 +300,16 @@ def test_a_clip_whose_worker_dies_is_told_among_the_pieces(
 
     def fail(out: Path, name: str, key: str, source: Any, clip: Clip, *rest: Any) -> Any:
         if clip.start == 0:
-            raise BadClip("worker died", "of something")
+            raise BadClip("failed", "of something")
         return cut(out, name, key, source, clip, *rest)
 
     monkeypatch.setattr(split, "_cut_clip", fail)
-    _, clips, dropped = run(tmp_path, section)
+    _, clips, skipped = run(tmp_path, section)
     assert [clip.start for clip in clips] == [12]
-    assert [(piece.start, piece.stop, piece.reason) for piece in dropped] == [(0, 12, "worker died")]
+    assert [(piece.start, piece.stop, piece.reason) for piece in skipped] == [(0, 12, "failed")]
 
 
-def test_the_same_shot_in_two_films_is_a_duplicate_however_it_is_coded(
-    tmp_path: Path, section: Split
-) -> None:
+def test_the_same_shot_in_two_films_is_a_duplicate_at_any_quality(tmp_path: Path, section: Split) -> None:
     write(tmp_path / "raw" / "one_sbs.mp4", shot(12, 1), shot(12, 2))
     again = shot(12, 2, 2 * HEIGHT, 2 * WIDTH)[:, ::2, ::2]
     write_film(tmp_path / "raw" / "two_sbs.mp4", iter(again), Fraction(FPS), crf=30)
@@ -341,7 +324,7 @@ def test_the_same_shot_in_two_films_is_a_duplicate_however_it_is_coded(
     assert pairs == [{"one_sbs.mp4", "four_sbs.mp4"}]
 
 
-def test_another_film_recomputes_no_other(tmp_path: Path, section: Split) -> None:
+def test_adding_a_film_rebuilds_no_other(tmp_path: Path, section: Split) -> None:
     write(tmp_path / "raw" / "one_sbs.mp4", shot(10, 1))
     run(tmp_path, section)
     before = {path: path.stat().st_mtime_ns for path in made(tmp_path)}
@@ -356,35 +339,34 @@ def made(root: Path) -> Iterator[Path]:
     return (path for path in (root / "split").rglob("*") if path.suffix in (".mkv", ".json"))
 
 
-def left_out(root: Path) -> list[tuple[str, str, str]]:
-    rows = read_table(root / "split" / "films" / "skipped_films.parquet", FailedItem)
-    return [(row.id, row.reason, row.detail) for row in rows]
+def skipped_films(root: Path) -> list[tuple[str, str, str]]:
+    return [(row.id, row.reason, row.detail) for row in Dataset(root).skipped_films]
 
 
-def test_a_film_renamed_as_it_was_advised_is_looked_at_again(tmp_path: Path, section: Split) -> None:
+def test_a_film_renamed_as_advised_is_scanned_again(tmp_path: Path, section: Split) -> None:
     write(tmp_path / "raw" / "film_sbs.mp4", shot(12, 1))
     ball = write(tmp_path / "raw" / "ball_180_sbs.mp4", shot(12, 2))
     run(tmp_path, section)
-    told = "spherical by the tag 180 in its name; rename it if it is flat"
-    assert left_out(tmp_path) == [("ball_180_sbs.mp4", "spherical", told)]
+    detail = "spherical by the tag 180 in its name; rename it if it is flat"
+    assert skipped_films(tmp_path) == [("ball_180_sbs.mp4", "spherical", detail)]
     flat = ball.rename(tmp_path / "raw" / "ball_sbs.mp4")
     films, clips, _ = run(tmp_path, section)
-    assert not left_out(tmp_path) and len(films) == len(clips) == 2
+    assert not skipped_films(tmp_path) and len(films) == len(clips) == 2
     flat.rename(tmp_path / "raw" / "ball_360_sbs.mp4")
-    assert len(run(tmp_path, section)[0]) == len(left_out(tmp_path)) == 1
+    assert len(run(tmp_path, section)[0]) == len(skipped_films(tmp_path)) == 1
 
 
-def test_rows_say_the_same_wherever_films_lie(tmp_path: Path, section: Split) -> None:
+def test_rows_do_not_depend_on_the_location_of_films(tmp_path: Path, section: Split) -> None:
     damage(write(tmp_path / "raw" / "f_sbs.mp4", shot(30, 1), shot(30, 2)))
     (tmp_path / "raw" / "junk_sbs.mp4").write_bytes(b"junk")
     ((film,), _, _) = run(tmp_path, section)
     assert "; breaks off after " in film.remark and str(tmp_path) not in film.remark
-    ((name, reason, detail),) = left_out(tmp_path)
+    ((name, reason, detail),) = skipped_films(tmp_path)
     assert (name, reason) == ("junk_sbs.mp4", "not a film")
     assert detail.startswith("is not a film FFmpeg can read (")
 
 
-def test_rows_call_the_eyes_of_a_pair_by_no_name(tmp_path: Path, section: Split) -> None:
+def test_rows_name_the_views_of_a_pair_left_and_right(tmp_path: Path, section: Split) -> None:
     left, right = np.split(np.concatenate([shot(30, 1), shot(30, 2)]), 2, axis=2)
     write(tmp_path / "raw" / "cut_left.mp4", left)
     damage(write(tmp_path / "raw" / "cut_right.mp4", right))
@@ -392,7 +374,7 @@ def test_rows_call_the_eyes_of_a_pair_by_no_name(tmp_path: Path, section: Split)
     (tmp_path / "raw" / "junk_right.mp4").write_bytes(b"junk")
     ((film,), _, _) = run(tmp_path, section)
     assert "; right eye: breaks off after " in film.remark and str(tmp_path) not in film.remark
-    ((name, _, detail),) = left_out(tmp_path)
+    ((name, _, detail),) = skipped_films(tmp_path)
     assert name == "junk_left.mp4" and detail.startswith("right eye: is not a film FFmpeg can read (")
     for eye in ("left", "right"):
         (tmp_path / "raw" / f"cut_{eye}.mp4").rename(tmp_path / "raw" / f"new_{eye}.mp4")
@@ -400,21 +382,21 @@ def test_rows_call_the_eyes_of_a_pair_by_no_name(tmp_path: Path, section: Split)
     assert "new_" in film.remark and "cut_" not in film.remark
 
 
-def test_a_film_that_is_there_twice_is_taken_once(tmp_path: Path, section: Split) -> None:
+def test_a_film_present_twice_is_used_once(tmp_path: Path, section: Split) -> None:
     film = write(tmp_path / "raw" / "a_sbs.mp4", shot(12, 1))
     (tmp_path / "raw" / "b_sbs.mp4").write_bytes(film.read_bytes())
     (tmp_path / "raw" / "sources.csv").write_text("film,packing,split,licence\nb_sbs.mp4,,,CC0-1.0\n")
     films, _, _ = run(tmp_path, section)
     assert [film.name for film in films] == ["b_sbs.mp4"], "the one whose licence is known"
-    assert left_out(tmp_path) == [("a_sbs.mp4", "a copy", "the same film as b_sbs.mp4")]
+    assert skipped_films(tmp_path) == [("a_sbs.mp4", "a copy", "the same film as b_sbs.mp4")]
     (tmp_path / "raw" / "sources.csv").write_text(
         "film,packing,split,licence\na_sbs.mp4,,train,\nb_sbs.mp4,,test,\n"
     )
-    with pytest.raises(UserError, match=r"a_sbs.mp4 and b_sbs.mp4 are the same film, but .* remove one"):
+    with pytest.raises(UserError, match=r"a_sbs.mp4 and b_sbs.mp4 are the same film with .* remove one"):
         run(tmp_path, section)
 
 
-def test_small_eyes_are_said_to_be_enlarged(tmp_path: Path, section: Split) -> None:
+def test_upscaled_films_are_reported(tmp_path: Path, section: Split) -> None:
     write(tmp_path / "raw" / "f_sbs.mp4", shot(12, 1, 60, 106))
     ((film,), _, _) = run(tmp_path, section)
     assert film.remark.endswith("enlarged 1.5 times")

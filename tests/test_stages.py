@@ -1,4 +1,4 @@
-"""All stages in a row on small films whose answers are known, without DVC."""
+"""All stages in sequence, without DVC, on small films whose results are known."""
 
 import hashlib
 import shutil
@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import torch
 from conftest import a_clip, a_film, a_shift, coarse_cards
+from small_dataset import write_rows
 
 from secondeye.dataset.clip_files import (
     clip_file,
     read_disparity,
-    read_frames,
     read_occlusion,
     read_plane,
     write_frames,
 )
-from secondeye.dataset.corrections import load_views
 from secondeye.dataset.ground_truth import ground_truth_file, write_ground_truth
+from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import (
     AcceptedClip,
     AggregateScore,
@@ -29,13 +29,12 @@ from secondeye.dataset.schema import (
     ClipQuality,
     Correction,
     EvalClip,
-    FailedItem,
     Film,
     RejectedClip,
     Score,
     SyntheticShot,
 )
-from secondeye.dataset.tables import read_table, write_table
+from secondeye.dataset.tables import read_table
 from secondeye.evaluation.eval_clips import Folders
 from secondeye.evaluation.methods import Method
 from secondeye.params import Params, Synthetic, load_params
@@ -66,31 +65,18 @@ def write_cards(path: Path, *shots: Shot) -> None:
     write_film(path, iter(pictures), Fraction(24), crf=4)
 
 
-def run_all(root: Path, params: Params) -> None:
-    at = {name: root / name for name in ("raw", "split", "shift", "match", "splat", "quality", "filter")}
+def run_all(data: Path, params: Params) -> None:
     shared = params.dataset
-    split.run(at["raw"], at["split"], split=params.split, dataset=shared)
-    shift.run(at["split"], at["shift"], shift=params.shift, dataset=shared)
-    match.run(at["split"], at["shift"], at["match"], match=params.match, dataset=shared)
-    splat.run(at["split"], at["shift"], at["match"], at["splat"], splat=params.splat, dataset=shared)
-    quality.run(at["split"], at["shift"], at["match"], at["splat"], at["quality"], dataset=shared)
-    filter.run(
-        at["split"], at["shift"], at["match"], at["splat"], at["quality"], at["filter"], filter=params.filter
-    )
-    validate.run(
-        at["split"],
-        at["shift"],
-        at["match"],
-        at["splat"],
-        at["quality"],
-        at["filter"],
-        root / "validate",
-        root / "reports",
-        validate=params.validate,
-    )
+    split.run(data, split=params.split, dataset=shared)
+    shift.run(data, shift=params.shift, dataset=shared)
+    match.run(data, match=params.match, dataset=shared)
+    splat.run(data, splat=params.splat, dataset=shared)
+    quality.run(data, dataset=shared)
+    filter.run(data, filter=params.filter)
+    validate.run(data, data / "reports", validate=params.validate)
 
 
-def test_cards_walk_through_all_stages(
+def test_cards_pass_through_all_stages(
     tmp_path: Path, params: Params, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "raw").mkdir()
@@ -103,42 +89,41 @@ def test_cards_walk_through_all_stages(
     (tmp_path / "raw" / "sources.csv").write_text("\n".join(["film,packing,split,licence", *lines]) + "\n")
     run_all(tmp_path, params)
 
-    films = read_table(tmp_path / "split" / "films.parquet", Film)
-    clips = read_table(tmp_path / "split" / "clips.parquet", Clip)
-    assert sorted((film.name, film.shots, film.clips) for film in films) == [
+    dataset = Dataset(tmp_path)
+    assert sorted((film.name, film.shots, film.clips) for film in dataset.films.values()) == [
         ("f0_sbs.mp4", 2, 2),
         ("f1_sbs.mp4", 2, 2),
         ("f2_sbs.mp4", 2, 2),
         ("noise_sbs.mp4", 1, 1),
     ]
+    clips = dataset.rows(Clip)
     assert {(clip.start, clip.stop) for clip in clips} == {(0, 10), (10, 20)}
 
-    shifted = read_table(tmp_path / "shift" / "shift.parquet", Correction)
-    assert len(shifted) == 6
-    for row in shifted:
+    corrections = dataset.rows(Correction)
+    assert len(corrections) == 6
+    for row in corrections:
         assert abs(row.shift_px - (FAR - params.shift.margin_px)) <= 1
-    (bad,) = read_table(tmp_path / "shift" / "failed.parquet", FailedItem)
-    assert bad.reason == "no stereo pair"
+    (failed,) = dataset.failed("shift")
+    assert failed.reason == "no stereo pair"
 
-    (row, matched) = (shifted[0], read_table(tmp_path / "match" / "match.parquet", ClipDisparity)[0])
-    left, right = load_views(tmp_path / "split", row)
-    disparity = read_disparity(clip_file(tmp_path / "match", row.id, "disparity"), matched.offset_px)
+    clip = dataset.clips()[0]
+    left, right = dataset.views(clip)
+    disparity, shift_px = dataset.disparity(clip), clip.correction.shift_px
     assert disparity.shape == (10, 1, *left.shape[-2:]) and left.shape == right.shape
-    truth = cards(0).disparity[..., row.shift_px :] - row.shift_px
+    truth = cards(0).disparity[..., shift_px:] - shift_px
     assert ((disparity - truth).abs() <= 1).float().mean() > 0.9
-    occlusion = read_occlusion(clip_file(tmp_path / "splat", row.id, "occlusion"))
+    warped, occlusion = dataset.splat(clip)
+    assert warped.shape == left.shape
     share = (NEAR - FAR) * HEIGHT / 2 / (HEIGHT * WIDTH)  # the strip beside the card; the border comes on top
     assert share < occlusion.float().mean() < share + (FAR + 4) / WIDTH
 
-    scored = read_table(tmp_path / "quality" / "quality.parquet", ClipQuality)
-    assert all(row.psnr_db > 25 for row in scored)
-    kept = read_table(tmp_path / "filter" / "accepted.parquet", AcceptedClip)
-    rejected = read_table(tmp_path / "filter" / "rejected.parquet", RejectedClip)
-    assert {row.id for row in kept} | {row.id for row in rejected} == {clip.id for clip in clips}
-    assert len(kept) == 6 and [(r.stage, r.reason) for r in rejected] == [("shift", "no stereo pair")]
+    assert all(row.psnr_db > 25 for row in dataset.rows(ClipQuality))
+    accepted, rejected = dataset.rows(AcceptedClip), dataset.rows(RejectedClip)
+    assert {row.id for row in accepted} | {row.id for row in rejected} == {clip.id for clip in clips}
+    assert len(accepted) == 6 and [(r.stage, r.reason) for r in rejected] == [("shift", "no stereo pair")]
 
     report = (tmp_path / "reports" / "dataset.md").read_text()
-    assert "Every expectation holds." in report and "noise_sbs.mp4" in report and "no stereo pair" in report
+    assert "All expectations passed." in report and "noise_sbs.mp4" in report and "no stereo pair" in report
     assert (tmp_path / "validate" / "stamp.json").exists()
 
     capsys.readouterr()
@@ -150,36 +135,37 @@ def test_cards_walk_through_all_stages(
 def test_empty_raw_is_one_line(tmp_path: Path, params: Params) -> None:
     (tmp_path / "raw").mkdir()
     with pytest.raises(UserError, match="holds no stereo film"):
-        split.run(tmp_path / "raw", tmp_path / "split", split=params.split, dataset=params.dataset)
+        split.run(tmp_path, split=params.split, dataset=params.dataset)
 
 
-def test_too_little_disk_is_told_before_anything_is_written(
+def test_too_little_disk_is_refused_before_a_clip_is_written(
     tmp_path: Path, params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "raw").mkdir()
     write_cards(tmp_path / "raw" / "f_sbs.mp4", cards(0))
     monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 1000})())
-    with pytest.raises(UserError, match=r"need about .* more on disk .* has 1000 B"):
-        split.run(tmp_path / "raw", tmp_path / "split", split=params.split, dataset=params.dataset)
+    with pytest.raises(UserError, match="free some disk"):
+        split.run(tmp_path, split=params.split, dataset=params.dataset)
     assert not list((tmp_path / "split").glob("*.mkv"))
 
 
-def test_shots_of_the_world_are_kept_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_synthetic_shots_are_stored_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECONDEYE_WORKERS", "1")
     wanted = Synthetic(shots=2, frames=2, height=32, width=64, seed=5)
     synthetic.run(tmp_path, synthetic=wanted)
-    rows = read_table(tmp_path / "synthetic.parquet", SyntheticShot)
+    rows = Dataset(tmp_path).rows(SyntheticShot)
     assert len(rows) == 2
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.mkv")}
+    folder = tmp_path / "synthetic"
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*.mkv")}
     for row in rows:
-        left, right = (read_frames(clip_file(tmp_path, row.id, eye)) for eye in ("left", "right"))
-        hidden = read_occlusion(clip_file(tmp_path, row.id, "right_occlusion"))
-        near = read_disparity(clip_file(tmp_path, row.id, "right_disparity"), row.right_offset_px)
+        left, right = Dataset(tmp_path).synthetic_views(row)
+        hidden = read_occlusion(clip_file(folder, row.id, "right_occlusion"))
+        near = read_disparity(clip_file(folder, row.id, "right_disparity"), row.right_offset_px)
         place = (torch.arange(64) + near).round().clamp(0, 63).long()
         error = (left.gather(-1, place.expand_as(left)) - right).abs().mean(1, keepdim=True)
         assert error[~hidden].mean() < 0.5 * error[hidden].mean(), "what both eyes see looks alike"
     synthetic.run(tmp_path, synthetic=replace(wanted, shots=3))
-    assert len(read_table(tmp_path / "synthetic.parquet", SyntheticShot)) == 3
+    assert len(Dataset(tmp_path).rows(SyntheticShot)) == 3
     assert {path: path.stat().st_mtime_ns for path in before} == before, "a shot was rendered again"
 
 
@@ -247,16 +233,16 @@ def test_truth_counts_only_where_the_pictures_are_the_films(
     tmp_path: Path, params: Params, filmed: dict[str, int], moved: dict[str, int], reference: str
 ) -> None:
     shot = cards(1)
-    tables = {
-        "split/films": [a_film("f", **{"height": HEIGHT, "width": WIDTH} | filmed)],
-        "split/clips": [a_clip("c", "f", height=HEIGHT, width=WIDTH)],
-        "shift/shift": [a_shift("c", **{"shift_px": 0} | moved)],
-        "match/match": [ClipDisparity("c", "k", 0.0, 1.0)],
-        "filter/kept": [AcceptedClip("c", "f", "test")],
-    }
-    for name, rows in tables.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        write_table(tmp_path / f"{name}.parquet", rows, type(rows[0]))
+    write_rows(
+        tmp_path,
+        {
+            Film: [a_film("f", **{"height": HEIGHT, "width": WIDTH} | filmed)],
+            Clip: [a_clip("c", "f", height=HEIGHT, width=WIDTH)],
+            Correction: [a_shift("c", **{"shift_px": 0} | moved)],
+            ClipDisparity: [ClipDisparity("c", "k", 0.0, 1.0)],
+            AcceptedClip: [AcceptedClip("c", "f", "test")],
+        },
+    )
     for eye in ("left", "right"):
         write_frames(clip_file(tmp_path / "split", "c", eye), getattr(shot, eye))
     (tmp_path / "raw").mkdir()
@@ -275,10 +261,9 @@ def test_real_stereo_film_reaches_the_end(footage: Path, tmp_path: Path, params:
     (tmp_path / "raw" / "sources.csv").write_text("film,packing,split,licence\nshot_sbs.mp4,,,unknown\n")
     laptop = replace(params, split=load_params(PROJECT / "params.yaml").split)
     run_all(tmp_path, laptop)
-    assert (
-        len(read_table(tmp_path / "filter" / "accepted.parquet", AcceptedClip)) == 2
-    )  # 61 frames, at most 2 s each
+    dataset = Dataset(tmp_path)
+    assert len(dataset.clips()) == 2  # 61 frames, at most 2 s each
     # Its disparities are 8 to 26 px of 1024; cropped and at working size 3.5 to 11.4 px.
-    for row in read_table(tmp_path / "shift" / "shift.parquet", Correction):
+    for row in dataset.rows(Correction):
         assert 1 <= row.shift_px <= 3
-    assert all(row.psnr_db > 40 for row in read_table(tmp_path / "quality" / "quality.parquet", ClipQuality))
+    assert all(row.psnr_db > 40 for row in dataset.rows(ClipQuality))

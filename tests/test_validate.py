@@ -1,35 +1,51 @@
-"""The gate of the dataset names every expectation that fails, and the films and clips that fail it."""
+"""Validation names every failed expectation, with the films and clips that fail it."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
+from pathlib import Path
 
 import pytest
 from conftest import a_film, a_score
+from small_dataset import write_rows
 
-from secondeye.dataset.report import Tables
-from secondeye.dataset.schema import AcceptedClip, ClipQuality
+from secondeye.dataset.schema import AcceptedClip, ClipQuality, Film
 from secondeye.params import Validate, load_params
 from secondeye.stages import validate
 
 PARAMS = Validate(min_accepted_clips=1, require_licences=True)
 
 
-def failures(
-    scored: list[ClipQuality], sides: list[str], damaged: dict[str, int] | None = None, **film: object
-) -> list[str]:
-    """Clip n is of film n, but for the second, which is of the first film."""
-    films = [replace(a_film(name), **film) for name in "abc"]  # type: ignore[arg-type]
-    owners = "aabc"
-    kept = [AcceptedClip(row.id, owners[n], sides[n]) for n, row in enumerate(scored)]
-    tables = Tables(films, [], [], [], [], scored, kept, [])
-    return validate.find_failures(validate.expectation_rows(tables, damaged or {}, PARAMS), 1)
+Failures = Callable[..., list[str]]
 
 
-def test_good_clips_pass() -> None:
+@pytest.fixture
+def failures(tmp_path: Path) -> Failures:
+    """Find failures of a dataset whose clip n is of film n, but the second one of the first film."""
+    number = count()
+
+    def find(
+        scored: list[ClipQuality],
+        splits: list[str],
+        damaged: dict[str, int] | None = None,
+        section: Validate = PARAMS,
+        **film: object,
+    ) -> list[str]:
+        films = [replace(a_film(name), **film) for name in "abc"]  # type: ignore[arg-type]
+        accepted = [AcceptedClip(row.id, "aabc"[n], splits[n]) for n, row in enumerate(scored)]
+        tables = {Film: films, ClipQuality: scored, AcceptedClip: accepted}
+        dataset = write_rows(tmp_path / str(next(number)), tables)
+        return validate.find_failures(validate.expectation_rows(dataset, damaged or {}, section), 1)
+
+    return find
+
+
+def test_good_clips_pass(failures: Failures) -> None:
     assert failures([a_score("1"), a_score("2"), a_score("3")], ["train", "train", "test"]) == []
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "column"),
     [
         ({"psnr_db": 3.0}, "psnr_db"),
         ({"ssim": -2.0}, "ssim"),
@@ -45,35 +61,39 @@ def test_good_clips_pass() -> None:
         ({"width": 8}, "width"),
     ],
 )
-def test_a_score_out_of_range_is_named_with_its_clip(change: dict[str, float], told: str) -> None:
+def test_a_score_out_of_range_is_named_with_its_clip(
+    failures: Failures, change: dict[str, float], column: str
+) -> None:
     bad = replace(a_score("2"), **change)  # type: ignore[arg-type]
     found = failures([a_score("1"), bad], ["train", "train"])
-    assert len(found) == 1 and found[0].startswith(f"{told}: ") and found[0].endswith("for 1 clip of a: 2")
+    assert (
+        len(found) == 1 and found[0].startswith(f"{column} must ") and found[0].endswith("in 1 clip of a: 2")
+    )
 
 
-def test_a_film_in_two_splits_and_a_split_of_no_name_fail() -> None:
+def test_a_film_in_two_splits_and_an_unknown_split_fail(failures: Failures) -> None:
     found = failures([a_score("1"), a_score("2"), a_score("3")], ["train", "test", "nowhere"])
     assert len(found) == 2
-    assert any("film_in_two_splits" in line and line.endswith("for 2 clips of a: 1, 2") for line in found)
+    assert any(line.startswith("a: clips of one film are in both splits") for line in found)
     assert any(line.startswith("split") and line.endswith("of b: 3") for line in found)
 
 
-def test_a_film_without_licence_fails_unless_that_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_film_without_licence_fails_unless_that_is_allowed(failures: Failures) -> None:
     (found,) = failures([a_score("1"), a_score("2")], ["train", "train"], licence="")
     assert found == "no licence is stated for a; add it to sources.csv in data/raw"
-    monkeypatch.setitem(globals(), "PARAMS", replace(PARAMS, require_licences=False))
-    assert failures([a_score("1"), a_score("2")], ["train", "train"], licence="") == []
+    lenient = replace(PARAMS, require_licences=False)
+    assert failures([a_score("1"), a_score("2")], ["train", "train"], section=lenient, licence="") == []
 
 
-def test_a_damaged_file_and_an_id_that_is_there_twice_fail() -> None:
+def test_a_damaged_file_and_a_repeated_id_fail(failures: Failures) -> None:
     (found,) = failures([a_score("1"), a_score("2")], ["train", "train"], {"2": 1})
-    assert found == "files of 2 are damaged; delete data/*/ID.* of each and repeat"
+    assert found == "files of 2 are damaged; delete data/*/ID.* of each and run dvc repro"
     (found,) = failures([a_score("1"), a_score("1")], ["train", "train"])
-    assert found.startswith("id: values to be unique")
+    assert found.startswith("id must be unique")
 
 
-def test_too_few_clips_fail_before_anything_else() -> None:
-    assert validate.find_failures([], 2) == ["0 clips kept, validate.min_accepted_clips is 2"]
+def test_too_few_clips_fail() -> None:
+    assert validate.find_failures([], 2) == ["0 clips accepted, validate.min_accepted_clips is 2"]
 
 
 def test_licences_are_required_by_default() -> None:

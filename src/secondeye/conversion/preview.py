@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 from torch import Tensor
 
+from secondeye.report.contact_sheet import HOLE_COLOUR
+
 _TILE_WIDTH = 640  # px
-_HOLE = np.array([255, 0, 170], np.uint8)
 
 
 def write_preview(
@@ -19,7 +20,7 @@ def write_preview(
 ) -> None:
     """Write the sheet as PNG."""
     eyes = left.numpy(), right.numpy()
-    holes = np.where(occlusion[0].numpy()[..., None], _HOLE, eyes[1] // 2)
+    holes = np.where(occlusion[0].numpy()[..., None], np.array(HOLE_COLOUR, np.uint8), eyes[1] // 2)
     tiles = {
         "input, the left eye": eyes[0],
         "depth": _depth_picture(disparity[0].numpy()),

@@ -1,89 +1,73 @@
-"""The dataset in words, numbers and pictures: how many clips went where, and why."""
+"""Report the dataset: how many clips each stage passed on, why the others were rejected, and pictures."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 
+from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import (
     WORKER_CRASHED,
     AcceptedClip,
     Clip,
     ClipQuality,
     Correction,
-    FailedItem,
-    Film,
     RejectedClip,
     SkippedClip,
 )
 from secondeye.report.contact_sheet import Tile, read_picture
 from secondeye.report.document import Picture, Section, Table
-from secondeye.system.text import pluralize
 
 SCORES = tuple(
     field.name for field in fields(ClipQuality) if field.name not in ("id", "key", "height", "width")
 )
-PICTURED = 3  # clips of each kind on the sheet
-_DOUBT = -0.15  # evidence of swapped eyes that a look at the film should settle
+PICTURED = 3  # clips of each kind on the contact sheet
+_DOUBTFUL_ORDER = -0.15  # evidence of swapped views below which a person should look at the film
 _BINS = 20  # of a histogram
-_SHARES = (5, 50, 95)  # percentiles that describe a score
-_TILES = ("left", "right", "left seen from the right", "disparity")
+_PERCENTILES = (5, 50, 95)
+_TILES = ("left", "right", "warped left", "disparity")
 
 
-@dataclass(frozen=True)
-class Tables:
-    """All that the dataset's stages wrote."""
-
-    films: Sequence[Film]
-    left_out: Sequence[FailedItem]  # id is the film's name
-    dropped: Sequence[SkippedClip]
-    clips: Sequence[Clip]
-    shifted: Sequence[Correction]
-    scored: Sequence[ClipQuality]
-    kept: Sequence[AcceptedClip]
-    rejected: Sequence[RejectedClip]
-
-
-def count_dataset(tables: Tables) -> dict[str, int]:
-    """The funnel as numbers, from top to bottom."""
-    stages = Counter(row.stage for row in tables.rejected)
-    left = len(tables.clips) + stages["split"]
-    counts = {"films": len(tables.films), "pieces": left}
+def count_dataset(dataset: Dataset) -> dict[str, int]:
+    """Count films and pieces, and the clips that each stage passed on."""
+    stages = Counter(row.stage for row in dataset.rows(RejectedClip))
+    left = len(dataset.rows(Clip)) + stages["split"]
+    counts = {"films": len(dataset.films), "pieces": left}
     for stage, name in (
         ("split", "cut"),
         ("shift", "aligned"),
         ("match", "matched"),
         ("splat", "splatted"),
         ("quality", "scored"),
-        ("filter", "kept"),
+        ("filter", "accepted"),
     ):
         left -= stages[stage]
         counts[name] = left
-    sides = Counter(row.split for row in tables.kept)
-    return counts | {"kept_train": sides["train"], "kept_test": sides["test"]}
+    sides = Counter(row.split for row in dataset.rows(AcceptedClip))
+    return counts | {"accepted_train": sides["train"], "accepted_test": sides["test"]}
 
 
-def medians(tables: Tables) -> dict[str, float]:
-    """The middle of each score over kept clips, for `dvc metrics diff`; none where nothing was kept."""
-    kept = {row.id for row in tables.kept}
-    rows = [row for row in tables.scored if row.id in kept]
+def medians(dataset: Dataset) -> dict[str, float]:
+    """Return each score's median over accepted clips, for `dvc metrics diff`; {} without clips."""
+    kept = {row.id for row in dataset.rows(AcceptedClip)}
+    rows = [row for row in dataset.rows(ClipQuality) if row.id in kept]
     return {name: round(float(np.median([getattr(row, name) for row in rows])), 4) for name in SCORES if rows}
 
 
-def funnel(tables: Tables) -> list[dict[str, object]]:
-    """The funnel as points of a plot."""
-    counts = count_dataset(tables)
-    steps = ("pieces", "cut", "aligned", "matched", "splatted", "scored", "kept")
-    return [{"step": f"{place} {name}", "clips": counts[name]} for place, name in enumerate(steps)]
+def funnel(dataset: Dataset) -> list[dict[str, object]]:
+    """Return the clip count after each stage as points of a plot."""
+    counts = count_dataset(dataset)
+    steps = ("pieces", "cut", "aligned", "matched", "splatted", "scored", "accepted")
+    return [{"step": f"{number} {name}", "clips": counts[name]} for number, name in enumerate(steps)]
 
 
-def histograms(tables: Tables) -> list[dict[str, object]]:
-    """Each score's distribution over all scored clips as points of a plot."""
+def histograms(dataset: Dataset) -> list[dict[str, object]]:
+    """Return the histogram of each score over all scored clips as points of a plot."""
     points: list[dict[str, object]] = []
     for name in SCORES:
-        values = np.array([getattr(row, name) for row in tables.scored], np.float64)
+        values = np.array([getattr(row, name) for row in dataset.rows(ClipQuality)], np.float64)
         values = values[np.isfinite(values)]
         if not values.size:
             continue
@@ -95,67 +79,72 @@ def histograms(tables: Tables) -> list[dict[str, object]]:
     return points
 
 
-def dataset_sections(tables: Tables, failures: Sequence[str], sheet: Path | None) -> list[Section]:
-    """The report a person reads after `dvc repro`. `sheet` is None where no clip was scored."""
-    verdict = "Every expectation holds." if not failures else "Failed: " + "; ".join(failures) + "."
-    if died := sum(row.reason == WORKER_CRASHED for row in tables.rejected):
-        verdict += f" Workers died of {pluralize(died, 'clip')}; `dvc repro --force` tries again."
-    counts = count_dataset(tables)
-    if not counts["kept_test"]:
-        verdict += " No clip is held out for tests: name test films in sources.csv."
+def dataset_sections(dataset: Dataset, failures: Sequence[str], sheet: Path | None) -> list[Section]:
+    """Return the report's sections. `sheet` is None where no clip was scored."""
+    verdict = "All expectations passed." if not failures else "Failed: " + "; ".join(failures) + "."
+    if crashed := sum(row.reason == WORKER_CRASHED for row in dataset.rows(RejectedClip)):
+        verdict += f" Clips lost to crashed workers: {crashed}; `dvc repro --force` tries again."
+    counts = count_dataset(dataset)
+    if not counts["accepted_test"]:
+        verdict += " No clip is in the test split: assign test films in sources.csv."
     steps = [(name.replace("_", ", "), str(count)) for name, count in counts.items()]
     table = Table("From films to clips", ("what", "count"), steps, _FUNNEL_NOTE)
-    looks = (
-        [Section("Best, worst and rejected clips", [_LOOKS, Picture("Middle frames", sheet)])]
+    pictures = (
+        [Section("Best, worst and rejected clips", [_PICTURES_NOTE, Picture("Middle frames", sheet)])]
         if sheet
         else []
     )
     return [
         Section("Verdict", [verdict, table]),
-        Section("Films", list(_film_tables(tables))),
-        Section("Why pieces and clips were rejected", [_reasons(tables)]),
-        Section("Scores", [_score_table(tables)] if tables.scored else ["No clip was scored."]),
-        *looks,
-        Section("Clips", [_clip_table(tables)]),
+        Section("Films", list(_film_tables(dataset))),
+        Section("Why pieces and clips were rejected", [_reasons(dataset)]),
+        Section("Scores", [_score_table(dataset)] if dataset.rows(ClipQuality) else ["No clip was scored."]),
+        *pictures,
+        Section("Clips", [_clip_table(dataset)]),
     ]
 
 
-_FUNNEL_NOTE = "Pieces: all that films were cut into. Below: how many of them each stage left, split first."
-_LOOKS = (
-    "Of each: left, right, the left eye seen from the right with holes in magenta, disparity. First the best "
-    "and the worst of the kept clips by PSNR, then the worst of those that were scored and rejected."
+_FUNNEL_NOTE = "Pieces: everything the films were cut into. Below: how many of them each stage passed on."
+_PICTURES_NOTE = (
+    "Left, right, left view warped to the right with holes in magenta, disparity. First the best and the "
+    "worst accepted clips by PSNR, then the worst of those that were scored and rejected."
 )
 
 
-def pick_pictured(tables: Tables) -> list[tuple[str, str]]:  # clip, what to write above it
-    """The best and the worst kept clips by PSNR, and the worst of those that the filter rejected."""
-    scored = sorted(tables.scored, key=lambda row: (row.psnr_db, row.id))
-    kept, names = {row.id for row in tables.kept}, _names(tables)
-    good = [row for row in scored if row.id in kept]
-    bad = [row for row in scored if row.id not in kept]
+def pick_pictured(
+    dataset: Dataset,
+    damaged: Container[str],  # clips to leave out
+) -> list[tuple[str, str]]:  # clip, caption
+    """Pick the best and the worst accepted clips by PSNR, and the worst that the filter rejected."""
+    scored = [row for row in dataset.rows(ClipQuality) if row.id not in damaged]
+    scored.sort(key=lambda row: (row.psnr_db, row.id))
+    accepted, names = {row.id for row in dataset.rows(AcceptedClip)}, _clip_names(dataset)
+    good = [row for row in scored if row.id in accepted]
+    bad = [row for row in scored if row.id not in accepted]
     worst, best = good[: (len(good) + 1) // 2][:PICTURED], good[(len(good) + 1) // 2 :][::-1][:PICTURED]
-    chosen = [("best", best), ("worst kept", worst), ("rejected", bad[:PICTURED])]
+    chosen = [("best", best), ("worst accepted", worst), ("rejected", bad[:PICTURED])]
     return [
         (row.id, f"{word}: {names[row.id]}, {row.psnr_db:.1f} dB") for word, rows in chosen for row in rows
     ]
 
 
-def picture_rows(quality: Path, tables: Tables) -> list[list[Tile]]:
-    """The sheet of `pick_pictured`, from the pictures that the stage `quality` left."""
+def picture_rows(dataset: Dataset, damaged: Container[str]) -> list[list[Tile]]:
+    """Load the contact sheet's rows from the pictures that the stage `quality` wrote."""
     rows = []
-    for clip, words in pick_pictured(tables):
-        parts = np.split(read_picture(quality / f"{clip}.middle.png"), len(_TILES), axis=1)
-        rows.append(list(zip((words, *_TILES[1:]), parts, strict=True)))
+    for clip, caption in pick_pictured(dataset, damaged):
+        picture = read_picture(dataset.folder("quality") / f"{clip}.middle.png")
+        tiles = np.split(picture, len(_TILES), axis=1)
+        rows.append(list(zip((caption, *_TILES[1:]), tiles, strict=True)))
     return rows
 
 
-def _names(tables: Tables) -> dict[str, str]:
-    films = {film.id: film.name for film in tables.films}
-    return {clip.id: f"{films[clip.film]} {clip.start}-{clip.stop - 1}" for clip in tables.clips}
+def _clip_names(dataset: Dataset) -> dict[str, str]:
+    films = dataset.films
+    return {clip.id: f"{films[clip.film].name} {clip.start}-{clip.stop - 1}" for clip in dataset.rows(Clip)}
 
 
-def _film_tables(tables: Tables) -> Iterator[Table]:
-    kept = Counter(row.film for row in tables.kept)
+def _film_tables(dataset: Dataset) -> Iterator[Table]:
+    accepted = Counter(row.film for row in dataset.rows(AcceptedClip))
     lines = [
         (
             film.name,
@@ -165,45 +154,45 @@ def _film_tables(tables: Tables) -> Iterator[Table]:
             f"{film.fps:.3f}".rstrip("0").rstrip("."),
             str(film.shots),
             str(film.clips),
-            str(kept[film.id]),
+            str(accepted[film.id]),
             film.remark or "-",
         )
-        for film in sorted(tables.films, key=lambda film: film.name)
+        for film in sorted(dataset.films.values(), key=lambda film: film.name)
     ]
-    head = ("film", "packing", "licence", "frames", "fps", "shots", "clips", "kept", "remark")
+    head = ("film", "packing", "licence", "frames", "fps", "shots", "clips", "accepted", "remark")
     yield Table("Films used", head, lines, "")
-    if tables.left_out:
-        left_out = [(film.id, film.reason, film.detail) for film in tables.left_out]
-        yield Table("Films left out", ("film", "reason", "detail"), left_out, "")
+    if dataset.skipped_films:
+        skipped = [(film.id, film.reason, film.detail) for film in dataset.skipped_films]
+        yield Table("Films skipped", ("film", "reason", "detail"), skipped, "")
 
 
-def _reasons(tables: Tables) -> Table | str:
-    reasons = Counter((row.stage, row.reason) for row in tables.rejected)
+def _reasons(dataset: Dataset) -> Table | str:
+    reasons = Counter((row.stage, row.reason) for row in dataset.rows(RejectedClip))
     if not reasons:
-        return "None was."
+        return "None were rejected."
     lines = [(*key, str(count)) for key, count in sorted(reasons.items())]
     return Table("Reasons", ("stage", "reason", "clips"), lines, "")
 
 
-def _score_table(tables: Tables) -> Table:
-    """How each score is distributed."""
+def _score_table(dataset: Dataset) -> Table:
+    """Return the distribution of each score."""
     lines = []
     for name in SCORES:
-        values = np.array([getattr(row, name) for row in tables.scored], np.float64)
-        low, middle, high = (f"{end:.4g}" for end in np.nanpercentile(values, _SHARES))
+        values = np.array([getattr(row, name) for row in dataset.rows(ClipQuality)], np.float64)
+        low, middle, high = (f"{end:.4g}" for end in np.nanpercentile(values, _PERCENTILES))
         lines.append((name, low, middle, high))
-    head = ("score", *(f"{share} % lie below" for share in _SHARES))
-    return Table("Of all scored clips", head, lines, "docs/data.md says what each score is.")
+    head = ("score", *(f"{share}th percentile" for share in _PERCENTILES))
+    return Table("All scored clips", head, lines, "docs/data.md defines each score.")
 
 
-def _clip_table(tables: Tables) -> Table:
-    films = {film.id: film.name for film in tables.films}
-    shifts = {row.id: row for row in tables.shifted}
-    scores = {row.id: row for row in tables.scored}
-    verdicts = {row.id: f"kept, {row.split}" for row in tables.kept}
-    verdicts |= {row.id: f"{row.stage}: {row.reason} ({row.detail})" for row in tables.rejected}
-    pieces = [(films[row.film], row.start, row.stop, row.id) for row in tables.clips]
-    pieces += [(films[row.film], row.start, row.stop, row.id) for row in tables.dropped]
+def _clip_table(dataset: Dataset) -> Table:
+    films = {film.id: film.name for film in dataset.films.values()}
+    shifts = {row.id: row for row in dataset.rows(Correction)}
+    scores = {row.id: row for row in dataset.rows(ClipQuality)}
+    verdicts = {row.id: f"accepted, {row.split}" for row in dataset.rows(AcceptedClip)}
+    verdicts |= {row.id: f"{row.stage}: {row.reason} ({row.detail})" for row in dataset.rows(RejectedClip)}
+    pieces = [(films[row.film], row.start, row.stop, row.id) for row in dataset.rows(Clip)]
+    pieces += [(films[row.film], row.start, row.stop, row.id) for row in dataset.rows(SkippedClip)]
     lines = [
         (
             name,
@@ -221,7 +210,7 @@ def _clip_table(tables: Tables) -> Table:
         "corrected",
         "disparity",
         "matched",
-        "hidden",
+        "occluded",
         "PSNR, dB",
         "SSIM",
         "verdict",
@@ -230,9 +219,9 @@ def _clip_table(tables: Tables) -> Table:
 
 
 _CLIP_NOTE = (
-    "Shift: how far the right view was moved to the right, px at working size. Corrected: what else was put "
-    "right. Disparity: its range in % of the width. PSNR and SSIM of the warped left view against the right "
-    "view, visible pixels."
+    "Shift: how far the right view was moved to the right, px at working size. Corrected: the other "
+    "corrections. Disparity: its range in % of the width. PSNR and SSIM: warped left view against the right "
+    "view, over visible pixels."
 )
 
 
@@ -240,12 +229,12 @@ def _corrections(row: Correction | None) -> tuple[str, str]:
     if row is None:
         return "-", "-"
     gains = (row.red_gain, row.green_gain, row.blue_gain, row.red_offset, row.green_offset, row.blue_offset)
-    told = [
-        "eyes swapped" if row.swapped else "order in doubt" if row.order_evidence < _DOUBT else "",
+    corrections = [
+        "views swapped" if row.swapped else "order doubtful" if row.order_evidence < _DOUBTFUL_ORDER else "",
         f"{row.vertical_px:+d} px vertical" if row.vertical_px else "",
         "colours" if gains != (1, 1, 1, 0, 0, 0) else "",
     ]
-    return f"{row.shift_px:+d}", ", ".join(filter(None, told)) or "-"
+    return f"{row.shift_px:+d}", ", ".join(filter(None, corrections)) or "-"
 
 
 def _scores(row: ClipQuality | None) -> tuple[str, ...]:

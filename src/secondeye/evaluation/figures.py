@@ -13,6 +13,7 @@ from secondeye.dataset.schema import EvalClip
 from secondeye.evaluation.regions import BORDER, DISOCCLUDED, UNKNOWN, VISIBLE
 from secondeye.report.contact_sheet import (
     ERROR_GAIN,
+    HOLE_COLOUR,
     MAX_TILE_WIDTH,
     Tile,
     blank,
@@ -27,7 +28,7 @@ _WHITE = (255, 255, 255)
 _REGIONS = {  # by number: name, colour
     UNKNOWN: ("unknown", (90, 90, 90)),
     VISIBLE: ("visible", (20, 20, 20)),
-    DISOCCLUDED: ("disoccluded", (255, 0, 170)),
+    DISOCCLUDED: ("disoccluded", HOLE_COLOUR),
     BORDER: ("border", (0, 170, 255)),
 }
 

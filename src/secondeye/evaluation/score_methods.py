@@ -63,8 +63,8 @@ def score_methods(
         if method.covers(row.film)
     ]
     done = build_missing(out, jobs, _judge_one, Score, label=label, max_bad_fraction=1.0, unit="score")
-    if done.bad:
-        raise Broken(sorted({bad.detail for bad in done.bad}))
+    if done.failed:
+        raise Broken(sorted({bad.detail for bad in done.failed}))
     write_table(out / "scores.parquet", done.rows, Score)
     places = {method.name: place for place, method in enumerate(methods)}
     return sorted(done.rows, key=lambda row: (places[row.method], row.film, row.clip))

@@ -1,4 +1,4 @@
-"""What code a module is made of: the modules of this package it reaches by import, and a hash of them."""
+"""Hash the code that a module runs: itself and every module of this package that it imports."""
 
 import ast
 import hashlib
@@ -10,7 +10,7 @@ from pathlib import Path
 PACKAGE = "secondeye"
 ROOT = Path(__file__).resolve().parents[1]  # the folder of the package
 
-# Their arithmetic or their bytes end up in results: as imported, and as installed.
+# Libraries that affect results: import name -> distribution name.
 _LIBRARIES = {
     "accelerate": "accelerate",
     "av": "av",
@@ -25,8 +25,8 @@ _LIBRARIES = {
     "transformers": "transformers",
     "webdataset": "webdataset",
 }
-# Code that carries results and does not shape them: a reworded error or a new stage rebuilds nothing.
-# Values of params.yaml and the columns of rows enter a key by themselves.
+# Modules that carry results without affecting them: a reworded error or a new stage rebuilds nothing.
+# Values of params.yaml and the columns of rows enter a key separately.
 _CARRIERS = (
     "dataset.checksums",
     "dataset.reader",
@@ -42,30 +42,30 @@ _CARRIER_PACKAGES = ("execution", "system")  # all of their modules
 
 @cache
 def code_and_versions(module: str) -> dict[str, object]:
-    """What results of this module depend on besides their inputs: its code, and the libraries' versions."""
+    """Return what results of a module depend on besides their inputs: code hash and library versions."""
     code = {name for name in reachable_modules(module) if not is_carrier(name)}
     return {"code": code_hash(code), "libraries": library_versions(libraries_of(code))}
 
 
 def is_carrier(module: str) -> bool:
-    """Whether a module of this package carries results without shaping them."""
+    """Return whether a module of this package carries results without affecting them."""
     inside = module.removeprefix(PACKAGE).removeprefix(".")
     return not inside or inside in _CARRIERS or inside.split(".")[0] in _CARRIER_PACKAGES
 
 
 def libraries_of(modules: Iterable[str]) -> list[str]:
-    """The libraries that these modules import and that shape results, as they are installed."""
+    """Return the distributions that these modules import and that affect results."""
     imported = {name.split(".")[0] for module in modules for name in imports_of(module)}
     return sorted(_LIBRARIES[name] for name in imported & _LIBRARIES.keys())
 
 
 def library_versions(libraries: Iterable[str]) -> dict[str, str]:
-    """The version of each installed library."""
+    """Return the installed version of each distribution."""
     return {name: version(name) for name in libraries}
 
 
 def source_of(module: str) -> Path | None:
-    """The file of a module of this package; None when there is no such module."""
+    """Return the file of a module of this package, or None where there is no such module."""
     stem = ROOT.joinpath(*module.split(".")[1:])
     for path in (stem / "__init__.py", stem.with_suffix(".py")):
         if path.is_file():
@@ -74,7 +74,7 @@ def source_of(module: str) -> Path | None:
 
 
 def reachable_modules(module: str) -> set[str]:
-    """Every module of this package that importing `module` can load, lazy imports and itself included."""
+    """Return every module of this package that `module` can load, including itself and lazy imports."""
     found: set[str] = set()
     waiting = [module]
     while waiting:
@@ -89,7 +89,7 @@ def reachable_modules(module: str) -> set[str]:
 
 @cache
 def imports_of(module: str) -> tuple[str, ...]:
-    """The modules a module names in import statements anywhere in its text; of other packages too."""
+    """Return the modules that a module imports anywhere in its source, including those of other packages."""
     path = source_of(module)
     assert path is not None, module
     return tuple(dict.fromkeys(_imported(ast.parse(path.read_text()))))
@@ -108,7 +108,7 @@ def _imported(tree: ast.AST) -> Iterator[str]:
 
 
 def code_hash(modules: Iterable[str]) -> str:
-    """A hash of what modules do: their syntax trees without docstrings, so that comments change nothing."""
+    """Hash the syntax trees of modules without docstrings, so that comments and docstrings do not matter."""
     digest = hashlib.sha256()
     for module in sorted(modules):
         path = source_of(module)

@@ -1,11 +1,11 @@
-"""Finished work stays: a stage builds only what its folder does not hold yet.
+"""Incremental builds: a stage builds only the items that its folder does not hold yet.
 
-Every item has a side entry `<id>.json` with the key of everything that made it. An item whose entry carries
-the wanted key is done. Anything else is built: entry removed, files written under temporary names and
-renamed, entry last. What belongs to no item is pruned, and the table is written at the very end by the stage.
-So a killed run loses one item, and a stage's folder is the same bytes however often it was interrupted.
+Every item has a side entry `<id>.json` with the key of everything that went into it. An item whose entry has
+the wanted key is done. Any other item is built: its entry is removed, files are written under temporary names
+and renamed, the entry is written last. Files of no item are pruned; the stage writes its table at the end.
+So a killed run loses one item, and a stage's folder holds the same bytes however often it was interrupted.
 
-An item whose worker dies each time is bad like others, but gets no side entry: what killed it may lie in the
+An item whose worker crashes at every attempt counts as failed but gets no side entry: the cause may be the
 machine, so every run tries it again.
 """
 
@@ -22,10 +22,10 @@ from typing import Any, Generic, TypeVar
 
 from tqdm import tqdm
 
+from secondeye.dataset.reader import FAILED
 from secondeye.dataset.schema import WORKER_CRASHED, FailedItem
 from secondeye.dataset.tables import write_table
 from secondeye.execution import code_hash, parallel
-from secondeye.execution.dvc_cache import places_of
 from secondeye.execution.parallel import WorkerCrashed
 from secondeye.system.disk import require_free_space
 from secondeye.system.errors import UserError
@@ -34,13 +34,13 @@ from secondeye.system.text import pluralize
 
 Row = TypeVar("Row")
 
-_LEFT_BY_SYSTEMS = re.compile(r"\.DS_Store|\._.+|Thumbs\.db|desktop\.ini")  # wherever a folder was looked at
-# Everything a stage's folder holds besides tables is named after an item.
-_OURS = re.compile(r"\.?[0-9a-f]{16}\..+|.+\.parquet|\..+\.part\.parquet")
+_SYSTEM_FILES = re.compile(r"\.DS_Store|\._.+|Thumbs\.db|desktop\.ini")  # left by file browsers
+# Apart from tables, everything in a stage's folder is named after an item.
+_STAGE_FILES = re.compile(r"\.?[0-9a-f]{16}\..+|.+\.parquet|\..+\.part\.parquet")
 
 
 class BadClip(Exception):
-    """This clip can not be worked with; the only exception a stage's loop catches."""
+    """The item cannot be processed. The only exception that a stage's loop catches."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(reason, detail)
@@ -49,25 +49,25 @@ class BadClip(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """One item of a stage's work."""
+    """One item to build."""
 
     id: str
     key: str
-    arguments: tuple[Any, ...]  # what the work is given; must pickle
-    size_bytes: float  # about how much it writes
-    name: str = ""  # what people know it by, where that is not its id
+    arguments: tuple[Any, ...]  # passed to the work function; must pickle
+    size_bytes: float  # upper bound of what it writes
+    name: str = ""  # for messages, where the id says little
 
 
 @dataclass(frozen=True)
 class BuildResult(Generic[Row]):
-    """What all jobs came to."""
+    """The outcome of all jobs."""
 
     rows: list[Row]
-    bad: list[FailedItem]
+    failed: list[FailedItem]
 
 
 def make_key(stage: str, row_type: type, sections: Sequence[object], inputs: Sequence[str]) -> str:
-    """The key of a result: inputs' keys, params sections, code, the row's columns, library versions."""
+    """Hash everything a result depends on: input keys, params, code, row columns, library versions."""
     parts = code_hash.code_and_versions(f"secondeye.stages.{stage}") | {
         "columns": [f"{field.name}:{field.type}" for field in fields(row_type)],
         "inputs": list(inputs),
@@ -85,40 +85,42 @@ def build_missing(
     label: str,
     max_bad_fraction: float,
     unit: str = "clip",
-    in_order: bool = False,  # a worker that goes on with the next job has less to do than one that goes back
+    in_order: bool = False,  # cheaper where each job continues where the last one stopped
 ) -> BuildResult[Row]:
-    """Build what is missing, prune what belongs to nothing, write `failed.parquet`.
+    """Build the missing items, prune files of no item, write `failed.parquet`.
 
-    Prints the estimate of disk for what is missing. Raises Refusal when there is not that much, when `out`
-    holds what no stage wrote, and as soon as more than `max_bad_fraction` of the jobs have turned out bad:
-    the work ends there, what is finished stays, and `failed.parquet` says which.
+    Raises UserError where the disk lacks room for the missing items, where `out` holds files that no stage
+    wrote, and as soon as more than `max_bad_fraction` of the jobs have failed. Finished items are kept then,
+    and `failed.parquet` lists the failures.
     """
-    _refuse_strangers(out)
+    _require_own_folder(out)
     entries = {job.id: _read_entry(out, job) for job in jobs}
     missing = [job for job in jobs if entries[job.id] is None]
-    if not in_order:  # the longest first: no worker is left alone with one at the end
+    if not in_order:  # the longest first, so that the workers finish together
         missing.sort(key=lambda job: -job.size_bytes)
     if need_bytes := sum(job.size_bytes for job in missing):
-        for place, times in places_of(out):
-            require_free_space(place, times * need_bytes, f"{label}{' (with its copy in DVC)' * (times > 1)}")
+        require_free_space(out, need_bytes, label)
     _run_jobs(out, missing, work, entries, label, unit, max_bad_fraction * len(jobs))
-    bad = [FailedItem(job_id, **entry["bad"]) for job_id, entry in entries.items() if entry and entry["bad"]]
-    write_table(out / "failed.parquet", bad, FailedItem)
-    if len(bad) > max_bad_fraction * len(jobs):
+    failed = [
+        FailedItem(name, **entry["failed"]) for name, entry in entries.items() if entry and entry["failed"]
+    ]
+    write_table(out / FAILED, failed, FailedItem)
+    if len(failed) > max_bad_fraction * len(jobs):
         untried = sum(entry is None for entry in entries.values())
-        first = next(job.name or job.id for job in jobs if job.id == bad[0].id)
+        first = next(job.name or job.id for job in jobs if job.id == failed[0].id)
         raise UserError(
-            f"{label}: {len(bad)} bad of {pluralize(len(jobs), unit)}, more than dataset.max_bad_fraction "
-            f"{max_bad_fraction:g} allows; the first: {first}: {bad[0].reason} ({bad[0].detail})"
+            f"{label}: {len(failed)} of {pluralize(len(jobs), unit)} failed, more than "
+            f"dataset.max_bad_fraction {max_bad_fraction:g} allows; the first: {first}: "
+            f"{failed[0].reason} ({failed[0].detail})"
             + (f"; not tried: {untried}" if untried else "")
-            + f"; all are in {out / 'failed.parquet'}"
+            + f"; all are listed in {out / FAILED}"
         )
-    if died := sum(one.reason == WORKER_CRASHED for one in bad):
-        again = "`dvc repro --force` tries again and builds nothing else anew"
-        print(f"{label}: workers died of {pluralize(died, unit)}; {again}", flush=True)
+    if crashed := sum(item.reason == WORKER_CRASHED for item in failed):
+        retry = "`dvc repro --force` retries them and rebuilds nothing else"
+        print(f"{label}: lost to crashed workers: {pluralize(crashed, unit)}; {retry}", flush=True)
     _prune(out, entries)
-    rows = [row_type(**entry["row"]) for entry in entries.values() if entry and not entry["bad"]]
-    return BuildResult(rows, bad)
+    rows = [row_type(**entry["row"]) for entry in entries.values() if entry and not entry["failed"]]
+    return BuildResult(rows, failed)
 
 
 def _run_jobs(
@@ -128,87 +130,89 @@ def _run_jobs(
     entries: dict[str, dict[str, Any] | None],  # completed here
     label: str,
     unit: str,
-    most_bad: float,
+    max_failed: float,
 ) -> None:
-    """Build until all is done, or until so many are bad that the rest does not matter."""
-    bad = sum(bool(entry and entry["bad"]) for entry in entries.values())
-    results = parallel.map(partial(_build, out, work), missing if bad <= most_bad else [])
-    bar = tqdm(total=len(entries), initial=len(entries) - len(missing), desc=label, unit=unit, **_pace())
-    with bar, closing(results):  # to close them ends the workers
+    """Build until all items are done, or more than `max_failed` have failed."""
+    failed = sum(bool(entry and entry["failed"]) for entry in entries.values())
+    results = parallel.map(partial(_build, out, work), missing if failed <= max_failed else [])
+    bar = tqdm(
+        total=len(entries), initial=len(entries) - len(missing), desc=label, unit=unit, **_bar_interval()
+    )
+    with bar, closing(results):  # closing them ends the workers
         for position, result in results:
             job = missing[position]
-            entry = _give_up(out, job, result) if isinstance(result, WorkerCrashed) else result
+            entry = _crashed_entry(out, job, result) if isinstance(result, WorkerCrashed) else result
             entries[job.id] = entry
             bar.update()
-            bad += bool(entry["bad"])
-            if bad > most_bad:
+            failed += bool(entry["failed"])
+            if failed > max_failed:
                 return
 
 
-def _pace() -> dict[str, float]:
-    """A terminal is refreshed often, a log gets a line now and then."""
+def _bar_interval() -> dict[str, float]:
+    """Refresh the progress bar often in a terminal, seldom in a log."""
     return {"mininterval": 0.2 if sys.stderr.isatty() else 10.0}
 
 
 def _build(out: Path, work: Callable[..., tuple[Any, list[Path]]], job: Job) -> dict[str, Any]:
     entry = out / f"{job.id}.json"
-    # Without this, old entry + half of the new files would look finished after the params change back.
+    # Otherwise the old entry and half of the new files would look finished if the params change back.
     entry.unlink(missing_ok=True)
     try:
         row, files = work(out, job.id, job.key, *job.arguments)
     except BadClip as bad:
         content = _entry(job, {}, {}, {"reason": bad.reason, "detail": bad.detail})
     else:
-        content = _entry(job, {path.name: _measured(path) for path in files}, asdict(row), {})
+        content = _entry(job, {path.name: _file_record(path) for path in files}, asdict(row), {})
     write_atomic(entry, json.dumps(content, sort_keys=True, indent=1) + "\n")
     return content
 
 
-def _give_up(out: Path, job: Job, died: WorkerCrashed) -> dict[str, Any]:
-    """An entry like that of a bad item, which nobody writes; an older one goes."""
+def _crashed_entry(out: Path, job: Job, crash: WorkerCrashed) -> dict[str, Any]:
+    """Return the entry of a failed item without writing it; remove an older one."""
     (out / f"{job.id}.json").unlink(missing_ok=True)
-    return _entry(job, {}, {}, {"reason": WORKER_CRASHED, "detail": died.detail})
+    return _entry(job, {}, {}, {"reason": WORKER_CRASHED, "detail": crash.detail})
 
 
 def _entry(
-    job: Job, files: Mapping[str, object], row: Mapping[str, object], bad: Mapping[str, str]
+    job: Job, files: Mapping[str, object], row: Mapping[str, object], failed: Mapping[str, str]
 ) -> dict[str, Any]:
-    return {"key": job.key, "files": files, "row": row, "bad": bad}
+    return {"key": job.key, "files": files, "row": row, "failed": failed}
 
 
-def _measured(path: Path) -> dict[str, object]:
+def _file_record(path: Path) -> dict[str, object]:
     return {"bytes": path.stat().st_size, "sha256": hash_file(path)}
 
 
 def _read_entry(out: Path, job: Job) -> dict[str, Any] | None:
-    """The entry of finished work whose files are there, whole as far as can be told without reading all."""
+    """Return the entry of a finished item, or None where it is missing, outdated or has incomplete files."""
     path = out / f"{job.id}.json"
     if not path.exists():
         return None
     try:
         content: dict[str, Any] = json.loads(path.read_text())
-    except ValueError:  # half an entry, as a loss of power leaves it
+    except ValueError:  # truncated by a power loss
         return None
     if content["key"] != job.key:
         return None
     written_ns = path.stat().st_mtime_ns
-    whole = all(_is_whole(out / name, stored, written_ns) for name, stored in content["files"].items())
-    return content if whole else None
+    intact = all(_is_intact(out / name, record, written_ns) for name, record in content["files"].items())
+    return content if intact else None
 
 
-def _is_whole(path: Path, stored: Mapping[str, Any], written_ns: int) -> bool:
-    """Of full length, and the same bytes where it was touched after its entry was written."""
-    if not path.exists() or (now := path.stat()).st_size != stored["bytes"]:
+def _is_intact(path: Path, record: Mapping[str, Any], written_ns: int) -> bool:
+    """Return whether a file has its recorded length, and its recorded hash where it was modified later."""
+    if not path.exists() or (status := path.stat()).st_size != record["bytes"]:
         return False
-    return now.st_mtime_ns <= written_ns or hash_file(path) == stored["sha256"]
+    return status.st_mtime_ns <= written_ns or hash_file(path) == record["sha256"]
 
 
-def _refuse_strangers(out: Path) -> None:
-    """What is pruned can not be had back: never in a folder that is not a stage's own."""
+def _require_own_folder(out: Path) -> None:
+    """Raise UserError where a folder holds other files than a stage writes: pruning would delete them."""
     for path in out.iterdir():
-        known = _OURS.fullmatch(path.name) or _LEFT_BY_SYSTEMS.fullmatch(path.name)
+        known = _STAGE_FILES.fullmatch(path.name) or _SYSTEM_FILES.fullmatch(path.name)
         if path.is_file() and not known:
-            raise UserError(f"{out}: holds {path.name}, which no stage wrote; give it a folder of its own")
+            raise UserError(f"{out}: holds {path.name}, which no stage wrote; move it elsewhere")
 
 
 def _prune(out: Path, entries: Mapping[str, dict[str, Any] | None]) -> None:

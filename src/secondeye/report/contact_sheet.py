@@ -12,6 +12,7 @@ from secondeye.system.files import atomic_path
 
 Tile = tuple[str, np.ndarray]  # label, picture uint8 [H, W, 3]
 
+HOLE_COLOUR = (255, 0, 170)  # RGB of occluded pixels in every picture
 ERROR_GAIN = 4  # of error maps
 MAX_TILE_WIDTH = 320  # px
 _SHEET_WIDTH, _MIN_TILE_WIDTH = 2400, 160  # px

@@ -1,7 +1,7 @@
-"""The stages: one module, one DVC stage, one section of params.yaml, one folder.
+"""The stages of the pipeline. Each is one module, one DVC stage, one section of params.yaml and one folder.
 
-A stage is `run(*paths, *, sections)`: paths before the star, sections of params.yaml after it. It runs
-without DVC.
+A stage is `run(data, ..., *, section, ...)`: positional paths, then sections of params.yaml. It reads its
+inputs from the data root and writes its own folder there. Stages run without DVC.
 """
 
 STAGES = (

@@ -1,4 +1,4 @@
-"""Shots of the synthetic synthetic, with what is known about them exactly: what no real film can teach."""
+"""Stage `synthetic`: render shots whose disparity and occlusion are known exactly."""
 
 import hashlib
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from secondeye.dataset.clip_files import clip_file, write_disparity, write_frames, write_occlusion
+from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import SyntheticShot
 from secondeye.dataset.tables import write_table
 from secondeye.execution.incremental import Job, build_missing, make_key
@@ -13,25 +14,28 @@ from secondeye.params import Synthetic
 from secondeye.synthetic import render_shot
 from secondeye.system.process import lock_dir
 
-_BYTES_PER_PIXEL = 6.0  # a bound, of all files together
-_PLACE = 4  # the sample films are drawn from places 0 to 3: they show none of these shots
+_BYTES_PER_PIXEL = 6.0  # upper bound, of all files together
+_SEED_STREAM = 4  # streams 0 to 3 seed the sample films, which therefore share no shot with these
 
 
-def run(out: Path, *, synthetic: Synthetic) -> None:
-    """Write each shot's eyes, disparities and occlusions, and `synthetic.parquet`."""
+def run(data: Path, *, synthetic: Synthetic) -> None:
+    """Write each shot's views, disparities and occlusions, and `synthetic.parquet`."""
+    reader = Dataset(data)
+    out = reader.folder("synthetic")
     with lock_dir(out):
         jobs = [_job(number, synthetic) for number in range(synthetic.shots)]
         done = build_missing(
             out, jobs, _render, SyntheticShot, label="synthetic", max_bad_fraction=0.0, unit="shot"
         )
-        write_table(out / "synthetic.parquet", done.rows, SyntheticShot)
+        write_table(reader.path(SyntheticShot), done.rows, SyntheticShot)
 
 
 def _job(number: int, synthetic: Synthetic) -> Job:
-    seed = int(np.random.SeedSequence([synthetic.seed, _PLACE, number]).generate_state(1, np.uint64)[0])
+    sequence = np.random.SeedSequence([synthetic.seed, _SEED_STREAM, number])
+    seed = int(sequence.generate_state(1, np.uint64)[0])
     shape = (synthetic.frames, synthetic.height, synthetic.width)
     name = hashlib.sha256(f"{seed} {shape}".encode()).hexdigest()[:16]
-    # The number of shots is no part of the key: more shots render only what is new.
+    # The key leaves out the number of shots, so that asking for more renders only the new ones.
     key = make_key("synthetic", SyntheticShot, [], [name])
     return Job(name, key, (seed, *shape), float(np.prod(shape)) * _BYTES_PER_PIXEL)
 

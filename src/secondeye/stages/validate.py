@@ -1,19 +1,18 @@
-"""The gate of the dataset: Great Expectations over the kept clips. A failed expectation stops the graph."""
+"""Stage `validate`: check the accepted clips with Great Expectations; a failure stops the graph."""
 
 import json
 import os
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from secondeye.dataset.checksums import is_damaged, list_files
+from secondeye.dataset.reader import Dataset
 from secondeye.dataset.report import (
-    Tables,
     count_dataset,
     dataset_sections,
     funnel,
@@ -21,18 +20,8 @@ from secondeye.dataset.report import (
     medians,
     picture_rows,
 )
-from secondeye.dataset.schema import (
-    AcceptedClip,
-    Clip,
-    ClipQuality,
-    Correction,
-    FailedItem,
-    Film,
-    RejectedClip,
-    SkippedClip,
-)
-from secondeye.dataset.stamp import dataset_hash, remove_stamp, write_stamp
-from secondeye.dataset.tables import read_table
+from secondeye.dataset.schema import AcceptedClip, ClipQuality
+from secondeye.dataset.stamp import remove_stamp, write_stamp
 from secondeye.params import Validate
 from secondeye.report.contact_sheet import Tile, blank, write_contact_sheet
 from secondeye.report.document import to_markdown
@@ -48,135 +37,125 @@ _TITLE = "The dataset"
 _NO_PICTURES = [[("no clip to show", blank((90, 160)))]]
 
 
-def run(
-    split: Path,
-    shift: Path,
-    match: Path,
-    splat: Path,
-    quality: Path,
-    filter: Path,
-    out: Path,
-    reports: Path,
-    *,
-    validate: Validate,
-) -> None:
-    """Write the report (always) and the stamp (only when every expectation holds).
+def run(data: Path, reports: Path, *, validate: Validate) -> None:
+    """Write the report in any case, and the stamp only where all expectations passed.
 
-    Raises Refusal naming each expectation that failed and the clips that failed it.
+    Raises UserError that names every failed expectation and the clips that fail it.
     """
-    tables = _read_tables(split, shift, quality, filter)
-    scored = {row.id: row for row in tables.scored}
+    dataset = Dataset(data)
+    out = dataset.folder("validate")
     with lock_dir(out):
         remove_stamp(out)
-        damaged = count_damaged((split, match, splat, quality))
-        failures = find_failures(expectation_rows(tables, damaged, validate), validate.min_accepted_clips)
-        pictures = picture_rows(
-            quality, replace(tables, scored=[r for r in tables.scored if r.id not in damaged])
-        )
-        _report(tables, failures, pictures or _NO_PICTURES, reports)
+        damaged = count_damaged([dataset.folder(stage) for stage in ("split", "match", "splat", "quality")])
+        failures = find_failures(expectation_rows(dataset, damaged, validate), validate.min_accepted_clips)
+        _report(dataset, failures, picture_rows(dataset, damaged) or _NO_PICTURES, reports)
         if failures:
-            raise UserError(f"validate: {'; '.join(failures)}. All of it: {reports / 'dataset.md'}")
-        write_stamp(out, len(tables.kept), dataset_hash(tables.kept, scored))
-    print(f"validate: {pluralize(len(tables.kept), 'clip')} passed; the report is {reports / 'dataset.html'}")
-
-
-def _read_tables(split: Path, shift: Path, quality: Path, filter: Path) -> Tables:
-    return Tables(
-        films=read_table(split / "films.parquet", Film),
-        left_out=read_table(split / "films" / "skipped_films.parquet", FailedItem),
-        dropped=read_table(split / "skipped.parquet", SkippedClip),
-        clips=read_table(split / "clips.parquet", Clip),
-        shifted=read_table(shift / "shift.parquet", Correction),
-        scored=read_table(quality / "quality.parquet", ClipQuality),
-        kept=read_table(filter / "accepted.parquet", AcceptedClip),
-        rejected=read_table(filter / "rejected.parquet", RejectedClip),
-    )
+            raise UserError(f"validate: {'; '.join(failures)}. Full report: {reports / 'dataset.md'}")
+        passed = pluralize(len(dataset.rows(AcceptedClip)), "clip")
+        write_stamp(out, len(dataset.rows(AcceptedClip)), dataset.hash)
+    print(f"validate: {passed} passed; the report is {reports / 'dataset.html'}")
 
 
 def count_damaged(folders: Sequence[Path]) -> dict[str, int]:
-    """Of each clip, how many of its files are gone or not the bytes that their stage wrote."""
+    """Count each clip's files that are missing or differ from what their stage wrote."""
     files = [(folder / file.name, file) for folder in folders for file in list_files(folder)]
-    shown = tqdm(files, desc="validate", unit="file", mininterval=0.2 if sys.stderr.isatty() else 10.0)
-    return Counter(file.id for path, file in shown if is_damaged(path, file))
+    bar = tqdm(files, desc="validate", unit="file", mininterval=0.2 if sys.stderr.isatty() else 10.0)
+    return Counter(file.id for path, file in bar if is_damaged(path, file))
 
 
 def _report(
-    tables: Tables, failures: Sequence[str], pictures: Sequence[Sequence[Tile]], reports: Path
+    dataset: Dataset, failures: Sequence[str], pictures: Sequence[Sequence[Tile]], reports: Path
 ) -> None:
     reports.mkdir(parents=True, exist_ok=True)
-    # The sheet is an out of the stage, so that it is there even where no clip was scored.
+    # DVC requires every out, so the contact sheet is written even where no clip was scored.
     write_contact_sheet(reports / "dataset.png", pictures)
-    sections = dataset_sections(tables, failures, reports / "dataset.png" if tables.scored else None)
+    scored = bool(dataset.rows(ClipQuality))
+    sections = dataset_sections(dataset, failures, reports / "dataset.png" if scored else None)
     write_atomic(reports / "dataset.md", to_markdown(_TITLE, sections))
     write_page(reports / "dataset.html", _TITLE, sections, {"dataset.md": "as Markdown"})
     for name, content in (
-        ("dataset.json", count_dataset(tables) | medians(tables)),
-        ("dataset_funnel.json", funnel(tables)),
-        ("dataset_scores.json", histograms(tables)),
+        ("dataset.json", count_dataset(dataset) | medians(dataset)),
+        ("dataset_funnel.json", funnel(dataset)),
+        ("dataset_scores.json", histograms(dataset)),
     ):
         write_atomic(reports / name, json.dumps(content, indent=1) + "\n")
 
 
 def expectation_rows(
-    tables: Tables,
-    damaged: Mapping[str, int],  # clip -> files of it that are not as they were written
+    dataset: Dataset,
+    damaged: Mapping[str, int],  # clip -> number of damaged files
     validate: Validate,
 ) -> list[dict[str, Any]]:
-    """One record a kept clip: what the suite looks at."""
-    films = {film.id: film for film in tables.films}
-    scored = {row.id: row for row in tables.scored}
-    sides = Counter(film for film, _ in {(row.film, row.split) for row in tables.kept})
-    by_time = {film.id for film in tables.films if is_split_by_time(film, len(films))}
+    """Return one record for each accepted clip, with the columns that the suite checks."""
+    accepted, films = dataset.rows(AcceptedClip), dataset.films
+    quality = {row.id: row for row in dataset.rows(ClipQuality)}
+    splits = Counter(film for film, _ in {(row.film, row.split) for row in accepted})
+    by_time = {film.id for film in films.values() if is_split_by_time(film, len(films))}
     unstated = None if validate.require_licences else "not stated"
     return [
         {
-            **vars(scored[row.id]),
+            **vars(quality[row.id]),
             "id": row.id,
             "split": row.split,
             "film": films[row.film].name,
             "licence": films[row.film].licence or unstated,
-            "film_in_two_splits": sides[row.film] > 1 and row.film not in by_time,
+            "film_in_two_splits": splits[row.film] > 1 and row.film not in by_time,
             "damaged_files": damaged.get(row.id, 0),
         }
-        for row in tables.kept
+        for row in accepted
     ]
 
 
 def find_failures(rows: list[dict[str, Any]], min_accepted_clips: int) -> list[str]:
-    """Check records against the suite; one readable line for each expectation that failed."""
-    if len(rows) < min_accepted_clips:  # the suite has nothing to look at in an empty table
-        return [f"{pluralize(len(rows), 'clip')} kept, validate.min_accepted_clips is {min_accepted_clips}"]
-    os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when the library is imported, which takes seconds
+    """Check records against the suite; return one line for each failed expectation."""
+    if len(rows) < min_accepted_clips:  # expectations pass on an empty table
+        return [
+            f"{pluralize(len(rows), 'clip')} accepted, validate.min_accepted_clips is {min_accepted_clips}"
+        ]
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read at import
     import great_expectations as gx
     import pandas as pd
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
     context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = ProgressBarsConfig(globally=False)  # it takes no time
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)  # validation takes under a second
     suite = context.suites.add(gx.ExpectationSuite(**json.loads(SUITE.read_text())))
-    asset = context.data_sources.add_pandas("memory").add_dataframe_asset("kept")
+    asset = context.data_sources.add_pandas("memory").add_dataframe_asset("accepted")
     batch = asset.add_batch_definition_whole_dataframe("all")
     definition = context.validation_definitions.add(
-        gx.ValidationDefinition(name="kept", data=batch, suite=suite)
+        gx.ValidationDefinition(name="accepted", data=batch, suite=suite)
     )
-    wanted = {"result_format": "COMPLETE", "unexpected_index_column_names": ["id", "film"]}
-    result = definition.run(batch_parameters={"dataframe": pd.DataFrame(rows)}, result_format=wanted)
+    result_format = {"result_format": "COMPLETE", "unexpected_index_column_names": ["id", "film"]}
+    result = definition.run(batch_parameters={"dataframe": pd.DataFrame(rows)}, result_format=result_format)
     return [_failure(outcome) for outcome in result.results if not outcome.success]
 
 
 def _failure(outcome: Any) -> str:
-    settings = outcome.expectation_config
-    column = settings.kwargs.get("column", "table")
-    limits = [v for k, v in settings.kwargs.items() if k.endswith(("_value", "_set")) and v is not None]
+    """Return one line: what was expected of which column, and the clips and films that fail."""
+    config = outcome.expectation_config
+    column = config.kwargs["column"]
     unexpected = outcome.result.get("unexpected_index_list") or []
     clips = [row["id"] for row in unexpected]
-    films = sorted({row["film"] for row in unexpected})
+    films = ", ".join(sorted({row["film"] for row in unexpected}))
     if column == "licence":
-        return f"no licence is stated for {', '.join(films)}; add it to sources.csv in data/raw"
+        return f"no licence is stated for {films}; add it to sources.csv in data/raw"
     if column == "damaged_files":
-        return f"files of {', '.join(clips)} are damaged; delete data/*/ID.* of each and repeat"
-    expected = settings.type.removeprefix("expect_column_").replace("_", " ")
-    told = f"{column}: {expected} {' and '.join(map(str, limits))}".rstrip()
+        return f"files of {', '.join(clips)} are damaged; delete data/*/ID.* of each and run dvc repro"
+    if column == "film_in_two_splits":
+        return f"{films}: clips of one film are in both splits; run dvc repro --force filter"
     shown = ", ".join(clips[:3]) + (" ..." if len(clips) > 3 else "")
-    which = f" for {pluralize(len(clips), 'clip')} of {', '.join(films)}: {shown}" if clips else ""
-    return f"{told} fails{which}"
+    which = f" in {pluralize(len(clips), 'clip')} of {films}: {shown}" if clips else ""
+    return f"{column} {_requirement(config.type, config.kwargs)}, but is not{which}"
+
+
+def _requirement(expectation: str, kwargs: Mapping[str, Any]) -> str:
+    match expectation.removeprefix("expect_column_values_to_"):
+        case "be_unique":
+            return "must be unique"
+        case "not_be_null":
+            return "must not be missing"
+        case "be_in_set":
+            return f"must be one of {', '.join(map(str, kwargs['value_set']))}"
+        case "be_between":
+            return f"must be between {kwargs['min_value']} and {kwargs['max_value']}"
+    raise ValueError(f"no text for {expectation}")

@@ -1,11 +1,11 @@
-"""Work spread over the cores of this machine, or over a Ray cluster. Results never depend on where it ran.
+"""Map a function over items, on the cores of this machine or on a Ray cluster, with equal results.
 
-A worker that dies (a crash in native code, no memory left, kill -9) takes no run with it: whoever was at work
-beside it is run again, and an item whose worker dies each time comes back as `Died`.
+A crashing worker (native crash, out of memory, kill -9) does not end the run: its item is tried again, and an
+item whose worker crashes at every attempt yields `WorkerCrashed`.
 
-    SECONDEYE_WORKERS       how many processes (default: one a core). 1 is this very process, for debuggers
-                            and tests: there, an item that kills its process kills the run.
-    SECONDEYE_RAY_ADDRESS   auto, HOST:PORT or ray://HOST:PORT: the tasks go to that cluster instead
+    SECONDEYE_WORKERS       number of processes (default: one per core). 1 runs the work in this process, for
+                            debuggers and tests; there, an item that kills its process kills the run.
+    SECONDEYE_RAY_ADDRESS   auto, HOST:PORT or ray://HOST:PORT: run the tasks on that cluster instead
 """
 
 import os
@@ -24,10 +24,10 @@ Result = TypeVar("Result")
 
 def map(
     work: Callable[[Item], Result], items: Sequence[Item]
-) -> Generator[tuple[int, Result | WorkerCrashed], None, None]:  # position in `items`, what became of it
-    """Yield results as they come; one item a process, one thread a process.
+) -> Generator[tuple[int, Result | WorkerCrashed], None, None]:  # position in `items`, result
+    """Yield results in the order of completion; each process handles one item at a time with one thread.
 
-    `work` and the items must pickle. An exception of `work` is raised here and ends the others.
+    `work` and the items must pickle. An exception of `work` is raised here and ends the other workers.
     """
     address = os.environ.get("SECONDEYE_RAY_ADDRESS", "")
     if not items:
@@ -36,23 +36,23 @@ def map(
         from secondeye.execution.parallel.ray import map_on_ray
 
         yield from map_on_ray(work, items, address)
-    elif _wanted() == 1:
+    elif _configured_workers() == 1:
         with one_thread():
             yield from ((position, work(item)) for position, item in enumerate(items))
-    else:  # a single item, too, has a process of its own: the one that kills it is the one that is left
+    else:  # even a single item gets its own process, because it may kill it
         from secondeye.execution.parallel.processes import map_on_processes
 
         yield from map_on_processes(work, items, worker_count(len(items)))
 
 
 def worker_count(items: int) -> int:
-    """Processes to use for this many items: the cores, or SECONDEYE_WORKERS. Raises Refusal."""
-    return max(1, min(items, _wanted() or os.cpu_count() or 1))
+    """Return the number of processes for this many items: SECONDEYE_WORKERS or the number of cores."""
+    return max(1, min(items, _configured_workers() or os.cpu_count() or 1))
 
 
-def _wanted() -> int:
-    """SECONDEYE_WORKERS; 0 where it is not set."""
-    told = os.environ.get("SECONDEYE_WORKERS") or "0"
-    if not told.isdecimal():
-        raise UserError(f"SECONDEYE_WORKERS must be a number of processes, got {told!r}")
-    return int(told)
+def _configured_workers() -> int:
+    """Return SECONDEYE_WORKERS, or 0 where it is not set. Raises UserError where it is not a number."""
+    value = os.environ.get("SECONDEYE_WORKERS") or "0"
+    if not value.isdecimal():
+        raise UserError(f"SECONDEYE_WORKERS must be a number of processes, got {value!r}")
+    return int(value)

@@ -1,4 +1,4 @@
-"""Work spread over the cores of this machine: processes of which each can die without the others."""
+"""Map a function over items in processes that crash independently of each other."""
 
 import multiprocessing
 import os
@@ -18,31 +18,31 @@ Result = TypeVar("Result")
 
 
 class _Worker:
-    """One process. A pool of several would not say which of them died, and ends them all."""
+    """One process. A pool of several processes does not tell which one crashed, and breaks as a whole."""
 
     def __init__(self) -> None:
         spawn = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(1, spawn, _begin_worker, (os.getpid(),))
+        self._pool = ProcessPoolExecutor(1, spawn, _init_worker, (os.getpid(),))
         self._process: BaseProcess | None = None
 
     def submit(self, work: Callable[[Item], Result], item: Item) -> Future[Result]:
         others = set(multiprocessing.active_children())
         future = self._pool.submit(work, item)
-        if self._process is None:  # the pool makes it for its first item
+        if self._process is None:  # the pool starts its process with the first item
             (self._process,) = set(multiprocessing.active_children()) - others
         return future
 
     def exit_code(self) -> int | None:
-        """Of a process that died; waits until that is known."""
+        """Return the exit code of the crashed process; blocks until it is known."""
         self._pool.shutdown()
         return self._process.exitcode if self._process else None
 
-    def dismiss(self) -> None:
-        """Have it end when it has finished what it is at."""
+    def shut_down(self) -> None:
+        """Tell the process to exit after its current item; does not block."""
         self._pool.shutdown(wait=False)
 
     def wait(self) -> None:
-        """Until a dismissed one has ended."""
+        """Block until the process has exited."""
         if self._process:
             self._process.join()
 
@@ -50,18 +50,18 @@ class _Worker:
 def map_on_processes(
     work: Callable[[Item], Result], items: Sequence[Item], workers: int
 ) -> Generator[tuple[int, Result | WorkerCrashed], None, None]:
-    """Yield (position, result) as results come, from `workers` processes.
+    """Yield (position, result) in the order of completion, from `workers` processes.
 
-    An item whose process dies gets a second attempt, after all others and with nothing beside it: it may
-    have died of what the others took of the memory.
+    An item whose process crashes is tried once more, after all others and alone: memory used by the others
+    may have caused the crash.
     """
-    again = []
+    retry = []
     for position, result in _attempt(work, items, range(len(items)), workers):
         if isinstance(result, WorkerCrashed):
-            again.append(position)
+            retry.append(position)
         else:
             yield position, result
-    yield from _attempt(work, items, again, 1)
+    yield from _attempt(work, items, retry, 1)
 
 
 def _attempt(
@@ -77,26 +77,26 @@ def _attempt(
                 busy[worker.submit(work, items[position])] = position, worker
             for future in wait(busy, return_when=FIRST_COMPLETED).done:
                 position, worker = busy[future]
-                result = _result_of(future, worker)
+                result = _fetch_result(future, worker)
                 del busy[future]
                 free.append(_Worker() if isinstance(result, WorkerCrashed) else worker)
                 yield position, result
     finally:
-        hired = [*free, *(worker for _, worker in busy.values())]
-        for worker in hired:  # all of them first: it takes each a while
-            worker.dismiss()
-        for worker in hired:
+        workers_left = [*free, *(worker for _, worker in busy.values())]
+        for worker in workers_left:  # all before waiting, so that they exit in parallel
+            worker.shut_down()
+        for worker in workers_left:
             worker.wait()
 
 
-def _result_of(future: Future[Result], worker: _Worker) -> Result | WorkerCrashed:
+def _fetch_result(future: Future[Result], worker: _Worker) -> Result | WorkerCrashed:
     try:
         return future.result()
     except BrokenProcessPool:
         return describe_crash(worker.exit_code())
 
 
-def _begin_worker(parent: int) -> None:
+def _init_worker(parent: int) -> None:
     die_with_parent(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     use_one_thread()
