@@ -10,6 +10,7 @@ import torch
 
 from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import Correction
+from secondeye.film.packing import packing_axis
 from secondeye.imaging.arrays import frames_to_uint8
 from secondeye.params import load_params
 from secondeye.stages import shift, split
