@@ -13,7 +13,7 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from secondeye.cli import AWAY
+from secondeye.cli import EXIT_UNREACHABLE
 from secondeye.system.errors import UserError
 
 
@@ -22,9 +22,9 @@ def publish() -> None:
     """Mirror every run folder into MLflow. An MLflow that can not be reached loses nothing: go on."""
     log = run_log()
     try:
-        run_command([*SECONDEYE, "publish"], log)
+        run_command([*SECONDEYE, "model", "publish"], log)
     except CommandFailed as failure:
-        if failure.code != AWAY:
+        if failure.code != EXIT_UNREACHABLE:
             raise
         log(f"{failure}; the runs stay in .runs and are published next time")
 
@@ -32,7 +32,7 @@ def publish() -> None:
 @task(cache_policy=NO_CACHE)
 def gate() -> None:
     """Compare champion and challenger on the frozen evaluation clips; the better one is champion."""
-    run_command([*SECONDEYE, "gate"], run_log())
+    run_command([*SECONDEYE, "model", "gate"], run_log())
 
 
 @task(cache_policy=NO_CACHE)

@@ -1,6 +1,7 @@
 """What a user sees: one clear line for a mistake, an exit code, no traceback."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -46,11 +47,25 @@ def test_stage_mistakes(tmp_path: Path, in_project: Path) -> None:
 
 def test_sample_does_not_touch_a_folder_with_other_films(tmp_path: Path) -> None:
     (tmp_path / "holiday_sbs.mp4").write_bytes(b"precious")
-    assert "holiday_sbs.mp4 is no film of this sample" in one_line(secondeye("sample", tmp_path))
+    assert "holiday_sbs.mp4 is not part of the sample" in one_line(secondeye("data", "sample", tmp_path))
     (tmp_path / "holiday_sbs.mp4").unlink()
     (tmp_path / "sources.csv").write_text("film,packing,split,licence\nmine.mp4,sbs,,\n")
-    assert "mine.mp4 is no film of this sample" in one_line(secondeye("sample", tmp_path))
+    assert "mine.mp4 is not part of the sample" in one_line(secondeye("data", "sample", tmp_path))
     assert "mine.mp4" in (tmp_path / "sources.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("group", "commands"),
+    [
+        ((), ("convert", "score", "doctor", "data", "model", "stage")),
+        (("data",), ("sample", "export", "drift", "clean", "preset")),
+        (("model",), ("publish", "gate", "promote", "rollback")),
+    ],
+)
+def test_help_lists_the_commands_of_each_group(group: tuple[str, ...], commands: tuple[str, ...]) -> None:
+    done = secondeye(*group, "--help")
+    listed = [line.split()[1] for line in done.stdout.splitlines() if re.match(r"│ [a-z]", line)]
+    assert done.returncode == 0 and listed == list(commands)
 
 
 def test_version() -> None:

@@ -196,7 +196,7 @@ def test_tasks_run_their_commands(
         monkeypatch.setattr(module, name, python("import sys; print(sys.argv[1:])"))
     flows.training.repro.fn("evaluate")
     flows.training.gate.fn()
-    assert lines == ["['repro', 'evaluate']", "['gate']"]
+    assert lines == ["['repro', 'evaluate']", "['model', 'gate']"]
 
 
 def test_an_mlflow_that_is_away_does_not_stop_the_training_flow(

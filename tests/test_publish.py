@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from secondeye.registry.live_sync import following
+from secondeye.registry.live_sync import live_sync
 from secondeye.registry.publish import LINES, Published, find_runs, publish, publish_all
-from secondeye.registry.server import ServerAway, connected, experiment_of
+from secondeye.registry.server import ServerUnreachable, connected, experiment_of
 from secondeye.run_folder import Run, copy_record, open_run
 from secondeye.system.errors import UserError
 
@@ -193,7 +193,7 @@ def test_a_server_that_is_away_is_one_line_and_the_run_arrives_later(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", NOBODY)
     begin = time.monotonic()
     with pytest.raises(
-        ServerAway, match=r"http://127.0.0.1:9 can not be reached .*`secondeye publish`"
+        ServerUnreachable, match=r"http://127.0.0.1:9 can not be reached .*`secondeye model publish`"
     ) as away:
         publish(run.folder)
     assert time.monotonic() - begin < 10 and "\n" not in str(away.value)
@@ -204,7 +204,7 @@ def test_a_server_that_is_away_is_one_line_and_the_run_arrives_later(
 
 def test_a_password_is_not_shown(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
-    with pytest.raises(ServerAway, match=r"http://127.0.0.1:9 can"):
+    with pytest.raises(ServerUnreachable, match=r"http://127.0.0.1:9 can"):
         publish(make_run(1).folder)
 
 
@@ -229,7 +229,7 @@ def test_a_deleted_experiment_is_refused(project: Path) -> None:
 
 
 def test_runs_are_followed_while_they_grow(project: Path) -> None:
-    with following(Path(".runs")):
+    with live_sync(Path(".runs")):
         run = make_run(2)
         until = time.monotonic() + 60
         while not points() and time.monotonic() < until:
@@ -245,7 +245,7 @@ def test_following_without_a_server_says_so_once(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", NOBODY)
     monkeypatch.setattr("secondeye.registry.live_sync._INTERVAL_SECONDS", 0.1)
-    with following(Path(".runs")):
+    with live_sync(Path(".runs")):
         for lines in range(3):
             log(make_run(0), lines, lines + 1)
             time.sleep(0.3)

@@ -53,7 +53,16 @@ def test_a_version_holds_bundle_and_code_and_no_pickle(bundle: Path) -> None:
     assert (fetched.folder / "code" / "secondeye" / "conversion" / "convert.py").is_file()
     assert (fetched.folder / "pyfunc_model.py").is_file()
     files = [path for path in fetched.folder.rglob("*") if path.is_file()]
-    assert {path.suffix for path in files} <= {"", ".py", ".json", ".yaml", ".txt", ".safetensors", ".md"}
+    assert {path.suffix for path in files} <= {
+        "",
+        ".py",
+        ".j2",
+        ".json",
+        ".yaml",
+        ".txt",
+        ".safetensors",
+        ".md",
+    }
     assert {path.name for path in files if not path.suffix} == {"MLmodel", "registered_model_meta"}
     assert "torch==" in (fetched.folder / "requirements.txt").read_text()
     with connected() as client:
@@ -71,7 +80,7 @@ def test_a_bundle_that_may_hold_code_is_refused(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("uri", "why"),
     [
-        ("models:/secondeye@champion", "no version has this alias; run `secondeye promote NUMBER`"),
+        ("models:/secondeye@champion", "no version has this alias; run `secondeye model promote NUMBER`"),
         ("models:/secondeye/3", "there is no such version"),
         ("models:/other/1", "give models:/secondeye@champion or models:/secondeye/NUMBER"),
     ],

@@ -73,10 +73,10 @@ def test_the_circle_closes(small: Path) -> None:
 
     runs = sorted(Run(path).read()["stage"] for path in (small / ".runs").iterdir())
     assert runs == ["evaluate", "train_depth", "train_diffusion", "train_light"]
-    failed = secondeye(small, "publish", **away)
+    failed = secondeye(small, "model", "publish", **away)
     assert failed.returncode == 4 and "can not be reached" in failed.stderr
-    assert "4 runs, 4 of them brought up to date" in secondeye(small, "publish").stdout
-    assert "4 runs, 0 of them brought up to date" in secondeye(small, "publish").stdout
+    assert "4 runs, 4 of them updated" in secondeye(small, "model", "publish").stdout
+    assert "4 runs, 0 of them updated" in secondeye(small, "model", "publish").stdout
 
     gate_with_sabotage(small)
     film = small / "data" / "raw" / "cards0_sbs.mp4"
@@ -90,7 +90,7 @@ def gate_with_sabotage(small: Path) -> None:
     trained = {path: path.read_bytes() for path in (small / "models").rglob("*.safetensors")}
     for path in trained:
         spoil(path)
-    refused = secondeye(small, "gate")
+    refused = secondeye(small, "model", "gate")
     assert refused.returncode == 0, refused.stderr
     report = (small / "reports" / "gate.md").read_text()
     assert "Version 1 is champion, as before" in report and "does not replace" in report
@@ -106,8 +106,8 @@ def gate_with_sabotage(small: Path) -> None:
     subprocess.run([sys.executable, "-c", register_noise], cwd=small, env=environment(), check=True)
     for path, weights in trained.items():
         path.write_bytes(weights)
-    assert "champion: version 1" in secondeye(small, "rollback").stdout
-    assert "champion: version 2" in secondeye(small, "promote", "2").stdout
+    assert "champion: version 1" in secondeye(small, "model", "rollback").stdout
+    assert "champion: version 2" in secondeye(small, "model", "promote", "2").stdout
 
 
 @pytest.mark.slow

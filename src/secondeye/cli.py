@@ -1,4 +1,4 @@
-"""`secondeye ...`: thin commands over stages, conversion and the synthetic world."""
+"""The command line: one function per command, which parses arguments and prints the result."""
 
 import os
 import sys
@@ -15,29 +15,29 @@ from secondeye import __version__
 from secondeye.system.errors import UserError
 
 RUNS, MODELS, DATA, REPORTS = Path(".runs"), Path("models"), Path("data"), Path("reports")
-PARTIAL = 3  # exit code: the film breaks off, its good part was converted
-AWAY = 4  # exit code: MLflow can not be reached; nothing is lost
-INTERRUPTED = 130  # exit code: as shells have it for Ctrl-C
+EXIT_TRUNCATED = 3  # the film is damaged; the part before the damage was converted
+EXIT_UNREACHABLE = 4  # MLflow cannot be reached; nothing is lost
+EXIT_INTERRUPTED = 130  # the shells' convention for Ctrl-C
 
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+data = typer.Typer(no_args_is_help=True)
+model = typer.Typer(no_args_is_help=True)
+app.add_typer(data, name="data", help="Manage the dataset: sample films, presets, export, drift, cleaning.")
+app.add_typer(model, name="model", help="Manage trained models: publish, gate, promote, roll back.")
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one line on stderr and a non-zero exit.
+    """Run the command line. A UserError is printed as one line on stderr; the exit code is 1.
 
-    Where MLflow can not be reached the exit code is 4.
+    The exit code is 4 if MLflow cannot be reached.
     """
     try:
         app()
-    except UserError as refusal:
-        from secondeye.registry.server import ServerAway
+    except UserError as error:
+        from secondeye.registry.server import ServerUnreachable
 
-        print(f"secondeye: {refusal}", file=sys.stderr)
-        sys.exit(AWAY if isinstance(refusal, ServerAway) else 1)
+        print(f"secondeye: {error}", file=sys.stderr)
+        sys.exit(EXIT_UNREACHABLE if isinstance(error, ServerUnreachable) else 1)
     except OSError as error:
         if error.errno is None or error.strerror is None:
             raise
@@ -57,7 +57,7 @@ def describe(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Gives a monocular film its second eye."""
+    """Convert 2D film to stereoscopic 3D, and build, train and evaluate the model that does it."""
 
 
 @app.command()
@@ -67,36 +67,41 @@ def convert(
         Path | None, typer.Option(help="the film to write: .mp4, .mov or .mkv (default: FILM_sbs.mp4)")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="what was trained: models:/secondeye@champion, or a bundle's folder")
+        str | None,
+        typer.Option(help="models:/secondeye@champion, or the folder of a bundle"),
     ] = None,
     strength_percent: Annotated[
         float | None,
         typer.Option(
-            help="disparity between nearest and farthest, % of the width, 0 to 10 "
-            "(default: as the model says, or 3)"
+            help="disparity range from nearest to farthest point, % of the width, 0 to 10 "
+            "(default: from the model, else 3)"
         ),
     ] = None,
     convergence: Annotated[
         float | None,
         typer.Option(
-            help="the depth that lies on the screen: 0 farthest, 1 nearest "
-            "(default: as the model says, or 0.5)"
+            help="depth of the screen plane: 0 is the farthest point, 1 the nearest "
+            "(default: from the model, else 0.5)"
         ),
     ] = None,
     depth: Annotated[str, typer.Option(help="auto, motion, student or depth-anything-v2")] = "auto",
     inpainter: Annotated[str, typer.Option(help="auto, fill, light or diffusion")] = "auto",
-    crf: Annotated[int, typer.Option(help="x264's quality, 0 (lossless) to 51")] = 16,
-    preset: Annotated[str, typer.Option(help="x264's preset, ultrafast to veryslow")] = "veryfast",
-    sheet: Annotated[Path | None, typer.Option(help="also write a picture of what was done (.png)")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an output that is there")] = False,
+    crf: Annotated[int, typer.Option(help="x264 quality, 0 (lossless) to 51")] = 16,
+    preset: Annotated[str, typer.Option(help="x264 preset, ultrafast to veryslow")] = "veryfast",
+    sheet: Annotated[
+        Path | None, typer.Option(help="also write a picture of the intermediate results (.png)")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing output")] = False,
 ) -> None:
-    """Convert a film to full side-by-side 3D, with its sound. The same command continues a broken run.
+    """Convert a film to full side-by-side 3D, with its sound. Run it again to resume.
 
-    A registered model converts with the code that it was registered with. Ends with 3 when the film breaks
-    off and only its good part was converted.
+    A registered model converts with the code that it was registered with. The exit code is 3 if the film is
+    damaged and only the part before the damage was converted.
     """
     if model is not None and model.startswith("models:"):
-        _go_on_as(model)
+        from secondeye.registry.models import convert_with_registered_code
+
+        convert_with_registered_code(model, sys.argv[1:])
     from secondeye.conversion.bundle import settings_from_bundle
     from secondeye.conversion.convert import convert as convert_film
 
@@ -112,39 +117,28 @@ def convert(
     try:
         made = convert_film(film, output, settings, sheet=sheet, overwrite=overwrite)
     except KeyboardInterrupt:
-        print("\nsecondeye: interrupted; the same command continues", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
-    print(f"{made.output}: {made.frames} frames, both eyes")
+        print("\nsecondeye: interrupted; run the same command again to continue", file=sys.stderr)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    print(f"{made.output}: {made.frames} frames, both views")
     if made.error:
         print(f"secondeye: warning: {made.error}", file=sys.stderr)
-        raise typer.Exit(PARTIAL)
-
-
-def _go_on_as(model: str) -> None:
-    """Let the code of a registered version do what this command line asks; never returns."""
-    from secondeye.registry.models import command_for, resolve
-
-    fetched = resolve(model)
-    print(f"model: {fetched}", flush=True)
-    command, environment = command_for(fetched)
-    arguments = [str(fetched.bundle) if argument == model else argument for argument in sys.argv[1:]]
-    arguments = [a.replace(f"--model={model}", f"--model={fetched.bundle}") for a in arguments]
-    os.execve(command[0], [*command, *arguments], environment)
+        raise typer.Exit(EXIT_TRUNCATED)
 
 
 @app.command()
 def score(
-    left: Annotated[Path, typer.Argument(help="the film, or its left eye")],
-    right: Annotated[Path, typer.Argument(help="the right eye to judge, or a film of both eyes")],
+    left: Annotated[Path, typer.Argument(help="the left view, or the stereo film")],
+    right: Annotated[Path, typer.Argument(help="the right view to score, or a stereo film")],
     truth: Annotated[
-        Path | None, typer.Option(help="the true right eye, or a film of both (default: score without it)")
+        Path | None,
+        typer.Option(help="the true right view, or a stereo film (default: score without reference)"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
-    every: Annotated[int, typer.Option(help="score 8 frames of every 8 times this many", min=1)] = 1,
+    every: Annotated[int, typer.Option(help="score 8 frames out of every 8 times this number", min=1)] = 1,
 ) -> None:
-    """Score a stereo film, whoever made it, beside the film's own right eye or without it.
+    """Score a stereo film from any source, with or without the true right view.
 
-    A film whose name is tagged as packed (_sbs, _half-sbs, _tb ...) gives the eye that is asked for.
+    If a file name is tagged as packed (_sbs, _half-sbs, _tb ...), the requested view is cut out of it.
     """
     from secondeye.evaluation.film_score import describe, score_films, to_json
 
@@ -152,12 +146,12 @@ def score(
     print(to_json(found) if as_json else describe(found))
 
 
-@app.command()
+@app.command(rich_help_panel="Called by DVC")
 def stage(
-    name: Annotated[str, typer.Argument(help="one of dvc.yaml's stages")],
-    paths: Annotated[list[Path], typer.Argument(help="the stage's folders, as dvc.yaml gives them")],
+    name: Annotated[str, typer.Argument(help="a stage of dvc.yaml")],
+    paths: Annotated[list[Path], typer.Argument(help="the folders of the stage, as in dvc.yaml")],
 ) -> None:
-    """Run one stage, as DVC does. What trains or evaluates is mirrored into MLflow while it runs."""
+    """Run one stage of dvc.yaml. Training and evaluation runs are published to MLflow while they grow."""
     from secondeye.system.process import die_with_parent
 
     die_with_parent(os.getppid())
@@ -173,47 +167,49 @@ def stage(
     if len(paths) != len(folders):
         raise UserError(f"stage {name} takes {len(folders)} folders ({', '.join(folders)}), got {len(paths)}")
     params = load_params()
-    with _mirrored(folders, paths):
+    with _publishing(folders, paths):
         run(*paths, **{section: getattr(params, section) for section in sections})
 
 
-def _mirrored(folders: list[str], paths: list[Path]) -> AbstractContextManager[None]:
-    """Publish the runs of a stage that has any."""
+def _publishing(folders: list[str], paths: list[Path]) -> AbstractContextManager[None]:
+    """Publish runs to MLflow while the stage runs, if it writes any."""
     from secondeye.system.process import is_main_process
 
     if "runs" not in folders or not is_main_process():
         return nullcontext()
-    from secondeye.registry.live_sync import following
+    from secondeye.registry.live_sync import live_sync
 
-    return following(paths[folders.index("runs")])
+    return live_sync(paths[folders.index("runs")])
 
 
-@app.command()
+@model.command()
 def publish(
-    folders: Annotated[list[Path] | None, typer.Argument(help="where run folders lie (default: all)")] = None,
+    folders: Annotated[
+        list[Path] | None, typer.Argument(help="folders that contain run folders (default: all)")
+    ] = None,
 ) -> None:
-    """Mirror run folders into MLflow; what is there already is left as it is.
+    """Mirror run folders into MLflow. Content that MLflow already has is not sent again.
 
-    Ends with 4 when MLflow can not be reached: the runs stay, publish again.
+    The exit code is 4 if MLflow cannot be reached; run it again later.
     """
     from secondeye.registry.publish import publish_all
-    from secondeye.registry.server import shown, tracking_uri
+    from secondeye.registry.server import redact_password, tracking_uri
 
     roots = folders or [RUNS, MODELS, DATA / "evaluate"]
     done = publish_all([root for root in roots if root.is_dir()])
     new = sum(run.changed for run in done)
-    print(f"{len(done)} runs, {new} of them brought up to date in {shown(tracking_uri())}")
+    print(f"{len(done)} runs, {new} of them updated in {redact_password(tracking_uri())}")
 
 
-@app.command()
+@model.command()
 def gate() -> None:
-    """Let what was trained challenge the champion, on the clips that evaluation has frozen.
+    """Compare the trained models with the champion on the frozen evaluation clips, and promote a winner.
 
-    It becomes champion only where it wins; reports/gate.md says why or why not.
+    reports/gate.md explains the decision.
     """
     from secondeye.gate import pass_gate, sentence
     from secondeye.params import load_params
-    from secondeye.registry.server import ServerAway
+    from secondeye.registry.server import ServerUnreachable
 
     params = load_params()
     outcome = pass_gate(DATA, MODELS, REPORTS, RUNS, params.gate, params.evaluate)
@@ -224,49 +220,42 @@ def gate() -> None:
     print(f"champion: version {outcome.champion}; the report is {REPORTS / 'gate.md'}")
     try:
         publish([RUNS])
-    except ServerAway as away:  # the gate itself is done
-        print(f"secondeye: {away}", file=sys.stderr)
+    except ServerUnreachable as error:  # the gate itself has finished
+        print(f"secondeye: {error}", file=sys.stderr)
 
 
-@app.command()
+@model.command()
 def promote(
     version: Annotated[int, typer.Argument(help="the version to make champion")],
 ) -> None:
-    """Make a registered version champion by hand, past the gate."""
+    """Make a registered version the champion without running the gate."""
     from secondeye.registry.models import set_champion
 
     set_champion(version)
     print(f"champion: version {version}")
 
 
-@app.command()
+@model.command()
 def rollback() -> None:
-    """Make the champion before the present one champion again."""
-    from secondeye.registry.models import rollback as go_back
+    """Make the previous champion the champion again."""
+    from secondeye.registry.models import rollback as restore_previous
 
-    print(f"champion: version {go_back()}")
+    print(f"champion: version {restore_previous()}")
 
 
-@app.command()
+@data.command()
 def sample(
-    folder: Annotated[Path, typer.Argument(help="where to write; data/raw feeds `dvc repro`")],
+    folder: Annotated[Path, typer.Argument(help="output folder; `dvc repro` reads data/raw")],
     films: Annotated[int, typer.Option(help="stereo films to write", min=1)] = 8,
-    seed: Annotated[int, typer.Option(help="another seed, other films", min=0)] = 7,
+    seed: Annotated[int, typer.Option(help="random seed", min=0)] = 7,
     exact: Annotated[bool, typer.Option(help="also write the exact disparity and occlusion arrays")] = False,
 ) -> None:
-    """Write films of a synthetic world: stereo ones with sources.csv, and a monocular one with sound."""
+    """Render synthetic sample films: stereo films with sources.csv, and a monocular film with sound."""
     from tqdm import tqdm
 
-    from secondeye.dataset.sample_films import write_sample_films
+    from secondeye.dataset.sample_films import require_no_other_films, write_sample_films
 
-    own = {f"film_{number:02d}.mp4" for number in range(films)}
-    own |= {"mono.mp4", "sources.csv", "exact", "truth"}
-    there = {path.name for path in folder.glob("[!.]*")}
-    if (folder / "sources.csv").is_file():
-        lines = (folder / "sources.csv").read_text().splitlines()[1:]
-        there |= {line.split(",")[0] for line in lines}
-    if strangers := sorted(there - own):
-        raise UserError(f"{folder}: {strangers[0]} is no film of this sample; give an empty folder")
+    require_no_other_films(folder, films)
     with tqdm(total=films + 1, desc="sample", unit="film") as bar:
         write_sample_films(folder, films, seed, exact=exact, progress=lambda name: bar.update())
     print(f"{folder}: {films} stereo films, mono.mp4 and sources.csv")
@@ -274,30 +263,35 @@ def sample(
 
 @app.command()
 def doctor() -> None:
-    """Say what this machine has, and what each missing thing disables."""
+    """Print what this machine provides, and what each missing part disables."""
     from secondeye.maintenance.doctor import examine
 
     print("\n".join(examine()))
 
 
-@app.command()
+@data.command()
 def export(
-    out: Annotated[Path, typer.Argument(help="an empty folder, or one with the same export")],
+    out: Annotated[
+        Path, typer.Argument(help="an empty folder, or one with an unfinished export of the same settings")
+    ],
     split: Annotated[str, typer.Option(help="train or test")] = "train",
-    windows: Annotated[int | None, typer.Option(help="how many (default: one a clip)", min=1)] = None,
-    frames: Annotated[int, typer.Option(help="of a window", min=1)] = 25,
-    max_stride: Annotated[int, typer.Option(help="take every frame, or up to every so many", min=1)] = 6,
+    windows: Annotated[
+        int | None, typer.Option(help="number of windows (default: one per clip)", min=1)
+    ] = None,
+    frames: Annotated[int, typer.Option(help="frames per window", min=1)] = 25,
+    max_stride: Annotated[int, typer.Option(help="largest frame stride", min=1)] = 6,
     height: Annotated[
-        int | None, typer.Option(help="px (default: the largest multiple of 64 nearly all clips have)", min=1)
+        int | None,
+        typer.Option(help="px (default: the largest multiple of 64 that fits nearly all clips)", min=1),
     ] = None,
     width: Annotated[int | None, typer.Option(help="px (default: likewise)", min=1)] = None,
     max_offset_percent: Annotated[
-        float, typer.Option(help="of the width, the widest border hole wanted", min=0, max=50)
+        float, typer.Option(help="largest hole at the border, % of the width", min=0, max=50)
     ] = 5.0,
-    seed: Annotated[int, typer.Option(help="another seed, other windows", min=0)] = 0,
-    shard_megabytes: Annotated[float, typer.Option(help="the most a shard may have", min=1)] = 1000,
+    seed: Annotated[int, typer.Option(help="random seed", min=0)] = 0,
+    shard_megabytes: Annotated[float, typer.Option(help="largest size of a shard", min=1)] = 1000,
 ) -> None:
-    """Write the dataset's training samples as WebDataset shards. The same command continues a broken run."""
+    """Write the dataset's training samples as WebDataset shards. Run it again to resume."""
     from secondeye.params import load_params
     from secondeye.system.text import pluralize
     from secondeye.training.clip_windows import WindowSettings, choose_size, keep_fitting, list_clips
@@ -320,38 +314,34 @@ def export(
     print(f"from {pluralize(index['clips'], 'clip')}; too short or too small: {len(clips) - len(fitting)}")
 
 
-@app.command()
+@data.command()
 def drift(
-    revision: Annotated[str, typer.Argument(help="of Git: a commit, a branch, a tag")] = "HEAD",
+    revision: Annotated[str, typer.Argument(help="a Git commit, branch or tag")] = "HEAD",
 ) -> None:
-    """Say how far the dataset's scores have moved since a revision: Markdown."""
+    """Print how the scores of the dataset have changed since a Git revision, as Markdown."""
     from secondeye.dataset.drift import describe_drift, read_now, read_revision
 
     now = read_now()
     print(describe_drift(revision, read_revision(revision), now), end="")
 
 
-@app.command()
-def gc(
-    delete: Annotated[bool, typer.Option("--delete", help="remove what the list says could go")] = False,
+@data.command()
+def clean(
+    delete: Annotated[bool, typer.Option("--delete", help="delete the listed files")] = False,
 ) -> None:
-    """List what nothing refers to: temporary and orphaned files, abandoned conversions, old run folders."""
+    """List unused files: temporary and orphaned files, abandoned conversions, old run folders."""
     from secondeye.maintenance.cleanup import delete as remove
     from secondeye.maintenance.cleanup import describe, find_leftovers
 
     found = find_leftovers(Path.cwd())
     print("\n".join(describe(Path.cwd(), found)))
     if delete:
-        print(f"{len(remove(found))} removed")
-
-
-data = typer.Typer(no_args_is_help=True, help="Sample films, presets, exports, drift, cleaning.")
-app.add_typer(data, name="data")
+        print(f"{len(remove(found))} deleted")
 
 
 @data.command()
 def preset(
-    name: Annotated[str, typer.Argument(help="laptop, small or paper, or the path of a YAML file")],
+    name: Annotated[str, typer.Argument(help="laptop, small, paper, or the path of a YAML file")],
 ) -> None:
     """Write the values of a preset into params.yaml."""
     from secondeye.params import apply_preset

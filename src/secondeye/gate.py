@@ -120,7 +120,7 @@ def pass_gate(data: Path, models: Path, reports: Path, runs: Path, gate: Gate, e
     """Let what was trained challenge the champion; register and promote it where it wins.
 
     Without any registered version, what comes with the program becomes the first, and champion. Writes
-    reports/gate.md. Raises Refusal when nothing was evaluated, ServerAway.
+    reports/gate.md. Raises Refusal when nothing was evaluated, ServerUnreachable.
     """
     scores, regions = data / "evaluate" / "scores", data / "evaluate" / "regions"
     if not (scores / "scores.parquet").exists():

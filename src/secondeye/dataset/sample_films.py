@@ -22,6 +22,7 @@ from torch import Tensor
 from secondeye.dataset.ground_truth import write_ground_truth
 from secondeye.synthetic.render import render_shot
 from secondeye.synthetic.shot import Shot
+from secondeye.system.errors import UserError
 from secondeye.system.files import write_atomic
 from secondeye.video.write import write_film
 
@@ -35,6 +36,18 @@ SOUND_RATE = 48_000
 LICENCE = "CC0-1.0"
 
 Bytes = NDArray[np.uint8]
+
+
+def require_no_other_films(folder: Path, films: int) -> None:
+    """Raise UserError if `folder` has or lists a file that a sample of this many films does not write."""
+    own = {f"film_{number:02d}.mp4" for number in range(films)}
+    own |= {"mono.mp4", "sources.csv", "exact", "truth"}
+    present = {path.name for path in folder.glob("[!.]*")}
+    if (folder / "sources.csv").is_file():
+        lines = (folder / "sources.csv").read_text().splitlines()[1:]
+        present |= {line.split(",")[0] for line in lines}
+    if foreign := sorted(present - own):
+        raise UserError(f"{folder}: {foreign[0]} is not part of the sample; give an empty folder")
 
 
 def write_sample_films(

@@ -1,4 +1,4 @@
-"""What nothing refers to any more: found for `secondeye gc`, and removed where that is asked for.
+"""What nothing refers to any more: found for `secondeye data clean`, and removed where that is asked for.
 
 Conservative: what may still be needed, or can not be told, is kept, and the list says why. Symbolic links are
 neither followed nor removed; nothing outside the project's folder is touched.
@@ -157,7 +157,7 @@ def _why_needed(run: Run, told: bytes, published: dict[str, bool], away: str) ->
     if away:
         return f"whether MLflow has it can not be asked: {away}"
     if run.key not in published or (run.finished and not published[run.key]):
-        return "MLflow does not have all of it; `secondeye publish`"
+        return "MLflow does not have all of it; `secondeye model publish`"
     if not run.finished and idle_s < WEEK_S:
         return "unfinished, and touched in the last week"
     return ""

@@ -19,7 +19,7 @@ State = dict[str, tuple[int, int]]
 
 
 @contextmanager
-def following(root: Path) -> Iterator[None]:
+def live_sync(root: Path) -> Iterator[None]:
     """Publish what changes below `root` while the block runs, and once more at its end.
 
     Nothing that happens to MLflow disturbs the block: a server that is away is one line on stderr.
@@ -37,7 +37,7 @@ def following(root: Path) -> Iterator[None]:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-            _say("MLflow took too long; `secondeye publish` brings in what is missing")
+            _say("MLflow took too long; `secondeye model publish` brings in what is missing")
 
 
 def main(root: Path, parent: int) -> None:
@@ -52,7 +52,7 @@ def main(root: Path, parent: int) -> None:
 
 def _follow(root: Path) -> None:
     from secondeye.registry.publish import publish_all
-    from secondeye.registry.server import ServerAway
+    from secondeye.registry.server import ServerUnreachable
 
     seen: State = {}
     told = ended = False
@@ -64,7 +64,7 @@ def _follow(root: Path) -> None:
         try:
             publish_all([root])
             seen = state
-        except ServerAway as away:
+        except ServerUnreachable as away:
             if not told:
                 _say(str(away))
             told = True

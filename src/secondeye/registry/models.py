@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import requires, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from secondeye.execution import code_hash
 from secondeye.registry.server import connected, experiment_of, home
@@ -60,7 +60,7 @@ def register(
 ) -> int:
     """Make a bundle the next version of the registered model; returns its number.
 
-    Raises ValueError when a file of it may hold code (pickle), ServerAway.
+    Raises ValueError when a file of it may hold code (pickle), ServerUnreachable.
     """
     if strange := [path for path in sorted(bundle.rglob("*")) if path.is_file() and path.suffix not in _SAFE]:
         raise ValueError(f"{strange[0]}: a bundle holds {', '.join(_SAFE)} only")
@@ -110,7 +110,7 @@ def rollback() -> int:
 def resolve(uri: str) -> Fetched:
     """Fetch the version that models:/secondeye@ALIAS or models:/secondeye/NUMBER names.
 
-    Raises Refusal when there is none, ServerAway.
+    Raises Refusal when there is none, ServerUnreachable.
     """
     named = re.fullmatch(rf"models:/{NAME}(?:@(?P<alias>[\w-]+)|/(?P<number>\d+))", uri)
     if not named:
@@ -118,6 +118,16 @@ def resolve(uri: str) -> Fetched:
     with connected() as client:
         found = _aliased(client, named["alias"]) if named["alias"] else _version(client, named["number"])
         return _fetch(client, found)
+
+
+def convert_with_registered_code(uri: str, arguments: list[str]) -> NoReturn:
+    """Replace this process by `secondeye` with the code of a registered version; `uri` becomes its bundle."""
+    fetched = resolve(uri)
+    print(f"model: {fetched}", flush=True)
+    command, environment = command_for(fetched)
+    replaced = [str(fetched.bundle) if argument == uri else argument for argument in arguments]
+    replaced = [a.replace(f"--model={uri}", f"--model={fetched.bundle}") for a in replaced]
+    os.execve(command[0], [*command, *replaced], environment)
 
 
 def command_for(fetched: Fetched) -> tuple[list[str], dict[str, str]]:
@@ -241,7 +251,7 @@ def _aliased(client: "MlflowClient", alias: str) -> "ModelVersion":
         if error.error_code not in _MISSING:
             raise
         raise UserError(
-            f"models:/{NAME}@{alias}: no version has this alias; run `secondeye promote NUMBER`"
+            f"models:/{NAME}@{alias}: no version has this alias; run `secondeye model promote NUMBER`"
         ) from error
 
 

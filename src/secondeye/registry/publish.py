@@ -45,13 +45,13 @@ class Published:
 
 
 def publish(folder: Path) -> Published:
-    """Mirror one run folder, or a copy of its record. Raises ServerAway, Refusal."""
+    """Mirror one run folder, or a copy of its record. Raises ServerUnreachable, Refusal."""
     with connected() as client:
         return _mirror(client, experiment_of(client), Run(folder))
 
 
 def publish_all(roots: Sequence[Path]) -> list[Published]:
-    """Mirror every run below these folders, each once. Raises ServerAway, Refusal."""
+    """Mirror every run below these folders, each once. Raises ServerUnreachable, Refusal."""
     with connected() as client:
         experiment = experiment_of(client)
         return [_mirror(client, experiment, run) for run in find_runs(roots)]

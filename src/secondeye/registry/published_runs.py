@@ -9,7 +9,7 @@ _PAGE = 1000
 
 
 def published_runs() -> dict[str, bool]:
-    """Keys of the runs in MLflow, and whether they are finished there. Raises ServerAway, Refusal."""
+    """Keys of the runs in MLflow, and whether they are finished there. Raises ServerUnreachable, Refusal."""
     uri = tracking_uri()
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
         return {}  # asking would make the database

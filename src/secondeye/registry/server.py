@@ -36,7 +36,7 @@ _SETTINGS = {
 }
 
 
-class ServerAway(UserError):
+class ServerUnreachable(UserError):
     """Nobody answers where MLflow should be."""
 
 
@@ -54,8 +54,8 @@ def tracking_uri() -> str:
 def connected() -> Iterator["MlflowClient"]:
     """A client of MLflow, for one process of this machine at a time.
 
-    Raises ServerAway when nobody answers, at the beginning or later, and Refusal with MLflow's first line
-    when it answers with an error.
+    Raises ServerUnreachable if the server does not answer, at the start or later, and UserError with the
+    first line of MLflow's message if it answers with an error.
     """
     uri = tracking_uri()
     _require_server(uri)
@@ -69,7 +69,7 @@ def connected() -> Iterator["MlflowClient"]:
         except (MlflowException, OSError) as error:
             _require_server(uri)
             if isinstance(error, MlflowException):
-                raise UserError(f"MLflow at {shown(uri)}: {str(error).splitlines()[0]}") from error
+                raise UserError(f"MLflow at {redact_password(uri)}: {str(error).splitlines()[0]}") from error
             raise
 
 
@@ -86,14 +86,14 @@ def experiment_of(client: "MlflowClient") -> str:
         return str(client.create_experiment(EXPERIMENT, artifact_location=location))
     if experiment.lifecycle_stage == "deleted":
         raise UserError(
-            f"MLflow at {shown(uri)}: experiment {EXPERIMENT} was deleted; restore it with "
+            f"MLflow at {redact_password(uri)}: experiment {EXPERIMENT} was deleted; restore it with "
             f"`mlflow experiments restore -x {experiment.experiment_id}`"
         )
     stored = unquote(urlparse(experiment.artifact_location).path)
     if artifacts and stored != str(artifacts):
         raise UserError(
             f"{artifacts.parent}: was moved, its runs keep their files in {stored}; move it back, or "
-            "delete it and run `secondeye publish`"
+            "delete it and run `secondeye model publish`"
         )
     return str(experiment.experiment_id)
 
@@ -130,14 +130,14 @@ def _require_server(uri: str) -> None:
         raise _away(uri, str(getattr(error, "reason", error))) from error
 
 
-def _away(uri: str, reason: str) -> ServerAway:
-    return ServerAway(
-        f"MLflow at {shown(uri)} can not be reached ({reason}); runs stay in .runs, "
-        "`secondeye publish` brings them in later"
+def _away(uri: str, reason: str) -> ServerUnreachable:
+    return ServerUnreachable(
+        f"MLflow at {redact_password(uri)} can not be reached ({reason}); runs stay in .runs, "
+        "`secondeye model publish` brings them in later"
     )
 
 
-def shown(uri: str) -> str:
+def redact_password(uri: str) -> str:
     """An address without the password that may stand in it."""
     parts = urlparse(uri)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if parts.password else uri

@@ -49,7 +49,7 @@ def list_sources(raw: Path) -> list[Source]:
     sources += [source for name in alone if (source := _source(there[name], table.get(name)))]
     if not sources:
         raise UserError(
-            f"{raw}: holds no stereo film; copy some there, or make some with: secondeye sample {raw}"
+            f"{raw}: holds no stereo film; copy some there, or make some with: secondeye data sample {raw}"
         )
     return sorted(sources, key=lambda source: source.paths)
 
