@@ -102,7 +102,7 @@ def scores(weights: Path) -> str:
         )
         for name, inpainter in inpainters.items():
             made, _ = inpainter(Warped(shot.left, *warp(shot.left, shot.disparity)), None)
-            found[name].append(compute(update(reference, made, seen=0, learned=None)))
+            found[name].append(compute(update(reference, made, overlap=0, learned=None)))
     lines = [f"| mean of {len(HELD_OUT)} shots | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
     for name, rows in found.items():
         means = (f"{np.mean([row[column] for row in rows]):.4f}" for column in COLUMNS)

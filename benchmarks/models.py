@@ -14,7 +14,7 @@ from machine import machine
 
 from secondeye.dataset.schema import Film, Score
 from secondeye.dataset.tables import read_table
-from secondeye.evaluation.aggregate import by_method, film_means
+from secondeye.evaluation.aggregate import film_means, group_by_method
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def print_table(
     rows: list[Score], names: dict[str, str], methods: list[str], column: str, digits: int
 ) -> None:
     """Print a row per film and a column per method, and the mean over films."""
-    groups = by_method(rows)
+    groups = group_by_method(rows)
     means = {method: film_means(groups[method], column) for method in methods if method in groups}
     films = sorted({film for found in means.values() for film in found}, key=lambda film: names[film])
     print(f"| {column} | {' | '.join(means)} |\n|{'---|' * (len(means) + 1)}")

@@ -177,7 +177,7 @@ def row(name: str, trained: str, inpainter: Inpainter, shots: list[Shot]) -> str
 
 def score(shot: Shot, right: torch.Tensor) -> dict[str, float]:
     regions = regions_from_truth(shot.right_disparity, shot.right_occlusion)
-    return compute(update(prepare(shot.left, shot.right, regions), right, seen=0, learned=None))
+    return compute(update(prepare(shot.left, shot.right, regions), right, overlap=0, learned=None))
 
 
 def render(seed: int) -> Shot:

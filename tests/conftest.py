@@ -210,13 +210,13 @@ def with_registry(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatc
     return tmp_path
 
 
-def evaluated(clip: str, film: str, method: str, kind: str = "inpainter", **scores: float) -> Score:
+def score_row(clip: str, film: str, method: str, kind: str = "inpainter", **scores: float) -> Score:
     """How a method did on a clip: NaN where nothing is said."""
     numbers = {field.name: math.nan for field in fields(Score) if field.type in (float, "float")}
     return Score(f"{clip} {method}", "key", clip, film, method, kind, **(numbers | scores))
 
 
-def held_clip(clip: str, film: str, key: str = "k") -> EvalClip:
+def eval_clip(clip: str, film: str, key: str = "k") -> EvalClip:
     """A held-out clip, a tenth of it disoccluded."""
     return EvalClip(clip, key, film, "truth", "digest", 0.0, 0.8, 0.1, 0.1)
 

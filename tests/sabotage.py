@@ -16,9 +16,9 @@ from torch import Tensor
 
 from secondeye.evaluation.columns import COLUMNS
 from secondeye.evaluation.eval_clips import EvalFrames
-from secondeye.evaluation.methods import inpaint_left
+from secondeye.evaluation.methods import warp_and_inpaint
 from secondeye.evaluation.regions import DISOCCLUDED, regions_from_truth
-from secondeye.evaluation.score import Reference, compute, prepare, update
+from secondeye.evaluation.score import PreparedFrames, compute, prepare, update
 from secondeye.inpaint.fill import fill_warped
 from secondeye.synthetic import render_shot
 
@@ -32,11 +32,11 @@ def honest() -> tuple[EvalFrames, Tensor]:
     shot = render_shot(1, FRAMES, HEIGHT, WIDTH)
     regions = regions_from_truth(shot.right_disparity, shot.right_occlusion)
     clip = EvalFrames(shot.left, shot.right, shot.disparity, regions)
-    return clip, inpaint_left(clip.left, clip.disparity, fill_warped)
+    return clip, warp_and_inpaint(clip.left, clip.disparity, fill_warped)
 
 
 def seen_from_the_other_side(clip: EvalFrames, made: Tensor) -> Tensor:
-    mirrored = inpaint_left(clip.left.flip(-1), clip.disparity.flip(-1), fill_warped)
+    mirrored = warp_and_inpaint(clip.left.flip(-1), clip.disparity.flip(-1), fill_warped)
     return mirrored.flip(-1)
 
 
@@ -76,7 +76,7 @@ def cast(clip: EvalFrames, made: Tensor) -> Tensor:
 def inverted_depth(clip: EvalFrames, made: Tensor) -> Tensor:
     """What is far stands near, with the strength that the honest one has."""
     near = clip.disparity
-    return inpaint_left(clip.left, near.amax() + near.amin() - near, fill_warped)
+    return warp_and_inpaint(clip.left, near.amax() + near.amin() - near, fill_warped)
 
 
 def late(clip: EvalFrames, made: Tensor) -> Tensor:
@@ -118,8 +118,8 @@ CAUGHT_BY = {
 
 
 @cache
-def reference() -> Reference:
-    """What is known of the shot before any method."""
+def prepared() -> PreparedFrames:
+    """The shot, prepared for scoring."""
     clip, _ = honest()
     return prepare(clip.left, clip.right, clip.regions)
 
@@ -130,15 +130,15 @@ def scores_of(name: str) -> dict[str, float]:
     clip, made = honest()
     if name in SABOTAGES:
         made = SABOTAGES[name](clip, made)
-    return compute(update(reference(), made, seen=0, learned=None))
+    return compute(update(prepared(), made, overlap=0, learned=None))
 
 
 def is_worse(column: str, spoilt: float, honest: float) -> bool:
     """Clearly: a twentieth is lost, or an error grows by two fifths, or there is no number any more."""
     match COLUMNS[column].better:
-        case "more":
+        case "higher":
             return not spoilt > honest - 0.05 * abs(honest)
-        case "less":
+        case "lower":
             return not spoilt < 1.4 * honest
     return abs(math.log(max(spoilt, 1e-9))) > abs(math.log(honest)) + math.log(1.2)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from secondeye.evaluation import bootstrap
-from secondeye.evaluation.bootstrap import interval, least_gain, resampled_means
+from secondeye.evaluation.bootstrap import bootstrap_interval, bootstrap_means, gain_lower_bound
 
 FEW = {"resamples": 500, "confidence": 0.9, "seed": 0}
 UNEVEN = {"a": [0.3, 0.1, 0.4], "b": [0.9], "c": [0.2, 0.6], "d": [0.7, 0.1]}
@@ -14,23 +14,23 @@ UNEVEN = {"a": [0.3, 0.1, 0.4], "b": [0.9], "c": [0.2, 0.6], "d": [0.7, 0.1]}
 
 def shares_of(values: dict[str, list[float]]) -> dict[float, float]:
     """How often each mean comes up."""
-    means, counts = np.unique(resampled_means(values, 20_000, 3), return_counts=True)
+    means, counts = np.unique(bootstrap_means(values, 20_000, 3), return_counts=True)
     return dict(zip(means.tolist(), (counts / 20_000).tolist(), strict=True))
 
 
 def test_equal_scores_leave_no_doubt() -> None:
     values = {"a": [0.1] * 3, "b": [0.1], "c": [0.1] * 7}
-    assert interval(values, **FEW) == (0.1, 0.1)
-    assert least_gain(values, **FEW) == 0.1
-    assert least_gain({"a": [0.0] * 3, "b": [0.0]}, **FEW) == 0
+    assert bootstrap_interval(values, **FEW) == (0.1, 0.1)
+    assert gain_lower_bound(values, **FEW) == 0.1
+    assert gain_lower_bound({"a": [0.0] * 3, "b": [0.0]}, **FEW) == 0
 
 
 @pytest.mark.parametrize("values", [{"a": [0.0], "b": [1.0]}, {"only": [0.0, 1.0]}])
 def test_two_films_and_two_clips_of_one_film_are_drawn_as_coins_fall(values: dict[str, list[float]]) -> None:
     assert shares_of(values) == pytest.approx({0.0: 0.25, 0.5: 0.5, 1.0: 0.25}, abs=0.015)  # 5 sigma
     many = {"resamples": 20_000, "seed": 0}
-    assert interval(values, confidence=0.9, **many) == (0, 1)
-    assert interval(values, confidence=0.4, **many) == (0.5, 0.5)
+    assert bootstrap_interval(values, confidence=0.9, **many) == (0, 1)
+    assert bootstrap_interval(values, confidence=0.4, **many) == (0.5, 0.5)
 
 
 def test_clips_of_a_film_that_is_drawn_twice_are_drawn_twice() -> None:
@@ -48,42 +48,42 @@ def test_a_film_with_many_clips_counts_once() -> None:
 
 def test_the_gain_is_bounded_from_one_side() -> None:
     coins = {"a": [0.0], "b": [1.0]}
-    assert least_gain(coins, resamples=20_000, confidence=0.8, seed=0) == 0
-    assert least_gain(coins, resamples=20_000, confidence=0.7, seed=0) == 0.5
-    low, _ = interval(UNEVEN, resamples=500, confidence=0.8, seed=1)
-    assert least_gain(UNEVEN, resamples=500, confidence=0.9, seed=1) == pytest.approx(low)
+    assert gain_lower_bound(coins, resamples=20_000, confidence=0.8, seed=0) == 0
+    assert gain_lower_bound(coins, resamples=20_000, confidence=0.7, seed=0) == 0.5
+    low, _ = bootstrap_interval(UNEVEN, resamples=500, confidence=0.8, seed=1)
+    assert gain_lower_bound(UNEVEN, resamples=500, confidence=0.9, seed=1) == pytest.approx(low)
 
 
 def test_less_than_two_films_gain_nothing() -> None:
     for gains in ({}, {"a": [1.0, 2.0]}, {"a": [1.0], "b": [math.nan]}):
-        assert least_gain(gains, **FEW) == -math.inf
+        assert gain_lower_bound(gains, **FEW) == -math.inf
 
 
 def test_what_was_not_scored_is_left_out() -> None:
     gaps = {"a": [1.0, math.nan, 4.0], "b": [math.nan], "c": [3.0], "d": []}
-    assert interval(gaps, **FEW) == interval({"a": [1.0, 4.0], "c": [3.0]}, **FEW)
-    assert all(map(math.isnan, interval({"b": [math.nan]}, **FEW)))
-    assert all(map(math.isnan, interval({}, **FEW)))
+    assert bootstrap_interval(gaps, **FEW) == bootstrap_interval({"a": [1.0, 4.0], "c": [3.0]}, **FEW)
+    assert all(map(math.isnan, bootstrap_interval({"b": [math.nan]}, **FEW)))
+    assert all(map(math.isnan, bootstrap_interval({}, **FEW)))
 
 
 def test_a_seed_repeats() -> None:
-    assert interval(UNEVEN, **FEW) == interval(UNEVEN, **FEW)
-    first, second = (resampled_means(UNEVEN, 500, seed) for seed in (0, 1))
+    assert bootstrap_interval(UNEVEN, **FEW) == bootstrap_interval(UNEVEN, **FEW)
+    first, second = (bootstrap_means(UNEVEN, 500, seed) for seed in (0, 1))
     assert not np.array_equal(first, second)
 
 
 def test_order_and_names_play_no_part() -> None:
     turned = {name: list(reversed(clips)) for name, clips in reversed(UNEVEN.items())}
     renamed = {f"z{-ord(name)}": clips for name, clips in UNEVEN.items()}
-    expected = resampled_means(UNEVEN, 500, 0)
-    assert np.array_equal(resampled_means(turned, 500, 0), expected)
-    assert np.array_equal(resampled_means(renamed, 500, 0), expected)
+    expected = bootstrap_means(UNEVEN, 500, 0)
+    assert np.array_equal(bootstrap_means(turned, 500, 0), expected)
+    assert np.array_equal(bootstrap_means(renamed, 500, 0), expected)
 
 
 def test_how_many_are_drawn_at_once_plays_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = resampled_means(UNEVEN, 500, 0)
+    expected = bootstrap_means(UNEVEN, 500, 0)
     monkeypatch.setattr(bootstrap, "_BLOCK", 40)
-    assert np.array_equal(resampled_means(UNEVEN, 500, 0), expected)
+    assert np.array_equal(bootstrap_means(UNEVEN, 500, 0), expected)
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
@@ -91,11 +91,11 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     held = 0
     for trial in range(400):
         films = {str(film): rng.normal(rng.normal(7, 1), 0.7, 3).tolist() for film in range(10)}
-        low, high = interval(films, resamples=300, confidence=0.9, seed=trial)
+        low, high = bootstrap_interval(films, resamples=300, confidence=0.9, seed=trial)
         held += low <= 7 <= high
     assert 0.78 < held / 400 < 0.94
 
 
 def test_more_confidence_is_a_wider_interval() -> None:
-    ends = [interval(UNEVEN, resamples=500, confidence=c, seed=0) for c in (0.5, 0.8, 0.95)]
+    ends = [bootstrap_interval(UNEVEN, resamples=500, confidence=c, seed=0) for c in (0.5, 0.8, 0.95)]
     assert ends[2][0] < ends[1][0] < ends[0][0] < ends[0][1] < ends[1][1] < ends[2][1]

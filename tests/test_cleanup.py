@@ -143,7 +143,7 @@ def test_mlflow_is_asked_for_what_it_has(with_registry: Path) -> None:
     from secondeye.run_folder import open_run
 
     assert published_runs() == {}
-    run = open_run(Path(".runs"), "1" * 32, "gate", Gate(min_films=5, confidence=0.9), {})
+    run = open_run(Path(".runs"), "1" * 32, "gate", Gate(confidence=0.9), {})
     publish(run.folder)
     assert published_runs() == {"1" * 32: False}
     run.finish({})

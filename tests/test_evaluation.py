@@ -1,38 +1,42 @@
-"""The ruler: regions, methods and scores, against what is known exactly."""
+"""Region maps, methods and scores against exact answers."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import coarse_cards, evaluated, held_clip
+from conftest import a_clip, a_film, a_shift, coarse_cards, eval_clip, score_row
+from small_dataset import write_rows
 
-from secondeye.dataset import corrections
+from secondeye.dataset import corrections, reader
 from secondeye.dataset.ground_truth import apply_shift, read_ground_truth, write_ground_truth
-from secondeye.dataset.schema import ClipDisparity, Correction, Score
-from secondeye.dataset.tables import write_table
+from secondeye.dataset.reader import Dataset
+from secondeye.dataset.schema import AcceptedClip, Clip, ClipDisparity, Correction, Film, Score
 from secondeye.depth import DepthEstimate, DepthEstimator
 from secondeye.depth.edges import sharpen
 from secondeye.depth.student import Student, save_student
 from secondeye.evaluation import methods
-from secondeye.evaluation.aggregate import film_means, mean_of_films
-from secondeye.evaluation.eval_clips import EvalFrames, Folders, align, load_clip, manifest_hash
+from secondeye.evaluation import score_methods as score_methods_module
+from secondeye.evaluation.aggregate import film_means, mean_score
+from secondeye.evaluation.baselines import best_shift, fill_nearest
+from secondeye.evaluation.eval_clips import EvalFrames
+from secondeye.evaluation.manifest import manifest_hash
 from secondeye.evaluation.methods import (
     BASELINES,
-    Made,
     Method,
-    NotNumbers,
-    best_shift,
-    fill_nearest,
-    inpaint_left,
+    MethodOutput,
+    align_scale_and_shift,
     make_right,
+    warp_and_inpaint,
 )
+from secondeye.evaluation.non_finite import NonFiniteError
 from secondeye.evaluation.regions import (
     BORDER,
     DISOCCLUDED,
-    NAMES,
+    REGIONS,
     UNKNOWN,
     VISIBLE,
     regions_from_match,
@@ -40,13 +44,13 @@ from secondeye.evaluation.regions import (
 )
 from secondeye.evaluation.score import (
     compute,
-    matched_surely,
+    confirmed_matches,
     prepare,
+    region_shares,
     score_depth,
-    shares,
     update,
 )
-from secondeye.evaluation.score_methods import Broken, cached_scores, score_key, score_methods
+from secondeye.evaluation.score_methods import NonFiniteMethods, cached_scores, score_key, score_methods
 from secondeye.inpaint import Warped, make_inpainter
 from secondeye.inpaint.fill import fill_warped
 from secondeye.inpaint.light import save_light
@@ -71,14 +75,15 @@ def clip_of(shot: Shot) -> EvalFrames:
     return EvalFrames(shot.left, shot.right, shot.disparity, regions)
 
 
-def scored(made: Made, clip: EvalFrames) -> dict[str, float]:
-    """Every score."""
-    reference = prepare(clip.left, clip.right, clip.regions)
-    return compute(update(reference, made.right, seen=0, learned=None)) | score_depth(made.disparity, clip)
+def scored(output: MethodOutput, clip: EvalFrames) -> dict[str, float]:
+    """Return every score."""
+    prepared = prepare(clip.left, clip.right, clip.regions)
+    state = update(prepared, output.right, overlap=0, learned=None)
+    return compute(state) | score_depth(output.disparity, clip)
 
 
 def exact_card() -> Shot:
-    """A near card of 12 px before a far wall; 7 px apart."""
+    """A near card, 12 px wide, in front of a far wall; their disparities differ by 7 px."""
     return two_planes(frames=2, height=24, width=64, near_px=9, far_px=2, card_px=12, seed=1)
 
 
@@ -96,44 +101,42 @@ def test_regions_from_a_match_agree_with_the_truth_on_a_plain_scene() -> None:
     shot = coarse_cards(2, 96, 256, near_px=24, far_px=8, card_px=80, seed=2)
     truth = regions_from_truth(shot.right_disparity, shot.right_occlusion)
     found = regions_from_match(make_matcher("block", 48), shot.left, shot.right, tolerance_px=1.0)
-    told = found != UNKNOWN
-    assert told.double().mean() > 0.9
-    assert (found == truth)[told].double().mean() > 0.95
+    known = found != UNKNOWN
+    assert known.double().mean() > 0.9
+    assert (found == truth)[known].double().mean() > 0.95
     for region in (DISOCCLUDED, BORDER):
         assert ((found == region) & (truth == region)).sum() > 0.6 * (truth == region).sum()
 
 
 @pytest.mark.parametrize("shift_px", [0, 3, -2])
-def test_truth_follows_the_shift_of_the_views(tmp_path: Path, shift_px: int) -> None:
+def test_ground_truth_is_shifted_with_the_views(tmp_path: Path, shift_px: int) -> None:
     shot = exact_card()
     write_ground_truth(tmp_path / "truth.npz", shot.right_disparity, shot.right_occlusion)
     moved = apply_shift(read_ground_truth(tmp_path / "truth.npz", 1, 2), shift_px)
     left, right = corrections.apply_shift(shot.left[1:], shot.right[1:], shift_px)
-    place = torch.arange(left.shape[-1]) + moved.right_disparity
-    inside = (place >= 0) & (place < left.shape[-1])
-    there = left.gather(-1, place.clamp(0, left.shape[-1] - 1).long().expand_as(left))
-    seen = inside & ~moved.right_occlusion
-    assert seen.double().mean() > 0.8
-    assert torch.equal(there[seen.expand_as(there)], right[seen.expand_as(right)])
+    column = torch.arange(left.shape[-1]) + moved.right_disparity
+    inside = (column >= 0) & (column < left.shape[-1])
+    warped = left.gather(-1, column.clamp(0, left.shape[-1] - 1).long().expand_as(left))
+    visible = inside & ~moved.right_occlusion
+    assert visible.double().mean() > 0.8
+    assert torch.equal(warped[visible.expand_as(warped)], right[visible.expand_as(right)])
 
 
-def test_regions_know_nothing_of_a_method(shot: Shot) -> None:
+def test_regional_psnr_is_the_psnr_of_the_region(shot: Shot) -> None:
     clip = clip_of(shot)
-    before = clip.regions.clone()
     for method in BASELINES:
         made = make_right(method, clip)
-        assert torch.equal(clip.regions, before)
-        for name, region in NAMES.items():
-            chosen = (before == region).expand_as(made.right)
+        for name, region in REGIONS.items():
+            chosen = (clip.regions == region).expand_as(made.right)
             assert bool(chosen.any())
             error = (made.right - clip.right)[chosen].double().square().mean()
             expected = float(-10 * torch.log10(error))
             assert scored(made, clip)[f"psnr_{name}_db"] == pytest.approx(expected, abs=1e-3)
 
 
-def test_shares_of_regions_are_counted() -> None:
+def test_region_shares_are_counted() -> None:
     regions = torch.tensor([[[[UNKNOWN, VISIBLE, DISOCCLUDED, DISOCCLUDED, BORDER]]]], dtype=torch.uint8)
-    assert shares(regions) == {
+    assert region_shares(regions) == {
         "unknown_share": 0.2,
         "visible_share": 0.2,
         "disoccluded_share": 0.4,
@@ -142,7 +145,7 @@ def test_shares_of_regions_are_counted() -> None:
 
 
 def test_the_truth_scores_perfectly(shot: Shot) -> None:
-    scores = scored(Made(shot.right, shot.disparity), clip_of(shot))
+    scores = scored(MethodOutput(shot.right, shot.disparity), clip_of(shot))
     for name in ("psnr_db", "psnr_visible_db", "psnr_disoccluded_db", "psnr_border_db"):
         assert scores[name] == 100
     for name in ("ssim", "ssim_visible", "ssim_disoccluded", "ssim_border", "rank_correlation"):
@@ -150,31 +153,33 @@ def test_the_truth_scores_perfectly(shot: Shot) -> None:
     assert scores["disparity_error_percent"] == 0
 
 
-def test_a_region_that_is_not_there_is_no_score(shot: Shot) -> None:
+def test_an_empty_region_has_no_score(shot: Shot) -> None:
     clip = clip_of(shot)._replace(regions=torch.full_like(shot.disparity, VISIBLE, dtype=torch.uint8))
-    scores = scored(Made(shot.left, None), clip)
+    scores = scored(MethodOutput(shot.left, None), clip)
     assert math.isnan(scores["psnr_border_db"]) and math.isnan(scores["rank_correlation"])
     assert scores["psnr_visible_db"] == scores["psnr_db"]
 
 
-def test_noise_in_one_region_shows_in_that_region_alone(shot: Shot) -> None:
+def test_an_error_in_one_region_shows_only_there(shot: Shot) -> None:
     clip = clip_of(shot)
     wrong = torch.where(clip.regions == DISOCCLUDED, 1 - shot.right, shot.right)
-    scores = scored(Made(wrong, None), clip)
+    scores = scored(MethodOutput(wrong, None), clip)
     assert scores["psnr_visible_db"] == 100 and scores["psnr_border_db"] == 100
     assert scores["psnr_disoccluded_db"] < 20
 
 
 def test_depth_is_aligned_by_scale_and_shift() -> None:
     disparity = torch.rand(2, 1, 4, 5, generator=torch.Generator().manual_seed(0)) * 9 - 3
-    torch.testing.assert_close(align(0.3 * disparity + 7, disparity), disparity)
-    against = align(-disparity, disparity)
+    torch.testing.assert_close(align_scale_and_shift(0.3 * disparity + 7, disparity), disparity)
+    against = align_scale_and_shift(-disparity, disparity)
     torch.testing.assert_close(against, torch.full_like(disparity, float(disparity.mean())))
 
 
-def test_flat_depth_is_the_best_constant() -> None:
+def test_flat_depth_is_aligned_to_the_mean() -> None:
     disparity = torch.tensor([[[[0.0, 2.0, 4.0]]]])
-    torch.testing.assert_close(align(torch.ones_like(disparity), disparity), torch.full((1, 1, 1, 3), 2.0))
+    torch.testing.assert_close(
+        align_scale_and_shift(torch.ones_like(disparity), disparity), torch.full((1, 1, 1, 3), 2.0)
+    )
 
 
 @pytest.mark.parametrize("shift_px", [-3, 0, 4])
@@ -186,34 +191,38 @@ def test_the_best_shift_is_found(shift_px: int) -> None:
     assert torch.equal(made[..., inside], right[..., inside])
 
 
-def test_nearest_takes_the_nearer_side() -> None:
+def test_nearest_fills_from_the_nearer_side() -> None:
     frames = torch.tensor([0.1, 0.2, 0.0, 0.0, 0.0, 0.6]).expand(1, 3, 2, 6).clone()
     coverage = torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0, 1.0]).expand(1, 1, 2, 6).clone()
     filled, _ = fill_nearest(Warped(frames, frames, coverage, coverage), None)
     torch.testing.assert_close(filled[0, 0, 0], torch.tensor([0.1, 0.2, 0.2, 0.2, 0.6, 0.6]))
 
 
-def test_painting_a_clip_with_exact_disparity_beats_every_floor(shot: Shot) -> None:
+def test_inpainting_with_exact_disparity_beats_constant_shifts(shot: Shot) -> None:
     clip = clip_of(shot)
     fill = Method("fill", "inpainter", inpainter="fill")
     best = scored(make_right(fill, clip), clip)
-    assert all(best["psnr_db"] > scored(make_right(floor, clip), clip)["psnr_db"] for floor in BASELINES[:2])
+    assert all(
+        best["psnr_db"] > scored(make_right(baseline, clip), clip)["psnr_db"] for baseline in BASELINES[:2]
+    )
 
 
-def test_painting_goes_window_by_window(shot: Shot) -> None:
+def test_inpainting_in_windows_equals_inpainting_frame_by_frame(shot: Shot) -> None:
     left, disparity = (torch.cat([array] * 5) for array in (shot.left, shot.disparity))  # a window and more
     fill, state, pictures = make_inpainter("fill", None, "cpu"), None, []
     for t in range(len(left)):
         here = left[t : t + 1]
         picture, state = fill(Warped(here, *warp(here, disparity[t : t + 1])), state)
         pictures.append(picture.clamp(0, 1))
-    made = inpaint_left(left, disparity, fill)
+    made = warp_and_inpaint(left, disparity, fill)
     assert torch.equal(made, torch.cat(pictures))
     fresh, _ = fill(Warped(here, *warp(here, disparity[-1:])), None)
-    assert not torch.equal(made[-1:], fresh.clamp(0, 1)), "the frames before have left nothing to see"
+    assert not torch.equal(made[-1:], fresh.clamp(0, 1)), "the state makes no difference here"
 
 
-def test_a_model_is_judged_by_its_depth_and_its_painting(shot: Shot, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_is_scored_by_its_depth_and_its_right_view(
+    shot: Shot, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clip = clip_of(shot)
     depths = {"exact": shot.disparity, "upside down": -shot.disparity}
     monkeypatch.setattr(methods, "make_depth_estimator", lambda name, *_: constant(depths[name]))
@@ -221,153 +230,170 @@ def test_a_model_is_judged_by_its_depth_and_its_painting(shot: Shot, monkeypatch
     for name in depths:
         made = make_right(Method(name, "model", name, None, "fill"), clip)
         assert torch.equal(
-            made.right, inpaint_left(clip.left, sharpen(made.disparity, clip.left), fill_warped)
+            made.right, warp_and_inpaint(clip.left, sharpen(made.disparity, clip.left), fill_warped)
         )
         scores[name] = scored(made, clip)
     assert scores["exact"]["rank_correlation"] == pytest.approx(1)
     assert scores["exact"]["disparity_error_percent"] == pytest.approx(0, abs=1e-3)
-    # The best scale of the other is 0, so that it is flat.
+    # The best scale of inverted depth is 0: it becomes flat.
     assert scores["upside down"]["rank_correlation"] == 0
     assert scores["upside down"]["disparity_error_percent"] > 0.5
     assert scores["exact"]["psnr_db"] > scores["upside down"]["psnr_db"]
 
 
 def constant(depth: torch.Tensor) -> DepthEstimator:
-    """An estimator that says this of any shot."""
+    """Return an estimator with the same output for any shot."""
     return lambda windows: iter([DepthEstimate(depth, 1.0) for _ in [list(windows)]])
 
 
 @pytest.mark.parametrize("inside", [True, False])
-def test_what_is_no_number_has_no_score_wherever_it_is(shot: Shot, inside: bool) -> None:
+def test_nan_is_rejected_in_any_region(shot: Shot, inside: bool) -> None:
     clip = clip_of(shot)
     right, disparity = shot.right.clone(), shot.disparity.clone()
-    region = DISOCCLUDED if inside else UNKNOWN  # UNKNOWN: in no region that is scored
+    region = DISOCCLUDED if inside else UNKNOWN  # UNKNOWN is not scored
     regions = clip.regions.clone()
     regions[0, 0, 0, 0], right[0, 0, 0, 0], disparity[0, 0, 0, 0] = region, math.nan, math.nan
-    for made in (Made(right, None), Made(shot.right, disparity)):
-        with pytest.raises(NotNumbers):
+    for made in (MethodOutput(right, None), MethodOutput(shot.right, disparity)):
+        with pytest.raises(NonFiniteError):
             scored(made, clip._replace(regions=regions))
 
 
 @pytest.mark.parametrize("kind", ["student", "light", pytest.param("diffusion", marks=pytest.mark.slow)])
-def test_weights_of_nan_are_found_out(shot: Shot, tmp_path: Path, kind: str) -> None:
-    method = Method("m", "inpainter", inpainter="light", inpaint_weights=spoilt_light(tmp_path))
+def test_nan_weights_are_rejected(shot: Shot, tmp_path: Path, kind: str) -> None:
+    method = Method("m", "inpainter", inpainter="light", inpaint_weights=nan_light(tmp_path))
     if kind == "student":
-        save_student(spoilt(Student(96, 160)), tmp_path)
+        save_student(with_nan(Student(96, 160)), tmp_path)
         method = Method("m", "model", "student", tmp_path, "fill")
     if kind == "diffusion":
-        pipeline = make_tiny(2)  # two chunks in a window: the second begins with what the first made
-        spoilt(pipeline.unet)
+        pipeline = make_tiny(2)  # two chunks a window: the second starts from the first
+        with_nan(pipeline.unet)
         pipeline.save_pretrained(tmp_path / "pipeline")
         method = Method("m", "inpainter", inpainter="diffusion", inpaint_weights=tmp_path / "pipeline")
     clip = clip_of(shot)
     long = EvalFrames(*(torch.cat([array] * 2) for array in clip))
-    with pytest.raises(NotNumbers):
+    with pytest.raises(NonFiniteError):
         make_right(method, long)
 
 
-def spoilt(model: torch.nn.Module) -> torch.nn.Module:
-    """A network whose weights are NaN."""
+def with_nan(model: torch.nn.Module) -> torch.nn.Module:
+    """Set all weights of a network to NaN."""
     with torch.no_grad():
         for weights in model.parameters():
             weights.fill_(math.nan)
     return model
 
 
-def spoilt_light(folder: Path) -> Path:
-    save_light(spoilt(Light((4, 6, 8))), folder)
+def nan_light(folder: Path) -> Path:
+    save_light(with_nan(Light((4, 6, 8))), folder)
     return folder
 
 
-def test_a_method_that_makes_no_numbers_ends_the_judging_in_one_line(
+def dataset_of(root: Path, *clips: str) -> Dataset:
+    """Write the tables of a dataset with these held-out clips; their files are missing."""
+    return write_rows(
+        root,
+        {
+            Film: [a_film("f")],
+            Clip: [a_clip(name, "f") for name in clips],
+            Correction: [a_shift(name) for name in clips],
+            ClipDisparity: [ClipDisparity(name, "k", 0.0, 1.0) for name in clips],
+            AcceptedClip: [AcceptedClip(name, "f", "test") for name in clips],
+        },
+    )
+
+
+def test_a_method_that_produces_nan_stops_the_scoring_with_one_line(
     shot: Shot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECONDEYE_WORKERS", "1")
     monkeypatch.setattr("secondeye.evaluation.score_methods.load_clip", lambda *_: clip_of(shot))
-    held = [held_clip(clip, "f") for clip in ("a", "b")]
-    light = Method("light", "inpainter", inpainter="light", inpaint_weights=spoilt_light(tmp_path / "light"))
-    folders = Folders(tmp_path, tmp_path, tmp_path, tmp_path)
-    with pytest.raises(Broken, match=r"^light: makes pixels that are not numbers") as broken:
-        score_methods(tmp_path / "scores", folders, held, [BASELINES[0], light], TWO_FRAMES, label="t")
-    assert broken.value.methods == ["light"] and isinstance(broken.value, UserError)
-    assert len(score_methods(tmp_path / "scores", folders, held, BASELINES[:1], TWO_FRAMES, label="t")) == 2
+    dataset, clips = dataset_of(tmp_path, "a", "b"), [eval_clip(clip, "f") for clip in ("a", "b")]
+    light = Method("light", "inpainter", inpainter="light", inpaint_weights=nan_light(tmp_path / "light"))
+    out = tmp_path / "scores"
+    with pytest.raises(NonFiniteMethods, match=r"^light: produces pixels that are NaN or inf") as error:
+        score_methods(out, dataset, clips, [BASELINES[0], light], TWO_FRAMES, label="t")
+    assert error.value.methods == ["light"] and isinstance(error.value, UserError)
+    assert len(score_methods(out, dataset, clips, BASELINES[:1], TWO_FRAMES, label="t")) == 2
 
 
-def test_weights_are_hashed_and_read_once(
+def test_clips_tables_and_weights_are_read_once(
     shot: Shot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECONDEYE_WORKERS", "1")
-    monkeypatch.setattr("secondeye.evaluation.score_methods.load_clip", lambda *_: clip_of(shot))
     calls: list[str] = []
 
-    def counted(name: str) -> None:
-        real = getattr(methods, name)
-        monkeypatch.setattr(methods, name, lambda *given: calls.append(name) or real(*given))
+    def count(module: object, name: str, function: Callable[..., object]) -> None:
+        monkeypatch.setattr(module, name, lambda *given: calls.append(name) or function(*given))
 
-    counted("hash_weights")
-    counted("make_inpainter")
+    count(score_methods_module, "load_clip", lambda *_: clip_of(shot))
+    count(reader, "read_table", reader.read_table)
+    count(methods, "hash_weights", methods.hash_weights)
+    count(methods, "make_inpainter", methods.make_inpainter)
     save_light(Light((4, 6, 8)), tmp_path / "light")
     light = Method("light", "inpainter", inpainter="light", inpaint_weights=tmp_path / "light")
-    held = [held_clip(clip, "f") for clip in ("a", "b", "c")]
-    score_methods(tmp_path / "scores", Folders(*[tmp_path] * 4), held, [light], TWO_FRAMES, label="t")
-    assert sorted(calls) == ["hash_weights", "make_inpainter"]
+    clips = [eval_clip(clip, "f") for clip in ("a", "b", "c")]
+    wanted = [light, BASELINES[0]]
+    score_methods(
+        tmp_path / "scores", dataset_of(tmp_path, "a", "b", "c"), clips, wanted, TWO_FRAMES, label="t"
+    )
+    counts = {name: calls.count(name) for name in calls}
+    assert counts == {"load_clip": 3, "read_table": 5, "hash_weights": 1, "make_inpainter": 1}
 
 
-def test_a_clip_that_a_rebuilt_dataset_lacks_is_one_line(tmp_path: Path) -> None:
-    write_table(tmp_path / "shift.parquet", [], Correction)
-    write_table(tmp_path / "match.parquet", [], ClipDisparity)
-    with pytest.raises(UserError, match="was rebuilt since, without clip a; run dvc repro evaluate"):
-        load_clip(Folders(*[tmp_path] * 4), "a", 2)
+def test_a_clip_that_the_rebuilt_dataset_lacks_is_one_line(tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path, "b")
+    with pytest.raises(UserError, match="has no clip a; the dataset was rebuilt, run dvc repro evaluate"):
+        score_methods(tmp_path / "s", dataset, [eval_clip("a", "f")], BASELINES, TWO_FRAMES, label="t")
 
 
-def test_an_unknown_method_is_refused(shot: Shot) -> None:
-    with pytest.raises(ValueError, match="no floor called magic"):
-        make_right(Method("magic", "floor"), clip_of(shot))
+def test_an_unknown_method_is_rejected(shot: Shot) -> None:
+    with pytest.raises(ValueError, match="unknown baseline: magic"):
+        make_right(Method("magic", "baseline"), clip_of(shot))
 
 
-def test_only_confirmed_matches_judge_depth() -> None:
+def test_confirmed_matches_exclude_occluded_pixels() -> None:
     shot = exact_card()
-    sure = matched_surely(clip_of(shot))[:, 0]
-    hidden_from_right = shot.left_occlusion[:, 0]
-    assert not (sure & hidden_from_right).any()
-    assert sure[~hidden_from_right].double().mean() > 0.95
+    confirmed = confirmed_matches(clip_of(shot))[:, 0]
+    occluded = shot.left_occlusion[:, 0]
+    assert not (confirmed & occluded).any()
+    assert confirmed[~occluded].double().mean() > 0.95
 
 
 def row(clip: str, film: str, psnr: float, method: str = "fill") -> Score:
-    return evaluated(clip, film, method, psnr_db=psnr)
+    return score_row(clip, film, method, psnr_db=psnr)
 
 
-def test_every_film_counts_once() -> None:
+def test_every_film_has_the_same_weight() -> None:
     rows = [row("a", "one", 10), row("b", "one", 20), row("c", "two", 40), row("d", "two", float("nan"))]
     assert film_means(rows, "psnr_db") == {"one": 15, "two": 40}
-    assert mean_of_films(rows, "psnr_db") == 27.5
-    assert math.isnan(mean_of_films(rows, "ssim"))
+    assert mean_score(rows, "psnr_db") == 27.5
+    assert math.isnan(mean_score(rows, "ssim"))
 
 
-def test_the_manifest_changes_with_clips_and_their_regions() -> None:
-    one = held_clip("a", "f", "k")
-    other = held_clip("b", "f", "k")
+def test_the_manifest_hash_depends_on_clips_and_keys() -> None:
+    one = eval_clip("a", "f", "k")
+    other = eval_clip("b", "f", "k")
     assert manifest_hash([one, other]) == manifest_hash([other, one])
     assert manifest_hash([one]) != manifest_hash([one, other])
-    assert manifest_hash([one]) != manifest_hash([held_clip("a", "f", "k2")])
+    assert manifest_hash([one]) != manifest_hash([eval_clip("a", "f", "k2")])
 
 
-def test_identity_is_the_left_eye(shot: Shot) -> None:
+def test_identity_is_the_left_view(shot: Shot) -> None:
     made = make_right(BASELINES[0], clip_of(shot))
     assert made.disparity is None and np.array_equal(made.right.numpy(), shot.left.numpy())
 
 
-def test_scores_are_recalled_by_what_a_method_is_made_of(tmp_path: Path) -> None:
+def test_known_scores_are_reused_for_the_same_content(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_text("weights")
-    held = [held_clip("a", "f", "k")]
+    clips = [eval_clip("a", "f", "k")]
     light = Method("light", "inpainter", inpainter="light", inpaint_weights=tmp_path)
-    known = [replace(row("a", "f", 30.0, "light"), key=score_key(held[0], light, TWO_FRAMES))]
-    found = cached_scores(known, held, [replace(light, name="challenger")], TWO_FRAMES)
+    known = [replace(row("a", "f", 30.0, "light"), key=score_key(clips[0], light, TWO_FRAMES))]
+    found = cached_scores(known, clips, [replace(light, name="challenger")], TWO_FRAMES)
     assert found is not None and (found[0].method, found[0].psnr_db) == ("challenger", 30.0)
-    assert cached_scores(known, held, [light], replace(TWO_FRAMES, max_frames=3)) is None, "other frames"
+    assert cached_scores(known, clips, [light], replace(TWO_FRAMES, max_frames=3)) is None, "other frames"
     assert (
-        cached_scores(known, held, [light], replace(TWO_FRAMES, vgg_weights="timm/vgg16.tv_in1k")) is None
-    ), "other eyes"
-    assert cached_scores(known, held, [replace(light, kind="model")], TWO_FRAMES) is None, "another test"
+        cached_scores(known, clips, [light], replace(TWO_FRAMES, vgg_weights="timm/vgg16.tv_in1k")) is None
+    ), "other networks"
+    assert cached_scores(known, clips, [replace(light, kind="model")], TWO_FRAMES) is None, "another kind"
     (tmp_path / "model.safetensors").write_text("others")
-    assert cached_scores(known, held, [replace(light)], TWO_FRAMES) is None, "other weights"
+    assert cached_scores(known, clips, [replace(light)], TWO_FRAMES) is None, "other weights"

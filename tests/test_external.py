@@ -1,4 +1,4 @@
-"""Films made elsewhere are read exactly as the dataset has the film's own right eye."""
+"""Films converted elsewhere are cut and shifted exactly as the dataset's own right views."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,11 +11,10 @@ import pytest
 import torch
 from conftest import a_shift, damage, moving_pictures
 
-from secondeye.dataset.corrections import load_views
+from secondeye.dataset.reader import Dataset, DatasetClip
 from secondeye.dataset.schema import Clip, Correction, Film
-from secondeye.dataset.tables import read_table, write_table
-from secondeye.evaluation.eval_clips import Folders
-from secondeye.evaluation.external import films_of, list_external, plain_name, read_external, read_right
+from secondeye.dataset.tables import write_table
+from secondeye.evaluation.external import list_external, match_films, read_external, strip_packing_tag
 from secondeye.film.packing import side_by_side
 from secondeye.params import load_params
 from secondeye.stages import split
@@ -42,26 +41,26 @@ pytestmark = pytest.mark.usefixtures("one_thread")
         ("album.mp4", "album"),
     ],
 )
-def test_a_name_without_its_tag(file: str, name: str) -> None:
-    assert plain_name(file) == name
+def test_packing_tags_are_stripped_from_names(file: str, name: str) -> None:
+    assert strip_packing_tag(file) == name
 
 
-def put(*paths: Path) -> None:
+def touch(*paths: Path) -> None:
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
 
 
-def test_makers_are_folders_of_films(tmp_path: Path) -> None:
+def test_external_methods_are_folders_of_films(tmp_path: Path) -> None:
     assert list_external(tmp_path / "external") == []
     (tmp_path / "nothing yet").mkdir()
-    put(
+    touch(
         tmp_path / "owl" / "street_sbs.mp4",
         tmp_path / "owl" / "candle.mkv",
         tmp_path / "ant" / "candle_lr.mp4",
     )
-    put(tmp_path / ".gitignore", tmp_path / "owl.dvc", tmp_path / "owl" / "candle.mkv.dvc")
-    assert [(maker.name, [*maker.films]) for maker in list_external(tmp_path)] == [
+    touch(tmp_path / ".gitignore", tmp_path / "owl.dvc", tmp_path / "owl" / "candle.mkv.dvc")
+    assert [(method.name, [*method.films]) for method in list_external(tmp_path)] == [
         ("ant", ["candle"]),
         ("owl", ["candle", "street"]),
     ]
@@ -69,152 +68,148 @@ def test_makers_are_folders_of_films(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stray", "told"),
+    ("stray", "message"),
     [
-        ("candle_sbs.mp4", "lies beside the makers' folders"),
-        ("owl/notes.txt", "is no film"),
-        ("owl/more/candle.mp4", "is no film"),
+        ("candle_sbs.mp4", "belong into a folder for each method"),
+        ("owl/notes.txt", "not a film"),
+        ("owl/more/candle.mp4", "not a film"),
         ("owl/candle_half-sbs.mkv", "two films called candle"),
     ],
 )
-def test_stray_files_are_refused(tmp_path: Path, stray: str, told: str) -> None:
-    put(tmp_path / "owl" / "candle.mp4", tmp_path / stray)
-    with pytest.raises(UserError, match=told):
+def test_stray_files_are_rejected(tmp_path: Path, stray: str, message: str) -> None:
+    touch(tmp_path / "owl" / "candle.mp4", tmp_path / stray)
+    with pytest.raises(UserError, match=message):
         list_external(tmp_path)
 
 
 @pytest.fixture(scope="module")
-def eyes() -> tuple[np.ndarray, np.ndarray]:
-    """uint8 [T, H, W, 3] of both eyes, wider than the dataset's clips."""
+def views() -> tuple[np.ndarray, np.ndarray]:
+    """Both views, uint8 [T, H, W, 3], larger than the dataset's clips."""
     left, right = (moving_pictures(FRAMES, 100, 150, seed) for seed in (1, 2))
     return left, right
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory, eyes: tuple[np.ndarray, np.ndarray]) -> Path:
-    """A film cut into two clips, the right views moved by 3 px and by -2 px."""
+def dataset(tmp_path_factory: pytest.TempPathFactory, views: tuple[np.ndarray, np.ndarray]) -> Dataset:
+    """A film cut into two clips, whose right views are shifted by 3 px and -2 px."""
     root = tmp_path_factory.mktemp("data")
     (root / "raw").mkdir()
-    pictures = np.stack([side_by_side(*pair) for pair in zip(*eyes, strict=True)])
+    pictures = np.stack([side_by_side(*pair) for pair in zip(*views, strict=True)])
     write_lossless(root / "raw" / "candle_sbs.mkv", pictures)
     wanted = replace(PARAMS.split, height=HEIGHT, width=WIDTH, max_seconds=0.5)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SECONDEYE_WORKERS", "1")
         split.run(root, split=wanted, dataset=PARAMS.dataset)
-    clips = sorted(read_table(root / "split" / "clips.parquet", Clip), key=lambda clip: clip.start)
+    dataset = Dataset(root)
+    clips = sorted(dataset.rows(Clip), key=lambda clip: clip.start)
     assert [(clip.start, clip.stop) for clip in clips] == [(0, 12), (12, 24)]
     moved = [a_shift(clip.id, shift_px=px) for clip, px in zip(clips, (3, -2), strict=True)]
-    (root / "shift").mkdir()
-    write_table(root / "shift" / "shift.parquet", moved, Correction)
-    return root
+    dataset.folder("shift").mkdir()
+    write_table(dataset.path(Correction), moved, Correction)
+    return dataset
 
 
-def whole(root: Path, eyes: tuple[np.ndarray, np.ndarray]) -> Path:
-    pictures = np.stack([side_by_side(*pair) for pair in zip(*eyes, strict=True)])
+def side_by_side_film(root: Path, views: tuple[np.ndarray, np.ndarray]) -> Path:
+    pictures = np.stack([side_by_side(*pair) for pair in zip(*views, strict=True)])
     write_lossless(root / "candle_lr.mkv", pictures)
     return root / "candle_lr.mkv"
 
 
-def right_only(root: Path, eyes: tuple[np.ndarray, np.ndarray]) -> Path:
-    write_lossless(root / "candle.mkv", eyes[1])
+def right_only(root: Path, views: tuple[np.ndarray, np.ndarray]) -> Path:
+    write_lossless(root / "candle.mkv", views[1])
     return root / "candle.mkv"
 
 
-def over_under(root: Path, eyes: tuple[np.ndarray, np.ndarray]) -> Path:
-    write_lossless(root / "candle_tb.mkv", np.concatenate(eyes, axis=1))
+def over_under(root: Path, views: tuple[np.ndarray, np.ndarray]) -> Path:
+    write_lossless(root / "candle_tb.mkv", np.concatenate(views, axis=1))
     return root / "candle_tb.mkv"
 
 
-@pytest.mark.parametrize("make", [whole, right_only, over_under])
-def test_the_true_right_eye_comes_back_bit_for_bit(
-    tmp_path: Path, dataset: Path, eyes: tuple[np.ndarray, np.ndarray], make: Callable[..., Path]
+@pytest.mark.parametrize("make", [side_by_side_film, right_only, over_under])
+def test_the_true_right_view_is_read_bit_for_bit(
+    tmp_path: Path, dataset: Dataset, views: tuple[np.ndarray, np.ndarray], make: Callable[..., Path]
 ) -> None:
-    film = make(tmp_path, eyes)
-    folders = Folders(dataset / "split", dataset / "shift", dataset / "match", dataset / "regions")
-    for row in read_table(dataset / "shift" / "shift.parquet", Correction):
-        _, right = load_views(folders.split, row)
-        assert torch.equal(read_external(film, folders, row.id, 12), right)
-        assert torch.equal(read_external(film, folders, row.id, 5), right[:5])
+    film = make(tmp_path, views)
+    for clip in dataset.join(Correction):
+        assert torch.equal(read_external(film, clip), dataset.views(clip)[1])
 
 
-def test_squeezed_eyes_are_stretched(
-    tmp_path: Path, dataset: Path, eyes: tuple[np.ndarray, np.ndarray]
+def test_half_width_views_are_stretched(
+    tmp_path: Path, dataset: Dataset, views: tuple[np.ndarray, np.ndarray]
 ) -> None:
-    small = [np.stack([cv2.resize(p, (75, 100), interpolation=cv2.INTER_AREA) for p in eye]) for eye in eyes]
+    small = [np.stack([cv2.resize(p, (75, 100), interpolation=cv2.INTER_AREA) for p in eye]) for eye in views]
     film = tmp_path / "candle_half-sbs.mkv"
     write_lossless(film, np.concatenate(small, axis=2))
-    row = read_table(dataset / "shift" / "shift.parquet", Correction)[0]
-    clip = next(c for c in read_table(dataset / "split" / "clips.parquet", Clip) if c.id == row.id)
-    made, right = read_right(film, ours(dataset)[0], clip, row), load_views(dataset / "split", row)[1]
+    clip = dataset.join(Correction)[0]
+    made, right = read_external(film, clip), dataset.views(clip)[1]
     assert made.shape == right.shape
     assert (made - right).abs().mean() < 0.02 < (made.roll(2, -1) - right).abs().mean()
 
 
-def test_a_film_that_is_too_short_or_breaks_off_is_one_line(
-    tmp_path: Path, dataset: Path, eyes: tuple[np.ndarray, np.ndarray]
+def test_a_film_that_is_short_or_damaged_is_one_line(
+    tmp_path: Path, dataset: Dataset, views: tuple[np.ndarray, np.ndarray]
 ) -> None:
     film = tmp_path / "candle.mkv"
-    write_lossless(film, eyes[1][:20])
-    first, second = sorted(read_table(dataset / "split" / "clips.parquet", Clip), key=lambda clip: clip.start)
-    shifted = a_shift("")
-    assert len(read_right(film, ours(dataset)[0], first, shifted)) == 12
-    with pytest.raises(UserError, match=f"has 20 frames, of which clip {second.id} asks for 24"):
-        read_right(film, ours(dataset)[0], second, shifted)
-    write_film(tmp_path / "candle.mp4", iter(eyes[1]), Fraction(24))
+    write_lossless(film, views[1][:20])
+    first, second = sorted(dataset.join(Correction), key=lambda clip: clip.clip.start)
+    assert len(read_external(film, first)) == 12
+    with pytest.raises(UserError, match=f"has 20 frames, clip {second.id} needs 24"):
+        read_external(film, second)
+    write_film(tmp_path / "candle.mp4", iter(views[1]), Fraction(24))
     with pytest.raises(TruncatedFilm, match="breaks off after"):
-        read_right(damage(tmp_path / "candle.mp4"), ours(dataset)[0], first, shifted)
+        read_external(damage(tmp_path / "candle.mp4"), first)
 
 
-def test_borders_are_cut_off_what_was_made_of_a_letterboxed_film(tmp_path: Path, dataset: Path) -> None:
-    clip = min(read_table(dataset / "split" / "clips.parquet", Clip), key=lambda clip: clip.start)
+def test_the_original_letterbox_is_cropped(tmp_path: Path, dataset: Dataset) -> None:
+    clip = min(dataset.join(), key=lambda clip: clip.clip.start)
     picture = np.zeros((2 * HEIGHT, 2 * WIDTH, 3), np.uint8)
     picture[16:-16] = 200
     write_lossless(tmp_path / "candle.mkv", np.stack([picture] * 12))
-    boxed = replace(ours(dataset)[0], height=HEIGHT, width=WIDTH, crop_top=8, crop_bottom=8)
-    assert float(read_right(tmp_path / "candle.mkv", boxed, clip, a_shift("")).min()) == pytest.approx(
-        200 / 255
-    )
-    moved = read_right(tmp_path / "candle.mkv", boxed, clip, a_shift("", vertical_px=-3, shift_px=2))
-    assert moved.shape[-2:] == (HEIGHT - 3, WIDTH - 2)
+
+    def read(**correction: object) -> torch.Tensor:
+        film = replace(clip.film, height=HEIGHT, width=WIDTH, crop_top=8, crop_bottom=8)
+        rows = {Correction: a_shift(clip.id, **correction)}
+        return read_external(tmp_path / "candle.mkv", DatasetClip(clip.id, "", clip.clip, film, rows))
+
+    assert float(read().min()) == pytest.approx(200 / 255)
+    assert read(vertical_px=-3, shift_px=2).shape[-2:] == (HEIGHT - 3, WIDTH - 2)
     with pytest.raises(UserError, match=r"candle_sbs\.mkv, whose eyes are swapped"):
-        read_right(tmp_path / "candle.mkv", boxed, clip, a_shift("", swapped=True))
+        read(swapped=True)
 
 
-def ours(dataset: Path) -> list[Film]:
-    return read_table(dataset / "split" / "films.parquet", Film)
-
-
-def test_films_find_the_one_they_were_made_of(
-    tmp_path: Path, dataset: Path, eyes: tuple[np.ndarray, np.ndarray]
+def test_films_are_matched_by_name(
+    tmp_path: Path, dataset: Dataset, views: tuple[np.ndarray, np.ndarray]
 ) -> None:
     (tmp_path / "owl").mkdir()
-    film = right_only(tmp_path / "owl", eyes)
-    [maker] = list_external(tmp_path)
-    assert films_of(maker, ours(dataset)) == ((ours(dataset)[0].id, film),)
-    with pytest.raises(UserError, match=r"candle.mkv: no film of the dataset is called candle"):
-        films_of(maker, [])
-    twins = [*ours(dataset), replace(ours(dataset)[0], name="candle_tb.mkv")]
-    with pytest.raises(UserError, match=r"both candle_sbs.mkv and candle_tb.mkv are called candle"):
-        films_of(maker, twins)
+    film = right_only(tmp_path / "owl", views)
+    [method] = list_external(tmp_path)
+    assert match_films(method, dataset.rows(Film)) == ((dataset.rows(Film)[0].id, film),)
+    with pytest.raises(UserError, match=r"candle.mkv: no film in data/raw is called candle"):
+        match_films(method, [])
+    twins = [*dataset.rows(Film), replace(dataset.rows(Film)[0], name="candle_tb.mkv")]
+    with pytest.raises(
+        UserError, match=r"both candle_sbs.mkv and candle_tb.mkv are called candle in data/raw"
+    ):
+        match_films(method, twins)
 
 
 @pytest.mark.parametrize(
-    ("cut", "fps", "told"),
+    ("cut", "fps", "message"),
     [
-        (np.s_[:, :96], 24, "150x96 px is another shape than 150x100 px"),
-        (np.s_[:, :], 30, "30.000 frames a second, and 24.000 of"),
+        (np.s_[:, :96], 24, "the aspect of 150x96 px differs from the 150x100 px"),
+        (np.s_[:, :], 30, "has 30.000 frames a second, candle_sbs.mkv has 24.000"),
         (np.s_[3:], 24, "has 21 frames, candle_sbs.mkv has 24"),
     ],
 )
-def test_another_shape_rate_or_length_is_refused(
+def test_another_shape_rate_or_length_is_rejected(
     tmp_path: Path,
-    dataset: Path,
-    eyes: tuple[np.ndarray, np.ndarray],
+    dataset: Dataset,
+    views: tuple[np.ndarray, np.ndarray],
     cut: tuple[slice, ...],
     fps: int,
-    told: str,
+    message: str,
 ) -> None:
     (tmp_path / "owl").mkdir()
-    write_film(tmp_path / "owl" / "candle.mp4", iter(np.ascontiguousarray(eyes[1][cut])), Fraction(fps))
-    with pytest.raises(UserError, match=f"candle.mp4: {told}"):
-        films_of(list_external(tmp_path)[0], ours(dataset))
+    write_film(tmp_path / "owl" / "candle.mp4", iter(np.ascontiguousarray(views[1][cut])), Fraction(fps))
+    with pytest.raises(UserError, match=f"candle.mp4: {message}"):
+        match_films(list_external(tmp_path)[0], dataset.rows(Film))

@@ -1,4 +1,4 @@
-"""The gate lets pass what wins on the same films, and nothing else."""
+"""The gate promotes what is significantly better on the same held-out films, and nothing else."""
 
 import json
 import math
@@ -7,32 +7,30 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import a_film, evaluated, held_clip
+from conftest import a_clip, a_film, a_shift, eval_clip, score_row
+from small_dataset import write_rows
 
 from secondeye.conversion.bundle import SHIPPED, WEIGHT_FREE, Bundle, write_bundle
-from secondeye.dataset.schema import EvalClip, Film, Score
+from secondeye.dataset.reader import Dataset
+from secondeye.dataset.schema import (
+    AcceptedClip,
+    Clip,
+    ClipDisparity,
+    Correction,
+    EvalClip,
+    Film,
+    Score,
+)
 from secondeye.dataset.tables import write_table
-from secondeye.evaluation.eval_clips import EvalFrames, Folders
+from secondeye.evaluation.eval_clips import EvalFrames
 from secondeye.evaluation.methods import Method
 from secondeye.evaluation.regions import regions_from_truth
-from secondeye.evaluation.score_methods import Broken, score_key
-from secondeye.gate import (
-    BROKEN,
-    EvalSetup,
-    Model,
-    Outcome,
-    PartDecision,
-    bonferroni,
-    challenge,
-    challengers,
-    decide,
-    describe,
-    model_of,
-    open_challenge,
-    pass_gate,
-    sentence,
-    with_part,
-)
+from secondeye.evaluation.score_methods import NonFiniteMethods, score_key
+from secondeye.gate.candidate import Candidate, find_challengers, load_candidate
+from secondeye.gate.challenge import NON_FINITE, EvalSetup, challenge, open_challenge
+from secondeye.gate.decision import PartDecision, bonferroni, decide
+from secondeye.gate.promotion import GateOutcome, run_gate
+from secondeye.gate.report import describe_decision, to_markdown
 from secondeye.inpaint.light import KIND, save_light
 from secondeye.inpaint.light_network import Light
 from secondeye.params import Evaluate, Gate, load_params
@@ -41,138 +39,138 @@ from secondeye.run_folder import Run
 from secondeye.synthetic import render_shot
 
 PROJECT = Path(__file__).parent.parent
-GATE = Gate(min_films=5, confidence=0.9)
-EVALUATE = load_params(PROJECT / "params.yaml").evaluate
-NOTHING = Model(WEIGHT_FREE, None, None)
+GATE = Gate(confidence=0.9)
+EVALUATE = replace(load_params(PROJECT / "params.yaml").evaluate, min_films=5)
+NO_WEIGHTS = Candidate(WEIGHT_FREE, None, None)
 
 
-def rows_of(
+def scores_of(
     method: str, primary: list[float], whole: float = 30.0, error: float = 0.5, **scores: float
 ) -> list[Score]:
-    """One clip a film."""
-    steady = {"psnr_disoccluded_db": 20.0, "gradient_ratio": 1.0, "temporal_error": 2.0} | scores
+    """Return scores of one clip for each film."""
+    guarded = {"psnr_disoccluded_db": 20.0, "gradient_ratio": 1.0, "temporal_error": 2.0} | scores
     return [
-        evaluated(
+        score_row(
             f"c{film}",
             f"f{film}",
             method,
             haarpsi=value,
             psnr_db=whole,
             disparity_error_percent=error,
-            **steady,
+            **guarded,
         )
         for film, value in enumerate(primary)
     ]
 
 
-def decided(part: str, rows: list[Score], gate: Gate = GATE) -> PartDecision:
-    return decide(part, NOTHING, NOTHING, rows, EVALUATE, gate)
+def decision_on(part: str, rows: list[Score], gate: Gate = GATE) -> PartDecision:
+    return decide(part, NO_WEIGHTS, NO_WEIGHTS, rows, EVALUATE, gate)
 
 
-CHAMPION = rows_of("champion", [0.5, 0.52, 0.54, 0.51, 0.53])
+CHAMPION = scores_of("champion", [0.5, 0.52, 0.54, 0.51, 0.53])
 BETTER = [0.55, 0.56, 0.60, 0.56, 0.58]
 
 
 def test_a_challenger_that_is_better_on_every_film_wins() -> None:
-    verdict = decided("inpainter", CHAMPION + rows_of("challenger", BETTER))
-    assert verdict.won and verdict.films == 5 and verdict.score == "haarpsi"
-    assert verdict.gain == pytest.approx(0.05) and 0.04 < verdict.least_gain < 0.05
+    decision = decision_on("inpainter", CHAMPION + scores_of("challenger", BETTER))
+    assert decision.won and decision.films == 5 and decision.score == "haarpsi"
+    assert decision.gain == pytest.approx(0.05) and 0.04 < decision.gain_lower_bound < 0.05
 
 
-def test_one_lucky_film_is_chance() -> None:
-    verdict = decided("inpainter", CHAMPION + rows_of("challenger", [0.49, 0.51, 0.53, 0.5, 0.9]))
-    assert verdict.gain > 0.05 and not verdict.won and "not above zero" in verdict.why
+def test_one_lucky_film_is_not_significant() -> None:
+    decision = decision_on("inpainter", CHAMPION + scores_of("challenger", [0.49, 0.51, 0.53, 0.5, 0.9]))
+    assert decision.gain > 0.05 and not decision.won and "not above zero" in decision.reason
 
 
 def test_four_films_are_insufficient_evidence() -> None:
-    verdict = decided("inpainter", CHAMPION[:4] + rows_of("challenger", BETTER[:4]))
-    assert not verdict.won and "insufficient evidence" in verdict.why and "4 held-out films" in verdict.why
+    decision = decision_on("inpainter", CHAMPION[:4] + scores_of("challenger", BETTER[:4]))
+    assert not decision.won and "insufficient evidence" in decision.reason
 
 
-def test_films_that_only_one_was_scored_on_do_not_count() -> None:
-    challenger = rows_of("challenger", [*BETTER[:4], math.nan])
-    assert decided("inpainter", CHAMPION + challenger).films == 4
+def test_films_that_only_one_side_was_scored_on_do_not_count() -> None:
+    challenger = scores_of("challenger", [*BETTER[:4], math.nan])
+    assert decision_on("inpainter", CHAMPION + challenger).films == 4
 
 
 @pytest.mark.parametrize(
-    ("scores", "why"),
+    ("scores", "reason"),
     [
-        ({"whole": 29.0}, "the whole picture loses 1.00 dB"),
+        ({"whole": 29.0}, "the whole image loses 1.00 dB"),
         ({"psnr_disoccluded_db": 19.0}, "holes lose 1.00 dB"),
         ({"gradient_ratio": 0.55}, "gradient ratio in holes, 0.55"),
         ({"gradient_ratio": 1.45}, "gradient ratio in holes, 1.45"),
         ({"temporal_error": 2.3}, "2.30 levels against 2.00"),
     ],
 )
-def test_a_painter_may_not_fall_below_the_floors(scores: dict[str, float], why: str) -> None:
-    verdict = decided("inpainter", CHAMPION + rows_of("challenger", BETTER, **scores))
-    assert not verdict.won and why in verdict.why
+def test_an_inpainter_that_violates_a_guardrail_loses(scores: dict[str, float], reason: str) -> None:
+    decision = decision_on("inpainter", CHAMPION + scores_of("challenger", BETTER, **scores))
+    assert not decision.won and reason in decision.reason
 
 
-def test_who_is_blurred_may_be_replaced_by_who_is_less_so() -> None:
-    champion = rows_of("champion", [0.5, 0.52, 0.54, 0.51, 0.53], gradient_ratio=0.4)
-    assert decided("inpainter", champion + rows_of("challenger", BETTER, gradient_ratio=0.4)).won
-    assert decided("inpainter", champion + rows_of("challenger", BETTER, gradient_ratio=2.0)).won
-    verdict = decided("inpainter", champion + rows_of("challenger", BETTER, gradient_ratio=0.3))
-    assert not verdict.won and "0.30, is outside" in verdict.why
+def test_a_blurred_champion_is_replaced_by_a_less_blurred_one() -> None:
+    champion = scores_of("champion", [0.5, 0.52, 0.54, 0.51, 0.53], gradient_ratio=0.4)
+    assert decision_on("inpainter", champion + scores_of("challenger", BETTER, gradient_ratio=0.4)).won
+    assert decision_on("inpainter", champion + scores_of("challenger", BETTER, gradient_ratio=2.0)).won
+    decision = decision_on("inpainter", champion + scores_of("challenger", BETTER, gradient_ratio=0.3))
+    assert not decision.won and "0.30, is outside" in decision.reason
 
 
-def test_depth_is_decided_by_its_error_and_less_is_better() -> None:
-    champion = rows_of("champion", [0.5] * 5, error=0.5)
-    better, worse = (rows_of("challenger", [0.5] * 5, error=error) for error in (0.4, 0.6))
-    assert decided("depth", champion + better).won
-    verdict = decided("depth", champion + worse)
-    assert not verdict.won and verdict.gain == pytest.approx(-0.1)
+def test_depth_is_decided_by_its_error() -> None:
+    champion = scores_of("champion", [0.5] * 5, error=0.5)
+    better, worse = (scores_of("challenger", [0.5] * 5, error=error) for error in (0.4, 0.6))
+    assert decision_on("depth", champion + better).won
+    decision = decision_on("depth", champion + worse)
+    assert not decision.won and decision.gain == pytest.approx(-0.1)
 
 
 def test_a_tie_keeps_the_champion() -> None:
-    again = [replace(row, method="challenger") for row in CHAMPION]
-    verdict = decided("inpainter", CHAMPION + again)
-    assert not verdict.won and verdict.films == 5 and verdict.gain == 0
+    equal = [replace(row, method="challenger") for row in CHAMPION]
+    decision = decision_on("inpainter", CHAMPION + equal)
+    assert not decision.won and decision.films == 5 and decision.gain == 0
 
 
-def test_challengers_are_what_was_trained_and_is_not_champion(tmp_path: Path) -> None:
+def test_challengers_are_the_trained_parts_that_differ_from_the_champion(tmp_path: Path) -> None:
     for name in ("depth", "inpaint/light", "inpaint/diffusion"):
         (tmp_path / name / "run").mkdir(parents=True)
         (tmp_path / name / "model.safetensors").write_text(name)
-    found = challengers(tmp_path, NOTHING)
-    assert [name for _, name, _ in found] == ["student", "light", "diffusion"]
-    champion = with_part(NOTHING, "inpainter", "light", tmp_path / "inpaint" / "light")
-    assert [name for _, name, _ in challengers(tmp_path, champion)] == ["student", "diffusion"]
-    assert challengers(tmp_path / "nothing", NOTHING) == []
+    found = find_challengers(tmp_path, NO_WEIGHTS)
+    assert [trained.name for trained in found] == ["student", "light", "diffusion"]
+    champion = NO_WEIGHTS.with_part("inpainter", "light", tmp_path / "inpaint" / "light")
+    assert [trained.name for trained in find_challengers(tmp_path, champion)] == ["student", "diffusion"]
+    assert find_challengers(tmp_path / "nothing", NO_WEIGHTS) == []
 
 
-def test_the_more_try_the_surer_each_must_be() -> None:
+def test_more_challengers_need_more_confidence() -> None:
     assert bonferroni(GATE, 1) == GATE
     assert bonferroni(GATE, 2).confidence == pytest.approx(0.95)
-    champion = rows_of("champion", [0.5] * 5)
-    rows = champion + rows_of("challenger", [0.47, 0.51, 0.52, 0.55, 0.54])
-    assert decided("inpainter", rows, replace(GATE, confidence=0.9)).won
-    assert not decided("inpainter", rows, bonferroni(GATE, 8)).won
+    champion = scores_of("champion", [0.5] * 5)
+    rows = champion + scores_of("challenger", [0.47, 0.51, 0.52, 0.55, 0.54])
+    assert decision_on("inpainter", rows).won
+    assert not decision_on("inpainter", rows, bonferroni(GATE, 8)).won
 
 
-def test_replacing_a_part_keeps_the_other(tmp_path) -> None:
+def test_replacing_a_part_keeps_the_other(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_text("w")
-    model = with_part(NOTHING, "inpainter", "light", tmp_path)
+    model = NO_WEIGHTS.with_part("inpainter", "light", tmp_path)
     assert (model.bundle.depth, model.bundle.inpainter) == ("motion", "light")
-    assert model.part("depth") == "motion" and model.part("inpainter").startswith("light ")
+    assert model.part_id("depth") == "motion" and model.part_id("inpainter").startswith("light ")
 
 
-def test_the_report_says_what_was_compared() -> None:
-    verdict = decided("inpainter", CHAMPION + rows_of("challenger", BETTER))
-    held = held_clips()
-    report = describe(Outcome(1, 2, [verdict], {}), held, {"f0": "holiday.mp4"}, GATE)
-    assert "Version 2 is champion; version 1 was." in report
-    assert "holiday.mp4" in report and sentence(verdict) in report
-    assert "as before" in describe(Outcome(1, 1, [], {}), held, {}, GATE)
+def test_the_report_names_films_versions_and_decisions() -> None:
+    decision = decision_on("inpainter", CHAMPION + scores_of("challenger", BETTER))
+    facts = {"clips": eval_clips(), "films": {"f0": "holiday.mp4"}, "gate": GATE, "min_films": 5}
+    report = to_markdown([decision], {}, versions=(1, 2), **facts)
+    assert "Version 2 is the champion; before it was version 1." in report
+    assert "holiday.mp4" in report and describe_decision(decision) in report
+    assert "as before" in to_markdown([], {}, versions=(1, 1), **facts)
 
 
 # The whole gate, with a registry
 
 
 @dataclass(frozen=True)
-class Place:
-    """A project in which everything was trained and evaluated, on clips that need no files."""
+class Project:
+    """A project with trained and evaluated models, on clips without files."""
 
     folder: Path
     evaluate: Evaluate
@@ -187,7 +185,7 @@ class Place:
         record = {"key": "k" * 32, "tags": {"licences": "CC0-1.0"}, "finished": True}
         (self.light / "run" / "run.json").write_text(json.dumps(record))
 
-    def crown(self, channels: str) -> None:
+    def register_champion(self, channels: str) -> None:
         """Make a version champion whose light inpainter has these channels in its config."""
         bundle = Bundle("motion", "light", 3.0, 0.5)
         weights = self.folder / "made"
@@ -197,112 +195,116 @@ class Place:
             registry.register(write_bundle(self.folder / "b", bundle, None, weights), {}, "")
         )
 
-    def know(self, method: Method, primary: list[float]) -> list[Score]:
-        """What the stage `evaluate` has found."""
-        rows = rows_of(method.name, primary)
-        held = held_clips()
+    def known_scores(self, method: Method, primary: list[float]) -> list[Score]:
+        """Return scores as the stage `evaluate` would have written them."""
+        rows = scores_of(method.name, primary)
         return [
             replace(row, key=score_key(clip, method, self.evaluate))
-            for row, clip in zip(rows, held, strict=True)
+            for row, clip in zip(rows, eval_clips(), strict=True)
         ]
 
     def write_scores(self, rows: list[Score]) -> None:
-        write_table(self.folder / "data" / "evaluate" / "scores" / "scores.parquet", rows, Score)
+        write_table(Dataset(self.folder / "data").path(Score), rows, Score)
 
-    def pass_gate(self) -> tuple[Outcome, str]:
+    def run_gate(self) -> tuple[GateOutcome, str]:
         folders = [self.folder / name for name in ("data", "models", "reports", "runs")]
-        outcome = pass_gate(*folders, GATE, self.evaluate)
+        outcome = run_gate(*folders, gate=GATE, evaluate=self.evaluate)
         return outcome, (self.folder / "reports" / "gate.md").read_text()
 
 
-def held_clips() -> list[EvalClip]:
-    return [held_clip(f"c{n}", f"f{n}", f"k{n}") for n in range(5)]
+def eval_clips() -> list[EvalClip]:
+    return [eval_clip(f"c{n}", f"f{n}", f"k{n}") for n in range(5)]
 
 
 @pytest.fixture
-def place(tmp_path: Path, with_registry: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+def project(tmp_path: Path, with_registry: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     monkeypatch.setenv("SECONDEYE_WORKERS", "1")
     shot = render_shot(5, 2, 96, 160)
     regions = regions_from_truth(shot.right_disparity, shot.right_occlusion)
-    clip = EvalFrames(shot.left, shot.right, shot.disparity, regions)
-    monkeypatch.setattr("secondeye.evaluation.score_methods.load_clip", lambda *_: clip)
-    for name in ("split", "evaluate/scores", "evaluate/regions"):
-        (tmp_path / "data" / name).mkdir(parents=True)
-    films = [a_film(f"f{n}", name=f"{n}.mp4", split="test") for n in range(5)]
-    write_table(tmp_path / "data" / "split" / "films.parquet", films, Film)
-    write_table(tmp_path / "data" / "evaluate" / "regions" / "manifest.parquet", held_clips(), EvalClip)
-    return Place(tmp_path, EVALUATE)
+    frames = EvalFrames(shot.left, shot.right, shot.disparity, regions)
+    monkeypatch.setattr("secondeye.evaluation.score_methods.load_clip", lambda *_: frames)
+    ids = range(5)
+    tables = {
+        Film: [a_film(f"f{n}", name=f"{n}.mp4", split="test") for n in ids],
+        Clip: [a_clip(f"c{n}", f"f{n}") for n in ids],
+        Correction: [a_shift(f"c{n}") for n in ids],
+        ClipDisparity: [ClipDisparity(f"c{n}", "k", 0.0, 1.0) for n in ids],
+        AcceptedClip: [AcceptedClip(f"c{n}", f"f{n}", "test") for n in ids],
+        EvalClip: eval_clips(),
+        Score: [],
+    }
+    write_rows(tmp_path / "data", tables)
+    return Project(tmp_path, EVALUATE)
 
 
 FILL = Method("fill", "inpainter", inpainter="fill")
 FIRST = Method("first", "inpainter", inpainter="light", inpaint_weights=SHIPPED / "inpaint")
 
 
-def test_what_evaluation_found_better_is_registered_and_champion(place: Place) -> None:
-    place.train(Light((4, 6, 8)))
-    light = Method("light", "inpainter", inpainter="light", inpaint_weights=place.light)
-    place.write_scores(place.know(FIRST, [0.5] * 5) + place.know(light, BETTER))
-    outcome, report = place.pass_gate()
-    assert (outcome.before, outcome.champion) == (1, 2) and registry.champion() == 2
-    assert "Version 2 is champion; version 1 was" in report and "bootstrap" in report
+def test_a_better_model_is_registered_and_becomes_champion(project: Project) -> None:
+    project.train(Light((4, 6, 8)))
+    light = Method("light", "inpainter", inpainter="light", inpaint_weights=project.light)
+    project.write_scores(project.known_scores(FIRST, [0.5] * 5) + project.known_scores(light, BETTER))
+    outcome, report = project.run_gate()
+    assert (outcome.previous, outcome.champion) == (1, 2) and registry.champion() == 2
+    assert "Version 2 is the champion; before it was version 1" in report and "bootstrap" in report
     fetched = registry.resolve("models:/secondeye@champion")
     assert (fetched.bundle / "inpaint" / "model.safetensors").is_file()
     assert fetched.tags["inpainter_run"] == "k" * 32 and fetched.tags["inpainter_licences"] == "CC0-1.0"
-    (run,) = (Run(path) for path in (place.folder / "runs").iterdir())
+    (run,) = (Run(path) for path in (project.folder / "runs").iterdir())
     assert run.finished and run.read()["tags"]["verdict"] == "won"
-    again, report = place.pass_gate()
-    assert (again.verdicts, again.champion) == ([], 2) and "nothing new to compare" in report
+    again, report = project.run_gate()
+    assert (again.decisions, again.champion) == ([], 2) and "nothing new to compare" in report
 
 
-def test_a_challenger_of_nan_is_refused_and_the_champion_stays(place: Place) -> None:
+def test_a_challenger_that_produces_nan_loses(project: Project) -> None:
     model = Light((4, 6, 8))
     with torch.no_grad():
         for weights in model.parameters():
             weights.fill_(math.nan)
-    place.train(model)
-    place.write_scores([])
-    outcome, report = place.pass_gate()
+    project.train(model)
+    outcome, report = project.run_gate()
     assert outcome.champion == registry.champion() == 1
-    assert [(verdict.won, verdict.why) for verdict in outcome.verdicts] == [(False, BROKEN)]
-    shipped = model_of(SHIPPED).part("inpainter")
-    assert f"does not replace `{shipped}`: {BROKEN}." in report and "nan" not in report.replace(BROKEN, "")
-    (run,) = (Run(path) for path in (place.folder / "runs").iterdir())
+    assert [(decision.won, decision.reason) for decision in outcome.decisions] == [(False, NON_FINITE)]
+    shipped = load_candidate(SHIPPED).part_id("inpainter")
+    assert f"does not replace `{shipped}`: {NON_FINITE}." in report and "nan" not in report
+    (run,) = (Run(path) for path in (project.folder / "runs").iterdir())
     assert run.read()["tags"]["verdict"] == "lost"
 
 
-def test_a_champion_of_nan_loses_to_who_beats_what_stands_in(
-    monkeypatch: pytest.MonkeyPatch, place: Place
+def test_a_champion_that_produces_nan_loses_to_what_beats_the_fallback(
+    monkeypatch: pytest.MonkeyPatch, project: Project
 ) -> None:
-    held = held_clips()
-    exam = EvalSetup(Folders(*[place.folder] * 4), held, [], place.evaluate)
-    place.train(Light((4, 6, 8)))
+    setup = EvalSetup(Dataset(project.folder / "data"), eval_clips(), [], project.evaluate)
+    project.train(Light((4, 6, 8)))
     champion, challenger = (
-        with_part(NOTHING, "inpainter", name, place.light) for name in ("diffusion", "light")
+        NO_WEIGHTS.with_part("inpainter", name, project.light) for name in ("diffusion", "light")
     )
 
-    def judge_both(run: Run, part: str, champion: Model, challenger: Model, exam: EvalSetup) -> list[Score]:
+    def score_both(
+        run: Run, part: str, champion: Candidate, challenger: Candidate, setup: EvalSetup
+    ) -> list[Score]:
         if champion.bundle.inpainter == "diffusion":
-            raise Broken(["champion"])
-        return rows_of("champion", [0.5] * 5) + rows_of("challenger", BETTER)
+            raise NonFiniteMethods(["champion"])
+        return scores_of("champion", [0.5] * 5) + scores_of("challenger", BETTER)
 
-    monkeypatch.setattr("secondeye.gate.judge_both", judge_both)
-    run = open_challenge(place.folder / "runs", "inpainter", champion, challenger, exam, GATE)
-    verdict = challenge(run, "inpainter", champion, challenger, exam, GATE, "")
-    assert verdict.won and verdict.champion == "fill"
-    assert verdict.stands_in.startswith("diffusion ") and BROKEN in verdict.stands_in
+    monkeypatch.setattr("secondeye.gate.challenge.score_both", score_both)
+    run = open_challenge(project.folder / "runs", "inpainter", champion, challenger, setup, GATE)
+    decision = challenge(run, "inpainter", champion, challenger, setup, GATE, "")
+    assert decision.won and decision.champion == "fill"
+    assert decision.fallback.startswith("diffusion ") and NON_FINITE in decision.fallback
 
 
-def test_a_champion_that_can_not_be_loaded_stays_until_something_beats_what_stands_in(place: Place) -> None:
-    place.crown("[1, 2]")
-    place.write_scores([])
-    outcome, report = place.pass_gate()
+def test_a_champion_that_cannot_be_loaded_stays_until_something_beats_the_fallback(project: Project) -> None:
+    project.register_champion("[1, 2]")
+    outcome, report = project.run_gate()
     assert outcome.champion == registry.champion() == 1
-    assert "inpainter: the champion's own can not be loaded by this version of the code" in report
-    place.train(Light((4, 6, 8)))
-    light = Method("light", "inpainter", inpainter="light", inpaint_weights=place.light)
-    place.write_scores(place.know(FILL, [0.5] * 5) + place.know(light, BETTER))
-    outcome, report = place.pass_gate()
-    assert (outcome.before, outcome.champion) == (1, 2)
-    (verdict,) = outcome.verdicts
-    assert verdict.champion == "fill" and "no light inpainter of this version" in verdict.stands_in
-    assert "`fill` stood in for the champion's own (" in report
+    assert "inpainter: this version of the code cannot load the champion's own part" in report
+    project.train(Light((4, 6, 8)))
+    light = Method("light", "inpainter", inpainter="light", inpaint_weights=project.light)
+    project.write_scores(project.known_scores(FILL, [0.5] * 5) + project.known_scores(light, BETTER))
+    outcome, report = project.run_gate()
+    assert (outcome.previous, outcome.champion) == (1, 2)
+    (decision,) = outcome.decisions
+    assert decision.champion == "fill" and "light inpainter of this version" in decision.fallback
+    assert "`fill` took the place of the champion's own part (" in report

@@ -1,4 +1,4 @@
-"""What the scores say: verdicts that are known, one content in every form, and pictures."""
+"""Reports: verdicts on known scores, the same cells as Markdown and HTML, and contact sheets."""
 
 import json
 import math
@@ -11,15 +11,21 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import evaluated, held_clip
+from conftest import eval_clip, score_row
 
 from secondeye.dataset.schema import Score
-from secondeye.evaluation.aggregate import film_means, mean_of_films, paired_gains
+from secondeye.evaluation.aggregate import film_means, mean_score, paired_gains
 from secondeye.evaluation.columns import COLUMNS
-from secondeye.evaluation.comparison import MIN_FILMS, PROTOCOLS, compare
-from secondeye.evaluation.figures import clip_rows, most_to_paint
+from secondeye.evaluation.comparison import PROTOCOLS, compare
+from secondeye.evaluation.figures import clip_rows, select_clips
 from secondeye.evaluation.regions import BORDER, DISOCCLUDED, UNKNOWN, VISIBLE
-from secondeye.evaluation.report import COMPACT, plot_points, sections, summary, totals
+from secondeye.evaluation.report import (
+    COMPACT,
+    aggregate_scores,
+    build_sections,
+    plot_points,
+    summarize,
+)
 from secondeye.params import Evaluate, load_params
 from secondeye.report.contact_sheet import (
     disparity_map,
@@ -33,44 +39,45 @@ from secondeye.report.document import Bar, Bars, Bold, Section, Table, to_markdo
 from secondeye.report.html import write_page
 
 EVALUATE = load_params(Path(__file__).parent.parent / "params.yaml").evaluate
-EVALUATE = replace(EVALUATE, resamples=200, confidence=0.9, seed=0, vgg_weights="", max_frames=8)
-FAIR = {"psnr_disoccluded_db": 20.0, "gradient_ratio": 0.9, "temporal_error": 5.0, "psnr_db": 30.0}
+EVALUATE = replace(EVALUATE, resamples=200, confidence=0.9, seed=0, vgg_weights="", max_frames=8, min_films=5)
+GUARDED = {"psnr_disoccluded_db": 20.0, "gradient_ratio": 0.9, "temporal_error": 5.0, "psnr_db": 30.0}
 ODD = "z|b <i> & *c* __d__ [e](f) `g`.mp4"
 
 
-def made(method: str, kind: str, haarpsi: list[float], **scores: float) -> list[Score]:
-    """A method on as many films of one clip as there are values."""
+def scores_of(method: str, kind: str, haarpsi: list[float], **scores: float) -> list[Score]:
+    """Return scores of one clip for each film."""
     return [
-        evaluated(f"clip{n}", f"film{n}", method, kind, haarpsi=value, **(FAIR | scores))
+        score_row(f"clip{n}", f"film{n}", method, kind, haarpsi=value, **(GUARDED | scores))
         for n, value in enumerate(haarpsi)
     ]
 
 
-FILL = made("fill", "inpainter", [0.5] * MIN_FILMS)
+FILL = scores_of("fill", "inpainter", [0.5] * 5)
 
 
-def some_rows() -> list[Score]:
-    """Every kind of method."""
+def all_kinds() -> list[Score]:
+    """Return scores of every kind of method."""
     return [
-        *made("identity", "floor", [0.1] * 5),
+        *scores_of("identity", "baseline", [0.1] * 5),
         *FILL,
-        *made("light", "inpainter", [0.6] * 5, psnr_db=30.5, gradient_ratio=1.05),
-        *made("ceiling", "ceiling", [0.9] * 5, psnr_db=40.0),
-        *made("motion + fill", "model", [0.4] * 5, disparity_error_percent=1.0),
-        *made("student + fill", "model", [0.3] * 5, disparity_error_percent=0.5),
+        *scores_of("light", "inpainter", [0.6] * 5, psnr_db=30.5, gradient_ratio=1.05),
+        *scores_of("ceiling", "ceiling", [0.9] * 5, psnr_db=40.0),
+        *scores_of("motion + fill", "model", [0.4] * 5, disparity_error_percent=1.0),
+        *scores_of("student + fill", "model", [0.3] * 5, disparity_error_percent=0.5),
     ]
 
 
-def told(rows: list[Score], evaluate: Evaluate = EVALUATE, **options: object) -> str:
+def report_of(rows: list[Score], evaluate: Evaluate = EVALUATE, **options: object) -> str:
     clips = {row.clip: row.film for row in rows}
-    held = [held_clip(clip, film) for clip, film in clips.items()]
+    eval_clips = [eval_clip(clip, film) for clip, film in clips.items()]
     films = {film: f"{film}.mp4" for film in clips.values()} | {"film0": ODD}
     settings = {"costs": {}} | options
-    return to_markdown("Evaluation", sections(rows, held, films, manifest="m", evaluate=evaluate, **settings))
+    sections = build_sections(rows, eval_clips, films, manifest="m", evaluate=evaluate, **settings)
+    return to_markdown("Evaluation", sections)
 
 
 def tables_of(markdown: str) -> dict[str, list[list[str]]]:
-    """Heading of section and table -> its lines, the head first, as they are read: without escapes."""
+    """Return section and table heading -> rows of cells without escapes, the header first."""
     found: dict[str, list[list[str]]] = {}
     section = table = ""
     for line in markdown.splitlines():
@@ -86,7 +93,7 @@ def tables_of(markdown: str) -> dict[str, list[list[str]]]:
 
 
 def table(markdown: str, words: str, number: int = 0) -> list[dict[str, str]]:
-    """Lines of one of the tables with these words in their headings."""
+    """Return the rows of one of the tables with these words in their headings."""
     head, *lines = [found for heading, found in tables_of(markdown).items() if words in heading][number]
     return [dict(zip(head, line, strict=True)) for line in lines]
 
@@ -126,7 +133,7 @@ class Reader(HTMLParser):
 
 
 @pytest.mark.parametrize(
-    ("scores", "changes", "word"),
+    ("scores", "changes", "verdict"),
     [
         ([0.6] * 5, {}, "better"),
         ([0.4] * 5, {}, "worse"),
@@ -136,76 +143,81 @@ class Reader(HTMLParser):
         ([0.9] * 4, {}, "insufficient evidence"),
         ([0.9] * 4, {"gradient_ratio": 9.0}, "insufficient evidence"),
         ([0.9] * 4 + [math.nan], {}, "insufficient evidence"),
-        ([0.6] * 5, {"psnr_disoccluded_db": 19.0}, "fails its floor: holes lose 1.00 dB"),
+        ([0.6] * 5, {"psnr_disoccluded_db": 19.0}, "violates a guardrail: holes lose 1.00 dB"),
         (
             [0.6] * 5,
             {"gradient_ratio": 0.5},
-            "fails its floor: the gradient ratio in holes, 0.50, is outside",
+            "violates a guardrail: the gradient ratio in holes, 0.50, is outside",
         ),
-        ([0.6] * 5, {"temporal_error": 5.6}, "fails its floor: the temporal error in holes is 5.60 levels"),
-        ([0.6] * 5, {"psnr_db": 29.9}, "fails its floor: the whole picture loses 0.10 dB"),
+        (
+            [0.6] * 5,
+            {"temporal_error": 5.6},
+            "violates a guardrail: the temporal error in holes is 5.60 levels",
+        ),
+        ([0.6] * 5, {"psnr_db": 29.9}, "violates a guardrail: the whole image loses 0.10 dB"),
         (
             [0.4] * 5,
             {"gradient_ratio": 1.5},
-            "fails its floor: the gradient ratio in holes, 1.50, is outside",
+            "violates a guardrail: the gradient ratio in holes, 1.50, is outside",
         ),
     ],
 )
-def test_verdicts(scores: list[float], changes: dict[str, float], word: str) -> None:
-    rows = [*FILL[: len(scores)], *made("light", "inpainter", scores, **changes)]
-    assert compare(PROTOCOLS[0], rows[len(scores) :], rows[: len(scores)], EVALUATE).word.startswith(word)
-    line = next(line for line in table(told(rows), "Verdicts") if line["method"] == "light")
-    assert line["verdict"].startswith(word)
+def test_verdicts(scores: list[float], changes: dict[str, float], verdict: str) -> None:
+    rows = [*FILL[: len(scores)], *scores_of("light", "inpainter", scores, **changes)]
+    comparison = compare(PROTOCOLS[0], rows[len(scores) :], rows[: len(scores)], EVALUATE)
+    assert comparison.verdict.startswith(verdict)
+    line = next(line for line in table(report_of(rows), "Verdicts") if line["method"] == "light")
+    assert line["verdict"].startswith(verdict)
 
 
-def test_a_verdict_has_its_numbers() -> None:
-    fill, light = table(told([*FILL, *made("light", "inpainter", [0.6] * 5)]), "Verdicts")
-    assert (fill["verdict"], fill["gain over fill"]) == ("baseline", "-")
+def test_the_verdict_table_has_the_numbers_behind_it() -> None:
+    fill, light = table(report_of([*FILL, *scores_of("light", "inpainter", [0.6] * 5)]), "Verdicts")
+    assert (fill["verdict"], fill["gain over fill"]) == ("compared with", "-")
     assert light["HaarPSI"] == "0.6000 (0.6000 to 0.6000)"
     assert light["gain over fill"] == "+0.1000 (+0.1000 to +0.1000)"
     assert (light["films"], light["PSNR in holes, dB"], light["gradient ratio"]) == ("5", "20.00", "0.900")
 
 
-def test_one_film_is_no_evidence() -> None:
-    markdown = told([*FILL[:1], *made("light", "inpainter", [0.9])])
+def test_one_film_is_insufficient_evidence() -> None:
+    markdown = report_of([*FILL[:1], *scores_of("light", "inpainter", [0.9])])
     assert table(markdown, "Verdicts")[1]["verdict"] == "insufficient evidence"
-    assert "With fewer than 5 films no method is called better or worse" in markdown
-    assert "With fewer than" not in told(some_rows())
+    assert "With fewer than 5 films" in markdown
+    assert "With fewer than" not in report_of(all_kinds())
 
 
-def test_floors_and_ceilings_are_no_rivals() -> None:
-    lines = table(told(some_rows()), "Verdicts")
-    assert [line["verdict"] for line in lines] == ["floor", "baseline", "better", "ceiling"]
+def test_baselines_and_ceilings_get_no_verdict() -> None:
+    lines = table(report_of(all_kinds()), "Verdicts")
+    assert [line["verdict"] for line in lines] == ["baseline", "compared with", "better", "ceiling"]
 
 
-def test_each_protocol_has_its_methods_and_its_baseline() -> None:
-    shift = made("best shift", "floor", [0.2] * 5)
-    rows = [*some_rows(), *shift, *made("Telea", "floor", [0.2] * 5)]
-    markdown = told(rows)
-    painting, whole = (table(markdown, f"{name}: ") for name in ("Inpaint-only", "End-to-end"))
-    assert [line["method"] for line in painting] == [
+def test_each_protocol_has_its_own_methods_and_baseline() -> None:
+    shift = scores_of("best shift", "baseline", [0.2] * 5)
+    rows = [*all_kinds(), *shift, *scores_of("Telea", "baseline", [0.2] * 5)]
+    markdown = report_of(rows)
+    inpainting, whole = (table(markdown, f"{name}: ") for name in ("Inpaint-only", "End-to-end"))
+    assert [line["method"] for line in inpainting] == [
         *("identity", "fill", "light", "ceiling", "best shift", "Telea")
     ]
     assert [line["method"] for line in whole] == ["identity", "motion + fill", "student + fill", "best shift"]
     assert whole[2]["verdict"] == "worse" and whole[2]["gain over motion + fill"].startswith("-0.1000")
-    assert "End-to-end" not in told([row for row in rows if row.kind != "model"])
+    assert "End-to-end" not in report_of([row for row in rows if row.kind != "model"])
 
 
-def test_external_films_are_compared_where_they_are() -> None:
-    baseline = made("motion + fill", "model", [0.5] * 6)
+def test_external_films_are_compared_on_the_clips_they_cover() -> None:
+    baseline = scores_of("motion + fill", "model", [0.5] * 6)
     baseline[5] = replace(baseline[5], haarpsi=0.9, psnr_disoccluded_db=90.0)  # not covered
-    rows = [*baseline, *made("elsewhere", "external", [0.6] * 5)]
-    line = table(told(rows), "Verdicts")[1]
+    rows = [*baseline, *scores_of("elsewhere", "external", [0.6] * 5)]
+    line = table(report_of(rows), "Verdicts")[1]
     assert (line["films"], line["verdict"]) == ("5", "better")
-    assert "External films are judged as they are" in told(rows)
+    assert "External films" in report_of(rows)
 
 
-def test_without_the_baseline_there_is_nothing_to_compare_with() -> None:
-    (line,) = table(told(made("light", "inpainter", [0.6] * 5)), "Verdicts")
+def test_without_the_baseline_there_is_no_verdict() -> None:
+    (line,) = table(report_of(scores_of("light", "inpainter", [0.6] * 5)), "Verdicts")
     assert (line["gain over fill"], line["verdict"]) == ("-", "inpainter")
 
 
-def test_films_come_in_the_order_of_their_ids() -> None:
+def test_film_means_are_sorted_by_film() -> None:
     assert list(film_means(FILL[::-1], "haarpsi")) == [f"film{n}" for n in range(5)]
 
 
@@ -218,81 +230,81 @@ def test_films_come_in_the_order_of_their_ids() -> None:
         ("gradient_ratio", 1.1, 0.8, -0.1),
     ],
 )
-def test_gains_are_paired_and_positive_where_better(
+def test_gains_are_paired_by_clip_and_positive_if_better(
     column: str, theirs: float, ours: float, gain: float
 ) -> None:
-    before = [evaluated("a", "f", "m", **{column: theirs}), evaluated("b", "f", "m", **{column: 1.0})]
-    after = [evaluated("c", "g", "n", **{column: 1.0}), evaluated("a", "f", "n", **{column: ours})]
-    gains = paired_gains(before, [*after, evaluated("b", "f", "n")], column)
+    before = [score_row("a", "f", "m", **{column: theirs}), score_row("b", "f", "m", **{column: 1.0})]
+    after = [score_row("c", "g", "n", **{column: 1.0}), score_row("a", "f", "n", **{column: ours})]
+    gains = paired_gains(before, [*after, score_row("b", "f", "n")], column)
     assert gains == {"f": [pytest.approx(gain)]}
 
 
-def test_the_best_rival_of_each_column_is_bold() -> None:
+def test_the_best_candidate_of_each_column_is_bold() -> None:
     rows = [
-        *made("identity", "floor", [0.99] * 5, temporal_error=4.0, psnr_db=99.0, gradient_ratio=1.0),
+        *scores_of("identity", "baseline", [0.99] * 5, temporal_error=4.0, psnr_db=99.0, gradient_ratio=1.0),
         *FILL,
-        *made("light", "inpainter", [0.7] * 5, temporal_error=4.0, psnr_db=30.0, gradient_ratio=1.2),
-        *made("ceiling", "ceiling", [0.999] * 5, temporal_error=0.2, psnr_db=99.0, gradient_ratio=1.0),
+        *scores_of("light", "inpainter", [0.7] * 5, temporal_error=4.0, psnr_db=30.0, gradient_ratio=1.2),
+        *scores_of("ceiling", "ceiling", [0.999] * 5, temporal_error=0.2, psnr_db=99.0, gradient_ratio=1.0),
     ]
-    lines = {line["method"]: line for line in table(told(rows), "Painting")}
+    lines = {line["method"]: line for line in table(report_of(rows), "Inpainting")}
     bold = {(m, c) for m, line in lines.items() for c, cell in line.items() if cell.startswith("**")}
     assert bold == {
         ("light", "HaarPSI ↑"),
         ("light", "temporal error, levels ↓"),
         ("fill", "gradient ratio → 1"),
-    }, "equal PSNR is nobody's"
+    }, "equal PSNR is not bold"
 
 
-def test_means_over_fewer_clips_are_said_to_be_and_never_bold() -> None:
-    rows = [*FILL, *made("light", "inpainter", [0.7] * 5), *made("other", "inpainter", [0.9])]
-    markdown = told(rows)
-    for heading in ("Verdicts", "Painting"):
+def test_means_over_fewer_clips_are_labelled_and_never_bold() -> None:
+    rows = [*FILL, *scores_of("light", "inpainter", [0.7] * 5), *scores_of("other", "inpainter", [0.9])]
+    markdown = report_of(rows)
+    for heading in ("Verdicts", "Inpainting"):
         lines = {line["method"]: line for line in table(markdown, heading)}
         assert "other (1 of 5 clips)" in lines and "other" not in lines
     cells = {name: line["HaarPSI ↑"] for name, line in lines.items()}
     assert cells["light"] == "**0.7000**" and cells["other (1 of 5 clips)"] == "0.9000"
 
 
-def test_depth_is_not_held_to_the_floors_of_painting() -> None:
-    ours = made("student + fill", "model", [0.6] * 5, gradient_ratio=1.5)
-    theirs = made("motion + fill", "model", [0.5] * 5)
-    assert compare(PROTOCOLS[1], ours, theirs, EVALUATE).word == "better"
-    worse = made("student + fill", "model", [0.6] * 5, psnr_db=FAIR["psnr_db"] - 0.1)
-    assert "the whole picture loses 0.10 dB" in compare(PROTOCOLS[1], worse, theirs, EVALUATE).word
+def test_depth_is_exempt_from_the_guardrails_of_inpainting() -> None:
+    ours = scores_of("student + fill", "model", [0.6] * 5, gradient_ratio=1.5)
+    theirs = scores_of("motion + fill", "model", [0.5] * 5)
+    assert compare(PROTOCOLS[1], ours, theirs, EVALUATE).verdict == "better"
+    worse = scores_of("student + fill", "model", [0.6] * 5, psnr_db=GUARDED["psnr_db"] - 0.1)
+    assert "the whole image loses 0.10 dB" in compare(PROTOCOLS[1], worse, theirs, EVALUATE).verdict
 
 
-def test_where_nothing_is_better_nothing_is_bold() -> None:
+def test_columns_without_a_better_direction_have_no_bold_cell() -> None:
     rows = [
-        evaluated("a", "f", name, "inpainter", **dict.fromkeys(COLUMNS, value))
+        score_row("a", "f", name, "inpainter", **dict.fromkeys(COLUMNS, value))
         for name, value in (("fill", 0.5), ("light", 0.6))
     ]
-    markdown = told(rows)
+    markdown = report_of(rows)
     headings = [cell for found in tables_of(markdown).values() for cell in found[0]]
-    strip_paths = {re.sub(r" (↑|↓|→ 1)$", "", heading) for heading in headings}
-    assert {column.heading for column in COLUMNS.values()} <= strip_paths, "every column is told"
+    shown = {re.sub(r" (↑|↓|→ 1)$", "", heading) for heading in headings}
+    assert {column.heading for column in COLUMNS.values()} <= shown
     assert [list(line.values())[1:] for line in table(markdown, "Comfort")] == [
         ["0.50", "0.50", "0.50"],
         ["0.60", "0.60", "0.60"],
     ]
 
 
-def test_scores_that_nobody_has_are_left_out_and_said() -> None:
-    markdown = told(some_rows())
-    assert "LPIPS ↓" not in table(markdown, "Painting")[0] and "SIoU" not in markdown
-    assert "Without LPIPS and DISTS: no weights named in params.yaml, `evaluate.vgg_weights`." in markdown
-    assert "Nothing was to score for VIF, seam ratio." in markdown
+def test_missing_scores_are_left_out_of_the_tables_and_named() -> None:
+    markdown = report_of(all_kinds())
+    assert "LPIPS ↓" not in table(markdown, "Inpainting")[0] and "SIoU" not in markdown
+    assert "Without LPIPS and DISTS: `evaluate.vgg_weights`" in markdown
+    assert "Nothing to score for VIF, seam ratio." in markdown
     assert [line["disparity error, % ↓"] for line in table(markdown, "End-to-end", -1)] == [
         *("-", "1.000", "**0.500**")
     ]
     with_weights = [replace(row, lpips=0.1) for row in FILL]
-    assert table(told(with_weights), "Painting")[0]["LPIPS ↓"] == "0.1000"
-    markdown = told(FILL, evaluate=replace(EVALUATE, vgg_weights="vgg"))
-    assert "Nothing was to score for VIF, LPIPS, DISTS, seam ratio." in markdown and "Without" not in markdown
+    assert table(report_of(with_weights), "Inpainting")[0]["LPIPS ↓"] == "0.1000"
+    markdown = report_of(FILL, evaluate=replace(EVALUATE, vgg_weights="vgg"))
+    assert "Nothing to score for VIF, LPIPS, DISTS, seam ratio." in markdown and "Without" not in markdown
 
 
-def test_sizes_of_regions_are_always_there() -> None:
-    for rows in (FILL[:1], some_rows()):
-        lines = table(told(rows), "Sizes of the regions")
+def test_region_sizes_are_listed_for_every_clip() -> None:
+    for rows in (FILL[:1], all_kinds()):
+        lines = table(report_of(rows), "Region sizes")
         assert len(lines) == len({row.clip for row in rows})
         first = next(line for line in lines if line["clip"] == "clip0")
         assert first == {
@@ -306,24 +318,17 @@ def test_sizes_of_regions_are_always_there() -> None:
         }
 
 
-def test_what_was_judged_is_said() -> None:
-    markdown = told(some_rows())
-    assert "5 clips of 5 held-out films, at most 8 frames each; manifest `m`" in markdown
-    assert "found by the film's exact truth (5 clips). They are" in markdown
-    assert "1 clip of 1 held-out film, at most" in told(FILL[:1])
-
-
-def test_costs_are_a_table_where_they_are_known() -> None:
+def test_costs_are_a_table() -> None:
     costs = {"fill": (0.0123, 45.6), "elsewhere": (math.nan, math.nan)}
-    lines = table(told(FILL, costs=costs), "Cost")
+    lines = table(report_of(FILL, costs=costs), "Cost")
     assert list(lines[0].values()) == ["fill", "0.012", "46"]
     assert list(lines[1].values()) == ["elsewhere", "-", "-"]
-    assert "## Cost" not in told(FILL)
+    assert "## Cost" not in report_of(FILL)
 
 
-def test_clip_by_clip_is_sorted_by_film() -> None:
-    lines = table(told(some_rows()), "Clip by clip")
-    assert len(lines) == len(some_rows())
+def test_the_clip_table_is_sorted_by_film() -> None:
+    lines = table(report_of(all_kinds()), "Clip by clip")
+    assert len(lines) == len(all_kinds())
     assert [line["film"] for line in lines] == sorted(line["film"] for line in lines)
     assert lines[0]["PSNR in holes, dB"] == "20.00" and lines[0]["EPE, px"] == "-"
 
@@ -341,17 +346,17 @@ SIBLINGS = {"dataset.html": "the dataset", "gate.md": "the gate"}
 def rendered(rows: list[Score], folder: Path) -> tuple[str, str]:
     """Render a report with a picture as Markdown and as HTML."""
     clips = {row.clip: row.film for row in rows}
-    held = [held_clip(clip, film) for clip, film in clips.items()]
+    eval_clips = [eval_clip(clip, film) for clip, film in clips.items()]
     films = {film: ODD for film in clips.values()}
     write_picture(folder / "sheet.png", np.full((8, 12, 3), 200, np.uint8))
     options = {"manifest": "m", "evaluate": EVALUATE, "costs": {"fill": (1.0, 2.0)}}
-    found = sections(rows, held, films, sheet=folder / "sheet.png", **options)
+    found = build_sections(rows, eval_clips, films, sheet=folder / "sheet.png", **options)
     write_page(folder / "index.html", "Evaluation of <this> & that", found, SIBLINGS)
     return to_markdown("E", found), (folder / "index.html").read_text()
 
 
 def test_markdown_and_html_hold_the_same_cells(tmp_path: Path) -> None:
-    rows = [*some_rows(), *made(ODD, "external", [0.2] * 5)]
+    rows = [*all_kinds(), *scores_of(ODD, "external", [0.2] * 5)]
     markdown, page = rendered(rows, tmp_path)
     drawn = Reader(page).tables
     assert drawn == list(tables_of(markdown).values())
@@ -361,7 +366,7 @@ def test_markdown_and_html_hold_the_same_cells(tmp_path: Path) -> None:
 
 def test_the_page_is_self_contained(tmp_path: Path) -> None:
     (tmp_path / "gate.md").write_text("# Gate")
-    _, page = rendered(some_rows(), tmp_path)
+    _, page = rendered(all_kinds(), tmp_path)
     addresses = Reader(page).addresses
     assert addresses[0] == "gate.md", "the only sibling that exists"
     assert [address[:23] for address in addresses[1:]] == ["data:image/jpeg;base64,"]
@@ -405,28 +410,30 @@ def test_long_tables_are_folded(tmp_path: Path) -> None:
     assert [len(found) for found in Reader(page).tables] == [32, 31]
 
 
-def test_totals_have_means_and_intervals_of_what_was_scored() -> None:
-    rows = made("light", "inpainter", [0.5, 0.7, math.nan, 0.6, 0.6])
-    found = {total.id: total for total in totals([*rows, *FILL], EVALUATE)}
-    assert {total.score for total in found.values() if total.method == "light"} == {"haarpsi", *FAIR}
+def test_aggregates_have_means_and_intervals_over_films() -> None:
+    rows = scores_of("light", "inpainter", [0.5, 0.7, math.nan, 0.6, 0.6])
+    found = {row.id: row for row in aggregate_scores([*rows, *FILL], EVALUATE)}
+    assert {row.score for row in found.values() if row.method == "light"} == {"haarpsi", *GUARDED}
     flat = found["fill haarpsi"]
     assert (flat.mean, flat.low, flat.high, flat.films, flat.kind) == (0.5, 0.5, 0.5, 5, "inpainter")
     score = found["light haarpsi"]
-    assert score.mean == 0.6 == round(mean_of_films(rows, "haarpsi"), 4) and score.films == 4
+    assert score.mean == 0.6 == round(mean_score(rows, "haarpsi"), 4) and score.films == 4
     assert 0.5 <= score.low < 0.6 < score.high <= 0.7
-    narrow = {total.id: total for total in totals(rows, replace(EVALUATE, confidence=0.5))}["light haarpsi"]
+    narrow = {row.id: row for row in aggregate_scores(rows, replace(EVALUATE, confidence=0.5))}[
+        "light haarpsi"
+    ]
     assert score.low < narrow.low < narrow.high < score.high
 
 
-def test_the_summary_is_short_enough_for_dvc() -> None:
-    found = summary(totals([*made("light", "inpainter", [0.5] * 5), *FILL], EVALUATE))
+def test_the_summary_has_only_the_compact_scores() -> None:
+    found = summarize(aggregate_scores([*scores_of("light", "inpainter", [0.5] * 5), *FILL], EVALUATE))
     assert list(found) == ["light", "fill"] and found["fill"]["haarpsi"] == 0.5
     assert set(found["light"]) <= set(COMPACT)
     json.dumps(found, allow_nan=False)
 
 
-def test_points_are_given_for_all_films_and_for_each() -> None:
-    points = plot_points(some_rows(), {"film0": "zero"}, EVALUATE)
+def test_plot_points_cover_all_films_and_each_film() -> None:
+    points = plot_points(all_kinds(), {"film0": "zero"}, EVALUATE)
     json.dumps(points, allow_nan=False)
     primary = [point for point in points if point["score"] == "haarpsi"]
     identity = [(p["protocol"], p["film"]) for p in primary if p["method"] == "identity"]
@@ -436,10 +443,10 @@ def test_points_are_given_for_all_films_and_for_each() -> None:
         ("protocol", "score", "method", "film", "mean", "low", "high")
     }
     assert all(point["mean"] == 0.6 for point in primary if point["method"] == "light")
-    assert "epe_px" not in {point["score"] for point in points}, "nobody has it"
+    assert "epe_px" not in {point["score"] for point in points}, "not scored"
 
 
-def test_errors_are_luma_four_times() -> None:
+def test_error_maps_show_four_times_the_luma_error() -> None:
     truth = np.full((2, 3, 3), 100, np.uint8)
     right = truth.copy()
     right[0, 0] += 10  # 40 once amplified
@@ -452,7 +459,7 @@ def test_errors_are_luma_four_times() -> None:
     assert np.array_equal(found[0, 1:], inferno[[0, 0]])
 
 
-def test_disparities_have_one_scale_and_no_match_is_grey() -> None:
+def test_disparity_maps_share_a_scale_and_missing_matches_are_grey() -> None:
     disparity = np.array([[-3.0, 2.0, 7.0, 99.0, math.nan]], np.float32)
     inferno = cv2.applyColorMap(np.array([[0, 127, 255]], np.uint8), cv2.COLORMAP_INFERNO)[0, :, ::-1]
     found = disparity_map(disparity, -3.0, 7.0)[0]
@@ -460,7 +467,7 @@ def test_disparities_have_one_scale_and_no_match_is_grey() -> None:
     assert found[4].tolist() == [128, 128, 128]
 
 
-def test_a_clip_is_three_rows_that_share_their_columns() -> None:
+def test_a_clip_has_three_rows_of_the_same_columns() -> None:
     left, truth = (np.full((4, 6, 3), level, np.uint8) for level in (10, 20))
     regions = np.array([[UNKNOWN, VISIBLE, DISOCCLUDED, BORDER, VISIBLE, VISIBLE]] * 4, np.uint8)
     near = np.linspace(0, 9, 24, dtype=np.float32).reshape(4, 6)
@@ -474,14 +481,14 @@ def test_a_clip_is_three_rows_that_share_their_columns() -> None:
     (_, seen), (_, true), (_, coloured), (_, same), (_, half) = rows[0]
     assert np.array_equal(seen, left) and np.array_equal(true, truth)
     assert np.array_equal(same, truth) and np.array_equal(half, left)
-    assert len(np.unique(coloured[0, :4], axis=0)) == 4, "every region has its colour"
+    assert len(np.unique(coloured[0, :4], axis=0)) == 4, "one colour for each region"
     assert np.array_equal(rows[1][3][1], error_map(truth, truth))
     assert np.array_equal(rows[1][4][1], error_map(left, truth))
-    assert np.array_equal(rows[2][3][1], rows[2][1][1]), "the truth's own disparity, in the same colours"
+    assert np.array_equal(rows[2][3][1], rows[2][1][1]), "the true disparity on the same scale"
     assert not np.array_equal(rows[2][4][1], rows[2][3][1])
 
 
-def test_a_clip_without_any_match_can_be_shown() -> None:
+def test_a_clip_without_any_match_is_drawn_grey() -> None:
     picture, nothing = np.zeros((4, 6, 3), np.uint8), np.full((4, 6), np.nan, np.float32)
     rows = clip_rows("f", picture, picture, np.zeros((4, 6), np.uint8), nothing, {"m": (picture, nothing)})
     assert (rows[2][3][1] == 128).all()
@@ -508,12 +515,12 @@ def test_pictures_come_back(tmp_path: Path) -> None:
     assert np.array_equal(read_picture(tmp_path / "p.png"), picture)
 
 
-def test_the_sheet_shows_each_film_where_most_is_to_paint() -> None:
-    held = [
-        replace(held_clip(f"{film}{clip}", film), disoccluded_share=share)
+def test_the_clip_with_the_largest_disocclusions_of_each_film_is_shown() -> None:
+    clips = [
+        replace(eval_clip(f"{film}{clip}", film), disoccluded_share=share)
         for film in "edcba"
         for clip, share in enumerate((0.1, 0.3, 0.2))
     ]
-    assert [row.id for row in most_to_paint(held)] == ["a1", "b1", "c1", "d1"]
-    equal = [replace(row, disoccluded_share=0.1) for row in held]
-    assert most_to_paint(equal) == most_to_paint(equal[::-1])
+    assert [row.id for row in select_clips(clips)] == ["a1", "b1", "c1", "d1"]
+    equal = [replace(row, disoccluded_share=0.1) for row in clips]
+    assert select_clips(equal) == select_clips(equal[::-1])

@@ -13,7 +13,7 @@ from secondeye.run_folder import Run, finish_model, make_run_key, open_run
 from secondeye.system.errors import UserError
 from secondeye.system.files import hash_weights
 
-GATE = Gate(min_films=5, confidence=0.9)
+GATE = Gate(confidence=0.9)
 
 
 def open_one(runs: Path, key: str = "k1") -> Run:
@@ -31,7 +31,7 @@ def test_a_new_run_says_what_it_is(tmp_path: Path) -> None:
     run = open_one(tmp_path)
     assert run.folder == tmp_path / "k1" and run.key == "k1" and not run.finished
     content = run.read()
-    assert content["params"] == {"min_films": 5, "confidence": 0.9}
+    assert content["params"] == {"confidence": 0.9}
     assert content["tags"] == {"dataset": "abc"} and content["stage"] == "train_depth"
     assert "git_sha" in (run.folder / "origin.json").read_text()
 

@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from sabotage import CAUGHT_BY, SABOTAGES, honest, is_worse, reference, scores_of
+from sabotage import CAUGHT_BY, SABOTAGES, honest, is_worse, prepared, scores_of
 
 from secondeye.evaluation.columns import COLUMNS
-from secondeye.evaluation.eval_clips import align
+from secondeye.evaluation.methods import align_scale_and_shift
 from secondeye.evaluation.score import compute, prepare, score_depth, update
 
 
@@ -31,7 +31,7 @@ def test_what_psnr_is_fooled_by_the_primary_score_is_not() -> None:
 
 def test_the_truth_beats_the_honest() -> None:
     clip, _ = honest()
-    truth = compute(update(reference(), clip.right, seen=0, learned=None))
+    truth = compute(update(prepared(), clip.right, overlap=0, learned=None))
     scored = [c for c, value in scores_of("honest").items() if COLUMNS[c].better and not math.isnan(value)]
     fooled = {column for column in scored if is_worse(column, truth[column], scores_of("honest")[column])}
     assert fooled <= {"vertical_px"}, "which a flow of no pixel at all would win"
@@ -40,9 +40,9 @@ def test_the_truth_beats_the_honest() -> None:
 
 def test_inverted_depth_can_not_be_aligned_into_a_score() -> None:
     clip, _ = honest()
-    inverted = align(-clip.disparity, clip.disparity)
+    inverted = align_scale_and_shift(-clip.disparity, clip.disparity)
     scores = score_depth(inverted, clip)
-    exact = score_depth(align(3 * clip.disparity + 1, clip.disparity), clip)
+    exact = score_depth(align_scale_and_shift(3 * clip.disparity + 1, clip.disparity), clip)
     assert scores["rank_correlation"] == 0 and exact["rank_correlation"] == pytest.approx(1)
     assert scores["disparity_error_percent"] > 10 * exact["disparity_error_percent"] + 0.1
     assert scores["hole_area_ratio"] < 0.1 and exact["hole_area_ratio"] == pytest.approx(1, abs=0.01)
@@ -57,7 +57,7 @@ def test_windows_make_the_whole(window: int) -> None:
         first = max(start - 1, 0)
         part = slice(first, start + window)
         known = prepare(clip.left[part], clip.right[part], clip.regions[part])
-        found = update(known, made[part], seen=start - first, learned=None)
+        found = update(known, made[part], overlap=start - first, learned=None)
         tally = found if tally is None else tally + found
     assert tally is not None and len(tally.medians) == len(made)
     whole = scores_of("honest")
@@ -67,7 +67,7 @@ def test_windows_make_the_whole(window: int) -> None:
 
 def test_without_a_truth_the_pair_alone_is_scored() -> None:
     clip, made = honest()
-    scores = compute(update(prepare(clip.left, None, None), made, seen=0, learned=None))
+    scores = compute(update(prepare(clip.left, None, None), made, overlap=0, learned=None))
     found = {column for column, value in scores.items() if not math.isnan(value)}
     assert found == {
         "sharpness_ratio",
@@ -88,7 +88,10 @@ def test_what_is_learned_is_scored_where_it_is_given() -> None:
     clip, made = honest()
     reference = prepare(clip.left, clip.right, clip.regions)
     tally = update(
-        reference, made, seen=0, learned=lambda here, there: {"lpips": (here - there).abs().mean((1, 2, 3))}
+        reference,
+        made,
+        overlap=0,
+        learned=lambda here, there: {"lpips": (here - there).abs().mean((1, 2, 3))},
     )
     assert 0 < compute(tally)["lpips"] < 1 and math.isnan(compute(tally)["dists"])
 
@@ -97,5 +100,5 @@ def test_what_is_learned_is_scored_where_it_is_given() -> None:
 def test_a_pair_that_stands_askew_is_seen_without_a_truth(rows: int) -> None:
     clip, made = honest()
     lower = torch.cat([made[:2, :, :1]] * rows + [made[:2, :, :-rows]], 2)
-    scores = compute(update(prepare(clip.left[:2], None, None), lower, seen=0, learned=None))
+    scores = compute(update(prepare(clip.left[:2], None, None), lower, overlap=0, learned=None))
     assert scores["vertical_px"] == pytest.approx(rows, abs=0.15)

@@ -1,4 +1,4 @@
-"""Any stereo film gets the scores it deserves, and every frame of it counts once."""
+"""Scores of whole stereo films: exact answers, windows, cuts, and films that do not fit."""
 
 import json
 from collections.abc import Callable
@@ -15,15 +15,15 @@ from torch import Tensor
 
 from secondeye.dataset.clip_files import read_frames, write_frames
 from secondeye.evaluation.columns import COLUMNS
-from secondeye.evaluation.film_score import (
-    FilmScore,
-    describe,
-    find_remarks,
-    regions_of_window,
-    score_films,
-    to_json,
+from secondeye.evaluation.film_report import find_warnings, to_json, to_text
+from secondeye.evaluation.film_score import FilmScore, score_films
+from secondeye.evaluation.regions import (
+    BORDER,
+    VISIBLE,
+    regions_by_search,
+    regions_from_match,
+    regions_from_truth,
 )
-from secondeye.evaluation.regions import BORDER, VISIBLE, regions_from_match, regions_from_truth
 from secondeye.evaluation.score import compute, prepare, update
 from secondeye.film.packing import side_by_side
 from secondeye.imaging.arrays import frames_to_uint8
@@ -40,26 +40,26 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def shot() -> Shot:
-    """Ten frames there and ten back, partly in front of the screen and partly behind it."""
+    """Ten frames played forwards and backwards, partly in front of the screen and partly behind it."""
     made = render_shot(16, 10, HEIGHT, WIDTH, screen_px=3)
     assert made.right_disparity.min() < -2 and made.right_disparity.max() > 3
     return Shot(**{name: torch.cat([array, array.flip(0)]) for name, array in vars(made).items()})
 
 
 @pytest.fixture(scope="module")
-def eyes(shot: Shot, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("eyes")
+def views(shot: Shot, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("views")
     return write_frames(folder / "left.mkv", shot.left), write_frames(folder / "right.mkv", shot.right)
 
 
 @pytest.fixture(scope="module")
-def true_score(eyes: tuple[Path, Path]) -> FilmScore:
-    """What the film's own right eye gets."""
-    return quietly(*eyes, eyes[1])
+def true_score(views: tuple[Path, Path]) -> FilmScore:
+    """The score of the true right view."""
+    return score_of(*views, views[1])
 
 
-def quietly(left: Path, right: Path, truth: Path | None = None, every: int = 1) -> FilmScore:
-    return score_films(left, right, truth, every=every, say=lambda line: None)
+def score_of(left: Path, right: Path, truth: Path | None = None, every: int = 1) -> FilmScore:
+    return score_films(left, right, truth, every=every, log=lambda line: None)
 
 
 def test_the_true_right_eye_is_perfect(true_score: FilmScore) -> None:
@@ -73,14 +73,14 @@ def test_the_true_right_eye_is_perfect(true_score: FilmScore) -> None:
 
 
 def test_two_pixels_of_disparity_too_many(
-    eyes: tuple[Path, Path], shot: Shot, true_score: FilmScore, tmp_path: Path
+    views: tuple[Path, Path], shot: Shot, true_score: FilmScore, tmp_path: Path
 ) -> None:
     moved = F.pad(shot.right[..., 2:], (0, 2, 0, 0), "replicate")
-    score = quietly(*eyes[:1], write_frames(tmp_path / "moved.mkv", moved), eyes[1])
+    score = score_of(*views[:1], write_frames(tmp_path / "moved.mkv", moved), views[1])
     assert score.scores["epe_px"] == pytest.approx(2, abs=0.2)
     for end in ("far_percent", "near_percent"):
         assert score.scores[end] - true_score.scores[end] == pytest.approx(200 / WIDTH, abs=0.2)
-    assert score.region_percent == true_score.region_percent, "regions know nothing of what is judged"
+    assert score.region_percent == true_score.region_percent, "regions do not depend on what is scored"
 
 
 def blur(right: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ def flicker(right: Tensor) -> Tensor:
 
 
 def lower(right: Tensor) -> Tensor:
-    """By half a pixel."""
+    """Move half a pixel down."""
     return (right + right.roll(1, dims=-2)) / 2
 
 
@@ -106,7 +106,7 @@ def lower(right: Tensor) -> Tensor:
     ],
 )
 def test_sabotage_shows_without_the_truth(
-    eyes: tuple[Path, Path],
+    views: tuple[Path, Path],
     shot: Shot,
     tmp_path: Path,
     sabotage: Callable[[Tensor], Tensor],
@@ -116,28 +116,30 @@ def test_sabotage_shows_without_the_truth(
     spoilt = write_frames(tmp_path / "spoilt.mkv", sabotage(shot.right[:9]))
     left = write_frames(tmp_path / "left.mkv", shot.left[:9])
     clean = write_frames(tmp_path / "clean.mkv", shot.right[:9])
-    assert abs(quietly(left, spoilt).scores[column] - quietly(left, clean).scores[column]) > least
+    assert abs(score_of(left, spoilt).scores[column] - score_of(left, clean).scores[column]) > least
 
 
-def test_windows_do_not_matter(eyes: tuple[Path, Path], shot: Shot, tmp_path: Path) -> None:
+def test_windows_add_up_to_the_whole_film(views: tuple[Path, Path], shot: Shot, tmp_path: Path) -> None:
     spoilt = write_frames(tmp_path / "spoilt.mkv", flicker(blur(shot.right)))
-    left, right, truth = map(read_frames, (eyes[0], spoilt, eyes[1]))
-    whole = update(prepare(left, truth, regions_of_window(left, truth)), right, seen=0, learned=None)
-    found = quietly(eyes[0], spoilt, eyes[1]).scores
+    left, right, truth = map(read_frames, (views[0], spoilt, views[1]))
+    whole = update(prepare(left, truth, regions_by_search(left, truth)), right, overlap=0, learned=None)
+    found = score_of(views[0], spoilt, views[1]).scores
     assert found == pytest.approx(compute(whole), abs=2e-4, nan_ok=True)
-    alone = update(prepare(left, None, None), right, seen=0, learned=None)
-    assert quietly(eyes[0], spoilt).scores == pytest.approx(compute(alone), abs=2e-4, nan_ok=True)
+    alone = update(prepare(left, None, None), right, overlap=0, learned=None)
+    assert score_of(views[0], spoilt).scores == pytest.approx(compute(alone), abs=2e-4, nan_ok=True)
 
 
-def test_every_second_window(eyes: tuple[Path, Path], shot: Shot) -> None:
-    score = quietly(*eyes, eyes[1], every=2)
+def test_every_second_window(views: tuple[Path, Path], shot: Shot) -> None:
+    score = score_of(*views, views[1], every=2)
     assert (score.frames, score.scored_frames) == (20, 12)
     spoilt = torch.cat([shot.right[:8], flicker(shot.right[8:16]), shot.right[16:]])
-    path = write_frames(eyes[0].with_name("spoilt_in_the_middle.mkv"), spoilt)
-    assert quietly(eyes[0], path, every=2).scores["worst_jump"] < quietly(eyes[0], path).scores["worst_jump"]
+    path = write_frames(views[0].with_name("spoilt_in_the_middle.mkv"), spoilt)
+    assert (
+        score_of(views[0], path, every=2).scores["worst_jump"] < score_of(views[0], path).scores["worst_jump"]
+    )
 
 
-def test_cuts_and_how_far_depth_jumps_there(tmp_path: Path) -> None:
+def test_cuts_and_the_jump_of_disparity_there(tmp_path: Path) -> None:
     """Two flat shots: 2 px in front of the screen, then 3 px behind it."""
     shots = [moving_pictures(14, HEIGHT, WIDTH + 8, seed) for seed in (1, 2)]
     left = np.concatenate([shot[:, :, 4 : 4 + WIDTH] for shot in shots])
@@ -146,17 +148,17 @@ def test_cuts_and_how_far_depth_jumps_there(tmp_path: Path) -> None:
     )
     write_lossless(tmp_path / "left.mkv", left)
     write_lossless(tmp_path / "right.mkv", right)
-    score = quietly(tmp_path / "left.mkv", tmp_path / "right.mkv")
+    score = score_of(tmp_path / "left.mkv", tmp_path / "right.mkv")
     assert score.cuts == [14]
     assert score.disparity_jump_percent == pytest.approx(500 / WIDTH, abs=0.2)
-    assert "disparity jump" in describe(score)
+    assert "disparity jump" in to_text(score)
 
 
-def test_what_lies_behind_the_screen_is_matched_too(shot: Shot) -> None:
+def test_negative_disparities_are_matched(shot: Shot) -> None:
     left, right = shot.left[:3], shot.right[:3]
     truth = regions_from_truth(shot.right_disparity[:3], shot.right_occlusion[:3])
     behind = (truth == VISIBLE) & (shot.right_disparity[:3] < -1)
-    found = regions_of_window(left, right)
+    found = regions_by_search(left, right)
     only_before = regions_from_match(make_matcher("block", 16), left, right, tolerance_px=1.0)
     assert behind.double().mean() > 0.4
     assert (only_before == VISIBLE)[behind].double().mean() < 0.7
@@ -166,7 +168,7 @@ def test_what_lies_behind_the_screen_is_matched_too(shot: Shot) -> None:
 
 
 @pytest.mark.parametrize(("name", "join"), [("film_sbs.mkv", side_by_side), ("film.tb.mkv", None)])
-def test_tagged_films_give_the_eye_that_is_asked_for(
+def test_views_are_taken_of_packed_films(
     shot: Shot, tmp_path: Path, name: str, join: Callable[..., np.ndarray] | None
 ) -> None:
     left, right = (frames_to_uint8(frames[:9]).numpy() for frames in (shot.left, shot.right))
@@ -175,12 +177,12 @@ def test_tagged_films_give_the_eye_that_is_asked_for(
     write_lossless(tmp_path / name, np.stack(packed))
     write_lossless(tmp_path / "left.mkv", left)
     write_lossless(tmp_path / "right.mkv", right)
-    said: list[str] = []
+    logged: list[str] = []
     film = tmp_path / name
-    score = score_films(film, film, film, say=said.append)
-    alone = quietly(tmp_path / "left.mkv", tmp_path / "right.mkv", tmp_path / "right.mkv")
+    score = score_films(film, film, film, log=logged.append)
+    alone = score_of(tmp_path / "left.mkv", tmp_path / "right.mkv", tmp_path / "right.mkv")
     assert score.scores == pytest.approx(alone.scores, nan_ok=True) and score.scores["psnr_db"] == 100
-    assert [line.split(" eye of")[0] for line in said] == [
+    assert [line.split(" eye of")[0] for line in logged] == [
         "left: the left",
         "right: the right",
         "truth: the right",
@@ -193,71 +195,68 @@ def write(path: Path, frames: int = 3, height: int = HEIGHT, width: int = WIDTH,
 
 
 @pytest.mark.parametrize(
-    ("other", "told"),
+    ("other", "message"),
     [
         ({"width": 128}, "is 128x96 px, .*one.mp4 is 160x96; scale"),
-        ({"fps": 30}, "has 30.000 frames a second, .*one.mp4 has 24.000"),
+        ({"fps": 30}, "has 30.000 fps, .*one.mp4 has 24.000"),
         ({"frames": 4}, "has 4 frames, .*one.mp4 has 3"),
     ],
 )
-def test_films_that_do_not_fit_are_refused_before_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: dict[str, int], told: str
+def test_films_that_do_not_fit_are_rejected_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: dict[str, int], message: str
 ) -> None:
     one, two = write(tmp_path / "one.mp4"), write(tmp_path / "two.mp4", **other)
-    monkeypatch.setattr("secondeye.evaluation.film_score.read_together", None)
+    monkeypatch.setattr("secondeye.evaluation.film_score.read_synchronized", None)
     for films in ((one, two, None), (one, one, two)):
-        with pytest.raises(UserError, match=f"two.mp4 {told}"):
-            quietly(*films)
+        with pytest.raises(UserError, match=f"two.mp4 {message}"):
+            score_of(*films)
 
 
-def test_a_film_that_ends_before_the_others_is_told(tmp_path: Path, eyes: tuple[Path, Path]) -> None:
-    """FFV1 in Matroska does not say how many frames it has."""
+def test_a_film_that_ends_early_is_rejected(tmp_path: Path, views: tuple[Path, Path]) -> None:
+    """The header of FFV1 in Matroska has no number of frames."""
     short = tmp_path / "short.mkv"
-    write_frames(short, read_frames(eyes[1])[:10])
-    with pytest.raises(UserError, match=r"short.mkv: ends after 10 frames, but .*left.mkv goes on"):
-        quietly(eyes[0], short)
+    write_frames(short, read_frames(views[1])[:10])
+    with pytest.raises(UserError, match=r"short.mkv: ends after 10 frames, but .*left.mkv is longer"):
+        score_of(views[0], short)
 
 
-def test_what_can_not_be_scored_is_one_line(
-    tmp_path: Path, eyes: tuple[Path, Path], make_film: Callable[..., Path]
+def test_what_cannot_be_scored_is_one_line(
+    tmp_path: Path, views: tuple[Path, Path], make_film: Callable[..., Path]
 ) -> None:
     one = write_frames(tmp_path / "one.mkv", torch.rand(1, 3, HEIGHT, WIDTH))
-    with pytest.raises(UserError, match="has one frame only"):
-        quietly(one, one)
-    with pytest.raises(UserError, match=r"small.mp4: an eye is 160x48 px; both sides must be 64"):
-        quietly(*[write(tmp_path / "small.mp4", height=48)] * 2)
+    with pytest.raises(UserError, match="has a single frame"):
+        score_of(one, one)
+    with pytest.raises(UserError, match=r"small.mp4: an eye is 160x48 px; both sides must be at least 64"):
+        score_of(*[write(tmp_path / "small.mp4", height=48)] * 2)
     with pytest.raises(UnreadableFilm, match="no such file"):
-        quietly(*eyes, tmp_path / "missing.mkv")
+        score_of(*views, tmp_path / "missing.mkv")
     broken = damage(make_film("broken.mp4", shots=(40,), height=HEIGHT, width=WIDTH))
     with pytest.raises(TruncatedFilm, match=r"broken.mp4: breaks off after"):
-        quietly(broken, broken)
+        score_of(broken, broken)
 
 
-def test_what_is_told(eyes: tuple[Path, Path], true_score: FilmScore) -> None:
-    told = describe(true_score)
-    assert f"{WIDTH}x{HEIGHT} px, 24.000 fps, 20 frames, 20 of them scored, cuts: 0" in told
-    assert "the true right eye: visible" in told and "HaarPSI" in told and "1.0000  more is better" in told
-    assert "weights" in told.splitlines()[-1] and "LPIPS; DISTS" in told.splitlines()[-1]
-    alone = describe(quietly(*eyes, every=9))
-    assert "far, % of width" in alone and "HaarPSI" not in alone and "nan" not in alone + told
-    assert alone.splitlines()[-1].startswith("left out (no --truth): Painting, around")
-    plain = json.loads(to_json(true_score))
-    assert plain["scores"]["psnr_db"] == 100 and plain["scores"]["lpips"] is None
-    assert plain["scores"].keys() < COLUMNS.keys()
+def test_text_and_json_hold_the_scores(views: tuple[Path, Path], true_score: FilmScore) -> None:
+    text = to_text(true_score)
+    assert f"{WIDTH}x{HEIGHT} px, 24.000 fps, 20 frames, 20 of them scored, 0 cuts" in text
+    assert "HaarPSI" in text and "LPIPS; DISTS" in text.splitlines()[-1]
+    without_truth = to_text(score_of(*views, every=9))
+    assert "far, % of width" in without_truth and "HaarPSI" not in without_truth
+    assert "nan" not in text + without_truth and "no --truth" in without_truth.splitlines()[-1]
+    content = json.loads(to_json(true_score))
+    assert content["scores"]["psnr_db"] == 100 and content["scores"]["lpips"] is None
+    assert content["scores"].keys() < COLUMNS.keys()
 
 
-def test_good_numbers_that_hide_a_mistake_are_remarked_on(
-    eyes: tuple[Path, Path], true_score: FilmScore
-) -> None:
-    left, right = eyes
-    assert find_remarks(true_score) == find_remarks(quietly(left, right)) == []
-    (copy,) = find_remarks(quietly(left, left))
-    assert "nearly alike" in copy
-    (swapped,) = find_remarks(quietly(right, left))
+def test_likely_mistakes_are_warned_about(views: tuple[Path, Path], true_score: FilmScore) -> None:
+    left, right = views
+    assert find_warnings(true_score) == find_warnings(score_of(left, right)) == []
+    (copy,) = find_warnings(score_of(left, left))
+    assert "nearly identical" in copy
+    (swapped,) = find_warnings(score_of(right, left))
     assert "are the eyes swapped?" in swapped
-    (itself,) = find_remarks(quietly(left, right, left))
+    (itself,) = find_warnings(score_of(left, right, left))
     assert "is it the left eye?" in itself
-    assert "beware" in describe(quietly(left, left)) and "beware" not in describe(true_score)
+    assert "warning:" in to_text(score_of(left, left)) and "warning:" not in to_text(true_score)
 
 
 def test_the_command(tmp_path: Path) -> None:
@@ -269,6 +268,6 @@ def test_the_command(tmp_path: Path) -> None:
     assert plain["scores"]["psnr_db"] is None and plain["scores"]["far_percent"] == 0
     assert "left:" not in done.stderr and "3/3" in done.stderr
     both = write(tmp_path / "film_sbs.mp4", width=2 * WIDTH)
-    told = secondeye("score", both, both).stderr
-    assert f"left: the left eye of {both}" in told and f"right: the right eye of {both}" in told
+    log = secondeye("score", both, both).stderr
+    assert f"left: the left eye of {both}" in log and f"right: the right eye of {both}" in log
     assert "128x96" in one_line(secondeye("score", film, write(tmp_path / "two.mp4", width=128)))

@@ -49,7 +49,9 @@ def scores() -> dict[str, list[dict[str, float]]]:
         reference = prepare(shot.left, shot.right, regions)
         warped = Warped(shot.left, *warp(shot.left, shot.disparity))
         for name, inpainter in inpainters.items():
-            found[name].append(compute(update(reference, inpainter(warped, None)[0], seen=0, learned=None)))
+            found[name].append(
+                compute(update(reference, inpainter(warped, None)[0], overlap=0, learned=None))
+            )
     return found
 
 

@@ -1,7 +1,5 @@
 """All stages in sequence, without DVC, on small films whose results are known."""
 
-import hashlib
-import shutil
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -9,36 +7,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import a_clip, a_film, a_shift, coarse_cards
-from small_dataset import write_rows
+from conftest import coarse_cards
 
 from secondeye.dataset.clip_files import (
     clip_file,
     read_disparity,
     read_occlusion,
-    read_plane,
-    write_frames,
 )
-from secondeye.dataset.ground_truth import ground_truth_file, write_ground_truth
 from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import (
     AcceptedClip,
-    AggregateScore,
     Clip,
-    ClipDisparity,
     ClipQuality,
     Correction,
-    EvalClip,
-    Film,
     RejectedClip,
-    Score,
     SyntheticShot,
 )
-from secondeye.dataset.tables import read_table
-from secondeye.evaluation.eval_clips import Folders
-from secondeye.evaluation.methods import Method
 from secondeye.params import Params, Synthetic, load_params
-from secondeye.stages import evaluate, filter, match, quality, shift, splat, split, synthetic, validate
+from secondeye.stages import filter, match, quality, shift, splat, split, synthetic, validate
 from secondeye.synthetic import Shot
 from secondeye.system.errors import UserError
 from secondeye.video.write import write_film
@@ -167,91 +153,6 @@ def test_synthetic_shots_are_stored_exactly(tmp_path: Path, monkeypatch: pytest.
     synthetic.run(tmp_path, synthetic=replace(wanted, shots=3))
     assert len(Dataset(tmp_path).rows(SyntheticShot)) == 3
     assert {path: path.stat().st_mtime_ns for path in before} == before, "a shot was rendered again"
-
-
-def test_evaluation_freezes_regions_and_judges_every_method_in_them(
-    tmp_path: Path, params: Params, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for number, seed in enumerate((1, 2, 3)):
-        film, shot = tmp_path / "raw" / f"cards{number}_sbs.mp4", cards(seed)
-        film.parent.mkdir(exist_ok=True)
-        write_cards(film, shot)
-        if number:
-            write_ground_truth(ground_truth_file(film), shot.right_disparity, shot.right_occlusion)
-    lines = [f"cards{number}_sbs.mp4,sbs,test,CC0" for number in range(3)]
-    (tmp_path / "raw" / "sources.csv").write_text("\n".join(["film,packing,split,licence", *lines]) + "\n")
-    run_all(tmp_path, params)
-    rivals = [Method("fill", "inpainter", inpainter="fill")]
-    monkeypatch.setattr(evaluate, "baselines", lambda depth, inpaint: rivals)
-    maker = tmp_path / "external" / "elsewhere"
-    maker.mkdir(parents=True)
-    shutil.copyfile(tmp_path / "raw" / "cards2_sbs.mp4", maker / "cards2_lr.mp4")
-    before = ("raw", "split", "shift", "match", "filter", "depth", "inpaint", "external")
-    at = [tmp_path / name for name in before]
-    for _ in range(2):
-        evaluate.run(*at, tmp_path / "out", tmp_path / "reports", tmp_path / "runs", evaluate=params.evaluate)
-    held = read_table(tmp_path / "out" / "regions" / "manifest.parquet", EvalClip)
-    assert sorted(row.reference for row in held) == ["match", "truth", "truth"]
-    for row in held:
-        regions = read_plane(clip_file(tmp_path / "out" / "regions", row.id, "regions"))
-        assert row.digest == hashlib.sha256(regions.numpy().tobytes()).hexdigest()[:16]
-        share = float((regions == 2).double().mean())
-        assert share == pytest.approx(row.disoccluded_share, abs=1e-5)
-        assert share > 0.02
-    rows = read_table(tmp_path / "out" / "scores" / "scores.parquet", Score)
-    assert len(rows) == 3 * 6 + 1, "five floors and fill on three clips, and one film made elsewhere"
-    (film,) = (row for row in rows if row.kind == "external")
-    assert film.method == "external: elsewhere" and film.psnr_db == 100 == film.psnr_disoccluded_db, (
-        "it is the truth"
-    )
-    by_method = {row.method: row.psnr_visible_db for row in rows if row.clip == held[0].id}
-    assert by_method["fill"] > by_method["best shift"] > by_method["identity"]
-    totals = {
-        row.id: row for row in read_table(tmp_path / "out" / "scores" / "totals.parquet", AggregateScore)
-    }
-    assert totals["fill psnr_db"].films == 3 and totals["external: elsewhere psnr_db"].films == 1
-    for name in ("evaluation.md", "index.html"):
-        report = (tmp_path / "reports" / name).read_text()
-        assert "cards1" in report and "elsewhere" in report and "With fewer than 5 films" in report
-    for name in ("evaluation.json", "evaluation_plots.json"):
-        assert "elsewhere" in (tmp_path / "reports" / name).read_text()
-    assert (tmp_path / "reports" / "evaluation.png").stat().st_size > 1000
-    assert len(list((tmp_path / "runs").iterdir())) == 1, "the same evaluation is the same run"
-
-
-@pytest.mark.parametrize(
-    ("filmed", "moved", "reference"),
-    [
-        ({}, {"shift_px": 3}, "truth"),
-        ({"crop_top": 2, "crop_bottom": 2}, {}, "match"),
-        ({"height": 2 * HEIGHT}, {}, "match"),
-        ({}, {"vertical_px": 1}, "match"),
-        ({}, {"swapped": True}, "match"),
-    ],
-)
-def test_truth_counts_only_where_the_pictures_are_the_films(
-    tmp_path: Path, params: Params, filmed: dict[str, int], moved: dict[str, int], reference: str
-) -> None:
-    shot = cards(1)
-    write_rows(
-        tmp_path,
-        {
-            Film: [a_film("f", **{"height": HEIGHT, "width": WIDTH} | filmed)],
-            Clip: [a_clip("c", "f", height=HEIGHT, width=WIDTH)],
-            Correction: [a_shift("c", **{"shift_px": 0} | moved)],
-            ClipDisparity: [ClipDisparity("c", "k", 0.0, 1.0)],
-            AcceptedClip: [AcceptedClip("c", "f", "test")],
-        },
-    )
-    for eye in ("left", "right"):
-        write_frames(clip_file(tmp_path / "split", "c", eye), getattr(shot, eye))
-    (tmp_path / "raw").mkdir()
-    write_ground_truth(ground_truth_file(tmp_path / "raw" / "f"), shot.right_disparity, shot.right_occlusion)
-    folders = Folders(*(tmp_path / f for f in ("split", "shift", "match", "regions")))
-    (held,) = evaluate.freeze_manifest(
-        tmp_path / "raw", folders, tmp_path / "filter", params.evaluate.regions
-    )
-    assert held.reference == reference
 
 
 @pytest.mark.slow

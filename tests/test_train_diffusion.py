@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from secondeye.evaluation.methods import fill_nearest
+from secondeye.evaluation.baselines import fill_nearest
 from secondeye.imaging.arrays import occlusion_mask
 from secondeye.inpaint import Warped
 from secondeye.inpaint.autoencoder import decode, encode

@@ -30,7 +30,7 @@ OPTIMIZER = an_optimizer(steps=25, batch_size=4, learning_rate=0.05, checkpoint_
 
 
 def new_run(folder: Path) -> Run:
-    return open_run(folder, "key", "train", Gate(min_films=2, confidence=0.5), {})
+    return open_run(folder, "key", "train", Gate(confidence=0.5), {})
 
 
 def new_model() -> nn.Module:

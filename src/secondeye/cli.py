@@ -140,10 +140,11 @@ def score(
 
     If a file name is tagged as packed (_sbs, _half-sbs, _tb ...), the requested view is cut out of it.
     """
-    from secondeye.evaluation.film_score import describe, score_films, to_json
+    from secondeye.evaluation.film_report import to_json, to_text
+    from secondeye.evaluation.film_score import score_films
 
-    found = score_films(left, right, truth, every=every, say=partial(print, file=sys.stderr))
-    print(to_json(found) if as_json else describe(found))
+    found = score_films(left, right, truth, every=every, log=partial(print, file=sys.stderr))
+    print(to_json(found) if as_json else to_text(found))
 
 
 @app.command(rich_help_panel="Called by DVC")
@@ -207,15 +208,16 @@ def gate() -> None:
 
     reports/gate.md explains the decision.
     """
-    from secondeye.gate import pass_gate, sentence
+    from secondeye.gate.promotion import run_gate
+    from secondeye.gate.report import describe_decision
     from secondeye.params import load_params
     from secondeye.registry.server import ServerUnreachable
 
     params = load_params()
-    outcome = pass_gate(DATA, MODELS, REPORTS, RUNS, params.gate, params.evaluate)
-    for verdict in outcome.verdicts:
-        print(sentence(verdict))
-    if not outcome.verdicts:
+    outcome = run_gate(DATA, MODELS, REPORTS, RUNS, gate=params.gate, evaluate=params.evaluate)
+    for decision in outcome.decisions:
+        print(describe_decision(decision))
+    if not outcome.decisions:
         print("nothing new to compare")
     print(f"champion: version {outcome.champion}; the report is {REPORTS / 'gate.md'}")
     try:

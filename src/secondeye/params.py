@@ -242,6 +242,8 @@ class Evaluate:
     max_frames: int = Field(ge=1, le=10**4)  # per clip, from its start
     regions: Regions
     vgg_weights: str  # VGG16, for LPIPS and DISTS: folder or Hugging Face id; "" disables both
+    # Films that both methods need scores on; with fewer there is no verdict, and the gate promotes nothing.
+    min_films: int = Field(ge=2, le=10**6)
     resamples: int = Field(ge=100, le=10**6)  # of the bootstrap over films and clips
     confidence: Confidence  # of the intervals in the report
     seed: Seed  # of the bootstrap
@@ -251,7 +253,6 @@ class Evaluate:
 class Gate:
     """Criteria for promoting a challenger to champion."""
 
-    min_films: int = Field(ge=2, le=10**6)  # held-out films that both models were scored on
     confidence: Confidence  # of the one-sided interval over films, whose lower bound must exceed 0
 
 

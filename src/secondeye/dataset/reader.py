@@ -77,6 +77,9 @@ class DatasetClip:
     film: Film
     rows: Mapping[type, Any]  # of CLIP_ROWS, those that were joined
 
+    def __hash__(self) -> int:
+        return hash(self.id)  # a mapping has no hash
+
     def get(self, row_type: type[Row]) -> Row | None:
         """Return the row of one of CLIP_ROWS, or None where there is none."""
         row: Row | None = self.rows.get(row_type)

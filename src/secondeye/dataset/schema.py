@@ -186,8 +186,8 @@ class AggregateScore:
 
     id: str  # method and score
     method: str
-    kind: str  # as in Evaluated
-    score: str  # a column of Evaluated
+    kind: str  # as in Score
+    score: str  # a column of Score
     mean: float
     low: float  # of the interval: a bootstrap over films, then clips
     high: float
@@ -206,7 +206,7 @@ class Score:
     clip: str
     film: str  # Film.id
     method: str
-    kind: str  # floor, inpainter, ceiling, model, external
+    kind: str  # baseline, inpainter, ceiling, model, external
     # On crops around disocclusions: the first is what decides.
     haarpsi: float  # [0, 1]
     vif: float

@@ -1,1 +1,1 @@
-"""How well a model makes the second eye, on held-out clips; the stage `evaluate` and the gate share it."""
+"""Scoring of conversion methods on held-out clips; shared by the stage `evaluate` and the gate."""

@@ -1,4 +1,4 @@
-"""Scores over films, each of which counts once: means, their intervals, and gains clip by clip."""
+"""Scores averaged over films, with every film weighted equally: means, intervals and paired gains."""
 
 import math
 from collections import defaultdict
@@ -8,30 +8,30 @@ from typing import NamedTuple
 import numpy as np
 
 from secondeye.dataset.schema import Score
-from secondeye.evaluation.bootstrap import interval
+from secondeye.evaluation.bootstrap import bootstrap_interval
 from secondeye.evaluation.columns import COLUMNS
 from secondeye.params import Evaluate
 
 
 class ScoreInterval(NamedTuple):
-    """A mean over films, and both ends of its interval; NaN where nothing was scored."""
+    """Mean over films and its confidence interval; NaN without any score."""
 
     mean: float
     low: float
     high: float
-    films: int  # that have a score
+    films: int  # with at least one score
 
 
-def by_method(rows: Iterable[Score]) -> dict[str, list[Score]]:
-    """Rows of each method, in the order in which methods come."""
+def group_by_method(rows: Iterable[Score]) -> dict[str, list[Score]]:
+    """Group scores by method, in order of first appearance."""
     groups: dict[str, list[Score]] = defaultdict(list)
     for row in rows:
         groups[row.method].append(row)
     return dict(groups)
 
 
-def by_film(rows: Iterable[Score], column: str) -> dict[str, list[float]]:
-    """The scores of each film's clips, without those where nothing was to score; by film."""
+def group_by_film(rows: Iterable[Score], column: str) -> dict[str, list[float]]:
+    """Group the values of one score by film, sorted by film; NaNs are dropped."""
     values: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         value = getattr(row, column)
@@ -40,64 +40,64 @@ def by_film(rows: Iterable[Score], column: str) -> dict[str, list[float]]:
     return dict(sorted(values.items()))
 
 
-def average(values: Mapping[str, Sequence[float]]) -> float:
-    """The mean of film -> its clips' values; every film counts once, NaN without any."""
-    return float(np.mean([np.mean(found) for found in values.values()])) if values else math.nan
+def mean_over_films(values: Mapping[str, Sequence[float]]) -> float:
+    """Return the mean of the per-film means of film -> clip values; NaN without any film."""
+    return float(np.mean([np.mean(clips) for clips in values.values()])) if values else math.nan
 
 
 def film_means(rows: Iterable[Score], column: str) -> dict[str, float]:
-    """Mean over each film's clips, without those where nothing was to score; by film."""
-    return {film: float(np.mean(found)) for film, found in by_film(rows, column).items()}
+    """Return film -> mean of one score over the film's clips; NaNs are ignored."""
+    return {film: float(np.mean(clips)) for film, clips in group_by_film(rows, column).items()}
 
 
-def mean_of_films(rows: Iterable[Score], column: str) -> float:
-    """Every film counts once; NaN where no clip has a score."""
-    return average(by_film(rows, column))
+def mean_score(rows: Iterable[Score], column: str) -> float:
+    """Return the mean of one score over films; NaN if no clip has it."""
+    return mean_over_films(group_by_film(rows, column))
 
 
-def paired_gains(theirs: Iterable[Score], ours: Iterable[Score], column: str) -> dict[str, list[float]]:
-    """How much better each clip is, by film; clips that either side has no score on are left out."""
-    before = {row.clip: _goodness(row, column) for row in theirs}
+def paired_gains(baseline: Iterable[Score], method: Iterable[Score], column: str) -> dict[str, list[float]]:
+    """Return film -> improvement of each clip over the baseline, positive if better.
+
+    Clips for which either side has no score are left out.
+    """
+    before = {row.clip: _oriented(getattr(row, column), column) for row in baseline}
     gains: dict[str, list[float]] = defaultdict(list)
-    for row in ours:
-        gain = _goodness(row, column) - before.get(row.clip, math.nan)
+    for row in method:
+        gain = _oriented(getattr(row, column), column) - before.get(row.clip, math.nan)
         if not math.isnan(gain):
             gains[row.film].append(gain)
     return dict(sorted(gains.items()))
 
 
-def estimate(values: Mapping[str, Sequence[float]], evaluate: Evaluate) -> ScoreInterval:
-    """The mean of film -> its clips' values, and its interval."""
-    low, high = interval(
+def score_interval(values: Mapping[str, Sequence[float]], evaluate: Evaluate) -> ScoreInterval:
+    """Return the mean of film -> clip values and its bootstrap interval."""
+    low, high = bootstrap_interval(
         values, resamples=evaluate.resamples, confidence=evaluate.confidence, seed=evaluate.seed
     )
-    return ScoreInterval(average(values), low, high, len(values))
+    return ScoreInterval(mean_over_films(values), low, high, len(values))
 
 
-def rounded(estimate: ScoreInterval, digits: int) -> dict[str, float]:
-    """What tools read of an estimate."""
-    numbers = {"mean": estimate.mean, "low": estimate.low, "high": estimate.high}
+def round_interval(interval: ScoreInterval, digits: int) -> dict[str, float]:
+    """Return mean, low and high rounded, for files that tools read."""
+    numbers = {"mean": interval.mean, "low": interval.low, "high": interval.high}
     return {name: round(value, digits) for name, value in numbers.items()}
 
 
-def best_of(values: Sequence[float], column: str) -> float:
-    """The best of a column's values, as it counts there; NaN where none is one, or none is better."""
-    found = [value for value in values if not math.isnan(value)]
-    better = COLUMNS[column].better
-    return max(found, key=lambda value: _rank(value, better)) if found and better else math.nan
+def best_value(values: Sequence[float], column: str) -> float:
+    """Return the best value of a score; NaN without any, or if the score has no better direction."""
+    known = [value for value in values if not math.isnan(value)]
+    if not known or not COLUMNS[column].better:
+        return math.nan
+    return max(known, key=lambda value: _oriented(value, column))
 
 
-def _goodness(row: Score, column: str) -> float:
-    return _rank(getattr(row, column), COLUMNS[column].better)
-
-
-def _rank(value: float, better: str) -> float:
-    """More is better of what this returns."""
-    match better:
-        case "more":
+def _oriented(value: float, column: str) -> float:
+    """Map a score so that higher is better."""
+    match better := COLUMNS[column].better:
+        case "higher":
             return value
-        case "less":
+        case "lower":
             return -value
         case "one":
             return -abs(value - 1)
-    raise ValueError(f"no value of it is better than another: {better!r}")
+    raise ValueError(f"{column} has no better direction: {better!r}")

@@ -1,56 +1,56 @@
-"""What each score is called, in which unit it is given, and which way is better."""
+"""Score columns: name, heading with unit, better direction, digits."""
 
 from typing import NamedTuple
 
 
 class Column(NamedTuple):
-    """One score of `Evaluated`."""
+    """One score of `dataset.schema.Score`."""
 
     name: str
-    heading: str  # as tables have it, with the unit
-    better: str  # more, less, or one: nearer to 1
+    heading: str  # in tables, with the unit
+    better: str  # "higher", "lower", "one" (closer to 1), or "" (neither)
     digits: int
 
 
 PRIMARY = "haarpsi"
 GROUPS: dict[str, tuple[Column, ...]] = {
-    "Painting, around and inside disocclusions": (
-        Column("haarpsi", "HaarPSI", "more", 4),
-        Column("vif", "VIF", "more", 4),
-        Column("lpips", "LPIPS", "less", 4),
-        Column("dists", "DISTS", "less", 4),
-        Column("psnr_disoccluded_db", "PSNR, dB", "more", 2),
+    "Inpainting, in and around disocclusions": (
+        Column("haarpsi", "HaarPSI", "higher", 4),
+        Column("vif", "VIF", "higher", 4),
+        Column("lpips", "LPIPS", "lower", 4),
+        Column("dists", "DISTS", "lower", 4),
+        Column("psnr_disoccluded_db", "PSNR, dB", "higher", 2),
         Column("gradient_ratio", "gradient ratio", "one", 3),
-        Column("temporal_error", "temporal error, levels", "less", 2),
+        Column("temporal_error", "temporal error, levels", "lower", 2),
         Column("seam_ratio", "seam ratio", "one", 3),
     ),
-    "Pictures, by region": (
-        Column("psnr_db", "PSNR, dB", "more", 2),
-        Column("psnr_visible_db", "visible", "more", 2),
-        Column("psnr_disoccluded_db", "disoccluded", "more", 2),
-        Column("psnr_border_db", "border", "more", 2),
-        Column("ssim", "SSIM", "more", 4),
-        Column("ssim_visible", "visible", "more", 4),
-        Column("ssim_disoccluded", "disoccluded", "more", 4),
-        Column("ssim_border", "border", "more", 4),
-        Column("ms_ssim", "MS-SSIM", "more", 4),
-        Column("ms_ssim_visible", "visible", "more", 4),
-        Column("ms_ssim_disoccluded", "disoccluded", "more", 4),
-        Column("ms_ssim_border", "border", "more", 4),
+    "Image quality, by region": (
+        Column("psnr_db", "PSNR, dB", "higher", 2),
+        Column("psnr_visible_db", "visible", "higher", 2),
+        Column("psnr_disoccluded_db", "disoccluded", "higher", 2),
+        Column("psnr_border_db", "border", "higher", 2),
+        Column("ssim", "SSIM", "higher", 4),
+        Column("ssim_visible", "visible", "higher", 4),
+        Column("ssim_disoccluded", "disoccluded", "higher", 4),
+        Column("ssim_border", "border", "higher", 4),
+        Column("ms_ssim", "MS-SSIM", "higher", 4),
+        Column("ms_ssim_visible", "visible", "higher", 4),
+        Column("ms_ssim_disoccluded", "disoccluded", "higher", 4),
+        Column("ms_ssim_border", "border", "higher", 4),
     ),
-    "The pair": (
-        Column("siou", "SIoU", "more", 3),
-        Column("epe_px", "EPE, px", "less", 3),
-        Column("d1_percent", "D1, %", "less", 2),
-        Column("tepe_px", "TEPE, px", "less", 3),
-        Column("disparity_correlation", "disparity correlation", "more", 3),
-        Column("vertical_px", "vertical, px", "less", 3),
+    "Stereo": (
+        Column("siou", "SIoU", "higher", 3),
+        Column("epe_px", "EPE, px", "lower", 3),
+        Column("d1_percent", "D1, %", "lower", 2),
+        Column("tepe_px", "TEPE, px", "lower", 3),
+        Column("disparity_correlation", "disparity correlation", "higher", 3),
+        Column("vertical_px", "vertical, px", "lower", 3),
         Column("sharpness_ratio", "sharpness ratio", "one", 3),
     ),
-    "Over time": (
+    "Temporal stability": (
         Column("warping_ratio", "warping ratio", "one", 3),
-        Column("flicker", "flicker, levels", "less", 3),
-        Column("worst_jump", "worst jump, levels", "less", 2),
+        Column("flicker", "flicker, levels", "lower", 3),
+        Column("worst_jump", "worst jump, levels", "lower", 2),
     ),
     "Comfort": (
         Column("far_percent", "far, % of width", "", 2),
@@ -58,9 +58,9 @@ GROUPS: dict[str, tuple[Column, ...]] = {
         Column("window_violation_percent", "window violation, %", "", 2),
     ),
     "Depth": (
-        Column("rank_correlation", "rank correlation", "more", 3),
-        Column("disparity_error_percent", "disparity error, %", "less", 3),
-        Column("edge_f_score", "edge F-score", "more", 3),
+        Column("rank_correlation", "rank correlation", "higher", 3),
+        Column("disparity_error_percent", "disparity error, %", "lower", 3),
+        Column("edge_f_score", "edge F-score", "higher", 3),
         Column("hole_area_ratio", "hole area ratio", "one", 3),
     ),
 }

@@ -1,79 +1,78 @@
-"""Whether a method is better than what it is compared with, in one word and the numbers behind it."""
+"""Comparison of a method with a baseline: one verdict and the gain behind it."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from secondeye.dataset.schema import Score
-from secondeye.evaluation.aggregate import ScoreInterval, estimate, mean_of_films, paired_gains
+from secondeye.evaluation.aggregate import ScoreInterval, mean_score, paired_gains, score_interval
 from secondeye.evaluation.columns import COLUMNS, PRIMARY
-from secondeye.evaluation.guardrails import find_loss, find_violation
+from secondeye.evaluation.guardrails import find_image_loss, find_violation
 from secondeye.params import Evaluate
 
-MIN_FILMS = 5  # with fewer there is no verdict
 INSUFFICIENT = "insufficient evidence"
 
 
 class Protocol(NamedTuple):
-    """One way of comparing methods."""
+    """A set of methods that are compared with each other."""
 
     name: str
     heading: str
     kinds: tuple[str, ...]
-    baseline: str  # the method that gains are over
-    painting: bool  # whether painting is what differs, and all floors hold; else only the whole picture's
+    baseline: str  # the method over which gains are measured
+    inpainting: bool  # methods differ in inpainting only: all guardrails apply, else only the whole image's
 
 
 PROTOCOLS = (
     Protocol(
         "inpaint-only",
-        "Inpaint-only: the clip's own disparity, so that only the painting is judged",
-        ("floor", "inpainter", "ceiling"),
+        "Inpaint-only: every method gets the clip's matched disparity, so that only inpainting differs",
+        ("baseline", "inpainter", "ceiling"),
         "fill",
         True,
     ),
     Protocol(
         "end-to-end",
-        "End-to-end: the method's own depth, one positive scale and shift per clip",
+        "End-to-end: each method's own depth, aligned by one positive scale and one shift per clip",
         ("model", "external"),
         "motion + fill",
         False,
     ),
 )
-RIVALS = ("inpainter", "model", "external")  # kinds that compete; floors and ceilings only mark the range
-_EVERYWHERE = ("identity", "best shift")  # floors of every protocol
+CANDIDATE_KINDS = ("inpainter", "model", "external")  # baselines and ceilings only mark the range
+_IN_EVERY_PROTOCOL = ("identity", "best shift")
 
 
 class Comparison(NamedTuple):
-    """How a method stands against the baseline."""
+    """How a method compares with the baseline."""
 
-    word: str
-    gain: ScoreInterval  # in the score that decides; positive where the method is better
+    verdict: str
+    gain: ScoreInterval  # of the primary score; positive if the method is better
 
 
-def rows_of(protocol: Protocol, rows: Sequence[Score]) -> list[Score]:
-    """What stands in its tables; nothing where no method is of its kinds."""
+def protocol_rows(protocol: Protocol, rows: Sequence[Score]) -> list[Score]:
+    """Return the scores that a protocol's tables show; none if no method is of its kinds."""
     if not any(row.kind in protocol.kinds for row in rows):
         return []
-    return [row for row in rows if row.kind in protocol.kinds or row.method in _EVERYWHERE]
+    return [row for row in rows if row.kind in protocol.kinds or row.method in _IN_EVERY_PROTOCOL]
 
 
 def compare(
-    protocol: Protocol, ours: Sequence[Score], theirs: Sequence[Score], evaluate: Evaluate
+    protocol: Protocol, method: Sequence[Score], baseline: Sequence[Score], evaluate: Evaluate
 ) -> Comparison:
-    """Clip by clip, on the clips that both have: films elsewhere may cover only some."""
-    shared = {row.clip for row in ours} & {row.clip for row in theirs}
-    pair = [[row for row in side if row.clip in shared] for side in (ours, theirs)]
-    gain = estimate(paired_gains(pair[1], pair[0], PRIMARY), evaluate)
-    means = [{name: mean_of_films(side, name) for name in COLUMNS} for side in pair]
-    fault = find_violation(*means) if protocol.painting else find_loss(*means)
-    return Comparison(_word(gain, fault), gain)
+    """Compare a method with the baseline on the clips that both have (external films may lack some)."""
+    shared = {row.clip for row in method} & {row.clip for row in baseline}
+    ours, theirs = ([row for row in rows if row.clip in shared] for rows in (method, baseline))
+    gain = score_interval(paired_gains(theirs, ours, PRIMARY), evaluate)
+    means = [{name: mean_score(rows, name) for name in COLUMNS} for rows in (ours, theirs)]
+    violation = find_violation(*means) if protocol.inpainting else find_image_loss(*means)
+    return Comparison(_verdict(gain, violation, evaluate.min_films), gain)
 
 
-def _word(gain: ScoreInterval, fault: str) -> str:
-    if gain.films < MIN_FILMS:
+def _verdict(gain: ScoreInterval, violation: str, min_films: int) -> str:
+    if gain.films < min_films:
         return INSUFFICIENT
-    if fault:
-        return f"fails its floor: {fault}"
+    if violation:
+        return f"violates a guardrail: {violation}"
     if gain.low > 0:
         return "better"
     return "worse" if gain.high < 0 else "no difference"

@@ -1,4 +1,4 @@
-"""What making a right eye costs: time and memory."""
+"""Measurement of time and peak memory per converted frame."""
 
 import ctypes
 import json
@@ -15,55 +15,55 @@ from secondeye.system.files import write_atomic
 
 Result = TypeVar("Result")
 
-_EVERY_S = 0.005  # the process is looked at
+_SAMPLING_INTERVAL_S = 0.005
 _MIB = 2**20
 
 
 class Cost(NamedTuple):
-    """Of one frame."""
+    """Cost of one frame."""
 
     seconds: float
-    peak_mib: float  # the most that was held at once beyond what was held before; on a GPU where one is used
+    peak_mib: float  # peak memory beyond what was in use before; GPU memory if CUDA is available
 
 
-def measure_cost(make: Callable[[], Result], frames: int) -> tuple[Result, Cost]:
-    """What `make` returns, and what it cost: seconds a frame, and memory as this process saw it."""
-    _give_back()
+def measure_cost(function: Callable[[], Result], frames: int) -> tuple[Result, Cost]:
+    """Call `function` and return its result with the time per frame and the peak memory of this process."""
+    _trim_heap()
     process, done = psutil.Process(), threading.Event()
     before = process.memory_info().rss
-    most = [before]
+    peak = [before]
 
-    def watch() -> None:
-        while not done.wait(_EVERY_S):
-            most[0] = max(most[0], process.memory_info().rss)
+    def sample_memory() -> None:
+        while not done.wait(_SAMPLING_INTERVAL_S):
+            peak[0] = max(peak[0], process.memory_info().rss)
 
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    watcher = threading.Thread(target=watch)
-    watcher.start()
+    sampler = threading.Thread(target=sample_memory)
+    sampler.start()
     start = time.perf_counter()
     try:
-        made = make()
+        result = function()
     finally:
         seconds = time.perf_counter() - start
         done.set()
-        watcher.join()
-    held = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else most[0] - before
-    return made, Cost(seconds / frames, held / _MIB)
+        sampler.join()
+    used = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak[0] - before
+    return result, Cost(seconds / frames, used / _MIB)
 
 
-def _give_back() -> None:
-    """Have glibc return what was freed, else memory that is used again would look as if it cost nothing."""
+def _trim_heap() -> None:
+    """Make glibc return freed memory to the system; reused memory would otherwise not be counted."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
 
 
 def write_cost(path: Path, cost: Cost) -> None:
-    """Keep a cost beside the scores: it differs from run to run, scores do not."""
+    """Write a cost as JSON: a file of its own, because it differs from run to run and scores do not."""
     write_atomic(path, json.dumps(cost._asdict()) + "\n")
 
 
 def read_cost(path: Path) -> Cost:
-    """Read it back."""
+    """Read a cost written by `write_cost`."""
     return Cost(**json.loads(path.read_text()))

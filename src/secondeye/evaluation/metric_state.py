@@ -1,4 +1,4 @@
-"""Sums over frames, which add: a film is scored window by window, and the whole is what its windows make."""
+"""Accumulated metric sums: states of consecutive windows add up to the state of the whole film."""
 
 import math
 from dataclasses import dataclass, field
@@ -12,45 +12,45 @@ from secondeye.metrics.masked_sums import Sum
 
 @dataclass
 class MetricState:
-    """What was counted in some frames."""
+    """Sums, maxima and histograms of some frames."""
 
     sums: dict[str, Sum] = field(default_factory=dict)
-    largest: dict[str, float] = field(default_factory=dict)
-    disparities: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))  # a histogram
-    medians: list[float] = field(default_factory=list)  # of each frame's disparity, % of the width
+    maxima: dict[str, float] = field(default_factory=dict)
+    disparities: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))  # histogram
+    medians: list[float] = field(default_factory=list)  # median disparity of each frame, % of the width
 
     def __add__(self, other: "MetricState") -> "MetricState":
-        """What was counted in both."""
+        """Merge two states."""
         names = self.sums.keys() | other.sums.keys()
-        sums = {name: _plus(self.sums.get(name), other.sums.get(name)) for name in names}
-        largest = {
-            name: max(self.largest.get(name, -math.inf), other.largest.get(name, -math.inf))
-            for name in self.largest.keys() | other.largest.keys()
+        sums = {name: _add(self.sums.get(name), other.sums.get(name)) for name in names}
+        maxima = {
+            name: max(self.maxima.get(name, -math.inf), other.maxima.get(name, -math.inf))
+            for name in self.maxima.keys() | other.maxima.keys()
         }
-        return MetricState(sums, largest, self.disparities + other.disparities, self.medians + other.medians)
+        return MetricState(sums, maxima, self.disparities + other.disparities, self.medians + other.medians)
 
     def mean(self, name: str) -> float:
-        """NaN where nothing was counted."""
+        """Return the mean of a sum; NaN if nothing was counted."""
         total, count = self.sums.get(name, (0.0, 0.0))
         return total / count if count else math.nan
 
-    def ratio(self, name: str, other: str, least: float = 0.0) -> float:
-        """Of two means, `least` added to both; NaN where one was not counted, and over zero."""
-        below = self.mean(other) + least
-        return (self.mean(name) + least) / below if below else math.nan
+    def ratio(self, numerator: str, denominator: str, epsilon: float = 0.0) -> float:
+        """Return the ratio of two means, `epsilon` added to both; NaN without counts or for division by 0."""
+        below = self.mean(denominator) + epsilon
+        return (self.mean(numerator) + epsilon) / below if below else math.nan
 
 
-def total(
+def weighted_sum(
     values: Tensor,  # [N]
-    weights: Tensor | None = None,  # [N]; None counts all alike
+    weights: Tensor | None = None,  # [N]; None: all 1
 ) -> Sum:
-    """The weighted sum of the values that are numbers, and their weight."""
+    """Return the weighted sum of the values and the sum of their weights; NaN values are skipped."""
     known = ~values.isnan()
-    shares = torch.ones_like(values) if weights is None else weights
-    found = (values.double() * shares)[known].tolist()
-    return math.fsum(found), math.fsum(shares[known].tolist())
+    weights = torch.ones_like(values) if weights is None else weights
+    products = (values.double() * weights)[known].tolist()
+    return math.fsum(products), math.fsum(weights[known].tolist())
 
 
-def _plus(one: Sum | None, other: Sum | None) -> Sum:
+def _add(one: Sum | None, other: Sum | None) -> Sum:
     (a, n), (b, m) = one or (0.0, 0.0), other or (0.0, 0.0)
     return a + b, n + m

@@ -1,26 +1,36 @@
-"""One frozen map per clip that says what each pixel of the right eye is: no method brings a mask of its own.
+"""Region maps: what each pixel of the true right view is, fixed per clip and the same for every method.
 
-It comes from the truth where there is one, else from matching the right eye to the left (ours).
+They come from ground truth if there is any, otherwise from matching the right view to the left (ours).
 """
 
+import math
+
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from secondeye.matching import Matcher
+from secondeye.matching import Matcher, make_matcher
 from secondeye.matching.consistency import fill_from_background, is_consistent
+from secondeye.matching.flow_matcher import match_flow
 
 UNKNOWN, VISIBLE, DISOCCLUDED, BORDER = range(4)
-NAMES = {"visible": VISIBLE, "disoccluded": DISOCCLUDED, "border": BORDER}
+REGIONS = {"visible": VISIBLE, "disoccluded": DISOCCLUDED, "border": BORDER}  # those that are scored
 
-_NEARER_PX = 1.0  # what hides a pixel is at least this much nearer
+_OCCLUDER_PX = 1.0  # an occluder is at least this much nearer than the pixel it hides
+# Disparity range in which films without a dataset are searched, in % (ours).
+_MAX_DISPARITY_PERCENT = 18.0  # of the width, in both directions
+_MARGIN_PERCENT = 1.0  # of the width, beyond the range that optical flow finds
+_OUTLIER_PERCENT = 0.2  # of the pixels at either end of that range: mostly wrong
+_TOLERANCE_PX = 1.0  # of the left-right check
 
 
 def regions_from_truth(
-    right_disparity: Tensor,  # [T, 1, H, W] px of the right eye
-    right_occlusion: Tensor,  # bool [T, 1, H, W]: the right eye sees it, the left does not
+    right_disparity: Tensor,  # [T, 1, H, W] px of the right view
+    right_occlusion: Tensor,  # bool [T, 1, H, W]: visible to the right view only
 ) -> Tensor:  # uint8 [T, 1, H, W]
-    """Hidden pixels lie beyond the left eye's frame (border) or behind something (disoccluded)."""
-    outside = _outside(_place_in_left(right_disparity), right_disparity.shape[-1])
+    """Classify hidden pixels as beyond the left frame (border) or behind something (disoccluded)."""
+    outside = _is_outside(_column_in_left(right_disparity), right_disparity.shape[-1])
     regions = torch.full(right_disparity.shape, VISIBLE, dtype=torch.uint8)
     regions[right_occlusion] = DISOCCLUDED
     regions[outside] = BORDER
@@ -34,30 +44,65 @@ def regions_from_match(
     *,
     tolerance_px: float,
 ) -> Tensor:  # uint8 [T, 1, H, W]
-    """Match the right eye to the left: visible where both directions agree, disoccluded where something
-    nearer hides the place in the left eye, border where that place lies outside, unknown otherwise.
+    """Match the right view to the left and classify each of its pixels.
+
+    Visible where both directions agree, disoccluded where something nearer hides that position in the left
+    view, border where the position is outside the left frame, unknown otherwise.
     """
     forward = matcher(left, right)
-    mirrored = matcher(right.flip(-1), left.flip(-1))  # of the right eye, mirrored
-    seen = is_consistent(mirrored, forward.flip(-1), tolerance_px)
-    behind = fill_from_background(mirrored, seen).flip(-1)
-    visible = seen.flip(-1)
+    mirrored = matcher(right.flip(-1), left.flip(-1))  # of the right view, mirrored
+    consistent = is_consistent(mirrored, forward.flip(-1), tolerance_px)
+    background = fill_from_background(mirrored, consistent).flip(-1)
+    visible = consistent.flip(-1)
     known = is_consistent(forward, mirrored.flip(-1), tolerance_px)
     surface = fill_from_background(forward, known)
-    place = _place_in_left(behind)
-    outside = _outside(place, left.shape[-1])
-    there = surface.gather(-1, place.round().clamp(0, left.shape[-1] - 1).long())
+    column = _column_in_left(background)
+    outside = _is_outside(column, left.shape[-1])
+    occluder = surface.gather(-1, column.round().clamp(0, left.shape[-1] - 1).long())
     regions = torch.full(visible.shape, UNKNOWN, dtype=torch.uint8)
-    regions[there > behind + _NEARER_PX] = DISOCCLUDED
+    regions[occluder > background + _OCCLUDER_PX] = DISOCCLUDED
     regions[outside] = BORDER
     regions[visible] = VISIBLE
     return regions
 
 
-def _place_in_left(right_disparity: Tensor) -> Tensor:
-    """The column of the left eye at which a pixel of the right eye would be seen."""
+def regions_by_search(
+    left: Tensor,  # [T, 3, H, W]
+    right: Tensor,  # [T, 3, H, W]
+) -> Tensor:  # uint8 [T, 1, H, W]
+    """Classify the right view's pixels by matching frames in the disparity range that optical flow finds."""
+    pairs = zip(left.split(1), right.split(1), strict=True)
+    maps = [regions_from_match(_signed_matcher(*pair), *pair, tolerance_px=_TOLERANCE_PX) for pair in pairs]
+    return torch.cat(maps)
+
+
+def _signed_matcher(left: Tensor, right: Tensor) -> Matcher:
+    """Return a block matcher that also finds negative disparities, by shifting the right view to the left."""
+    far_px, near_px = _disparity_range(left, right)
+    matcher = make_matcher("block", near_px - far_px)
+
+    def match(left: Tensor, right: Tensor) -> Tensor:
+        shifted = F.pad(left, (-far_px, 0, 0, 0), "replicate"), F.pad(right, (0, -far_px, 0, 0), "replicate")
+        return matcher(*shifted)[..., -far_px:] + far_px
+
+    return match
+
+
+def _disparity_range(left: Tensor, right: Tensor) -> tuple[int, int]:
+    """Return the smallest disparity of a frame (at most 0) and the largest one, px."""
+    percent = left.shape[-1] / 100
+    disparity = match_flow(left, right).disparity
+    known = disparity[~disparity.isnan()].numpy()
+    ends = np.percentile(known, [_OUTLIER_PERCENT, 100 - _OUTLIER_PERCENT]) if known.size else np.zeros(2)
+    margin, limit = _MARGIN_PERCENT * percent, _MAX_DISPARITY_PERCENT * percent
+    far, near = np.clip(ends + np.array([-margin, margin]), -limit, limit)
+    return min(0, math.floor(far)), max(0, math.ceil(near))
+
+
+def _column_in_left(right_disparity: Tensor) -> Tensor:
+    """Return the column of the left view to which each pixel of the right view corresponds."""
     return torch.arange(right_disparity.shape[-1]) + right_disparity
 
 
-def _outside(place: Tensor, width: int) -> Tensor:
-    return (place < -0.5) | (place > width - 0.5)
+def _is_outside(column: Tensor, width: int) -> Tensor:
+    return (column < -0.5) | (column > width - 0.5)

@@ -1,7 +1,7 @@
-"""What the scores say: a report for people, numbers for `dvc metrics` and points for `dvc plots`.
+"""The evaluation's report: sections for readers, totals for `dvc metrics`, points for `dvc plots`.
 
-The report is made once as sections of tables; report.document writes them as Markdown, evaluation.page as
-HTML. docs/metrics.md defines every score.
+Sections are built once; report.document renders them as Markdown, report.html as a page. docs/metrics.md
+defines every score.
 """
 
 import math
@@ -14,21 +14,21 @@ from secondeye.dataset.schema import AggregateScore, EvalClip, Score
 from secondeye.evaluation import guardrails
 from secondeye.evaluation.aggregate import (
     ScoreInterval,
-    best_of,
-    by_film,
-    by_method,
-    estimate,
-    mean_of_films,
-    rounded,
+    best_value,
+    group_by_film,
+    group_by_method,
+    mean_score,
+    round_interval,
+    score_interval,
 )
 from secondeye.evaluation.columns import COLUMNS, GROUPS, PRIMARY, Column
-from secondeye.evaluation.comparison import MIN_FILMS, PROTOCOLS, RIVALS, Protocol, compare, rows_of
+from secondeye.evaluation.comparison import CANDIDATE_KINDS, PROTOCOLS, Protocol, compare, protocol_rows
 from secondeye.params import Evaluate
 from secondeye.report.document import Bar, Bars, Bold, Picture, Section, Table
 from secondeye.system.text import pluralize
 
 ALL_FILMS = "all films"
-COMPACT = {  # the few scores that are given clip by clip and plotted
+COMPACT = {  # the few scores that are shown clip by clip and plotted, with their headings
     PRIMARY: COLUMNS[PRIMARY].heading,
     "psnr_disoccluded_db": "PSNR in holes, dB",
     "psnr_db": "PSNR, dB",
@@ -36,122 +36,128 @@ COMPACT = {  # the few scores that are given clip by clip and plotted
     "epe_px": "EPE, px",
 }
 _LEARNED = ("lpips", "dists")
-_ARROWS = {"more": " ↑", "less": " ↓", "one": " → 1", "": ""}  # which way is better
+_ARROWS = {"higher": " ↑", "lower": " ↓", "one": " → 1", "": ""}
+_REFERENCES = {"truth": "from the film's ground truth", "match": "by matching both eyes"}
 _DIGITS = 4  # of numbers for tools
 
 Films = Mapping[str, str]  # Film.id -> name
 Costs = Mapping[str, tuple[float, float]]  # method -> seconds a frame, peak MiB
 
 
-def sections(
+def build_sections(
     rows: Sequence[Score],
-    held: Sequence[EvalClip],
+    clips: Sequence[EvalClip],
     films: Films,
     *,
     manifest: str,
     evaluate: Evaluate,
     costs: Costs,
-    sheet: Path | None = None,  # the sheet of pictures
+    sheet: Path | None = None,  # the contact sheet
 ) -> list[Section]:
-    """The report, for any of its forms."""
-    found = [_judged(held, films, manifest, evaluate)]
-    found += [_protocol(p, rows_of(p, rows), evaluate) for p in PROTOCOLS if rows_of(p, rows)]
+    """Build the report's sections."""
+    sections = [_clips_section(clips, films, manifest, evaluate)]
+    sections += [
+        _protocol_section(protocol, shown, evaluate)
+        for protocol in PROTOCOLS
+        if (shown := protocol_rows(protocol, rows))
+    ]
     if sheet is not None:
         caption = (
-            "The clip of each film with most to paint: what methods made, its error, what a matcher finds"
+            "Of each film the clip with the largest disocclusions: outputs, errors, and the disparity that a "
+            "matcher finds"
         )
-        found.append(Section("Pictures", [Picture(caption, sheet)]))
+        sections.append(Section("Pictures", [Picture(caption, sheet)]))
     if costs:
-        found.append(Section("Cost", [_cost_table(costs)]))
-    return [*found, Section("Clip by clip", [_clip_table(rows, films)])]
+        sections.append(Section("Cost", [_cost_table(costs)]))
+    return [*sections, Section("Clip by clip", [_clip_table(rows, films)])]
 
 
-def totals(rows: Sequence[Score], evaluate: Evaluate) -> list[AggregateScore]:
-    """Every score of every method over films, with its interval; none where nothing was scored."""
+def aggregate_scores(rows: Sequence[Score], evaluate: Evaluate) -> list[AggregateScore]:
+    """Return every score of every method over films, with its interval; none without anything scored."""
     return [
-        AggregateScore(f"{method} {score}", method, found[0].kind, score, films=estimated.films, **numbers)
-        for method, found in by_method(rows).items()
+        AggregateScore(f"{method} {score}", method, scores[0].kind, score, films=interval.films, **numbers)
+        for method, scores in group_by_method(rows).items()
         for score in COLUMNS
-        if (estimated := estimate(by_film(found, score), evaluate)).films
-        for numbers in [rounded(estimated, _DIGITS)]
+        if (interval := score_interval(group_by_film(scores, score), evaluate)).films
+        for numbers in [round_interval(interval, _DIGITS)]
     ]
 
 
-def summary(found: Sequence[AggregateScore]) -> dict[str, dict[str, float]]:
-    """Method -> score -> mean, of the few scores that `dvc metrics` has room for."""
+def summarize(aggregates: Sequence[AggregateScore]) -> dict[str, dict[str, float]]:
+    """Return method -> score -> mean, of the few scores that `dvc metrics` shows."""
     means: dict[str, dict[str, float]] = defaultdict(dict)
-    for total in found:
-        if total.score in COMPACT:
-            means[total.method][total.score] = total.mean
+    for aggregate in aggregates:
+        if aggregate.score in COMPACT:
+            means[aggregate.method][aggregate.score] = aggregate.mean
     return dict(means)
 
 
 def plot_points(rows: Sequence[Score], films: Films, evaluate: Evaluate) -> list[dict[str, Any]]:
-    """One row a protocol, score and method for all films together, and one for each film by itself."""
+    """Return a point for each protocol, score, method and film, and one for all films together."""
     points = []
     for protocol in PROTOCOLS:
-        for method, found in by_method(rows_of(protocol, rows)).items():
+        for method, scores in group_by_method(protocol_rows(protocol, rows)).items():
             for score in COMPACT:
-                values = by_film(found, score)
+                values = group_by_film(scores, score)
                 groups = {ALL_FILMS: values} | {films.get(f, f): {f: values[f]} for f in values}
                 names = {"protocol": protocol.name, "score": score, "method": method}
                 points += [
-                    {**names, "film": film, **rounded(estimate(group, evaluate), _DIGITS)}
+                    {**names, "film": film, **round_interval(score_interval(group, evaluate), _DIGITS)}
                     for film, group in groups.items()
                     if group
                 ]
     return points
 
 
-def _judged(held: Sequence[EvalClip], films: Films, manifest: str, evaluate: Evaluate) -> Section:
-    count, references = len({row.film for row in held}), Counter(row.reference for row in held)
-    doubt = f" With fewer than {MIN_FILMS} films no method is called better or worse." * (count < MIN_FILMS)
-    told = {"truth": "by the film's exact truth", "match": "by matching both eyes"}
-    words = ", ".join(
-        f"{told.get(name, name)} ({pluralize(n, 'clip')})" for name, n in sorted(references.items())
+def _clips_section(clips: Sequence[EvalClip], films: Films, manifest: str, evaluate: Evaluate) -> Section:
+    count = len({clip.film for clip in clips})
+    references = ", ".join(
+        f"{_REFERENCES[reference]} ({pluralize(number, 'clip')})"
+        for reference, number in sorted(Counter(clip.reference for clip in clips).items())
     )
-    return Section(
-        "What was judged",
-        [
-            f"{pluralize(len(held), 'clip')} of {pluralize(count, 'held-out film')}, at most "
-            f"{pluralize(evaluate.max_frames, 'frame')} each; manifest `{manifest}`. Every film counts once. "
-            f"In brackets, the interval at confidence {evaluate.confidence:g}: {evaluate.resamples} "
-            f"resamples of films, then of each film's clips, seed {evaluate.seed}.{doubt}",
-            f"The regions are one frozen map per clip, the same for every method, found {words}. They are "
-            "pixels that the left eye saw (visible), that something nearer hid from it (disoccluded), that "
-            "lay beyond its frame (border).",
-            _region_table(held, films),
-        ],
+    scope = (
+        f"{pluralize(len(clips), 'clip')} of {pluralize(count, 'held-out film')}, at most "
+        f"{pluralize(evaluate.max_frames, 'frame')} each; manifest `{manifest}`. Every film has the same "
+        f"weight. In brackets: the interval at confidence {evaluate.confidence:g}, from {evaluate.resamples} "
+        f"resamples of films and of each film's clips, seed {evaluate.seed}."
     )
+    if count < evaluate.min_films:
+        scope += f" With fewer than {evaluate.min_films} films no method is called better or worse."
+    regions = (
+        f"Each clip has one region map, the same for every method, found {references}. Pixels of the right "
+        "eye are visible (the left eye saw them), disoccluded (something nearer hid them from it), or border "
+        "(they are outside its frame)."
+    )
+    return Section("Evaluated clips", [scope, regions, _region_table(clips, films)])
 
 
-def _region_table(held: Sequence[EvalClip], films: Films) -> Table:
+def _region_table(clips: Sequence[EvalClip], films: Films) -> Table:
     names = ("visible", "disoccluded", "border", "unknown")
     lines = [
-        [films.get(row.film, row.film), row.id, row.reference]
-        + [_number(100 * getattr(row, f"{name}_share"), 2) for name in names]
-        for row in sorted(held, key=lambda row: (films.get(row.film, row.film), row.id))
+        [films.get(clip.film, clip.film), clip.id, clip.reference]
+        + [_number(100 * getattr(clip, f"{name}_share"), 2) for name in names]
+        for clip in sorted(clips, key=lambda clip: (films.get(clip.film, clip.film), clip.id))
     ]
     head = ("film", "clip", "reference", *(f"{name}, %" for name in names))
-    return Table("Sizes of the regions", head, lines, "")
+    return Table("Region sizes", head, lines, "")
 
 
-def _protocol(protocol: Protocol, rows: Sequence[Score], evaluate: Evaluate) -> Section:
-    methods = _named(by_method(rows))
-    primary = {name: estimate(by_film(found, PRIMARY), evaluate) for name, found in methods.items()}
-    bars = [Bar(name, methods[name][0].kind in RIVALS, *primary[name][:3]) for name in methods]
+def _protocol_section(protocol: Protocol, rows: Sequence[Score], evaluate: Evaluate) -> Section:
+    methods = _label_partial(group_by_method(rows))
+    primary = {
+        name: score_interval(group_by_film(scores, PRIMARY), evaluate) for name, scores in methods.items()
+    }
+    bars = [Bar(name, methods[name][0].kind in CANDIDATE_KINDS, *primary[name][:3]) for name in methods]
     parts: list[str | Table | Bars | Picture] = [
-        "Arrows say which way is better; bold is the best rival, floors and ceilings aside."
+        "Arrows show which direction is better; the best method is bold, baselines and ceilings aside."
     ]
     if any(row.kind == "ceiling" for row in rows):
         parts.append(
-            "The VAE round trip is the ceiling of `diffusion` alone: holes painted with the truth itself, as "
-            "its autoencoder gives it back. Others may surpass it."
+            "The VAE round trip is a ceiling for `diffusion` only: holes are filled with the true pixels "
+            "after encoding and decoding them with its autoencoder. Other methods may exceed it."
         )
     if any(row.kind == "external" for row in rows):
-        parts.append(
-            "External films are judged as they are; on films that they do not cover they have no score."
-        )
+        parts.append("External films are scored unchanged, on the clips that they cover.")
     parts += [
         Bars(f"{COLUMNS[PRIMARY].heading} and its interval", COLUMNS[PRIMARY].digits, bars),
         _verdict_table(protocol, methods, primary, evaluate),
@@ -160,12 +166,12 @@ def _protocol(protocol: Protocol, rows: Sequence[Score], evaluate: Evaluate) -> 
     return Section(protocol.heading, [*parts, *(table for table in tables if table is not None)])
 
 
-def _named(methods: dict[str, list[Score]]) -> dict[str, list[Score]]:
-    """Who was judged on fewer clips than others says so wherever its name stands."""
-    clips = len({row.clip for found in methods.values() for row in found})
+def _label_partial(methods: dict[str, list[Score]]) -> dict[str, list[Score]]:
+    """Append the number of clips to the name of each method that was scored on fewer clips than others."""
+    clips = len({row.clip for scores in methods.values() for row in scores})
     return {
-        name if len(found) == clips else f"{name} ({len(found)} of {clips} clips)": found
-        for name, found in methods.items()
+        name if len(scores) == clips else f"{name} ({len(scores)} of {clips} clips)": scores
+        for name, scores in methods.items()
     }
 
 
@@ -176,33 +182,35 @@ def _verdict_table(
     evaluate: Evaluate,
 ) -> Table:
     column, lines = COLUMNS[PRIMARY], []
-    for name, found in methods.items():
-        kind, gain = found[0].kind, "-"
-        word = "baseline" if name == protocol.baseline else kind
-        if name != protocol.baseline and protocol.baseline in methods:
-            verdict = compare(protocol, found, methods[protocol.baseline], evaluate)
-            gain = _spread(verdict.gain, column.digits, sign="+")
-            word = verdict.word if kind in RIVALS else kind
-        watched = [
-            _mean(found, COLUMNS[c]) for c in ("psnr_disoccluded_db", "gradient_ratio", "temporal_error")
+    for name, scores in methods.items():
+        kind, gain, verdict = scores[0].kind, "-", scores[0].kind
+        if name == protocol.baseline:
+            verdict = "compared with"
+        elif protocol.baseline in methods:
+            comparison = compare(protocol, scores, methods[protocol.baseline], evaluate)
+            gain = _interval(comparison.gain, column.digits, sign="+")
+            verdict = comparison.verdict if kind in CANDIDATE_KINDS else kind
+        guarded = [
+            _mean(scores, COLUMNS[c]) for c in ("psnr_disoccluded_db", "gradient_ratio", "temporal_error")
         ]
         films = str(primary[name].films)
-        lines.append([name, kind, films, _spread(primary[name], column.digits), gain, *watched, word])
+        lines.append([name, kind, films, _interval(primary[name], column.digits), gain, *guarded, verdict])
     head = ["method", "kind", "films", column.heading, f"gain over {protocol.baseline}"]
     head += ["PSNR in holes, dB", "gradient ratio", "temporal error, levels", "verdict"]
-    return Table("Verdicts", head, lines, _floors_in_words(protocol))
+    return Table("Verdicts", head, lines, _describe_guardrails(protocol))
 
 
-def _floors_in_words(protocol: Protocol) -> str:
-    whole = f"at most {guardrails.LOST_DB:g} dB lost in the whole picture"
-    holes = (
-        f", {guardrails.LOST_HOLE_DB:g} dB in holes, a gradient ratio in "
-        f"[{guardrails.LEAST_GRADIENT_RATIO:g}, {guardrails.MOST_GRADIENT_RATIO:g}], "
-        f"at most {guardrails.MORE_TEMPORAL_ERROR:g} times the temporal error"
-    )
+def _describe_guardrails(protocol: Protocol) -> str:
+    limits = f"at most {guardrails.MAX_LOSS_DB:g} dB lost in the whole image"
+    if protocol.inpainting:
+        limits += (
+            f", {guardrails.MAX_HOLE_LOSS_DB:g} dB in holes, a gradient ratio in "
+            f"[{guardrails.MIN_GRADIENT_RATIO:g}, {guardrails.MAX_GRADIENT_RATIO:g}], "
+            f"at most {guardrails.MAX_TEMPORAL_ERROR_RATIO:g} times the temporal error"
+        )
     return (
-        f"{COLUMNS[PRIMARY].heading} on crops around disocclusions decides. Floors, against "
-        f"`{protocol.baseline}` on the same clips: {whole}{holes * protocol.painting}."
+        f"{COLUMNS[PRIMARY].heading} on crops around disocclusions decides. Guardrails, against "
+        f"`{protocol.baseline}` on the same clips: {limits}."
     )
 
 
@@ -212,44 +220,48 @@ def _group_table(
     methods: Mapping[str, Sequence[Score]],
     evaluate: Evaluate,
 ) -> Table | None:
-    """The means of a group of scores, the best rival's in bold; None where nobody has any."""
+    """Build the table of a group of scores, the best candidate's in bold; None if no method has any."""
     means = {
-        column: {name: mean_of_films(found, column.name) for name, found in methods.items()}
+        column: {name: mean_score(scores, column.name) for name, scores in methods.items()}
         for column in columns
     }
     shown = [column for column in columns if not all(map(math.isnan, means[column].values()))]
     if not shown:
         return None
-    most = max(map(len, methods.values()))  # means over other clips do not compare
-    rivals = [name for name, found in methods.items() if found[0].kind in RIVALS and len(found) == most]
-    cells = {column: _emphasised(means[column], rivals, column) for column in shown}
+    clips = max(map(len, methods.values()))  # means over fewer clips are not comparable
+    candidates = [
+        name for name, scores in methods.items() if scores[0].kind in CANDIDATE_KINDS and len(scores) == clips
+    ]
+    cells = {column: _emphasize_best(means[column], candidates, column) for column in shown}
     lines = [[name, *(cells[column][name] for column in shown)] for name in methods]
     missing = [column for column in columns if column not in shown]
     head = ["method", *(f"{column.heading}{_ARROWS[column.better]}" for column in shown)]
-    return Table(heading, head, lines, _missing_in_words(missing, evaluate))
+    return Table(heading, head, lines, _describe_missing(missing, evaluate))
 
 
-def _emphasised(means: Mapping[str, float], rivals: Sequence[str], column: Column) -> dict[str, str]:
-    """A column's cells; those of the best rivals are bold, unless all are as good."""
+def _emphasize_best(means: Mapping[str, float], candidates: Sequence[str], column: Column) -> dict[str, str]:
+    """Format a column's cells, those of the best candidates in bold unless all are equal."""
     cells = {name: _number(value, column.digits) for name, value in means.items()}
-    seen = [round(means[name], column.digits) for name in rivals if not math.isnan(means[name])]
-    best = best_of(seen, column.name) if len(set(seen)) > 1 else math.nan
-    bold = {name for name in rivals if round(means[name], column.digits) == best}
+    shown = [round(means[name], column.digits) for name in candidates if not math.isnan(means[name])]
+    best = best_value(shown, column.name) if len(set(shown)) > 1 else math.nan
+    bold = {name for name in candidates if round(means[name], column.digits) == best}
     return {name: Bold(cell) if name in bold else cell for name, cell in cells.items()}
 
 
-def _missing_in_words(columns: Sequence[Column], evaluate: Evaluate) -> str:
+def _describe_missing(columns: Sequence[Column], evaluate: Evaluate) -> str:
     learned = [c.heading for c in columns if c.name in _LEARNED and not evaluate.vgg_weights]
-    other = dict.fromkeys(c.heading for c in columns if c.heading not in learned)
-    said = [
-        f"Without {' and '.join(learned)}: no weights named in params.yaml, `evaluate.vgg_weights`."
-    ] * bool(learned)
-    return " ".join(said + [f"Nothing was to score for {', '.join(other)}."] * bool(other))
+    others = dict.fromkeys(c.heading for c in columns if c.heading not in learned)
+    sentences = []
+    if learned:
+        sentences.append(f"Without {' and '.join(learned)}: `evaluate.vgg_weights` in params.yaml is empty.")
+    if others:
+        sentences.append(f"Nothing to score for {', '.join(others)}.")
+    return " ".join(sentences)
 
 
 def _cost_table(costs: Costs) -> Table:
     lines = [[name, _number(seconds, 3), _number(peak, 0)] for name, (seconds, peak) in costs.items()]
-    note = "Of making the right eye, on the machine that ran this; not the same from run to run."
+    note = "Of synthesising the right eye on this machine; differs from run to run."
     return Table("Time and memory", ("method", "seconds a frame", "peak MiB"), lines, note)
 
 
@@ -259,18 +271,18 @@ def _clip_table(rows: Sequence[Score], films: Films) -> Table:
         + [_number(getattr(row, name), COLUMNS[name].digits) for name in COMPACT]
         for row in sorted(rows, key=lambda row: (films.get(row.film, row.film), row.clip))
     ]
-    note = "Every score of every clip is in `data/evaluate/scores/scores.parquet`."
+    note = "All scores of every clip are in `data/evaluate/scores/scores.parquet`."
     return Table("Scores", ("film", "clip", "method", *COMPACT.values()), lines, note)
 
 
 def _mean(rows: Sequence[Score], column: Column) -> str:
-    return _number(mean_of_films(rows, column.name), column.digits)
+    return _number(mean_score(rows, column.name), column.digits)
 
 
-def _spread(estimate: ScoreInterval, digits: int, sign: str = "") -> str:
-    if math.isnan(estimate.mean):
+def _interval(interval: ScoreInterval, digits: int, sign: str = "") -> str:
+    if math.isnan(interval.mean):
         return "-"
-    mean, low, high = (f"{value:{sign}.{digits}f}" for value in estimate[:3])
+    mean, low, high = (f"{value:{sign}.{digits}f}" for value in interval[:3])
     return f"{mean} ({low} to {high})"
 
 

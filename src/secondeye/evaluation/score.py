@@ -1,7 +1,8 @@
-"""Every score of what a method made: the same regions, crops and flows for every method (docs/metrics.md).
+"""All scores of a synthesised right view, on regions, crops and flows that are the same for every method.
 
-`look_up` finds what is known of some frames before any method, `measure` counts what a method made of them,
-and tallies add, so that a film of any length is scored window by window.
+`prepare` computes what does not depend on the method, `update` accumulates the metrics of a window of frames,
+`compute` turns the accumulated state into scores. States add up, so films of any length are scored window by
+window. docs/metrics.md defines every score.
 """
 
 import math
@@ -12,10 +13,10 @@ import torch
 from torch import Tensor
 
 from secondeye.evaluation.eval_clips import EvalFrames
-from secondeye.evaluation.methods import require_numbers
-from secondeye.evaluation.metric_state import MetricState, total
-from secondeye.evaluation.regions import DISOCCLUDED, NAMES, UNKNOWN, VISIBLE, regions_from_truth
-from secondeye.evaluation.score_crops import Crops, around, cut
+from secondeye.evaluation.metric_state import MetricState, weighted_sum
+from secondeye.evaluation.non_finite import require_finite
+from secondeye.evaluation.regions import DISOCCLUDED, REGIONS, UNKNOWN, VISIBLE, regions_from_truth
+from secondeye.evaluation.score_crops import Crops, extract_crops, find_crops
 from secondeye.imaging.arrays import occlusion_mask
 from secondeye.matching.consistency import fill_from_background, is_consistent
 from secondeye.matching.flow_matcher import match_flow
@@ -39,80 +40,84 @@ from secondeye.metrics.stereo import (
 from secondeye.metrics.temporal import colour_difference, colour_steps, flow_to_next, warping_error
 from secondeye.warp import warp
 
-SMALLEST_PX = 64  # a side of what can be scored: the crops need it
 _DIGITS = 4
 _SAME_SURFACE_PX = 1.0
-_AGREE_PX = 1.0  # how far matches there and back may miss each other
+_CONSISTENCY_PX = 1.0  # tolerance of the left-right check
 _LEVELS = 255.0
-_ONE_LEVEL = _LEVELS**-2  # energy of a step that 8 bits just hold: what is flat in both is equally sharp
+_ONE_LEVEL = (
+    _LEVELS**-2
+)  # energy of a step of one 8-bit level, added so that two flat areas are equally sharp
 
 
-class Pair(NamedTuple):
-    """Where the left eye's pixels lie in the right eye."""
+class StereoMatch(NamedTuple):
+    """Optical flow from the left view to a right view."""
 
     disparity: Tensor  # [T, 1, H, W] px, NaN for none
     vertical: Tensor  # [T, 1, H, W] px
-    sure: Tensor  # bool [T, 1, H, W]: confirmed from the right eye
+    consistent: Tensor  # bool [T, 1, H, W]: confirmed by the left-right check
 
 
-class Truth(NamedTuple):
-    """The true right eye, and what it says before any method."""
+class Target(NamedTuple):
+    """The true right view, with what scores need of it."""
 
     frames: Tensor  # [T, 3, H, W]
-    where: dict[str, Tensor]  # bool [T, 1, H, W]: "" is everywhere, "_visible" ... a region
+    masks: dict[str, Tensor]  # bool [T, 1, H, W]: "" for all pixels, "_visible" and so on for a region
     crops: Crops
-    in_crops: Tensor  # [N, 3, side, side]
-    pair: Pair  # of the left eye and the true right one
+    cropped: Tensor  # [N, 3, side, side]
+    match: StereoMatch  # from the left view
     flow: Tensor  # [T - 1, 2, H, W] px, from each frame to the next
-    reliable: Tensor  # bool [T - 1, 1, H, W]
+    reliable: Tensor  # bool [T - 1, 1, H, W]: where the flow is
 
 
-class Reference(NamedTuple):
-    """What is known of some frames before any method."""
+class PreparedFrames(NamedTuple):
+    """Consecutive frames with everything that does not depend on the method."""
 
     left: Tensor  # [T, 3, H, W]
-    warping: Sum  # of the left film along its own flow
-    truth: Truth | None
+    left_warping: Sum  # warping error of the left view along its own flow
+    target: Target | None  # None: scored without the true right view
 
 
 def prepare(
-    left: Tensor,  # [T, 3, H, W]
-    truth: Tensor | None,  # [T, 3, H, W]
-    regions: Tensor | None,  # uint8 [T, 1, H, W]; with a truth, and only then
-) -> Reference:
-    """Find what every method is measured against. Sides are at least SMALLEST_PX."""
+    left: Tensor,  # [T, 3, H, W]; H and W at least score_crops.MIN_SIDE_PX
+    right: Tensor | None,  # [T, 3, H, W]: the true right view
+    regions: Tensor | None,  # uint8 [T, 1, H, W]; given with the true right view, and only then
+) -> PreparedFrames:
+    """Compute masks, crops, match and flow, which are the same for every method."""
     warping = warping_error(left, *flow_to_next(left))
-    if truth is None or regions is None:
-        return Reference(left, warping, None)
-    where = {"": torch.ones_like(regions, dtype=torch.bool)}
-    where |= {f"_{name}": regions == region for name, region in NAMES.items()}
-    crops = around(where["_disoccluded"])
-    pair, flows = _match(left, truth), flow_to_next(truth)
-    return Reference(left, warping, Truth(truth, where, crops, cut(truth, crops), pair, *flows))
+    if right is None or regions is None:
+        return PreparedFrames(left, warping, None)
+    masks = {"": torch.ones_like(regions, dtype=torch.bool)}
+    masks |= {f"_{name}": regions == region for name, region in REGIONS.items()}
+    crops = find_crops(masks["_disoccluded"])
+    match, flows = _match(left, right), flow_to_next(right)
+    target = Target(right, masks, crops, extract_crops(right, crops), match, *flows)
+    return PreparedFrames(left, warping, target)
 
 
 def update(
-    reference: Reference,
-    right: Tensor,  # [T, 3, H, W]: what a method made
+    prepared: PreparedFrames,
+    right: Tensor,  # [T, 3, H, W]: the right view to score
     *,
-    seen: int,  # 0 or 1: leading frames that the window before has counted
+    overlap: int,  # 0 or 1: leading frames that the previous window has already counted
     learned: LearnedMetrics | None,
 ) -> MetricState:
-    """Count every score in these frames; what compares frames with the next ones counts all. NotNumbers."""
-    require_numbers(right)
-    tally = _as_a_pair(reference, right, seen) + _over_time(reference, right)
-    if reference.truth is None:
-        return tally
-    return (
-        tally + _as_pictures(reference.truth, right, seen) + _in_holes(reference.truth, right, seen, learned)
-    )
+    """Accumulate every metric over these frames. Raises NonFiniteError.
+
+    Metrics of single frames skip the overlap; metrics of frame pairs use it.
+    """
+    require_finite(right)
+    state = _stereo_state(prepared, right, overlap) + _temporal_state(prepared, right)
+    if prepared.target is None:
+        return state
+    target = prepared.target
+    return state + _image_state(target, right, overlap) + _hole_state(target, right, overlap, learned)
 
 
-def compute(tally: MetricState) -> dict[str, float]:
-    """The scores by the names of `Evaluated`; NaN where nothing was to score."""
-    mean, ratio = tally.mean, tally.ratio
+def compute(state: MetricState) -> dict[str, float]:
+    """Return column of `Score` -> value, NaN without anything to score."""
+    mean, ratio = state.mean, state.ratio
     scores = {name: mean(name) for name in ("haarpsi", "vif", "lpips", "dists")}
-    for region in ("", *(f"_{name}" for name in NAMES)):
+    for region in ("", *(f"_{name}" for name in REGIONS)):
         scores[f"psnr{region}_db"] = decibels(mean(f"error{region}"))
         scores[f"ssim{region}"] = mean(f"ssim{region}")
         scores[f"ms_ssim{region}"] = mean(f"ms_ssim{region}")
@@ -122,143 +127,146 @@ def compute(tally: MetricState) -> dict[str, float]:
         "seam_ratio": ratio("seam", "true_seam", _ONE_LEVEL),
         "warping_ratio": ratio("warping", "left_warping"),
         "flicker": mean("flicker"),
-        "worst_jump": tally.largest.get("worst_jump", math.nan),
+        "worst_jump": state.maxima.get("worst_jump", math.nan),
         "siou": mean("siou"),
         "epe_px": mean("epe_px"),
         "d1_percent": 100 * mean("d1"),
         "tepe_px": mean("tepe_px"),
-        "disparity_correlation": correlation(tally.sums) if "predicted" in tally.sums else math.nan,
+        "disparity_correlation": correlation(state.sums) if "predicted" in state.sums else math.nan,
         "vertical_px": mean("vertical_px"),
         "sharpness_ratio": ratio("right_energy", "left_energy"),
-        "far_percent": histogram_percentile(tally.disparities, 0.01),
-        "near_percent": histogram_percentile(tally.disparities, 0.99),
+        "far_percent": histogram_percentile(state.disparities, 0.01),
+        "near_percent": histogram_percentile(state.disparities, 0.99),
         "window_violation_percent": 100 * mean("window_violation"),
     }
     return {name: round(value, _DIGITS) for name, value in scores.items()}
 
 
 def score_depth(
-    disparity: Tensor | None,  # [T, 1, H, W] px, where the method estimated it by itself
+    disparity: Tensor | None,  # [T, 1, H, W] px; None unless the method estimates depth itself
     clip: EvalFrames,
 ) -> dict[str, float]:
-    """Against the matched disparity, where that is no guess; NaN without an estimate. Raises NotNumbers."""
+    """Score estimated disparity against the confirmed matches; NaN without it. Raises NonFiniteError."""
     names = ("rank_correlation", "disparity_error_percent", "edge_f_score", "hole_area_ratio")
     if disparity is None:
         return dict.fromkeys(names, math.nan)
-    require_numbers(disparity)
-    known = matched_surely(clip)
+    require_finite(disparity)
+    confirmed = confirmed_matches(clip)
     error = (disparity - clip.disparity).abs() * 100 / clip.left.shape[-1]
-    edges = total(edge_f_score(disparity, clip.disparity))
-    holes = hole_area(clip.left, clip.disparity)
-    found = (
-        rank_correlation(disparity, clip.disparity, known),
-        mean_where(error, known),
+    edges = weighted_sum(edge_f_score(disparity, clip.disparity))
+    true_holes = count_disoccluded(clip.left, clip.disparity)
+    values = (
+        rank_correlation(disparity, clip.disparity, confirmed),
+        mean_where(error, confirmed),
         edges[0] / edges[1] if edges[1] else math.nan,
-        hole_area(clip.left, disparity) / holes if holes else math.nan,
+        count_disoccluded(clip.left, disparity) / true_holes if true_holes else math.nan,
     )
-    return {name: round(value, _DIGITS) for name, value in zip(names, found, strict=True)}
+    return {name: round(value, _DIGITS) for name, value in zip(names, values, strict=True)}
 
 
-def hole_area(
+def count_disoccluded(
     left: Tensor,  # [T, 3, H, W]
     disparity: Tensor,  # [T, 1, H, W] px
 ) -> int:
-    """How many pixels this disparity disoccludes; what lies beyond the left eye's frame is not counted."""
+    """Count the pixels that warping by this disparity disoccludes; the frame's border does not count."""
     warped = warp(left, disparity, kernel="bilinear")
     holes = occlusion_mask(warped.coverage)
-    behind = fill_from_background(warped.disparity, ~holes)
-    return int((regions_from_truth(behind, holes) == DISOCCLUDED).sum())
+    background = fill_from_background(warped.disparity, ~holes)
+    return int((regions_from_truth(background, holes) == DISOCCLUDED).sum())
 
 
-def matched_surely(clip: EvalFrames) -> Tensor:
-    """bool [T, 1, H, W]: pixels of the left eye that the right eye sees, too, and confirms."""
+def confirmed_matches(clip: EvalFrames) -> Tensor:  # bool [T, 1, H, W]
+    """Return the pixels of the left view that are visible in the right view and whose match it confirms."""
     width = clip.left.shape[-1]
-    place = (torch.arange(width) - clip.disparity).round()
-    inside = (place >= 0) & (place <= width - 1)
-    place = place.clamp(0, width - 1).long()
-    in_front = warp(clip.left, clip.disparity, kernel="bilinear").disparity.gather(-1, place)
-    confirmed = clip.regions.gather(-1, place) == VISIBLE
-    return inside & confirmed & ((in_front - clip.disparity).abs() <= _SAME_SURFACE_PX)
+    column = (torch.arange(width) - clip.disparity).round()
+    inside = (column >= 0) & (column <= width - 1)
+    column = column.clamp(0, width - 1).long()
+    in_front = warp(clip.left, clip.disparity, kernel="bilinear").disparity.gather(-1, column)
+    visible = clip.regions.gather(-1, column) == VISIBLE
+    return inside & visible & ((in_front - clip.disparity).abs() <= _SAME_SURFACE_PX)
 
 
-def shares(regions: Tensor) -> dict[str, float]:
-    """How much of a clip each region takes, and how much can not be told."""
+def region_shares(regions: Tensor) -> dict[str, float]:
+    """Return the share of each region's pixels by column of `EvalClip`."""
     counts = np.bincount(regions.numpy().ravel(), minlength=4) / regions.numel()
-    named = {"unknown": UNKNOWN, **NAMES}
+    named = {"unknown": UNKNOWN, **REGIONS}
     return {f"{name}_share": round(float(counts[region]), 5) for name, region in named.items()}
 
 
-def _match(left: Tensor, right: Tensor) -> Pair:
-    found = match_flow(left, right)
+def _match(left: Tensor, right: Tensor) -> StereoMatch:
+    forward = match_flow(left, right)
     mirrored = match_flow(right.flip(-1), left.flip(-1)).disparity
-    return Pair(*found, is_consistent(found.disparity, mirrored.flip(-1), _AGREE_PX))
+    return StereoMatch(*forward, is_consistent(forward.disparity, mirrored.flip(-1), _CONSISTENCY_PX))
 
 
-def _as_a_pair(reference: Reference, right: Tensor, seen: int) -> MetricState:
-    """What both eyes show together. With a truth, at the pixels that the true pair is sure of."""
-    left, truth, new = reference.left, reference.truth, slice(seen, None)
-    pair = _match(left, right) if truth is None else Pair(*match_flow(left, right), truth.pair.sure)
-    disparity, vertical, sure = (array[new] for array in pair)
+def _stereo_state(prepared: PreparedFrames, right: Tensor, overlap: int) -> MetricState:
+    """Accumulate what both views show together; with a target, where its own match is consistent."""
+    left, target, new = prepared.left, prepared.target, slice(overlap, None)
+    if target is None:
+        match = _match(left, right)
+    else:
+        match = StereoMatch(*match_flow(left, right), target.match.consistent)
+    disparity, vertical, consistent = (array[new] for array in match)
     sums = {
-        # Of all pixels: the matcher has no answer where rows are far apart, which is what this must see.
-        "vertical_px": total(vertical_disparity_px(vertical, torch.ones_like(sure))),
-        "window_violation": window_violation(disparity, sure),
+        # Over all pixels: where rows are far apart the check fails, and that is what this must measure.
+        "vertical_px": weighted_sum(vertical_disparity_px(vertical, torch.ones_like(consistent))),
+        "window_violation": window_violation(disparity, consistent),
         "left_energy": gradient_energy(left[new]),
         "right_energy": gradient_energy(right[new]),
     }
-    if truth is not None:
-        sums |= disparity_error(disparity, truth.pair.disparity[new], sure)
-        sums["tepe_px"] = temporal_disparity_error(pair.disparity, truth.pair.disparity, pair.sure)
-        sums["siou"] = total(siou(right[new], truth.frames[new], left[new]))
-    medians = median_disparities(disparity, sure).tolist()
-    return MetricState(sums, {}, disparity_histogram(disparity, sure), medians)
+    if target is not None:
+        sums |= disparity_error(disparity, target.match.disparity[new], consistent)
+        sums["tepe_px"] = temporal_disparity_error(match.disparity, target.match.disparity, match.consistent)
+        sums["siou"] = weighted_sum(siou(right[new], target.frames[new], left[new]))
+    medians = median_disparities(disparity, consistent).tolist()
+    return MetricState(sums, {}, disparity_histogram(disparity, consistent), medians)
 
 
-def _over_time(reference: Reference, right: Tensor) -> MetricState:
-    """How steady it is: all of it compares frames with the next ones."""
-    truth = reference.truth
-    flows = flow_to_next(right) if truth is None else (truth.flow, truth.reliable)
-    steps = colour_steps(colour_difference(right, reference.left if truth is None else truth.frames))
+def _temporal_state(prepared: PreparedFrames, right: Tensor) -> MetricState:
+    """Accumulate stability over time; all of it compares consecutive frames."""
+    target = prepared.target
+    flows = flow_to_next(right) if target is None else (target.flow, target.reliable)
+    steps = colour_steps(colour_difference(right, prepared.left if target is None else target.frames))
     sums = {
         "warping": warping_error(right, *flows),
-        "left_warping": reference.warping,
-        "flicker": total(steps.flatten()),
+        "left_warping": prepared.left_warping,
+        "flicker": weighted_sum(steps.flatten()),
     }
     return MetricState(sums, {"worst_jump": float(steps.max())} if len(steps) else {})
 
 
-def _as_pictures(truth: Truth, right: Tensor, seen: int) -> MetricState:
-    """How close pixels are, region by region."""
-    made, wanted = right[seen:], truth.frames[seen:]
-    where = {region: chosen[seen:] for region, chosen in truth.where.items()}
-    error, similarity, over_scales = (
-        squared_error(made, wanted),
-        ssim_map(made, wanted),
-        ms_ssim(made, wanted, where),
+def _image_state(target: Target, right: Tensor, overlap: int) -> MetricState:
+    """Accumulate PSNR, SSIM and MS-SSIM region by region."""
+    right, truth = right[overlap:], target.frames[overlap:]
+    masks = {region: mask[overlap:] for region, mask in target.masks.items()}
+    error, similarity, multi_scale = (
+        squared_error(right, truth),
+        ssim_map(right, truth),
+        ms_ssim(right, truth, masks),
     )
     sums = {}
-    for region, chosen in where.items():
-        sums[f"error{region}"] = sum_where(error, chosen)
-        sums[f"ssim{region}"] = sum_where(similarity, chosen)
-        sums[f"ms_ssim{region}"] = total(over_scales[region])
+    for region, mask in masks.items():
+        sums[f"error{region}"] = sum_where(error, mask)
+        sums[f"ssim{region}"] = sum_where(similarity, mask)
+        sums[f"ms_ssim{region}"] = weighted_sum(multi_scale[region])
     return MetricState(sums)
 
 
-def _in_holes(truth: Truth, right: Tensor, seen: int, learned: LearnedMetrics | None) -> MetricState:
-    """How what was painted looks: on crops around disocclusions, and inside them."""
-    holes, new = truth.where["_disoccluded"], slice(seen, None)
+def _hole_state(target: Target, right: Tensor, overlap: int, learned: LearnedMetrics | None) -> MetricState:
+    """Accumulate the scores of inpainting: inside disocclusions, and on crops around them."""
+    holes, new = target.masks["_disoccluded"], slice(overlap, None)
     sums = {
-        "temporal": temporal_error(right, truth.frames, holes),
+        "temporal": temporal_error(right, target.frames, holes),
         "gradient": gradient_energy(right[new], holes[new]),
-        "true_gradient": gradient_energy(truth.frames[new], holes[new]),
+        "true_gradient": gradient_energy(target.frames[new], holes[new]),
         "seam": seam_energy(right[new], holes[new]),
-        "true_seam": seam_energy(truth.frames[new], holes[new]),
+        "true_seam": seam_energy(target.frames[new], holes[new]),
     }
-    counted = truth.crops.places[:, 0] >= seen
-    made, wanted = cut(right, truth.crops)[counted], truth.in_crops[counted]
-    weights = truth.crops.weights[counted]
-    if len(made):
-        found = {"haarpsi": haarpsi(made, wanted), "vif": vif(made, wanted)}
-        found |= learned(made, wanted) if learned is not None else {}
-        sums |= {name: total(values, weights) for name, values in found.items()}
+    counted = target.crops.corners[:, 0] >= overlap
+    crops, true_crops = extract_crops(right, target.crops)[counted], target.cropped[counted]
+    weights = target.crops.weights[counted]
+    if len(crops):
+        values = {"haarpsi": haarpsi(crops, true_crops), "vif": vif(crops, true_crops)}
+        values |= learned(crops, true_crops) if learned is not None else {}
+        sums |= {name: weighted_sum(value, weights) for name, value in values.items()}
     return MetricState(sums)

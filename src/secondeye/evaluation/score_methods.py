@@ -1,4 +1,4 @@
-"""Every method on every clip: the one function by which the stage `evaluate` and the gate compare."""
+"""Scoring of methods on held-out clips: the function that the stage `evaluate` and the gate share."""
 
 import hashlib
 import math
@@ -10,13 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
+from secondeye.dataset.reader import Dataset, DatasetClip
 from secondeye.dataset.schema import EvalClip, Score
 from secondeye.dataset.tables import write_table
 from secondeye.evaluation.cost import Cost, measure_cost, read_cost, write_cost
-from secondeye.evaluation.eval_clips import EvalFrames, Folders, load_clip
+from secondeye.evaluation.eval_clips import EvalFrames, load_clip
 from secondeye.evaluation.external import read_external
-from secondeye.evaluation.methods import Made, Method, NotNumbers, make_right
-from secondeye.evaluation.score import Reference, compute, prepare, score_depth, update
+from secondeye.evaluation.methods import Method, MethodOutput, make_right
+from secondeye.evaluation.non_finite import NonFiniteError
+from secondeye.evaluation.score import PreparedFrames, compute, prepare, score_depth, update
 from secondeye.execution.incremental import BadClip, Job, build_missing, make_key
 from secondeye.metrics.learned import LearnedMetrics, load_learned_metrics
 from secondeye.params import Evaluate
@@ -28,95 +30,95 @@ from secondeye.system.process import best_device
 _PICTURE_BYTES = 4e5
 
 
-class Broken(UserError):
-    """Methods make pixels that are not numbers, on one clip at least; they can not be compared."""
+class NonFiniteMethods(UserError):
+    """Methods that produced NaN or inf on at least one clip; they cannot be compared."""
 
     def __init__(self, methods: Sequence[str]) -> None:
-        super().__init__(f"{', '.join(methods)}: makes pixels that are not numbers; train it anew")
+        super().__init__(f"{', '.join(methods)}: produces pixels that are NaN or inf; train it again")
         self.methods = methods
 
 
 def score_methods(
     out: Path,
-    folders: Folders,
-    held: Sequence[EvalClip],
+    dataset: Dataset,
+    clips: Sequence[EvalClip],
     methods: Sequence[Method],
     evaluate: Evaluate,
     *,
     label: str,
 ) -> list[Score]:
-    """Score every method on the first `max_frames` frames of every clip; what `out` holds already is kept.
+    """Score every method on the first `max_frames` frames of every clip; finished scores in `out` are kept.
 
-    Writes `scores.parquet`, a picture of every clip's middle frame as each method made it, and what making it
-    cost. Raises Broken where a method makes pixels that are not numbers.
+    Writes `scores.parquet` and, for each clip and method, the middle frame and the cost. Raises
+    NonFiniteMethods, and UserError if the dataset was rebuilt without one of the clips.
     """
     out.mkdir(parents=True, exist_ok=True)
     jobs = [
         Job(
-            score_id(row.id, method),
-            score_key(row, method, evaluate),
-            (folders, row, method, evaluate),
+            score_id(clip.id, method),
+            score_key(clip, method, evaluate),
+            (dataset, dataset.clip(clip.id), clip, method, evaluate),
             _PICTURE_BYTES,
         )
-        for row in held  # what is known of a clip is found once for all methods
+        for clip in clips  # the outer loop, so that a clip is prepared once for all methods
         for method in methods
-        if method.covers(row.film)
+        if method.covers(clip.film)
     ]
-    done = build_missing(out, jobs, _judge_one, Score, label=label, max_bad_fraction=1.0, unit="score")
+    done = build_missing(out, jobs, _score_clip, Score, label=label, max_bad_fraction=1.0, unit="score")
     if done.failed:
-        raise Broken(sorted({bad.detail for bad in done.failed}))
+        raise NonFiniteMethods(sorted({failure.detail for failure in done.failed}))
     write_table(out / "scores.parquet", done.rows, Score)
-    places = {method.name: place for place, method in enumerate(methods)}
-    return sorted(done.rows, key=lambda row: (places[row.method], row.film, row.clip))
+    order = {method.name: index for index, method in enumerate(methods)}
+    return sorted(done.rows, key=lambda row: (order[row.method], row.film, row.clip))
 
 
 def cached_scores(
-    known: Sequence[Score], held: Sequence[EvalClip], methods: Sequence[Method], evaluate: Evaluate
+    known: Sequence[Score], clips: Sequence[EvalClip], methods: Sequence[Method], evaluate: Evaluate
 ) -> list[Score] | None:
-    """What `judge` would find, where all of it was found before, under whatever names; else None."""
+    """Return the scores of all methods if all are known, under whatever name; else None."""
     by_key = {row.key: row for row in known}
-    wanted = [(row, method, score_key(row, method, evaluate)) for method in methods for row in held]
+    wanted = [(clip, method, score_key(clip, method, evaluate)) for method in methods for clip in clips]
     if any(key not in by_key for _, _, key in wanted):
         return None
     return [
-        replace(by_key[key], id=score_id(row.id, method), method=method.name) for row, method, key in wanted
+        replace(by_key[key], id=score_id(clip.id, method), method=method.name) for clip, method, key in wanted
     ]
 
 
-def score_key(held: EvalClip, method: Method, evaluate: Evaluate) -> str:
-    """The key of one method's result on one clip: what it is made of, not how it is called."""
-    made_of = [*method.made_of, method.hashes.get(held.film, ""), best_device()]
-    asked = [str(evaluate.max_frames), _hash_learned(evaluate.vgg_weights)]
-    return make_key("evaluate", Score, [], [held.key, *made_of, *asked])
+def score_key(clip: EvalClip, method: Method, evaluate: Evaluate) -> str:
+    """Return the key of a method's score on a clip; the method's name is no part of it."""
+    content = [*method.content, method.film_hashes.get(clip.film, ""), best_device()]
+    settings = [str(evaluate.max_frames), _hash_learned(evaluate.vgg_weights)]
+    return make_key("evaluate", Score, [], [clip.key, *content, *settings])
 
 
 def score_id(clip: str, method: Method) -> str:
-    """The name of one method's result on one clip."""
+    """Return the id of a method's score on a clip."""
     return hashlib.sha256(f"{clip} {method.name}".encode()).hexdigest()[:16]
 
 
-def middle_file(out: Path, clip: str, method: Method) -> Path:
-    """Where `judge` puts the clip's middle frame as the method made it (PNG)."""
+def middle_frame_file(out: Path, clip: str, method: Method) -> Path:
+    """Return the PNG of the clip's middle frame as the method made it."""
     return out / f"{score_id(clip, method)}.middle.png"
 
 
 def cost_file(out: Path, clip: str, method: Method) -> Path:
-    """Where `judge` puts what it cost to make the clip."""
+    """Return the file with the method's cost on the clip."""
     return out / f"{score_id(clip, method)}.cost.json"
 
 
-def median_costs(out: Path, held: Sequence[EvalClip], methods: Sequence[Method]) -> dict[str, Cost]:
-    """What each method cost a frame, by its name: the median over clips, since the first loads weights."""
-    found = {}
+def median_costs(out: Path, clips: Sequence[EvalClip], methods: Sequence[Method]) -> dict[str, Cost]:
+    """Return method -> cost of a frame: the median over clips, because the first clip loads the weights."""
+    medians = {}
     for method in methods:
-        costs = [read_cost(cost_file(out, row.id, method)) for row in held if method.covers(row.film)]
-        found[method.name] = Cost(*(float(np.median(values)) for values in zip(*costs, strict=True)))
-    return found
+        costs = [read_cost(cost_file(out, clip.id, method)) for clip in clips if method.covers(clip.film)]
+        medians[method.name] = Cost(*(float(np.median(values)) for values in zip(*costs, strict=True)))
+    return medians
 
 
 @lru_cache(maxsize=1)
 def _hash_learned(weights: str) -> str:
-    """What LPIPS and DISTS see with; "" without them."""
+    """Return a hash of the networks of LPIPS and DISTS; "" without them."""
     if not weights:
         return ""
     network = hash_weights(Path(weights)) if Path(weights).is_dir() else weights
@@ -124,34 +126,44 @@ def _hash_learned(weights: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def _learned(weights: str) -> LearnedMetrics | None:
+def _load_learned(weights: str) -> LearnedMetrics | None:
     return load_learned_metrics(weights, best_device()) if weights else None
 
 
 @lru_cache(maxsize=1)
-def _known(folders: Folders, held: EvalClip, frames: int) -> tuple[EvalFrames, Reference]:
-    """A clip, and what is known of it before any method."""
-    clip = load_clip(folders, held.id, frames)
-    return clip, prepare(clip.left, clip.right, clip.regions)
+def _load_prepared(
+    dataset: Dataset, clip: DatasetClip, key: str, max_frames: int
+) -> tuple[EvalFrames, PreparedFrames]:
+    """Load a clip and what scores need of it; `key` (EvalClip.key) keeps the cache of one clip fresh."""
+    frames = load_clip(dataset, clip, max_frames)
+    return frames, prepare(frames.left, frames.right, frames.regions)
 
 
-def _judge_one(
-    out: Path, name: str, key: str, folders: Folders, held: EvalClip, method: Method, evaluate: Evaluate
+def _score_clip(
+    out: Path,
+    name: str,
+    key: str,
+    dataset: Dataset,
+    clip: DatasetClip,
+    eval_clip: EvalClip,
+    method: Method,
+    evaluate: Evaluate,
 ) -> tuple[Score, list[Path]]:
-    clip, reference = _known(folders, held, evaluate.max_frames)
-    film = method.film_of(held.film)
+    frames, prepared = _load_prepared(dataset, clip, eval_clip.key, evaluate.max_frames)
+    film = method.external_film(eval_clip.film)
     try:
         if film is None:
-            made, cost = measure_cost(lambda: make_right(method, clip), len(clip.left))
+            output, cost = measure_cost(lambda: make_right(method, frames), len(frames.left))
         else:
-            made = Made(read_external(film, folders, held.id, len(clip.left)), None)
+            output = MethodOutput(read_external(film, clip)[: len(frames.left)], None)
             cost = Cost(math.nan, math.nan)
-        tally = update(reference, made.right, seen=0, learned=_learned(evaluate.vgg_weights))
-        scores = compute(tally) | score_depth(made.disparity, clip)
-    except NotNumbers as fault:
-        raise BadClip("not numbers", method.name) from fault
-    middle = len(clip.left) // 2
-    picture, spent = middle_file(out, held.id, method), cost_file(out, held.id, method)
-    write_picture(picture, picture_from_frame(made.right[middle : middle + 1]))
-    write_cost(spent, cost)
-    return Score(name, key, held.id, held.film, method.name, method.kind, **scores), [picture, spent]
+        state = update(prepared, output.right, overlap=0, learned=_load_learned(evaluate.vgg_weights))
+        scores = compute(state) | score_depth(output.disparity, frames)
+    except NonFiniteError as error:
+        raise BadClip("non-finite pixels", method.name) from error
+    middle = len(frames.left) // 2
+    picture, cost_path = middle_frame_file(out, clip.id, method), cost_file(out, clip.id, method)
+    write_picture(picture, picture_from_frame(output.right[middle : middle + 1]))
+    write_cost(cost_path, cost)
+    row = Score(name, key, clip.id, eval_clip.film, method.name, method.kind, **scores)
+    return row, [picture, cost_path]

@@ -1,4 +1,4 @@
-"""One eye of a film, whatever else the film holds; and several eyes side by side, frame by frame."""
+"""Streams of single views, taken from films of any packing, and read frame by frame in sync."""
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -15,29 +15,29 @@ from secondeye.video.read import read_pictures
 
 LEFT, RIGHT = 0, 1
 
-_SAME_RATE = Fraction(5, 1000)  # headers round: 23.976 may be called 24
+_RATE_TOLERANCE = Fraction(5, 1000)  # headers round: 23.976 may be written as 24
 
-Pictures = tuple[np.ndarray, ...]  # uint8 [H, W, 3] of each eye
+Pictures = tuple[np.ndarray, ...]  # uint8 [H, W, 3] of each view
 
 
-class Eye(NamedTuple):
-    """One eye of a film."""
+class View(NamedTuple):
+    """One view of a film."""
 
     info: FilmInfo
-    packing: str | None  # None: the film is the eye
+    packing: str | None  # None: the film is the view
     side: int  # LEFT or RIGHT
 
-    def of(
+    def extract(
         self,
         picture: np.ndarray,  # uint8 [H, W, 3]: of the film
     ) -> np.ndarray:  # uint8 [h, w, 3]
-        """What this eye sees of a picture."""
+        """Cut this view out of a picture."""
         return picture if self.packing is None else unpack(picture, self.packing)[self.side]
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width, px."""
-        height, width, _ = self.of(np.empty((self.info.height, self.info.width, 3), np.uint8)).shape
+        height, width, _ = self.extract(np.empty((self.info.height, self.info.width, 3), np.uint8)).shape
         return height, width
 
     @property
@@ -51,49 +51,48 @@ class Eye(NamedTuple):
         return f"the {side} eye of {self.info.path} ({self.packing})" if self.packing else str(self.info.path)
 
 
-def open_eye(film: Path, side: int) -> Eye:
-    """The asked eye of a film whose name has a packing tag; any other film is the eye."""
-    return Eye(probe(film), packing_from_name(film.stem), side)
+def open_view(film: Path, side: int) -> View:
+    """Open one view of a film: half of it if its name has a packing tag, otherwise all of it."""
+    return View(probe(film), packing_from_name(film.stem), side)
 
 
-def same_rate(one: Fraction, other: Fraction) -> bool:
-    """Whether two films may show the same frames, by their frames a second."""
-    return abs(one - other) <= _SAME_RATE * max(one, other)
+def is_same_rate(one: Fraction, other: Fraction) -> bool:
+    """Return whether two frame rates are equal but for rounding."""
+    return abs(one - other) <= _RATE_TOLERANCE * max(one, other)
 
 
-def by(size: tuple[int, int]) -> str:
-    """Height and width as people write them."""
+def format_size(size: tuple[int, int]) -> str:
+    """Format height and width as WIDTHxHEIGHT."""
     return f"{size[1]}x{size[0]}"
 
 
-def require_alike(eyes: Sequence[Eye]) -> None:
-    """Raise Refusal where headers tell that the eyes do not show the same frames, or not at one size."""
-    first = eyes[0]
-    for eye in eyes[1:]:
-        if eye.size != first.size:
+def require_same_format(views: Sequence[View]) -> None:
+    """Raise UserError if by their headers views differ in size, frame rate or number of frames."""
+    first = views[0]
+    for view in views[1:]:
+        if view.size != first.size:
             raise UserError(
-                f"{eye} is {by(eye.size)} px, {first} is {by(first.size)}; scale one to the other"
+                f"{view} is {format_size(view.size)} px, {first} is {format_size(first.size)}; "
+                "scale one to the other"
             )
-        if not same_rate(eye.info.fps, first.info.fps):
-            here, there = float(eye.info.fps), float(first.info.fps)
-            raise UserError(
-                f"{eye} has {here:.3f} frames a second, {first} has {there:.3f}; give the same frames of both"
-            )
-        if eye.info.frames and first.info.frames and eye.info.frames != first.info.frames:
-            here, there = eye.info.frames, first.info.frames
-            raise UserError(f"{eye} has {here} frames, {first} has {there}; give the same frames of both")
+        if not is_same_rate(view.info.fps, first.info.fps):
+            rates = f"{view} has {float(view.info.fps):.3f} fps, {first} has {float(first.info.fps):.3f}"
+            raise UserError(f"{rates}; give the same frames of both")
+        if view.info.frames and first.info.frames and view.info.frames != first.info.frames:
+            counts = f"{view} has {view.info.frames} frames, {first} has {first.info.frames}"
+            raise UserError(f"{counts}; give the same frames of both")
 
 
-def read_together(eyes: Sequence[Eye]) -> Iterator[Pictures]:
-    """One frame of all eyes after the other; a film that holds several of them is decoded once.
+def read_synchronized(views: Sequence[View]) -> Iterator[Pictures]:
+    """Yield the pictures of all views frame by frame; a film that holds several views is decoded once.
 
-    Raises TruncatedFilm, and Refusal where one film ends before another.
+    Raises TruncatedFilm, and UserError if one film ends before another.
     """
-    paths = list(dict.fromkeys(eye.info.path for eye in eyes))
+    paths = list(dict.fromkeys(view.info.path for view in views))
     for count, pictures in enumerate(zip_longest(*map(read_pictures, paths))):
-        shown = dict(zip(paths, pictures, strict=True))
-        over = [path for path in paths if shown[path] is None]
-        if over:
-            longer = next(path for path in paths if shown[path] is not None)
-            raise UserError(f"{over[0]}: ends after {count} frames, but {longer} goes on; cut both alike")
-        yield tuple(eye.of(shown[eye.info.path].rgb) for eye in eyes)
+        by_path = dict(zip(paths, pictures, strict=True))
+        ended = [path for path in paths if by_path[path] is None]
+        if ended:
+            longer = next(path for path in paths if by_path[path] is not None)
+            raise UserError(f"{ended[0]}: ends after {count} frames, but {longer} is longer; cut both alike")
+        yield tuple(view.extract(by_path[view.info.path].rgb) for view in views)

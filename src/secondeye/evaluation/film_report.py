@@ -1,0 +1,67 @@
+"""Output of `secondeye score`: the scores of a film as text or JSON, with warnings."""
+
+import json
+import math
+from dataclasses import asdict
+
+from secondeye.evaluation.columns import GROUPS, Column
+from secondeye.evaluation.film_score import FilmScore
+from secondeye.evaluation.view_streams import format_size
+
+_DIRECTIONS = {"higher": "higher is better", "lower": "lower is better", "one": "1 is best", "": ""}
+_FLAT_PERCENT = 0.1  # of the width: a smaller range of disparity is no depth
+_JUMP = Column("disparity_jump_percent", "disparity jump at cuts, % of width", "lower", 2)
+
+
+def to_json(score: FilmScore) -> str:
+    """Return the scores as one JSON object; null without anything to score."""
+    content = asdict(score)
+    content[_JUMP.name] = _none_if_nan(score.disparity_jump_percent)
+    content["warnings"] = find_warnings(score)
+    content["scores"] = {name: _none_if_nan(value) for name, value in score.scores.items()}
+    return json.dumps(content, indent=1, allow_nan=False)
+
+
+def _none_if_nan(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def to_text(score: FilmScore) -> str:
+    """Return the scores in groups, one a line, and at the end which scores are missing and why."""
+    counts = f"{score.frames} frames, {score.scored_frames} of them scored, {len(score.cuts)} cuts"
+    head = [f"{format_size(score.size)} px, {score.fps:.3f} fps, {counts}"]
+    if score.region_percent:
+        shares = ", ".join(f"{name} {percent:.2f} %" for name, percent in score.region_percent.items())
+        head.append(f"the true right eye: {shares}")
+    head += [f"warning: {warning}" for warning in find_warnings(score)]
+    blocks, missing = ["\n".join(head)], list[str]()
+    values = score.scores | ({_JUMP.name: score.disparity_jump_percent} if score.cuts else {})
+    for heading, group in (GROUPS | {"Comfort": (*GROUPS["Comfort"], _JUMP)}).items():
+        columns = [column for column in group if column.name in values]
+        known = [column for column in columns if not math.isnan(values[column.name])]
+        if known:
+            blocks.append("\n".join([heading, *(_line(column, values[column.name]) for column in known)]))
+            missing += [column.heading for column in columns if column not in known]
+        elif columns:
+            missing.append(heading)
+    if missing:
+        reason = "nothing to score, or no weights" if "truth" in score.films else "no --truth"
+        blocks.append(f"not scored ({reason}): {'; '.join(missing)}")
+    return "\n\n".join(blocks)
+
+
+def find_warnings(score: FilmScore) -> list[str]:
+    """Return likely mistakes that the scores alone would hide."""
+    far, near = score.scores["far_percent"], score.scores["near_percent"]
+    warnings = []
+    if near - far < _FLAT_PERCENT:
+        warnings.append("both eyes are nearly identical or only shifted, which most scores do not show")
+    elif near < -far and far < -_FLAT_PERCENT:
+        warnings.append("most of the film is behind the screen; are the eyes swapped?")
+    if score.region_percent and math.isnan(score.scores["disparity_correlation"]):
+        warnings.append("the true right eye has no depth against the left eye; is it the left eye?")
+    return warnings
+
+
+def _line(column: Column, value: float) -> str:
+    return f"  {column.heading:<36}{value:>10.{column.digits}f}  {_DIRECTIONS[column.better]}".rstrip()

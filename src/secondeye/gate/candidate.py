@@ -1,0 +1,104 @@
+"""Models that the gate compares: the champion, and the champion with one part replaced by a trained one."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from secondeye.conversion.bundle import WEIGHT_FREE, Bundle, read_bundle, weights_folder
+from secondeye.evaluation.methods import Method, load_estimator, load_inpainter
+from secondeye.system.errors import UserError
+from secondeye.system.files import hash_weights
+
+PARTS = ("depth", "inpainter")
+
+
+class TrainedPart(NamedTuple):
+    """A part that a training stage wrote."""
+
+    part: str  # of PARTS
+    name: str
+    weights: Path
+
+
+# The order in which they challenge: part, name, folder in models/.
+_TRAINED = (
+    ("depth", "student", "depth"),
+    ("inpainter", "light", "inpaint/light"),
+    ("inpainter", "diffusion", "inpaint/diffusion"),
+)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A bundle and the folders of its weights."""
+
+    bundle: Bundle
+    depth_weights: Path | None
+    inpaint_weights: Path | None
+
+    def part_id(self, part: str) -> str:
+        """Return the name of a part and the hash of its weights."""
+        name = self.bundle.depth if part == "depth" else self.bundle.inpainter
+        folder = self.depth_weights if part == "depth" else self.inpaint_weights
+        return f"{name} {hash_weights(folder)[:12]}" if folder else name
+
+    def as_method(self, name: str, part: str) -> Method:
+        """Return the method that scores a part: depth as a whole model, an inpainter on matched disparity."""
+        return Method(
+            name,
+            "model" if part == "depth" else "inpainter",
+            self.bundle.depth if part == "depth" else "",
+            self.depth_weights if part == "depth" else None,
+            self.bundle.inpainter,
+            self.inpaint_weights,
+        )
+
+    def with_part(self, part: str, name: str, weights: Path | None) -> "Candidate":
+        """Replace one part."""
+        if part == "depth":
+            return replace(self, bundle=replace(self.bundle, depth=name), depth_weights=weights)
+        return replace(self, bundle=replace(self.bundle, inpainter=name), inpaint_weights=weights)
+
+    def with_fallback(self, part: str) -> "Candidate":
+        """Replace one part by that of WEIGHT_FREE, which needs no weights."""
+        return self.with_part(part, WEIGHT_FREE.depth if part == "depth" else WEIGHT_FREE.inpainter, None)
+
+
+def load_candidate(folder: Path) -> Candidate:
+    """Load a bundle. Raises UserError if it cannot be read."""
+    return Candidate(read_bundle(folder), weights_folder(folder, "depth"), weights_folder(folder, "inpaint"))
+
+
+def load_champion(folder: Path) -> tuple[Candidate, dict[str, str]]:
+    """Load the champion; parts that this code cannot load fall back to WEIGHT_FREE's.
+
+    Returns the candidate, and the reason for each part that fell back. Without the fallback, a champion
+    written by older code could never be replaced.
+    """
+    try:
+        champion = load_candidate(folder)
+    except UserError as error:
+        return Candidate(WEIGHT_FREE, None, None), dict.fromkeys(PARTS, str(error))
+    unusable = {}
+    for part in PARTS:
+        method = champion.as_method("champion", part)
+        try:
+            (load_estimator if part == "depth" else load_inpainter)(method, method.content)
+        except UserError as error:
+            unusable[part] = str(error)
+            champion = champion.with_fallback(part)
+    return champion, unusable
+
+
+def find_challengers(models: Path, champion: Candidate) -> list[TrainedPart]:
+    """Return the trained parts that differ from the champion's, in the order in which they challenge."""
+    trained = [
+        TrainedPart(part, name, models / folder)
+        for part, name, folder in _TRAINED
+        if (models / folder / "run").is_dir()
+    ]
+    return [
+        challenger
+        for challenger in trained
+        if champion.with_part(*challenger).part_id(challenger.part) != champion.part_id(challenger.part)
+    ]

@@ -1,0 +1,115 @@
+"""Challenges: every trained part in turn against the part that holds its place by then."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from secondeye.dataset.reader import Dataset
+from secondeye.dataset.schema import EvalClip, Score
+from secondeye.dataset.tables import write_table
+from secondeye.evaluation.manifest import manifest_hash
+from secondeye.evaluation.score_methods import NonFiniteMethods, cached_scores, score_methods
+from secondeye.gate.candidate import PARTS, Candidate, find_challengers
+from secondeye.gate.decision import PartDecision, bonferroni, decide
+from secondeye.params import Evaluate, Gate
+from secondeye.run_folder import Run, make_run_key, open_run
+from secondeye.system.files import write_atomic
+from secondeye.system.process import lock_dir
+
+NON_FINITE = "it produces pixels that are NaN or inf"
+
+
+@dataclass(frozen=True)
+class EvalSetup:
+    """What both sides are scored on: the held-out clips, and the scores that are already known."""
+
+    dataset: Dataset
+    clips: Sequence[EvalClip]
+    known: Sequence[Score]
+    evaluate: Evaluate
+
+
+def run_challenges(
+    runs: Path, models: Path, champion: Candidate, setup: EvalSetup, gate: Gate, unusable: Mapping[str, str]
+) -> tuple[Candidate, list[PartDecision]]:
+    """Let every trained part challenge the champion; return the resulting model and all decisions."""
+    decisions, fallbacks = [], dict(unusable)
+    challengers = find_challengers(models, champion)
+    for trained in challengers:
+        part = trained.part
+        strict = bonferroni(gate, sum(other.part == part for other in challengers))
+        challenger = champion.with_part(*trained)
+        run = open_challenge(runs, part, champion, challenger, setup, strict)
+        decision = challenge(run, part, champion, challenger, setup, strict, fallbacks.get(part, ""))
+        decisions.append(decision)
+        if decision.won:
+            champion, fallbacks[part] = challenger, ""
+        elif decision.fallback:
+            champion, fallbacks[part] = champion.with_fallback(part), decision.fallback
+    return champion, decisions
+
+
+def challenge(
+    run: Run,
+    part: str,
+    champion: Candidate,
+    challenger: Candidate,
+    setup: EvalSetup,
+    gate: Gate,
+    fallback: str,  # why WEIGHT_FREE's part is in the champion's place; "" if it is not
+) -> PartDecision:
+    """Score both sides, decide, and write the run folder. A side that produces NaN or inf loses."""
+    try:
+        rows = score_both(run, part, champion, challenger, setup)
+        decision = decide(part, champion, challenger, rows, setup.evaluate, gate)
+    except NonFiniteMethods as error:
+        if "challenger" not in error.methods:
+            reason = f"{champion.part_id(part)}: {NON_FINITE}"
+            return challenge(run, part, champion.with_fallback(part), challenger, setup, gate, reason)
+        rows = []
+        decision = replace(decide(part, champion, challenger, rows, setup.evaluate, gate), reason=NON_FINITE)
+    decision = replace(decision, fallback=fallback)
+    _finish_challenge(run, decision, rows)
+    return decision
+
+
+def open_challenge(
+    runs: Path, part: str, champion: Candidate, challenger: Candidate, setup: EvalSetup, gate: Gate
+) -> Run:
+    """Open the run folder of a challenge; the same challenge has the same folder."""
+    inputs = {
+        "part": part,
+        "champion": " and ".join(champion.part_id(p) for p in PARTS),
+        "challenger": " and ".join(challenger.part_id(p) for p in PARTS),
+        "manifest": manifest_hash(setup.clips),
+    }
+    key = make_run_key("secondeye.gate.challenge", [gate, setup.evaluate], inputs)
+    return open_run(runs, key, "gate", gate, inputs)
+
+
+def score_both(
+    run: Run, part: str, champion: Candidate, challenger: Candidate, setup: EvalSetup
+) -> list[Score]:
+    """Score both sides on the same clips and regions, from known scores if possible.
+
+    Raises NonFiniteMethods.
+    """
+    methods = [champion.as_method("champion", part), challenger.as_method("challenger", part)]
+    cached = cached_scores(setup.known, setup.clips, methods, setup.evaluate)
+    if cached is not None:
+        return cached
+    out = run.folder / "scores"
+    with lock_dir(out):
+        return score_methods(out, setup.dataset, setup.clips, methods, setup.evaluate, label=f"gate, {part}")
+
+
+def _finish_challenge(run: Run, decision: PartDecision, rows: Sequence[Score]) -> None:
+    """Write the decision and its scores to the run folder."""
+    run.rewind(0)
+    content = asdict(decision)
+    run.log(0, {k: v for k, v in content.items() if isinstance(v, float) and math.isfinite(v)})
+    write_table(run.table("scores.parquet"), rows, Score)
+    write_atomic(run.table("decision.json"), json.dumps(content, indent=1, sort_keys=True) + "\n")
+    run.finish({"verdict": "won" if decision.won else "lost", "why": decision.reason})

@@ -1,0 +1,91 @@
+"""The decision whether a challenger replaces the champion's part."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from secondeye.dataset.schema import Score
+from secondeye.evaluation.aggregate import mean_over_films, mean_score, paired_gains
+from secondeye.evaluation.bootstrap import gain_lower_bound
+from secondeye.evaluation.columns import COLUMNS, PRIMARY
+from secondeye.evaluation.guardrails import find_image_loss, find_violation
+from secondeye.gate.candidate import Candidate
+from secondeye.params import Evaluate, Gate
+
+# The score that decides: depth by its error, inpainting by its quality around holes.
+DECIDING_SCORE = {"depth": "disparity_error_percent", "inpainter": PRIMARY}
+MAX_CONFIDENCE = 0.9999  # the largest that Gate accepts
+
+
+@dataclass(frozen=True)
+class PartDecision:
+    """The outcome of one challenge."""
+
+    part: str  # depth or inpainter
+    champion: str  # name and weights hash of the part that was challenged
+    challenger: str
+    score: str  # the column that decides
+    champion_score: float  # mean over films
+    challenger_score: float
+    films: int
+    gain: float  # mean over films; positive if the challenger is better
+    gain_lower_bound: float  # one-sided, at the required confidence
+    loss_db: float  # PSNR of the whole image; positive if the challenger is worse
+    won: bool
+    reason: str
+    fallback: str  # why WEIGHT_FREE's part took the champion's place; "" if it did not
+
+
+def decide(
+    part: str,
+    champion: Candidate,
+    challenger: Candidate,
+    rows: Sequence[Score],  # of the methods "champion" and "challenger"
+    evaluate: Evaluate,
+    gate: Gate,
+) -> PartDecision:
+    """Compare both clip by clip; the lower bound of the mean gain must be above zero."""
+    column = DECIDING_SCORE[part]
+    theirs, ours = ([row for row in rows if row.method == side] for side in ("champion", "challenger"))
+    gains = paired_gains(theirs, ours, column)
+    bound = gain_lower_bound(
+        gains, resamples=evaluate.resamples, confidence=gate.confidence, seed=evaluate.seed
+    )
+    our_means, their_means = ({name: mean_score(side, name) for name in COLUMNS} for side in (ours, theirs))
+    failure = find_failure(part, len(gains), bound, our_means, their_means, evaluate.min_films, gate)
+    return PartDecision(
+        part=part,
+        champion=champion.part_id(part),
+        challenger=challenger.part_id(part),
+        score=column,
+        champion_score=round(their_means[column], 4),
+        challenger_score=round(our_means[column], 4),
+        films=len(gains),
+        gain=round(mean_over_films(gains), 4),
+        gain_lower_bound=round(bound, 4),
+        loss_db=round(their_means["psnr_db"] - our_means["psnr_db"], 4),
+        won=not failure,
+        reason=failure or "the mean gain over films is significant",
+        fallback="",
+    )
+
+
+def find_failure(
+    part: str,
+    films: int,
+    bound: float,
+    ours: Mapping[str, float],
+    theirs: Mapping[str, float],
+    min_films: int,
+    gate: Gate,
+) -> str:
+    """Return why a challenger fails; "" if it passes."""
+    if films < min_films:
+        return f"insufficient evidence: scored on {films} held-out films, evaluate.min_films is {min_films}"
+    if not bound > 0:  # also NaN
+        return f"its gain is not above zero at confidence {gate.confidence:g}"
+    return find_violation(ours, theirs) if part == "inpainter" else find_image_loss(ours, theirs)
+
+
+def bonferroni(gate: Gate, challengers: int) -> Gate:
+    """Divide the error probability by the number of challengers of one part."""
+    return replace(gate, confidence=min(1 - (1 - gate.confidence) / challengers, MAX_CONFIDENCE))
