@@ -255,12 +255,12 @@ def print_sharpness(shots: int) -> None:
 
 def without_lens(seed: int) -> Shot:
     """Render a synthetic shot without defocus, motion blur and grain."""
-    draw = render.draw_lens
+    draw = render.sample_lens
 
     def sharp(rng: np.random.Generator, width: int) -> render.Lens:
         return replace(draw(rng, width), noise=0.0, blur_px=0.0, shutter=0.0)
 
-    with mock.patch.object(render, "draw_lens", sharp):
+    with mock.patch.object(render, "sample_lens", sharp):
         return render_shot(seed, 1, WORLD_HEIGHT, WORLD_WIDTH)
 
 

@@ -1,4 +1,4 @@
-"""The synthetic world is exact: its arrays obey the geometry they promise; the same seed is the same shot."""
+"""Synthetic shots are geometrically exact and reproducible from their seed."""
 
 import csv
 from itertools import pairwise
@@ -35,7 +35,7 @@ def sampled(
     array: Tensor,  # [T, C, H, W]
     columns: Tensor,  # [T, 1, H, W] px
 ) -> Tensor:
-    """Values at fractional columns, linear in between."""
+    """Interpolate linearly at fractional columns."""
     count, _, height, width = array.shape
     rows = torch.arange(height).view(1, height, 1).expand(count, height, width)
     x = 2 * columns[:, 0] / (width - 1) - 1
@@ -49,7 +49,7 @@ def read(
 
 
 @pytest.mark.parametrize("frames, height, width", [(1, 9, 31), (3, 20, 33)])
-def test_arrays_have_the_promised_shapes_types_and_ranges(frames: int, height: int, width: int) -> None:
+def test_arrays_have_the_documented_shapes_types_and_ranges(frames: int, height: int, width: int) -> None:
     shot = render_shot(3, frames, height, width)
     for name, array in vars(shot).items():
         assert array.shape == (frames, 3 if name in ("left", "right") else 1, height, width), name
@@ -60,7 +60,7 @@ def test_arrays_have_the_promised_shapes_types_and_ranges(frames: int, height: i
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_the_same_seed_is_the_same_shot_on_any_number_of_threads(shots: list[Shot], threads: int) -> None:
+def test_a_seed_is_bit_identical_for_any_number_of_threads(shots: list[Shot], threads: int) -> None:
     before = numba.get_num_threads()
     numba.set_num_threads(min(threads, before))
     again = render_shot(SEEDS[1], *SIZE)
@@ -68,7 +68,7 @@ def test_the_same_seed_is_the_same_shot_on_any_number_of_threads(shots: list[Sho
     assert_same(again, shots[1])
 
 
-def test_another_seed_is_another_shot(shots: list[Shot]) -> None:
+def test_different_seeds_render_different_shots(shots: list[Shot]) -> None:
     for one, two in pairwise(shots):
         assert (one.left - two.left).abs().mean() > 0.02
         assert not torch.equal(one.disparity, two.disparity)
@@ -84,12 +84,12 @@ def test_disparity_starts_at_zero_and_spans_one_to_eight_percent_of_the_width(
             assert disparity.min() >= 0 and 0.01 <= span <= 0.085, span
 
 
-def test_a_share_of_every_right_view_is_disoccluded(shots: list[Shot]) -> None:
+def test_every_right_view_has_disocclusions(shots: list[Shot]) -> None:
     shares = torch.stack([shot.right_occlusion.float().mean() for shot in shots])
     assert shares.min() > 0.005 and shares.max() < 0.15 and shares.median() < 0.1, shares
 
 
-def test_a_shifted_right_view_is_the_same_world_with_less_disparity() -> None:
+def test_screen_px_shifts_the_right_view() -> None:
     plain, shifted = render_shot(4, *SIZE), render_shot(4, *SIZE, screen_px=3)
     torch.testing.assert_close(shifted.disparity, plain.disparity - 3)
     assert shifted.right_disparity.min() >= -3
@@ -99,7 +99,7 @@ def test_a_shifted_right_view_is_the_same_world_with_less_disparity() -> None:
     )
 
 
-def test_a_visible_point_has_the_same_disparity_and_colour_in_both_eyes(shots: list[Shot]) -> None:
+def test_visible_points_agree_in_both_views(shots: list[Shot]) -> None:
     columns = torch.arange(SIZE[2]).float()
     for shot in shots:
         ways = [
@@ -115,7 +115,7 @@ def test_a_visible_point_has_the_same_disparity_and_colour_in_both_eyes(shots: l
             assert colour[seen].median() < 0.03
 
 
-def test_a_hidden_point_in_frame_has_something_nearer_before_it(shots: list[Shot]) -> None:
+def test_occluded_points_are_behind_nearer_surfaces(shots: list[Shot]) -> None:
     columns = torch.arange(SIZE[2]).float()
     for shot in shots:
         place = columns + shot.right_disparity
@@ -126,14 +126,14 @@ def test_a_hidden_point_in_frame_has_something_nearer_before_it(shots: list[Shot
         assert shot.right_occlusion[place > SIZE[2] - 0.5].all()
 
 
-def test_a_seed_or_a_size_that_can_not_be_is_refused() -> None:
+def test_an_invalid_seed_or_size_is_rejected() -> None:
     with pytest.raises(ValueError, match="seed"):
         render_shot(-1, 1, 8, 8)
     with pytest.raises(ValueError, match="size"):
         render_shot(0, 0, 8, 8)
 
 
-def test_two_cards_shift_exactly() -> None:
+def test_two_planes_correspond_exactly() -> None:
     shot = two_planes(3, 21, 61, near_px=7, far_px=2, card_px=13, step_px=3)
     place = torch.arange(61) - shot.disparity.long()
     seen = ~shot.left_occlusion
@@ -141,7 +141,7 @@ def test_two_cards_shift_exactly() -> None:
     assert torch.equal(found.masked_select(seen), shot.left.masked_select(seen))
 
 
-def test_two_cards_hide_exactly_the_difference_of_their_disparities() -> None:
+def test_two_planes_occlude_exactly_the_difference_of_disparities() -> None:
     shot = two_planes(2, 24, 64, near_px=8, far_px=2, card_px=16, step_px=5)
     left, right = torch.zeros(2, 1, 24, 64, dtype=torch.bool), torch.zeros(2, 1, 24, 64, dtype=torch.bool)
     left[..., :2], right[..., 62:] = True, True  # out of frame
@@ -154,7 +154,7 @@ def test_two_cards_hide_exactly_the_difference_of_their_disparities() -> None:
     assert (shot.disparity == 8).sum() == (shot.right_disparity == 8).sum() == 2 * 12 * 16
 
 
-def test_two_cards_refuse_a_card_that_leaves_the_frame() -> None:
+def test_two_planes_reject_a_card_that_leaves_the_frame() -> None:
     with pytest.raises(ValueError, match="card"):
         two_planes(9, step_px=5)
 
@@ -166,7 +166,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_table_lists_every_film_and_holds_five_of_eight_out(sample: Path) -> None:
+def test_the_table_lists_every_film_and_holds_out_five_of_eight(sample: Path) -> None:
     rows = list(csv.DictReader((sample / "sources.csv").read_text().splitlines()))
     assert list(rows[0]) == ["film", "packing", "split", "licence"]
     assert {row["film"] for row in rows} == {path.name for path in sample.glob("*.mp4")}
@@ -176,7 +176,7 @@ def test_the_table_lists_every_film_and_holds_five_of_eight_out(sample: Path) ->
     assert not list(sample.rglob("*.part"))
 
 
-def test_a_film_shows_its_exact_shots_side_by_side_with_hard_cuts(sample: Path) -> None:
+def test_a_film_contains_its_shots_side_by_side_with_hard_cuts(sample: Path) -> None:
     frames = read(sample / "film_00.mp4")
     assert frames.shape == (6, 3, 48, 160)
     changes = (frames[1:] - frames[:-1]).abs().mean((1, 2, 3))
@@ -187,7 +187,7 @@ def test_a_film_shows_its_exact_shots_side_by_side_with_hard_cuts(sample: Path) 
         exact = np.load(sample / "exact" / f"film_00_{number}.npz")
         assert exact["disparity"].dtype == np.float32 and exact["disparity"].shape == (3, 1, 48, 80)
         view, other = left[3 * number :][:3], right[3 * number :][:3]
-        for given, coded in (("left", view), ("right", other)):  # what the film shows, but for its codec
+        for given, coded in (("left", view), ("right", other)):  # up to compression
             given_frames = torch.from_numpy(exact[given]).permute(0, 3, 1, 2) / 255
             assert (given_frames - coded).abs().mean() < 0.03
         place = torch.arange(80) - torch.from_numpy(exact["disparity"])
@@ -203,11 +203,11 @@ def test_the_mono_film_has_two_shots_and_sound(sample: Path) -> None:
     assert len(read(sample / "mono.mp4")) == 60
 
 
-def test_the_same_seed_writes_the_same_films(sample: Path, tmp_path: Path) -> None:
+def test_a_seed_writes_identical_films(sample: Path, tmp_path: Path) -> None:
     write_sample_films(tmp_path, 1, 5, **SAMPLE)
     assert (tmp_path / "film_00.mp4").read_bytes() == (sample / "film_00.mp4").read_bytes()
 
 
-def test_odd_sides_are_refused(tmp_path: Path) -> None:
+def test_odd_sizes_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="even"):
         write_sample_films(tmp_path, 1, 0, height=47)

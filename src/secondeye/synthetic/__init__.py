@@ -1,4 +1,4 @@
-"""A synthetic world: stereo film whose second view, disparity and occlusions are known exactly."""
+"""Synthetic stereo video with exactly known second view, disparity and occlusion."""
 
 from secondeye.synthetic.render import render_shot
 from secondeye.synthetic.shot import Shot

@@ -1,4 +1,4 @@
-"""The textures and silhouettes of one shot, made once, and which index means what."""
+"""The textures and silhouettes of one shot, and the meaning of their indices."""
 
 import numpy as np
 from numpy.random import Generator
@@ -6,9 +6,9 @@ from numpy.typing import NDArray
 
 from secondeye.synthetic import silhouettes, textures
 
-MATERIALS = 14  # textures a shot, then the sky and white
-SKY, WHITE = MATERIALS, MATERIALS + 1
-OUTLINES = {  # silhouettes a shot, by how they are placed
+MATERIAL_COUNT = 14  # textures per shot, followed by sky and white
+SKY, WHITE = MATERIAL_COUNT, MATERIAL_COUNT + 1
+SILHOUETTES = {  # silhouettes per shot, by placement
     "standing": silhouettes.STANDING,
     "floating": silhouettes.FLOATING,
     "hanging": silhouettes.HANGING,
@@ -22,21 +22,23 @@ def make_assets(
     rng: Generator,
     size: int,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:  # [K, size, 2 size, 3] and [M, size, 2 size, 1] pyramids
-    """The textures and the silhouettes of one shot, in the order of `SKY`, `WHITE` and `OUTLINES`."""
-    pictures = [textures.material(rng, size) for _ in range(MATERIALS)]
-    pictures += [textures.sky(rng, size), np.ones((size, size, 3), np.float32)]
-    outlines = [silhouettes.silhouette(rng, draw, size) for draws in OUTLINES.values() for draw in draws]
-    return np.stack([*map(textures.pyramid, pictures)]), np.stack([*map(textures.pyramid, outlines)])
+    """Draw the textures and silhouettes of one shot, in the order of `SKY`, `WHITE` and `SILHOUETTES`."""
+    images = [textures.random_material(rng, size) for _ in range(MATERIAL_COUNT)]
+    images += [textures.sky(rng, size), np.ones((size, size, 3), np.float32)]
+    shapes = [
+        silhouettes.draw_silhouette(rng, draw, size) for draws in SILHOUETTES.values() for draw in draws
+    ]
+    return np.stack([*map(textures.mip_pyramid, images)]), np.stack([*map(textures.mip_pyramid, shapes)])
 
 
-def outline(
+def silhouette_index(
     rng: Generator,
-    placing: str,
+    placement: str,
 ) -> int:
-    """Index of one of the silhouettes made for `placing`."""
+    """Return the index of a random silhouette for `placement`."""
     first = 0
-    for name, draws in OUTLINES.items():
-        if name == placing:
+    for name, draws in SILHOUETTES.items():
+        if name == placement:
             return first + int(rng.integers(len(draws)))
         first += len(draws)
-    raise ValueError(f"placing must be one of {list(OUTLINES)}, got {placing}")
+    raise ValueError(f"placement must be one of {list(SILHOUETTES)}, got {placement}")

@@ -1,4 +1,4 @@
-"""What a lens and a film make of a picture: defocus, vignette, tone, colour, grain."""
+"""Camera effects: defocus, vignette, tone, colour, grain."""
 
 from dataclasses import dataclass
 
@@ -7,35 +7,35 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-Picture = NDArray[np.float32]  # [H, W, 3] RGB
-BLURS = (1.0, 2.0, 4.0)  # shares of the widest blur that are computed; between them pictures are mixed
+Image = NDArray[np.float32]  # [H, W, 3] RGB
+BLUR_LEVELS = (1.0, 2.0, 4.0)  # precomputed blurs relative to the widest; others are interpolated
 
 
 @dataclass(frozen=True)
 class Lens:
-    """One lens, one film stock, one development: the same for both eyes and all frames of a shot."""
+    """Lens, film stock and grading of a shot, the same for both views and all frames."""
 
     key: float  # mean brightness after exposure
     gamma: float
     contrast: float
-    cast: NDArray[np.float64]  # [3] gain of each colour
+    colour_gain: NDArray[np.float64]  # [3] per channel
     saturation: float
     vignette: float  # loss of light in the corners
     noise: float  # standard deviation
     blur_px: (
         float  # standard deviation at the nearest or farthest point when focus is on the other, 0: all sharp
     )
-    focus: float  # disparity in focus, share of the shot's range
-    shutter: float  # share of the frame's time that it is open, 0: no motion blur
+    focus: float  # disparity in focus, relative to the shot's range
+    shutter: float  # share of the frame time that it is open, 0: no motion blur
 
 
-def draw_lens(rng: Generator, width: int) -> Lens:
-    """Any lens; three quarters of the shots are sharp everywhere, two thirds have no motion blur."""
+def sample_lens(rng: Generator, width: int) -> Lens:
+    """Sample a random lens; three quarters of the shots have no defocus, two thirds no motion blur."""
     return Lens(
         key=rng.uniform(0.25, 0.6),
         gamma=np.exp(rng.normal(0, 0.15)),
         contrast=rng.uniform(0.85, 1.25),
-        cast=np.exp(rng.normal(0, 0.06, 3)),
+        colour_gain=np.exp(rng.normal(0, 0.06, 3)),
         saturation=rng.uniform(0.6, 1.3),
         vignette=rng.uniform(0, 0.35) * rng.integers(2),
         noise=rng.uniform(0, 0.018),
@@ -48,40 +48,40 @@ def draw_lens(rng: Generator, width: int) -> Lens:
 def expose(
     lens: Lens,
     rng: Generator,
-    picture: Picture,
-    brightness: float,  # mean of the shot's pictures
-    relief: NDArray[np.float32],  # [H, W] disparity as a share of the shot's range
-) -> Picture:  # in [0, 1]
-    """The picture as it would have been filmed."""
+    image: Image,
+    brightness: float,  # mean over the shot
+    relative_disparity: NDArray[np.float32],  # [H, W] disparity relative to the shot's range
+) -> Image:  # in [0, 1]
+    """Apply all effects of the lens to a rendered image."""
     if lens.blur_px:
-        picture = _defocused(picture, np.abs(relief - lens.focus), lens.blur_px)
-    gain = lens.cast * lens.key / max(brightness, 0.02)
-    picture = picture * gain.astype(np.float32) * _falloff(lens, *picture.shape[:2])
-    grey = (picture[..., :1] + picture[..., 1:2] + picture[..., 2:]) / np.float32(3)
-    picture = np.maximum(grey + lens.saturation * (picture - grey), 0) ** np.float32(lens.gamma)
-    picture = (picture - lens.key) * lens.contrast + lens.key
-    above = np.maximum(picture - 0.8, 0)
-    picture = np.minimum(picture, 0.8) + above / (1 + 4 * above)  # highlights run into white softly
-    grain = rng.standard_normal(picture.shape, np.float32) * np.float32(lens.noise)
-    return np.clip(picture + grain, 0, 1).astype(np.float32)
+        image = _defocus(image, np.abs(relative_disparity - lens.focus), lens.blur_px)
+    gain = lens.colour_gain * lens.key / max(brightness, 0.02)
+    image = image * gain.astype(np.float32) * _vignette(lens, *image.shape[:2])
+    grey = (image[..., :1] + image[..., 1:2] + image[..., 2:]) / np.float32(3)
+    image = np.maximum(grey + lens.saturation * (image - grey), 0) ** np.float32(lens.gamma)
+    image = (image - lens.key) * lens.contrast + lens.key
+    above = np.maximum(image - 0.8, 0)
+    image = np.minimum(image, 0.8) + above / (1 + 4 * above)  # soft roll-off of highlights
+    grain = rng.standard_normal(image.shape, np.float32) * np.float32(lens.noise)
+    return np.clip(image + grain, 0, 1).astype(np.float32)
 
 
-def _falloff(lens: Lens, height: int, width: int) -> NDArray[np.float32]:
+def _vignette(lens: Lens, height: int, width: int) -> NDArray[np.float32]:
     x, y = np.linspace(-1, 1, width), np.linspace(-1, 1, height)
-    away = 0.5 * (x[None, :] ** 2 + y[:, None] ** 2)
-    return (1 - lens.vignette * away).astype(np.float32)[..., None]
+    focus_distance = 0.5 * (x[None, :] ** 2 + y[:, None] ** 2)
+    return (1 - lens.vignette * focus_distance).astype(np.float32)[..., None]
 
 
-def _defocused(
-    picture: Picture,
-    away: NDArray[np.float32],  # [H, W] distance from the focus, share of the range
+def _defocus(
+    image: Image,
+    focus_distance: NDArray[np.float32],  # [H, W] distance from the focus, relative to the range
     blur_px: float,
-) -> Picture:
-    """A mixture of a few blurred pictures, chosen by a circle of confusion that is itself soft."""
-    circle = cv2.GaussianBlur(np.clip(away, 0, 1), (0, 0), 0.5 * blur_px) * BLURS[-1]
-    blurred = [picture] + [cv2.GaussianBlur(picture, (0, 0), blur_px * b / BLURS[-1]) for b in BLURS]
-    edges = (0.0, *BLURS)
-    mixed = picture
+) -> Image:
+    """Interpolate between precomputed blurs, by a smoothed circle of confusion."""
+    circle = cv2.GaussianBlur(np.clip(focus_distance, 0, 1), (0, 0), 0.5 * blur_px) * BLUR_LEVELS[-1]
+    blurred = [image] + [cv2.GaussianBlur(image, (0, 0), blur_px * b / BLUR_LEVELS[-1]) for b in BLUR_LEVELS]
+    edges = (0.0, *BLUR_LEVELS)
+    mixed = image
     for lower, upper, soft in zip(edges[:-1], edges[1:], blurred[1:], strict=True):
         share = np.clip((circle - lower) / (upper - lower), 0, 1)[..., None]
         mixed = mixed + share * (soft - mixed)

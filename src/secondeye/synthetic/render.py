@@ -1,4 +1,4 @@
-"""From a seed to a shot: draw a scene, choose the distance of the eyes, cast rays, expose."""
+"""Rendering of a shot from a seed: generate a scene, choose the baseline, ray-trace, apply the lens."""
 
 import math
 from dataclasses import dataclass
@@ -8,56 +8,56 @@ import torch
 from numpy.random import Generator, SeedSequence
 from numpy.typing import NDArray
 
-from secondeye.synthetic.assets import WHITE, make_assets, outline
-from secondeye.synthetic.lens import Lens, draw_lens, expose
-from secondeye.synthetic.raytrace import View, cast
-from secondeye.synthetic.scene import Scene, appearance, eyes
-from secondeye.synthetic.scene_generator import draw_scene
+from secondeye.synthetic.assets import WHITE, make_assets, silhouette_index
+from secondeye.synthetic.lens import Lens, expose, sample_lens
+from secondeye.synthetic.raytrace import RenderedView, render_view
+from secondeye.synthetic.scene import Scene, make_surfaces, stereo_geometry
+from secondeye.synthetic.scene_generator import generate_scene
 from secondeye.synthetic.shot import Shot
 
 FRAMES_PER_SECOND = 24
-SPAN_PERCENT = (1.0, 8.0)  # of the width: from the least to the largest disparity of a shot, about
-DISOCCLUDED = (0.01, 0.075)  # wished share of the right view that the left does not see
+SPAN_PERCENT = (1.0, 8.0)  # of the width: approximate disparity range of a shot
+TARGET_DISOCCLUSION = (0.01, 0.075)  # share of the right view that is not in the left view
 
 
 @dataclass(frozen=True)
-class _World:
-    """A scene and everything needed to look at it."""
+class _RenderableScene:
+    """A scene with its surfaces and assets."""
 
     scene: Scene
     surfaces: NDArray[np.void]  # [S] SURFACE
     textures: NDArray[np.uint8]
     silhouettes: NDArray[np.uint8]
 
-    def views(
+    def render(
         self,
         seconds: float,
         height: int,
         width: int,
         baseline_m: float,
         screen_px: float = 0.0,
-        jitter: tuple[float, float] = (0.0, 0.0),  # px, where in the pixel the rays pass: x, y
-        pictures_only: bool = False,  # quicker: `hidden` means nothing
-    ) -> tuple[View, View]:
-        """What the left and the right eye see at one moment."""
-        left, right, light = eyes(
+        jitter: tuple[float, float] = (0.0, 0.0),  # px, sub-pixel offset of the rays: x, y
+        images_only: bool = False,  # faster; `occluded` is meaningless
+    ) -> tuple[RenderedView, RenderedView]:
+        """Render the left and the right view at one moment."""
+        left, right, light = stereo_geometry(
             self.scene, self.surfaces, seconds, baseline_m, screen_px, height, width, jitter
         )
-        look = (self.textures, self.silhouettes, light)
-        reach_px = 0.0 if pictures_only else baseline_m * left.focal_px  # at 0 nothing hides anything
+        lighting = (self.textures, self.silhouettes, light)
+        disparity_scale = 0.0 if images_only else baseline_m * left.focal_px  # 0 disables occlusion tests
         return (
-            cast(self.surfaces, left, right, *look, reach_px, height, width),
-            cast(self.surfaces, right, left, *look, -reach_px, height, width),
+            render_view(self.surfaces, left, right, *lighting, disparity_scale, height, width),
+            render_view(self.surfaces, right, left, *lighting, -disparity_scale, height, width),
         )
 
 
 @dataclass(frozen=True)
-class _Survey:
-    """What is measured of a shot before it is rendered."""
+class _ShotSettings:
+    """Baseline, depth range and brightness of a shot, measured on small renderings."""
 
     baseline_m: float
     farthest: float  # inverse depth
-    nearest: float  # inverse depth, but for the last half percent of the pixels
+    nearest: float  # inverse depth, 99.5th percentile
     brightness: float  # mean
 
 
@@ -69,77 +69,98 @@ def render_shot(
     *,
     screen_px: int = 0,
 ) -> Shot:
-    """Render shot `seed`: another number is another shot, the same number the same shot to the last bit.
+    """Render shot `seed`; bit-identical for the same arguments.
 
-    The right view is shifted by `screen_px`: every disparity is at least -screen_px, 0 with parallel axes.
+    The right view is shifted by `screen_px`: every disparity is at least -screen_px; 0 means parallel axes.
     Raises ValueError for a negative seed or an empty shot.
     """
     if seed < 0 or min(frames, height, width) < 1:
-        raise ValueError(f"need seed >= 0 and a size above 0, got {seed}, {[frames, height, width]}")
-    scene_rng, clothes_rng, lens_rng, grain_rng = map(np.random.default_rng, SeedSequence(seed).spawn(4))
-    world = _dressed(draw_scene(scene_rng, width / height), clothes_rng, width)
-    lens = draw_lens(lens_rng, width)
-    survey = _surveyed(world, scene_rng, frames, height, width)
-    shown = []
+        raise ValueError(f"seed must be >= 0 and the size positive, got {seed}, {[frames, height, width]}")
+    scene_rng, asset_rng, lens_rng, grain_rng = map(np.random.default_rng, SeedSequence(seed).spawn(4))
+    renderable = _make_renderable(generate_scene(scene_rng, width / height), asset_rng, width)
+    lens = sample_lens(lens_rng, width)
+    settings = _choose_settings(renderable, scene_rng, frames, height, width)
+    frame_arrays = []
     for index in range(frames):
-        left, right = _filmed(world, lens, survey, index / FRAMES_PER_SECOND, height, width, screen_px)
-        shown.append(_arrays(left, right, world, lens, survey, screen_px, grain_rng))
-    return Shot(*(torch.from_numpy(np.stack(column)) for column in zip(*shown, strict=True)))
+        left, right = _render_frame(
+            renderable, lens, settings, index / FRAMES_PER_SECOND, height, width, screen_px
+        )
+        frame_arrays.append(_to_arrays(left, right, renderable, lens, settings, screen_px, grain_rng))
+    return Shot(*(torch.from_numpy(np.stack(column)) for column in zip(*frame_arrays, strict=True)))
 
 
-def _dressed(scene: Scene, rng: Generator, width: int) -> _World:
-    """Textures are half as wide as the frame, rounded up to a power of two."""
+def _make_renderable(scene: Scene, rng: Generator, width: int) -> _RenderableScene:
+    """Draw the assets; textures are half as wide as the frame, rounded up to a power of two."""
     size = 2 ** min(max(math.ceil(math.log2(width / 2)), 5), 10)
     textures, silhouettes = make_assets(rng, size)
-    return _World(scene, appearance(scene, WHITE, outline(rng, "disc")), textures, silhouettes)
+    surfaces = make_surfaces(scene, WHITE, silhouette_index(rng, "disc"))
+    return _RenderableScene(scene, surfaces, textures, silhouettes)
 
 
-def _surveyed(world: _World, rng: Generator, frames: int, height: int, width: int) -> _Survey:
-    """Choose the baseline by what small pictures show: a random disparity range, then not too much hidden."""
+def _choose_settings(
+    renderable: _RenderableScene, rng: Generator, frames: int, height: int, width: int
+) -> _ShotSettings:
+    """Choose the baseline on small renderings: a random disparity range, limited by the disoccluded share."""
     small = (max(1, height // 4), max(1, width // 4))
     moments = [k / FRAMES_PER_SECOND for k in sorted({0, frames // 2, frames - 1})]
-    seen = [world.views(t, *small, 0.02)[0] for t in moments]
-    nearness = np.stack([view.nearness for view in seen])
-    low, high, top = float(nearness.min()), float(np.quantile(nearness, 0.995)), float(nearness.max())
-    widest = SPAN_PERCENT[1] / 100 / (world.scene.camera.focal * max(top - low, 1e-6))
-    wish = np.exp(rng.uniform(np.log(1.5 * SPAN_PERCENT[0]), np.log(SPAN_PERCENT[1])))
-    baseline = min(wish / 100 / (world.scene.camera.focal * max(high - low, 1e-6)), widest)
-    hidden = float(np.mean([world.views(t, *small, baseline)[1].hidden.mean() for t in moments]))
-    fitting = np.clip(hidden, *DISOCCLUDED) / max(hidden, 1e-6)  # what is hidden grows with the baseline
-    brightness = float(np.mean([view.picture.mean() for view in seen]))
-    return _Survey(min(baseline * fitting, widest), low, high, brightness)
+    small_views = [renderable.render(t, *small, 0.02)[0] for t in moments]
+    inverse_depth = np.stack([view.inverse_depth for view in small_views])
+    far, near = float(inverse_depth.min()), float(np.quantile(inverse_depth, 0.995))
+    nearest, focal = float(inverse_depth.max()), renderable.scene.camera.focal
+    max_baseline = SPAN_PERCENT[1] / 100 / (focal * max(nearest - far, 1e-6))
+    span_percent = np.exp(rng.uniform(np.log(1.5 * SPAN_PERCENT[0]), np.log(SPAN_PERCENT[1])))
+    baseline = min(span_percent / 100 / (focal * max(near - far, 1e-6)), max_baseline)
+    occluded = float(np.mean([renderable.render(t, *small, baseline)[1].occluded.mean() for t in moments]))
+    # Disocclusion grows about linearly with the baseline.
+    factor = np.clip(occluded, *TARGET_DISOCCLUSION) / max(occluded, 1e-6)
+    brightness = float(np.mean([view.image.mean() for view in small_views]))
+    return _ShotSettings(min(baseline * factor, max_baseline), far, near, brightness)
 
 
-def _filmed(
-    world: _World, lens: Lens, survey: _Survey, seconds: float, height: int, width: int, screen_px: int
-) -> tuple[View, View]:
-    """Both eyes' views at one moment; with an open shutter the pictures are means around it."""
-    size = (height, width, survey.baseline_m, screen_px)
-    middle = world.views(seconds, *size)
+def _render_frame(
+    renderable: _RenderableScene,
+    lens: Lens,
+    settings: _ShotSettings,
+    seconds: float,
+    height: int,
+    width: int,
+    screen_px: int,
+) -> tuple[RenderedView, RenderedView]:
+    """Render both views at one moment; with motion blur, average three moments of the exposure."""
+    size = (height, width, settings.baseline_m, screen_px)
+    middle = renderable.render(seconds, *size)
     if not lens.shutter:
         return middle
-    apart = lens.shutter / FRAMES_PER_SECOND / 3
-    early = world.views(seconds - apart, *size, (-0.25, 0.25), pictures_only=True)
-    late = world.views(seconds + apart, *size, (0.25, -0.25), pictures_only=True)
+    offset = lens.shutter / FRAMES_PER_SECOND / 3
+    early = renderable.render(seconds - offset, *size, (-0.25, 0.25), images_only=True)
+    late = renderable.render(seconds + offset, *size, (0.25, -0.25), images_only=True)
     left, right = (
-        view._replace(picture=(before.picture + view.picture + after.picture) / np.float32(3))
+        view._replace(image=(before.image + view.image + after.image) / np.float32(3))
         for before, view, after in zip(early, middle, late, strict=True)
     )
     return left, right
 
 
-def _arrays(
-    left: View, right: View, world: _World, lens: Lens, survey: _Survey, screen_px: int, rng: Generator
-) -> list[NDArray]:  # in the order of Shot, without T
-    """The pictures exposed, inverse depth as pixels of disparity."""
-    reach_px = survey.baseline_m * world.scene.camera.focal * left.picture.shape[1]
-    pictures: list[NDArray] = []
+def _to_arrays(
+    left: RenderedView,
+    right: RenderedView,
+    renderable: _RenderableScene,
+    lens: Lens,
+    settings: _ShotSettings,
+    screen_px: int,
+    rng: Generator,
+) -> list[NDArray]:  # in the order of `Shot`, without T
+    """Apply the lens and convert inverse depth to disparity in pixels."""
+    disparity_scale = settings.baseline_m * renderable.scene.camera.focal * left.image.shape[1]
+    images: list[NDArray] = []
     disparities: list[NDArray] = []
-    hidden: list[NDArray] = []
+    occluded: list[NDArray] = []
     for view in (left, right):
-        relief = (view.nearness - survey.farthest) / max(survey.nearest - survey.farthest, 1e-6)
-        picture = expose(lens, rng, view.picture, survey.brightness, relief.astype(np.float32))
-        pictures.append(np.ascontiguousarray(picture.transpose(2, 0, 1)))
-        disparities.append((view.nearness * reach_px - screen_px).astype(np.float32)[None])
-        hidden.append(view.hidden[None])
-    return pictures + disparities + hidden
+        relative_disparity = (view.inverse_depth - settings.farthest) / max(
+            settings.nearest - settings.farthest, 1e-6
+        )
+        image = expose(lens, rng, view.image, settings.brightness, relative_disparity.astype(np.float32))
+        images.append(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        disparities.append((view.inverse_depth * disparity_scale - screen_px).astype(np.float32)[None])
+        occluded.append(view.occluded[None])
+    return images + disparities + occluded

@@ -1,7 +1,7 @@
-"""The outlines of cards: what stands on the ground, what hangs, what floats, and what one looks through.
+"""Silhouettes of cards: shapes that stand, hang or float, and see-through screens.
 
-Every silhouette is a picture of opacity, 1 inside. Things that stand touch its lower edge, things that
-hang its upper edge; screens (fence, lattice, wires, blinds) may be repeated side by side without a seam.
+Every silhouette is an opacity map, 1 inside. Standing shapes touch the lower border, hanging ones the upper
+border; screens (fence, lattice, wires, blinds) tile horizontally without a seam.
 """
 
 from collections.abc import Callable
@@ -26,9 +26,11 @@ def _stroke(canvas: Canvas, points: Points, thickness: float) -> None:
     cv2.polylines(canvas, path, False, 255, max(1, round(thickness * len(canvas))), cv2.LINE_AA, 4)
 
 
-def _oval(canvas: Canvas, x: float, y: float, wide: float, high: float, angle: float = 0) -> None:
-    turn = np.linspace(0, 2 * np.pi, 48, endpoint=False)
-    along, across = wide * np.cos(turn), high * np.sin(turn)
+def _oval(
+    canvas: Canvas, x: float, y: float, half_width: float, half_height: float, angle: float = 0
+) -> None:
+    theta = np.linspace(0, 2 * np.pi, 48, endpoint=False)
+    along, across = half_width * np.cos(theta), half_height * np.sin(theta)
     c, s = np.cos(angle), np.sin(angle)
     _polygon(canvas, np.stack([x + along * c - across * s, y + along * s + across * c], -1))
 
@@ -38,24 +40,24 @@ def disc(rng: Generator, canvas: Canvas) -> None:
 
 
 def blob(rng: Generator, canvas: Canvas) -> None:
-    """A closed outline with a 1/f boundary: stone, cloud, animal."""
-    turn = np.linspace(0, 2 * np.pi, 120, endpoint=False)
+    """Draw a closed outline with a 1/f spectrum: stone, cloud, animal."""
+    theta = np.linspace(0, 2 * np.pi, 120, endpoint=False)
     waves = np.arange(1, 12)
     size = rng.normal(0, 1, 11) / waves**1.2
-    radius = 1 + 0.25 * (size * np.cos(turn[:, None] * waves + rng.uniform(0, 6.3, 11))).sum(1)
+    radius = 1 + 0.25 * (size * np.cos(theta[:, None] * waves + rng.uniform(0, 6.3, 11))).sum(1)
     radius = 0.49 * np.abs(radius) / np.abs(radius).max()
-    _polygon(canvas, 0.5 + radius[:, None] * np.stack([np.cos(turn), np.sin(turn)], -1))
+    _polygon(canvas, 0.5 + radius[:, None] * np.stack([np.cos(theta), np.sin(theta)], -1))
 
 
-def corners(rng: Generator, canvas: Canvas) -> None:
-    """A polygon with three to nine corners, convex or a star."""
-    turn = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 10)))
-    radius = rng.uniform(0.15, 0.49, len(turn)) if rng.integers(2) else np.full(len(turn), 0.49)
-    _polygon(canvas, 0.5 + radius[:, None] * np.stack([np.cos(turn), np.sin(turn)], -1))
+def polygon(rng: Generator, canvas: Canvas) -> None:
+    """Draw a polygon with three to nine corners, convex or star-shaped."""
+    theta = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 10)))
+    radius = rng.uniform(0.15, 0.49, len(theta)) if rng.integers(2) else np.full(len(theta), 0.49)
+    _polygon(canvas, 0.5 + radius[:, None] * np.stack([np.cos(theta), np.sin(theta)], -1))
 
 
-def hoop(rng: Generator, canvas: Canvas) -> None:
-    """A thing with a hole: ring, handle, window frame."""
+def ring_or_frame(rng: Generator, canvas: Canvas) -> None:
+    """Draw a shape with holes: ring, handle, window frame."""
     if rng.integers(2):
         _oval(canvas, 0.5, 0.5, 0.49, 0.49)
         hole = np.zeros_like(canvas)
@@ -76,8 +78,8 @@ def _polygon_hole(canvas: Canvas, x0: float, y0: float, x1: float, y1: float) ->
     canvas[b:d, a:c] = 0
 
 
-def figure(rng: Generator, canvas: Canvas) -> None:
-    """Somebody standing."""
+def person(rng: Generator, canvas: Canvas) -> None:
+    """Draw a standing person."""
     head = rng.uniform(0.06, 0.08)
     _oval(canvas, 0.5, 0.02 + 1.25 * head, head, 1.25 * head)
     hips = rng.uniform(0.08, 0.12)
@@ -94,13 +96,13 @@ def _branch(rng: Generator, canvas: Canvas, foot: Points, heading: float, length
     _stroke(canvas, np.stack([foot, tip]), 0.07 * length)
     if length < 0.07:
         if leafy:
-            wide, high, angle = rng.uniform(0.012, [0.05, 0.05, 3.2])
-            _oval(canvas, tip[0], tip[1], wide, high, angle)
+            half_width, half_height, angle = rng.uniform(0.012, [0.05, 0.05, 3.2])
+            _oval(canvas, tip[0], tip[1], half_width, half_height, angle)
         return
     for _ in range(int(rng.integers(2, 4))):
         start = foot + (tip - foot) * rng.uniform(0.5, 1)
-        turn = heading + rng.uniform(0.2, 0.8) * rng.choice([-1, 1])
-        _branch(rng, canvas, start, turn, length * rng.uniform(0.55, 0.8), leafy)
+        theta = heading + rng.uniform(0.2, 0.8) * rng.choice([-1, 1])
+        _branch(rng, canvas, start, theta, length * rng.uniform(0.55, 0.8), leafy)
 
 
 def tree(rng: Generator, canvas: Canvas) -> None:
@@ -111,8 +113,8 @@ def twigs(rng: Generator, canvas: Canvas) -> None:
     _branch(rng, canvas, np.array([0.5, 1.0]), -np.pi / 2 + rng.normal(0, 0.15), 0.36, False)
 
 
-def tuft(rng: Generator, canvas: Canvas) -> None:
-    """Grass or hair: many thin bent strands from one place, thinner than a pixel when far."""
+def grass(rng: Generator, canvas: Canvas) -> None:
+    """Draw grass or hair: thin bent strands from one spot, narrower than a pixel at a distance."""
     bend = np.linspace(0, 1, 8)
     for _ in range(int(rng.integers(25, 90))):
         foot = rng.uniform(0.25, 0.75)
@@ -122,14 +124,14 @@ def tuft(rng: Generator, canvas: Canvas) -> None:
 
 
 def foliage(rng: Generator, canvas: Canvas) -> None:
-    """Separate leaves with gaps, denser in the middle."""
+    """Draw separate leaves with gaps, denser in the middle."""
     for _ in range(int(rng.integers(60, 220))):
         x, y = np.clip(rng.normal(0.5, 0.17, 2), 0.06, 0.94)
         _oval(canvas, x, y, rng.uniform(0.02, 0.055), rng.uniform(0.008, 0.022), rng.uniform(0, 3.2))
 
 
-def column(rng: Generator, canvas: Canvas) -> None:
-    """A trunk, a post or a pipe over the whole height."""
+def trunk(rng: Generator, canvas: Canvas) -> None:
+    """Draw a trunk, post or pipe over the full height."""
     y = np.linspace(0, 1, 24)
     left = 0.3 + 0.1 * np.cumsum(rng.normal(0, 0.08, 24))
     right = 0.7 + 0.1 * np.cumsum(rng.normal(0, 0.08, 24))
@@ -137,7 +139,7 @@ def column(rng: Generator, canvas: Canvas) -> None:
 
 
 def lamp(rng: Generator, canvas: Canvas) -> None:
-    """A shade on a thin cable."""
+    """Draw a lampshade on a thin cable."""
     drop = rng.uniform(0.3, 0.7)
     _stroke(canvas, np.array([[0.5, 0], [0.5, drop]]), 0.012)
     brim, neck = rng.uniform(0.2, 0.45), rng.uniform(0.02, 0.15)
@@ -146,7 +148,7 @@ def lamp(rng: Generator, canvas: Canvas) -> None:
 
 
 def fence(rng: Generator, canvas: Canvas) -> None:
-    """Pickets or bars between two rails."""
+    """Draw pickets or bars between two rails."""
     pickets = int(rng.integers(2, 6))
     share = rng.uniform(0.12, 0.6)
     for k in range(pickets):
@@ -157,7 +159,7 @@ def fence(rng: Generator, canvas: Canvas) -> None:
 
 
 def lattice(rng: Generator, canvas: Canvas) -> None:
-    """Crossing diagonals: wire mesh, trellis."""
+    """Draw crossing diagonals: wire mesh, trellis."""
     thickness = rng.uniform(0.01, 0.06)
     repeats = int(rng.integers(2, 6))
     for k in np.arange(-repeats, repeats + 1) / repeats:
@@ -166,7 +168,7 @@ def lattice(rng: Generator, canvas: Canvas) -> None:
 
 
 def wires(rng: Generator, canvas: Canvas) -> None:
-    """A few sagging cables."""
+    """Draw a few sagging cables."""
     x = np.linspace(0, 1, 32)
     for y in rng.uniform(0.1, 0.8, rng.integers(2, 6)):
         sag = rng.uniform(0, 0.15)
@@ -174,7 +176,7 @@ def wires(rng: Generator, canvas: Canvas) -> None:
 
 
 def blinds(rng: Generator, canvas: Canvas) -> None:
-    """Horizontal slats."""
+    """Draw horizontal slats."""
     slats = int(rng.integers(3, 9))
     share = rng.uniform(0.2, 0.6)
     for k in range(slats):
@@ -183,27 +185,27 @@ def blinds(rng: Generator, canvas: Canvas) -> None:
 
 
 def cloud(rng: Generator, canvas: Canvas) -> None:
-    """Soft smoke without an edge anywhere."""
+    """Draw soft smoke without edges."""
     size = len(canvas)
     x = np.linspace(-1, 1, size)
     dome = np.clip(1 - np.hypot(x[:, None], x[None, :]), 0, 1)
     canvas[:] = np.clip(dome * (1 + 0.5 * noise(rng, size, 1.5)), 0, 1) * 255
 
 
-Draw = Callable[[Generator, Canvas], None]
+DrawShape = Callable[[Generator, Canvas], None]
 
-STANDING: tuple[Draw, ...] = (figure, tree, twigs, tuft, column, hoop, fence)
-FLOATING: tuple[Draw, ...] = (disc, blob, corners, hoop, foliage, blob)
-HANGING: tuple[Draw, ...] = (lamp, twigs, tree, foliage, column)  # twigs and trees are turned over
-SCREENS: tuple[Draw, ...] = (fence, lattice, wires, blinds)
+STANDING: tuple[DrawShape, ...] = (person, tree, twigs, grass, trunk, ring_or_frame, fence)
+FLOATING: tuple[DrawShape, ...] = (disc, blob, polygon, ring_or_frame, foliage, blob)
+HANGING: tuple[DrawShape, ...] = (lamp, twigs, tree, foliage, trunk)  # twigs and trees are turned upside down
+SCREENS: tuple[DrawShape, ...] = (fence, lattice, wires, blinds)
 
 
-def silhouette(
+def draw_silhouette(
     rng: Generator,
-    draw: Draw,
+    draw: DrawShape,
     size: int,
 ) -> NDArray[np.float32]:  # [size, size, 1] opacity in [0, 1]
-    """One outline, anti-aliased."""
+    """Draw one silhouette, anti-aliased."""
     canvas = np.zeros((2 * size, 2 * size), np.uint8)
     draw(rng, canvas)
     return cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)[..., None] / np.float32(255)

@@ -1,4 +1,4 @@
-"""What surfaces are painted with: 1/f noise, dead leaves, weaves, lines; and the pyramids rays read."""
+"""Textures: 1/f noise, dead leaves, regular patterns, lines; and the mip pyramids the ray tracer samples."""
 
 import cv2
 import numpy as np
@@ -6,23 +6,23 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 Plane = NDArray[np.floating]  # [N, N]
-Picture = NDArray[np.floating]  # [N, N, 3] RGB in [0, 1]
+Image = NDArray[np.floating]  # [N, N, 3] RGB in [0, 1]
 
 
-def pyramid(
-    picture: NDArray[np.floating],  # [N, N, C] in [0, 1], N a power of two
+def mip_pyramid(
+    image: NDArray[np.floating],  # [N, N, C] in [0, 1], N a power of two
 ) -> NDArray[np.uint8]:  # [N, 2N, C]
-    """The picture and all its halvings side by side: level l starts at column 2N - 2N / 2**l."""
-    size, _, channels = picture.shape
-    wide = np.zeros((size, 2 * size, channels), np.uint8)
-    start, level = 0, picture
+    """Return the image and its halvings side by side: level l starts at column 2N - 2N / 2**l."""
+    size, _, channels = image.shape
+    atlas = np.zeros((size, 2 * size, channels), np.uint8)
+    start, level = 0, image
     while size:
-        wide[:size, start : start + size] = np.rint(np.clip(level, 0, 1) * 255)
+        atlas[:size, start : start + size] = np.rint(np.clip(level, 0, 1) * 255)
         start += size
         size //= 2
         if size:
             level = level.reshape(size, 2, size, 2, channels).mean((1, 3))
-    return wide
+    return atlas
 
 
 def noise(
@@ -30,7 +30,7 @@ def noise(
     size: int,
     slope: float,  # amplitude falls as 1 / frequency ** slope; 1 is natural, 0 is white
 ) -> Plane:
-    """A random field with the spectrum of natural pictures, mean 0 and standard deviation 1; it tiles."""
+    """Return noise with a power-law spectrum, mean 0 and standard deviation 1; it tiles."""
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
     frequency[0, 0] = np.inf
     spectrum = np.fft.rfft2(rng.standard_normal((size, size))) / frequency**slope
@@ -42,7 +42,7 @@ def palette(
     rng: Generator,
     colours: int,
 ) -> NDArray[np.float32]:  # [colours, 3] RGB in [0, 1]
-    """Colours that go together: hues around one or two, mostly muted, of any lightness."""
+    """Return matching colours: hues around one or two values, mostly muted, of any lightness."""
     hue = (rng.choice(rng.uniform(0, 1, 2), colours) + rng.normal(0, 0.05, colours)) % 1
     saturation = rng.beta(1.5, 3, colours)
     value = rng.uniform(0.12, 0.95, colours)
@@ -50,20 +50,20 @@ def palette(
     return cv2.cvtColor(hsv[None], cv2.COLOR_HSV2RGB)[0]
 
 
-def clouds(rng: Generator, size: int) -> Picture:
-    """1/f noise that runs through a palette."""
+def clouds(rng: Generator, size: int) -> Image:
+    """Draw 1/f noise mapped to a palette."""
     colours = palette(rng, 4)
-    place = 1.5 + noise(rng, size, rng.uniform(0.8, 1.6)) * rng.uniform(0.4, 1.0)
-    place = np.clip(place, 0, 2.999)
-    lower = place.astype(np.int64)
-    part = (place - lower)[..., None]
+    position = 1.5 + noise(rng, size, rng.uniform(0.8, 1.6)) * rng.uniform(0.4, 1.0)
+    position = np.clip(position, 0, 2.999)
+    lower = position.astype(np.int64)
+    part = (position - lower)[..., None]
     return colours[lower] * (1 - part) + colours[lower + 1] * part
 
 
-def leaves(rng: Generator, size: int) -> Picture:
-    """Dead leaves: opaque shapes thrown over each other, their radii falling as r ** -3."""
+def dead_leaves(rng: Generator, size: int) -> Image:
+    """Draw the dead leaves model: opaque shapes over each other, with radii distributed as r ** -3."""
     colours = palette(rng, 12)
-    picture = _plain(colours[0], size)
+    image = _filled_image(colours[0], size)
     square = bool(rng.integers(2))
     radii = size * 0.012 * rng.uniform(0.001, 1, 900) ** -0.5
     for radius in np.minimum(radii, size * 0.3):
@@ -71,14 +71,14 @@ def leaves(rng: Generator, size: int) -> Picture:
         x, y = rng.uniform(0, size, 2)
         if square:
             box = cv2.boxPoints(((x, y), (2 * radius, radius * rng.uniform(0.5, 2)), rng.uniform(0, 180)))
-            cv2.fillConvexPoly(picture, np.rint(box * 16).astype(np.int32), colour, cv2.LINE_AA, 4)
+            cv2.fillConvexPoly(image, np.rint(box * 16).astype(np.int32), colour, cv2.LINE_AA, 4)
         else:
             centre = (round(x * 16), round(y * 16))
-            cv2.circle(picture, centre, round(radius * 16), colour, -1, cv2.LINE_AA, 4)
-    return picture.astype(np.float32) / 255
+            cv2.circle(image, centre, round(radius * 16), colour, -1, cv2.LINE_AA, 4)
+    return image.astype(np.float32) / 255
 
 
-def _plain(colour: NDArray[np.float32], size: int) -> NDArray[np.uint8]:
+def _filled_image(colour: NDArray[np.float32], size: int) -> NDArray[np.uint8]:
     return np.full((size, size, 3), _bytes(colour), np.uint8)
 
 
@@ -86,8 +86,8 @@ def _bytes(colour: NDArray[np.floating]) -> list[int]:
     return np.rint(np.clip(colour, 0, 1) * 255).astype(int).tolist()
 
 
-def weave(rng: Generator, size: int) -> Picture:
-    """A repeating pattern: stripes, checks, bricks, dots or a grid."""
+def regular_pattern(rng: Generator, size: int) -> Image:
+    """Draw a repeating pattern: stripes, checks, bricks, dots or a grid."""
     colours = palette(rng, 2)
     repeats = int(rng.integers(2, 14))
     grid = (np.arange(size, dtype=np.float32) + 0.5) / size * repeats
@@ -113,16 +113,16 @@ def weave(rng: Generator, size: int) -> Picture:
 def _band(
     position: Plane,  # in periods
     share: float,  # of the period that is 1
-    sharp: float,  # px a period / 2
+    sharp: float,  # px per period / 2
 ) -> Plane:
     distance = np.abs(position % 1 - 0.5)
     return np.clip((0.5 * share - distance) * sharp * 2 + 0.5, 0, 1).astype(np.float32)
 
 
-def lines(rng: Generator, size: int) -> Picture:
-    """Thin lines, mostly along one direction, on plain paint: cables, planks, cracks, writing."""
+def lines(rng: Generator, size: int) -> Image:
+    """Draw thin lines, mostly in one direction, on a plain ground: cables, planks, cracks, writing."""
     colours = palette(rng, 4)
-    picture = _plain(colours[0], size)
+    image = _filled_image(colours[0], size)
     angle = rng.uniform(0, np.pi)
     for _ in range(int(rng.integers(8, 50))):
         heading = angle + rng.normal(0, 0.15)
@@ -130,29 +130,29 @@ def lines(rng: Generator, size: int) -> Picture:
         middle = rng.uniform(0, size, 2)
         ends = np.rint(np.stack([middle - along, middle + along]) * 16).astype(int).tolist()
         colour = _bytes(colours[rng.integers(1, 4)])
-        cv2.line(picture, ends[0], ends[1], colour, int(rng.integers(1, 4)), cv2.LINE_AA, 4)
-    return picture.astype(np.float32) / 255
+        cv2.line(image, ends[0], ends[1], colour, int(rng.integers(1, 4)), cv2.LINE_AA, 4)
+    return image.astype(np.float32) / 255
 
 
-def paint(rng: Generator, size: int) -> Picture:
-    """Almost nothing: one colour and a trace of unevenness, what matchers fail on."""
+def nearly_plain(rng: Generator, size: int) -> Image:
+    """Draw one colour with a trace of unevenness, on which stereo matchers fail."""
     colour = palette(rng, 1)[0]
     return colour * (1 + rng.uniform(0, 0.03) * noise(rng, size, 1.5)[..., None])
 
 
-def sky(rng: Generator, size: int) -> Picture:
-    """From the zenith at the top to the horizon in the middle, with or without clouds."""
+def sky(rng: Generator, size: int) -> Image:
+    """Draw a sky from zenith (top) to horizon (middle), with or without clouds."""
     zenith = np.array([0.25, 0.45, 0.85]) * rng.uniform(0.5, 1.1) + rng.normal(0, 0.05, 3)
     horizon = np.array([0.85, 0.88, 0.92]) + rng.normal(0, 0.07, 3)
     height = np.clip(np.linspace(1, -1, size), 0, 1)[:, None, None]
-    picture = horizon + (zenith - horizon) * height ** rng.uniform(0.4, 1)
+    image = horizon + (zenith - horizon) * height ** rng.uniform(0.4, 1)
     cover = np.clip(noise(rng, size, 1.4) * 0.4 + rng.uniform(-0.5, 0.5), 0, 1)[..., None]
-    return (picture * (1 - cover) + rng.uniform(0.75, 1) * cover).astype(np.float32)
+    return (image * (1 - cover) + rng.uniform(0.75, 1) * cover).astype(np.float32)
 
 
-def material(rng: Generator, size: int) -> Picture:
-    """Any of the above but the sky, worn a little."""
-    kinds = [clouds, leaves, weave, lines, paint]
+def random_material(rng: Generator, size: int) -> Image:
+    """Draw any texture but the sky, with some wear."""
+    kinds = [clouds, dead_leaves, regular_pattern, lines, nearly_plain]
     kind = kinds[rng.choice(5, p=[0.28, 0.27, 0.22, 0.11, 0.12])]
-    wear = 0.0 if kind is paint else rng.uniform(0, 0.12)
+    wear = 0.0 if kind is nearly_plain else rng.uniform(0, 0.12)
     return kind(rng, size) * (1 + wear * noise(rng, size, rng.uniform(0.2, 1))[..., None])
