@@ -1,33 +1,23 @@
-"""The depth student, taught by the dataset's disparity and the synthetic's exact depth."""
+"""Train the depth student on the clips' matched disparity and the synthetic shots' exact one."""
 
 from pathlib import Path
 
-from secondeye.dataset.stamp import read_stamp
+from secondeye.dataset.reader import Dataset
 from secondeye.params import TrainDepth
 from secondeye.run_folder import Run, finish_model, make_run_key, open_run
-from secondeye.training.provenance import inputs_of, licences_of
+from secondeye.training.provenance import hash_inputs, join_licences
 
 
-def run(
-    split: Path,
-    shift: Path,
-    match: Path,
-    filter: Path,
-    validate: Path,
-    synthetic: Path,
-    out: Path,
-    runs: Path,
-    *,
-    train_depth: TrainDepth,
-) -> None:
-    """Have `out` hold the student's weights, trained in `runs` unless it was before."""
-    inputs = inputs_of(match, filter, synthetic)
+def run(data: Path, out: Path, runs: Path, *, train_depth: TrainDepth) -> None:
+    """Write the student's weights to `out`, training it in `runs` unless a run with its key is finished."""
+    dataset = Dataset(data)
+    inputs = hash_inputs(dataset)
     key = make_run_key("secondeye.training.depth", [train_depth], inputs)
-    tags = inputs | {"dataset": read_stamp(validate), "licences": licences_of(split, filter, [])}
+    tags = inputs | {"dataset": dataset.stamp, "licences": join_licences(dataset, [])}
 
-    def teach(run: Run) -> None:
+    def train(run: Run) -> None:
         from secondeye.training import depth
 
-        depth.train(run, split, shift, match, filter, synthetic, train_depth)
+        depth.train(run, data, train_depth)
 
-    finish_model(out, open_run(runs, key, "train_depth", train_depth, tags), teach)
+    finish_model(out, open_run(runs, key, "train_depth", train_depth, tags), train)

@@ -1,1 +1,1 @@
-"""Training: data drawn from clips and the synthetic world, one loop, one module per model."""
+"""Training: samples from clips and synthetic shots, one training loop, one module for each model."""

@@ -1,6 +1,6 @@
-"""Samples that are made once and met again and again: where frozen networks take longer than what learns.
+"""Cache of samples that are made once and reused, where frozen networks take most of the time.
 
-A sample is a function of its number, so it does not matter which process makes it, or whether it was there
+A sample is a function of its index, so it does not matter which process makes it, or whether it was made
 before a training was killed.
 """
 
@@ -18,37 +18,37 @@ from secondeye.training.checkpoints import write_tensors
 
 
 def draw_cached(
-    folder: Path,  # made where it is not there
-    count: int,  # of samples there are to be
-    seed: int,  # of them all
-    make: Callable[[np.random.Generator], tuple[Tensor, ...]],  # must depend on it, and torch's seed, alone
-    rng: np.random.Generator,  # draws one of them
+    folder: Path,  # created if missing
+    count: int,  # samples in the cache
+    seed: int,  # of the cache
+    make: Callable[[np.random.Generator], tuple[Tensor, ...]],  # a function of the generator and torch's seed
+    rng: np.random.Generator,  # draws which sample is returned
 ) -> tuple[Tensor, ...]:
-    """One of so many samples, made if it is not in the folder or broken; leaves torch seeded anyhow.
+    """Return a random sample of the cache, making it first where its file is missing or damaged.
 
-    Raises Refusal where it can not be written.
+    Reseeds torch only when the sample is made. Raises UserError where it cannot be written.
     """
-    number = int(rng.integers(count))
-    path = folder / f"{number:08d}.safetensors"
+    index = int(rng.integers(count))
+    path = folder / f"{index:08d}.safetensors"
     try:
-        kept = load_file(path)
+        tensors = load_file(path)
     except (FileNotFoundError, SafetensorError):
-        kept = _make(seed, number, make)
-        _write(path, kept)
-    return tuple(kept[str(place)] for place in range(len(kept)))
+        tensors = _make_sample(seed, index, make)
+        _write_sample(path, tensors)
+    return tuple(tensors[str(position)] for position in range(len(tensors)))
 
 
-def _make(
-    seed: int, number: int, make: Callable[[np.random.Generator], tuple[Tensor, ...]]
+def _make_sample(
+    seed: int, index: int, make: Callable[[np.random.Generator], tuple[Tensor, ...]]
 ) -> dict[str, Tensor]:
-    own = np.random.SeedSequence(seed, spawn_key=(number, 1))  # no other draws of a training have such a key
-    torch.manual_seed(int(own.generate_state(1)[0]))
-    sample = make(np.random.default_rng(own))
-    return {str(place): plane.cpu().contiguous() for place, plane in enumerate(sample)}
+    sequence = np.random.SeedSequence(seed, spawn_key=(index, 1))  # the training loop uses no such key
+    torch.manual_seed(int(sequence.generate_state(1)[0]))
+    sample = make(np.random.default_rng(sequence))
+    return {str(position): tensor.cpu().contiguous() for position, tensor in enumerate(sample)}
 
 
-def _write(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Under a name of this process first: another may just make the same one."""
+def _write_sample(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write a sample under a temporary name with the rank in it: another process may write the same one."""
     path.parent.mkdir(exist_ok=True)
     part = path.with_name(f".{path.stem}.{os.environ.get('RANK', '0')}.part")
     write_tensors(part, tensors, path)

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: whole safetensors files, the newest two of each name."""
+"""Checkpoints of a training: safetensors files, the newest two of each name."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,45 +11,45 @@ from secondeye.system.errors import UserError
 from secondeye.system.files import atomic_path
 from secondeye.system.process import is_main_process
 
-KEPT = 2  # should the disk have spoilt the last one, there is one before it
+KEPT = 2  # the older one is used when the newer one is damaged
 
 
 def save_checkpoint(folder: Path, name: str, steps: int, tensors: Mapping[str, Tensor]) -> None:
-    """Write what a training knows after so many steps; those before the last two go.
+    """Write the state after `steps` steps and delete all but the newest two checkpoints of this name.
 
-    Raises Refusal where it can not be written, as on a full disk; the earlier ones are then left as they are.
+    Raises UserError where it cannot be written, such as on a full disk; earlier ones are then kept.
     """
     path = folder / f"{name}_{steps:08d}.safetensors"
     with atomic_path(path) as part:
         write_tensors(part, tensors, path)
-    for older in _paths(folder, name)[:-KEPT]:
-        older.unlink()
+    for old in _paths(folder, name)[:-KEPT]:
+        old.unlink()
 
 
 def write_tensors(
-    part: Path,  # a temporary name
+    part: Path,  # temporary name
     tensors: Mapping[str, Tensor],
-    path: Path,  # the name it will have
+    path: Path,  # final name, for the error
 ) -> None:
-    """Write a file of a training; Refusal where it can not be, and nothing is left of it then."""
+    """Write tensors to a temporary file. Raises UserError, and leaves no file, where that fails."""
     try:
         save_file(dict(tensors), part)
-    except (OSError, SafetensorError) as error:  # safetensors says so in its own way
+    except (OSError, SafetensorError) as error:  # safetensors wraps some errors of the system
         part.unlink(missing_ok=True)
         raise UserError(
-            f"{path}: can not be written ({error}); free some disk and start again: the training goes on "
+            f"{path}: cannot be written ({error}); free some disk space and start again: training continues "
             "from the checkpoint before"
         ) from error
 
 
 def load_checkpoint(folder: Path, name: str) -> tuple[int, dict[str, Tensor]]:
-    """Steps done by the last checkpoint that can be read, and what it holds; 0 and nothing without one."""
+    """Load the newest readable checkpoint: steps done and tensors; 0 and no tensors where there is none."""
     for path in reversed(_paths(folder, name)):
         try:
             return int(path.stem.rpartition("_")[2]), load_file(path)
         except SafetensorError as error:
             if is_main_process():
-                print(f"{path}: is broken ({error}); the training goes on from the one before", flush=True)
+                print(f"{path}: damaged ({error}); training continues from the one before", flush=True)
     return 0, {}
 
 

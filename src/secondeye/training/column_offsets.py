@@ -1,37 +1,37 @@
-"""Crops of the two eyes at columns of their own.
+"""Crops of the left and the right view at different columns.
 
-The shift left every disparity at or above zero, so that a whole view has border holes on its right side only.
-A converted film has its screen among the things it shows, and border holes on both sides. With the left
-view's crop at column a and the right view's at column c the crops' disparity is d - a + c (ours).
+The stage `shift` makes every disparity at least zero, so a whole view has border holes on its right side
+only. A converted film has its screen inside the scene, and border holes on both sides. With the left view
+cropped at column a and the right view at column c, the disparity between the crops is d - a + c (ours).
 """
 
 import math
 
 
 def offset_range(
-    middle_px: float,  # median disparity
-    room_px: int,  # the crop can be moved within its view
-    hole_px: float,  # no border hole is wider beside what has the median disparity
+    median_px: float,  # median disparity
+    room_px: int,  # view width less crop width
+    hole_px: float,  # widest border hole beside points at the median disparity
 ) -> tuple[int, int]:  # px, both included
-    """How far the left crop may begin to the right of the right crop, drawn evenly.
+    """Return the range of offsets, left column less right column, to draw uniformly from.
 
-    At an offset of k, disparities above k open a hole on the right side and those below k one on the left,
-    as wide as they differ. Offsets lie evenly around the median, so that it opens either side with the same
-    chance, and all disparities together nearly so. (The middle of the extremes would not do: most of a
-    picture is background, before which a little stands out far.) With little room there are fewer offsets,
-    and only the nearest one where the median itself is out of reach.
+    At offset k, disparities above k open a hole on the right side and those below k one on the left, as wide
+    as they differ. Offsets are symmetric around the median disparity, so that points at the median open holes
+    on either side equally often, and all disparities together nearly so. The midpoint of the extremes would
+    be skewed: most of a picture is background, and a few points stand far in front of it. The range shrinks
+    where there is little room, down to the nearest possible offset where the median itself is out of reach.
     """
-    middle = round(middle_px)
-    reach = min(math.floor(hole_px), room_px - abs(middle))
+    median = round(median_px)
+    reach = min(math.floor(hole_px), room_px - abs(median))
     if reach < 0:
-        nearest = room_px if middle > 0 else -room_px
+        nearest = room_px if median > 0 else -room_px
         return nearest, nearest
-    return middle - reach, middle + reach
+    return median - reach, median + reach
 
 
 def column_range(
-    offset_px: int,  # of the left crop against the right one
-    room_px: int,  # |offset_px| or more
+    offset_px: int,  # left column less right column
+    room_px: int,  # at least |offset_px|
 ) -> tuple[int, int]:  # px, both included
-    """Where the right crop may begin so that both lie within their views."""
+    """Return the range of the right crop's column for which both crops lie within their views."""
     return max(0, -offset_px), min(room_px, room_px - offset_px)

@@ -1,7 +1,7 @@
-"""Training of the depth student, from the dataset's disparity and the synthetic world's exact one.
+"""Training of the depth student on the disparity of clips (matched) and synthetic shots (exact).
 
-Footage lies in memory, small, with its motion measured once in both directions of time; a sample is a few
-consecutive frames of it, played forwards or backwards, cropped, mirrored and recoloured.
+Shots are held in memory at a small size, with their optical flow in both directions of time. A sample is a
+few consecutive frames, played forwards or backwards, cropped, mirrored and recoloured.
 """
 
 import itertools
@@ -14,10 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from secondeye.dataset.clip_files import clip_file, read_disparity, read_frames
-from secondeye.dataset.corrections import load_views
-from secondeye.dataset.schema import AcceptedClip, ClipDisparity, Correction, SyntheticShot
-from secondeye.dataset.tables import read_table
+from secondeye.dataset.clip_files import read_frames
+from secondeye.dataset.reader import Dataset, DatasetClip
+from secondeye.dataset.schema import SyntheticShot
 from secondeye.depth.cues import MOTION_CHANNELS, measure_motion, stack_cues, to_grey
 from secondeye.depth.losses import (
     error_loss,
@@ -37,43 +36,46 @@ from secondeye.params import TrainDepth
 from secondeye.run_folder import Run
 from secondeye.system.errors import UserError
 from secondeye.system.process import is_main_process
+from secondeye.training.held_out import held_out_films
 from secondeye.training.loop import Sample, training_loop
-from secondeye.training.memory_check import clips_of, require_free_memory, synthetic_frames
+from secondeye.training.memory_check import count_frames, require_free_memory
 from secondeye.training.provenance import train_clips
 from secondeye.training.sample_sheet import write_sample_sheet
 
-NAME = "depth"  # of its metrics and checkpoints
-GRADIENT_WEIGHT, RANKING_WEIGHT, TEMPORAL_WEIGHT = 0.5, 0.5, 0.2  # beside the likelihood's 1
-HELD_OUT = 10  # one piece of footage in ten is not learnt from; it calibrates the uncertainty
-MISMATCH = 0.08  # mean colour difference above which a matched disparity is not believed
-SAMPLE_SHARE = 0.75  # of height and width: smaller samples are more in the same time
-SMALLEST_CROP = 0.5  # of height and width, brought to the size of a sample
-SHEET_FRAMES = 6
-PIECE_BYTES = 22  # of a pixel of a piece
+NAME = "depth"  # prefix of metrics and checkpoints
+GRADIENT_WEIGHT, RANKING_WEIGHT, TEMPORAL_WEIGHT = 0.5, 0.5, 0.2  # relative to the likelihood's 1
+MAX_COLOUR_ERROR = 0.08  # mean colour difference of both views above which a matched disparity is invalid
+SAMPLE_SCALE = 0.75  # of height and width: smaller samples are more in the same time
+MIN_CROP_SHARE = 0.5  # of height and width, resized to the size of a sample
+SHEET_SHOTS = 6
+PREPARED_BYTES = 22  # per pixel of a prepared shot
 
 
-class Footage(NamedTuple):
-    """A few consecutive frames of which the disparity is known."""
+class DepthShot(NamedTuple):
+    """Consecutive frames with known disparity."""
 
     left: Tensor
-    """[T, 3, h, w]"""
+    """[T, 3, h, w] in [0, 1]"""
     disparity: Tensor
     """[T, 1, h, w] px"""
     valid: Tensor
-    """bool [T, 1, h, w]: where the disparity can be believed"""
+    """bool [T, 1, h, w], True where the disparity is reliable"""
+    film: str
+    """The film it is from; films are held out whole. A synthetic shot counts as a film of its own."""
 
 
-class Piece(NamedTuple):
-    """Footage with its motion, in few bytes."""
+class PreparedShot(NamedTuple):
+    """A shot with its motion, quantized."""
 
     left: Tensor  # uint8 [T, 3, h, w]
     disparity: Tensor  # float16 [T, 1, h, w] px
     valid: Tensor  # bool [T, 1, h, w]
-    motion: Tensor  # float16 [2, T, 4, h, w]: to the frame before, to the frame after
+    motion: Tensor  # float16 [2, T, 4, h, w]: to the previous frame, to the next frame
+    film: str
 
 
 class _Frames(NamedTuple):
-    """A few frames in the order they are played, float32."""
+    """Frames in the order they are played, float32."""
 
     left: Tensor  # [t, 3, h, w]
     disparity: Tensor  # [t, 1, h, w] px
@@ -81,74 +83,53 @@ class _Frames(NamedTuple):
     motion: Tensor  # [t, 4, h, w], to the frame played before
 
 
-def load_footage(
-    split: Path,
-    shift: Path,
-    match: Path,
-    synthetic: Path,
-    kept: Sequence[AcceptedClip],  # the clips to learn from
-    settings: TrainDepth,
-) -> Iterator[Footage]:
-    """Read clips, then the world's shots, at the size of `settings`."""
+def load_shots(dataset: Dataset, clips: Sequence[DatasetClip], settings: TrainDepth) -> Iterator[DepthShot]:
+    """Load clips, then the synthetic shots, at the size of `settings`."""
     size = (settings.height, settings.width)
-    shifted = {row.id: row for row in read_table(shift / "shift.parquet", Correction)}
-    matched = {row.id: row for row in read_table(match / "match.parquet", ClipDisparity)}
-    for row in kept:
-        yield _read_clip(split, match, shifted[row.id], matched[row.id], size)
-    for shot in read_table(synthetic / "synthetic.parquet", SyntheticShot):
-        yield _read_shot(synthetic, shot, size)
+    for clip in clips:
+        left, right = (resize(view, *size) for view in dataset.views(clip))
+        disparity = resize_disparity(dataset.disparity(clip), *size)
+        yield DepthShot(left, disparity, consistent_mask(left, right, disparity), clip.film.id)
+    for row in dataset.rows(SyntheticShot):
+        left = resize(read_frames(dataset.file("synthetic", row.id, "left")), *size)
+        disparity = resize_disparity(dataset.synthetic_disparity(row), *size)
+        yield DepthShot(left, disparity, torch.ones_like(disparity, dtype=torch.bool), row.id)
 
 
-def _read_clip(
-    split: Path, match: Path, shifted: Correction, matched: ClipDisparity, size: tuple[int, int]
-) -> Footage:
-    left, right = (resize(eye, *size) for eye in load_views(split, shifted))
-    file = clip_file(match, matched.id, "disparity")
-    disparity = resize_disparity(read_disparity(file, matched.offset_px), *size)
-    return Footage(left, disparity, is_believed(left, right, disparity))
-
-
-def _read_shot(synthetic: Path, row: SyntheticShot, size: tuple[int, int]) -> Footage:
-    left = resize(read_frames(clip_file(synthetic, row.id, "left")), *size)
-    disparity = read_disparity(clip_file(synthetic, row.id, "disparity"), row.offset_px)
-    small = resize_disparity(disparity, *size)
-    return Footage(left, small, torch.ones_like(small, dtype=torch.bool))
-
-
-def is_believed(
+def consistent_mask(
     left: Tensor,  # [T, 3, h, w]
     right: Tensor,  # [T, 3, h, w]
     disparity: Tensor,  # [T, 1, h, w] px
 ) -> Tensor:  # bool [T, 1, h, w]
-    """True where the right eye shows the same colour at the matched place: what was filled in is dropped."""
-    seen = warp(right, torch.cat([-disparity, torch.zeros_like(disparity)], dim=1))
-    difference = F.avg_pool2d((left - seen).abs().mean(1, keepdim=True), 3, 1, 1)
+    """Return True where the right view has the same colour at the matched point; drops filled-in matches."""
+    matched = warp(right, torch.cat([-disparity, torch.zeros_like(disparity)], dim=1))
+    difference = F.avg_pool2d((left - matched).abs().mean(1, keepdim=True), 3, 1, 1)
     inside = torch.arange(left.shape[-1]) - disparity >= 0
-    return (difference < MISMATCH) & inside
+    return (difference < MAX_COLOUR_ERROR) & inside
 
 
-def train(
-    run: Run, split: Path, shift: Path, match: Path, filter: Path, synthetic: Path, settings: TrainDepth
-) -> None:
-    """Train a student on the stages' folders; see `train_depth`. Refusal where memory is too small."""
-    kept = train_clips(filter)
-    frames = sum(clip.stop - clip.start for clip in clips_of(split, kept)) + synthetic_frames(synthetic)
-    require_free_memory(PIECE_BYTES * frames * settings.height * settings.width, "train_depth")
-    train_depth(run, load_footage(split, shift, match, synthetic, kept, settings), settings)
+def train(run: Run, data: Path, settings: TrainDepth) -> None:
+    """Train a student on a dataset; see `train_depth`. Raises UserError where memory is too small."""
+    dataset = Dataset(data)
+    clips = train_clips(dataset)
+    frames = count_frames(clips, dataset.rows(SyntheticShot))
+    require_free_memory(PREPARED_BYTES * frames * settings.height * settings.width, "train_depth")
+    train_depth(run, load_shots(dataset, clips, settings), settings)
 
 
-def train_depth(run: Run, footage: Iterable[Footage], settings: TrainDepth) -> None:
-    """Train a student, calibrate its uncertainty, write it to `run.model` and a sheet of what it has learnt.
+def train_depth(run: Run, shots: Iterable[DepthShot], settings: TrainDepth) -> None:
+    """Train a student, calibrate its confidence, and write it to `run.model` and a sample sheet.
 
-    Raises Refusal when no footage is as long as a sample.
+    Calibrates and validates on held-out films, see `held_out_films`. Raises UserError where no shot is as
+    long as a sample.
     """
-    pieces = [prepare(one) for one in footage if len(one.left) >= settings.frames and bool(one.valid.any())]
-    if not pieces:
+    prepared = [prepare(shot) for shot in shots if len(shot.left) >= settings.frames and shot.valid.any()]
+    if not prepared:
         raise UserError(
             f"train_depth: no clip or shot is {settings.frames} frames long; lower train_depth.frames in "
             "params.yaml"
         )
-    held, learnt = _part(pieces)
+    held, trained_on = hold_out(prepared)
     torch.manual_seed(settings.optimizer.seed)
     model = Student(settings.height, settings.width)
     training_loop(
@@ -156,82 +137,96 @@ def train_depth(run: Run, footage: Iterable[Footage], settings: TrainDepth) -> N
         run,
         name=NAME,
         hyperparams=settings.optimizer,
-        draw=lambda rng: draw_sample(learnt, settings, rng),
+        draw=lambda rng: draw_sample(trained_on, settings, rng),
         loss=compute_loss,
-        validate=lambda trained: _judge(trained, held, settings.frames),
+        validate=lambda trained: _validate(trained, held, settings.frames),
     )
     if is_main_process():
         scores = run.metrics()[-1]
-        rank, promise = (scores[f"{NAME}/{score}"] for score in ("held_rank", "held_promise"))
-        model.rank_share.fill_(min(1.0, max(0.0, rank) / max(promise, 1e-6)))
+        rank, expected = (scores[f"{NAME}/{score}"] for score in ("held_rank", "held_expected_rank"))
+        model.rank_share.fill_(min(1.0, max(0.0, rank) / max(expected, 1e-6)))
         save_student(model, run.model)
         _write_sheet(run.picture("depth.png"), model, held, settings.frames)
 
 
-def prepare(footage: Footage) -> Piece:
-    """Measure how each of two or more frames moves to the one before and after; an end has one of them."""
-    greys = [to_grey(frame) for frame in footage.left]
-    pairs = [measure_motion(*pair) for pair in itertools.pairwise(greys)]
-    ahead, back = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    motion = torch.stack([torch.stack([*ahead[:1], *back]), torch.stack([*ahead, *back[-1:]])])
-    return Piece((footage.left * 255).round().byte(), footage.disparity.half(), footage.valid, motion.half())
+def hold_out(shots: list[PreparedShot]) -> tuple[list[PreparedShot], list[PreparedShot]]:
+    """Split shots by film into held out and trained on; with too few films both are all shots.
 
-
-def draw_sample(pieces: Sequence[Piece], settings: TrainDepth, rng: np.random.Generator) -> Sample:
-    """Draw consecutive frames: planes, truth, valid, flow to the frame before in px, and its confidence.
-
-    Each [T, C, h, w] of `sample_size`. Of the share `motion_dropout` half stands still, half is not told that
-    it moves.
+    The confidence has to be calibrated on films the student has not seen, or it is too high on new ones.
     """
-    piece = pieces[int(rng.integers(len(pieces)))]
-    start = int(rng.integers(len(piece.left) - settings.frames + 1))
-    places = list(range(start, start + settings.frames))
+    films = held_out_films("train_depth", (shot.film for shot in shots))
+    if not films:
+        return shots, shots
+    return [shot for shot in shots if shot.film in films], [shot for shot in shots if shot.film not in films]
+
+
+def prepare(shot: DepthShot) -> PreparedShot:
+    """Measure the motion of each frame to its neighbours and quantize; the ends use their one neighbour."""
+    greys = [to_grey(frame) for frame in shot.left]
+    pairs = [measure_motion(*pair) for pair in itertools.pairwise(greys)]
+    to_next, to_previous = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    motion = torch.stack(
+        [torch.stack([*to_next[:1], *to_previous]), torch.stack([*to_next, *to_previous[-1:]])]
+    )
+    left = (shot.left * 255).round().byte()
+    return PreparedShot(left, shot.disparity.half(), shot.valid, motion.half(), shot.film)
+
+
+def draw_sample(shots: Sequence[PreparedShot], settings: TrainDepth, rng: np.random.Generator) -> Sample:
+    """Draw consecutive frames: cues, disparity, valid mask, flow to the previous frame in px, its confidence.
+
+    Each is [T, C, h, w] of `sample_size`. The share `motion_dropout` has no motion cues: in half of it the
+    frames stand still, in the other half they move but the cues are zero.
+    """
+    shot = shots[int(rng.integers(len(shots)))]
+    start = int(rng.integers(len(shot.left) - settings.frames + 1))
+    indices = list(range(start, start + settings.frames))
     backwards = rng.random() < 0.5
     dropped = rng.random() < settings.motion_dropout
-    stands = bool(rng.random() < 0.5)
+    still = bool(rng.random() < 0.5)
     if backwards:
-        places.reverse()
-    if dropped and stands:
-        places = places[:1] * settings.frames
-    frames = _play(piece, places, direction=int(backwards))
-    if dropped and stands:
+        indices.reverse()
+    if dropped and still:
+        indices = indices[:1] * settings.frames
+    frames = _select(shot, indices, direction=int(backwards))
+    if dropped and still:
         frames = frames._replace(motion=torch.zeros_like(frames.motion))
         frames.motion[:, 3:] = 1
     frames = _mirror(_crop(frames, sample_size(settings), rng), rng)
-    told = torch.zeros_like(frames.motion) if dropped and not stands else frames.motion
-    inputs = stack_cues(_recolour(frames.left, rng), told)
+    motion = torch.zeros_like(frames.motion) if dropped and not still else frames.motion
+    cues = stack_cues(_recolour(frames.left, rng), motion)
     flow_px = frames.motion[:, :2] * (frames.left.shape[-1] / 100)
-    return inputs, frames.disparity, frames.valid, flow_px, frames.motion[:, 3:]
+    return cues, frames.disparity, frames.valid, flow_px, frames.motion[:, 3:]
 
 
-def _play(piece: Piece, places: list[int], direction: int) -> _Frames:
+def _select(shot: PreparedShot, indices: list[int], direction: int) -> _Frames:
     return _Frames(
-        piece.left[places].float() / 255,
-        piece.disparity[places].float(),
-        piece.valid[places],
-        piece.motion[direction, places].float(),
+        shot.left[indices].float() / 255,
+        shot.disparity[indices].float(),
+        shot.valid[indices],
+        shot.motion[direction, indices].float(),
     )
 
 
 def sample_size(settings: TrainDepth) -> tuple[int, int]:
-    """Height and width of a sample, px: multiples of 32."""
+    """Return height and width of a sample, px: multiples of 32."""
     rows, columns = (
-        max(1, round(side * SAMPLE_SHARE / MULTIPLE)) * MULTIPLE for side in (settings.height, settings.width)
+        max(1, round(side * SAMPLE_SCALE / MULTIPLE)) * MULTIPLE for side in (settings.height, settings.width)
     )
     return rows, columns
 
 
 def _crop(frames: _Frames, size: tuple[int, int], rng: np.random.Generator) -> _Frames:
-    """Cut out a part and bring it to `size`; motion in percent of the width grows with it."""
+    """Crop at random and resize to `size`; motion, in percent of the width, grows accordingly."""
     height, width = frames.left.shape[-2:]
-    share = rng.uniform(SMALLEST_CROP, 1)
+    share = rng.uniform(MIN_CROP_SHARE, 1)
     rows, columns = round(height * share), round(width * share)
     top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
     cut = [plane[..., top : top + rows, left : left + columns] for plane in frames]
     smooth = F.interpolate(torch.cat([cut[0], cut[3]], dim=1), size, mode="bilinear", align_corners=False)
     picture, motion = smooth.split([3, MOTION_CHANNELS], dim=1)
     motion = torch.cat([motion[:, :3] * (width / columns), motion[:, 3:]], dim=1)
-    # Disparities of two sides of an edge must not mix.
+    # Not bilinear: disparities of the two sides of an edge must not mix.
     disparity, valid = (F.interpolate(plane.float(), size, mode="nearest") for plane in cut[1:3])
     return _Frames(picture, disparity, valid > 0, motion)
 
@@ -248,7 +243,7 @@ def _recolour(
     frames: Tensor,  # [T, 3, h, w]
     rng: np.random.Generator,
 ) -> Tensor:  # [T, 3, h, w]
-    """Another camera in another light: what transfers to other films are shapes and motion, not colours."""
+    """Augment colour, contrast, sharpness and noise: colours do not transfer to other films."""
     mixing = torch.eye(3)[torch.from_numpy(rng.permutation(3))] if rng.random() < 0.5 else torch.eye(3)
     mixing = mixing + torch.from_numpy(rng.normal(0, 0.1, (3, 3))).float()
     frames = torch.einsum("ij,tjhw->tihw", mixing, frames)
@@ -266,71 +261,64 @@ def _recolour(
 
 
 def compute_loss(model: nn.Module, sample: Sample) -> tuple[Tensor, Mapping[str, Tensor]]:
-    """What a batch of samples [B, T, C, h, w] costs, and its parts."""
-    inputs, disparity, valid, flow_px, confidence = sample
-    raw, log_uncertainty = (plane.unflatten(0, inputs.shape[:2]) for plane in model(inputs.flatten(0, 1)))
-    shown, truth = normalise(raw, valid), normalise(disparity, valid)
-    depth = shrink(shown, truth, valid)
+    """Return the loss of a batch of samples [B, T, C, h, w], and its parts."""
+    cues, disparity, valid, flow_px, confidence = sample
+    raw, log_uncertainty = (plane.unflatten(0, cues.shape[:2]) for plane in model(cues.flatten(0, 1)))
+    prediction, target = normalise(raw, valid), normalise(disparity, valid)
+    depth = shrink(prediction, target, valid)
     parts = {
-        "likelihood": laplace_loss(depth, truth, log_uncertainty, valid),
-        "gradient": gradient_loss(depth, truth, valid),
-        "ranking": ranking_loss(shown, truth, valid),
-        "temporal": temporal_loss(shown, flow_px, confidence),
+        "likelihood": laplace_loss(depth, target, log_uncertainty, valid),
+        "gradient": gradient_loss(depth, target, valid),
+        "ranking": ranking_loss(prediction, target, valid),
+        "temporal": temporal_loss(prediction, flow_px, confidence),
     }
     value = parts["likelihood"] + GRADIENT_WEIGHT * parts["gradient"]
     value = value + RANKING_WEIGHT * parts["ranking"] + TEMPORAL_WEIGHT * parts["temporal"]
-    return value, parts | {"error": error_loss(depth, truth, valid)}
+    return value, parts | {"error": error_loss(depth, target, valid)}
 
 
-class _Answer(NamedTuple):
-    """What the student says about a few frames, as the losses see it."""
+class _Prediction(NamedTuple):
+    """The student's output for a few frames, as the losses see it."""
 
     frames: _Frames
     depth: Tensor  # [1, t, 1, h, w] normalised
-    truth: Tensor  # [1, t, 1, h, w] normalised
+    target: Tensor  # [1, t, 1, h, w] normalised
     uncertainty: Tensor  # [1, t, 1, h, w] in the same unit
     valid: Tensor  # bool [1, t, 1, h, w]
 
 
-def _ask(model: nn.Module, pieces: Sequence[Piece], count: int) -> Iterator[_Answer]:
-    """Show the first `count` frames of every piece as they are."""
-    for piece in pieces:
-        frames = _play(piece, list(range(count)), direction=0)
+def _predict(model: nn.Module, shots: Sequence[PreparedShot], count: int) -> Iterator[_Prediction]:
+    """Run the student on the first `count` frames of every shot, without augmentation."""
+    for shot in shots:
+        frames = _select(shot, list(range(count)), direction=0)
         with torch.inference_mode():
             raw, log_uncertainty = model(stack_cues(frames.left, frames.motion))
         valid = frames.valid[None]
-        truth = normalise(frames.disparity[None], valid)
-        depth = shrink(normalise(raw[None], valid), truth, valid)
-        yield _Answer(frames, depth, truth, log_uncertainty[None].exp(), valid)
+        target = normalise(frames.disparity[None], valid)
+        depth = shrink(normalise(raw[None], valid), target, valid)
+        yield _Prediction(frames, depth, target, log_uncertainty[None].exp(), valid)
 
 
-def _judge(model: nn.Module, pieces: Sequence[Piece], count: int) -> dict[str, float]:
-    """Mean error, rank correlation and the one that the uncertainty promises, on footage not learnt from."""
-    errors, ranks, promises = [], [], []
-    for answer in _ask(model, pieces, count):
-        errors.append(float(error_loss(answer.depth, answer.truth, answer.valid)))
-        ranks.append(rank_correlation(answer.depth[0], answer.truth[0], answer.valid[0]))
-        promises.append(float(confidence_of(answer.uncertainty[0].log(), torch.ones(())).mean()))
+def _validate(model: nn.Module, shots: Sequence[PreparedShot], count: int) -> dict[str, float]:
+    """Compute mean error, rank correlation, and the rank correlation that the uncertainty implies."""
+    errors, ranks, expected = [], [], []
+    for one in _predict(model, shots, count):
+        errors.append(float(error_loss(one.depth, one.target, one.valid)))
+        ranks.append(rank_correlation(one.depth[0], one.target[0], one.valid[0]))
+        expected.append(float(confidence_of(one.uncertainty[0].log(), torch.ones(())).mean()))
     return {
         "held_error": float(np.mean(errors)),
         "held_rank": float(np.mean(ranks)),
-        "held_promise": float(np.mean(promises)),
+        "held_expected_rank": float(np.mean(expected)),
     }
 
 
-def _write_sheet(path: Path, model: nn.Module, pieces: Sequence[Piece], count: int) -> None:
-    """Pieces side by side: what the student saw, the truth, what it said, and how unsure it was."""
+def _write_sheet(path: Path, model: nn.Module, shots: Sequence[PreparedShot], count: int) -> None:
+    """Write a picture with a column for each shot: left view, true depth, predicted depth, uncertainty."""
     columns = []
-    for answer in _ask(model, pieces[:SHEET_FRAMES], count):
-        depth = [(plane[0, 0, 0] + 1.5) / 4 for plane in (answer.truth, answer.depth)]
-        greys = [plane.expand(3, -1, -1) for plane in (*depth, answer.uncertainty[0, 0, 0])]
-        columns.append(torch.cat([answer.frames.left[0], *greys], dim=1))
+    for one in _predict(model, shots[:SHEET_SHOTS], count):
+        depth = [(plane[0, 0, 0] + 1.5) / 4 for plane in (one.target, one.depth)]
+        greys = [plane.expand(3, -1, -1) for plane in (*depth, one.uncertainty[0, 0, 0])]
+        columns.append(torch.cat([one.frames.left[0], *greys], dim=1))
     sheet = (torch.cat(columns, dim=2).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
     write_sample_sheet(path, sheet)
-
-
-def _part(pieces: list[Piece]) -> tuple[list[Piece], list[Piece]]:
-    """What is held out and what is learnt from; too few pieces are both."""
-    if len(pieces) < 2 * HELD_OUT:
-        return pieces, pieces
-    return pieces[::HELD_OUT], [piece for place, piece in enumerate(pieces) if place % HELD_OUT]

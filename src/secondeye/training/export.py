@@ -1,7 +1,7 @@
-"""Windows as WebDataset shards: tar files that a cluster reads in order, with every array lossless.
+"""Export of training windows as WebDataset shards: tar files that a cluster reads in order, lossless.
 
-A shard holds a number of samples that is known beforehand, so shards depend on nothing but the settings: what
-a killed export has finished stays, and the rest comes out as the same bytes.
+The number of samples of a shard is known beforehand, so the shards depend on the settings alone: finished
+shards of a killed export are kept, and the rest becomes the same bytes.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from secondeye.dataset.clip_files import read_frames, read_occlusion, write_frames, write_occlusion
-from secondeye.dataset.stamp import read_stamp
+from secondeye.dataset.reader import Dataset, DatasetClip
 from secondeye.execution import parallel
 from secondeye.execution.code_hash import code_and_versions
 from secondeye.execution.parallel import WorkerCrashed
@@ -27,40 +27,42 @@ from secondeye.system.errors import UserError
 from secondeye.system.files import atomic_path, hash_file, write_atomic
 from secondeye.system.process import lock_dir
 from secondeye.training.clip_windows import (
-    ClipSource,
-    Sample,
+    InpaintSample,
     WindowSettings,
-    generator_of,
     plan_epoch,
     read_sample,
+    window_rng,
 )
 
-# A bound on what FFV1 takes, bytes a pixel: warped and mask as in the splat stage, a view as in split.
+# Upper bound of FFV1, bytes a pixel: warped and mask as in the splat stage, a view as in split.
 _BYTES_PER_PIXEL = 1.9 + 1.8
-_HEADER_BYTES = 16384  # of a sample's four files and of what tar puts between them
+_HEADER_BYTES = 16384  # of a sample's four files and their tar headers
 INDEX = "index.json"
-_PICTURES = ("warped.mkv", "right.mkv")
+_VIEWS = ("warped.mkv", "right.mkv")
 _MASK = "occlusion.mkv"
-_FILES = (*_PICTURES, _MASK, "json")
-_SCRATCH = ".samples"  # what waits for the rest of its shard
+_FILES = (*_VIEWS, _MASK, "json")
+_SCRATCH = ".samples"  # samples of unfinished shards
 
 
 @dataclass(frozen=True)
 class ExportPlan:
-    """All that an export's bytes follow from."""
+    """Everything the bytes of an export depend on."""
 
-    side: str  # train or test
+    split: str  # train or test
     settings: WindowSettings
     seed: int
     samples: int
     per_shard: int  # samples of every shard but the last
     dataset: str  # hash, as validated
-    clips: tuple[ClipSource, ...]  # that windows fit into
+    clips: tuple[DatasetClip, ...]  # that windows fit into
 
     @property
     def key(self) -> str:
-        """The name of these bytes, code and libraries included."""
-        parts = [code_and_versions("secondeye.training.export"), asdict(self)]
+        """The hash of all of these, code and versions of libraries included."""
+        content = {name: value for name, value in vars(self).items() if name not in ("settings", "clips")}
+        # The dataset's hash covers the clips' files, but not what a sample says of its film.
+        clips = [(clip.id, _describe_film(clip)) for clip in self.clips]
+        parts = [code_and_versions("secondeye.training.export"), content, asdict(self.settings), clips]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -71,115 +73,117 @@ class ExportPlan:
 
 
 def sample_bytes(settings: WindowSettings) -> float:
-    """A bound on what a sample takes."""
+    """Return an upper bound of the size of a sample."""
     return settings.frames * settings.height * settings.width * _BYTES_PER_PIXEL + _HEADER_BYTES
 
 
 def plan_export(
-    data: Path,
-    side: str,  # train or test
-    clips: Sequence[ClipSource],  # that windows fit into
+    dataset: Dataset,
+    split: str,  # train or test
+    clips: Sequence[DatasetClip],  # that windows fit into
     settings: WindowSettings,
     seed: int,
     samples: int | None,  # default: one a clip
-    shard_megabytes: float,  # that no shard exceeds, unless it holds one sample
+    shard_megabytes: float,  # largest size of a shard, unless it holds one sample
 ) -> ExportPlan:
-    """Decide what goes where."""
+    """Assign samples to shards."""
     per_shard = max(1, int(shard_megabytes * 10**6 / sample_bytes(settings)))
-    return ExportPlan(
-        side, settings, seed, samples or len(clips), per_shard, read_stamp(data / "validate"), tuple(clips)
-    )
+    return ExportPlan(split, settings, seed, samples or len(clips), per_shard, dataset.stamp, tuple(clips))
 
 
-def export(data: Path, out: Path, plan: ExportPlan) -> dict[str, Any]:
+def export(dataset: Dataset, out: Path, plan: ExportPlan) -> dict[str, Any]:
     """Write the shards that `out` lacks, and its index; returns the index.
 
-    Raises Refusal when `out` holds anything else, without room on the disk, and without webdataset.
+    Raises UserError where `out` holds anything else, the disk is too full or webdataset is not installed.
     """
     if find_spec("webdataset") is None:
         raise UserError("export needs webdataset; install it: pip install 'secondeye[export]'")
     with lock_dir(out):
         index = _open_index(out, plan)
-        missing = [n for n in range(len(plan.shards)) if _name(plan, n) not in index["shards"]]
-        _prune(out, index)
+        missing = [n for n in range(len(plan.shards)) if _shard_name(plan, n) not in index["shards"]]
+        _delete_unfinished(out)
         if missing:
-            # Samples wait beside the shard that they are packed into, while those of the next one are made.
-            written = [len(plan.shards[n]) for n in (*missing, *missing[:2])]
-            require_free_space(out, sum(written) * sample_bytes(plan.settings), "export")
-            _write_shards(data, out, plan, missing, index)
+            # Two shards more: one is packed beside its samples while those of the next one are made.
+            counts = [len(plan.shards[n]) for n in (*missing, *missing[:2])]
+            require_free_space(out, sum(counts) * sample_bytes(plan.settings), "export")
+            _write_shards(dataset, out, plan, missing, index)
         index["finished"] = True
         _write_index(out, index)
     return index
 
 
 def decode_sample(
-    record: Mapping[str, Any],  # as WebDataset gives it: bytes by warped.mkv, occlusion.mkv, right.mkv
-) -> Sample:
-    """The sample, to the bit, as a window of the dataset has it."""
+    record: Mapping[str, Any],  # as WebDataset yields it: bytes by warped.mkv, occlusion.mkv, right.mkv
+) -> InpaintSample:
+    """Decode a sample, bit for bit as a window of the dataset has it."""
     with tempfile.TemporaryDirectory() as folder:
-        paths = {name: Path(folder, name) for name in (*_PICTURES, _MASK)}
+        paths = {name: Path(folder, name) for name in (*_VIEWS, _MASK)}
         for name, path in paths.items():
             path.write_bytes(record[name])
-        return Sample(
+        return InpaintSample(
             read_frames(paths["warped.mkv"]), read_occlusion(paths[_MASK]), read_frames(paths["right.mkv"])
         )
 
 
 def _write_shards(
-    data: Path, out: Path, plan: ExportPlan, missing: Sequence[int], index: dict[str, Any]
+    dataset: Dataset, out: Path, plan: ExportPlan, missing: Sequence[int], index: dict[str, Any]
 ) -> None:
-    """Samples are made by all cores; a shard is packed when its last one is there."""
+    """Make samples on all cores, and pack a shard as soon as its last sample is there."""
     scratch = out / _SCRATCH
     scratch.mkdir(exist_ok=True)
-    wanted = {sample: n for n in missing for sample in plan.shards[n]}
-    jobs = [job for job in plan_epoch(plan.clips, plan.seed, 0, range(plan.samples)) if job[0] in wanted]
-    work = partial(_write_sample, data, scratch, plan.settings, plan.seed, plan.dataset)
-    left = Counter(wanted.values())
+    shard_of = {sample: n for n in missing for sample in plan.shards[n]}
+    jobs = [job for job in plan_epoch(plan.clips, plan.seed, 0, range(plan.samples)) if job[0] in shard_of]
+    work = partial(_write_sample, dataset, scratch, plan.settings, plan.seed, plan.dataset)
+    remaining = Counter(shard_of.values())
     with tqdm(total=plan.samples, initial=plan.samples - len(jobs), desc="export", unit="window") as bar:
         for position, result in parallel.map(work, jobs):
+            number, clip = jobs[position]
             if isinstance(result, WorkerCrashed):
-                raise UserError(f"export: clip {jobs[position][1].id} can not be read: {result.detail}")
-            shard = wanted[jobs[position][0]]
-            left[shard] -= 1
-            if not left[shard]:
-                index["shards"][_name(plan, shard)] = _pack(out, scratch, plan, shard)
+                raise UserError(f"export: clip {clip.id} cannot be read: {result.detail}")
+            shard = shard_of[number]
+            remaining[shard] -= 1
+            if not remaining[shard]:
+                index["shards"][_shard_name(plan, shard)] = _pack(out, scratch, plan, shard)
                 _write_index(out, index)
             bar.update()
     scratch.rmdir()
 
 
 def _write_sample(
-    data: Path, scratch: Path, settings: WindowSettings, seed: int, dataset: str, job: tuple[int, ClipSource]
+    dataset: Dataset,
+    scratch: Path,
+    settings: WindowSettings,
+    seed: int,
+    stamp: str,
+    job: tuple[int, DatasetClip],
 ) -> None:
-    number, source = job
-    window, sample = read_sample(data, source, generator_of(seed, 0, number), settings)
+    number, clip = job
+    window, sample = read_sample(dataset, clip, window_rng(seed, 0, number), settings)
     write_frames(_sample_file(scratch, number, "warped.mkv"), sample.warped)
     write_frames(_sample_file(scratch, number, "right.mkv"), sample.right)
     write_occlusion(_sample_file(scratch, number, _MASK), sample.occlusion)
-    told = window._asdict() | {
-        "clip": source.id,
-        "film": source.film,
-        "fps": source.fps,
-        "licence": source.licence,
-        "dataset": dataset,
-    }
-    write_atomic(_sample_file(scratch, number, "json"), json.dumps(told, sort_keys=True) + "\n")
+    content = window._asdict() | {"clip": clip.id, "dataset": stamp} | _describe_film(clip)
+    write_atomic(_sample_file(scratch, number, "json"), json.dumps(content, sort_keys=True) + "\n")
+
+
+def _describe_film(clip: DatasetClip) -> dict[str, Any]:
+    return {"film": clip.film.name, "fps": clip.film.fps, "licence": clip.film.licence or "not stated"}
 
 
 def _pack(out: Path, scratch: Path, plan: ExportPlan, shard: int) -> dict[str, Any]:
-    """Put a shard's samples into one tar file, which appears when whole; its line of the index."""
+    """Pack a shard's samples into a tar file and delete them; returns its entry of the index."""
     from webdataset import TarWriter
 
-    path = out / _name(plan, shard)
-    anonymous = {"mtime": 0, "user": "", "group": "", "mode": 0o644}  # the same samples are the same bytes
+    path = out / _shard_name(plan, shard)
+    constant = {"mtime": 0, "user": "", "group": "", "mode": 0o644}  # the same samples give the same bytes
     with (
         atomic_path(path) as part,
         part.open("wb") as file,
-        TarWriter(file, encoder=False, **anonymous) as writer,
+        TarWriter(file, encoder=False, **constant) as writer,
     ):
         for number in plan.shards[shard]:
             files = {kind: _sample_file(scratch, number, kind).read_bytes() for kind in _FILES}
-            writer.write({"__key__": _key(number)} | files)
+            writer.write({"__key__": _sample_name(number)} | files)
     for number in plan.shards[shard]:
         for kind in _FILES:
             _sample_file(scratch, number, kind).unlink()
@@ -187,54 +191,54 @@ def _pack(out: Path, scratch: Path, plan: ExportPlan, shard: int) -> dict[str, A
 
 
 def _open_index(out: Path, plan: ExportPlan) -> dict[str, Any]:
-    """The index to go on with; shards that are not the bytes it says are left to be made again."""
+    """Read the index, without the shards whose files are missing or damaged, or start a new one."""
     path = out / INDEX
-    ours = {INDEX, *(_name(plan, n) for n in range(len(plan.shards)))} if path.is_file() else set()
-    strangers = sorted({found.name for found in out.glob("[!.]*")} - ours)
+    expected = {INDEX, *(_shard_name(plan, n) for n in range(len(plan.shards)))} if path.is_file() else set()
+    foreign = sorted({found.name for found in out.glob("[!.]*")} - expected)
     if not path.is_file():
-        _refuse_strangers(out, strangers)
-        index = _describe(plan)
+        _require_no_foreign(out, foreign)
+        index = _new_index(plan)
         _write_index(out, index)
         return index
     try:
         index = json.loads(path.read_text())
     except ValueError as error:
-        raise UserError(f"{path}: is not an export's index; give an empty folder") from error
+        raise UserError(f"{path}: not an index of an export; give an empty folder") from error
     if not isinstance(index, dict) or index.get("key") != plan.key:
         raise UserError(
             f"{out}: holds an export of another dataset, other settings or another version; "
             "give an empty folder"
         )
-    _refuse_strangers(out, strangers)
-    shown = tqdm(index["shards"].items(), desc="check", unit="shard", disable=not index["shards"])
-    index["shards"] = {name: told for name, told in shown if _is_whole(out / name, told)}
+    _require_no_foreign(out, foreign)
+    entries = tqdm(index["shards"].items(), desc="check", unit="shard", disable=not index["shards"])
+    index["shards"] = {name: entry for name, entry in entries if _is_intact(out / name, entry)}
     index["finished"] = False
     return index
 
 
-def _refuse_strangers(out: Path, names: Sequence[str]) -> None:
+def _require_no_foreign(out: Path, names: Sequence[str]) -> None:
     if names:
         raise UserError(f"{out}: holds {names[0]}, which this export does not write; give an empty folder")
 
 
-def _is_whole(path: Path, told: Mapping[str, Any]) -> bool:
-    there = path.is_file() and path.stat().st_size == told["bytes"]
-    return there and hash_file(path) == told["sha256"]
+def _is_intact(path: Path, entry: Mapping[str, Any]) -> bool:
+    complete = path.is_file() and path.stat().st_size == entry["bytes"]
+    return complete and hash_file(path) == entry["sha256"]
 
 
-def _describe(plan: ExportPlan) -> dict[str, Any]:
-    drawn = {source.id for _, source in plan_epoch(plan.clips, plan.seed, 0, range(plan.samples))}
-    used = [source for source in plan.clips if source.id in drawn]
+def _new_index(plan: ExportPlan) -> dict[str, Any]:
+    drawn = {clip.id: clip for _, clip in plan_epoch(plan.clips, plan.seed, 0, range(plan.samples))}
+    films = [_describe_film(clip) for clip in drawn.values()]
     return {
         "key": plan.key,
-        "split": plan.side,
+        "split": plan.split,
         "settings": asdict(plan.settings),
         "seed": plan.seed,
         "samples": plan.samples,
-        "clips": len(used),
+        "clips": len(drawn),
         "dataset": plan.dataset,
-        "licences": sorted({source.licence for source in used}),
-        "films": sorted({source.film for source in used}),
+        "licences": sorted({film["licence"] for film in films}),
+        "films": sorted({film["film"] for film in films}),
         "shards": {},
         "finished": False,
     }
@@ -244,21 +248,19 @@ def _write_index(out: Path, index: dict[str, Any]) -> None:
     write_atomic(out / INDEX, json.dumps(index, sort_keys=True, indent=1) + "\n")
 
 
-def _prune(out: Path, index: Mapping[str, Any]) -> None:
-    """What a killed export left unfinished."""
-    for path in out.glob(f"{_SCRATCH}/*"):
-        path.unlink()
-    for path in out.glob(".*.part.*"):
+def _delete_unfinished(out: Path) -> None:
+    """Delete samples and temporary files of a killed export."""
+    for path in [*out.glob(f"{_SCRATCH}/*"), *out.glob(".*.part.*")]:
         path.unlink()
 
 
-def _name(plan: ExportPlan, shard: int) -> str:
-    return f"secondeye-{plan.side}-{shard:06d}.tar"
+def _shard_name(plan: ExportPlan, shard: int) -> str:
+    return f"secondeye-{plan.split}-{shard:06d}.tar"
 
 
-def _key(number: int) -> str:
+def _sample_name(number: int) -> str:
     return f"{number:08d}"
 
 
 def _sample_file(scratch: Path, number: int, kind: str) -> Path:
-    return scratch / f"{_key(number)}.{kind}"
+    return scratch / f"{_sample_name(number)}.{kind}"

@@ -1,129 +1,105 @@
-"""The footage that inpainters learn from, in memory: stereo clips, the synthetic world, films with one eye.
+"""The training data of the inpainters, in memory: stereo clips, synthetic shots, monocular films.
 
-Stereo clips and the synthetic have a second eye: the left view is warped and the right view is the truth.
+Clips and synthetic shots have a right view: the left view is warped to it, and it is the ground truth.
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
-from secondeye.dataset.clip_files import clip_file, read_disparity, read_frames
-from secondeye.dataset.corrections import load_views
-from secondeye.dataset.schema import AcceptedClip, ClipDisparity, Correction, SyntheticShot
-from secondeye.dataset.tables import read_table
-from secondeye.sources import list_mono_films
+from secondeye.dataset.reader import Dataset, DatasetClip
+from secondeye.dataset.schema import SyntheticShot
+from secondeye.sources import list_mono
 from secondeye.system.errors import UserError
 from secondeye.system.process import is_main_process
-from secondeye.training.memory_check import clips_of, require_free_memory, synthetic_pixels
-from secondeye.training.monocular import LARGEST_RUNS, RUN_FRAMES, double_warp, mono_films
+from secondeye.training.held_out import held_out_films
+from secondeye.training.memory_check import require_free_memory, synthetic_pixels
+from secondeye.training.monocular import MAX_RUNS, RUN_FRAMES, double_warp, read_mono_shots
 from secondeye.training.provenance import train_clips
-from secondeye.training.scene import STORED_BYTES, Kinds, Scene, store, usable_frames
+from secondeye.training.stereo_shot import QUANTIZED_BYTES, ShotPool, StereoShot, quantize, usable_frames
 from secondeye.warp import warp
 
-MONO_SCALE = (0.7, 1.4)  # of a clip's own disparity, when one of its eyes is used as a film with one eye
-MONO_SEED = 0  # of the disparities that films with one eye are warped with
-HELD_OUT = 10  # one film in ten is not learnt from; models are judged on it
+MONO_SCALE = (0.7, 1.4)  # of a clip's own disparity, where its left view is used as a monocular film
+MONO_SEED = 0  # of the disparities that monocular films are warped with
 
 
-def load_all(
-    folders: Sequence[Path],  # raw, split, shift, match, filter, world
-    least: tuple[int, int, int],  # frames, height and width of a sample
-) -> Kinds:  # stored
-    """Everything there is to learn from. Raises Refusal when every clip is held out, or memory too small."""
-    raw, split, shift, match, filter, synthetic = folders
-    kept = train_clips(filter)
-    films = [film.path for film in list_mono_films(raw)]
-    frames = max(RUN_FRAMES, least[0])
-    clips = clips_of(split, kept)
-    height, width = (max(sides) for sides in zip((clips[0].height, clips[0].width), least[1:], strict=True))
-    # A clip becomes two scenes: with both its eyes, and as a film with one.
-    pixels = 2 * sum(clip.pixels for clip in clips) + synthetic_pixels(synthetic)
-    pixels += len(films) * LARGEST_RUNS * frames * height * width
-    require_free_memory(STORED_BYTES * pixels, "train_inpaint")
-    stereo = load_scenes(split, shift, match, synthetic, kept)
-    single = load_mono_scenes(split, shift, match, kept, MONO_SEED)
-    return stereo, [*single, *mono_films(films, frames, height, width, MONO_SEED)]
+def load_shots(
+    data: Path,
+    min_size: tuple[int, int, int],  # frames, height and width of a sample
+) -> ShotPool:
+    """Load all training data. Raises UserError where every clip is held out or memory is too small."""
+    dataset = Dataset(data)
+    clips = train_clips(dataset)
+    films = [film.path for film in list_mono(dataset.folder("raw"))]
+    frames = max(RUN_FRAMES, min_size[0])
+    view = clips[0].clip
+    height, width = max(view.height, min_size[1]), max(view.width, min_size[2])
+    # A clip becomes two shots: a stereo one, and a monocular one of its left view.
+    pixels = 2 * sum(clip.clip.pixels for clip in clips) + synthetic_pixels(dataset)
+    pixels += len(films) * MAX_RUNS * frames * height * width
+    require_free_memory(QUANTIZED_BYTES * pixels, "train_inpaint")
+    stereo = load_stereo_shots(dataset, clips)
+    mono = load_mono_shots(dataset, clips, MONO_SEED)
+    return ShotPool(stereo, [*mono, *read_mono_shots(films, frames, height, width, MONO_SEED)])
 
 
-def keep_usable(
+def select_usable(
     name: str,  # of the model
-    stereo: Sequence[Scene],
-    mono: Sequence[Scene],
-    least: tuple[int, int, int],  # frames, height and width of a sample
-) -> Kinds:
-    """The scenes that are large and long enough; prints how many. Raises Refusal when there are none."""
-    usable = [[scene for scene in scenes if usable_frames(scene, least)] for scenes in (stereo, mono)]
-    count = sum(map(len, usable))
-    told = (
-        f"{name}: {count} of {len(stereo) + len(mono)} scenes have {least[0]} frames of {least[2]}x{least[1]}"
-    )
+    stereo: Sequence[StereoShot],
+    mono: Sequence[StereoShot],
+    min_size: tuple[int, int, int],  # frames, height and width of a sample
+) -> ShotPool:
+    """Return the shots that samples fit into, and print how many. Raises UserError where there are none."""
+    pool = ShotPool(*([shot for shot in shots if usable_frames(shot, min_size)] for shots in (stereo, mono)))
+    count, total = sum(map(len, pool)), len(stereo) + len(mono)
+    message = f"{name}: {count} of {total} shots have {min_size[0]} frames of {min_size[2]}x{min_size[1]}"
     if not count:
-        raise UserError(f"{told}; lower train_inpaint.{name}'s frames, height or width in params.yaml")
+        raise UserError(f"{message}; lower train_inpaint.{name}'s frames, height or width in params.yaml")
     if is_main_process():
-        print(told, file=sys.stderr)
-    return usable[0], usable[1]
+        print(message, file=sys.stderr)
+    return pool
 
 
-def hold_out(stereo: list[Scene], mono: list[Scene]) -> tuple[Kinds, Kinds]:
-    """What is held out, every tenth film with all its scenes, and what is learnt from; too few are both."""
-    films = list(dict.fromkeys(scene.film for scene in (*stereo, *mono)))
-    if len(films) < 2 * HELD_OUT:
-        return (stereo, mono), (stereo, mono)
-    held = set(films[HELD_OUT - 1 :: HELD_OUT])  # not the first: often all the real film there is comes first
+def hold_out(
+    name: str,  # of the model
+    pool: ShotPool,
+) -> tuple[ShotPool, ShotPool]:  # held out, trained on
+    """Split shots by film, see `held_out_films`; with too few films both sides are the whole pool."""
+    held = held_out_films(name, (shot.film for shots in pool for shot in shots))
+    if not held:
+        return pool, pool
 
-    def those(are_held: bool) -> Kinds:
-        first, second = (
-            [scene for scene in kind if (scene.film in held) == are_held] for kind in (stereo, mono)
+    def select(is_held: bool) -> ShotPool:
+        return ShotPool(*([shot for shot in shots if (shot.film in held) == is_held] for shots in pool))
+
+    return select(True), select(False)
+
+
+def load_stereo_shots(dataset: Dataset, clips: Sequence[DatasetClip]) -> list[StereoShot]:  # quantized
+    """Load clips, warped with their matched disparity, and all synthetic shots, with the exact one."""
+    shots = []
+    for clip in clips:
+        left, right = dataset.views(clip)
+        shots.append(
+            quantize(StereoShot(left, right, *warp(left, dataset.disparity(clip)), film=clip.film.id))
         )
-        return first, second
-
-    return those(True), those(False)
-
-
-def load_scenes(
-    split: Path,
-    shift: Path,
-    match: Path,
-    synthetic: Path,
-    kept: Sequence[AcceptedClip],  # of the training split
-) -> list[Scene]:  # stored
-    """Stereo clips, warped with their matched disparity, and all shots of the world, with the exact one."""
-    scenes = []
-    for row, (left, right, disparity) in zip(kept, _load_clips(split, shift, match, kept), strict=True):
-        scenes.append(store(Scene(left, right, *warp(left, disparity), film=row.film)))
-    for shot in read_table(synthetic / "synthetic.parquet", SyntheticShot):
-        left, right = (read_frames(clip_file(synthetic, shot.id, kind)) for kind in ("left", "right"))
-        disparity = read_disparity(clip_file(synthetic, shot.id, "disparity"), shot.offset_px)
-        scenes.append(store(Scene(left, right, *warp(left, disparity), film=shot.id)))
-    return scenes
+    for row in dataset.rows(SyntheticShot):
+        left, right = dataset.synthetic_views(row)
+        disparity = dataset.synthetic_disparity(row)
+        shots.append(quantize(StereoShot(left, right, *warp(left, disparity), film=row.id)))
+    return shots
 
 
-def load_mono_scenes(
-    split: Path,
-    shift: Path,
-    match: Path,
-    kept: Sequence[AcceptedClip],  # of the training split
-    seed: int,
-) -> list[Scene]:  # stored
-    """The left eyes of stereo clips as films with one eye; their matched disparity is scaled at random."""
+def load_mono_shots(
+    dataset: Dataset, clips: Sequence[DatasetClip], seed: int
+) -> list[StereoShot]:  # quantized
+    """Load the left views of clips as monocular films; their matched disparity is scaled at random."""
     rng = np.random.default_rng(seed)
-    scenes = []
-    for row, (left, _, disparity) in zip(kept, _load_clips(split, shift, match, kept), strict=True):
-        scene = double_warp(left, disparity * float(rng.uniform(*MONO_SCALE)))
-        scenes.append(store(scene._replace(film=row.film)))
-    return scenes
-
-
-def _load_clips(
-    split: Path, shift: Path, match: Path, kept: Sequence[AcceptedClip]
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Left, right and left disparity of every clip, one clip in memory at a time."""
-    shifted = {row.id: row for row in read_table(shift / "shift.parquet", Correction)}
-    matched = {row.id: row for row in read_table(match / "match.parquet", ClipDisparity)}
-    for row in kept:
-        left, right = load_views(split, shifted[row.id])
-        path = clip_file(match, row.id, "disparity")
-        yield left, right, read_disparity(path, matched[row.id].offset_px)
+    shots = []
+    for clip in clips:
+        left, _ = dataset.views(clip)
+        shot = double_warp(left, dataset.disparity(clip) * float(rng.uniform(*MONO_SCALE)))
+        shots.append(quantize(shot._replace(film=clip.film.id)))
+    return shots

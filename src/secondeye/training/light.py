@@ -1,8 +1,8 @@
-"""Training of the light inpainter: what was open, painted on top of `fill`, against the truth.
+"""Training of the light inpainter: a residual on top of `fill` in the holes, compared with the ground truth.
 
-In the last part of a training a second network judges what was painted, and the inpainter learns to satisfy
-it, too. Both are parts of one module under one AdamW, which works weight by weight: as good as two, and one
-checkpoint holds all there is to go on from.
+In the last part of a training a discriminator is trained too, and the inpainter learns to satisfy it. Both
+are parts of one module under one AdamW, which treats every weight separately: as good as two optimizers, and
+one checkpoint holds everything.
 """
 
 from collections.abc import Sequence
@@ -36,191 +36,191 @@ from secondeye.inpaint.losses import (
 from secondeye.params import TrainLight
 from secondeye.run_folder import Run
 from secondeye.system.process import is_main_process
-from secondeye.training.footage import hold_out, keep_usable, load_all
+from secondeye.training.footage import hold_out, load_shots, select_usable
 from secondeye.training.loop import Draw, Sample, training_loop
 from secondeye.training.monocular import fill_shot
 from secondeye.training.sample_sheet import write_sample_sheet
-from secondeye.training.samples import SceneWindow, cut, draw_window
-from secondeye.training.scene import Scene, store_picture
+from secondeye.training.shot_crops import ShotCrop, crop_plane, draw_crop
+from secondeye.training.stereo_shot import ShotPool, StereoShot, quantize_plane
 
-START_SHARE = 0.1  # of samples that have no frame before them
-FRAMES = 2  # of a sample: the frame before, and the one to paint
+FIRST_FRAME_SHARE = 0.1  # of samples, which have no previous frame
+FRAMES = 2  # of a sample: the previous frame, and the one to inpaint
 FAR_AWAY_PX = 1e6  # a flow that leads out of any picture
-LEAST_LEVEL = 0.01  # of fill's error, that an easy sample may not count without end
-CHECKED_WINDOWS = 32  # of held-out scenes, scored at the end
-SHOWN_WINDOWS = 6
-EDGE_WEIGHT = 1.0  # beside 1 of the painting loss, which is of the size 2 where `fill` is no worse
-ENLARGED = 2  # times, in the picture
+MIN_ERROR = 0.01  # of `fill`, that the loss is relative to: bounds the weight of an easy sample
+VALIDATION_CROPS = 32
+SHEET_CROPS = 6
+EDGE_WEIGHT = 1.0  # relative to the inpainting loss, which is about 2 where the network equals `fill`
+SHEET_SCALE = 2
 
 
-class Taught(nn.Module):
-    """The inpainter, its judge, and how many steps they have learnt: forward is one step's loss."""
+class LightTrainer(nn.Module):
+    """The inpainter, its discriminator and the micro-batches so far; forward returns a micro-batch's loss."""
 
     steps: Tensor
 
-    def __init__(self, painter: Light, settings: TrainLight) -> None:
+    def __init__(self, inpainter: Light, settings: TrainLight) -> None:
         super().__init__()
-        self.painter, self.judge = painter, Discriminator()
+        self.inpainter, self.discriminator = inpainter, Discriminator()
         self.weight = settings.discriminator_weight
-        first_judged = round(settings.discriminator_start * settings.optimizer.steps)
-        self.judged_from = (
-            first_judged * settings.optimizer.gradient_accumulation_steps
-        )  # a step counts once a part
+        first_step = round(settings.discriminator_start * settings.optimizer.steps)
+        self.discriminator_start = first_step * settings.optimizer.gradient_accumulation_steps
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(
         self,
-        batch: tuple[Tensor, ...],  # of `_sample`
+        batch: tuple[Tensor, ...],  # of `_make_sample`
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        filled, painted = _paint(self.painter, batch)
-        open_, truth = batch[1][:, 1], batch[3]
-        value, parts = _painting(filled, painted, truth, open_)
-        judged = bool(self.weight) and int(self.steps) >= self.judged_from
+        """Return the loss of the batch and the metrics to log."""
+        filled, inpainted = _inpaint(self.inpainter, batch)
+        hole_mask, target = batch[1][:, 1], batch[3]
+        value, metrics = _relative_loss(filled, inpainted, target, hole_mask)
+        adversarial = bool(self.weight) and int(self.steps) >= self.discriminator_start
         self.steps += 1
-        if not judged:  # every weight has a gradient: processes that train together wait for each
-            return value + 0 * sum(weights.sum() for weights in self.judge.parameters()), parts
-        verdicts = self._verdicts(painted.clamp(0, 1), truth, open_)
-        parts |= verdicts
-        return value + self.weight * verdicts["fooling"] + verdicts["judging"], parts
+        if not adversarial:  # every weight needs a gradient, or distributed processes wait for each other
+            return value + 0 * sum(weights.sum() for weights in self.discriminator.parameters()), metrics
+        losses = self._adversarial_losses(inpainted.clamp(0, 1), target, hole_mask)
+        metrics |= losses
+        return value + self.weight * losses["generator"] + losses["discriminator"], metrics
 
-    def _verdicts(self, painted: Tensor, truth: Tensor, open_: Tensor) -> dict[str, Tensor]:
-        """What the painter minimises, which leaves the judge as it is, and what the judge does."""
-        still = {name: weights.detach() for name, weights in self.judge.named_parameters()}
-        fooling = generator_loss(*functional_call(self.judge, still, (painted, open_)))
-        of_painted, share = self.judge(painted.detach(), open_)
-        of_truth, _ = self.judge(truth, open_)
-        return {"fooling": fooling, "judging": discriminator_loss(of_painted, of_truth, share)}
+    def _adversarial_losses(self, inpainted: Tensor, target: Tensor, hole_mask: Tensor) -> dict[str, Tensor]:
+        """Compute the generator's loss, with a frozen discriminator, and the discriminator's."""
+        frozen = {name: weights.detach() for name, weights in self.discriminator.named_parameters()}
+        generator = generator_loss(*functional_call(self.discriminator, frozen, (inpainted, hole_mask)))
+        fake, share = self.discriminator(inpainted.detach(), hole_mask)
+        real, _ = self.discriminator(target, hole_mask)
+        return {"generator": generator, "discriminator": discriminator_loss(fake, real, share)}
 
 
-class Filled(NamedTuple):
-    """What `fill` made of a scene."""
+class FilledShot(NamedTuple):
+    """The result of `fill` for a shot, quantized."""
 
-    frames: Tensor  # uint8 [T, 3, H, W], of 255
+    frames: Tensor  # uint8 [T, 3, H, W]
     disparity: Tensor  # float16 [T, 1, H, W] px, the background's in the holes
 
 
-def train(run: Run, folders: Sequence[Path], settings: TrainLight) -> None:
-    """Train on the folders of `load_all`; see `train_light`."""
-    train_light(run, *load_all(folders, _least(settings)), settings)
+def train(run: Run, data: Path, settings: TrainLight) -> None:
+    """Train on a dataset; see `train_light`."""
+    train_light(run, load_shots(data, _min_size(settings)), settings)
 
 
-def train_light(run: Run, stereo: Sequence[Scene], mono: Sequence[Scene], settings: TrainLight) -> None:
-    """Train on stored scenes, write the weights to `run.model` and a picture. Continues a killed run exactly.
+def train_light(run: Run, pool: ShotPool, settings: TrainLight) -> None:
+    """Train on quantized shots, and write the weights to `run.model` and a sample sheet.
 
-    Scored on scenes not learnt from, with 20 or more of them. Raises Refusal when no scene is as large as the
-    crops.
+    Continues a killed run exactly. Validates on held-out films, see `held_out_films`. Raises UserError where
+    no shot is as large as the crops.
     """
-    held, learnt = hold_out(*keep_usable("light", stereo, mono, _least(settings)))
-    draw_held, draw = (_drawing(*kinds, settings) for kinds in (held, learnt))
+    held, trained_on = hold_out("light", select_usable("light", *pool, _min_size(settings)))
+    draw_held, draw = (_make_draw(part, settings) for part in (held, trained_on))
     torch.manual_seed(settings.optimizer.seed)
-    seeds = np.random.SeedSequence(settings.optimizer.seed).spawn(CHECKED_WINDOWS)
-    checked = [draw_held(np.random.default_rng(seed)) for seed in seeds]
-    taught = training_loop(
-        Taught(Light(CHANNELS), settings),
+    seeds = np.random.SeedSequence(settings.optimizer.seed).spawn(VALIDATION_CROPS)
+    samples = [draw_held(np.random.default_rng(seed)) for seed in seeds]
+    trainer = training_loop(
+        LightTrainer(Light(CHANNELS), settings),
         run,
         name="light",
         hyperparams=settings.optimizer,
         draw=draw,
         loss=lambda model, batch: model(batch),
-        validate=lambda model: _score(_painter_of(model), checked),
+        validate=lambda model: _validate(_inpainter_of(model), samples),
     )
     if is_main_process():
-        save_light(_painter_of(taught), run.model)
-        _show(_painter_of(taught), checked[:SHOWN_WINDOWS], run)
+        save_light(_inpainter_of(trainer), run.model)
+        _write_sheet(_inpainter_of(trainer), samples[:SHEET_CROPS], run)
 
 
-def _painter_of(taught: nn.Module) -> Light:
-    assert isinstance(taught, Taught)
-    return taught.painter
+def _inpainter_of(trainer: nn.Module) -> Light:
+    assert isinstance(trainer, LightTrainer)
+    return trainer.inpainter
 
 
-def _least(settings: TrainLight) -> tuple[int, int, int]:
+def _min_size(settings: TrainLight) -> tuple[int, int, int]:
     return FRAMES, settings.height, settings.width
 
 
-def _drawing(stereo: Sequence[Scene], mono: Sequence[Scene], settings: TrainLight) -> Draw:
-    """How samples are drawn from these scenes."""
-    scenes = [*stereo, *mono]
-    filled = [_fill_scene(scene) for scene in scenes]
+def _make_draw(pool: ShotPool, settings: TrainLight) -> Draw:
+    """Return the function that draws samples from these shots."""
+    shots = [*pool.stereo, *pool.mono]
+    filled = [_fill(shot) for shot in shots]
 
     def draw(rng: np.random.Generator) -> Sample:
-        window = draw_window(stereo, mono, settings.mono_share, settings.height, settings.width, FRAMES, rng)
-        return _sample(scenes[window.scene], filled[window.scene], window, rng)
+        crop = draw_crop(*pool, settings.mono_share, settings.height, settings.width, FRAMES, rng)
+        return _make_sample(shots[crop.shot], filled[crop.shot], crop, rng)
 
     return draw
 
 
-def _fill_scene(scene: Scene) -> Filled:
-    frames, _, height, width = scene.left.shape
-    whole = SceneWindow(0, 0, frames, 0, 0, height, width, flipped=False, gain=(1, 1, 1))
-    warped, coverage, disparity = (cut(plane, whole) for plane in scene.planes[2:])
-    pictures, behind = fill_shot(warped, coverage, disparity)
-    return Filled(store_picture(pictures), behind.to(torch.float16))
+def _fill(shot: StereoShot) -> FilledShot:
+    frames, _, height, width = shot.left.shape
+    whole = ShotCrop(0, 0, frames, 0, 0, height, width, flipped=False, gain=(1, 1, 1))
+    warped, coverage, disparity = (crop_plane(plane, whole) for plane in shot.planes[2:])
+    pictures, surface = fill_shot(warped, coverage, disparity)
+    return FilledShot(quantize_plane(pictures), surface.to(torch.float16))
 
 
-def _sample(scene: Scene, filled: Filled, window: SceneWindow, rng: np.random.Generator) -> Sample:
-    """Two frames: planes [2, INPUT_CHANNELS, h, w] and holes [2, 1, h, w]; flow [2, h, w]; truth [3, h, w].
+def _make_sample(shot: StereoShot, filled: FilledShot, crop: ShotCrop, rng: np.random.Generator) -> Sample:
+    """Return planes [2, INPUT_CHANNELS, h, w] and holes [2, 1, h, w]; flow [2, h, w] px; target [3, h, w].
 
-    The second is the one to paint; its flow leads nowhere where it is taken for the first of its shot.
+    The second frame is the one to inpaint. Where it stands for the first frame of its shot, the flow leads
+    out of the picture.
     """
-    left, truth, warped, coverage, _ = (cut(plane, window) for plane in scene.planes)
-    pictures, behind = (cut(plane, window) for plane in filled)
-    width = scene.left.shape[-1]
+    left, target, warped, coverage, _ = (crop_plane(plane, crop) for plane in shot.planes)
+    pictures, surface = (crop_plane(plane, crop) for plane in filled)
+    width = shot.left.shape[-1]
     planes = [
-        stack_inputs(warped[t], coverage[t], left[t], behind[t], pictures[t], width) for t in range(FRAMES)
+        stack_inputs(warped[t], coverage[t], left[t], surface[t], pictures[t], width) for t in range(FRAMES)
     ]
     flow = flow_to_previous(pictures[1], pictures[0])
-    if rng.random() < START_SHARE:
+    if rng.random() < FIRST_FRAME_SHARE:
         flow = torch.full_like(flow, FAR_AWAY_PX)
-    return torch.stack(planes), soft_hole_mask(coverage), flow, truth[1]
+    return torch.stack(planes), soft_hole_mask(coverage), flow, target[1]
 
 
-def _paint(model: nn.Module, batch: Sample) -> tuple[Tensor, Tensor]:
-    """What `fill` and the network [B, 3, h, w] make of the second frames.
+def _inpaint(model: nn.Module, batch: Sample) -> tuple[Tensor, Tensor]:
+    """Return the second frames [B, 3, h, w] filled by `fill`, and inpainted by the network.
 
-    The network sees its own picture of the frame before. Given the truth there it would learn to trust what
-    it has painted, and every frame would repeat and add to the errors of the last (measured: 1 dB below
+    The network sees its own picture of the previous frame. Given the ground truth there it would learn to
+    trust what it has inpainted, and errors would accumulate from frame to frame (measured: 1 dB below
     `fill`).
     """
-    planes, open_, flow, _ = batch
+    planes, hole_mask, flow, _ = batch
     with torch.no_grad():
-        before = planes[:, 0, FILLED] + open_[:, 0] * model(planes[:, 0])
-    seen = planes[:, 1].clone()
-    seen[:, PREVIOUS] = warp_previous(before.clamp(0, 1), flow)
+        previous = planes[:, 0, FILLED] + hole_mask[:, 0] * model(planes[:, 0])
+    inputs = planes[:, 1].clone()
+    inputs[:, PREVIOUS] = warp_previous(previous.clamp(0, 1), flow)
     filled = planes[:, 1, FILLED]
-    return filled, filled + open_[:, 1] * model(seen)
+    return filled, filled + hole_mask[:, 1] * model(inputs)
 
 
-def _painting(
-    filled: Tensor, painted: Tensor, truth: Tensor, open_: Tensor
+def _relative_loss(
+    filled: Tensor, inpainted: Tensor, target: Tensor, hole_mask: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Errors are shares of what `fill` gets wrong in a sample: else only rough textures would count."""
-    area = 3 * open_.sum((1, 2, 3), keepdim=True).clamp(min=1)
-    level = ((filled - truth).abs() * open_).sum((1, 2, 3), keepdim=True) / area + LEAST_LEVEL
-    value, parts = inpainting_loss(painted / level, truth / level, open_)
-    edges = edge_loss(painted, truth, open_)
-    return value + EDGE_WEIGHT * edges, parts | {"edges": edges}
+    """Return the loss relative to the error of `fill` in each sample, or only rough textures would count."""
+    area = 3 * hole_mask.sum((1, 2, 3), keepdim=True).clamp(min=1)
+    scale = ((filled - target).abs() * hole_mask).sum((1, 2, 3), keepdim=True) / area + MIN_ERROR
+    value, metrics = inpainting_loss(inpainted / scale, target / scale, hole_mask)
+    edges = edge_loss(inpainted, target, hole_mask)
+    return value + EDGE_WEIGHT * edges, metrics | {"edges": edges}
 
 
 @torch.inference_mode()
-def _score(model: nn.Module, samples: Sequence[Sample]) -> dict[str, float]:
-    """PSNR of what was open, of the network and of `fill`, over the samples together."""
+def _validate(model: nn.Module, samples: Sequence[Sample]) -> dict[str, float]:
+    """Compute the PSNR in the holes, of the network and of `fill`, over all samples together."""
     batch = tuple(torch.stack(column) for column in zip(*samples, strict=True))
-    filled, painted = _paint(model, batch)
-    open_, truth = batch[1][:, 1], batch[3]
-    area = float(open_.sum().clamp(min=1)) * 3
-    errors = {"open_psnr_db": painted.clamp(0, 1) - truth, "fill_open_psnr_db": filled - truth}
+    filled, inpainted = _inpaint(model, batch)
+    hole_mask, target = batch[1][:, 1], batch[3]
+    area = float(hole_mask.sum().clamp(min=1)) * 3
+    errors = {"hole_psnr_db": inpainted.clamp(0, 1) - target, "fill_hole_psnr_db": filled - target}
     return {
-        name: -10 * float(np.log10(max(float((error**2 * open_).sum()) / area, 1e-10)))
+        name: -10 * float(np.log10(max(float((error**2 * hole_mask).sum()) / area, 1e-10)))
         for name, error in errors.items()
     }
 
 
 @torch.inference_mode()
-def _show(model: Light, samples: Sequence[Sample], run: Run) -> None:
-    """Rows: warped, filled, painted, truth; one column a sample, enlarged."""
+def _write_sheet(model: Light, samples: Sequence[Sample], run: Run) -> None:
+    """Write a picture with a column for each sample: warped, filled, inpainted, ground truth; enlarged."""
     batch = tuple(torch.stack(column) for column in zip(*samples, strict=True))
-    filled, painted = _paint(model, batch)
-    rows = torch.cat([batch[0][:, 1, WARPED], filled, painted.clamp(0, 1), batch[3]], dim=2)
+    filled, inpainted = _inpaint(model, batch)
+    rows = torch.cat([batch[0][:, 1, WARPED], filled, inpainted.clamp(0, 1), batch[3]], dim=2)
     sheet = (torch.cat(list(rows), dim=2).permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-    write_sample_sheet(run.picture("light.png"), sheet.repeat(ENLARGED, 0).repeat(ENLARGED, 1))
+    write_sample_sheet(run.picture("light.png"), sheet.repeat(SHEET_SCALE, 0).repeat(SHEET_SCALE, 1))

@@ -1,6 +1,6 @@
-"""Computing in a shorter float than the weights are kept in.
+"""Mixed precision: float32 weights, computation in bfloat16 or float16.
 
-Not by accelerate's own switch: on a CPU that ignores float16 without a word, and it is set once for all
+accelerate's own switch is not used: on a CPU it ignores float16 silently, and it is set once for all
 trainings of a process.
 """
 
@@ -10,22 +10,23 @@ import torch
 from accelerate.utils import convert_to_fp32
 from torch import nn
 
-_KINDS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class MixedPrecision(nn.Module):
-    """A network of float32 weights and answers; what is safe to is computed in a shorter float."""
+    """A network of float32 weights and outputs whose forward pass runs under autocast."""
 
-    def __init__(self, network: nn.Module, kind: torch.dtype, device: str) -> None:
+    def __init__(self, network: nn.Module, dtype: torch.dtype, device: str) -> None:
         super().__init__()
-        self.network, self.kind, self.device = network, kind, device
+        self.network, self.dtype, self.device = network, dtype, device
 
-    def forward(self, *given: Any, **named: Any) -> Any:
-        with torch.autocast(self.device, self.kind):
-            answer = self.network(*given, **named)
-        return convert_to_fp32(answer)
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the network under autocast and convert its outputs to float32."""
+        with torch.autocast(self.device, self.dtype):
+            output = self.network(*args, **kwargs)
+        return convert_to_fp32(output)
 
 
 def in_mixed_precision(network: nn.Module, precision: str, device: str) -> nn.Module:
-    """The network itself for float32, or around it what computes in `precision`."""
-    return network if precision == "float32" else MixedPrecision(network, _KINDS[precision], device)
+    """Wrap a network to compute in `precision`; float32 returns the network unchanged."""
+    return network if precision == "float32" else MixedPrecision(network, _DTYPES[precision], device)

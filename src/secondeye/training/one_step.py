@@ -1,8 +1,8 @@
-"""Training of the network that paints at once, after M2SVid (arXiv 2505.16565).
+"""The loss of the one-step diffusion network, after M2SVid (arXiv 2505.16565).
 
-Nothing is drawn at random: the network sees zeros in place of noise, at the largest noise level, beside both
-views and the mask. What it says, turned round, is to be the true latents; on a GPU their pictures are to be
-the true pictures, too, by their difference and, where weights for it are at hand, by LPIPS.
+Nothing is random: the network gets zeros in place of noise, at the largest noise level, beside both views and
+the mask. Its negated output is compared with the true latents; on a GPU the decoded pictures are also
+compared with the ground truth, by absolute difference and, where its weights are given, by LPIPS.
 """
 
 from collections.abc import Mapping
@@ -15,55 +15,59 @@ from secondeye.inpaint.autoencoder import decode, to_signed
 from secondeye.inpaint.denoising import denoise_one_step
 from secondeye.inpaint.pipeline import StereoInpaintPipeline
 from secondeye.metrics.learned import Lpips
-from secondeye.training.conditioning import Batch, condition
+from secondeye.training.conditioning import ClipBatch, encode_conditions
 
-PICTURE_FRAMES = 2  # decoded together; more would be steadier and need more memory
+DECODED_FRAMES = 2  # decoded together; more would be steadier and need more memory
 
 
 def one_step_loss(
-    network: nn.Module,  # of 13 input channels
-    pipeline: StereoInpaintPipeline,  # its other modules stay as they are
-    batch: Batch,
+    network: nn.Module,  # with 13 input channels
+    pipeline: StereoInpaintPipeline,  # its other modules are frozen
+    batch: ClipBatch,
     *,
     lpips: Lpips | None,
-) -> tuple[Tensor, Mapping[str, Tensor]]:  # []; parts to log
-    """Squared error of the painted latents; on a GPU also that of their pictures, see `picture_losses`."""
-    truth, conditions = condition(pipeline, batch)
-    painted = denoise_one_step(network, conditions)
-    error = (painted - truth) ** 2  # [B, T, 4, h, w]
-    open_values = conditions.mask.sum() * error.shape[2]
+) -> tuple[Tensor, Mapping[str, Tensor]]:  # []; metrics to log
+    """Return the squared error of the latents, on a GPU plus the losses of `picture_losses`."""
+    target, conditions = encode_conditions(pipeline, batch)
+    latents = denoise_one_step(network, conditions)
+    error = (latents - target) ** 2  # [B, T, 4, h, w]
+    hole_values = conditions.mask.sum() * error.shape[2]
     loss = error.mean()
-    parts = {"latents": loss, "holes": (error * conditions.mask).sum() / open_values.clamp(min=1)}
-    if batch.truth.is_cuda:
-        pictures = picture_losses(pipeline, painted, batch.truth, lpips)
+    metrics = {"latents": loss, "holes": (error * conditions.mask).sum() / hole_values.clamp(min=1)}
+    if batch.target.is_cuda:
+        pictures = picture_losses(pipeline, latents, batch.target, lpips)
         loss = loss + torch.stack(list(pictures.values())).sum()
-        parts |= pictures
-    return loss, parts
+        metrics |= pictures
+    return loss, metrics
 
 
 def picture_losses(
     pipeline: StereoInpaintPipeline,
-    painted: Tensor,  # [B, T, 4, h, w] scaled latents
-    truth: Tensor,  # [B, T, 3, 8 * h, 8 * w] in [0, 1]
+    latents: Tensor,  # [B, T, 4, h, w] scaled
+    target: Tensor,  # [B, T, 3, 8 * h, 8 * w] in [0, 1]
     lpips: Lpips | None,
 ) -> dict[str, Tensor]:  # each []
-    """Mean absolute difference of decoded and true pictures, which range over [-1, 1], and their mean LPIPS.
+    """Return the mean absolute difference of decoded and true pictures, over [-1, 1], and their mean LPIPS.
 
-    Both count alike, as do the latents. Pictures are decoded anew for the gradient, a few frames at a time:
-    memory is that of these.
+    Both have weight 1, as the latents do. Gradient checkpointing decodes a few frames at a time and again for
+    the backward pass, so memory is that of these frames.
     """
-    clips = zip(painted, truth, strict=True)
-    groups = [pair for clip in clips for pair in zip(*(of.split(PICTURE_FRAMES) for of in clip), strict=True)]
+    clips = zip(latents, target, strict=True)
+    groups = [
+        pair
+        for clip in clips
+        for pair in zip(*(planes.split(DECODED_FRAMES) for planes in clip), strict=True)
+    ]
     found = [checkpoint(_compare, pipeline.vae, *group, lpips, use_reentrant=False) for group in groups]
-    frames = painted.shape[0] * painted.shape[1]
+    frames = latents.shape[0] * latents.shape[1]
     sums = {name: torch.stack([group[name] for group in found]).sum() for name in found[0]}
     return {name: value / frames for name, value in sums.items()}
 
 
-def _compare(vae: nn.Module, latents: Tensor, truth: Tensor, lpips: Lpips | None) -> dict[str, Tensor]:
-    """Sums over the frames of what they differ by."""
+def _compare(vae: nn.Module, latents: Tensor, target: Tensor, lpips: Lpips | None) -> dict[str, Tensor]:
+    """Decode a few frames; returns the sums of their losses."""
     decoded = decode(vae, latents, len(latents))
-    sums = {"pictures": (decoded - to_signed(truth)).abs().mean((1, 2, 3)).sum()}
+    sums = {"pictures": (decoded - to_signed(target)).abs().mean((1, 2, 3)).sum()}
     if lpips is not None:
-        sums["lpips"] = lpips(decoded / 2 + 0.5, truth).sum().float()
+        sums["lpips"] = lpips(decoded / 2 + 0.5, target).sum().float()
     return sums

@@ -1,4 +1,4 @@
-"""Pictures that a training leaves to be looked at."""
+"""The picture of examples that a training leaves in its run folder."""
 
 from pathlib import Path
 
@@ -13,6 +13,6 @@ def write_sample_sheet(
     path: Path,  # .png
     sheet: NDArray[np.uint8],  # [H, W, 3] RGB
 ) -> None:
-    """Write a picture; Refusal where it can not be, which OpenCV says without an error."""
+    """Write a PNG. Raises UserError where that fails: OpenCV only returns False."""
     if not cv2.imwrite(str(path), sheet[..., ::-1]):
-        raise UserError(f"{path}: can not be written; free some disk and start again")
+        raise UserError(f"{path}: cannot be written; free some disk space and start again")

@@ -1,4 +1,4 @@
-"""What is logged of a training: means over a few steps, how fast they were made, and in how much memory."""
+"""Logged metrics of a training: means over a few steps, speed and memory."""
 
 import math
 import time
@@ -9,35 +9,37 @@ import psutil
 import torch
 
 
-class Means(NamedTuple):
-    """Sums over a few steps, and of how many: what is NaN says nothing."""
+class RunningMeans(NamedTuple):
+    """Sums and counts of metrics over a few steps; NaN values are left out."""
 
     sums: dict[str, float]
     counts: dict[str, int]
     samples: int
-    since_s: float
+    start_s: float
 
-    def with_step(self, values: Mapping[str, float], samples: int) -> "Means":
-        told = {name: value for name, value in values.items() if not math.isnan(value)}
-        sums = self.sums | {name: self.sums.get(name, 0.0) + value for name, value in told.items()}
-        counts = self.counts | {name: self.counts.get(name, 0) + 1 for name in told}
-        return Means(sums, counts, self.samples + samples, self.since_s)
+    def with_step(self, metrics: Mapping[str, float], samples: int) -> "RunningMeans":
+        """Return the means with one more step."""
+        valid = {name: value for name, value in metrics.items() if not math.isnan(value)}
+        sums = self.sums | {name: self.sums.get(name, 0.0) + value for name, value in valid.items()}
+        counts = self.counts | {name: self.counts.get(name, 0) + 1 for name in valid}
+        return RunningMeans(sums, counts, self.samples + samples, self.start_s)
 
-    def named(self, prefix: str, **others: float) -> dict[str, float]:
-        """All to log, others too; the last two are the machine's (`runs.MACHINE_METRICS`)."""
-        values = {name: total / self.counts[name] for name, total in self.sums.items()} | others
-        values["samples_per_second"] = self.samples / max(time.monotonic() - self.since_s, 1e-9)
-        values["memory_mib"] = _memory_bytes() / 2**20
-        return {f"{prefix}/{name}": float(f"{value:.6g}") for name, value in values.items()}
+    def compute(self, prefix: str, **others: float) -> dict[str, float]:
+        """Return everything to log: means, `others`, and run_folder.MACHINE_METRICS."""
+        metrics = {name: total / self.counts[name] for name, total in self.sums.items()} | others
+        metrics["samples_per_second"] = self.samples / max(time.monotonic() - self.start_s, 1e-9)
+        metrics["memory_mib"] = _memory_bytes() / 2**20
+        return {f"{prefix}/{name}": float(f"{value:.6g}") for name, value in metrics.items()}
 
 
-def no_means() -> Means:
-    return Means({}, {}, 0, time.monotonic())
+def empty_means() -> RunningMeans:
+    """Return means over no steps; the clock starts now."""
+    return RunningMeans({}, {}, 0, time.monotonic())
 
 
 def _memory_bytes() -> int:
-    """The most a GPU has held so far, or what the process holds now where there is none."""
+    """Return the peak allocation on the GPU, or the resident memory of the process without one."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    held: int = psutil.Process().memory_info().rss
-    return held
+    rss: int = psutil.Process().memory_info().rss
+    return rss

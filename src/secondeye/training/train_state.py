@@ -1,4 +1,4 @@
-"""What a step of training changes, how, and what of it is in a checkpoint."""
+"""The state of a training: what a step changes, and what a checkpoint holds."""
 
 import math
 from collections.abc import Mapping
@@ -11,35 +11,36 @@ from secondeye.params import Optimizer
 from secondeye.training.ema import Ema, start_ema, update_ema
 
 WEIGHT_DECAY = 0.01
-LARGEST_GRADIENT = 1.0  # norm, clipped
+MAX_GRADIENT_NORM = 1.0  # larger gradients are clipped
 
 
 class TrainState(NamedTuple):
-    """A network with all that its training keeps."""
+    """A network with everything its training keeps."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    """Enlarges losses so that gradients in float16 do not vanish; without effect for the others."""
-    average: Ema
-    bad_steps: Tensor  # [] int64
+    """Scales the loss so that float16 gradients do not underflow; disabled for other precisions."""
+    ema: Ema
+    skipped_steps: Tensor  # [] int64
     engine: Any = None
-    """DeepSpeed's, which has its own steps; None without it."""
+    """DeepSpeed's engine, which runs the optimizer itself; None without DeepSpeed."""
 
 
 def make_optimizer(model: nn.Module, hyperparams: Optimizer) -> torch.optim.Optimizer:
+    """Build AdamW over all parameters that are not frozen."""
     trained = [weights for weights in model.parameters() if weights.requires_grad]
     return torch.optim.AdamW(trained, lr=hyperparams.learning_rate, weight_decay=WEIGHT_DECAY)
 
 
 def make_train_state(
-    model: nn.Module,  # on its device already
+    model: nn.Module,  # already on its device
     optimizer: torch.optim.Optimizer,
     hyperparams: Optimizer,
     device: str,
     engine: Any = None,
 ) -> TrainState:
-    """The start of a training."""
+    """Build the state before the first step."""
     return TrainState(
         model,
         optimizer,
@@ -50,77 +51,76 @@ def make_train_state(
     )
 
 
-def backward(learner: TrainState, loss: Tensor, parts: int) -> None:
-    """Add the gradient of one of so many parts of a batch."""
-    if learner.engine is None:
-        learner.scaler.scale(loss / parts).backward()
+def backward(state: TrainState, loss: Tensor, parts: int) -> None:
+    """Accumulate the gradient of one of `parts` micro-batches."""
+    if state.engine is None:
+        state.scaler.scale(loss / parts).backward()
     else:
-        learner.engine.backward(loss)  # divides by itself
-        learner.engine.step()  # after the last part
+        state.engine.backward(loss)  # divides by the number of parts itself
+        state.engine.step()  # takes effect after the last part
 
 
-def learn(learner: TrainState, loss: float, hyperparams: Optimizer, step: int) -> float | None:
-    """Change the weights by their gradients; returns the norm of these, or None for a step that is left out.
+def optimizer_step(state: TrainState, loss: float, hyperparams: Optimizer, step: int) -> float | None:
+    """Update the weights by their gradients; returns the gradient norm, or None for a skipped step.
 
-    It is where the loss or the gradient is not finite, and counted; not where only the scaler was too high,
-    which then falls.
+    A step is skipped where the loss or the gradient is not finite. It is counted unless only the scale of the
+    loss was too high, which the scaler then lowers.
     """
-    if learner.engine is not None:
-        norm = float(learner.engine.get_global_grad_norm())
-        update_ema(learner.average, learner.model, hyperparams.ema_decay, step)
-        learner.bad_steps.add_(not (math.isfinite(loss) and math.isfinite(norm)))
+    if state.engine is not None:
+        norm = float(state.engine.get_global_grad_norm())
+        update_ema(state.ema, state.model, hyperparams.ema_decay, step)
+        state.skipped_steps.add_(not (math.isfinite(loss) and math.isfinite(norm)))
         return norm
-    optimizer, scaler = learner.optimizer, learner.scaler
-    too_high = scaler.is_enabled() and scaler.get_scale() > 1
+    optimizer, scaler = state.optimizer, state.scaler
+    may_overflow = scaler.is_enabled() and scaler.get_scale() > 1
     scaler.unscale_(optimizer)
-    norm = float(nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], LARGEST_GRADIENT))
-    learns = math.isfinite(loss) and math.isfinite(norm)
-    if learns:
+    norm = float(nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], MAX_GRADIENT_NORM))
+    finite = math.isfinite(loss) and math.isfinite(norm)
+    if finite:
         scaler.step(optimizer)
-        update_ema(learner.average, learner.model, hyperparams.ema_decay, step)
-    elif not (too_high and math.isfinite(loss)):
-        learner.bad_steps.add_(1)
+        update_ema(state.ema, state.model, hyperparams.ema_decay, step)
+    elif not (may_overflow and math.isfinite(loss)):
+        state.skipped_steps.add_(1)
     scaler.update()
-    return norm if learns else None
+    return norm if finite else None
 
 
-def tensors_of(learner: TrainState) -> dict[str, Tensor]:
-    """All there is to go on from, by names that `restore` knows."""
-    tensors = {f"model.{name}": value.contiguous() for name, value in learner.model.state_dict().items()}
-    states = learner.optimizer.state_dict()["state"] if learner.engine is None else {}
-    for place, state in states.items():
-        tensors |= {f"optimizer.{place}.{name}": value for name, value in state.items()}
-    tensors |= {f"average.{name}": value for name, value in learner.average.items()}
-    if learner.scaler.is_enabled():
-        scaler = learner.scaler.state_dict()
+def state_tensors(state: TrainState) -> dict[str, Tensor]:
+    """Return everything a checkpoint needs, by the names that `restore` reads."""
+    tensors = {f"model.{name}": value.contiguous() for name, value in state.model.state_dict().items()}
+    moments = state.optimizer.state_dict()["state"] if state.engine is None else {}
+    for index, entries in moments.items():
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in entries.items()}
+    tensors |= {f"ema.{name}": value for name, value in state.ema.items()}
+    if state.scaler.is_enabled():
+        scaler = state.scaler.state_dict()
         tensors["scaler.scale"] = torch.tensor(scaler["scale"], dtype=torch.float64)
         tensors["scaler.growth"] = torch.tensor(scaler["_growth_tracker"])
-    return tensors | {"bad_steps.all": learner.bad_steps}
+    return tensors | {"skipped_steps.count": state.skipped_steps}
 
 
 def restore_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put a checkpoint's weights into the model: before DeepSpeed makes its copies of them."""
-    model.load_state_dict(_of("model", tensors))
+    """Load a checkpoint's weights into the model, before DeepSpeed copies them."""
+    model.load_state_dict(_with_prefix("model", tensors))
 
 
-def restore(learner: TrainState, tensors: Mapping[str, Tensor]) -> None:
-    """Go on from all else that a checkpoint holds."""
-    states: dict[int, dict[str, Tensor]] = {}
-    for name, value in _of("optimizer", tensors).items():
-        place, what = name.split(".", 1)
-        states.setdefault(int(place), {})[what] = value
-    if learner.engine is None:
-        groups = learner.optimizer.state_dict()["param_groups"]
-        learner.optimizer.load_state_dict({"state": states, "param_groups": groups})
-    for name, value in _of("average", tensors).items():
-        learner.average[name].copy_(value)
-    if learner.scaler.is_enabled():
+def restore(state: TrainState, tensors: Mapping[str, Tensor]) -> None:
+    """Load everything but the model's weights from a checkpoint, in place."""
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in _with_prefix("optimizer", tensors).items():
+        index, entry = name.split(".", 1)
+        moments.setdefault(int(index), {})[entry] = value
+    if state.engine is None:
+        groups = state.optimizer.state_dict()["param_groups"]
+        state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    for name, value in _with_prefix("ema", tensors).items():
+        state.ema[name].copy_(value)
+    if state.scaler.is_enabled():
         scale, growth = float(tensors["scaler.scale"]), int(tensors["scaler.growth"])
-        state = learner.scaler.state_dict() | {"scale": scale, "_growth_tracker": growth}
-        learner.scaler.load_state_dict(state)
-    learner.bad_steps.copy_(tensors["bad_steps.all"])
+        state.scaler.load_state_dict(state.scaler.state_dict() | {"scale": scale, "_growth_tracker": growth})
+    state.skipped_steps.copy_(tensors["skipped_steps.count"])
 
 
-def _of(kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _with_prefix(kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     prefix = f"{kind}."
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,7 +1,7 @@
-"""Training of the network that paints in many steps: velocities, as Stable Video Diffusion learnt.
+"""The loss of the multi-step diffusion network: v-prediction, as Stable Video Diffusion was trained.
 
-Noise levels are drawn log-normally. EDM's weight of a level (arXiv 2206.00364) is what makes the squared
-error of velocities plain.
+Noise levels are drawn from a log-normal distribution. With EDM's loss weight (arXiv 2206.00364) the weighted
+error of the denoised latents is the unweighted squared error of velocities.
 """
 
 import math
@@ -10,55 +10,54 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from secondeye.inpaint.conditions import Conditions
-from secondeye.inpaint.denoising import predict_velocity, sigma_to_timestep
 from secondeye.inpaint.pipeline import StereoInpaintPipeline
-from secondeye.training.conditioning import Batch, condition, drop
+from secondeye.inpaint.sampling import Conditions, predict_velocity, sigma_to_timestep
+from secondeye.training.conditioning import ClipBatch, drop_conditions, encode_conditions
 
-LOG_SIGMA_MEAN, LOG_SIGMA_DEVIATION = 0.7, 1.6  # of the noise levels, as Stable Video Diffusion was tuned
-NOISE_LEVELS = {"low": (0.0, 0.5), "middle": (0.5, 8.0), "high": (8.0, math.inf)}  # sigmas logged apart
+LOG_SIGMA_MEAN, LOG_SIGMA_STD = 0.7, 1.6  # of the noise levels, as Stable Video Diffusion was fine-tuned
+NOISE_LEVELS = {"low": (0.0, 0.5), "middle": (0.5, 8.0), "high": (8.0, math.inf)}  # sigma, logged separately
 
 
 def velocity_loss(
     network: nn.Module,
-    pipeline: StereoInpaintPipeline,  # its other modules stay as they are
-    batch: Batch,
+    pipeline: StereoInpaintPipeline,  # its other modules are frozen
+    batch: ClipBatch,
     *,
-    dropout: float,  # [0, 1] of the clips that the network is told nothing of
-) -> tuple[Tensor, Mapping[str, Tensor]]:  # []; parts to log, NaN where a batch has none of a kind
-    """The velocities' error of clips that the frozen modules have to encode first."""
-    return velocity_error(network, *condition(pipeline, batch), dropout=dropout)
+    dropout: float,  # [0, 1] of the clips whose conditions are zeroed
+) -> tuple[Tensor, Mapping[str, Tensor]]:  # []; metrics to log, NaN where a batch has no value
+    """Encode a batch with the frozen modules and return its velocity error."""
+    return velocity_error(network, *encode_conditions(pipeline, batch), dropout=dropout)
 
 
 def velocity_error(
     network: nn.Module,
-    latents: Tensor,  # [B, T, 4, h, w] of the truth, scaled
+    latents: Tensor,  # [B, T, 4, h, w] of the ground truth, scaled
     conditions: Conditions,
     *,
-    dropout: float,  # [0, 1] of the clips that the network is told nothing of
-) -> tuple[Tensor, Mapping[str, Tensor]]:  # []; parts to log, NaN where a batch has none of a kind
-    """Squared error of velocities, v = (noise - sigma * latents) / sqrt(sigma^2 + 1).
+    dropout: float,  # [0, 1] of the clips whose conditions are zeroed
+) -> tuple[Tensor, Mapping[str, Tensor]]:  # []; metrics to log, NaN where a batch has no value
+    """Return the mean squared error of velocities, v = (noise - sigma * latents) / sqrt(sigma^2 + 1).
 
     EDM's weighted error of latents is the same (Karras et al., weight 1 / c_out^2).
     """
-    sigma = torch.exp(LOG_SIGMA_MEAN + LOG_SIGMA_DEVIATION * torch.randn(len(latents), device=latents.device))
+    sigma = torch.exp(LOG_SIGMA_MEAN + LOG_SIGMA_STD * torch.randn(len(latents), device=latents.device))
     noise, wide = torch.randn_like(latents), sigma.view(-1, 1, 1, 1, 1)
-    size = (wide**2 + 1).sqrt()
-    told = drop(conditions, dropout)
-    velocity = predict_velocity(network, (latents + wide * noise) / size, sigma_to_timestep(sigma), told)
-    error = (velocity - (noise - wide * latents) / size) ** 2
-    open_ = conditions.mask
-    holes = (error * open_).sum() / (open_.sum() * error.shape[2])
-    return error.mean(), {"holes": holes, **_by_noise(error.mean((1, 2, 3, 4)), sigma)}
+    scale = (wide**2 + 1).sqrt()
+    given = drop_conditions(conditions, dropout)
+    velocity = predict_velocity(network, (latents + wide * noise) / scale, sigma_to_timestep(sigma), given)
+    error = (velocity - (noise - wide * latents) / scale) ** 2
+    mask = conditions.mask
+    holes = (error * mask).sum() / (mask.sum() * error.shape[2])
+    return error.mean(), {"holes": holes, **_by_noise_level(error.mean((1, 2, 3, 4)), sigma)}
 
 
-def _by_noise(
+def _by_noise_level(
     errors: Tensor,  # [B]
     sigma: Tensor,  # [B]
 ) -> dict[str, Tensor]:
-    """Means over the clips of each noise level; NaN where there is none."""
-    nothing = torch.full_like(errors, torch.nan)
+    """Return the mean error of the clips of each noise level, NaN where there are none."""
+    nan = torch.full_like(errors, torch.nan)
     return {
-        f"loss_{name}": torch.where((low <= sigma) & (sigma < high), errors, nothing).nanmean()
+        f"loss_{name}": torch.where((low <= sigma) & (sigma < high), errors, nan).nanmean()
         for name, (low, high) in NOISE_LEVELS.items()
     }
