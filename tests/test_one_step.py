@@ -13,7 +13,7 @@ from secondeye.inpaint.autoencoder import decode, encode
 from secondeye.inpaint.pipeline import StereoInpaintPipeline
 from secondeye.inpaint.tiny import make_tiny
 from secondeye.metrics.learned import load_lpips
-from secondeye.training.conditioning import Batch, condition
+from secondeye.training.conditioning import ClipBatch, encode_conditions
 from secondeye.training.one_step import one_step_loss, picture_losses
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -34,13 +34,13 @@ def no_gradient_is_left(pipeline: StereoInpaintPipeline) -> Iterator[None]:
     pipeline.unet.zero_grad()
 
 
-def make_batch() -> Batch:
+def make_batch() -> ClipBatch:
     """Two clips of three frames; a quarter of the first one's latents are open, and none of the second's."""
     generator = torch.Generator().manual_seed(0)
     truth, given, left = (torch.rand(2, 3, 3, 64, 64, generator=generator) for _ in range(3))
     holes = torch.zeros(2, 3, 1, 64, 64)
     holes[0, ..., :16] = 1
-    return Batch(truth, given * (1 - holes), holes, left)
+    return ClipBatch(truth, given * (1 - holes), holes, left)
 
 
 class Says(nn.Module):
@@ -58,14 +58,14 @@ class Says(nn.Module):
 
 
 def test_the_right_velocity_has_no_loss(pipeline: StereoInpaintPipeline) -> None:
-    truth, _ = condition(pipeline, make_batch())
+    truth, _ = encode_conditions(pipeline, make_batch())
     value, parts = one_step_loss(Says(-truth), pipeline, make_batch(), lpips=None)
     assert float(value.detach()) == 0 and float(parts["holes"].detach()) == 0
 
 
 def test_the_loss_is_the_mean_square_of_all_latents(pipeline: StereoInpaintPipeline) -> None:
     """Off by 2 where open, an eighth of both clips, and by 1 elsewhere."""
-    truth, conditions = condition(pipeline, make_batch())
+    truth, conditions = encode_conditions(pipeline, make_batch())
     value, parts = one_step_loss(Says(1 + conditions.mask - truth), pipeline, make_batch(), lpips=None)
     assert_close(value.detach(), torch.tensor(4 / 8 + 7 / 8))
     assert_close(parts["latents"], value)
@@ -81,7 +81,7 @@ def test_the_network_is_told_of_both_views_and_no_noise(pipeline: StereoInpaintP
     assert float(timestep) == pytest.approx(0.25 * math.log(700))
     nothing, left, given, mask = stacked.split((4, 4, 4, 1), dim=2)
     assert not nothing.any()
-    for told, clips in ((left, batch.left), (given, batch.given)):
+    for told, clips in ((left, batch.left), (given, batch.warped)):
         assert clips is not None
         assert_close(told, torch.stack([encode(pipeline.vae, 2 * clip - 1) for clip in clips]))
     assert mask[0, ..., :2].all() and mask.sum() == 3 * 8 * 2
@@ -128,7 +128,7 @@ def test_true_pictures_have_no_loss_and_others_their_difference(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="pictures are compared on a GPU alone")
 def test_on_a_gpu_pictures_count_too(pipeline: StereoInpaintPipeline, vgg16_folder: Path) -> None:
     lpips = load_lpips(vgg16_folder, "cuda")
-    batch = Batch(*(None if part is None else part.cuda() for part in make_batch()))
+    batch = ClipBatch(*(None if part is None else part.cuda() for part in make_batch()))
     for module in (pipeline.vae, pipeline.image_encoder, pipeline.unet):
         module.cuda()
     value, parts = one_step_loss(pipeline.unet, pipeline, batch, lpips=lpips)

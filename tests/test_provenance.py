@@ -1,17 +1,16 @@
-"""What a run says it has learnt from."""
+"""Hashes and licences of the training data."""
 
-import json
 from pathlib import Path
 
 import pytest
-from conftest import a_film
+from conftest import a_clip, a_film
 
-from secondeye.dataset.schema import AcceptedClip, ClipDisparity, Film, SyntheticShot
-from secondeye.dataset.stamp import read_stamp
+from secondeye.dataset.reader import Dataset
+from secondeye.dataset.schema import AcceptedClip, Clip, ClipDisparity, Film, SyntheticShot
 from secondeye.dataset.tables import write_table
-from secondeye.sources import MonoFilm, list_mono_films
+from secondeye.sources import Mono, list_mono
 from secondeye.system.errors import UserError
-from secondeye.training.provenance import hash_mono, inputs_of, licences_of, train_clips
+from secondeye.training.provenance import hash_inputs, hash_mono, join_licences, train_clips
 
 
 def film(name: str, licence: str) -> Film:
@@ -20,36 +19,37 @@ def film(name: str, licence: str) -> Film:
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    for name in ("split", "match", "filter", "validate", "synthetic"):
+    for name in ("split", "match", "filter", "synthetic"):
         (tmp_path / name).mkdir()
     films = [film("a", "CC-BY-4.0"), film("b", ""), film("c", "proprietary")]
     write_table(tmp_path / "split" / "films.parquet", films, Film)
+    clips = [a_clip(name, of) for name, of in zip("123", "abc", strict=True)]
+    write_table(tmp_path / "split" / "clips.parquet", clips, Clip)
     kept = [AcceptedClip("1", "a", "train"), AcceptedClip("2", "b", "train"), AcceptedClip("3", "c", "test")]
     write_table(tmp_path / "filter" / "accepted.parquet", kept, AcceptedClip)
     matched = [ClipDisparity(name, f"key {name}", 0.0, 1.0) for name in "123"]
     write_table(tmp_path / "match" / "match.parquet", matched, ClipDisparity)
-    (tmp_path / "validate" / "stamp.json").write_text(json.dumps({"clips": 3, "dataset": "abc"}))
     write_table(
         tmp_path / "synthetic" / "synthetic.parquet", [SyntheticShot("r", "key", 4, 0.0, 0.0)], SyntheticShot
     )
     return tmp_path
 
 
-def test_licences_are_of_what_was_learnt_from_only(dataset: Path) -> None:
-    licences = licences_of(dataset / "split", dataset / "filter", ["CC0-1.0", "licence of svd"])
+def test_licences_are_those_of_the_training_data(dataset: Path) -> None:
+    licences = join_licences(Dataset(dataset), ["CC0-1.0", "licence of svd"])
     assert licences == "CC-BY-4.0, CC0-1.0, licence of svd, not stated"
 
 
-def test_held_out_clips_teach_nothing(dataset: Path) -> None:
-    assert [row.id for row in train_clips(dataset / "filter")] == ["1", "2"]
+def test_held_out_clips_are_not_trained_on(dataset: Path) -> None:
+    assert [row.id for row in train_clips(Dataset(dataset))] == ["1", "2"]
     write_table(dataset / "filter" / "accepted.parquet", [AcceptedClip("3", "c", "test")], AcceptedClip)
     with pytest.raises(UserError, match="every clip is held out"):
-        train_clips(dataset / "filter")
+        train_clips(Dataset(dataset))
 
 
-def test_inputs_change_with_what_is_learnt_from_and_with_nothing_else(dataset: Path) -> None:
+def test_hashes_depend_on_the_training_data_alone(dataset: Path) -> None:
     def inputs() -> dict[str, str]:
-        return inputs_of(dataset / "match", dataset / "filter", dataset / "synthetic")
+        return hash_inputs(Dataset(dataset))
 
     before = inputs()
     kept = [AcceptedClip("1", "a", "train"), AcceptedClip("2", "b", "train")]
@@ -62,26 +62,25 @@ def test_inputs_change_with_what_is_learnt_from_and_with_nothing_else(dataset: P
         dataset / "synthetic" / "synthetic.parquet", [SyntheticShot("r", "other", 4, 0.0, 0.0)], SyntheticShot
     )
     assert inputs()["synthetic"] != before["synthetic"]
-    assert read_stamp(dataset / "validate") == "abc"
 
 
-def test_films_with_one_eye_have_one_hash(tmp_path: Path) -> None:
-    films = [MonoFilm(tmp_path / name, "") for name in ("a.mp4", "b.mp4")]
+def test_monocular_films_have_one_hash(tmp_path: Path) -> None:
+    films = [Mono(tmp_path / name, "") for name in ("a.mp4", "b.mp4")]
     for film in films:
         film.path.write_text(film.path.name)
     assert len({hash_mono(part) for part in ([], films[:1], films, films[::-1])}) == 4
     assert len(hash_mono(films)) == len(hash_mono([])) == 64
 
 
-def test_films_with_one_eye_are_those_called_mono_and_train(tmp_path: Path) -> None:
-    assert list_mono_films(tmp_path) == []
+def test_monocular_training_films_are_listed(tmp_path: Path) -> None:
+    assert list_mono(tmp_path) == []
     lines = ["film,packing,split,licence", "b.mp4,mono,train,CC0", "a.mp4,mono,train,", "c.mp4,mono,test,"]
     (tmp_path / "sources.csv").write_text("\n".join(lines) + "\n")
     with pytest.raises(UserError, match="which is not in"):
-        list_mono_films(tmp_path)
+        list_mono(tmp_path)
     for name in ("a.mp4", "b.mp4"):
         (tmp_path / name).touch()
-    assert [(film.path.name, film.licence) for film in list_mono_films(tmp_path)] == [
+    assert [(film.path.name, film.licence) for film in list_mono(tmp_path)] == [
         ("a.mp4", ""),
         ("b.mp4", "CC0"),
     ]

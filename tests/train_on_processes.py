@@ -1,6 +1,6 @@
-"""Run by test_loop.py under torchrun: train a small network, on as many processes as it is started with.
+"""Run by test_training_loop.py under torchrun: train a small network on the given number of processes.
 
-With the last argument its samples are made once, by whichever process meets them first.
+With `cached` as the last argument, samples are made once, by the process that needs them first.
 """
 
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from accelerate import PartialState
 from safetensors.torch import save_file
-from test_loop import OPTIMIZER, at_times_bad, draw, learn, new_model, new_run
+from test_training_loop import OPTIMIZER, draw, learn, new_model, new_run, sometimes_infinite
 from torch import Tensor
 
 from secondeye.training.cached_samples import draw_cached
@@ -41,7 +41,7 @@ def main(folder: Path, processes: int, killed_at: int, cached: bool) -> None:
         ema_decay=0.9,
         max_skipped_steps=25,
     )
-    trained = learn(run, hyperparams, new_model(), loss=at_times_bad, draw=draw_until_killed)
+    trained = learn(run, hyperparams, new_model(), loss=sometimes_infinite, draw=draw_until_killed)
     if state.is_main_process:
         save_file(trained.state_dict(), folder / "weights.safetensors")
 

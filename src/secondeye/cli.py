@@ -294,6 +294,7 @@ def export(
     shard_megabytes: Annotated[float, typer.Option(help="largest size of a shard", min=1)] = 1000,
 ) -> None:
     """Write the dataset's training samples as WebDataset shards. Run it again to resume."""
+    from secondeye.dataset.reader import Dataset
     from secondeye.params import load_params
     from secondeye.system.text import pluralize
     from secondeye.training.clip_windows import WindowSettings, choose_size, keep_fitting, list_clips
@@ -301,14 +302,15 @@ def export(
     from secondeye.training.export import plan_export
 
     weight = load_params().splat.weight_exponent_per_px
-    clips = list_clips(DATA, split)
+    dataset = Dataset(DATA)
+    clips = list_clips(dataset, split)
     chosen = choose_size(clips)
     settings = WindowSettings(
         height or chosen[0], width or chosen[1], weight, frames, max_stride, max_offset_percent
     )
     fitting = keep_fitting(clips, settings)
     index = export_shards(
-        DATA, out, plan_export(DATA, split, fitting, settings, seed, windows, shard_megabytes)
+        dataset, out, plan_export(dataset, split, fitting, settings, seed, windows, shard_megabytes)
     )
     size = f"{pluralize(settings.frames, 'frame')} of {settings.width}x{settings.height}"
     shards = pluralize(len(index["shards"]), "shard")

@@ -28,7 +28,7 @@ from secondeye.inpaint.sampling import Conditions
 from secondeye.inpaint.tiny import make_small, make_tiny
 from secondeye.inpaint.weights import hash_svd, load_widened
 from secondeye.metrics.learned import load_lpips
-from secondeye.metrics.vgg16 import hash_network
+from secondeye.metrics.vgg16 import hash_weights
 from secondeye.params import TrainDiffusion
 from secondeye.run_folder import Run
 from secondeye.system.process import best_device, is_main_process
@@ -58,7 +58,7 @@ SHEET_SAMPLES = 4
 def hash_pretrained(settings: TrainDiffusion) -> dict[str, str]:
     """Hash the weights that training starts from and LPIPS uses. Raises UserError where they are missing."""
     initial = {"initial": hash_svd(settings.pretrained)} if settings.pretrained else {}
-    return initial | ({"lpips": hash_network(settings.vgg_weights)} if settings.vgg_weights else {})
+    return initial | ({"lpips": hash_weights(settings.vgg_weights)} if settings.vgg_weights else {})
 
 
 def train(run: Run, data: Path, settings: TrainDiffusion) -> None:

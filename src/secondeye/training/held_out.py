@@ -20,7 +20,7 @@ def held_out_films(name: str, films: Iterable[str]) -> set[str]:
         return set(distinct[INTERVAL - 1 :: INTERVAL])
     if is_main_process():
         print(
-            f"{name}: {len(distinct)} films, fewer than {2 * INTERVAL}: none is held out, validation uses the "
+            f"{name}: {len(distinct)} films, fewer than {2 * INTERVAL}: none is held out, validation uses "
             "films that were trained on",
             file=sys.stderr,
         )

@@ -52,8 +52,8 @@ def training_loop(
     name: str,  # prefix of metrics and checkpoints
     hyperparams: Optimizer,
     draw: Draw,  # generator -> one sample; must depend on the generator alone
-    # model, samples stacked along a new first axis -> mean loss, metrics to log: the same names in all parts of
-    # a step, NaN where a part has no value.
+    # model, samples stacked along a new first axis -> mean loss, metrics to log: the same names in all parts
+    # of a step, NaN where a part has no value.
     loss: Loss,
     validate: Callable[[nn.Module], Mapping[str, float]] | None = None,  # at the end, in eval mode
 ) -> nn.Module:
@@ -132,9 +132,9 @@ def require_divisible_batch(name: str, hyperparams: Optimizer) -> None:
     parts = processes * hyperparams.gradient_accumulation_steps
     if hyperparams.batch_size % parts:
         raise UserError(
-            f"{name}: a batch_size of {hyperparams.batch_size} cannot be shared by {processes} processes with "
-            f"{hyperparams.gradient_accumulation_steps} gradient_accumulation_steps each; make it a multiple "
-            f"of {parts} in params.yaml"
+            f"{name}: {processes} processes with {hyperparams.gradient_accumulation_steps} "
+            f"gradient_accumulation_steps each cannot share a batch_size of {hyperparams.batch_size}; make "
+            f"it a multiple of {parts} in params.yaml"
         )
 
 
@@ -156,7 +156,7 @@ def rate_share(
     steps: int,
     lr_scheduler: str,  # one of LR_SCHEDULERS
 ) -> float:
-    """Return the learning rate of a step as a share of its largest value: linear warm-up, then the schedule."""
+    """Return the share of the largest learning rate at a step: linear warm-up, then the scheduler."""
     warm_up = max(1, round(WARM_UP_SHARE * steps))
     if step < warm_up:
         return (step + 1) / warm_up

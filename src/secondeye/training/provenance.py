@@ -29,7 +29,8 @@ def train_clips(dataset: Dataset) -> list[DatasetClip]:
     clips = dataset.clips("train")
     if not clips:
         raise UserError(
-            f"{dataset.path(AcceptedClip)}: every clip is held out; give a film the split train in sources.csv"
+            f"{dataset.path(AcceptedClip)}: every clip is held out; give a film the split train in "
+            "sources.csv"
         )
     return clips
 
