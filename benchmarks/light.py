@@ -30,7 +30,7 @@ from secondeye.params import load_params
 from secondeye.run_folder import open_run
 from secondeye.synthetic import render_shot
 from secondeye.training.light import train_light
-from secondeye.training.stereo_shot import StereoShot, quantize
+from secondeye.training.stereo_shot import ShotPool, StereoShot, quantize
 from secondeye.warp import warp
 
 HEIGHT, WIDTH, FRAMES = 256, 448, 6
@@ -57,13 +57,13 @@ def main() -> None:
 def train(world: Path, out: Path) -> None:
     """Train on the shots of a world as params.yaml says; goes on where it was killed."""
     settings = load_params(Path("params.yaml")).train_inpaint.light
-    scenes = []
+    shots = []
     for row in read_table(world / "synthetic.parquet", SyntheticShot):
         left, right = (read_frames(clip_file(world, row.id, kind)) for kind in ("left", "right"))
         disparity = read_disparity(clip_file(world, row.id, "disparity"), row.offset_px)
-        scenes.append(quantize(StereoShot(left, right, *warp(left, disparity), film=row.id)))
+        shots.append(quantize(StereoShot(left, right, *warp(left, disparity), film=row.id)))
     out.mkdir(parents=True, exist_ok=True)
-    train_light(open_run(out.parent, out.name, "train_light", settings, {}), scenes, [], settings)
+    train_light(open_run(out.parent, out.name, "train_light", settings, {}), ShotPool(shots, []), settings)
 
 
 def table() -> str:

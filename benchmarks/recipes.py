@@ -1,11 +1,11 @@
-"""Many steps against one, at equal data, equal first weights and equal time; and `fill`, which learns none.
+"""Compare many-step and one-step diffusion at equal data, initial weights and time, and `fill`.
 
     python benchmarks/recipes.py [--seconds 120] [--shots 24]
 
-Both networks are the laptop preset's and share one trained autoencoder; the one-step network begins with the
-other's weights, and zeros for its added channels. A few steps of each are timed, and each then trains as many
-as fit into the seconds. Shots of the synthetic world that neither saw judge them, with exact disparity, by
-the evaluation's ruler.
+Both networks have the size of the laptop preset and share one trained autoencoder; the one-step network
+starts from the other's weights, with zeros for its added channels. A few steps of each are timed, and each
+then trains as many steps as fit into the given time. Both are scored like in the evaluation, on synthetic
+shots that neither was trained on, with exact disparity.
 """
 
 import argparse
@@ -27,7 +27,8 @@ from secondeye.evaluation.score import compute, prepare, update
 from secondeye.inpaint import Inpainter, Warped
 from secondeye.inpaint.diffusion import SEED, Diffusion
 from secondeye.inpaint.fill import fill_warped
-from secondeye.inpaint.pipeline import IN_CHANNELS, LATENT_CHANNELS, ONE_STEP_CHANNELS, StereoInpaintPipeline
+from secondeye.inpaint.module_checks import IN_CHANNELS, LATENT_CHANNELS, ONE_STEP_CHANNELS
+from secondeye.inpaint.pipeline import StereoInpaintPipeline
 from secondeye.inpaint.tiny import make_tiny
 from secondeye.params import TrainDiffusion, load_params
 from secondeye.run_folder import open_run
@@ -38,10 +39,10 @@ from secondeye.training.stereo_shot import StereoShot, quantize
 from secondeye.warp import warp
 
 PARAMS = load_params(Path(__file__).parents[1] / "presets" / "laptop.yaml")
-LEARNT, CHECKED, JUDGED = 80_001, 80_901, 80_951  # seeds of the first shots; no preset's world holds them
-CHECKED_SHOTS, JUDGED_SHOTS = 2, 6
+TRAIN_SEED, VALIDATION_SEED, TEST_SEED = 80_001, 80_901, 80_951  # first seeds; no preset uses them
+VALIDATION_SHOTS, TEST_SHOTS = 2, 6
 TIMED_STEPS = 6
-PAINTED_IN = {"many_steps": (8, 2), "one_step": (1,)}  # steps; a conversion takes 8, fewer may do
+SAMPLING_STEPS = {"many_steps": (8, 2), "one_step": (1,)}  # sampling steps; a conversion uses 8
 COLUMNS = {
     "haarpsi": "HaarPSI",
     "psnr_disoccluded_db": "PSNR in holes, dB",
@@ -50,8 +51,8 @@ COLUMNS = {
 Draw = Callable[[np.random.Generator], StereoShot]
 
 
-class Taught(NamedTuple):
-    """A network after its training."""
+class Trained(NamedTuple):
+    """A trained network."""
 
     pipeline: StereoInpaintPipeline
     steps: int
@@ -61,9 +62,9 @@ class Taught(NamedTuple):
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=120.0, help="that each network trains")
-    parser.add_argument("--shots", type=int, default=24, help="to learn from")
-    parser.add_argument("--autoencoder-steps", type=int, default=None, help="if not the preset's")
+    parser.add_argument("--seconds", type=float, default=120.0, help="training time of each network")
+    parser.add_argument("--shots", type=int, default=24, help="number of training shots")
+    parser.add_argument("--autoencoder-steps", type=int, default=None, help="default: the preset's")
     options = parser.parse_args()
     settings = PARAMS.train_inpaint.diffusion
     if options.autoencoder_steps is not None:
@@ -73,23 +74,25 @@ def main() -> None:
 
 
 def table(settings: TrainDiffusion, seconds: float, shots: int) -> str:
-    """What each recipe comes to, beside `fill`; Markdown."""
+    """Return a Markdown table of both recipes and `fill`."""
     with tempfile.TemporaryDirectory() as folder:
-        taught = teach_both(settings, seconds, shots, Path(folder))
-    judged = [render(JUDGED + k) for k in range(JUDGED_SHOTS)]
-    rows = [row("fill", "", fill_warped, judged)]
-    for method, (pipeline, steps, spent) in taught.items():
-        for painted_in in PAINTED_IN[method]:
-            inpainter = Diffusion(pipeline, painted_in, 1, SEED)
+        trained_networks = train_both(settings, seconds, shots, Path(folder))
+    test = [render(TEST_SEED + k) for k in range(TEST_SHOTS)]
+    rows = [row("fill", "", fill_warped, test)]
+    for method, (pipeline, steps, elapsed_s) in trained_networks.items():
+        for sampling_steps in SAMPLING_STEPS[method]:
+            inpainter = Diffusion(pipeline, sampling_steps, 1, SEED)
             rows.append(
-                row(f"{method}, painted in {painted_in}", f"{steps} in {spent:.0f} s", inpainter, judged)
+                row(
+                    f"{method}, sampled in {sampling_steps}", f"{steps} in {elapsed_s:.0f} s", inpainter, test
+                )
             )
     world = PARAMS.world
     return "\n".join(
         [
-            f"{shots} shots of {world.width}x{world.height} and {world.frames} frames to learn from, crops "
-            f"of {settings.width}x{settings.height}, batches of {settings.network.batch_size}; judged on "
-            f"{len(judged)} others; {torch.get_num_threads()} threads.\n",
+            f"{shots} shots of {world.width}x{world.height} and {world.frames} frames for training, crops "
+            f"of {settings.width}x{settings.height}, batches of {settings.network.batch_size}; tested on "
+            f"{len(test)} others; {torch.get_num_threads()} threads.\n",
             f"| recipe | training steps | seconds a frame | {' | '.join(COLUMNS.values())} |",
             "|---" * (3 + len(COLUMNS)) + "|",
             *rows,
@@ -97,57 +100,59 @@ def table(settings: TrainDiffusion, seconds: float, shots: int) -> str:
     )
 
 
-def teach_both(settings: TrainDiffusion, seconds: float, shots: int, folder: Path) -> dict[str, Taught]:
-    """Both recipes, from the same autoencoder and the same first weights."""
+def train_both(settings: TrainDiffusion, seconds: float, shots: int, folder: Path) -> dict[str, Trained]:
+    """Train both recipes from the same autoencoder and initial weights."""
     size = (settings.height, settings.width)
-    learnt, checked = (
+    training, validation = (
         [training_shot(first + k) for k in range(count)]
-        for first, count in ((LEARNT, shots), (CHECKED, CHECKED_SHOTS))
+        for first, count in ((TRAIN_SEED, shots), (VALIDATION_SEED, VALIDATION_SHOTS))
     )
-    draws = [partial(draw_shot, scenes, [], 0.0, *size, settings.frames) for scenes in (learnt, checked)]
-    stills = [partial(draw_shot, scenes, [], 0.0, *size, AUTOENCODER_FRAMES) for scenes in (learnt, checked)]
+    draws = [partial(draw_shot, shots, [], 0.0, *size, settings.frames) for shots in (training, validation)]
+    stills = [
+        partial(draw_shot, shots, [], 0.0, *size, AUTOENCODER_FRAMES) for shots in (training, validation)
+    ]
     torch.manual_seed(settings.network.seed)
     many = make_tiny(settings.frames)
     train_autoencoder(many, open_run(folder, "autoencoder", "recipes", settings, {}), settings, *stills)
     first = {"many_steps": many, "one_step": with_left(many)}
     return {
-        method: teach(pipeline, replace(settings, method=method), seconds, folder, *draws)
+        method: train_for(pipeline, replace(settings, method=method), seconds, folder, *draws)
         for method, pipeline in first.items()
     }
 
 
-def teach(
+def train_for(
     pipeline: StereoInpaintPipeline,
     settings: TrainDiffusion,
     seconds: float,
     folder: Path,
     draw: Draw,
     draw_held: Draw,
-) -> Taught:
-    """Train the network for so long, by as many steps as a short trial says."""
+) -> Trained:
+    """Train the network for the given time; a short trial determines the number of steps."""
 
     def train(steps: int, pipeline: StereoInpaintPipeline) -> list[float]:
-        """When each step began, and when the last one ended, s."""
-        began: list[float] = []
+        """Return the start time of each step, s."""
+        starts: list[float] = []
 
-        def stamped(rng: np.random.Generator) -> StereoShot:
-            began.append(time.perf_counter())
+        def draw_timed(rng: np.random.Generator) -> StereoShot:
+            starts.append(time.perf_counter())
             return draw(rng)
 
         network = replace(settings.network, steps=steps, checkpoint_every=steps)
         name = f"{settings.method}-{steps}"
         run = open_run(folder, name, "recipes", settings, {})
-        train_network(pipeline, run, replace(settings, network=network), stamped, draw_held)
-        return began[:: settings.network.batch_size]
+        train_network(pipeline, run, replace(settings, network=network), draw_timed, draw_held)
+        return starts[:: settings.network.batch_size]
 
     trial = np.diff(train(TIMED_STEPS, copy.deepcopy(pipeline)))[1:]  # the first warms up
     steps = max(1, round(seconds / float(np.median(trial))))
-    began = train(steps, pipeline)
-    return Taught(pipeline, steps, (began[-1] - began[0]) * steps / max(1, steps - 1))
+    starts = train(steps, pipeline)
+    return Trained(pipeline, steps, (starts[-1] - starts[0]) * steps / max(1, steps - 1))
 
 
 def with_left(many: StereoInpaintPipeline) -> StereoInpaintPipeline:
-    """The same modules and weights, with zeros for what the network is told of the left view."""
+    """Return a one-step pipeline with the same weights and zeros for the channels of the left view."""
     unet = type(many.unet).from_config({**many.unet.config, "in_channels": ONE_STEP_CHANNELS})
     weights = many.unet.state_dict()
     noisy, given = weights["conv_in.weight"].split((LATENT_CHANNELS, IN_CHANNELS - LATENT_CHANNELS), dim=1)
@@ -157,7 +162,7 @@ def with_left(many: StereoInpaintPipeline) -> StereoInpaintPipeline:
 
 
 def row(name: str, trained: str, inpainter: Inpainter, shots: list[Shot]) -> str:
-    """Means over shots; a first one is painted before time is taken."""
+    """Return a table row of means over shots; timed after one warm-up shot."""
     warped = [Warped(shot.left, *warp(shot.left, shot.disparity)) for shot in shots]
     inpainter(warped[0], None)
     start = time.perf_counter()
@@ -178,7 +183,7 @@ def render(seed: int) -> Shot:
 
 
 def training_shot(seed: int) -> StereoShot:
-    """A shot to learn from, stored."""
+    """Render a training shot and store it as 8-bit arrays."""
     shot = render(seed)
     return quantize(StereoShot(shot.left, shot.right, *warp(shot.left, shot.disparity)))
 

@@ -8,7 +8,7 @@ from conftest import a_clip, a_film
 from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import AcceptedClip, Clip, ClipDisparity, Film, SyntheticShot
 from secondeye.dataset.tables import write_table
-from secondeye.sources import Mono, list_mono
+from secondeye.sources import MonoFilm, list_mono_films
 from secondeye.system.errors import UserError
 from secondeye.training.provenance import hash_inputs, hash_mono, join_licences, train_clips
 
@@ -65,7 +65,7 @@ def test_hashes_depend_on_the_training_data_alone(dataset: Path) -> None:
 
 
 def test_monocular_films_have_one_hash(tmp_path: Path) -> None:
-    films = [Mono(tmp_path / name, "") for name in ("a.mp4", "b.mp4")]
+    films = [MonoFilm(tmp_path / name, "") for name in ("a.mp4", "b.mp4")]
     for film in films:
         film.path.write_text(film.path.name)
     assert len({hash_mono(part) for part in ([], films[:1], films, films[::-1])}) == 4
@@ -73,14 +73,14 @@ def test_monocular_films_have_one_hash(tmp_path: Path) -> None:
 
 
 def test_monocular_training_films_are_listed(tmp_path: Path) -> None:
-    assert list_mono(tmp_path) == []
+    assert list_mono_films(tmp_path) == []
     lines = ["film,packing,split,licence", "b.mp4,mono,train,CC0", "a.mp4,mono,train,", "c.mp4,mono,test,"]
     (tmp_path / "sources.csv").write_text("\n".join(lines) + "\n")
     with pytest.raises(UserError, match="which is not in"):
-        list_mono(tmp_path)
+        list_mono_films(tmp_path)
     for name in ("a.mp4", "b.mp4"):
         (tmp_path / name).touch()
-    assert [(film.path.name, film.licence) for film in list_mono(tmp_path)] == [
+    assert [(film.path.name, film.licence) for film in list_mono_films(tmp_path)] == [
         ("a.mp4", ""),
         ("b.mp4", "CC0"),
     ]

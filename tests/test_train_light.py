@@ -12,8 +12,8 @@ from conftest import an_optimizer
 from safetensors.torch import load_file
 
 from secondeye.inpaint import Warped
-from secondeye.inpaint import light as network
-from secondeye.inpaint.light import load_light
+from secondeye.inpaint import light_network as network
+from secondeye.inpaint.light import inpaint_frames, load_light
 from secondeye.params import TrainLight
 from secondeye.run_folder import Run, open_run, repeatable
 from secondeye.synthetic import two_planes
@@ -215,7 +215,7 @@ def test_training_inputs_equal_those_of_inpainting() -> None:
     sample = light._make_sample(shot, light._fill(shot), crop, np.random.default_rng(1))
     assert sample[2].abs().max() < light.FAR_AWAY_PX  # not taken for a first frame
     left, _, warped, coverage, disparity = (shot_crops.crop_plane(plane, crop) for plane in shot.planes)
-    used, _ = network.inpaint_frames(model, Warped(left, warped, coverage, disparity), None)
+    used, _ = inpaint_frames(model, Warped(left, warped, coverage, disparity), None)
     with torch.no_grad():
         filled, trained = light._inpaint(model, tuple(column[None] for column in sample))
     torch.testing.assert_close(trained[0].clamp(0, 1), used[1], atol=0.02, rtol=0)

@@ -5,14 +5,14 @@ from pathlib import Path
 from secondeye.dataset.reader import Dataset
 from secondeye.params import TrainDiffusion, TrainInpaint
 from secondeye.run_folder import Run, finish_model, make_run_key, open_run
-from secondeye.sources import list_mono
+from secondeye.sources import list_mono_films
 from secondeye.training.provenance import hash_inputs, hash_mono, join_licences
 
 
 def run(data: Path, out: Path, runs: Path, *, train_inpaint: TrainInpaint) -> None:
     """Write light/ and diffusion/ to `out`, training each in `runs` unless its run is finished."""
     dataset = Dataset(data)
-    mono = list_mono(dataset.folder("raw"))
+    mono = list_mono_films(dataset.folder("raw"))
     inputs = hash_inputs(dataset) | {"mono": hash_mono(mono)}
     licences = [film.licence for film in mono]
 

@@ -16,15 +16,11 @@ from torch import Tensor, nn
 
 from secondeye.imaging.arrays import occlusion_mask, resize, resize_disparity
 from secondeye.inpaint import Warped
-from secondeye.inpaint.autoencoder import decode, encode, patch_px, to_signed
+from secondeye.inpaint.autoencoder import decode, encode, patch_px, scaling_factor, to_signed
+from secondeye.inpaint.conditions import Conditions
 from secondeye.inpaint.diffusion import STEPS, downscale_factor, downscale_warped, inpaint_warped
-from secondeye.inpaint.pipeline import (
-    IN_CHANNELS,
-    ONE_STEP_CHANNELS,
-    StereoInpaintPipeline,
-    scaling_factor_of,
-)
-from secondeye.inpaint.sampling import Conditions
+from secondeye.inpaint.module_checks import IN_CHANNELS, ONE_STEP_CHANNELS
+from secondeye.inpaint.pipeline import StereoInpaintPipeline
 from secondeye.inpaint.tiny import make_small, make_tiny
 from secondeye.inpaint.weights import hash_svd, load_widened
 from secondeye.metrics.learned import load_lpips
@@ -139,7 +135,7 @@ def train_autoencoder(
         validate=validate,
     )
     with torch.no_grad():
-        factor = scaling_factor_of(encode(pipeline.vae, frames.flatten(0, 1)))
+        factor = scaling_factor(encode(pipeline.vae, frames.flatten(0, 1)))
     pipeline.vae.register_to_config(scaling_factor=round(factor, 6))
 
 

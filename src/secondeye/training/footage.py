@@ -11,7 +11,7 @@ import numpy as np
 
 from secondeye.dataset.reader import Dataset, DatasetClip
 from secondeye.dataset.schema import SyntheticShot
-from secondeye.sources import list_mono
+from secondeye.sources import list_mono_films
 from secondeye.system.errors import UserError
 from secondeye.system.process import is_main_process
 from secondeye.training.held_out import held_out_films
@@ -32,7 +32,7 @@ def load_shots(
     """Load all training data. Raises UserError where every clip is held out or memory is too small."""
     dataset = Dataset(data)
     clips = train_clips(dataset)
-    films = [film.path for film in list_mono(dataset.folder("raw"))]
+    films = [film.path for film in list_mono_films(dataset.folder("raw"))]
     frames = max(RUN_FRAMES, min_size[0])
     view = clips[0].clip
     height, width = max(view.height, min_size[1]), max(view.width, min_size[2])

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from secondeye.dataset.reader import Dataset, DatasetClip
 from secondeye.dataset.schema import AcceptedClip, SyntheticShot
-from secondeye.sources import Mono
+from secondeye.sources import MonoFilm
 from secondeye.system.errors import UserError
 from secondeye.system.files import hash_file
 
@@ -19,7 +19,7 @@ def hash_inputs(dataset: Dataset) -> dict[str, str]:
     return {name: _hash(lines) for name, lines in (("clips", clips), ("synthetic", shots))}
 
 
-def hash_mono(films: Sequence[Mono]) -> str:
+def hash_mono(films: Sequence[MonoFilm]) -> str:
     """Hash the monocular films, in their order."""
     return _hash([hash_file(film.path) for film in films])
 

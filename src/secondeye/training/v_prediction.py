@@ -10,8 +10,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from secondeye.inpaint.conditions import Conditions
+from secondeye.inpaint.denoising import predict_velocity, sigma_to_timestep
 from secondeye.inpaint.pipeline import StereoInpaintPipeline
-from secondeye.inpaint.sampling import Conditions, predict_velocity, sigma_to_timestep
 from secondeye.training.conditioning import ClipBatch, drop_conditions, encode_conditions
 
 LOG_SIGMA_MEAN, LOG_SIGMA_STD = 0.7, 1.6  # of the noise levels, as Stable Video Diffusion was fine-tuned
