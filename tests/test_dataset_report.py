@@ -35,7 +35,7 @@ from secondeye.dataset.schema import (
     SkippedClip,
 )
 from secondeye.dataset.tables import write_table
-from secondeye.report.contact_sheet import write_picture
+from secondeye.report.contact_sheet import write_image
 from secondeye.report.document import to_markdown
 
 Tables = dict[type, list[Any]]
@@ -120,7 +120,7 @@ def test_pictures_are_of_the_best_the_worst_and_the_rejected(dataset: Dataset) -
     assert chosen[0][1] == "best: f 100-109, 27.0 dB" and chosen[-1][1].startswith("rejected: f 50-59")
     for clip, _ in chosen:
         parts = [np.full((6, 8, 3), level, np.uint8) for level in (10, 20, 30, 40)]
-        write_picture(dataset.folder("quality") / f"{clip}.middle.png", np.concatenate(parts, axis=1))
+        write_image(dataset.folder("quality") / f"{clip}.middle.png", np.concatenate(parts, axis=1))
     rows = picture_rows(dataset, {})
     assert len(rows) == len(chosen) and PICTURED == 3
     assert "c10" not in [clip for clip, _ in pick_pictured(dataset, {"c10": 1})], "its picture is damaged"

@@ -30,10 +30,10 @@ from secondeye.params import Evaluate, load_params
 from secondeye.report.contact_sheet import (
     disparity_map,
     error_map,
-    picture_from_frame,
-    read_picture,
+    frame_to_image,
+    read_image,
     write_contact_sheet,
-    write_picture,
+    write_image,
 )
 from secondeye.report.document import Bar, Bars, Bold, Section, Table, to_markdown
 from secondeye.report.html import write_page
@@ -348,7 +348,7 @@ def rendered(rows: list[Score], folder: Path) -> tuple[str, str]:
     clips = {row.clip: row.film for row in rows}
     eval_clips = [eval_clip(clip, film) for clip, film in clips.items()]
     films = {film: ODD for film in clips.values()}
-    write_picture(folder / "sheet.png", np.full((8, 12, 3), 200, np.uint8))
+    write_image(folder / "sheet.png", np.full((8, 12, 3), 200, np.uint8))
     options = {"manifest": "m", "evaluate": EVALUATE, "costs": {"fill": (1.0, 2.0)}}
     found = build_sections(rows, eval_clips, films, sheet=folder / "sheet.png", **options)
     write_page(folder / "index.html", "Evaluation of <this> & that", found, SIBLINGS)
@@ -498,7 +498,7 @@ def test_a_clip_without_any_match_is_drawn_grey() -> None:
 def test_sheets_are_of_sensible_width(tmp_path: Path, columns: int, tile: int) -> None:
     row = [(f"m{n}", np.full((20, 40, 3), n, np.uint8)) for n in range(columns)]
     write_contact_sheet(tmp_path / "sheet.png", [row, row[:2]])
-    sheet = read_picture(tmp_path / "sheet.png")
+    sheet = read_image(tmp_path / "sheet.png")
     assert sheet.shape == (2 * (20 + tile // 2 + 3), columns * tile, 3)
     middle = sheet[20 + tile // 4]  # of the first row's pictures
     assert [middle[n * tile + tile // 2].tolist() for n in range(columns)] == [
@@ -509,10 +509,10 @@ def test_sheets_are_of_sensible_width(tmp_path: Path, columns: int, tile: int) -
 
 def test_pictures_come_back(tmp_path: Path) -> None:
     frames = torch.rand(1, 3, 5, 7, generator=torch.Generator().manual_seed(0))
-    picture = picture_from_frame(frames)
+    picture = frame_to_image(frames)
     assert picture.shape == (5, 7, 3) and picture[2, 3, 0] == round(float(frames[0, 0, 2, 3]) * 255)
-    write_picture(tmp_path / "p.png", picture)
-    assert np.array_equal(read_picture(tmp_path / "p.png"), picture)
+    write_image(tmp_path / "p.png", picture)
+    assert np.array_equal(read_image(tmp_path / "p.png"), picture)
 
 
 def test_the_clip_with_the_largest_disocclusions_of_each_film_is_shown() -> None:

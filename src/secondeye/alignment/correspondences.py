@@ -160,8 +160,8 @@ def _refine(
     half = max(_FINE_HALF, round(width * _FINE_SHARE))
     edge = half + search
     (x, y), (u, v) = corner, guess
-    whole = half <= x < width - half and half <= y < height - half
-    if not (whole and edge <= u < width - edge and edge <= v < height - edge):
+    fits = half <= x < width - half and half <= y < height - half
+    if not (fits and edge <= u < width - edge and edge <= v < height - edge):
         return None
     patch = _patch(image, x, y, half)
     correlation = cv2.matchTemplate(_patch(other, u, v, edge), patch, cv2.TM_CCOEFF_NORMED)

@@ -17,8 +17,8 @@ from secondeye.dataset.schema import (
     RejectedClip,
     SkippedClip,
 )
-from secondeye.report.contact_sheet import Tile, read_picture
-from secondeye.report.document import Picture, Section, Table
+from secondeye.report.contact_sheet import Tile, read_image
+from secondeye.report.document import Image, Section, Table
 
 SCORES = tuple(
     field.name for field in fields(ClipQuality) if field.name not in ("id", "key", "height", "width")
@@ -90,7 +90,7 @@ def dataset_sections(dataset: Dataset, failures: Sequence[str], sheet: Path | No
     steps = [(name.replace("_", ", "), str(count)) for name, count in counts.items()]
     table = Table("From films to clips", ("what", "count"), steps, _FUNNEL_NOTE)
     pictures = (
-        [Section("Best, worst and rejected clips", [_PICTURES_NOTE, Picture("Middle frames", sheet)])]
+        [Section("Best, worst and rejected clips", [_PICTURES_NOTE, Image("Middle frames", sheet)])]
         if sheet
         else []
     )
@@ -132,7 +132,7 @@ def picture_rows(dataset: Dataset, damaged: Container[str]) -> list[list[Tile]]:
     """Load the contact sheet's rows from the pictures that the stage `quality` wrote."""
     rows = []
     for clip, caption in pick_pictured(dataset, damaged):
-        picture = read_picture(dataset.folder("quality") / f"{clip}.middle.png")
+        picture = read_image(dataset.folder("quality") / f"{clip}.middle.png")
         tiles = np.split(picture, len(_TILES), axis=1)
         rows.append(list(zip((caption, *_TILES[1:]), tiles, strict=True)))
     return rows

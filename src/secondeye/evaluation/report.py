@@ -24,7 +24,7 @@ from secondeye.evaluation.aggregate import (
 from secondeye.evaluation.columns import COLUMNS, GROUPS, PRIMARY, Column
 from secondeye.evaluation.comparison import CANDIDATE_KINDS, PROTOCOLS, Protocol, compare, protocol_rows
 from secondeye.params import Evaluate
-from secondeye.report.document import Bar, Bars, Bold, Picture, Section, Table
+from secondeye.report.document import Bar, Bars, Bold, Image, Section, Table
 from secondeye.system.text import pluralize
 
 ALL_FILMS = "all films"
@@ -66,7 +66,7 @@ def build_sections(
             "Of each film the clip with the largest disocclusions: outputs, errors, and the disparity that a "
             "matcher finds"
         )
-        sections.append(Section("Pictures", [Picture(caption, sheet)]))
+        sections.append(Section("Pictures", [Image(caption, sheet)]))
     if costs:
         sections.append(Section("Cost", [_cost_table(costs)]))
     return [*sections, Section("Clip by clip", [_clip_table(rows, films)])]
@@ -148,7 +148,7 @@ def _protocol_section(protocol: Protocol, rows: Sequence[Score], evaluate: Evalu
         name: score_interval(group_by_film(scores, PRIMARY), evaluate) for name, scores in methods.items()
     }
     bars = [Bar(name, methods[name][0].kind in CANDIDATE_KINDS, *primary[name][:3]) for name in methods]
-    parts: list[str | Table | Bars | Picture] = [
+    parts: list[str | Table | Bars | Image] = [
         "Arrows show which direction is better; the best method is bold, baselines and ceilings aside."
     ]
     if any(row.kind == "ceiling" for row in rows):

@@ -22,7 +22,7 @@ from secondeye.evaluation.score import PreparedFrames, compute, prepare, score_d
 from secondeye.execution.incremental import BadClip, Job, build_missing, make_key
 from secondeye.metrics.learned import LearnedMetrics, load_learned_metrics
 from secondeye.params import Evaluate
-from secondeye.report.contact_sheet import picture_from_frame, write_picture
+from secondeye.report.contact_sheet import frame_to_image, write_image
 from secondeye.system.errors import UserError
 from secondeye.system.files import hash_weights
 from secondeye.system.process import best_device
@@ -163,7 +163,7 @@ def _score_clip(
         raise BadClip("non-finite pixels", method.name) from error
     middle = len(frames.left) // 2
     picture, cost_path = middle_frame_file(out, clip.id, method), cost_file(out, clip.id, method)
-    write_picture(picture, picture_from_frame(output.right[middle : middle + 1]))
+    write_image(picture, frame_to_image(output.right[middle : middle + 1]))
     write_cost(cost_path, cost)
     row = Score(name, key, clip.id, eval_clip.film, method.name, method.kind, **scores)
     return row, [picture, cost_path]

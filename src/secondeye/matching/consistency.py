@@ -30,8 +30,8 @@ def is_consistent(
     width = disparity.shape[-1]
     target = torch.arange(width) - disparity.nan_to_num(nan=2.0 * width)
     inside = (target > -0.5) & (target < width - 0.5)
-    there = right_disparity.gather(-1, target.round().clamp(0, width - 1).long())
-    return inside & ((disparity - there).abs() <= tolerance_px)  # False for NaN
+    right_at_target = right_disparity.gather(-1, target.round().clamp(0, width - 1).long())
+    return inside & ((disparity - right_at_target).abs() <= tolerance_px)  # False for NaN
 
 
 def fill_from_background(

@@ -18,17 +18,17 @@ _BINS_PER_PX = 16  # histogram bins
 def fill_by_colour(
     disparity: np.ndarray,  # float32 [H, W] px; values where not `known` are ignored
     known: np.ndarray,  # bool [H, W]
-    picture: np.ndarray,  # uint8 [H, W, 3]
+    image: np.ndarray,  # uint8 [H, W, 3]
 ) -> np.ndarray:  # float32 [H, W], finite; known values untouched
     """Fill the gaps of one frame."""
     planes = torch.from_numpy(disparity)[None, None], torch.from_numpy(known)[None, None]
     initial = fill_from_background(*planes)[0, 0].numpy()
-    return _weighted_median(initial, known, picture, np.exp(-np.arange(766) / (3 * _COLOUR_LEVELS)))
+    return _weighted_median(initial, known, image, np.exp(-np.arange(766) / (3 * _COLOUR_LEVELS)))
 
 
 @numba.njit(cache=True)
 def _weighted_median(
-    filled: np.ndarray, known: np.ndarray, picture: np.ndarray, weight_table: np.ndarray
+    filled: np.ndarray, known: np.ndarray, image: np.ndarray, weight_table: np.ndarray
 ) -> np.ndarray:
     height, width = filled.shape
     lowest = filled.min()
@@ -44,9 +44,7 @@ def _weighted_median(
                 for column in range(max(0, x - _RADIUS), min(width, x + _RADIUS + 1)):
                     levels = np.int32(0)
                     for channel in range(3):
-                        levels += abs(
-                            np.int32(picture[y, x, channel]) - np.int32(picture[row, column, channel])
-                        )
+                        levels += abs(np.int32(image[y, x, channel]) - np.int32(image[row, column, channel]))
                     index = int((filled[row, column] - lowest) * _BINS_PER_PX)
                     weights[index] += weight_table[levels]
                     sums[index] += weight_table[levels] * filled[row, column]

@@ -22,23 +22,23 @@ class Tracks(NamedTuple):
     """Tracks of a clip from each frame to the next and the previous one, and its images."""
 
     steps: dict[tuple[int, int], Track]
-    pictures: np.ndarray  # uint8 [T, H, W, 3]
+    images: np.ndarray  # uint8 [T, H, W, 3]
 
 
 def find_tracks(
-    pictures: np.ndarray,  # uint8 [T, H, W, 3]
+    images: np.ndarray,  # uint8 [T, H, W, 3]
     grays: np.ndarray,  # uint8 [T, H, W]
 ) -> Tracks:
     """Track all pixels between adjacent frames; no tracks in frames too small for optical flow."""
     if min(grays.shape[1:]) < MIN_FLOW_SIZE_PX:
-        return Tracks({}, pictures)
+        return Tracks({}, images)
     steps = {}
     for frame in range(len(grays) - 1):
         forward = dense_flow(grays[frame], grays[frame + 1])
         backward = dense_flow(grays[frame + 1], grays[frame])
         steps[frame, frame + 1] = Track(forward, forward_backward_error(forward, backward) < _MAX_ERROR_PX)
         steps[frame + 1, frame] = Track(backward, forward_backward_error(backward, forward) < _MAX_ERROR_PX)
-    return Tracks(steps, pictures)
+    return Tracks(steps, images)
 
 
 def tracks_to_neighbours(
@@ -54,7 +54,7 @@ def tracks_to_neighbours(
             if (step := tracks.steps.get((other - direction, other))) is None:
                 break
             track = step if other == frame + direction else _concatenate(track, step)
-            found.append((other, _check_colour(track, tracks.pictures[frame], tracks.pictures[other])))
+            found.append((other, _check_colour(track, tracks.images[frame], tracks.images[other])))
     return found
 
 

@@ -53,7 +53,7 @@ def match_video(
     tracks = find_tracks(*views[0])
     matched = _match_frames(views, tracks, max_disparity_px + 1)
     consistent = _check(matched, tolerance_px)
-    filled = [_fill(*frame) for frame in zip(matched, consistent, tracks.pictures, strict=True)]
+    filled = [_fill(*frame) for frame in zip(matched, consistent, tracks.images, strict=True)]
     for _ in range(_SMOOTHING_ROUNDS):
         filled = [_smooth_in_time(filled, tracks, frame) for frame in range(len(filled))]
     return torch.from_numpy(np.stack(filled))[:, None], torch.from_numpy(consistent)[:, None]
@@ -93,10 +93,10 @@ def _check(matched: list[BestDisparities], tolerance_px: float) -> np.ndarray:
     return np.stack([_remove_speckles(*frame) for frame in zip(left[:, 0].numpy(), consistent, strict=True)])
 
 
-def _fill(matched: BestDisparities, consistent: np.ndarray, picture: np.ndarray) -> np.ndarray:
+def _fill(matched: BestDisparities, consistent: np.ndarray, image: np.ndarray) -> np.ndarray:
     """Return one frame's disparity [H, W], median-filtered, with unreliable values filled by colour."""
     reliable = _remove_speckles(matched.left, consistent & (matched.margin >= _MIN_MARGIN))
-    return cv2.medianBlur(fill_by_colour(matched.left, reliable, picture), _MEDIAN_SIZE)
+    return cv2.medianBlur(fill_by_colour(matched.left, reliable, image), _MEDIAN_SIZE)
 
 
 def _median_filter(matched: BestDisparities) -> BestDisparities:

@@ -137,8 +137,9 @@ def median_disparities(
 
 def _medians(plane: Tensor, where: Tensor) -> Tensor:
     counted = where & ~plane.isnan()
-    chosen = [values[there] for values, there in zip(plane.numpy(), counted.numpy(), strict=True)]
-    return torch.tensor([float(np.median(v)) if v.size else math.nan for v in chosen], dtype=torch.float64)
+    selected = (values[chosen] for values, chosen in zip(plane.numpy(), counted.numpy(), strict=True))
+    medians = [float(np.median(values)) if values.size else math.nan for values in selected]
+    return torch.tensor(medians, dtype=torch.float64)
 
 
 def largest_jump(
@@ -157,8 +158,8 @@ def disparity_histogram(
     where: Tensor | None = None,  # bool [T, 1, H, W], None for all pixels
 ) -> np.ndarray:  # int64 [10001]
     """Count the pixels at -50, -49.99, ... 50 % of the width."""
-    chosen = ~disparity.isnan() if where is None else where & ~disparity.isnan()
-    percent = disparity.numpy()[chosen.numpy()].astype(np.float64) * (100 / disparity.shape[-1])
+    values_per_frame = ~disparity.isnan() if where is None else where & ~disparity.isnan()
+    percent = disparity.numpy()[values_per_frame.numpy()].astype(np.float64) * (100 / disparity.shape[-1])
     end = _MAX_PERCENT * _BINS
     place = np.clip(np.round(percent * _BINS), -end, end).astype(np.int64) + end
     return np.bincount(place, minlength=2 * end + 1)

@@ -10,9 +10,9 @@ from torch import Tensor
 from secondeye.imaging.arrays import frames_to_uint8
 from secondeye.system.files import atomic_path
 
-Tile = tuple[str, np.ndarray]  # label, picture uint8 [H, W, 3]
+Tile = tuple[str, np.ndarray]  # label, image uint8 [H, W, 3]
 
-HOLE_COLOUR = (255, 0, 170)  # RGB of occluded pixels in every picture
+HOLE_COLOUR = (255, 0, 170)  # RGB of occluded pixels in every image
 ERROR_GAIN = 4  # of error maps
 MAX_TILE_WIDTH = 320  # px
 _SHEET_WIDTH, _MIN_TILE_WIDTH = 2400, 160  # px
@@ -22,13 +22,15 @@ _WHITE, _GREY = (255, 255, 255), 45
 
 
 def write_contact_sheet(path: Path, rows: Sequence[Sequence[Tile]]) -> None:
-    """Write rows of labelled pictures as a PNG."""
+    """Write rows of labelled images as a PNG."""
     columns = max(len(row) for row in rows)
     width = min(MAX_TILE_WIDTH, max(_MIN_TILE_WIDTH, _SHEET_WIDTH // columns))
-    lines = [cv2.hconcat([_tile(picture, label, width) for label, picture in row]) for row in rows]
-    whole = columns * width
-    padded = [cv2.copyMakeBorder(line, 0, 3, 0, whole - line.shape[1], cv2.BORDER_CONSTANT) for line in lines]
-    write_picture(path, cv2.vconcat(padded))
+    lines = [cv2.hconcat([_tile(image, label, width) for label, image in row]) for row in rows]
+    padded = [
+        cv2.copyMakeBorder(line, 0, 3, 0, columns * width - line.shape[1], cv2.BORDER_CONSTANT)
+        for line in lines
+    ]
+    write_image(path, cv2.vconcat(padded))
 
 
 def error_map(
@@ -54,52 +56,52 @@ def disparity_map(
 def colour_bar(size: tuple[int, int], low: str, high: str) -> np.ndarray:  # uint8 [H, W, 3]
     """Return a legend for a colour map, with labels at both ends."""
     height, width = size
-    picture, band = blank(size), slice(height // 3, height // 2)
-    picture[band] = _colour_map(np.tile(np.linspace(0, 255, width), (height // 2 - height // 3, 1)))
-    text_scale = width / MAX_TILE_WIDTH  # the sheet resizes the picture to one tile
-    draw_text(picture, low, 0.03, 0.68, text_scale)
-    draw_text(picture, high, 0.82, 0.68, text_scale)
-    return picture
+    image, band = blank(size), slice(height // 3, height // 2)
+    image[band] = _colour_map(np.tile(np.linspace(0, 255, width), (height // 2 - height // 3, 1)))
+    text_scale = width / MAX_TILE_WIDTH  # the sheet resizes the image to one tile
+    draw_text(image, low, 0.03, 0.68, text_scale)
+    draw_text(image, high, 0.82, 0.68, text_scale)
+    return image
 
 
 def blank(size: tuple[int, int]) -> np.ndarray:  # uint8 [H, W, 3]
-    """Return a black picture."""
+    """Return a black image."""
     return np.zeros((*size, 3), np.uint8)
 
 
-def draw_text(picture: np.ndarray, text: str, x: float, y: float, size: float) -> None:
-    """Draw white text at (x, y), given as fractions of the picture's width and height."""
-    place = round(x * picture.shape[1]), round(y * picture.shape[0])
-    cv2.putText(picture, text, place, _FONT, _FONT_SCALE * size, _WHITE, max(1, round(size)), cv2.LINE_AA)
+def draw_text(image: np.ndarray, text: str, x: float, y: float, size: float) -> None:
+    """Draw white text at (x, y), given as fractions of the image's width and height."""
+    place = round(x * image.shape[1]), round(y * image.shape[0])
+    cv2.putText(image, text, place, _FONT, _FONT_SCALE * size, _WHITE, max(1, round(size)), cv2.LINE_AA)
 
 
-def picture_from_frame(
+def frame_to_image(
     frames: Tensor,  # [1, 3, H, W] in [0, 1]
 ) -> np.ndarray:  # uint8 [H, W, 3]
     """Convert one frame to 8-bit pixels."""
     return frames_to_uint8(frames[:1])[0].numpy()
 
 
-def write_picture(path: Path, picture: np.ndarray) -> None:
+def write_image(path: Path, image: np.ndarray) -> None:
     """Write a PNG from uint8 RGB [H, W, 3]."""
     with atomic_path(path) as part:
-        cv2.imwrite(str(part), picture[..., ::-1])
+        cv2.imwrite(str(part), image[..., ::-1])
 
 
-def read_picture(path: Path) -> np.ndarray:  # uint8 [H, W, 3]
+def read_image(path: Path) -> np.ndarray:  # uint8 [H, W, 3]
     """Read a PNG as RGB."""
-    picture = cv2.imread(str(path))
-    assert picture is not None, path
-    return picture[..., ::-1]
+    image = cv2.imread(str(path))
+    assert image is not None, path
+    return image[..., ::-1]
 
 
 def _colour_map(levels: np.ndarray) -> np.ndarray:
     return cv2.applyColorMap(levels.astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
 
 
-def _tile(picture: np.ndarray, label: str, width: int) -> np.ndarray:
-    height = round(picture.shape[0] * width / picture.shape[1])
-    tile = cv2.resize(np.ascontiguousarray(picture), (width - 2, height), interpolation=cv2.INTER_AREA)
+def _tile(image: np.ndarray, label: str, width: int) -> np.ndarray:
+    height = round(image.shape[0] * width / image.shape[1])
+    tile = cv2.resize(np.ascontiguousarray(image), (width - 2, height), interpolation=cv2.INTER_AREA)
     bar = np.full((_BAR_HEIGHT, width - 2, 3), _GREY, np.uint8)
     cv2.putText(bar, label, (4, 14), _FONT, _FONT_SCALE, _WHITE, 1, cv2.LINE_AA)
     return cv2.copyMakeBorder(cv2.vconcat([bar, tile]), 0, 0, 0, 2, cv2.BORDER_CONSTANT)

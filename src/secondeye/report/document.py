@@ -44,7 +44,7 @@ class Bars(NamedTuple):
     bars: Sequence[Bar]
 
 
-class Picture(NamedTuple):
+class Image(NamedTuple):
     """A PNG file."""
 
     heading: str
@@ -55,7 +55,7 @@ class Section(NamedTuple):
     """A heading and its parts; a string is a paragraph in which `this` is code."""
 
     heading: str
-    parts: Sequence[str | Table | Bars | Picture]
+    parts: Sequence[str | Table | Bars | Image]
 
 
 def to_markdown(title: str, sections: Sequence[Section]) -> str:
@@ -75,11 +75,11 @@ def escape_markdown(text: str) -> str:
 
 
 def part_tests() -> dict[str, Callable[[object], bool]]:
-    """Return template tests for the kind of a part: `is table`, `is bars`, `is picture`, `is bold`."""
+    """Return template tests for the kind of a part: `is table`, `is bars`, `is image`, `is bold`."""
     return {
         "table": lambda part: isinstance(part, Table),
         "bars": lambda part: isinstance(part, Bars),
-        "picture": lambda part: isinstance(part, Picture),
+        "image": lambda part: isinstance(part, Image),
         "bold": lambda part: isinstance(part, Bold),
     }
 

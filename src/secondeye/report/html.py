@@ -1,4 +1,4 @@
-"""A report as one self-contained HTML file: no scripts, no fonts, no pictures from elsewhere."""
+"""A report as one self-contained HTML file: no scripts, no fonts, no external images."""
 
 import base64
 import math
@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from markupsafe import Markup, escape
 
-from secondeye.report.contact_sheet import read_picture
+from secondeye.report.contact_sheet import read_image
 from secondeye.report.document import Bars, Section, part_tests
 from secondeye.report.rendering import render_template
 from secondeye.system.files import write_atomic
@@ -82,7 +82,7 @@ def _cell_class(cell: str) -> str:
 
 def _data_uri(path: Path) -> str:
     """Encode a PNG as a JPEG data URI, a third of its size."""
-    pixels = np.ascontiguousarray(read_picture(path)[..., ::-1])
+    pixels = np.ascontiguousarray(read_image(path)[..., ::-1])
     done, content = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     assert done, path
     return f"data:image/jpeg;base64,{base64.b64encode(content.tobytes()).decode()}"

@@ -23,7 +23,7 @@ from secondeye.evaluation.score_methods import median_costs, middle_frame_file, 
 from secondeye.imaging.arrays import frames_from_uint8
 from secondeye.matching.flow_matcher import match_flow
 from secondeye.params import Evaluate
-from secondeye.report.contact_sheet import picture_from_frame, read_picture, write_contact_sheet
+from secondeye.report.contact_sheet import frame_to_image, read_image, write_contact_sheet
 from secondeye.report.document import Section, to_markdown
 from secondeye.report.html import write_page
 from secondeye.run_folder import copy_record, make_run_key, open_run
@@ -105,13 +105,11 @@ def _write_sheet(
     for clip in select_clips(clips):
         middle = load_middle_frame(dataset, dataset.clip(clip.id), max_frames)
         outputs = {
-            method.name: _with_disparity(
-                middle.left, read_picture(middle_frame_file(scores, clip.id, method))
-            )
+            method.name: _with_disparity(middle.left, read_image(middle_frame_file(scores, clip.id, method)))
             for method in methods
             if method.covers(clip.film)
         }
-        left, truth = picture_from_frame(middle.left), picture_from_frame(middle.right)
+        left, truth = frame_to_image(middle.left), frame_to_image(middle.right)
         regions = middle.regions[0, 0].numpy()
         true_disparity = _with_disparity(middle.left, truth)[1]
         rows += clip_rows(films[clip.film], left, truth, regions, true_disparity, outputs)

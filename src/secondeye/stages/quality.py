@@ -14,7 +14,7 @@ from secondeye.execution.incremental import Job, build_missing, make_key
 from secondeye.imaging.optical_flow import MIN_FLOW_SIZE_PX, dense_flow, flow_magnitude, to_gray
 from secondeye.metrics.image_quality import gradient_levels, mean_where, psnr_db, ssim_map
 from secondeye.params import DatasetParams
-from secondeye.report.contact_sheet import HOLE_COLOUR, disparity_map, picture_from_frame, write_picture
+from secondeye.report.contact_sheet import HOLE_COLOUR, disparity_map, frame_to_image, write_image
 from secondeye.system.process import lock_dir
 
 _BYTES_PER_PIXEL = 12  # upper bound, of four pictures as PNG
@@ -48,7 +48,7 @@ def _score_clip(
     # Fill holes with the true right view, so that SSIM windows around them see no false edge.
     filled = torch.where(occlusion, right, warped)
     picture = _middle_picture(left, right, warped, occlusion, disparity, (far_px, near_px))
-    write_picture(out / f"{name}.middle.png", picture)
+    write_image(out / f"{name}.middle.png", picture)
     return ClipQuality(
         id=name,
         key=key,
@@ -97,7 +97,7 @@ def _middle_picture(
 ) -> np.ndarray:  # uint8 [H, 4 W, 3]
     """Render the middle frame: left, right, warped left view with holes marked, disparity."""
     middle = slice(len(left) // 2, len(left) // 2 + 1)
-    views = [picture_from_frame(frames[middle]) for frames in (left, right, warped)]
+    views = [frame_to_image(frames[middle]) for frames in (left, right, warped)]
     views[2] = np.where(occlusion[middle][0, 0].numpy()[..., None], np.array(HOLE_COLOUR, np.uint8), views[2])
     return np.concatenate(
         [*views, disparity_map(disparity[middle][0, 0].numpy(), *disparity_range_px)], axis=1
