@@ -1,4 +1,4 @@
-"""Drift between two versions of the dataset: exact on distributions worked out by hand, and out of DVC."""
+"""Drift between two versions of the dataset: exact for distributions computed by hand, and read from DVC."""
 
 import math
 import shutil
@@ -13,13 +13,13 @@ from small_dataset import row
 
 from secondeye import cli
 from secondeye.dataset.drift import (
+    ACCEPTED,
     FILMS,
-    KEPT,
     SCORES,
     describe_drift,
     find_drift,
-    read_now,
     read_revision,
+    read_workspace,
 )
 from secondeye.dataset.schema import AcceptedClip, ClipQuality, Film
 from secondeye.dataset.tables import write_table
@@ -30,10 +30,10 @@ TEN = np.arange(10.0)  # one value in each tenth
 
 def distances(before: np.ndarray, now: np.ndarray) -> tuple[float, float, float]:
     (drift,) = find_drift({"a": list(before)}, {"a": list(now)})
-    return drift.ks_distance, drift.chance, drift.stability_index
+    return drift.ks_distance, drift.p_value, drift.stability_index
 
 
-def test_the_same_scores_have_not_moved() -> None:
+def test_equal_scores_show_no_drift() -> None:
     for scores in (TEN, TEN[::-1], np.tile(TEN, 3), np.zeros(5)):
         assert distances(scores, scores) == (0, 1, 0)
     assert distances(TEN, np.tile(TEN, 7)) == (0, 1, 0)
@@ -52,15 +52,15 @@ def test_the_same_scores_have_not_moved() -> None:
         (np.array([0.9, *TEN[1:]]), 0.1, 0.0),
     ],
 )
-def test_distances_are_those_worked_out_by_hand(now: np.ndarray, ks: float, psi: float) -> None:
+def test_distances_match_those_computed_by_hand(now: np.ndarray, ks: float, psi: float) -> None:
     found = distances(TEN, now)
     assert found[::2] == pytest.approx((ks, psi), abs=1e-12)
 
 
-def test_chance_seldom_has_a_word_however_few_the_clips() -> None:
+def test_random_draws_seldom_count_as_drift() -> None:
     rng = np.random.default_rng(0)
     words = Counter(
-        drift.word
+        drift.verdict
         for clips in (3, 10, 30, 100)
         for _ in range(25)
         for drift in find_drift({"a": rng.normal(size=clips)}, {"a": rng.normal(size=clips)})
@@ -68,14 +68,14 @@ def test_chance_seldom_has_a_word_however_few_the_clips() -> None:
     assert words["shifted"] + words["drifted"] <= 4 and words["unsure"] > 50
 
 
-def test_every_score_gets_its_word() -> None:
+def test_every_score_gets_its_verdict() -> None:
     tens = list(TEN) * 30
     before = {"id": ["x"] * 300, "a": tens, "b": tens, "c": tens, "old": tens, "d": [math.nan, *tens[1:]]}
     before["e"] = list(TEN)
     shifted = np.repeat(TEN, [42] * 5 + [18] * 5)
     few = [6.0, 8.0, 9.0]
     now = {"a": tens, "b": shifted, "c": np.add(tens, 5), "new": tens, "d": tens, "e": few}
-    words = {drift.score: drift.word for drift in find_drift(before, now)}
+    words = {drift.score: drift.verdict for drift in find_drift(before, now)}
     assert words == {
         "a": "stable",
         "b": "shifted",
@@ -88,16 +88,16 @@ def test_every_score_gets_its_word() -> None:
     assert [drift.clips_before for drift in find_drift(before, now) if drift.score == "d"] == [299]
 
 
-def test_the_table_says_what_came_and_went() -> None:
+def test_the_report_lists_added_and_removed_films() -> None:
     before = {
         SCORES: {"id": ["1", "2"], "psnr_db": [30.0, 32.0]},
         FILMS: {"id": ["f", "g"], "name": ["old.mp4", "both.mp4"]},
-        KEPT: {"id": ["1", "2"], "split": ["train", "test"]},
+        ACCEPTED: {"id": ["1", "2"], "split": ["train", "test"]},
     }
     now = {
         SCORES: {"id": ["2"], "psnr_db": [32.0], "ssim": [0.9]},
         FILMS: {"id": ["g", "h"], "name": ["both.mp4", "new.mp4"]},
-        KEPT: {"id": ["2"], "split": ["test"]},
+        ACCEPTED: {"id": ["2"], "split": ["test"]},
     }
     text = describe_drift("v1", before, now)
     assert "# The dataset since v1" in text and "###" not in text
@@ -139,7 +139,7 @@ def with_dvc(project: Path) -> Path:
     """The same with DVC, and the scores of TEN committed as HEAD."""
     write_scores(project, list(TEN))
     (project / "data" / "filter").mkdir()
-    write_table(project / KEPT, [row(AcceptedClip, id="0", split="train")], AcceptedClip)
+    write_table(project / ACCEPTED, [row(AcceptedClip, id="0", split="train")], AcceptedClip)
     stages = (f"  {name}:\n    cmd: 'true'\n    outs: [data/{name}]\n" for name in ("quality", "filter"))
     (project / "dvc.yaml").write_text("stages:\n" + "".join(stages))
     dvc = [sys.executable, "-m", "dvc"]
@@ -150,29 +150,34 @@ def with_dvc(project: Path) -> Path:
     return project
 
 
-def test_a_revision_is_read_as_dvc_has_it(with_dvc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_revision_is_read_from_dvc(with_dvc: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_scores(with_dvc, [20.0] * 10)
     (with_dvc / FILMS).parent.mkdir()
     write_table(with_dvc / FILMS, [row(Film, id="f", name="new.mp4")], Film)
-    before, now = read_revision("HEAD"), read_now()
-    assert set(before) == {SCORES, KEPT} and set(now) == {SCORES, KEPT, FILMS}
+    before, now = read_revision("HEAD"), read_workspace()
+    assert set(before) == {SCORES, ACCEPTED} and set(now) == {SCORES, ACCEPTED, FILMS}
     drift = next(drift for drift in find_drift(before[SCORES], now[SCORES]) if drift.score == "psnr_db")
-    assert (drift.median_before, drift.median_now, drift.ks_distance, drift.word) == (4.5, 20, 1, "drifted")
+    assert (drift.median_before, drift.median_now, drift.ks_distance, drift.verdict) == (
+        4.5,
+        20,
+        1,
+        "drifted",
+    )
     cli.drift("HEAD")
     assert "| psnr_db | 10 | 10 | 4.5 | 20 | 1.000 | 0.000 |" in capsys.readouterr().out
 
 
-def test_what_can_not_be_read_is_one_clear_line(with_dvc: Path) -> None:
-    with pytest.raises(UserError, match=r"HEAD~1: has no data/quality/quality\.parquet in a dvc\.lock"):
+def test_what_cannot_be_read_is_one_clear_line(with_dvc: Path) -> None:
+    with pytest.raises(UserError, match=r"HEAD~1: dvc.lock lists no data/quality"):
         read_revision("HEAD~1")
-    with pytest.raises(UserError, match="nonsense: Git knows no such revision"):
+    with pytest.raises(UserError, match="nonsense: unknown Git revision"):
         read_revision("nonsense")
     shutil.rmtree(with_dvc / ".dvc" / "cache")
-    with pytest.raises(UserError, match="not in DVC's cache; get it: dvc fetch"):
+    with pytest.raises(UserError, match="not in DVC's cache; run dvc fetch"):
         read_revision("HEAD")
     shutil.rmtree(with_dvc / "data")
     with pytest.raises(UserError, match="dvc repro quality"):
-        read_now()
+        read_workspace()
 
 
 def test_without_a_repository_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
