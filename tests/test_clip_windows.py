@@ -184,7 +184,7 @@ def test_only_the_validated_dataset_is_used(tmp_path: Path) -> None:
     assert len(list_clips(Dataset(data), "train")) == 2
     (data / "validate" / "stamp.json").unlink()
     with pytest.raises(
-        UserError, match="is not there; build and check the dataset first: dvc repro validate"
+        UserError, match="not found; build and validate the dataset first: dvc repro validate"
     ):
         list_clips(Dataset(data), "train")
 

@@ -7,7 +7,7 @@ from secondeye.execution import code_hash
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small package under the name of ours."""
+    """A small package with the name of this one."""
     (tmp_path / "room").mkdir()
     texts = {
         "__init__.py": '"""Top."""\n',
@@ -39,12 +39,12 @@ def test_comments_and_docstrings_change_no_hash_but_code_does(package: Path) -> 
     assert code_hash.code_hash(reached) != before
 
 
-def test_libraries_are_those_that_the_code_imports_and_whose_arithmetic_shows(package: Path) -> None:
+def test_libraries_are_imported_ones_that_affect_results(package: Path) -> None:
     assert code_hash.libraries_of(code_hash.reachable_modules("secondeye.measure")) == ["numpy", "scipy"]
     assert code_hash.libraries_of(code_hash.reachable_modules("secondeye.room.door")) == []
 
 
-def test_each_result_depends_on_the_libraries_that_made_it() -> None:
+def test_each_result_depends_on_the_libraries_it_uses() -> None:
     def libraries(module: str) -> set[str]:
         reached = code_hash.reachable_modules(module)
         return set(code_hash.libraries_of(name for name in reached if not code_hash.is_carrier(name)))

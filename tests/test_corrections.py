@@ -1,4 +1,4 @@
-"""Each correction of a clip does what its column says, to the bit."""
+"""Each correction of a clip does exactly what its column says."""
 
 from pathlib import Path
 
@@ -18,19 +18,19 @@ def eyes() -> tuple[Tensor, Tensor]:
     return left, right
 
 
-def test_without_corrections_the_same_bits_come_back(tmp_path: Path, eyes: tuple[Tensor, Tensor]) -> None:
+def test_without_corrections_views_are_unchanged(tmp_path: Path, eyes: tuple[Tensor, Tensor]) -> None:
     for name, eye in zip(("left", "right"), eyes, strict=True):
         write_frames(clip_file(tmp_path, "a", name), eye)
     for loaded in (load_views(tmp_path, a_shift("a")), load_raw_views(tmp_path, "a")):
         assert torch.equal(loaded[0], eyes[0]) and torch.equal(loaded[1], eyes[1])
 
 
-def test_swapped_eyes_change_places(eyes: tuple[Tensor, Tensor]) -> None:
+def test_swapped_views_are_exchanged(eyes: tuple[Tensor, Tensor]) -> None:
     left, right = apply_corrections(*eyes, a_shift("a", swapped=True))
     assert torch.equal(left, eyes[1]) and torch.equal(right, eyes[0])
 
 
-def test_colours_are_the_right_eyes_own_and_stay_inside(eyes: tuple[Tensor, Tensor]) -> None:
+def test_colours_apply_to_the_right_view_and_are_clamped(eyes: tuple[Tensor, Tensor]) -> None:
     left, right = apply_corrections(*eyes, a_shift("a", red_gain=1.5, blue_offset=-0.25))
     assert torch.equal(left, eyes[0]) and torch.equal(right[:, 1], eyes[1][:, 1])
     assert torch.equal(right[:, 0], (eyes[1][:, 0] * 1.5).clamp(max=1))
@@ -39,14 +39,14 @@ def test_colours_are_the_right_eyes_own_and_stay_inside(eyes: tuple[Tensor, Tens
 
 
 @pytest.mark.parametrize("vertical_px", [-5, 0, 7])
-def test_the_right_view_moves_down_and_both_keep_the_rows_they_share(vertical_px: int) -> None:
+def test_the_right_view_moves_down_and_common_rows_remain(vertical_px: int) -> None:
     scene = torch.rand(1, 3, 60, 8)
     left, right = scene[..., 10:50, :], scene[..., 10 + vertical_px : 50 + vertical_px, :]
     left, right = apply_vertical(left, right, vertical_px)
     assert torch.equal(left, right) and left.shape == (1, 3, 40 - abs(vertical_px), 8)
 
 
-def test_eyes_come_first_and_columns_last(eyes: tuple[Tensor, Tensor]) -> None:
+def test_views_are_swapped_first_and_shifted_last(eyes: tuple[Tensor, Tensor]) -> None:
     row = a_shift("a", swapped=True, green_offset=0.5, vertical_px=-3, shift_px=4)
     left, right = apply_corrections(*eyes, row)
     assert left.shape == right.shape == (2, 3, 21, 36)

@@ -106,7 +106,7 @@ def run_filter(
     return dataset.rows(AcceptedClip), dataset.rows(RejectedClip)
 
 
-def test_of_two_copies_the_one_of_the_longer_film_stays(tmp_path: Path, section: Filter) -> None:
+def test_of_two_duplicates_the_one_of_the_longer_film_stays(tmp_path: Path, section: Filter) -> None:
     kept, rejected = run_filter(tmp_path, section)
     assert [row.id for row in kept] == ["c", "d", "e"]
     assert [(row.id, row.stage, row.reason, row.detail) for row in rejected] == [
@@ -116,13 +116,13 @@ def test_of_two_copies_the_one_of_the_longer_film_stays(tmp_path: Path, section:
     assert run_filter(tmp_path / "turned", section, FILMS[::-1], CLIPS[::-1]) == (kept, rejected)
 
 
-def test_a_copy_stays_where_the_better_one_is_rejected(tmp_path: Path, section: Filter) -> None:
+def test_a_duplicate_stays_where_the_other_is_rejected(tmp_path: Path, section: Filter) -> None:
     kept, rejected = run_filter(tmp_path, section, blurred=("c",))
     assert [row.id for row in kept] == ["a", "d", "e"]
     assert [(row.id, row.reason) for row in rejected] == [("b", "duplicate"), ("c", "blurred")]
 
 
-def test_films_that_share_pictures_lie_in_one_split(tmp_path: Path, section: Filter) -> None:
+def test_films_that_share_pictures_are_in_one_split(tmp_path: Path, section: Filter) -> None:
     for alone in range(30):
         films = [*FILMS[:3], a_film("alone"), a_film(str(alone))]
         pairs = [(CLIPS[0], CLIPS[2]), (CLIPS[3], CLIPS[1])]
@@ -132,19 +132,19 @@ def test_films_that_share_pictures_lie_in_one_split(tmp_path: Path, section: Fil
     assert deciding["other"].id == "brief" and deciding["alone"].id == "alone"
 
 
-def test_what_sources_csv_says_of_one_film_holds_for_its_group(tmp_path: Path, section: Filter) -> None:
+def test_the_split_of_one_film_applies_to_its_group(tmp_path: Path, section: Filter) -> None:
     films = [a_film("brief", split="test", frames=50), *FILMS[1:]]
     kept, _ = run_filter(tmp_path, section, films)
     assert {row.film: row.split for row in kept if row.film != "alone"} == {"long": "test", "other": "test"}
 
 
-def test_copies_in_different_splits_are_refused(tmp_path: Path, section: Filter) -> None:
+def test_duplicates_in_different_splits_are_refused(tmp_path: Path, section: Filter) -> None:
     films = [FILMS[0], a_film("long", frames=90, split="train"), a_film("other", split="test"), FILMS[3]]
     with pytest.raises(UserError, match="long is in train and other in test"):
         run_filter(tmp_path, section, films)
 
 
-def test_everything_that_was_lost_is_in_the_table(tmp_path: Path, section: Filter) -> None:
+def test_everything_rejected_earlier_is_listed(tmp_path: Path, section: Filter) -> None:
     skipped = (SkippedClip("x", "long", 0, 9, "black", "mean brightness 0.0010, 0.01 needed"),)
     kept, rejected = run_filter(
         tmp_path, section, skipped=skipped, failed={"shift": FailedItem("e", "odd", "why")}

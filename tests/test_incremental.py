@@ -100,10 +100,10 @@ def test_reading_a_missing_or_altered_file_is_refused(tmp_path: Path) -> None:
     first, second = (tmp_path / f"{name * 16}.txt" for name in "ab")
     assert verify_checksum(first) == first
     first.rename(tmp_path / "x")
-    with pytest.raises(UserError, match=rf"{first}: is gone; delete {first.with_suffix('')}\.\* and repeat"):
+    with pytest.raises(UserError, match=rf"{first}: is missing; delete {first.with_suffix('')}\.\* and run"):
         verify_checksum(first)
     second.rename(first)  # two files exchanged, of the same length
-    with pytest.raises(UserError, match=rf"{first}: is not what its stage wrote; delete .* `dvc repro`"):
+    with pytest.raises(UserError, match=rf"{first}: differs from what its stage wrote; delete .* dvc repro"):
         verify_checksum(first)
     (tmp_path / "x").rename(first)
     (tmp_path / f"{'a' * 16}.json").write_text("{")

@@ -323,7 +323,7 @@ def drift(
     revision: Annotated[str, typer.Argument(help="a Git commit, branch or tag")] = "HEAD",
 ) -> None:
     """Print how the scores of the dataset have changed since a Git revision, as Markdown."""
-    from secondeye.dataset.drift import describe_drift, read_workspace, read_revision
+    from secondeye.dataset.drift import describe_drift, read_revision, read_workspace
 
     now = read_workspace()
     print(describe_drift(revision, read_revision(revision), now), end="")

@@ -1,1 +1,1 @@
-"""The dataset that the stages build: schema, tables, files, corrections, and the report on it."""
+"""The dataset that the stages build: schema, tables, files, reader, corrections and report."""

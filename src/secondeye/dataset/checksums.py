@@ -1,7 +1,6 @@
-"""What stages wrote: the side entry `<id>.json` of an item knows its files' lengths and digests.
+"""Verify files against the checksums in the side entry `<id>.json` of their item.
 
-Files are held against them before they are read: FFmpeg shows the picture before a damaged one in its place,
-and raises nothing.
+FFmpeg does not report damage: it silently repeats the previous picture. So files are verified before reading.
 """
 
 import json
@@ -17,7 +16,7 @@ _ENTRY = "[0-9a-f]" * 16 + ".json"
 
 @dataclass(frozen=True)
 class FileRecord:
-    """A file of an item, as it was when it was written."""
+    """A file of an item as its stage wrote it."""
 
     id: str  # of the item
     name: str
@@ -28,30 +27,30 @@ class FileRecord:
 def list_files(
     folder: Path,  # of a stage
 ) -> list[FileRecord]:
-    """Every file that the side entries of a folder list, by name; of half an entry the entry, as damaged."""
-    found = [file for entry in folder.glob(_ENTRY) for file in _listed(entry)]
-    return sorted(found, key=lambda file: file.name)
+    """List the files in all side entries of a folder, by name; a truncated entry lists itself, as damaged."""
+    records = [record for entry in folder.glob(_ENTRY) for record in _read_entry(entry)]
+    return sorted(records, key=lambda record: record.name)
 
 
-def is_damaged(path: Path, stored: FileRecord) -> bool:
-    """Whether a file is gone or not the bytes that its stage wrote."""
-    return not path.is_file() or hash_file(path) != stored.digest
+def is_damaged(path: Path, record: FileRecord) -> bool:
+    """Return whether a file is missing or differs from what its stage wrote."""
+    return not path.is_file() or hash_file(path) != record.digest
 
 
 def verify_checksum(path: Path) -> Path:
-    """The path itself. Raises Refusal when a file is gone, or not what its side entry, if any, says."""
+    """Return the path. Raises UserError where the file is missing or differs from its side entry."""
     item = path.name.partition(".")[0]
     entry = path.with_name(f"{item}.json")
-    stored = [file for file in _listed(entry) if file.name == path.name] if entry.is_file() else []
-    if path.is_file() and not any(is_damaged(path, file) for file in stored):
+    records = [record for record in _read_entry(entry) if record.name == path.name] if entry.is_file() else []
+    if path.is_file() and not any(is_damaged(path, record) for record in records):
         return path
-    what = "is not what its stage wrote" if path.is_file() else "is gone"
-    raise UserError(f"{path}: {what}; delete {path.with_name(item)}.* and repeat `dvc repro`")
+    fault = "differs from what its stage wrote" if path.is_file() else "is missing"
+    raise UserError(f"{path}: {fault}; delete {path.with_name(item)}.* and run dvc repro")
 
 
-def _listed(entry: Path) -> list[FileRecord]:
+def _read_entry(entry: Path) -> list[FileRecord]:
     try:
         files: dict[str, Any] = json.loads(entry.read_text())["files"]
-    except ValueError:  # half an entry, as a loss of power leaves it
+    except ValueError:  # truncated by a power loss
         return [FileRecord(entry.stem, entry.name, 0, "")]
-    return [FileRecord(entry.stem, name, told["bytes"], told["sha256"]) for name, told in files.items()]
+    return [FileRecord(entry.stem, name, file["bytes"], file["sha256"]) for name, file in files.items()]

@@ -1,4 +1,4 @@
-"""Which clips show the same pictures: perceptual hashes, and the pairs that agree."""
+"""Find clips that show the same pictures by perceptual hashes."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 from secondeye.dataset.schema import Clip
 
 HASHED_FRAMES = 5  # of a clip
-_SIDE = 32  # px of the picture that is hashed
-_LOW = 8  # lowest frequencies of each direction
-_FLAT = 2.0  # levels of 255, standard deviation: below, noise would make the hash
-_SHARED_BANDS = 3  # more: fewer candidates in each table, but more tables
+_SIZE_PX = 32  # of the reduced picture that is hashed
+_FREQUENCIES = 8  # lowest ones, in each direction
+_FLAT = 2.0  # levels of 255, standard deviation below which noise would decide the hash
+_SHARED_BANDS = 3  # more bands give fewer candidates per table, but more tables
 
 Hashes = NDArray[np.uint64]
 
 
 def hash_clip(
     pictures: Sequence[np.ndarray],  # uint8 [H, W, 3] RGB, all of a clip
-) -> str:  # 16 hex digits for each of a few frames, spread evenly; flat ones have none
-    """Perceptual hashes of a clip."""
+) -> str:  # 16 hex digits for each of a few evenly spaced frames; none for flat frames
+    """Return the perceptual hashes of a clip's frames."""
     count = min(HASHED_FRAMES, len(pictures))
     places = [(2 * k + 1) * len(pictures) // (2 * count) for k in range(count)]
     hashes = [hash_picture(pictures[place]) for place in places]
@@ -32,58 +32,58 @@ def hash_clip(
 def hash_picture(
     picture: np.ndarray,  # uint8 [H, W, 3] RGB
 ) -> int | None:  # 64 bits; None for a flat picture
-    """Signs of the picture's lowest frequencies against their median (pHash, Zauner 2010)."""
+    """Compute the pHash of a picture: lowest frequencies above their median (Zauner 2010)."""
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-    small = cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float64)
+    small = cv2.resize(grey, (_SIZE_PX, _SIZE_PX), interpolation=cv2.INTER_AREA).astype(np.float64)
     if small.std() < _FLAT:
         return None
-    waves = _cosines()
-    low = np.round(waves @ small @ waves.T, 3).ravel()  # rounded: the same bits from every BLAS
+    cosines = _cosines()
+    low = np.round(cosines @ small @ cosines.T, 3).ravel()  # rounded, so that every BLAS gives the same bits
     bits = low > np.median(low[1:])
-    bits[0] = False  # the mean says nothing
+    bits[0] = False  # the mean carries no information
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
 def _cosines() -> NDArray[np.float64]:
-    """The first rows of the discrete cosine transform, [_LOW, _SIDE]."""
-    place, wave = np.arange(_SIDE) + 0.5, np.arange(_LOW)
-    return np.cos(np.pi / _SIDE * wave[:, None] * place)
+    """Return the first rows of the discrete cosine transform, [_FREQUENCIES, _SIZE_PX]."""
+    position, frequency = np.arange(_SIZE_PX) + 0.5, np.arange(_FREQUENCIES)
+    return np.cos(np.pi / _SIZE_PX * frequency[:, None] * position)
 
 
 def parse_hashes(perceptual_hash: str) -> Hashes:
-    """The hashes in a perceptual_hash."""
+    """Parse the column `Clip.perceptual_hash`."""
     return np.array(
         [int(perceptual_hash[k : k + 16], 16) for k in range(0, len(perceptual_hash), 16)], np.uint64
     )
 
 
 def find_duplicates(clips: Sequence[Clip], bits: int) -> list[tuple[Clip, Clip]]:
-    """Pairs of clips of different films that show the same, the shorter first.
+    """Find pairs of clips of different films that show the same pictures, the shorter clip first.
 
-    Most of the shorter's hashed frames are in the other: their hashes differ in no more than `bits`. No two
-    frames within that bound are missed.
+    More than half of the shorter clip's hashes have one in the other clip that differs in at most `bits`.
+    The search is exact.
     """
-    clips = sorted(clips, key=lambda clip: (clip.stop - clip.start, clip.id))  # the shorter comes first
+    clips = sorted(clips, key=lambda clip: (clip.stop - clip.start, clip.id))  # the shorter first
     hashes = [parse_hashes(clip.perceptual_hash) for clip in clips]
-    unique, which = np.unique(np.concatenate([*hashes, np.array([], np.uint64)]), return_inverse=True)
+    unique, index = np.unique(np.concatenate([*hashes, np.array([], np.uint64)]), return_inverse=True)
     bounds = np.cumsum([0, *map(len, hashes)])
-    alike = _neighbours(unique, bits)
+    near = _neighbours(unique, bits)
     users: dict[int, set[int]] = defaultdict(set)
     for number, (start, stop) in enumerate(pairwise(bounds)):
-        for place in which[start:stop]:
-            users[int(place)].add(number)
+        for position in index[start:stop]:
+            users[int(position)].add(number)
     found: list[tuple[Clip, Clip]] = []
     for number, (start, stop) in enumerate(pairwise(bounds)):
         shared: dict[int, int] = defaultdict(int)
-        for place in which[start:stop].tolist():
-            for other in set().union(*(users[near] for near in (place, *alike[place]))):
+        for position in index[start:stop].tolist():
+            for other in set().union(*(users[one] for one in (position, *near[position]))):
                 shared[other] += other > number and clips[other].film != clips[number].film
         found += [(clips[number], clips[o]) for o, same in sorted(shared.items()) if 2 * same > stop - start]
     return found
 
 
 def _neighbours(hashes: Hashes, bits: int) -> dict[int, list[int]]:
-    """For every hash the places of others within `bits`."""
+    """Return for every hash the positions of others within `bits`."""
     near: dict[int, list[int]] = defaultdict(list)
     for first, second in sorted(set(_close_pairs(hashes, bits))):
         near[first].append(second)
@@ -92,20 +92,21 @@ def _neighbours(hashes: Hashes, bits: int) -> dict[int, list[int]]:
 
 
 def _close_pairs(
-    hashes: Hashes,  # no two the same
+    hashes: Hashes,  # unique
     bits: int,
 ) -> Iterator[tuple[int, int]]:
-    """Pairs of places within `bits` of each other, none missed; some come more than once.
+    """Yield all pairs of positions within `bits` of each other, some of them repeatedly.
 
-    The 64 bits are cut into `bits` + 3 bands. `bits` changes spoil at most that many, so 3 are left alike.
+    The 64 bits are split into `bits` + 3 bands. `bits` differences affect at most `bits` bands, so at least 3
+    bands are equal.
     """
     bands = bits + _SHARED_BANDS
     if bands > 64:
-        raise ValueError(f"at most {64 - _SHARED_BANDS} bits can be told apart, got {bits}")
+        raise ValueError(f"bits must be at most {64 - _SHARED_BANDS}, got {bits}")
     edges = [64 * k // bands for k in range(bands + 1)]
     masks = [((1 << stop) - 1) ^ ((1 << start) - 1) for start, stop in pairwise(edges)]
-    for kept in combinations(masks, _SHARED_BANDS):
-        key = hashes & np.uint64(sum(kept))
+    for shared in combinations(masks, _SHARED_BANDS):
+        key = hashes & np.uint64(sum(shared))
         order = np.argsort(key, kind="stable")
         key = key[order]
         left, step = np.arange(len(key)), 1

@@ -1,9 +1,9 @@
-"""The sample: stereo films rendered from nothing, one mono film with sound, and the table that lists them.
+"""Render sample films: stereo films, one mono film with sound, and the table that lists them.
 
-folder/film_00.mp4 ...       full side-by-side, left eye first, several shots with hard cuts
-folder/mono.mp4              the left eye of shots that no film shows, with a sound track
+folder/film_00.mp4 ...       full side-by-side, left view first, several shots with hard cuts
+folder/mono.mp4              the left view of shots that are in no other film, with a sound track
 folder/sources.csv           film, packing, split, licence
-folder/truth/film_00.npz     what the right eye of every frame really is; `evaluate` judges by it
+folder/truth/film_00.npz     ground truth of the right view of every frame, used by `evaluate`
 folder/exact/film_00_0.npz   with `exact`: the arrays of one shot, and its first frame in the film
 """
 
@@ -17,17 +17,17 @@ import numpy as np
 import torch
 from numpy.random import SeedSequence
 from numpy.typing import NDArray
-from torch import Tensor
 
 from secondeye.dataset.ground_truth import write_ground_truth
+from secondeye.imaging.arrays import frames_to_uint8
 from secondeye.synthetic.render import render_shot
 from secondeye.synthetic.shot import Shot
 from secondeye.system.errors import UserError
 from secondeye.system.files import write_atomic
 from secondeye.video.write import write_film
 
-CRF = 16  # our choice: visibly perfect, a tenth of the bytes of lossless
-TEST_FILMS = 5  # enough to compare models over films; all but three of a smaller sample
+CRF = 16  # visually lossless at a tenth of the size of lossless (our choice)
+TEST_FILMS = 5  # enough to compare models over films; fewer in samples under eight films
 TRAIN_FILMS = 3
 SHIFTED = 0.4  # share of films whose right view is shifted by whole pixels
 MONO_SHOTS = 2
@@ -64,11 +64,11 @@ def write_sample_films(
     exact: bool = False,
     progress: Callable[[str], None] = lambda name: None,
 ) -> list[Path]:
-    """Write the sample into `folder`, made if it is missing; returns the films, mono last.
+    """Write the sample into `folder`, creating it if needed; return the films, mono last.
 
-    `progress` is called with the name of each film that is done. The same arguments give the same
-    pixels. Files that are there are replaced, each at once. Sides are even, as H.264 wants them.
-    Raises ValueError when a count is not positive or a side is odd.
+    `progress` is called with the name of each finished film. The same arguments give the same pixels.
+    Existing files are replaced atomically. Raises ValueError where a count is not positive, or a side is odd,
+    which H.264 does not allow.
     """
     sides = (height, width, *mono_size)
     if min(films, frames_per_shot, shots_per_film, fps, *sides) < 1 or any(side % 2 for side in sides):
@@ -78,14 +78,14 @@ def write_sample_films(
     written = []
     for film in range(films):
         path = folder / f"film_{film:02d}.mp4"
-        kept = folder / "exact" if exact else None
+        exact_folder = folder / "exact" if exact else None
         shots = _film_shots(seed, film, shots_per_film, size)
-        right: list[Shot] = []
-        write_film(path, _side_by_side(shots, path.stem, kept, right.append), Fraction(fps), crf=CRF)
+        rendered: list[Shot] = []
+        write_film(path, _side_by_side(shots, path.stem, exact_folder, rendered), Fraction(fps), crf=CRF)
         write_ground_truth(
             folder / "truth" / f"{path.stem}.npz",
-            torch.cat([shot.right_disparity for shot in right]),
-            torch.cat([shot.right_occlusion for shot in right]),
+            torch.cat([shot.right_disparity for shot in rendered]),
+            torch.cat([shot.right_occlusion for shot in rendered]),
         )
         written.append(path)
         progress(path.name)
@@ -96,43 +96,37 @@ def write_sample_films(
 
 
 def _film_shots(seed: int, film: int, shots: int, size: tuple[int, int, int]) -> Iterator[Shot]:
-    """The shots of one film, one at a time; all share the film's shift of the right view."""
+    """Render the shots of one film, one at a time; all share the film's shift of the right view."""
     rng = np.random.default_rng(SeedSequence([seed, 0, film]))
-    most = max(1, round(0.02 * size[2]))
-    screen_px = int(rng.integers(1, most + 1)) if rng.uniform() < SHIFTED else 0
+    max_px = max(1, round(0.02 * size[2]))
+    screen_px = int(rng.integers(1, max_px + 1)) if rng.uniform() < SHIFTED else 0
     for shot in range(shots):
         yield render_shot(_shot_seed(seed, 1, film, shot), *size, screen_px=screen_px)
 
 
-def _shot_seed(*place: int) -> int:
-    """A 64-bit seed of its own for every place."""
-    return int(SeedSequence(place).generate_state(1, np.uint64)[0])
+def _shot_seed(*position: int) -> int:
+    """Return a different 64-bit seed for every position."""
+    return int(SeedSequence(position).generate_state(1, np.uint64)[0])
 
 
 def _side_by_side(
-    shots: Iterator[Shot], stem: str, kept: Path | None, shown: Callable[[Shot], None]
+    shots: Iterator[Shot], stem: str, exact_folder: Path | None, rendered: list[Shot]
 ) -> Iterator[Bytes]:
-    """Frames [H, 2W, 3], left eye first; the exact arrays are written on the way when `kept` is a folder."""
+    """Yield frames [H, 2W, 3], left view first; append each shot to `rendered` and write its exact arrays."""
     first = 0
     for number, shot in enumerate(shots):
-        if kept:
-            _write_exact(kept / f"{stem}_{number}.npz", shot, first)
-        yield from _to_bytes(torch.cat([shot.left, shot.right], -1))
-        shown(shot)
+        if exact_folder:
+            _write_exact(exact_folder / f"{stem}_{number}.npz", shot, first)
+        yield from frames_to_uint8(torch.cat([shot.left, shot.right], -1)).numpy()
+        rendered.append(shot)
         first += len(shot.left)
 
 
-def _to_bytes(
-    frames: Tensor,  # [T, 3, H, W] in [0, 1]
-) -> Bytes:  # [T, H, W, 3]
-    return (frames * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
-
-
 def _write_exact(path: Path, shot: Shot, first_frame: int) -> None:
-    """float32 disparities [T, 1, H, W], bool occlusions, uint8 views [T, H, W, 3] as the codec gets them."""
+    """Write float32 disparities, bool occlusions [T, 1, H, W], and the encoded views, uint8 [T, H, W, 3]."""
     path.parent.mkdir(exist_ok=True)
     arrays = {name: array.numpy() for name, array in vars(shot).items()}
-    arrays |= {"left": _to_bytes(shot.left), "right": _to_bytes(shot.right)}
+    arrays |= {name: frames_to_uint8(getattr(shot, name)).numpy() for name in ("left", "right")}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, first_frame=first_frame, **arrays)
     write_atomic(path, buffer.getvalue())
@@ -141,7 +135,8 @@ def _write_exact(path: Path, shot: Shot, first_frame: int) -> None:
 def _write_mono(path: Path, seed: int, size: tuple[int, int], fps: int) -> None:
     def frames() -> Iterator[Bytes]:
         for shot in range(MONO_SHOTS):
-            yield from _to_bytes(render_shot(_shot_seed(seed, 2, shot), MONO_FRAMES, *size).left)
+            view = render_shot(_shot_seed(seed, 2, shot), MONO_FRAMES, *size).left
+            yield from frames_to_uint8(view).numpy()
 
     sound = np.concatenate([_chord(_shot_seed(seed, 3, s), MONO_FRAMES / fps) for s in range(MONO_SHOTS)], 1)
     write_film(path, frames(), Fraction(fps), crf=CRF, sound=sound, audio_rate=SOUND_RATE)
@@ -151,7 +146,7 @@ def _chord(
     seed: int,
     seconds: float,
 ) -> NDArray[np.float32]:  # [2, samples] in [-1, 1]
-    """Three soft tones spread from left to right, faded in and out so that the cut does not click."""
+    """Return three soft tones panned from left to right, faded in and out to avoid clicks at cuts."""
     rng = np.random.default_rng(seed)
     time = np.arange(round(seconds * SOUND_RATE)) / SOUND_RATE
     tones = rng.uniform(180, 320) * np.array([1, 1.25, 1.5])
@@ -162,7 +157,7 @@ def _chord(
 
 
 def _write_sources(path: Path, films: list[str]) -> None:
-    """The last films are the test: five of eight or more."""
+    """Write sources.csv; the last films are the test split, five of eight or more."""
     train = max(len(films) - TEST_FILMS, min(TRAIN_FILMS, len(films)))
     rows = [(name, "sbs", "train" if k < train else "test", LICENCE) for k, name in enumerate(films)]
     text = io.StringIO()

@@ -1,4 +1,4 @@
-"""Which dataset passed: the stamp that the stage `validate` leaves, and whether it is still that dataset."""
+"""Read and write the stamp of the stage `validate`: the hash of the dataset that passed."""
 
 import hashlib
 import json
@@ -12,26 +12,26 @@ from secondeye.system.files import write_atomic
 _STAMP = "stamp.json"
 
 
-def dataset_hash(kept: Iterable[AcceptedClip], scored: Mapping[str, ClipQuality]) -> str:
-    """What a dataset is: its clips, their split, and the keys of all that made them."""
-    lines = sorted(f"{row.id} {row.split} {scored[row.id].key}" for row in kept)
+def dataset_hash(accepted: Iterable[AcceptedClip], quality: Mapping[str, ClipQuality]) -> str:
+    """Hash a dataset: its clips, their splits, and the keys of everything that went into them."""
+    lines = sorted(f"{row.id} {row.split} {quality[row.id].key}" for row in accepted)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def remove_stamp(validate: Path) -> None:
-    """Nothing is validated, until it is stamped."""
+    """Mark the dataset as not validated."""
     (validate / _STAMP).unlink(missing_ok=True)
 
 
 def write_stamp(validate: Path, clips: int, dataset: str) -> None:
-    """Say that so many clips passed, which are this dataset."""
+    """Write the stamp: clip count and dataset hash."""
     content = {"clips": clips, "dataset": dataset}
     write_atomic(validate / _STAMP, json.dumps(content, sort_keys=True) + "\n")
 
 
 def read_stamp(validate: Path) -> str:
-    """The hash of the dataset that passed last. Raises Refusal where none has."""
+    """Return the hash of the dataset that passed last. Raises UserError where none has."""
     stamp = validate / _STAMP
     if not stamp.is_file():
-        raise UserError(f"{stamp}: is not there; build and check the dataset first: dvc repro validate")
+        raise UserError(f"{stamp}: not found; build and validate the dataset first: dvc repro validate")
     return str(json.loads(stamp.read_text())["dataset"])

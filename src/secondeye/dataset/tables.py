@@ -1,4 +1,4 @@
-"""Tables: one Parquet file, one frozen dataclass, sorted by id."""
+"""Read and write tables: one Parquet file per table, one frozen dataclass per row, sorted by id."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, fields
@@ -17,7 +17,7 @@ _TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_
 
 
 def write_table(path: Path, rows: Sequence[Row], row_type: type[Row]) -> None:
-    """Write rows sorted by their `id` (then by all they hold); the same rows give the same bytes."""
+    """Write rows sorted by `id`, then by the other columns; the same rows give the same bytes."""
     schema = pa.schema([(field.name, _TYPES[field.type]) for field in fields(row_type)])  # type: ignore[arg-type,index]
     records = sorted((asdict(row) for row in rows), key=lambda record: [str(v) for v in record.values()])  # type: ignore[call-overload]
     with atomic_path(path) as part:
@@ -25,23 +25,23 @@ def write_table(path: Path, rows: Sequence[Row], row_type: type[Row]) -> None:
 
 
 def read_table(path: Path, row_type: type[Row]) -> list[Row]:
-    """Read every row. Raises Refusal when there is no such table, or one of other columns than `row_type`."""
+    """Read every row. Raises UserError where the table is missing or its columns differ from `row_type`."""
     table = _read(path)
     if set(table.column_names) != {field.name for field in fields(row_type)}:  # type: ignore[arg-type]
-        raise UserError(f"{path}: was written by another version; delete it and repeat `dvc repro`")
+        raise UserError(f"{path}: was written by another version; delete it and run dvc repro")
     return [row_type(**record) for record in table.to_pylist()]
 
 
 def read_columns(path: Path) -> dict[str, list[Any]]:
-    """Each column of a table, whatever its row type was when it was written. Raises Refusal without one."""
+    """Read the columns of a table of any row type. Raises UserError where the table is missing."""
     columns: dict[str, list[Any]] = _read(path).to_pydict()
     return columns
 
 
 def _read(path: Path) -> Any:
     if not path.is_file():
-        raise UserError(f"{path}: is not there; `dvc repro` writes it")
+        raise UserError(f"{path}: not found; run dvc repro")
     try:
         return pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:  # which one follows from where it is damaged
-        raise UserError(f"{path}: is damaged; delete it and repeat `dvc repro`") from error
+    except (pa.ArrowInvalid, OSError) as error:  # which of them depends on where the file is damaged
+        raise UserError(f"{path}: is damaged; delete it and run dvc repro") from error
