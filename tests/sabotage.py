@@ -1,9 +1,9 @@
-"""Ways of fooling the ruler, and which score finds each out.
+"""Degradations of a right view, and the scores that detect each.
 
     python tests/sabotage.py
 
-prints the table of docs/metrics.md. An honest right eye, the left one warped by its exact disparity and its
-holes filled, is spoilt in one way a line; the line names the scores that say so, before and after.
+prints the table of docs/metrics.md. Each row degrades a good right view (the left view warped by its exact
+disparity, with filled holes) in one way and shows the scores that detect it, before and after.
 """
 
 import math
@@ -28,14 +28,14 @@ CAST_EVERY = 20  # frames
 
 @cache
 def honest() -> tuple[EvalFrames, Tensor]:
-    """A shot of the synthetic world, and its right eye as an honest method makes it."""
+    """Return a synthetic shot and a good right view."""
     shot = render_shot(1, FRAMES, HEIGHT, WIDTH)
     regions = regions_from_truth(shot.right_disparity, shot.right_occlusion)
     clip = EvalFrames(shot.left, shot.right, shot.disparity, regions)
     return clip, warp_and_inpaint(clip.left, clip.disparity, fill_warped)
 
 
-def seen_from_the_other_side(clip: EvalFrames, made: Tensor) -> Tensor:
+def swapped(clip: EvalFrames, made: Tensor) -> Tensor:
     mirrored = warp_and_inpaint(clip.left.flip(-1), clip.disparity.flip(-1), fill_warped)
     return mirrored.flip(-1)
 
@@ -74,7 +74,7 @@ def cast(clip: EvalFrames, made: Tensor) -> Tensor:
 
 
 def inverted_depth(clip: EvalFrames, made: Tensor) -> Tensor:
-    """What is far stands near, with the strength that the honest one has."""
+    """Make far objects near, at the same strength."""
     near = clip.disparity
     return warp_and_inpaint(clip.left, near.amax() + near.amin() - near, fill_warped)
 
@@ -89,7 +89,7 @@ def raised(clip: EvalFrames, made: Tensor) -> Tensor:
 
 CAST = f"colour cast at every {CAST_EVERY}th frame"
 SABOTAGES: dict[str, Callable[[EvalFrames, Tensor], Tensor]] = {
-    "eyes swapped": seen_from_the_other_side,
+    "eyes swapped": swapped,
     "right eye a copy of the left": copied,
     "shifted by 2 px": shifted,
     "blurred": blurred,
@@ -119,14 +119,14 @@ CAUGHT_BY = {
 
 @cache
 def prepared() -> PreparedFrames:
-    """The shot, prepared for scoring."""
+    """Return the shot prepared for scoring."""
     clip, _ = honest()
     return prepare(clip.left, clip.right, clip.regions)
 
 
 @cache
 def scores_of(name: str) -> dict[str, float]:
-    """The scores of a sabotage, or of the honest right eye."""
+    """Return the scores of a degraded view, or of the good one (`honest`)."""
     clip, made = honest()
     if name in SABOTAGES:
         made = SABOTAGES[name](clip, made)
@@ -134,7 +134,7 @@ def scores_of(name: str) -> dict[str, float]:
 
 
 def is_worse(column: str, spoilt: float, honest: float) -> bool:
-    """Clearly: a twentieth is lost, or an error grows by two fifths, or there is no number any more."""
+    """Return whether a score is clearly worse: 5 % lower, an error 40 % higher, or NaN."""
     match COLUMNS[column].better:
         case "higher":
             return not spoilt > honest - 0.05 * abs(honest)
@@ -144,11 +144,11 @@ def is_worse(column: str, spoilt: float, honest: float) -> bool:
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the table of docs/metrics.md."""
     print("| sabotage | caught by (honest, spoilt) |\n|---|---|")
     for name, columns in CAUGHT_BY.items():
-        told = (f"`{c}` {scores_of('honest')[c]:.3g}, {scores_of(name)[c]:.3g}" for c in columns)
-        print(f"| {name} | {'; '.join(told)} |")
+        cells = (f"`{c}` {scores_of('honest')[c]:.3g}, {scores_of(name)[c]:.3g}" for c in columns)
+        print(f"| {name} | {'; '.join(cells)} |")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What making a right eye costs."""
+"""Time and memory of a function call."""
 
 import time
 from pathlib import Path
@@ -12,14 +12,14 @@ MIB = 2**20
 
 
 def make(mib: int, seconds: float) -> torch.Tensor:
-    held = torch.ones(mib * MIB, dtype=torch.uint8)
+    block = torch.ones(mib * MIB, dtype=torch.uint8)
     time.sleep(seconds)
-    return held[:1].clone()
+    return block[:1].clone()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU's memory is counted where there is one")
-def test_time_and_memory_are_those_of_the_work_alone() -> None:
-    make(200, 0)  # what was freed before must not hide what is used again
+@pytest.mark.skipif(torch.cuda.is_available(), reason="GPU memory is counted instead")
+def test_cost_excludes_what_was_allocated_before() -> None:
+    make(200, 0)  # freed memory that is reused must still be counted
     made, cost = measure_cost(lambda: make(100, 0.2), 4)
     assert made.tolist() == [1]
     assert 0.05 <= cost.seconds < 0.5
@@ -27,7 +27,7 @@ def test_time_and_memory_are_those_of_the_work_alone() -> None:
     assert measure_cost(lambda: make(1, 0.05), 1)[1].peak_mib < 20
 
 
-def test_a_failure_ends_the_watch() -> None:
+def test_an_exception_stops_the_memory_sampling() -> None:
     def fail() -> None:
         raise ValueError("no")
 
@@ -35,6 +35,6 @@ def test_a_failure_ends_the_watch() -> None:
         measure_cost(fail, 1)
 
 
-def test_costs_are_kept(tmp_path: Path) -> None:
+def test_a_cost_is_written_and_read(tmp_path: Path) -> None:
     write_cost(tmp_path / "cost.json", Cost(0.25, 12.5))
     assert read_cost(tmp_path / "cost.json") == Cost(0.25, 12.5)

@@ -172,7 +172,7 @@ def test_verdicts(scores: list[float], changes: dict[str, float], verdict: str) 
 
 def test_the_verdict_table_has_the_numbers_behind_it() -> None:
     fill, light = table(report_of([*FILL, *scores_of("light", "inpainter", [0.6] * 5)]), "Verdicts")
-    assert (fill["verdict"], fill["gain over fill"]) == ("compared with", "-")
+    assert (fill["verdict"], fill["gain over fill"]) == ("reference", "-")
     assert light["HaarPSI"] == "0.6000 (0.6000 to 0.6000)"
     assert light["gain over fill"] == "+0.1000 (+0.1000 to +0.1000)"
     assert (light["films"], light["PSNR in holes, dB"], light["gradient ratio"]) == ("5", "20.00", "0.900")
@@ -187,7 +187,7 @@ def test_one_film_is_insufficient_evidence() -> None:
 
 def test_baselines_and_ceilings_get_no_verdict() -> None:
     lines = table(report_of(all_kinds()), "Verdicts")
-    assert [line["verdict"] for line in lines] == ["baseline", "compared with", "better", "ceiling"]
+    assert [line["verdict"] for line in lines] == ["baseline", "reference", "better", "ceiling"]
 
 
 def test_each_protocol_has_its_own_methods_and_baseline() -> None:

@@ -1,4 +1,4 @@
-"""The ruler can not be fooled: every sabotage shows in the scores that docs/metrics.md names."""
+"""Every degradation shows in the scores that docs/metrics.md names."""
 
 import math
 
@@ -11,34 +11,34 @@ from secondeye.evaluation.methods import align_scale_and_shift
 from secondeye.evaluation.score import compute, prepare, score_depth, update
 
 
-def test_every_sabotage_is_listed() -> None:
+def test_every_degradation_is_listed() -> None:
     assert CAUGHT_BY.keys() == SABOTAGES.keys()
 
 
 @pytest.mark.parametrize(
     ("name", "column"), [(name, column) for name in CAUGHT_BY for column in CAUGHT_BY[name]]
 )
-def test_a_sabotage_is_caught(name: str, column: str) -> None:
+def test_a_degradation_lowers_the_scores_named_for_it(name: str, column: str) -> None:
     before, after = scores_of("honest")[column], scores_of(name)[column]
     assert is_worse(column, after, before), f"{column}: {before} before, {after} after"
 
 
-def test_what_psnr_is_fooled_by_the_primary_score_is_not() -> None:
+def test_blur_raises_psnr_in_holes_but_lowers_the_primary_score() -> None:
     before, after = scores_of("honest"), scores_of("blurred")
     assert after["psnr_disoccluded_db"] > before["psnr_disoccluded_db"]
     assert after["haarpsi"] < before["haarpsi"]
 
 
-def test_the_truth_beats_the_honest() -> None:
+def test_the_true_right_view_scores_best() -> None:
     clip, _ = honest()
     truth = compute(update(prepared(), clip.right, overlap=0, learned=None))
     scored = [c for c, value in scores_of("honest").items() if COLUMNS[c].better and not math.isnan(value)]
     fooled = {column for column in scored if is_worse(column, truth[column], scores_of("honest")[column])}
-    assert fooled <= {"vertical_px"}, "which a flow of no pixel at all would win"
+    assert fooled <= {"vertical_px"}, "the vertical flow of the true view is small, but not 0"
     assert truth["haarpsi"] == truth["siou"] == truth["gradient_ratio"] == 1 and truth["epe_px"] == 0
 
 
-def test_inverted_depth_can_not_be_aligned_into_a_score() -> None:
+def test_alignment_does_not_rescue_inverted_depth() -> None:
     clip, _ = honest()
     inverted = align_scale_and_shift(-clip.disparity, clip.disparity)
     scores = score_depth(inverted, clip)
@@ -50,22 +50,22 @@ def test_inverted_depth_can_not_be_aligned_into_a_score() -> None:
 
 
 @pytest.mark.parametrize("window", [5, 8, 24])
-def test_windows_make_the_whole(window: int) -> None:
+def test_windows_add_up(window: int) -> None:
     clip, made = honest()
-    tally = None
+    state = None
     for start in range(0, len(made), window):
         first = max(start - 1, 0)
         part = slice(first, start + window)
-        known = prepare(clip.left[part], clip.right[part], clip.regions[part])
-        found = update(known, made[part], overlap=start - first, learned=None)
-        tally = found if tally is None else tally + found
-    assert tally is not None and len(tally.medians) == len(made)
+        window_inputs = prepare(clip.left[part], clip.right[part], clip.regions[part])
+        found = update(window_inputs, made[part], overlap=start - first, learned=None)
+        state = found if state is None else state + found
+    assert state is not None and len(state.medians) == len(made)
     whole = scores_of("honest")
-    for column, value in compute(tally).items():
+    for column, value in compute(state).items():
         assert value == pytest.approx(whole[column], abs=1e-4, nan_ok=True), column
 
 
-def test_without_a_truth_the_pair_alone_is_scored() -> None:
+def test_without_the_true_view_only_stereo_and_stability_are_scored() -> None:
     clip, made = honest()
     scores = compute(update(prepare(clip.left, None, None), made, overlap=0, learned=None))
     found = {column for column, value in scores.items() if not math.isnan(value)}
@@ -84,20 +84,20 @@ def test_without_a_truth_the_pair_alone_is_scored() -> None:
     assert scores["near_percent"] == pytest.approx(whole["near_percent"], abs=0.3)
 
 
-def test_what_is_learned_is_scored_where_it_is_given() -> None:
+def test_learned_metrics_are_scored_if_given() -> None:
     clip, made = honest()
-    reference = prepare(clip.left, clip.right, clip.regions)
-    tally = update(
-        reference,
+    inputs = prepare(clip.left, clip.right, clip.regions)
+    state = update(
+        inputs,
         made,
         overlap=0,
         learned=lambda here, there: {"lpips": (here - there).abs().mean((1, 2, 3))},
     )
-    assert 0 < compute(tally)["lpips"] < 1 and math.isnan(compute(tally)["dists"])
+    assert 0 < compute(state)["lpips"] < 1 and math.isnan(compute(state)["dists"])
 
 
 @pytest.mark.parametrize("rows", [1, 3, 6])
-def test_a_pair_that_stands_askew_is_seen_without_a_truth(rows: int) -> None:
+def test_vertical_disparity_is_measured_without_the_true_view(rows: int) -> None:
     clip, made = honest()
     lower = torch.cat([made[:2, :, :1]] * rows + [made[:2, :, :-rows]], 2)
     scores = compute(update(prepare(clip.left[:2], None, None), lower, overlap=0, learned=None))

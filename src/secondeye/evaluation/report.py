@@ -185,7 +185,7 @@ def _verdict_table(
     for name, scores in methods.items():
         kind, gain, verdict = scores[0].kind, "-", scores[0].kind
         if name == protocol.baseline:
-            verdict = "compared with"
+            verdict = "reference"
         elif protocol.baseline in methods:
             comparison = compare(protocol, scores, methods[protocol.baseline], evaluate)
             gain = _interval(comparison.gain, column.digits, sign="+")
