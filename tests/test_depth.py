@@ -15,7 +15,7 @@ from transformers import AutoModelForDepthEstimation, DepthAnythingConfig, Depth
 from secondeye.depth import DepthEstimate, DepthEstimator, best_available, make_depth_estimator
 from secondeye.depth.depth_anything import BATCH_FRAMES, load_depth_anything
 from secondeye.depth.guided_filter import guided_filter
-from secondeye.depth.motion import LONG_SIDE_PX, REACH_FRAMES
+from secondeye.depth.motion import LONG_SIDE_PX, MAX_OFFSET_FRAMES
 from secondeye.depth.position_prior import position_prior
 from secondeye.depth.residual_flow import homography_residual
 from secondeye.depth.temporal_smoothing import fit_scale_shift, smooth_over_time
@@ -119,7 +119,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
 def backend(request: pytest.FixtureRequest, tiny_folder: Callable[[str], Path]) -> tuple[DepthEstimator, int]:
     """Estimator, and how many frames beyond its current window it may read."""
     if request.param == "motion":
-        return make_depth_estimator("motion", None, "cpu"), REACH_FRAMES
+        return make_depth_estimator("motion", None, "cpu"), MAX_OFFSET_FRAMES
     kind = "metric" if request.param.endswith("metric") else "relative"
     return load_depth_anything(str(tiny_folder(kind))), 0
 

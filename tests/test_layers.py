@@ -1,5 +1,10 @@
 """Imports point down only, and each outside library has its one room."""
 
+import ast
+from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
+
 import pytest
 
 from secondeye.execution import code_hash
@@ -52,6 +57,7 @@ ROOMS = {
 }
 
 
+@cache
 def all_modules() -> list[str]:
     paths = (path.relative_to(SOURCE.parent).with_suffix("") for path in SOURCE.rglob("*.py"))
     return sorted(".".join(path.parts).removesuffix(".__init__") for path in paths)
@@ -78,6 +84,24 @@ def test_imports_point_down(module: str) -> None:
         if imported.split(".")[0] != code_hash.PACKAGE or target in ("", room):
             continue
         assert level_of(target) > level_of(room), f"{module} imports {imported}, which is not below it"
+
+
+def direct_imports(module: str) -> Iterator[str]:
+    """Yield the modules that a module imports anywhere in its text; `from package import module` is one."""
+    path = code_hash.source_of(module)
+    assert path is not None
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if name in all_modules() else node.module for name in names)
+
+
+def test_no_modules_import_each_other() -> None:
+    """No circles, neither at module level nor by lazy imports."""
+    graph = {module: set(direct_imports(module)) - {module} for module in all_modules()}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
 @pytest.mark.parametrize("module", all_modules())

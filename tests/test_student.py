@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from secondeye.depth import make_depth_estimator
-from secondeye.depth.cues import CUE_CHANNELS, LARGEST, MOTION_CHANNELS, measure_motion, stack_cues, to_grey
+from secondeye.depth.cues import CUE_CHANNELS, MAX_NORMALISED, MOTION_CHANNELS, measure_motion, stack_cues
 from secondeye.depth.losses import (
     error_loss,
     gradient_loss,
@@ -22,20 +22,21 @@ from secondeye.depth.losses import (
     temporal_loss,
     warp,
 )
-from secondeye.depth.motion import REACH_FRAMES
+from secondeye.depth.motion import MAX_OFFSET_FRAMES
 from secondeye.depth.student import (
     BATCH_FRAMES,
     SUREST,
-    Answer,
+    FrameDepth,
     Student,
-    ask_network,
-    confidence_of,
+    expected_correlation,
     load_student_network,
     make_student_estimator,
     mix,
+    network_size,
+    predict_depth,
     save_student,
-    working_size,
 )
+from secondeye.imaging.optical_flow import to_gray
 from secondeye.system.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -132,7 +133,7 @@ def test_look_ahead_is_bounded(student: Student) -> None:
 
     estimates = make_student_estimator(student, "cpu")(windows())
     for place, _ in enumerate(estimates):
-        assert read <= place + 1 + BATCH_FRAMES + REACH_FRAMES
+        assert read <= place + 1 + BATCH_FRAMES + MAX_OFFSET_FRAMES
 
 
 def test_a_shot_without_frames_has_no_estimates(student: Student) -> None:
@@ -146,22 +147,22 @@ def test_a_shot_without_frames_has_no_estimates(student: Student) -> None:
 def test_working_size_keeps_aspect_and_area(
     student: Student, height: int, width: int, expected: tuple[int, int]
 ) -> None:
-    assert working_size(student, height, width) == expected
+    assert network_size(student, height, width) == expected
 
 
 def test_confidence_falls_with_the_errors_expected() -> None:
     flat = torch.zeros(1, 8, 8)
     sure, unsure, hopeless = (
-        float(confidence_of(flat + np.log(size), torch.ones(()))) for size in (0.01, 0.6, 3)
+        float(expected_correlation(flat + np.log(size), torch.ones(()))) for size in (0.01, 0.6, 3)
     )
     assert sure > 0.999 and unsure == pytest.approx(0.8) and hopeless == 0
-    assert float(confidence_of(flat + np.log(0.6), torch.tensor(0.5))) == pytest.approx(0.4)
+    assert float(expected_correlation(flat + np.log(0.6), torch.tensor(0.5))) == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize("sure", [0, 1])
 def test_who_is_sure_decides(sure: int) -> None:
     guesses = [torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
-    answers = [Answer(guess, 1.0 if place == sure else 0.0) for place, guess in enumerate(guesses)]
+    answers = [FrameDepth(guess, 1.0 if place == sure else 0.0) for place, guess in enumerate(guesses)]
     mixed = mix(answers[0], answers[1])
     assert float(torch.corrcoef(torch.stack([mixed.depth.ravel(), guesses[sure].ravel()]))[0, 1]) > 0.9999
     assert mixed.confidence == pytest.approx(SUREST)
@@ -169,12 +170,14 @@ def test_who_is_sure_decides(sure: int) -> None:
 
 def test_two_judges_are_surer_than_one() -> None:
     guess = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    assert mix(Answer(guess, 0.6), Answer(guess * 3, 0.6)).confidence == pytest.approx((1.125 / 2.125) ** 0.5)
-    assert mix(Answer(guess, 0.0), Answer(guess, 0.0)).confidence == 0
+    assert mix(FrameDepth(guess, 0.6), FrameDepth(guess * 3, 0.6)).confidence == pytest.approx(
+        (1.125 / 2.125) ** 0.5
+    )
+    assert mix(FrameDepth(guess, 0.0), FrameDepth(guess, 0.0)).confidence == 0
 
 
 def test_network_alone_answers_every_frame_at_its_own_size(student: Student) -> None:
-    answers = list(ask_network(student, iter(slide(6, 1, 50, 75))))
+    answers = list(predict_depth(student, iter(slide(6, 1, 50, 75))))
     assert [tuple(answer.depth.shape) for answer in answers] == [(1, 1, HEIGHT, WIDTH)] * 6
 
 
@@ -235,7 +238,7 @@ def test_the_student_needs_a_folder() -> None:
 
 def test_motion_of_a_slide_is_what_it_is() -> None:
     frames = slide(2, 2)
-    ahead, back = measure_motion(to_grey(frames[0]), to_grey(frames[1]))
+    ahead, back = measure_motion(*to_gray(frames[:2]))
     inner = (slice(None), slice(16, -16), slice(16, -16))
     percent = 100 * 2 / WIDTH
     assert ahead.shape == (MOTION_CHANNELS, HEIGHT, WIDTH)
@@ -249,7 +252,7 @@ def test_planes_do_not_know_how_fast_the_camera_is() -> None:
     motion = torch.rand(1, MOTION_CHANNELS, HEIGHT, WIDTH) * 10
     faster = motion * torch.tensor([3.0, 3, 3, 1]).view(1, 4, 1, 1)
     torch.testing.assert_close(stack_cues(frames, motion), stack_cues(frames, faster), rtol=0.05, atol=0.05)
-    assert float(stack_cues(frames, motion)[:, 5:8].abs().max()) <= LARGEST
+    assert float(stack_cues(frames, motion)[:, 5:8].abs().max()) <= MAX_NORMALISED
 
 
 def test_planes_without_motion_are_zero_there() -> None:

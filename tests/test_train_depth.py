@@ -17,7 +17,7 @@ from secondeye.dataset.schema import AcceptedClip, ClipDisparity, SyntheticShot
 from secondeye.dataset.tables import write_table
 from secondeye.depth.losses import warp
 from secondeye.depth.student import load_student_network
-from secondeye.depth.student_network import MULTIPLE
+from secondeye.depth.student_network import SIDE_MULTIPLE_PX
 from secondeye.params import TrainDepth
 from secondeye.run_folder import Run, open_run, repeatable
 from secondeye.system.errors import UserError
@@ -234,7 +234,7 @@ def test_shots_that_are_too_short_are_refused(tmp_path: Path) -> None:
 
 
 def test_sizes_that_do_not_fit_are_refused() -> None:
-    assert MULTIPLE == 32
+    assert SIDE_MULTIPLE_PX == 32
     with pytest.raises(ValueError, match="multiple of 32"):
         TrainDepth(
             height=48,

@@ -1,45 +1,31 @@
-"""Depth of a shot, by one of several estimators behind one function type."""
+"""Depth estimation: relative inverse depth of a shot, by one of several estimators."""
 
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-from torch import Tensor
+from secondeye.depth.estimator import FAR_QUANTILE, NEAR_QUANTILE, DepthEstimate, DepthEstimator
 
-
-class DepthEstimate(NamedTuple):
-    """Depth of a few consecutive frames of one shot."""
-
-    depth: Tensor
-    """[t, 1, h, w] raw relative inverse depth, finite, larger is nearer; h x w at most H x W, same aspect."""
-    confidence: float
-    """[0, 1]: how far this depth can be trusted; 1 for Depth Anything."""
-
-
-DepthEstimator = Callable[[Iterable[Tensor]], Iterator[DepthEstimate]]
-"""Windows [t, 3, H, W] of ONE shot, in order -> estimates covering exactly the same frames, in order.
-
-The sizes of windows and estimates may differ. An estimator looks a bounded number of frames ahead.
-"""
-
-
-FAR_QUANTILE, NEAR_QUANTILE = (
-    0.01,
-    0.99,
-)  # of a shot's raw depth, normalised to 0 and 1: outliers must not set the range
-
+__all__ = [
+    "DEPTH_ESTIMATORS",
+    "FAR_QUANTILE",
+    "NEAR_QUANTILE",
+    "DepthEstimate",
+    "DepthEstimator",
+    "best_available",
+    "make_depth_estimator",
+]
 
 DEPTH_ESTIMATORS = ("motion", "student", "depth-anything-v2")
 
 
 def make_depth_estimator(
     name: str,  # one of DEPTH_ESTIMATORS
-    weights: Path | None,  # the student's folder, which only it has
-    device: str,  # cpu or cuda; frames come and depth goes on the CPU
+    weights: Path | None,  # folder of a student's weights; unused by the others
+    device: str,  # cpu or cuda; inputs and outputs stay on the CPU
 ) -> DepthEstimator:
-    """Return the estimator called `name`.
+    """Return the depth estimator called `name`.
 
-    Raises ValueError for another name and for a student without a folder, Refusal where weights are missing.
+    Raises ValueError for an unknown name and for a student without a folder, UserError if weights cannot be
+    loaded.
     """
     match name:
         case "motion":
@@ -60,7 +46,7 @@ def make_depth_estimator(
 
 
 def best_available() -> str:
-    """Name the best estimator that works without the network: a learned one if its weights are cached."""
+    """Return the best estimator that needs no download: Depth Anything if it is cached, else motion."""
     from secondeye.depth.depth_anything import is_cached
 
     return "depth-anything-v2" if is_cached() else "motion"

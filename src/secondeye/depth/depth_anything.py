@@ -1,8 +1,8 @@
-"""Depth Anything V2 (Yang et al., arXiv 2406.09414) through transformers, made steady over the shot.
+"""Depth Anything V2 (Yang et al., arXiv 2406.09414) through transformers, smoothed over the shot.
 
-The weights are safetensors from a local folder or the local Hugging Face cache, fetched there when they are
-missing; no code of the model's repository is run. Preparing the picture follows the values in the
-model's preprocessor_config.json (transformers' DPTImageProcessor, which would want Pillow and torchvision).
+Weights are safetensors from a folder or the local Hugging Face cache, downloaded if they are missing; no code
+of the model's repository is run. Preprocessing follows the model's preprocessor_config.json (transformers'
+own DPTImageProcessor would need Pillow and torchvision).
 """
 
 import json
@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from secondeye.depth import DepthEstimate, DepthEstimator
+from secondeye.depth.estimator import DepthEstimate, DepthEstimator
 from secondeye.depth.temporal_smoothing import smooth_over_time
 from secondeye.imaging.arrays import resize
+from secondeye.imaging.optical_flow import to_gray
 from secondeye.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,14 +27,13 @@ if TYPE_CHECKING:
 MODEL = "depth-anything/Depth-Anything-V2-Small-hf"  # Apache-2.0; Base and Large are CC-BY-NC-4.0
 FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 BATCH_FRAMES = 4
-NEAREST_M = 0.1  # a metric model's depths below this are not told apart
-LUMA = (0.299, 0.587, 0.114)  # BT.601
+MIN_DEPTH_M = 0.1  # a metric model's depths are clipped here before they are inverted
 
 
-class Preparation(NamedTuple):
-    """What the network was trained to see."""
+class Preprocessing(NamedTuple):
+    """Size and colour normalisation that the network was trained with."""
 
-    height: int  # px, of which the picture keeps its aspect
+    height: int  # px, to be fitted with the frame's aspect
     width: int
     multiple: int  # px: both sides of the input are multiples of the patch
     mean: tuple[float, float, float]
@@ -41,65 +41,67 @@ class Preparation(NamedTuple):
 
 
 def load_depth_anything(
-    model: str = MODEL,  # folder, or name in the local Hugging Face cache
+    model: str = MODEL,  # folder, or Hugging Face id
     device: str = "cpu",
 ) -> DepthEstimator:
-    """Load a relative or metric Depth Anything model; Refusal where files are missing or of another model."""
+    """Load a relative or metric Depth Anything model; UserError if files are missing or do not fit."""
     folder = find_folder(model)
-    network, preparation = _load_network(folder, device), _read_preparation(folder)
+    network, preprocessing = _load_network(folder, device), _read_preprocessing(folder)
     metric = network.config.depth_estimation_type == "metric"
 
     def infer(frames: Tensor) -> Tensor:  # [t, 3, H, W] -> [t, 1, h, w]
         with torch.inference_mode():
-            depth = network(prepare(frames.to(device), preparation)).predicted_depth[:, None].float()
-        # The relative head gives inverse depth, the metric head metres.
-        return 1 / depth.clamp_min(NEAREST_M) if metric else depth
+            depth = network(preprocess(frames.to(device), preprocessing)).predicted_depth[:, None].float()
+        # The relative head predicts inverse depth, the metric head metres.
+        return 1 / depth.clamp_min(MIN_DEPTH_M) if metric else depth
 
     def estimate(windows: Iterable[Tensor]) -> Iterator[DepthEstimate]:
-        for depth in smooth_over_time(_each_frame(windows, infer)):
+        for depth in smooth_over_time(_infer_frames(windows, infer)):
             yield DepthEstimate(torch.from_numpy(depth)[None, None], 1.0)
 
     return estimate
 
 
 def is_cached(model: str = MODEL) -> bool:
-    """Whether the model's files are in the local Hugging Face cache. Never touches the network."""
+    """Return whether the model is in the local Hugging Face cache, without network access."""
     from huggingface_hub import try_to_load_from_cache
 
     return all(isinstance(try_to_load_from_cache(model, name), str) for name in FILES)
 
 
 def find_folder(model: str) -> Path:
-    """Folder with the model's files, fetched from Hugging Face where they are not here; else Refusal."""
+    """Return the folder of the model's files, downloaded if necessary; UserError if that fails."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     if Path(model).is_dir():
         missing = [name for name in FILES if not (Path(model) / name).is_file()]
         if missing:
-            raise UserError(f"{model} lacks {', '.join(missing)}: it must be a complete model folder")
+            raise UserError(f"{model}: {', '.join(missing)} is missing; the folder must be a complete model")
         return Path(model)
     try:
         return Path(snapshot_download(model, allow_patterns=list(FILES), local_files_only=is_cached(model)))
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
         raise UserError(
-            f"the weights of {model} are not in the local Hugging Face cache and can not be fetched; where "
-            f"there is a network use `hf download {model}`, or use --depth motion, which needs none"
+            f"{model}: not in the local Hugging Face cache and cannot be downloaded; run "
+            f"`hf download {model}` where there is a network, or use --depth motion, which needs no weights"
         ) from error
 
 
-def prepare(
+def preprocess(
     frames: Tensor,  # [t, 3, H, W] in [0, 1]
-    preparation: Preparation,
+    preprocessing: Preprocessing,
 ) -> Tensor:  # [t, 3, h, w]
-    """Resize to the network's size, keeping the aspect up to its patch, and normalise the colours."""
+    """Resize to the network's size, keeping the aspect up to the patch size, and normalise colours."""
     height, width = frames.shape[2:]
-    # As DPTImageProcessor: of the two scales the one that changes the picture less.
-    scale = min(preparation.height / height, preparation.width / width, key=lambda s: abs(1 - s))
-    patches = [max(1, round(side * scale / preparation.multiple)) for side in (height, width)]
-    size = [count * preparation.multiple for count in patches]
+    # As DPTImageProcessor: of the two scales the one closer to 1.
+    scale = min(preprocessing.height / height, preprocessing.width / width, key=lambda s: abs(1 - s))
+    patches = [max(1, round(side * scale / preprocessing.multiple)) for side in (height, width)]
+    size = [count * preprocessing.multiple for count in patches]
     small = F.interpolate(frames, size, mode="bicubic", align_corners=False, antialias=True)
-    mean, std = (small.new_tensor(values)[:, None, None] for values in (preparation.mean, preparation.std))
+    mean, std = (
+        small.new_tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std)
+    )
     return (small - mean) / std
 
 
@@ -110,31 +112,31 @@ def _load_network(folder: Path, device: str) -> "PreTrainedModel":
         folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, output_loading_info=True
     )
     if not hasattr(network.config, "depth_estimation_type"):
-        raise UserError(f"{folder} holds a {network.config.model_type} model, not Depth Anything")
-    # transformers would fill what the file lacks with random numbers.
-    if report["missing_keys"]:
+        raise UserError(f"{folder}: a {network.config.model_type} model, not Depth Anything")
+    # transformers initialises missing weights at random.
+    if missing := sorted(report["missing_keys"])[:3]:
         raise UserError(
-            f"{folder}/{FILES[2]} does not fit {FILES[0]}, it lacks {sorted(report['missing_keys'])[:3]}"
+            f"{folder}/{FILES[2]}: does not fit {FILES[0]}, {missing} are missing; get "
+            "both files again, from one model"
         )
     return network.to(device).eval()
 
 
-def _read_preparation(folder: Path) -> Preparation:
+def _read_preprocessing(folder: Path) -> Preprocessing:
     values: dict[str, Any] = json.loads((folder / FILES[1]).read_text())
     height, width = values["size"]["height"], values["size"]["width"]
-    return Preparation(
+    return Preprocessing(
         height, width, values["ensure_multiple_of"], tuple(values["image_mean"]), tuple(values["image_std"])
     )
 
 
-def _each_frame(
+def _infer_frames(
     windows: Iterable[Tensor], infer: Callable[[Tensor], Tensor]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (depth, grey picture) of every frame, at the network's size or the film's if that is smaller."""
+    """Yield (depth, gray frame) of every frame, at the network's size or the film's if that is smaller."""
     for window in windows:
         for frames in window.split(BATCH_FRAMES):
             depth = infer(frames)
             size = min(tuple(depth.shape[2:]), tuple(frames.shape[2:]))
             depth = resize(depth, *size).cpu()
-            grey = (resize(frames, *size).cpu() * torch.tensor(LUMA)[:, None, None]).sum(1)
-            yield from zip(depth[:, 0].numpy(), (grey * 255).round().byte().numpy(), strict=True)
+            yield from zip(depth[:, 0].numpy(), to_gray(resize(frames, *size).cpu()), strict=True)

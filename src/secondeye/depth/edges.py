@@ -1,7 +1,7 @@
-"""Hard edges for soft maps: what lies between two surfaces is put on one of them.
+"""Sharpen the edges of depth and disparity: move values between two surfaces onto one of them.
 
-Networks blur their output over the edges of objects. A warp then stretches the blur instead of opening a
-hole, which costs up to 7 dB beside the hole (measured on five stereo pairs). Both steps here are ours.
+Networks blur depth across object edges. A warp then stretches the blur instead of opening a hole, which costs
+up to 7 dB beside the hole (measured on five stereo pairs).
 """
 
 import cv2
@@ -12,15 +12,15 @@ from torch import Tensor
 
 from secondeye.imaging.arrays import require_frames, require_plane, require_same_size, resize
 
-SIDE_SHARE = 0.25  # of the window's range: values this close to its end belong to that side
-SAMPLES = 3  # per direction from the centre: wider windows are sampled more coarsely
-COLOUR_VOTE = 0.4  # of the colour, beside 1 of the value; 0.3 to 0.6 is best where depth lies 0 to 3 px off
-STEEPNESS = 0.5  # of the window's mean slope: a flatter place is a surface of its own between two others
-LEAST_CONTRAST = 0.03  # RGB distance of the two sides below which colour says nothing
+SIDE_SHARE = 0.25  # of the window's range: values this close to an end belong to that side
+SAMPLES = 3  # in each direction from the centre; wider windows are sampled more coarsely
+COLOUR_WEIGHT = 0.4  # relative to the value; 0.3 to 0.6 is best for depth edges 0 to 3 px off
+MIN_STEEPNESS = 0.5  # of the window's mean slope; a flatter place is a third surface
+MIN_CONTRAST = 0.03  # RGB distance of the two sides below which colour is ignored
 
-_DILATE_SHARE = 0.003  # of the width: too fat a foreground costs nothing, too tight a one halos (measured)
-_SNAP_WINDOW_SHARE = 0.01  # three standard deviations of the blur that estimators leave (measured)
-_SNAP_BOUND_SHARE = 0.0035  # less would damage slopes
+_DILATE_SHARE = 0.003  # of the width: a foreground that is too wide costs nothing, a narrow one causes halos
+_SNAP_WINDOW_SHARE = 0.01  # of the width: three standard deviations of the estimators' blur (measured)
+_SNAP_BOUND_SHARE = 0.0035  # of the width; a lower bound would damage slopes
 
 
 def snap(
@@ -30,19 +30,19 @@ def snap(
     window_px: int,
     bound_px: float,
 ) -> Tensor:  # [T, 1, H, W] px
-    """Move each value on the ramp between two surfaces to the local minimum or maximum.
+    """Move values on the ramp between two surfaces to the local minimum or maximum.
 
-    A pixel is on a ramp when the values in its window span more than `bound_px`, its own is at neither end
-    and it is steep there. Its value and its colour vote for the side; where colours are alike the value
-    decides. Everything else is untouched, so that flat maps and gentle slopes come back as they are.
-    `window_px` should be about three standard deviations of the blur; much wider ones flatten small objects.
-    ValueError for wrong shapes.
+    A pixel is on a ramp if the values in its window span more than `bound_px`, its own is at neither end and
+    the slope is steep. Its value and its colour vote for a side; if both sides have the same colour, the
+    value decides. Everything else is unchanged, including flat maps and gentle slopes. `window_px` should be
+    about three standard deviations of the blur; much wider windows flatten small objects. Raises ValueError
+    for wrong shapes.
     """
     require_plane(disparity, "disparity")
     require_frames(frames)
     require_same_size(frames, disparity, "disparity")
     if window_px < 1 or bound_px < 0:
-        raise ValueError(f"window_px must be positive, bound_px not negative, got {window_px}, {bound_px}")
+        raise ValueError(f"window_px must be 1 or more and bound_px 0 or more, got {window_px}, {bound_px}")
     reach = window_px // 2
     square = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
     snapped = np.empty(disparity.shape, np.float32)
@@ -54,10 +54,10 @@ def snap(
 
 
 def sharpen(
-    disparity: Tensor,  # [T, 1, H, W] px, as a depth estimator blurs it
+    disparity: Tensor,  # [T, 1, H, W] px, blurred as by a depth estimator
     left: Tensor,  # [T, 3, H, W]
 ) -> Tensor:  # [T, 1, H, W] px
-    """Put its edges where the picture's are, and let what is near grow a little."""
+    """Snap edges to those of the frames and dilate the foreground, by shares of the width."""
     width = left.shape[-1]
     window_px = max(3, round(_SNAP_WINDOW_SHARE * width)) | 1
     disparity = snap(disparity, left, window_px=window_px, bound_px=_SNAP_BOUND_SHARE * width)
@@ -69,13 +69,13 @@ def dilate(
     *,
     radius_px: int,
 ) -> Tensor:  # [T, 1, H, W] px
-    """Let the nearer surface grow by `radius_px` in every direction; 0 changes nothing.
+    """Grow nearer surfaces by `radius_px` in every direction; 0 changes nothing.
 
-    A foreground 2 px too fat costs nothing, one 2 px too tight 0.5 to 4.4 dB (measured on five pairs).
+    A foreground 2 px too wide costs nothing, one 2 px too narrow 0.5 to 4.4 dB (measured on five pairs).
     """
     require_plane(disparity, "disparity")
     if radius_px < 0:
-        raise ValueError(f"radius_px must not be negative, got {radius_px}")
+        raise ValueError(f"radius_px must be 0 or more, got {radius_px}")
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius_px + 1, 2 * radius_px + 1))
     grown = [cv2.dilate(plane, disc) for plane in disparity[:, 0].cpu().numpy()]
     return torch.from_numpy(np.stack(grown)[:, None]).to(disparity.device)
@@ -85,10 +85,10 @@ def upsample(
     depth: Tensor,  # [T, 1, h, w]
     frames: Tensor,  # [T, 3, H, W]
 ) -> Tensor:  # [T, 1, H, W]
-    """Enlarge `depth` to the size of `frames`, bilinearly; `snap` then hardens the edges.
+    """Resize `depth` to the size of `frames`, bilinearly; `snap` then sharpens the edges.
 
-    A guided upsampling was measured against this on Middlebury's motorcycle and lost at every setting (mean
-    error at edges 1.35 to 3.85 px against 0.96 at half size): textures leak into the depth.
+    Guided upsampling was worse at every setting on Middlebury's motorcycle (mean error at edges 1.35 to
+    3.85 px instead of 0.96 at half size): texture leaks into the depth.
     """
     return resize(depth, frames.shape[2], frames.shape[3])
 
@@ -104,23 +104,23 @@ def _snap(
     snapped: np.ndarray,  # [H, W] px, written
 ) -> None:
     height, width = plane.shape
-    # Each row is written by one thread and reads only inputs: the same bits for any number of threads.
+    # Each row is written by one thread and only inputs are read: the same bits for any number of threads.
     for row in numba.prange(height):
         for column in range(width):
             value, low, high = plane[row, column], lowest[row, column], highest[row, column]
             snapped[row, column] = value
             if high - low <= bound_px or value in (low, high):
                 continue
-            if (2 * reach + 1) * _slope(plane, row, column) < STEEPNESS * (high - low):
+            if (2 * reach + 1) * _slope(plane, row, column) < MIN_STEEPNESS * (high - low):
                 continue
             colour = _colour_side(plane, frame, row, column, reach, low, high)
-            vote = (value - low) / (high - low) - 0.5 + COLOUR_VOTE * (colour - 0.5)
+            vote = (value - low) / (high - low) - 0.5 + COLOUR_WEIGHT * (colour - 0.5)
             snapped[row, column] = high if vote > 0 else low
 
 
 @numba.njit(cache=True)
 def _slope(plane: np.ndarray, row: int, column: int) -> float:
-    """The larger of the two central differences, per px."""
+    """Return the larger of the two central differences, per px."""
     height, width = plane.shape
     down = plane[min(row + 1, height - 1), column] - plane[max(row - 1, 0), column]
     right = plane[row, min(column + 1, width - 1)] - plane[row, max(column - 1, 0)]
@@ -131,7 +131,7 @@ def _slope(plane: np.ndarray, row: int, column: int) -> float:
 def _colour_side(
     plane: np.ndarray, frame: np.ndarray, row: int, column: int, reach: int, low: float, high: float
 ) -> float:
-    """Where the pixel's colour lies from the far side's mean (0) to the near side's (1); 0.5 if alike."""
+    """Return the pixel's colour between the mean of the far side (0) and the near side (1); 0.5 if alike."""
     height, width = plane.shape
     margin = SIDE_SHARE * (high - low)
     stride = (reach + SAMPLES - 1) // SAMPLES
@@ -159,4 +159,4 @@ def _colour_side(
     for channel in range(3):
         along += (near[channel] - far[channel]) * (frame[channel, row, column] - far[channel])
         contrast += (near[channel] - far[channel]) ** 2
-    return min(max(along / contrast, 0.0), 1.0) if contrast > LEAST_CONTRAST**2 else 0.5
+    return min(max(along / contrast, 0.0), 1.0) if contrast > MIN_CONTRAST**2 else 0.5

@@ -1,31 +1,31 @@
-"""What the student is taught by. Depth is known up to a scale and a shift, so all but motion over time is
-measured between maps brought to median 0 and mean absolute deviation 1 (Ranftl et al., TPAMI 2022: MiDaS).
+"""Losses of the depth student.
 
-Every map is [B, T, 1, h, w]: T consecutive frames of a sample share one scale and one shift, since depth
-that jumps from frame to frame is wrong.
+Depth is known up to a scale and a shift, so all losses but the temporal one compare maps normalised to
+median 0 and mean absolute deviation 1 (Ranftl et al., TPAMI 2022: MiDaS). Every map is [B, T, 1, h, w]: the T
+consecutive frames of a sample share one scale and one shift, since depth must not jump between frames.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LEAST_DEVIATION = 1e-4  # of a map that is flat
-LEAST_SHRINK = 0.1  # the gradient must not end where depth is worse than nothing
+MIN_DEVIATION = 1e-4  # for flat maps
+MIN_SHRINK = 0.1  # keeps a gradient where depth is worse than a flat map
 SCALES = 4  # of the gradient loss
-PAIRS = 2048  # a frame, drawn by torch's generator
-FULL_MARGIN = 0.5  # pairs farther apart than this need not be told farther apart
-LEAST_DIFFERENCE = 0.05  # pairs closer than this have no order
+PAIRS = 2048  # per frame, drawn by torch's generator
+MAX_MARGIN = 0.5  # pairs need not differ by more than this
+MIN_DIFFERENCE = 0.05  # closer pairs have no order
 
 
 def normalise(
     values: Tensor,  # [B, T, 1, h, w]
-    valid: Tensor,  # bool, like `values`: what median and deviation are taken over
+    valid: Tensor,  # bool, like `values`: pixels of the median and the deviation
 ) -> Tensor:  # [B, T, 1, h, w]
-    """Bring each sample to median 0 and mean absolute deviation 1; the same for any scale > 0 and shift."""
+    """Normalise each sample to median 0 and mean absolute deviation 1: invariant to scale > 0 and shift."""
     chosen = values.masked_fill(~valid, torch.nan).flatten(1)
     median = chosen.nanmedian(dim=1).values.nan_to_num()
     centred = values - median.view(-1, 1, 1, 1, 1)
-    return centred / _mean(centred.abs(), valid).clamp_min(LEAST_DEVIATION).view(-1, 1, 1, 1, 1)
+    return centred / _mean(centred.abs(), valid).clamp_min(MIN_DEVIATION).view(-1, 1, 1, 1, 1)
 
 
 def shrink(
@@ -33,22 +33,22 @@ def shrink(
     truth: Tensor,  # [B, T, 1, h, w] normalised
     valid: Tensor,  # bool [B, T, 1, h, w]
 ) -> Tensor:  # [B, T, 1, h, w]
-    """Make a sample's depth smaller as far as that fits the truth better; the order of near and far stays.
+    """Scale a sample's depth down to the least-squares fit to the truth; the order of depths stays.
 
-    Normalised depth has the truth's spread whatever it knows; a student that only begins to see would pay
-    for it with errors larger than those of saying nothing (ours).
+    Normalised depth has the spread of the truth however inaccurate it is; an untrained student would have
+    larger errors than a flat map.
     """
-    fit = _mean(depth * truth, valid) / _mean(depth * depth, valid).clamp_min(LEAST_DEVIATION)
-    return depth * fit.clamp(LEAST_SHRINK, 1).view(-1, 1, 1, 1, 1)
+    fit = _mean(depth * truth, valid) / _mean(depth * depth, valid).clamp_min(MIN_DEVIATION)
+    return depth * fit.clamp(MIN_SHRINK, 1).view(-1, 1, 1, 1, 1)
 
 
 def laplace_loss(
     depth: Tensor,  # [B, T, 1, h, w] normalised
     truth: Tensor,  # [B, T, 1, h, w] normalised
-    log_uncertainty: Tensor,  # [B, T, 1, h, w], of the error expected
+    log_uncertainty: Tensor,  # [B, T, 1, h, w], logarithm of the expected error
     valid: Tensor,  # bool [B, T, 1, h, w]
 ) -> Tensor:  # scalar
-    """Negative log-likelihood of a Laplace distribution: errors weigh less where they were foreseen.
+    """Compute the negative log-likelihood of a Laplace distribution: expected errors weigh less.
 
     Kendall and Gal, NeurIPS 2017.
     """
@@ -61,7 +61,7 @@ def error_loss(
     truth: Tensor,  # [B, T, 1, h, w] normalised
     valid: Tensor,  # bool [B, T, 1, h, w]
 ) -> Tensor:  # scalar
-    """Mean absolute error; with `normalise` on both sides the scale-and-shift-invariant loss of MiDaS."""
+    """Compute the mean absolute error; of normalised maps it is MiDaS' scale-and-shift-invariant loss."""
     return _mean((depth - truth).abs(), valid).mean()
 
 
@@ -70,7 +70,7 @@ def gradient_loss(
     truth: Tensor,  # [B, T, 1, h, w] normalised
     valid: Tensor,  # bool [B, T, 1, h, w]
 ) -> Tensor:  # scalar
-    """How the slopes differ, at SCALES scales: edges belong where the truth has them (MegaDepth)."""
+    """Compute the L1 loss of gradients at SCALES scales, which aligns edges (MegaDepth)."""
     difference = (depth - truth).flatten(0, 1)
     known = valid.flatten(0, 1)
     total = difference.new_zeros(())
@@ -92,40 +92,40 @@ def ranking_loss(
     truth: Tensor,  # [B, T, 1, h, w] normalised
     valid: Tensor,  # bool [B, T, 1, h, w]
 ) -> Tensor:  # scalar
-    """Random pairs of a frame must differ as they do in the truth, up to FULL_MARGIN."""
+    """Compute the hinge loss of random pairs, which must be ordered as in the truth, up to MAX_MARGIN."""
     flat_depth, flat_truth, flat_valid = (values.flatten(2) for values in (depth, truth, valid))
     places = torch.randint(flat_depth.shape[-1], (2, PAIRS), device=depth.device)
     first, second = places
     apart = flat_truth[..., first] - flat_truth[..., second]
-    counted = flat_valid[..., first] & flat_valid[..., second] & (apart.abs() > LEAST_DIFFERENCE)
+    counted = flat_valid[..., first] & flat_valid[..., second] & (apart.abs() > MIN_DIFFERENCE)
     ordered = (flat_depth[..., first] - flat_depth[..., second]) * apart.sign()
-    return _mean(F.relu(apart.abs().clamp_max(FULL_MARGIN) - ordered), counted).mean()
+    return _mean(F.relu(apart.abs().clamp_max(MAX_MARGIN) - ordered), counted).mean()
 
 
 def temporal_loss(
     depth: Tensor,  # [B, T, 1, h, w] normalised
-    flow: Tensor,  # [B, T, 2, h, w] px, from each frame to the one before; the first frame's is not used
+    flow: Tensor,  # [B, T, 2, h, w] px, to the previous frame; the first frame's is ignored
     confidence: Tensor,  # [B, T, 1, h, w] in [0, 1], of the flow
 ) -> Tensor:  # scalar
-    """How much depth changes along the flow from one frame to the next, where the flow can be trusted."""
+    """Compute the mean change of depth along the flow between frames, weighted by its confidence."""
     now, trust = depth[:, 1:].flatten(0, 1), confidence[:, 1:].flatten(0, 1)
-    carried = warp(depth[:, :-1].flatten(0, 1), flow[:, 1:].flatten(0, 1))
-    return ((now - carried).abs() * trust).sum() / trust.sum().clamp_min(1.0)
+    warped = warp(depth[:, :-1].flatten(0, 1), flow[:, 1:].flatten(0, 1))
+    return ((now - warped).abs() * trust).sum() / trust.sum().clamp_min(1.0)
 
 
 def warp(
-    picture: Tensor,  # [N, C, h, w]: lies in the target
+    frames: Tensor,  # [N, C, h, w], at the target
     flow: Tensor,  # [N, 2, h, w] px from source to target
-) -> Tensor:  # [N, C, h, w], as the source sees it
-    """Fetch each source pixel's value from the target; beyond the border the nearest pixel counts."""
-    height, width = picture.shape[-2:]
+) -> Tensor:  # [N, C, h, w], at the source
+    """Warp backward along the flow, differentiably; beyond the border the nearest pixel is used."""
+    height, width = frames.shape[-2:]
     columns = torch.arange(width, device=flow.device) + flow[:, 0]
     rows = torch.arange(height, device=flow.device)[:, None] + flow[:, 1]
     places = torch.stack([(2 * columns + 1) / width - 1, (2 * rows + 1) / height - 1], dim=-1)
-    return F.grid_sample(picture, places, mode="bilinear", padding_mode="border", align_corners=False)
+    return F.grid_sample(frames, places, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def _mean(values: Tensor, counted: Tensor) -> Tensor:  # [B]
-    """Mean over what counts of each sample; 0 where nothing does."""
+    """Return the mean of each sample over the counted pixels; 0 if there are none."""
     weight = counted.flatten(1).to(values.dtype)
     return (values.flatten(1) * weight).sum(1) / weight.sum(1).clamp_min(1)

@@ -1,4 +1,4 @@
-"""What optical flow says about depth: parallax is what no homography explains."""
+"""Parallax in optical flow: what a homography does not explain."""
 
 import cv2
 import numpy as np
@@ -11,12 +11,12 @@ INLIER_PX = 0.5
 
 def homography_residual(
     flow: np.ndarray,  # [h, w, 2] px
-    reliable: np.ndarray,  # [h, w] pixels the fit may use
+    reliable: np.ndarray,  # bool [h, w], pixels used for the fit
 ) -> np.ndarray:  # [h, w] px
-    """Length of the flow that the best homography leaves over: parallax and movers.
+    """Return the magnitude of the flow beyond the best homography: parallax and moving objects.
 
-    A camera that only turns or zooms moves the whole picture by one homography, so nothing is left over.
-    Zero everywhere when there are too few reliable pixels to fit one.
+    A camera that only rotates or zooms moves the whole frame by one homography, which leaves no residual.
+    Zero everywhere if too few pixels are reliable to fit one.
     """
     sample = (slice(GRID_STEP // 2, None, GRID_STEP),) * 2
     chosen = reliable[sample].ravel()
@@ -25,7 +25,7 @@ def homography_residual(
     start, end = (plane[sample].reshape(-1, 2)[chosen] for plane in (source, target))
     if len(start) < 4:
         return np.zeros(flow.shape[:2], np.float32)
-    # RANSAC in OpenCV starts from a fixed seed at every call.
+    # OpenCV's RANSAC starts from a fixed seed at every call.
     homography, _ = cv2.findHomography(start, end, cv2.RANSAC, INLIER_PX)
     if homography is None:
         return np.zeros(flow.shape[:2], np.float32)

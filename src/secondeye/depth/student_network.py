@@ -1,8 +1,8 @@
-"""The student's network: depth of one frame, and how sure it is.
+"""The student's network: depth of one frame and its uncertainty.
 
 An inverted-residual encoder with squeeze and excitation (Sandler et al., CVPR 2018; Howard et al., ICCV
-2019), attention over the coarsest map so that every place knows the whole frame, and a light decoder with
-skips. Normalisation is by groups of channels: it does not depend on the batch.
+2019), self-attention over the coarsest map, and a light decoder with skip connections. GroupNorm makes it
+independent of the batch.
 """
 
 import torch
@@ -11,22 +11,22 @@ from torch import Tensor, nn
 
 from secondeye.depth.cues import CUE_CHANNELS
 
-STEM = 16  # channels at half size
+STEM = 16  # channels at a half of the size
 STAGES = (
     (24, 2, 3),
     (48, 3, 4),
     (96, 4, 4),
     (192, 4, 4),
 )  # channels, blocks, expansion at 1/4, 1/8, 1/16, 1/32
-GROUP = 8  # channels that are normalised together
-HEADS = 4  # of the attention
-SQUEEZE = 4  # the bottleneck of squeeze and excitation is this much narrower
-MULTIPLE = 32  # px: both sides of the input
-LOG_LIMIT = 5.0  # the logarithm of the uncertainty stays within
+GROUP = 8  # channels of a normalisation group
+HEADS = 4  # of the self-attention
+SQUEEZE = 4  # reduction of channels in squeeze and excitation
+SIDE_MULTIPLE_PX = 32  # of both sides of the input
+MAX_LOG_UNCERTAINTY = 5.0  # in absolute value
 
 
 class Student(nn.Module):
-    """The network; `height` and `width` are the size it is trained at and works at best."""
+    """The network; `height` and `width` are the size it is trained at and works best at."""
 
     rank_share: Tensor
 
@@ -49,20 +49,22 @@ class Student(nn.Module):
             inputs = skip
         self.ups = nn.ModuleList(ups)
         self.head = nn.Conv2d(STEM, 2, 3, padding=1)
-        # Rank correlation over what the uncertainty promises, on footage it did not learn from.
+        # Measured rank correlation, relative to the one expected from the uncertainty, on held-out footage.
         self.register_buffer("rank_share", torch.ones(()))
 
     def forward(
         self,
-        inputs: Tensor,  # [B, 9, h, w] as `cues.planes` makes them; both sides multiples of 32
+        inputs: Tensor,  # [B, CUE_CHANNELS, h, w] from `stack_cues`; sides are multiples of 32
     ) -> tuple[Tensor, Tensor]:  # depth, log_uncertainty [B, 1, h, w]
-        """Raw relative inverse depth, and the logarithm of its expected absolute error.
+        """Predict raw relative inverse depth and the logarithm of its expected absolute error.
 
         The error is in units of the mean absolute deviation of the true depth from its median.
         """
-        if inputs.shape[1] != CUE_CHANNELS or inputs.shape[2] % MULTIPLE or inputs.shape[3] % MULTIPLE:
+        channels, height, width = inputs.shape[1:]
+        if channels != CUE_CHANNELS or height % SIDE_MULTIPLE_PX or width % SIDE_MULTIPLE_PX:
             raise ValueError(
-                f"planes must be [B, {CUE_CHANNELS}, h, w] in multiples of 32 px, got {list(inputs.shape)}"
+                f"inputs must be [B, {CUE_CHANNELS}, h, w], h and w multiples of {SIDE_MULTIPLE_PX}, "
+                f"got {list(inputs.shape)}"
             )
         maps = [self.stem(inputs.contiguous(memory_format=torch.channels_last))]
         for stage in self.stages:
@@ -72,11 +74,11 @@ class Student(nn.Module):
             decoded = up(decoded, maps.pop())
         both = F.interpolate(self.head(decoded), scale_factor=2.0, mode="bilinear", align_corners=False)
         depth, log_uncertainty = both.float().contiguous().split(1, dim=1)
-        return depth, LOG_LIMIT * torch.tanh(log_uncertainty / LOG_LIMIT)
+        return depth, MAX_LOG_UNCERTAINTY * torch.tanh(log_uncertainty / MAX_LOG_UNCERTAINTY)
 
 
 class _Block(nn.Module):
-    """Inverted residual: widen, look around channel by channel, weigh the channels, narrow."""
+    """Inverted residual: expand, depthwise convolution, squeeze and excitation, project."""
 
     def __init__(self, inputs: int, outputs: int, expansion: int, stride: int) -> None:
         super().__init__()
@@ -96,7 +98,7 @@ class _Block(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Every place of the coarsest map looks at every other; where it lies, the input planes have said."""
+    """A pre-norm transformer layer over all positions; the inputs carry the positions already."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -119,7 +121,7 @@ class _Attention(nn.Module):
 
 
 class _Up(nn.Module):
-    """Double the size and join the encoder's map of that size."""
+    """Upsample by 2 and add the encoder's skip connection."""
 
     def __init__(self, inputs: int, skip: int) -> None:
         super().__init__()

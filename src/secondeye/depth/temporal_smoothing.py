@@ -1,7 +1,7 @@
-"""Keep a shot's depth steady when every frame was estimated alone.
+"""Temporal smoothing of depth that was estimated for every frame alone.
 
-Such estimates are right up to a scale and a shift, which jump from frame to frame. So each frame is fitted
-to the frame before it, carried along the optical flow, and then blended with it where they agree. Ours.
+Such depth is correct up to a scale and a shift that jump from frame to frame. Each frame is fitted to the
+previous one, warped along the optical flow, and then blended with it where the two agree.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,36 +11,37 @@ import numpy as np
 
 from secondeye.imaging.optical_flow import MIN_FLOW_SIZE_PX, backward_warp, dense_flow, forward_backward_error
 
-MISMATCH_PX = 1.0  # there-and-back error from which a flow vector is not used
+MISMATCH_PX = 1.0  # forward-backward error from which a flow vector is ignored
 FIT_ROUNDS = 5  # of reweighted least squares
-FORGETTING = 0.05  # of the correction per frame: what errors of the fit would add up to fades in a second
-BLEND = 0.5  # of the frame before, where both agree
-AGREEMENT = 0.05  # of the depth's spread: differences above it are change, not flicker
+DRIFT_DECAY = 0.05  # of the correction per frame: accumulated errors of the fit fade within a second
+BLEND = 0.5  # of the previous frame where both agree
+AGREEMENT = 0.05  # of the depth's range: larger differences are change, not flicker
 
 
 def smooth_over_time(
-    shot: Iterable[tuple[np.ndarray, np.ndarray]],  # of each frame: depth [h, w], grey picture [h, w]
+    shot: Iterable[tuple[np.ndarray, np.ndarray]],  # (depth [h, w], gray uint8 [h, w]) of each frame
 ) -> Iterator[np.ndarray]:  # [h, w]
-    """Yield each frame's depth on the scale of the shot's first frame; looks at no frame ahead, keeps one."""
+    """Yield each frame's depth at the scale of the shot's first frame; no look-ahead."""
     previous: tuple[np.ndarray, np.ndarray] | None = None
-    for depth, grey in shot:
+    for depth, gray in shot:
         if previous is not None:
-            carried, usable = _carry(previous, grey)
-            scale, shift = fit_scale_shift(depth, carried, usable)
-            aligned = depth * np.float32(scale ** (1 - FORGETTING)) + np.float32(shift * (1 - FORGETTING))
-            depth = _blend(aligned, carried, usable)
-        previous = depth, grey
+            warped, usable = _warp_previous(previous, gray)
+            scale, shift = fit_scale_shift(depth, warped, usable)
+            aligned = depth * np.float32(scale ** (1 - DRIFT_DECAY)) + np.float32(shift * (1 - DRIFT_DECAY))
+            depth = _blend(aligned, warped, usable)
+        previous = depth, gray
         yield depth
 
 
 def fit_scale_shift(
     depth: np.ndarray,  # [h, w]
     target: np.ndarray,  # [h, w]
-    usable: np.ndarray,  # [h, w]
+    usable: np.ndarray,  # bool [h, w]
 ) -> tuple[float, float]:
-    """Scale and shift that bring `depth` closest to `target`, whatever a minority of pixels says.
+    """Fit scale and shift from `depth` to `target`, robust to a minority of outliers.
 
-    Least squares, reweighted so that movers and hidden places lose their vote. (1, 0) if a map is flat.
+    Iteratively reweighted least squares, which discounts moving objects and occlusions. Returns (1, 0) if a
+    map is flat.
     """
     x, y = depth[usable].astype(np.float64), target[usable].astype(np.float64)
     if len(x) < 2 or min(x.std(), y.std()) < 1e-6 * max(1.0, np.abs(x).max()):
@@ -54,22 +55,25 @@ def fit_scale_shift(
         shift = mean_y - scale * mean_x
         error = np.abs(scale * x + shift - y)
         weight = 1 / (1 + (error / max(2 * float(np.median(error)), 1e-9)) ** 2)
-    # A fit that turns the map over or flattens it has met a flash or a dissolve; better a jump than that.
+    # A fit that inverts or flattens the map is due to a flash or a dissolve; a jump is better than that.
     return (float(scale), float(shift)) if 0.2 < scale < 5 else (1.0, 0.0)
 
 
-def _carry(previous: tuple[np.ndarray, np.ndarray], grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The previous depth as this frame sees it, and where that can be trusted."""
-    depth, before = previous
-    if min(grey.shape) < MIN_FLOW_SIZE_PX:
+def _warp_previous(
+    previous: tuple[np.ndarray, np.ndarray], gray: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the previous depth warped to this frame, and where it is reliable."""
+    depth, previous_gray = previous
+    if min(gray.shape) < MIN_FLOW_SIZE_PX:
         return depth, np.ones(depth.shape, np.bool_)
-    flow = dense_flow(grey, before)
-    return backward_warp(depth, flow), forward_backward_error(flow, dense_flow(before, grey)) < MISMATCH_PX
+    flow = dense_flow(gray, previous_gray)
+    error = forward_backward_error(flow, dense_flow(previous_gray, gray))
+    return backward_warp(depth, flow), error < MISMATCH_PX
 
 
-def _blend(depth: np.ndarray, carried: np.ndarray, usable: np.ndarray) -> np.ndarray:
-    """Average with the carried depth where the two differ by no more than flicker."""
-    spread = max(float(np.ptp(np.percentile(carried, [5, 95]))), 1e-9)
-    agreement = np.exp(-(((depth - carried) / np.float32(AGREEMENT * spread)) ** 2))
+def _blend(depth: np.ndarray, warped: np.ndarray, usable: np.ndarray) -> np.ndarray:
+    """Average with the warped previous depth where the two differ by no more than flicker."""
+    spread = max(float(np.ptp(np.percentile(warped, [5, 95]))), 1e-9)
+    agreement = np.exp(-(((depth - warped) / np.float32(AGREEMENT * spread)) ** 2))
     share = cv2.blur(np.float32(BLEND) * agreement * usable, (3, 3), borderType=cv2.BORDER_REPLICATE)
-    return depth + share * (carried - depth)
+    return depth + share * (warped - depth)

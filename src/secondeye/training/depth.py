@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from secondeye.dataset.clip_files import read_frames
 from secondeye.dataset.reader import Dataset, DatasetClip
 from secondeye.dataset.schema import SyntheticShot
-from secondeye.depth.cues import MOTION_CHANNELS, measure_motion, stack_cues, to_grey
+from secondeye.depth.cues import MOTION_CHANNELS, measure_motion, stack_cues
 from secondeye.depth.losses import (
     error_loss,
     gradient_loss,
@@ -28,9 +28,10 @@ from secondeye.depth.losses import (
     temporal_loss,
     warp,
 )
-from secondeye.depth.student import confidence_of, save_student
-from secondeye.depth.student_network import MULTIPLE, Student
+from secondeye.depth.student import expected_correlation, save_student
+from secondeye.depth.student_network import SIDE_MULTIPLE_PX, Student
 from secondeye.imaging.arrays import resize, resize_disparity
+from secondeye.imaging.optical_flow import to_gray
 from secondeye.metrics.depth import rank_correlation
 from secondeye.params import TrainDepth
 from secondeye.run_folder import Run
@@ -162,8 +163,8 @@ def hold_out(shots: list[PreparedShot]) -> tuple[list[PreparedShot], list[Prepar
 
 def prepare(shot: DepthShot) -> PreparedShot:
     """Measure the motion of each frame to its neighbours and quantize; the ends use their one neighbour."""
-    greys = [to_grey(frame) for frame in shot.left]
-    pairs = [measure_motion(*pair) for pair in itertools.pairwise(greys)]
+    grays = [to_gray(frame[None])[0] for frame in shot.left]
+    pairs = [measure_motion(*pair) for pair in itertools.pairwise(grays)]
     to_next, to_previous = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     motion = torch.stack(
         [torch.stack([*to_next[:1], *to_previous]), torch.stack([*to_next, *to_previous[-1:]])]
@@ -211,7 +212,8 @@ def _select(shot: PreparedShot, indices: list[int], direction: int) -> _Frames:
 def sample_size(settings: TrainDepth) -> tuple[int, int]:
     """Return height and width of a sample, px: multiples of 32."""
     rows, columns = (
-        max(1, round(side * SAMPLE_SCALE / MULTIPLE)) * MULTIPLE for side in (settings.height, settings.width)
+        max(1, round(side * SAMPLE_SCALE / SIDE_MULTIPLE_PX)) * SIDE_MULTIPLE_PX
+        for side in (settings.height, settings.width)
     )
     return rows, columns
 
@@ -305,7 +307,7 @@ def _validate(model: nn.Module, shots: Sequence[PreparedShot], count: int) -> di
     for one in _predict(model, shots, count):
         errors.append(float(error_loss(one.depth, one.target, one.valid)))
         ranks.append(rank_correlation(one.depth[0], one.target[0], one.valid[0]))
-        expected.append(float(confidence_of(one.uncertainty[0].log(), torch.ones(())).mean()))
+        expected.append(float(expected_correlation(one.uncertainty[0].log(), torch.ones(())).mean()))
     return {
         "held_error": float(np.mean(errors)),
         "held_rank": float(np.mean(ranks)),
