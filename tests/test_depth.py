@@ -284,7 +284,7 @@ def test_missing_weights_say_what_to_do(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(UserError, match=r"hf download .*motion"):
         make_depth_estimator("depth-anything-v2", None, "cpu")
     (tmp_path / "config.json").touch()
-    with pytest.raises(UserError, match=r"lacks preprocessor_config.json, model.safetensors"):
+    with pytest.raises(UserError, match=r"missing preprocessor_config.json, model.safetensors"):
         load_depth_anything(str(tmp_path))
 
 
@@ -307,7 +307,7 @@ def test_weights_that_do_not_fit_are_refused(tiny_folder: Callable[[str], Path])
     weights = load_file(folder / "model.safetensors")
     del weights["head.conv2.bias"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UserError, match=r"does not fit config.json, it lacks .*head.conv2.bias"):
+    with pytest.raises(UserError, match=r"does not fit config.json, missing .*head.conv2.bias"):
         load_depth_anything(str(folder))
 
 

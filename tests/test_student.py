@@ -25,7 +25,7 @@ from secondeye.depth.losses import (
 from secondeye.depth.motion import MAX_OFFSET_FRAMES
 from secondeye.depth.student import (
     BATCH_FRAMES,
-    SUREST,
+    MAX_CONFIDENCE,
     FrameDepth,
     Student,
     expected_correlation,
@@ -165,7 +165,7 @@ def test_who_is_sure_decides(sure: int) -> None:
     answers = [FrameDepth(guess, 1.0 if place == sure else 0.0) for place, guess in enumerate(guesses)]
     mixed = mix(answers[0], answers[1])
     assert float(torch.corrcoef(torch.stack([mixed.depth.ravel(), guesses[sure].ravel()]))[0, 1]) > 0.9999
-    assert mixed.confidence == pytest.approx(SUREST)
+    assert mixed.confidence == pytest.approx(MAX_CONFIDENCE)
 
 
 def test_two_judges_are_surer_than_one() -> None:
@@ -200,7 +200,7 @@ def test_folder_brings_the_student_back(student: Student, folder: Path) -> None:
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_missing_files_are_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
-    with pytest.raises(UserError, match=rf"student lacks {name}"):
+    with pytest.raises(UserError, match=rf"student: missing {name}"):
         make_depth_estimator("student", folder, "cpu")
 
 
@@ -226,7 +226,7 @@ def test_a_damaged_config_is_one_line(folder: Path, change: str | dict) -> None:
     config = json.loads((folder / "config.json").read_text())
     text = change if isinstance(change, str) else json.dumps(config | change)
     (folder / "config.json").write_text(text)
-    with pytest.raises(UserError, match=r"config.json (is damaged|describes None)") as refusal:
+    with pytest.raises(UserError, match=r"config.json: (damaged|kind is None)") as refusal:
         load_student_network(folder)
     assert "\n" not in str(refusal.value)
 
@@ -355,5 +355,5 @@ def test_a_full_disk_is_one_line(
         raise error
 
     monkeypatch.setattr("secondeye.depth.student.save_file", fill_up)
-    with pytest.raises(UserError, match=r"model: the weights can not be written .*; free some disk"):
+    with pytest.raises(UserError, match=r"model: the weights cannot be written .*; free some disk"):
         save_student(student, tmp_path / "model")

@@ -77,7 +77,7 @@ def find_folder(model: str) -> Path:
     if Path(model).is_dir():
         missing = [name for name in FILES if not (Path(model) / name).is_file()]
         if missing:
-            raise UserError(f"{model}: {', '.join(missing)} is missing; the folder must be a complete model")
+            raise UserError(f"{model}: missing {', '.join(missing)}; the folder must be a complete model")
         return Path(model)
     try:
         return Path(snapshot_download(model, allow_patterns=list(FILES), local_files_only=is_cached(model)))
@@ -116,7 +116,7 @@ def _load_network(folder: Path, device: str) -> "PreTrainedModel":
     # transformers initialises missing weights at random.
     if missing := sorted(report["missing_keys"])[:3]:
         raise UserError(
-            f"{folder}/{FILES[2]}: does not fit {FILES[0]}, {missing} are missing; get "
+            f"{folder}/{FILES[2]}: does not fit {FILES[0]}, missing {missing}; get "
             "both files again, from one model"
         )
     return network.to(device).eval()

@@ -2,8 +2,8 @@
 
 For each frame, optical flow to frames k before and after (k such that the flow is a few pixels) gives a map
 of motion. Its residual to a homography tells whether that motion means depth at all: there is none if the
-camera stands still, rotates or zooms. With that trust the map is mixed with the position prior. Maps are warped
-along the flow from frame to frame, so that an object that stops keeps its depth for a while.
+camera stands still, rotates or zooms. With that trust the map is mixed with the position prior. Maps are
+warped along the flow from frame to frame, so that an object that stops keeps its depth for a while.
 """
 
 from collections import deque

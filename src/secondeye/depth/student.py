@@ -64,9 +64,7 @@ def load_student_network(folder: Path) -> Student:
     """Load the network in eval mode; UserError if files are missing or do not fit."""
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
-        raise UserError(
-            f"{folder}: {', '.join(missing)} is missing; name the folder of a trained depth student"
-        )
+        raise UserError(f"{folder}: missing {', '.join(missing)}; name the folder of a trained depth student")
     try:
         config = dict(json.loads((folder / CONFIG).read_text()))
         if config.get("kind") != KIND:

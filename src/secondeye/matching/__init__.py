@@ -1,11 +1,8 @@
 """Stereo matching: from a stereo pair to the disparity of the left view."""
 
-from collections.abc import Callable
+from secondeye.matching.matcher import Matcher
 
-from torch import Tensor
-
-# left, right [T, 3, H, W] -> disparity [T, 1, H, W] px of the left view, NaN where unmatched
-Matcher = Callable[[Tensor, Tensor], Tensor]
+__all__ = ["Matcher", "make_matcher"]
 
 
 def make_matcher(
