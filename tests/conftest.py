@@ -1,4 +1,4 @@
-"""What all tests share: the folder of real footage, and small films."""
+"""Shared fixtures and helpers: real footage, small films, rows of the tables."""
 
 import math
 import os
@@ -25,9 +25,9 @@ from secondeye.video.probe import BT709
 from secondeye.video.read import with_timestamps
 from secondeye.video.write import FilmWriter, write_film
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # no test talks to the network
+os.environ["HF_HUB_OFFLINE"] = "1"  # tests run offline
 if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # read where a kernel is imported, which no test has done yet
+    os.environ["TRITON_INTERPRET"] = "1"  # must be set before any kernel is imported
 
 
 PROJECT = Path(__file__).parent.parent
@@ -42,7 +42,7 @@ def load_preset(name: str, folder: Path) -> Params:
 
 @pytest.fixture
 def footage() -> Path:
-    """The folder of real footage; tests that need it skip where there is none."""
+    """Return the folder of real footage, or skip the test."""
     folder = os.environ.get("SECONDEYE_FOOTAGE")
     if not folder:
         pytest.skip("SECONDEYE_FOOTAGE is not set: no real footage to test on")
@@ -50,7 +50,7 @@ def footage() -> Path:
 
 
 def moving_pictures(frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Smooth noise that drifts to the left, uint8 [T, H, W, 3]: a shot with texture and motion."""
+    """Return a textured, moving shot: smooth noise that drifts to the left, uint8 [T, H, W, 3]."""
     rng = np.random.default_rng(seed)
     wide = rng.uniform(0, 255, (height // 8 + 2, (width + 2 * frames) // 8 + 2, 3)).astype(np.float32)
     import cv2
@@ -62,7 +62,7 @@ def moving_pictures(frames: int, height: int, width: int, seed: int = 0) -> np.n
 def coarse_cards(
     frames: int, height: int, width: int, near_px: int, far_px: int, card_px: int, seed: int
 ) -> Shot:
-    """`two_cards` enlarged four times, so that its texture survives a codec and a quarter of the size."""
+    """Render `two_planes` at a quarter of the size and enlarge it, so that its texture survives a codec."""
     small = two_planes(
         frames=frames,
         height=height // 4,
@@ -82,7 +82,7 @@ def coarse_cards(
 
 @pytest.fixture
 def make_film(tmp_path: Path) -> Callable[..., Path]:
-    """Write a small film of one or two shots, with or without sound, with given time stamps."""
+    """Return a function that writes a small film, with or without sound, with given time stamps."""
 
     def make(
         name: str = "film.mp4",
@@ -116,14 +116,14 @@ def _write_stamped(path: Path, pictures: np.ndarray, stamps_ms: list[int]) -> No
 
 @pytest.fixture
 def in_project(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Run the test in the project's folder, where params.yaml and dvc.yaml are."""
+    """Run the test in the project's folder, with params.yaml and dvc.yaml."""
     project = Path(__file__).parent.parent
     monkeypatch.chdir(project)
     yield project
 
 
 def damage(film: Path) -> Path:
-    """Make one picture in the middle of a film undecodable, by a length that points beyond its packet."""
+    """Make one frame in the middle of a film undecodable, by a length that exceeds its packet."""
     import av
 
     with av.open(str(film)) as container:
@@ -137,7 +137,7 @@ def damage(film: Path) -> Path:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows by one with every picture, or pair of views, that a decoder gives out."""
+    """Return a list that records every frame, or pair of views, that a decoder returns."""
     counted: list[int] = []
 
     def counting(*given: Any, **options: Any) -> Iterator[tuple[int, Any]]:
@@ -151,7 +151,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def on_any_backend(operation: Callable[..., Any]) -> Callable[..., Any]:
-    """Splat or warp of CPU arrays: kernels of Triton get them on the GPU, or are interpreted without one."""
+    """Wrap splat or warp for CPU arrays; Triton kernels run on the GPU, or interpreted without one."""
 
     def run(frames: Tensor, disparity: Tensor, *, backend: str = "auto", **options: Any) -> Any:
         on_gpu = backend.startswith("triton") and torch.cuda.is_available()
@@ -163,7 +163,7 @@ def on_any_backend(operation: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def wait_until_dead(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
-    """Those that still run after `seconds`. A zombie is dead: nobody has yet asked how it ended."""
+    """Return the processes that still run after `seconds`. Zombies count as dead."""
 
     def runs(process: psutil.Process) -> bool:
         try:
@@ -179,7 +179,7 @@ def wait_until_dead(processes: list[psutil.Process], seconds: float) -> list[psu
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Arrays this small are not worth a second one, and on a busy machine threads wait for each other."""
+    """Run torch on one thread, which is faster for small arrays."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -188,7 +188,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty database of MLflow: making its tables takes seconds."""
+    """Create an empty MLflow database once, because this takes seconds."""
     from secondeye.registry.server import connected
 
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
@@ -202,7 +202,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def with_registry(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project's folder, as the working directory, with MLflow's database in its place."""
+    """Change into a project folder with an empty MLflow database."""
     (tmp_path / ".mlflow").mkdir()
     shutil.copyfile(database, tmp_path / ".mlflow" / "mlflow.db")
     monkeypatch.chdir(tmp_path)
@@ -211,18 +211,18 @@ def with_registry(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def score_row(clip: str, film: str, method: str, kind: str = "inpainter", **scores: float) -> Score:
-    """How a method did on a clip: NaN where nothing is said."""
+    """Return a row of scores; NaN unless given."""
     numbers = {field.name: math.nan for field in fields(Score) if field.type in (float, "float")}
     return Score(f"{clip} {method}", "key", clip, film, method, kind, **(numbers | scores))
 
 
 def eval_clip(clip: str, film: str, key: str = "k") -> EvalClip:
-    """A held-out clip, a tenth of it disoccluded."""
+    """Return an evaluation clip of which a tenth is disoccluded."""
     return EvalClip(clip, key, film, "truth", "digest", 0.0, 0.8, 0.1, 0.1)
 
 
 def a_film(id: str, **changes: Any) -> Film:
-    """A row of the dataset's tables, with nothing odd about it; so are the next three."""
+    """Return an ordinary row of the table of films; the next three helpers are alike."""
     row = Film(id, id, "sbs", "", "CC0-1.0", 64, 128, 1.0, 24.0, 100, 1, 5, 0, 0, 0, 0, "")
     return replace(row, **changes)
 
@@ -242,7 +242,7 @@ def a_score(id: str, **changes: Any) -> ClipQuality:
 
 
 def an_optimizer(**changes: Any) -> Optimizer:
-    """A short one, as plain as can be."""
+    """Return the shortest plain optimizer settings."""
     plain = Optimizer(
         steps=1,
         batch_size=1,
@@ -260,7 +260,7 @@ def an_optimizer(**changes: Any) -> Optimizer:
 
 @pytest.fixture(scope="session")
 def vgg16_features() -> nn.Sequential:
-    """The layers that torchvision calls features, with random weights."""
+    """Return torchvision's VGG16 `features` with random weights."""
     torch.manual_seed(0)
     layers: list[nn.Module] = []
     before = 3
@@ -276,7 +276,7 @@ def vgg16_features() -> nn.Sequential:
 
 @pytest.fixture(scope="session")
 def vgg16_folder(vgg16_features: nn.Sequential, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights as timm saves them, with some of the classifier."""
+    """Save random weights like timm, with a part of the classifier."""
     made = tmp_path_factory.mktemp("vgg16")
     weights = {f"features.{name}": tensor for name, tensor in vgg16_features.state_dict().items()}
     save_file({**weights, "head.fc.bias": torch.zeros(1000)}, made / "model.safetensors")
