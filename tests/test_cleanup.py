@@ -1,4 +1,4 @@
-"""Only what nothing refers to is found, and only what was found is removed."""
+"""Cleanup finds only what nothing refers to, and deletes only what it found."""
 
 import json
 import os
@@ -17,7 +17,7 @@ CLIP, GONE = "a" * 16, "b" * 16
 
 @pytest.fixture
 def published(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
-    """What MLflow has: key -> finished."""
+    """Runs in MLflow: key -> finished."""
     runs: dict[str, bool] = {}
     monkeypatch.setattr(cleanup, "published_runs", lambda: runs)
     return runs
@@ -36,50 +36,48 @@ def a_run(project: Path, key: str, *, finished: bool, age_s: float = 2 * WEEK_S)
     return write(project / ".runs" / key / "run.json", text, age_s).parent
 
 
-def going(project: Path) -> list[str]:
+def deletable(project: Path) -> list[str]:
     found = find_leftovers(project)
     return sorted(str(one.path.relative_to(project)) for one in found if not one.kept)
 
 
-def test_files_that_no_entry_lists_and_temporary_ones_go(tmp_path: Path, published: dict[str, bool]) -> None:
+def test_orphaned_and_temporary_files_are_deleted(tmp_path: Path, published: dict[str, bool]) -> None:
     match = tmp_path / "data" / "match"
     listed = {f"{CLIP}.disparity.mkv": {"bytes": 1, "sha256": ""}}
     write(match / f"{CLIP}.json", json.dumps({"files": listed}))
     for name in (f"{CLIP}.disparity.mkv", f"{CLIP}.left.mkv", "match.parquet", f".{GONE}.left.part.mkv"):
         write(match / name)
-    write(match / f"{GONE}.left.mkv", age_s=60)  # perhaps its entry is about to come
+    write(match / f"{GONE}.left.mkv", age_s=60)  # its entry may be about to be written
     write(tmp_path / "data" / "raw" / f"{GONE}.mkv")
-    write(tmp_path / "data" / "filter" / f"{GONE}.mkv")  # a folder without entries: not ours to judge
+    write(tmp_path / "data" / "filter" / f"{GONE}.mkv")  # a folder without side entries is left alone
     lost = [f"data/match/.{GONE}.left.part.mkv", f"data/match/{CLIP}.left.mkv"]
-    assert going(tmp_path) == lost
+    assert deletable(tmp_path) == lost
     with lock_dir(tmp_path / "data" / "match"):
-        assert going(tmp_path) == []
+        assert deletable(tmp_path) == []
         assert delete([Finding(match / f"{CLIP}.left.mkv", 1, "")]) == []
     assert len(delete(find_leftovers(tmp_path))) == 2
-    assert going(tmp_path) == [] and (match / f"{CLIP}.disparity.mkv").exists()
+    assert deletable(tmp_path) == [] and (match / f"{CLIP}.disparity.mkv").exists()
 
 
-def test_files_of_entries_from_before_digests_stay(tmp_path: Path, published: dict[str, bool]) -> None:
+def test_files_of_entries_without_checksums_are_kept(tmp_path: Path, published: dict[str, bool]) -> None:
     write(tmp_path / "data" / "match" / f"{CLIP}.json", json.dumps({"files": [f"{CLIP}.disparity.mkv"]}))
     write(tmp_path / "data" / "match" / f"{CLIP}.disparity.mkv")
-    assert going(tmp_path) == []
+    assert deletable(tmp_path) == []
 
 
-def test_conversions_that_nobody_went_on_with_go_without_what_others_put_there(
+def test_abandoned_conversions_are_deleted_without_foreign_files(
     tmp_path: Path, published: dict[str, bool]
 ) -> None:
     old = write(tmp_path / "films" / ".a.mp4.unfinished" / "key").parent
     write(old / "shot_00000.mp4")
     write(tmp_path / "films" / ".b.mp4.unfinished" / "key", age_s=WEEK_S / 2)
-    assert going(tmp_path) == ["films/.a.mp4.unfinished"]
+    assert deletable(tmp_path) == ["films/.a.mp4.unfinished"]
     write(old / "holiday.txt")
     delete(find_leftovers(tmp_path))
     assert [path.name for path in old.iterdir()] == ["holiday.txt"]
 
 
-def test_runs_go_when_mlflow_has_them_and_nothing_refers_to_them(
-    tmp_path: Path, published: dict[str, bool]
-) -> None:
+def test_runs_in_mlflow_without_references_are_deleted(tmp_path: Path, published: dict[str, bool]) -> None:
     keys = {name: name[0] * 32 for name in ("1 used", "2 replaced", "3 unpublished", "4 open", "5 abandoned")}
     for name, key in keys.items():
         finished = name[0] in "123"
@@ -87,32 +85,34 @@ def test_runs_go_when_mlflow_has_them_and_nothing_refers_to_them(
         if name != "3 unpublished":
             published[key] = finished
     write(tmp_path / "models" / "depth" / "run" / "run.json", json.dumps({"key": keys["1 used"]}))
-    assert going(tmp_path) == [f".runs/{keys[name]}" for name in ("2 replaced", "5 abandoned")]
-    why = {one.path.name[0]: one.why for one in find_leftovers(tmp_path) if one.kept}
+    assert deletable(tmp_path) == [f".runs/{keys[name]}" for name in ("2 replaced", "5 abandoned")]
+    why = {one.path.name[0]: one.reason for one in find_leftovers(tmp_path) if one.kept}
     assert "refer to it" in why["1"] and "publish" in why["3"] and "last week" in why["4"]
     delete(find_leftovers(tmp_path))
     assert sorted(path.name[0] for path in (tmp_path / ".runs").iterdir()) == ["1", "3", "4"]
 
 
-def test_a_finished_run_that_mlflow_holds_as_unfinished_stays(
+def test_a_finished_run_that_is_unfinished_in_mlflow_is_kept(
     tmp_path: Path, published: dict[str, bool]
 ) -> None:
     a_run(tmp_path, "1" * 32, finished=True)
     published["1" * 32] = False
-    assert going(tmp_path) == []
+    assert deletable(tmp_path) == []
 
 
-def test_all_runs_stay_while_mlflow_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def away() -> dict[str, bool]:
-        raise UserError("MLflow can not be reached")
+def test_all_runs_are_kept_while_mlflow_is_unreachable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable() -> dict[str, bool]:
+        raise UserError("MLflow cannot be reached")
 
     a_run(tmp_path, "1" * 32, finished=True)
-    monkeypatch.setattr(cleanup, "published_runs", away)
+    monkeypatch.setattr(cleanup, "published_runs", unreachable)
     (kept,) = find_leftovers(tmp_path)
-    assert kept.kept and "MLflow can not be reached" in kept.why
+    assert kept.kept and "MLflow cannot be reached" in kept.reason
 
 
-def test_links_are_neither_followed_nor_removed(
+def test_links_are_neither_followed_nor_deleted(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, published: dict[str, bool]
 ) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
@@ -126,17 +126,17 @@ def test_links_are_neither_followed_nor_removed(
     assert find_leftovers(tmp_path) == []
 
 
-def test_nothing_to_delete_is_one_line_and_sizes_are_told(tmp_path: Path, published: dict[str, bool]) -> None:
+def test_description_gives_sizes(tmp_path: Path, published: dict[str, bool]) -> None:
     assert describe(tmp_path, find_leftovers(tmp_path)) == ["nothing to delete"]
     write(tmp_path / "reports" / ".x.part.md", "x" * 2048)
     write(tmp_path / ".dvc" / "cache" / "files" / "f", "x" * 1024)
     lines = describe(tmp_path, find_leftovers(tmp_path))
-    assert "2.0 KiB  reports/.x.part.md: a temporary file" in lines[0]
-    assert lines[1] == "1 could go, 2.0 KiB"
+    assert "2.0 KiB  reports/.x.part.md: an unfinished temporary file" in lines[0]
+    assert lines[1] == "1 can be deleted, 2.0 KiB"
     assert "DVC's cache holds 1.0 KiB; `dvc gc --workspace --all-commits`" in lines[2]
 
 
-def test_mlflow_is_asked_for_what_it_has(with_registry: Path) -> None:
+def test_published_runs_come_from_mlflow(with_registry: Path) -> None:
     from secondeye.params import Gate
     from secondeye.registry.publish import publish
     from secondeye.registry.published_runs import published_runs

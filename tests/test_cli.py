@@ -1,4 +1,4 @@
-"""What a user sees: one clear line for a mistake, an exit code, no traceback."""
+"""The command line: one clear line for a user error, an exit code, no traceback."""
 
 import os
 import re
@@ -41,8 +41,8 @@ def test_broken_film_ends_with_three(make_film: Callable[..., Path]) -> None:
 
 def test_stage_mistakes(tmp_path: Path, in_project: Path) -> None:
     assert "stage must be one of split" in one_line(secondeye("stage", "warp", "a", "b"))
-    assert "takes 2 folders (raw, out), got 1" in one_line(secondeye("stage", "split", "a"))
-    assert "params.yaml" in one_line(secondeye("stage", "split", "a", "b", cwd=tmp_path))
+    assert "takes 2 folders (data, reports), got 1" in one_line(secondeye("stage", "validate", "a"))
+    assert "params.yaml" in one_line(secondeye("stage", "split", "a", cwd=tmp_path))
 
 
 def test_sample_does_not_touch_a_folder_with_other_films(tmp_path: Path) -> None:
@@ -72,11 +72,11 @@ def test_version() -> None:
     assert secondeye("--version").stdout.startswith("secondeye 0.")
 
 
-def test_doctor_tells_a_line_a_thing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_prints_one_line_per_part(monkeypatch: pytest.MonkeyPatch) -> None:
     done = secondeye("doctor")
     assert done.returncode == 0, done.stderr
-    told = [line.split(":")[0] for line in done.stdout.splitlines()]
-    assert told == [
+    parts = [line.split(":")[0] for line in done.stdout.splitlines()]
+    assert parts == [
         "CPU",
         "memory",
         "disk here",

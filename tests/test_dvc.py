@@ -1,4 +1,4 @@
-"""dvc.yaml is honest: its names, params, paths and code dependencies are those of the stages."""
+"""dvc.yaml agrees with the stages in names, params, paths and code; `dvc repro` rebuilds what it must."""
 
 import json
 import os
@@ -35,8 +35,33 @@ OUTS = {"train_depth": "models/depth", "train_inpaint": "models/inpaint"}  # wei
 GRAPH: dict[str, Any] = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
 
 
-def test_stages_are_the_list_in_its_order() -> None:
+def test_stages_are_listed_in_order_and_described() -> None:
     assert tuple(GRAPH) == STAGES
+    assert all(stage["desc"] for stage in GRAPH.values())
+
+
+@pytest.mark.parametrize(
+    "path", ["data/raw/film.mp4.dvc", "data/raw/.gitignore", "data/raw/sources.csv", "models/README.md"]
+)
+def test_git_tracks_what_a_clone_needs(path: str) -> None:
+    assert subprocess.run(["git", "check-ignore", "-q", path], cwd=PROJECT).returncode == 1
+
+
+@pytest.mark.parametrize("path", ["data/raw/film.mp4", "data/split", "models/depth", ".runs/1"])
+def test_git_ignores_what_dvc_tracks(path: str) -> None:
+    assert subprocess.run(["git", "check-ignore", "-q", path], cwd=PROJECT).returncode == 0
+
+
+def git(project: Path, *arguments: str) -> None:
+    identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+    subprocess.run(["git", *identity, *arguments], cwd=project, check=True, capture_output=True)
+
+
+def dvc(project: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "dvc", *arguments]
+    done = subprocess.run(command, cwd=project, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -90,7 +115,7 @@ def project(tmp_path: Path) -> Path:
     made = ("data", "demo", "models", "reports", ".runs", ".mlflow", ".prefect")
     ignored = shutil.ignore_patterns(*made, ".venv", ".git", "__pycache__", "cache", "tmp")
     shutil.copytree(PROJECT, clone, ignore=ignored)
-    subprocess.run(["git", "init", "-q"], cwd=clone, check=True)
+    git(clone, "init", "-q")
     (clone / "dvc.lock").unlink(missing_ok=True)
     params = yaml.safe_load((clone / "params.yaml").read_text())
     params["split"] |= {"height": 96, "width": 160, "min_motion": 0.0}  # cards stand still
@@ -98,6 +123,7 @@ def project(tmp_path: Path) -> Path:
     write_sources(clone / "data" / "raw", 3)
     for folder in ("external", "matchers"):
         (clone / "data" / folder).mkdir()
+        (clone / "data" / folder / ".gitkeep").touch()
     return clone
 
 
@@ -178,11 +204,44 @@ def kill_when(project: Path, stage: str, ready: Any) -> None:
 
 
 @pytest.mark.slow
+def test_a_comment_and_an_unrelated_module_rebuild_nothing(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(project / "src"))
+    assert repro(project, "validate").returncode == 0
+    before = {p: p.stat().st_mtime_ns for p in (project / "data").rglob("*.mkv")}
+    source = project / "src" / "secondeye"
+    for path in (source / "stages" / "match.py", source / "system" / "text.py"):
+        path.write_text(path.read_text() + "\n# A comment.\n")
+    (source / "imaging" / "unrelated.py").write_text('"""A module that no stage imports."""\n')
+    started = time.monotonic()
+    assert repro(project, "validate").returncode == 0
+    print(f"repro after a comment: {time.monotonic() - started:.1f} s")
+    assert {p: p.stat().st_mtime_ns for p in (project / "data").rglob("*.mkv")} == before
+
+
+@pytest.mark.slow
+def test_add_push_clone_pull_then_repro_runs_nothing(project: Path, tmp_path: Path) -> None:
+    films = [str(p.relative_to(project)) for p in sorted((project / "data" / "raw").glob("*.mp4"))]
+    dvc(project, "add", *films)
+    dvc(project, "repro", "validate")
+    dvc(project, "remote", "add", "-d", "store", str(tmp_path / "store"))
+    git(project, "add", ".")
+    git(project, "commit", "-qm", "Dataset")
+    dvc(project, "push")
+    git(tmp_path, "clone", "-q", str(project), "second")
+    second = tmp_path / "second"
+    dvc(second, "pull", "--allow-missing")
+    assert content(second / "data" / "filter") == content(project / "data" / "filter")
+    assert "Running stage" not in dvc(second, "repro", "validate")
+
+
+@pytest.mark.slow
 def test_empty_raw_is_one_clear_line(project: Path) -> None:
     for film in (project / "data" / "raw").iterdir():
         film.unlink()
     failed = repro(project, "validate")
     assert failed.returncode != 0
     lines = [line for line in failed.stderr.splitlines() if line.startswith("secondeye:")]
-    assert len(lines) == 1 and "holds no stereo film" in lines[0] and "secondeye sample" in lines[0]
+    assert len(lines) == 1 and "holds no stereo film" in lines[0] and "secondeye data sample" in lines[0]
     assert "Traceback" not in failed.stderr

@@ -40,7 +40,7 @@ def test_table_beats_name_and_mono_is_passed_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("films", "table", "told"),
     [
-        ([], None, "holds no stereo film.*secondeye sample"),
+        ([], None, "holds no stereo film.*secondeye data sample"),
         (["m.mp4"], HEAD + "m.mp4,mono,,\n", "holds no stereo film"),
         (["a.mp4"], None, "a.mp4: nothing tells.*sources.csv"),
         (["a.mp4"], HEAD + "b.mp4,sbs,,\n", "names b.mp4, which is not in"),

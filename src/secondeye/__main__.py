@@ -1,4 +1,4 @@
-"""`python -m secondeye`: the command line, for a process that must not depend on what is on the PATH."""
+"""Entry point of `python -m secondeye`, which does not depend on the PATH."""
 
 from secondeye.cli import main
 

@@ -26,7 +26,7 @@ KEY = "secondeye.key"
 # sent them did not come back to say that they arrived.
 LINES = "secondeye.lines"
 UNTIL = "secondeye.until_ms"  # time stamp of the last of them
-FILES = "secondeye.system.files"  # a hash of the pictures and tables
+FILES = "secondeye.files"  # a hash of the pictures and tables
 _SHOWN_FOLDERS = ("pictures", "tables")
 
 

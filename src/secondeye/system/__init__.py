@@ -1,1 +1,1 @@
-"""The operating system: errors for users, processes, files, disk space, text."""
+"""Errors for users, files, disk space, processes and text."""

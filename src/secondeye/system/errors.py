@@ -1,5 +1,5 @@
-"""The one exception for what a user can put right."""
+"""The one exception for errors that the user can fix."""
 
 
 class UserError(Exception):
-    """One line: what is wrong, where, and what to do. The command line prints it and ends non-zero."""
+    """An error message of one line: what, where, remedy. The command line prints it and exits with 1."""

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Write files atomically and hash them."""
 
 import hashlib
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` that becomes `path` only when the block ends well."""
+    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds, else delete it."""
     part = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
         yield part
@@ -19,18 +19,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a file at once."""
+    """Write a file so that readers see the old content or the new, never a part."""
     with atomic_path(path) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def hash_folder(folder: Path) -> str:
-    """A hash of the files in a folder, their names included."""
+    """Return the SHA-256 of all files in a folder, including their relative paths."""
     return _hash_files(folder, sorted(path for path in folder.rglob("*") if path.is_file()))
 
 
 def hash_weights(folder: Path) -> str:
-    """A hash of a model's folder without run/, the record of how it was made."""
+    """Return the SHA-256 of a model folder without run/, the record of its training run."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return _hash_files(folder, [path for path in files if path.relative_to(folder).parts[0] != "run"])
 
@@ -43,6 +43,6 @@ def _hash_files(folder: Path, files: Sequence[Path]) -> str:
 
 
 def hash_file(path: Path) -> str:
-    """A hash of a file's bytes."""
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Processes: they end with their parent, hold a folder alone, and compute with one thread."""
+"""Tie processes to their parent, lock folders, and limit threads."""
 
 import ctypes
 import fcntl
@@ -15,23 +15,23 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies (Linux). DVC killed with -9 leaves no orphan.
+    """Make the kernel kill this process when its parent dies (Linux), even if the parent is killed with -9.
 
-    `parent` is the parent's process id as it was when this process was wanted.
+    `parent` is the process id of the parent when it started this process.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the kernel knew
+    if os.getppid() != parent:  # the parent died before prctl took effect
         os._exit(1)
 
 
 def is_main_process() -> bool:
-    """Whether this is the first of the processes that torchrun started, or the only one."""
+    """Return whether this is rank 0 under torchrun, or the only process."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def best_device() -> str:
-    """Where networks compute: cuda where there is a GPU, else cpu."""
+    """Return "cuda" if a GPU is available, else "cpu"."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -39,7 +39,10 @@ def best_device() -> str:
 
 @contextmanager
 def lock_dir(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process; raises Refusal when another one works in it."""
+    """Lock a folder for the duration of the block; create it if missing.
+
+    Raises UserError if another process holds the lock.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -53,12 +56,14 @@ def _lock(handle: int, folder: Path) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise UserError(f"{folder}: another process is working in it; wait for it or end it") from error
+        raise UserError(
+            f"{folder}: another process is working in it; wait until it ends, or stop it"
+        ) from error
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Compute with one thread inside the block, so that sums do not depend on the machine."""
+    """Limit cv2 and torch to one thread in the block, so that sums do not depend on the machine."""
     import cv2
     import torch
 
@@ -73,8 +78,8 @@ def one_thread() -> Iterator[None]:
 
 
 def use_one_thread() -> None:
-    """Have this process compute with one thread for good."""
-    os.environ["NUMBA_NUM_THREADS"] = "1"  # where numba may take more, it sets torch's number, too
+    """Limit cv2, torch and numba to one thread for the lifetime of this process."""
+    os.environ["NUMBA_NUM_THREADS"] = "1"  # numba would otherwise raise the thread count of torch, too
     import cv2
     import numba
     import torch

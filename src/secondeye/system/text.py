@@ -1,6 +1,6 @@
-"""Counts as people read them."""
+"""Format text for people."""
 
 
 def pluralize(count: int, noun: str) -> str:
-    """1 clip, 2 clips."""
+    """Return the count and the noun, in the plural unless the count is 1: "1 clip", "2 clips"."""
     return f"{count:,} {noun}{'s' * (count != 1)}"

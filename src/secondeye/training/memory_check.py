@@ -4,10 +4,10 @@ import sys
 from collections.abc import Iterable
 
 import psutil
+from humanize import naturalsize
 
 from secondeye.dataset.reader import Dataset, DatasetClip
 from secondeye.dataset.schema import SyntheticShot
-from secondeye.system.disk import format_bytes
 from secondeye.system.errors import UserError
 from secondeye.system.process import is_main_process
 from secondeye.video.probe import probe
@@ -16,7 +16,8 @@ from secondeye.video.probe import probe
 def require_free_memory(need_bytes: float, label: str) -> None:
     """Print the estimate. Raises UserError where less memory is free."""
     free = psutil.virtual_memory().available
-    message = f"{label}: samples take about {format_bytes(need_bytes)} of memory, {format_bytes(free)} free"
+    need_size, free_size = naturalsize(need_bytes, binary=True), naturalsize(free, binary=True)
+    message = f"{label}: samples take about {need_size} of memory, {free_size} free"
     if need_bytes > free:
         raise UserError(
             f"{message}; hold out more films (split test in sources.csv), or lower the size of views or the "
