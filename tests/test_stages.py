@@ -1,5 +1,7 @@
 """All stages in sequence, without DVC, on small films whose results are known."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import coarse_cards
 
 from secondeye.dataset.clip_files import (
@@ -53,13 +56,38 @@ def write_cards(path: Path, *shots: Shot) -> None:
 
 def run_all(data: Path, params: Params) -> None:
     shared = params.dataset
-    split.run(data, split=params.split, dataset=shared)
-    shift.run(data, shift=params.shift, dataset=shared)
-    match.run(data, match=params.match, dataset=shared)
-    splat.run(data, splat=params.splat, dataset=shared)
-    quality.run(data, dataset=shared)
-    filter.run(data, filter=params.filter)
-    validate.run(data, data / "reports", validate=params.validate)
+    with folders_of("split"):
+        split.run(data, split=params.split, dataset=shared)
+    with folders_of("shift"):
+        shift.run(data, shift=params.shift, dataset=shared)
+    with folders_of("match"):
+        match.run(data, match=params.match, dataset=shared)
+    with folders_of("splat"):
+        splat.run(data, splat=params.splat, dataset=shared)
+    with folders_of("quality"):
+        quality.run(data, dataset=shared)
+    with folders_of("filter"):
+        filter.run(data, filter=params.filter)
+    with folders_of("validate"):
+        validate.run(data, data / "reports", validate=params.validate)
+
+
+@contextmanager
+def folders_of(stage: str) -> Iterator[None]:
+    """Check that a stage uses the folders of its deps in dvc.yaml, its own, and no other."""
+    used = set()
+    folder = Dataset.folder
+
+    def record(self: Dataset, name: str) -> Path:
+        used.add(name.split("/")[0])
+        return folder(self, name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Dataset, "folder", record)
+        yield
+    deps = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"][stage]["deps"]
+    wanted = {dep.removeprefix("data/") for dep in deps if dep.startswith("data/")}
+    assert used == (wanted - {"matchers"}) | {stage}
 
 
 def test_cards_pass_through_all_stages(

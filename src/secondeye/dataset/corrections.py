@@ -1,31 +1,12 @@
-"""Apply the corrections that the stage `shift` found. Nothing else applies them.
+"""Apply the corrections that the stage `shift` found, as `Dataset.views` does.
 
 Offsets are whole pixels: resampling would blur the pictures that models learn from.
 """
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
-from secondeye.dataset.clip_files import clip_file, read_frames
 from secondeye.dataset.schema import Correction
-
-
-def load_raw_views(
-    split: Path,  # folder of the split stage
-    clip: str,
-) -> tuple[Tensor, Tensor]:  # left, right [T, 3, H, W]
-    """Read both views as they were cut from the film."""
-    return read_frames(clip_file(split, clip, "left")), read_frames(clip_file(split, clip, "right"))
-
-
-def load_views(
-    split: Path,  # folder of the split stage
-    correction: Correction,
-) -> tuple[Tensor, Tensor]:  # left, right [T, 3, H - |vertical_px|, W - |shift_px|]
-    """Read both views with corrections applied, cropped to their common area."""
-    return apply_corrections(*load_raw_views(split, correction.id), correction)
 
 
 def apply_corrections(

@@ -129,7 +129,7 @@ class Dataset:
     def path(self, row_type: type) -> Path:
         """Return the path of a table."""
         folder, file = TABLES[row_type]
-        return self.root / folder / file
+        return self.folder(folder) / file
 
     def file(self, stage: str, name: str, kind: str) -> Path:
         """Return the path of a file of a clip or shot, such as stage split, kind left."""

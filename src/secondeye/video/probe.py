@@ -156,17 +156,6 @@ def probe(path: Path) -> FilmInfo:
         )
 
 
-def expected_frames(path: Path) -> int:
-    """How many pictures a film's header promises, by its length where it does not count them; 0 if neither.
-
-    Nothing is decoded. Raises UnreadableFilm as `open_film`, and where there is no picture stream.
-    """
-    with open_film(path) as container:
-        stream = video_stream(container, path)
-        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-        return stream.frames or round(Fraction(container.duration or 0, av.time_base) * rate)
-
-
 def frame_colour(frame: VideoFrame) -> Colour:
     """The colour a picture says it has, with a player's guesses where it says nothing."""
     matrix = int(frame.colorspace)
