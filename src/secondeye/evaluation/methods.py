@@ -31,7 +31,7 @@ _WINDOW = 8  # frames, as in a conversion
 
 
 class MethodOutput(NamedTuple):
-    """What a method made of a clip."""
+    """The right view that a method synthesised for a clip."""
 
     right: Tensor  # [T, 3, H, W]
     disparity: Tensor | None  # [T, 1, H, W] px; None unless the method estimates depth itself

@@ -1,4 +1,4 @@
-"""Running the gate, and registering what it let through as the next champion."""
+"""Run the gate, and register and promote the model that results."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
