@@ -1,6 +1,6 @@
-"""The paper's release as it walks through a film: its windows, its tiles, its seams; to compare with.
+"""The released code's inpainting of a film: its windows, tiles and seams, as a baseline.
 
-What ours does otherwise, and why, is in docs/inpainting.md.
+docs/inpainting.md says what secondeye does differently and why.
 """
 
 from collections.abc import Sequence
@@ -16,21 +16,21 @@ from secondeye.inpaint.tiles import Tile
 
 CHUNK_FRAMES = 23
 OVERLAP_FRAMES = 3
-SIDE_MULTIPLE_PX = 128  # what exceeds it is cut off
+SIDE_MULTIPLE_PX = 128  # frames are cropped to a multiple of it
 TILE_OVERLAP_PX = 128
 
 
 class Chunk(NamedTuple):
-    """Frames the release paints at once, and how many of the first it replaces by what it painted before."""
+    """Frames inpainted together; the first `overlap` of them are replaced by frames inpainted before."""
 
-    step: int  # where the loop stands
+    step: int  # the release's loop variable
     start: int
     overlap: int
     length: int
 
 
 def plan_chunks(frames: int, chunk_frames: int = CHUNK_FRAMES, overlap: int = OVERLAP_FRAMES) -> list[Chunk]:
-    """The release's, its short last chunk included. Raises ValueError where it would produce nothing."""
+    """Return the release's chunks with its short last one. Raises ValueError if it would produce nothing."""
     if not 0 <= overlap < min(chunk_frames, frames):
         raise ValueError(f"the release needs more than {overlap} frames, got {frames}")
     plan = []
@@ -51,10 +51,10 @@ def plan_tiles(
     tiles_per_side: int,
     overlap: int = TILE_OVERLAP_PX,
 ) -> list[list[Tile]]:  # rows of tiles, px
-    """The release's. Raises ValueError where its tiles would not be whole latents."""
+    """Return the release's tiles. Raises ValueError if they would not be whole latents."""
     tall, wide = ((side + overlap * (tiles_per_side - 1)) / tiles_per_side for side in (height, width))
     if tall % LATENT_PX or wide % LATENT_PX or (tiles_per_side > 1 and min(tall, wide) < overlap):
-        raise ValueError(f"the release can not cut {height}x{width} px into {tiles_per_side} tiles a side")
+        raise ValueError(f"the release cannot cut {height}x{width} px into {tiles_per_side} tiles a side")
     down, along = int(tall) - overlap, int(wide) - overlap
     return [
         [Tile(i * down, j * along, int(tall), int(wide)) for j in range(tiles_per_side)]
@@ -64,9 +64,9 @@ def plan_tiles(
 
 def blend(
     rows: Sequence[Sequence[Tensor]],  # [..., h, w] of each tile
-    overlap: int,  # of neighbours, in the tiles' own unit
+    overlap: int,  # of neighbours, in the unit of the tiles
 ) -> Tensor:  # [..., H, W]
-    """Fade each tile in below the one above it, then beside the one to its left, both blended already."""
+    """Blend each tile with the one above and then with the one to its left, both blended already."""
     done: list[list[Tensor]] = []
     for tiles in rows:
         line: list[Tensor] = []
@@ -74,13 +74,13 @@ def blend(
             below = _fade(done[-1][j], tile, overlap, -2) if done else tile
             line.append(_fade(line[-1], below, overlap, -1) if line else below)
         done.append(line)
-    # Each row of tiles gives what the next does not begin with, and so does each tile of a row.
+    # Drop from each tile what the next one starts with, along both axes.
     lines = [torch.cat([*(t[..., :-overlap] for t in line[:-1]), line[-1]], dim=-1) for line in done]
     return torch.cat([*(line[..., :-overlap, :] for line in lines[:-1]), lines[-1]], dim=-2)
 
 
 def _fade(before: Tensor, after: Tensor, overlap: int, axis: int) -> Tensor:
-    """`after`, its first lines mixed with the last of `before`; its own share rises from 0 and misses 1."""
+    """Return `after` with its first lines blended linearly with the last of `before`; shares are 0 to < 1."""
     share = torch.arange(overlap, device=after.device, dtype=after.dtype) / overlap
     share = share.view(-1, 1) if axis == -2 else share
     ending = before.narrow(axis, before.shape[axis] - overlap, overlap)
@@ -98,7 +98,7 @@ def inpaint_chunk(
     sampling: SamplingConfig = RELEASE_SAMPLING,
     tiles_per_side: int = 1,
 ) -> tuple[Tensor, Tensor]:  # [T, 4, H/8, W/8] float32 scaled latents; [T, 3, H, W] in [0, 1]
-    """One chunk as the release paints it: each tile for itself, blended as latents, decoded together."""
+    """Inpaint a chunk as the release does: sample each tile alone, blend latents, decode the whole."""
     height, width = frames.shape[2:]
     rows = [
         [
@@ -126,7 +126,7 @@ def inpaint_film(
     chunk_frames: int = CHUNK_FRAMES,
     overlap: int = OVERLAP_FRAMES,
 ) -> Tensor:  # [T, 3, H // 128 * 128, W // 128 * 128] in [0, 1], whole levels of 255
-    """A film as the release paints it: each chunk goes on from decoded frames, under the mask they had."""
+    """Inpaint a film as the release does: chunks overlap decoded frames, with the masks they had."""
     height, width = (side // SIDE_MULTIPLE_PX * SIDE_MULTIPLE_PX for side in frames.shape[2:])
     if 0 in (height, width):
         raise ValueError(f"the release crops to multiples of {SIDE_MULTIPLE_PX} px, got {list(frames.shape)}")

@@ -190,7 +190,7 @@ def test_motion_gives_the_faster_plane_the_nearer_depth_wherever_it_is() -> None
         assert min(confidence) > 0.5
 
 
-def test_motion_finds_the_pursued_nearer_than_what_rushes_past() -> None:
+def test_motion_handles_tracking_shots() -> None:
     depth, _ = run(make_depth_estimator("motion", None, "cpu"), pursue(12))
     rows = slice(35, 90)
     assert depth[:, :, rows, 60:100].mean() > depth[:, :, rows, :40].mean() + 0.3
@@ -205,7 +205,7 @@ def test_motion_falls_back_to_the_prior_without_parallax(shot: str) -> None:
     assert rank_correlation(depth[4, 0], prior) > 0.8
 
 
-def test_motion_remembers_what_has_stopped() -> None:
+def test_motion_keeps_depth_of_stopped_objects() -> None:
     moving = slide(14, top_px=4, bottom_px=0)
     stopped = torch.cat([moving, moving[-1:].expand(16, -1, -1, -1)])
     (with_past, _), (alone, _) = (
@@ -237,7 +237,7 @@ def test_prior_ranks_low_before_high_and_objects_before_background() -> None:
     assert prior[20, 40] > prior[50, 40] > prior[20, 5]
 
 
-def test_a_homography_explains_turning_but_not_parallax() -> None:
+def test_homography_explains_rotation_but_not_parallax() -> None:
     rows, columns = np.indices((64, 96), dtype=np.float32)
     turning = np.stack([0.02 * rows + 1, -0.02 * columns], axis=-1)
     everywhere = np.ones((64, 96), bool)
@@ -272,7 +272,7 @@ def test_depth_anything_equals_the_model_itself(tiny_folder: Callable[[str], Pat
     torch.testing.assert_close(depth, 1 / expected if kind == "metric" else expected)
 
 
-def test_depth_anything_batches_do_not_show(tiny_folder: Callable[[str], Path]) -> None:
+def test_depth_anything_does_not_depend_on_batches(tiny_folder: Callable[[str], Path]) -> None:
     frames = slide(1, top_px=0, bottom_px=0).expand(2 * BATCH_FRAMES + 1, -1, -1, -1)
     depth, _ = run(load_depth_anything(str(tiny_folder("relative"))), frames, 2 * BATCH_FRAMES + 1)
     torch.testing.assert_close(depth, depth[:1].expand_as(depth))
@@ -316,7 +316,7 @@ def test_unknown_names_are_refused() -> None:
         make_depth_estimator("midas", None, "cpu")
 
 
-def test_fit_finds_scale_and_shift_against_a_minority() -> None:
+def test_fit_is_robust_to_outliers() -> None:
     depth = np.random.default_rng(0).random((20, 30)).astype(np.float32)
     target = 1.7 * depth - 0.4
     target[:5] += 3
@@ -325,7 +325,7 @@ def test_fit_finds_scale_and_shift_against_a_minority() -> None:
     assert fit_scale_shift(depth, -depth, np.ones(depth.shape, bool)) == (1, 0)
 
 
-def test_steady_takes_out_jumps_of_scale_and_shift() -> None:
+def test_smoothing_removes_jumps_of_scale_and_shift() -> None:
     generator = np.random.default_rng(1)
     grey = (texture(64, 96, 5)[..., 0] * 255).astype(np.uint8)
     truth = cv2.GaussianBlur(generator.random((64, 96)).astype(np.float32), (0, 0), 4)

@@ -88,7 +88,7 @@ def conditions(frames: int, height: int, width: int) -> Conditions:
 # The release's walk
 
 
-def test_guidance_rises_evenly_from_the_first_frame_to_the_last() -> None:
+def test_guidance_is_linear_over_frames() -> None:
     given, network = conditions(5, 2, 3), Pointwise()
     noisy = torch.rand(1, 5, 4, 2, 3)
     velocity = guided_velocity(network, noisy, torch.tensor(1.0), given, (1.0, 3.0))
@@ -102,9 +102,7 @@ def test_guidance_rises_evenly_from_the_first_frame_to_the_last() -> None:
 
 
 @pytest.mark.parametrize("tiles_per_side", [1, 2])
-def test_each_of_the_releases_tiles_draws_its_own_noise(
-    released: StereoInpaintPipeline, tiles_per_side: int
-) -> None:
+def test_release_draws_noise_per_tile(released: StereoInpaintPipeline, tiles_per_side: int) -> None:
     """A frame's noise and then a latent's, tile after tile, row by row."""
     frames = torch.rand(1, 3, 128, 256, generator=seeded(1))
     holes = (frames[:, :1] > 0.6).float()
@@ -125,7 +123,7 @@ def test_each_of_the_releases_tiles_draws_its_own_noise(
     assert_close(decoded, (decode(released.vae, expected, 2) / 2 + 0.5).clamp(0, 1), atol=1e-5, rtol=0)
 
 
-def test_the_release_goes_on_from_decoded_frames_under_their_old_mask(
+def test_release_overlaps_decoded_frames_with_their_mask(
     released: StereoInpaintPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[tuple[Tensor, Tensor]] = []
@@ -145,7 +143,7 @@ def test_the_release_goes_on_from_decoded_frames_under_their_old_mask(
     assert torch.equal(mask, holes[4:, :, :128, :128])
 
 
-def test_a_tile_need_not_halve_evenly(released: StereoInpaintPipeline) -> None:
+def test_tile_size_need_not_be_even(released: StereoInpaintPipeline) -> None:
     """Of the release's four tiles a side of 256 px each has 160, 20 latents."""
     frames = torch.rand(1, 3, 128, 160)
     assert released.sample_latents(frames, frames[:, :1], sampling=QUICK, generator=seeded(0)).shape == (
@@ -156,7 +154,7 @@ def test_a_tile_need_not_halve_evenly(released: StereoInpaintPipeline) -> None:
     )
 
 
-def test_the_releases_walk_runs(tiny: StereoInpaintPipeline) -> None:
+def test_release_inpaints_a_film(tiny: StereoInpaintPipeline) -> None:
     """Two chunks of two tiles a side, the second of fewer frames."""
     frames = torch.rand(5, 3, 128, 128, generator=seeded(4))
     options: dict[str, Any] = {"sampling": QUICK, "chunk_frames": 4, "overlap": 1, "tiles_per_side": 2}
@@ -165,7 +163,7 @@ def test_the_releases_walk_runs(tiny: StereoInpaintPipeline) -> None:
     assert made.shape == frames.shape and torch.equal(made, again)
 
 
-def test_unguided_is_told_of_neither_view() -> None:
+def test_unconditional_drops_both_views() -> None:
     given = conditions(2, 3, 4)
     assert unconditional(given).left is None
     nothing = unconditional(given._replace(left=given.latents))
@@ -178,7 +176,7 @@ def test_unguided_is_told_of_neither_view() -> None:
 
 
 @pytest.mark.parametrize(("tiles_per_side", "count"), [(2, 4), (3, 6)])
-def test_tiles_of_a_network_without_neighbours_are_the_whole(tiles_per_side: int, count: int) -> None:
+def test_tiles_of_a_pointwise_network_equal_the_whole(tiles_per_side: int, count: int) -> None:
     given, noise = conditions(2, 24, 32), torch.randn(1, 2, 4, 24, 32)
     sampling = SamplingConfig(3, (1.0, 1.5), 0.0, True, 2)
     network = Pointwise()
@@ -188,7 +186,7 @@ def test_tiles_of_a_network_without_neighbours_are_the_whole(tiles_per_side: int
     assert_close(denoise(network, make_scheduler(), noise, given, sampling, tiles), whole)
 
 
-def test_tiles_agree_in_one_step_too() -> None:
+def test_tiles_are_blended_in_one_step() -> None:
     left, network = torch.rand(1, 2, 4, 24, 32, generator=seeded(3)), Pointwise()
     given = conditions(2, 24, 32)._replace(left=left)
     whole = denoise_one_step(network, given)
@@ -197,7 +195,7 @@ def test_tiles_agree_in_one_step_too() -> None:
     assert network.passes == 1 + 6
 
 
-def test_outside_of_the_tiles_frames_stay(tiny: StereoInpaintPipeline) -> None:
+def test_frames_outside_of_the_tiles_are_unchanged(tiny: StereoInpaintPipeline) -> None:
     frames = torch.rand(1, 3, 64, 192, generator=seeded(1))
     left, _, right = plan_tiles(8, 24, 3, 0, 8)
     options: dict[str, Any] = {"sampling": QUICK, "generator": seeded(0)}
@@ -207,7 +205,7 @@ def test_outside_of_the_tiles_frames_stay(tiny: StereoInpaintPipeline) -> None:
     assert (painted[..., :64] - frames[..., :64]).abs().mean() > 0.01
 
 
-def test_a_tile_is_decoded_as_it_would_be_alone(tiny: StereoInpaintPipeline) -> None:
+def test_tiles_are_decoded_independently(tiny: StereoInpaintPipeline) -> None:
     latents, frames = torch.randn(3, 4, 8, 24, generator=seeded(1)), torch.ones(3, 3, 64, 192)
     _, middle, _ = plan_tiles(8, 24, 3, 0, 8)
     with torch.no_grad():
@@ -216,7 +214,7 @@ def test_a_tile_is_decoded_as_it_would_be_alone(tiny: StereoInpaintPipeline) -> 
     assert bool((frames[..., :64] == 1).all() and (frames[..., 128:] == 1).all())
 
 
-def test_tiles_and_windows_without_holes_cost_nothing(tiny: StereoInpaintPipeline) -> None:
+def test_tiles_and_windows_without_holes_are_skipped(tiny: StereoInpaintPipeline) -> None:
     coverage = torch.ones(10, 1, 64, 500)
     coverage[:4, :, 30, 20] = 0  # in the left tile alone; the second window has none, nor the third
     frames = torch.rand(10, 3, 64, 500, generator=seeded(1))
@@ -235,7 +233,7 @@ def test_tiles_and_windows_without_holes_cost_nothing(tiny: StereoInpaintPipelin
     )
 
 
-def test_more_tiles_paint_larger_pictures(tiny: StereoInpaintPipeline) -> None:
+def test_more_tiles_work_at_a_larger_size(tiny: StereoInpaintPipeline) -> None:
     factors = [downscale_factor(tiny, 360, 640, tiles) for tiles in (1, 2, 3, 4)]
     assert factors == sorted(factors, reverse=True) and factors[0] == 3 and factors[-1] == 1
     whole, state = inpaint_warped(tiny, scene(1, 181, 190), None, 1, tiles=2)
@@ -253,7 +251,7 @@ def inpainter(tiny: StereoInpaintPipeline, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.mark.parametrize("size", [(1, 41, 57), (3, 64, 64), (5, 33, 70)])
-def test_what_was_seen_stays_bit_for_bit(inpainter: Diffusion, size: tuple[int, int, int]) -> None:
+def test_covered_pixels_are_unchanged(inpainter: Diffusion, size: tuple[int, int, int]) -> None:
     warped = scene(*size)
     whole, _ = inpainter(warped, None)
     seen = (warped.coverage == 1).expand_as(whole)
@@ -265,7 +263,7 @@ def test_what_was_seen_stays_bit_for_bit(inpainter: Diffusion, size: tuple[int, 
     assert torch.equal(whole, again)
 
 
-def test_what_was_half_seen_is_half_painted(tiny: StereoInpaintPipeline) -> None:
+def test_half_covered_pixels_are_blended(tiny: StereoInpaintPipeline) -> None:
     warped = scene(1, 64, 64)
     nothing_seen = warped._replace(coverage=torch.where(warped.coverage < 1, 0.0, 1.0))
     half, _ = inpaint_warped(tiny, warped, None, 1)
@@ -276,7 +274,7 @@ def test_what_was_half_seen_is_half_painted(tiny: StereoInpaintPipeline) -> None
     assert not torch.equal(half[edge], painted[edge])
 
 
-def test_without_holes_nothing_runs(tiny: StereoInpaintPipeline) -> None:
+def test_network_does_not_run_without_holes(tiny: StereoInpaintPipeline) -> None:
     warped = scene(2, 64, 64)
     whole, state = inpaint_warped(tiny, warped._replace(coverage=torch.ones_like(warped.coverage)), None, 0)
     assert torch.equal(whole, warped.frames)
@@ -294,7 +292,7 @@ def recorder(given: list[Tensor]) -> Paint:
     return paint_grey
 
 
-def test_windows_go_on_from_composed_frames(
+def test_windows_overlap_composed_frames(
     tiny: StereoInpaintPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The network sees 4 frames here: after the first window one of them is the last whole picture."""
@@ -316,7 +314,7 @@ def test_windows_go_on_from_composed_frames(
     assert torch.equal(given[3][0, :3], whole[8])
 
 
-def test_the_mask_of_painted_frames_is_as_it_was_trained(
+def test_overlap_mask_is_applied_as_trained(
     tiny: StereoInpaintPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = {name: tiny.components[name] for name in ("vae", "image_encoder", "unet", "scheduler")}
@@ -333,7 +331,7 @@ def test_the_mask_of_painted_frames_is_as_it_was_trained(
     assert torch.equal(clear_holes(holes, 2, "kept"), holes) and bool(holes.all())
 
 
-def test_a_conversion_by_what_paints_no_numbers_is_refused() -> None:
+def test_conversion_refuses_nan() -> None:
     def broken(warped: Warped, _: object) -> tuple[Tensor, None]:
         return torch.full_like(warped.frames, torch.nan), None
 
@@ -342,14 +340,14 @@ def test_a_conversion_by_what_paints_no_numbers_is_refused() -> None:
         render(pictures, depth, broken, strength_percent=3, convergence=0.5, state=None)
 
 
-def test_calls_of_any_length_give_whole_pictures(tiny: StereoInpaintPipeline) -> None:
+def test_calls_may_have_any_length(tiny: StereoInpaintPipeline) -> None:
     for count in range(1, 7):
         whole, state = inpaint_warped(tiny, scene(count, 40, 50), None, 1)
         assert len(whole) == count and len(state.frames) == 1
         assert bool(torch.isfinite(whole).all())
 
 
-def test_the_seed_alone_decides(tiny: StereoInpaintPipeline) -> None:
+def test_output_depends_on_the_seed_only(tiny: StereoInpaintPipeline) -> None:
     first, again, other = (inpaint_warped(tiny, scene(2, 40, 50), None, 1, seed=k)[0] for k in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
 
@@ -362,7 +360,7 @@ def test_windows_of_one_frame(inpainter: Diffusion) -> None:
         assert whole.shape == warped.frames.shape and bool(torch.isfinite(whole).all())
 
 
-def test_large_pictures_are_painted_smaller_and_stay_sharp(tiny: StereoInpaintPipeline) -> None:
+def test_large_frames_are_downscaled_and_stay_sharp(tiny: StereoInpaintPipeline) -> None:
     assert [downscale_factor(tiny, *size) for size in ((128, 224), (176, 177), (256, 448), (1080, 1920))] == [
         1,
         2,
@@ -376,7 +374,7 @@ def test_large_pictures_are_painted_smaller_and_stay_sharp(tiny: StereoInpaintPi
     assert state.frames.shape == (1, 3, 91, 95)
 
 
-def test_reducing_darkens_nothing_and_loses_no_hole() -> None:
+def test_downscaling_keeps_brightness_and_holes() -> None:
     coverage = torch.ones(1, 1, 9, 13)
     coverage[0, 0, 4, 6] = 0
     frames = torch.full((1, 3, 9, 13), 0.5) * coverage
@@ -388,7 +386,7 @@ def test_reducing_darkens_nothing_and_loses_no_hole() -> None:
 # One step
 
 
-def test_one_step_is_one_pass_a_window_whatever_the_seed(one_step: StereoInpaintPipeline) -> None:
+def test_one_step_is_one_pass_per_window_for_any_seed(one_step: StereoInpaintPipeline) -> None:
     passes: list[tuple[int, ...]] = []
     hook = one_step.unet.register_forward_pre_hook(lambda _, given: passes.append(tuple(given[0].shape)))
     warped = scene(9, 40, 50)
@@ -400,7 +398,7 @@ def test_one_step_is_one_pass_a_window_whatever_the_seed(one_step: StereoInpaint
     assert not torch.equal(made[0], other)
 
 
-def test_windows_see_the_left_view_of_their_own_frames(
+def test_windows_take_the_left_view_of_their_frames(
     one_step: StereoInpaintPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the frames that a window goes on from, too, and of those that an earlier call left."""
@@ -426,7 +424,7 @@ def test_windows_see_the_left_view_of_their_own_frames(
 
 
 @pytest.mark.parametrize("size", [(1, 1, 1), (1, 41, 57), (5, 33, 70)])
-def test_one_step_paints_any_length_and_size(
+def test_one_step_takes_any_length_and_size(
     one_step: StereoInpaintPipeline, size: tuple[int, int, int]
 ) -> None:
     warped = (
@@ -439,7 +437,7 @@ def test_one_step_paints_any_length_and_size(
     assert [len(plane) for plane in state] == [1, 1, 1]
 
 
-def test_one_step_skips_what_has_no_hole(one_step: StereoInpaintPipeline) -> None:
+def test_one_step_skips_windows_without_holes(one_step: StereoInpaintPipeline) -> None:
     coverage = torch.ones(6, 1, 64, 320)
     coverage[:4, :, 30, 20] = 0
     frames = torch.rand(6, 3, 64, 320, generator=seeded(1))
@@ -452,7 +450,7 @@ def test_one_step_skips_what_has_no_hole(one_step: StereoInpaintPipeline) -> Non
 
 
 @pytest.mark.parametrize("plane", ["left", "frames", "coverage"])
-def test_doors(tiny: StereoInpaintPipeline, plane: str) -> None:
+def test_diffusion_inpainter_is_reached_by_name(tiny: StereoInpaintPipeline, plane: str) -> None:
     warped = scene(1, 40, 50)
     with pytest.raises(ValueError):
         inpaint_warped(tiny, warped._replace(**{plane: getattr(warped, plane)[..., :-1]}), None, 1)

@@ -101,7 +101,7 @@ def test_edges_take_the_smallest_maps(size: tuple[int, int]) -> None:
     assert dilate(plane, radius_px=2).shape == plane.shape
 
 
-def test_edges_refuse_what_does_not_fit() -> None:
+def test_edges_refuse_mismatched_shapes() -> None:
     plane, frames = torch.rand(1, 1, 4, 6), torch.rand(1, 3, 4, 5)
     with pytest.raises(ValueError, match="disparity is"):
         snap(plane, frames, window_px=3, bound_px=1.0)

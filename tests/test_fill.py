@@ -31,7 +31,7 @@ def test_hole_is_background_whichever_side_it_is_on(near_left: bool) -> None:
     assert (state.disparity[:, 10:15] == 1).all() and not state.visible[:, 10:15].any()
 
 
-def test_what_was_seen_is_untouched() -> None:
+def test_covered_pixels_are_unchanged() -> None:
     frames, disparity = torch.rand(2, 3, 9, 21), torch.zeros(2, 1, 9, 21)
     filled, _ = fill(frames, torch.ones(2, 1, 9, 21), disparity)
     assert torch.equal(filled, frames)
@@ -85,7 +85,7 @@ def test_static_hole_does_not_flicker() -> None:
     assert flicker[0] < 0.6 * flicker[1]
 
 
-def test_what_the_previous_frame_showed_is_taken_only_where_it_is_the_background() -> None:
+def test_previous_frame_is_reused_only_where_it_shows_the_background() -> None:
     """A hole opens over what the frame before saw; after a change of scene nothing may be taken."""
     generator = torch.Generator().manual_seed(1)
     texture = torch.rand(1, 3, 12, 16, generator=generator).repeat_interleave(4, -1).repeat_interleave(4, -2)
@@ -105,7 +105,7 @@ def test_what_the_previous_frame_showed_is_taken_only_where_it_is_the_background
     assert ((filled - alone)[inside].abs() > 1e-6).float().mean() < 0.1  # and was not asked
 
 
-def test_windows_do_not_show() -> None:
+def test_result_does_not_depend_on_windows() -> None:
     shot = two_planes(frames=6, height=48, width=96, seed=2)
     warped = warp(shot.left, shot.disparity)
     whole, _ = fill(*warped[:1], warped.coverage, warped.disparity)

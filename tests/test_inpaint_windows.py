@@ -15,7 +15,7 @@ PLANS = Path(__file__).parent / "conformance" / "sc_chunk_plans_23_3.json"
 
 @settings(deadline=None)
 @given(st.integers(1, 200), st.integers(1, 30), st.integers(0, 12), st.integers(0, 40))
-def test_every_frame_is_painted_once_and_none_without_context(
+def test_every_frame_is_new_once_and_has_context(
     frames: int, window: int, overlap: int, inpainted: int
 ) -> None:
     plan = list(plan_windows(frames, window, overlap, inpainted))
@@ -28,16 +28,16 @@ def test_every_frame_is_painted_once_and_none_without_context(
         assert given_frames >= min(overlap, window - 1, part.first_new)
 
 
-def test_a_short_end_sees_more_of_what_was_painted() -> None:
+def test_short_last_window_overlaps_more() -> None:
     assert [tuple(part) for part in plan_windows(42, 23, 3)] == [(0, 0, 23), (19, 23, 42)]
     assert [tuple(part) for part in plan_windows(24, 23, 3)] == [(0, 0, 23), (1, 23, 24)]
 
 
-def test_a_stream_goes_on_from_what_the_call_before_left() -> None:
+def test_first_window_overlaps_the_previous_call() -> None:
     assert [tuple(part) for part in plan_windows(11, 25, 3, inpainted=3)] == [(0, 3, 11)]
 
 
-def test_windows_that_see_nothing_are_refused() -> None:
+def test_empty_windows_are_refused() -> None:
     with pytest.raises(ValueError, match="must be 1 or more"):
         list(plan_windows(5, 0, 0))
 
@@ -49,7 +49,7 @@ def test_groups_are_few_and_even(count: int, at_most: int) -> None:
     assert len(sizes) == -(-count // at_most)
 
 
-def test_groups_of_two_are_the_releases() -> None:
+def test_groups_of_two_match_the_release() -> None:
     assert split_evenly(7, 2) == [2, 2, 2, 1]
 
 
@@ -57,19 +57,19 @@ def test_groups_of_two_are_the_releases() -> None:
 
 
 @pytest.mark.parametrize(("frames", "plan"), json.loads(PLANS.read_text()).items())
-def test_chunks_are_the_releases(frames: str, plan: list[list[int]]) -> None:
+def test_chunks_match_the_release(frames: str, plan: list[list[int]]) -> None:
     assert [list(chunk) for chunk in released_walk.plan_chunks(int(frames))] == plan
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3])
-def test_what_the_release_can_not_do_is_refused(frames: int) -> None:
+def test_impossible_chunks_are_refused(frames: int) -> None:
     with pytest.raises(ValueError, match="more than 3 frames"):
         released_walk.plan_chunks(frames)
 
 
 @settings(deadline=None)
 @given(st.integers(5, 40), st.integers(1, 4), st.integers(5, 300))
-def test_the_releases_chunks_are_whole_for_other_lengths(chunk: int, overlap: int, frames: int) -> None:
+def test_release_chunks_cover_any_length(chunk: int, overlap: int, frames: int) -> None:
     made = []
     for part in released_walk.plan_chunks(frames, chunk, overlap):
         assert part.overlap <= len(made)

@@ -54,7 +54,7 @@ def inpainter(tmp_path: Path) -> Inpainter:
     return make_inpainter("light", tmp_path / "model", "cpu")
 
 
-def test_the_network_takes_little_room_on_disk() -> None:
+def test_network_is_small_on_disk() -> None:
     assert 2 * sum(weights.numel() for weights in Light(CHANNELS).parameters()) < 12e6  # bytes in fp16
 
 
@@ -68,7 +68,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         save_light(loud(), tmp_path / "model")
 
 
-def test_what_was_seen_comes_back_to_the_bit(inpainter: Inpainter) -> None:
+def test_covered_pixels_are_unchanged(inpainter: Inpainter) -> None:
     warped = cards(frames=3, step_px=1)
     disparity = warped.disparity.clone()
     coverage = warped.coverage * torch.where(disparity == 8, 0.7, 1.0)  # the near card is half there
@@ -80,7 +80,7 @@ def test_what_was_seen_comes_back_to_the_bit(inpainter: Inpainter) -> None:
     assert painted.min() >= 0 and painted.max() <= 1
 
 
-def test_half_open_pixels_change_half_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_covered_pixels_change_half_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
     frames, surface = torch.full((1, 3, 24, 32), 0.5), torch.zeros(1, 1, 24, 32)
     coverage = torch.ones(1, 1, 24, 32)
     coverage[..., 10:12], coverage[..., 12:14] = 0.5, 0
@@ -96,7 +96,7 @@ def test_flat_surroundings_are_hardly_changed() -> None:
     assert change[0] < 0.05 * change[1]
 
 
-def test_a_darker_film_is_painted_alike() -> None:
+def test_residual_scales_with_contrast() -> None:
     planes = torch.rand(1, INPUT_CHANNELS, 40, 56, generator=torch.Generator().manual_seed(0))
     seen, before = planes[:, light_network.COVERAGE], planes[:, light_network.PREVIOUS_VALID]
     darker = planes.clone()
@@ -122,7 +122,7 @@ def test_untrained_network_is_fill() -> None:
 
 
 @pytest.mark.parametrize("windows", [(1, 4, 1), (2, 2, 2), (5, 1)])
-def test_windows_do_not_show(inpainter: Inpainter, windows: tuple[int, ...]) -> None:
+def test_result_does_not_depend_on_windows(inpainter: Inpainter, windows: tuple[int, ...]) -> None:
     warped = cards(frames=6, height=48, width=96, step_px=2, seed=2)
     whole, _ = inpainter(warped, None)
     state, parts, start = None, [], 0
@@ -134,7 +134,7 @@ def test_windows_do_not_show(inpainter: Inpainter, windows: tuple[int, ...]) -> 
     assert torch.equal(torch.cat(parts), whole)
 
 
-def test_the_frame_before_is_seen(inpainter: Inpainter) -> None:
+def test_previous_frame_is_an_input(inpainter: Inpainter) -> None:
     warped = cards(frames=2, height=48, width=96)
     second = Warped(*(plane[1:] for plane in warped))
     together, _ = inpainter(warped, None)
@@ -169,7 +169,7 @@ def painted_at_once(warped: Warped, monkeypatch: pytest.MonkeyPatch) -> Tensor:
 
 
 @pytest.mark.parametrize("largest_px", [16, 64, 512])
-def test_crops_do_not_show(monkeypatch: pytest.MonkeyPatch, largest_px: int) -> None:
+def test_result_does_not_depend_on_crops(monkeypatch: pytest.MonkeyPatch, largest_px: int) -> None:
     """A crop with its margin gives what the whole picture gives; a smaller margin would not."""
     warped = holed(200, 328)
     whole = painted_at_once(warped, monkeypatch)
@@ -181,7 +181,7 @@ def test_crops_do_not_show(monkeypatch: pytest.MonkeyPatch, largest_px: int) -> 
     assert (seams - whole).abs().max() > 1e-3
 
 
-def test_no_pixel_looks_farther_than_the_margin() -> None:
+def test_receptive_field_is_the_halo() -> None:
     model = loud()
     planes = torch.rand(1, INPUT_CHANNELS, 168, 168, generator=torch.Generator().manual_seed(1))
     near = slice(80 - light.HALO_PX, 88 + light.HALO_PX)
@@ -246,7 +246,7 @@ def test_crops_are_cut_where_that_is_less_to_compute() -> None:
     assert len(plan_hole_crops(holes[:16, :16] | True, 8, 48, 512)) == 1
 
 
-def test_planes() -> None:
+def test_network_input_channels() -> None:
     picture, plane = torch.rand(3, 32, 48), torch.ones(1, 32, 48)
     planes = stack_inputs(picture, plane, picture, 4.8 * plane, picture, 48)
     assert planes.shape == (INPUT_CHANNELS, 32, 48)
@@ -257,7 +257,7 @@ def test_planes() -> None:
     assert (planes[light_network.PREVIOUS] == 0).all()
 
 
-def test_frame_before_is_moved_along_the_flow() -> None:
+def test_previous_frame_is_warped_along_the_flow() -> None:
     previous, flow = torch.rand(1, 3, 6, 9), torch.zeros(1, 2, 6, 9)
     flow[:, 0], flow[:, 1] = 2.0, -1.0  # what lies here was 2 px further right and 1 px higher
     pulled = warp_previous(previous, flow)
@@ -267,7 +267,7 @@ def test_frame_before_is_moved_along_the_flow() -> None:
     assert torch.equal(flow_to_previous(previous[0], previous[0]), torch.zeros(2, 6, 9))
 
 
-def test_loss_counts_only_what_is_open() -> None:
+def test_loss_counts_holes_only() -> None:
     truth, hole_mask = torch.rand(2, 3, 16, 16), torch.zeros(2, 1, 16, 16)
     hole_mask[..., 4:8, 4:8] = 1
     wrong_elsewhere = torch.where(hole_mask == 1, truth, truth + 1)
@@ -297,7 +297,7 @@ def test_edge_loss_is_haarpsis_structure() -> None:
     assert float(edge_loss(0 * step, step, whole)) == pytest.approx(expected, abs=1e-5)
 
 
-def test_judge_and_painter_want_opposites() -> None:
+def test_discriminator_and_generator_losses_are_adversarial() -> None:
     torch.manual_seed(0)
     judge, hole_mask = Discriminator(), torch.zeros(2, 1, 32, 48)
     hole_mask[..., 8:24, 8:24] = 1
@@ -310,7 +310,7 @@ def test_judge_and_painter_want_opposites() -> None:
     assert float(generator_loss(verdict, 0 * share)) == 0
 
 
-def test_weights_survive_the_disk(tmp_path: Path) -> None:
+def test_weights_survive_save_and_load(tmp_path: Path) -> None:
     model, warped = loud(), cards()
     save_light(model, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]

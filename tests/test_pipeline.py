@@ -89,7 +89,7 @@ def scene(frames: int, height: int, width: int, seed: int = 0) -> Warped:
 # What the release returns
 
 
-def test_one_chunk_is_the_releases(released: StereoInpaintPipeline) -> None:
+def test_matches_the_release_on_one_chunk(released: StereoInpaintPipeline) -> None:
     arrays = recorded("sc_single")
     seen: list[Tensor] = []
     hook = released.unet.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0]))
@@ -110,7 +110,7 @@ def test_one_chunk_is_the_releases(released: StereoInpaintPipeline) -> None:
     assert difference <= 1 / 255
 
 
-def test_random_numbers_are_drawn_in_the_releases_order(released: StereoInpaintPipeline) -> None:
+def test_random_draws_follow_the_order_of_the_release(released: StereoInpaintPipeline) -> None:
     arrays = recorded("sc_generator")
     painted = released(
         arrays["frames"],
@@ -121,7 +121,7 @@ def test_random_numbers_are_drawn_in_the_releases_order(released: StereoInpaintP
     assert_close(painted.latents, arrays["latents"], atol=1e-3, rtol=0)
 
 
-def test_schedule_is_the_releases() -> None:
+def test_scheduler_matches_the_release() -> None:
     arrays, scheduler = recorded("schedule"), make_scheduler()
     for steps in (1, 2, 3, 4, 5, 8, 25):
         scheduler.set_timesteps(steps)
@@ -132,7 +132,7 @@ def test_schedule_is_the_releases() -> None:
     assert float(scheduler.init_noise_sigma) == pytest.approx(float(arrays["init_noise_sigma"]))
 
 
-def test_resize_in_front_of_clip_is_the_releases() -> None:
+def test_clip_resize_matches_the_release() -> None:
     arrays = recorded("resize224_128x192")
     assert_close(resize_for_clip(arrays["image"]), arrays["out"], atol=1e-5, rtol=0)
 
@@ -140,7 +140,7 @@ def test_resize_in_front_of_clip_is_the_releases() -> None:
 # The loop
 
 
-def test_guidance_of_one_is_one_pass_a_step(tiny: StereoInpaintPipeline) -> None:
+def test_guidance_of_one_needs_one_pass_per_step(tiny: StereoInpaintPipeline) -> None:
     calls: list[None] = []
     hook = tiny.unet.register_forward_pre_hook(lambda *_: calls.append(None))
     paint(tiny, torch.rand(2, 3, 64, 64), guidance=1.0)
@@ -160,14 +160,14 @@ def paint(
     return pipeline(frames, torch.zeros_like(frames[:, :1]), sampling=sampling, generator=generator)
 
 
-def test_the_generator_alone_decides(tiny: StereoInpaintPipeline) -> None:
+def test_output_depends_on_the_generator_only(tiny: StereoInpaintPipeline) -> None:
     frames = torch.rand(1, 3, 64, 64)
     first, again, other = (paint(tiny, frames, seed=seed) for seed in (5, 5, 6))
     assert torch.equal(first.frames, again.frames)
     assert not torch.equal(first.frames, other.frames)
 
 
-def test_pictures_have_their_shapes_and_range(tiny: StereoInpaintPipeline) -> None:
+def test_outputs_have_the_documented_shape_and_range(tiny: StereoInpaintPipeline) -> None:
     painted = paint(tiny, torch.rand(3, 3, 64, 128))
     assert painted.frames.shape == (3, 3, 64, 128) and painted.latents.shape == (3, 4, 8, 16)
     assert painted.frames.min() >= 0 and painted.frames.max() <= 1
@@ -178,7 +178,7 @@ def test_sides_must_be_multiples(tiny: StereoInpaintPipeline) -> None:
         paint(tiny, torch.rand(1, 3, 64, 68))
 
 
-def test_thin_holes_stay_in_our_mask_and_not_in_the_releases() -> None:
+def test_max_pooled_mask_keeps_thin_holes() -> None:
     holes = torch.zeros(1, 1, 64, 64)
     holes[0, 0, 3, 5] = 1  # beside the top left pixel of its block
     holes[0, 0, 16, 24] = 0.5
@@ -194,7 +194,7 @@ def test_scaled_latents_have_a_deviation_of_one() -> None:
         scaling_factor(torch.zeros(1, 4, 8, 8))
 
 
-def test_convolutions_over_time_are_the_same() -> None:
+def test_time_convolution_equals_conv3d() -> None:
     convolution = nn.Conv3d(3, 5, (3, 1, 1), padding=(1, 0, 0))
     array = torch.rand(2, 3, 4, 6, 7)
     expected = convolution(array)
@@ -214,7 +214,7 @@ def paint_at_once(pipeline: StereoInpaintPipeline, frames: Tensor, left: Tensor 
     return pipeline(frames, holes, sampling=sampling, left=left)
 
 
-def test_one_step_is_one_pass_from_zeros_turned_round(one_step: StereoInpaintPipeline) -> None:
+def test_one_step_is_one_negated_pass_from_zeros(one_step: StereoInpaintPipeline) -> None:
     frames, left = (torch.rand(3, 3, 64, 128, generator=torch.Generator().manual_seed(k)) for k in (1, 2))
     seen: list[tuple[Tensor, ...]] = []
     hook = one_step.unet.register_forward_hook(lambda _, given, made: seen.append((*given[:2], made[0])))
@@ -238,7 +238,7 @@ def test_one_step_is_one_pass_from_zeros_turned_round(one_step: StereoInpaintPip
     assert_close(painted.frames, decoded.detach().clamp(0, 1))
 
 
-def test_one_step_leaves_nothing_of_the_largest_noise() -> None:
+def test_one_step_sigma_leaves_no_signal() -> None:
     """x0 = x / (s^2 + 1) - s v / sqrt(s^2 + 1) with x = 0, as the schedule has it at its first sigma."""
     scheduler, velocity = make_scheduler(), torch.rand(2, 3)
     scheduler.set_timesteps(1)
@@ -261,7 +261,7 @@ def test_one_step_needs_the_left_view_of_the_same_size(
         paint_at_once(tiny, frames, frames)
 
 
-def test_a_one_step_folder_opens_as_any_other(one_step: StereoInpaintPipeline, tmp_path: Path) -> None:
+def test_one_step_pipeline_survives_save_and_load(one_step: StereoInpaintPipeline, tmp_path: Path) -> None:
     one_step.save_pretrained(tmp_path)
     frames, left = torch.rand(2, 2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     painted = paint_at_once(one_step, frames, left).frames
@@ -276,16 +276,16 @@ def test_a_one_step_folder_opens_as_any_other(one_step: StereoInpaintPipeline, t
         assert 0 < float((difference**2).mean().sqrt()) < 0.1
 
 
-def test_two_equal_views_begin_as_one_picture_did(release: Path) -> None:
+def test_widened_network_equals_the_original_for_equal_views(release: Path) -> None:
     """A widened network has what Stable Video Diffusion saw in halves, for the left view and the warped."""
     narrow = load_module(UNetSpatioTemporalConditionModel, release / SVD / "unet", torch.float32)
     wide = load_widened(str(release / SVD), 13).unet
     noisy, given = torch.randn(2, 1, 2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
-    told = {"added_time_ids": torch.tensor([[6.0, 127.0, 0.0]]), "return_dict": False}
+    message = {"added_time_ids": torch.tensor([[6.0, 127.0, 0.0]]), "return_dict": False}
     embedding = torch.randn(1, 1, 32, generator=torch.Generator().manual_seed(2))
 
     def velocity(network: Any, *views: Tensor) -> Tensor:
-        return network(torch.cat([noisy, *views], dim=2), torch.tensor(0.5), embedding, **told)[0]
+        return network(torch.cat([noisy, *views], dim=2), torch.tensor(0.5), embedding, **message)[0]
 
     with torch.no_grad():
         one = velocity(narrow, given)
@@ -305,7 +305,7 @@ def same_weights(one: nn.Module, other: nn.Module) -> bool:
     )
 
 
-def test_a_saved_pipeline_paints_the_same(tiny: StereoInpaintPipeline, folder: Path) -> None:
+def test_saved_pipeline_gives_the_same_output(tiny: StereoInpaintPipeline, folder: Path) -> None:
     again = load_pipeline(folder, "cpu")
     frames = torch.rand(2, 3, 64, 64)
     assert_close(paint(again, frames).frames, paint(tiny, frames).frames, atol=1e-5, rtol=0)
@@ -336,13 +336,13 @@ def test_a_full_disk_is_one_line(tiny: StereoInpaintPipeline, tmp_path: Path) ->
         load_pipeline(tmp_path, "cpu")
 
 
-def test_diffusers_own_door_opens_a_saved_folder(tiny: StereoInpaintPipeline, folder: Path) -> None:
+def test_diffusers_loads_a_saved_folder(tiny: StereoInpaintPipeline, folder: Path) -> None:
     again = StereoInpaintPipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True)
     frames = torch.rand(1, 3, 64, 64)
     assert_close(paint(again, frames).frames, paint(tiny, frames).frames, atol=1e-5, rtol=0)
 
 
-def test_the_network_may_lie_at_the_root(
+def test_network_may_be_at_the_root_of_its_folder(
     release: Path, released: StereoInpaintPipeline, tmp_path: Path
 ) -> None:
     shutil.copytree(release, tmp_path / "weights")
@@ -353,7 +353,7 @@ def test_the_network_may_lie_at_the_root(
     assert same_weights(again.unet, released.unet)
 
 
-def test_a_network_without_the_masks_channel_is_refused(release: Path, tiny: StereoInpaintPipeline) -> None:
+def test_network_without_a_mask_channel_is_refused(release: Path, tiny: StereoInpaintPipeline) -> None:
     with pytest.raises(
         UserError, match="has 8 input channels, stereo inpainting needs 9, or 13 for one step"
     ):
@@ -364,7 +364,7 @@ def test_a_network_without_the_masks_channel_is_refused(release: Path, tiny: Ste
         StereoInpaintPipeline(tiny.vae, tiny.image_encoder, make_network(8, SEEDS["unet"]), tiny.scheduler)
 
 
-def test_one_door_opens_the_released_pair(release: Path, released: StereoInpaintPipeline) -> None:
+def test_load_pipeline_takes_the_released_pair(release: Path, released: StereoInpaintPipeline) -> None:
     network = release / "StereoCrafter"
     for unet in (network, str(network / "unet_diffusers"), make_network(9, SEEDS["inpainting"])):
         again = StereoInpaintPipeline.from_pretrained(str(release / SVD), unet=unet, variant="fp16")
@@ -375,13 +375,13 @@ def test_one_door_opens_the_released_pair(release: Path, released: StereoInpaint
     assert half.vae.dtype == torch.float32
 
 
-def test_the_pipeline_is_at_the_front_door() -> None:
+def test_package_exports_the_pipeline() -> None:
     assert inpaint.StereoInpaintPipeline is StereoInpaintPipeline
     with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
         _ = inpaint.Nonsense
 
 
-def test_hub_ids_are_downloaded_without_what_is_not_read(
+def test_hub_downloads_only_files_that_are_read(
     release: Path, released: StereoInpaintPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[str, Any] = {}
@@ -398,7 +398,7 @@ def test_hub_ids_are_downloaded_without_what_is_not_read(
 
 
 @pytest.mark.parametrize(("storage", "share", "error"), [("int8", 0.3, 0.03), ("fp8", 0.35, 0.1)])
-def test_weights_of_8_bits_paint_nearly_the_same(
+def test_quantized_weights_give_nearly_the_same_output(
     release: Path, released: StereoInpaintPipeline, storage: str, share: float, error: float
 ) -> None:
     small = StereoInpaintPipeline.from_pretrained(
@@ -418,7 +418,7 @@ def test_weights_of_8_bits_paint_nearly_the_same(
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("size", [1.0, 1e-3])
-def test_a_weight_of_8_bits_is_less_than_a_step_off(kind: torch.dtype, size: float) -> None:
+def test_int8_error_is_less_than_a_step(kind: torch.dtype, size: float) -> None:
     weights = size * torch.randn(500, 20, 3, generator=torch.Generator().manual_seed(0))
     weights[0] = 0
     weights = weights.to(kind)
@@ -428,7 +428,7 @@ def test_a_weight_of_8_bits_is_less_than_a_step_off(kind: torch.dtype, size: flo
     assert bool(((stored.double() - weights.double()).abs() <= step).all())
 
 
-def test_modules_may_wait_off_the_device(folder: Path, tiny: StereoInpaintPipeline) -> None:
+def test_model_cpu_offload_gives_the_same_output(folder: Path, tiny: StereoInpaintPipeline) -> None:
     waiting = StereoInpaintPipeline.from_pretrained(folder)
     waiting.enable_model_cpu_offload(device="cpu")
     frames = torch.rand(1, 3, 64, 64)
@@ -436,7 +436,7 @@ def test_modules_may_wait_off_the_device(folder: Path, tiny: StereoInpaintPipeli
         assert_close(paint(waiting, frames).frames, paint(tiny, frames).frames, atol=1e-5, rtol=0)
 
 
-def test_what_is_pushed_is_a_whole_folder(
+def test_push_to_hub_uploads_a_complete_folder(
     tiny: StereoInpaintPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pushed: list[str] = []
@@ -457,9 +457,7 @@ def test_what_is_pushed_is_a_whole_folder(
         tiny.save_pretrained("nowhere", push_to_hub=True)
 
 
-def test_how_it_was_trained_to_see_painted_frames_is_saved(
-    tiny: StereoInpaintPipeline, tmp_path: Path
-) -> None:
+def test_overlap_mask_is_saved(tiny: StereoInpaintPipeline, tmp_path: Path) -> None:
     parts = {name: tiny.components[name] for name in ("vae", "image_encoder", "unet", "scheduler")}
     StereoInpaintPipeline(**parts, overlap_mask="cleared").save_pretrained(tmp_path)
     assert json.loads((tmp_path / "model_index.json").read_text())["overlap_mask"] == "cleared"
@@ -520,14 +518,14 @@ def test_every_tensor_must_be_there_finite_and_known(
     weights = load_file(path)
     rest = {key: value for key, value in weights.items() if key != tensor}
     nothing = torch.full_like(weights[tensor], torch.nan)
-    for changed, told in (
+    for changed, message in (
         (rest, f"missing: {tensor}; get"),
         (weights | {"further": torch.zeros(1)}, "unexpected: further; get"),
         (weights | {tensor: torch.zeros(1)}, reason),
         (weights | {tensor: nothing}, f"{tensor} of {path.parent.name} has NaN or inf"),
     ):
         save_file(changed, path)
-        with pytest.raises(UserError, match=told) as refusal:
+        with pytest.raises(UserError, match=message) as refusal:
             StereoInpaintPipeline.from_pretrained(tmp_path)
         assert "\n" not in str(refusal.value) and str(tmp_path) in str(refusal.value)
 
@@ -535,23 +533,23 @@ def test_every_tensor_must_be_there_finite_and_known(
 @pytest.mark.parametrize(
     "name", ["model_index", "unet/config", "vae/config", "image_encoder/config", "scheduler/scheduler_config"]
 )
-def test_configs_that_can_not_be_read_are_refused(folder: Path, tmp_path: Path, name: str) -> None:
+def test_unreadable_configs_are_refused(folder: Path, tmp_path: Path, name: str) -> None:
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     path = tmp_path / f"{name}.json"
-    for content, told in (
+    for content, message in (
         (b"{", "not JSON"),
         (b"\xff\xfe\0", "not JSON"),
         (b"[]", "must be a JSON object"),
     ):
         path.write_bytes(content)
-        with pytest.raises(UserError, match=rf"{name}.json: {told}"):
+        with pytest.raises(UserError, match=rf"{name}.json: {message}"):
             load_pipeline(tmp_path, "cpu")
 
 
 @pytest.mark.parametrize(
     ("module", "name"), [("unet", "num_frames"), ("unet", "sample_size"), ("vae", "scaling_factor")]
 )
-def test_a_config_says_how_much_is_seen_at_once(folder: Path, tmp_path: Path, module: str, name: str) -> None:
+def test_configs_without_sizes_are_refused(folder: Path, tmp_path: Path, module: str, name: str) -> None:
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     path = tmp_path / module / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: 0}))
@@ -593,7 +591,7 @@ def test_incomplete_folders_are_refused(folder: Path, tmp_path: Path) -> None:
 # What the release can be asked for besides its defaults
 
 
-def test_the_releases_last_group_of_frames_has_what_is_left(tiny: StereoInpaintPipeline) -> None:
+def test_uneven_decode_groups_leave_the_remainder_to_the_last(tiny: StereoInpaintPipeline) -> None:
     latents = torch.randn(7, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         whole, even = decode(tiny.vae, latents, 3, even=False), decode(tiny.vae, latents, 3)
@@ -604,19 +602,19 @@ def test_the_releases_last_group_of_frames_has_what_is_left(tiny: StereoInpaintP
     assert not RELEASE_SAMPLING.even_groups
 
 
-def test_rate_and_motion_are_told(tiny: StereoInpaintPipeline) -> None:
-    told: list[list[float]] = []
+def test_time_ids_hold_rate_and_motion(tiny: StereoInpaintPipeline) -> None:
+    message: list[list[float]] = []
     hook = tiny.unet.register_forward_pre_hook(
-        lambda _, __, given: told.append(given["added_time_ids"][0].tolist()), with_kwargs=True
+        lambda _, __, given: message.append(given["added_time_ids"][0].tolist()), with_kwargs=True
     )
     sampling = replace(RELEASE_SAMPLING, steps=1, guidance=1.0, fps=10, motion=60, noise_share=0.25)
     frames = torch.rand(1, 3, 40, 72)  # sides of 8
     made = tiny(frames, frames[:, :1], sampling=sampling, generator=torch.Generator().manual_seed(0))
     hook.remove()
-    assert told == [[9.0, 60.0, 0.25]] and made.frames.shape == frames.shape
+    assert message == [[9.0, 60.0, 0.25]] and made.frames.shape == frames.shape
 
 
-def test_noise_that_is_given_needs_no_generator(tiny: StereoInpaintPipeline) -> None:
+def test_given_noise_needs_no_generator(tiny: StereoInpaintPipeline) -> None:
     frames, holes = torch.rand(2, 3, 64, 64), torch.ones(2, 1, 64, 64)
     noise = torch.randn(1, 2, 4, 8, 8)
     sampling = replace(RELEASE_SAMPLING, steps=1)
@@ -648,7 +646,7 @@ def test_sampling_out_of_range_is_refused(wrong: dict[str, Any]) -> None:
 # Doors
 
 
-def test_options_that_nobody_knows_are_refused(folder: Path) -> None:
+def test_unknown_options_are_refused(folder: Path) -> None:
     with pytest.raises(TypeError, match="unexpected keyword argument 'torch_dtyp'"):
         StereoInpaintPipeline.from_pretrained(folder, torch_dtyp=torch.float16)
     with pytest.raises(ValueError, match=r"must be a torch.dtype, got 'float16'"):
@@ -674,7 +672,7 @@ def test_the_autoencoder_stays_in_float32(folder: Path) -> None:
         small.to(torch.bfloat16)
 
 
-def test_half_precision_in_several_files_and_pickles(folder: Path, tmp_path: Path) -> None:
+def test_sharded_half_precision_loads_and_pickles_are_refused(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "whole")
     network = load_module(UNetSpatioTemporalConditionModel, folder / "unet", torch.float16)
     shutil.rmtree(tmp_path / "whole" / "unet")

@@ -19,7 +19,7 @@ from secondeye.warp import warp
 UNSEEN = (70_001, 70_002, 70_003, 70_004)  # seeds of shots that no world of the presets holds
 
 
-def test_the_card_is_of_these_weights() -> None:
+def test_model_card_describes_these_weights() -> None:
     card = (SHIPPED / "MODEL_CARD.md").read_text()
     weights = SHIPPED / "inpaint" / "model.safetensors"
     (digest,) = re.findall(r"`([0-9a-f]{64})`", card)
@@ -28,7 +28,7 @@ def test_the_card_is_of_these_weights() -> None:
     assert {str(tensor.dtype) for tensor in load_file(weights).values()} == {"torch.float16"}
 
 
-def test_a_viewer_gets_it_unless_another_is_asked_for(tmp_path: Path) -> None:
+def test_shipped_model_is_the_default(tmp_path: Path) -> None:
     assert read_bundle(SHIPPED) == Bundle("motion", "light", strength_percent=3.0, convergence=0.5)
     given = settings_from_bundle(None)
     assert (given.inpainter, given.model, given.depth) == ("light", SHIPPED, "auto")
@@ -56,7 +56,7 @@ def scores() -> dict[str, list[dict[str, float]]]:
 
 
 @pytest.mark.parametrize("score", ["haarpsi", "psnr_disoccluded_db", "psnr_border_db"])
-def test_it_paints_better_than_fill_on_shots_it_has_not_seen(
+def test_shipped_model_beats_fill_on_unseen_shots(
     scores: dict[str, list[dict[str, float]]], score: str
 ) -> None:
     fill, shipped = (np.nanmean([row[score] for row in scores[name]]) for name in ("fill", "shipped"))

@@ -78,7 +78,7 @@ def test_network_answers_at_the_size_of_its_input(student: Student) -> None:
         student(torch.zeros(1, CUE_CHANNELS, 40, 64))
 
 
-def test_every_place_sees_the_whole_frame(student: Student) -> None:
+def test_receptive_field_is_the_whole_frame(student: Student) -> None:
     """A change in one corner is felt in the opposite one, in a frame too large for the convolutions."""
     inputs = torch.randn(1, CUE_CHANNELS, 128, 256, generator=torch.Generator().manual_seed(1))
     changed = inputs.clone()
@@ -112,7 +112,7 @@ def test_estimates_of_empty_pictures_are_finite(student: Student, level: float) 
         assert bool(torch.isfinite(estimate.depth).all())
 
 
-def test_windows_do_not_matter(student: Student) -> None:
+def test_result_does_not_depend_on_windows(student: Student) -> None:
     frames = slide(11, 2)
     answers = []
     for sizes in ([11], [1] * 11, [2, 7, 2]):
@@ -144,7 +144,7 @@ def test_a_shot_without_frames_has_no_estimates(student: Student) -> None:
     ("height", "width", "expected"),
     [(720, 1080, (64, 96)), (100, 100, (64, 64)), (10, 1000, (32, 160)), (1000, 10, (160, 32))],
 )
-def test_working_size_keeps_aspect_and_area(
+def test_network_size_keeps_aspect_and_area(
     student: Student, height: int, width: int, expected: tuple[int, int]
 ) -> None:
     assert network_size(student, height, width) == expected
@@ -160,7 +160,7 @@ def test_confidence_falls_with_the_errors_expected() -> None:
 
 
 @pytest.mark.parametrize("sure", [0, 1])
-def test_who_is_sure_decides(sure: int) -> None:
+def test_more_confident_source_dominates(sure: int) -> None:
     guesses = [torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
     answers = [FrameDepth(guess, 1.0 if place == sure else 0.0) for place, guess in enumerate(guesses)]
     mixed = mix(answers[0], answers[1])
@@ -168,7 +168,7 @@ def test_who_is_sure_decides(sure: int) -> None:
     assert mixed.confidence == pytest.approx(MAX_CONFIDENCE)
 
 
-def test_two_judges_are_surer_than_one() -> None:
+def test_two_sources_are_more_confident_than_one() -> None:
     guess = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     assert mix(FrameDepth(guess, 0.6), FrameDepth(guess * 3, 0.6)).confidence == pytest.approx(
         (1.125 / 2.125) ** 0.5
@@ -181,7 +181,7 @@ def test_network_alone_answers_every_frame_at_its_own_size(student: Student) -> 
     assert [tuple(answer.depth.shape) for answer in answers] == [(1, 1, HEIGHT, WIDTH)] * 6
 
 
-def test_folder_brings_the_student_back(student: Student, folder: Path) -> None:
+def test_student_survives_save_and_load(student: Student, folder: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
     again = load_student_network(folder)
     assert (again.height, again.width) == (HEIGHT, WIDTH)
@@ -236,7 +236,7 @@ def test_the_student_needs_a_folder() -> None:
         make_depth_estimator("student", None, "cpu")
 
 
-def test_motion_of_a_slide_is_what_it_is() -> None:
+def test_motion_of_a_translation_is_exact() -> None:
     frames = slide(2, 2)
     ahead, back = measure_motion(*to_gray(frames[:2]))
     inner = (slice(None), slice(16, -16), slice(16, -16))
@@ -247,7 +247,7 @@ def test_motion_of_a_slide_is_what_it_is() -> None:
     assert float(ahead[inner][1:3].abs().median()) < 0.1 and float(ahead[3][inner[1:]].median()) > 0.9
 
 
-def test_planes_do_not_know_how_fast_the_camera_is() -> None:
+def test_cues_do_not_depend_on_camera_speed() -> None:
     frames = slide(1, 1)
     motion = torch.rand(1, MOTION_CHANNELS, HEIGHT, WIDTH) * 10
     faster = motion * torch.tensor([3.0, 3, 3, 1]).view(1, 4, 1, 1)
@@ -255,7 +255,7 @@ def test_planes_do_not_know_how_fast_the_camera_is() -> None:
     assert float(stack_cues(frames, motion)[:, 5:8].abs().max()) <= MAX_NORMALISED
 
 
-def test_planes_without_motion_are_zero_there() -> None:
+def test_cues_without_motion_are_zero() -> None:
     shown = stack_cues(slide(2, 1), torch.zeros(2, MOTION_CHANNELS, HEIGHT, WIDTH))
     assert shown.shape == (2, CUE_CHANNELS, HEIGHT, WIDTH) and not shown[:, 5:].any()
 
@@ -272,7 +272,7 @@ def test_normalised_maps_have_median_zero_and_deviation_one() -> None:
     torch.testing.assert_close(normal.abs().flatten(1).mean(1), torch.ones(2))
 
 
-def test_losses_do_not_see_scale_and_shift() -> None:
+def test_losses_are_invariant_to_scale_and_shift() -> None:
     valid = maps(3) > 0.2
     depth, truth, uncertainty = maps(0), normalise(maps(1), valid), maps(2)
     one, other = normalise(depth, valid), normalise(depth * 4 + 8, valid)
@@ -283,7 +283,7 @@ def test_losses_do_not_see_scale_and_shift() -> None:
     assert float(error_loss(one, truth, valid)) > 0.1
 
 
-def test_an_affine_copy_costs_nothing() -> None:
+def test_affine_copy_has_no_loss() -> None:
     valid = maps(3) > 0.2
     truth, copy = normalise(maps(0), valid), normalise(maps(0) * 2 + 1, valid)
     for loss in (error_loss, gradient_loss, ranking_loss):
@@ -291,7 +291,7 @@ def test_an_affine_copy_costs_nothing() -> None:
         assert float(loss(-copy, truth, valid)) > 0.1
 
 
-def test_depth_that_fits_badly_is_made_smaller_and_never_larger() -> None:
+def test_shrink_scales_bad_fits_down_only() -> None:
     valid = torch.ones(2, 3, 1, 24, 32, dtype=torch.bool)
     truth, other = normalise(maps(0), valid), normalise(maps(1), valid)
     assert torch.equal(shrink(truth, truth, valid), truth)
@@ -300,7 +300,7 @@ def test_depth_that_fits_badly_is_made_smaller_and_never_larger() -> None:
     assert float(error_loss(half, truth, valid)) < float(error_loss(normalise(half, valid), truth, valid))
 
 
-def test_what_is_not_valid_does_not_count() -> None:
+def test_invalid_pixels_are_ignored() -> None:
     valid = maps(3) > 0.2
     depth, truth = maps(0), maps(1)
     wrong = torch.where(valid, truth, torch.tensor(1e3))
@@ -319,7 +319,7 @@ def test_losses_of_samples_without_truth_are_finite() -> None:
     assert bool(torch.isfinite(normalise(maps(0), nowhere)).all())
 
 
-def test_uncertainty_pays_where_errors_are() -> None:
+def test_uncertainty_lowers_the_loss_of_errors() -> None:
     everywhere = torch.ones(1, 1, 1, 1, 1, dtype=torch.bool)
     depth, truth = torch.full((1, 1, 1, 1, 1), 0.5), torch.zeros(1, 1, 1, 1, 1)
     costs = {
@@ -329,7 +329,7 @@ def test_uncertainty_pays_where_errors_are() -> None:
     assert min(costs, key=costs.__getitem__) == 0.5
 
 
-def test_depth_that_moves_with_the_picture_is_steady() -> None:
+def test_depth_moving_along_the_flow_has_no_temporal_loss() -> None:
     frames = slide(3, 2)[None, :, :1]
     flow = torch.zeros(1, 3, 2, HEIGHT, WIDTH)
     flow[:, :, 0] = 2  # a pixel came from the right

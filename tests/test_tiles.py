@@ -33,7 +33,7 @@ def test_tiles_cover_everything_and_overlap_as_asked(
 
 @settings(deadline=None)
 @given(SIDES, SIDES, st.integers(1, 4), st.integers(0, 8), st.randoms(use_true_random=False))
-def test_weights_of_any_of_the_tiles_sum_to_one(
+def test_blend_weights_sum_to_one(
     height: int, width: int, tiles_per_side: int, overlap: int, random: object
 ) -> None:
     tiles = plan_tiles(height, width, tiles_per_side, overlap, 8)
@@ -46,19 +46,19 @@ def test_weights_of_any_of_the_tiles_sum_to_one(
     assert_close(total, covered)
 
 
-def test_one_tile_is_everything_and_counts_exactly_one() -> None:
+def test_single_tile_has_weight_one() -> None:
     (tile,) = plan_tiles(16, 24, 1, 8, 8)
     (weight,) = blend_weights([tile], 16, 24)
     assert tile == Tile(0, 0, 16, 24) and torch.equal(weight, torch.ones(16, 24))
 
 
-def test_a_tile_no_longer_needed_is_left_out() -> None:
+def test_unnecessary_tiles_are_dropped() -> None:
     """Three of 16 with 8 in common reach 32 of 24: two do."""
     assert plan_tiles(8, 24, 3, 8, 8) == [Tile(0, 0, 8, 16), Tile(0, 8, 8, 16)]
 
 
 @pytest.mark.parametrize("sides", [(0, 8, 1, 0), (12, 8, 1, 0), (8, 8, 0, 0), (8, 8, 1, -1)])
-def test_what_can_not_be_cut_is_refused(sides: tuple[int, int, int, int]) -> None:
+def test_impossible_tiles_are_refused(sides: tuple[int, int, int, int]) -> None:
     with pytest.raises(ValueError, match="cannot be cut"):
         plan_tiles(*sides, 8)
 
@@ -66,7 +66,7 @@ def test_what_can_not_be_cut_is_refused(sides: tuple[int, int, int, int]) -> Non
 # The release's
 
 
-def test_the_releases_tiles() -> None:
+def test_tiles_match_the_release() -> None:
     tiles = released_walk.plan_tiles(256, 384, 2)
     assert [tile for row in tiles for tile in row] == [
         Tile(0, 0, 192, 256),
@@ -77,11 +77,11 @@ def test_the_releases_tiles() -> None:
     assert released_walk.plan_tiles(256, 384, 4)[1][1] == Tile(32, 64, 160, 192)
     assert released_walk.plan_tiles(512, 512, 3)[2][2] == Tile(256, 256, 256, 256)
     for side in (256, 384):
-        with pytest.raises(ValueError, match="can not cut"):
+        with pytest.raises(ValueError, match="cannot cut"):
             released_walk.plan_tiles(side, 512, 3)
 
 
-def test_the_releases_seams_rise_by_sixteenths_and_miss_one() -> None:
+def test_release_seams_are_linear() -> None:
     above, below = torch.zeros(1, 24, 20), torch.ones(1, 24, 20)
     whole = released_walk.blend([[above], [below]], 16)
     assert whole.shape == (1, 32, 20)
@@ -90,7 +90,7 @@ def test_the_releases_seams_rise_by_sixteenths_and_miss_one() -> None:
     assert_close(beside, whole.mT)
 
 
-def test_the_release_blends_down_before_along_and_with_what_was_blended() -> None:
+def test_release_blends_vertically_then_horizontally() -> None:
     corners = [[torch.full((1, 2, 2), value) for value in row] for row in ([0.0, 8.0], [16.0, 64.0])]
     # Halves: 8 fades in beside 0 as 0, 4; 16 below 0 as 0, 8; 64 below the first row, then beside that.
     whole = released_walk.blend(corners, 2)
