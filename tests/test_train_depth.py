@@ -86,8 +86,8 @@ def test_a_share_of_the_samples_has_no_motion() -> None:
         found = []
         for seed in range(40):
             inputs, _, _, flow, _ = draw_sample(shots, settings(dropout=dropout), np.random.default_rng(seed))
-            told, moves = bool(inputs[:, 5:8].any()), bool(flow.any())
-            found.append("moving" if told else "blind" if moves else "still")
+            has_cues, moves = bool(inputs[:, 5:8].any()), bool(flow.any())
+            found.append("moving" if has_cues else "blind" if moves else "still")
             if found[-1] == "still":
                 assert bool((inputs[:, 8] == 1).all())
             if found[-1] == "blind":
