@@ -66,7 +66,9 @@ def test_the_true_velocity_has_no_loss(pipeline: StereoInpaintPipeline) -> None:
 def test_the_loss_is_the_mean_square_of_all_latents(pipeline: StereoInpaintPipeline) -> None:
     """Off by 2 in the holes, an eighth of both clips, and by 1 elsewhere."""
     truth, conditions = encode_conditions(pipeline, make_batch())
-    value, parts = one_step_loss(ConstantNetwork(1 + conditions.mask - truth), pipeline, make_batch(), lpips=None)
+    value, parts = one_step_loss(
+        ConstantNetwork(1 + conditions.mask - truth), pipeline, make_batch(), lpips=None
+    )
     assert_close(value.detach(), torch.tensor(4 / 8 + 7 / 8))
     assert_close(parts["latents"], value)
     assert_close(parts["holes"].detach(), torch.tensor(4.0))
