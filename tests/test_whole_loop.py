@@ -93,7 +93,7 @@ def gate_with_sabotage(small: Path) -> None:
     refused = secondeye(small, "model", "gate")
     assert refused.returncode == 0, refused.stderr
     report = (small / "reports" / "gate.md").read_text()
-    assert "Version 1 is champion, as before" in report and "does not replace" in report
+    assert "Version 1 is the champion, as before" in report and "does not replace" in report
 
     register_noise = (
         "from pathlib import Path\n"
