@@ -1,4 +1,4 @@
-"""What flows run: commands of this project, line by line into the run's log. None outlives its flow."""
+"""Run commands of this project in flows and copy their output to the run log. None outlives its flow."""
 
 import fcntl
 import logging
@@ -18,8 +18,8 @@ from secondeye.system.errors import UserError
 SECONDEYE = [sys.executable, "-m", "secondeye"]
 DVC = [sys.executable, "-m", "dvc"]
 LOCK = Path(".prefect/turn.lock")
-_PATIENCE_S = 20  # for a command to end by itself before it is killed
-# Runs first in the child, then becomes the command.
+_PATIENCE_S = 20  # grace period before a command is killed
+# Runs first in the child process, which then becomes the command.
 _TIED = """
 import os, sys
 from secondeye.system.process import die_with_parent
@@ -29,7 +29,7 @@ os.execvp(sys.argv[2], sys.argv[2:])
 
 
 class CommandFailed(UserError):
-    """A command ended with an error; one line: which, with what code, and its own last word."""
+    """A command failed. The message is one line: command, exit code, its last error message."""
 
     def __init__(self, command: list[str], code: int, lines: list[str]):
         self.code = code
@@ -37,9 +37,9 @@ class CommandFailed(UserError):
 
 
 def run_command(command: list[str], log: Callable[[str], None]) -> None:
-    """Run a command in the current folder and pass on each line it writes, errors included.
+    """Run a command in the working directory and log each line of its output and errors.
 
-    Raises CommandFailed when it ends with anything but 0. Whatever ends this call ends the command.
+    Raises CommandFailed if the exit code is not 0. If this call is interrupted, the command is stopped.
     """
     lines: list[str] = []
     with subprocess.Popen(
@@ -50,7 +50,7 @@ def run_command(command: list[str], log: Callable[[str], None]) -> None:
         text=True,
         errors="replace",
         env=environment(),
-        start_new_session=True,  # a group of its own, to be ended as a whole
+        start_new_session=True,  # a separate process group, to be stopped as a whole
     ) as process:
         try:
             for line in process.stdout or ():
@@ -66,44 +66,44 @@ def run_command(command: list[str], log: Callable[[str], None]) -> None:
 
 @task(cache_policy=NO_CACHE)
 def repro(target: str) -> None:
-    """Bring a DVC stage, and all it stands on, up to date; in a flow that holds its `turn`."""
+    """Run `dvc repro` for a stage and all it depends on; the flow must hold the lock of `turn`."""
     run_command([*DVC, "repro", target], run_log())
 
 
 def run_log() -> Callable[[str], None]:
-    """Where a task's lines go. A Refusal is one line there: Prefect's own traceback would bury it."""
+    """Return the log function of a task. Prefect's traceback of a UserError is suppressed: it hides the line."""
     for name in ("prefect.flow_runs", "prefect.task_runs"):
-        logging.getLogger(name).addFilter(_without_traceback)  # the second time does nothing
+        logging.getLogger(name).addFilter(_without_traceback)  # adding it twice has no effect
     return get_run_logger().info
 
 
 def tied(command: list[str]) -> list[str]:
-    """The command, made to end with this process, even when this process is killed with -9."""
+    """Wrap a command so that it ends with this process, even if this process is killed with -9."""
     return [sys.executable, "-c", _TIED, str(os.getpid()), *command]
 
 
 @contextmanager
 def turn(log: Callable[[str], None]) -> Iterator[None]:
-    """Hold the only permission to work on data/ and models/, once it is free.
+    """Hold the exclusive lock on data/ and models/; wait until it is free.
 
-    The kernel takes it back from a flow that was killed.
+    The kernel releases it if the flow is killed.
     """
     LOCK.parent.mkdir(exist_ok=True)
     with LOCK.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            log("another flow works on data and models; waiting for its end")
+            log("another flow is working on data and models; waiting until it ends")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def environment() -> dict[str, str]:
-    """This process's, with the tools beside this Python on the PATH, lines unbuffered and nobody phoned."""
+    """Return the environment for commands: this Python's tools on the PATH, unbuffered output, no telemetry."""
     return os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "PYTHONUNBUFFERED": "1",
-        "TQDM_MININTERVAL": "30",  # seconds; a progress bar's every redraw would be a line of the log
+        "TQDM_MININTERVAL": "30",  # seconds; each redraw of a progress bar would be a line in the log
         "DVC_NO_ANALYTICS": "1",
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -113,7 +113,7 @@ def environment() -> dict[str, str]:
 
 
 def _end_group(process: subprocess.Popen[str]) -> None:
-    """End what a command left behind, or the command itself when its flow is being stopped."""
+    """Stop the command, if it still runs, and all processes that it left behind."""
     try:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(_PATIENCE_S)
@@ -121,7 +121,7 @@ def _end_group(process: subprocess.Popen[str]) -> None:
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
-        pass  # all gone
+        pass  # no process is left
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
@@ -135,7 +135,7 @@ def _name_of(command: list[str]) -> str:
 
 
 def _reason(lines: list[str]) -> str:
-    """Our own refusal where there is one (the last line of DVC only names the stage), else the last line."""
+    """Return the line of a UserError if there is one (DVC's last line only names the stage), else the last line."""
     ours = [line for line in lines if line.startswith("secondeye: ")]
-    refusals = [line for line in ours if not line.startswith("secondeye: warning: ")]
-    return (refusals or lines or ["it wrote nothing"])[-1]
+    errors = [line for line in ours if not line.startswith("secondeye: warning: ")]
+    return (errors or lines or ["no output"])[-1]

@@ -2,8 +2,8 @@
 
     python flows/conversion.py data/inbox data/outbox
 
-Needs no Prefect server. NAME.* becomes NAME_sbs.mp4, or .mkv where mp4 can not hold its sound; a film whose
-output is there is done. What was broken off is continued next time.
+Needs no Prefect server. NAME.* becomes NAME_sbs.mp4, or .mkv if mp4 cannot hold its sound. Films whose
+output exists are skipped. Interrupted conversions resume on the next run.
 """
 
 import sys
@@ -19,12 +19,12 @@ from secondeye.system.errors import UserError
 from secondeye.video.mux import can_hold_audio
 
 CHAMPION = "models:/secondeye@champion"
-STILL_S = 60  # a film that changed later than this ago may still be being copied
+STILL_S = 60  # a film that changed more recently may still be being copied
 
 
 @task(cache_policy=NO_CACHE, task_run_name="convert {film.name}")
 def convert(film: Path, outbox: Path) -> None:
-    """Convert one film, in a process of its own. Raises Refusal when that fails."""
+    """Convert one film, in a separate process. Raises UserError if it fails."""
     log = run_log()
     output = outbox / f"{film.stem}_sbs{'.mp4' if can_hold_audio(film, '.mp4') else '.mkv'}"
     command = [*SECONDEYE, "convert", str(film), "--model", CHAMPION, "--output", str(output)]
@@ -33,9 +33,9 @@ def convert(film: Path, outbox: Path) -> None:
 
 @flow(log_prints=True)
 def convert_folder(inbox: str, outbox: str) -> None:
-    """Convert each film of the inbox that the outbox lacks; one failure does not stop the others.
+    """Convert each film in the inbox that has no output in the outbox; a failure does not stop the others.
 
-    Folders that are missing are made. Raises Refusal at the end when there was a failure.
+    Missing folders are created. Raises UserError at the end if any film failed.
     """
     films = new_films(Path(inbox), Path(outbox))
     print(f"{inbox}: {len(films)} films to convert")
@@ -45,7 +45,7 @@ def convert_folder(inbox: str, outbox: str) -> None:
 
 
 def new_films(inbox: Path, outbox: Path) -> list[Path]:
-    """Films of the inbox, in order of their names, that lie still and have no output in the outbox."""
+    """Return the films in the inbox, by name, that are not being written and have no output in the outbox."""
     for folder in (inbox, outbox):
         folder.mkdir(parents=True, exist_ok=True)
     done = {path.stem for path in outbox.glob("[!.]*_sbs.*")}
@@ -59,7 +59,7 @@ def new_films(inbox: Path, outbox: Path) -> list[Path]:
 
 
 def _failure(film: Path, outbox: Path) -> str:
-    """Convert a film; why it failed, or nothing."""
+    """Convert a film and return the error message, or ""."""
     try:
         convert(film, outbox)
     except UserError as failure:
@@ -72,5 +72,5 @@ if __name__ == "__main__":
         sys.exit("usage: python flows/conversion.py INBOX OUTBOX")
     try:
         convert_folder(*sys.argv[1:])
-    except UserError as refusal:
-        sys.exit(f"conversion: {refusal}")
+    except UserError as error:
+        sys.exit(f"conversion: {error}")

@@ -1,8 +1,8 @@
-"""The dataset, brought up to date: from films in data/raw to the validated table of clips.
+"""Bring the dataset up to date, from films in data/raw to the validated table of clips.
 
     python flows/dataset.py
 
-DVC owns the graph and knows what is up to date, so this is one task. Needs no Prefect server.
+DVC owns the graph and decides what is out of date, so this is one task. Needs no Prefect server.
 """
 
 import sys
@@ -15,7 +15,7 @@ from secondeye.system.errors import UserError
 
 @flow(log_prints=True)
 def build_dataset(target: str = "validate") -> None:
-    """Run `dvc repro TARGET`; the default ends with the validation, which stops a bad dataset."""
+    """Run `dvc repro TARGET`; the default ends with the validation, which fails on a bad dataset."""
     with turn(run_log()):
         repro(target)
 
@@ -23,5 +23,5 @@ def build_dataset(target: str = "validate") -> None:
 if __name__ == "__main__":
     try:
         build_dataset(*sys.argv[1:])
-    except UserError as refusal:
-        sys.exit(f"dataset: {refusal}")
+    except UserError as error:
+        sys.exit(f"dataset: {error}")

@@ -1,8 +1,8 @@
-"""Train, evaluate, remember, and promote the better model.
+"""Train and evaluate what has changed, publish the runs, and promote a better model.
 
     python flows/training.py
 
-Needs no Prefect server. DVC retrains only what changed, so an unchanged night costs seconds.
+Needs no Prefect server. DVC retrains only what has changed, so a run without changes takes seconds.
 """
 
 import sys
@@ -19,7 +19,7 @@ from secondeye.system.errors import UserError
 
 @task(cache_policy=NO_CACHE)
 def publish() -> None:
-    """Mirror every run folder into MLflow. An MLflow that can not be reached loses nothing: go on."""
+    """Mirror every run folder into MLflow. If MLflow cannot be reached, nothing is lost and the flow continues."""
     log = run_log()
     try:
         run_command([*SECONDEYE, "model", "publish"], log)
@@ -31,13 +31,13 @@ def publish() -> None:
 
 @task(cache_policy=NO_CACHE)
 def gate() -> None:
-    """Compare champion and challenger on the frozen evaluation clips; the better one is champion."""
+    """Compare champion and challenger on the frozen evaluation clips and promote a better challenger."""
     run_command([*SECONDEYE, "model", "gate"], run_log())
 
 
 @task(cache_policy=NO_CACHE)
 def show(report: Path) -> None:
-    """Put a report of this run on its page in Prefect."""
+    """Show a report on the page of this run in Prefect."""
     create_markdown_artifact(report.read_text(), key=report.stem, description=str(report))
 
 
@@ -58,5 +58,5 @@ def train_and_promote() -> None:
 if __name__ == "__main__":
     try:
         train_and_promote()
-    except UserError as refusal:
-        sys.exit(f"training: {refusal}")
+    except UserError as error:
+        sys.exit(f"training: {error}")

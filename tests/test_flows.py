@@ -183,7 +183,7 @@ def test_what_works_on_the_data_waits_for_its_turn(
         thread.start()
         wait_for(lambda: lines, 5)
         time.sleep(0.3)
-        assert lines == ["another flow works on data and models; waiting for its end"]
+        assert lines == ["another flow is working on data and models; waiting until it ends"]
     thread.join(10)
     assert lines[1:] == steps
     assert not held, "no other flow can slip in between its steps"

@@ -193,7 +193,7 @@ def test_a_server_that_is_away_is_one_line_and_the_run_arrives_later(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", NOBODY)
     begin = time.monotonic()
     with pytest.raises(
-        ServerUnreachable, match=r"http://127.0.0.1:9 can not be reached .*`secondeye model publish`"
+        ServerUnreachable, match=r"http://127.0.0.1:9 cannot be reached .*`secondeye model publish`"
     ) as away:
         publish(run.folder)
     assert time.monotonic() - begin < 10 and "\n" not in str(away.value)
@@ -213,7 +213,7 @@ def test_a_project_that_was_moved_is_refused(project: Path, monkeypatch: pytest.
     publish(run.folder)
     shutil.copytree(project, project / "elsewhere", ignore=shutil.ignore_patterns("elsewhere"))
     monkeypatch.chdir(project / "elsewhere")
-    with pytest.raises(UserError, match=f"elsewhere/.mlflow: was moved.* {project}/.mlflow/artifacts"):
+    with pytest.raises(UserError, match=f"elsewhere/.mlflow: has been moved.* {project}/.mlflow/artifacts"):
         publish(run.folder)
 
 
@@ -250,7 +250,7 @@ def test_following_without_a_server_says_so_once(
             log(make_run(0), lines, lines + 1)
             time.sleep(0.3)
     lines = capfd.readouterr().err.splitlines()
-    assert len(lines) == 1 and "can not be reached" in lines[0]
+    assert len(lines) == 1 and "cannot be reached" in lines[0]
 
 
 def test_when_a_run_began_comes_from_its_origin(project: Path) -> None:

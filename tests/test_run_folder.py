@@ -52,7 +52,7 @@ def test_a_line_that_does_not_fit_the_disk_is_refused_by_its_name(tmp_path: Path
     run = open_one(tmp_path)
     (run.folder / "metrics.jsonl").symlink_to("/dev/full")
     with pytest.raises(
-        UserError, match=r"k1/metrics.jsonl: can not be written \(No space left .*free some disk"
+        UserError, match=r"k1/metrics.jsonl: cannot be written \(No space left .*free disk space"
     ):
         run.log(0, {"loss": 1})
 
@@ -115,7 +115,7 @@ def test_a_run_whose_weights_changed_is_not_delivered(tmp_path: Path) -> None:
     run = open_one(tmp_path / "runs")
     finish_model(tmp_path / "out", run, write_weights)
     (run.model / "model.safetensors").write_text("noise")
-    with pytest.raises(UserError, match=f"delete {run.folder} to train anew"):
+    with pytest.raises(UserError, match=f"delete {run.folder} to train it again"):
         finish_model(tmp_path / "other", run, write_weights)
 
 

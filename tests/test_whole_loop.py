@@ -67,14 +67,14 @@ def test_the_circle_closes(small: Path) -> None:
     command = [sys.executable, "-m", "dvc", "repro"]
     first = subprocess.run(command, cwd=small, env=environment() | away, capture_output=True, text=True)
     assert first.returncode == 0, first.stdout + first.stderr
-    told = [line for line in first.stderr.splitlines() if "can not be reached" in line]
+    told = [line for line in first.stderr.splitlines() if "cannot be reached" in line]
     assert len(told) == 3, "one line a stage that trains or evaluates"
     assert "Running stage" not in repro(small).stdout
 
     runs = sorted(Run(path).read()["stage"] for path in (small / ".runs").iterdir())
     assert runs == ["evaluate", "train_depth", "train_diffusion", "train_light"]
     failed = secondeye(small, "model", "publish", **away)
-    assert failed.returncode == 4 and "can not be reached" in failed.stderr
+    assert failed.returncode == 4 and "cannot be reached" in failed.stderr
     assert "4 runs, 4 of them updated" in secondeye(small, "model", "publish").stdout
     assert "4 runs, 0 of them updated" in secondeye(small, "model", "publish").stdout
 

@@ -1,16 +1,16 @@
-"""Run folders: what a training or an evaluation leaves behind, whether or not anybody watched.
+"""Run folders: the record of a training or evaluation run on disk.
 
 .runs/<key>/
   run.json       key, stage, params, tags; `weights` and `"finished": true` once it is done
-  metrics.jsonl  one line a logged step: {"step": 10, "loss": 0.2}; MACHINE_METRICS stay out of the record
+  metrics.jsonl  one line per logged step: {"step": 10, "loss": 0.2}; the record omits MACHINE_METRICS
   tables/        Parquet, CSV or Markdown
   pictures/      PNG
   origin.json    where and when it ran: git commit, time, machine
-  checkpoints/   to go on from; gone once it is finished
+  checkpoints/   to resume from; deleted when the run is finished
   model/         the finished weights
 
-The first four are the record: the same key gives the same record, so a copy of it may lie in a DVC out, and
-weights that come from DVC's cache bring their run along. Nothing here knows MLflow (secondeye.registry does).
+The first four are the record. The same key gives the same record, so a DVC out may contain a copy of it, and
+weights from DVC's cache come with their run. Only secondeye.registry knows MLflow.
 """
 
 import hashlib
@@ -32,9 +32,9 @@ from secondeye.system.files import hash_weights, write_atomic
 from secondeye.system.process import is_main_process, lock_dir
 
 RECORD = ("run.json", "metrics.jsonl", "tables", "pictures")
-MACHINE_METRICS = ("samples_per_second", "memory_mib")  # not the same again, and so in no record
+MACHINE_METRICS = ("samples_per_second", "memory_mib")  # not reproducible, so not part of the record
 _TRAINING_LIBRARIES = ("accelerate", "diffusers", "transformers")
-_LONGEST_WAIT_S = 60.0  # for the main process to open a run
+_LONGEST_WAIT_S = 60.0  # timeout for the main process to open a run
 
 
 @dataclass(frozen=True)
@@ -57,42 +57,42 @@ class Run:
 
     @property
     def model(self) -> Path:
-        """Where the weights go; whole once the run is finished."""
+        """Folder of the weights; complete once the run is finished."""
         return self.folder / "model"
 
     def read(self) -> dict[str, Any]:
-        """run.json: key, stage, params, tags, finished."""
+        """Return run.json: key, stage, params, tags, finished."""
         content: dict[str, Any] = json.loads((self.folder / "run.json").read_text())
         return content
 
     def picture(self, name: str) -> Path:
-        """Where to write the picture of this name (.png)."""
+        """Return the path for a picture (.png)."""
         return _made(self.folder / "pictures") / name
 
     def table(self, name: str) -> Path:
-        """Where to write the table of this name."""
+        """Return the path for a table."""
         return _made(self.folder / "tables") / name
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append one line to metrics.jsonl; Refusal where that can not be."""
+        """Append one line to metrics.jsonl. Raises UserError if it cannot be written."""
         path = self.folder / "metrics.jsonl"
         try:
             with path.open("a") as file:
                 file.write(json.dumps({"step": step, **metrics}) + "\n")
         except OSError as error:
             raise UserError(
-                f"{path}: can not be written ({error.strerror}); free some disk and start again: the "
-                "training goes on from its last checkpoint"
+                f"{path}: cannot be written ({error.strerror}); free disk space and start again: "
+                "the training resumes from its last checkpoint"
             ) from error
 
     def metrics(self) -> list[dict[str, float]]:
-        """Every whole line of metrics.jsonl."""
+        """Return the complete lines of metrics.jsonl."""
         path = self.folder / "metrics.jsonl"
         lines = path.read_text().split("\n")[:-1] if path.exists() else []
         return [json.loads(line) for line in lines]
 
     def rewind(self, step: int, prefix: str = "") -> None:
-        """Forget what was logged at `step` or later by metrics with this prefix: it will be logged again."""
+        """Delete lines at `step` or later that have metrics with this prefix; they will be logged again."""
         kept = [
             line
             for line in self.metrics()
@@ -101,7 +101,7 @@ class Run:
         write_atomic(self.folder / "metrics.jsonl", _lines(kept))
 
     def finish(self, tags: Mapping[str, str]) -> None:
-        """Say that everything is written; there is nothing to go on from then."""
+        """Mark the run as finished and delete its checkpoints."""
         content = self.read()
         content["tags"] |= tags
         write_atomic(self.folder / "run.json", _json(content | {"finished": True}))
@@ -110,7 +110,7 @@ class Run:
 
 
 def make_run_key(module: str, sections: Sequence[object], inputs: Mapping[str, str]) -> str:
-    """The key of a run: code that `module` reaches, params sections, hashes of its inputs, versions."""
+    """Return the key of a run: a hash of its code, params sections, inputs and library versions."""
     parts = code_hash.code_and_versions(module) | {
         "training": code_hash.library_versions(_TRAINING_LIBRARIES),
         "params": [asdict(section) for section in sections],  # type: ignore[call-overload]
@@ -123,12 +123,12 @@ def open_run(
     runs: Path,
     key: str,
     stage: str,
-    settings: object,  # a params section; those inside it become dotted names
+    settings: object,  # a params section; nested keys become dotted names
     tags: Mapping[str, str],
 ) -> Run:
-    """The run of this key: the one that is there, or a new one.
+    """Return the run with this key; create it if it does not exist.
 
-    Under torchrun the main process makes it and the others wait. Raises Refusal when it does not appear.
+    Under torchrun the main process creates it and the others wait. Raises UserError if it does not appear.
     """
     run = Run(runs / key)
     if not is_main_process():
@@ -143,10 +143,10 @@ def open_run(
 
 
 def finish_model(out: Path, run: Run, train: Callable[[Run], None]) -> None:
-    """Have `out` hold the run's weights and record; `train` fills `run.model` where no earlier run did.
+    """Write the weights and record of a run to `out`; call `train` if the run is not finished.
 
-    A run killed before its end is continued. Under torchrun the main process keeps the folders and the others
-    only compute. Raises Refusal when another process works on it, or the run's weights have changed since.
+    A killed run resumes. Under torchrun the main process writes the folders and the others only compute.
+    Raises UserError if another process holds the run, or if its weights have changed since it finished.
     """
     if not is_main_process():
         if not run.finished and not _is_delivered(run, out):
@@ -154,23 +154,23 @@ def finish_model(out: Path, run: Run, train: Callable[[Run], None]) -> None:
         return
     with lock_dir(out):
         if _is_delivered(run, out):
-            print(f"{out}: trained before, nothing to do")
+            print(f"{out}: already trained, nothing to do")
             return
         with lock_dir(run.folder):
             if run.finished:
-                print(f"{out}: trained before, taken from {run.folder}")
+                print(f"{out}: already trained, copied from {run.folder}")
             else:
                 train(run)
                 run.finish({"weights": hash_weights(run.model)})
             if not _is_whole(run, run.model):
                 raise UserError(
-                    f"{run.model}: has changed since its training finished; delete {run.folder} to train anew"
+                    f"{run.model}: changed after its training finished; delete {run.folder} to train it again"
                 )
         _deliver(run, out)
 
 
 def _is_delivered(run: Run, out: Path) -> bool:
-    """Whether `out` holds this run's weights, as they were when it finished."""
+    """Return whether `out` has the weights of this run, unchanged since it finished."""
     record = Run(out / "run")
     return (record.folder / "run.json").exists() and record.key == run.key and _is_whole(record, out)
 
@@ -180,7 +180,7 @@ def _is_whole(record: Run, weights: Path) -> bool:
 
 
 def _deliver(run: Run, out: Path) -> None:
-    """Replace what `out` holds; run/run.json goes first, comes last and says that it is whole."""
+    """Replace the content of `out`; run/run.json goes first and comes last, as it marks completeness."""
     (out / "run" / "run.json").unlink(missing_ok=True)
     for path in out.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -189,7 +189,7 @@ def _deliver(run: Run, out: Path) -> None:
 
 
 def copy_record(run: Run, folder: Path) -> None:
-    """Copy the record of a run; run.json comes last."""
+    """Copy the record of a run; run.json is written last."""
     folder.mkdir()
     for source in (run.folder / name for name in RECORD[1:]):
         if source.is_dir():
@@ -200,7 +200,7 @@ def copy_record(run: Run, folder: Path) -> None:
 
 
 def repeatable(lines: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
-    """Lines of metrics without what depends on the machine and its load."""
+    """Return the lines without metrics that depend on the machine and its load."""
     return [
         {name: value for name, value in line.items() if name.rpartition("/")[2] not in MACHINE_METRICS}
         for line in lines
@@ -212,8 +212,8 @@ def _wait_for(path: Path) -> None:
     while not path.exists():
         if time.monotonic() > deadline:
             raise UserError(
-                f"{path}: the main process has not written it in {_LONGEST_WAIT_S:g} s; all processes of a "
-                "training must see the same folder"
+                f"{path}: not written by the main process within {_LONGEST_WAIT_S:g} s; all processes "
+                "of a training must see the same folder"
             )
         time.sleep(0.05)
 

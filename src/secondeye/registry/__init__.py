@@ -1,1 +1,1 @@
-"""What MLflow remembers: runs, mirrored from their folders, and the registered model."""
+"""Publish run folders to MLflow and manage the registered model."""

@@ -1,4 +1,4 @@
-"""Publish runs while they grow, from a process of their own: importing MLflow takes seconds of a core."""
+"""Publish runs while they grow, from a separate process, as importing MLflow takes seconds."""
 
 import os
 import select
@@ -12,62 +12,62 @@ from secondeye.system.errors import UserError
 from secondeye.system.process import die_with_parent
 
 _INTERVAL_SECONDS = 3.0
-_LAST_WORD_SECONDS = 60.0  # for the last publishing, when the work is done
-_NICENESS = 10  # the work comes first
+_FINAL_SYNC_SECONDS = 60.0  # timeout of the last publishing after the work has ended
+_NICENESS = 10  # the work has priority
 
 State = dict[str, tuple[int, int]]
 
 
 @contextmanager
 def live_sync(root: Path) -> Iterator[None]:
-    """Publish what changes below `root` while the block runs, and once more at its end.
+    """Publish changed runs below `root` while the block runs, and once more at its end.
 
-    Nothing that happens to MLflow disturbs the block: a server that is away is one line on stderr.
+    Problems with MLflow do not affect the block: an unreachable server is one line on stderr.
     """
     command = [sys.executable, "-m", "secondeye.registry.live_sync", str(root), str(os.getpid())]
-    # In a session of its own, as Ctrl-C is the work's to answer.
+    # A separate session, so that Ctrl-C reaches only the work.
     child = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
     try:
         yield
     finally:
         assert child.stdin
-        child.stdin.close()  # the end of its input is the end of the work
+        child.stdin.close()  # end of input tells the child that the work has ended
         try:
-            child.wait(_LAST_WORD_SECONDS)
+            child.wait(_FINAL_SYNC_SECONDS)
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-            _say("MLflow took too long; `secondeye model publish` brings in what is missing")
+            _warn("MLflow took too long; `secondeye model publish` adds what is missing")
 
 
 def main(root: Path, parent: int) -> None:
-    """Publish until the standard input ends."""
+    """Publish until the end of standard input."""
     die_with_parent(parent)
     os.nice(_NICENESS)
     try:
-        _follow(root)
-    except UserError as refusal:
-        _say(str(refusal))
+        _sync(root)
+    except UserError as error:
+        _warn(str(error))
 
 
-def _follow(root: Path) -> None:
+def _sync(root: Path) -> None:
     from secondeye.registry.publish import publish_all
     from secondeye.registry.server import ServerUnreachable
 
-    seen: State = {}
-    told = ended = False
+    published: State = {}
+    warned = ended = False
     while not ended:
         ended = _input_ends_within(_INTERVAL_SECONDS)
         state = _state(root)
-        if state == seen:
+        if state == published:
             continue
         try:
             publish_all([root])
-            seen = state
-        except ServerUnreachable as away:
-            if not told:
-                _say(str(away))
-            told = True
+            published = state
+        except ServerUnreachable as error:
+            if not warned:
+                _warn(str(error))
+            warned = True
 
 
 def _input_ends_within(seconds: float) -> bool:
@@ -75,19 +75,19 @@ def _input_ends_within(seconds: float) -> bool:
 
 
 def _state(root: Path) -> State:
-    """Size and time of every file that is published."""
+    """Return size and modification time of every published file."""
     patterns = ("run.json", "metrics.jsonl", "pictures/*", "tables/*")
     state = {}
     for path in (path for pattern in patterns for path in root.glob(f"*/{pattern}")):
         try:
             status = path.stat()
-        except FileNotFoundError:  # replaced meanwhile
+        except FileNotFoundError:  # replaced in the meantime
             continue
         state[str(path)] = status.st_size, status.st_mtime_ns
     return state
 
 
-def _say(line: str) -> None:
+def _warn(line: str) -> None:
     print(f"secondeye: {line}", file=sys.stderr, flush=True)
 
 

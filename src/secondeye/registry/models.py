@@ -1,7 +1,7 @@
-"""The one registered model, `secondeye`: versions of the converter, and which of them is champion.
+"""Register, fetch and promote versions of the one registered model, `secondeye`.
 
-A version holds a bundle (weights as safetensors), this package's code, and the versions of its libraries.
-It converts in a process that has never seen this checkout.
+A version contains a bundle (weights as safetensors), the code of this package and the versions of its
+libraries. It converts in a process that does not import this checkout.
 """
 
 import os
@@ -28,22 +28,27 @@ if TYPE_CHECKING:
 
 NAME = "secondeye"
 CHAMPION = "champion"
-CHAMPIONS = "secondeye.champions"  # tag of the model: versions that were champion, the present one last
+CHAMPIONS = "secondeye.champions"  # tag of the model: all champions so far, the current one last
 _CODE = "secondeye.code"  # tag of a version
 _PACKAGE = code_hash.ROOT
-_SAFE = (".json", ".safetensors", ".txt", ".md", ".model")  # what a folder of weights may hold: no pickle
-_NOT_TO_CONVERT = ("dvc", "prefect", "great_expectations", "fastapi")  # of our dependencies
+_SAFE = (".json", ".safetensors", ".txt", ".md", ".model")  # allowed in a bundle: no pickle
+_NOT_TO_CONVERT = (
+    "dvc",
+    "prefect",
+    "great_expectations",
+    "fastapi",
+)  # not needed to convert
 _MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # a model or version; an alias
 
 
 @dataclass(frozen=True)
-class Fetched:
-    """A version on this machine."""
+class FetchedVersion:
+    """A registered version, downloaded to this machine."""
 
     version: int
     code: str  # short hash of its code
-    folder: Path  # holds code/ and artifacts/bundle
-    tags: Mapping[str, str]  # as `register` was given them
+    folder: Path  # contains code/ and artifacts/bundle
+    tags: Mapping[str, str]  # given to `register`
 
     @property
     def bundle(self) -> Path:
@@ -55,66 +60,66 @@ class Fetched:
 
 def register(
     bundle: Path,  # see secondeye.conversion.bundle
-    tags: Mapping[str, str],  # what it was made of and how it did
+    tags: Mapping[str, str],  # provenance and scores
     description: str,  # Markdown
 ) -> int:
-    """Make a bundle the next version of the registered model; returns its number.
+    """Register a bundle as the next version and return its number.
 
-    Raises ValueError when a file of it may hold code (pickle), ServerUnreachable.
+    Raises ValueError if a file of it may contain code (pickle), and ServerUnreachable.
     """
-    if strange := [path for path in sorted(bundle.rglob("*")) if path.is_file() and path.suffix not in _SAFE]:
-        raise ValueError(f"{strange[0]}: a bundle holds {', '.join(_SAFE)} only")
+    if unsafe := [path for path in sorted(bundle.rglob("*")) if path.is_file() and path.suffix not in _SAFE]:
+        raise ValueError(f"{unsafe[0]}: not allowed in a bundle; allowed are {', '.join(_SAFE)}")
     with connected() as client:
         return _register(client, bundle, tags, description)
 
 
 def first_version(bundle: Path) -> int | None:
-    """Where there is no champion, make the lowest version champion; it is this bundle where there is none.
+    """If there is no champion, promote the lowest version, or register this bundle if there is none.
 
-    None when there is a champion already.
+    Returns the new champion, or None if there was a champion already.
     """
     with connected() as client:
         if _champion(client) is not None:
             return None
-        there = [int(found.version) for found in client.search_model_versions(f"name='{NAME}'")]
-        told = "The first: it comes with the program."
-        number = min(there) if there else _register(client, bundle, {}, told)
+        versions = [int(found.version) for found in client.search_model_versions(f"name='{NAME}'")]
+        description = "First version, shipped with the program."
+        number = min(versions) if versions else _register(client, bundle, {}, description)
         set_alias(client, number)
         return number
 
 
 def champion() -> int | None:
-    """The version that is champion."""
+    """Return the number of the champion, or None."""
     with connected() as client:
         return _champion(client)
 
 
 def set_champion(number: int) -> None:
-    """Make a version champion. Raises Refusal when there is no such version."""
+    """Make a version the champion. Raises UserError if it does not exist."""
     with connected() as client:
         _version(client, str(number))
         set_alias(client, number)
 
 
 def rollback() -> int:
-    """Make the champion before the present one champion again; returns it. Raises Refusal without one."""
+    """Make the previous champion the champion again and return it. Raises UserError if there is none."""
     with connected() as client:
         past = _champions(client)[:-1]
         if not past:
-            raise UserError(f"models:/{NAME}@{CHAMPION}: no champion before it to go back to")
+            raise UserError(f"models:/{NAME}@{CHAMPION}: there is no previous champion to go back to")
         _version(client, str(past[-1]))
-        _remember(client, past)
+        _store_champions(client, past)
         return past[-1]
 
 
-def resolve(uri: str) -> Fetched:
-    """Fetch the version that models:/secondeye@ALIAS or models:/secondeye/NUMBER names.
+def resolve(uri: str) -> FetchedVersion:
+    """Download the version named by models:/secondeye@ALIAS or models:/secondeye/NUMBER.
 
-    Raises Refusal when there is none, ServerUnreachable.
+    Raises UserError if it does not exist, and ServerUnreachable.
     """
     named = re.fullmatch(rf"models:/{NAME}(?:@(?P<alias>[\w-]+)|/(?P<number>\d+))", uri)
     if not named:
-        raise UserError(f"{uri}: give models:/{NAME}@{CHAMPION} or models:/{NAME}/NUMBER")
+        raise UserError(f"{uri}: not a model URI; give models:/{NAME}@{CHAMPION} or models:/{NAME}/NUMBER")
     with connected() as client:
         found = _aliased(client, named["alias"]) if named["alias"] else _version(client, named["number"])
         return _fetch(client, found)
@@ -130,18 +135,18 @@ def convert_with_registered_code(uri: str, arguments: list[str]) -> NoReturn:
     os.execve(command[0], [*command, *replaced], environment)
 
 
-def command_for(fetched: Fetched) -> tuple[list[str], dict[str, str]]:
-    """The beginning of a command line, and its environment, to run `secondeye` with a version's own code."""
+def command_for(fetched: FetchedVersion) -> tuple[list[str], dict[str, str]]:
+    """Return the command prefix and environment that run `secondeye` with the code of a version."""
     path = [str(fetched.folder / "code"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    # -P: a folder of that name where the command is run must not win.
+    # -P: a folder named secondeye in the working directory must not take precedence.
     return [sys.executable, "-P", "-m", NAME], os.environ | {"PYTHONPATH": os.pathsep.join(path)}
 
 
 def _register(client: "MlflowClient", bundle: Path, tags: Mapping[str, str], description: str) -> int:
     import mlflow
 
-    with _default_server(client), _without_advice(), tempfile.TemporaryDirectory() as temporary:
-        staged = Path(temporary) / "bundle"  # the name that it has in the version
+    with _default_server(client), _without_warnings(), tempfile.TemporaryDirectory() as temporary:
+        staged = Path(temporary) / "bundle"  # the name becomes part of the version
         shutil.copytree(bundle, staged)
         mlflow.set_experiment(experiment_id=experiment_of(client))
         logged = mlflow.pyfunc.log_model(
@@ -161,7 +166,7 @@ def _register(client: "MlflowClient", bundle: Path, tags: Mapping[str, str], des
 
 
 def requirements() -> list[str]:
-    """What converting needs of our dependencies, at the versions that are installed here."""
+    """Return the dependencies that conversion needs, pinned to the installed versions."""
     wanted = (re.split(r"[^\w-]", line)[0] for line in requires(NAME) or () if "extra ==" not in line)
     return [f"{name}=={version(name).partition('+')[0]}" for name in wanted if name not in _NOT_TO_CONVERT]
 
@@ -184,14 +189,14 @@ def _signature() -> "ModelSignature":
 
 
 def _code_hash() -> str:
-    """The beginning of a hash of this package's whole code."""
+    """Return a short hash of the code of the whole package."""
     files = (path.relative_to(_PACKAGE.parent).with_suffix("") for path in _PACKAGE.rglob("*.py"))
     return code_hash.code_hash(".".join(file.parts).removesuffix(".__init__") for file in files)[:12]
 
 
 @contextmanager
 def _default_server(client: "MlflowClient") -> Iterator[None]:
-    """Have MLflow's global functions talk to the client's server inside the block."""
+    """Point MLflow's global functions to the server of the client for the duration of the block."""
     import mlflow
 
     before = os.environ.get("MLFLOW_TRACKING_URI")
@@ -200,14 +205,14 @@ def _default_server(client: "MlflowClient") -> Iterator[None]:
     try:
         yield
     finally:
-        os.environ.pop("MLFLOW_TRACKING_URI", None)  # where set_tracking_uri may have left it
+        os.environ.pop("MLFLOW_TRACKING_URI", None)  # set_tracking_uri sets it
         if before is not None:
             os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 @contextmanager
-def _without_advice() -> Iterator[None]:
-    """Silence MLflow where it wants an input example, which it would run, and dislikes its own type hints."""
+def _without_warnings() -> Iterator[None]:
+    """Silence MLflow's requests for an input example (which it would run) and for type hints."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*(input example was not provided|Any type hint)", UserWarning)
         yield
@@ -215,20 +220,20 @@ def _without_advice() -> Iterator[None]:
 
 def set_alias(client: "MlflowClient", number: int) -> None:
     champions = _champions(client)
-    _remember(client, champions if champions[-1:] == [number] else [*champions, number])
+    _store_champions(client, champions if champions[-1:] == [number] else [*champions, number])
 
 
-def _remember(client: "MlflowClient", champions: list[int]) -> None:
+def _store_champions(client: "MlflowClient", champions: list[int]) -> None:
     client.set_registered_model_alias(NAME, CHAMPION, str(champions[-1]))
     client.set_registered_model_tag(NAME, CHAMPIONS, ",".join(map(str, champions)))
 
 
 def _champions(client: "MlflowClient") -> list[int]:
-    """Every champion so far; the present one is last, also when somebody chose it in MLflow's pages."""
+    """Return all champions so far, the current one last, even if it was set in the MLflow UI."""
     tag = client.get_registered_model(NAME).tags.get(CHAMPIONS, "")
     champions = [int(number) for number in tag.split(",") if number]
-    present = _champion(client)
-    return champions if present is None or champions[-1:] == [present] else [*champions, present]
+    current = _champion(client)
+    return champions if current is None or champions[-1:] == [current] else [*champions, current]
 
 
 def _champion(client: "MlflowClient") -> int | None:
@@ -263,11 +268,11 @@ def _version(client: "MlflowClient", number: str) -> "ModelVersion":
     except MlflowException as error:
         if error.error_code not in _MISSING:
             raise
-        raise UserError(f"models:/{NAME}/{number}: there is no such version") from error
+        raise UserError(f"models:/{NAME}/{number}: this version does not exist") from error
 
 
-def _fetch(client: "MlflowClient", found: "ModelVersion") -> Fetched:
-    """Copy a version to .mlflow/models, under a name that no other version ever has."""
+def _fetch(client: "MlflowClient", found: "ModelVersion") -> FetchedVersion:
+    """Download a version to .mlflow/models, in a folder whose name is unique to it."""
     from mlflow.artifacts import download_artifacts
 
     folder = home() / "models" / f"{found.version}-{found.creation_timestamp}"
@@ -279,4 +284,4 @@ def _fetch(client: "MlflowClient", found: "ModelVersion") -> Fetched:
             with _default_server(client):
                 copy = download_artifacts(f"models:/{NAME}/{found.version}", dst_path=str(place))
             os.replace(copy, folder)
-    return Fetched(int(found.version), found.tags.get(_CODE, "unknown"), folder, dict(found.tags))
+    return FetchedVersion(int(found.version), found.tags.get(_CODE, "unknown"), folder, dict(found.tags))

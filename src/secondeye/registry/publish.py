@@ -1,7 +1,7 @@
-"""Run folders mirrored into MLflow: while they grow, afterwards, again; nothing is logged twice.
+"""Mirror run folders into MLflow, while they grow or afterwards; nothing is logged twice.
 
-A run is known by its key, in the tag `secondeye.key`. How far its folder was mirrored stands in tags, too, so
-that a folder which was copied, or made again from nothing, goes on where MLflow is.
+A run is identified by its key, in the tag `secondeye.key`. Tags also record how much of the folder has been
+mirrored, so that a copied or rebuilt folder continues where MLflow stopped.
 """
 
 import hashlib
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
 
 KEY = "secondeye.key"
-# Lines of metrics.jsonl that are in MLflow. A "+" behind the number: more were on their way, and whoever
-# sent them did not come back to say that they arrived.
+# Number of lines of metrics.jsonl in MLflow. A trailing "+" means that more were sent, but the sender ended
+# before it confirmed that they had arrived.
 LINES = "secondeye.lines"
-UNTIL = "secondeye.until_ms"  # time stamp of the last of them
+UNTIL = "secondeye.until_ms"  # time stamp of the last line
 FILES = "secondeye.files"  # a hash of the pictures and tables
-_SHOWN_FOLDERS = ("pictures", "tables")
+_ARTIFACT_FOLDERS = ("pictures", "tables")
 
 
 @dataclass(frozen=True)
 class Published:
-    """What one call brought into MLflow."""
+    """What one call added to MLflow."""
 
     name: str  # of the run
-    lines: int  # of metrics.jsonl that were new
-    files: int  # pictures and tables, when one of them was new
-    deleted: bool = False  # somebody deleted the run in MLflow: it is left alone
+    lines: int  # new lines of metrics.jsonl
+    files: int  # pictures and tables, if any of them was new
+    deleted: bool = False  # the run was deleted in MLflow and is not restored
 
     @property
     def changed(self) -> bool:
@@ -45,20 +45,20 @@ class Published:
 
 
 def publish(folder: Path) -> Published:
-    """Mirror one run folder, or a copy of its record. Raises ServerUnreachable, Refusal."""
+    """Mirror one run folder or a copy of its record. Raises ServerUnreachable and UserError."""
     with connected() as client:
         return _mirror(client, experiment_of(client), Run(folder))
 
 
 def publish_all(roots: Sequence[Path]) -> list[Published]:
-    """Mirror every run below these folders, each once. Raises ServerUnreachable, Refusal."""
+    """Mirror every run below these folders once. Raises ServerUnreachable and UserError."""
     with connected() as client:
         experiment = experiment_of(client)
         return [_mirror(client, experiment, run) for run in find_runs(roots)]
 
 
 def find_runs(roots: Sequence[Path]) -> list[Run]:
-    """Runs in ROOT/KEY and records in ROOT/**/run; of one key the first, or the one that is finished."""
+    """Return the runs in ROOT/KEY and records in ROOT/**/run; of equal keys the first, or a finished one."""
     found: dict[str, Run] = {}
     for root in roots:
         for path in (*sorted(root.glob("*/run.json")), *sorted(root.rglob("run/run.json"))):
@@ -71,17 +71,17 @@ def find_runs(roots: Sequence[Path]) -> list[Run]:
 
 def _mirror(client: "MlflowClient", experiment: str, run: Run) -> Published:
     content = run.read()
-    there = _find(client, experiment, content["key"])
-    if there is not None and there.info.lifecycle_stage == "deleted":
+    existing = _find(client, experiment, content["key"])
+    if existing is not None and existing.info.lifecycle_stage == "deleted":
         return Published(_name(content), 0, 0, deleted=True)
-    if there is None:
-        there = _create(client, experiment, run, content)
-    run_id, tags = there.info.run_id, there.data.tags
-    _send_facts(client, run_id, _facts(run, content), tags)
-    _send_params(client, run_id, content["params"], there.data.params)
+    if existing is None:
+        existing = _create(client, experiment, run, content)
+    run_id, tags = existing.info.run_id, existing.data.tags
+    _send_tags(client, run_id, _tags(run, content), tags)
+    _send_params(client, run_id, content["params"], existing.data.params)
     lines = _send_metrics(client, run_id, run, tags)
     files = _send_files(client, run_id, run, tags)
-    if content["finished"] and there.info.status != "FINISHED":
+    if content["finished"] and existing.info.status != "FINISHED":
         client.set_terminated(run_id, "FINISHED", end_time=_written_ms(run.folder / "run.json"))
     return Published(_name(content), lines, files)
 
@@ -102,8 +102,8 @@ def _create(client: "MlflowClient", experiment: str, run: Run, content: Mapping[
     )
 
 
-def _named(name: str) -> str:
-    """A name in the characters that MLflow takes: a film's name may be part of it."""
+def _sanitize(name: str) -> str:
+    """Replace characters that MLflow does not allow in names; film names may contain them."""
     return re.sub(r"[^/\w.\- :]", "_", name)
 
 
@@ -111,8 +111,8 @@ def _name(content: Mapping[str, Any]) -> str:
     return f"{content['stage']} {content['key'][:8]}"
 
 
-def _facts(run: Run, content: Mapping[str, Any]) -> dict[str, str]:
-    """Tags that say where a run comes from; names of MLflow's own where it has a column for them."""
+def _tags(run: Run, content: Mapping[str, Any]) -> dict[str, str]:
+    """Return tags with the provenance of a run; MLflow's own names where its UI has a column for them."""
     params = json.dumps(content["params"], sort_keys=True)
     origin = run.folder / "origin.json"
     facts = {
@@ -128,29 +128,29 @@ def _facts(run: Run, content: Mapping[str, Any]) -> dict[str, str]:
     return tags
 
 
-def _send_facts(
-    client: "MlflowClient", run_id: str, facts: Mapping[str, str], there: Mapping[str, str]
+def _send_tags(
+    client: "MlflowClient", run_id: str, facts: Mapping[str, str], existing: Mapping[str, str]
 ) -> None:
     from mlflow.entities import RunTag
 
-    new = [RunTag(name, value) for name, value in facts.items() if there.get(name) != value]
+    new = [RunTag(name, value) for name, value in facts.items() if existing.get(name) != value]
     if new:
         client.log_batch(run_id, tags=new)
 
 
 def _send_params(
-    client: "MlflowClient", run_id: str, params: Mapping[str, object], there: Mapping[str, str]
+    client: "MlflowClient", run_id: str, params: Mapping[str, object], existing: Mapping[str, str]
 ) -> None:
     from mlflow.entities import Param
 
-    named = {_named(name): str(value) for name, value in params.items()}
-    new = [Param(name, value) for name, value in named.items() if name not in there]
+    named = {_sanitize(name): str(value) for name, value in params.items()}
+    new = [Param(name, value) for name, value in named.items() if name not in existing]
     if new:
         client.log_batch(run_id, params=new)
 
 
 def _send_metrics(client: "MlflowClient", run_id: str, run: Run, tags: Mapping[str, str]) -> int:
-    """Send the lines that MLflow does not have. A file that was rewound grows again to the same lines."""
+    """Send the lines that MLflow lacks. A rewound file grows to the same lines again."""
     from mlflow.entities import RunTag
 
     lines = run.metrics()
@@ -169,12 +169,12 @@ def _send_metrics(client: "MlflowClient", run_id: str, run: Run, tags: Mapping[s
 
 
 def _points(lines: Sequence[Mapping[str, float]], after_ms: int, until_ms: int) -> "list[Metric]":
-    """Metrics with times: spread evenly from the last known time to the file's, as lines have none."""
+    """Return metrics with time stamps, which are interpolated because the lines have none."""
     from mlflow.entities import Metric
 
     after_ms = min(after_ms, until_ms)
     return [
-        Metric(_named(name), float(value), time_ms, int(line["step"]))
+        Metric(_sanitize(name), float(value), time_ms, int(line["step"]))
         for number, line in enumerate(lines, 1)
         for time_ms in [after_ms + (until_ms - after_ms) * number // len(lines)]
         for name, value in line.items()
@@ -183,18 +183,18 @@ def _points(lines: Sequence[Mapping[str, float]], after_ms: int, until_ms: int) 
 
 
 def _arrived(client: "MlflowClient", run_id: str, points: "Sequence[Metric]") -> set[tuple[str, int]]:
-    """(name, step) of what MLflow has of these metrics."""
+    """Return (name, step) of those metrics that MLflow already has."""
     names = {point.key for point in points}
     return {(name, point.step) for name in names for point in client.get_metric_history(run_id, name)}
 
 
 def _send_files(client: "MlflowClient", run_id: str, run: Run, tags: Mapping[str, str]) -> int:
-    """Send pictures and tables, all of them when one is new: there are few, and MLflow replaces them."""
+    """Send all pictures and tables if any is new: there are few, and MLflow replaces them."""
     paths = [
         path
-        for folder in _SHOWN_FOLDERS
+        for folder in _ARTIFACT_FOLDERS
         for path in sorted((run.folder / folder).rglob("*"))
-        if path.is_file() and not path.name.startswith(".")  # not one that is being written
+        if path.is_file() and not path.name.startswith(".")  # temporary file
     ]
     digest = hashlib.sha256()
     for path in paths:
@@ -210,7 +210,7 @@ def _send_files(client: "MlflowClient", run_id: str, run: Run, tags: Mapping[str
 
 
 def _started_ms(run: Run) -> int:
-    """When a run began; a record does not say, so a second for each line before it was written."""
+    """Return the start time; for a record without origin.json, one second per line before the last write."""
     origin = run.folder / "origin.json"
     if origin.exists():
         return round(datetime.fromisoformat(json.loads(origin.read_text())["started"]).timestamp() * 1000)

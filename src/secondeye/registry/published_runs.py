@@ -1,4 +1,4 @@
-"""Which runs MLflow has, so that their folders may go."""
+"""List the runs that MLflow has, so that their folders can be deleted."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ _PAGE = 1000
 
 
 def published_runs() -> dict[str, bool]:
-    """Keys of the runs in MLflow, and whether they are finished there. Raises ServerUnreachable, Refusal."""
+    """Return run key -> finished for all runs in MLflow. Raises ServerUnreachable and UserError."""
     uri = tracking_uri()
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
-        return {}  # asking would make the database
+        return {}  # connecting would create the database
     with connected() as client:
         found: dict[str, bool] = {}
         token = None

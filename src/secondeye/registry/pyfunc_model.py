@@ -1,6 +1,6 @@
-"""What a version of the registered model runs: MLflow copies this file, and the package beside it.
+"""MLflow pyfunc model of a registered version; MLflow copies this file and the package beside it.
 
-A table of films goes in, their stereoscopic versions are written, a table of them comes out.
+Its input is a table of films. It writes their stereoscopic versions and returns a table of them.
 """
 
 from pathlib import Path
@@ -12,19 +12,19 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 
 class Converter(PythonModel):
-    """The bundle of this version, as a function of films."""
+    """Convert films with the bundle of this version."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Find the weights; they are read film by film."""
+        """Store the path of the bundle; weights are loaded per film."""
         self.bundle = Path(context.artifacts["bundle"])
 
     def predict(
         self,
         context: PythonModelContext,
-        model_input: pd.DataFrame,  # input_path, output_path: files; an empty output is NAME_sbs.mp4
-        params: dict[str, Any] | None = None,  # strength_percent, convergence: None as the bundle says
+        model_input: pd.DataFrame,  # input_path, output_path: files; an empty output means NAME_sbs.mp4
+        params: dict[str, Any] | None = None,  # strength_percent, convergence: None uses the bundle's value
     ) -> pd.DataFrame:  # output_path, frames
-        """Convert each film in turn. Raises Refusal and UnreadableFilm with one line, as `convert` does."""
+        """Convert the films one by one. Raises UserError and UnreadableFilm."""
         from secondeye.conversion.bundle import settings_from_bundle
         from secondeye.conversion.convert import convert
 

@@ -1,9 +1,9 @@
-"""Where MLflow is: this project's own database, or the server that MLFLOW_TRACKING_URI names.
+"""Connect to MLflow: the database of this project, or the server in MLFLOW_TRACKING_URI.
 
-.mlflow/           in the folder where the command is run; git-ignored
-  mlflow.db        runs and models, unless MLFLOW_TRACKING_URI says otherwise
+.mlflow/           in the working directory; git-ignored
+  mlflow.db        runs and models, unless MLFLOW_TRACKING_URI is set
   artifacts/       their files
-  models/          versions that were fetched, see secondeye.registry.models
+  models/          downloaded versions, see secondeye.registry.models
 """
 
 import fcntl
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EXPERIMENT = "secondeye"
-_PATIENCE_SECONDS = 3.0  # for a server to say that it is there
-# Before mlflow is imported: nothing is told to anybody, and a server that went away is noticed in seconds.
+_HEALTH_TIMEOUT_SECONDS = 3.0  # for the answer of a server
+# Set before mlflow is imported: no telemetry, and short retries so that a lost server is noticed soon.
 _SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -37,22 +37,22 @@ _SETTINGS = {
 
 
 class ServerUnreachable(UserError):
-    """Nobody answers where MLflow should be."""
+    """The MLflow server does not answer."""
 
 
 def home() -> Path:
-    """The folder of the project's own database."""
+    """Return the folder of the project's own database."""
     return Path(".mlflow").absolute()
 
 
 def tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, or the project's own database."""
+    """Return MLFLOW_TRACKING_URI, or the URI of the project's own database."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
 
 
 @contextmanager
 def connected() -> Iterator["MlflowClient"]:
-    """A client of MLflow, for one process of this machine at a time.
+    """Yield an MLflow client; only one process per machine holds one at a time.
 
     Raises ServerUnreachable if the server does not answer, at the start or later, and UserError with the
     first line of MLflow's message if it answers with an error.
@@ -63,7 +63,7 @@ def connected() -> Iterator["MlflowClient"]:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    with _alone():
+    with _exclusive():
         try:
             yield MlflowClient(tracking_uri=uri, registry_uri=uri)
         except (MlflowException, OSError) as error:
@@ -74,15 +74,15 @@ def connected() -> Iterator["MlflowClient"]:
 
 
 def experiment_of(client: "MlflowClient") -> str:
-    """The id of our experiment, made where it is missing.
+    """Return the id of the experiment, which is created if missing.
 
-    Raises Refusal when it was deleted, or when its files lie elsewhere because the project was moved.
+    Raises UserError if it was deleted, or if its files are elsewhere because the project was moved.
     """
     uri = client.tracking_uri
     artifacts = _artifacts_of(uri)
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
-        location = artifacts.as_uri() if artifacts else None  # a server decides for itself
+        location = artifacts.as_uri() if artifacts else None  # a server chooses its own location
         return str(client.create_experiment(EXPERIMENT, artifact_location=location))
     if experiment.lifecycle_stage == "deleted":
         raise UserError(
@@ -92,22 +92,22 @@ def experiment_of(client: "MlflowClient") -> str:
     stored = unquote(urlparse(experiment.artifact_location).path)
     if artifacts and stored != str(artifacts):
         raise UserError(
-            f"{artifacts.parent}: was moved, its runs keep their files in {stored}; move it back, or "
-            "delete it and run `secondeye model publish`"
+            f"{artifacts.parent}: has been moved, its runs keep their files in {stored}; move it back, "
+            "or delete it and run `secondeye model publish`"
         )
     return str(experiment.experiment_id)
 
 
 def _artifacts_of(uri: str) -> Path | None:
-    """Where files of an SQLite database lie: beside it. None for anything else."""
+    """Return the artifact folder beside an SQLite database, or None for a server."""
     if not uri.startswith("sqlite:///"):
         return None
     return Path(uri.removeprefix("sqlite:///")).absolute().parent / "artifacts"
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    """Wait until no other process of this machine publishes from here: two would log everything twice."""
+def _exclusive() -> Iterator[None]:
+    """Wait for other processes that publish from this folder; two at once would log everything twice."""
     home().mkdir(parents=True, exist_ok=True)
     handle = os.open(home(), os.O_RDONLY)
     try:
@@ -118,26 +118,26 @@ def _alone() -> Iterator[None]:
 
 
 def _require_server(uri: str) -> None:
-    """Ask a server whether it is there; a database is always."""
+    """Raise ServerUnreachable if a server does not answer; a database is always reachable."""
     if not uri.startswith(("http://", "https://")):
         return
     try:
-        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_PATIENCE_SECONDS).close()
+        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_HEALTH_TIMEOUT_SECONDS).close()
     except urllib.error.HTTPError as error:
         if error.code >= 500:
-            raise _away(uri, f"HTTP {error.code}") from error
-    except (OSError, ValueError) as error:  # nobody listens, no such host, no answer in time, no address
-        raise _away(uri, str(getattr(error, "reason", error))) from error
+            raise _unreachable(uri, f"HTTP {error.code}") from error
+    except (OSError, ValueError) as error:  # refused, unknown host, timeout, invalid URI
+        raise _unreachable(uri, str(getattr(error, "reason", error))) from error
 
 
-def _away(uri: str, reason: str) -> ServerUnreachable:
+def _unreachable(uri: str, reason: str) -> ServerUnreachable:
     return ServerUnreachable(
-        f"MLflow at {redact_password(uri)} can not be reached ({reason}); runs stay in .runs, "
-        "`secondeye model publish` brings them in later"
+        f"MLflow at {redact_password(uri)} cannot be reached ({reason}); runs stay in .runs, "
+        "publish them later with `secondeye model publish`"
     )
 
 
 def redact_password(uri: str) -> str:
-    """An address without the password that may stand in it."""
+    """Return the URI without its password."""
     parts = urlparse(uri)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if parts.password else uri
