@@ -71,7 +71,7 @@ def repro(target: str) -> None:
 
 
 def run_log() -> Callable[[str], None]:
-    """Return the log function of a task. Prefect's traceback of a UserError is suppressed: it hides the line."""
+    """Return the log function of a task, without Prefect's traceback of a UserError."""
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(_without_traceback)  # adding it twice has no effect
     return get_run_logger().info
@@ -99,7 +99,7 @@ def turn(log: Callable[[str], None]) -> Iterator[None]:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment for commands: this Python's tools on the PATH, unbuffered output, no telemetry."""
+    """Return the environment of commands: this Python's tools, unbuffered output, no telemetry."""
     return os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "PYTHONUNBUFFERED": "1",
@@ -135,7 +135,7 @@ def _name_of(command: list[str]) -> str:
 
 
 def _reason(lines: list[str]) -> str:
-    """Return the line of a UserError if there is one (DVC's last line only names the stage), else the last line."""
+    """Return the line of a UserError if there is one, else the last line (DVC's only names the stage)."""
     ours = [line for line in lines if line.startswith("secondeye: ")]
     errors = [line for line in ours if not line.startswith("secondeye: warning: ")]
     return (errors or lines or ["no output"])[-1]

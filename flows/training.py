@@ -19,7 +19,7 @@ from secondeye.system.errors import UserError
 
 @task(cache_policy=NO_CACHE)
 def publish() -> None:
-    """Mirror every run folder into MLflow. If MLflow cannot be reached, nothing is lost and the flow continues."""
+    """Mirror every run folder into MLflow. If MLflow cannot be reached, the flow continues."""
     log = run_log()
     try:
         run_command([*SECONDEYE, "model", "publish"], log)
