@@ -5,21 +5,18 @@
 Uses the laptop preset at a width of 512 px. FOLDER keeps the dataset for inspection (default: temporary).
 """
 
-import inspect
 import os
 import sys
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from machine import machine
 
+from presets import load_preset, run_stage
 from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import AcceptedClip, Clip, ClipQuality, Correction, RejectedClip
-from secondeye.params import load_params
 
-PROJECT = Path(__file__).resolve().parent.parent
 FILMS = {  # name in data/raw: where it lies in the footage
     "candle_ego_sbs.mp4": "sv_candle_ego/candle_ego_sbs_2560x720.mp4",
     "shot_sbs.mp4": "sv_toon_shot/shot_sbs.mp4",
@@ -44,18 +41,11 @@ def _table(footage: Path, root: Path) -> str:
     for name, place in FILMS.items():
         if not (raw / name).exists():
             (raw / name).symlink_to(footage / place)
-    params = load_params(PROJECT / "presets" / "laptop.yaml")
+    params = load_preset("laptop")
     params = replace(params, split=replace(params.split, height=288, width=512))
     for stage in STAGES:
-        build(stage, root, params)
+        run_stage(stage, root, params)
     return "\n".join(_lines(root))
-
-
-def build(stage: str, root: Path, params: object) -> None:
-    """Run one dataset stage below `root` with the folders and sections of its signature."""
-    run = import_module(f"secondeye.stages.{stage}").run
-    arguments = inspect.signature(run).parameters.values()
-    run(root, **{a.name: getattr(params, a.name) for a in arguments if a.kind is a.KEYWORD_ONLY})
 
 
 def _lines(root: Path) -> list[str]:

@@ -27,7 +27,7 @@ from secondeye.film.packing import fit, unpack
 from secondeye.imaging.arrays import frames_from_uint8, resize
 from secondeye.imaging.optical_flow import to_gray
 from secondeye.params import Shift, load_params
-from secondeye.stages.shift import Order, find_corrections, find_order
+from secondeye.stages.shift import ViewOrder, find_corrections, find_order
 from secondeye.synthetic.render import render_shot
 from secondeye.video.read import read_pictures
 
@@ -76,7 +76,7 @@ def _errors(shot, offset_px: int, down_px: int, cast: float) -> tuple[float, ...
 
 def _row(left: Tensor, right: Tensor, shift: Shift = PARAMS) -> Correction | str:
     try:
-        order = Order("", "", find_order(left, right, shift), 2)  # as for a film with two such clips
+        order = ViewOrder("", "", find_order(left, right, shift), 2)  # as for a film with two such clips
         return find_corrections(left, right, shift, order, "", "")
     except BadClip as bad:
         return bad.reason

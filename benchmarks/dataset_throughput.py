@@ -15,20 +15,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from importlib import import_module
-from inspect import Parameter, signature
 from multiprocessing import get_context
 from pathlib import Path
 
 from machine import machine
 
+from presets import load_preset, run_stage
 from secondeye.dataset.reader import Dataset
 from secondeye.dataset.sample_films import write_sample_films
 from secondeye.dataset.schema import Clip
-from secondeye.params import Params, load_params
+from secondeye.params import Params
 from secondeye.video.read import read_pictures
 
-PRESETS = Path(__file__).parent.parent / "presets"
 STAGES = ("split", "shift", "match", "splat", "quality")
 REAL = "sv_candle_ego/candle_ego_sbs_2560x720.mp4"
 FILMS, SEED = 4, 7
@@ -48,7 +46,7 @@ class Speed:
 
 def table(matcher: str = "") -> str:
     """Return the tables: stages on one core, two workers against one, projection to a large dataset."""
-    params = load_params(PRESETS / "laptop.yaml")
+    params = load_preset("laptop")
     params = replace(params, dataset=replace(params.dataset, max_bad_fraction=1.0))
     if matcher:
         params = replace(params, match=replace(params.match, matcher=matcher))
@@ -88,7 +86,7 @@ def _rate(speed: Speed) -> float:
 
 def _projection(found: Mapping[str, Speed]) -> str:
     """Project the cost to a large dataset at the paper's size, proportional to the pixels."""
-    split = load_params(PRESETS / "paper.yaml").split
+    split = load_preset("paper").split
     pixels = DATASET_FRAMES * split.height * split.width
     core_s = [sum(speed.seconds.values()) / speed.pixels * pixels for speed in found.values()]
     disk = [sum(speed.bytes.values()) / speed.pixels * pixels / 2**40 for speed in found.values()]
@@ -151,12 +149,9 @@ def _measure(root: Path, params: Params) -> Speed:
 
 
 def _time_stage(stage: str, root: Path, params: Params, clock: Callable[[], float]) -> float:
-    """Time one stage."""
-    run = import_module(f"secondeye.stages.{stage}").run
-    arguments = signature(run).parameters.values()
-    sections = {a.name: getattr(params, a.name) for a in arguments if a.kind is Parameter.KEYWORD_ONLY}
+    """Run a stage on the data root and return the elapsed time."""
     start = clock()
-    run(root, **sections)
+    run_stage(stage, root, params)
     return clock() - start
 
 

@@ -34,7 +34,7 @@ from secondeye.training.stereo_shot import ShotPool, StereoShot, quantize
 from secondeye.warp import warp
 
 HEIGHT, WIDTH, FRAMES = 256, 448, 6
-HELD_OUT = range(70_001, 70_007)  # seeds of shots that no world of the presets holds
+HELD_OUT = range(70_001, 70_007)  # seeds of shots that no preset uses
 WIDE_PERCENT = 5.0  # of the width, between nearest and farthest point: a strong conversion
 COLUMNS = ("haarpsi", "psnr_disoccluded_db", "gradient_ratio", "temporal_error", "warping_ratio")
 
@@ -54,13 +54,13 @@ def main() -> None:
         print(f"\n{scores(options.weights)}")
 
 
-def train(world: Path, out: Path) -> None:
-    """Train on the shots of a world as params.yaml says; goes on where it was killed."""
+def train(folder: Path, out: Path) -> None:
+    """Train on synthetic shots with the settings of params.yaml; resumes if it was killed."""
     settings = load_params(Path("params.yaml")).train_inpaint.light
     shots = []
-    for row in read_table(world / "synthetic.parquet", SyntheticShot):
-        left, right = (read_frames(clip_file(world, row.id, kind)) for kind in ("left", "right"))
-        disparity = read_disparity(clip_file(world, row.id, "disparity"), row.offset_px)
+    for row in read_table(folder / "synthetic.parquet", SyntheticShot):
+        left, right = (read_frames(clip_file(folder, row.id, kind)) for kind in ("left", "right"))
+        disparity = read_disparity(clip_file(folder, row.id, "disparity"), row.offset_px)
         shots.append(quantize(StereoShot(left, right, *warp(left, disparity), film=row.id)))
     out.mkdir(parents=True, exist_ok=True)
     train_light(open_run(out.parent, out.name, "train_light", settings, {}), ShotPool(shots, []), settings)
@@ -115,7 +115,7 @@ def scores(weights: Path) -> str:
 
 
 def warped_shot(seed: int, strong: bool) -> Warped:
-    """A shot of the world in the second eye's place; `strong` stretches its disparity to WIDE_PERCENT."""
+    """Render a synthetic shot and warp it to the second view; `strong` stretches its disparity to WIDE_PERCENT."""
     shot = render_shot(seed, FRAMES, HEIGHT, WIDTH)
     disparity = shot.disparity
     if strong:

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from machine import machine
 
+from presets import load_preset
 from secondeye.evaluation.regions import regions_from_truth
 from secondeye.evaluation.score import compute, prepare, update
 from secondeye.inpaint import Inpainter, Warped
@@ -30,7 +31,7 @@ from secondeye.inpaint.fill import fill_warped
 from secondeye.inpaint.module_checks import IN_CHANNELS, LATENT_CHANNELS, ONE_STEP_CHANNELS
 from secondeye.inpaint.pipeline import StereoInpaintPipeline
 from secondeye.inpaint.tiny import make_tiny
-from secondeye.params import TrainDiffusion, load_params
+from secondeye.params import TrainDiffusion
 from secondeye.run_folder import open_run
 from secondeye.synthetic import Shot, render_shot
 from secondeye.training.diffusion import AUTOENCODER_FRAMES, train_autoencoder, train_network
@@ -38,7 +39,7 @@ from secondeye.training.shot_crops import draw_shot
 from secondeye.training.stereo_shot import StereoShot, quantize
 from secondeye.warp import warp
 
-PARAMS = load_params(Path(__file__).parents[1] / "presets" / "laptop.yaml")
+PARAMS = load_preset("laptop")
 TRAIN_SEED, VALIDATION_SEED, TEST_SEED = 80_001, 80_901, 80_951  # first seeds; no preset uses them
 VALIDATION_SHOTS, TEST_SHOTS = 2, 6
 TIMED_STEPS = 6
@@ -87,10 +88,10 @@ def table(settings: TrainDiffusion, seconds: float, shots: int) -> str:
                     f"{method}, sampled in {sampling_steps}", f"{steps} in {elapsed_s:.0f} s", inpainter, test
                 )
             )
-    world = PARAMS.world
+    shape = PARAMS.synthetic
     return "\n".join(
         [
-            f"{shots} shots of {world.width}x{world.height} and {world.frames} frames for training, crops "
+            f"{shots} shots of {shape.width}x{shape.height} and {shape.frames} frames for training, crops "
             f"of {settings.width}x{settings.height}, batches of {settings.network.batch_size}; tested on "
             f"{len(test)} others; {torch.get_num_threads()} threads.\n",
             f"| recipe | training steps | seconds a frame | {' | '.join(COLUMNS.values())} |",
@@ -179,7 +180,7 @@ def score(shot: Shot, right: torch.Tensor) -> dict[str, float]:
 
 
 def render(seed: int) -> Shot:
-    return render_shot(seed, PARAMS.world.frames, PARAMS.world.height, PARAMS.world.width)
+    return render_shot(seed, PARAMS.synthetic.frames, PARAMS.synthetic.height, PARAMS.synthetic.width)
 
 
 def training_shot(seed: int) -> StereoShot:

@@ -301,7 +301,7 @@ def gradient(frames: Tensor, truth: Tensor, where: Tensor) -> float:
 
 def print_pairs(films: list[Path]) -> None:
     """Print sharpness on real pairs with matched disparity, where left-right matching agrees."""
-    print("\n| stereo film | what | visible, dB | gradient | away from what is not, dB | gradient |")
+    print("\n| stereo film | method | visible, dB | gradient | away from unmatched pixels, dB | gradient |")
     print("|---|---|---|---|---|---|")
     for film in films:
         eyes = [unpack(picture.rgb, "sbs") for picture in islice(read_pictures(film), 0, 240, 30)]
