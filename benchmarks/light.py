@@ -1,7 +1,7 @@
 """Measure cost and quality of the inpainter `light` against `fill` on synthetic shots.
 
-    secondeye stage synthetic WORLD                            training shots, as in params.yaml
-    python benchmarks/light.py --train WORLD --out FOLDER      train on it alone, FOLDER/model are the weights
+    secondeye stage synthetic DATA                             training shots, as in params.yaml
+    python benchmarks/light.py --train DATA/synthetic --out FOLDER   weights go to FOLDER/model
     python benchmarks/light.py [--weights FOLDER/model]        the tables; scores with weights only
 
 The cost does not depend on the weights. The baseline for cropping is the same network on whole frames.
@@ -115,7 +115,7 @@ def scores(weights: Path) -> str:
 
 
 def warped_shot(seed: int, strong: bool) -> Warped:
-    """Render a synthetic shot and warp it to the second view; `strong` stretches its disparity to WIDE_PERCENT."""
+    """Render and warp a synthetic shot; `strong` stretches its disparity to WIDE_PERCENT."""
     shot = render_shot(seed, FRAMES, HEIGHT, WIDTH)
     disparity = shot.disparity
     if strong:
