@@ -171,7 +171,7 @@ def test_nothing_is_written_without_disk_space_or_webdataset(
     monkeypatch.setattr(
         "secondeye.system.disk.shutil.disk_usage", lambda folder: type("", (), {"free": 1000})
     )
-    with pytest.raises(UserError, match="free some disk"):
+    with pytest.raises(UserError, match="free disk space"):
         export(Dataset(data), tmp_path, plan(data))
     assert [path.name for path in tmp_path.iterdir()] == ["index.json"]
     monkeypatch.setattr(module, "find_spec", lambda name: None)
