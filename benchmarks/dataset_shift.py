@@ -23,7 +23,7 @@ from torch import Tensor
 from secondeye.dataset.corrections import apply_vertical
 from secondeye.dataset.schema import Correction
 from secondeye.execution.incremental import BadClip
-from secondeye.film.packing import fit, unpack
+from secondeye.film.packing import crop_and_resize, unpack
 from secondeye.imaging.arrays import frames_from_uint8, resize
 from secondeye.imaging.optical_flow import to_gray
 from secondeye.params import Shift, load_params
@@ -151,7 +151,7 @@ def _films(root: Path) -> Iterator[tuple[str, Tensor, Tensor]]:
 
 
 def _frames(pictures: list[np.ndarray]) -> Tensor:
-    fitted = np.stack([fit(picture, HEIGHT, WIDTH, Fraction(1)) for picture in pictures])
+    fitted = np.stack([crop_and_resize(picture, HEIGHT, WIDTH, Fraction(1)) for picture in pictures])
     return frames_from_uint8(torch.from_numpy(fitted))
 
 

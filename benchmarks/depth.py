@@ -21,7 +21,7 @@ from torch import Tensor
 from secondeye.alignment import find_shift
 from secondeye.dataset.corrections import apply_shift
 from secondeye.depth import make_depth_estimator
-from secondeye.film.packing import fit, unpack
+from secondeye.film.packing import crop_and_resize, unpack
 from secondeye.imaging.arrays import frames_from_uint8, resize
 from secondeye.imaging.optical_flow import dense_flow, flow_magnitude
 from secondeye.matching import make_matcher
@@ -49,7 +49,9 @@ def score(film: Path, frames: int) -> list[float]:
     eyes = [unpack(picture.rgb, "sbs") for picture in islice(read_pictures(film), frames)]
     left, right = (
         frames_from_uint8(
-            torch.from_numpy(np.stack([fit(pair[side], HEIGHT, WIDTH, Fraction(1)) for pair in eyes]))
+            torch.from_numpy(
+                np.stack([crop_and_resize(pair[side], HEIGHT, WIDTH, Fraction(1)) for pair in eyes])
+            )
         )
         for side in (0, 1)
     )

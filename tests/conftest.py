@@ -100,7 +100,7 @@ def make_film(tmp_path: Path) -> Callable[..., Path]:
             return path
         time = np.arange(sum(shots) * 48000 // 24) / 48000
         tone = np.stack([np.sin(2 * np.pi * 440 * time)] * 2).astype(np.float32) * 0.2
-        write_film(path, iter(pictures), Fraction(24), sound=tone if sound else None)
+        write_film(path, iter(pictures), Fraction(24), audio=tone if sound else None)
         return path
 
     return make

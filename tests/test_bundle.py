@@ -60,7 +60,7 @@ def test_without_a_model_a_viewer_gets_the_usual_strength_and_the_best_depth_the
     assert (settings.strength_percent, settings.convergence, settings.depth) == (3.0, 0.5, "auto")
 
 
-def test_the_journal_knows_weights_by_content(tmp_path: Path, weights: Path) -> None:
+def test_the_checkpoint_key_identifies_weights_by_content(tmp_path: Path, weights: Path) -> None:
     one = settings_from_bundle(write_bundle(tmp_path / "one", LEARNED, None, weights))
     same = settings_from_bundle(write_bundle(tmp_path / "two", LEARNED, None, weights))
     (weights / "model.safetensors").write_text("others")
@@ -76,7 +76,7 @@ def test_what_was_trained_here_needs_a_model() -> None:
 
 
 def test_another_folder_is_no_model(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no model: it has no bundle"):
+    with pytest.raises(UserError, match=r"not a model bundle: bundle\.json is missing"):
         read_bundle(tmp_path)
 
 
@@ -93,7 +93,7 @@ def test_another_folder_is_no_model(tmp_path: Path) -> None:
 )
 def test_a_broken_bundle_is_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "bundle.json").write_text(text)
-    with pytest.raises(UserError, match="can not be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         read_bundle(tmp_path)
 
 

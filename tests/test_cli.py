@@ -26,7 +26,7 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
 def test_not_a_film(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not a film")
     assert "notes.txt" in one_line(secondeye("convert", tmp_path / "notes.txt"))
-    assert "no such file" in one_line(secondeye("convert", tmp_path / "missing.mp4"))
+    assert "file does not exist" in one_line(secondeye("convert", tmp_path / "missing.mp4"))
     assert "is a folder" in one_line(secondeye("convert", tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
@@ -35,7 +35,7 @@ def test_broken_film_ends_with_three(make_film: Callable[..., Path]) -> None:
     film = damage(make_film(shots=(40,), height=32, width=48))
     done = secondeye("convert", film, "--depth", "motion", "--preset", "ultrafast")
     assert done.returncode == 3, done.stderr
-    assert "breaks off after" in one_line(done)
+    assert "ends early after" in one_line(done)
     assert film.with_name("film_sbs.mp4").exists()
 
 

@@ -49,15 +49,15 @@ def leftovers(folder: Path) -> set[str]:
 def test_film_keeps_frames_stamps_size_and_sound(make_film: MakeFilm) -> None:
     film = make_film(shots=(9, 8), height=48, width=64)
     output = film.with_name("out.mp4")
-    sheet = film.with_name("sheet.png")
-    made = convert(film, output, SETTINGS, sheet=sheet)
+    preview = film.with_name("preview.png")
+    made = convert(film, output, SETTINGS, preview=preview)
     assert (made.frames, made.error) == (17, "")
     info = probe(output)
     assert (info.width, info.height, info.frames) == (128, 48, 17)
     assert stamps(output) == stamps(film)
     assert sound(output) == sound(film)
-    assert sheet.read_bytes().startswith(b"\x89PNG")
-    assert leftovers(film.parent) == {"film.mp4", "out.mp4", "sheet.png"}
+    assert preview.read_bytes().startswith(b"\x89PNG")
+    assert leftovers(film.parent) == {"film.mp4", "out.mp4", "preview.png"}
     left = [picture.rgb[:, :64] for picture in read_pictures(output)]
     source = [picture.rgb for picture in read_pictures(film)]
     errors = [np.abs(a.astype(int) - b).mean() for a, b in zip(left, source, strict=True)]
@@ -97,12 +97,12 @@ def test_interrupted_conversion_continues_to_the_same_bytes(
     rendered: list[int] = []
     render_shot = conversion._render_shot
 
-    def stop_at_third(journal, plan, number, *rest):  # type: ignore[no-untyped-def]
+    def stop_at_third(checkpoint, plan, number, *rest):  # type: ignore[no-untyped-def]
         if number == 2 and not rendered.count(2):
             rendered.append(2)
             raise KeyboardInterrupt
         rendered.append(number)
-        render_shot(journal, plan, number, *rest)
+        render_shot(checkpoint, plan, number, *rest)
 
     monkeypatch.setattr(conversion, "_render_shot", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
@@ -121,14 +121,14 @@ def test_other_settings_do_not_continue_the_old_run(
     film = make_film(shots=(9, 8))
     output = film.with_name("out.mp4")
     with monkeypatch.context() as patch:
-        patch.setattr(conversion, "_finish", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(conversion, "_mux", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             convert(film, output, SETTINGS)
     said: list[str] = []
     convert(
-        film, output, ConversionSettings(5.0, 0.5, "motion", "fill", 10, "ultrafast", None), say=said.append
+        film, output, ConversionSettings(5.0, 0.5, "motion", "fill", 10, "ultrafast", None), log=said.append
     )
-    assert not any("finished before" in line for line in said)
+    assert not any("already converted" in line for line in said)
 
 
 @pytest.mark.slow
@@ -215,8 +215,8 @@ PEAK = """
 import re, sys
 from pathlib import Path
 from secondeye.conversion.convert import convert
-from secondeye.conversion.settings import Settings
-convert(Path(sys.argv[1]), None, Settings(3.0, 0.5, "motion", "fill", 16, "ultrafast", None))
+from secondeye.conversion.settings import ConversionSettings
+convert(Path(sys.argv[1]), None, ConversionSettings(3.0, 0.5, "motion", "fill", 16, "ultrafast", None))
 print(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) // 1024)
 """
 
@@ -242,7 +242,7 @@ def test_output_beside_the_film_is_mkv_where_mp4_can_not_hold_the_sound(tmp_path
     film = write_pcm_film(tmp_path / "film.mkv")
     convert(film, None, SETTINGS)
     assert sound(tmp_path / "film_sbs.mkv") and not (tmp_path / "film_sbs.mp4").exists()
-    with pytest.raises(UserError, match="can not hold the film's sound"):
+    with pytest.raises(UserError, match="cannot hold the film's audio"):
         convert(film, tmp_path / "out.mp4", SETTINGS)
 
 
@@ -261,20 +261,20 @@ def write_pcm_film(path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("output", "told"),
+    ("output", "expected"),
     [
-        (".", "is a folder"),
-        ("missing/out.mp4", "no such folder"),
+        (".", "is a folder; give"),
+        ("missing/out.mp4", "folder does not exist"),
         ("out.avi", "must end in .mp4"),
-        ("film.mp4", "is the film itself"),
-        ("there.mp4", "is there already; .* --overwrite"),
+        ("film.mp4", "is the input film"),
+        ("there.mp4", "already exists; .* --overwrite"),
     ],
 )
-def test_output_that_can_not_be_is_one_line(make_film: MakeFilm, output: str, told: str) -> None:
+def test_output_that_can_not_be_is_one_line(make_film: MakeFilm, output: str, expected: str) -> None:
     film = make_film(shots=(3,))
     film.with_name("there.mp4").write_text("precious")
     before = film.read_bytes()
-    with pytest.raises(UserError, match=told) as caught:
+    with pytest.raises(UserError, match=expected) as caught:
         convert(film, film.parent / output, SETTINGS)
     assert "\n" not in str(caught.value)
     assert leftovers(film.parent) == {"film.mp4", "there.mp4"} and film.read_bytes() == before
@@ -289,21 +289,21 @@ def test_overwrite_replaces_an_output(make_film: MakeFilm) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sheet", "told"),
+    ("preview", "expected"),
     [
         ("film.mp4", "end in .png"),
-        ("missing/s.png", "no such folder"),
-        ("there.png", "is there already"),
-        ("link.png", "is the film itself"),
+        ("missing/s.png", "folder does not exist"),
+        ("there.png", "already exists"),
+        ("link.png", "is the input film"),
     ],
 )
-def test_wrong_sheet_is_refused_before_the_work(make_film: MakeFilm, sheet: str, told: str) -> None:
+def test_wrong_preview_is_refused_before_the_work(make_film: MakeFilm, preview: str, expected: str) -> None:
     film = make_film(shots=(3,))
     film.with_name("there.png").write_text("precious")
     film.with_name("link.png").hardlink_to(film)
     before = film.read_bytes()
-    with pytest.raises(UserError, match=told):
-        convert(film, None, SETTINGS, sheet=film.parent / sheet)
+    with pytest.raises(UserError, match=expected):
+        convert(film, None, SETTINGS, preview=film.parent / preview)
     assert leftovers(film.parent) == {"film.mp4", "there.png", "link.png"}
     assert film.read_bytes() == before and film.with_name("there.png").read_text() == "precious"
 
@@ -312,12 +312,12 @@ def test_second_run_does_not_disturb_the_first(make_film: MakeFilm, monkeypatch:
     film = make_film(shots=(9, 8))
     render_shot = conversion._render_shot
 
-    def interfere(journal, plan, number, *rest):  # type: ignore[no-untyped-def]
-        render_shot(journal, plan, number, *rest)
+    def interfere(checkpoint, plan, number, *rest):  # type: ignore[no-untyped-def]
+        render_shot(checkpoint, plan, number, *rest)
         monkeypatch.setattr(conversion, "_render_shot", render_shot)
         with pytest.raises(UserError, match="another process is working in it"):
             convert(film, None, ConversionSettings(3.0, 0.5, "motion", "auto", 20, "ultrafast", None))
-        assert journal.segment(number).exists()
+        assert checkpoint.segment(number).exists()
 
     monkeypatch.setattr(conversion, "_render_shot", interfere)
     assert convert(film, None, SETTINGS).frames == 17
@@ -346,11 +346,11 @@ def test_folder_without_permission_is_one_line(make_film: MakeFilm, tmp_path: Pa
     film = make_film(shots=(3,))
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o500)
-    with pytest.raises(UserError, match="can not be written to"):
+    with pytest.raises(UserError, match="cannot be written to"):
         convert(film, closed / "out.mp4", SETTINGS)
 
 
-def test_too_little_disk_is_told_before_the_work(
+def test_too_little_disk_is_expected_before_the_work(
     make_film: MakeFilm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     film = make_film(shots=(3,))
@@ -361,7 +361,7 @@ def test_too_little_disk_is_told_before_the_work(
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "expected"),
     [
         ((11.0, 0.5, "auto", "auto", 16, "fast"), "--strength-percent must be 0 to 10"),
         ((float("nan"), 0.5, "auto", "auto", 16, "fast"), "--strength-percent"),
@@ -376,9 +376,9 @@ def test_too_little_disk_is_told_before_the_work(
     ],
 )
 def test_settings_that_make_no_sense_are_one_line(
-    values: tuple[float, float, str, str, int, str], told: str
+    values: tuple[float, float, str, str, int, str], expected: str
 ) -> None:
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=expected):
         ConversionSettings(*values, None)
 
 
@@ -413,20 +413,20 @@ def test_real_films_keep_frames_stamps_and_sound(footage: Path, tmp_path: Path, 
     info, made = probe(film), probe(output)
     assert (made.width, made.height) == (2 * info.width, info.height)
     assert stamps(output) == stamps(film)
-    if info.sound:
+    if info.audio:
         assert sound(output) == sound(film)
 
 
 @pytest.mark.parametrize(
     ("suffix", "reason"),
-    [(".mp4", "Invalid data found when processing input"), (".mkv", "of the 5.0 seconds it promises")],
+    [(".mp4", "Invalid data found when processing input"), (".mkv", "of the 5.0 seconds in its header")],
 )
 def test_film_cut_in_half_gives_its_good_part_and_says_so(
     make_film: MakeFilm, suffix: str, reason: str
 ) -> None:
     film = cut_in_half(make_film(shots=(120,), sound=False), suffix)
     made = convert(film, None, SETTINGS)
-    assert f"breaks off after {made.frames} frames (" in made.error and f"{reason})" in made.error
+    assert f"ends early after {made.frames} frames (" in made.error and f"{reason})" in made.error
     assert 20 < made.frames < 100
     assert len(stamps(film.with_name(f"{film.stem}_sbs.mp4"))) == made.frames
 

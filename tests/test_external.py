@@ -156,7 +156,7 @@ def test_a_film_that_is_short_or_damaged_is_one_line(
     with pytest.raises(UserError, match=f"has 20 frames, clip {second.id} needs 24"):
         read_external(film, second)
     write_film(tmp_path / "candle.mp4", iter(views[1]), Fraction(24))
-    with pytest.raises(TruncatedFilm, match="breaks off after"):
+    with pytest.raises(TruncatedFilm, match="ends early after"):
         read_external(damage(tmp_path / "candle.mp4"), first)
 
 

@@ -100,7 +100,7 @@ def test_views_are_given_from_a_time_stamp_on_as_wanted_and_scaled(
         asked.append(pts)
         return pts in (stamps[17], stamps[33])
 
-    found = list(read_multiview(film, start_pts=stamps[12], wants=wants, size=(21, 36)))
+    found = list(read_multiview(film, start_pts=stamps[12], select=wants, size=(21, 36)))
     assert [view.pts for view in found] == [stamps[17], stamps[33]] and asked == stamps[12:]
     for view, full in zip(found, (whole[17], whole[33]), strict=True):
         for small, eye in ((view.base, full.base), (view.second, full.second)):
@@ -115,7 +115,7 @@ def test_a_film_that_is_cut_off_gives_what_comes_before(tmp_path: Path, simple: 
     content = film.read_bytes()
     film.write_bytes(content[: len(content) // 3])
     views = []
-    with pytest.raises(TruncatedFilm, match=r"breaks off after \d+ frames \(.* of the 1.6 seconds"):
+    with pytest.raises(TruncatedFilm, match=r"ends early after \d+ frames \(.* of the 1.6 seconds"):
         for view in read_multiview(film):
             views.append(view)
     assert FRAMES // 5 < len(views) < FRAMES // 2
@@ -133,7 +133,7 @@ def test_views_are_never_paired_over_one_that_is_missing(
     rest = [unit for unit in mv_hevc.units(packets[25]) if mv_hevc.layer_of(unit) != layer]
     packets[25] = mv_hevc.packet_of(rest, packets[25])
     views = []
-    with pytest.raises(TruncatedFilm, match="a picture has no second view"):
+    with pytest.raises(TruncatedFilm, match="a frame has no second view"):
         for view in read_multiview(mv_hevc.write(tmp_path / f"film{kind}", packets)):
             views.append(view)
     assert 20 <= len(views) <= 26
@@ -145,7 +145,7 @@ def test_views_are_never_paired_over_one_that_is_missing(
 @pytest.mark.parametrize("frames", [1, 2, 3])
 def test_hevc_of_one_view_has_no_second(tmp_path: Path, frames: int, simple: Streams) -> None:
     film = mv_hevc.write(tmp_path / "film.mkv", simple[0][:frames])
-    with pytest.raises(UnreadableFilm, match="holds no second view"):
+    with pytest.raises(UnreadableFilm, match="has no second view"):
         list(read_multiview(film))
 
 

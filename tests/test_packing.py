@@ -7,7 +7,7 @@ from secondeye.film.packing import (
     PACKED,
     PACKINGS,
     crop,
-    fit,
+    crop_and_resize,
     packing_from_name,
     side_by_side,
     unpack,
@@ -68,23 +68,23 @@ def test_crop_leaves_what_is_inside_the_borders() -> None:
     assert np.array_equal(crop(eye, 1, 2, 3, 0), eye[1:4, 3:])
     assert np.array_equal(crop(eye, 0, 0, 0, 0), eye)
     for borders in ((3, 3, 0, 0), (0, 0, 4, 4), (-1, 0, 0, 0)):
-        with pytest.raises(ValueError, match="can not cut"):
+        with pytest.raises(ValueError, match="cannot crop"):
             crop(eye, *borders)
 
 
 def test_eyes_are_cropped_to_shape_and_squeezed_ones_stretched() -> None:
     square = np.zeros((100, 100, 3), np.uint8)
     square[25:75] = 255  # what a 2:1 crop of the centre keeps
-    assert (fit(square, 20, 40, Fraction(1)) == 255).all()
+    assert (crop_and_resize(square, 20, 40, Fraction(1)) == 255).all()
     squeezed = np.full((90, 80, 3), 7, np.uint8)  # 160 x 90 before it was squeezed
     assert view_pixel_aspect("half-sbs", Fraction(1)) == 2
-    assert fit(squeezed, 45, 80, Fraction(2)).shape == (45, 80, 3)
+    assert crop_and_resize(squeezed, 45, 80, Fraction(2)).shape == (45, 80, 3)
 
 
 def test_both_eyes_are_cropped_alike_so_disparity_only_scales() -> None:
     left = np.zeros((40, 200, 3), np.uint8)
     right = left.copy()
     left[:, 100:104], right[:, 92:96] = 255, 255  # disparity 8
-    fitted = [fit(eye, 20, 50, Fraction(1)).mean((0, 2)) for eye in (left, right)]
+    fitted = [crop_and_resize(eye, 20, 50, Fraction(1)).mean((0, 2)) for eye in (left, right)]
     centres = [(np.arange(50) * line).sum() / line.sum() for line in fitted]
     assert centres[0] - centres[1] == pytest.approx(4.0, abs=0.05)

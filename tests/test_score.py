@@ -231,7 +231,7 @@ def test_what_cannot_be_scored_is_one_line(
     with pytest.raises(UnreadableFilm, match="no such file"):
         score_of(*views, tmp_path / "missing.mkv")
     broken = damage(make_film("broken.mp4", shots=(40,), height=HEIGHT, width=WIDTH))
-    with pytest.raises(TruncatedFilm, match=r"broken.mp4: breaks off after"):
+    with pytest.raises(TruncatedFilm, match=r"broken.mp4: ends early after"):
         score_of(broken, broken)
 
 

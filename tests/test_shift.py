@@ -150,14 +150,16 @@ def film(path: Path, height: int = 256, width: int = 448) -> StereoFrame:
 
     import numpy as np
 
-    from secondeye.film.packing import fit, unpack
+    from secondeye.film.packing import crop_and_resize, unpack
     from secondeye.imaging.arrays import frames_from_uint8
     from secondeye.video.read import read_pictures
 
     pairs = [unpack(picture.rgb, "sbs") for picture in islice(read_pictures(path), 25)]
     left, right = (
         frames_from_uint8(
-            torch.from_numpy(np.stack([fit(pair[eye], height, width, Fraction(1)) for pair in pairs]))
+            torch.from_numpy(
+                np.stack([crop_and_resize(pair[eye], height, width, Fraction(1)) for pair in pairs])
+            )
         )
         for eye in (0, 1)
     )

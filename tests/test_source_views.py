@@ -138,15 +138,15 @@ def test_a_pair_is_put_together_by_time(tmp_path: Path) -> None:
             (0, 1, 2, 3),
             (0, 1, 3),
             [(0, 0, 0), (1, 1, 1), (3, 3, 3)],
-            "1 pictures, first left eye/cam2_002.png",
+            "1 pictures, first left view/cam2_002.png",
         ),
         (
             (0, 2, 4),
             (0, 1, 2, 4),
             [(0, 0, 0), (2, 2, 2), (3, 4, 4)],
-            "1 pictures, first right eye/cam2_001.png",
+            "1 pictures, first right view/cam2_001.png",
         ),
-        ((0, 1, 2), (1, 2, 3), [(1, 1, 1), (2, 2, 2)], "2 pictures, first left eye/cam2_000.png"),
+        ((0, 1, 2), (1, 2, 3), [(1, 1, 1), (2, 2, 2)], "2 pictures, first left view/cam2_000.png"),
         ((0, 1), (10, 11), [(0, 0, 10), (1, 1, 11)], ""),
     ],
 )
@@ -163,12 +163,12 @@ def test_folders_are_paired_by_number(
             picture = np.full((24, 40, 3), 10 * number, np.uint8)
             cv2.imwrite(str(tmp_path / name / f"cam2_{number:03}.png"), picture)
     film, notes = source("pair", tmp_path / "l", tmp_path / "r"), list[str]()
-    pairs = list(read_stereo_frames(film, note=notes.append))
+    pairs = list(read_stereo_frames(film, log=notes.append))
     assert [(p.pts, int(p.left[0, 0, 0]) // 10, int(p.right[0, 0, 0]) // 10) for p in pairs] == paired
     assert [pair.pts for pair in read_stereo_frames(film, start_pts=pairs[1].pts)] == [
         pair.pts for pair in pairs[1:]
     ]
-    assert notes == ([f"left out for want of a partner: {alone}"] if alone else [])
+    assert notes == ([f"dropped without a partner: {alone}"] if alone else [])
 
 
 def test_time_jumps_only_where_a_partner_is_missing(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_time_jumps_only_where_a_partner_is_missing(tmp_path: Path) -> None:
             for index in sorted({*range(12)} - {*left_out}):
                 film.write(pictures[index], index)
     eyes = list(read_stereo_frames(source("pair", tmp_path / "l.mp4", tmp_path / "r.mp4")))
-    assert len(eyes) == 9 and [k for k, pair in enumerate(eyes) if pair.jumps] == [4]
+    assert len(eyes) == 9 and [k for k, pair in enumerate(eyes) if pair.after_gap] == [4]
 
 
 def test_folders_without_numbers_need_as_many_pictures(tmp_path: Path) -> None:
@@ -189,28 +189,30 @@ def test_folders_without_numbers_need_as_many_pictures(tmp_path: Path) -> None:
         for stem in stems:
             cv2.imwrite(str(tmp_path / name / f"{stem}.png"), LEFT[0])
     assert len(list(read_stereo_frames(source("pair", tmp_path / "l", tmp_path / "r")))) == 3
-    with pytest.raises(UnreadableFilm, match="its eyes are 3 and 2 pictures, and no numbers in their names"):
+    with pytest.raises(
+        UnreadableFilm, match="its views have 3 and 2 pictures, and their names have no numbers"
+    ):
         list(read_stereo_frames(source("pair", tmp_path / "l", tmp_path / "few")))
 
 
 @pytest.mark.parametrize(
     ("name", "first", "frames", "note"),
     [
-        ("r.ts", 35, 12, "eyes paired from their first frames on, for their time stamps begin 1.400 s apart"),
-        ("r.ts", 2, 12, "eyes paired from their first frames on, for their time stamps begin 0.080 s apart"),
+        ("r.ts", 35, 12, "views paired from their first frames, since their timestamps start 1.400 s apart"),
+        ("r.ts", 2, 12, "views paired from their first frames, since their timestamps start 0.080 s apart"),
         (
             "r.mp4",
             100,
             12,
-            "eyes paired from their first frames on, for their time stamps begin 4.000 s apart",
+            "views paired from their first frames, since their timestamps start 4.000 s apart",
         ),
         (
             "r.mkv",
             100,
             12,
-            "eyes paired from their first frames on, for their time stamps begin 4.000 s apart",
+            "views paired from their first frames, since their timestamps start 4.000 s apart",
         ),
-        ("r.mp4", 0, 10, "left out for want of a partner: 2 frames"),
+        ("r.mp4", 0, 10, "dropped without a partner: 2 frames"),
     ],
 )
 def test_eyes_on_two_clocks_are_paired_from_their_first_frames(
@@ -222,7 +224,7 @@ def test_eyes_on_two_clocks_are_paired_from_their_first_frames(
     if name != "r.mp4":
         right = remuxed(right, tmp_path / name)
     film, notes = source("pair", left, right), list[str]()
-    eyes = list(read_stereo_frames(film, note=notes.append))
+    eyes = list(read_stereo_frames(film, log=notes.append))
     assert len(eyes) == frames and notes == [note]
     assert all(np.abs(pair.left.astype(int) - pair.right).mean() < 4 for pair in eyes)  # the next: 15
     late = list(read_stereo_frames(film, start_pts=eyes[5].pts))
@@ -245,7 +247,7 @@ def test_time_stamps_that_overlap_nowhere_are_told(tmp_path: Path) -> None:
     left = write_from(tmp_path / "l.mp4", pictures, 0)
     right = write_from(tmp_path / "r.mp4", pictures[:9], 100)
     with pytest.raises(
-        UnreadableFilm, match=r"overlap nowhere \(they begin at 0.00 and 4.00 s\), and 12 and 9 fr"
+        UnreadableFilm, match=r"do not overlap \(they start at 0.00 and 4.00 s\), and with 12 and 9 fr"
     ):
         list(read_stereo_frames(source("pair", left, right)))
 
@@ -257,7 +259,7 @@ def test_an_eye_that_ends_early_breaks_the_film_after_the_common_part(tmp_path: 
     write_film(tmp_path / "short.mp4", pictures[:30], Fraction(25))
     assert len(list(read_stereo_frames(source("pair", tmp_path / "l.mp4", tmp_path / "r.mp4")))) == 55
     seen = 0
-    with pytest.raises(TruncatedFilm, match=r"short.mp4.*after 30 frames.*other eye goes on"):
+    with pytest.raises(TruncatedFilm, match=r"short.mp4.*after 30 frames.*other view continues"):
         for _ in read_stereo_frames(source("pair", tmp_path / "l.mp4", tmp_path / "short.mp4")):
             seen += 1
     assert seen == 30
@@ -270,7 +272,7 @@ def test_an_eye_that_does_not_decode_breaks_the_film_after_what_was_good(
     films = [make_film(f"{name}.mp4", shots=(30,), sound=False) for name in "lr"]
     damage(films[broken])
     seen = 0
-    with pytest.raises(TruncatedFilm, match=f"{films[broken].name}: breaks off"):
+    with pytest.raises(TruncatedFilm, match=f"{films[broken].name}: ends early"):
         for _ in read_stereo_frames(source("pair", *films)):
             seen += 1
     assert 0 < seen < 30
@@ -374,13 +376,13 @@ def test_eyes_too_small_to_show_anything_are_one_line(tmp_path: Path, name: str)
         cv2.imwrite(str(tmp_path / name), LEFT[0][:20, :30])
     else:
         write_lossless(tmp_path / name, LEFT[:, :20, :30])
-    with pytest.raises(UnreadableFilm, match=rf"{name}: its eyes are 15x20 px; 16 is the least"):
+    with pytest.raises(UnreadableFilm, match=rf"{name}: its views are 15x20 px; the minimum is 16"):
         view_info(source("sbs", tmp_path / name))
 
 
 def test_a_link_that_leads_nowhere_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "film.mp4").symlink_to(tmp_path / "gone.mp4")
-    with pytest.raises(UserError, match=r"film.mp4: can not be read \(No such file"):
+    with pytest.raises(UserError, match=r"film.mp4: cannot be read \(No such file"):
         hash_source(source("sbs", tmp_path / "film.mp4"))
 
 
@@ -445,12 +447,12 @@ def test_what_has_no_two_eyes_is_one_line(tmp_path: Path, case: str) -> None:
     cv2.imwrite(str(tmp_path / "one.jpg"), LEFT[0])
     (tmp_path / "one.jpg").rename(tmp_path / "one.mpo")
     given = {
-        "missing": ("sbs", ["none.mp4"], "no such file"),
-        "empty folder": ("pair", ["empty", "empty"], "holds no picture"),
+        "missing": ("sbs", ["none.mp4"], "file does not exist"),
+        "empty folder": ("pair", ["empty", "empty"], "contains no picture"),
         "no second view": ("multiview", ["a.mp4"], "no second view"),
-        "other size": ("pair", ["a.mp4", "b.mp4"], "differ in size, 40x24 and 32x24"),
-        "other rate": ("pair", ["a.mp4", "c.mp4"], "25.00 and 30.00 frames a second"),
-        "no mpo": ("multiview", ["one.mpo"], "holds one picture"),
+        "other size": ("pair", ["a.mp4", "b.mp4"], "differ in size: 40x24 and 32x24"),
+        "other rate": ("pair", ["a.mp4", "c.mp4"], "25.00 and 30.00 fps"),
+        "no mpo": ("multiview", ["one.mpo"], "contains one picture"),
     }
     packing, names, told = given[case]
     film = source(packing, *(tmp_path / name for name in names))

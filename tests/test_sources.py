@@ -40,37 +40,41 @@ def test_table_beats_name_and_mono_is_passed_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("films", "table", "told"),
     [
-        ([], None, "holds no stereo film.*secondeye data sample"),
-        (["m.mp4"], HEAD + "m.mp4,mono,,\n", "holds no stereo film"),
-        (["a.mp4"], None, "a.mp4: nothing tells.*sources.csv"),
-        (["a.mp4"], HEAD + "b.mp4,sbs,,\n", "names b.mp4, which is not in"),
+        ([], None, "contains no stereo film.*secondeye data sample"),
+        (["m.mp4"], HEAD + "m.mp4,mono,,\n", "contains no stereo film"),
+        (["a.mp4"], None, "a.mp4: the packing of its views cannot.*sources.csv"),
+        (["a.mp4"], HEAD + "b.mp4,sbs,,\n", "b.mp4 is not in"),
         (["a.mp4"], "film,packing\na.mp4,sbs\n", "first line must be film,packing,split,licence"),
-        (["a.mp4"], WIDE + "a.mp4,,,,\n", "a.mp4: nothing tells"),
-        (["a.mp4"], WIDE + "a.mp4,pair,,,\n", "is one eye of a pair; name the other eye's in column right"),
-        (["a.mp4"], WIDE + "a.mp4,,,,b.mp4\n", "names b.mp4, which is not in"),
+        (["a.mp4"], WIDE + "a.mp4,,,,\n", "a.mp4: the packing of its views cannot"),
+        (
+            ["a.mp4"],
+            WIDE + "a.mp4,pair,,,\n",
+            "is one view of a pair; name the right view's file in column right",
+        ),
+        (["a.mp4"], WIDE + "a.mp4,,,,b.mp4\n", "b.mp4 is not in"),
         (
             ["a.mp4", "b.mp4"],
             WIDE + "a.mp4,sbs,,,b.mp4\n",
-            "line 2: names the right eye, so packing must be pair",
+            "line 2: with a right view, packing must be pair",
         ),
         (["a.mp4", "b.mp4"], WIDE + "a.mp4,,,,../b.mp4\n", "right must be a file name without a folder"),
-        (["a.mp4", "b.mp4"], WIDE + "a.mp4,,,,b.mp4\nb.mp4,sbs,,,\n", "names b.mp4 more than once"),
-        (["a.mp4", "b.png"], WIDE + "a.mp4,,,,b.png\n", "a.mp4 and b.png are no pair"),
-        (["a_l.mp4"], None, "a_l.mp4: nothing tells"),
+        (["a.mp4", "b.mp4"], WIDE + "a.mp4,,,,b.mp4\nb.mp4,sbs,,,\n", "b.mp4 appears more than once"),
+        (["a.mp4", "b.png"], WIDE + "a.mp4,,,,b.png\n", "a.mp4 and b.png are not a pair"),
+        (["a_l.mp4"], None, "a_l.mp4: the packing of its views cannot"),
         (["a.mp4"], HEAD + "a.mp4,sbs\n", "line 2: must have 4 columns"),
         (["a.mp4"], HEAD + "a.mp4,sbs,,,more\n", "line 2: must have 4 columns"),
         (["a.mp4"], HEAD + "a.mp4,sideways,,\n", "line 2: packing must be one of sbs"),
         (["a.mp4"], HEAD + "a.mp4,sbs,validation,\n", "line 2: split must be train, test or empty"),
         (["a.mp4"], HEAD + "../a.mp4,sbs,,\n", "without a folder"),
-        (["a.mp4"], HEAD + "a.mp4,sbs,,\na.mp4,tb,,\n", "line 3: a.mp4 has a line already"),
+        (["a.mp4"], HEAD + "a.mp4,sbs,,\na.mp4,tb,,\n", "line 3: a.mp4 already has a line"),
         (
             ["a.mp4", "b.divx"],
             HEAD + "b.divx,sbs,,\n",
-            r"names b.divx, which is of a kind that is not read \(.3gp",
+            r"b.divx is of an unsupported type \(supported: .3gp",
         ),
-        (["a.mp4"], HEAD + ",mono,train,\n", "line 2: names no film"),
+        (["a.mp4"], HEAD + ",mono,train,\n", "line 2: film is empty"),
         (["a.mp4"], HEAD + ".,mono,train,\n", "line 2: film must be a file name without a folder"),
-        (["a.mp4"], HEAD + f'a.mp4,sbs,,"{"x" * 140_000}\n', "is not CSV .*quotation mark"),
+        (["a.mp4"], HEAD + f'a.mp4,sbs,,"{"x" * 140_000}\n', "not valid CSV .*quotation mark"),
     ],
 )
 def test_what_makes_no_sense_is_one_line(
@@ -104,8 +108,8 @@ def test_what_looks_like_a_film_but_is_not_read_is_told(
         "image_l/x_sbs.png",
     ]
     list_sources(raw(tmp_path, *passed, *silent))
-    told = f"passed over: {', '.join([*passed[:2], 'photos_sbs', passed[2]])} "
-    assert capsys.readouterr().out == told + f"(a kind that is not read, or not in {tmp_path} itself)\n"
+    told = f"skipped: {', '.join([*passed[:2], 'photos_sbs', passed[2]])} "
+    assert capsys.readouterr().out == told + f"(file type not supported, or not directly in {tmp_path})\n"
     list_sources(raw(tmp_path, *(f"disc/{k}_sbs.mp4" for k in range(9))))
     assert " and 8 more (" in capsys.readouterr().out
 
@@ -150,7 +154,7 @@ def test_spreadsheet_marks_are_read_and_other_encodings_refused(tmp_path: Path) 
     (tmp_path / "sources.csv").write_text(HEAD + "a.mp4,sbs,,\n", encoding="utf-8-sig")
     assert list_sources(tmp_path)[0].packing == "sbs"
     (tmp_path / "sources.csv").write_text(HEAD + "a.mp4,sbs,,\n", encoding="utf-16")
-    with pytest.raises(UserError, match="is not UTF-8 text"):
+    with pytest.raises(UserError, match="not UTF-8 text"):
         list_sources(tmp_path)
 
 
@@ -181,7 +185,7 @@ def test_names_that_differ_in_the_eye_are_a_pair(tmp_path: Path) -> None:
         ("pair", "image_l", "image_r"),
     ]
     assert (found[0].name, found[0].split, found[0].licence) == ("a_L.mp4", "test", "CC0-1.0")
-    assert "pair with a_R.mp4 taken from the names" in found[0].remark
+    assert "pair with a_R.mp4 inferred from the names" in found[0].remark
     assert "25 fps" in found[-1].remark
 
 
@@ -209,7 +213,7 @@ def test_metadata_tell_the_axis_and_the_name_or_shape_the_rest(
     write_mkv(tmp_path / name, "ffv1", "bgr0", mode, width=48 if "narrow" in name else 64)
     (found,) = list_sources(tmp_path)
     assert found.packing == packing
-    assert f"packing {packing} taken from the stream's metadata" in found.remark
+    assert f"packing {packing} inferred from the stream's metadata" in found.remark
 
 
 @pytest.mark.parametrize(
@@ -217,7 +221,11 @@ def test_metadata_tell_the_axis_and_the_name_or_shape_the_rest(
     [
         ("film_tb.mkv", "left_right", "its metadata says sbs, its name says tb; add a line to"),
         ("film_rl.mkv", "left_right", "its metadata says sbs, its name says sbs-right-first; add a line to"),
-        ("film.mkv", "checkerboard_lr", "packed checkerboard; make it side by side first"),
+        (
+            "film.mkv",
+            "checkerboard_lr",
+            "packing checkerboard is not supported; convert the film to side by side",
+        ),
     ],
 )
 def test_metadata_and_name_that_differ_ask_for_a_line(
@@ -245,7 +253,7 @@ def test_pictures_tell_the_packing_where_nothing_else_does(
     write_lossless(tmp_path / "film.mkv", np.concatenate(eyes, axis))
     (found,) = list_sources(tmp_path)
     assert found.packing == packing
-    assert "content and shape" in found.remark
+    assert "pixels and aspect ratio" in found.remark
 
 
 @pytest.mark.parametrize(
@@ -253,10 +261,10 @@ def test_pictures_tell_the_packing_where_nothing_else_does(
     [
         (
             "film_htb.mkv",
-            "film_htb.mkv: packing half-tb taken from the file's name, but its pictures say sbs; add a line",
+            "film_htb.mkv: packing half-tb inferred from the file name, but its pixels say sbs; add a line",
         ),
-        ("film_sbs-tb.mkv", "film_sbs-tb.mkv: its name says both sbs and tb; add a line to"),
-        ("film_top-bottom_sbs.mkv", "its name says both sbs and tb"),
+        ("film_sbs-tb.mkv", "film_sbs-tb.mkv: the file name says both sbs and tb; add a line to"),
+        ("film_top-bottom_sbs.mkv", "the file name says both sbs and tb"),
         ("film_half_sbs_rl.mkv", ""),
         ("ici_ou_la_sbs.mkv", ""),
         ("ab_10_Uhr_hsbs.mkv", ""),
@@ -278,7 +286,7 @@ def test_a_name_that_contradicts_itself_or_its_pictures_asks_for_a_line(
 
 def test_a_mono_film_is_not_taken_for_a_stereo_film(tmp_path: Path) -> None:
     write_lossless(tmp_path / "film.mkv", moving_pictures(3, 128, 192))
-    with pytest.raises(UserError, match="nothing tells how its eyes are packed; add a line to"):
+    with pytest.raises(UserError, match="the packing of its views cannot be detected; add a line to"):
         list_sources(tmp_path)
 
 
@@ -294,7 +302,7 @@ def test_real_films_tell_their_packing(footage: Path, tmp_path: Path) -> None:
     assert [source.packing for source in list_sources(tmp_path)] == ["tb", "sbs"]
     (tmp_path / "untagged.mp4").unlink()
     (tmp_path / "untagged.mp4").symlink_to(footage / "mono_bikes/bikes.mp4")
-    with pytest.raises(UserError, match="nothing tells"):
+    with pytest.raises(UserError, match="cannot be detected"):
         list_sources(tmp_path)
 
 
@@ -307,22 +315,36 @@ def test_what_spreadsheets_make_of_the_table_is_read(tmp_path: Path) -> None:
     assert found.paths == (tmp_path / apart,)
     (tmp_path / apart).rename(tmp_path / f"{apart}.divx")
     (tmp_path / "sources.csv").write_text(HEAD + f"{film}.divx,tb,,\n")
-    with pytest.raises(UserError, match="which is of a kind that is not read"):
+    with pytest.raises(UserError, match="is of an unsupported type"):
         list_sources(tmp_path)
 
 
 def test_no_film_hides_behind_one_whose_accents_are_stored_otherwise(tmp_path: Path) -> None:
     names = ("Caf\N{LATIN SMALL LETTER E WITH ACUTE}_sbs.mp4", "Cafe\N{COMBINING ACUTE ACCENT}_sbs.mp4")
-    with pytest.raises(UserError, match="is there twice, with accents stored in two ways; remove"):
+    with pytest.raises(UserError, match="exists twice, with accents encoded in two ways; remove"):
         list_sources(raw(tmp_path, *names))
 
 
-def test_two_eyes_may_be_films_of_two_kinds_where_it_is_clear_which(tmp_path: Path) -> None:
+def test_the_views_of_a_pair_may_differ_in_suffix_if_the_partner_is_unambiguous(tmp_path: Path) -> None:
     (pair,) = list_sources(raw(tmp_path, "a_left.mp4", "a_right.mkv"))
     assert [path.name for path in pair.paths] == ["a_left.mp4", "a_right.mkv"]
     raw(tmp_path, "a_right.webm", "a_right.jpg")
-    with pytest.raises(UserError, match=r"a_left.mp4: nothing tells .* right eye's file in a fifth column"):
+    with pytest.raises(UserError, match="the packing of 3 films is unclear"):
         list_sources(tmp_path)
-    raw(tmp_path, "a_right.mp4")
-    with pytest.raises(UserError, match=r"a_right.mkv: nothing tells"):  # of the same kind goes first
+    raw(tmp_path, "a_right.mp4")  # the same suffix takes precedence
+    with pytest.raises(UserError, match="the packing of 2 films is unclear"):
         list_sources(tmp_path)
+
+
+def test_all_films_of_unclear_packing_are_reported_at_once(tmp_path: Path) -> None:
+    raw(tmp_path, "a.mp4", "b_sbs.mp4", "c_sbs-tb.mp4", "d.mkv")
+    with pytest.raises(UserError) as caught:
+        list_sources(tmp_path)
+    first, *films, remedy = str(caught.value).split("\n")
+    assert first.endswith("the packing of 3 films is unclear:")
+    assert films == [
+        "  a.mp4: the packing of its views cannot be detected",
+        "  c_sbs-tb.mp4: the file name says both sbs and tb",
+        "  d.mkv: the packing of its views cannot be detected",
+    ]
+    assert "sources.csv" in remedy and "right view's file in a fifth column" in remedy

@@ -169,7 +169,7 @@ def test_no_clip_spans_a_jump_in_time(tmp_path: Path, section: Split) -> None:
 def test_a_film_that_breaks_off_gives_what_came_before(tmp_path: Path, section: Split) -> None:
     damage(write(tmp_path / "raw" / "f_sbs.mp4", shot(30, 1), shot(30, 2)))
     ((film,), clips, _) = run(tmp_path, section)
-    assert "breaks off" in film.remark and bounds(clips)[0][0] == 0 and film.frames < 60
+    assert "ends early" in film.remark and bounds(clips)[0][0] == 0 and film.frames < 60
 
 
 def test_a_film_without_a_clip_is_skipped_with_the_reason(tmp_path: Path, section: Split) -> None:
@@ -219,7 +219,7 @@ def test_no_clip_spans_a_picture_without_partner(tmp_path: Path, section: Split)
                 cv2.imwrite(str(tmp_path / "raw" / name / f"{index:03}.png"), picture[..., ::-1])
     (film,), clips, _ = run(tmp_path, section)
     assert bounds(clips) == [(0, 8), (8, 19)] and film.frames == 19
-    assert "left out for want of a partner: 1 pictures, first left eye/008.png" in film.remark
+    assert "dropped without a partner: 1 pictures, first left view/008.png" in film.remark
 
 
 def test_an_unseekable_film_is_decoded_at_most_three_times(
@@ -255,7 +255,7 @@ def test_a_two_view_film_gives_the_same_clips_as_two_films(
     ]
     assert [(*b, d.reason) for b, d in zip(bounds(skipped), skipped, strict=True)] == [(31, 35, "black")]
     assert bounds(same_skipped) == bounds(skipped) and len(decoded) <= 3 * 55
-    assert together.remark == "both views are in the stream; its base view taken for the left eye"
+    assert together.remark == "both views are layers of the stream; the base view is taken as the left one"
     assert (together.packing, together.frames, together.fps) == ("multiview", 55, apart.fps)
     for clip, same in zip(clips, same_clips, strict=True):
         for eye in ("left", "right"):
@@ -279,7 +279,7 @@ def test_a_film_whose_longest_clip_is_shorter_than_a_window_is_skipped(
 def test_pictures_that_contradict_the_name_are_an_error(tmp_path: Path, section: Split) -> None:
     write(tmp_path / "raw" / "f_tb.mp4", shot(20, 1, 96, 160))
     with pytest.raises(
-        UserError, match=r"f_tb.mp4: packing tb taken .*, but its pictures say sbs; add a line to"
+        UserError, match=r"f_tb.mp4: packing tb inferred .*, but its pixels say sbs; add a line to"
     ):
         run(tmp_path, section)
     (tmp_path / "raw" / "sources.csv").write_text("film,packing,split,licence\nf_tb.mp4,sbs,,\n")
@@ -289,7 +289,7 @@ def test_pictures_that_contradict_the_name_are_an_error(tmp_path: Path, section:
 def test_damaged_pictures_are_counted(tmp_path: Path, section: Split) -> None:
     garble(write(tmp_path / "raw" / "one_sbs.mp4", shot(20, 1)), 10)
     (row,), _, _ = run(tmp_path, section)
-    assert row.frames == 20 and "damaged pictures: 1, first frame " in row.remark
+    assert row.frames == 20 and "damaged frames: 1, first " in row.remark
 
 
 def test_a_clip_that_fails_is_listed_as_a_skipped_piece(
@@ -360,10 +360,10 @@ def test_rows_do_not_depend_on_the_location_of_films(tmp_path: Path, section: Sp
     damage(write(tmp_path / "raw" / "f_sbs.mp4", shot(30, 1), shot(30, 2)))
     (tmp_path / "raw" / "junk_sbs.mp4").write_bytes(b"junk")
     ((film,), _, _) = run(tmp_path, section)
-    assert "; breaks off after " in film.remark and str(tmp_path) not in film.remark
+    assert "; ends early after " in film.remark and str(tmp_path) not in film.remark
     ((name, reason, detail),) = skipped_films(tmp_path)
     assert (name, reason) == ("junk_sbs.mp4", "not a film")
-    assert detail.startswith("is not a film FFmpeg can read (")
+    assert detail.startswith("not a film that FFmpeg can read (")
 
 
 def test_rows_name_the_views_of_a_pair_left_and_right(tmp_path: Path, section: Split) -> None:
@@ -373,9 +373,9 @@ def test_rows_name_the_views_of_a_pair_left_and_right(tmp_path: Path, section: S
     write(tmp_path / "raw" / "junk_left.mp4", left)
     (tmp_path / "raw" / "junk_right.mp4").write_bytes(b"junk")
     ((film,), _, _) = run(tmp_path, section)
-    assert "; right eye: breaks off after " in film.remark and str(tmp_path) not in film.remark
+    assert "; right view: ends early after " in film.remark and str(tmp_path) not in film.remark
     ((name, _, detail),) = skipped_films(tmp_path)
-    assert name == "junk_left.mp4" and detail.startswith("right eye: is not a film FFmpeg can read (")
+    assert name == "junk_left.mp4" and detail.startswith("right view: not a film that FFmpeg can read (")
     for eye in ("left", "right"):
         (tmp_path / "raw" / f"cut_{eye}.mp4").rename(tmp_path / "raw" / f"new_{eye}.mp4")
     ((film,), _, _) = run(tmp_path, section)

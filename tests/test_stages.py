@@ -148,7 +148,7 @@ def test_cards_pass_through_all_stages(
 
 def test_empty_raw_is_one_line(tmp_path: Path, params: Params) -> None:
     (tmp_path / "raw").mkdir()
-    with pytest.raises(UserError, match="holds no stereo film"):
+    with pytest.raises(UserError, match="contains no stereo film"):
         split.run(tmp_path, split=params.split, dataset=params.dataset)
 
 

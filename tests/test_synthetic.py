@@ -199,7 +199,7 @@ def test_a_film_contains_its_shots_side_by_side_with_hard_cuts(sample: Path) -> 
 def test_the_mono_film_has_two_shots_and_sound(sample: Path) -> None:
     film = probe(sample / "mono.mp4")
     assert (film.width, film.height) == (64, 36)
-    assert len(film.sound) == 1 and film.sound[0] == "aac"
+    assert len(film.audio) == 1 and film.audio[0] == "aac"
     assert len(read(sample / "mono.mp4")) == 60
 
 

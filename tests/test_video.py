@@ -64,15 +64,15 @@ def test_reading_from_a_time_stamp_gives_the_same_pictures(make_film: Callable[.
 
 def test_probe_tells_what_a_film_is(make_film: Callable[..., Path]) -> None:
     info = probe(make_film(shots=(9, 8)))
-    assert (info.width, info.height, info.frames, info.bits) == (64, 48, 17, 8)
-    assert info.fps == 24 and info.sound == ("aac",) and info.pixel_aspect == 1
+    assert (info.width, info.height, info.frames, info.bit_depth) == (64, 48, 17, 8)
+    assert info.fps == 24 and info.audio == ("aac",) and info.pixel_aspect == 1
     assert not info.colour.full_range and not info.is_hdr
 
 
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (lambda path: None, "no such file"),
+        (lambda path: None, "file does not exist"),
         (lambda path: path.mkdir(), "folder"),
         (lambda path: path.write_bytes(b""), "not a film"),
         (lambda path: path.write_bytes(bytes(range(256)) * 40), "not a film"),
@@ -102,10 +102,10 @@ def test_sound_alone_is_no_film(tmp_path: Path) -> None:
 def test_film_damaged_midway_gives_its_good_part(make_film: Callable[..., Path]) -> None:
     film = damage(make_film(shots=(60,), sound=False))
     seen = 0
-    with pytest.raises(TruncatedFilm, match="breaks off after") as caught:
+    with pytest.raises(TruncatedFilm, match="ends early after") as caught:
         for _ in read_pictures(film):
             seen += 1
-    assert 0 < seen == caught.value.pictures < 60
+    assert 0 < seen == caught.value.frames < 60
 
 
 def test_rotated_film_is_read_upright(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_shots_are_read_alike_in_order_and_after_a_gap(make_film: Callable[..., 
 
 def test_breaking_film_survives_pickling() -> None:
     error = pickle.loads(pickle.dumps(TruncatedFilm(Path("a.mp4"), 7, "no more")))
-    assert (str(error), error.pictures) == ("a.mp4: breaks off after 7 frames (no more)", 7)
+    assert (str(error), error.frames) == ("a.mp4: ends early after 7 frames (no more)", 7)
 
 
 def test_breaking_film_names_how_far_it_got(footage: Path) -> None:
@@ -256,4 +256,4 @@ def test_breaking_film_names_how_far_it_got(footage: Path) -> None:
     with pytest.raises(TruncatedFilm, match="after 28 frames") as caught:
         for _ in read_pictures(footage / "odd_decord" / "corrupted.mp4"):
             seen += 1
-    assert seen == caught.value.pictures == 28
+    assert seen == caught.value.frames == 28

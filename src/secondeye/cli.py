@@ -88,7 +88,7 @@ def convert(
     inpainter: Annotated[str, typer.Option(help="auto, fill, light or diffusion")] = "auto",
     crf: Annotated[int, typer.Option(help="x264 quality, 0 (lossless) to 51")] = 16,
     preset: Annotated[str, typer.Option(help="x264 preset, ultrafast to veryslow")] = "veryfast",
-    sheet: Annotated[
+    preview: Annotated[
         Path | None, typer.Option(help="also write a picture of the intermediate results (.png)")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing output")] = False,
@@ -115,7 +115,7 @@ def convert(
         preset=preset,
     )
     try:
-        made = convert_film(film, output, settings, sheet=sheet, overwrite=overwrite)
+        made = convert_film(film, output, settings, preview=preview, overwrite=overwrite)
     except KeyboardInterrupt:
         print("\nsecondeye: interrupted; run the same command again to continue", file=sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED) from None

@@ -1,1 +1,1 @@
-"""A monocular film becomes a stereoscopic one. It streams: memory does not grow with the film's length."""
+"""Convert a monocular film to stereo as a stream: memory use is independent of the film's length."""

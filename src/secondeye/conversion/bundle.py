@@ -1,8 +1,8 @@
-"""A model that converts films, as one folder: which depth, which inpainter, their weights, their settings.
+"""A converter model as one folder: the names of its depth estimator and inpainter, weights and settings.
 
 bundle.json   {"depth": "student", "inpainter": "light", "strength_percent": 3.0, "convergence": 0.5}
-depth/        weights of the depth estimator, where it has any
-inpaint/      weights of the inpainter, where it has any
+depth/        weights of the depth estimator, if it has any
+inpaint/      weights of the inpainter, if it has any
 """
 
 import json
@@ -19,12 +19,12 @@ from secondeye.system.files import write_atomic
 
 @dataclass(frozen=True)
 class Bundle:
-    """bundle.json."""
+    """The contents of bundle.json. Raises TypeError for a value of the wrong type."""
 
     depth: str  # one of DEPTH_ESTIMATORS
     inpainter: str  # one of INPAINTERS
-    strength_percent: float  # unless the viewer says otherwise
-    convergence: float
+    strength_percent: float  # default for conversions
+    convergence: float  # default for conversions
 
     def __post_init__(self) -> None:
         names, numbers = (self.depth, self.inpainter), (self.strength_percent, self.convergence)
@@ -34,17 +34,20 @@ class Bundle:
             raise TypeError(f"strength_percent and convergence must be numbers, got {numbers}")
 
 
-WEIGHT_FREE = Bundle("motion", "fill", strength_percent=3.0, convergence=0.5)  # needs no weights
-SHIPPED = Path(__file__).parent.parent / "shipped"  # comes with the program; its MODEL_CARD.md says more
+WEIGHT_FREE = Bundle("motion", "fill", strength_percent=3.0, convergence=0.5)
+SHIPPED = Path(__file__).parent.parent / "shipped"  # part of the package; described in its MODEL_CARD.md
 
 
 def write_bundle(
-    folder: Path,  # made; must not be there
+    folder: Path,  # is created; must not exist
     bundle: Bundle,
-    depth: Path | None,  # folder with the weights of the depth estimator; None where it needs none
-    inpaint: Path | None,  # the same of the inpainter
+    depth: Path | None,  # folder with the depth estimator's weights; None if it has none
+    inpaint: Path | None,  # folder with the inpainter's weights; None if it has none
 ) -> Path:
-    """Write a bundle; the runs that made the weights stay outside."""
+    """Write a bundle and return its folder. The weights' run records are not copied.
+
+    Raises ValueError when a learned part has no weights.
+    """
     folder.mkdir(parents=True)
     for name, part, weights in (("depth", bundle.depth, depth), ("inpaint", bundle.inpainter, inpaint)):
         if part not in FROM_MODEL:
@@ -57,37 +60,42 @@ def write_bundle(
 
 
 def read_bundle(folder: Path) -> Bundle:
-    """Read bundle.json; raises Refusal where `folder` is no bundle or names a part that is not known."""
+    """Read bundle.json. Raises UserError if `folder` is not a bundle or names an unknown part."""
     path = folder / "bundle.json"
     if not path.is_file():
         raise UserError(
-            f"{folder}: is no model: it has no bundle.json; give models:/secondeye@champion or a bundle"
+            f"{folder}: not a model bundle: bundle.json is missing; "
+            "give a bundle's folder or models:/secondeye@champion"
         )
     try:
         bundle = Bundle(**json.loads(path.read_text()))
     except (TypeError, ValueError) as error:
-        raise UserError(f"{path}: can not be read ({error})") from error
-    if bundle.depth not in DEPTH_ESTIMATORS or bundle.inpainter not in INPAINTERS:
-        raise UserError(f"{path}: names {bundle.depth} and {bundle.inpainter}; this version knows not both")
+        raise UserError(f"{path}: cannot be read ({error})") from error
+    for name, known in ((bundle.depth, DEPTH_ESTIMATORS), (bundle.inpainter, INPAINTERS)):
+        if name not in known:
+            raise UserError(f"{path}: unknown part {name!r}; this version has {', '.join(known)}")
     return bundle
 
 
-def weights_folder(folder: Path | None, part: str) -> Path | None:
-    """Where a bundle keeps the weights of `depth` or `inpaint`; None where there are none."""
-    return folder / part if folder is not None and (folder / part).is_dir() else None
+def weights_folder(bundle: Path | None, part: str) -> Path | None:
+    """Return the weights folder of `depth` or `inpaint` in a bundle; None if there is none."""
+    return bundle / part if bundle is not None and (bundle / part).is_dir() else None
 
 
 def settings_from_bundle(
-    folder: Path | None,  # None: what comes with the program, and the best depth that is on this machine
-    strength_percent: float | None = None,  # None: as the bundle says
-    convergence: float | None = None,
+    folder: Path | None,  # None: the shipped inpainter and the best depth estimator installed
+    strength_percent: float | None = None,  # None: the bundle's
+    convergence: float | None = None,  # None: the bundle's
     *,
     depth: str = "auto",
     inpainter: str = "auto",
     crf: int = CRF,
     preset: str = PRESET,
 ) -> ConversionSettings:
-    """How to convert with this bundle; raises Refusal as `read_bundle` and `Settings` do."""
+    """Return conversion settings, with the bundle's values where none is given.
+
+    Raises UserError as `read_bundle` and `ConversionSettings` do.
+    """
     bundle = read_bundle(folder or SHIPPED)
     inpainter = bundle.inpainter if inpainter == "auto" else inpainter
     if folder is not None:

@@ -1,4 +1,4 @@
-"""The folder beside the output in which a conversion keeps what it has finished, to go on later."""
+"""The checkpoint of a conversion: a folder beside the output that holds finished shots, to resume from."""
 
 import hashlib
 import json
@@ -14,41 +14,44 @@ from secondeye.system.files import write_atomic
 from secondeye.system.process import lock_dir
 from secondeye.video.probe import FilmInfo
 
-_OURS = ("shot_*.mp4", "film.*", "depth.f32", "sheet.png", "segment.part", "plan.json", "key", ".*.part*")
+_FILES = ("shot_*.mp4", "film.*", "depth.f32", "preview.png", "segment.part", "plan.json", "key", ".*.part*")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One folder for one output; what is in it was made from one film with one set of settings."""
+    """The checkpoint folder of one output, valid for one film and one set of settings."""
 
     folder: Path
 
     @property
-    def spill(self) -> Path:
-        """Raw depth of the shot at work."""
+    def raw_depth(self) -> Path:
+        """File for the raw depth of the current shot."""
         return self.folder / "depth.f32"
 
     @property
-    def film(self) -> Path:
-        """The whole film before it gets its final name."""
-        return self.folder / "film"
+    def preview(self) -> Path:
+        """Preview picture of the film's middle frame."""
+        return self.folder / "preview.png"
 
-    @property
-    def sheet(self) -> Path:
-        """A picture of what was done to the film's middle frame."""
-        return self.folder / "sheet.png"
+    def film(self, suffix: str) -> Path:
+        """Return the path at which the film is muxed before it is moved to the output."""
+        return self.folder / f"film{suffix}"
 
     def segment(self, shot: int) -> Path:
-        """The encoded pictures of one shot; there when they are whole."""
+        """Return the path of an encoded shot; the file exists only when it is complete."""
         return self.folder / f"shot_{shot:05d}.mp4"
 
-    def remember(self, plan: ShotPlan) -> None:
-        """Keep the plan, so that continuing does not decode the film again to find it."""
+    def unfinished(self, plan: ShotPlan) -> list[int]:
+        """Return the numbers of the shots that are not encoded yet."""
+        return [number for number in range(len(plan.shots)) if not self.segment(number).exists()]
+
+    def save_plan(self, plan: ShotPlan) -> None:
+        """Save the shot plan, so that resuming does not search for cuts again."""
         record = {"timestamps": plan.timestamps, "shots": plan.shots, "error": plan.error}
         write_atomic(self.folder / "plan.json", json.dumps(record))
 
-    def recall(self, info: FilmInfo) -> ShotPlan | None:
-        """The plan of an earlier run, if it got that far."""
+    def load_plan(self, info: FilmInfo) -> ShotPlan | None:
+        """Return the saved shot plan; None if there is none."""
         path = self.folder / "plan.json"
         if not path.exists():
             return None
@@ -57,13 +60,13 @@ class Checkpoint:
         return ShotPlan(info, record["timestamps"], shots, record["error"])
 
     def clear(self) -> None:
-        """Remove what conversions put here, and nothing else."""
-        for pattern in _OURS:
+        """Delete the files that conversions write here, and no others."""
+        for pattern in _FILES:
             for path in self.folder.glob(pattern):
                 path.unlink()
 
     def remove(self) -> None:
-        """The film is finished."""
+        """Delete the checkpoint folder; it stays if it holds other files."""
         self.clear()
         if not any(self.folder.iterdir()):
             self.folder.rmdir()
@@ -71,19 +74,19 @@ class Checkpoint:
 
 @contextmanager
 def open_checkpoint(output: Path, info: FilmInfo, settings: ConversionSettings) -> Iterator[Checkpoint]:
-    """Hold the journal of this output, emptied when film, settings or code changed; gone when it was removed.
+    """Lock and yield the checkpoint of an output, emptied if film, settings or code have changed.
 
-    Raises Refusal when another process works on the same output.
+    Raises UserError when another process is converting to the same output.
     """
     folder = output.parent / f".{output.name}.unfinished"
     with lock_dir(folder):
-        journal = Checkpoint(folder)
+        checkpoint = Checkpoint(folder)
         key = _key(info.path, settings)
         stored = folder / "key"
         if not stored.exists() or stored.read_text() != key:
-            journal.clear()
+            checkpoint.clear()
             write_atomic(stored, key)
-        yield journal
+        yield checkpoint
 
 
 def _key(film: Path, settings: ConversionSettings) -> str:

@@ -1,4 +1,4 @@
-"""One picture that shows what was done to a frame: input, depth, holes, right eye, anaglyph, both eyes."""
+"""A preview picture of one converted frame: input, depth, holes, right eye, anaglyph, side by side."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from secondeye.report.contact_sheet import HOLE_COLOUR
 
-_TILE_WIDTH = 640  # px
+_TILE_WIDTH_PX = 640
 
 
 def write_preview(
@@ -18,19 +18,19 @@ def write_preview(
     disparity: Tensor,  # [1, H, W] px
     occlusion: Tensor,  # bool [1, H, W]
 ) -> None:
-    """Write the sheet as PNG."""
-    eyes = left.numpy(), right.numpy()
-    holes = np.where(occlusion[0].numpy()[..., None], np.array(HOLE_COLOUR, np.uint8), eyes[1] // 2)
+    """Write the preview as PNG."""
+    views = left.numpy(), right.numpy()
+    holes = np.where(occlusion[0].numpy()[..., None], np.array(HOLE_COLOUR, np.uint8), views[1] // 2)
     tiles = {
-        "input, the left eye": eyes[0],
+        "input, the left eye": views[0],
         "depth": _depth_picture(disparity[0].numpy()),
         "holes": holes,
-        "right eye": eyes[1],
-        "anaglyph": anaglyph(*eyes),
-        "side by side": _both(*eyes),
+        "right eye": views[1],
+        "anaglyph": anaglyph(*views),
+        "side by side": _half_side_by_side(*views),
     }
-    fitted = [_labelled(tile, label) for label, tile in tiles.items()]
-    rows = [cv2.hconcat(fitted[:3]), cv2.hconcat(fitted[3:])]
+    labelled = [_labelled(tile, label) for label, tile in tiles.items()]
+    rows = [cv2.hconcat(labelled[:3]), cv2.hconcat(labelled[3:])]
     cv2.imwrite(str(path), cv2.vconcat(rows)[..., ::-1])
 
 
@@ -38,32 +38,32 @@ def anaglyph(
     left: np.ndarray,  # uint8 [H, W, 3]
     right: np.ndarray,  # uint8 [H, W, 3]
 ) -> np.ndarray:  # uint8 [H, W, 3]
-    """Red from the left eye, green and blue from the right."""
+    """Return a red-cyan anaglyph: red of the left view, green and blue of the right."""
     return np.concatenate([left[..., :1], right[..., 1:]], axis=-1)
 
 
-def _both(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Both eyes at half size on a black picture of the size of one."""
+def _half_side_by_side(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return both views at half size, letterboxed to the size of one."""
     height, width = left.shape[0] // 2, left.shape[1] // 2
     picture = np.zeros_like(left)
     top = (left.shape[0] - height) // 2
-    for eye, start in ((left, 0), (right, width)):
-        small = cv2.resize(eye, (width, height), interpolation=cv2.INTER_AREA)
+    for view, start in ((left, 0), (right, width)):
+        small = cv2.resize(view, (width, height), interpolation=cv2.INTER_AREA)
         picture[top : top + height, start : start + width] = small
     return picture
 
 
 def _depth_picture(disparity: np.ndarray) -> np.ndarray:
-    reach = max(1e-6, float(disparity.max() - disparity.min()))
-    grey = ((disparity - disparity.min()) / reach * 255).astype(np.uint8)
-    return cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO)[..., ::-1]
+    value_range = max(1e-6, float(disparity.max() - disparity.min()))
+    gray = ((disparity - disparity.min()) / value_range * 255).astype(np.uint8)
+    return cv2.applyColorMap(gray, cv2.COLORMAP_INFERNO)[..., ::-1]
 
 
 def _labelled(tile: np.ndarray, label: str) -> np.ndarray:
-    height = round(tile.shape[0] * _TILE_WIDTH / tile.shape[1])
-    fitted = cv2.resize(np.ascontiguousarray(tile), (_TILE_WIDTH, height), interpolation=cv2.INTER_AREA)
-    # An outline of shifted copies: thicker letters are wider, too.
+    height = round(tile.shape[0] * _TILE_WIDTH_PX / tile.shape[1])
+    resized = cv2.resize(np.ascontiguousarray(tile), (_TILE_WIDTH_PX, height), interpolation=cv2.INTER_AREA)
+    # The outline is made of shifted copies, since a larger thickness would also widen the letters.
     places = [(x, y, (0, 0, 0)) for x in (11, 13) for y in (27, 29)] + [(12, 28, (255, 255, 255))]
     for x, y, colour in places:
-        cv2.putText(fitted, label, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.7, colour, 1, cv2.LINE_AA)
-    return fitted
+        cv2.putText(resized, label, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.7, colour, 1, cv2.LINE_AA)
+    return resized

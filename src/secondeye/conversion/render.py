@@ -1,6 +1,6 @@
-"""Pass 2: a window of left pictures and their depth become right pictures.
+"""Pass 2: render the right view of a window of frames from the left view and its depth.
 
-What both eyes see goes from the decoder to the encoder in bytes, moved once; only what is painted is floats.
+Pixels that both views see stay 8-bit from decoder to encoder; only inpainted pixels pass through floats.
 """
 
 from typing import Any, NamedTuple
@@ -21,31 +21,33 @@ from secondeye.warp import warp
 
 
 class RenderedWindow(NamedTuple):
+    """The right view of consecutive frames, and what it was made from."""
+
     right: Tensor  # uint8 [T, H, W, 3]
-    disparity: Tensor  # [T, 1, H, W] px of the left eye
-    occlusion: Tensor  # bool [T, 1, H, W] of the right eye
-    state: Any  # for the next window of the shot
+    disparity: Tensor  # [T, 1, H, W] px of the left view
+    occlusion: Tensor  # bool [T, 1, H, W] of the right view
+    state: Any  # the inpainter's, for the next window of the shot
 
 
 def render(
-    pictures: Tensor,  # uint8 [T, H, W, 3], of the left eye
+    pictures: Tensor,  # uint8 [T, H, W, 3], left view
     depth: Tensor,  # [T, 1, h, w] in [0, 1]
     inpainter: Inpainter,
     *,
     strength_percent: float,
     convergence: float,
-    state: Any,  # what the window before left; None at the start of a shot
+    state: Any,  # from the previous window; None at the start of a shot
 ) -> RenderedWindow:
-    """Depth to disparity, sharpened at edges; warp; paint what is open.
+    """Upsample and sharpen the depth, convert it to disparity, warp the left view and inpaint the holes.
 
-    Raises Refusal where what was painted is no numbers.
+    Raises UserError when the inpainter returns NaN or infinite pixels.
     """
     left = frames_from_uint8(pictures)
     disparity = sharpen(depth_to_disparity(upsample(depth, left), strength_percent, convergence), left)
-    view, coverage, own_disparity = warp(pictures, disparity)
-    painted, state = inpainter(Warped(left, frames_from_uint8(view), coverage, own_disparity), state)
-    if not bool(painted.isfinite().all()):
-        raise UserError("the model paints pixels that are not numbers: its weights are broken; name another")
-    seen = (coverage == 1).permute(0, 2, 3, 1)
-    right = torch.where(seen, view, frames_to_uint8(painted))
+    view, coverage, view_disparity = warp(pictures, disparity)
+    inpainted, state = inpainter(Warped(left, frames_from_uint8(view), coverage, view_disparity), state)
+    if not bool(inpainted.isfinite().all()):
+        raise UserError("the model returns NaN or infinite pixels: its weights are damaged; use another")
+    covered = (coverage == 1).permute(0, 2, 3, 1)
+    right = torch.where(covered, view, frames_to_uint8(inpainted))
     return RenderedWindow(right, disparity, occlusion_mask(coverage), state)

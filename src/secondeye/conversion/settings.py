@@ -1,4 +1,4 @@
-"""What a viewer may choose."""
+"""The settings of a conversion."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,8 +9,8 @@ from secondeye.inpaint import INPAINTERS
 from secondeye.system.errors import UserError
 from secondeye.system.files import hash_folder
 
-FROM_MODEL = ("student", "light", "diffusion")  # trained here: their weights come with a model
-CRF, PRESET = 16, "veryfast"  # visibly perfect, and quick
+FROM_MODEL = ("student", "light", "diffusion")  # trained by this project: their weights come with a bundle
+CRF, PRESET = 16, "veryfast"  # visually lossless, and fast
 PRESETS = (
     "ultrafast",
     "superfast",
@@ -26,15 +26,15 @@ PRESETS = (
 
 @dataclass(frozen=True)
 class ConversionSettings:
-    """How a film is converted. Raises Refusal for a value that makes no sense."""
+    """How a film is converted. Raises UserError for a value out of range."""
 
     strength_percent: float  # disparity between nearest and farthest point, % of the width, [0, 10]
-    convergence: float  # the depth that lies on the screen, [0, 1]
+    convergence: float  # the depth at screen distance, [0, 1]
     depth: str  # one of DEPTH_ESTIMATORS, or auto
     inpainter: str  # one of INPAINTERS, or auto
     crf: int  # x264's constant rate factor, [0, 51]; smaller is better
     preset: str  # x264's preset
-    model: Path | None  # bundle with the weights of what was trained here
+    model: Path | None  # bundle with the weights of learned parts
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength_percent <= 10:
@@ -55,5 +55,5 @@ class ConversionSettings:
                 raise UserError(f"--{name} {chosen} needs a --model that holds its weights")
 
     def describe(self) -> dict[str, Any]:
-        """What the result depends on: weights by their content, wherever they lie."""
+        """Return the settings for a checkpoint's key: weights by content, independent of their path."""
         return asdict(self) | {"model": hash_folder(self.model) if self.model else ""}

@@ -139,7 +139,7 @@ def _write_mono(path: Path, seed: int, size: tuple[int, int], fps: int) -> None:
             yield from frames_to_uint8(view).numpy()
 
     sound = np.concatenate([_chord(_shot_seed(seed, 3, s), MONO_FRAMES / fps) for s in range(MONO_SHOTS)], 1)
-    write_film(path, frames(), Fraction(fps), crf=CRF, sound=sound, audio_rate=SOUND_RATE)
+    write_film(path, frames(), Fraction(fps), crf=CRF, audio=sound, audio_rate=SOUND_RATE)
 
 
 def _chord(

@@ -19,7 +19,7 @@ from secondeye.dataset.corrections import apply_shift, apply_vertical
 from secondeye.dataset.reader import DatasetClip
 from secondeye.dataset.schema import Film
 from secondeye.evaluation.view_streams import RIGHT, View, format_size, is_same_rate, open_view
-from secondeye.film.packing import crop, fit, packing_from_name
+from secondeye.film.packing import crop, crop_and_resize, packing_from_name
 from secondeye.imaging.arrays import frames_from_uint8
 from secondeye.sources import FILM_SUFFIXES
 from secondeye.system.errors import UserError
@@ -96,7 +96,7 @@ def read_external(
     borders, aspect = _scaled_borders(view, original), view.pixel_aspect
     pictures = ShotReader(film, timestamps).read(piece.start, piece.stop)
     cropped = (crop(view.extract(picture.rgb), *borders) for picture in pictures)
-    fitted = [fit(picture, piece.height, piece.width, aspect) for picture in cropped]
+    fitted = [crop_and_resize(picture, piece.height, piece.width, aspect) for picture in cropped]
     right = frames_from_uint8(torch.from_numpy(np.stack(fitted)))
     # A film made from the left view has its colours and its rows: only crop them.
     cut, _ = apply_vertical(right, right, correction.vertical_px)

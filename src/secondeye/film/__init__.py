@@ -1,1 +1,1 @@
-"""Analysis of a film: cuts, shots, letterbox, frame checks, and how two views are packed in one picture."""
+"""Analyse a film: cuts, shots, letterbox, frame checks, and how two views are packed in one frame."""

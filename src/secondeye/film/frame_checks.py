@@ -1,4 +1,4 @@
-"""What a piece of a film looks like: blank, black, static, or a title."""
+"""Check the frames of a clip: blank, black, static, or a title card."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,76 +6,76 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-# All levels of 255. Bounds are ours, measured on small pictures (256 px wide) of ten films.
-_BLANK = 6  # between the darkest and the brightest of a blank picture; other pictures had over 12
-_SAME = 8  # pixels of a title's ground differ from it by no more
-_SHARP = 40  # a letter's edge is a larger step between neighbours
-_CALM = 1.0  # a title's pixels change by no more from frame to frame
-_GROUND = 0.85  # share of a title that is ground
-_LETTERS = 0.001  # share of a title that is letters, at least
-_OUTLINED = 0.9  # share of what is not ground that lies at sharp edges
+# Levels are of 255. The thresholds are ours, measured on small frames (256 px wide) of ten films.
+_BLANK_RANGE = 6  # between the darkest and the brightest pixel of a blank frame; other frames had over 12
+_GROUND_TOLERANCE = 8  # by which pixels of a title's background differ from it
+_EDGE_STEP = 40  # between neighbours at the edge of a letter
+_TITLE_MOTION = 1.0  # levels by which a title's pixels change from frame to frame, at most
+_GROUND_SHARE = 0.85  # of a title that is background, at least
+_LETTER_SHARE = 0.001  # of a title that is letters, at least
+_EDGE_SHARE = 0.9  # of the pixels off the background that lie at edges, at least
 
 
 class FrameCheck(NamedTuple):
-    """One frame."""
+    """Measurements of one frame."""
 
     brightness: float  # mean luma, [0, 1]
-    motion: float  # mean change of luma since the frame before, levels; 0 for the first
-    blank: bool  # all of one colour: black between two shots, say
-    title: bool  # few sharp letters on one colour
+    motion: float  # mean absolute change of luma since the previous frame, levels; 0 for the first
+    blank: bool  # a single colour, such as black between two shots
+    title: bool  # a few sharp letters on a plain background
 
 
 def check_frame(
     picture: np.ndarray,  # uint8 [h, w, 3] RGB, small
-    before: np.ndarray | None,  # the frame before, None for the first
+    previous: np.ndarray | None,  # the frame before; None for the first
 ) -> FrameCheck:
-    """Numbers of one frame."""
-    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    """Measure one frame."""
+    gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     motion = 0.0
-    if before is not None:
-        motion = float(cv2.absdiff(grey, cv2.cvtColor(before, cv2.COLOR_RGB2GRAY)).mean(dtype=np.float64))
+    if previous is not None:
+        motion = float(cv2.absdiff(gray, cv2.cvtColor(previous, cv2.COLOR_RGB2GRAY)).mean(dtype=np.float64))
     return FrameCheck(
-        float(grey.mean(dtype=np.float64)) / 255, motion, _is_blank(grey), _is_title(picture, grey)
+        float(gray.mean(dtype=np.float64)) / 255, motion, _is_blank(gray), _is_title(picture, gray)
     )
 
 
-def _is_blank(grey: np.ndarray) -> bool:
-    """Judged in the middle, so that black borders do not count."""
-    height, width = grey.shape
-    middle = grey[height // 5 : height - height // 5, width // 5 : width - width // 5].ravel()
-    places = [len(middle) // 200, len(middle) - 1 - len(middle) // 200]
-    darkest, brightest = np.partition(middle, places)[places].astype(int)
-    return bool(brightest - darkest <= _BLANK)
+def _is_blank(gray: np.ndarray) -> bool:
+    """Whether the centre has a single colour; black borders are ignored."""
+    height, width = gray.shape
+    centre = gray[height // 5 : height - height // 5, width // 5 : width - width // 5].ravel()
+    ranks = [len(centre) // 200, len(centre) - 1 - len(centre) // 200]
+    darkest, brightest = np.partition(centre, ranks)[ranks].astype(int)
+    return bool(brightest - darkest <= _BLANK_RANGE)
 
 
-def _is_title(picture: np.ndarray, grey: np.ndarray) -> bool:
-    """Nearly all is ground, and the rest lies at sharp edges: letters have no inside."""
+def _is_title(picture: np.ndarray, gray: np.ndarray) -> bool:
+    """Whether nearly all is background and the rest lies at sharp edges: letters have no interior."""
     ground = np.median(picture.reshape(-1, 3), axis=0)
-    ink = np.abs(picture - ground).max(axis=2) > _SAME
-    if not _LETTERS <= ink.mean() <= 1 - _GROUND:
+    letters = np.abs(picture - ground).max(axis=2) > _GROUND_TOLERANCE
+    if not _LETTER_SHARE <= letters.mean() <= 1 - _GROUND_SHARE:
         return False
-    cross = cv2.morphologyEx(grey, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) >= _SHARP
-    near = cv2.dilate(cross.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    return bool(near[ink].mean() >= _OUTLINED)
+    edges = cv2.morphologyEx(gray, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) >= _EDGE_STEP
+    near_edge = cv2.dilate(edges.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    return bool(near_edge[letters].mean() >= _EDGE_SHARE)
 
 
 def rejection_reason(
-    looks: Sequence[FrameCheck],  # of all frames of a piece
+    checks: Sequence[FrameCheck],  # of all frames of a clip
     *,
     min_brightness: float,
-    min_motion: float,  # not asked of a single frame
+    min_motion: float,  # ignored for a single frame
 ) -> tuple[str, str] | None:
-    """Why a piece teaches nothing, as (reason, detail); None where it may."""
-    brightness = float(np.mean([look.brightness for look in looks]))
-    moves = [look.motion for look in looks[1:]]
-    motion = float(np.mean(moves)) if moves else 0.0
-    titles = sum(look.title for look in looks)
-    if 2 * titles > len(looks) and motion <= _CALM:
-        return "title", f"{titles} of {len(looks)} frames are letters on one colour"
+    """Return why a clip is unsuitable for training as (reason, detail); None if it is suitable."""
+    brightness = float(np.mean([check.brightness for check in checks]))
+    motions = [check.motion for check in checks[1:]]
+    motion = float(np.mean(motions)) if motions else 0.0
+    titles = sum(check.title for check in checks)
+    if 2 * titles > len(checks) and motion <= _TITLE_MOTION:
+        return "title", f"{titles} of {len(checks)} frames show letters on a plain background"
     if brightness < min_brightness:
-        return "black", f"mean brightness {brightness:.4f}, {min_brightness:g} needed"
-    if (blank := sum(look.blank for look in looks)) > len(looks) // 2:
-        return "blank", f"{blank} of {len(looks)} frames are of one colour"
-    if moves and motion < min_motion:
-        return "static", f"pixels change by {motion:.3f} levels a frame, {min_motion:g} needed"
+        return "black", f"mean brightness is {brightness:.4f}, minimum {min_brightness:g}"
+    if (blank := sum(check.blank for check in checks)) > len(checks) // 2:
+        return "blank", f"{blank} of {len(checks)} frames have a single colour"
+    if motions and motion < min_motion:
+        return "static", f"pixels change by {motion:.3f} levels per frame, minimum {min_motion:g}"
     return None

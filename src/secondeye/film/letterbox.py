@@ -1,4 +1,4 @@
-"""Black borders of a film: bands at its edges which no picture reaches."""
+"""Detect the letterbox of a film: black bands at the edges of the frame."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,18 +7,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-_BLACK = 12  # levels; coded black stays below 7 in our films, a dark ceiling lies at 18
-_JUMP = 8  # levels between a border and the picture: a room that grows dark has no such step
+_BLACK = 12  # levels; encoded black stays below 7 in our films, a dark ceiling is at 18
+_MIN_STEP = 8  # levels between band and picture; a scene that fades to dark has no such step
 _SPECKS = 2  # % of a row that may be brighter: dust, dead pixels
-_WHOLE = 0.75  # of the next row's brightness: a row below that is mixed with the border
-_BLUR = 2  # rows of a small picture into which scaling mixes what lies beside a border
-_MOST = 0.4  # of a side: what is black beyond that is no border
+_MIXED = 0.75  # of the next row's brightness; a darker row is mixed with the band
+_BLUR_ROWS = 2  # of a small frame, into which scaling mixes the neighbouring rows
+_MAX_SHARE = 0.4  # of a side that a band may cover
 
-_ORDER = (100 - _SPECKS, 50)  # percentiles of a row
+_PERCENTILES = (100 - _SPECKS, 50)  # of a row
 
 
 class Letterbox(NamedTuple):
-    """Pixels of one eye."""
+    """Widths of the black bands of one view, px."""
 
     top: int
     bottom: int
@@ -27,71 +27,71 @@ class Letterbox(NamedTuple):
 
 
 class LevelProfile(NamedTuple):
-    """How bright rows and columns are."""
+    """Brightness of rows and columns, levels: near the maximum (without specks) and the median."""
 
-    rows: NDArray[np.uint8]  # [2, H] levels: of the max_over_time pixel but for specks, of the middle one
+    rows: NDArray[np.uint8]  # [2, H]
     columns: NDArray[np.uint8]  # [2, W]
 
 
 def measure_profile(
     picture: np.ndarray,  # uint8 [H, W, 3] RGB
 ) -> LevelProfile:
-    """Order statistics of each row and each column."""
-    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-    return LevelProfile(_ordered(grey), _ordered(np.ascontiguousarray(grey.T)))
+    """Return the brightness percentiles of every row and column."""
+    gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    return LevelProfile(_percentiles(gray), _percentiles(np.ascontiguousarray(gray.T)))
 
 
-def _ordered(lines: np.ndarray) -> NDArray[np.uint8]:
-    places = [(lines.shape[1] - 1) * share // 100 for share in _ORDER]
-    return np.partition(lines, places, axis=1)[:, places].T
+def _percentiles(lines: np.ndarray) -> NDArray[np.uint8]:
+    ranks = [(lines.shape[1] - 1) * share // 100 for share in _PERCENTILES]
+    return np.partition(lines, ranks, axis=1)[:, ranks].T
 
 
-def max_over_time(found: Sequence[LevelProfile]) -> LevelProfile:
-    """The largest over time, so that specks may move."""
-    return LevelProfile(*(np.max(lines, axis=0) for lines in zip(*found, strict=True)))
+def max_over_time(profiles: Sequence[LevelProfile]) -> LevelProfile:
+    """Return the maximum over frames, which tolerates moving specks."""
+    return LevelProfile(*(np.max(lines, axis=0) for lines in zip(*profiles, strict=True)))
 
 
-def find_letterbox(lines: LevelProfile) -> Letterbox:
-    """How wide the black band at each edge is (ours): black in every picture, and bounded by a step."""
+def find_letterbox(profile: LevelProfile) -> Letterbox:
+    """Return the width of the black band at each edge (ours): black in every frame and bounded by a step."""
     return Letterbox(
-        _width(lines.rows),
-        _width(lines.rows[:, ::-1]),
-        _width(lines.columns),
-        _width(lines.columns[:, ::-1]),
+        _band_width(profile.rows),
+        _band_width(profile.rows[:, ::-1]),
+        _band_width(profile.columns),
+        _band_width(profile.columns[:, ::-1]),
     )
 
 
-def _width(lines: NDArray[np.uint8]) -> int:
-    most, half = lines.astype(int)
-    lit = np.flatnonzero(most > _BLACK)
-    if not len(lit) or not 0 < lit[0] <= _MOST * len(most):
+def _band_width(lines: NDArray[np.uint8]) -> int:
+    maximum, median = lines.astype(int)
+    lit = np.flatnonzero(maximum > _BLACK)
+    if not len(lit) or not 0 < lit[0] <= _MAX_SHARE * len(maximum):
         return 0
     edge = int(lit[0])
-    step = half[edge : edge + 2].max() - most[max(0, edge - 2)]
-    return _past_blend(half, edge) if step >= _JUMP else 0
+    step = median[edge : edge + 2].max() - maximum[max(0, edge - 2)]
+    return _skip_mixed(median, edge) if step >= _MIN_STEP else 0
 
 
-def _past_blend(half: NDArray[np.int64], edge: int) -> int:
-    """Leave out the row or two in which scaling and coding mixed the picture with the border."""
-    for row in range(edge, min(edge + 2, len(half) - 1)):
-        if half[row] >= _WHOLE * half[row + 1]:
+def _skip_mixed(median: NDArray[np.int64], edge: int) -> int:
+    """Skip up to two rows in which scaling and coding mixed the picture with the band."""
+    for row in range(edge, min(edge + 2, len(median) - 1)):
+        if median[row] >= _MIXED * median[row + 1]:
             return row
-    return min(edge + 2, len(half) - 1)
+    return min(edge + 2, len(median) - 1)
 
 
 def refine(
-    coarse: Letterbox,  # of small pictures, many of them
+    coarse: Letterbox,  # from many small frames
     small: tuple[int, int],  # their height, width
-    fine: Letterbox,  # of a few pictures at full size
-    full: tuple[int, int],
+    fine: Letterbox,  # from a few frames at full size
+    full: tuple[int, int],  # their height, width
 ) -> Letterbox:  # at full size
-    """Exact to the pixel, yet no wider than what many small pictures allow."""
+    """Return the pixel-exact letterbox, limited to what the many small frames allow."""
     scales = [full[0] / small[0]] * 2 + [full[1] / small[1]] * 2
     return Letterbox(
-        *(min(f, int((c + _BLUR) * scale)) for c, f, scale in zip(coarse, fine, scales, strict=True))
+        *(min(f, int((c + _BLUR_ROWS) * scale)) for c, f, scale in zip(coarse, fine, scales, strict=True))
     )
 
 
-def union(*borders: Letterbox) -> Letterbox:
-    """What is a border for any of them: both eyes are cropped alike."""
-    return Letterbox(*(max(sides) for sides in zip(*borders, strict=True)))
+def union(*letterboxes: Letterbox) -> Letterbox:
+    """Return the largest width on each side, so that both views are cropped alike."""
+    return Letterbox(*(max(sides) for sides in zip(*letterboxes, strict=True)))

@@ -1,4 +1,4 @@
-"""How two eyes share one picture, and what a file name tells about it."""
+"""How the two views of a film are packed in one frame, and the packing tags of file names."""
 
 import re
 from fractions import Fraction
@@ -7,14 +7,14 @@ import cv2
 import numpy as np
 
 MONO = "mono"
-RIGHT_FIRST = "-right-first"  # the right eye has the left half, or the top one
-_HALVES = ("sbs", "half-sbs", "tb", "half-tb")  # left eye first: left half or top half
+RIGHT_FIRST = "-right-first"  # the right view is in the left or top half
+_HALVES = ("sbs", "half-sbs", "tb", "half-tb")  # left view first: left or top half
 PACKED = (*_HALVES, *(name + RIGHT_FIRST for name in _HALVES))
-PAIR = "pair"  # two files or two folders of pictures, one an eye
-MULTIVIEW = "multiview"  # one file that holds both views as pictures of their own: MV-HEVC, MPO
+PAIR = "pair"  # two files or two folders of pictures, one per view
+MULTIVIEW = "multiview"  # one file that stores each view as a full picture: MV-HEVC, MPO
 PACKINGS = (*PACKED, PAIR, MULTIVIEW)
 
-# Tags as the players of VR headsets read them; the first that fits counts.
+# Tags as VR players read them; the first match counts.
 _LAST = r"[-_. ]?(rl|right[-_]?first)"
 _SBS, _TB = (
     r"(f(ull)?[-_]?)?sbs|side[-_]?by[-_]?side",
@@ -33,7 +33,7 @@ _TAGS = {
 
 
 def packing_from_name(stem: str) -> str | None:
-    """The packing a file name is tagged with (`_sbs`, `_half-sbs`, `_tb`, `_rl` ...), None without a tag."""
+    """Return the packing tag of a file name (`_sbs`, `_half-sbs`, `_tb`, `_rl` ...); None if it has none."""
     for packing, pattern in _TAGS.items():
         if re.search(rf"(^|[-_. ])({pattern})($|[-_. ])", stem.lower()):
             return packing
@@ -41,7 +41,7 @@ def packing_from_name(stem: str) -> str | None:
 
 
 def packing_axis(packing: str) -> str:
-    """Where the second eye lies: `sbs` beside the first, `tb` below it, or the packing itself."""
+    """Return `sbs` for views side by side, `tb` for one above the other, else the packing itself."""
     return packing.removesuffix(RIGHT_FIRST).removeprefix("half-")
 
 
@@ -49,7 +49,7 @@ def unpack(
     picture: np.ndarray,  # [H, W, 3]
     packing: str,
 ) -> tuple[np.ndarray, np.ndarray]:  # left, right: halves of the picture, not resized
-    """Cut a picture into its two eyes. Raises ValueError where a packing is none of one picture."""
+    """Split a frame into its two views. Raises ValueError for a packing that does not share one frame."""
     if packing not in PACKED:
         raise ValueError(f"packing must be one of {', '.join(PACKED)}, got {packing!r}")
     height, width = picture.shape[:2]
@@ -61,38 +61,38 @@ def unpack(
 
 
 def view_pixel_aspect(packing: str, pixel_aspect: Fraction) -> Fraction:
-    """Width over height of one pixel of an unpacked eye: the halves are squeezed."""
+    """Return the pixel aspect (width / height) of an unpacked view, given that of the packed frame."""
     squeezed = {"half-sbs": Fraction(2), "half-tb": Fraction(1, 2)}
     return pixel_aspect * squeezed.get(packing.removesuffix(RIGHT_FIRST), Fraction(1))
 
 
 def crop(
-    eye: np.ndarray,  # [H, W, 3]
-    top: int,  # px to cut off on each side
+    view: np.ndarray,  # [H, W, 3]
+    top: int,  # px to remove on each side
     bottom: int,
     left: int,
     right: int,
 ) -> np.ndarray:  # [H - top - bottom, W - left - right, 3]
-    """Cut the borders off an eye. Raises ValueError where nothing would be left."""
-    height, width = eye.shape[:2]
+    """Crop a view. Raises ValueError if nothing would be left."""
+    height, width = view.shape[:2]
     if min(top, bottom, left, right) < 0 or top + bottom >= height or left + right >= width:
-        raise ValueError(f"can not cut {top}, {bottom}, {left}, {right} px off {height}x{width}")
-    return eye[top : height - bottom, left : width - right]
+        raise ValueError(f"cannot crop {top}, {bottom}, {left}, {right} px off {height}x{width}")
+    return view[top : height - bottom, left : width - right]
 
 
-def fit(
-    eye: np.ndarray,  # uint8 [H, W, 3]
+def crop_and_resize(
+    view: np.ndarray,  # uint8 [H, W, 3]
     height: int,
     width: int,
-    pixel_aspect: Fraction,  # of the eye
+    pixel_aspect: Fraction,  # of the view
 ) -> np.ndarray:  # uint8 [height, width, 3] with square pixels
-    """Crop the centre to the wanted shape and resize it. Cropped alike, both eyes' disparity only scales."""
-    rows, columns = eye.shape[:2]
-    wanted = Fraction(width, height) / pixel_aspect  # columns per row of the eye
-    crop_columns = min(columns, round(rows * wanted))
-    crop_rows = min(rows, round(columns / wanted))
+    """Crop the centre to the target aspect and resize it; done to both views, disparity only scales."""
+    rows, columns = view.shape[:2]
+    aspect = Fraction(width, height) / pixel_aspect  # columns per row of the view
+    crop_columns = min(columns, round(rows * aspect))
+    crop_rows = min(rows, round(columns / aspect))
     top, side = (rows - crop_rows) // 2, (columns - crop_columns) // 2
-    cropped = eye[top : top + crop_rows, side : side + crop_columns]
+    cropped = view[top : top + crop_rows, side : side + crop_columns]
     shrinks = crop_columns >= width
     return cv2.resize(cropped, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
 
@@ -101,5 +101,5 @@ def side_by_side(
     left: np.ndarray,  # [H, W, 3]
     right: np.ndarray,  # [H, W, 3]
 ) -> np.ndarray:  # [H, 2 W, 3]
-    """Both eyes in one picture, left eye first."""
+    """Concatenate both views, left view first."""
     return np.concatenate([left, right], axis=1)

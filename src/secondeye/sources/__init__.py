@@ -1,4 +1,4 @@
-"""What lies in data/raw: stereo films however they are packed, and sources.csv that says more about them."""
+"""The stereo films in data/raw, however they are packed, and sources.csv, which describes them."""
 
 from secondeye.sources.listing import list_mono_films, list_sources
 from secondeye.sources.source import FILM_SUFFIXES, STILL_SUFFIXES, MonoFilm, Source, hash_source, strip_paths

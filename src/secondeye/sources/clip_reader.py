@@ -1,4 +1,4 @@
-"""Pieces of a source one after the other, without decoding anew what lies before each."""
+"""Read the clips of a source in order without decoding the frames before each of them again."""
 
 from collections.abc import Iterator
 from itertools import chain, islice
@@ -11,40 +11,39 @@ from secondeye.video.read import is_seekable, keyframe_before
 
 
 class ClipReader:
-    """Reads pieces of a source, best in order.
+    """Read clips of a source, fastest in order.
 
-    It goes on where it stands if a new decoder would have to begin at the same picture. So what FFmpeg
-    conceals of damaged pictures, too, is the same whoever reads which pieces.
+    Decoding continues from the current position when a new decoder would start at the same keyframe.
+    Therefore the result of error concealment does not depend on which clips are read.
     """
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._eyes: Iterator[StereoFrame] = iter(())
+        self._frames: Iterator[StereoFrame] = iter(())
         self._entry: int | None = None
         self._start = -1
 
     def read(self, start_pts: int, frames: int) -> Iterator[StereoFrame]:
-        """So many pictures from a time stamp on; read them to the end before the next call."""
-        entry = _entry(self._source, start_pts)
-        goes_on = entry == self._entry and start_pts > self._start
+        """Return `frames` frames from a timestamp on; exhaust them before the next call."""
+        entry = _entry_point(self._source, start_pts)
+        continues = entry == self._entry and start_pts > self._start
         self._entry, self._start = entry, start_pts
-        first = self._first() if goes_on else None
+        first = self._first() if continues else None
         if first is None or first.pts != start_pts:
-            begin = None if entry is None else start_pts
-            self._eyes = read_stereo_frames(self._source, start_pts=begin, wants=self._wants)
+            seek_pts = None if entry is None else start_pts
+            self._frames = read_stereo_frames(self._source, start_pts=seek_pts, select=self._selects)
             first = self._first()
-        return chain([first] if first else [], islice(self._eyes, frames - 1))
+        return chain([first] if first else [], islice(self._frames, frames - 1))
 
     def _first(self) -> StereoFrame | None:
-        return next((pair for pair in self._eyes if self._wants(pair.pts)), None)
+        return next((frame for frame in self._frames if self._selects(frame.pts)), None)
 
-    def _wants(self, pts: int) -> bool:
+    def _selects(self, pts: int) -> bool:
         return pts >= self._start
 
 
-def _entry(
-    source: Source, start_pts: int
-) -> int | None:  # time stamp of the picture that decoding must begin with; None for the first one
+def _entry_point(source: Source, start_pts: int) -> int | None:
+    """Return the timestamp of the frame at which decoding has to start; None for the first frame."""
     first = source.paths[0]
     if is_still(first) or first.is_dir():
         return start_pts

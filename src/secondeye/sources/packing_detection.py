@@ -1,6 +1,7 @@
-"""How a file's eyes are packed, where sources.csv does not say: metadata, then its name, then its content."""
+"""Detect a file's packing that sources.csv does not state: from metadata, then its name, then its pixels."""
 
 import re
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,92 +14,121 @@ from secondeye.system.errors import UserError
 from secondeye.video.probe import UnreadableFilm, probe
 from secondeye.video.stereo_metadata import StereoMetadata, read_stereo_metadata
 
-_SILENT = StereoMetadata(axis="", right_first=False, projection="", views=1)
-_SQUEEZED_BELOW = 1  # width over height of an eye that lies beside the other: half of it is left
-_SQUEEZED_ABOVE = Fraction(26, 10)  # of an eye that lies below the other
-_WORDS = {"ou", "ab", "tab", "lr", "rl", "bt"}  # words or initials, too: no evidence against other tags
+_NO_METADATA = StereoMetadata(axis="", right_first=False, projection="", views=1)
+_HALF_SBS_BELOW = 1  # aspect of a view beside the other, below which it is squeezed
+_HALF_TB_ABOVE = Fraction(26, 10)  # aspect of a view below the other, above which it is squeezed
+_AMBIGUOUS_TAGS = {
+    "ou",
+    "ab",
+    "tab",
+    "lr",
+    "rl",
+    "bt",
+}  # also words or initials: no contradiction
 
 
-def detect_packing(path: Path) -> tuple[str, str]:  # packing, and what it was taken from
-    """Raises Refusal when nothing tells, or when metadata and name say different things."""
+class UnclearPacking(UserError):
+    """The packing of a film cannot be detected, or its metadata, name and pixels contradict each other."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path, reason)  # all arguments, so that it can be unpickled
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}; {_remedy(self.path.parent)}"
+
+
+def raise_unclear(raw: Path, films: Sequence[UnclearPacking]) -> None:
+    """Raise UserError with a line for each film of unclear packing, if there are any."""
+    if len(films) == 1:
+        raise films[0]
+    if films:
+        lines = "\n".join(f"  {film.path.name}: {film.reason}" for film in films)
+        raise UserError(f"{raw}: the packing of {len(films)} films is unclear:\n{lines}\n{_remedy(raw)}")
+
+
+def detect_packing(path: Path) -> tuple[str, str]:  # packing, and what it was inferred from
+    """Return a file's packing. Raises UnclearPacking if nothing states it, or metadata and name disagree."""
     if path.suffix.lower() == ".mpo":
-        return MULTIVIEW, "left eye first, as MPO files have it"
+        return MULTIVIEW, "left view first, as in MPO files"
     named, metadata = _packing_of_name(path), read_metadata(path)
     if metadata.views > 1:
         _require_agreement(path, MULTIVIEW, named)
-        return MULTIVIEW, "both views are in the stream; its base view taken for the left eye"
+        return MULTIVIEW, "both views are layers of the stream; the base view is taken as the left one"
     if metadata.axis:
-        return _from_metadata(path, metadata, named)
+        return _packing_of_metadata(path, metadata, named)
     if named:
-        return named, f"packing {named} taken from the file's name"
+        return named, f"packing {named} inferred from the file name"
     if path.suffix.lower() == ".jps":
-        return "sbs" + RIGHT_FIRST, "right eye first, as JPS files have it"
+        return "sbs" + RIGHT_FIRST, "right view first, as in JPS files"
     axis = axis_from_pixels(path)
     if not axis:
-        raise UserError(f"{path}: nothing tells how its eyes are packed; {_line(path)}")
+        raise UnclearPacking(path, "the packing of its views cannot be detected")
     packing = _full_or_half(path, axis)
-    return packing, f"packing {packing} taken from the pictures' content and shape; order of the eyes assumed"
+    return packing, f"packing {packing} inferred from pixels and aspect ratio; order of the views assumed"
 
 
 def _packing_of_name(path: Path) -> str | None:
-    """Raises Refusal where one part of the name says beside and another below."""
+    """Return the packing tag of a file name. Raises UnclearPacking if it has tags of both axes."""
     named = packing_from_name(path.stem)
-    parts = [part for part in re.split(r"[-_. ]+", path.stem.lower()) if part not in _WORDS]
-    runs = ["-".join(parts[at : at + words]) for words in (1, 2) for at in range(len(parts))]
-    axes = {packing_axis(packing) for packing in (named, *map(packing_from_name, runs)) if packing}
+    parts = [part for part in re.split(r"[-_. ]+", path.stem.lower()) if part not in _AMBIGUOUS_TAGS]
+    tags = ["-".join(parts[at : at + words]) for words in (1, 2) for at in range(len(parts))]
+    axes = {packing_axis(packing) for packing in (named, *map(packing_from_name, tags)) if packing}
     if len(axes) > 1:
-        raise UserError(f"{path}: its name says both {' and '.join(sorted(axes))}; {_line(path)}")
+        raise UnclearPacking(path, f"the file name says both {' and '.join(sorted(axes))}")
     return named
 
 
 def check_packing(source: Source) -> None:
-    """Raises Refusal where a packing that sources.csv does not tell is clearly not that of the pictures."""
+    """Raise UnclearPacking if the pixels clearly contradict a packing that sources.csv does not state."""
     path = source.paths[0]
     if source.remark and source.packing in PACKED:
         axis = axis_from_pixels(path)
         if axis and axis != packing_axis(source.packing):
-            raise UserError(f"{path}: {source.remark}, but its pictures say {axis}; {_line(path)}")
+            raise UnclearPacking(path, f"{source.remark}, but its pixels say {axis}")
 
 
 def read_metadata(path: Path) -> StereoMetadata:
-    """What a file says of itself; nothing where it can not be read, which its reader will tell better."""
+    """Return a file's stereo metadata; empty if it cannot be read, which its reader reports later."""
     try:
         return read_stereo_metadata(path)
     except UnreadableFilm:
-        return _SILENT
+        return _NO_METADATA
 
 
-def _from_metadata(path: Path, metadata: StereoMetadata, named: str | None) -> tuple[str, str]:
+def _packing_of_metadata(path: Path, metadata: StereoMetadata, named: str | None) -> tuple[str, str]:
     if metadata.axis not in PACKED:
-        raise UserError(f"{path}: its eyes are packed {metadata.axis}; make it side by side first")
+        raise UserError(
+            f"{path}: packing {metadata.axis} is not supported; convert the film to side by side first"
+        )
     order = RIGHT_FIRST if metadata.right_first else ""
     _require_agreement(path, metadata.axis + order, named)
     if named:
         packing = named.removesuffix(RIGHT_FIRST) + order
-        return packing, f"packing {packing} taken from the stream's metadata and the file's name"
+        return packing, f"packing {packing} inferred from the stream's metadata and the file name"
     packing = _full_or_half(path, metadata.axis) + order
-    return packing, f"packing {packing} taken from the stream's metadata and the picture's shape"
+    return packing, f"packing {packing} inferred from the stream's metadata and the aspect ratio"
 
 
-def _require_agreement(path: Path, told: str, named: str | None) -> None:
-    if named is None or (packing_axis(named) == packing_axis(told) and not _claims_order(named, told)):
+def _require_agreement(path: Path, packing: str, named: str | None) -> None:
+    if named is None or (packing_axis(named) == packing_axis(packing) and not _contradicts(named, packing)):
         return
-    raise UserError(f"{path}: its metadata says {told}, its name says {named}; {_line(path)}")
+    raise UnclearPacking(path, f"its metadata says {packing}, its name says {named}")
 
 
-def _claims_order(named: str, told: str) -> bool:
-    """Whether a name says right eye first against the metadata; a plain tag says nothing of the order."""
-    return named.endswith(RIGHT_FIRST) and not told.endswith(RIGHT_FIRST)
+def _contradicts(named: str, packing: str) -> bool:
+    """Whether a name says right view first against the metadata; a plain tag does not state the order."""
+    return named.endswith(RIGHT_FIRST) and not packing.endswith(RIGHT_FIRST)
 
 
 def _full_or_half(path: Path, axis: str) -> str:
     aspect = display_aspect(path) * (Fraction(1, 2) if axis == "sbs" else 2)
-    half = aspect < _SQUEEZED_BELOW if axis == "sbs" else aspect > _SQUEEZED_ABOVE
+    half = aspect < _HALF_SBS_BELOW if axis == "sbs" else aspect > _HALF_TB_ABOVE
     return f"half-{axis}" if half else axis
 
 
 def display_aspect(path: Path) -> Fraction:
-    """Width over height of a whole picture as it is shown."""
+    """Return width / height of a whole frame as displayed."""
     if is_still(path):
         height, width = read_still(path).shape[:2]
         return Fraction(width, height)
@@ -106,7 +136,9 @@ def display_aspect(path: Path) -> Fraction:
     return info.pixel_aspect * Fraction(info.width, info.height)
 
 
-def _line(path: Path) -> str:
+def _remedy(raw: Path) -> str:
     packings = ", ".join((*PACKED, MULTIVIEW, MONO))
-    line = f"add a line to {path.parent / 'sources.csv'} ({','.join(COLUMNS)}) with one of {packings}"
-    return f"{line}, or with the right eye's file in a fifth column, right"
+    return (
+        f"add a line to {raw / 'sources.csv'} ({','.join(COLUMNS)}) with one of {packings}, "
+        "or with the right view's file in a fifth column, right"
+    )

@@ -1,4 +1,4 @@
-"""What one pass over a stereo film finds: shots, time timestamps, borders, and how its frames look."""
+"""Scan a stereo film in one pass: shots, timestamps, letterbox and frame checks."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,129 +25,129 @@ from secondeye.sources.clip_reader import ClipReader
 from secondeye.sources.views import StereoFrame, ViewInfo, read_stereo_frames, view_info
 from secondeye.video.probe import TruncatedFilm, UnreadableFilm
 
-_BORDERS_A_SECOND = 4  # small pictures whose borders are looked at
-_FULL_FRAMES = 9  # pictures at full size that give the borders their last pixel
-_UNEVEN = Fraction(1, 10)  # of the usual step between two time timestamps
-_GAP_STEPS, _GAP_SECONDS = 4, Fraction(1, 2)  # a step that is longer than both is no step of this film
+_LETTERBOX_FPS = 4  # small frames per second that are searched for a letterbox
+_FULL_FRAMES = 9  # frames at full size that make the letterbox pixel-exact
+_UNEVEN = Fraction(1, 10)  # of the median frame duration
+_GAP_FRAMES, _GAP_SECONDS = 4, Fraction(1, 2)  # a timestamp step longer than both is a gap
+
+Profiles = tuple[LevelProfile, LevelProfile]  # of the left and the right view
 
 
 @dataclass(frozen=True)
 class Scan:
-    """The part of a film that decodes."""
+    """Measurements of the part of a film that decodes."""
 
     info: ViewInfo
-    timestamps: list[int]  # time stamp of every frame, ticks
-    seconds: list[Fraction]  # at which every frame begins, and the last one ends, were there no gaps in time
-    shots: list[tuple[int, int]]  # first frame, one past the last; a fade belongs to none
-    looks: list[FrameCheck]  # of every frame of the left eye
-    borders: Letterbox  # px of one eye at full size
-    remark: str  # an uneven frame rate, frames left out or damaged, why the film ends early; "" for none
+    timestamps: list[int]  # of every frame, ticks
+    seconds: list[Fraction]  # start of every frame and end of the last one, with gaps closed
+    shots: list[tuple[int, int]]  # first frame, one past the last; fades belong to none
+    checks: list[FrameCheck]  # of every frame of the left view
+    letterbox: Letterbox  # px of one view at full size
+    remark: str  # uneven frame rate, dropped or damaged frames, early end; "" if there is none
 
     @property
     def gaps(self) -> list[tuple[int, int]]:
-        """What lies between shots: first frame, one past the last."""
+        """Frames between shots: first frame, one past the last."""
         starts, stops = [start for start, _ in self.shots], [stop for _, stop in self.shots]
         edges = zip([0, *stops], [*starts, len(self.timestamps)], strict=True)
         return [(start, stop) for start, stop in edges if start < stop]
 
 
 def scan(source: Source, *, cut_threshold: float, min_shot_frames: int) -> Scan:
-    """Decode the film once, small, and a few frames at full size.
+    """Decode a film once at a small size, and a few frames at full size.
 
-    Raises UnreadableFilm when no frame decodes.
+    Raises UnreadableFilm if no frame decodes.
     """
     info = view_info(source)
     small = cut_detection_size(info.height, info.width)
-    every = max(1, round(info.fps / _BORDERS_A_SECOND))
+    profile_stride = max(1, round(info.fps / _LETTERBOX_FPS))
     timestamps: list[int] = []
-    looks: list[FrameCheck] = []
-    lines: list[tuple[LevelProfile, LevelProfile]] = []  # of both eyes, up to now
-    told: list[str] = []
+    checks: list[FrameCheck] = []
+    profiles: list[Profiles] = []  # the maximum over all frames so far
+    remarks: list[str] = []
     damaged: list[int] = []  # frames
-    jumps: list[int] = []  # frames that do not follow on the one before
+    after_gap: list[int] = []  # frames
 
-    def lefts() -> Iterator[np.ndarray]:
-        before = None
+    def left_views() -> Iterator[np.ndarray]:
+        previous = None
         try:
-            for count, eyes in enumerate(read_stereo_frames(source, size=small, note=told.append)):
-                timestamps.append(eyes.pts)
-                damaged.extend([count] * eyes.damaged)
-                jumps.extend([count] * eyes.jumps)
-                looks.append(check_frame(eyes.left, before))
-                before = eyes.left
-                if count % every == 0:
-                    lines[:] = [_brightest([*lines, _lines(eyes)])]
-                yield eyes.left
+            for count, frame in enumerate(read_stereo_frames(source, size=small, log=remarks.append)):
+                timestamps.append(frame.pts)
+                damaged.extend([count] * frame.damaged)
+                after_gap.extend([count] * frame.after_gap)
+                checks.append(check_frame(frame.left, previous))
+                previous = frame.left
+                if count % profile_stride == 0:
+                    profiles[:] = [_max_profiles([*profiles, _profiles(frame)])]
+                yield frame.left
         except TruncatedFilm as error:
-            told.append(strip_paths(source, str(error)))
+            remarks.append(strip_paths(source, str(error)))
 
-    cuts, frames = find_cuts(lefts(), info.fps, threshold=cut_threshold, min_shot_frames=min_shot_frames)
+    cuts, frames = find_cuts(left_views(), info.fps, threshold=cut_threshold, min_shot_frames=min_shot_frames)
     if not frames:
-        raise UnreadableFilm("not one of its frames decodes")
+        raise UnreadableFilm("none of its frames decodes")
     if damaged:
-        told.append(f"damaged pictures: {len(damaged)}, first frame {damaged[0]}")
-    gaps = _gaps(timestamps, info.time_base)
+        remarks.append(f"damaged frames: {len(damaged)}, first {damaged[0]}")
+    gaps = _find_gaps(timestamps, info.time_base)
+    bright = [timestamps[k] for k in _bright_frames(checks)]
     return Scan(
         info=info,
         timestamps=timestamps,
         seconds=_seconds(timestamps, info, gaps),
-        shots=find_shots([*cuts, *jumps, *gaps], [look.blank for look in looks], min_shot_frames),
-        looks=looks,
-        borders=_borders(source, info, small, lines[0], [timestamps[k] for k in _bright_frames(looks)]),
-        remark="; ".join(filter(None, [_uneven(timestamps, info.time_base), *told])),
+        shots=find_shots([*cuts, *after_gap, *gaps], [check.blank for check in checks], min_shot_frames),
+        checks=checks,
+        letterbox=_letterbox(source, info, small, profiles[0], bright),
+        remark="; ".join(filter(None, [_uneven_rate(timestamps, info.time_base), *remarks])),
     )
 
 
-def _lines(eyes: StereoFrame) -> tuple[LevelProfile, LevelProfile]:
-    return measure_profile(eyes.left), measure_profile(eyes.right)
+def _profiles(frame: StereoFrame) -> Profiles:
+    return measure_profile(frame.left), measure_profile(frame.right)
 
 
-def _brightest(found: Sequence[tuple[LevelProfile, LevelProfile]]) -> tuple[LevelProfile, LevelProfile]:
-    lefts, rights = zip(*found, strict=True)
+def _max_profiles(profiles: Sequence[Profiles]) -> Profiles:
+    lefts, rights = zip(*profiles, strict=True)
     return max_over_time(lefts), max_over_time(rights)
 
 
-def _bright_frames(looks: Sequence[FrameCheck]) -> list[int]:
-    """The max_over_time frame of each of a few equal parts of the film."""
-    parts = min(_FULL_FRAMES, len(looks))
-    bounds = pairwise(len(looks) * k // parts for k in range(parts + 1))
-    return [max(range(*part), key=lambda frame: looks[frame].brightness) for part in bounds]
+def _bright_frames(checks: Sequence[FrameCheck]) -> list[int]:
+    """Return the brightest frame of each of a few equal parts of the film."""
+    parts = min(_FULL_FRAMES, len(checks))
+    bounds = pairwise(len(checks) * k // parts for k in range(parts + 1))
+    return [max(range(*part), key=lambda frame: checks[frame].brightness) for part in bounds]
 
 
-def _borders(
-    source: Source,
-    info: ViewInfo,
-    small: tuple[int, int],
-    coarse: tuple[LevelProfile, LevelProfile],
-    timestamps: Sequence[int],
+def _letterbox(
+    source: Source, info: ViewInfo, small: tuple[int, int], coarse: Profiles, timestamps: Sequence[int]
 ) -> Letterbox:
-    """The borders of both eyes, at full size."""
+    """Return the letterbox of both views at full size."""
     reader = ClipReader(source)
-    fine = _brightest([_lines(eyes) for stamp in timestamps for eyes in reader.read(stamp, 1)])
+    fine = _max_profiles([_profiles(frame) for pts in timestamps for frame in reader.read(pts, 1)])
     size = info.height, info.width
-    both = zip(coarse, fine, strict=True)
-    return union(*(refine(find_letterbox(many), small, find_letterbox(few), size) for many, few in both))
+    views = zip(coarse, fine, strict=True)
+    return union(*(refine(find_letterbox(many), small, find_letterbox(few), size) for many, few in views))
 
 
-def _gaps(timestamps: Sequence[int], time_base: Fraction) -> list[int]:
-    """Frames that come so long after the one before that time has jumped: no clip holds both."""
+def _find_gaps(timestamps: Sequence[int], time_base: Fraction) -> list[int]:
+    """Return the frames that start after a gap in time; a clip does not span one."""
     steps = [after - before for before, after in pairwise(timestamps)]
-    usual = median(steps) if steps else 0
-    longest = max(_GAP_STEPS * usual, _GAP_SECONDS / time_base)
+    typical = median(steps) if steps else 0
+    longest = max(_GAP_FRAMES * typical, _GAP_SECONDS / time_base)
     return [k for k, step in enumerate(steps, start=1) if step > longest]
 
 
 def _seconds(timestamps: Sequence[int], info: ViewInfo, gaps: Sequence[int]) -> list[Fraction]:
-    """When frames begin; the one before a gap, and the last, are shown as long as most are."""
+    """Return frame start times; frames before a gap and the last one get the typical duration."""
     steps = [Fraction(after - before) for before, after in pairwise(timestamps)]
-    usual = median(steps) if gaps else 1 / (info.fps * info.time_base)  # gaps spoil the average rate
+    typical = median(steps) if gaps else 1 / (info.fps * info.time_base)  # gaps distort the average rate
     for frame in gaps:
-        steps[frame - 1] = usual
-    return [stamp * info.time_base for stamp in accumulate([*steps, usual], initial=Fraction(timestamps[0]))]
+        steps[frame - 1] = typical
+    ticks = accumulate([*steps, typical], initial=Fraction(timestamps[0]))
+    return [tick * info.time_base for tick in ticks]
 
 
-def _uneven(timestamps: Sequence[int], time_base: Fraction) -> str:
-    """Says so where the frame rate varies; one tick is rounding."""
+def _uneven_rate(timestamps: Sequence[int], time_base: Fraction) -> str:
+    """Return a remark if the frame rate varies by more than rounding (one tick), else ""."""
     steps = [after - before for before, after in pairwise(timestamps)]
     if not steps or max(steps) - min(steps) <= max(Fraction(1), _UNEVEN * int(median(steps))):
         return ""

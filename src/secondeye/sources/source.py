@@ -1,4 +1,4 @@
-"""One film of data/raw, and the hash of what it holds."""
+"""One source in data/raw, and its content hash."""
 
 import hashlib
 from dataclasses import dataclass
@@ -16,43 +16,46 @@ STILL_SUFFIXES = {".jps", ".mpo", *IMAGE_SUFFIXES}
 
 @dataclass(frozen=True)
 class Source:
-    """One stereo film, or one stereo picture, of data/raw."""
+    """A stereo film or stereo picture in data/raw."""
 
-    name: str  # of the file or folder; of a pair, the left one's
-    paths: tuple[Path, ...]  # one file; or two files, or two folders, left eye first
+    name: str  # of the file or folder; of a pair, the left view's
+    paths: tuple[Path, ...]  # one file; or two files or two folders, left view first
     packing: str
-    split: str  # train, test or "" for left open
-    licence: str  # "" for not stated
-    remark: str  # what was guessed, and from what
+    split: str  # train, test, or "" if sources.csv does not say
+    licence: str  # "" if sources.csv does not say
+    remark: str  # what was inferred, and from what
 
 
 @dataclass(frozen=True)
 class MonoFilm:
-    """One film of data/raw with one eye, to learn from."""
+    """A monocular film in data/raw, for training."""
 
     path: Path
-    licence: str  # "" for not stated
+    licence: str  # "" if sources.csv does not say
 
 
-def strip_paths(source: Source, line: str) -> str:
-    """A line about a source as a row keeps it, whatever the film will be called and wherever it lies.
+def strip_paths(source: Source, message: str) -> str:
+    """Remove a source's paths from a message, so that it stays valid when files are moved or renamed.
 
-    A row has the film's name, of a pair the left eye's; the right eye is called so.
+    The path of the only or left file is dropped in front; elsewhere paths become `left view` or `right view`.
     """
-    line = line.removeprefix(f"{source.paths[0]}: ")
-    for path, eye in zip(source.paths, ("left eye", "right eye"), strict=False):
+    message = message.removeprefix(f"{source.paths[0]}: ")
+    for path, view in zip(source.paths, ("left view", "right view"), strict=False):
         for after in (":", "/"):  # a file, or a picture in a folder
-            line = line.replace(f"{path}{after}", f"{eye}{after}")
-    return line
+            message = message.replace(f"{path}{after}", f"{view}{after}")
+    return message
 
 
 def is_still(path: Path) -> bool:
-    """Whether a path is one picture, not a film or a folder."""
+    """Whether a path is a single picture, not a film or a folder."""
     return path.suffix.lower() in STILL_SUFFIXES and not path.is_dir()
 
 
 def hash_source(source: Source) -> str:
-    """16 hex digits of the SHA-256 of all its files' bytes, in order; names do not count. Raises Refusal."""
+    """Return 16 hex digits of the SHA-256 of its files' contents, in order; names do not matter.
+
+    Raises UserError if a file cannot be read.
+    """
     files = [file for path in source.paths for file in (pictures_of(path) if path.is_dir() else [path])]
     if len(files) == 1:
         return _sha256(files[0])[:16]
@@ -64,4 +67,4 @@ def _sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise UserError(f"{path}: can not be read ({error.strerror})") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error

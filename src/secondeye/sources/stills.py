@@ -1,4 +1,4 @@
-"""Pictures that are files of their own: JPEG, PNG, folders of them, and MPO with two in one file."""
+"""Read picture files: JPEG, PNG, folders of them, and MPO files with two pictures each."""
 
 import re
 import struct
@@ -10,51 +10,51 @@ import numpy as np
 from secondeye.video.probe import UnreadableFilm
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"}
-_MARK = b"\xff\xe2..MPF\x00"  # where the index of an MPO begins: CIPA DC-007
+_MARK = b"\xff\xe2..MPF\x00"  # start of an MPO's index: CIPA DC-007
 _ENTRIES, _ENTRY_BYTES = 0xB002, 16
-_MULTI_VIEW = 0x020002  # the kind of an entry that is one of several views; previews are others
-_SEAM = rb"(?<=\xff\xd9)\x00*(?=\xff\xd8\xff)"  # end of one JPEG, beginning of the next
+_MULTI_VIEW = 0x020002  # type of an entry that is one of several views; previews have another
+_SEAM = rb"(?<=\xff\xd9)\x00*(?=\xff\xd8\xff)"  # end of one JPEG, start of the next
 
 
 def pictures_of(folder: Path) -> list[Path]:
-    """The pictures in a folder in order of their names, numbers by their value."""
-    found = [
+    """Return the pictures in a folder, sorted by the numbers in their names, then by name."""
+    pictures = [
         path
         for path in folder.iterdir()
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
     ]
-    return sorted(found, key=lambda path: ([int(n) for n in re.findall(r"\d+", path.stem)], path.name))
+    return sorted(pictures, key=lambda path: ([int(n) for n in re.findall(r"\d+", path.stem)], path.name))
 
 
 def read_still(
     path: Path,
 ) -> np.ndarray:  # uint8 [H, W, 3] RGB, upright; grey and 16-bit pictures too
-    """Read one picture. Raises UnreadableFilm where it does not decode."""
-    return _decode(_bytes_of(path), path)
+    """Read one picture. Raises UnreadableFilm if it does not decode."""
+    return _decode(_read_bytes(path), path)
 
 
 def read_mpo(
     path: Path,
 ) -> tuple[np.ndarray, np.ndarray]:  # first (left) and second picture, uint8 [H, W, 3]
-    """Read both pictures of an MPO. Raises UnreadableFilm where there are no two."""
-    content = _bytes_of(path)
-    parts = _indexed(content) or re.split(_SEAM, content)
+    """Read both pictures of an MPO. Raises UnreadableFilm if there are not two."""
+    content = _read_bytes(path)
+    parts = _views_of_index(content) or re.split(_SEAM, content)
     if len(parts) < 2:
-        raise UnreadableFilm(f"{path}: holds one picture, not two")
+        raise UnreadableFilm(f"{path}: contains one picture, not two")
     return _decode(parts[0], path), _decode(parts[1], path)
 
 
 def scale(
     picture: np.ndarray,  # uint8 [H, W, 3]
-    size: tuple[int, int] | None,  # height, width; None leaves it as it is
+    size: tuple[int, int] | None,  # height, width; None keeps the size
 ) -> np.ndarray:  # uint8 [height, width, 3]
-    """Resize a picture for looking at it; films are scaled by their decoder."""
+    """Resize a picture by area averaging."""
     return picture if size is None else cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA)
 
 
-def _bytes_of(path: Path) -> bytes:
+def _read_bytes(path: Path) -> bytes:
     if not path.is_file():
-        raise UnreadableFilm(f"{path}: there is no such file")
+        raise UnreadableFilm(f"{path}: file does not exist")
     return path.read_bytes()
 
 
@@ -62,36 +62,36 @@ def _decode(content: bytes, path: Path) -> np.ndarray:
     raw = np.frombuffer(content, np.uint8)
     picture = cv2.imdecode(raw, cv2.IMREAD_COLOR) if raw.size else None
     if picture is None:
-        raise UnreadableFilm(f"{path}: is not a picture that decodes")
+        raise UnreadableFilm(f"{path}: not a picture that can be decoded")
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
 
-def _indexed(content: bytes) -> list[bytes]:
-    """The views that an MPO's index names; none where it has no index, or one that leads nowhere."""
+def _views_of_index(content: bytes) -> list[bytes]:
+    """Return the views listed in an MPO's index; empty if there is no valid index."""
     mark = re.search(_MARK, content, re.DOTALL)
     if mark is None:
         return []
-    start = mark.end()  # offsets count from here
+    start = mark.end()  # offsets are relative to this
     order = "<" if content[start : start + 2] == b"II" else ">"
     try:
-        table, count = _entries(content[start:], order)
+        table, count = _entry_table(content[start:], order)
         entries = [
             struct.unpack_from(f"{order}III", content, start + table + _ENTRY_BYTES * k) for k in range(count)
         ]
     except struct.error:
         return []
     views = [entry for entry in entries if entry[0] & 0xFFFFFF == _MULTI_VIEW] or entries
-    places = [(start + offset if offset else 0, size) for _, size, offset in views]
-    parts = [content[place : place + size] for place, size in places]
+    spans = [(start + offset if offset else 0, size) for _, size, offset in views]
+    parts = [content[begin : begin + size] for begin, size in spans]
     return parts if all(part.startswith(b"\xff\xd8") for part in parts) else []
 
 
-def _entries(index: bytes, order: str) -> tuple[int, int]:
-    """Where the table of pictures is, and how many it names."""
+def _entry_table(index: bytes, order: str) -> tuple[int, int]:
+    """Return the offset of the table of pictures, and its length."""
     (directory,) = struct.unpack_from(f"{order}I", index, 4)
     (fields,) = struct.unpack_from(f"{order}H", index, directory)
     for field in range(fields):
-        tag, _, size, place = struct.unpack_from(f"{order}HHII", index, directory + 2 + 12 * field)
+        tag, _, size, offset = struct.unpack_from(f"{order}HHII", index, directory + 2 + 12 * field)
         if tag == _ENTRIES:
-            return place, size // _ENTRY_BYTES
+            return offset, size // _ENTRY_BYTES
     return 0, 0

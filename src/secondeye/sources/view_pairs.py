@@ -1,4 +1,4 @@
-"""Two files or two folders, one an eye, as one stream of pictures."""
+"""Read two files or two folders, one per view, as one stream of stereo frames."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -13,20 +13,22 @@ from secondeye.sources.stills import pictures_of, read_still, scale
 from secondeye.video.probe import FilmInfo, TruncatedFilm, UnreadableFilm, probe
 from secondeye.video.read import Picture, container_and_frame_count, nearest_timestamp, read_pictures
 
-Note = Callable[[str], object]  # takes what a reader has to say of a film
-_UNEVEN_SECONDS = 1  # an eye that ends this much before the other is broken off, not cut unevenly
+Log = Callable[[str], object]  # receives a reader's remarks on a film
+_END_TOLERANCE_SECONDS = 1  # by which one view may end before the other without being truncated
 
 
 class StereoFrame(NamedTuple):
-    pts: int  # in ticks of the source's time base
+    """Both views of one frame."""
+
+    pts: int  # ticks of the source's time base
     left: np.ndarray  # uint8 [H, W, 3] RGB, upright
     right: np.ndarray  # uint8 [H, W, 3]
-    damaged: bool = False  # a decoder concealed parts of one
-    jumps: bool = False  # pictures before it were left out for want of a partner
+    damaged: bool = False  # a decoder concealed errors in a view
+    after_gap: bool = False  # frames before it were dropped because one view was missing
 
 
-def silent(said: str) -> None:
-    """Note nothing."""
+def no_log(message: str) -> None:
+    """Discard a message."""
 
 
 def read_film_pair(
@@ -35,125 +37,132 @@ def read_film_pair(
     *,
     start_pts: int | None,  # of the left film
     size: tuple[int, int] | None,
-    note: Note,
+    log: Log,
 ) -> Iterator[StereoFrame]:
-    """Pictures shown within half a frame of each other, with the left film's time stamps.
+    """Yield frames displayed within half a frame of each other, with the left film's timestamps.
 
-    Raises UnreadableFilm where the two films' time stamps overlap nowhere, and nothing else tells
-    how to pair them.
+    Raises UnreadableFilm if the films cannot be paired by timestamp or by frame count, and TruncatedFilm if
+    one ends well before the other.
     """
-    ours, theirs = probe(left), probe(right)
-    later = _later(ours, theirs, note)
+    left_info, right_info = probe(left), probe(right)
+    offset = _clock_offset(left_info, right_info, log)
     lefts = read_pictures(left, start_pts=start_pts, size=size)
-    rights = _read_from(
-        right, None if start_pts is None else (start_pts * ours.time_base + later) / theirs.time_base, size
+    right_start = (
+        None if start_pts is None else (start_pts * left_info.time_base + offset) / right_info.time_base
     )
-    count, alone, jumps = 0, 0, False
-    eye, other = next(lefts, None), next(rights, None)
-    while eye is not None and other is not None:
-        lag = eye.pts * ours.time_base - other.pts * theirs.time_base + later
-        if abs(lag) <= 1 / (2 * ours.fps):
-            yield StereoFrame(eye.pts, eye.rgb, other.rgb, eye.damaged or other.damaged, jumps)
-            count, jumps = count + 1, False
-            eye, other = next(lefts, None), next(rights, None)
+    rights = _read_from(right, right_start, size)
+    count, dropped, after_gap = 0, 0, False
+    one, other = next(lefts, None), next(rights, None)
+    while one is not None and other is not None:
+        lag = one.pts * left_info.time_base - other.pts * right_info.time_base + offset
+        if abs(lag) <= 1 / (2 * left_info.fps):
+            yield StereoFrame(one.pts, one.rgb, other.rgb, one.damaged or other.damaged, after_gap)
+            count, after_gap = count + 1, False
+            one, other = next(lefts, None), next(rights, None)
             continue
-        alone, jumps = alone + 1, True
+        dropped, after_gap = dropped + 1, True
         if lag > 0:
             other = next(rights, None)
         else:
-            eye = next(lefts, None)
+            one = next(lefts, None)
     if start_pts is None:
-        second = int(_UNEVEN_SECONDS * ours.fps)
-        more = sum(1 for _ in islice(lefts if eye else rights, second)) + (eye is not other)
-        broken = more > second
-        _note_alone(note, alone + (0 if broken else more))
-        if broken:
-            raise TruncatedFilm(right if eye else left, count, "the other eye goes on")
+        tolerance = int(_END_TOLERANCE_SECONDS * left_info.fps)
+        rest = sum(1 for _ in islice(lefts if one else rights, tolerance)) + (one is not other)
+        truncated = rest > tolerance
+        _log_dropped(log, dropped + (0 if truncated else rest))
+        if truncated:
+            raise TruncatedFilm(right if one else left, count, "the other view continues")
 
 
-def _later(ours: FilmInfo, theirs: FilmInfo, note: Note) -> Fraction:
-    """Seconds to take off the right film's time stamps: they need not be of the same clock.
+def _clock_offset(left: FilmInfo, right: FilmInfo, log: Log) -> Fraction:
+    """Return the seconds to subtract from the right film's timestamps, whose clock may differ.
 
-    Containers of different kinds begin to count at different times, such as MPEG-TS at no 0.
+    The first timestamp depends on the container; MPEG-TS, for example, does not start at 0.
     """
-    later = theirs.begin - ours.begin
-    if abs(later) <= 1 / (2 * ours.fps):
+    offset = right.start_seconds - left.start_seconds
+    if abs(offset) <= 1 / (2 * left.fps):
         return Fraction(0)
-    (kind, count), (other_kind, others) = (container_and_frame_count(film.path) for film in (ours, theirs))
-    lag = round(later * ours.fps)
-    shared = min(count, others + lag) - max(0, lag)  # frames that pair by their time stamps
-    if shared >= min(count, others) or (kind == other_kind and shared > 0):
+    (left_container, left_count), (right_container, right_count) = (
+        container_and_frame_count(film.path) for film in (left, right)
+    )
+    lag = round(offset * left.fps)
+    paired = min(left_count, right_count + lag) - max(0, lag)  # frames that pair by their timestamps
+    if paired >= min(left_count, right_count) or (left_container == right_container and paired > 0):
         return Fraction(0)
-    if shared <= 0 and count != others:
+    if paired <= 0 and left_count != right_count:
         raise UnreadableFilm(
-            f"{ours.path}: the time stamps of its eyes overlap nowhere (they begin at "
-            f"{float(ours.begin):.2f} and {float(theirs.begin):.2f} s), "
-            f"and {count} and {others} frames do not pair from the first on"
+            f"{left.path}: the timestamps of its views do not overlap (they start at "
+            f"{float(left.start_seconds):.2f} and {float(right.start_seconds):.2f} s), "
+            f"and with {left_count} and {right_count} frames they cannot be paired by frame number"
         )
-    note(f"eyes paired from their first frames on, for their time stamps begin {float(later):.3f} s apart")
-    return later
+    log(f"views paired from their first frames, since their timestamps start {float(offset):.3f} s apart")
+    return offset
 
 
-def _note_alone(note: Note, alone: int) -> None:
-    if alone:
-        note(f"left out for want of a partner: {alone} frames")
+def _log_dropped(log: Log, dropped: int) -> None:
+    if dropped:
+        log(f"dropped without a partner: {dropped} frames")
 
 
 def _read_from(path: Path, pts: Fraction | None, size: tuple[int, int] | None) -> Iterator[Picture]:
-    """From the picture shown nearest to a time, which may lie between two ticks."""
+    """Read from the frame nearest to a time, which may lie between two ticks."""
     return read_pictures(path, start_pts=None if pts is None else nearest_timestamp(path, pts), size=size)
 
 
 def read_folder_pair(
-    left: Path, right: Path, *, start_pts: int | None, size: tuple[int, int] | None, note: Note
+    left: Path, right: Path, *, start_pts: int | None, size: tuple[int, int] | None, log: Log
 ) -> Iterator[StereoFrame]:
-    """Pictures of two folders with the same number; time goes on where one without a partner is left out."""
+    """Yield pictures of two folders that have the same number; a dropped picture still takes up its time."""
     lefts, rights = pictures_of(left), pictures_of(right)
-    pairs = _partners(left, lefts, rights)
-    _note_lone_pictures(note, lefts, rights, pairs)
-    shape, before = None, -1
-    for count, (pts, ours, theirs) in enumerate(pairs):
+    pairs = _pair_pictures(left, lefts, rights)
+    _log_unpaired(log, lefts, rights, pairs)
+    shape, previous = None, -1
+    for count, (pts, left_path, right_path) in enumerate(pairs):
         if pts < (start_pts or 0):
             continue
         try:
-            eyes = read_still(ours), read_still(theirs)
+            views = read_still(left_path), read_still(right_path)
         except UnreadableFilm as error:
             raise TruncatedFilm(left, count, str(error)) from error
-        shape = shape or eyes[0].shape
-        if {eye.shape for eye in eyes} != {shape}:
-            raise TruncatedFilm(left, count, "the pictures change their size")
-        yield StereoFrame(pts, scale(eyes[0], size), scale(eyes[1], size), jumps=pts > before + 1)
-        before = pts
+        shape = shape or views[0].shape
+        if {view.shape for view in views} != {shape}:
+            raise TruncatedFilm(left, count, "the picture size changes")
+        yield StereoFrame(pts, scale(views[0], size), scale(views[1], size), after_gap=pts > previous + 1)
+        previous = pts
 
 
-def _partners(
+def _pair_pictures(
     folder: Path, lefts: Sequence[Path], rights: Sequence[Path]
-) -> list[tuple[int, Path, Path]]:  # place, left, right
-    """By number where all names have one of their own, else in order.."""
-    ours, theirs = _by_number(lefts), _by_number(rights)
-    if len(ours) == len(lefts) and len(theirs) == len(rights) and ours.keys() & theirs.keys():
-        numbers = sorted(ours.keys() | theirs.keys())
-        places = {number: place for place, number in enumerate(numbers)}
-        return [(places[k], ours[k], theirs[k]) for k in numbers if k in ours and k in theirs]
+) -> list[tuple[int, Path, Path]]:  # index among all numbers of both folders, left, right
+    """Pair pictures by number if all names have distinct ones, else in order.
+
+    Raises UnreadableFilm if neither is possible.
+    """
+    by_number = _by_number(lefts), _by_number(rights)
+    numbers = by_number[0].keys() | by_number[1].keys()
+    shared = by_number[0].keys() & by_number[1].keys()
+    if len(by_number[0]) == len(lefts) and len(by_number[1]) == len(rights) and shared:
+        index = {number: place for place, number in enumerate(sorted(numbers))}
+        return [(index[k], by_number[0][k], by_number[1][k]) for k in sorted(shared)]
     if len(lefts) != len(rights):
         raise UnreadableFilm(
-            f"{folder}: its eyes are {len(lefts)} and {len(rights)} pictures, and no numbers in their names "
-            "tell which belong together"
+            f"{folder}: its views have {len(lefts)} and {len(rights)} pictures, "
+            "and their names have no numbers to pair them by"
         )
-    return [(place, *pair) for place, pair in enumerate(zip(lefts, rights, strict=True))]
+    return [(index, *pair) for index, pair in enumerate(zip(lefts, rights, strict=True))]
 
 
 def _by_number(pictures: Sequence[Path]) -> dict[int, Path]:
-    """By the last number in their names; those without one are left out."""
+    """Return pictures by the last number in their names, without those that have none."""
     digits = [(re.findall(r"\d+", path.stem), path) for path in pictures]
     return {int(found[-1]): path for found, path in digits if found}
 
 
-def _note_lone_pictures(
-    note: Note, lefts: Sequence[Path], rights: Sequence[Path], pairs: Sequence[tuple[int, Path, Path]]
+def _log_unpaired(
+    log: Log, lefts: Sequence[Path], rights: Sequence[Path], pairs: Sequence[tuple[int, Path, Path]]
 ) -> None:
     used = {path for _, *pair in pairs for path in pair}
-    alone = [path for path in (*lefts, *rights) if path not in used]
-    if alone:
-        eye = "left" if alone[0] in lefts else "right"
-        note(f"left out for want of a partner: {len(alone)} pictures, first {eye} eye/{alone[0].name}")
+    unpaired = [path for path in (*lefts, *rights) if path not in used]
+    if unpaired:
+        view = "left" if unpaired[0] in lefts else "right"
+        log(f"dropped without a partner: {len(unpaired)} pictures, first {view} view/{unpaired[0].name}")

@@ -1,4 +1,4 @@
-"""Both eyes of any source, picture by picture, however they are stored."""
+"""Read both views of any source frame by frame, however they are stored."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,49 +11,49 @@ from secondeye.film.packing import MULTIVIEW, PAIR, packing_axis, unpack, view_p
 from secondeye.sources.source import Source, is_still
 from secondeye.sources.spherical import spherical_reason
 from secondeye.sources.stills import pictures_of, read_mpo, read_still, scale
-from secondeye.sources.view_pairs import Note, StereoFrame, read_film_pair, read_folder_pair, silent
+from secondeye.sources.view_pairs import Log, StereoFrame, no_log, read_film_pair, read_folder_pair
 from secondeye.video.multiview import read_multiview
 from secondeye.video.probe import FilmInfo, UnreadableFilm, probe
-from secondeye.video.read import every, read_pictures
+from secondeye.video.read import read_pictures, select_all
 
 __all__ = ["StereoFrame", "ViewInfo", "read_stereo_frames", "spherical_reason", "view_info"]
 
-STILL_FPS = Fraction(25)  # of pictures that are files of their own
-_SMALLEST = 16  # px, height and width of an eye
-_RATES_APART = Fraction(1, 100)  # two eyes' rates may differ by rounding
+STILL_FPS = Fraction(25)  # of picture files
+_MIN_SIZE_PX = 16  # height and width of a view
+_RATE_TOLERANCE = Fraction(1, 100)  # by which the frame rates of a pair may differ
 
 
 @dataclass(frozen=True)
 class ViewInfo:
-    """What one eye of a source is."""
+    """The properties of one view of a source."""
 
     height: int  # px
     width: int  # px
-    pixel_aspect: Fraction  # width over height of one pixel
-    fps: Fraction  # frames per second, the average for a variable rate
-    time_base: Fraction  # seconds per tick of a time stamp
-    still: bool  # one picture, not a film
+    pixel_aspect: Fraction  # width / height of one pixel
+    fps: Fraction  # the average if the rate varies
+    time_base: Fraction  # seconds per timestamp tick
+    still: bool  # a single picture, not a film
 
 
 def view_info(source: Source) -> ViewInfo:
-    """What its eyes are, from headers and the first pictures.
+    """Return the properties of a source's views, from headers and first frames.
 
-    Raises UnreadableFilm where there are no two alike.
+    Raises UnreadableFilm if there are no two views of the same size and rate.
     """
     if is_still(source.paths[0]):
-        return _info_of_pictures(*_still(source, None), source, still=True)
+        return _picture_info(*_read_still_views(source, None), source, still=True)
     if source.packing == PAIR and source.paths[0].is_dir():
-        left, right = (_first_of(folder) for folder in source.paths)
-        return _info_of_pictures(read_still(left), read_still(right), source, still=False)
+        left, right = (_first_picture(folder) for folder in source.paths)
+        return _picture_info(read_still(left), read_still(right), source, still=False)
     info = probe(source.paths[0])
     if source.packing == PAIR:
-        _require_alike(info, probe(source.paths[1]))
+        _check_same_format(info, probe(source.paths[1]))
     height, width = info.height, info.width
     if packing_axis(source.packing) == "sbs":
         width //= 2
     elif packing_axis(source.packing) == "tb":
         height //= 2
-    _require_size(source, height, width)
+    _check_min_size(source, height, width)
     aspect = view_pixel_aspect(source.packing, info.pixel_aspect)
     return ViewInfo(height, width, aspect, info.fps, info.time_base, still=False)
 
@@ -61,86 +61,85 @@ def view_info(source: Source) -> ViewInfo:
 def read_stereo_frames(
     source: Source,
     *,
-    start_pts: int | None = None,  # begin with the picture of this time stamp
-    size: tuple[int, int] | None = None,  # height, width of one eye to scale to; None keeps the film's
-    note: Note = silent,  # takes what is to be said of how the eyes were put together
-    wants: Callable[[int], bool] = every,  # which time stamps, asked when each is decoded; pairs give all
+    start_pts: int | None = None,  # first timestamp to yield
+    size: tuple[int, int] | None = None,  # height, width to scale each view to; None keeps the film's
+    log: Log = no_log,  # receives remarks on how the views were paired
+    select: Callable[[int], bool] = select_all,  # which timestamps to convert and yield; ignored for pairs
 ) -> Iterator[StereoFrame]:
-    """Yield both eyes of every picture in order of display; memory does not grow with the film's
-    length.
+    """Yield both views of every frame in display order; memory use is independent of the film's length.
 
-    The pictures of a pair are put together by the time they are shown at; those without a partner are left
-    out. Raises UnreadableFilm for no second eye; TruncatedFilm, after all that was
-    good, where one of its files breaks off or one eye ends well before the other.
+    Frames of a pair are matched by display time; those without a partner are dropped. Raises UnreadableFilm
+    if the source cannot be opened or has no second view, and TruncatedFilm, after all valid frames, where
+    decoding fails or one view ends well before the other.
     """
     first = source.paths[0]
     if is_still(first):
-        return iter([StereoFrame(0, *_still(source, size))])
+        return iter([StereoFrame(0, *_read_still_views(source, size))])
     if source.packing == MULTIVIEW:
-        return (
-            StereoFrame(*views)
-            for views in read_multiview(first, start_pts=start_pts, size=size, wants=wants)
-        )
+        frames = read_multiview(first, start_pts=start_pts, size=size, select=select)
+        return (StereoFrame(*frame) for frame in frames)
     if source.packing != PAIR:
-        return _packed(source, start_pts, size, wants)
+        return _read_packed(source, start_pts, size, select)
     read_pair = read_folder_pair if first.is_dir() else read_film_pair
-    return read_pair(first, source.paths[1], start_pts=start_pts, size=size, note=note)
+    return read_pair(first, source.paths[1], start_pts=start_pts, size=size, log=log)
 
 
-def _packed(
-    source: Source, start_pts: int | None, size: tuple[int, int] | None, wants: Callable[[int], bool]
+def _read_packed(
+    source: Source, start_pts: int | None, size: tuple[int, int] | None, select: Callable[[int], bool]
 ) -> Iterator[StereoFrame]:
     path, packing = source.paths[0], source.packing
     if size is not None:
         size = (size[0], 2 * size[1]) if packing_axis(packing) == "sbs" else (2 * size[0], size[1])
-    for picture in read_pictures(path, start_pts=start_pts, size=size, wants=wants):
+    for picture in read_pictures(path, start_pts=start_pts, size=size, select=select):
         yield StereoFrame(picture.pts, *unpack(picture.rgb, packing), picture.damaged)
 
 
-def _still(source: Source, size: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
+def _read_still_views(source: Source, size: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
     if source.packing == PAIR:
         left, right = (read_still(path) for path in source.paths)
     elif source.packing == MULTIVIEW:
         left, right = read_mpo(source.paths[0])
     else:
         left, right = unpack(read_still(source.paths[0]), source.packing)
-    _require_same_size(source, left, right)
+    _check_same_size(source, left, right)
     return scale(left, size), scale(right, size)
 
 
-def _first_of(folder: Path) -> Path:
+def _first_picture(folder: Path) -> Path:
     pictures = pictures_of(folder)
     if not pictures:
-        raise UnreadableFilm(f"{folder}: holds no picture (.png, .jpg, .webp, .tif)")
+        raise UnreadableFilm(f"{folder}: contains no picture (.png, .jpg, .webp, .tif)")
     return pictures[0]
 
 
-def _info_of_pictures(left: np.ndarray, right: np.ndarray, source: Source, *, still: bool) -> ViewInfo:
-    _require_same_size(source, left, right)
+def _picture_info(left: np.ndarray, right: np.ndarray, source: Source, *, still: bool) -> ViewInfo:
+    _check_same_size(source, left, right)
     aspect = view_pixel_aspect(source.packing, Fraction(1))
     height, width = left.shape[:2]
-    _require_size(source, height, width)
+    _check_min_size(source, height, width)
     return ViewInfo(height, width, aspect, STILL_FPS, 1 / STILL_FPS, still)
 
 
-def _require_size(source: Source, height: int, width: int) -> None:
-    if min(height, width) < _SMALLEST:
-        raise UnreadableFilm(f"{source.paths[0]}: its eyes are {width}x{height} px; {_SMALLEST} is the least")
+def _check_min_size(source: Source, height: int, width: int) -> None:
+    if min(height, width) < _MIN_SIZE_PX:
+        raise UnreadableFilm(
+            f"{source.paths[0]}: its views are {width}x{height} px; the minimum is {_MIN_SIZE_PX}"
+        )
 
 
-def _require_same_size(source: Source, left: np.ndarray, right: np.ndarray) -> None:
+def _check_same_size(source: Source, left: np.ndarray, right: np.ndarray) -> None:
     if left.shape != right.shape:
-        sizes = " and ".join(f"{eye.shape[1]}x{eye.shape[0]}" for eye in (left, right))
-        raise UnreadableFilm(f"{source.paths[0]}: its eyes differ in size, {sizes}")
+        sizes = " and ".join(f"{view.shape[1]}x{view.shape[0]}" for view in (left, right))
+        raise UnreadableFilm(f"{source.paths[0]}: its views differ in size: {sizes}")
 
 
-def _require_alike(left: FilmInfo, right: FilmInfo) -> None:
+def _check_same_format(left: FilmInfo, right: FilmInfo) -> None:
     if (left.width, left.height) != (right.width, right.height):
         raise UnreadableFilm(
-            f"{left.path}: its eyes differ in size, "
+            f"{left.path}: its views differ in size: "
             f"{left.width}x{left.height} and {right.width}x{right.height}"
         )
-    if abs(left.fps - right.fps) > _RATES_APART * left.fps:
+    if abs(left.fps - right.fps) > _RATE_TOLERANCE * left.fps:
         raise UnreadableFilm(
-            f"{left.path}: its eyes play at {float(left.fps):.2f} and {float(right.fps):.2f} frames a second"
+            f"{left.path}: its views differ in rate: {float(left.fps):.2f} and {float(right.fps):.2f} fps"
         )

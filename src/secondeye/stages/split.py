@@ -16,7 +16,7 @@ from secondeye.dataset.tables import write_table
 from secondeye.execution.incremental import BadClip, Job, build_missing, make_key
 from secondeye.film.frame_checks import rejection_reason
 from secondeye.film.letterbox import Letterbox
-from secondeye.film.packing import crop, fit
+from secondeye.film.packing import crop, crop_and_resize
 from secondeye.film.shots import split_shot, trim_shot
 from secondeye.params import DatasetParams, Split
 from secondeye.sources import Source, hash_source, list_sources, strip_paths
@@ -153,7 +153,7 @@ def _cut_film(out: Path, film: str, key: str, source: Source, split: Split) -> t
         frames=len(found.timestamps),
         fps=float(found.info.fps),
         shots=len(found.shots),
-        crop=found.borders,
+        crop=found.letterbox,
         clips=pieces,
         skipped=skipped,
         remark=found.remark,
@@ -203,7 +203,7 @@ def find_pieces(
 
 def _flaw(scanned: Scan, start: int, stop: int, split: Split) -> tuple[str, str] | None:
     return rejection_reason(
-        scanned.looks[start:stop], min_brightness=split.min_brightness, min_motion=split.min_motion
+        scanned.checks[start:stop], min_brightness=split.min_brightness, min_motion=split.min_motion
     )
 
 
@@ -237,8 +237,8 @@ def _cut_clip(
     left: list[np.ndarray] = []
     right: list[np.ndarray] = []
     for views in _clip_reader(clip.film, source).read(start_pts, clip.stop - clip.start):
-        left.append(fit(crop(views.left, *borders), clip.height, clip.width, aspect))
-        right.append(fit(crop(views.right, *borders), clip.height, clip.width, aspect))
+        left.append(crop_and_resize(crop(views.left, *borders), clip.height, clip.width, aspect))
+        right.append(crop_and_resize(crop(views.right, *borders), clip.height, clip.width, aspect))
     files = [clip_file(out, name, "left"), clip_file(out, name, "right")]
     write_lossless(files[0], np.stack(left))
     write_lossless(files[1], np.stack(right))

@@ -14,7 +14,7 @@ from torch import Tensor
 from secondeye.depth import FAR_QUANTILE, NEAR_QUANTILE, make_depth_estimator
 from secondeye.depth.edges import sharpen, upsample
 from secondeye.film.cuts import CUT_THRESHOLD
-from secondeye.film.packing import fit
+from secondeye.film.packing import crop_and_resize
 from secondeye.film.shots import plan_shots
 from secondeye.imaging.arrays import depth_to_disparity, frames_from_uint8
 from secondeye.inpaint.fill import FillState, fill
@@ -107,6 +107,6 @@ def _read_runs(film: Path, frames: int, height: int, width: int) -> list[Tensor]
     runs = []
     for start in (starts[index] for index in chosen):
         pictures = reader.read(start, start + frames)
-        fitted = [fit(picture.rgb, height, width, info.pixel_aspect) for picture in pictures]
+        fitted = [crop_and_resize(picture.rgb, height, width, info.pixel_aspect) for picture in pictures]
         runs.append(frames_from_uint8(torch.from_numpy(np.stack(fitted))))
     return runs

@@ -1,1 +1,1 @@
-"""Films in and out: the only place that knows PyAV, 8-bit pixels, YUV and containers."""
+"""Read and write films: the only package that knows PyAV, YUV and containers."""

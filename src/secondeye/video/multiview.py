@@ -1,8 +1,8 @@
-"""Both views of a film whose one stream holds them as layers (MV-HEVC: films of headsets and phones).
+"""Read both views of a film that stores them as layers of one stream (MV-HEVC, of headsets and phones).
 
-`view_ids` -1 makes FFmpeg's HEVC decoder give out every view of a moment, the base view first, under one
-time stamp. Run on streams that the tests write, in which no view is predicted from the other, and on one by
-x265, in which one is; no camera's film was at hand.
+With `view_ids` -1 FFmpeg's HEVC decoder returns every view of a frame under one timestamp, base view first.
+Tested on streams that the tests write, without inter-view prediction, and on one by x265 with it; not on
+a camera's film.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,45 +15,47 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from secondeye.video.probe import TruncatedFilm, UnreadableFilm, open_film, video_stream
-from secondeye.video.read import DECODER_THREADS, every, upright_rgb, with_timestamps
+from secondeye.video.read import DECODER_THREADS, select_all, upright_rgb, with_timestamps
 
 
 class MultiviewFrame(NamedTuple):
-    pts: int  # in ticks of the film's time base
+    """One frame of both views."""
+
+    pts: int  # ticks of the film's time base
     base: np.ndarray  # uint8 [H, W, 3], upright
     second: np.ndarray  # uint8 [H, W, 3]
-    damaged: bool  # the decoder concealed parts of one
+    damaged: bool  # the decoder concealed errors in a view
 
 
 def read_multiview(
     path: Path,
     *,
-    start_pts: int | None = None,  # begin with this time stamp
+    start_pts: int | None = None,  # first timestamp to yield
     size: tuple[int, int] | None = None,  # height, width to scale to
-    wants: Callable[[int], bool] = every,  # which time stamps; others are only decoded
+    select: Callable[[int], bool] = select_all,  # which timestamps to convert and yield
 ) -> Iterator[MultiviewFrame]:
-    """Yield both views of every moment, from the film's beginning on: layers are not sought.
+    """Yield both views of every frame. Layers cannot be sought, so decoding starts at the beginning.
 
-    Raises UnreadableFilm when there is no second view; TruncatedFilm where decoding fails.
+    Raises UnreadableFilm if there is no second view, and TruncatedFilm where decoding fails.
     """
     with open_film(path) as container:
         stream = video_stream(container, path)
-        stream.thread_type = "SLICE"  # views of one moment belong to one decoder
+        stream.thread_type = "SLICE"  # frame threading would split the views of a frame
         stream.codec_context.thread_count = DECODER_THREADS
         if stream.codec_context.name == "hevc":
             stream.codec_context.options = {"view_ids": "-1"}
-        moments = _moments(container, stream, path)
-        for pts, (base, second) in with_timestamps(moments, container, stream, path, whole=True):
-            if (start_pts is None or pts >= start_pts) and wants(pts):
+        pairs = _view_pairs(container, stream, path)
+        for pts, (base, second) in with_timestamps(pairs, container, stream, path, whole=True):
+            if (start_pts is None or pts >= start_pts) and select(pts):
                 damaged = base.is_corrupt or second.is_corrupt
                 yield MultiviewFrame(pts, upright_rgb(base, size), upright_rgb(second, size), damaged)
 
 
-def _moments(
+def _view_pairs(
     container: InputContainer, stream: VideoStream, path: Path
 ) -> Iterator[tuple[VideoFrame, VideoFrame]]:
-    """Both views of each moment: they come out under the time stamp of the packet that held them."""
-    raw = container.format.name == "hevc"  # has no time stamps
+    """Yield both views of each frame; both carry the timestamp of their packet."""
+    raw = container.format.name == "hevc"  # has no timestamps
     base, count = None, 0
     for number, packet in enumerate(container.demux(stream)):
         if raw and packet.size:
@@ -63,16 +65,16 @@ def _moments(
                 base = frame
                 continue
             if base.pts != frame.pts:
-                raise _alone(path, count)
+                raise _missing_view(path, count)
             if raw:
                 base.pts = None
             yield base, frame
             base, count = None, count + 1
     if not count:
-        raise _alone(path, count)
+        raise _missing_view(path, count)
 
 
-def _alone(path: Path, count: int) -> UnreadableFilm | TruncatedFilm:
+def _missing_view(path: Path, count: int) -> UnreadableFilm | TruncatedFilm:
     if count:
-        return TruncatedFilm(path, count, "a picture has no second view")
-    return UnreadableFilm(f"{path}: holds no second view; give its packing in sources.csv")
+        return TruncatedFilm(path, count, "a frame has no second view")
+    return UnreadableFilm(f"{path}: has no second view; set its packing in sources.csv")

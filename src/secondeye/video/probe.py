@@ -1,4 +1,4 @@
-"""What a film is, read from its header and its first picture."""
+"""Probe a film: size, rates, colour and audio, from its header and first frame."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,7 +12,7 @@ from av.video.stream import VideoStream
 
 from secondeye.system.errors import UserError
 
-# FFmpeg's AVColorSpace (what a file says) to the matrix the scaler is told to use.
+# FFmpeg's AVColorSpace (of a file) to the matrix its scaler takes.
 _MATRIX = {
     1: Colorspace.ITU709,
     4: Colorspace.FCC,
@@ -23,10 +23,10 @@ _MATRIX = {
 }
 _BT709, _UNSPECIFIED, _SMPTE170M = 1, 2, 6
 _HIGH_DYNAMIC_RANGE = {16, 18}  # PQ and HLG
-_HD_HEIGHT = 720  # players assume BT.709 from here on when a file does not say
-_BY_ENDING = {".hevc": "hevc"}  # a raw stream of several layers, FFmpeg does not know by its content
+_HD_HEIGHT = 720  # players assume BT.709 from this height up if the file does not say
+_BY_ENDING = {".hevc": "hevc"}  # FFmpeg does not detect a raw stream of several layers
 
-# Without the last three a way to RGB and back darkens a picture by one level.
+# Without the last three flags a round trip through RGB darkens pictures by one level.
 EXACT_SCALING = (
     Interpolation.BICUBIC
     | Interpolation.ACCURATE_RND
@@ -36,23 +36,23 @@ EXACT_SCALING = (
 
 
 class UnreadableFilm(UserError):
-    """The file is not a film that can be read."""
+    """The file cannot be read as a film."""
 
 
 class TruncatedFilm(UserError):
-    """The film breaks off; `pictures` of it were good."""
+    """Decoding stopped before the end of the film, after `frames` frames."""
 
-    def __init__(self, path: Path, pictures: int, reason: str) -> None:
-        super().__init__(path, pictures, reason)  # all of them, so that it survives pickling
-        self.path, self.pictures, self.reason = path, pictures, reason
+    def __init__(self, path: Path, frames: int, reason: str) -> None:
+        super().__init__(path, frames, reason)  # all arguments, so that it can be unpickled
+        self.path, self.frames, self.reason = path, frames, reason
 
     def __str__(self) -> str:
-        return f"{self.path}: breaks off after {self.pictures} frames ({self.reason})"
+        return f"{self.path}: ends early after {self.frames} frames ({self.reason})"
 
 
 @dataclass(frozen=True)
 class Colour:
-    """How the numbers of a film become light; values are FFmpeg's AVCOL_* numbers."""
+    """The colour space of a film, in FFmpeg's AVCOL_* numbers."""
 
     matrix: int
     full_range: bool
@@ -61,7 +61,7 @@ class Colour:
 
     @property
     def scaler_matrix(self) -> Colorspace:
-        """The scaler's name of the matrix."""
+        """The matrix as FFmpeg's scaler names it."""
         return _MATRIX[self.matrix]
 
     @property
@@ -75,45 +75,45 @@ BT709 = Colour(matrix=_BT709, full_range=False, primaries=_BT709, transfer=_BT70
 
 @dataclass(frozen=True)
 class FilmInfo:
-    """A film as a viewer sees it: width and height are those after rotation."""
+    """A film's properties as displayed: width and height after rotation."""
 
     path: Path
     width: int  # px
     height: int  # px
-    pixel_aspect: Fraction  # width over height of one upright pixel
-    fps: Fraction  # frames per second, the average for a variable rate
-    time_base: Fraction  # seconds per tick of a time stamp
-    begin: Fraction  # seconds, the first picture's time stamp
-    frames: int  # what the container claims; 0 where it claims nothing
-    bits: int  # per colour channel
+    pixel_aspect: Fraction  # width / height of one pixel, after rotation
+    fps: Fraction  # the average if the rate varies
+    time_base: Fraction  # seconds per timestamp tick
+    start_seconds: Fraction  # timestamp of the first frame
+    frames: int  # as the container states; 0 if it does not
+    bit_depth: int  # bits per channel
     colour: Colour
-    sound: tuple[str, ...]  # codec names of its sound tracks
+    audio: tuple[str, ...]  # codec names of the audio tracks
 
     @property
     def is_hdr(self) -> bool:
-        """True for PQ and HLG, which an 8-bit picture can not hold."""
+        """Whether the transfer function is PQ or HLG, which 8-bit pictures cannot hold."""
         return self.colour.transfer in _HIGH_DYNAMIC_RANGE
 
 
 def ffmpeg_url(path: Path) -> str:
-    """The name FFmpeg opens; without the scheme it would take `Alien: One.mkv` for a protocol."""
+    """Return the URL FFmpeg opens; without a scheme it takes `Alien: One.mkv` for a protocol."""
     return f"file:{path}"
 
 
 def open_film(path: Path) -> InputContainer:
-    """Open a film for reading; raises UnreadableFilm with one clear line."""
+    """Open a film for reading. Raises UnreadableFilm."""
     if not path.exists():
-        raise UnreadableFilm(f"{path}: there is no such file")
+        raise UnreadableFilm(f"{path}: file does not exist")
     if path.is_dir():
-        raise UnreadableFilm(f"{path}: is a folder; name one film file")
+        raise UnreadableFilm(f"{path}: is a folder; give a film file")
     try:
         return av.open(ffmpeg_url(path), "r", format=_BY_ENDING.get(path.suffix.lower()))
     except av.FFmpegError as error:
-        raise UnreadableFilm(f"{path}: is not a film FFmpeg can read ({error.strerror})") from error
+        raise UnreadableFilm(f"{path}: not a film that FFmpeg can read ({error.strerror})") from error
 
 
 def video_stream(container: InputContainer, path: Path) -> VideoStream:
-    """The film's main picture stream; raises UnreadableFilm where there is none."""
+    """Return the film's main video stream. Raises UnreadableFilm if it has none."""
     stream = container.streams.best("video")
     if not isinstance(stream, VideoStream) or stream.codec_context is None:
         raise UnreadableFilm(f"{path}: has no video stream")
@@ -121,17 +121,17 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
 
 
 def decode_first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
-    """The first picture of a stream just opened; raises UnreadableFilm where none decodes."""
+    """Decode the first frame of a newly opened stream. Raises UnreadableFilm if none decodes."""
     try:
         return next(container.decode(stream))
     except (StopIteration, av.FFmpegError) as error:
-        raise UnreadableFilm(f"{path}: its video stream holds no picture that decodes") from error
+        raise UnreadableFilm(f"{path}: no frame of its video stream decodes") from error
 
 
 def probe(path: Path) -> FilmInfo:
-    """Read a film's header and decode its first picture.
+    """Read a film's header and decode its first frame.
 
-    Raises UnreadableFilm when the file is missing, a folder, no film, or has no picture that decodes.
+    Raises UnreadableFilm if the file is missing, a folder, not a film, or has no frame that decodes.
     """
     with open_film(path) as container:
         stream = video_stream(container, path)
@@ -148,16 +148,16 @@ def probe(path: Path) -> FilmInfo:
             pixel_aspect=1 / aspect if rotation % 2 else aspect,
             fps=Fraction(rate),
             time_base=time_base,
-            begin=(first.pts or 0) * time_base,
+            start_seconds=(first.pts or 0) * time_base,
             frames=stream.frames,
-            bits=max(component.bits for component in first.format.components),
+            bit_depth=max(component.bits for component in first.format.components),
             colour=frame_colour(first),
-            sound=tuple(track.codec_context.name for track in container.streams.audio if track.codec_context),
+            audio=tuple(track.codec_context.name for track in container.streams.audio if track.codec_context),
         )
 
 
 def frame_colour(frame: VideoFrame) -> Colour:
-    """The colour a picture says it has, with a player's guesses where it says nothing."""
+    """Return a frame's colour space, with the defaults of players for what it does not state."""
     matrix = int(frame.colorspace)
     if matrix not in _MATRIX:
         matrix = _BT709 if frame.height >= _HD_HEIGHT else _SMPTE170M

@@ -1,4 +1,4 @@
-"""Pictures out of a film, one after the other, with their time stamps."""
+"""Decode the frames of a film, with their timestamps."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,49 +16,50 @@ from av.video.stream import VideoStream
 
 from secondeye.video.probe import EXACT_SCALING, TruncatedFilm, frame_colour, open_film, video_stream
 
-DECODER_THREADS = 1  # with several it is chance what FFmpeg conceals damaged pictures with
-# Elsewhere (AVI, raw streams, MPEG-TS) a seek lands anywhere or time stamps are guessed from the beginning.
+DECODER_THREADS = 1  # with several, FFmpeg's error concealment is not deterministic
+# In other containers (AVI, raw streams, MPEG-TS) seeking is imprecise or timestamps depend on the start.
 _SEEKABLE = {"mp4", "mov", "matroska", "webm"}
-_MAX_BEHIND_KEY = 40  # pictures that are decoded to reach a wanted time
-_SHORT_SHARE = Fraction(2, 100)  # headers are imprecise; a cut film lacks more
+_MAX_AFTER_KEYFRAME = 40  # frames decoded to reach a sampled time
+_MISSING_SHARE = Fraction(
+    2, 100
+)  # of the duration in the header, which is imprecise; truncated films lack more
 
 
 class Picture(NamedTuple):
-    pts: int  # in ticks of the film's time base
+    """One decoded frame."""
+
+    pts: int  # ticks of the film's time base
     rgb: np.ndarray  # uint8 [H, W, 3], upright
-    damaged: bool = False  # the decoder concealed parts of it
+    damaged: bool = False  # the decoder concealed errors
 
 
-def every(pts: int) -> bool:
-    """Wants the pictures of all time stamps."""
+def select_all(pts: int) -> bool:
+    """Select every timestamp."""
     return True
 
 
 def read_pictures(
     path: Path,
     *,
-    start_pts: int | None = None,  # begin with the picture of this time stamp, sought where that is safe
+    start_pts: int | None = None,  # first timestamp to yield, sought where that is reliable
     size: tuple[int, int] | None = None,  # height, width to scale to, after rotation; None keeps the film's
-    wants: Callable[
-        [int], bool
-    ] = every,  # which time stamps, asked when each is decoded; others are only decoded
+    select: Callable[[int], bool] = select_all,  # which timestamps to convert and yield
 ) -> Iterator[Picture]:
-    """Yield the pictures of a film in order of display; memory does not grow with its length.
+    """Yield the frames of a film in display order; memory use is independent of its length.
 
-    Time stamps grow strictly: a missing or repeated one is moved to just after the last.
-    Raises UnreadableFilm when the film can not be opened; TruncatedFilm where decoding fails,
-    where the picture changes
-    its size, and at the end of a film that ends well before its header says.
+    Timestamps increase strictly: a missing or repeated one becomes the previous one plus 1.
+    Raises UnreadableFilm if the film cannot be opened, and TruncatedFilm where decoding fails, where the
+    frame size changes, and at the end of a film that is much shorter than its header states.
     """
     if start_pts is not None:
-        pictures = _read(path, start_pts, size, wants, seek=True)
+        pictures = _read(path, start_pts, size, select, seek=True)
         first = next(pictures, None)
         if first is not None and first.pts == start_pts:
             yield first
             yield from pictures
             return
-    # From the beginning; also where the film's index led past the wanted picture.
-    yield from _read(path, start_pts, size, wants, seek=False)
+    # Decode from the start; also if the film's index led past the first timestamp.
+    yield from _read(path, start_pts, size, select, seek=False)
 
 
 def sample_pictures(
@@ -66,27 +67,27 @@ def sample_pictures(
     count: int,
     size: tuple[int, int],  # height, width
 ) -> Iterator[np.ndarray]:  # uint8 [height, width, 3]
-    """Small pictures at roughly even times; fewer where the film breaks off.
+    """Yield small frames at roughly even times; fewer if decoding stops early.
 
-    Key frames may be far apart: only some pictures behind each are decoded. Raises UnreadableFilm when it can
-    not be opened.
+    Keyframes may be far apart, so only some frames after each are decoded. Raises UnreadableFilm if the film
+    cannot be opened.
     """
     with open_film(path) as container:
         stream = video_stream(container, path)
         stream.codec_context.thread_count = DECODER_THREADS
-        begin, length = container.start_time or 0, container.duration or 0
+        start, duration = container.start_time or 0, container.duration or 0
         for index in range(count):
-            wanted = begin + length * index // count
+            target = start + duration * index // count
             try:
-                container.seek(wanted)  # the key frame before
-                yield upright_rgb(_first_at(container, stream, Fraction(wanted, av.time_base)), size)
+                container.seek(target)  # to the keyframe before
+                yield upright_rgb(_first_at(container, stream, Fraction(target, av.time_base)), size)
             except (StopIteration, av.FFmpegError):
                 return
 
 
 def _first_at(container: InputContainer, stream: VideoStream, second: Fraction) -> VideoFrame:
-    """The first picture shown from that second on, or the last of those that may be decoded."""
-    frames = islice(container.decode(stream), _MAX_BEHIND_KEY)
+    """Return the first frame displayed at or after `second`, or the last one within the decoding limit."""
+    frames = islice(container.decode(stream), _MAX_AFTER_KEYFRAME)
     frame = next(frames)
     while frame.time is not None and frame.time < second and (following := next(frames, None)):
         frame = following
@@ -94,32 +95,32 @@ def _first_at(container: InputContainer, stream: VideoStream, second: Fraction) 
 
 
 def nearest_timestamp(path: Path, pts: Fraction) -> int:
-    """The time stamp of the film's picture that is shown nearest to `pts`, without decoding any."""
+    """Return the timestamp of the frame nearest to `pts`, without decoding."""
     with open_film(path) as container:
         stream = video_stream(container, path)
         second = round(1 / (stream.time_base or 1))
         if not _seek(container, stream, round(pts)):
             container.seek(0)
         near = round(pts)
-        stamps = []
+        timestamps = []
         for packet in container.demux(stream):
             if packet.pts is not None:
-                stamps.append(packet.pts)
+                timestamps.append(packet.pts)
             if packet.dts is not None and packet.dts > near + second:
                 break
-        return min(stamps, key=lambda stamp: (abs(stamp - pts), stamp), default=near)
+        return min(timestamps, key=lambda timestamp: (abs(timestamp - pts), timestamp), default=near)
 
 
 def is_seekable(path: Path) -> bool:
-    """Whether a film's kind can be read from its middle on."""
+    """Whether decoding can start in the middle of a film in this container."""
     with open_film(path) as container:
         return _can_seek(container)
 
 
 def keyframe_before(path: Path, pts: int) -> int | None:
-    """The time stamp of the key picture that decoding must begin with to reach another; decodes none.
+    """Return the timestamp of the keyframe from which decoding reaches `pts`, without decoding.
 
-    None stands for the film's beginning: it is of a kind that is not sought, or its index leads too far.
+    None is the start of the film: its container is not seekable, or its index leads past `pts`.
     """
     with open_film(path) as container:
         stream = video_stream(container, path)
@@ -130,24 +131,24 @@ def keyframe_before(path: Path, pts: int) -> int | None:
 
 
 def container_and_frame_count(path: Path) -> tuple[str, int]:
-    """FFmpeg's name of a film's container, and how many pictures lie in it, without decoding any."""
+    """Return FFmpeg's name of the container and the number of frames, without decoding."""
     with open_film(path) as container:
         packets = container.demux(video_stream(container, path))
         return container.format.name, sum(1 for packet in packets if packet.size)
 
 
 class ShotReader:
-    """Reads a film's shots one after the other with one decoder, and seeks only where shots are left out."""
+    """Read the shots of a film in order with one decoder, seeking only where shots are skipped."""
 
-    def __init__(self, path: Path, stamps: Sequence[int]) -> None:
-        self._path, self._stamps = path, stamps
+    def __init__(self, path: Path, timestamps: Sequence[int]) -> None:
+        self._path, self._timestamps = path, timestamps
         self._pictures: Iterator[Picture] = iter(())
         self._next = -1
 
     def read(self, start: int, stop: int) -> Iterator[Picture]:
-        """Frames start to stop - 1 of the film; read them to the end before the next call."""
+        """Return frames `start` to `stop - 1`; exhaust them before the next call."""
         if self._next != start:
-            self._pictures = read_pictures(self._path, start_pts=self._stamps[start])
+            self._pictures = read_pictures(self._path, start_pts=self._timestamps[start])
         self._next = stop
         return islice(self._pictures, stop - start)
 
@@ -156,7 +157,7 @@ def _read(
     path: Path,
     start_pts: int | None,
     size: tuple[int, int] | None,
-    wants: Callable[[int], bool],
+    select: Callable[[int], bool],
     *,
     seek: bool,
 ) -> Iterator[Picture]:
@@ -165,14 +166,14 @@ def _read(
         stream.codec_context.thread_count = DECODER_THREADS
         if seek and not _seek(container, stream, start_pts or 0):
             return
-        moments = ((frame,) for frame in container.decode(stream))
-        for pts, (frame,) in with_timestamps(moments, container, stream, path, whole=not seek):
-            if (start_pts is None or pts >= start_pts) and wants(pts):
+        frames = ((frame,) for frame in container.decode(stream))
+        for pts, (frame,) in with_timestamps(frames, container, stream, path, whole=not seek):
+            if (start_pts is None or pts >= start_pts) and select(pts):
                 yield Picture(pts, upright_rgb(frame, size), frame.is_corrupt)
 
 
 def _seek(container: InputContainer, stream: VideoStream, pts: int) -> bool:
-    """Go to the key frame before a time stamp; False where time stamps after that could not be trusted."""
+    """Seek to the keyframe before a timestamp; return False if timestamps would be unreliable after that."""
     if not _can_seek(container):
         return False
     container.seek(pts, stream=stream, backward=True)
@@ -184,65 +185,65 @@ def _can_seek(container: InputContainer) -> bool:
 
 
 def with_timestamps(
-    moments: Iterable[tuple[VideoFrame, ...]],  # the views of each
+    frames: Iterable[tuple[VideoFrame, ...]],  # the views of each frame
     container: InputContainer,
     stream: VideoStream,
     path: Path,
     *,
-    whole: bool,  # from the beginning, so the end can be judged
+    whole: bool,  # read from the start, so that the length can be checked
 ) -> Iterator[tuple[int, tuple[VideoFrame, ...]]]:
-    """Frames with strictly growing time stamps. Raises TruncatedFilm as `read_pictures` does."""
-    count, first, last, lasts = 0, 0, 0, _step(stream)
-    shape: tuple[int, int] | None = None
+    """Yield frames with strictly increasing timestamps. Raises TruncatedFilm as `read_pictures` does."""
+    count, first, last, duration = 0, 0, 0, _frame_ticks(stream)
+    size: tuple[int, int] | None = None
     try:
-        for moment in moments:
-            frame, given = moment[0], moment[0].pts
-            shape = shape or (frame.width, frame.height)
-            if (frame.width, frame.height) != shape:
-                raise TruncatedFilm(
-                    path, count, f"the picture changes its size to {frame.width}x{frame.height}"
-                )
+        for views in frames:
+            frame, pts = views[0], views[0].pts
+            size = size or (frame.width, frame.height)
+            if (frame.width, frame.height) != size:
+                raise TruncatedFilm(path, count, f"the frame size changes to {frame.width}x{frame.height}")
             if count == 0:
-                first = last = given or 0
+                first = last = pts or 0
             else:
-                last = max(last + 1, given if given is not None else last + _step(stream))
-            count, lasts = count + 1, frame.duration or _step(stream)
-            yield last, moment
+                last = max(last + 1, pts if pts is not None else last + _frame_ticks(stream))
+            count, duration = count + 1, frame.duration or _frame_ticks(stream)
+            yield last, views
     except av.FFmpegError as error:
         raise TruncatedFilm(path, count, error.strerror or "no reason given") from error
-    got = (last + lasts - first) * Fraction(stream.time_base or 0)
-    promised = _promised_seconds(container, stream, first)
+    decoded = (last + duration - first) * Fraction(stream.time_base or 0)
+    stated = _stated_seconds(container, stream, first)
     counted = 0 < stream.frames <= count
-    if whole and not counted and promised - got > max(Fraction(1), _SHORT_SHARE * promised):
-        raise TruncatedFilm(path, count, f"{float(got):.1f} of the {float(promised):.1f} seconds it promises")
+    if whole and not counted and stated - decoded > max(Fraction(1), _MISSING_SHARE * stated):
+        raise TruncatedFilm(
+            path, count, f"{float(decoded):.1f} of the {float(stated):.1f} seconds in its header"
+        )
 
 
-def _step(stream: VideoStream) -> int:
-    """Ticks between two frames, on average."""
+def _frame_ticks(stream: VideoStream) -> int:
+    """Return the average number of ticks per frame."""
     return max(1, round(1 / ((stream.average_rate or 25) * (stream.time_base or 1))))
 
 
-def _promised_seconds(container: InputContainer, stream: VideoStream, first: int) -> Fraction:
-    """How long the picture is by the film's header; 0 where it does not say."""
+def _stated_seconds(container: InputContainer, stream: VideoStream, first: int) -> Fraction:
+    """Return the duration of the video stream by the film's header; 0 if it does not state one."""
     tag = stream.metadata.get("DURATION", "")
     if stream.duration is not None and stream.time_base is not None:
-        own = Fraction(stream.duration * stream.time_base)
+        track = Fraction(stream.duration * stream.time_base)
     elif re.fullmatch(r"\d+:\d+:\d+(\.\d+)?", tag):
         hours, minutes, seconds = tag.split(":")
-        own = int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
-        own -= first * Fraction(stream.time_base or 0)  # Matroska counts from 0, not from the first picture
+        track = int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
+        track -= first * Fraction(stream.time_base or 0)  # Matroska counts from 0, not from the first frame
     else:
         return Fraction(0)
-    # An edit list may show less of a track than it holds; the whole film's length knows.
-    whole = Fraction(container.duration, av.time_base) if container.duration else own
-    return min(own, whole)
+    # An edit list may show less of a track than it holds; the container's duration accounts for that.
+    whole = Fraction(container.duration, av.time_base) if container.duration else track
+    return min(track, whole)
 
 
 def upright_rgb(
     frame: VideoFrame,
     size: tuple[int, int] | None,  # height, width after rotation
 ) -> np.ndarray:  # uint8 [H, W, 3]
-    """A decoded picture as a viewer sees it."""
+    """Convert a decoded frame to RGB, rotated and scaled as displayed."""
     turns = round(frame.rotation / 90) % 4
     height, width = size or (None, None)
     if turns % 2:

@@ -1,4 +1,4 @@
-"""What a film says about its eyes and its projection: in its container, and in its first picture."""
+"""Read stereo packing and spherical projection from a film's container and first frame."""
 
 import re
 import struct
@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 
 from secondeye.video.probe import decode_first_frame, open_film, video_stream
 
-# FFmpeg's AVStereo3DType and AVSphericalProjection, by number. What is not here says nothing.
+# FFmpeg's AVStereo3DType and AVSphericalProjection, by number; other values carry no information.
 _AXES = {1: "sbs", 2: "tb", 3: "frame by frame", 4: "checkerboard", 5: "quincunx", 6: "lines", 7: "columns"}
 _PROJECTIONS = {
     0: "equirectangular",
@@ -25,31 +25,35 @@ _PROJECTIONS = {
     6: "parametric immersive",
 }
 _INVERTED = 1  # AV_STEREO3D_FLAG_INVERT
-_VIEW_ID = 29  # AV_FRAME_DATA_VIEW_ID: which of a stream's views a picture is
-_VPS = re.compile(rb"\x40\x01..", re.DOTALL)  # header of HEVC's video parameter set, and its first 16 bits
+_VIEW_ID = 29  # AV_FRAME_DATA_VIEW_ID: the view a frame belongs to
+_VPS = re.compile(
+    rb"\x40\x01..", re.DOTALL
+)  # NAL header of the HEVC video parameter set, and its first 16 bits
 
 
 @dataclass(frozen=True)
 class StereoMetadata:
-    """Empty where the film says nothing."""
+    """Stereo metadata of a film; fields are empty if the film does not state them."""
 
-    axis: str  # sbs, tb, or how else the eyes share a picture
+    axis: str  # sbs, tb, or another packing of the views
     right_first: bool
     projection: str  # of a spherical film
-    views: int  # pictures that the stream holds for each moment; 2 in MV-HEVC
+    views: int  # per frame of the stream; 2 in MV-HEVC
 
 
 def read_stereo_metadata(path: Path) -> StereoMetadata:
-    """Read a film's header and decode its first picture.
+    """Read the stereo metadata of a film from its header and first frame.
 
-    FFmpeg hands what it finds in st3d, sv3d and vexu boxes, Matroska's StereoMode and Projection, and the
-    frame-packing SEI down to the picture. Raises UnreadableFilm when there is no picture.
+    FFmpeg attaches the content of st3d, sv3d and vexu boxes, Matroska's StereoMode and Projection, and the
+    frame-packing SEI to the frame. Raises UnreadableFilm if no frame decodes.
     """
     with open_film(path) as container:
         stream = video_stream(container, path)
-        told = _side_data(decode_first_frame(container, stream, path), stream)
-        kind, flags = struct.unpack_from("ii", told.get("STEREO3D", bytes(8)))
-        (projection,) = struct.unpack_from("i", told["SPHERICAL"]) if "SPHERICAL" in told else (None,)
+        side_data = _side_data(decode_first_frame(container, stream, path), stream)
+        kind, flags = struct.unpack_from("ii", side_data.get("STEREO3D", bytes(8)))
+        (projection,) = (
+            struct.unpack_from("i", side_data["SPHERICAL"]) if "SPHERICAL" in side_data else (None,)
+        )
         return StereoMetadata(
             axis=_AXES.get(kind, ""),
             right_first=bool(flags & _INVERTED),
@@ -59,18 +63,18 @@ def read_stereo_metadata(path: Path) -> StereoMetadata:
 
 
 def _side_data(frame: VideoFrame, stream: VideoStream) -> dict[str, bytes]:
-    """What hangs on a picture, by FFmpeg's name of its kind.
+    """Return a frame's side data by FFmpeg's name of its type.
 
-    PyAV knows fewer kinds than FFmpeg, and shows none where there is one that it does not know.
+    PyAV raises for all side data when one of its types, such as the view id, is unknown to it.
     """
     try:
-        told = cast(Iterable[SideData], frame.side_data)  # a mapping that yields its values
+        found = cast(Iterable[SideData], frame.side_data)  # a mapping that yields its values
     except ValueError:
         try:
-            told = cast(Iterable[SideData], _without_view_id(frame, stream).side_data)
+            found = cast(Iterable[SideData], _without_view_id(frame, stream).side_data)
         except ValueError:
             return {}
-    return {part.type.name: bytes(part) for part in told}
+    return {part.type.name: bytes(part) for part in found}
 
 
 def _without_view_id(frame: VideoFrame, stream: VideoStream) -> VideoFrame:
@@ -82,7 +86,7 @@ def _without_view_id(frame: VideoFrame, stream: VideoStream) -> VideoFrame:
 
 
 def _views(stream: VideoStream) -> int:
-    """The layers that HEVC's parameter sets promise (vps_max_layers_minus1, 6 bits); 1 for other codecs."""
+    """Return the number of layers in HEVC's parameter sets (vps_max_layers_minus1); 1 for other codecs."""
     context = stream.codec_context
     found = _VPS.search(context.extradata or b"") if context.name == "hevc" else None
     return 1 if found is None else (int.from_bytes(found[0][2:]) >> 4 & 0x3F) + 1

@@ -1,17 +1,17 @@
-"""The `st3d` box: how an mp4 file says that its pictures are side by side (Spherical Video V2 RFC)."""
+"""Tag mp4 films as side by side with an `st3d` box (Spherical Video V2 RFC)."""
 
 import struct
 from pathlib import Path
 
 _LEFT_RIGHT = struct.pack(">I4sIB", 13, b"st3d", 0, 2)
 _SAMPLE_ENTRIES = (b"avc1", b"hvc1", b"hev1", b"av01")
-_STSD_FIELDS = 8  # version, flags and the number of entries come before the first entry
+_STSD_FIELDS = 8  # bytes of version, flags and entry count before the first entry
 
 
 def tag_side_by_side(path: Path) -> None:
-    """Append `st3d` (left-right) to the picture's sample entry of an mp4 whose `moov` box comes last.
+    """Append `st3d` (left-right) to the video sample entry of an mp4 whose `moov` box comes last.
 
-    Raises ValueError when the file is laid out otherwise; chunk offsets would then have to move.
+    Raises ValueError for another layout, in which chunk offsets would have to change.
     """
     with path.open("r+b") as file:
         start, size = _last_box(file, path)
@@ -32,7 +32,7 @@ def _last_box(file, path: Path) -> tuple[int, int]:  # type: ignore[no-untyped-d
         if position + size == end and kind == b"moov":
             return position, size
         position += size
-    raise ValueError(f"{path}: its last box is not moov")
+    raise ValueError(f"{path}: the last box is not moov")
 
 
 def _tagged(moov: bytearray, path: Path) -> bytearray:
@@ -44,11 +44,11 @@ def _tagged(moov: bytearray, path: Path) -> bytearray:
             for box in [0, *chain, entry]:
                 struct.pack_into(">I", moov, box, struct.unpack_from(">I", moov, box)[0] + len(_LEFT_RIGHT))
             return moov
-    raise ValueError(f"{path}: has no picture track to tag")
+    raise ValueError(f"{path}: no video track to tag")
 
 
 def _chains(moov: bytearray, parent: int, kinds: list[bytes]) -> list[list[int]]:
-    """Offsets of every nested chain of boxes of these kinds below `parent`."""
+    """Return the offsets of every nested chain of boxes of these types below `parent`."""
     if not kinds:
         return [[]]
     chains = []

@@ -1,4 +1,4 @@
-"""Pictures into files: H.264 for people, FFV1 for what must come back unchanged."""
+"""Write films: H.264 for viewing, FFV1 for lossless arrays."""
 
 from collections.abc import Iterable
 from fractions import Fraction
@@ -16,9 +16,9 @@ from av.video.frame import VideoFrame
 from secondeye.system.files import atomic_path
 from secondeye.video.probe import BT709, EXACT_SCALING, Colour, ffmpeg_url
 
-# A fixed number, whatever the machine: x264's output depends on it.
+# Fixed, since x264's output depends on it.
 _X264_THREADS = 4
-_LOSSLESS_RATE = 24  # FFV1 files hold arrays; their rate means nothing
+_LOSSLESS_RATE = 24  # FFV1 files hold arrays; their frame rate has no meaning
 
 
 def has_encoder(name: str) -> bool:
@@ -27,9 +27,9 @@ def has_encoder(name: str) -> bool:
 
 
 class FilmWriter:
-    """Write one H.264 stream to an mp4 file, a picture at a time. The caller renames and cleans up.
+    """Write one H.264 stream to an mp4 file, frame by frame. The caller renames and cleans up.
 
-    Odd heights are written as 4:4:4, since 4:2:0 has none; everything else as 4:2:0, 8 bit.
+    The format is 8-bit 4:2:0, or 4:4:4 for odd sizes, which 4:2:0 does not support.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class FilmWriter:
         pixel_aspect: Fraction = Fraction(1),
         crf: int = 16,
         preset: str = "veryfast",
-        side_by_side: bool = False,  # adds the frame-packing SEI
+        side_by_side: bool = False,  # add the frame-packing SEI
     ) -> None:
         self._container: OutputContainer = av.open(ffmpeg_url(path), "w", format="mp4")
         packing = ":frame-packing=3" if side_by_side else ""
@@ -61,16 +61,16 @@ class FilmWriter:
         self._stream, self._colour, self._time_base = stream, colour, time_base
 
     def add_audio(self, rate: int) -> None:
-        """Add an AAC stereo track; before the first picture."""
-        self._sound = self._container.add_stream("aac", rate=rate, options={"b": "128000"})
-        self._sound.codec_context.layout = "stereo"
+        """Add a stereo AAC track. Call before the first frame is written."""
+        self._audio = self._container.add_stream("aac", rate=rate, options={"b": "128000"})
+        self._audio.codec_context.layout = "stereo"
 
     def write(
         self,
         rgb: np.ndarray,  # uint8 [H, W, 3]
         pts: int,  # ticks of the time base
     ) -> None:
-        """Encode one picture."""
+        """Encode one frame."""
         frame = VideoFrame.from_ndarray(rgb, format="rgb24").reformat(
             format="yuv444p",
             src_color_range=2,
@@ -87,18 +87,18 @@ class FilmWriter:
     def write_audio(
         self,
         samples: np.ndarray,  # float32 [2, N] in [-1, 1]
-        rate: int,  # samples a second
+        rate: int,  # samples per second
     ) -> None:
-        """Encode the whole sound track."""
+        """Encode the whole audio track."""
         whole = AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout="stereo")
         whole.sample_rate, whole.pts = rate, 0
         resampler = AudioResampler(format="fltp", layout="stereo", rate=rate, frame_size=1024)
         for frame in [*resampler.resample(whole), *resampler.resample(None)]:
-            self._container.mux(self._sound.encode(frame))
-        self._container.mux(self._sound.encode(None))
+            self._container.mux(self._audio.encode(frame))
+        self._container.mux(self._audio.encode(None))
 
     def close(self) -> None:
-        """Flush the encoder and finish the file."""
+        """Flush the encoder and close the file."""
         self._container.mux(self._stream.encode(None))
         self._container.close()
 
@@ -115,9 +115,9 @@ class FilmWriter:
 
 
 def _subsample(frame: VideoFrame, colour: Colour) -> VideoFrame:
-    """4:4:4 to 4:2:0 with chroma where H.264's readers expect it: on the left one of two columns.
+    """Convert 4:4:4 to 4:2:0 with chroma on the left of two columns, where H.264 decoders expect it.
 
-    FFmpeg's scaler puts it between them when it writes and on the left when it reads, half a pixel apart.
+    FFmpeg's scaler writes it between the columns but reads it on the left, half a pixel apart.
     """
     luma, *chroma = frame.to_ndarray()
     height, width = luma.shape
@@ -127,13 +127,13 @@ def _subsample(frame: VideoFrame, colour: Colour) -> VideoFrame:
         for plane in chroma
     ]
     packed = np.concatenate([luma.ravel(), *small]).reshape(height * 3 // 2, width)
-    made = VideoFrame.from_ndarray(packed, format="yuv420p")
-    made.colorspace, made.color_range = colour.matrix, colour.scaler_range
-    return made
+    subsampled = VideoFrame.from_ndarray(packed, format="yuv420p")
+    subsampled.colorspace, subsampled.color_range = colour.matrix, colour.scaler_range
+    return subsampled
 
 
 def _fill_padding(frame: VideoFrame) -> None:
-    """Repeat each row's last pixel into what lies behind it: x264 reads some of it."""
+    """Repeat each row's last pixel into the padding, since x264 reads some of it."""
     for plane in frame.planes:
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
         rows[:, plane.width :] = rows[:, plane.width - 1 : plane.width]
@@ -146,10 +146,10 @@ def write_film(
     *,
     crf: int = 16,
     preset: str = "veryfast",
-    sound: np.ndarray | None = None,  # float32 [2, N] in [-1, 1]
+    audio: np.ndarray | None = None,  # float32 [2, N] in [-1, 1]
     audio_rate: int = 48000,
 ) -> None:
-    """Write an ordinary H.264 mp4, with AAC where there is sound; it appears under its name when whole."""
+    """Write an H.264 mp4, with AAC audio if given. The file is written atomically."""
     pictures = iter(frames)
     first = next(pictures)
     height, width = first.shape[:2]
@@ -157,29 +157,26 @@ def write_film(
         atomic_path(path) as part,
         FilmWriter(part, width, height, fps=fps, time_base=1 / fps, crf=crf, preset=preset) as writer,
     ):
-        if sound is not None:
+        if audio is not None:
             writer.add_audio(audio_rate)
         writer.write(first, 0)
         for index, picture in enumerate(pictures, start=1):
             writer.write(picture, index)
-        if sound is not None:
-            writer.write_audio(sound, audio_rate)
+        if audio is not None:
+            writer.write_audio(audio, audio_rate)
 
 
 def write_lossless(
     path: Path,
     frames: np.ndarray,  # uint8 [T, H, W, 3] RGB, uint8 [T, H, W] or uint16 [T, H, W]
 ) -> None:
-    """Write arrays as FFV1 in Matroska: the same arrays give the same bytes on every run.
-
-    The file appears under its name when whole.
-    """
-    given, stored = {
+    """Write arrays as FFV1 in Matroska, atomically; the same arrays give the same bytes on every run."""
+    source_format, stored_format = {
         ("uint8", 4): ("rgb24", "bgr0"),
         ("uint8", 3): ("gray", "gray"),
         ("uint16", 3): ("gray16le", "gray16le"),
     }[frames.dtype.name, frames.ndim]
-    # bitexact: otherwise Matroska writes random ids and the library's version.
+    # Without bitexact, Matroska writes random ids and the library's version.
     with (
         atomic_path(path) as part,
         av.open(
@@ -189,10 +186,10 @@ def write_lossless(
         options = {"level": "3", "slices": "4", "threads": "1", "flags": "+bitexact"}
         stream = container.add_stream("ffv1", rate=_LOSSLESS_RATE, options=options)
         stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = stored
+        stream.pix_fmt = stored_format
         for index, array in enumerate(frames):
-            frame = VideoFrame.from_ndarray(np.ascontiguousarray(array), format=given)
-            frame = frame.reformat(format=stored) if stored != given else frame
+            frame = VideoFrame.from_ndarray(np.ascontiguousarray(array), format=source_format)
+            frame = frame.reformat(format=stored_format) if stored_format != source_format else frame
             frame.pts = index
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -201,9 +198,9 @@ def write_lossless(
 def read_lossless(
     path: Path,
 ) -> np.ndarray:  # uint8 [T, H, W, 3] RGB, uint8 [T, H, W] or uint16 [T, H, W]
-    """Read what `write_lossless` wrote, bit for bit."""
+    """Read a file written by `write_lossless`, bit for bit."""
     with av.open(ffmpeg_url(path)) as container:
         stream = container.streams.video[0]
         stream.thread_type = "NONE"
-        given = "rgb24" if stream.pix_fmt == "bgr0" else stream.pix_fmt
-        return np.stack([frame.to_ndarray(format=given) for frame in container.decode(stream)])
+        array_format = "rgb24" if stream.pix_fmt == "bgr0" else stream.pix_fmt
+        return np.stack([frame.to_ndarray(format=array_format) for frame in container.decode(stream)])

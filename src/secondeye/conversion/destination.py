@@ -1,0 +1,49 @@
+"""Where a conversion writes: check output and preview before any work starts."""
+
+import tempfile
+from pathlib import Path
+
+from secondeye.system.errors import UserError
+from secondeye.video.mux import can_hold_audio
+
+CONTAINERS = (".mp4", ".mov", ".mkv")
+
+
+def resolve_output(film: Path, output: Path | None, overwrite: bool) -> Path:
+    """Return the output path; without one, NAME_sbs.mp4, or .mkv if mp4 cannot hold the film's audio.
+
+    Raises UserError if the output cannot be written, exists, or cannot hold the film's audio.
+    """
+    if output is None:
+        suffix = ".mp4" if can_hold_audio(film, ".mp4") else ".mkv"
+        output = film.with_name(f"{film.stem}_sbs{suffix}")
+    if output.is_dir():
+        raise UserError(f"{output}: is a folder; give --output a file name")
+    if output.suffix not in CONTAINERS:
+        raise UserError(f"{output}: the name must end in {', '.join(CONTAINERS)}")
+    _check_file(output, film, overwrite, "--output")
+    if not can_hold_audio(film, output.suffix):
+        raise UserError(
+            f"{output}: {output.suffix} cannot hold the film's audio; give --output a name in .mkv"
+        )
+    return output
+
+
+def check_preview(preview: Path, film: Path, overwrite: bool) -> None:
+    """Raise UserError if the preview is not a .png that can be written."""
+    if preview.suffix != ".png" or preview.is_dir():
+        raise UserError(f"{preview}: the preview's name must end in .png")
+    _check_file(preview, film, overwrite, "--preview")
+
+
+def _check_file(path: Path, film: Path, overwrite: bool, option: str) -> None:
+    if path.exists() and path.samefile(film):
+        raise UserError(f"{path}: is the input film; give {option} another name")
+    if path.exists() and not overwrite:
+        raise UserError(f"{path}: already exists; give {option} another name, or add --overwrite")
+    if not path.parent.is_dir():
+        raise UserError(f"{path.parent}: folder does not exist")
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise UserError(f"{path.parent}: cannot be written to ({error.strerror})") from error
