@@ -228,7 +228,7 @@ def test_what_cannot_be_scored_is_one_line(
         score_of(one, one)
     with pytest.raises(UserError, match=r"small.mp4: an eye is 160x48 px; both sides must be at least 64"):
         score_of(*[write(tmp_path / "small.mp4", height=48)] * 2)
-    with pytest.raises(UnreadableFilm, match="no such file"):
+    with pytest.raises(UnreadableFilm, match="file does not exist"):
         score_of(*views, tmp_path / "missing.mkv")
     broken = damage(make_film("broken.mp4", shots=(40,), height=HEIGHT, width=WIDTH))
     with pytest.raises(TruncatedFilm, match=r"broken.mp4: ends early after"):
