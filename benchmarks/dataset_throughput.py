@@ -2,9 +2,9 @@
 
     python benchmarks/dataset_throughput.py [--matcher video]
 
-Films of the synthetic world, and the real one in SECONDEYE_FOOTAGE where that is set, with the laptop preset.
-On one core time is the processor's, which others on the machine hardly change; two workers against one is
-the clock's, and only true on an idle machine.
+Uses synthetic films, the real film in SECONDEYE_FOOTAGE if that is set, and the laptop preset. Times on one
+core are CPU times, which other processes hardly affect; two workers against one is wall-clock time, which is
+valid only on an idle machine.
 """
 
 import argparse

@@ -57,8 +57,8 @@ def compare(shot: Warped, tiles_per_side: int) -> str:
     """Return a row per plan and the difference between the results."""
     rows, made = [], {}
     for plan in PLANS:
-        passes, cost, painted, skipped = run_in_process(run_plan, plan, shot, tiles_per_side)
-        made[plan] = torch.from_numpy(painted)
+        passes, cost, inpainted, skipped = run_in_process(run_plan, plan, shot, tiles_per_side)
+        made[plan] = torch.from_numpy(inpainted)
         megabytes = cost.peak_mib * 2**20 / 1e6
         name = plan if tiles_per_side == 1 else f"{plan}, {tiles_per_side}x{tiles_per_side} tiles"
         rows.append(
@@ -109,11 +109,11 @@ def sampling_rows() -> Iterator[str]:
     pipeline, shot = make_pipeline(), film(9, *SMALL)
     holes = occlusion_mask(shot.coverage).float()
 
-    def paint(sampling: SamplingConfig) -> tuple[Tensor, Tensor]:
+    def inpaint(sampling: SamplingConfig) -> tuple[Tensor, Tensor]:
         return pipeline(shot.frames, holes, sampling=sampling, generator=make_generator(0))
 
-    latents, frames = paint(OURS)
-    _, other = paint(replace(OURS, guidance=1.01))
+    latents, frames = inpaint(OURS)
+    _, other = inpaint(replace(OURS, guidance=1.01))
     yield f"| no guidance | 1.01 | half the passes; {psnr_db(frames, other):.1f} dB apart |"
     with torch.no_grad():
         together, ours, groups = (decode(pipeline.vae, latents, count) for count in (9, 5, 2))
@@ -122,10 +122,10 @@ def sampling_rows() -> Iterator[str]:
         f"{rms(groups, together):.3f} |"
     )
     pipeline.unet.to(torch.float16)
-    _, half = paint(OURS)
+    _, half = inpaint(OURS)
     rounded = HalfPrecisionScheduler.from_config(pipeline.scheduler.config)
     pipeline.scheduler = rounded
-    _, theirs = paint(OURS)
+    _, theirs = inpaint(OURS)
     yield (
         f"| latents in float32 | float16 | network in float16: {psnr_db(frames, half):.1f} dB from all in "
         f"float32, the release {psnr_db(frames, theirs):.1f} dB |"
@@ -164,7 +164,7 @@ def time_rows() -> Iterator[str]:
     ours = [list(plan_windows(n, 25, 3))[-1] for n in range(26, 130)]
     yield (
         f"| the last window sees {min(w.stop - w.start for w in ours)} frames, at least "
-        f"{min(w.first - w.start for w in ours)} of them painted | {shortest}, and {fewest} | "
+        f"{min(w.first - w.start for w in ours)} of them inpainted | {shortest}, and {fewest} | "
         "lengths to 129 |"
     )
     pipeline, shot = make_pipeline(), film(3, *SMALL)
@@ -172,10 +172,10 @@ def time_rows() -> Iterator[str]:
     given, losses = shot.frames, []
     seen = (shot.coverage == 1).expand_as(given)
     for _ in range(3):
-        _, painted = pipeline(
+        _, inpainted = pipeline(
             given, holes, sampling=replace(RELEASE_SAMPLING, steps=2), generator=make_generator(0)
         )
-        given = (painted * 255).round() / 255
+        given = (inpainted * 255).round() / 255
         losses.append(psnr_db(given[seen], shot.frames[seen]))
     psnrs = ", ".join(f"{loss:.1f}" for loss in losses)
     yield f"| passes composed frames on | decoded frames | {psnrs} dB where visible, after 1 to 3 windows |"
@@ -195,12 +195,12 @@ def tile_rows() -> Iterator[str]:
     pipeline, shot = make_pipeline(), film(2, HEIGHT, 2 * WIDTH)
     holes, generator = torch.ones_like(shot.coverage), make_generator(0)
     left, right = plan_tiles(HEIGHT, 2 * WIDTH, 2, 128, 64)
-    painted = [
+    inpainted = [
         pipeline.draw(tile.cut(shot.frames), tile.cut(holes), sampling=OURS, generator=generator)
         for tile in (left, right)
     ]
     shared = (left.left + left.width - right.left) // 8
-    apart = rms(painted[0][..., -shared:], painted[1][..., :shared]) / float(painted[0].std())
+    apart = rms(inpainted[0][..., -shared:], inpainted[1][..., :shared]) / float(inpainted[0].std())
     yield (
         f"| tiles share noise and agree at every step | sampled separately, blended at the end | where the "
         f"release's overlap they are {apart:.2f} standard deviations apart |"

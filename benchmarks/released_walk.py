@@ -67,15 +67,15 @@ def blend(
     overlap: int,  # of neighbours, in the unit of the tiles
 ) -> Tensor:  # [..., H, W]
     """Blend each tile with the one above and then with the one to its left, both blended already."""
-    done: list[list[Tensor]] = []
+    blended: list[list[Tensor]] = []
     for tiles in rows:
         line: list[Tensor] = []
         for j, tile in enumerate(tiles):
-            below = _fade(done[-1][j], tile, overlap, -2) if done else tile
+            below = _fade(blended[-1][j], tile, overlap, -2) if blended else tile
             line.append(_fade(line[-1], below, overlap, -1) if line else below)
-        done.append(line)
+        blended.append(line)
     # Drop from each tile what the next one starts with, along both axes.
-    lines = [torch.cat([*(t[..., :-overlap] for t in line[:-1]), line[-1]], dim=-1) for line in done]
+    lines = [torch.cat([*(t[..., :-overlap] for t in line[:-1]), line[-1]], dim=-1) for line in blended]
     return torch.cat([*(line[..., :-overlap, :] for line in lines[:-1]), lines[-1]], dim=-2)
 
 
@@ -135,7 +135,7 @@ def inpaint_film(
     for chunk in plan_chunks(len(frames), chunk_frames, overlap):
         part = slice(chunk.start, chunk.start + chunk.length)
         given = torch.cat([done[len(done) - chunk.overlap :], frames[part][chunk.overlap :]])
-        _, painted = inpaint_chunk(
+        _, inpainted = inpaint_chunk(
             pipeline,
             given,
             holes[part],
@@ -143,5 +143,5 @@ def inpaint_film(
             sampling=sampling,
             tiles_per_side=tiles_per_side,
         )
-        done = torch.cat([done, (painted[chunk.overlap :] * 255).round() / 255])
+        done = torch.cat([done, (inpainted[chunk.overlap :] * 255).round() / 255])
     return done

@@ -48,7 +48,7 @@ from secondeye.warp import warp
 SIZES = {"1080p": (1080, 1920), "4K": (2160, 3840)}
 MAX_DISPARITY_SHARE = 0.05  # of the width, in the timed scenes
 SILHOUETTE_PX = 3  # radius around depth edges of the right view that counts as silhouette
-WORLD_HEIGHT, WORLD_WIDTH = 540, 960
+SYNTHETIC_HEIGHT, SYNTHETIC_WIDTH = 540, 960
 COPIED_BYTES = 1 << 28
 
 
@@ -224,14 +224,16 @@ VIEWS: Views = {
 
 def print_sharpness(shots: int) -> None:
     """Print sharpness on exact arrays: the analytic scene, synthetic shots with and without lens effects."""
-    print(f"\nExact arrays, {WORLD_WIDTH}x{WORLD_HEIGHT}; gradient energy as a share of the truth's\n")
+    print(
+        f"\nExact arrays, {SYNTHETIC_WIDTH}x{SYNTHETIC_HEIGHT}; gradient energy as a share of the truth's\n"
+    )
     print("| scene | what | visible, dB | gradient | away from silhouettes, dB | gradient |")
     print("|---|---|---|---|---|---|")
     seeds = range(1, shots + 1)
     scenes: dict[str, Callable[[int], Shot]] = {
-        "analytic layers": lambda seed: layered_scene(seed, WORLD_HEIGHT, WORLD_WIDTH),
-        "world, sharp and without grain": lambda seed: without_lens(seed),
-        "world, as filmed": lambda seed: render_shot(seed, 1, WORLD_HEIGHT, WORLD_WIDTH),
+        "analytic layers": lambda seed: layered_scene(seed, SYNTHETIC_HEIGHT, SYNTHETIC_WIDTH),
+        "synthetic, without lens effects": lambda seed: without_lens(seed),
+        "synthetic, with lens effects": lambda seed: render_shot(seed, 1, SYNTHETIC_HEIGHT, SYNTHETIC_WIDTH),
     }
     for name, make in scenes.items():
         figures: dict[str, list[list[float]]] = {view: [] for view in [*VIEWS, "looked up"]}
@@ -261,7 +263,7 @@ def without_lens(seed: int) -> Shot:
         return replace(draw(rng, width), noise=0.0, blur_px=0.0, shutter=0.0)
 
     with mock.patch.object(render, "sample_lens", sharp):
-        return render_shot(seed, 1, WORLD_HEIGHT, WORLD_WIDTH)
+        return render_shot(seed, 1, SYNTHETIC_HEIGHT, SYNTHETIC_WIDTH)
 
 
 def silhouettes(shot: Shot) -> Tensor:

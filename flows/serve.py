@@ -1,9 +1,9 @@
-"""Everything that stands: MLflow's UI, Prefect's server, and a worker that runs what prefect.yaml schedules.
+"""Run the MLflow UI, the Prefect server, and a worker for the schedules in prefect.yaml.
 
     python flows/serve.py [--mlflow-port 5000] [--prefect-port 4200]
 
-All on 127.0.0.1. Logs lie in .prefect/*.log. Ctrl-C ends all of it, running flows included; what they had
-begun is continued by the next run.
+All listen on 127.0.0.1 and log to .prefect/*.log. Ctrl-C stops everything, including running flows; the next
+run resumes their work.
 """
 
 import argparse
@@ -31,27 +31,27 @@ HOME = PROJECT / ".prefect"
 HOST = "127.0.0.1"
 POOL = "local"  # as prefect.yaml names it
 STARTUP_S = 120  # Prefect takes 20 to 40 s on two cores
-_PATIENCE_S = 20  # for a server to end by itself before it is killed
+_PATIENCE_S = 20  # grace period before SIGKILL
 
 
 def main() -> None:
-    """Start everything, say where it is, and stay until a signal comes or a part dies."""
+    """Start all servers, print their addresses, and wait until a signal arrives or one of them exits."""
     arguments = _arguments()
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, _leave)
     try:
         with lock_dir(HOME):
             serve(arguments.mlflow_port, arguments.prefect_port)
-    except UserError as refusal:
-        sys.exit(f"serve: {refusal}")
+    except UserError as error:
+        sys.exit(f"serve: {error}")
     except KeyboardInterrupt:
         print("\nall ended")
 
 
 def serve(mlflow_port: int, prefect_port: int) -> None:
-    """Start the parts in their order and watch them; ends all of them however this ends.
+    """Start the servers in order and watch them; stop all of them on every exit.
 
-    Raises Refusal when a port is taken, a part does not start, or one dies.
+    Raises UserError if a port is taken, a server does not start, or one exits.
     """
     _require_free(mlflow_port, "--mlflow-port")
     _require_free(prefect_port, "--prefect-port")
@@ -99,10 +99,10 @@ def _require_free(port: int, option: str) -> None:
 
 
 def _variables(prefect: str) -> dict[str, str]:
-    """What the parts and the runs they start find their way by."""
+    """Return the environment of the servers and of the runs that they start."""
     return environment() | {
         "SECONDEYE_HOME": str(PROJECT),
-        "PREFECT_HOME": str(HOME),  # absolute: a run starts elsewhere
+        "PREFECT_HOME": str(HOME),  # absolute: runs start in other folders
         "PREFECT_API_URL": f"{prefect}/api",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight idle processes of 200 MB each
     }
@@ -134,7 +134,7 @@ def _start(name: str, command: list[str], variables: Mapping[str, str]) -> subpr
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is this process's to answer
+            start_new_session=True,  # this process handles Ctrl-C
         )
 
 
@@ -166,9 +166,9 @@ def _require_alive(parts: Mapping[str, subprocess.Popen[bytes]]) -> None:
 
 
 def _close_lost_runs(address: str) -> None:
-    """Call runs crashed whose worker was killed under them.
+    """Mark runs as crashed whose worker was killed.
 
-    Prefect goes on to believe in them, and each holds the only place of its deployment for ever.
+    Prefect still counts them as running, and each would block the concurrency limit of its deployment.
     """
     pending = {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}
     lost = _post(f"{address}/filter", {"flow_runs": pending, "work_pools": {"name": {"any_": [POOL]}}})
@@ -185,7 +185,7 @@ def _post(address: str, content: Mapping[str, object]) -> Any:
 
 
 def _deploy(variables: Mapping[str, str]) -> None:
-    """Tell the server of the pool and of prefect.yaml's deployments; what it knew of them is replaced."""
+    """Create or replace the work pool and the deployments of prefect.yaml."""
     pool = ["work-pool", "create", POOL, "--type", "process", "--overwrite"]
     for arguments in (pool, ["deploy", "--all"]):
         command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
@@ -195,9 +195,9 @@ def _deploy(variables: Mapping[str, str]) -> None:
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """End the parts and all that they started, the worker first, so that its runs can still say so.
+    """Terminate the servers and their children, the worker first, so that its runs can still report.
 
-    The worker alone would wait for its runs; they are told to end with it.
+    The worker would wait for its runs, so they are terminated with it.
     """
     for process in reversed(processes):
         if process.poll() is None:

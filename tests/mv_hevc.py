@@ -182,7 +182,7 @@ def _base_layer(unit: bytes, sequence: _Sequence) -> bytes:
     assert bits.rest == "000000" + _golomb(0) + "00", "one set of layers, no clock, no extension"
     new += "000001" + _golomb(1) + "11" + "01"  # a second set, of both layers; no clock, an extension
     new += "1" * (-len(new) % 8)
-    new += profile[-8:]  # profile_tier_level() of which the level alone is told
+    new += profile[-8:]  # profile_tier_level() with general_level_idc only
     new += "0" + "01".ljust(16, "0")  # splitting_flag, scalability_mask_flag: views
     new += "000" + "0" + "1"  # dimension_id_len_minus1, vps_nuh_layer_id_present_flag, dimension_id
     new += "0001" + "0" + "1"  # view_id_len, view_id_val of both
@@ -201,7 +201,7 @@ def _base_layer(unit: bytes, sequence: _Sequence) -> bytes:
 
 def _second_layer(unit: bytes) -> bytes:
     kind, bits = kind_of(unit), _Bits(unit)
-    if kind == _SPS:  # refers to the video parameter set for what that tells, F.7.3.2.2.1
+    if kind == _SPS:  # takes format and buffering from the VPS, F.7.3.2.2.1
         old = _read_sequence(unit)
         return _unit(_SPS, 1, old.vps + "111" + _golomb(1) + "0" + old.order_bits + old.rest)
     if kind == _PPS:  # 7.3.2.3.1
@@ -214,7 +214,7 @@ def _second_layer(unit: bytes) -> bytes:
 
 
 def _slice_header(bits: _Bits, kind: int) -> str:
-    """F.7.3.6.1, as far as it is not as in layer 0."""
+    """Return the slice header of layer 1, F.7.3.6.1."""
     new = bits.fixed(1)
     assert new == "1", "one slice a picture"
     new += bits.fixed(1 if kind in _KEYS else 0)
@@ -225,7 +225,7 @@ def _slice_header(bits: _Bits, kind: int) -> str:
     else:
         new += bits.fixed(_ORDER_BITS)
         own = bits.fixed(1)
-        assert own == "0", "reference pictures are told here, 7.3.7"
+        assert own == "0", "the slice has its own reference picture set, 7.3.7"
         before, after = bits.golomb(), bits.golomb()
         new += own + before + after
         new += "".join(bits.golomb() + bits.fixed(1) for _ in range(_value(before) + _value(after)))

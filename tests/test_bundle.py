@@ -1,4 +1,4 @@
-"""A model as a folder: what it holds, and what it tells a conversion."""
+"""Model bundles: contents, validation, and conversion settings."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def weights(tmp_path: Path) -> Path:
 LEARNED = Bundle("motion", "light", strength_percent=2.0, convergence=0.7)
 
 
-def test_what_is_written_is_read(tmp_path: Path, weights: Path) -> None:
+def test_written_bundle_reads_back(tmp_path: Path, weights: Path) -> None:
     folder = write_bundle(tmp_path / "bundle", LEARNED, None, weights)
     assert read_bundle(folder) == LEARNED
     assert weights_folder(folder, "depth") is None
@@ -36,17 +36,17 @@ def test_what_is_written_is_read(tmp_path: Path, weights: Path) -> None:
     )
 
 
-def test_a_part_without_weights_needs_none(tmp_path: Path) -> None:
+def test_weight_free_bundle_is_bundle_json_alone(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "bundle", WEIGHT_FREE, None, None)
     assert [path.name for path in folder.iterdir()] == ["bundle.json"]
 
 
-def test_a_learned_part_needs_its_weights(tmp_path: Path) -> None:
+def test_learned_part_requires_weights(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="light needs its weights"):
         write_bundle(tmp_path / "bundle", LEARNED, None, None)
 
 
-def test_settings_come_from_the_bundle_unless_said_otherwise(tmp_path: Path, weights: Path) -> None:
+def test_options_override_the_settings_of_the_bundle(tmp_path: Path, weights: Path) -> None:
     folder = write_bundle(tmp_path / "bundle", LEARNED, None, weights)
     settings = settings_from_bundle(folder)
     assert (settings.depth, settings.inpainter) == ("motion", "light")
@@ -55,7 +55,7 @@ def test_settings_come_from_the_bundle_unless_said_otherwise(tmp_path: Path, wei
     assert (chosen.strength_percent, chosen.convergence, chosen.inpainter) == (5.0, 0.1, "fill")
 
 
-def test_without_a_model_a_viewer_gets_the_usual_strength_and_the_best_depth_there_is() -> None:
+def test_default_settings_without_a_model() -> None:
     settings = settings_from_bundle(None)
     assert (settings.strength_percent, settings.convergence, settings.depth) == (3.0, 0.5, "auto")
 
@@ -68,14 +68,14 @@ def test_the_checkpoint_key_identifies_weights_by_content(tmp_path: Path, weight
     assert one.describe() == same.describe() != other.describe()
 
 
-def test_what_was_trained_here_needs_a_model() -> None:
+def test_trained_parts_require_a_model() -> None:
     with pytest.raises(UserError, match="--inpainter diffusion needs a --model"):
         settings_from_bundle(None, inpainter="diffusion")
     with pytest.raises(UserError, match="--depth student needs a --model"):
         settings_from_bundle(None, depth="student")
 
 
-def test_another_folder_is_no_model(tmp_path: Path) -> None:
+def test_folder_without_bundle_json_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"not a model bundle: bundle\.json is missing"):
         read_bundle(tmp_path)
 
@@ -91,13 +91,13 @@ def test_another_folder_is_no_model(tmp_path: Path) -> None:
         '{"depth": ["motion"], "inpainter": "fill", "strength_percent": 3, "convergence": 0.5}',
     ],
 )
-def test_a_broken_bundle_is_one_line(tmp_path: Path, text: str) -> None:
+def test_invalid_bundle_json_is_a_user_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "bundle.json").write_text(text)
     with pytest.raises(UserError, match="cannot be read"):
         read_bundle(tmp_path)
 
 
-def test_a_part_nobody_knows_is_refused(tmp_path: Path) -> None:
+def test_unknown_part_is_rejected(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "bundle", WEIGHT_FREE, None, None)
     text = (folder / "bundle.json").read_text().replace("motion", "magic")
     (folder / "bundle.json").write_text(text)

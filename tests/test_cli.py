@@ -1,4 +1,4 @@
-"""The command line: one clear line for a user error, an exit code, no traceback."""
+"""Command line: help, exit codes, and one-line user errors without traceback."""
 
 import os
 import re
@@ -18,12 +18,13 @@ def secondeye(*arguments: object, cwd: Path | None = None) -> subprocess.Complet
 
 
 def one_line(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the error line, and check that there is exactly one and no traceback."""
     lines = [line for line in done.stderr.splitlines() if line.startswith("secondeye:")]
     assert done.returncode != 0 and len(lines) == 1 and "Traceback" not in done.stderr, done.stderr
     return lines[0]
 
 
-def test_not_a_film(tmp_path: Path) -> None:
+def test_convert_rejects_what_is_not_a_film(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not a film")
     assert "notes.txt" in one_line(secondeye("convert", tmp_path / "notes.txt"))
     assert "file does not exist" in one_line(secondeye("convert", tmp_path / "missing.mp4"))
@@ -31,7 +32,7 @@ def test_not_a_film(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_broken_film_ends_with_three(make_film: Callable[..., Path]) -> None:
+def test_truncated_film_exits_with_three(make_film: Callable[..., Path]) -> None:
     film = damage(make_film(shots=(40,), height=32, width=48))
     done = secondeye("convert", film, "--depth", "motion", "--preset", "ultrafast")
     assert done.returncode == 3, done.stderr
@@ -39,13 +40,13 @@ def test_broken_film_ends_with_three(make_film: Callable[..., Path]) -> None:
     assert film.with_name("film_sbs.mp4").exists()
 
 
-def test_stage_mistakes(tmp_path: Path, in_project: Path) -> None:
+def test_stage_rejects_invalid_arguments(tmp_path: Path, in_project: Path) -> None:
     assert "stage must be one of split" in one_line(secondeye("stage", "warp", "a", "b"))
     assert "takes 2 folders (data, reports), got 1" in one_line(secondeye("stage", "validate", "a"))
     assert "params.yaml" in one_line(secondeye("stage", "split", "a", cwd=tmp_path))
 
 
-def test_sample_does_not_touch_a_folder_with_other_films(tmp_path: Path) -> None:
+def test_sample_refuses_a_folder_with_other_films(tmp_path: Path) -> None:
     (tmp_path / "holiday_sbs.mp4").write_bytes(b"precious")
     assert "holiday_sbs.mp4 is not part of the sample" in one_line(secondeye("data", "sample", tmp_path))
     (tmp_path / "holiday_sbs.mp4").unlink()

@@ -7,15 +7,15 @@ from secondeye.execution import code_hash
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small package with the name of this one."""
-    (tmp_path / "room").mkdir()
+    """Create a small package that stands in for secondeye."""
+    (tmp_path / "sub").mkdir()
     texts = {
         "__init__.py": '"""Top."""\n',
-        "room/__init__.py": "",
-        "room/door.py": "def go():\n    from secondeye.room import lazy\n    return lazy.VALUE\n",
-        "room/lazy.py": '"""Lazy."""\nVALUE = 1  # a comment\n',
+        "sub/__init__.py": "",
+        "sub/entry.py": "def run():\n    from secondeye.sub import lazy\n    return lazy.VALUE\n",
+        "sub/lazy.py": '"""Lazy."""\nVALUE = 1  # a comment\n',
         "other.py": "import os\n",
-        "measure.py": "import numpy as np\ndef go():\n    from scipy.stats import t\n    import tqdm\n",
+        "measure.py": "import numpy as np\ndef run():\n    from scipy.stats import t\n    import tqdm\n",
     }
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
@@ -25,32 +25,34 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     code_hash.imports_of.cache_clear()
 
 
-def test_lazy_imports_and_packages_are_reached(package: Path) -> None:
-    wanted = {"secondeye", "secondeye.room", "secondeye.room.door", "secondeye.room.lazy"}
-    assert code_hash.reachable_modules("secondeye.room.door") == wanted
+def test_reachable_modules_include_lazy_imports_and_parent_packages(package: Path) -> None:
+    expected = {"secondeye", "secondeye.sub", "secondeye.sub.entry", "secondeye.sub.lazy"}
+    assert code_hash.reachable_modules("secondeye.sub.entry") == expected
 
 
-def test_comments_and_docstrings_change_no_hash_but_code_does(package: Path) -> None:
-    reached = code_hash.reachable_modules("secondeye.room.door")
-    before = code_hash.code_hash(reached)
-    (package / "room/lazy.py").write_text('"""Other words."""\n\nVALUE = 1\n')
-    assert code_hash.code_hash(reached) == before
-    (package / "room/lazy.py").write_text("VALUE = 2\n")
-    assert code_hash.code_hash(reached) != before
+def test_hash_ignores_comments_and_docstrings(package: Path) -> None:
+    modules = code_hash.reachable_modules("secondeye.sub.entry")
+    before = code_hash.code_hash(modules)
+    (package / "sub/lazy.py").write_text('"""Other words."""\n\nVALUE = 1\n')
+    assert code_hash.code_hash(modules) == before
+    (package / "sub/lazy.py").write_text("VALUE = 2\n")
+    assert code_hash.code_hash(modules) != before
 
 
-def test_libraries_are_imported_ones_that_affect_results(package: Path) -> None:
+def test_libraries_include_only_those_that_affect_results(package: Path) -> None:
     assert code_hash.libraries_of(code_hash.reachable_modules("secondeye.measure")) == ["numpy", "scipy"]
-    assert code_hash.libraries_of(code_hash.reachable_modules("secondeye.room.door")) == []
+    assert code_hash.libraries_of(code_hash.reachable_modules("secondeye.sub.entry")) == []
 
 
-def test_each_result_depends_on_the_libraries_it_uses() -> None:
+def test_stages_depend_only_on_libraries_they_import() -> None:
     def libraries(module: str) -> set[str]:
-        reached = code_hash.reachable_modules(module)
-        return set(code_hash.libraries_of(name for name in reached if not code_hash.is_carrier(name)))
+        modules = code_hash.reachable_modules(module)
+        return set(code_hash.libraries_of(name for name in modules if not code_hash.is_carrier(name)))
 
     learned = {"diffusers", "transformers", "safetensors"}
     assert learned | {"scipy"} <= libraries("secondeye.stages.evaluate")
     assert learned <= libraries("secondeye.conversion.convert")
     for stage in ("split", "shift", "match", "splat", "quality", "filter", "synthetic"):
-        assert not learned & libraries(f"secondeye.stages.{stage}"), "an upgrade rebuilds no dataset"
+        assert not learned & libraries(f"secondeye.stages.{stage}"), (
+            "upgrading a model library must not rebuild the dataset"
+        )

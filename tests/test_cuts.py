@@ -26,12 +26,12 @@ def test_cuts_are_the_first_frames_of_shots(lengths: tuple[int, ...], cuts: list
     assert cuts_of(*lengths) == (cuts, sum(lengths))
 
 
-def test_no_pictures_and_one_picture_have_no_cuts() -> None:
+def test_empty_and_single_frame_films_have_no_cuts() -> None:
     assert find_cuts(iter([]), Fraction(24), threshold=2.0, min_shot_frames=6) == ([], 0)
     assert cuts_of(1) == ([], 1)
 
 
-# Seen by eye: where shots start. After dark or flat pictures this is a frame or two up to whoever looks.
+# Shot starts annotated by hand: exact ones, and those after fades, which are ambiguous by a frame.
 REAL = {
     "mono_bikes/bikes.mp4": ([30, 76, 137, 187, 242], []),
     "mono_sintel_30s/test_video_30s.mp4": ([286, 348, 356, 523, 573, 610, 631], [77, 176, 237, 387, 477]),
@@ -42,7 +42,7 @@ REAL = {
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_every_shot_of_real_films_is_found_and_none_invented(footage: Path, name: str) -> None:
+def test_shots_of_real_films_are_found_exactly(footage: Path, name: str) -> None:
     info = probe(footage / name)
     blank: list[bool] = []
 
@@ -58,10 +58,10 @@ def test_every_shot_of_real_films_is_found_and_none_invented(footage: Path, name
     assert all(starts & {truth, truth + 1} for truth in faded_in)
 
 
-def test_blank_pictures_belong_to_no_shot() -> None:
+def test_blank_frames_belong_to_no_shot() -> None:
     blank = [True] + [False] * 9 + [True] * 3 + [False] * 7 + [True] * 2
     assert find_shots([5], blank, 3) == [(1, 5), (5, 10), (13, 20)]
-    assert find_shots([5, 15], blank, 3) == [(1, 5), (5, 10), (15, 20)], "a cut that a fade sets off"
+    assert find_shots([5, 15], blank, 3) == [(1, 5), (5, 10), (15, 20)], "a cut next to a fade"
     assert find_shots([], [False], 3) == [(0, 1)], "a still is a shot"
     assert find_shots([], [True, True], 3) == []
 
@@ -70,7 +70,7 @@ def at_rate(fps: int, frames: int) -> list[Fraction]:
     return [Fraction(k, fps) for k in range(frames + 1)]
 
 
-def test_ends_are_trimmed_but_not_those_of_the_film() -> None:
+def test_shots_are_trimmed_except_at_the_ends_of_the_film() -> None:
     seconds = at_rate(10, 30)
     assert trim_shot(seconds, 0, 30, Fraction(1)) == (0, 30)
     assert trim_shot(seconds, 0, 20, Fraction(1, 4)) == (0, 17), "frame 17 would end 0.2 s before the cut"
@@ -80,14 +80,14 @@ def test_ends_are_trimmed_but_not_those_of_the_film() -> None:
     assert trim_shot(seconds, 10, 20, Fraction(1, 2)) == (10, 10), "nothing is left"
 
 
-def test_seconds_are_those_of_the_time_stamps() -> None:
+def test_durations_follow_the_time_stamps() -> None:
     slow = [Fraction(k) for k in range(5)] + [4 + Fraction(k, 10) for k in range(1, 11)]
     assert trim_shot(slow, 1, 10, Fraction(1)) == (2, 3), "frame 3 lasts until 4 s, 0.6 s before the cut"
     assert split_shot(slow, 0, 14, Fraction(3), 1) == [(0, 3), (3, 7), (7, 10), (10, 14)]
     assert split_shot(slow, 0, 14, Fraction(2), 1)[0] == (0, 2)
 
 
-def test_long_shots_become_equal_pieces() -> None:
+def test_long_shots_are_split_equally() -> None:
     def pieces(start: int, stop: int, frames: int, shortest: int) -> list[tuple[int, int]]:
         return split_shot(at_rate(25, 300), start, stop, Fraction(frames, 25), shortest)
 

@@ -1,4 +1,4 @@
-"""The diffusion inpainter's way through a shot, ours and the release's, with networks in miniature."""
+"""Windows and tiles of the diffusion inpainter, ours and the release's, with tiny networks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -128,11 +128,11 @@ def test_release_overlaps_decoded_frames_with_their_mask(
 ) -> None:
     given: list[tuple[Tensor, Tensor]] = []
 
-    def paint(_: object, frames: Tensor, holes: Tensor, **__: object) -> tuple[Tensor, Tensor]:
+    def inpaint(_: object, frames: Tensor, holes: Tensor, **__: object) -> tuple[Tensor, Tensor]:
         given.append((frames, holes))
         return frames, (frames + 0.0103) / 2
 
-    monkeypatch.setattr(released_walk, "inpaint_chunk", paint)
+    monkeypatch.setattr(released_walk, "inpaint_chunk", inpaint)
     frames, holes = torch.rand(24, 3, 150, 140), torch.rand(24, 1, 150, 140)
     made = released_walk.inpaint_film(released, frames, holes, generator=seeded(0))
     assert made.shape == (24, 3, 128, 128)
@@ -199,10 +199,10 @@ def test_frames_outside_of_the_tiles_are_unchanged(tiny: StereoInpaintPipeline) 
     frames = torch.rand(1, 3, 64, 192, generator=seeded(1))
     left, _, right = plan_tiles(8, 24, 3, 0, 8)
     options: dict[str, Any] = {"sampling": QUICK, "generator": seeded(0)}
-    painted = tiny(frames, frames[:, :1], tiles=[left, right], **options).frames
-    same = painted[..., 64:128]
+    inpainted = tiny(frames, frames[:, :1], tiles=[left, right], **options).frames
+    same = inpainted[..., 64:128]
     assert_close(same, frames[..., 64:128], atol=1e-6, rtol=0)
-    assert (painted[..., :64] - frames[..., :64]).abs().mean() > 0.01
+    assert (inpainted[..., :64] - frames[..., :64]).abs().mean() > 0.01
 
 
 def test_tiles_are_decoded_independently(tiny: StereoInpaintPipeline) -> None:
@@ -267,11 +267,11 @@ def test_half_covered_pixels_are_blended(tiny: StereoInpaintPipeline) -> None:
     warped = scene(1, 64, 64)
     nothing_seen = warped._replace(coverage=torch.where(warped.coverage < 1, 0.0, 1.0))
     half, _ = inpaint_warped(tiny, warped, None, 1)
-    painted, _ = inpaint_warped(tiny, nothing_seen, None, 1)
+    inpainted, _ = inpaint_warped(tiny, nothing_seen, None, 1)
     edge = (..., slice(16, 17))
-    # The network's mask differs there too, so that only the bounds of the blend can be told.
+    # The network's mask differs there too, so only the bounds of the blend can be checked.
     assert (half[edge] - 0.6 * warped.frames[edge]).abs().max() <= 0.4 + 1e-6
-    assert not torch.equal(half[edge], painted[edge])
+    assert not torch.equal(half[edge], inpainted[edge])
 
 
 def test_network_does_not_run_without_holes(tiny: StereoInpaintPipeline) -> None:
@@ -281,10 +281,10 @@ def test_network_does_not_run_without_holes(tiny: StereoInpaintPipeline) -> None
     assert len(state.frames) == 1
 
 
-Paint = Callable[..., InpaintOutput]
+Inpaint = Callable[..., InpaintOutput]
 
 
-def recorder(given: list[Tensor]) -> Paint:
+def recorder(given: list[Tensor]) -> Inpaint:
     def paint_grey(_: StereoInpaintPipeline, frames: Tensor, holes: Tensor, **__: object) -> InpaintOutput:
         given.append(torch.cat([frames, holes], dim=1))
         return InpaintOutput(torch.zeros(0), torch.full_like(frames, len(given) / 10))
@@ -302,12 +302,12 @@ def test_windows_overlap_composed_frames(
     whole, state = inpaint_warped(tiny, warped, None, 1)
     assert [len(window) for window in given] == [4, 4, 4]
     assert_close(whole[4:7, :, :, 12], torch.full((3, 3, 64), 0.2))
-    # Painted where it was open, and elsewhere as the first eye saw it; the last window sees one more.
+    # Holes are inpainted, the rest is the warped view; the last window overlaps one frame more.
     assert torch.equal(given[1][0, :3], whole[3]) and torch.equal(given[2][:2, :3], whole[5:7])
     assert torch.equal(given[1][1:, :3], warped.frames[4:7])
     seen = (warped.coverage[3] == 1).expand(3, -1, -1)
     assert torch.equal(given[1][0, :3][seen], warped.frames[3][seen])
-    # These weights were trained with the mask left as it is.
+    # These weights were trained with the overlap mask unchanged.
     assert torch.equal(given[1][:, 3:], given[0][:, 3:])
     # A call after these begins in the same way.
     inpaint_warped(tiny, warped, state, 1)
@@ -401,14 +401,14 @@ def test_one_step_is_one_pass_per_window_for_any_seed(one_step: StereoInpaintPip
 def test_windows_take_the_left_view_of_their_frames(
     one_step: StereoInpaintPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the frames that a window goes on from, too, and of those that an earlier call left."""
+    """Overlap frames, also those of an earlier call, come with their left views."""
     seen: list[Tensor] = []
 
-    def paint(_: object, frames: Tensor, *__: object, left: Tensor, **___: object) -> InpaintOutput:
+    def inpaint(_: object, frames: Tensor, *__: object, left: Tensor, **___: object) -> InpaintOutput:
         seen.append(left)
         return InpaintOutput(torch.zeros(0), frames)
 
-    monkeypatch.setattr(StereoInpaintPipeline, "__call__", paint)
+    monkeypatch.setattr(StereoInpaintPipeline, "__call__", inpaint)
     warped = scene(9, 41, 57)
     left = torch.rand(warped.left.shape, generator=seeded(8))
     warped = warped._replace(left=left)

@@ -12,7 +12,7 @@ from secondeye.warp import warp
 @pytest.mark.parametrize("operation", [splat, warp])
 @pytest.mark.parametrize("backend", ["reference", "cpu", "triton"])
 @pytest.mark.parametrize(
-    ("break_frames", "break_disparity", "told"),
+    ("break_frames", "break_disparity", "message"),
     [
         (lambda f: f * math.nan, None, "frames contains NaN"),
         (lambda f: f * math.inf, None, "frames contains NaN or inf"),
@@ -33,10 +33,10 @@ from secondeye.warp import warp
         (None, lambda d: d.double(), "disparity must be float32"),
     ],
 )
-def test_arrays_of_the_wrong_kind_are_refused(operation, backend, break_frames, break_disparity, told):
+def test_arrays_of_the_wrong_kind_are_refused(operation, backend, break_frames, break_disparity, message):
     frames = torch.rand(2, 3, 4, 6, generator=torch.Generator().manual_seed(0)) + 0.1
     disparity = torch.ones(2, 1, 4, 6)
     frames = break_frames(frames) if break_frames else frames
     disparity = break_disparity(disparity) if break_disparity else disparity
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         operation(frames, disparity, backend=backend)

@@ -126,7 +126,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def environment() -> dict[str, str]:
-    """A shell that does not of itself give its place to its last command, as bash does."""
+    """Write a shell that does not exec its last command, unlike bash."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1", "SHELL": "/bin/sh"}
 

@@ -120,7 +120,7 @@ def test_ground_truth_is_used_only_for_unaltered_pictures(
     assert clip.reference == reference
 
 
-def test_a_dataset_without_held_out_clips_is_one_line(tmp_path: Path, params: Params) -> None:
+def test_a_dataset_without_held_out_clips_is_a_user_error(tmp_path: Path, params: Params) -> None:
     dataset = write_dataset(tmp_path, a_film("f"), a_shift("c"), "train")
     with pytest.raises(UserError, match="no clip is held out; set split to test"):
         freeze_manifest(dataset, params.evaluate.regions)

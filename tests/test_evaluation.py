@@ -340,7 +340,7 @@ def test_clips_tables_and_weights_are_read_once(
     assert counts == {"load_clip": 3, "read_table": 5, "hash_weights": 1, "make_inpainter": 1}
 
 
-def test_a_clip_that_the_rebuilt_dataset_lacks_is_one_line(tmp_path: Path) -> None:
+def test_a_clip_that_the_rebuilt_dataset_lacks_is_a_user_error(tmp_path: Path) -> None:
     dataset = dataset_of(tmp_path, "b")
     with pytest.raises(UserError, match="has no clip a; the dataset was rebuilt, run dvc repro evaluate"):
         score_methods(tmp_path / "s", dataset, [eval_clip("a", "f")], BASELINES, TWO_FRAMES, label="t")

@@ -1,4 +1,4 @@
-"""Films converted elsewhere are cut and shifted exactly as the dataset's own right views."""
+"""Films converted by other software are cut and shifted like the dataset's own right views."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -146,7 +146,7 @@ def test_half_width_views_are_stretched(
     assert (made - right).abs().mean() < 0.02 < (made.roll(2, -1) - right).abs().mean()
 
 
-def test_a_film_that_is_short_or_damaged_is_one_line(
+def test_a_film_that_is_short_or_damaged_is_a_user_error(
     tmp_path: Path, dataset: Dataset, views: tuple[np.ndarray, np.ndarray]
 ) -> None:
     film = tmp_path / "candle.mkv"

@@ -33,7 +33,7 @@ DEPLOYMENTS = yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployment
 
 @pytest.fixture(scope="module")
 def flows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
-    """The modules of flows/, with a Prefect home of their own."""
+    """Import the modules of flows/ with a temporary Prefect home."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
         patch.syspath_prepend(PROJECT / "flows")
@@ -44,7 +44,7 @@ def flows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
 
 @pytest.fixture
 def lines(flows: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What tasks that are called by `.fn` log."""
+    """Collect the log lines of tasks called through `.fn`."""
     logged: list[str] = []
     for module in (flows.commands, flows.dataset, flows.training, flows.conversion):
         monkeypatch.setattr(module, "run_log", lambda: logged.append)
@@ -59,38 +59,40 @@ def is_running(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
-def wait_for(what: Callable[[], object], seconds: float) -> None:
+def wait_for(condition: Callable[[], object], seconds: float) -> None:
     end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "waited too long"
+    while not condition():
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.1)
 
 
 # Commands
 
 
-def test_a_commands_lines_reach_the_log_in_order(flows: SimpleNamespace) -> None:
+def test_run_command_logs_lines_in_order(flows: SimpleNamespace) -> None:
     lines: list[str] = []
     code = "import sys; print('one'); print('two', file=sys.stderr); print(); print('three')"
     flows.commands.run_command(python(code), lines.append)
     assert lines == ["one", "two", "three"]
 
 
-def test_lines_come_while_the_command_runs(flows: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_command_logs_while_the_command_runs(
+    flows: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
-    came: list[float] = []
+    times: list[float] = []
     code = "import time; print('one'); time.sleep(1); print('two')"
-    flows.commands.run_command(python(code), lambda line: came.append(time.monotonic()))
-    assert came[1] - came[0] > 0.5
+    flows.commands.run_command(python(code), lambda line: times.append(time.monotonic()))
+    assert times[1] - times[0] > 0.5
 
 
-def test_a_failed_command_gives_its_last_line_and_its_code(flows: SimpleNamespace) -> None:
+def test_failed_command_raises_with_last_line_and_exit_code(flows: SimpleNamespace) -> None:
     with pytest.raises(flows.commands.CommandFailed, match=r"ended with 7: the disk is full$") as failure:
         flows.commands.run_command(python("print('begun'); print('the disk is full'); exit(7)"), print)
     assert failure.value.code == 7
 
 
-def test_our_own_refusal_is_the_reason_not_what_dvc_says_after_it(flows: SimpleNamespace) -> None:
+def test_reason_is_the_last_secondeye_error_before_dvc_output(flows: SimpleNamespace) -> None:
     code = "print('secondeye: data/raw: empty'); print('ERROR: failed to reproduce'); exit(1)"
     with pytest.raises(UserError, match=r"ended with 1: secondeye: data/raw: empty$"):
         flows.commands.run_command(python(code), print)
@@ -99,20 +101,20 @@ def test_our_own_refusal_is_the_reason_not_what_dvc_says_after_it(flows: SimpleN
         flows.commands.run_command(python(code), print)
 
 
-def test_commands_find_the_tools_beside_this_python(flows: SimpleNamespace) -> None:
+def test_run_command_finds_tools_beside_this_python(flows: SimpleNamespace) -> None:
     lines: list[str] = []
     flows.commands.run_command(python("import shutil; print(shutil.which('secondeye'))"), lines.append)
     assert lines == [str(Path(sys.executable).parent / "secondeye")]
 
 
-FAMILY = (
+PARENT_AND_CHILD = (
     "import os, subprocess, sys, time;"
     "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']);"
     "print(os.getpid(), child.pid); time.sleep(60)"
 )
 
 
-def test_a_stopped_flow_ends_its_command_and_all_that_it_started(flows: SimpleNamespace) -> None:
+def test_stopped_flow_ends_its_command_and_its_children(flows: SimpleNamespace) -> None:
     family: list[int] = []
 
     def stop(line: str) -> None:
@@ -120,30 +122,30 @@ def test_a_stopped_flow_ends_its_command_and_all_that_it_started(flows: SimpleNa
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        flows.commands.run_command(python(FAMILY), stop)
+        flows.commands.run_command(python(PARENT_AND_CHILD), stop)
     assert len(family) == 2
     wait_for(lambda: not any(is_running(pid) for pid in family), 5)
 
 
-def test_a_flow_killed_with_9_takes_its_command_along(flows: SimpleNamespace) -> None:
-    code = f"from commands import run_command; run_command([{sys.executable!r}, '-c', {FAMILY!r}], print)"
+def test_killed_flow_ends_its_command(flows: SimpleNamespace) -> None:
+    code = f"from commands import run_command; run_command({python(PARENT_AND_CHILD)!r}, print)"
     search = {"PYTHONPATH": str(PROJECT / "flows"), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(python(code), stdout=subprocess.PIPE, text=True, env=os.environ | search) as flow:
         assert flow.stdout
         command, child = (int(pid) for pid in flow.stdout.readline().split())
         flow.kill()
     wait_for(lambda: not is_running(command), 5)
-    os.kill(child, signal.SIGKILL)  # what a command starts is its own affair then
+    os.kill(child, signal.SIGKILL)  # after SIGKILL only the command itself is ended
 
 
-def test_a_refusal_is_one_line_of_the_log(flows: SimpleNamespace) -> None:
+def test_errors_are_logged_without_traceback_if_expected(flows: SimpleNamespace) -> None:
     def record(error: Exception) -> logging.LogRecord:
-        about = (type(error), error, None)
-        return logging.LogRecord("prefect.flow_runs", logging.ERROR, "", 0, "failed", None, about)
+        exc_info = (type(error), error, None)
+        return logging.LogRecord("prefect.flow_runs", logging.ERROR, "", 0, "failed", None, exc_info)
 
-    refusal, surprise = record(flows.commands.CommandFailed(["dvc"], 1, [])), record(KeyError("x"))
-    assert flows.commands._without_traceback(refusal) and flows.commands._without_traceback(surprise)
-    assert refusal.exc_info is None and surprise.exc_info
+    expected, unexpected = record(flows.commands.CommandFailed(["dvc"], 1, [])), record(KeyError("x"))
+    assert flows.commands._without_traceback(expected) and flows.commands._without_traceback(unexpected)
+    assert expected.exc_info is None and unexpected.exc_info
 
 
 # Tasks and flows
@@ -156,7 +158,7 @@ def test_a_refusal_is_one_line_of_the_log(flows: SimpleNamespace) -> None:
         ("training", "train_and_promote", ["repro", "show", "publish", "gate", "show"]),
     ],
 )
-def test_what_works_on_the_data_waits_for_its_turn(
+def test_flows_on_the_data_exclude_each_other(
     flows: SimpleNamespace,
     lines: list[str],
     tmp_path: Path,
@@ -166,13 +168,13 @@ def test_what_works_on_the_data_waits_for_its_turn(
     steps: list[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    held: list[bool] = []
+    unlocked: list[str] = []
 
     def step(name: str, *given: object) -> None:
         lines.append(name)
         with flows.commands.LOCK.open("w") as another, suppress(BlockingIOError):
             fcntl.flock(another, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held.append(False)
+            unlocked.append(name)
 
     for name in set(steps):
         monkeypatch.setattr(getattr(flows, module), name, partial(step, name))
@@ -186,10 +188,10 @@ def test_what_works_on_the_data_waits_for_its_turn(
         assert lines == ["another flow is working on data and models; waiting until it ends"]
     thread.join(10)
     assert lines[1:] == steps
-    assert not held, "no other flow can slip in between its steps"
+    assert not unlocked, "the lock must be held during every step"
 
 
-def test_tasks_run_their_commands(
+def test_tasks_run_dvc_and_secondeye(
     flows: SimpleNamespace, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module, name in ((flows.commands, "DVC"), (flows.training, "SECONDEYE")):
@@ -199,18 +201,20 @@ def test_tasks_run_their_commands(
     assert lines == ["['repro', 'evaluate']", "['model', 'gate']"]
 
 
-def test_an_mlflow_that_is_away_does_not_stop_the_training_flow(
+def test_unreachable_mlflow_does_not_stop_the_training_flow(
     flows: SimpleNamespace, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flows.training, "SECONDEYE", python("print('secondeye: nobody answers'); exit(4)"))
+    monkeypatch.setattr(
+        flows.training, "SECONDEYE", python("print('secondeye: MLflow is unreachable'); exit(4)")
+    )
     flows.training.publish.fn()
-    assert "nobody answers; the runs stay in .runs" in lines[-1]
+    assert "MLflow is unreachable; the runs stay in .runs" in lines[-1]
     monkeypatch.setattr(flows.training, "SECONDEYE", python("print('secondeye: no such run'); exit(1)"))
     with pytest.raises(UserError, match="no such run"):
         flows.training.publish.fn()
 
 
-def test_training_shows_its_reports_as_they_are_made(
+def test_training_flow_shows_each_report_after_its_step(
     flows: SimpleNamespace, lines: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -227,17 +231,17 @@ def test_training_shows_its_reports_as_they_are_made(
 def folders(
     flows: SimpleNamespace, lines: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Path, Path]:
-    """An inbox and an outbox, and a `secondeye` that writes its arguments where the film should be."""
+    """Create an inbox and an outbox, and stub `secondeye` to write its model argument to the output."""
     stub = tmp_path / "stub.py"
     stub.write_text(
         "import sys\n"
         "command, film, _, model, _, output = sys.argv[1:]\n"
-        "sys.exit('secondeye: can not be read') if 'bad' in film else open(output, 'w').write(model)\n"
+        "sys.exit('secondeye: cannot be read') if 'bad' in film else open(output, 'w').write(model)\n"
     )
     monkeypatch.setattr(flows.conversion, "SECONDEYE", [sys.executable, str(stub)])
     monkeypatch.setattr(flows.conversion, "convert", flows.conversion.convert.fn)
     inbox, outbox = tmp_path / "inbox", tmp_path / "outbox"
-    flows.conversion.convert_folder.fn(str(inbox), str(outbox))  # makes them
+    flows.conversion.convert_folder.fn(str(inbox), str(outbox))  # creates both folders
     return inbox, outbox
 
 
@@ -246,7 +250,7 @@ def put(film: Path, inbox: Path, name: str, age_s: float = 3600) -> None:
     os.utime(inbox / name, (time.time() - age_s,) * 2)
 
 
-def test_each_new_film_is_converted_by_the_champion(
+def test_new_films_are_converted_with_the_champion(
     flows: SimpleNamespace, folders: tuple[Path, Path], make_film: Callable[..., Path]
 ) -> None:
     inbox, outbox = folders
@@ -264,7 +268,7 @@ def test_each_new_film_is_converted_by_the_champion(
     assert made == {"a_sbs.mp4": champion, "b_sbs.mp4": champion, "done_sbs.mkv": "before"}
 
 
-def test_a_film_that_fails_stops_no_other_and_is_named_at_the_end(
+def test_failed_films_are_reported_after_all_others(
     flows: SimpleNamespace, folders: tuple[Path, Path], make_film: Callable[..., Path]
 ) -> None:
     inbox, outbox = folders
@@ -274,7 +278,7 @@ def test_a_film_that_fails_stops_no_other_and_is_named_at_the_end(
     (inbox / "broken.mp4").write_text("no film at all")
     os.utime(inbox / "broken.mp4", (0, 0))
     with pytest.raises(
-        UserError, match=r"^2 of 4 films failed: bad.mp4: .*can not be read; broken.mp4: "
+        UserError, match=r"^2 of 4 films failed: bad.mp4: .*cannot be read; broken.mp4: "
     ) as end:
         flows.conversion.convert_folder.fn(str(inbox), str(outbox))
     assert "\n" not in str(end.value)
@@ -284,12 +288,12 @@ def test_a_film_that_fails_stops_no_other_and_is_named_at_the_end(
 # prefect.yaml, settings, serve
 
 
-def test_every_flow_is_deployed_once() -> None:
+def test_deployments() -> None:
     assert [deployment["name"] for deployment in DEPLOYMENTS] == ["dataset", "training", "conversion"]
 
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["name"])
-def test_a_deployment_fits_its_flow(flows: SimpleNamespace, deployment: dict) -> None:
+def test_deployment_matches_its_flow(flows: SimpleNamespace, deployment: dict) -> None:
     from prefect import Flow
     from prefect.client.schemas.schedules import CronSchedule
 
@@ -303,7 +307,7 @@ def test_a_deployment_fits_its_flow(flows: SimpleNamespace, deployment: dict) ->
     assert [CronSchedule(**schedule).cron for schedule in deployment["schedules"]]
 
 
-def test_prefect_takes_the_projects_settings(in_project: Path) -> None:
+def test_prefect_reads_the_settings_in_pyproject(in_project: Path) -> None:
     code = (
         "from prefect.settings import get_current_settings; s = get_current_settings();"
         "print(s.home, s.server.analytics_enabled, s.server.ephemeral.startup_timeout_seconds)"
@@ -313,25 +317,25 @@ def test_prefect_takes_the_projects_settings(in_project: Path) -> None:
     assert done.stdout.split() == [".prefect", "False", "120"]
 
 
-def test_serve_says_which_port_is_taken(flows: SimpleNamespace) -> None:
+def test_serve_names_the_port_in_use(flows: SimpleNamespace) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(UserError, match=f"^port {port} is taken.*--prefect-port$"):
             flows.serve.serve(free_port(), port)
 
 
-def test_serve_ends_all_when_a_part_dies(
+def test_serve_ends_all_servers_when_one_exits(
     flows: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(flows.serve, "PROJECT", tmp_path)
     monkeypatch.setattr(flows.serve, "HOME", tmp_path)
     pid = tmp_path / "pid"
-    stays = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
-    dies = (
+    sleeping = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    exiting = (
         f"import os, time\nwhile not os.path.exists({str(pid)!r}): time.sleep(0.1)\nprint('no port'); exit(3)"
     )
-    monkeypatch.setattr(flows.serve, "_mlflow", lambda port: python(stays))
-    monkeypatch.setattr(flows.serve, "_prefect", lambda port: python(dies))
+    monkeypatch.setattr(flows.serve, "_mlflow", lambda port: python(sleeping))
+    monkeypatch.setattr(flows.serve, "_prefect", lambda port: python(exiting))
     with pytest.raises(UserError, match=r"^prefect ended with 3, so all ends; see .*prefect.log$"):
         flows.serve.serve(free_port(), free_port())
     assert (tmp_path / "prefect.log").read_text() == "no port\n"
@@ -343,12 +347,12 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-# Slow: the real thing, on a project of one stage
+# Slow: real servers, on a project of one stage
 
 
 @pytest.fixture
 def small_project(tmp_path: Path) -> Path:
-    """The flows over a DVC project whose `validate` says hello."""
+    """Create a DVC project with the flows and one stage, `validate`, that prints a line."""
     shutil.copytree(PROJECT / "flows", tmp_path / "flows", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "prefect.yaml"):
         shutil.copy(PROJECT / name, tmp_path)
@@ -363,7 +367,7 @@ def without_prefect() -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_a_flow_runs_without_a_standing_server(small_project: Path) -> None:
+def test_flow_runs_without_a_server(small_project: Path) -> None:
     command = [sys.executable, "flows/dataset.py"]
     done = subprocess.run(command, cwd=small_project, env=without_prefect(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -379,7 +383,7 @@ def test_a_flow_runs_without_a_standing_server(small_project: Path) -> None:
 
 
 @pytest.mark.slow
-def test_serve_fires_a_schedule_and_ends_cleanly(small_project: Path) -> None:
+def test_serve_runs_a_schedule_and_ends_cleanly(small_project: Path) -> None:
     schedule = small_project / "prefect.yaml"
     schedule.write_text(schedule.read_text().replace("0 1 * * *", "* * * * *"))
     mlflow, prefect = free_port(), free_port()
@@ -402,7 +406,7 @@ def test_serve_fires_a_schedule_and_ends_cleanly(small_project: Path) -> None:
 
 
 def completed_runs(port: int) -> list[dict]:
-    """Those that a schedule started."""
+    """Return the completed runs that a schedule started."""
     wanted = {"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}
     address = f"http://127.0.0.1:{port}/api/flow_runs/filter"
     request = urllib.request.Request(

@@ -12,11 +12,11 @@ from secondeye.video.read import read_pictures
 HEIGHT, WIDTH = 108, 192
 
 
-def flaw_of(pictures: np.ndarray) -> str | None:
+def reason_of(pictures: np.ndarray) -> str | None:
     before = [None, *pictures[:-1]]
-    looks = [check_frame(picture, last) for picture, last in zip(pictures, before, strict=True)]
-    flaw = rejection_reason(looks, min_brightness=0.01, min_motion=0.1)
-    return flaw[0] if flaw else None
+    checks = [check_frame(picture, last) for picture, last in zip(pictures, before, strict=True)]
+    reason = rejection_reason(checks, min_brightness=0.01, min_motion=0.1)
+    return reason[0] if reason else None
 
 
 def title(ground: tuple[int, int, int] = (0, 0, 0), frames: int = 6) -> np.ndarray:
@@ -26,7 +26,7 @@ def title(ground: tuple[int, int, int] = (0, 0, 0), frames: int = 6) -> np.ndarr
 
 
 def card(frames: int) -> np.ndarray:
-    """A flat cartoon: one colour, and something of another colour that has an inside."""
+    """Return a flat cartoon: a moving rectangle on a uniform background."""
     pictures = np.full((frames, HEIGHT, WIDTH, 3), 210, np.uint8)
     for frame in range(frames):
         pictures[frame, 40:70, 60 + 4 * frame : 100 + 4 * frame] = (200, 30, 30)
@@ -34,10 +34,10 @@ def card(frames: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("pictures", "flaw"),
+    ("pictures", "reason"),
     [
         (moving_pictures(6, HEIGHT, WIDTH), None),
-        (moving_pictures(1, HEIGHT, WIDTH), None),  # a still need not move
+        (moving_pictures(1, HEIGHT, WIDTH), None),  # motion is not required of a still
         (np.repeat(moving_pictures(1, HEIGHT, WIDTH), 6, 0), "static"),
         (moving_pictures(6, HEIGHT, WIDTH) // 100, "black"),
         (np.full((6, HEIGHT, WIDTH, 3), 180, np.uint8), "blank"),
@@ -48,15 +48,15 @@ def card(frames: int) -> np.ndarray:
         (np.stack([np.roll(picture, 5 * k, axis=0) for k, picture in enumerate(title())]), None),
     ],
 )
-def test_what_teaches_nothing_is_told(pictures: np.ndarray, flaw: str | None) -> None:
-    assert flaw_of(pictures) == flaw
+def test_unusable_shots_are_rejected_with_the_reason(pictures: np.ndarray, reason: str | None) -> None:
+    assert reason_of(pictures) == reason
 
 
-def test_a_flat_cartoon_is_no_title() -> None:
+def test_flat_cartoon_is_not_a_title() -> None:
     assert not check_frame(card(1)[0], None).title and check_frame(title()[0], None).title
 
 
-def test_a_fade_ends_in_blank_pictures_even_inside_borders() -> None:
+def test_faded_frames_are_blank_even_inside_a_letterbox() -> None:
     shot = moving_pictures(1, HEIGHT, WIDTH)[0]
     shot[:10] = shot[-10:] = 0
     assert [check_frame((shot * share).astype(np.uint8), None).blank for share in (1, 0.2, 0.01)] == [
@@ -65,28 +65,28 @@ def test_a_fade_ends_in_blank_pictures_even_inside_borders() -> None:
         True,
     ]
     shot[10:-10] = 180
-    assert check_frame(shot, None).blank, "white and grey part shots as black does"
+    assert check_frame(shot, None).blank, "white and grey frames separate shots as black ones do"
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_the_synthetic_world_has_no_flaw(seed: int) -> None:
+def test_synthetic_shots_are_accepted(seed: int) -> None:
     left = render_shot(seed, 4, 64, 112).left
-    assert flaw_of((left * 255).round().byte().permute(0, 2, 3, 1).numpy()) is None
+    assert reason_of((left * 255).round().byte().permute(0, 2, 3, 1).numpy()) is None
 
 
 @pytest.mark.parametrize(
     ("name", "size"),
     [("sv_candle_ego/candle_ego_sbs_2560x720.mp4", (144, 512)), ("sv_toon_shot/shot_sbs.mp4", (256, 512))],
 )
-def test_dark_rooms_and_cartoons_have_no_flaw(footage: Path, name: str, size: tuple[int, int]) -> None:
+def test_dark_rooms_and_cartoons_are_accepted(footage: Path, name: str, size: tuple[int, int]) -> None:
     lefts = [picture.rgb[:, :256] for picture in read_pictures(footage / name, size=size)]
-    assert flaw_of(np.stack(lefts)) is None
+    assert reason_of(np.stack(lefts)) is None
     assert not any(check_frame(left, None).title for left in lefts)
 
 
-def test_the_title_of_sintel_is_one(footage: Path) -> None:
+def test_title_of_sintel_is_detected(footage: Path) -> None:
     film = footage / "mono_sintel_30s" / "test_video_30s.mp4"
     pictures = np.stack([picture.rgb for picture in read_pictures(film, size=(144, 256))])
-    assert flaw_of(pictures[176:226]) == "title"
+    assert reason_of(pictures[176:226]) == "title"
     titles = [k for k, picture in enumerate(pictures) if check_frame(picture, None).title]
     assert set(titles) <= set(range(176, 228)) and len(titles) > 35

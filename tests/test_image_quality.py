@@ -119,7 +119,7 @@ def test_ms_ssim_of_flat_images_is_the_luminance_of_the_coarsest_scale() -> None
 def test_ms_ssim_weights_coarse_pixels_by_their_selected_share() -> None:
     from scipy.ndimage import gaussian_filter
 
-    # Brighter by a constant: only the luminance of the coarser of two scales tells the pictures apart.
+    # Brighter by a constant: only the luminance term at the coarsest scale differs.
     truth = torch.linspace(0.1, 0.7, 32).expand(1, 3, 32, 32).contiguous()
     where = torch.zeros(1, 1, 32, 32, dtype=torch.bool)
     where[..., 4, 6] = True  # a quarter of the coarse pixel (2, 3)

@@ -1,4 +1,4 @@
-"""Windows in time: ours for any length, the release's for every length it can do."""
+"""Windows in time: ours for any length, the release's for every length it supports."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def test_every_frame_is_new_once_and_has_context(
     for part in plan:
         length, given_frames = part.stop - part.start, part.first_new - part.start
         assert length == min(window, frames)
-        # A first window gives what was painted before it; windows have to move on.
+        # Frames inpainted before are the overlap of the next window; every window must add new ones.
         assert given_frames >= min(overlap, window - 1, part.first_new)
 
 

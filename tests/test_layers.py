@@ -111,7 +111,7 @@ def test_libraries_stay_in_their_rooms(module: str) -> None:
         rooms = ROOMS.get(imported.split(".")[0])
         if rooms is not None:
             assert any(inside == room or inside.startswith(room + ".") for room in rooms), (
-                f"{module} imports {imported}; only {sorted(rooms) or 'nobody'} may"
+                f"{module} imports {imported}; only {sorted(rooms) or 'no package'} may"
             )
 
 

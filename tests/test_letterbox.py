@@ -8,7 +8,7 @@ HEIGHT, WIDTH = 90, 160
 
 
 def framed(top: int, bottom: int, left: int, right: int, black: int = 0) -> np.ndarray:
-    """A shot inside black borders, uint8 [T, H, W, 3]."""
+    """Return a shot inside black borders, uint8 [T, H, W, 3]."""
     pictures = np.full((4, HEIGHT, WIDTH, 3), black, np.uint8)
     inside = moving_pictures(4, HEIGHT - top - bottom, WIDTH - left - right)
     pictures[:, top : HEIGHT - bottom, left : WIDTH - right] = inside
@@ -25,7 +25,7 @@ def test_black_borders_are_found_to_the_pixel(borders: tuple[int, int, int, int]
     assert borders_of(framed(*borders, black=black)) == borders
 
 
-def test_specks_in_a_border_do_not_hide_it() -> None:
+def test_letterbox_is_robust_to_specks() -> None:
     pictures = framed(12, 12, 0, 0)
     for frame, picture in enumerate(pictures):
         picture[5, 10 + 3 * frame : 12 + 3 * frame] = 255
@@ -33,36 +33,36 @@ def test_specks_in_a_border_do_not_hide_it() -> None:
     assert borders_of(pictures) == (12, 12, 0, 0)
 
 
-def test_the_row_that_scaling_mixed_with_the_border_goes_with_it() -> None:
+def test_row_blended_with_the_border_is_part_of_it() -> None:
     pictures = framed(12, 0, 0, 0)
     pictures[:, 12] = pictures[:, 12] // 2
     assert borders_of(pictures) == (13, 0, 0, 0)
 
 
-def test_what_is_black_for_a_while_is_no_border() -> None:
+def test_temporarily_black_rows_are_not_a_border() -> None:
     pictures = framed(12, 0, 0, 0)
     pictures[2] = framed(0, 0, 0, 0)[2]
     assert borders_of(pictures) == (0, 0, 0, 0)
 
 
-def test_a_room_that_grows_dark_has_no_border() -> None:
+def test_gradual_darkening_is_not_a_border() -> None:
     light = np.clip(np.arange(HEIGHT) - 20, 0, 255).astype(np.uint8)
     noise = np.random.default_rng(0).integers(0, 2, (3, HEIGHT, WIDTH, 1), np.uint8)
     assert borders_of((light[:, None, None] + noise).repeat(3, -1)) == (0, 0, 0, 0)
 
 
-def test_a_black_film_and_one_with_a_narrow_picture_have_no_border() -> None:
+def test_black_films_and_narrow_pictures_have_no_border() -> None:
     pictures = np.zeros((3, HEIGHT, WIDTH, 3), np.uint8)
     assert borders_of(pictures) == (0, 0, 0, 0)
     pictures[:, 40:50] = 200
-    assert borders_of(pictures) == (0, 0, 0, 0), "more than 40 % of each side is no border"
+    assert borders_of(pictures) == (0, 0, 0, 0), "more than 40 % of each side is not a border"
 
 
-def test_few_large_pictures_refine_what_many_small_ones_allow() -> None:
+def test_refine_is_bounded_by_the_coarse_letterbox() -> None:
     assert refine(Letterbox(10, 9, 0, 0), (90, 160), Letterbox(51, 46, 0, 3), (450, 800)) == (51, 46, 0, 3)
-    dark_by_chance = Letterbox(90, 46, 0, 40)
-    assert refine(Letterbox(10, 9, 0, 0), (90, 160), dark_by_chance, (450, 800)) == (60, 46, 0, 10)
+    too_large = Letterbox(90, 46, 0, 40)
+    assert refine(Letterbox(10, 9, 0, 0), (90, 160), too_large, (450, 800)) == (60, 46, 0, 10)
 
 
-def test_both_eyes_are_cropped_alike() -> None:
+def test_union_of_two_letterboxes() -> None:
     assert union(Letterbox(1, 2, 3, 4), Letterbox(4, 3, 2, 1)) == (4, 3, 3, 4)

@@ -1,4 +1,4 @@
-"""The light inpainter: what was seen stays, windows and tiles do not show, any size, weights on disk."""
+"""Light inpainter: visible pixels are unchanged, invariance to windows and crops, sizes, weights on disk."""
 
 import json
 from pathlib import Path
@@ -59,7 +59,9 @@ def test_network_is_small_on_disk() -> None:
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left"), SafetensorError("No space left")])
-def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_a_full_disk_is_a_user_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     def fill_up(*_: object) -> None:
         raise error
 
@@ -72,12 +74,12 @@ def test_covered_pixels_are_unchanged(inpainter: Inpainter) -> None:
     warped = cards(frames=3, step_px=1)
     disparity = warped.disparity.clone()
     coverage = warped.coverage * torch.where(disparity == 8, 0.7, 1.0)  # the near card is half there
-    painted, _ = inpainter(warped._replace(coverage=coverage), None)
-    seen = (coverage == 1).expand_as(painted)
-    assert torch.equal(painted[seen], warped.frames[seen])
+    inpainted, _ = inpainter(warped._replace(coverage=coverage), None)
+    seen = (coverage == 1).expand_as(inpainted)
+    assert torch.equal(inpainted[seen], warped.frames[seen])
     filled, _ = fill(warped.frames, coverage, disparity)
-    assert ((painted - filled)[~seen].abs() > 0.01).float().mean() > 0.5  # the rest is painted
-    assert painted.min() >= 0 and painted.max() <= 1
+    assert ((inpainted - filled)[~seen].abs() > 0.01).float().mean() > 0.5  # holes are inpainted
+    assert inpainted.min() >= 0 and inpainted.max() <= 1
 
 
 def test_half_covered_pixels_change_half_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,8 +87,8 @@ def test_half_covered_pixels_change_half_as_much(monkeypatch: pytest.MonkeyPatch
     coverage = torch.ones(1, 1, 24, 32)
     coverage[..., 10:12], coverage[..., 12:14] = 0.5, 0
     monkeypatch.setattr(Light, "forward", lambda model, planes: torch.full_like(planes[:, :3], 0.2))
-    painted, _ = inpaint_frames(Light(SMALL), Warped(frames, frames, coverage, surface), None)
-    assert painted[0, 0, 5, 9:15].tolist() == pytest.approx([0.5, 0.6, 0.6, 0.7, 0.7, 0.5])
+    inpainted, _ = inpaint_frames(Light(SMALL), Warped(frames, frames, coverage, surface), None)
+    assert inpainted[0, 0, 5, 9:15].tolist() == pytest.approx([0.5, 0.6, 0.6, 0.7, 0.7, 0.5])
 
 
 def test_flat_surroundings_are_hardly_changed() -> None:
@@ -117,8 +119,8 @@ def test_residual_scales_with_contrast() -> None:
 def test_untrained_network_is_fill() -> None:
     warped = cards()
     filled, _ = fill(warped.frames, warped.coverage, warped.disparity)
-    painted, _ = inpaint_frames(Light(SMALL), warped, None)
-    assert torch.equal(painted, filled)
+    inpainted, _ = inpaint_frames(Light(SMALL), warped, None)
+    assert torch.equal(inpainted, filled)
 
 
 @pytest.mark.parametrize("windows", [(1, 4, 1), (2, 2, 2), (5, 1)])
@@ -147,8 +149,8 @@ def test_any_size(inpainter: Inpainter, size: tuple[int, int]) -> None:
     generator = torch.Generator().manual_seed(0)
     frames = torch.rand(2, 3, *size, generator=generator)
     coverage = (torch.rand(2, 1, *size, generator=generator) > 0.3).float()
-    painted, _ = inpainter(Warped(frames, frames * coverage, coverage, torch.zeros(2, 1, *size)), None)
-    assert painted.shape == frames.shape and torch.isfinite(painted).all()
+    inpainted, _ = inpainter(Warped(frames, frames * coverage, coverage, torch.zeros(2, 1, *size)), None)
+    assert inpainted.shape == frames.shape and torch.isfinite(inpainted).all()
 
 
 def holed(height: int, width: int, seed: int = 3) -> Warped:
@@ -194,14 +196,14 @@ def test_receptive_field_is_the_halo() -> None:
 
 def test_the_same_frames_give_the_same_bits_for_any_number_of_threads() -> None:
     warped, model = cards(frames=3, height=64, width=96, step_px=2), loud(CHANNELS)
-    threads, painted = torch.get_num_threads(), []
+    threads, inpainted = torch.get_num_threads(), []
     try:
         for count in (1, 2, 2):
             torch.set_num_threads(count)
-            painted.append(inpaint_frames(model, warped, None)[0])
+            inpainted.append(inpaint_frames(model, warped, None)[0])
     finally:
         torch.set_num_threads(threads)
-    assert torch.equal(painted[0], painted[1]) and torch.equal(painted[1], painted[2])
+    assert torch.equal(inpainted[0], inpainted[1]) and torch.equal(inpainted[1], inpainted[2])
 
 
 def test_without_holes_no_pass_is_run_and_few_holes_cost_little(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,8 +218,8 @@ def test_without_holes_no_pass_is_run_and_few_holes_cost_little(monkeypatch: pyt
 
 def test_a_shot_smaller_than_a_crop() -> None:
     for size in ((1, 1), (5, 3), (9, 20)):
-        painted, _ = inpaint_frames(loud(), holed(*size), None)
-        assert torch.isfinite(painted).all() and painted.shape[2:] == size
+        inpainted, _ = inpaint_frames(loud(), holed(*size), None)
+        assert torch.isfinite(inpainted).all() and inpainted.shape[2:] == size
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -318,29 +320,29 @@ def test_weights_survive_save_and_load(tmp_path: Path) -> None:
     assert torch.equal(again, inpaint_frames(model, warped, None)[0])
 
 
-def refusal(folder: Path | None) -> str:
+def load_error(folder: Path | None) -> str:
     with pytest.raises(UserError) as refused:
         load_light(folder, "cpu")
     return str(refused.value)
 
 
 def test_folders_without_such_weights_are_refused(tmp_path: Path) -> None:
-    assert "name the folder" in refusal(None)
-    assert "config.json" in refusal(tmp_path)
+    assert "name the folder" in load_error(None)
+    assert "config.json" in load_error(tmp_path)
     save_light(loud(), tmp_path)
     config, weights = tmp_path / "config.json", tmp_path / "model.safetensors"
 
     kept = config.read_text()
     for content in ("{", "[]", json.dumps({"kind": light.KIND, "channels": [4, 6, 9]})):
         config.write_text(content)
-        assert str(tmp_path) in refusal(tmp_path)
+        assert str(tmp_path) in load_error(tmp_path)
     config.write_text(kept.replace("light", "depth"))
-    assert "'depth 2', not 'light 2'; train it again" in refusal(tmp_path)
+    assert "'depth 2', not 'light 2'; train it again" in load_error(tmp_path)
     config.write_text(kept)
     weights.write_bytes(b"no weights")
-    assert "train it again" in refusal(tmp_path)
+    assert "train it again" in load_error(tmp_path)
     weights.unlink()
-    assert "model.safetensors" in refusal(tmp_path)
+    assert "model.safetensors" in load_error(tmp_path)
 
 
 def test_wrong_arrays_are_refused(inpainter: Inpainter) -> None:

@@ -52,7 +52,7 @@ def write_all(folder: Path, kind: str, coded: Streams) -> tuple[Path, Path, Path
 
 @pytest.mark.parametrize("order", ["simple", "reordered"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_both_views_are_what_two_plain_films_give(
+def test_both_views_equal_those_of_two_plain_films(
     tmp_path: Path, request: pytest.FixtureRequest, kind: str, order: str
 ) -> None:
     left, right, both = write_all(tmp_path, kind, request.getfixturevalue(order))
@@ -78,7 +78,7 @@ def test_views_that_an_encoder_predicted_from_each_other_are_read() -> None:
         assert np.abs(view.second - picture[:, 8:]).mean() < 8
 
 
-def test_a_film_of_two_views_is_found_by_its_stream_alone(tmp_path: Path, simple: Streams) -> None:
+def test_two_views_are_detected_from_the_stream(tmp_path: Path, simple: Streams) -> None:
     mv_hevc.write(tmp_path / "film.mov", simple[2])
     (film,) = list_sources(tmp_path)
     assert film.packing == MULTIVIEW
@@ -88,7 +88,7 @@ def test_a_film_of_two_views_is_found_by_its_stream_alone(tmp_path: Path, simple
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_views_are_given_from_a_time_stamp_on_as_wanted_and_scaled(
+def test_views_are_read_from_a_time_stamp_on_and_scaled(
     tmp_path: Path, reordered: Streams, kind: str
 ) -> None:
     film = mv_hevc.write(tmp_path / f"film{kind}", reordered[2])
@@ -109,7 +109,7 @@ def test_views_are_given_from_a_time_stamp_on_as_wanted_and_scaled(
     assert np.array_equal(next(read_multiview(film, start_pts=stamps[33])).second, whole[33].second)
 
 
-def test_a_film_that_is_cut_off_gives_what_comes_before(tmp_path: Path, simple: Streams) -> None:
+def test_truncated_film_yields_the_frames_before(tmp_path: Path, simple: Streams) -> None:
     film = mv_hevc.write(tmp_path / "film.mkv", simple[2])
     whole = list(read_multiview(film))
     content = film.read_bytes()
@@ -125,7 +125,7 @@ def test_a_film_that_is_cut_off_gives_what_comes_before(tmp_path: Path, simple: 
 
 
 @pytest.mark.parametrize(("kind", "layer"), [(".mkv", 0), (".mkv", 1), (".hevc", 1)])
-def test_views_are_never_paired_over_one_that_is_missing(
+def test_missing_views_are_never_paired_with_others(
     tmp_path: Path, reordered: Streams, kind: str, layer: int
 ) -> None:
     whole = list(read_multiview(mv_hevc.write(tmp_path / f"film{kind}", reordered[2])))
@@ -143,13 +143,13 @@ def test_views_are_never_paired_over_one_that_is_missing(
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3])
-def test_hevc_of_one_view_has_no_second(tmp_path: Path, frames: int, simple: Streams) -> None:
+def test_hevc_with_one_view_has_no_second(tmp_path: Path, frames: int, simple: Streams) -> None:
     film = mv_hevc.write(tmp_path / "film.mkv", simple[0][:frames])
     with pytest.raises(UnreadableFilm, match="has no second view"):
         list(read_multiview(film))
 
 
-def test_a_spherical_film_of_two_views_says_so(
+def test_projection_of_a_spherical_film_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, simple: Streams
 ) -> None:
     """VR180 of headsets: beside the projection stands the number of a picture's view, unknown to PyAV."""

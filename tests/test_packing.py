@@ -41,7 +41,7 @@ from secondeye.film.packing import (
         ("holiday", None),
     ],
 )
-def test_file_names_tell_the_packing(stem: str, packing: str | None) -> None:
+def test_packing_from_name(stem: str, packing: str | None) -> None:
     assert packing_from_name(stem) == packing
 
 
@@ -55,7 +55,7 @@ def test_unpack_undoes_side_by_side() -> None:
 
 
 @pytest.mark.parametrize("packing", [name for name in PACKED if name.endswith("right-first")])
-def test_right_first_changes_the_eyes_places_and_nothing_else(packing: str) -> None:
+def test_right_first_only_swaps_the_views(packing: str) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     plain = packing.removesuffix("-right-first")
     assert np.array_equal(unpack(picture, packing), unpack(picture, plain)[::-1])
@@ -63,7 +63,7 @@ def test_right_first_changes_the_eyes_places_and_nothing_else(packing: str) -> N
     assert packing_from_name(f"film_{packing}") == packing
 
 
-def test_crop_leaves_what_is_inside_the_borders() -> None:
+def test_crop_removes_the_borders() -> None:
     eye = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
     assert np.array_equal(crop(eye, 1, 2, 3, 0), eye[1:4, 3:])
     assert np.array_equal(crop(eye, 0, 0, 0, 0), eye)
@@ -72,16 +72,16 @@ def test_crop_leaves_what_is_inside_the_borders() -> None:
             crop(eye, *borders)
 
 
-def test_eyes_are_cropped_to_shape_and_squeezed_ones_stretched() -> None:
+def test_views_are_cropped_to_the_aspect_and_squeezed_ones_stretched() -> None:
     square = np.zeros((100, 100, 3), np.uint8)
-    square[25:75] = 255  # what a 2:1 crop of the centre keeps
+    square[25:75] = 255  # the central 2:1 crop
     assert (crop_and_resize(square, 20, 40, Fraction(1)) == 255).all()
     squeezed = np.full((90, 80, 3), 7, np.uint8)  # 160 x 90 before it was squeezed
     assert view_pixel_aspect("half-sbs", Fraction(1)) == 2
     assert crop_and_resize(squeezed, 45, 80, Fraction(2)).shape == (45, 80, 3)
 
 
-def test_both_eyes_are_cropped_alike_so_disparity_only_scales() -> None:
+def test_fit_only_scales_the_disparity() -> None:
     left = np.zeros((40, 200, 3), np.uint8)
     right = left.copy()
     left[:, 100:104], right[:, 92:96] = 255, 255  # disparity 8

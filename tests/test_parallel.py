@@ -1,4 +1,4 @@
-"""Work runs in processes, and a crashing process loses no result of the others."""
+"""Parallel map: results, crashed workers, and the life of worker processes."""
 
 import os
 import signal
@@ -16,13 +16,13 @@ from secondeye.execution.parallel import WorkerCrashed, worker_count
 from secondeye.system.errors import UserError
 
 
-def test_in_process_work_uses_one_thread(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_map_in_this_process_uses_one_thread(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SECONDEYE_WORKERS", "1")
-    found = list(parallel.map(crash_or_return, [("a", tmp_path), ("b", tmp_path)]))
-    assert found == [(0, ("a", 1)), (1, ("b", 1))]
+    results = list(parallel.map(crash_or_return, [("a", tmp_path), ("b", tmp_path)]))
+    assert results == [(0, ("a", 1)), (1, ("b", 1))]
 
 
-def test_there_are_never_more_workers_than_items(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_count_is_limited_by_items(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECONDEYE_WORKERS", "8")
     assert [worker_count(n) for n in (0, 1, 3, 20)] == [1, 1, 3, 8]
     monkeypatch.setenv("SECONDEYE_WORKERS", "many")
@@ -31,13 +31,13 @@ def test_there_are_never_more_workers_than_items(monkeypatch: pytest.MonkeyPatch
 
 
 def crash_or_return(item: tuple[str, Path]) -> tuple[str, int]:
-    """Act by name: `kill` always crashes, `once` at the first attempt, `wrong` raises."""
+    """Return the thread count; `kill` always crashes, `once` crashes at the first attempt, `wrong` raises."""
     name, folder = item
     attempts = folder / name
-    first = not attempts.exists()
+    is_first = not attempts.exists()
     with attempts.open("a") as file:
         file.write("x")
-    if name == "kill" or (name == "once" and first):
+    if name == "kill" or (name == "once" and is_first):
         os.kill(os.getpid(), signal.SIGKILL)
     if name == "wrong":
         raise ValueError(f"this is wrong, says {os.getpid()}")
@@ -46,17 +46,19 @@ def crash_or_return(item: tuple[str, Path]) -> tuple[str, int]:
     return name, torch.get_num_threads()
 
 
-def test_an_item_that_kills_its_process_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_item_that_kills_its_worker_is_reported_and_others_finish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SECONDEYE_WORKERS", "2")
     names = ["a", "kill", "once", "b"]
-    found = dict(parallel.map(crash_or_return, [(name, tmp_path) for name in names]))
+    results = dict(parallel.map(crash_or_return, [(name, tmp_path) for name in names]))
     crashed = WorkerCrashed("its process was killed by SIGKILL (out of memory?) in 2 of 2 attempts")
-    assert found == {0: ("a", 1), 1: crashed, 2: ("once", 1), 3: ("b", 1)}
-    tries = {name: len((tmp_path / name).read_text()) for name in names}
-    assert tries == {"a": 1, "kill": 2, "once": 2, "b": 1}
+    assert results == {0: ("a", 1), 1: crashed, 2: ("once", 1), 3: ("b", 1)}
+    attempts = {name: len((tmp_path / name).read_text()) for name in names}
+    assert attempts == {"a": 1, "kill": 2, "once": 2, "b": 1}
 
 
-def test_a_single_item_gets_its_own_process_and_its_exception_is_raised(
+def test_single_item_runs_in_a_worker_and_its_exception_is_raised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SECONDEYE_WORKERS", raising=False)
@@ -66,12 +68,13 @@ def test_a_single_item_gets_its_own_process_and_its_exception_is_raised(
 
 
 def hang(marker: str) -> None:
+    """Write the process id to `marker` and sleep."""
     Path(marker).write_text(str(psutil.Process().pid))
     time.sleep(60)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal exists only on Linux")
-def test_workers_die_with_their_parent_at_any_moment(tmp_path: Path) -> None:
+def test_workers_exit_when_their_parent_is_killed(tmp_path: Path) -> None:
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from test_parallel import hang\nfrom secondeye.execution import parallel\n"
@@ -86,9 +89,9 @@ def test_workers_die_with_their_parent_at_any_moment(tmp_path: Path) -> None:
         parent = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         assert parent.stdout is not None and parent.stdout.readline() == b"up\n"
         time.sleep(seconds)
-        family = psutil.Process(parent.pid).children(recursive=True)
+        workers = psutil.Process(parent.pid).children(recursive=True)
         parent.kill()
         parent.wait()
         parent.stdout.close()
-        alive = wait_until_dead(family, 30)
+        alive = wait_until_dead(workers, 30)
         assert not alive, f"{seconds} s: {alive}"

@@ -93,7 +93,7 @@ def test_matches_the_release_on_one_chunk(released: StereoInpaintPipeline) -> No
     arrays = recorded("sc_single")
     seen: list[Tensor] = []
     hook = released.unet.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0]))
-    painted = released(
+    inpainted = released(
         arrays["frames"],
         arrays["mask"],
         sampling=RELEASE_SAMPLING,
@@ -105,20 +105,20 @@ def test_matches_the_release_on_one_chunk(released: StereoInpaintPipeline) -> No
     for step in (0, 7):
         given, nothing = seen[2 * step : 2 * step + 2]
         assert_close(torch.stack([nothing, given]), arrays[f"unet_in_step{step}"], atol=1e-3, rtol=0)
-    assert_close(painted.latents, arrays["latents"], atol=1e-3, rtol=0)
-    difference = (painted.frames.permute(0, 2, 3, 1) - arrays["decoded01"]).abs().max()
+    assert_close(inpainted.latents, arrays["latents"], atol=1e-3, rtol=0)
+    difference = (inpainted.frames.permute(0, 2, 3, 1) - arrays["decoded01"]).abs().max()
     assert difference <= 1 / 255
 
 
 def test_random_draws_follow_the_order_of_the_release(released: StereoInpaintPipeline) -> None:
     arrays = recorded("sc_generator")
-    painted = released(
+    inpainted = released(
         arrays["frames"],
         arrays["mask"],
         sampling=replace(RELEASE_SAMPLING, steps=2, noise_share=0.02),
         generator=torch.Generator().manual_seed(int(arrays["seed"])),
     )
-    assert_close(painted.latents, arrays["latents"], atol=1e-3, rtol=0)
+    assert_close(inpainted.latents, arrays["latents"], atol=1e-3, rtol=0)
 
 
 def test_scheduler_matches_the_release() -> None:
@@ -127,7 +127,7 @@ def test_scheduler_matches_the_release() -> None:
         scheduler.set_timesteps(steps)
         assert_close(scheduler.sigmas, arrays[f"sigmas{steps}"], atol=1e-4, rtol=1e-5)
         assert_close(scheduler.timesteps, arrays[f"timesteps{steps}"], atol=1e-5, rtol=0)
-        # Training tells the network of a sigma as sampling does.
+        # Training and sampling encode a sigma alike.
         assert_close(sigma_to_timestep(scheduler.sigmas[:-1]), scheduler.timesteps, atol=1e-5, rtol=0)
     assert float(scheduler.init_noise_sigma) == pytest.approx(float(arrays["init_noise_sigma"]))
 
@@ -143,14 +143,14 @@ def test_clip_resize_matches_the_release() -> None:
 def test_guidance_of_one_needs_one_pass_per_step(tiny: StereoInpaintPipeline) -> None:
     calls: list[None] = []
     hook = tiny.unet.register_forward_pre_hook(lambda *_: calls.append(None))
-    paint(tiny, torch.rand(2, 3, 64, 64), guidance=1.0)
+    run_pipeline(tiny, torch.rand(2, 3, 64, 64), guidance=1.0)
     once = len(calls)
-    paint(tiny, torch.rand(2, 3, 64, 64), guidance=1.5)
+    run_pipeline(tiny, torch.rand(2, 3, 64, 64), guidance=1.5)
     hook.remove()
     assert (once, len(calls) - once) == (STEPS, 2 * STEPS)
 
 
-def paint(
+def run_pipeline(
     pipeline: StereoInpaintPipeline, frames: Tensor, guidance: float = 1.0, seed: int = 0
 ) -> InpaintOutput:
     sampling = SamplingConfig(
@@ -162,20 +162,20 @@ def paint(
 
 def test_output_depends_on_the_generator_only(tiny: StereoInpaintPipeline) -> None:
     frames = torch.rand(1, 3, 64, 64)
-    first, again, other = (paint(tiny, frames, seed=seed) for seed in (5, 5, 6))
+    first, again, other = (run_pipeline(tiny, frames, seed=seed) for seed in (5, 5, 6))
     assert torch.equal(first.frames, again.frames)
     assert not torch.equal(first.frames, other.frames)
 
 
 def test_outputs_have_the_documented_shape_and_range(tiny: StereoInpaintPipeline) -> None:
-    painted = paint(tiny, torch.rand(3, 3, 64, 128))
-    assert painted.frames.shape == (3, 3, 64, 128) and painted.latents.shape == (3, 4, 8, 16)
-    assert painted.frames.min() >= 0 and painted.frames.max() <= 1
+    inpainted = run_pipeline(tiny, torch.rand(3, 3, 64, 128))
+    assert inpainted.frames.shape == (3, 3, 64, 128) and inpainted.latents.shape == (3, 4, 8, 16)
+    assert inpainted.frames.min() >= 0 and inpainted.frames.max() <= 1
 
 
 def test_sides_must_be_multiples(tiny: StereoInpaintPipeline) -> None:
     with pytest.raises(ValueError, match="multiples of 8"):
-        paint(tiny, torch.rand(1, 3, 64, 68))
+        run_pipeline(tiny, torch.rand(1, 3, 64, 68))
 
 
 def test_max_pooled_mask_keeps_thin_holes() -> None:
@@ -206,7 +206,7 @@ def test_time_convolution_equals_conv3d() -> None:
 # One step
 
 
-def paint_at_once(pipeline: StereoInpaintPipeline, frames: Tensor, left: Tensor | None) -> InpaintOutput:
+def run_one_step(pipeline: StereoInpaintPipeline, frames: Tensor, left: Tensor | None) -> InpaintOutput:
     """With every eighth row open, and no generator."""
     sampling = SamplingConfig(steps=8, guidance=1.0, noise_share=0.02, keep_thin_holes=True, decode_frames=2)
     holes = torch.zeros_like(frames[:, :1])
@@ -219,14 +219,14 @@ def test_one_step_is_one_negated_pass_from_zeros(one_step: StereoInpaintPipeline
     seen: list[tuple[Tensor, ...]] = []
     hook = one_step.unet.register_forward_hook(lambda _, given, made: seen.append((*given[:2], made[0])))
     before = torch.get_rng_state()
-    painted = paint_at_once(one_step, frames, left)
-    again = paint_at_once(one_step, frames, left)
+    inpainted = run_one_step(one_step, frames, left)
+    again = run_one_step(one_step, frames, left)
     hook.remove()
     assert torch.equal(before, torch.get_rng_state())  # not a number was drawn
-    assert torch.equal(painted.frames, again.frames)
+    assert torch.equal(inpainted.frames, again.frames)
     assert len(seen) == 2
     stacked, timestep, velocity = seen[0]
-    assert torch.equal(painted.latents, -velocity[0])
+    assert torch.equal(inpainted.latents, -velocity[0])
     assert float(timestep) == pytest.approx(0.25 * math.log(700))
     nothing, of_left, of_given, mask = stacked[0].split((4, 4, 4, 1), dim=1)
     assert not nothing.any()
@@ -234,8 +234,8 @@ def test_one_step_is_one_negated_pass_from_zeros(one_step: StereoInpaintPipeline
         assert torch.equal(of_left, encode(one_step.vae, 2 * left - 1))
         assert torch.equal(of_given, encode(one_step.vae, 2 * frames - 1))
     assert mask[:, 0, ::2].all() and not mask[:, 0, 1::2].any()
-    decoded = decode(one_step.vae, painted.latents, 2) / 2 + 0.5
-    assert_close(painted.frames, decoded.detach().clamp(0, 1))
+    decoded = decode(one_step.vae, inpainted.latents, 2) / 2 + 0.5
+    assert_close(inpainted.frames, decoded.detach().clamp(0, 1))
 
 
 def test_one_step_sigma_leaves_no_signal() -> None:
@@ -252,27 +252,27 @@ def test_one_step_needs_the_left_view_of_the_same_size(
 ) -> None:
     frames = torch.rand(1, 3, 64, 64)
     with pytest.raises(ValueError, match="left is missing"):
-        paint_at_once(one_step, frames, None)
+        run_one_step(one_step, frames, None)
     with pytest.raises(ValueError, match=r"left is \[1, 3, 64, 72\], but the frames are"):
-        paint_at_once(one_step, frames, torch.rand(1, 3, 64, 72))
+        run_one_step(one_step, frames, torch.rand(1, 3, 64, 72))
     with pytest.raises(ValueError, match="NaN"):
-        paint_at_once(one_step, frames, frames * float("nan"))
+        run_one_step(one_step, frames, frames * float("nan"))
     with pytest.raises(ValueError, match="many steps needs a generator"):
-        paint_at_once(tiny, frames, frames)
+        run_one_step(tiny, frames, frames)
 
 
 def test_one_step_pipeline_survives_save_and_load(one_step: StereoInpaintPipeline, tmp_path: Path) -> None:
     one_step.save_pretrained(tmp_path)
     frames, left = torch.rand(2, 2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    painted = paint_at_once(one_step, frames, left).frames
+    inpainted = run_one_step(one_step, frames, left).frames
     again = load_pipeline(tmp_path, "cpu")
     assert again.one_step and same_weights(again.unet, one_step.unet)
-    assert_close(paint_at_once(again, frames, left).frames, painted, atol=1e-5, rtol=0)
+    assert_close(run_one_step(again, frames, left).frames, inpainted, atol=1e-5, rtol=0)
     again.enable_model_cpu_offload(device="cpu")
-    assert_close(paint_at_once(again, frames, left).frames, painted, atol=1e-5, rtol=0)
+    assert_close(run_one_step(again, frames, left).frames, inpainted, atol=1e-5, rtol=0)
     for options in ({"storage": "int8"}, {"storage": "fp8"}, {"torch_dtype": torch.bfloat16}):
         small = StereoInpaintPipeline.from_pretrained(tmp_path, **options)
-        difference = paint_at_once(small, frames, left).frames - painted
+        difference = run_one_step(small, frames, left).frames - inpainted
         assert 0 < float((difference**2).mean().sqrt()) < 0.1
 
 
@@ -308,7 +308,7 @@ def same_weights(one: nn.Module, other: nn.Module) -> bool:
 def test_saved_pipeline_gives_the_same_output(tiny: StereoInpaintPipeline, folder: Path) -> None:
     again = load_pipeline(folder, "cpu")
     frames = torch.rand(2, 3, 64, 64)
-    assert_close(paint(again, frames).frames, paint(tiny, frames).frames, atol=1e-5, rtol=0)
+    assert_close(run_pipeline(again, frames).frames, run_pipeline(tiny, frames).frames, atol=1e-5, rtol=0)
     assert same_weights(again.unet, tiny.unet) and same_weights(again.vae, tiny.vae)
     assert not list(folder.rglob("*.bin"))
 
@@ -320,18 +320,16 @@ def test_a_saved_folder_has_the_released_layout(folder: Path) -> None:
     assert {name for name in index if not name.startswith("_")} == parts | {"overlap_mask"}
 
 
-def test_a_full_disk_is_one_line(tiny: StereoInpaintPipeline, tmp_path: Path) -> None:
+def test_a_full_disk_is_a_user_error(tiny: StereoInpaintPipeline, tmp_path: Path) -> None:
     """Files may not grow beyond 100 kB here, which the system says as it says that a disk is full."""
     limit, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, most))
     try:
-        with pytest.raises(
-            UserError, match=r"the weights cannot be written \(.+\); free some disk"
-        ) as refusal:
+        with pytest.raises(UserError, match=r"the weights cannot be written \(.+\); free some disk") as error:
             tiny.save_pretrained(tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
-    assert "\n" not in str(refusal.value) and str(tmp_path) in str(refusal.value)
+    assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
     with pytest.raises(UserError, match=r"model_index.json is missing"):
         load_pipeline(tmp_path, "cpu")
 
@@ -339,7 +337,7 @@ def test_a_full_disk_is_one_line(tiny: StereoInpaintPipeline, tmp_path: Path) ->
 def test_diffusers_loads_a_saved_folder(tiny: StereoInpaintPipeline, folder: Path) -> None:
     again = StereoInpaintPipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True)
     frames = torch.rand(1, 3, 64, 64)
-    assert_close(paint(again, frames).frames, paint(tiny, frames).frames, atol=1e-5, rtol=0)
+    assert_close(run_pipeline(again, frames).frames, run_pipeline(tiny, frames).frames, atol=1e-5, rtol=0)
 
 
 def test_network_may_be_at_the_root_of_its_folder(
@@ -410,7 +408,7 @@ def test_quantized_weights_give_nearly_the_same_output(
     )
     assert after < share * before
     frames = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    difference = paint(small, frames).frames - paint(released, frames).frames
+    difference = run_pipeline(small, frames).frames - run_pipeline(released, frames).frames
     assert 0 < float((difference**2).mean().sqrt()) < error
     with pytest.raises(ValueError, match="stored in 8 bits"):
         small.save_pretrained(release / "never")
@@ -433,7 +431,9 @@ def test_model_cpu_offload_gives_the_same_output(folder: Path, tiny: StereoInpai
     waiting.enable_model_cpu_offload(device="cpu")
     frames = torch.rand(1, 3, 64, 64)
     for _ in range(2):
-        assert_close(paint(waiting, frames).frames, paint(tiny, frames).frames, atol=1e-5, rtol=0)
+        assert_close(
+            run_pipeline(waiting, frames).frames, run_pipeline(tiny, frames).frames, atol=1e-5, rtol=0
+        )
 
 
 def test_push_to_hub_uploads_a_complete_folder(
@@ -497,9 +497,9 @@ def test_weights_of_another_shape_are_refused_in_one_line(
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     path = tmp_path / module / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
-    with pytest.raises(UserError, match=rf"{module}: the weights do not fit config.json") as refusal:
+    with pytest.raises(UserError, match=rf"{module}: the weights do not fit config.json") as error:
         load_pipeline(tmp_path, "cpu")
-    assert "\n" not in str(refusal.value) and "MISMATCH" not in "".join(capfd.readouterr())
+    assert "\n" not in str(error.value) and "MISMATCH" not in "".join(capfd.readouterr())
 
 
 @pytest.mark.parametrize(
@@ -525,9 +525,9 @@ def test_every_tensor_must_be_there_finite_and_known(
         (weights | {tensor: nothing}, f"{tensor} of {path.parent.name} has NaN or inf"),
     ):
         save_file(changed, path)
-        with pytest.raises(UserError, match=message) as refusal:
+        with pytest.raises(UserError, match=message) as error:
             StereoInpaintPipeline.from_pretrained(tmp_path)
-        assert "\n" not in str(refusal.value) and str(tmp_path) in str(refusal.value)
+        assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from secondeye.system.errors import UserError
 from secondeye.system.process import lock_dir
 
 
-def test_folder_is_held_by_one(tmp_path: Path) -> None:
+def test_lock_dir_excludes_a_second_holder(tmp_path: Path) -> None:
     with (
         lock_dir(tmp_path / "out"),
         pytest.raises(UserError, match="another process"),
@@ -22,8 +22,8 @@ def test_folder_is_held_by_one(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
-def test_child_dies_with_its_parent(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal exists only on Linux")
+def test_child_exits_when_its_parent_is_killed(tmp_path: Path) -> None:
     child = (
         "import os, secondeye.system.process as p, time; p.die_with_parent(os.getppid()); "
         "print('up', flush=True); time.sleep(60)"
@@ -34,12 +34,12 @@ def test_child_dies_with_its_parent(tmp_path: Path) -> None:
     )
     process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    told = {process.stdout.readline().strip() for _ in range(2)}
-    (pid,) = (int(line) for line in told if line != "up")
+    lines = {process.stdout.readline().strip() for _ in range(2)}
+    (pid,) = (int(line) for line in lines if line != "up")
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
     deadline = time.monotonic() + 5
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline, "the child lives on"
+        assert time.monotonic() < deadline, "the child is still running"
         time.sleep(0.02)

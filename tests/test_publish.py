@@ -1,4 +1,4 @@
-"""Runs in MLflow are their folders: nothing twice, nothing lost, whatever happened to folder or server."""
+"""Publishing runs to MLflow: complete, without duplicates, and robust to interruptions."""
 
 import shutil
 import sqlite3
@@ -15,7 +15,7 @@ from secondeye.registry.server import ServerUnreachable, connected, experiment_o
 from secondeye.run_folder import Run, copy_record, open_run
 from secondeye.system.errors import UserError
 
-NOBODY = "http://127.0.0.1:9"  # the discard port: nobody listens there
+UNREACHABLE = "http://127.0.0.1:9"  # the discard port, on which no server listens
 
 
 @dataclass(frozen=True)
@@ -41,29 +41,30 @@ def log(run: Run, first: int, stop: int) -> None:
 
 
 def points(name: str = "depth/loss") -> list[tuple[int, float]]:
-    """(step, value) of every point of this metric in MLflow."""
+    """Return (step, value) of every point of this metric in MLflow."""
     with sqlite3.connect(".mlflow/mlflow.db") as database:
         return database.execute(
             "select step, value from metrics where key = ? order by step", [name]
         ).fetchall()
 
 
-def status() -> list[str]:
+def statuses() -> list[str]:
+    """Return the status of every run in MLflow, by start time."""
     with sqlite3.connect(".mlflow/mlflow.db") as database:
         return [row[0] for row in database.execute("select status from runs order by start_time")]
 
 
-def the_run():  # type: ignore[no-untyped-def]
+def only_run():  # type: ignore[no-untyped-def]
     with connected() as client:
         [found] = client.search_runs([experiment_of(client)])
     return found
 
 
-def test_a_run_is_mirrored_whole(project: Path) -> None:
+def test_published_run_has_params_metrics_and_tags(project: Path) -> None:
     run = make_run(3)
     run.finish({"weights": "w"})
     assert publish(run.folder) == Published("train_depth 01234567", lines=3, files=0)
-    there = the_run()
+    there = only_run()
     assert there.info.run_name == "train_depth 01234567" and there.info.status == "FINISHED"
     assert there.data.params == {"steps": "300", "title": "Café (1)"}
     assert points() == [(9, 1.0), (19, 0.5), (29, 1 / 3)]
@@ -72,7 +73,7 @@ def test_a_run_is_mirrored_whole(project: Path) -> None:
     assert {"secondeye.git_sha", "secondeye.params_hash"} <= there.data.tags.keys()
 
 
-def test_publishing_again_adds_nothing_also_from_another_folder(project: Path) -> None:
+def test_publishing_again_or_from_a_copy_changes_nothing(project: Path) -> None:
     run = make_run(4)
     run.picture("a.png").write_bytes(b"picture")
     run.finish({})
@@ -82,13 +83,13 @@ def test_publishing_again_adds_nothing_also_from_another_folder(project: Path) -
     copy_record(run, Path("models/run"))
     for folder in (run.folder, Path("models/run")):
         assert not publish(folder).changed
-    assert points() == before and len(status()) == 1
+    assert points() == before and len(statuses()) == 1
 
 
-def test_it_grows_with_the_run(project: Path) -> None:
+def test_publishing_appends_new_lines(project: Path) -> None:
     run = make_run(2)
     publish(run.folder)
-    assert status() == ["RUNNING"] and len(points()) == 2
+    assert statuses() == ["RUNNING"] and len(points()) == 2
     log(run, 2, 5)
     with (run.folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 59, "depth/lo')  # a line that is being written
@@ -96,7 +97,7 @@ def test_it_grows_with_the_run(project: Path) -> None:
     assert len(points()) == 5
 
 
-def test_a_run_that_was_killed_and_continued_has_every_point_once(project: Path) -> None:
+def test_resumed_run_has_every_point_once(project: Path) -> None:
     run = make_run(6)
     publish(run.folder)
     before = points()
@@ -108,70 +109,70 @@ def test_a_run_that_was_killed_and_continued_has_every_point_once(project: Path)
     assert points()[:6] == before and [step for step, _ in points()] == [9, 19, 29, 39, 49, 59, 69, 79]
 
 
-def test_a_batch_whose_answer_was_lost_is_not_sent_twice(project: Path) -> None:
+def test_batch_with_a_lost_response_is_not_duplicated(project: Path) -> None:
     run = make_run(5)
     publish(run.folder)
-    run_id = the_run().info.run_id
+    run_id = only_run().info.run_id
     with connected() as client:
         client.set_tag(run_id, LINES, "2+")
     log(run, 5, 7)
     publish(run.folder)
     assert [step for step, _ in points()] == [9, 19, 29, 39, 49, 59, 69]
-    assert the_run().data.tags[LINES] == "7"
+    assert only_run().data.tags[LINES] == "7"
 
 
-def test_more_than_one_batch_arrives(project: Path) -> None:
+def test_more_lines_than_one_batch_holds_are_published(project: Path) -> None:
     publish(make_run(1101).folder)
     assert len(points("depth/edge")) == 1101
 
 
-def test_points_lie_between_the_start_and_the_last_line(project: Path) -> None:
+def test_timestamps_lie_between_start_and_last_line(project: Path) -> None:
     run = make_run(3)
     publish(run.folder)
     time.sleep(0.05)
     log(run, 3, 6)
     publish(run.folder)
-    run_id = the_run().info.run_id
+    run_id = only_run().info.run_id
     with connected() as client:
         history = client.get_metric_history(run_id, "depth/loss")
     stamps = [point.timestamp for point in sorted(history, key=lambda point: point.step)]
     assert stamps == sorted(stamps)
-    assert stamps[0] >= the_run().info.start_time
+    assert stamps[0] >= only_run().info.start_time
     assert stamps[-1] == (run.folder / "metrics.jsonl").stat().st_mtime_ns // 1_000_000
 
 
-def test_pictures_and_tables_become_artifacts_and_new_ones_replace_old_ones(project: Path) -> None:
+def test_pictures_and_tables_are_artifacts_and_are_replaced(project: Path) -> None:
     run = make_run(1)
     run.picture("a.png").write_bytes(b"first")
     run.picture(".b.part.png").write_bytes(b"half")
     run.table("scores.md").write_text("| a |")
     assert publish(run.folder).files == 2
-    stored = Path(the_run().info.artifact_uri.removeprefix("file://"))
+    stored = Path(only_run().info.artifact_uri.removeprefix("file://"))
     assert sorted(path.name for path in stored.rglob("*.*")) == ["a.png", "scores.md"]
     run.picture("a.png").write_bytes(b"second")
     assert publish(run.folder).files == 2 and publish(run.folder).files == 0
     assert (stored / "pictures" / "a.png").read_bytes() == b"second"
 
 
-def test_a_name_that_mlflow_refuses_is_spelt_in_its_letters(project: Path) -> None:
+def test_invalid_characters_in_metric_names_are_replaced(project: Path) -> None:
     run = make_run(0)
     run.log(0, {"psnr_db/Big (final), 2": 31.5})
     publish(run.folder)
-    assert the_run().data.metrics == {"psnr_db/Big _final__ 2": 31.5}
+    assert only_run().data.metrics == {"psnr_db/Big _final__ 2": 31.5}
 
 
-def test_a_run_that_somebody_deleted_stays_deleted(project: Path) -> None:
+def test_run_deleted_in_mlflow_stays_deleted(project: Path) -> None:
     run = make_run(1)
     publish(run.folder)
-    run_id = the_run().info.run_id
+    run_id = only_run().info.run_id
     with connected() as client:
         client.delete_run(run_id)
     log(run, 1, 3)
     assert publish(run.folder) == Published("train_depth 01234567", 0, 0, deleted=True)
-    assert len(status()) == 1
+    assert len(statuses()) == 1
 
 
-def test_all_runs_are_found_once_and_the_finished_one_of_two(project: Path) -> None:
+def test_find_runs_prefers_the_finished_copy(project: Path) -> None:
     done = make_run(2, "a" * 16)
     done.finish({})
     Path("models/depth").mkdir(parents=True)
@@ -183,32 +184,32 @@ def test_all_runs_are_found_once_and_the_finished_one_of_two(project: Path) -> N
     assert [run.folder for run in find_runs(roots)] == [Path("models/depth/run"), Path(".runs") / ("b" * 16)]
     assert [published.lines for published in publish_all(roots)] == [2, 1]
     assert not any(published.changed for published in publish_all(roots))
-    assert sorted(status()) == ["FINISHED", "RUNNING"]
+    assert sorted(statuses()) == ["FINISHED", "RUNNING"]
 
 
-def test_a_server_that_is_away_is_one_line_and_the_run_arrives_later(
+def test_unreachable_server_is_a_user_error_and_the_run_is_published_later(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(3)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOBODY)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", UNREACHABLE)
     begin = time.monotonic()
     with pytest.raises(
         ServerUnreachable, match=r"http://127.0.0.1:9 cannot be reached .*`secondeye model publish`"
-    ) as away:
+    ) as error:
         publish(run.folder)
-    assert time.monotonic() - begin < 10 and "\n" not in str(away.value)
+    assert time.monotonic() - begin < 10 and "\n" not in str(error.value)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     publish_all([Path(".runs")])
     assert len(points()) == 3
 
 
-def test_a_password_is_not_shown(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_omits_the_password(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
     with pytest.raises(ServerUnreachable, match=r"http://127.0.0.1:9 can"):
         publish(make_run(1).folder)
 
 
-def test_a_project_that_was_moved_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_moved_project_is_rejected(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(1)
     publish(run.folder)
     shutil.copytree(project, project / "elsewhere", ignore=shutil.ignore_patterns("elsewhere"))
@@ -217,7 +218,7 @@ def test_a_project_that_was_moved_is_refused(project: Path, monkeypatch: pytest.
         publish(run.folder)
 
 
-def test_a_deleted_experiment_is_refused(project: Path) -> None:
+def test_deleted_experiment_is_rejected(project: Path) -> None:
     run = make_run(1)
     publish(run.folder)
     with connected() as client:
@@ -228,7 +229,7 @@ def test_a_deleted_experiment_is_refused(project: Path) -> None:
         publish(run.folder)
 
 
-def test_runs_are_followed_while_they_grow(project: Path) -> None:
+def test_live_sync_publishes_while_the_run_grows(project: Path) -> None:
     with live_sync(Path(".runs")):
         run = make_run(2)
         until = time.monotonic() + 60
@@ -237,13 +238,13 @@ def test_runs_are_followed_while_they_grow(project: Path) -> None:
         assert points()[:2] == [(9, 1.0), (19, 0.5)]
         log(run, 2, 5)
         run.finish({})
-    assert len(points()) == 5 and status() == ["FINISHED"]
+    assert len(points()) == 5 and statuses() == ["FINISHED"]
 
 
-def test_following_without_a_server_says_so_once(
+def test_live_sync_without_a_server_warns_once(
     project: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOBODY)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", UNREACHABLE)
     monkeypatch.setattr("secondeye.registry.live_sync._INTERVAL_SECONDS", 0.1)
     with live_sync(Path(".runs")):
         for lines in range(3):
@@ -253,8 +254,8 @@ def test_following_without_a_server_says_so_once(
     assert len(lines) == 1 and "cannot be reached" in lines[0]
 
 
-def test_when_a_run_began_comes_from_its_origin(project: Path) -> None:
+def test_start_time_comes_from_origin_json(project: Path) -> None:
     run = make_run(1)
     publish(run.folder)
-    started = datetime.fromisoformat(the_run().data.tags["secondeye.started"])
-    assert the_run().info.start_time == started.timestamp() * 1000
+    started = datetime.fromisoformat(only_run().data.tags["secondeye.started"])
+    assert only_run().info.start_time == started.timestamp() * 1000

@@ -1,4 +1,4 @@
-"""Work on a Ray cluster: two nodes on this machine, one core each."""
+"""Parallel map on a Ray cluster of two local nodes with one core each."""
 
 import os
 import signal
@@ -17,32 +17,32 @@ from secondeye.execution.parallel.ray import _SETTINGS
 from secondeye.system.errors import UserError
 
 pytestmark = pytest.mark.slow
-# Ray replaces 127.0.0.1 by the machine's network address; these stay local.
+# Ray replaces 127.0.0.1 by the machine's network address; these addresses stay local.
 HEAD, OTHER = "127.0.0.2", "127.0.0.3"
 NODE = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 * 2**20}
 
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
-    """A cluster whose second node can be removed; its address is set in the environment."""
+    """Start a cluster whose second node can be removed and set its address in the environment."""
     for name, value in _SETTINGS.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # the nodes' workers import `work`
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # workers import `work` from here
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    made = Cluster(True, head_node_args=NODE | {"node_ip_address": HEAD})
+    cluster = Cluster(True, head_node_args=NODE | {"node_ip_address": HEAD})
     try:
-        made.second = made.add_node(**NODE, node_ip_address=OTHER)
-        monkeypatch.setenv("SECONDEYE_RAY_ADDRESS", made.address)
+        cluster.second = cluster.add_node(**NODE, node_ip_address=OTHER)
+        monkeypatch.setenv("SECONDEYE_RAY_ADDRESS", cluster.address)
         monkeypatch.chdir(tmp_path)
-        yield made
+        yield cluster
     finally:
-        made.shutdown()
+        cluster.shutdown()
 
 
 def work(item: str) -> tuple[str, int]:
-    """Write a file to the working directory; `kill` crashes, `wrong` raises."""
+    """Append the node id to ITEM.txt and return the thread count; `kill` crashes, `wrong` raises."""
     import torch
 
     with Path(f"{item}.txt").open("a") as file:
@@ -58,25 +58,26 @@ def work(item: str) -> tuple[str, int]:
 def _node() -> str:
     import ray
 
-    return str(ray.get_runtime_context().get_node_id()) if ray.is_initialized() else "here"
+    return str(ray.get_runtime_context().get_node_id()) if ray.is_initialized() else "local"
 
 
 def nodes(folder: Path) -> set[str]:
+    """Return the ids of all nodes that ran an item."""
     return {line for path in folder.glob("*.txt") for line in path.read_text().split()}
 
 
-def test_a_cluster_gives_the_results_of_one_process(
+def test_cluster_results_equal_those_of_one_process(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     items = [f"item{number}" for number in range(12)]
-    there = sorted(parallel.map(work, items))
+    distributed = sorted(parallel.map(work, items))
     assert len(nodes(tmp_path)) == 2
     monkeypatch.delenv("SECONDEYE_RAY_ADDRESS")
     monkeypatch.setenv("SECONDEYE_WORKERS", "1")
-    assert there == sorted(parallel.map(work, items))
+    assert distributed == sorted(parallel.map(work, items))
 
 
-def test_a_crashing_item_fails_alone_and_exceptions_keep_their_message(cluster: Any, tmp_path: Path) -> None:
+def test_crashing_item_is_reported_and_exceptions_keep_their_message(cluster: Any, tmp_path: Path) -> None:
     found = dict(parallel.map(work, ["a", "kill", "b"]))
     assert found[0] == ("a", 1) and found[2] == ("b", 1)
     assert found[1] == WorkerCrashed(
@@ -87,7 +88,7 @@ def test_a_crashing_item_fails_alone_and_exceptions_keep_their_message(cluster: 
         list(parallel.map(work, ["a", "wrong", "b"]))
 
 
-def test_a_lost_node_loses_no_result(cluster: Any, tmp_path: Path) -> None:
+def test_items_of_a_lost_node_run_on_another(cluster: Any, tmp_path: Path) -> None:
     items = [f"item{number}" for number in range(16)]
     with closing(parallel.map(work, items)) as results:
         found = [next(results) for _ in range(4)]
@@ -98,7 +99,7 @@ def test_a_lost_node_loses_no_result(cluster: Any, tmp_path: Path) -> None:
     assert sorted(found) == [(number, (item, 1)) for number, item in enumerate(items)]
 
 
-def test_a_missing_cluster_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_cluster_is_a_user_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
@@ -107,7 +108,7 @@ def test_a_missing_cluster_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path
         list(parallel.map(work, ["a"]))
 
 
-def test_an_address_without_answer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_cluster_is_a_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray")
     with socket.socket() as free:
         free.bind((HEAD, 0))
@@ -116,14 +117,15 @@ def test_an_address_without_answer_is_one_line(monkeypatch: pytest.MonkeyPatch) 
             list(parallel.map(work, ["a"]))
 
 
-def test_missing_ray_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_ray_is_a_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
     for missing, address, message in (
         ("ray", "auto", r"Ray is missing; install secondeye\[cluster\]"),
         ("grpc", f"ray://{HEAD}:10001", r"Ray's client is missing; install ray\[client\]"),
     ):
-        there = {"ray", "grpc"} - {missing}
+        installed = {"ray", "grpc"} - {missing}
         monkeypatch.setattr(
-            "secondeye.execution.parallel.ray.find_spec", lambda name, there=there: name in there or None
+            "secondeye.execution.parallel.ray.find_spec",
+            lambda name, installed=installed: name in installed or None,
         )
         monkeypatch.setenv("SECONDEYE_RAY_ADDRESS", address)
         with pytest.raises(UserError, match=message):

@@ -1,4 +1,4 @@
-"""The registered model: versions that convert on their own, and the one that is champion."""
+"""Model registry: self-contained versions and the champion alias."""
 
 import subprocess
 import sys
@@ -17,12 +17,12 @@ from secondeye.video.probe import probe
 
 @pytest.fixture
 def bundle(with_registry: Path) -> Path:
-    """A bundle without weights, in a project's folder."""
+    """Write a bundle without weights to the project folder."""
     return write_bundle(with_registry / "plain", WEIGHT_FREE, None, None)
 
 
-def run_elsewhere(code: str, folder: Path) -> str:
-    """What Python prints for this code in a new process that works in another folder."""
+def run_in_new_process(code: str, folder: Path) -> str:
+    """Return what this code prints in a new Python process whose working directory is `folder`."""
     folder.mkdir()
     environment = {"MLFLOW_TRACKING_URI": tracking_uri(), "MLFLOW_DISABLE_TELEMETRY": "true", "PATH": ""}
     command = [sys.executable, "-c", code]
@@ -31,19 +31,19 @@ def run_elsewhere(code: str, folder: Path) -> str:
     ).stdout
 
 
-def test_the_first_version_is_champion_and_there_is_only_one_first(bundle: Path) -> None:
+def test_first_version_becomes_champion_once(bundle: Path) -> None:
     assert models.champion() is None
     assert models.first_version(bundle) == 1
     assert models.first_version(bundle) is None
     assert models.champion() == 1
 
 
-def test_a_first_version_that_was_not_crowned_is_crowned_later(bundle: Path) -> None:
-    assert [models.register(bundle, {}, "") for _ in range(2)] == [1, 2]  # killed before the crown
+def test_first_version_without_alias_becomes_champion_later(bundle: Path) -> None:
+    assert [models.register(bundle, {}, "") for _ in range(2)] == [1, 2]  # killed before the alias was set
     assert models.first_version(bundle) == 1 and models.champion() == 1
 
 
-def test_a_version_holds_bundle_and_code_and_no_pickle(bundle: Path) -> None:
+def test_version_contains_bundle_and_code_and_no_pickle(bundle: Path) -> None:
     (bundle / "depth").mkdir()
     (bundle / "depth" / "model.safetensors").write_bytes(b"weights")
     assert models.register(bundle, {"secondeye.gate": "won"}, "Better.") == 1
@@ -71,29 +71,29 @@ def test_a_version_holds_bundle_and_code_and_no_pickle(bundle: Path) -> None:
     assert version.tags == {"secondeye.gate": "won", "secondeye.code": fetched.code}
 
 
-def test_a_bundle_that_may_hold_code_is_refused(bundle: Path) -> None:
+def test_bundle_with_a_pickle_is_rejected(bundle: Path) -> None:
     (bundle / "weights.pkl").write_bytes(b"")
     with pytest.raises(ValueError, match=r"weights.pkl: not allowed in a bundle.*safetensors"):
         models.register(bundle, {}, "")
 
 
 @pytest.mark.parametrize(
-    ("uri", "why"),
+    ("uri", "message"),
     [
         ("models:/secondeye@champion", "no version has this alias; run `secondeye model promote NUMBER`"),
         ("models:/secondeye/3", "this version does not exist"),
         ("models:/other/1", "give models:/secondeye@champion or models:/secondeye/NUMBER"),
     ],
 )
-def test_what_is_not_there_is_one_line(bundle: Path, uri: str, why: str) -> None:
+def test_missing_alias_version_or_model_is_a_user_error(bundle: Path, uri: str, message: str) -> None:
     for registered in (False, True):
-        with pytest.raises(UserError, match=why) as refusal:
+        with pytest.raises(UserError, match=message) as error:
             models.resolve(uri)
-        assert "\n" not in str(refusal.value)
+        assert "\n" not in str(error.value)
         registered or models.register(bundle, {}, "")
 
 
-def test_champions_follow_each_other_and_go_back(bundle: Path) -> None:
+def test_rollback_restores_the_previous_champion_once(bundle: Path) -> None:
     models.first_version(bundle)
     assert [models.register(bundle, {}, "") for _ in range(2)] == [2, 3]
     models.set_champion(3)
@@ -106,7 +106,7 @@ def test_champions_follow_each_other_and_go_back(bundle: Path) -> None:
     assert models.champion() == 1
 
 
-def test_a_champion_that_was_chosen_by_hand_counts(bundle: Path) -> None:
+def test_rollback_from_an_alias_set_in_mlflow(bundle: Path) -> None:
     models.first_version(bundle)
     models.register(bundle, {}, "")
     with connected() as client:
@@ -114,23 +114,23 @@ def test_a_champion_that_was_chosen_by_hand_counts(bundle: Path) -> None:
     assert models.rollback() == 1 and models.champion() == 1
 
 
-def test_a_version_is_fetched_once_and_runs_its_own_code(bundle: Path) -> None:
+def test_resolved_version_is_cached_and_runs_its_own_code(bundle: Path) -> None:
     models.first_version(bundle)
     fetched = models.resolve("models:/secondeye@champion")
     assert fetched == models.resolve("models:/secondeye/1")
     assert str(fetched) == f"secondeye version 1, code {fetched.code}" and len(fetched.code) == 12
     start, environment = models.command_for(fetched)
     assert start[-2:] == ["-m", "secondeye"]
-    where = [*start[:-2], "-c", "import secondeye; print(secondeye.__file__)"]
-    decoy = bundle.parent / "secondeye" / "__init__.py"  # where the command is run; it must not win
+    command = [*start[:-2], "-c", "import secondeye; print(secondeye.__file__)"]
+    decoy = bundle.parent / "secondeye" / "__init__.py"  # in the working directory; must not be imported
     decoy.parent.mkdir()
     decoy.write_text("")
-    ran = subprocess.run(where, env=environment, check=True, capture_output=True, text=True).stdout
+    ran = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
     assert Path(ran.strip()) == fetched.folder / "code" / "secondeye" / "__init__.py"
     assert Path(secondeye.__file__) != Path(ran.strip())
 
 
-def test_a_new_process_loads_the_champion_by_its_alias(bundle: Path) -> None:
+def test_pyfunc_loads_the_champion_in_a_new_process(bundle: Path) -> None:
     models.first_version(bundle)
     code = (
         "import mlflow\n"
@@ -139,13 +139,13 @@ def test_a_new_process_loads_the_champion_by_its_alias(bundle: Path) -> None:
         "print(signature.inputs.input_names(), signature.outputs.input_names())\n"
         "import secondeye; print(secondeye.__file__)\n"
     )
-    schema, where = run_elsewhere(code, bundle.parent / "elsewhere").splitlines()
+    schema, where = run_in_new_process(code, bundle.parent / "elsewhere").splitlines()
     assert schema == "['input_path', 'output_path'] ['output_path', 'frames']"
     assert where.startswith(str(bundle.parent / ".mlflow" / "artifacts"))
 
 
 @pytest.mark.slow
-def test_a_new_process_converts_with_the_champion(bundle: Path, make_film: Callable[..., Path]) -> None:
+def test_pyfunc_converts_a_film_in_a_new_process(bundle: Path, make_film: Callable[..., Path]) -> None:
     film = make_film(shots=(8,))
     models.first_version(bundle)
     out = bundle.parent / "out.mp4"
@@ -155,15 +155,13 @@ def test_a_new_process_converts_with_the_champion(bundle: Path, make_film: Calla
         f"films = pandas.DataFrame({{'input_path': [{str(film)!r}], 'output_path': [{str(out)!r}]}})\n"
         "print(model.predict(films, params={'strength_percent': 2.0}).to_dict('records'))\n"
     )
-    said = run_elsewhere(code, bundle.parent / "elsewhere").splitlines()
-    assert said[-1] == str([{"output_path": str(out), "frames": 8}])
+    printed = run_in_new_process(code, bundle.parent / "elsewhere").splitlines()
+    assert printed[-1] == str([{"output_path": str(out), "frames": 8}])
     assert (probe(out).width, probe(out).height) == (128, 48)
 
 
 @pytest.mark.slow
-def test_the_command_converts_with_the_code_of_the_version(
-    bundle: Path, make_film: Callable[..., Path]
-) -> None:
+def test_command_converts_with_the_code_of_the_version(bundle: Path, make_film: Callable[..., Path]) -> None:
     film = make_film(shots=(8,))
     models.first_version(bundle)
     fetched = models.resolve("models:/secondeye@champion")

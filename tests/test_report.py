@@ -170,7 +170,7 @@ def test_verdicts(scores: list[float], changes: dict[str, float], verdict: str) 
     assert line["verdict"].startswith(verdict)
 
 
-def test_the_verdict_table_has_the_numbers_behind_it() -> None:
+def test_verdict_table_has_gains_and_intervals() -> None:
     fill, light = table(report_of([*FILL, *scores_of("light", "inpainter", [0.6] * 5)]), "Verdicts")
     assert (fill["verdict"], fill["gain over fill"]) == ("reference", "-")
     assert light["HaarPSI"] == "0.6000 (0.6000 to 0.6000)"
@@ -318,7 +318,7 @@ def test_region_sizes_are_listed_for_every_clip() -> None:
         }
 
 
-def test_costs_are_a_table() -> None:
+def test_cost_table() -> None:
     costs = {"fill": (0.0123, 45.6), "elsewhere": (math.nan, math.nan)}
     lines = table(report_of(FILL, costs=costs), "Cost")
     assert list(lines[0].values()) == ["fill", "0.012", "46"]
@@ -358,10 +358,10 @@ def rendered(rows: list[Score], folder: Path) -> tuple[str, str]:
 def test_markdown_and_html_hold_the_same_cells(tmp_path: Path) -> None:
     rows = [*all_kinds(), *scores_of(ODD, "external", [0.2] * 5)]
     markdown, page = rendered(rows, tmp_path)
-    drawn = Reader(page).tables
-    assert drawn == list(tables_of(markdown).values())
-    assert len(drawn) == 1 + 3 + 4 + 1 + 1, "regions, two protocols, the second with depth, cost, clips"
-    assert any(cell.startswith("**") for found in drawn for line in found for cell in line)
+    tables = Reader(page).tables
+    assert tables == list(tables_of(markdown).values())
+    assert len(tables) == 1 + 3 + 4 + 1 + 1, "regions, two protocols, the second with depth, cost, clips"
+    assert any(cell.startswith("**") for found in tables for line in found for cell in line)
 
 
 def test_the_page_is_self_contained(tmp_path: Path) -> None:
@@ -440,8 +440,8 @@ def test_error_maps_show_four_times_the_luma_error() -> None:
     truth = np.full((2, 3, 3), 100, np.uint8)
     right = truth.copy()
     right[0, 0] += 10  # 40 once amplified
-    right[1, 2] -= 100  # more than fits
-    right[1, 0, 0] += 40  # of red: 0.299 of that in luma, 12
+    right[1, 2] -= 100  # exceeds the scale
+    right[1, 0, 0] += 40  # red only: 0.299 * 40 = 12 in luma
     inferno = cv2.applyColorMap(np.array([[0, 40, 255, 48]], np.uint8), cv2.COLORMAP_INFERNO)[0, :, ::-1]
     found = error_map(right, truth)
     assert np.array_equal(found[1, 0], inferno[3])
@@ -457,7 +457,7 @@ def test_disparity_maps_share_a_scale_and_missing_matches_are_grey() -> None:
     assert found[4].tolist() == [128, 128, 128]
 
 
-def test_a_clip_has_three_rows_of_the_same_columns() -> None:
+def test_clip_rows_are_images_errors_and_disparities() -> None:
     left, truth = (np.full((4, 6, 3), level, np.uint8) for level in (10, 20))
     regions = np.array([[UNKNOWN, VISIBLE, DISOCCLUDED, BORDER, VISIBLE, VISIBLE]] * 4, np.uint8)
     near = np.linspace(0, 9, 24, dtype=np.float32).reshape(4, 6)
@@ -478,14 +478,14 @@ def test_a_clip_has_three_rows_of_the_same_columns() -> None:
     assert not np.array_equal(rows[2][4][1], rows[2][3][1])
 
 
-def test_a_clip_without_any_match_is_drawn_grey() -> None:
+def test_clip_without_matches_has_a_grey_disparity_map() -> None:
     picture, nothing = np.zeros((4, 6, 3), np.uint8), np.full((4, 6), np.nan, np.float32)
     rows = clip_rows("f", picture, picture, np.zeros((4, 6), np.uint8), nothing, {"m": (picture, nothing)})
     assert (rows[2][3][1] == 128).all()
 
 
 @pytest.mark.parametrize(("columns", "tile"), [(3, 320), (10, 240), (40, 160)])
-def test_sheets_are_of_sensible_width(tmp_path: Path, columns: int, tile: int) -> None:
+def test_contact_sheet_tile_width_depends_on_the_columns(tmp_path: Path, columns: int, tile: int) -> None:
     row = [(f"m{n}", np.full((20, 40, 3), n, np.uint8)) for n in range(columns)]
     write_contact_sheet(tmp_path / "sheet.png", [row, row[:2]])
     sheet = read_image(tmp_path / "sheet.png")
@@ -497,7 +497,7 @@ def test_sheets_are_of_sensible_width(tmp_path: Path, columns: int, tile: int) -
     assert not sheet[-tile // 4, 2 * tile :].any(), "rows may be shorter"
 
 
-def test_pictures_come_back(tmp_path: Path) -> None:
+def test_written_images_read_back_exactly(tmp_path: Path) -> None:
     frames = torch.rand(1, 3, 5, 7, generator=torch.Generator().manual_seed(0))
     picture = frame_to_image(frames)
     assert picture.shape == (5, 7, 3) and picture[2, 3, 0] == round(float(frames[0, 0, 2, 3]) * 255)
@@ -505,7 +505,7 @@ def test_pictures_come_back(tmp_path: Path) -> None:
     assert np.array_equal(read_image(tmp_path / "p.png"), picture)
 
 
-def test_the_clip_with_the_largest_disocclusions_of_each_film_is_shown() -> None:
+def test_select_clips_takes_the_largest_disocclusion_of_each_film() -> None:
     clips = [
         replace(eval_clip(f"{film}{clip}", film), disoccluded_share=share)
         for film in "edcba"

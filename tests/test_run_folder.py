@@ -1,4 +1,4 @@
-"""Run folders: what they hold, and that nothing is trained twice."""
+"""Run folders: contents, resumed and reused runs, delivery of weights."""
 
 import shutil
 from pathlib import Path
@@ -27,7 +27,7 @@ def write_weights(run: Run, text: str = "weights") -> None:
     run.picture("what.png").write_bytes(b"png")
 
 
-def test_a_new_run_says_what_it_is(tmp_path: Path) -> None:
+def test_new_run_records_stage_params_and_tags(tmp_path: Path) -> None:
     run = open_one(tmp_path)
     assert run.folder == tmp_path / "k1" and run.key == "k1" and not run.finished
     content = run.read()
@@ -41,14 +41,14 @@ def test_nested_params_get_dotted_names(in_project: Path, tmp_path: Path) -> Non
     assert run.read()["params"]["optimizer.seed"] == load_params().train_depth.optimizer.seed
 
 
-def test_an_old_run_is_opened_as_it_was(tmp_path: Path) -> None:
+def test_existing_run_is_opened_unchanged(tmp_path: Path) -> None:
     open_one(tmp_path).finish({"weights": "w"})
     again = open_run(tmp_path, "k1", "other", GATE, {"dataset": "other"})
     assert again.finished and again.read()["tags"] == {"dataset": "abc", "weights": "w"}
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk here is always full")
-def test_a_line_that_does_not_fit_the_disk_is_refused_by_its_name(tmp_path: Path) -> None:
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_full_disk_error_names_the_metrics_file(tmp_path: Path) -> None:
     run = open_one(tmp_path)
     (run.folder / "metrics.jsonl").symlink_to("/dev/full")
     with pytest.raises(
@@ -57,7 +57,7 @@ def test_a_line_that_does_not_fit_the_disk_is_refused_by_its_name(tmp_path: Path
         run.log(0, {"loss": 1})
 
 
-def test_rewinding_forgets_a_phase_from_a_step_on(tmp_path: Path) -> None:
+def test_rewind_deletes_lines_of_a_phase_from_a_step_on(tmp_path: Path) -> None:
     run = open_one(tmp_path)
     for step in range(4):
         run.log(step, {"first/loss": step})
@@ -69,7 +69,7 @@ def test_rewinding_forgets_a_phase_from_a_step_on(tmp_path: Path) -> None:
     assert run.metrics() == []
 
 
-def test_a_torn_last_line_is_not_read(tmp_path: Path) -> None:
+def test_incomplete_last_line_is_ignored(tmp_path: Path) -> None:
     run = open_one(tmp_path)
     run.log(0, {"loss": 1.0})
     with (run.folder / "metrics.jsonl").open("a") as file:
@@ -77,7 +77,7 @@ def test_a_torn_last_line_is_not_read(tmp_path: Path) -> None:
     assert run.metrics() == [{"step": 0, "loss": 1.0}]
 
 
-def test_the_same_key_trains_once(tmp_path: Path) -> None:
+def test_finished_run_is_reused(tmp_path: Path) -> None:
     out, trained = tmp_path / "models" / "depth", []
 
     def train(run: Run) -> None:
@@ -90,11 +90,11 @@ def test_the_same_key_trains_once(tmp_path: Path) -> None:
     assert (out / "model.safetensors").read_text() == "weights"
     assert Run(out / "run").finished and Run(out / "run").metrics() == [{"step": 10, "loss": 0.5}]
     assert (out / "run" / "pictures" / "what.png").exists()
-    assert not (out / "run" / "origin.json").exists(), "an out must be the same wherever it was made"
+    assert not (out / "run" / "origin.json").exists(), "an output must not depend on the machine"
     assert Run(out / "run").read()["tags"]["weights"] == hash_weights(out)
 
 
-def test_weights_that_are_gone_come_back_from_the_run(tmp_path: Path) -> None:
+def test_missing_weights_are_restored_from_the_run(tmp_path: Path) -> None:
     out = tmp_path / "models" / "depth"
     finish_model(out, open_one(tmp_path / "runs"), write_weights)
     (out / "run" / "run.json").unlink()
@@ -103,7 +103,7 @@ def test_weights_that_are_gone_come_back_from_the_run(tmp_path: Path) -> None:
     assert (out / "model.safetensors").read_text() == "weights"
 
 
-def test_weights_that_changed_come_back_from_the_run(tmp_path: Path) -> None:
+def test_altered_weights_are_restored_from_the_run(tmp_path: Path) -> None:
     out = tmp_path / "models" / "depth"
     finish_model(out, open_one(tmp_path / "runs"), write_weights)
     (out / "model.safetensors").write_text("noise")
@@ -111,7 +111,7 @@ def test_weights_that_changed_come_back_from_the_run(tmp_path: Path) -> None:
     assert (out / "model.safetensors").read_text() == "weights"
 
 
-def test_a_run_whose_weights_changed_is_not_delivered(tmp_path: Path) -> None:
+def test_run_with_altered_weights_is_rejected(tmp_path: Path) -> None:
     run = open_one(tmp_path / "runs")
     finish_model(tmp_path / "out", run, write_weights)
     (run.model / "model.safetensors").write_text("noise")
@@ -119,9 +119,7 @@ def test_a_run_whose_weights_changed_is_not_delivered(tmp_path: Path) -> None:
         finish_model(tmp_path / "other", run, write_weights)
 
 
-def test_a_kill_while_weights_are_replaced_is_made_good(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kill_during_delivery_is_repaired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "models" / "depth"
     finish_model(out, open_one(tmp_path / "runs"), write_weights)
     new, unlink = open_one(tmp_path / "runs", "k2"), Path.unlink
@@ -138,12 +136,12 @@ def test_a_kill_while_weights_are_replaced_is_made_good(
         patch.setattr(Path, "unlink", remove_one)
         with pytest.raises(KeyboardInterrupt):
             run_folder._deliver(new, out)
-    assert removed == [out / "run" / "run.json"], "what says that all is whole goes first"
+    assert removed == [out / "run" / "run.json"], "the completion record must be removed first"
     finish_model(out, open_one(tmp_path / "runs"), lambda run: pytest.fail("trained again"))
     assert (out / "model.safetensors").read_text() == "weights" and Run(out / "run").key == "k1"
 
 
-def test_a_finished_run_keeps_no_checkpoints(tmp_path: Path) -> None:
+def test_finished_run_has_no_checkpoints(tmp_path: Path) -> None:
     def train(run: Run) -> None:
         (run.checkpoints / "step_1").write_text("half way")
         write_weights(run)
@@ -153,7 +151,7 @@ def test_a_finished_run_keeps_no_checkpoints(tmp_path: Path) -> None:
     assert not (run.folder / "checkpoints").exists()
 
 
-def test_another_key_replaces_everything(tmp_path: Path) -> None:
+def test_another_key_replaces_the_output(tmp_path: Path) -> None:
     out = tmp_path / "models" / "depth"
     finish_model(out, open_one(tmp_path / "runs"), write_weights)
     (out / "stale.json").write_text("{}")
@@ -163,25 +161,25 @@ def test_another_key_replaces_everything(tmp_path: Path) -> None:
     assert Run(out / "run").key == "k2"
 
 
-def test_a_run_that_broke_off_is_gone_on_with(tmp_path: Path) -> None:
+def test_interrupted_run_resumes_from_its_checkpoint(tmp_path: Path) -> None:
     out = tmp_path / "models" / "depth"
 
     def fail(run: Run) -> None:
         (run.checkpoints / "step_1").write_text("half way")
         raise RuntimeError("killed")
 
-    def go_on(run: Run) -> None:
+    def resume(run: Run) -> None:
         assert (run.checkpoints / "step_1").read_text() == "half way"
         write_weights(run)
 
     with pytest.raises(RuntimeError):
         finish_model(out, open_one(tmp_path / "runs"), fail)
     assert list(out.iterdir()) == []
-    finish_model(out, open_one(tmp_path / "runs"), go_on)
+    finish_model(out, open_one(tmp_path / "runs"), resume)
     assert (out / "model.safetensors").exists()
 
 
-def test_a_run_is_worked_on_by_one_process(tmp_path: Path) -> None:
+def test_run_is_locked_by_one_process(tmp_path: Path) -> None:
     def train_inside(run: Run) -> None:
         finish_model(tmp_path / "other", run, write_weights)
 
@@ -189,7 +187,7 @@ def test_a_run_is_worked_on_by_one_process(tmp_path: Path) -> None:
         finish_model(tmp_path / "out", open_one(tmp_path / "runs"), train_inside)
 
 
-def test_keys_follow_code_params_and_inputs(in_project: Path) -> None:
+def test_run_key_depends_on_code_params_and_inputs(in_project: Path) -> None:
     settings: TrainDepth = load_params().train_depth
     key = make_run_key("secondeye.metrics", [settings], {"dataset": "a"})
     assert key == make_run_key("secondeye.metrics", [settings], {"dataset": "a"})
@@ -206,7 +204,7 @@ def test_keys_follow_code_params_and_inputs(in_project: Path) -> None:
         ("train_inpaint", "diffusion", ("light",)),
     ],
 )
-def test_a_model_s_key_covers_all_code_of_its_stage(stage: str, model: str, others: tuple[str, ...]) -> None:
+def test_run_key_covers_all_code_of_the_stage(stage: str, model: str, others: tuple[str, ...]) -> None:
     foreign = {f"secondeye.training.{other}" for other in others}
     imported = {name for name in code_hash.imports_of(f"secondeye.stages.{stage}") if "secondeye" in name}
     reached = set().union(*(code_hash.reachable_modules(name) for name in imported - foreign))
@@ -215,7 +213,7 @@ def test_a_model_s_key_covers_all_code_of_its_stage(stage: str, model: str, othe
     )
 
 
-def test_processes_wait_for_the_main_one_to_open_a_run(
+def test_other_ranks_wait_for_rank_zero_to_create_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = Timer(0.2, (tmp_path / "k1" / "run.json").touch)
@@ -223,7 +221,7 @@ def test_processes_wait_for_the_main_one_to_open_a_run(
     monkeypatch.setattr(run_folder, "_LONGEST_WAIT_S", 0.1)
     with pytest.raises(UserError, match="see the same folder"):
         open_one(tmp_path)
-    assert list(tmp_path.iterdir()) == [], "only one writes"
+    assert list(tmp_path.iterdir()) == [], "only rank 0 writes"
     monkeypatch.setattr(run_folder, "_LONGEST_WAIT_S", 60.0)
     (tmp_path / "k1").mkdir()
     opened.start()
@@ -231,11 +229,11 @@ def test_processes_wait_for_the_main_one_to_open_a_run(
     assert [path.name for path in (tmp_path / "k1").iterdir()] == ["run.json"]
 
 
-def test_only_the_main_process_keeps_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_rank_zero_writes_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, out, trained = open_one(tmp_path / "runs"), tmp_path / "models" / "depth", []
     monkeypatch.setenv("RANK", "1")
     finish_model(out, run, lambda run: trained.append(run.key))
-    assert trained == ["k1"] and not out.exists() and not run.finished, "it computes and leaves no trace"
+    assert trained == ["k1"] and not out.exists() and not run.finished, "other ranks train without writing"
     monkeypatch.setenv("RANK", "0")
     finish_model(out, run, write_weights)
     monkeypatch.setenv("RANK", "1")

@@ -62,7 +62,7 @@ def score_of(left: Path, right: Path, truth: Path | None = None, every: int = 1)
     return score_films(left, right, truth, every=every, log=lambda line: None)
 
 
-def test_the_true_right_eye_is_perfect(true_score: FilmScore) -> None:
+def test_true_right_view_has_perfect_scores(true_score: FilmScore) -> None:
     scores = true_score.scores
     perfect = {"psnr_db": 100, "psnr_disoccluded_db": 100, "ssim": 1, "ms_ssim": 1, "haarpsi": 1, "siou": 1}
     perfect |= {"epe_px": 0, "d1_percent": 0, "tepe_px": 0, "flicker": 0, "disparity_correlation": 1}
@@ -72,7 +72,7 @@ def test_the_true_right_eye_is_perfect(true_score: FilmScore) -> None:
     assert true_score.cuts == [] and np.isnan(true_score.disparity_jump_percent)
 
 
-def test_two_pixels_of_disparity_too_many(
+def test_two_pixels_of_excess_disparity(
     views: tuple[Path, Path], shot: Shot, true_score: FilmScore, tmp_path: Path
 ) -> None:
     moved = F.pad(shot.right[..., 2:], (0, 2, 0, 0), "replicate")
@@ -97,7 +97,7 @@ def lower(right: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("sabotage", "column", "least"),
+    ("sabotage", "column", "min_change"),
     [
         (blur, "sharpness_ratio", 0.2),
         (flicker, "flicker", 5),
@@ -105,18 +105,18 @@ def lower(right: Tensor) -> Tensor:
         (lower, "vertical_px", 0.3),
     ],
 )
-def test_sabotage_shows_without_the_truth(
+def test_degradations_change_scores_without_ground_truth(
     views: tuple[Path, Path],
     shot: Shot,
     tmp_path: Path,
     sabotage: Callable[[Tensor], Tensor],
     column: str,
-    least: float,
+    min_change: float,
 ) -> None:
     spoilt = write_frames(tmp_path / "spoilt.mkv", sabotage(shot.right[:9]))
     left = write_frames(tmp_path / "left.mkv", shot.left[:9])
     clean = write_frames(tmp_path / "clean.mkv", shot.right[:9])
-    assert abs(score_of(left, spoilt).scores[column] - score_of(left, clean).scores[column]) > least
+    assert abs(score_of(left, spoilt).scores[column] - score_of(left, clean).scores[column]) > min_change
 
 
 def test_windows_add_up_to_the_whole_film(views: tuple[Path, Path], shot: Shot, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_windows_add_up_to_the_whole_film(views: tuple[Path, Path], shot: Shot, 
     assert score_of(views[0], spoilt).scores == pytest.approx(compute(alone), abs=2e-4, nan_ok=True)
 
 
-def test_every_second_window(views: tuple[Path, Path], shot: Shot) -> None:
+def test_every_scores_a_subset_of_windows(views: tuple[Path, Path], shot: Shot) -> None:
     score = score_of(*views, views[1], every=2)
     assert (score.frames, score.scored_frames) == (20, 12)
     spoilt = torch.cat([shot.right[:8], flicker(shot.right[8:16]), shot.right[16:]])
@@ -139,7 +139,7 @@ def test_every_second_window(views: tuple[Path, Path], shot: Shot) -> None:
     )
 
 
-def test_cuts_and_the_jump_of_disparity_there(tmp_path: Path) -> None:
+def test_disparity_jump_at_a_cut(tmp_path: Path) -> None:
     """Two flat shots: 2 px in front of the screen, then 3 px behind it."""
     shots = [moving_pictures(14, HEIGHT, WIDTH + 8, seed) for seed in (1, 2)]
     left = np.concatenate([shot[:, :, 4 : 4 + WIDTH] for shot in shots])
@@ -168,7 +168,7 @@ def test_negative_disparities_are_matched(shot: Shot) -> None:
 
 
 @pytest.mark.parametrize(("name", "join"), [("film_sbs.mkv", side_by_side), ("film.tb.mkv", None)])
-def test_views_are_taken_of_packed_films(
+def test_views_are_read_from_packed_films(
     shot: Shot, tmp_path: Path, name: str, join: Callable[..., np.ndarray] | None
 ) -> None:
     left, right = (frames_to_uint8(frames[:9]).numpy() for frames in (shot.left, shot.right))
@@ -202,7 +202,7 @@ def write(path: Path, frames: int = 3, height: int = HEIGHT, width: int = WIDTH,
         ({"frames": 4}, "has 4 frames, .*one.mp4 has 3"),
     ],
 )
-def test_films_that_do_not_fit_are_rejected_before_they_are_read(
+def test_mismatched_films_are_rejected_before_decoding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: dict[str, int], message: str
 ) -> None:
     one, two = write(tmp_path / "one.mp4"), write(tmp_path / "two.mp4", **other)
@@ -220,7 +220,7 @@ def test_a_film_that_ends_early_is_rejected(tmp_path: Path, views: tuple[Path, P
         score_of(views[0], short)
 
 
-def test_what_cannot_be_scored_is_one_line(
+def test_unscorable_films_are_user_errors(
     tmp_path: Path, views: tuple[Path, Path], make_film: Callable[..., Path]
 ) -> None:
     one = write_frames(tmp_path / "one.mkv", torch.rand(1, 3, HEIGHT, WIDTH))
@@ -247,7 +247,7 @@ def test_text_and_json_hold_the_scores(views: tuple[Path, Path], true_score: Fil
     assert content["scores"].keys() < COLUMNS.keys()
 
 
-def test_likely_mistakes_are_warned_about(views: tuple[Path, Path], true_score: FilmScore) -> None:
+def test_likely_mistakes_give_warnings(views: tuple[Path, Path], true_score: FilmScore) -> None:
     left, right = views
     assert find_warnings(true_score) == find_warnings(score_of(left, right)) == []
     (copy,) = find_warnings(score_of(left, left))
@@ -259,7 +259,7 @@ def test_likely_mistakes_are_warned_about(views: tuple[Path, Path], true_score: 
     assert "warning:" in to_text(score_of(left, left)) and "warning:" not in to_text(true_score)
 
 
-def test_the_command(tmp_path: Path) -> None:
+def test_score_command(tmp_path: Path) -> None:
     film = write(tmp_path / "film.mp4")
     done = secondeye("score", film, film, "--json")
     assert done.returncode == 0, done.stderr

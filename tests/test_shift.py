@@ -1,4 +1,4 @@
-"""The stage on eyes that somebody spoiled: what can be put right is, and the rest is told by its name."""
+"""Shift stage on degraded views: correctable errors are corrected, others are rejected with a reason."""
 
 import json
 from collections.abc import Callable
@@ -33,12 +33,12 @@ def plain(shot: Shot) -> Correction:
 
 
 def corrections(left: Tensor, right: Tensor) -> Correction:
-    """As of a film that has two clips like this one."""
+    """Find the corrections as for a film with two clips like this one."""
     order = ViewOrder("film", "key", find_order(left, right, PARAMS), 2)
     return find_corrections(left, right, PARAMS, order, "clip", "key")
 
 
-def test_a_pair_in_order_is_only_shifted(shot: Shot, plain: Correction) -> None:
+def test_aligned_views_are_only_shifted(shot: Shot, plain: Correction) -> None:
     assert json.loads(json.dumps(asdict(plain))) == asdict(plain), "plain numbers, as side entries hold them"
     assert not plain.swapped and plain.vertical_px == 0 and plain.order_evidence > 0
     assert (plain.red_gain, plain.green_gain, plain.blue_gain) == (1, 1, 1)
@@ -47,8 +47,8 @@ def test_a_pair_in_order_is_only_shifted(shot: Shot, plain: Correction) -> None:
     assert abs(plain.shift_px + PARAMS.margin_px - exact) <= 1
 
 
-def test_everything_at_once_is_put_right(shot: Shot, plain: Correction) -> None:
-    """StereoFrame exchanged, one tinted, 4 px low and 20 px aside: then the corrected pair needs nothing."""
+def test_combined_errors_are_corrected(shot: Shot, plain: Correction) -> None:
+    """Swap the views, tint one, move it 4 px down and 20 px aside: corrected views need no correction."""
     tint, plus = torch.tensor([0.85, 1.0, 0.9]).view(3, 1, 1), 0.03
     left, right = apply_vertical(shot.left, shot.right, 4)
     left = (torch.roll(left, -20, dims=-1) * tint + plus).clamp(0, 1)
@@ -56,7 +56,9 @@ def test_everything_at_once_is_put_right(shot: Shot, plain: Correction) -> None:
     assert found.swapped and found.order_evidence <= -0.15
     left, right = apply_corrections(right, left, found)
     height, width = left.shape[-2:]
-    assert height == 256 - 2 * 4 and width == 448 - abs(found.shift_px), "once to spoil, once to mend"
+    assert height == 256 - 2 * 4 and width == 448 - abs(found.shift_px), (
+        "cropped by the error and by its correction"
+    )
     assert abs(found.shift_px - (plain.shift_px - 20)) <= 1
     again = corrections(left[..., : width - 20], right[..., : width - 20])
     assert not again.swapped and again.vertical_px == 0 and abs(again.shift_px) <= 1
@@ -64,7 +66,7 @@ def test_everything_at_once_is_put_right(shot: Shot, plain: Correction) -> None:
 
 
 @pytest.mark.parametrize("offset_px", [0, 80])
-def test_wide_pictures_are_shifted_to_a_pixel_whatever_else_is_wrong(offset_px: int) -> None:
+def test_shift_of_wide_frames_is_exact_to_a_pixel(offset_px: int) -> None:
     shot = render_shot(10, 1, 360, 1280)
     left, right = apply_vertical(shot.left, shot.right, 8)
     tint = torch.tensor([0.85, 1.0, 1.15]).view(3, 1, 1)
@@ -73,8 +75,8 @@ def test_wide_pictures_are_shifted_to_a_pixel_whatever_else_is_wrong(offset_px: 
     assert abs(found.shift_px - exact - offset_px) <= 1 and found.vertical_px == -8
 
 
-def test_one_shot_alone_exchanges_no_eyes_on_middling_evidence() -> None:
-    """A lattice before bars, the sample's own, came to -0.38 in order; another shot of its film to +0.32."""
+def test_single_shot_needs_stronger_evidence_to_swap_views() -> None:
+    """A shot of the sample (a lattice before bars) measured -0.38 although in order; another shot +0.32."""
     assert not ViewOrder("film", "key", -0.38, 1).swapped and ViewOrder("film", "key", -0.6, 1).swapped
     assert not ViewOrder("film", "key", -0.03, 2).swapped and ViewOrder("film", "key", -0.2, 2).swapped
 
@@ -120,7 +122,7 @@ def negative_blue(shot: Shot) -> StereoFrame:
         (negative_blue, "colours differ", r"by \d+\.\d levels after colour matching, 20 allowed"),
     ],
 )
-def test_views_that_are_no_pair_are_rejected_with_the_reason(
+def test_unusable_views_are_rejected_with_the_reason(
     shot: Shot, spoil: Callable[[Shot], StereoFrame], reason: str, detail: str
 ) -> None:
     with pytest.raises(BadClip) as bad:
@@ -168,7 +170,7 @@ def film(path: Path, height: int = 256, width: int = 448) -> StereoFrame:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["sv_candle_ego/candle_ego_sbs_2560x720.mp4", "sv_toon_shot/shot_sbs.mp4"])
-def test_the_view_order_of_real_films_is_recognised(footage: Path, name: str) -> None:
+def test_view_order_of_real_films_is_detected(footage: Path, name: str) -> None:
     left, right = film(footage / name)
     there, back = corrections(left, right), corrections(right, left)
     assert not there.swapped and back.swapped

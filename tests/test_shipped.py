@@ -1,4 +1,4 @@
-"""What comes with the program: it is what its card says, and better than what needs no weights."""
+"""The shipped model: it matches its model card and scores better than the baseline without weights."""
 
 import hashlib
 import re
@@ -16,7 +16,7 @@ from secondeye.inpaint.fill import fill_warped
 from secondeye.synthetic import render_shot
 from secondeye.warp import warp
 
-UNSEEN = (70_001, 70_002, 70_003, 70_004)  # seeds of shots that no world of the presets holds
+UNSEEN = (70_001, 70_002, 70_003, 70_004)  # seeds that no preset trains on
 
 
 def test_model_card_describes_these_weights() -> None:

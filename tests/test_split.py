@@ -276,7 +276,7 @@ def test_a_film_whose_longest_clip_is_shorter_than_a_window_is_skipped(
     assert len(run(tmp_path, replace(section, max_seconds=0.3, window_frames=6))[1]) == 3
 
 
-def test_pictures_that_contradict_the_name_are_an_error(tmp_path: Path, section: Split) -> None:
+def test_content_that_contradicts_the_name_is_an_error(tmp_path: Path, section: Split) -> None:
     write(tmp_path / "raw" / "f_tb.mp4", shot(20, 1, 96, 160))
     with pytest.raises(
         UserError, match=r"f_tb.mp4: packing tb inferred .*, but its pixels say sbs; add a line to"

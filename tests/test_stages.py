@@ -146,7 +146,7 @@ def test_cards_pass_through_all_stages(
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.mkv")} == before
 
 
-def test_empty_raw_is_one_line(tmp_path: Path, params: Params) -> None:
+def test_empty_raw_is_a_user_error(tmp_path: Path, params: Params) -> None:
     (tmp_path / "raw").mkdir()
     with pytest.raises(UserError, match="contains no stereo film"):
         split.run(tmp_path, split=params.split, dataset=params.dataset)

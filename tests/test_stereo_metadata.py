@@ -52,19 +52,19 @@ def box(kind: bytes, content: bytes) -> bytes:
         ("row_interleaved_lr", "lines", False),
     ],
 )
-def test_matroska_says_where_the_eyes_are(tmp_path: Path, mode: str, axis: str, right_first: bool) -> None:
+def test_matroska_stereo_mode_is_read(tmp_path: Path, mode: str, axis: str, right_first: bool) -> None:
     film = write_mkv(tmp_path / "film.mkv", "ffv1", "bgr0", mode)
     assert read_stereo_metadata(film) == StereoMetadata(axis, right_first, "", 1)
 
 
-def test_what_the_converter_writes_is_read_back(tmp_path: Path) -> None:
+def test_written_stereo_metadata_reads_back(tmp_path: Path) -> None:
     assert read_stereo_metadata(write_mp4(tmp_path / "plain.mp4")).axis == ""
     assert read_stereo_metadata(write_mp4(tmp_path / "sei.mp4", side_by_side=True)).axis == "sbs"
     stereo_tag.tag_side_by_side(write_mp4(tmp_path / "st3d.mp4"))
     assert read_stereo_metadata(tmp_path / "st3d.mp4").axis == "sbs"
 
 
-def test_a_spherical_mp4_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spherical_projection_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     projection = box(b"prhd", bytes(16)) + box(b"equi", bytes(20))
     sphere = box(b"sv3d", box(b"svhd", bytes(4) + b"made by hand\0") + box(b"proj", projection))
     monkeypatch.setattr(stereo_tag, "_LEFT_RIGHT", sphere)
@@ -72,7 +72,7 @@ def test_a_spherical_mp4_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert read_stereo_metadata(tmp_path / "film.mp4").projection == "equirectangular"
 
 
-def test_views_are_the_layers_of_the_parameter_set() -> None:
+def test_view_count_comes_from_the_parameter_set() -> None:
     """vps_max_layers_minus1 is 1; an HEVC film of one view says 0."""
     for layers, name, wanted in ((1, "hevc", 2), (0, "hevc", 1), (1, "h264", 1)):
         content = b"\1\0\0\0\1\x40\x01" + (0xC00F | layers << 4).to_bytes(2, "big")
@@ -80,7 +80,7 @@ def test_views_are_the_layers_of_the_parameter_set() -> None:
         assert stereo_metadata._views(stream) == wanted  # type: ignore[arg-type]
 
 
-def test_what_is_no_film_is_one_line(tmp_path: Path) -> None:
+def test_invalid_file_is_unreadable(tmp_path: Path) -> None:
     (tmp_path / "film.mkv").write_bytes(b"no film")
     with pytest.raises(UnreadableFilm, match="not a film"):
         read_stereo_metadata(tmp_path / "film.mkv")

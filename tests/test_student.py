@@ -1,4 +1,4 @@
-"""The depth student: what it sees, what teaches it, its folder, and the promises of every estimator."""
+"""Depth student: inputs, losses, saved folder, and the contract of every estimator."""
 
 import json
 from pathlib import Path
@@ -222,13 +222,13 @@ def test_another_model_is_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["{", "[]", {"height": None}, {"width": "wide"}])
-def test_a_damaged_config_is_one_line(folder: Path, change: str | dict) -> None:
+def test_a_damaged_config_is_a_user_error(folder: Path, change: str | dict) -> None:
     config = json.loads((folder / "config.json").read_text())
     text = change if isinstance(change, str) else json.dumps(config | change)
     (folder / "config.json").write_text(text)
-    with pytest.raises(UserError, match=r"config.json: (damaged|kind is None)") as refusal:
+    with pytest.raises(UserError, match=r"config.json: (damaged|kind is None)") as error:
         load_student_network(folder)
-    assert "\n" not in str(refusal.value)
+    assert "\n" not in str(error.value)
 
 
 def test_the_student_needs_a_folder() -> None:
@@ -348,7 +348,7 @@ def test_warp_fetches_along_the_flow() -> None:
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left")])
-def test_a_full_disk_is_one_line(
+def test_a_full_disk_is_a_user_error(
     student: Student, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def fill_up(*_: object) -> None:

@@ -161,7 +161,7 @@ def test_two_planes_reject_a_card_that_leaves_the_frame() -> None:
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("world") / "new" / "raw"
+    folder = tmp_path_factory.mktemp("sample") / "new" / "raw"
     write_sample_films(folder, 8, 5, **SAMPLE, exact=True)
     return folder
 

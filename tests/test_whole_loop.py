@@ -1,4 +1,4 @@
-"""The circle, closed: dataset, training, evaluation, gate, registry, conversion; on small films."""
+"""End to end on small films: dataset, training, evaluation, gate, registry, conversion."""
 
 import shutil
 import subprocess
@@ -21,7 +21,7 @@ QUICK = {"steps": 6, "batch_size": 2, "learning_rate": 0.001, "checkpoint_every"
 
 @pytest.fixture
 def small(project: Path) -> Path:
-    """The project with seven films, five of them held out, and trainings of a few steps."""
+    """Return the project with seven films, five of them held out, and a few training steps."""
     write_sources(project / "data" / "raw", 7)
     lines = [f"cards{n}_sbs.mp4,sbs,{'train' if n < 2 else 'test'},CC0-1.0\n" for n in range(7)]
     (project / "data" / "raw" / "sources.csv").write_text("film,packing,split,licence\n" + "".join(lines))
@@ -54,26 +54,28 @@ def secondeye(project: Path, *arguments: str | Path, **variables: str) -> subpro
 
 
 def spoil(weights: Path) -> None:
-    """Replace weights by noise."""
+    """Overwrite weights with noise."""
     torch.manual_seed(0)
     tensors = load_file(weights)
     save_file({name: torch.randn_like(tensor.float()) for name, tensor in tensors.items()}, weights)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)  # everything there is, from films to a champion
-def test_the_circle_closes(small: Path) -> None:
-    away = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}  # nobody listens there
+@pytest.mark.timeout(1800)  # all stages, from films to a champion
+def test_dataset_to_champion_end_to_end(small: Path) -> None:
+    unreachable = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}  # no server listens there
     command = [sys.executable, "-m", "dvc", "repro"]
-    first = subprocess.run(command, cwd=small, env=environment() | away, capture_output=True, text=True)
+    first = subprocess.run(
+        command, cwd=small, env=environment() | unreachable, capture_output=True, text=True
+    )
     assert first.returncode == 0, first.stdout + first.stderr
-    told = [line for line in first.stderr.splitlines() if "cannot be reached" in line]
-    assert len(told) == 3, "one line a stage that trains or evaluates"
+    warnings = [line for line in first.stderr.splitlines() if "cannot be reached" in line]
+    assert len(warnings) == 3, "one warning per stage that trains or evaluates"
     assert "Running stage" not in repro(small).stdout
 
     runs = sorted(Run(path).read()["stage"] for path in (small / ".runs").iterdir())
     assert runs == ["evaluate", "train_depth", "train_diffusion", "train_light"]
-    failed = secondeye(small, "model", "publish", **away)
+    failed = secondeye(small, "model", "publish", **unreachable)
     assert failed.returncode == 4 and "cannot be reached" in failed.stderr
     assert "4 runs, 4 of them updated" in secondeye(small, "model", "publish").stdout
     assert "4 runs, 0 of them updated" in secondeye(small, "model", "publish").stdout
@@ -86,12 +88,12 @@ def test_the_circle_closes(small: Path) -> None:
 
 
 def gate_with_sabotage(small: Path) -> None:
-    """Noise is refused by motion and fill. What was registered by hand can be taken back and put back."""
+    """Check that the gate rejects noise, and that promote and rollback move the alias."""
     trained = {path: path.read_bytes() for path in (small / "models").rglob("*.safetensors")}
     for path in trained:
         spoil(path)
-    refused = secondeye(small, "model", "gate")
-    assert refused.returncode == 0, refused.stderr
+    rejected = secondeye(small, "model", "gate")
+    assert rejected.returncode == 0, rejected.stderr
     report = (small / "reports" / "gate.md").read_text()
     assert "Version 1 is the champion, as before" in report and "does not replace" in report
 
@@ -111,10 +113,10 @@ def gate_with_sabotage(small: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)  # everything there is, from films to a champion
+@pytest.mark.timeout(1800)  # all stages, from films to a champion
 def test_training_killed_twice_ends_in_the_same_weights(small: Path) -> None:
     params = yaml.safe_load((small / "params.yaml").read_text())
-    params["train_depth"]["optimizer"]["steps"] = 60  # not over before it is killed, however fast
+    params["train_depth"]["optimizer"]["steps"] = 60  # enough that it is still running when killed
     (small / "params.yaml").write_text(yaml.safe_dump(params))
     assert repro(small, "train_depth").returncode == 0
     wanted = hash_weights(small / "models" / "depth")
@@ -132,6 +134,6 @@ def test_training_killed_twice_ends_in_the_same_weights(small: Path) -> None:
 
 
 def checkpoint_of(project: Path) -> int:
-    """Steps that the last checkpoint of any run has seen."""
+    """Return the step of the newest checkpoint of all runs, or 0."""
     found = (project / ".runs").glob("*/checkpoints/*.safetensors")
     return max((int(path.stem.rpartition("_")[2]) for path in found), default=0)
