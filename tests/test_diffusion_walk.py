@@ -336,7 +336,7 @@ def test_conversion_refuses_nan() -> None:
         return torch.full_like(warped.frames, torch.nan), None
 
     pictures, depth = torch.zeros(1, 64, 64, 3, dtype=torch.uint8), torch.rand(1, 1, 64, 64)
-    with pytest.raises(UserError, match=r"^the model paints pixels that are not numbers"):
+    with pytest.raises(UserError, match=r"^the model returns NaN or infinite pixels"):
         render(pictures, depth, broken, strength_percent=3, convergence=0.5, state=None)
 
 

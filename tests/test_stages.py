@@ -158,7 +158,7 @@ def test_too_little_disk_is_refused_before_a_clip_is_written(
     (tmp_path / "raw").mkdir()
     write_cards(tmp_path / "raw" / "f_sbs.mp4", cards(0))
     monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 1000})())
-    with pytest.raises(UserError, match="free some disk"):
+    with pytest.raises(UserError, match="free disk space"):
         split.run(tmp_path, split=params.split, dataset=params.dataset)
     assert not list((tmp_path / "split").glob("*.mkv"))
 
