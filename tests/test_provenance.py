@@ -76,7 +76,7 @@ def test_monocular_training_films_are_listed(tmp_path: Path) -> None:
     assert list_mono_films(tmp_path) == []
     lines = ["film,packing,split,licence", "b.mp4,mono,train,CC0", "a.mp4,mono,train,", "c.mp4,mono,test,"]
     (tmp_path / "sources.csv").write_text("\n".join(lines) + "\n")
-    with pytest.raises(UserError, match="b.mp4 is not in"):
+    with pytest.raises(UserError, match=r"b\.mp4 is not in"):
         list_mono_films(tmp_path)
     for name in ("a.mp4", "b.mp4"):
         (tmp_path / name).touch()
