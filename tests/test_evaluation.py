@@ -12,7 +12,7 @@ from conftest import a_clip, a_film, a_shift, coarse_cards, eval_clip, score_row
 from small_dataset import write_rows
 
 from secondeye.dataset import corrections, reader
-from secondeye.dataset.ground_truth import apply_shift, read_ground_truth, write_ground_truth
+from secondeye.dataset.ground_truth import read_ground_truth, shift_ground_truth, write_ground_truth
 from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import AcceptedClip, Clip, ClipDisparity, Correction, Film, Score
 from secondeye.depth import DepthEstimate, DepthEstimator
@@ -112,7 +112,7 @@ def test_regions_from_a_match_agree_with_the_truth_on_a_plain_scene() -> None:
 def test_ground_truth_is_shifted_with_the_views(tmp_path: Path, shift_px: int) -> None:
     shot = exact_card()
     write_ground_truth(tmp_path / "truth.npz", shot.right_disparity, shot.right_occlusion)
-    moved = apply_shift(read_ground_truth(tmp_path / "truth.npz", 1, 2), shift_px)
+    moved = shift_ground_truth(read_ground_truth(tmp_path / "truth.npz", 1, 2), shift_px)
     left, right = corrections.apply_shift(shot.left[1:], shot.right[1:], shift_px)
     column = torch.arange(left.shape[-1]) + moved.right_disparity
     inside = (column >= 0) & (column < left.shape[-1])

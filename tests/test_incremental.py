@@ -13,7 +13,7 @@ from secondeye.dataset.schema import FailedItem
 from secondeye.dataset.tables import read_table
 from secondeye.execution import code_hash
 from secondeye.execution.incremental import BadClip, BuildResult, Job, build_missing, make_key
-from secondeye.params import Splat
+from secondeye.params import SplatParams
 from secondeye.system.errors import UserError
 
 BUILT: list[str] = []
@@ -216,10 +216,10 @@ def test_disk_space_is_required_for_missing_items_only(
 
 
 def test_key_follows_inputs_params_columns_and_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    splat = Splat(weight_exponent_per_px=0.5)
+    splat = SplatParams(weight_exponent_per_px=0.5)
     key = make_key("splat", Row, [splat], ["input"])
-    assert key == make_key("splat", Row, [Splat(weight_exponent_per_px=0.5)], ["input"])
-    assert key != make_key("splat", Row, [Splat(weight_exponent_per_px=0.6)], ["input"])
+    assert key == make_key("splat", Row, [SplatParams(weight_exponent_per_px=0.5)], ["input"])
+    assert key != make_key("splat", Row, [SplatParams(weight_exponent_per_px=0.6)], ["input"])
     assert key != make_key("splat", Row, [splat], ["other input"])
     assert key != make_key("splat", FailedItem, [splat], ["input"])
     assert key != make_key("shift", Row, [splat], ["input"])

@@ -104,7 +104,7 @@ class Match:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
-class Splat:
+class SplatParams:
     """Settings for forward warping the left view to the right."""
 
     weight_exponent_per_px: float = Field(ge=0, le=10)  # at 1024 px width; the paper's sqrt(2) is 0.5
@@ -264,7 +264,7 @@ class Params:
     split: Split
     shift: Shift
     match: Match
-    splat: Splat
+    splat: SplatParams
     filter: Filter
     validate: Validate
     synthetic: Synthetic

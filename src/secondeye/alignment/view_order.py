@@ -25,7 +25,7 @@ _MIN_TEXTURE = 0.5  # levels per px: less textured neighbours may be mismatched
 _MIN_CONTRAST = 8.0  # levels between the neighbours; below, colour is no evidence
 _MAX_CONTRAST = 20.0  # levels; the weight saturates here
 _RANGE_MARGIN_PX = 4  # px added to the search range on both sides
-_ENOUGH_STRIPS = 200.0  # strips (one row each) for full confidence
+_FULL_CONFIDENCE_STRIPS = 200.0  # strips (one row each) for full confidence
 
 
 def view_order_evidence(
@@ -56,10 +56,11 @@ def _order_score(left: Tensor, right: Tensor, far: float, near: float) -> float:
     score, weight, texture = np.concatenate(evidence, axis=1)
     textured_weight = np.where(texture >= _MIN_TEXTURE, weight, 0)
     # Untextured neighbours count only if there are few others.
-    if (textured_weight > 0).sum() >= _ENOUGH_STRIPS:
+    if (textured_weight > 0).sum() >= _FULL_CONFIDENCE_STRIPS:
         weight = textured_weight
     strips = int((weight > 0).sum())
-    return float((score * weight).sum() / weight.sum()) * min(1.0, strips / _ENOUGH_STRIPS) if strips else 0.0
+    confidence = min(1.0, strips / _FULL_CONFIDENCE_STRIPS)
+    return float((score * weight).sum() / weight.sum()) * confidence if strips else 0.0
 
 
 def _match_both_ways(

@@ -44,7 +44,7 @@ def read_ground_truth(path: Path, start: int, stop: int) -> GroundTruth:
     return GroundTruth(torch.from_numpy(disparity.astype(np.float32)), torch.from_numpy(occlusion))
 
 
-def apply_shift(
+def shift_ground_truth(
     truth: GroundTruth,
     shift_px: int,  # how far the right view was moved to the right, which lowers every disparity by as much
 ) -> GroundTruth:

@@ -64,12 +64,12 @@ CLIP_ROWS: tuple[type, ...] = (
     ClipDisparity,
     ClipOcclusion,
     ClipQuality,
-)  # one row a clip, in the stages' order
+)  # tables with one row per clip, in stage order
 
 
 @dataclass(frozen=True)
 class DatasetClip:
-    """One clip with the rows that the stages wrote for it. Reading a row that it lacks raises UserError."""
+    """One clip with the rows that the stages wrote for it. A missing row raises UserError."""
 
     id: str
     split: str  # train or test; "" unless accepted
@@ -81,28 +81,28 @@ class DatasetClip:
         return hash(self.id)  # a mapping has no hash
 
     def get(self, row_type: type[Row]) -> Row | None:
-        """Return the row of one of CLIP_ROWS, or None where there is none."""
+        """Return the row of one of CLIP_ROWS, or None if there is none."""
         row: Row | None = self.rows.get(row_type)
         return row
 
     @property
     def correction(self) -> Correction:
-        """What the stage `shift` found."""
+        """Row of `shift.parquet`."""
         return self._require(Correction)
 
     @property
     def disparity(self) -> ClipDisparity:
-        """What the stage `match` found."""
+        """Row of `match.parquet`."""
         return self._require(ClipDisparity)
 
     @property
     def occlusion(self) -> ClipOcclusion:
-        """What the stage `splat` found."""
+        """Row of `splat.parquet`."""
         return self._require(ClipOcclusion)
 
     @property
     def quality(self) -> ClipQuality:
-        """What the stage `quality` found."""
+        """Row of `quality.parquet`."""
         return self._require(ClipQuality)
 
     def _require(self, row_type: type[Row]) -> Row:
@@ -123,7 +123,7 @@ class Dataset:
         return Dataset, (self.root,)  # without the tables that were read
 
     def folder(self, stage: str) -> Path:
-        """Return the folder of a stage; "raw" for the films, "external" for others' conversions."""
+        """Return the folder of a stage; "raw" for the films, "external" for conversions by other tools."""
         return self.root / stage
 
     def path(self, row_type: type) -> Path:
@@ -147,7 +147,7 @@ class Dataset:
         return self._tables[path]
 
     def rows(self, row_type: type[Row]) -> list[Row]:
-        """Return every row of a table, sorted by id. Raises UserError where the table is missing."""
+        """Return every row of a table, sorted by id. Raises UserError if the table is missing."""
         return self._read(self.path(row_type), row_type)
 
     def failed(self, stage: str) -> list[FailedItem]:
@@ -181,12 +181,12 @@ class Dataset:
     def clips(self, split: str | None = None) -> list[DatasetClip]:
         """Return the accepted clips of "train", "test" or both, sorted by id, with every row there is.
 
-        Raises UserError where a table of the stages `split` or `filter` is missing or disagrees.
+        Raises UserError if a table of the stages `split` or `filter` is missing or disagrees.
         """
         return [clip for clip in self._accepted.values() if split in (None, clip.split)]
 
     def clip(self, name: str) -> DatasetClip:
-        """Return one accepted clip. Raises UserError where the dataset was rebuilt without it."""
+        """Return one accepted clip. Raises UserError if the dataset was rebuilt without it."""
         if name not in self._accepted:
             path = self.path(AcceptedClip)
             raise UserError(f"{path}: has no clip {name}; the dataset was rebuilt, run dvc repro evaluate")
@@ -197,7 +197,7 @@ class Dataset:
         return {clip.id: clip for clip in self._join_accepted()}
 
     def _join_accepted(self) -> Iterator[DatasetClip]:
-        # A table may be missing: who trains needs neither splats nor scores.
+        # A table may be missing: training needs neither splats nor scores.
         tables = {kind: self._by_id(kind) for kind in CLIP_ROWS if self.path(kind).is_file()}
         clips = self._by_id(Clip)
         for row in self.rows(AcceptedClip):
@@ -251,7 +251,7 @@ class Dataset:
 
     @property
     def stamp(self) -> str:
-        """The hash of the dataset that passed validation last. Raises UserError where none has."""
+        """The hash of the dataset that passed validation last. Raises UserError if none has."""
         return read_stamp(self.folder("validate"))
 
     @property
@@ -260,7 +260,7 @@ class Dataset:
         return dataset_hash(self.rows(AcceptedClip), self._by_id(ClipQuality))
 
     def require_validated(self) -> None:
-        """Raise UserError where the dataset is not the one that passed validation last."""
+        """Raise UserError if the dataset is not the one that passed validation last."""
         if self.stamp != self.hash:
             raise UserError(
                 f"{self.root}: the dataset has changed since it was validated; run dvc repro validate"

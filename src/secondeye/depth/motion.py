@@ -1,8 +1,8 @@
 """Depth without weights: from motion parallax, and from a position prior where nothing moves.
 
 For each frame, optical flow to frames k before and after (k such that the flow is a few pixels) gives a map
-of motion. Its residual to a homography tells whether that motion means depth at all: there is none if the
-camera stands still, rotates or zooms. With that trust the map is mixed with the position prior. Maps are
+of motion. Its residual to a homography tells whether the motion is parallax: there is none if the camera
+stands still, rotates or zooms. The map is blended with the prior by this trust. Maps are
 warped along the flow from frame to frame, so that an object that stops keeps its depth for a while.
 """
 
@@ -31,13 +31,13 @@ LONG_SIDE_PX = 384  # working size
 MAX_OFFSET_FRAMES = 12  # look-ahead, and the largest k
 TARGET_FLOW_PX = 5.0  # of the fast pixels, at working size
 MISMATCH_PX = 1.0  # forward-backward error at which a flow vector has half the weight
-PARALLAX_PX = 0.3  # trust is a half at these two; the noise of the flow is half of both
+PARALLAX_PX = 0.3  # parallax at which trust is 0.5; twice the flow noise
 PARALLAX_SHARE = 0.2  # of the fast pixels' flow; rotation and zoom leave 0.13, parallax 0.26 or more
 SMOOTH_RADIUS_PX, SMOOTH_CONTRAST = 6, 0.05  # of the guided filters
-MOTION_SHARE = 0.7  # of motion in the depth at trust 1
+MOTION_SHARE = 0.7  # weight of motion against the prior at trust 1
 DECAY = 0.85  # of the maps from one frame to the next
 TRUST_DECAY = 0.96  # of the trust, about a second: the mixture must not flicker
-FIRST_FRAME_WEIGHT = 5.0  # of the first frame, in frames: otherwise the next ones would jump
+FIRST_FRAME_WEIGHT = 5.0  # the first frame counts as 5 frames, to avoid a jump after it
 STILL_CONFIDENCE = 0.3  # of the prior alone
 MOVING_CONFIDENCE = 0.7  # of motion at trust 1: about its rank correlation with stereo
 
@@ -59,16 +59,16 @@ class Motion(NamedTuple):
 class MotionState(NamedTuple):
     """Exponentially decaying sums over the frames of a shot."""
 
-    maps: np.ndarray  # [h, w, 3]: prior, nearness * trust, trust
-    frames: float  # weight of the prior's sum
+    sums: np.ndarray  # [h, w, 3]: prior, nearness * trust, trust
+    prior_weight: float  # weight of the prior's sum
     trust: float  # sum of trust
-    trust_frames: float  # weight of that sum
+    trust_weight: float  # weight of that sum
 
 
 def motion_depth(
     windows: Iterable[Tensor],  # [t, 3, H, W] of one shot, in order
 ) -> Iterator[DepthEstimate]:
-    """Yield one estimate per frame, at working size; the same for any windowing of the shot.
+    """Yield one estimate per frame, at working size; independent of window size.
 
     Looks MAX_OFFSET_FRAMES ahead, plus the rest of a window.
     """
@@ -119,20 +119,20 @@ def _update_state(
         motion, step = Motion(np.zeros_like(prior), 0.0), np.zeros((*prior.shape, 2), np.float32)
     else:
         step = dense_flow(now.gray, neighbour.gray)
-        motion = _measure_motion(now, _choose_partners(step, before, after))
+        motion = _measure_motion(now, _choose_reference_frames(step, before, after))
     maps = np.stack([prior, motion.trust * motion.nearness, np.full_like(prior, motion.trust)], axis=-1)
     if state is None:
         weight = FIRST_FRAME_WEIGHT
         return MotionState(maps * np.float32(weight), weight, motion.trust * weight, weight)
     return MotionState(
-        maps + np.float32(DECAY) * backward_warp(state.maps, step),
-        1 + DECAY * state.frames,
+        maps + np.float32(DECAY) * backward_warp(state.sums, step),
+        1 + DECAY * state.prior_weight,
         motion.trust + TRUST_DECAY * state.trust,
-        1 + TRUST_DECAY * state.trust_frames,
+        1 + TRUST_DECAY * state.trust_weight,
     )
 
 
-def _choose_partners(
+def _choose_reference_frames(
     step: np.ndarray, before: list[WorkingFrame], after: list[WorkingFrame]
 ) -> list[tuple[WorkingFrame, int]]:
     """Return the frames k before and after, and k: far enough for a flow of a few pixels."""
@@ -142,16 +142,16 @@ def _choose_partners(
     return [(side[min(k, len(side)) - 1], min(k, len(side))) for side in sides if side]
 
 
-def _measure_motion(now: WorkingFrame, partners: list[tuple[WorkingFrame, int]]) -> Motion:
-    """Measure how much each pixel moves relative to the partners, and whether that means depth."""
+def _measure_motion(now: WorkingFrame, reference_frames: list[tuple[WorkingFrame, int]]) -> Motion:
+    """Measure how much each pixel moves relative to the reference frames, and whether that is parallax."""
     speed, weight = np.zeros(now.gray.shape, np.float32), np.zeros(now.gray.shape, np.float32)
     trusts = []
-    for partner, k in partners:
+    for partner, k in reference_frames:
         flow = dense_flow(now.gray, partner.gray)
         error = forward_backward_error(flow, dense_flow(partner.gray, now.gray))
         reliability = 1 / (1 + (error / np.float32(MISMATCH_PX)) ** 2)
         residual = homography_residual(flow, error < MISMATCH_PX)
-        speed += reliability * _nearness_speed(flow_magnitude(flow), residual) / np.float32(k)
+        speed += reliability * _parallax_speed(flow_magnitude(flow), residual) / np.float32(k)
         weight += reliability
         trusts.append(_trust(flow_magnitude(flow), residual * reliability))
     speed = _smooth(speed, now) / np.maximum(_smooth(weight, now), np.float32(1e-3))
@@ -168,8 +168,8 @@ def _trust(magnitude: np.ndarray, residual: np.ndarray) -> float:  # both [h, w]
     return float(evidence / (1 + evidence))
 
 
-def _nearness_speed(magnitude: np.ndarray, residual: np.ndarray) -> np.ndarray:  # all [h, w] px
-    """Return what grows with nearness: the flow's magnitude, or in a tracking shot its residual.
+def _parallax_speed(magnitude: np.ndarray, residual: np.ndarray) -> np.ndarray:  # all [h, w] px
+    """Return flow magnitude, or in a tracking shot its residual.
 
     A camera that tracks somebody keeps them still in the centre while the background moves fast.
     """
@@ -188,11 +188,11 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 def _mix(state: MotionState, now: WorkingFrame) -> tuple[np.ndarray, float]:
     """Mix prior and motion by the shot's trust in motion, and smooth along the frame's edges."""
-    prior, nearness, weight = np.moveaxis(state.maps, -1, 0)
-    trust = state.trust / state.trust_frames
+    prior, nearness, weight = np.moveaxis(state.sums, -1, 0)
+    trust = state.trust / state.trust_weight
     share = np.float32(MOTION_SHARE * trust)
     nearness = nearness / np.maximum(weight, np.float32(1e-6))
-    depth = (1 - share) * prior / np.float32(state.frames) + share * nearness
+    depth = (1 - share) * prior / np.float32(state.prior_weight) + share * nearness
     return _smooth(depth, now), trust
 
 

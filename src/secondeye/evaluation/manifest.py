@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from secondeye.dataset.clip_files import clip_file, write_plane
-from secondeye.dataset.ground_truth import apply_shift, ground_truth_file, read_ground_truth
+from secondeye.dataset.ground_truth import ground_truth_file, read_ground_truth, shift_ground_truth
 from secondeye.dataset.reader import Dataset, DatasetClip
 from secondeye.dataset.schema import AcceptedClip, EvalClip
 from secondeye.dataset.tables import write_table
@@ -82,4 +82,4 @@ def _read_true_regions(path: Path, clip: DatasetClip) -> Tensor | None:
     truth = read_ground_truth(path, piece.start, piece.stop)
     if truth.right_disparity.shape != (piece.stop - piece.start, 1, piece.height, piece.width):
         return None
-    return regions_from_truth(*apply_shift(truth, clip.correction.shift_px))
+    return regions_from_truth(*shift_ground_truth(truth, clip.correction.shift_px))

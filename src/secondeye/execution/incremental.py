@@ -1,11 +1,12 @@
 """Incremental builds: a stage builds only the items that its folder does not hold yet.
 
-Every item has a side entry `<id>.json` with the key of everything that went into it. An item whose entry has
-the wanted key is done. Any other item is built: its entry is removed, files are written under temporary names
-and renamed, the entry is written last. Files of no item are pruned; the stage writes its table at the end.
-So a killed run loses one item, and a stage's folder holds the same bytes however often it was interrupted.
+Every item has a record file `<id>.json` with the hash of all its inputs. An item whose record has the wanted
+key is done. Any other item is built: its record is removed, files are written under temporary names and
+renamed, the record is written last. Files that belong to no item are deleted; the stage writes its table at
+the end. So a killed run loses one item, and a stage's folder holds the same bytes regardless of
+interruptions.
 
-An item whose worker crashes at every attempt counts as failed but gets no side entry: the cause may be the
+An item whose worker crashes at every attempt counts as failed but gets no record: the cause may be the
 machine, so every run tries it again.
 """
 
@@ -53,9 +54,9 @@ class Job:
 
     id: str
     key: str
-    arguments: tuple[Any, ...]  # passed to the work function; must pickle
+    arguments: tuple[Any, ...]  # passed to the work function; must be picklable
     size_bytes: float  # upper bound of what it writes
-    name: str = ""  # for messages, where the id says little
+    name: str = ""  # for messages, if the id is not readable
 
 
 @dataclass(frozen=True)
@@ -85,11 +86,11 @@ def build_missing(
     label: str,
     max_bad_fraction: float,
     unit: str = "clip",
-    in_order: bool = False,  # cheaper where each job continues where the last one stopped
+    in_order: bool = False,  # keep job order: sequential decoding is cheaper than seeking
 ) -> BuildResult[Row]:
-    """Build the missing items, prune files of no item, write `failed.parquet`.
+    """Build the missing items, delete files that belong to no item, write `failed.parquet`.
 
-    Raises UserError where the disk lacks room for the missing items, where `out` holds files that no stage
+    Raises UserError if the disk lacks room for the missing items, if `out` holds files that no stage
     wrote, and as soon as more than `max_bad_fraction` of the jobs have failed. Finished items are kept then,
     and `failed.parquet` lists the failures.
     """
@@ -208,7 +209,7 @@ def _is_intact(path: Path, record: Mapping[str, Any], written_ns: int) -> bool:
 
 
 def _require_own_folder(out: Path) -> None:
-    """Raise UserError where a folder holds other files than a stage writes: pruning would delete them."""
+    """Raise UserError if a folder holds other files than a stage writes: pruning would delete them."""
     for path in out.iterdir():
         known = _STAGE_FILES.fullmatch(path.name) or _SYSTEM_FILES.fullmatch(path.name)
         if path.is_file() and not known:

@@ -1,7 +1,7 @@
 """The gate: decides which trained parts replace those of the champion model.
 
-The depth estimator is challenged first, then the inpainter on top of the winner. Champion and challenger are
-scored on the held-out clips that the stage `evaluate` has fixed. A challenger wins if its mean gain over
+The depth estimator is challenged first, then the inpainter, using the winning depth. Champion and challenger
+are scored on the held-out clips that the stage `evaluate` has fixed. A challenger wins if its mean gain over
 films is above zero at the required confidence and no guardrail (evaluation.guardrails) is violated. With
 several challengers for a part, the confidence is corrected for multiple comparisons (Bonferroni). Parts of
 the champion that this version of the code cannot load are replaced by those of `bundle.WEIGHT_FREE`.

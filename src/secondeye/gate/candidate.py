@@ -43,7 +43,7 @@ class Candidate:
         return f"{name} {hash_weights(folder)[:12]}" if folder else name
 
     def as_method(self, name: str, part: str) -> Method:
-        """Return the method that scores a part: depth as a whole model, an inpainter on matched disparity."""
+        """Return the method that scores a part: depth end to end, an inpainter on matched disparity."""
         return Method(
             name,
             "model" if part == "depth" else "inpainter",

@@ -1,4 +1,4 @@
-"""Challenges: every trained part in turn against the part that holds its place by then."""
+"""Compare each trained part with the current champion's part."""
 
 import json
 import math
@@ -23,7 +23,7 @@ NON_FINITE = "it produces pixels that are NaN or inf"
 
 @dataclass(frozen=True)
 class EvalSetup:
-    """What both sides are scored on: the held-out clips, and the scores that are already known."""
+    """Evaluation data: the held-out clips, and the cached scores."""
 
     dataset: Dataset
     clips: Sequence[EvalClip]
@@ -39,10 +39,10 @@ def run_challenges(
     challengers = find_challengers(models, champion)
     for trained in challengers:
         part = trained.part
-        strict = bonferroni(gate, sum(other.part == part for other in challengers))
+        corrected_gate = bonferroni(gate, sum(other.part == part for other in challengers))
         challenger = champion.with_part(*trained)
-        run = open_challenge(runs, part, champion, challenger, setup, strict)
-        decision = challenge(run, part, champion, challenger, setup, strict, fallbacks.get(part, ""))
+        run = open_challenge(runs, part, champion, challenger, setup, corrected_gate)
+        decision = challenge(run, part, champion, challenger, setup, corrected_gate, fallbacks.get(part, ""))
         decisions.append(decision)
         if decision.won:
             champion, fallbacks[part] = challenger, ""
@@ -58,7 +58,7 @@ def challenge(
     challenger: Candidate,
     setup: EvalSetup,
     gate: Gate,
-    fallback: str,  # why WEIGHT_FREE's part is in the champion's place; "" if it is not
+    fallback: str,  # why the weight-free default replaced the champion's part; "" if it did not
 ) -> PartDecision:
     """Score both sides, decide, and write the run folder. A side that produces NaN or inf loses."""
     try:

@@ -11,7 +11,7 @@ from secondeye.evaluation.guardrails import find_image_loss, find_violation
 from secondeye.gate.candidate import Candidate
 from secondeye.params import Evaluate, Gate
 
-# The score that decides: depth by its error, inpainting by its quality around holes.
+# Column that decides each part: depth by its error, inpainting by its quality around holes.
 DECIDING_SCORE = {"depth": "disparity_error_percent", "inpainter": PRIMARY}
 MAX_CONFIDENCE = 0.9999  # the largest that Gate accepts
 
@@ -32,7 +32,7 @@ class PartDecision:
     loss_db: float  # PSNR of the whole image; positive if the challenger is worse
     won: bool
     reason: str
-    fallback: str  # why WEIGHT_FREE's part took the champion's place; "" if it did not
+    fallback: str  # why the weight-free default replaced the champion's part; "" if it did not
 
 
 def decide(
@@ -51,7 +51,7 @@ def decide(
         gains, resamples=evaluate.resamples, confidence=gate.confidence, seed=evaluate.seed
     )
     our_means, their_means = ({name: mean_score(side, name) for name in COLUMNS} for side in (ours, theirs))
-    failure = find_failure(part, len(gains), bound, our_means, their_means, evaluate.min_films, gate)
+    failure = rejection_reason(part, len(gains), bound, our_means, their_means, evaluate.min_films, gate)
     return PartDecision(
         part=part,
         champion=champion.part_id(part),
@@ -69,7 +69,7 @@ def decide(
     )
 
 
-def find_failure(
+def rejection_reason(
     part: str,
     films: int,
     bound: float,

@@ -105,7 +105,7 @@ def origin_tags(part: str, weights: Path | None, champion_tags: Mapping[str, str
     if weights is None:
         return {}
     names = (f"{part}_run", f"{part}_licences")
-    if not (weights / "run" / "run.json").is_file():  # the champion's own: bundles leave the record out
+    if not (weights / "run" / "run.json").is_file():  # from the champion's bundle, which has no run record
         return {name: champion_tags[name] for name in names if name in champion_tags}
     run = Run(weights / "run")
     return dict(zip(names, (run.key, run.read()["tags"].get("licences", "")), strict=True))

@@ -1,8 +1,7 @@
-"""The light inpainter: a small network that refines in one step what `fill` put into the holes.
+"""The light inpainter: a small one-step network that refines the output of `fill`.
 
-It runs on crops around holes. `fill` carries on its own frames from frame to frame; the network takes its own
-previous output as one of its inputs. If `fill` carried on the network's output instead, the changes of all
-frames would add up.
+It runs on crops around holes. `fill` propagates only its own output; the network takes its own previous
+output as one of its inputs. Feeding the network's output back to `fill` would accumulate its errors.
 """
 
 import json
@@ -35,7 +34,7 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
 class LightState(NamedTuple):
-    """What one frame passes on to the next."""
+    """State carried between frames."""
 
     filled: FillState
     frame: Tensor  # [3, H, W], inpainted
@@ -49,13 +48,13 @@ def save_light(model: Light, folder: Path) -> None:
         save_file(weights, folder / WEIGHTS)
         (folder / CONFIG).write_text(json.dumps({"kind": KIND, "channels": model.channels}) + "\n")
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{folder}: the weights cannot be written ({error}); free some disk") from error
+        raise UserError(f"{folder}: the weights cannot be written ({error}); free some disk space") from error
 
 
 def load_light(folder: Path | None, device: str) -> Inpainter:
     """Load the light inpainter from a folder; UserError if its weights are missing or do not fit."""
     if folder is None:
-        raise UserError("the light inpainter needs weights: name the folder they are in")
+        raise UserError("the light inpainter needs weights: pass --model")
     model = load_light_network(folder).to(device)
 
     def inpaint(warped: Warped, state: LightState | None) -> tuple[Tensor, LightState]:
@@ -92,15 +91,15 @@ def inpaint_frames(
     warped: Warped,  # [T, ...]
     state: LightState | None,  # of the frame before; None at the start of a shot
 ) -> tuple[Tensor, LightState]:  # [T, 3, H, W], and the state after the last frame
-    """Fill each frame and refine it with the network; the same for any windowing of a shot."""
+    """Fill each frame and refine it with the network; independent of window size."""
     frames = []
     for t in range(len(warped.frames)):
-        now = Warped(*(plane[t : t + 1] for plane in warped))
+        current = Warped(*(plane[t : t + 1] for plane in warped))
         filled, fill_state = fill(
-            now.frames, now.coverage, now.disparity, state.filled if state is not None else None
+            current.frames, current.coverage, current.disparity, state.filled if state is not None else None
         )
         background = torch.from_numpy(fill_state.disparity)[None]
-        frame = _refine(model, now, filled[0], background, state)
+        frame = _refine(model, current, filled[0], background, state)
         state = LightState(fill_state, frame)
         frames.append(frame)
     assert state is not None
@@ -114,7 +113,10 @@ def _refine(
     background: Tensor,  # [1, H, W] px, the background's disparity in holes
     state: LightState | None,
 ) -> Tensor:  # [3, H, W]
-    """Run the network on crops around all holes; their margins make the result that of the whole frame."""
+    """Run the network on crops around all holes.
+
+    Margins cover the receptive field, so the result equals full-frame inference.
+    """
     holes = soft_hole_mask(warped.coverage[0])
     crops = plan_hole_crops((holes[0] > 0).numpy(), SIDE_MULTIPLE_PX, HALO_PX, MAX_CROP_PX)
     if not crops:

@@ -31,8 +31,8 @@ CHAMPION = "champion"
 CHAMPIONS = "secondeye.champions"  # tag of the model: all champions so far, the current one last
 _CODE = "secondeye.code"  # tag of a version
 _PACKAGE = code_hash.ROOT
-_SAFE = (".json", ".safetensors", ".txt", ".md", ".model")  # allowed in a bundle: no pickle
-_NOT_TO_CONVERT = (
+_ALLOWED_SUFFIXES = (".json", ".safetensors", ".txt", ".md", ".model")  # allowed in a bundle: no pickle
+_NOT_NEEDED_FOR_CONVERSION = (
     "dvc",
     "prefect",
     "great_expectations",
@@ -67,8 +67,10 @@ def register(
 
     Raises ValueError if a file of it may contain code (pickle), and ServerUnreachable.
     """
-    if unsafe := [path for path in sorted(bundle.rglob("*")) if path.is_file() and path.suffix not in _SAFE]:
-        raise ValueError(f"{unsafe[0]}: not allowed in a bundle; allowed are {', '.join(_SAFE)}")
+    if unsafe := [
+        path for path in sorted(bundle.rglob("*")) if path.is_file() and path.suffix not in _ALLOWED_SUFFIXES
+    ]:
+        raise ValueError(f"{unsafe[0]}: not allowed in a bundle; allowed are {', '.join(_ALLOWED_SUFFIXES)}")
     with connected() as client:
         return _register(client, bundle, tags, description)
 
@@ -84,7 +86,7 @@ def first_version(bundle: Path) -> int | None:
         versions = [int(found.version) for found in client.search_model_versions(f"name='{NAME}'")]
         description = "First version, shipped with the program."
         number = min(versions) if versions else _register(client, bundle, {}, description)
-        set_alias(client, number)
+        _append_champion(client, number)
         return number
 
 
@@ -98,7 +100,7 @@ def set_champion(number: int) -> None:
     """Make a version the champion. Raises UserError if it does not exist."""
     with connected() as client:
         _version(client, str(number))
-        set_alias(client, number)
+        _append_champion(client, number)
 
 
 def rollback() -> int:
@@ -121,7 +123,9 @@ def resolve(uri: str) -> FetchedVersion:
     if not named:
         raise UserError(f"{uri}: not a model URI; give models:/{NAME}@{CHAMPION} or models:/{NAME}/NUMBER")
     with connected() as client:
-        found = _aliased(client, named["alias"]) if named["alias"] else _version(client, named["number"])
+        found = (
+            _version_by_alias(client, named["alias"]) if named["alias"] else _version(client, named["number"])
+        )
         return _fetch(client, found)
 
 
@@ -168,7 +172,11 @@ def _register(client: "MlflowClient", bundle: Path, tags: Mapping[str, str], des
 def requirements() -> list[str]:
     """Return the dependencies that conversion needs, pinned to the installed versions."""
     wanted = (re.split(r"[^\w-]", line)[0] for line in requires(NAME) or () if "extra ==" not in line)
-    return [f"{name}=={version(name).partition('+')[0]}" for name in wanted if name not in _NOT_TO_CONVERT]
+    return [
+        f"{name}=={version(name).partition('+')[0]}"
+        for name in wanted
+        if name not in _NOT_NEEDED_FOR_CONVERSION
+    ]
 
 
 def _signature() -> "ModelSignature":
@@ -218,7 +226,7 @@ def _without_warnings() -> Iterator[None]:
         yield
 
 
-def set_alias(client: "MlflowClient", number: int) -> None:
+def _append_champion(client: "MlflowClient", number: int) -> None:
     champions = _champions(client)
     _store_champions(client, champions if champions[-1:] == [number] else [*champions, number])
 
@@ -247,7 +255,7 @@ def _champion(client: "MlflowClient") -> int | None:
         return None
 
 
-def _aliased(client: "MlflowClient", alias: str) -> "ModelVersion":
+def _version_by_alias(client: "MlflowClient", alias: str) -> "ModelVersion":
     from mlflow.exceptions import MlflowException
 
     try:

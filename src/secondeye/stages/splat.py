@@ -8,7 +8,7 @@ from secondeye.dataset.schema import ClipDisparity, ClipOcclusion, Correction
 from secondeye.dataset.tables import write_table
 from secondeye.execution.incremental import Job, build_missing, make_key
 from secondeye.imaging.arrays import occlusion_mask
-from secondeye.params import DatasetParams, Splat
+from secondeye.params import DatasetParams, SplatParams
 from secondeye.splat import exponent_at_width
 from secondeye.splat import splat as splat_forward
 from secondeye.system.process import lock_dir
@@ -16,7 +16,7 @@ from secondeye.system.process import lock_dir
 _BYTES_PER_PIXEL = 1.9  # upper bound: FFV1 RGB and a mask took 0.5 (real) to 1.2 (synthetic films)
 
 
-def run(data: Path, *, splat: Splat, dataset: DatasetParams) -> None:
+def run(data: Path, *, splat: SplatParams, dataset: DatasetParams) -> None:
     """Read `split`, `shift` and `match`; write each clip's warped view and occlusion, and `splat.parquet`."""
     reader = Dataset(data)
     out = reader.folder("splat")
@@ -37,7 +37,7 @@ def run(data: Path, *, splat: Splat, dataset: DatasetParams) -> None:
 
 
 def _splat_clip(
-    out: Path, name: str, key: str, reader: Dataset, clip: DatasetClip, splat: Splat
+    out: Path, name: str, key: str, reader: Dataset, clip: DatasetClip, splat: SplatParams
 ) -> tuple[ClipOcclusion, list[Path]]:
     left, _ = reader.views(clip)
     exponent = exponent_at_width(left.shape[-1], splat.weight_exponent_per_px)

@@ -46,7 +46,7 @@ from secondeye.training.sample_sheet import write_sample_sheet
 NAME = "depth"  # prefix of metrics and checkpoints
 GRADIENT_WEIGHT, RANKING_WEIGHT, TEMPORAL_WEIGHT = 0.5, 0.5, 0.2  # relative to the likelihood's 1
 MAX_COLOUR_ERROR = 0.08  # mean colour difference of both views above which a matched disparity is invalid
-SAMPLE_SCALE = 0.75  # of height and width: smaller samples are more in the same time
+SAMPLE_SCALE = 0.75  # of height and width: smaller samples train faster
 MIN_CROP_SHARE = 0.5  # of height and width, resized to the size of a sample
 SHEET_SHOTS = 6
 PREPARED_BYTES = 22  # per pixel of a prepared shot
@@ -76,7 +76,7 @@ class PreparedShot(NamedTuple):
 
 
 class _Frames(NamedTuple):
-    """Frames in the order they are played, float32."""
+    """Frames in playback order, float32."""
 
     left: Tensor  # [t, 3, h, w]
     disparity: Tensor  # [t, 1, h, w] px
@@ -110,7 +110,7 @@ def consistent_mask(
 
 
 def train(run: Run, data: Path, settings: TrainDepth) -> None:
-    """Train a student on a dataset; see `train_depth`. Raises UserError where memory is too small."""
+    """Train a student on a dataset; see `train_depth`. Raises UserError if memory is too small."""
     dataset = Dataset(data)
     clips = train_clips(dataset)
     frames = count_frames(clips, dataset.rows(SyntheticShot))
@@ -121,7 +121,7 @@ def train(run: Run, data: Path, settings: TrainDepth) -> None:
 def train_depth(run: Run, shots: Iterable[DepthShot], settings: TrainDepth) -> None:
     """Train a student, calibrate its confidence, and write it to `run.model` and a sample sheet.
 
-    Calibrates and validates on held-out films, see `held_out_films`. Raises UserError where no shot is as
+    Calibrates and validates on held-out films, see `held_out_films`. Raises UserError if no shot is as
     long as a sample.
     """
     prepared = [prepare(shot) for shot in shots if len(shot.left) >= settings.frames and shot.valid.any()]
@@ -162,7 +162,7 @@ def hold_out(shots: list[PreparedShot]) -> tuple[list[PreparedShot], list[Prepar
 
 
 def prepare(shot: DepthShot) -> PreparedShot:
-    """Measure the motion of each frame to its neighbours and quantize; the ends use their one neighbour."""
+    """Measure the motion of each frame to its neighbours and quantize; ends use their only one."""
     grays = [to_gray(frame[None])[0] for frame in shot.left]
     pairs = [measure_motion(*pair) for pair in itertools.pairwise(grays)]
     to_next, to_previous = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
@@ -176,8 +176,8 @@ def prepare(shot: DepthShot) -> PreparedShot:
 def draw_sample(shots: Sequence[PreparedShot], settings: TrainDepth, rng: np.random.Generator) -> Sample:
     """Draw consecutive frames: cues, disparity, valid mask, flow to the previous frame in px, its confidence.
 
-    Each is [T, C, h, w] of `sample_size`. The share `motion_dropout` has no motion cues: in half of it the
-    frames stand still, in the other half they move but the cues are zero.
+    Each is [T, C, h, w] of `sample_size`. With probability `motion_dropout` motion cues are dropped: half of
+    these samples repeat one frame, half only zero the cues.
     """
     shot = shots[int(rng.integers(len(shots)))]
     start = int(rng.integers(len(shot.left) - settings.frames + 1))
@@ -245,7 +245,7 @@ def _recolour(
     frames: Tensor,  # [T, 3, h, w]
     rng: np.random.Generator,
 ) -> Tensor:  # [T, 3, h, w]
-    """Augment colour, contrast, sharpness and noise: colours do not transfer to other films."""
+    """Augment colour, contrast, sharpness and noise: so the student does not rely on colour."""
     mixing = torch.eye(3)[torch.from_numpy(rng.permutation(3))] if rng.random() < 0.5 else torch.eye(3)
     mixing = mixing + torch.from_numpy(rng.normal(0, 0.1, (3, 3))).float()
     frames = torch.einsum("ij,tjhw->tihw", mixing, frames)
@@ -280,7 +280,7 @@ def compute_loss(model: nn.Module, sample: Sample) -> tuple[Tensor, Mapping[str,
 
 
 class _Prediction(NamedTuple):
-    """The student's output for a few frames, as the losses see it."""
+    """The student's output for a few frames, normalised for the losses."""
 
     frames: _Frames
     depth: Tensor  # [1, t, 1, h, w] normalised
@@ -302,7 +302,7 @@ def _predict(model: nn.Module, shots: Sequence[PreparedShot], count: int) -> Ite
 
 
 def _validate(model: nn.Module, shots: Sequence[PreparedShot], count: int) -> dict[str, float]:
-    """Compute mean error, rank correlation, and the rank correlation that the uncertainty implies."""
+    """Compute mean error, rank correlation, and the rank correlation expected from the uncertainty."""
     errors, ranks, expected = [], [], []
     for one in _predict(model, shots, count):
         errors.append(float(error_loss(one.depth, one.target, one.valid)))
