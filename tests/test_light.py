@@ -327,7 +327,7 @@ def load_error(folder: Path | None) -> str:
 
 
 def test_folders_without_such_weights_are_refused(tmp_path: Path) -> None:
-    assert "name the folder" in load_error(None)
+    assert "pass --model" in load_error(None)
     assert "config.json" in load_error(tmp_path)
     save_light(loud(), tmp_path)
     config, weights = tmp_path / "config.json", tmp_path / "model.safetensors"
