@@ -2,8 +2,8 @@
 
     python flows/serve.py [--mlflow-port 5000] [--prefect-port 4200]
 
-All listen on 127.0.0.1 and log to .prefect/*.log. Ctrl-C stops everything, including running flows; the next
-run resumes their work.
+The servers listen on 127.0.0.1 and log to .prefect/*.log. Ctrl-C stops everything, including running flows;
+their next run resumes the work.
 """
 
 import argparse
@@ -29,63 +29,65 @@ from secondeye.system.process import lock_dir
 PROJECT = Path(__file__).resolve().parent.parent
 HOME = PROJECT / ".prefect"
 HOST = "127.0.0.1"
-POOL = "local"  # as prefect.yaml names it
+POOL = "local"  # the name in prefect.yaml
 STARTUP_S = 120  # Prefect takes 20 to 40 s on two cores
-_PATIENCE_S = 20  # grace period before SIGKILL
+_GRACE_S = 20  # from SIGTERM to SIGKILL
 
 
 def main() -> None:
     """Start all servers, print their addresses, and wait until a signal arrives or one of them exits."""
-    arguments = _arguments()
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ending, _leave)
+    arguments = _parse_arguments()
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, _interrupt)
     try:
         with lock_dir(HOME):
             serve(arguments.mlflow_port, arguments.prefect_port)
     except UserError as error:
         sys.exit(f"serve: {error}")
     except KeyboardInterrupt:
-        print("\nall ended")
+        print("\nall stopped")
 
 
 def serve(mlflow_port: int, prefect_port: int) -> None:
     """Start the servers in order and watch them; stop all of them on every exit.
 
-    Raises UserError if a port is taken, a server does not start, or one exits.
+    Raises UserError if a port is in use, a server does not start, or one exits.
     """
     _require_free(mlflow_port, "--mlflow-port")
     _require_free(prefect_port, "--prefect-port")
     mlflow, prefect = f"http://{HOST}:{mlflow_port}", f"http://{HOST}:{prefect_port}"
     variables = _variables(prefect)
-    parts: dict[str, subprocess.Popen[bytes]] = {}
+    servers: dict[str, subprocess.Popen[bytes]] = {}
     try:
         print("starting MLflow and Prefect (half a minute)", flush=True)
-        parts["mlflow"] = _start("mlflow", _mlflow(mlflow_port), variables)
-        parts["prefect"] = _start("prefect", _prefect(prefect_port), variables)
-        _wait_until_healthy(f"{mlflow}/health", parts)
-        _wait_until_healthy(f"{prefect}/api/health", parts)
+        servers["mlflow"] = _start("mlflow", _mlflow(mlflow_port), variables)
+        servers["prefect"] = _start("prefect", _prefect(prefect_port), variables)
+        _wait_until_healthy(f"{mlflow}/health", servers)
+        _wait_until_healthy(f"{prefect}/api/health", servers)
         _close_lost_runs(f"{prefect}/api/flow_runs")
         _deploy(variables)
-        parts["worker"] = _start("worker", _worker(), variables)
-        print(f"MLflow   {mlflow}\nPrefect  {prefect}\nlogs     {HOME}/*.log\nCtrl-C ends all", flush=True)
+        servers["worker"] = _start("worker", _worker(), variables)
+        print(f"MLflow   {mlflow}\nPrefect  {prefect}\nlogs     {HOME}/*.log\nCtrl-C stops all", flush=True)
         while True:
-            _require_alive(parts)
+            _require_alive(servers)
             time.sleep(1)
     finally:
-        # A second Ctrl-C would leave behind what has not ended yet.
+        # A second Ctrl-C would interrupt the shutdown and leave servers running.
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, signal.SIG_IGN)
-        _end(list(parts.values()))
+        _stop(list(servers.values()))
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="MLflow's UI, Prefect's server and a worker, on 127.0.0.1")
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Run the MLflow UI, the Prefect server and a worker on 127.0.0.1"
+    )
     parser.add_argument("--mlflow-port", type=int, default=5000)
     parser.add_argument("--prefect-port", type=int, default=4200)
     return parser.parse_args()
 
 
-def _leave(signum: int, frame: object) -> None:
+def _interrupt(signum: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
@@ -95,7 +97,9 @@ def _require_free(port: int, option: str) -> None:
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            raise UserError(f"port {port} is taken; end what listens there, or give {option}") from error
+            raise UserError(
+                f"port {port} is in use; stop the process that uses it, or set {option}"
+            ) from error
 
 
 def _variables(prefect: str) -> dict[str, str]:
@@ -113,8 +117,8 @@ def _mlflow(port: int) -> list[str]:
     folder.mkdir(exist_ok=True)
     store = ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
     artifacts = ["--artifacts-destination", str(folder / "artifacts")]
-    place = ["--host", HOST, "--port", str(port), "--workers", "1"]
-    return [sys.executable, "-m", "mlflow", "server", *store, *artifacts, *place]
+    bind = ["--host", HOST, "--port", str(port), "--workers", "1"]
+    return [sys.executable, "-m", "mlflow", "server", *store, *artifacts, *bind]
 
 
 def _prefect(port: int) -> list[str]:
@@ -126,7 +130,7 @@ def _worker() -> list[str]:
 
 
 def _start(name: str, command: list[str], variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    with _log_of(name).open("ab") as log:
+    with _log_path(name).open("ab") as log:
         return subprocess.Popen(
             tied(command),
             cwd=PROJECT,
@@ -138,20 +142,20 @@ def _start(name: str, command: list[str], variables: Mapping[str, str]) -> subpr
         )
 
 
-def _log_of(name: str) -> Path:
+def _log_path(name: str) -> Path:
     return HOME / f"{name}.log"
 
 
-def _wait_until_healthy(address: str, parts: Mapping[str, subprocess.Popen[bytes]]) -> None:
+def _wait_until_healthy(address: str, servers: Mapping[str, subprocess.Popen[bytes]]) -> None:
     end = time.monotonic() + STARTUP_S
-    while not _answers(address):
-        _require_alive(parts)
+    while not _is_healthy(address):
+        _require_alive(servers)
         if time.monotonic() > end:
             raise UserError(f"{address} does not answer after {STARTUP_S} s; see {HOME}/*.log")
         time.sleep(0.5)
 
 
-def _answers(address: str) -> bool:
+def _is_healthy(address: str) -> bool:
     try:
         with urllib.request.urlopen(address, timeout=5):
             return True
@@ -159,20 +163,22 @@ def _answers(address: str) -> bool:
         return False
 
 
-def _require_alive(parts: Mapping[str, subprocess.Popen[bytes]]) -> None:
-    for name, process in parts.items():
+def _require_alive(servers: Mapping[str, subprocess.Popen[bytes]]) -> None:
+    for name, process in servers.items():
         if process.poll() is not None:
-            raise UserError(f"{name} ended with {process.returncode}, so all ends; see {_log_of(name)}")
+            raise UserError(
+                f"{name} exited with code {process.returncode}; stopping all; see {_log_path(name)}"
+            )
 
 
 def _close_lost_runs(address: str) -> None:
-    """Mark runs as crashed whose worker was killed.
+    """Mark the runs of killed workers as crashed.
 
     Prefect still counts them as running, and each would block the concurrency limit of its deployment.
     """
     pending = {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}
     lost = _post(f"{address}/filter", {"flow_runs": pending, "work_pools": {"name": {"any_": [POOL]}}})
-    crashed = {"type": "CRASHED", "message": "its worker was ended; the next run does its work"}
+    crashed = {"type": "CRASHED", "message": "its worker was stopped; the next run resumes its work"}
     for run in lost:
         _post(f"{address}/{run['id']}/set_state", {"state": crashed, "force": True})
 
@@ -194,23 +200,23 @@ def _deploy(variables: Mapping[str, str]) -> None:
             raise UserError(f"prefect {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
 
 
-def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     """Terminate the servers and their children, the worker first, so that its runs can still report.
 
     The worker would wait for its runs, so they are terminated with it.
     """
     for process in reversed(processes):
         if process.poll() is None:
-            part = psutil.Process(process.pid)
-            everyone = [part, *part.children(recursive=True)]
-            for each in [*part.children(), part]:
+            server = psutil.Process(process.pid)
+            descendants = server.children(recursive=True)
+            for each in [*server.children(), server]:
                 with suppress(psutil.NoSuchProcess):
                     each.terminate()
-            _, left = psutil.wait_procs(everyone, timeout=_PATIENCE_S)
+            _, left = psutil.wait_procs([server, *descendants], timeout=_GRACE_S)
             for survivor in left:
                 with suppress(psutil.NoSuchProcess):
                     survivor.kill()
-        with suppress(ProcessLookupError):  # what a part that died had left behind
+        with suppress(ProcessLookupError):  # the group is gone unless a server left children behind
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 

@@ -320,7 +320,7 @@ def test_prefect_reads_the_settings_in_pyproject(in_project: Path) -> None:
 def test_serve_names_the_port_in_use(flows: SimpleNamespace) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(UserError, match=f"^port {port} is taken.*--prefect-port$"):
+        with pytest.raises(UserError, match=f"^port {port} is in use.*--prefect-port$"):
             flows.serve.serve(free_port(), port)
 
 
@@ -336,7 +336,7 @@ def test_serve_ends_all_servers_when_one_exits(
     )
     monkeypatch.setattr(flows.serve, "_mlflow", lambda port: python(sleeping))
     monkeypatch.setattr(flows.serve, "_prefect", lambda port: python(exiting))
-    with pytest.raises(UserError, match=r"^prefect ended with 3, so all ends; see .*prefect.log$"):
+    with pytest.raises(UserError, match=r"^prefect exited with code 3; stopping all; see .*prefect.log$"):
         flows.serve.serve(free_port(), free_port())
     assert (tmp_path / "prefect.log").read_text() == "no port\n"
     assert not is_running(int(pid.read_text()))
