@@ -4,8 +4,6 @@ import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from importlib import import_module
-from inspect import Parameter, signature
 from pathlib import Path
 from typing import Annotated
 
@@ -152,35 +150,26 @@ def stage(
     name: Annotated[str, typer.Argument(help="a stage of dvc.yaml")],
     paths: Annotated[list[Path], typer.Argument(help="the folders of the stage, as in dvc.yaml")],
 ) -> None:
-    """Run one stage of dvc.yaml. Training and evaluation runs are published to MLflow while they grow."""
+    """Run one stage of dvc.yaml. Training and evaluation runs are published to MLflow while they run."""
     from secondeye.system.process import die_with_parent
 
     die_with_parent(os.getppid())
-    from secondeye.params import load_params
-    from secondeye.stages import STAGES
+    from secondeye.stages.runner import bind_stage
 
-    if name not in STAGES:
-        raise UserError(f"stage must be one of {', '.join(STAGES)}, got {name!r}")
-    run = import_module(f"secondeye.stages.{name}").run
-    arguments = signature(run).parameters.values()
-    folders = [a.name for a in arguments if a.kind is not Parameter.KEYWORD_ONLY]
-    sections = [a.name for a in arguments if a.kind is Parameter.KEYWORD_ONLY]
-    if len(paths) != len(folders):
-        raise UserError(f"stage {name} takes {len(folders)} folders ({', '.join(folders)}), got {len(paths)}")
-    params = load_params()
-    with _publishing(folders, paths):
-        run(*paths, **{section: getattr(params, section) for section in sections})
+    bound = bind_stage(name, paths)
+    with _publishing(bound.runs):
+        bound.run()
 
 
-def _publishing(folders: list[str], paths: list[Path]) -> AbstractContextManager[None]:
-    """Publish runs to MLflow while the stage runs, if it writes any."""
+def _publishing(runs: Path | None) -> AbstractContextManager[None]:
+    """Publish run folders to MLflow while a stage writes them."""
     from secondeye.system.process import is_main_process
 
-    if "runs" not in folders or not is_main_process():
+    if runs is None or not is_main_process():
         return nullcontext()
     from secondeye.registry.live_sync import live_sync
 
-    return live_sync(paths[folders.index("runs")])
+    return live_sync(runs)
 
 
 @model.command()
@@ -294,28 +283,23 @@ def export(
     shard_megabytes: Annotated[float, typer.Option(help="largest size of a shard", min=1)] = 1000,
 ) -> None:
     """Write the dataset's training samples as WebDataset shards. Run it again to resume."""
-    from secondeye.dataset.reader import Dataset
-    from secondeye.params import load_params
-    from secondeye.system.text import pluralize
-    from secondeye.training.clip_windows import WindowSettings, choose_size, keep_fitting, list_clips
-    from secondeye.training.export import export as export_shards
-    from secondeye.training.export import plan_export
+    from secondeye.training.export import export_dataset
 
-    weight = load_params().splat.weight_exponent_per_px
-    dataset = Dataset(DATA)
-    clips = list_clips(dataset, split)
-    chosen = choose_size(clips)
-    settings = WindowSettings(
-        height or chosen[0], width or chosen[1], weight, frames, max_stride, max_offset_percent
+    print(
+        export_dataset(
+            DATA,
+            out,
+            split=split,
+            windows=windows,
+            frames=frames,
+            max_stride=max_stride,
+            height=height,
+            width=width,
+            max_offset_percent=max_offset_percent,
+            seed=seed,
+            shard_megabytes=shard_megabytes,
+        )
     )
-    fitting = keep_fitting(clips, settings)
-    index = export_shards(
-        dataset, out, plan_export(dataset, split, fitting, settings, seed, windows, shard_megabytes)
-    )
-    size = f"{pluralize(settings.frames, 'frame')} of {settings.width}x{settings.height}"
-    shards = pluralize(len(index["shards"]), "shard")
-    print(f"{out}: {pluralize(index['samples'], 'window')} of {size} in {shards}")
-    print(f"from {pluralize(index['clips'], 'clip')}; too short or too small: {len(clips) - len(fitting)}")
 
 
 @data.command()

@@ -22,13 +22,18 @@ from secondeye.dataset.reader import Dataset, DatasetClip
 from secondeye.execution import parallel
 from secondeye.execution.code_hash import code_and_versions
 from secondeye.execution.parallel import WorkerCrashed
+from secondeye.params import load_params
 from secondeye.system.disk import require_free_space
 from secondeye.system.errors import UserError
 from secondeye.system.files import atomic_path, hash_file, write_atomic
 from secondeye.system.process import lock_dir
+from secondeye.system.text import pluralize
 from secondeye.training.clip_windows import (
     InpaintSample,
     WindowSettings,
+    choose_size,
+    keep_fitting,
+    list_clips,
     plan_epoch,
     read_sample,
     window_rng,
@@ -70,6 +75,42 @@ class ExportPlan:
         """The samples of each shard."""
         starts = range(0, self.samples, self.per_shard)
         return [range(start, min(start + self.per_shard, self.samples)) for start in starts]
+
+
+def export_dataset(
+    root: Path,  # of the dataset
+    out: Path,
+    *,
+    split: str,  # train or test
+    windows: int | None,  # default: one per clip
+    frames: int,  # per window
+    max_stride: int,
+    height: int | None,  # px; default: as `choose_size` returns
+    width: int | None,  # px; likewise
+    max_offset_percent: float,  # of the crop's width
+    seed: int,
+    shard_megabytes: float,
+) -> str:
+    """Export windows of a dataset to `out`, or resume it, and return a summary of two lines.
+
+    The splat's weight exponent is read from params.yaml. Raises UserError if no clip fits, and as `export`.
+    """
+    weight = load_params().splat.weight_exponent_per_px
+    dataset = Dataset(root)
+    clips = list_clips(dataset, split)
+    chosen = choose_size(clips)
+    settings = WindowSettings(
+        height or chosen[0], width or chosen[1], weight, frames, max_stride, max_offset_percent
+    )
+    fitting = keep_fitting(clips, settings)
+    plan = plan_export(dataset, split, fitting, settings, seed, windows, shard_megabytes)
+    index = export(dataset, out, plan)
+    size = f"{pluralize(frames, 'frame')} of {settings.width}x{settings.height}"
+    shards = pluralize(len(index["shards"]), "shard")
+    return (
+        f"{out}: {pluralize(index['samples'], 'window')} of {size} in {shards}\n"
+        f"from {pluralize(index['clips'], 'clip')}; too short or too small: {len(clips) - len(fitting)}"
+    )
 
 
 def sample_bytes(settings: WindowSettings) -> float:
