@@ -32,13 +32,11 @@ CHAMPIONS = "secondeye.champions"  # tag of the model: all champions so far, the
 _CODE = "secondeye.code"  # tag of a version
 _PACKAGE = code_hash.ROOT
 _ALLOWED_SUFFIXES = (".json", ".safetensors", ".txt", ".md", ".model")  # allowed in a bundle: no pickle
-_NOT_NEEDED_FOR_CONVERSION = (
-    "dvc",
-    "prefect",
-    "great_expectations",
-    "fastapi",
-)  # not needed to convert
-_MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # a model or version; an alias
+_NOT_NEEDED_FOR_CONVERSION = ("dvc", "prefect", "great_expectations", "fastapi")
+_MISSING = (
+    "RESOURCE_DOES_NOT_EXIST",
+    "INVALID_PARAMETER_VALUE",
+)  # error codes for a missing version; a missing alias
 
 
 @dataclass(frozen=True)
@@ -171,7 +169,7 @@ def _register(client: "MlflowClient", bundle: Path, tags: Mapping[str, str], des
 
 def requirements() -> list[str]:
     """Return the dependencies that conversion needs, pinned to the installed versions."""
-    wanted = (re.split(r"[^\w-]", line)[0] for line in requires(NAME) or () if "extra ==" not in line)
+    wanted = (re.split(r"[^\w.-]", line)[0] for line in requires(NAME) or () if "extra ==" not in line)
     return [
         f"{name}=={version(name).partition('+')[0]}"
         for name in wanted
