@@ -28,7 +28,7 @@ from secondeye.video.probe import probe
 from secondeye.video.read import Picture, ShotReader, read_pictures
 from secondeye.video.write import write_film
 
-SETTINGS = ConversionSettings(3.0, 0.5, "motion", "auto", 10, "ultrafast", None)
+SETTINGS = ConversionSettings(3.0, 0.5, "motion", "fill", 10, "ultrafast", None)
 MakeFilm = Callable[..., Path]
 
 
@@ -316,7 +316,7 @@ def test_second_run_does_not_disturb_the_first(make_film: MakeFilm, monkeypatch:
         render_shot(checkpoint, plan, number, *rest)
         monkeypatch.setattr(conversion, "_render_shot", render_shot)
         with pytest.raises(UserError, match="another process is working in it"):
-            convert(film, None, ConversionSettings(3.0, 0.5, "motion", "auto", 20, "ultrafast", None))
+            convert(film, None, ConversionSettings(3.0, 0.5, "motion", "fill", 20, "ultrafast", None))
         assert checkpoint.segment(number).exists()
 
     monkeypatch.setattr(conversion, "_render_shot", interfere)
@@ -363,16 +363,16 @@ def test_too_little_disk_is_expected_before_the_work(
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ((11.0, 0.5, "auto", "auto", 16, "fast"), "--strength-percent must be 0 to 10"),
-        ((float("nan"), 0.5, "auto", "auto", 16, "fast"), "--strength-percent"),
-        ((3.0, 1.5, "auto", "auto", 16, "fast"), "--convergence"),
+        ((11.0, 0.5, "auto", "fill", 16, "fast"), "--strength-percent must be 0 to 10"),
+        ((float("nan"), 0.5, "auto", "fill", 16, "fast"), "--strength-percent"),
+        ((3.0, 1.5, "auto", "fill", 16, "fast"), "--convergence"),
         (
-            (3.0, 0.5, "magic", "auto", 16, "fast"),
+            (3.0, 0.5, "magic", "fill", 16, "fast"),
             "--depth must be one of auto, motion, student, depth-anything-v2",
         ),
-        ((3.0, 0.5, "auto", "magic", 16, "fast"), "--inpainter must be one of auto, fill"),
-        ((3.0, 0.5, "auto", "auto", 52, "fast"), "--crf"),
-        ((3.0, 0.5, "auto", "auto", 16, "warp9"), "--preset must be one of"),
+        ((3.0, 0.5, "auto", "magic", 16, "fast"), "--inpainter must be one of fill, light"),
+        ((3.0, 0.5, "auto", "fill", 52, "fast"), "--crf"),
+        ((3.0, 0.5, "auto", "fill", 16, "warp9"), "--preset must be one of"),
     ],
 )
 def test_settings_that_make_no_sense_are_one_line(

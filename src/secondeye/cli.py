@@ -132,7 +132,7 @@ def score(
         typer.Option(help="the true right view, or a stereo film (default: score without reference)"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
-    every: Annotated[int, typer.Option(help="score 8 frames out of every 8 times this number", min=1)] = 1,
+    every: Annotated[int, typer.Option(help="score 8 consecutive frames out of every 8 N", min=1)] = 1,
 ) -> None:
     """Score a stereo film from any source, with or without the true right view.
 
@@ -178,7 +178,7 @@ def publish(
         list[Path] | None, typer.Argument(help="folders that contain run folders (default: all)")
     ] = None,
 ) -> None:
-    """Mirror run folders into MLflow. Content that MLflow already has is not sent again.
+    """Copy run folders to MLflow. Content that MLflow already has is not sent again.
 
     The exit code is 4 if MLflow cannot be reached; run it again later.
     """
@@ -193,7 +193,7 @@ def publish(
 
 @model.command()
 def gate() -> None:
-    """Compare the trained models with the champion on the frozen evaluation clips, and promote a winner.
+    """Compare the trained models with the champion on the held-out evaluation clips, and promote a winner.
 
     reports/gate.md explains the decision.
     """

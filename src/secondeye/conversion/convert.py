@@ -95,15 +95,14 @@ def convert(
 
 
 def _resolve_auto(settings: ConversionSettings, log: Log) -> ConversionSettings:
-    """Replace `auto` by the models to use, and log them."""
+    """Replace the depth `auto` by the best available estimator, and log the models to use."""
     depth, reason = settings.depth, ""
     if depth == "auto":
         depth = best_available()
         reason = " (no learned depth model is installed)" if depth == "motion" else ""
-    inpainter = "fill" if settings.inpainter == "auto" else settings.inpainter
     model = f"; model: {settings.model}" if settings.model not in (None, SHIPPED) else ""
-    log(f"depth: {depth}{reason}; inpainting: {inpainter}{model}")
-    return replace(settings, depth=depth, inpainter=inpainter)
+    log(f"depth: {depth}{reason}; inpainting: {settings.inpainter}{model}")
+    return replace(settings, depth=depth)
 
 
 def _load_or_plan_shots(checkpoint: Checkpoint, info: FilmInfo) -> ShotPlan:

@@ -31,7 +31,7 @@ class ConversionSettings:
     strength_percent: float  # disparity between nearest and farthest point, % of the width, [0, 10]
     convergence: float  # the depth at screen distance, [0, 1]
     depth: str  # one of DEPTH_ESTIMATORS, or auto
-    inpainter: str  # one of INPAINTERS, or auto
+    inpainter: str  # one of INPAINTERS
     crf: int  # x264's constant rate factor, [0, 51]; smaller is better
     preset: str  # x264's preset
     model: Path | None  # bundle with the weights of learned parts
@@ -45,7 +45,7 @@ class ConversionSettings:
             raise UserError(f"--convergence must be 0 (farthest) to 1 (nearest), got {self.convergence:g}")
         if not 0 <= self.crf <= 51:
             raise UserError(f"--crf must be 0 (lossless) to 51, got {self.crf}")
-        parts = {"depth": ("auto", *DEPTH_ESTIMATORS), "inpainter": ("auto", *INPAINTERS)}
+        parts = {"depth": ("auto", *DEPTH_ESTIMATORS), "inpainter": INPAINTERS}
         for name, choices in {**parts, "preset": PRESETS}.items():
             if getattr(self, name) not in choices:
                 raise UserError(f"--{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
