@@ -179,7 +179,8 @@ def test_a_crashing_clip_fails_and_is_tried_again_in_every_run(
         patch.setenv("SECONDEYE_WORKERS", "2")
         done = build(tmp_path / "o", jobs(a="1", b="poison"))
     assert (
-        "test: lost to crashed workers: 1 clip; `dvc repro --force` retries them" in capsys.readouterr().out
+        "test: 1 clip failed because the worker crashed; `dvc repro --force` retries them"
+        in capsys.readouterr().out
     )
     assert done.failed == [
         FailedItem("b" * 16, "worker crashed", "its process was killed by SIGSEGV in 2 of 2 attempts")

@@ -1,8 +1,8 @@
 """View order: which view is the left one, from the regions that only one view sees (ours).
 
-In a correctly ordered pair, a region that only the left view sees lies on the left of a near surface and
-belongs to the surface behind it. With swapped views near looks far, and these regions seem to belong to the
-nearer neighbour, which no real scene allows. Colour decides to which neighbour a region belongs.
+A strip is a run of pixels in a row that only one view sees, between a near and a far surface. In a correctly
+ordered pair a strip has the colour of the farther neighbour, since it shows the surface behind; in a swapped
+pair it has the colour of the nearer one.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from secondeye.imaging.optical_flow import to_gray
 _WIDTH = 480  # px, approximate working width: small enough to be fast, large enough for narrow strips
 _BLOCK = 3  # px
 _MIN_STEP_PX = 2.0  # disparity step between the two neighbours
-_NEIGHBOUR_PX = 8  # px compared on each side; all must be matched, on one smooth surface
+_NEIGHBOUR_PX = 8  # px compared on each side; all must be matched and smooth
 _GUARD_PX = 2  # px skipped beside the strip, because matching displaces edges
 _MARGIN_PX = _GUARD_PX + _NEIGHBOUR_PX
 _SMOOTH_PX = 0.5  # largest disparity step within a surface
@@ -40,7 +40,7 @@ def view_order_evidence(
     height, width = (side // factor for side in left.shape[-2:])
     views = [resize(view, height, width) for view in (left, right)]
     far, near = far_px / factor, near_px / factor
-    # Score both orders as if each were correct, so that a bias of the matcher cancels out.
+    # Score both orders and subtract, to cancel the bias of the matcher.
     return (_order_score(views[0], views[1], far, near) - _order_score(views[1], views[0], -near, -far)) / 2
 
 

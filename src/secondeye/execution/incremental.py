@@ -118,7 +118,7 @@ def build_missing(
         )
     if crashed := sum(item.reason == WORKER_CRASHED for item in failed):
         retry = "`dvc repro --force` retries them and rebuilds nothing else"
-        print(f"{label}: lost to crashed workers: {pluralize(crashed, unit)}; {retry}", flush=True)
+        print(f"{label}: {pluralize(crashed, unit)} failed because the worker crashed; {retry}", flush=True)
     _prune(out, entries)
     rows = [row_type(**entry["row"]) for entry in entries.values() if entry and not entry["failed"]]
     return BuildResult(rows, failed)
@@ -128,7 +128,7 @@ def _run_jobs(
     out: Path,
     missing: Sequence[Job],
     work: Callable[..., tuple[Any, list[Path]]],
-    entries: dict[str, dict[str, Any] | None],  # completed here
+    entries: dict[str, dict[str, Any] | None],  # updated in place
     label: str,
     unit: str,
     max_failed: float,
@@ -139,7 +139,7 @@ def _run_jobs(
     bar = tqdm(
         total=len(entries), initial=len(entries) - len(missing), desc=label, unit=unit, **_bar_interval()
     )
-    with bar, closing(results):  # closing them ends the workers
+    with bar, closing(results):  # closing the generator stops the workers
         for position, result in results:
             job = missing[position]
             entry = _crashed_entry(out, job, result) if isinstance(result, WorkerCrashed) else result
@@ -157,7 +157,7 @@ def _bar_interval() -> dict[str, float]:
 
 def _build(out: Path, work: Callable[..., tuple[Any, list[Path]]], job: Job) -> dict[str, Any]:
     entry = out / f"{job.id}.json"
-    # Otherwise the old entry and half of the new files would look finished if the params change back.
+    # Remove first: if the params change back, the old record must not match half-written files.
     entry.unlink(missing_ok=True)
     try:
         row, files = work(out, job.id, job.key, *job.arguments)

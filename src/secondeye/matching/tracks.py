@@ -46,7 +46,7 @@ def tracks_to_neighbours(
     frame: int,
     reach: int,  # frames to both sides
 ) -> list[tuple[int, Track]]:
-    """Return the frames within reach with the track to each: steps concatenated, colours compared."""
+    """Return the frames within reach with the track to each: chained flows, checked by colour."""
     found = []
     for direction in (-1, 1):
         track = Track(*tracks.steps.get((frame, frame + direction), (None, None)))
@@ -90,7 +90,7 @@ def _same_colour(
 def add_visible(
     total: np.ndarray, count: np.ndarray, flow: np.ndarray, visible: np.ndarray, other: np.ndarray
 ) -> None:
-    """Add another frame's values [H, W, D], at the nearest pixel, where visible, and count them."""
+    """Add nearest-pixel samples of another frame's values [H, W, D] at visible pixels; increment counts."""
     height, width, depth = total.shape
     for y in range(height):
         for x in range(width):
@@ -119,7 +119,7 @@ def fit_lines(
     valid: np.ndarray,  # bool [N, H, W]; at least one True per pixel
     times: np.ndarray,  # float64 [N], in frames
     tolerance: float,
-    stiffness: float,  # regularises the slope: counts as this many frames at distance 1
+    stiffness: float,  # ridge term added to the variance of the times
 ) -> np.ndarray:  # float32 [H, W]
     """Fit a line per pixel, to the values within `tolerance` of their median; return its value at time 0."""
     samples, height, width = values.shape

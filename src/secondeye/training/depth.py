@@ -62,7 +62,7 @@ class DepthShot(NamedTuple):
     valid: Tensor
     """bool [T, 1, h, w], True where the disparity is reliable"""
     film: str
-    """The film it is from; films are held out whole. A synthetic shot counts as a film of its own."""
+    """The film; held-out splits are by film. A synthetic shot counts as a film of its own."""
 
 
 class PreparedShot(NamedTuple):
@@ -162,7 +162,7 @@ def hold_out(shots: list[PreparedShot]) -> tuple[list[PreparedShot], list[Prepar
 
 
 def prepare(shot: DepthShot) -> PreparedShot:
-    """Measure the motion of each frame to its neighbours and quantize; ends use their only one."""
+    """Measure and quantize the motion of each frame to its neighbours; end frames have only one."""
     grays = [to_gray(frame[None])[0] for frame in shot.left]
     pairs = [measure_motion(*pair) for pair in itertools.pairwise(grays)]
     to_next, to_previous = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
