@@ -241,5 +241,5 @@ def test_empty_raw_is_one_clear_line(project: Path) -> None:
     failed = repro(project, "validate")
     assert failed.returncode != 0
     lines = [line for line in failed.stderr.splitlines() if line.startswith("secondeye:")]
-    assert len(lines) == 1 and "holds no stereo film" in lines[0] and "secondeye data sample" in lines[0]
+    assert len(lines) == 1 and "contains no stereo film" in lines[0] and "secondeye data sample" in lines[0]
     assert "Traceback" not in failed.stderr
