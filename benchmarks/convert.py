@@ -15,9 +15,10 @@ from itertools import islice
 from pathlib import Path
 
 from machine import machine
+from torch import Tensor
 
-from secondeye.conversion.convert import RenderWindow, _windows
-from secondeye.conversion.render import render
+from secondeye.conversion.convert import _windows
+from secondeye.conversion.render import LeftWindow, render
 from secondeye.conversion.shot_depth import ShotDepth, estimate_shot
 from secondeye.depth import make_depth_estimator
 from secondeye.film.packing import side_by_side
@@ -38,7 +39,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
 
-        def windows() -> Iterator[RenderWindow]:
+        def windows() -> Iterator[Tensor]:
             return _windows(islice(read_pictures(options.film), options.frames), lambda frames: None)
 
         def writer() -> FilmWriter:
@@ -51,20 +52,22 @@ def main() -> None:
                     film.write(side_by_side(picture.rgb, picture.rgb), at)
 
         def depth() -> ShotDepth:
-            frames = (frames_from_uint8(pictures) for _, pictures in windows())
+            frames = map(frames_from_uint8, windows())
             return estimate_shot(frames, make_depth_estimator("motion", None, "cpu"), work / "spill")
 
         spilled = depth()
         fill = make_inpainter("fill", None, "cpu")
 
         def render_views() -> None:
-            state, at = None, 0
+            pairs = zip(windows(), spilled.windows(8), strict=True)
+            rendered = render(
+                (LeftWindow(*pair) for pair in pairs), fill, strength_percent=3.0, convergence=0.5
+            )
             with writer() as film:
-                for (pictures, left), raw in zip(windows(), spilled.windows(8), strict=True):
-                    made = render(left, raw, fill, strength_percent=3.0, convergence=0.5, state=state)
-                    state = made.state
-                    for picture, eye in zip(pictures, made.right.numpy(), strict=True):
-                        film.write(side_by_side(picture.rgb, eye), at)
+                at = 0
+                for window in rendered:
+                    for left, right in zip(window.left.numpy(), window.right.numpy(), strict=True):
+                        film.write(side_by_side(left, right), at)
                         at += 1
 
         transcode_s, depth_s, render_s = (best_seconds(job) for job in (transcode, depth, render_views))

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from secondeye.evaluation.cost import measure_cost
 from secondeye.imaging.arrays import occlusion_mask
-from secondeye.inpaint import Warped
+from secondeye.inpaint import Warped, inpaint_shot
 from secondeye.inpaint.autoencoder import decode
 from secondeye.inpaint.conditions import latent_mask
 from secondeye.inpaint.diffusion import Diffusion
@@ -238,7 +238,7 @@ def run_plan(connection: Connection, plan: str, shot: Warped, tiles_per_side: in
 
     def walk() -> Tensor:
         if plan != "release":
-            return inpainter(shot, None)[0]
+            return inpaint_shot(inpainter, [shot])
         return released_walk.inpaint_film(
             pipeline,
             shot.frames,
@@ -260,9 +260,8 @@ def stream_film(connection: Connection, frames: int) -> None:
     inpainter, shot = Diffusion(make_pipeline(), 1, 1, 0), film(AT_ONCE, *SMALL)
 
     def stream() -> None:
-        state = None
-        for _ in range(frames // AT_ONCE):
-            _, state = inpainter(shot, state)
+        for _ in inpainter(shot for _ in range(frames // AT_ONCE)):
+            pass
 
     connection.send(measure_cost(stream, frames)[1])
 

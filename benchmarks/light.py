@@ -22,8 +22,8 @@ from secondeye.dataset.schema import SyntheticShot
 from secondeye.dataset.tables import read_table
 from secondeye.evaluation.regions import regions_from_truth
 from secondeye.evaluation.score import compute, prepare, update
-from secondeye.inpaint import Inpainter, Warped, light
-from secondeye.inpaint.fill import fill_warped
+from secondeye.inpaint import Warped, inpaint_shot, light
+from secondeye.inpaint.fill import fill, fill_shot
 from secondeye.inpaint.light import inpaint_frames, load_light
 from secondeye.inpaint.light_network import CHANNELS, Light, soft_hole_mask
 from secondeye.params import load_params
@@ -80,20 +80,20 @@ def table() -> str:
     for holes, strong in (("as filmed", False), (f"strength {WIDE_PERCENT:g} %", True)):
         shots = [warped_shot(seed, strong) for seed in HELD_OUT]
         hidden = 100 * np.mean([float((soft_hole_mask(shot.coverage) > 0).float().mean()) for shot in shots])
-        ways: dict[str, Inpainter] = {
-            "fill": fill_warped,
-            "light, whole pictures": lambda warped, state: _on_whole_frames(model, warped),
-            "light": lambda warped, state: inpaint_frames(model, warped, state),
+        ways: dict[str, Callable[[Warped], object]] = {
+            "fill": lambda warped: fill(warped.frames, warped.coverage, warped.disparity),
+            "light, whole pictures": lambda warped: _on_whole_frames(model, warped),
+            "light": lambda warped: inpaint_frames(model, warped, None),
         }
-        for name, inpainter in ways.items():
-            spent = np.mean([_seconds(partial(inpainter, shot, None)) for shot in shots]) / FRAMES
+        for name, way in ways.items():
+            spent = np.mean([_seconds(partial(way, shot)) for shot in shots]) / FRAMES
             lines.append(f"| {holes} | {hidden:.1f} | {name} | {1e3 * spent:.0f} | {1 / spent:.1f} |")
     return "\n".join(lines)
 
 
 def scores(weights: Path) -> str:
     """Return a Markdown table of both inpainters' scores with exact disparity on held-out shots."""
-    inpainters = {"fill": fill_warped, "light": load_light(weights, "cpu")}
+    inpainters = {"fill": fill_shot, "light": load_light(weights, "cpu")}
     found: dict[str, list[dict[str, float]]] = {name: [] for name in inpainters}
     for seed in HELD_OUT:
         shot = render_shot(seed, FRAMES, HEIGHT, WIDTH)
@@ -101,7 +101,7 @@ def scores(weights: Path) -> str:
             shot.left, shot.right, regions_from_truth(shot.right_disparity, shot.right_occlusion)
         )
         for name, inpainter in inpainters.items():
-            made, _ = inpainter(Warped(shot.left, *warp(shot.left, shot.disparity)), None)
+            made = inpaint_shot(inpainter, [Warped(shot.left, *warp(shot.left, shot.disparity))])
             found[name].append(compute(update(reference, made, overlap=0, learned=None)))
     lines = [f"| mean of {len(HELD_OUT)} shots | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
     for name, rows in found.items():

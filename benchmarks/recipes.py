@@ -25,9 +25,9 @@ from machine import machine
 from presets import load_preset
 from secondeye.evaluation.regions import regions_from_truth
 from secondeye.evaluation.score import compute, prepare, update
-from secondeye.inpaint import Inpainter, Warped
+from secondeye.inpaint import Inpainter, Warped, inpaint_shot
 from secondeye.inpaint.diffusion import SEED, Diffusion
-from secondeye.inpaint.fill import fill_warped
+from secondeye.inpaint.fill import fill_shot
 from secondeye.inpaint.module_checks import IN_CHANNELS, LATENT_CHANNELS, ONE_STEP_CHANNELS
 from secondeye.inpaint.pipeline import StereoInpaintPipeline
 from secondeye.inpaint.tiny import make_tiny
@@ -79,7 +79,7 @@ def table(settings: TrainDiffusion, seconds: float, shots: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         trained_networks = train_both(settings, seconds, shots, Path(folder))
     test = [render(TEST_SEED + k) for k in range(TEST_SHOTS)]
-    rows = [row("fill", "", fill_warped, test)]
+    rows = [row("fill", "", fill_shot, test)]
     for method, (pipeline, steps, elapsed_s) in trained_networks.items():
         for sampling_steps in SAMPLING_STEPS[method]:
             inpainter = Diffusion(pipeline, sampling_steps, 1, SEED)
@@ -165,9 +165,9 @@ def with_left(many: StereoInpaintPipeline) -> StereoInpaintPipeline:
 def row(name: str, trained: str, inpainter: Inpainter, shots: list[Shot]) -> str:
     """Return a table row of means over shots; timed after one warm-up shot."""
     warped = [Warped(shot.left, *warp(shot.left, shot.disparity)) for shot in shots]
-    inpainter(warped[0], None)
+    inpaint_shot(inpainter, warped[:1])
     start = time.perf_counter()
-    made = [inpainter(view, None)[0] for view in warped]
+    made = [inpaint_shot(inpainter, [view]) for view in warped]
     seconds = (time.perf_counter() - start) / sum(map(len, made))
     found = [score(shot, right) for shot, right in zip(shots, made, strict=True)]
     means = " | ".join(f"{np.mean([scores[column] for scores in found]):.4g}" for column in COLUMNS)

@@ -19,7 +19,7 @@ from secondeye.evaluation.eval_clips import EvalFrames
 from secondeye.evaluation.methods import warp_and_inpaint
 from secondeye.evaluation.regions import DISOCCLUDED, regions_from_truth
 from secondeye.evaluation.score import PreparedFrames, compute, prepare, update
-from secondeye.inpaint.fill import fill_warped
+from secondeye.inpaint.fill import fill_shot
 from secondeye.synthetic import render_shot
 
 FRAMES, HEIGHT, WIDTH = 24, 96, 160
@@ -32,11 +32,11 @@ def honest() -> tuple[EvalFrames, Tensor]:
     shot = render_shot(1, FRAMES, HEIGHT, WIDTH)
     regions = regions_from_truth(shot.right_disparity, shot.right_occlusion)
     clip = EvalFrames(shot.left, shot.right, shot.disparity, regions)
-    return clip, warp_and_inpaint(clip.left, clip.disparity, fill_warped)
+    return clip, warp_and_inpaint(clip.left, clip.disparity, fill_shot)
 
 
 def swapped(clip: EvalFrames, made: Tensor) -> Tensor:
-    mirrored = warp_and_inpaint(clip.left.flip(-1), clip.disparity.flip(-1), fill_warped)
+    mirrored = warp_and_inpaint(clip.left.flip(-1), clip.disparity.flip(-1), fill_shot)
     return mirrored.flip(-1)
 
 
@@ -76,7 +76,7 @@ def cast(clip: EvalFrames, made: Tensor) -> Tensor:
 def inverted_depth(clip: EvalFrames, made: Tensor) -> Tensor:
     """Make far objects near, at the same strength."""
     near = clip.disparity
-    return warp_and_inpaint(clip.left, near.amax() + near.amin() - near, fill_warped)
+    return warp_and_inpaint(clip.left, near.amax() + near.amin() - near, fill_shot)
 
 
 def late(clip: EvalFrames, made: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Windows and tiles of the diffusion inpainter, ours and the release's, with tiny networks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -10,8 +10,8 @@ from conformance.tiny_release import EMBEDDING, SEEDS, make_autoencoder, make_im
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from secondeye.conversion.render import render
-from secondeye.inpaint import Warped
+from secondeye.conversion.render import LeftWindow, render
+from secondeye.inpaint import Inpainted, Warped, inpaint_shot
 from secondeye.inpaint.autoencoder import decode, decode_tiles
 from secondeye.inpaint.conditions import Conditions, clear_holes, time_ids, unconditional
 from secondeye.inpaint.denoising import denoise, denoise_one_step, guided_velocity
@@ -221,7 +221,7 @@ def test_tiles_and_windows_without_holes_are_skipped(tiny: StereoInpaintPipeline
     seen: list[tuple[int, ...]] = []
     hook = tiny.unet.register_forward_pre_hook(lambda _, given: seen.append(tuple(given[0].shape[-2:])))
     inpainter = Diffusion(tiny, steps=2, tiles=3, seed=0)
-    whole, _ = inpainter(Warped(frames, frames * coverage, coverage, coverage), None)
+    whole = inpaint_shot(inpainter, [Warped(frames, frames * coverage, coverage, coverage)])
     hook.remove()
     assert seen == [(8, 32)] * 2
     open_pixels = (coverage < 1).expand_as(frames)
@@ -253,13 +253,13 @@ def inpainter(tiny: StereoInpaintPipeline, tmp_path_factory: pytest.TempPathFact
 @pytest.mark.parametrize("size", [(1, 41, 57), (3, 64, 64), (5, 33, 70)])
 def test_covered_pixels_are_unchanged(inpainter: Diffusion, size: tuple[int, int, int]) -> None:
     warped = scene(*size)
-    whole, _ = inpainter(warped, None)
+    whole = inpaint_shot(inpainter, [warped])
     seen = (warped.coverage == 1).expand_as(whole)
     assert whole.shape == warped.frames.shape and whole.dtype == torch.float32
     assert torch.equal(whole[seen], warped.frames[seen])
     assert not torch.equal(whole[~seen], warped.frames[~seen])
     assert whole.min() >= 0 and whole.max() <= 1
-    again, _ = inpainter(warped, None)
+    again = inpaint_shot(inpainter, [warped])
     assert torch.equal(whole, again)
 
 
@@ -332,12 +332,12 @@ def test_overlap_mask_is_applied_as_trained(
 
 
 def test_conversion_refuses_nan() -> None:
-    def broken(warped: Warped, _: object) -> tuple[Tensor, None]:
-        return torch.full_like(warped.frames, torch.nan), None
+    def broken(windows: Iterable[Warped], state: object = None) -> Iterator[Inpainted]:
+        return (Inpainted(torch.full_like(warped.frames, torch.nan), {}) for warped in windows)
 
-    pictures, depth = torch.zeros(1, 64, 64, 3, dtype=torch.uint8), torch.rand(1, 1, 64, 64)
+    window = LeftWindow(torch.zeros(1, 64, 64, 3, dtype=torch.uint8), torch.rand(1, 1, 64, 64))
     with pytest.raises(UserError, match=r"^the model returns NaN or infinite pixels"):
-        render(pictures, depth, broken, strength_percent=3, convergence=0.5, state=None)
+        next(render([window], broken, strength_percent=3, convergence=0.5))
 
 
 def test_calls_may_have_any_length(tiny: StereoInpaintPipeline) -> None:
@@ -353,10 +353,8 @@ def test_output_depends_on_the_seed_only(tiny: StereoInpaintPipeline) -> None:
 
 
 def test_windows_of_one_frame(inpainter: Diffusion) -> None:
-    state = None
-    for seed in range(2):
-        warped = scene(1, 40, 50, seed)
-        whole, state = inpainter(warped, state)
+    frames = [scene(1, 40, 50, seed) for seed in range(2)]
+    for warped, (whole, _) in zip(frames, inpainter(frames), strict=True):
         assert whole.shape == warped.frames.shape and bool(torch.isfinite(whole).all())
 
 
@@ -442,7 +440,7 @@ def test_one_step_skips_windows_without_holes(one_step: StereoInpaintPipeline) -
     coverage[:4, :, 30, 20] = 0
     frames = torch.rand(6, 3, 64, 320, generator=seeded(1))
     inpainter = Diffusion(one_step, steps=8, tiles=2, seed=0)
-    inpainter(Warped(frames, frames * coverage, coverage, coverage), None)
+    inpaint_shot(inpainter, [Warped(frames, frames * coverage, coverage, coverage)])
     assert inpainter.stats == InpaintStats(windows=2, windows_skipped=1, tiles=4, tiles_skipped=3)
 
 

@@ -51,8 +51,8 @@ from secondeye.evaluation.score import (
     update,
 )
 from secondeye.evaluation.score_methods import NonFiniteMethods, cached_scores, score_key, score_methods
-from secondeye.inpaint import Warped, make_inpainter
-from secondeye.inpaint.fill import fill_warped
+from secondeye.inpaint import Warped, inpaint_shot, make_inpainter
+from secondeye.inpaint.fill import fill_shot
 from secondeye.inpaint.light import save_light
 from secondeye.inpaint.light_network import Light
 from secondeye.inpaint.tiny import make_tiny
@@ -194,7 +194,7 @@ def test_the_best_shift_is_found(shift_px: int) -> None:
 def test_nearest_fills_from_the_nearer_side() -> None:
     frames = torch.tensor([0.1, 0.2, 0.0, 0.0, 0.0, 0.6]).expand(1, 3, 2, 6).clone()
     coverage = torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0, 1.0]).expand(1, 1, 2, 6).clone()
-    filled, _ = fill_nearest(Warped(frames, frames, coverage, coverage), None)
+    filled = fill_nearest(Warped(frames, frames, coverage, coverage))
     torch.testing.assert_close(filled[0, 0, 0], torch.tensor([0.1, 0.2, 0.2, 0.2, 0.6, 0.6]))
 
 
@@ -209,14 +209,11 @@ def test_inpainting_with_exact_disparity_beats_constant_shifts(shot: Shot) -> No
 
 def test_inpainting_in_windows_equals_inpainting_frame_by_frame(shot: Shot) -> None:
     left, disparity = (torch.cat([array] * 5) for array in (shot.left, shot.disparity))  # a window and more
-    fill, state, pictures = make_inpainter("fill", None, "cpu"), None, []
-    for t in range(len(left)):
-        here = left[t : t + 1]
-        picture, state = fill(Warped(here, *warp(here, disparity[t : t + 1])), state)
-        pictures.append(picture.clamp(0, 1))
+    fill, frames = make_inpainter("fill", None, "cpu"), zip(left.split(1), disparity.split(1), strict=True)
+    one_by_one = inpaint_shot(fill, (Warped(here, *warp(here, plane)) for here, plane in frames))
     made = warp_and_inpaint(left, disparity, fill)
-    assert torch.equal(made, torch.cat(pictures))
-    fresh, _ = fill(Warped(here, *warp(here, disparity[-1:])), None)
+    assert torch.equal(made, one_by_one.clamp(0, 1))
+    fresh = inpaint_shot(fill, [Warped(left[-1:], *warp(left[-1:], disparity[-1:]))])
     assert not torch.equal(made[-1:], fresh.clamp(0, 1)), "the state makes no difference here"
 
 
@@ -230,7 +227,7 @@ def test_a_model_is_scored_by_its_depth_and_its_right_view(
     for name in depths:
         made = make_right(Method(name, "model", name, None, "fill"), clip)
         assert torch.equal(
-            made.right, warp_and_inpaint(clip.left, sharpen(made.disparity, clip.left), fill_warped)
+            made.right, warp_and_inpaint(clip.left, sharpen(made.disparity, clip.left), fill_shot)
         )
         scores[name] = scored(made, clip)
     assert scores["exact"]["rank_correlation"] == pytest.approx(1)

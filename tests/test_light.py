@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from secondeye.inpaint import Inpainter, Warped, light, light_network, make_inpainter
+from secondeye.inpaint import Inpainter, Warped, inpaint_shot, light, light_network, make_inpainter
 from secondeye.inpaint.fill import fill
 from secondeye.inpaint.hole_crops import plan_hole_crops
 from secondeye.inpaint.light import inpaint_frames, load_light, save_light
@@ -74,7 +74,7 @@ def test_covered_pixels_are_unchanged(inpainter: Inpainter) -> None:
     warped = cards(frames=3, step_px=1)
     disparity = warped.disparity.clone()
     coverage = warped.coverage * torch.where(disparity == 8, 0.7, 1.0)  # the near card is half there
-    inpainted, _ = inpainter(warped._replace(coverage=coverage), None)
+    inpainted = inpaint_shot(inpainter, [warped._replace(coverage=coverage)])
     seen = (coverage == 1).expand_as(inpainted)
     assert torch.equal(inpainted[seen], warped.frames[seen])
     filled, _ = fill(warped.frames, coverage, disparity)
@@ -126,21 +126,20 @@ def test_untrained_network_is_fill() -> None:
 @pytest.mark.parametrize("windows", [(1, 4, 1), (2, 2, 2), (5, 1)])
 def test_result_does_not_depend_on_windows(inpainter: Inpainter, windows: tuple[int, ...]) -> None:
     warped = cards(frames=6, height=48, width=96, step_px=2, seed=2)
-    whole, _ = inpainter(warped, None)
-    state, parts, start = None, [], 0
-    for frames in windows:
-        window = Warped(*(plane[start : start + frames] for plane in warped))
-        part, state = inpainter(window, state)
-        parts.append(part)
-        start += frames
-    assert torch.equal(torch.cat(parts), whole)
+    whole = inpaint_shot(inpainter, [warped])
+    parts = [Warped(*planes) for planes in zip(*(plane.split(windows) for plane in warped), strict=True)]
+    assert torch.equal(inpaint_shot(inpainter, parts), whole)
+    first, *rest = parts
+    (inpainted,) = inpainter([first])
+    resumed = [part.frames for part in inpainter(rest, inpainted.state)]
+    assert torch.equal(torch.cat([inpainted.frames, *resumed]), whole)
 
 
 def test_previous_frame_is_an_input(inpainter: Inpainter) -> None:
     warped = cards(frames=2, height=48, width=96)
     second = Warped(*(plane[1:] for plane in warped))
-    together, _ = inpainter(warped, None)
-    alone, _ = inpainter(second, None)
+    together = inpaint_shot(inpainter, [warped])
+    alone = inpaint_shot(inpainter, [second])
     assert not torch.equal(together[1:], alone)
 
 
@@ -149,7 +148,8 @@ def test_any_size(inpainter: Inpainter, size: tuple[int, int]) -> None:
     generator = torch.Generator().manual_seed(0)
     frames = torch.rand(2, 3, *size, generator=generator)
     coverage = (torch.rand(2, 1, *size, generator=generator) > 0.3).float()
-    inpainted, _ = inpainter(Warped(frames, frames * coverage, coverage, torch.zeros(2, 1, *size)), None)
+    warped = Warped(frames, frames * coverage, coverage, torch.zeros(2, 1, *size))
+    inpainted = inpaint_shot(inpainter, [warped])
     assert inpainted.shape == frames.shape and torch.isfinite(inpainted).all()
 
 
@@ -316,7 +316,7 @@ def test_weights_survive_save_and_load(tmp_path: Path) -> None:
     model, warped = loud(), cards()
     save_light(model, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
-    again, _ = load_light(tmp_path, "cpu")(warped, None)
+    again = inpaint_shot(load_light(tmp_path, "cpu"), [warped])
     assert torch.equal(again, inpaint_frames(model, warped, None)[0])
 
 
@@ -349,4 +349,4 @@ def test_wrong_arrays_are_refused(inpainter: Inpainter) -> None:
     warped = cards()
     nan: Tensor = warped.disparity * float("nan")
     with pytest.raises(ValueError, match="disparity"):
-        inpainter(warped._replace(disparity=nan), None)
+        inpaint_shot(inpainter, [warped._replace(disparity=nan)])

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from secondeye.conversion.bundle import SHIPPED, Bundle, read_bundle, settings_from_bundle
 from secondeye.evaluation.regions import regions_from_truth
 from secondeye.evaluation.score import compute, prepare, update
-from secondeye.inpaint import Inpainter, Warped, make_inpainter
-from secondeye.inpaint.fill import fill_warped
+from secondeye.inpaint import Inpainter, Warped, inpaint_shot, make_inpainter
+from secondeye.inpaint.fill import fill_shot
 from secondeye.synthetic import render_shot
 from secondeye.warp import warp
 
@@ -39,7 +39,7 @@ def test_shipped_model_is_the_default(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def scores() -> dict[str, list[dict[str, float]]]:
     inpainters: dict[str, Inpainter] = {
-        "fill": fill_warped,
+        "fill": fill_shot,
         "shipped": make_inpainter("light", SHIPPED / "inpaint", "cpu"),
     }
     found: dict[str, list[dict[str, float]]] = {name: [] for name in inpainters}
@@ -50,7 +50,7 @@ def scores() -> dict[str, list[dict[str, float]]]:
         warped = Warped(shot.left, *warp(shot.left, shot.disparity))
         for name, inpainter in inpainters.items():
             found[name].append(
-                compute(update(reference, inpainter(warped, None)[0], overlap=0, learned=None))
+                compute(update(reference, inpaint_shot(inpainter, [warped]), overlap=0, learned=None))
             )
     return found
 

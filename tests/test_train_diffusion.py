@@ -526,7 +526,7 @@ def test_one_clip_can_be_overfitted(tmp_path: Path, method: str) -> None:
         made = {
             "inpainted": inpaint_warped(pipeline, warped, None, steps=8)[0],
             "coded": round_trip(pipeline, stereo.right),
-            "nearest": fill_nearest(warped, None)[0],
+            "nearest": fill_nearest(warped),
         }
     hidden = occlusion_mask(stereo.coverage).expand_as(stereo.right)
     assert 0.02 < hidden.float().mean() < 0.2

@@ -17,7 +17,7 @@ from secondeye.conversion.bundle import SHIPPED, weights_folder
 from secondeye.conversion.checkpoint import Checkpoint, open_checkpoint
 from secondeye.conversion.destination import check_preview, resolve_output
 from secondeye.conversion.preview import write_preview
-from secondeye.conversion.render import render
+from secondeye.conversion.render import LeftWindow, render
 from secondeye.conversion.settings import ConversionSettings
 from secondeye.conversion.shot_depth import ShotDepth, estimate_shot
 from secondeye.depth import DepthEstimator, best_available, make_depth_estimator
@@ -84,9 +84,9 @@ def convert(
         _log_film(plan, log)
         _require_free_space(checkpoint, plan, output, settings)
         _convert_shots(checkpoint, plan, settings, estimator, inpainter, log)
-        work = getattr(inpainter, "work", None)  # the diffusion inpainter counts the work it skipped
-        if work and work.windows:
-            log(str(work))
+        stats = getattr(inpainter, "stats", None)  # the diffusion inpainter counts the work it skipped
+        if stats and stats.windows:
+            log(str(stats))
         _mux(checkpoint, plan, output, log)
         if preview:
             shutil.move(checkpoint.preview, preview)
@@ -161,8 +161,7 @@ def _convert_shots(
         for number in unfinished:
             start, stop = plan.shots[number]
             windows = _windows(depth_reader.read(start, stop), bar.update)
-            floats = (frames_from_uint8(window) for _, window in windows)
-            depth = estimate_shot(floats, estimator, checkpoint.raw_depth)
+            depth = estimate_shot(map(frames_from_uint8, windows), estimator, checkpoint.raw_depth)
             strength = settings.strength_percent * max(_MIN_CONFIDENCE, depth.confidence)
             bar.write(
                 f"shot {number + 1}, frames {start} to {stop - 1}: depth confidence {depth.confidence:.2f}, "
@@ -173,13 +172,10 @@ def _convert_shots(
             checkpoint.raw_depth.unlink()
 
 
-PictureWindow = tuple[list[Picture], Tensor]  # pictures, and their pixels: uint8 [t, H, W, 3]
-
-
-def _windows(pictures: Iterator[Picture], advance: Callable[[int], object]) -> Iterator[PictureWindow]:
-    """Yield pictures in groups of `_WINDOW_FRAMES`."""
+def _windows(pictures: Iterator[Picture], advance: Callable[[int], object]) -> Iterator[Tensor]:
+    """Yield frames, uint8 [t, H, W, 3], in groups of `_WINDOW_FRAMES`."""
     while window := list(islice(pictures, _WINDOW_FRAMES)):
-        yield window, torch.from_numpy(np.stack([picture.rgb for picture in window]))
+        yield torch.from_numpy(np.stack([picture.rgb for picture in window]))
         advance(len(window))
 
 
@@ -187,7 +183,7 @@ def _render_shot(
     checkpoint: Checkpoint,
     plan: ShotPlan,
     number: int,
-    windows: Iterable[PictureWindow],
+    windows: Iterable[Tensor],  # uint8 [t, H, W, 3]
     depth: ShotDepth,
     strength_percent: float,
     inpainter: Inpainter,
@@ -195,26 +191,24 @@ def _render_shot(
 ) -> None:
     """Render and encode one shot; its segment appears in the checkpoint when it is complete."""
     first = frame = plan.shots[number][0]
-    middle, state = len(plan.timestamps) // 2, None
+    middle = len(plan.timestamps) // 2
     part = checkpoint.folder / "segment.part"
+    pairs = zip(windows, depth.windows(_WINDOW_FRAMES), strict=True)
+    rendered = render(
+        (LeftWindow(*pair) for pair in pairs),
+        inpainter,
+        strength_percent=strength_percent,
+        convergence=settings.convergence,
+    )
     with _open_segment(part, plan.info, settings) as writer:
-        for (pictures, left), window_depth in zip(windows, depth.windows(_WINDOW_FRAMES), strict=True):
-            rendered = render(
-                left,
-                window_depth,
-                inpainter,
-                strength_percent=strength_percent,
-                convergence=settings.convergence,
-                state=state,
-            )
-            state = rendered.state
-            for picture, right in zip(pictures, rendered.right.numpy(), strict=True):
-                writer.write(side_by_side(picture.rgb, right), picture.pts - plan.timestamps[first])
-            if frame <= middle < frame + len(pictures):
+        for left, right, disparity, occlusion, _ in rendered:
+            if frame <= middle < frame + len(left):
                 k = middle - frame
-                _, disparity, occlusion, _ = rendered
-                write_preview(checkpoint.preview, left[k], rendered.right[k], disparity[k], occlusion[k])
-            frame += len(pictures)
+                write_preview(checkpoint.preview, left[k], right[k], disparity[k], occlusion[k])
+            for left_frame, right_frame in zip(left.numpy(), right.numpy(), strict=True):
+                pts = plan.timestamps[frame] - plan.timestamps[first]
+                writer.write(side_by_side(left_frame, right_frame), pts)
+                frame += 1
     os.replace(part, checkpoint.segment(number))
 
 

@@ -1,9 +1,10 @@
-"""Pass 2: render the right view of a window of frames from the left view and its depth.
+"""Pass 2: render the right view of a shot from the left view and its depth, window by window.
 
 Pixels that both views see stay 8-bit from decoder to encoder; only inpainted pixels pass through floats.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,39 +16,74 @@ from secondeye.imaging.arrays import (
     frames_to_uint8,
     occlusion_mask,
 )
-from secondeye.inpaint import Inpainter, Warped
+from secondeye.inpaint import Inpainter, InpainterState, Warped
 from secondeye.system.errors import UserError
 from secondeye.warp import warp
 
 
-class RenderedWindow(NamedTuple):
-    """The right view of consecutive frames, and what it was made from."""
+class LeftWindow(NamedTuple):
+    """Consecutive frames of the left view and their depth."""
 
+    frames: Tensor  # uint8 [T, H, W, 3]
+    depth: Tensor  # [T, 1, h, w] in [0, 1]
+
+
+class RenderedWindow(NamedTuple):
+    """Consecutive frames of both views, and what the right one was made from."""
+
+    left: Tensor  # uint8 [T, H, W, 3]
     right: Tensor  # uint8 [T, H, W, 3]
     disparity: Tensor  # [T, 1, H, W] px of the left view
     occlusion: Tensor  # bool [T, 1, H, W] of the right view
-    state: Any  # the inpainter's, for the next window of the shot
+    state: InpainterState  # after these frames
+
+
+class _Pending(NamedTuple):
+    """Frames that the inpainter has not returned yet."""
+
+    left: Tensor  # uint8 [T, H, W, 3]
+    disparity: Tensor  # [T, 1, H, W] px of the left view
+    view: Tensor  # uint8 [T, H, W, 3], warped
+    coverage: Tensor  # [T, 1, H, W] in [0, 1]
 
 
 def render(
-    pictures: Tensor,  # uint8 [T, H, W, 3], left view
-    depth: Tensor,  # [T, 1, h, w] in [0, 1]
+    windows: Iterable[LeftWindow],  # of one shot, in order
     inpainter: Inpainter,
     *,
     strength_percent: float,
     convergence: float,
-    state: Any,  # from the previous window; None at the start of a shot
-) -> RenderedWindow:
+    state: InpainterState | None = None,  # after the frame before; None at the start of a shot
+) -> Iterator[RenderedWindow]:
     """Upsample and sharpen the depth, convert it to disparity, warp the left view and inpaint the holes.
 
+    Windows are yielded as the inpainter returns them; they may differ in length from those that were given.
     Raises UserError when the inpainter returns NaN or infinite pixels.
     """
-    left = frames_from_uint8(pictures)
-    disparity = sharpen(depth_to_disparity(upsample(depth, left), strength_percent, convergence), left)
-    view, coverage, view_disparity = warp(pictures, disparity)
-    inpainted, state = inpainter(Warped(left, frames_from_uint8(view), coverage, view_disparity), state)
-    if not bool(inpainted.isfinite().all()):
-        raise UserError("the model returns NaN or infinite pixels: its weights are damaged; use another")
-    covered = (coverage == 1).permute(0, 2, 3, 1)
-    right = torch.where(covered, view, frames_to_uint8(inpainted))
-    return RenderedWindow(right, disparity, occlusion_mask(coverage), state)
+    pending: list[_Pending] = []
+
+    def warped() -> Iterator[Warped]:
+        for frames, depth in windows:
+            left = frames_from_uint8(frames)
+            disparity = sharpen(
+                depth_to_disparity(upsample(depth, left), strength_percent, convergence), left
+            )
+            view, coverage, view_disparity = warp(frames, disparity)
+            pending.append(_Pending(frames, disparity, view, coverage))
+            yield Warped(left, frames_from_uint8(view), coverage, view_disparity)
+
+    for inpainted, state_after in inpainter(warped(), state):
+        if not bool(inpainted.isfinite().all()):
+            raise UserError("the model returns NaN or infinite pixels: its weights are damaged; use another")
+        left, disparity, view, coverage = _take(pending, len(inpainted))
+        covered = (coverage == 1).permute(0, 2, 3, 1)
+        right = torch.where(covered, view, frames_to_uint8(inpainted))
+        yield RenderedWindow(left, right, disparity, occlusion_mask(coverage), state_after)
+
+
+def _take(pending: list[_Pending], frames: int) -> _Pending:
+    """Remove the first frames from the pending windows and return them as one."""
+    joined = _Pending(*(torch.cat(planes) for planes in zip(*pending, strict=True)))
+    rest = _Pending(*(plane[frames:] for plane in joined))
+    pending[:] = [rest] if len(rest.left) else []
+    return _Pending(*(plane[:frames] for plane in joined))

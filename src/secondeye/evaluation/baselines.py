@@ -1,11 +1,13 @@
 """Trivial baselines: constant shifts of the left view, and classical hole filling."""
 
+from collections.abc import Callable, Iterable, Iterator
+
 import cv2
 import torch
 from torch import Tensor
 
 from secondeye.imaging.arrays import frames_from_uint8, frames_to_uint8, occlusion_mask
-from secondeye.inpaint import Warped
+from secondeye.inpaint import Inpainted, Inpainter, InpainterState, Warped
 
 _MAX_SHIFT_PERCENT = 10.0  # of the width, in both directions
 _FRAME_STEP = 4  # the best shift is chosen on every fourth frame
@@ -29,7 +31,16 @@ def _shift_left(frames: Tensor, shift_px: int) -> Tensor:
     return frames[..., columns]
 
 
-def fill_nearest(warped: Warped, state: None) -> tuple[Tensor, None]:
+def as_inpainter(fill: Callable[[Warped], Tensor]) -> Inpainter:
+    """Return an Inpainter that fills every window alone, without a state."""
+
+    def inpaint(windows: Iterable[Warped], state: InpainterState | None = None) -> Iterator[Inpainted]:
+        return (Inpainted(fill(warped), {}) for warped in windows)
+
+    return inpaint
+
+
+def fill_nearest(warped: Warped) -> Tensor:  # [T, 3, H, W]
     """Fill each hole pixel with the nearest covered pixel of its row."""
     width = warped.frames.shape[-1]
     column = torch.arange(width).expand(warped.coverage.shape)
@@ -37,10 +48,10 @@ def fill_nearest(warped: Warped, state: None) -> tuple[Tensor, None]:
     before = torch.where(covered, column, -(10**6)).cummax(-1).values
     after = torch.where(covered, column, 10**6).flip(-1).cummin(-1).values.flip(-1)
     source = torch.where(column - before <= after - column, before, after).clamp(0, width - 1)
-    return warped.frames.gather(-1, source.expand_as(warped.frames)), state
+    return warped.frames.gather(-1, source.expand_as(warped.frames))
 
 
-def fill_opencv(method: int, warped: Warped, state: None) -> tuple[Tensor, None]:
+def fill_opencv(method: int, warped: Warped) -> Tensor:  # [T, 3, H, W]
     """Fill holes with OpenCV: cv2.INPAINT_TELEA (Telea 2004) or cv2.INPAINT_NS (Bertalmio et al. 2001)."""
     pictures = frames_to_uint8(warped.frames).numpy()
     holes = occlusion_mask(warped.coverage)[:, 0].byte().numpy()
@@ -49,4 +60,4 @@ def fill_opencv(method: int, warped: Warped, state: None) -> tuple[Tensor, None]
         for picture, hole in zip(pictures, holes, strict=True)
     ]
     frames = frames_from_uint8(torch.stack([torch.from_numpy(picture) for picture in filled]))
-    return warped.coverage * warped.frames + (1 - warped.coverage) * frames, state
+    return warped.coverage * warped.frames + (1 - warped.coverage) * frames

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from secondeye.depth import DepthEstimator, make_depth_estimator
 from secondeye.depth.edges import sharpen, upsample
-from secondeye.evaluation.baselines import best_shift, fill_nearest, fill_opencv
+from secondeye.evaluation.baselines import as_inpainter, best_shift, fill_nearest, fill_opencv
 from secondeye.evaluation.eval_clips import EvalFrames
 from secondeye.evaluation.non_finite import require_finite
-from secondeye.inpaint import Inpainter, Warped, make_inpainter
+from secondeye.inpaint import Inpainter, Warped, inpaint_shot, make_inpainter
 from secondeye.system.files import hash_file, hash_weights
 from secondeye.system.process import best_device
 from secondeye.warp import warp
@@ -87,11 +87,11 @@ def make_right(method: Method, clip: EvalFrames) -> MethodOutput:
         case "baseline", "best shift":
             return MethodOutput(best_shift(clip.left, clip.right), None)
         case "baseline", "nearest":
-            return _inpaint_clip(clip, fill_nearest)
+            return _inpaint_clip(clip, as_inpainter(fill_nearest))
         case "baseline", "Telea":
-            return _inpaint_clip(clip, partial(fill_opencv, cv2.INPAINT_TELEA))
+            return _inpaint_clip(clip, as_inpainter(partial(fill_opencv, cv2.INPAINT_TELEA)))
         case "baseline", "Navier-Stokes":
-            return _inpaint_clip(clip, partial(fill_opencv, cv2.INPAINT_NS))
+            return _inpaint_clip(clip, as_inpainter(partial(fill_opencv, cv2.INPAINT_NS)))
         case "ceiling", _:
             decoded = load_vae_round_trip(method, method.content)(clip.right)
             warped = warp(clip.left, clip.disparity)
@@ -155,12 +155,10 @@ def align_scale_and_shift(
 
 def warp_and_inpaint(left: Tensor, disparity: Tensor, inpainter: Inpainter) -> Tensor:
     """Warp the left view and inpaint it, window by window as in a conversion. Raises NonFiniteError."""
-    state, windows = None, []
-    for frames, window in zip(left.split(_WINDOW), disparity.split(_WINDOW), strict=True):
-        right, state = inpainter(Warped(frames, *warp(frames, window)), state)
-        require_finite(right)
-        windows.append(right.clamp(0, 1))
-    return torch.cat(windows)
+    windows = zip(left.split(_WINDOW), disparity.split(_WINDOW), strict=True)
+    right = inpaint_shot(inpainter, (Warped(frames, *warp(frames, window)) for frames, window in windows))
+    require_finite(right)
+    return right.clamp(0, 1)
 
 
 def _inpaint_clip(clip: EvalFrames, inpainter: Inpainter) -> MethodOutput:

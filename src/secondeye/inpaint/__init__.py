@@ -3,9 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from secondeye.inpaint.inpainter import Inpainter, Warped
+from secondeye.inpaint.inpainter import Inpainted, Inpainter, InpainterState, Warped, inpaint_shot
 
-__all__ = ["INPAINTERS", "Inpainter", "Warped", "make_inpainter"]
+__all__ = [
+    "INPAINTERS",
+    "Inpainted",
+    "Inpainter",
+    "InpainterState",
+    "Warped",
+    "inpaint_shot",
+    "make_inpainter",
+]
 
 INPAINTERS = ("fill", "light", "diffusion")
 
@@ -21,9 +29,9 @@ def make_inpainter(
     """
     match name:
         case "fill":
-            from secondeye.inpaint.fill import fill_warped
+            from secondeye.inpaint.fill import fill_shot
 
-            return fill_warped
+            return fill_shot
         case "light":
             from secondeye.inpaint.light import load_light
 

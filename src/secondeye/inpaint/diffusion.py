@@ -1,7 +1,7 @@
 """The diffusion inpainter: runs the pipeline over shots of any frame size and length."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from secondeye.imaging.arrays import occlusion_mask, require_frames, require_pla
 from secondeye.inpaint.autoencoder import LATENT_PX, decode, encode, to_signed
 from secondeye.inpaint.conditions import clear_holes
 from secondeye.inpaint.frame_windows import FrameWindow, plan_windows
-from secondeye.inpaint.inpainter import Warped
+from secondeye.inpaint.inpainter import Inpainted, InpainterState, Warped
 from secondeye.inpaint.pipeline import SIDE_MULTIPLE_PX, StereoInpaintPipeline
 from secondeye.inpaint.sampling import SamplingConfig
 from secondeye.inpaint.tiles import plan_tiles
@@ -65,10 +65,13 @@ class Diffusion:
         self.pipeline, self.steps, self.tiles, self.seed = pipeline, steps, tiles, seed
         self.stats = InpaintStats()
 
-    def __call__(self, warped: Warped, state: DiffusionState | None) -> tuple[Tensor, DiffusionState]:
-        return inpaint_warped(
-            self.pipeline, warped, state, self.steps, tiles=self.tiles, seed=self.seed, stats=self.stats
-        )
+    def __call__(self, windows: Iterable[Warped], state: InpainterState | None = None) -> Iterator[Inpainted]:
+        carried = None if state is None else DiffusionState(**state)
+        for warped in windows:
+            frames, carried = inpaint_warped(
+                self.pipeline, warped, carried, self.steps, tiles=self.tiles, seed=self.seed, stats=self.stats
+            )
+            yield Inpainted(frames, carried._asdict())
 
 
 def load_diffusion(

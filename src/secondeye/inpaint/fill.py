@@ -6,6 +6,7 @@ Where the previous frame shows the same surface, it is fetched along the backgro
 at the frame's border has one side only and is mirrored.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import cv2
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from secondeye.imaging.arrays import require_frames, require_plane, require_same_size
 from secondeye.imaging.optical_flow import MIN_FLOW_SIZE_PX, dense_flow
-from secondeye.inpaint.inpainter import Warped
+from secondeye.inpaint.inpainter import Inpainted, InpainterState, Warped
 
 FULL_COVERAGE = 0.999  # coverage from which a pixel needs no filling
 
@@ -34,6 +35,10 @@ class FillState(NamedTuple):
     frame: np.ndarray  # [3, H, W] float32, filled
     disparity: np.ndarray  # [H, W] float32 px, the background's in holes
     visible: np.ndarray  # [H, W] bool, False where the frame was filled
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the arrays by name, as tensors that share their memory."""
+        return {name: torch.from_numpy(plane) for name, plane in self._asdict().items()}
 
 
 def fill(
@@ -60,9 +65,12 @@ def fill(
     return torch.stack(filled), state
 
 
-def fill_warped(warped: Warped, state: FillState | None) -> tuple[Tensor, FillState]:
+def fill_shot(windows: Iterable[Warped], state: InpainterState | None = None) -> Iterator[Inpainted]:
     """Run `fill` as an Inpainter."""
-    return fill(warped.frames, warped.coverage, warped.disparity, state)
+    carried = None if state is None else FillState(**{name: plane.numpy() for name, plane in state.items()})
+    for warped in windows:
+        frames, carried = fill(warped.frames, warped.coverage, warped.disparity, carried)
+        yield Inpainted(frames, carried.tensors())
 
 
 def _fill_frame(

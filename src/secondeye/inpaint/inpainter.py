@@ -1,9 +1,16 @@
 """The types that every inpainter shares."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
+
+InpainterState = Mapping[str, Tensor]
+"""What an inpainter carries from frame to frame of a shot, by name; private to the inpainter.
+
+Its tensors can be saved, so that a later process continues the shot with equal results.
+"""
 
 
 class Warped(NamedTuple):
@@ -19,9 +26,27 @@ class Warped(NamedTuple):
     """[T, 1, H, W] px, of the right view; ignored where coverage is 0."""
 
 
-Inpainter = Callable[[Warped, Any], tuple[Tensor, Any]]
-"""(frames, state) -> (inpainted frames [T, 3, H, W] in [0, 1], next state).
+class Inpainted(NamedTuple):
+    """Consecutive inpainted frames of one shot."""
 
-Called with consecutive windows of one shot. The state is None for the first window of a shot and is private
-to the inpainter. Pixels with coverage 1 are returned unchanged.
-"""
+    frames: Tensor
+    """[t, 3, H, W] in [0, 1]."""
+    state: InpainterState
+    """The state after these frames."""
+
+
+class Inpainter(Protocol):
+    """Inpaints one shot, or the rest of one from the state after its first frames.
+
+    Windows and results may differ in length: an inpainter buffers as many frames as its network takes
+    together. Every frame is yielded once, in order, and pixels with coverage 1 are returned unchanged.
+    """
+
+    def __call__(
+        self, windows: Iterable[Warped], state: InpainterState | None = None
+    ) -> Iterator[Inpainted]: ...
+
+
+def inpaint_shot(inpainter: Inpainter, windows: Iterable[Warped]) -> Tensor:  # [T, 3, H, W]
+    """Inpaint all frames of a shot and return them together."""
+    return torch.cat([inpainted.frames for inpainted in inpainter(windows)])

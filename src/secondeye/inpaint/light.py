@@ -5,8 +5,9 @@ output as one of its inputs. Feeding the network's output back to `fill` would a
 """
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from safetensors import SafetensorError
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from secondeye.inpaint.fill import FillState, fill
 from secondeye.inpaint.hole_crops import plan_hole_crops
-from secondeye.inpaint.inpainter import Inpainter, Warped
+from secondeye.inpaint.inpainter import Inpainted, Inpainter, InpainterState, Warped
 from secondeye.inpaint.light_network import (
     HALO_PX,
     PREVIOUS,
@@ -39,6 +40,16 @@ class LightState(NamedTuple):
     filled: FillState
     frame: Tensor  # [3, H, W], inpainted
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the arrays by name."""
+        return {"inpainted": self.frame, **self.filled.tensors()}
+
+    @classmethod
+    def from_tensors(cls, tensors: InpainterState) -> Self:
+        """Return the state that `tensors` gave."""
+        filled = {name: plane.numpy() for name, plane in tensors.items() if name != "inpainted"}
+        return cls(FillState(**filled), tensors["inpainted"])
+
 
 def save_light(model: Light, folder: Path) -> None:
     """Write config.json and model.safetensors; UserError if they cannot be written."""
@@ -57,8 +68,11 @@ def load_light(folder: Path | None, device: str) -> Inpainter:
         raise UserError("the light inpainter needs weights: pass --model")
     model = load_light_network(folder).to(device)
 
-    def inpaint(warped: Warped, state: LightState | None) -> tuple[Tensor, LightState]:
-        return inpaint_frames(model, warped, state)
+    def inpaint(windows: Iterable[Warped], state: InpainterState | None = None) -> Iterator[Inpainted]:
+        carried = None if state is None else LightState.from_tensors(state)
+        for warped in windows:
+            frames, carried = inpaint_frames(model, warped, carried)
+            yield Inpainted(frames, carried.tensors())
 
     return inpaint
 
