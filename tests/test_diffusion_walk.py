@@ -1,6 +1,8 @@
 """Windows and tiles of the diffusion inpainter, ours and the release's, with tiny networks."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from secondeye.conversion.render import LeftWindow, render
-from secondeye.inpaint import Inpainted, Warped, inpaint_shot
+from secondeye.inpaint import Inpainted, InpaintOptions, PlannedInpainter, Warped, inpaint_shot
 from secondeye.inpaint.autoencoder import decode, decode_tiles
 from secondeye.inpaint.conditions import Conditions, clear_holes, time_ids, unconditional
 from secondeye.inpaint.denoising import denoise, denoise_one_step, guided_velocity
@@ -24,6 +26,7 @@ from secondeye.inpaint.diffusion import (
     load_diffusion,
 )
 from secondeye.inpaint.pipeline import InpaintOutput, StereoInpaintPipeline
+from secondeye.inpaint.plan import InpaintPlan
 from secondeye.inpaint.sampling import SamplingConfig
 from secondeye.inpaint.tiles import plan_tiles
 from secondeye.inpaint.tiny import make_scheduler, make_tiny
@@ -247,7 +250,20 @@ def test_more_tiles_work_at_a_larger_size(tiny: StereoInpaintPipeline) -> None:
 def inpainter(tiny: StereoInpaintPipeline, tmp_path_factory: pytest.TempPathFactory) -> Diffusion:
     folder = tmp_path_factory.mktemp("tiny")
     tiny.save_pretrained(folder)
-    return load_diffusion(folder, "cpu", steps=1)
+    return load_diffusion(folder, "cpu", InpaintOptions(steps=1))
+
+
+def test_plan_is_recorded_and_reused(inpainter: Diffusion) -> None:
+    assert isinstance(inpainter, PlannedInpainter)
+    plan = inpainter.plan(181, 190)
+    recorded = json.loads(json.dumps(plan.describe()))
+    assert InpaintPlan.from_dict(recorded) == plan and "\n" not in str(plan)
+    inpainter.reuse(replace(plan, decode_frames=1))
+    assert inpainter.plan(181, 190).decode_frames == 1
+    with pytest.raises(UserError, match="float16"):
+        inpainter.reuse(replace(plan, dtype="float16"))
+    with pytest.raises(UserError, match="another version"):
+        InpaintPlan.from_dict({**recorded, "unknown": 1})
 
 
 @pytest.mark.parametrize("size", [(1, 41, 57), (3, 64, 64), (5, 33, 70)])

@@ -3,13 +3,25 @@
 from pathlib import Path
 from typing import Any
 
-from secondeye.inpaint.inpainter import Inpainted, Inpainter, InpainterState, Warped, inpaint_shot
+from secondeye.inpaint.inpainter import (
+    Inpainted,
+    Inpainter,
+    InpainterState,
+    PlannedInpainter,
+    Warped,
+    inpaint_shot,
+)
+from secondeye.inpaint.options import InpaintOptions
+from secondeye.inpaint.plan import InpaintPlan
 
 __all__ = [
     "INPAINTERS",
+    "InpaintOptions",
+    "InpaintPlan",
     "Inpainted",
     "Inpainter",
     "InpainterState",
+    "PlannedInpainter",
     "Warped",
     "inpaint_shot",
     "make_inpainter",
@@ -22,8 +34,9 @@ def make_inpainter(
     name: str,  # one of INPAINTERS
     weights: Path | None,  # folder; `fill` needs none
     device: str,  # cpu or cuda; inputs and outputs stay on the CPU
+    options: InpaintOptions | None = None,  # of `diffusion`; the others run in one way only
 ) -> Inpainter:
-    """Return the inpainter called `name`.
+    """Return the inpainter called `name`; `diffusion` is a `PlannedInpainter`.
 
     Raises ValueError for an unknown name and UserError if its weights cannot be loaded.
     """
@@ -39,7 +52,7 @@ def make_inpainter(
         case "diffusion":
             from secondeye.inpaint.diffusion import load_diffusion
 
-            return load_diffusion(weights, device)
+            return load_diffusion(weights, device, options or InpaintOptions())
     raise ValueError(f"the inpainter must be one of {', '.join(INPAINTERS)}, got {name!r}")
 
 

@@ -15,7 +15,9 @@ from secondeye.inpaint.autoencoder import LATENT_PX, decode, encode, to_signed
 from secondeye.inpaint.conditions import clear_holes
 from secondeye.inpaint.frame_windows import FrameWindow, plan_windows
 from secondeye.inpaint.inpainter import Inpainted, InpainterState, Warped
+from secondeye.inpaint.options import InpaintOptions
 from secondeye.inpaint.pipeline import SIDE_MULTIPLE_PX, StereoInpaintPipeline
+from secondeye.inpaint.plan import InpaintPlan
 from secondeye.inpaint.sampling import SamplingConfig
 from secondeye.inpaint.tiles import plan_tiles
 from secondeye.inpaint.weights import load_pipeline
@@ -64,6 +66,54 @@ class Diffusion:
     def __init__(self, pipeline: StereoInpaintPipeline, steps: int, tiles: int, seed: int) -> None:
         self.pipeline, self.steps, self.tiles, self.seed = pipeline, steps, tiles, seed
         self.stats = InpaintStats()
+        self._plans: dict[tuple[int, int], InpaintPlan] = {}
+
+    def plan(self, height: int, width: int) -> InpaintPlan:
+        """Return the plan for frames of this size, px: the one in use, or a new one."""
+        if (height, width) not in self._plans:
+            self._plans[height, width] = self._choose_plan(height, width)
+        return self._plans[height, width]
+
+    def reuse(self, plan: InpaintPlan) -> None:
+        """Use this plan for frames of its size; UserError if the network works in another precision."""
+        if plan.dtype != self._dtype:
+            raise UserError(
+                f"the recorded plan is for a network in {plan.dtype}, this one is in {self._dtype}: "
+                "continue on the same kind of device, or start again"
+            )
+        self._plans[plan.frame_size] = plan
+
+    @property
+    def _dtype(self) -> str:
+        return str(self.pipeline.unet.dtype).removeprefix("torch.")
+
+    @property
+    def _weight_bytes(self) -> int:
+        parts = (self.pipeline.unet, self.pipeline.vae, self.pipeline.image_encoder)
+        return sum(weight.nbytes for part in parts for weight in part.parameters())
+
+    def _choose_plan(self, height: int, width: int) -> InpaintPlan:
+        factor = downscale_factor(self.pipeline, height, width, self.tiles)
+        small_height, small_width = (math.ceil(side / factor) for side in (height, width))
+        rows, columns = (-(-side // SIDE_MULTIPLE_PX) * TILE_SIDE for side in (small_height, small_width))
+        tiles = plan_tiles(rows, columns, self.tiles, TILE_OVERLAP, TILE_SIDE)
+        tops = len({tile.top for tile in tiles})
+        return InpaintPlan(
+            height,
+            width,
+            small_height,
+            small_width,
+            tops,
+            len(tiles) // tops,
+            LATENT_PX * tiles[0].height,
+            LATENT_PX * tiles[0].width,
+            self.pipeline.unet.config.num_frames,
+            window_overlap(self.pipeline),
+            1 if self.pipeline.one_step else self.steps,
+            DECODE_FRAMES,
+            self._dtype,
+            self._weight_bytes,
+        )
 
     def __call__(self, windows: Iterable[Warped], state: InpainterState | None = None) -> Iterator[Inpainted]:
         carried = None if state is None else DiffusionState(**state)
@@ -74,19 +124,17 @@ class Diffusion:
             yield Inpainted(frames, carried._asdict())
 
 
-def load_diffusion(
-    weights: Path | None, device: str, steps: int = STEPS, tiles: int = 1, seed: int = SEED
-) -> Diffusion:
+def load_diffusion(weights: Path | None, device: str, options: InpaintOptions, seed: int = SEED) -> Diffusion:
     """Load the pipeline as an Inpainter; UserError if it cannot be loaded.
 
     Unlike the release it samples without guidance and keeps thin holes. Results are reproducible on one
-    device and differ slightly between devices. `tiles` per side work on more pixels in the same memory.
+    device and differ slightly between devices.
     """
     if weights is None:
         raise UserError(
             "the diffusion inpainter needs weights: train it (`dvc repro train_inpaint`) or name a folder"
         )
-    return Diffusion(load_pipeline(weights, device), steps, tiles, seed)
+    return Diffusion(load_pipeline(weights, device), options.steps or STEPS, options.tiles or 1, seed)
 
 
 def load_vae_round_trip(weights: Path, device: str) -> Callable[[Tensor], Tensor]:

@@ -1,10 +1,12 @@
 """The types that every inpainter shares."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+
+from secondeye.inpaint.plan import InpaintPlan
 
 InpainterState = Mapping[str, Tensor]
 """What an inpainter carries from frame to frame of a shot, by name; private to the inpainter.
@@ -45,6 +47,23 @@ class Inpainter(Protocol):
     def __call__(
         self, windows: Iterable[Warped], state: InpainterState | None = None
     ) -> Iterator[Inpainted]: ...
+
+
+@runtime_checkable
+class PlannedInpainter(Inpainter, Protocol):
+    """An inpainter that plans its windows and tiles from the frames' size and the memory that is free."""
+
+    def plan(self, height: int, width: int) -> InpaintPlan:
+        """Return the plan for frames of this size, px: the one in use, or a new one.
+
+        Raises UserError if the memory does not suffice for any plan.
+        """
+
+    def reuse(self, plan: InpaintPlan) -> None:
+        """Use this plan for frames of its size, as when a shot is continued.
+
+        Raises UserError if the network cannot follow it.
+        """
 
 
 def inpaint_shot(inpainter: Inpainter, windows: Iterable[Warped]) -> Tensor:  # [T, 3, H, W]
