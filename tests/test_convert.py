@@ -21,7 +21,7 @@ from secondeye.conversion.convert import convert
 from secondeye.conversion.preview import anaglyph
 from secondeye.conversion.settings import ConversionSettings
 from secondeye.conversion.shot_depth import estimate_shot
-from secondeye.depth import DepthEstimate
+from secondeye.depth import DepthEstimate, DepthState
 from secondeye.film.shots import plan_shots
 from secondeye.system.errors import UserError
 from secondeye.video.probe import probe
@@ -176,7 +176,11 @@ def test_depth_of_a_shot_is_brought_to_zero_and_one(tmp_path: Path) -> None:
     import torch
 
     ramp = torch.linspace(-7, 13, 1000).view(1, 1, 20, 50)
-    estimates = [DepthEstimate(ramp[..., :25], 0.2), DepthEstimate(ramp[..., 25:].repeat(3, 1, 1, 1), 1.0)]
+    state = DepthState(1, 0, {})
+    estimates = [
+        DepthEstimate(ramp[..., :25], 0.2, state),
+        DepthEstimate(ramp[..., 25:].repeat(3, 1, 1, 1), 1.0, state),
+    ]
     depth = estimate_shot([], lambda windows: iter(estimates), tmp_path / "spill")
     assert depth.frames == 4 and depth.confidence == pytest.approx(0.8)
     windows = list(depth.windows(3))
@@ -187,7 +191,7 @@ def test_depth_of_a_shot_is_brought_to_zero_and_one(tmp_path: Path) -> None:
     assert 0.97 < inside.float().mean() < 0.99  # 1 % is cut off at either end
 
     flat = estimate_shot(
-        [], lambda windows: iter([DepthEstimate(torch.ones(2, 1, 4, 5), 1.0)]), tmp_path / "spill"
+        [], lambda windows: iter([DepthEstimate(torch.ones(2, 1, 4, 5), 1.0, state)]), tmp_path / "spill"
     )
     assert (torch.cat(list(flat.windows(8))) == 0.5).all()
 

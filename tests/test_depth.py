@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from itertools import accumulate, islice
 from pathlib import Path
 
 import cv2
@@ -18,7 +19,7 @@ from secondeye.depth.guided_filter import guided_filter
 from secondeye.depth.motion import LONG_SIDE_PX, MAX_OFFSET_FRAMES
 from secondeye.depth.position_prior import position_prior
 from secondeye.depth.residual_flow import homography_residual
-from secondeye.depth.temporal_smoothing import fit_scale_shift, smooth_over_time
+from secondeye.depth.temporal_smoothing import fit_scale_shift, smooth
 from secondeye.system.errors import UserError
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -121,7 +122,7 @@ def backend(request: pytest.FixtureRequest, tiny_folder: Callable[[str], Path]) 
     if request.param == "motion":
         return make_depth_estimator("motion", None, "cpu"), MAX_OFFSET_FRAMES
     kind = "metric" if request.param.endswith("metric") else "relative"
-    return load_depth_anything(str(tiny_folder(kind))), 0
+    return load_depth_anything(str(tiny_folder(kind))), BATCH_FRAMES
 
 
 @pytest.mark.parametrize(
@@ -158,8 +159,25 @@ def test_every_backend_gives_the_same_for_any_windows(backend: tuple[DepthEstima
     frames = slide(7, top_px=1, bottom_px=3)
     whole, _ = run(backend[0], frames, 7)
     for window in (1, 3):
-        # A network's sums may be ordered by the batch.
-        torch.testing.assert_close(run(backend[0], frames, window)[0], whole, rtol=1e-4, atol=1e-5)
+        assert torch.equal(run(backend[0], frames, window)[0], whole)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_every_backend_continues_after_every_estimate_with_equal_results(
+    backend: tuple[DepthEstimator, int], tmp_path: Path
+) -> None:
+    count = 15 if backend[1] == MAX_OFFSET_FRAMES else 6
+    frames = slide(count, top_px=1, bottom_px=3, height=32, width=48)
+    whole = list(backend[0](frames.split(4)))
+    for number, estimate in enumerate(whole, start=1):
+        assert estimate.state.next_frame == number
+        save_file(dict(estimate.state.tensors), tmp_path / "state")
+        saved = estimate.state._replace(tensors=load_file(tmp_path / "state"))
+        rest = backend[0](frames[saved.first_frame :].split(3), saved)
+        for a, b in zip(islice(rest, 2), whole[number:], strict=False):
+            assert torch.equal(a.depth, b.depth) and a.confidence == b.confidence
+            assert a.state.tensors.keys() == b.state.tensors.keys() and a.state[:2] == b.state[:2]
+            assert all(torch.equal(a.state.tensors[name], b.state.tensors[name]) for name in a.state.tensors)
 
 
 def test_every_backend_reads_a_bounded_number_of_frames_ahead(backend: tuple[DepthEstimator, int]) -> None:
@@ -332,10 +350,11 @@ def test_smoothing_removes_jumps_of_scale_and_shift() -> None:
     jumps = [(1.0, 0.0)] + [(generator.uniform(0.8, 1.2), generator.uniform(-0.2, 0.2)) for _ in range(30)]
     shot = [(np.float32(scale) * truth + np.float32(shift), grey) for scale, shift in jumps]
     raw = np.stack([depth for depth, _ in shot])
-    out = np.stack(list(smooth_over_time(shot)))
+    smoothed = list(accumulate(shot, lambda before, frame: smooth(*frame, before), initial=None))[1:]
+    out = np.stack([frame.depth for frame in smoothed])
     assert np.abs(np.diff(out, axis=0)).mean() < 0.15 * np.abs(np.diff(raw, axis=0)).mean()
     assert np.corrcoef(out[-1].ravel(), truth.ravel())[0, 1] > 0.999
 
 
-def test_estimates_are_tuples_of_depth_and_confidence() -> None:
-    assert DepthEstimate._fields == ("depth", "confidence")
+def test_estimates_are_tuples_of_depth_confidence_and_state() -> None:
+    assert DepthEstimate._fields == ("depth", "confidence", "state")

@@ -15,7 +15,7 @@ from secondeye.dataset import corrections, reader
 from secondeye.dataset.ground_truth import read_ground_truth, shift_ground_truth, write_ground_truth
 from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import AcceptedClip, Clip, ClipDisparity, Correction, Film, Score
-from secondeye.depth import DepthEstimate, DepthEstimator
+from secondeye.depth import DepthEstimate, DepthEstimator, DepthState
 from secondeye.depth.edges import sharpen
 from secondeye.depth.student import Student, save_student
 from secondeye.evaluation import methods
@@ -240,7 +240,8 @@ def test_a_model_is_scored_by_its_depth_and_its_right_view(
 
 def constant(depth: torch.Tensor) -> DepthEstimator:
     """Return an estimator with the same output for any shot."""
-    return lambda windows: iter([DepthEstimate(depth, 1.0) for _ in [list(windows)]])
+    after = DepthState(len(depth), 0, {})
+    return lambda windows, state=None: iter([DepthEstimate(depth, 1.0, after) for _ in [list(windows)]])
 
 
 @pytest.mark.parametrize("inside", [True, False])

@@ -1,6 +1,7 @@
 """Depth student: inputs, losses, saved folder, and the contract of every estimator."""
 
 import json
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,20 @@ def test_result_does_not_depend_on_windows(student: Student) -> None:
         answers.append((torch.cat([e.depth for e in estimates]), [e.confidence for e in estimates]))
     for depth, confidence in answers[1:]:
         assert torch.equal(depth, answers[0][0]) and confidence == answers[0][1]
+
+
+def test_continues_after_every_estimate_with_equal_results(student: Student, tmp_path: Path) -> None:
+    frames = slide(15, 2)
+    whole = list(make_student_estimator(student, "cpu")(frames.split(4)))
+    for number, estimate in enumerate(whole, start=1):
+        assert estimate.state.next_frame == number
+        save_file(dict(estimate.state.tensors), tmp_path / "state")
+        saved = estimate.state._replace(tensors=load_file(tmp_path / "state"))
+        rest = make_student_estimator(student, "cpu")(frames[saved.first_frame :].split(3), saved)
+        for a, b in zip(islice(rest, 2), whole[number:], strict=False):
+            assert torch.equal(a.depth, b.depth) and a.confidence == b.confidence
+            assert a.state.tensors.keys() == b.state.tensors.keys() and a.state[:2] == b.state[:2]
+            assert all(torch.equal(a.state.tensors[name], b.state.tensors[name]) for name in a.state.tensors)
 
 
 def test_look_ahead_is_bounded(student: Student) -> None:

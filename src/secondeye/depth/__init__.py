@@ -2,7 +2,13 @@
 
 from pathlib import Path
 
-from secondeye.depth.estimator import FAR_QUANTILE, NEAR_QUANTILE, DepthEstimate, DepthEstimator
+from secondeye.depth.estimator import (
+    FAR_QUANTILE,
+    NEAR_QUANTILE,
+    DepthEstimate,
+    DepthEstimator,
+    DepthState,
+)
 
 __all__ = [
     "DEPTH_ESTIMATORS",
@@ -10,6 +16,7 @@ __all__ = [
     "NEAR_QUANTILE",
     "DepthEstimate",
     "DepthEstimator",
+    "DepthState",
     "best_available",
     "make_depth_estimator",
 ]

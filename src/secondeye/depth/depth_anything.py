@@ -7,6 +7,7 @@ own DPTImageProcessor would need Pillow and torchvision).
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from secondeye.depth.estimator import DepthEstimate, DepthEstimator
-from secondeye.depth.temporal_smoothing import smooth_over_time
+from secondeye.depth.estimator import DepthEstimate, DepthEstimator, DepthState
+from secondeye.depth.temporal_smoothing import smooth, smoothed_frame
 from secondeye.imaging.arrays import resize
 from secondeye.imaging.optical_flow import to_gray
 from secondeye.system.errors import UserError
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 MODEL = "depth-anything/Depth-Anything-V2-Small-hf"  # Apache-2.0; Base and Large are CC-BY-NC-4.0
 FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
-BATCH_FRAMES = 4
+BATCH_FRAMES = 4  # counted from the shot's start, so that results do not depend on the windows
 MIN_DEPTH_M = 0.1  # a metric model's depths are clipped here before they are inverted
 
 
@@ -55,9 +56,14 @@ def load_depth_anything(
         # The relative head predicts inverse depth, the metric head metres.
         return 1 / depth.clamp_min(MIN_DEPTH_M) if metric else depth
 
-    def estimate(windows: Iterable[Tensor]) -> Iterator[DepthEstimate]:
-        for depth in smooth_over_time(_infer_frames(windows, infer)):
-            yield DepthEstimate(torch.from_numpy(depth)[None, None], 1.0)
+    def estimate(windows: Iterable[Tensor], state: DepthState | None = None) -> Iterator[DepthEstimate]:
+        smoothed = None if state is None else smoothed_frame(state.tensors)
+        start, skip = (0, 0) if state is None else (state.next_frame, state.next_frame - state.first_frame)
+        frames = islice(_infer_frames(windows, infer), skip, None)
+        for number, (depth, gray) in enumerate(frames, start + 1):
+            smoothed = smooth(depth, gray, smoothed)
+            after = DepthState(number, number - number % BATCH_FRAMES, smoothed.tensors())
+            yield DepthEstimate(torch.from_numpy(smoothed.depth)[None, None], 1.0, after)
 
     return estimate
 
@@ -134,9 +140,10 @@ def _infer_frames(
     windows: Iterable[Tensor], infer: Callable[[Tensor], Tensor]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield (depth, gray frame) of every frame, at the network's size or the film's if that is smaller."""
-    for window in windows:
-        for frames in window.split(BATCH_FRAMES):
-            depth = infer(frames)
-            size = min(tuple(depth.shape[2:]), tuple(frames.shape[2:]))
-            depth = resize(depth, *size).cpu()
-            yield from zip(depth[:, 0].numpy(), to_gray(resize(frames, *size).cpu()), strict=True)
+    stream = (frame for window in windows for frame in window)
+    while batch := list(islice(stream, BATCH_FRAMES)):
+        frames = torch.stack(batch)
+        depth = infer(frames)
+        size = min(tuple(depth.shape[2:]), tuple(frames.shape[2:]))
+        depth = resize(depth, *size).cpu()
+        yield from zip(depth[:, 0].numpy(), to_gray(resize(frames, *size).cpu()), strict=True)

@@ -1,9 +1,20 @@
 """The types that every depth estimator shares."""
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
+
+
+class DepthState(NamedTuple):
+    """What an estimator carries through a shot; it can be saved to continue the shot in another process."""
+
+    next_frame: int
+    """The first frame without an estimate, counted from the start of the shot."""
+    first_frame: int
+    """The frame at which the windows must begin to continue: estimators look back at a few frames."""
+    tensors: Mapping[str, Tensor]
+    """By name; private to the estimator."""
 
 
 class DepthEstimate(NamedTuple):
@@ -13,12 +24,21 @@ class DepthEstimate(NamedTuple):
     """[t, 1, h, w] raw relative inverse depth, finite, larger is nearer; at most H x W, same aspect."""
     confidence: float
     """[0, 1]: how reliable the depth is; 1 for Depth Anything."""
+    state: DepthState
+    """The state after these frames."""
 
 
-DepthEstimator = Callable[[Iterable[Tensor]], Iterator[DepthEstimate]]
-"""Windows of frames [t, 3, H, W] of ONE shot, in order -> estimates of the same frames, in order.
+class DepthEstimator(Protocol):
+    """Estimates the depth of the frames of one shot, or of the rest of one from a state.
 
-Windows and estimates may differ in length. An estimator looks a bounded number of frames ahead.
-"""
+    Windows are [t, 3, H, W], in order, from `state.first_frame` on; estimates begin at `state.next_frame`,
+    and are the same bytes whether the shot was interrupted or not. Windows and estimates may differ in
+    length. An estimator looks a bounded number of frames ahead.
+    """
+
+    def __call__(
+        self, windows: Iterable[Tensor], state: DepthState | None = None
+    ) -> Iterator[DepthEstimate]: ...
+
 
 FAR_QUANTILE, NEAR_QUANTILE = 0.01, 0.99  # of a shot's raw depth, mapped to 0 and 1: ignores outliers

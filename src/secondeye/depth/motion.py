@@ -8,6 +8,7 @@ warped along the flow from frame to frame, so that an object that stops keeps it
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import cv2
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secondeye.depth.estimator import DepthEstimate
+from secondeye.depth.estimator import DepthEstimate, DepthState
 from secondeye.depth.guided_filter import guided_filter
 from secondeye.depth.position_prior import position_prior
 from secondeye.depth.residual_flow import homography_residual
@@ -64,20 +65,35 @@ class MotionState(NamedTuple):
     trust: float  # sum of trust
     trust_weight: float  # weight of that sum
 
+    def depth_state(self, next_frame: int) -> DepthState:
+        """Return the state after the frame before `next_frame`."""
+        weights = torch.tensor([self.prior_weight, self.trust, self.trust_weight], dtype=torch.float64)
+        tensors = {"motion_sums": torch.from_numpy(self.sums), "motion_weights": weights}
+        return DepthState(next_frame, max(0, next_frame - MAX_OFFSET_FRAMES), tensors)
+
+
+def _motion_state(state: DepthState) -> MotionState:
+    return MotionState(
+        state.tensors["motion_sums"].numpy(), *map(float, state.tensors["motion_weights"].tolist())
+    )
+
 
 def motion_depth(
     windows: Iterable[Tensor],  # [t, 3, H, W] of one shot, in order
+    state: DepthState | None = None,  # after the frames before; None at the start of the shot
 ) -> Iterator[DepthEstimate]:
     """Yield one estimate per frame, at working size; independent of window size.
 
-    Looks MAX_OFFSET_FRAMES ahead, plus the rest of a window.
+    Looks MAX_OFFSET_FRAMES ahead, plus the rest of a window, and as many back.
     """
-    state = None
-    for before, now, after in _neighbourhoods(_downscale(frame) for window in windows for frame in window):
-        state = _update_state(state, before, now, after)
-        depth, trust = _mix(state, now)
+    carried = None if state is None else _motion_state(state)
+    first, start = (0, 0) if state is None else (state.first_frame, state.next_frame)
+    frames = (_downscale(frame) for window in windows for frame in window)
+    for number, (before, now, after) in enumerate(_neighbourhoods(frames, start - first), start):
+        carried = _update_state(carried, before, now, after)
+        depth, trust = _mix(carried, now)
         confidence = STILL_CONFIDENCE + (MOVING_CONFIDENCE - STILL_CONFIDENCE) * trust
-        yield DepthEstimate(torch.from_numpy(depth)[None, None], confidence)
+        yield DepthEstimate(torch.from_numpy(depth)[None, None], confidence, carried.depth_state(number + 1))
 
 
 def _downscale(frame: Tensor) -> WorkingFrame:
@@ -93,9 +109,10 @@ def _downscale(frame: Tensor) -> WorkingFrame:
 
 def _neighbourhoods(
     frames: Iterator[WorkingFrame],
+    skip: int,  # frames at the start that only serve as frames before
 ) -> Iterator[tuple[list[WorkingFrame], WorkingFrame, list[WorkingFrame]]]:
     """Yield (frames before, frame, frames after) for every frame, at most MAX_OFFSET_FRAMES on each side."""
-    before: deque[WorkingFrame] = deque(maxlen=MAX_OFFSET_FRAMES)
+    before: deque[WorkingFrame] = deque(islice(frames, skip), maxlen=MAX_OFFSET_FRAMES)
     waiting: deque[WorkingFrame] = deque()
     for frame in frames:
         waiting.append(frame)

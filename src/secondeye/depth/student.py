@@ -18,10 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from secondeye.depth.cues import MOTION_CHANNELS, measure_motion, stack_cues
-from secondeye.depth.estimator import DepthEstimate, DepthEstimator
+from secondeye.depth.estimator import DepthEstimate, DepthEstimator, DepthState
 from secondeye.depth.motion import LONG_SIDE_PX, motion_depth
 from secondeye.depth.student_network import SIDE_MULTIPLE_PX, Student
-from secondeye.depth.temporal_smoothing import smooth_over_time
+from secondeye.depth.temporal_smoothing import smooth, smoothed_frame
 from secondeye.imaging.arrays import resize
 from secondeye.imaging.optical_flow import to_gray
 from secondeye.system.errors import UserError
@@ -97,34 +97,50 @@ def make_student_estimator(model: Student, device: str) -> DepthEstimator:
     """
     network = model.to(device).eval()
 
-    def estimate(windows: Iterable[Tensor]) -> Iterator[DepthEstimate]:
+    def estimate(windows: Iterable[Tensor], state: DepthState | None = None) -> Iterator[DepthEstimate]:
         frames = (_downscale(frame.cpu()) for window in windows for frame in window)
         for_network, for_motion, for_smoothing = itertools.tee(frames, 3)
-        from_network = predict_depth(network, for_network)
-        from_motion = (FrameDepth(*one) for one in motion_depth(frame[None] for frame in for_motion))
-        mixed, confidences = itertools.tee(mix(*pair) for pair in zip(from_network, from_motion, strict=True))
-        shot = (
-            (one.depth[0, 0].numpy(), to_gray(frame[None])[0])
-            for one, frame in zip(mixed, for_smoothing, strict=True)
-        )
-        for depth, one in zip(smooth_over_time(shot), confidences, strict=True):
-            yield DepthEstimate(torch.from_numpy(depth)[None, None], one.confidence)
+        from_network = predict_depth(network, for_network, state)
+        from_motion = motion_depth((frame[None] for frame in for_motion), state)
+        skip = 0 if state is None else state.next_frame - state.first_frame
+        to_smooth = itertools.islice(for_smoothing, skip, None)
+        smoothed = None if state is None else smoothed_frame(state.tensors)
+        for seen, moved, frame in zip(from_network, from_motion, to_smooth, strict=True):
+            mixed = mix(seen, FrameDepth(moved.depth, moved.confidence))
+            smoothed = smooth(mixed.depth[0, 0].numpy(), to_gray(frame[None])[0], smoothed)
+            confidence = torch.tensor(seen.confidence, dtype=torch.float64)
+            tensors = {**moved.state.tensors, **smoothed.tensors(), "network_confidence": confidence}
+            # Motion looks back farther than the network's batch reaches, so its first frame serves both.
+            yield DepthEstimate(
+                torch.from_numpy(smoothed.depth)[None, None],
+                mixed.confidence,
+                moved.state._replace(tensors=tensors),
+            )
 
     return estimate
 
 
 def predict_depth(
     network: Student,
-    frames: Iterator[Tensor],  # [3, H, W] of one shot
+    frames: Iterator[Tensor],  # [3, H, W] of one shot, from the state's first frame on
+    state: DepthState | None = None,
 ) -> Iterator[FrameDepth]:
     """Yield the network's raw depth of each frame at its own size, and its smoothed confidence."""
-    smoothed = None
-    for batch in _batches(_with_motion(_to_network_size(network, frames))):
+    first, start, smoothed = 0, 0, None
+    if state is not None:
+        first, start = state.first_frame, state.next_frame
+        smoothed = float(state.tensors["network_confidence"])
+    number = start - start % BATCH_FRAMES  # the batch is predicted again, whole, for equal results
+    shot = _with_motion(_to_network_size(network, frames))
+    for batch in _batches(itertools.islice(shot, number - first, None)):
         inputs = torch.stack([stack_cues(frame.rgb, motion) for frame, motion in batch])
         with torch.inference_mode():
             depth, log_uncertainty = network(inputs.to(network.rank_share.device))
             confidences = expected_correlation(log_uncertainty, network.rank_share).tolist()
         for one, confidence in zip(depth.cpu(), confidences, strict=True):
+            number += 1
+            if number <= start:
+                continue
             if smoothed is None:
                 smoothed = confidence
             else:

@@ -4,10 +4,13 @@ Such depth is correct up to a scale and a shift that jump from frame to frame. E
 previous one, warped along the optical flow, and then blended with it where the two agree.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
 from secondeye.imaging.optical_flow import MIN_FLOW_SIZE_PX, backward_warp, dense_flow, forward_backward_error
 
@@ -18,19 +21,34 @@ BLEND = 0.5  # of the previous frame where both agree
 AGREEMENT = 0.05  # of the depth's range: larger differences are change, not flicker
 
 
-def smooth_over_time(
-    shot: Iterable[tuple[np.ndarray, np.ndarray]],  # (depth [h, w], gray uint8 [h, w]) of each frame
-) -> Iterator[np.ndarray]:  # [h, w]
-    """Yield each frame's depth at the scale of the shot's first frame; no look-ahead."""
-    previous: tuple[np.ndarray, np.ndarray] | None = None
-    for depth, gray in shot:
-        if previous is not None:
-            warped, usable = _warp_previous(previous, gray)
-            scale, shift = fit_scale_shift(depth, warped, usable)
-            aligned = depth * np.float32(scale ** (1 - DRIFT_DECAY)) + np.float32(shift * (1 - DRIFT_DECAY))
-            depth = _blend(aligned, warped, usable)
-        previous = depth, gray
-        yield depth
+class SmoothedFrame(NamedTuple):
+    """A frame and its smoothed depth, which the next frame's depth is fitted to."""
+
+    depth: np.ndarray  # [h, w]
+    gray: np.ndarray  # uint8 [h, w]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return both by name, as tensors that share their memory."""
+        return {"smoothed_depth": torch.from_numpy(self.depth), "smoothed_gray": torch.from_numpy(self.gray)}
+
+
+def smoothed_frame(tensors: Mapping[str, Tensor]) -> SmoothedFrame:
+    """Return the frame that `SmoothedFrame.tensors` describes."""
+    return SmoothedFrame(tensors["smoothed_depth"].numpy(), tensors["smoothed_gray"].numpy())
+
+
+def smooth(
+    depth: np.ndarray,  # [h, w]
+    gray: np.ndarray,  # uint8 [h, w]
+    previous: SmoothedFrame | None,  # None at the start of a shot
+) -> SmoothedFrame:
+    """Bring a frame's depth to the scale of the previous frame, and thus of the shot's first frame."""
+    if previous is None:
+        return SmoothedFrame(depth, gray)
+    warped, usable = _warp_previous(previous, gray)
+    scale, shift = fit_scale_shift(depth, warped, usable)
+    aligned = depth * np.float32(scale ** (1 - DRIFT_DECAY)) + np.float32(shift * (1 - DRIFT_DECAY))
+    return SmoothedFrame(_blend(aligned, warped, usable), gray)
 
 
 def fit_scale_shift(
@@ -59,9 +77,7 @@ def fit_scale_shift(
     return (float(scale), float(shift)) if 0.2 < scale < 5 else (1.0, 0.0)
 
 
-def _warp_previous(
-    previous: tuple[np.ndarray, np.ndarray], gray: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _warp_previous(previous: SmoothedFrame, gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the previous depth warped to this frame, and where it is reliable."""
     depth, previous_gray = previous
     if min(gray.shape) < MIN_FLOW_SIZE_PX:
