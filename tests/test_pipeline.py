@@ -317,7 +317,7 @@ def test_a_saved_folder_has_the_released_layout(folder: Path) -> None:
     parts = {"unet", "vae", "image_encoder", "scheduler", "feature_extractor"}
     assert {path.name for path in folder.iterdir()} == parts | {"model_index.json"}
     index = json.loads((folder / "model_index.json").read_text())
-    assert {name for name in index if not name.startswith("_")} == parts | {"overlap_mask"}
+    assert {name for name in index if not name.startswith("_")} == parts | {"overlap_mask", "conditioning"}
 
 
 def test_a_full_disk_is_a_user_error(tiny: StereoInpaintPipeline, tmp_path: Path) -> None:
@@ -367,7 +367,7 @@ def test_load_pipeline_takes_the_released_pair(release: Path, released: StereoIn
     for unet in (network, str(network / "unet_diffusers"), make_network(9, SEEDS["inpainting"])):
         again = StereoInpaintPipeline.from_pretrained(str(release / SVD), unet=unet, variant="fp16")
         assert same_weights(again.unet, released.unet)
-    assert again.config.overlap_mask == "kept"
+    assert (again.config.overlap_mask, again.config.conditioning) == ("kept", "splat")
     half = StereoInpaintPipeline.from_pretrained(release / SVD, unet=network, torch_dtype=torch.bfloat16)
     assert (half.unet.dtype, half.image_encoder.dtype) == (torch.bfloat16, torch.bfloat16)
     assert half.vae.dtype == torch.float32
@@ -457,14 +457,35 @@ def test_push_to_hub_uploads_a_complete_folder(
         tiny.save_pretrained("nowhere", push_to_hub=True)
 
 
-def test_overlap_mask_is_saved(tiny: StereoInpaintPipeline, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("key", "value", "choices"),
+    [("overlap_mask", "cleared", "kept, cleared"), ("conditioning", "splat", "warp, splat")],
+)
+def test_how_a_network_was_trained_is_saved(
+    tiny: StereoInpaintPipeline, tmp_path: Path, key: str, value: str, choices: str
+) -> None:
     parts = {name: tiny.components[name] for name in ("vae", "image_encoder", "unet", "scheduler")}
-    StereoInpaintPipeline(**parts, overlap_mask="cleared").save_pretrained(tmp_path)
-    assert json.loads((tmp_path / "model_index.json").read_text())["overlap_mask"] == "cleared"
-    assert load_pipeline(tmp_path, "cpu").config.overlap_mask == "cleared"
-    assert StereoInpaintPipeline.from_pretrained(tmp_path).config.overlap_mask == "cleared"
-    with pytest.raises(UserError, match="overlap_mask must be one of kept, cleared"):
-        StereoInpaintPipeline(**parts, overlap_mask="gone")
+    StereoInpaintPipeline(**parts, **{key: value}).save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "model_index.json").read_text())[key] == value
+    assert load_pipeline(tmp_path, "cpu").config[key] == value
+    assert StereoInpaintPipeline.from_pretrained(tmp_path).config[key] == value
+    with pytest.raises(UserError, match=f"{key} must be one of {choices}, got 'gone'"):
+        StereoInpaintPipeline(**parts, **{key: "gone"})
+
+
+@pytest.mark.parametrize(
+    ("class_name", "conditioning"),
+    [("StereoInpaintPipeline", "warp"), ("StableVideoDiffusionPipeline", "splat")],
+)
+def test_an_older_folder_of_ours_is_conditioned_on_the_warp_and_a_released_one_on_the_splat(
+    folder: Path, tmp_path: Path, class_name: str, conditioning: str
+) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "model_index.json"
+    index = json.loads(path.read_text())
+    del index["conditioning"]
+    path.write_text(json.dumps({**index, "_class_name": class_name}))
+    assert load_pipeline(tmp_path, "cpu").config.conditioning == conditioning
 
 
 def test_schedulers_of_another_type_are_refused(

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from secondeye.conversion.warped_window import warped_window
 from secondeye.depth.edges import sharpen, upsample
 from secondeye.imaging.arrays import (
     depth_to_disparity,
@@ -16,9 +17,8 @@ from secondeye.imaging.arrays import (
     frames_to_uint8,
     occlusion_mask,
 )
-from secondeye.inpaint import Inpainter, InpainterState, Warped
+from secondeye.inpaint import Inpainter, InpainterState, Warped, conditioning_of
 from secondeye.system.errors import UserError
-from secondeye.warp import warp
 
 
 class LeftWindow(NamedTuple):
@@ -68,9 +68,14 @@ def render(
             disparity = sharpen(
                 depth_to_disparity(upsample(depth, left), strength_percent, convergence), left
             )
-            view, coverage, view_disparity = warp(frames, disparity)
-            pending.append(_Pending(frames, disparity, view, coverage))
-            yield Warped(left, frames_from_uint8(view), coverage, view_disparity)
+            window = warped_window(frames, disparity, conditioning_of(inpainter))
+            pending.append(_Pending(frames, disparity, window.frames, window.coverage))
+            conditioning = window.conditioning_frames
+            yield window._replace(
+                left=left,
+                frames=frames_from_uint8(window.frames),
+                conditioning_frames=None if conditioning is None else frames_from_uint8(conditioning),
+            )
 
     for inpainted, state_after in inpainter(warped(), state):
         if not bool(inpainted.isfinite().all()):

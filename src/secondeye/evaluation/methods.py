@@ -17,12 +17,13 @@ import cv2
 import torch
 from torch import Tensor
 
+from secondeye.conversion.warped_window import warped_window
 from secondeye.depth import DepthEstimator, make_depth_estimator
 from secondeye.depth.edges import sharpen, upsample
 from secondeye.evaluation.baselines import as_inpainter, best_shift, fill_nearest, fill_opencv
 from secondeye.evaluation.eval_clips import EvalFrames
 from secondeye.evaluation.non_finite import require_finite
-from secondeye.inpaint import Inpainter, Warped, inpaint_shot, make_inpainter
+from secondeye.inpaint import Inpainter, conditioning_of, inpaint_shot, make_inpainter
 from secondeye.system.files import hash_file, hash_weights
 from secondeye.system.process import best_device
 from secondeye.warp import warp
@@ -156,7 +157,8 @@ def align_scale_and_shift(
 def warp_and_inpaint(left: Tensor, disparity: Tensor, inpainter: Inpainter) -> Tensor:
     """Warp the left view and inpaint it, window by window as in a conversion. Raises NonFiniteError."""
     windows = zip(left.split(_WINDOW), disparity.split(_WINDOW), strict=True)
-    right = inpaint_shot(inpainter, (Warped(frames, *warp(frames, window)) for frames, window in windows))
+    conditioning = conditioning_of(inpainter)
+    right = inpaint_shot(inpainter, (warped_window(*window, conditioning) for window in windows))
     require_finite(right)
     return right.clamp(0, 1)
 

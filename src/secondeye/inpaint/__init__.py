@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from secondeye.inpaint.inpainter import (
+    Conditioning,
     Inpainted,
     Inpainter,
     InpainterState,
     PlannedInpainter,
     Warped,
+    conditioning_of,
     inpaint_shot,
 )
 from secondeye.inpaint.options import InpaintOptions
@@ -16,6 +18,7 @@ from secondeye.inpaint.plan import InpaintPlan
 
 __all__ = [
     "INPAINTERS",
+    "Conditioning",
     "InpaintOptions",
     "InpaintPlan",
     "Inpainted",
@@ -23,6 +26,7 @@ __all__ = [
     "InpainterState",
     "PlannedInpainter",
     "Warped",
+    "conditioning_of",
     "inpaint_shot",
     "make_inpainter",
 ]
@@ -33,7 +37,7 @@ INPAINTERS = ("fill", "light", "diffusion")
 def make_inpainter(
     name: str,  # one of INPAINTERS
     weights: Path | None,  # folder; `fill` needs none
-    device: str,  # cpu or cuda; inputs and outputs stay on the CPU
+    device: str,  # cpu or cuda, of the network; windows may be on any device
     options: InpaintOptions | None = None,  # of `diffusion`; the others run in one way only
 ) -> Inpainter:
     """Return the inpainter called `name`; `diffusion` is a `PlannedInpainter`.

@@ -1,7 +1,7 @@
 """The types that every inpainter shares."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,6 +15,10 @@ Its tensors can be saved, so that a later process continues the shot with equal 
 """
 
 
+Conditioning = Literal["warp", "splat"]
+"""The view that a network is conditioned on; the image is composed with the sharp warp in either case."""
+
+
 class Warped(NamedTuple):
     """Consecutive frames of one shot, warped to the right view, with holes."""
 
@@ -26,6 +30,18 @@ class Warped(NamedTuple):
     """[T, 1, H, W] in [0, 1]: the share of each pixel that the left view covers."""
     disparity: Tensor
     """[T, 1, H, W] px, of the right view; ignored where coverage is 0."""
+    conditioning_frames: Tensor | None = None
+    """In the form of `frames`: the view that a network is conditioned on; None if it is `frames`."""
+    conditioning_coverage: Tensor | None = None
+    """[T, 1, H, W], 0 in the holes of that view or of `frames`, else 1; None if it is `coverage`."""
+
+    def take(self, frames: slice) -> "Warped":
+        """Return some of the frames."""
+        return Warped(*(None if plane is None else plane[frames] for plane in self))  # type: ignore[arg-type]
+
+    def to(self, device: torch.device | str) -> "Warped":
+        """Return the frames on a device."""
+        return Warped(*(None if plane is None else plane.to(device) for plane in self))  # type: ignore[arg-type]
 
 
 class Inpainted(NamedTuple):
@@ -42,6 +58,7 @@ class Inpainter(Protocol):
 
     Windows and results may differ in length: an inpainter buffers as many frames as its network takes
     together. Every frame is yielded once, in order, and pixels with coverage 1 are returned unchanged.
+    Results are on the device of the windows. See `conditioning_of` for what windows must contain.
     """
 
     def __call__(
@@ -64,6 +81,12 @@ class PlannedInpainter(Inpainter, Protocol):
 
         Raises UserError if the network cannot follow it.
         """
+
+
+def conditioning_of(inpainter: Inpainter) -> Conditioning:
+    """Return the conditioning that windows must contain: the inpainter's attribute, `warp` if it has none."""
+    conditioning: Conditioning = getattr(inpainter, "conditioning", "warp")
+    return conditioning
 
 
 def inpaint_shot(inpainter: Inpainter, windows: Iterable[Warped]) -> Tensor:  # [T, 3, H, W]

@@ -108,7 +108,7 @@ def inpaint_frames(
     """Fill each frame and refine it with the network; independent of window size."""
     frames = []
     for t in range(len(warped.frames)):
-        current = Warped(*(plane[t : t + 1] for plane in warped))
+        current = warped.take(slice(t, t + 1))
         filled, fill_state = fill(
             current.frames, current.coverage, current.disparity, state.filled if state is not None else None
         )

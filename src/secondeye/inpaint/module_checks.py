@@ -1,9 +1,10 @@
 """What the modules of a stereo inpainting pipeline must be, with a one-line error if they are not."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from secondeye.inpaint.autoencoder import LATENT_PX, patch_px
+from secondeye.inpaint.inpainter import Conditioning
 from secondeye.system.errors import UserError
 
 LATENT_CHANNELS = 4
@@ -17,6 +18,7 @@ REQUIRED_SCHEDULER = {  # in scheduler_config.json; timesteps are 0.25 ln(sigma)
     "use_karras_sigmas": True,
 }
 OVERLAP_MASKS = ("kept", "cleared")  # mask of frames inpainted before: unchanged, or without holes
+CONDITIONINGS: tuple[str, ...] = get_args(Conditioning)
 
 
 def require_input_channels(channels: Any, where: object) -> None:
@@ -47,10 +49,14 @@ def require_scheduler(
         )
 
 
-def require_overlap_mask(name: str) -> None:
-    """Raise UserError unless `name` is one of OVERLAP_MASKS."""
-    if name not in OVERLAP_MASKS:
-        raise UserError(f"overlap_mask must be one of {', '.join(OVERLAP_MASKS)}, got {name!r}")
+def require_training_conventions(overlap_mask: str, conditioning: str) -> None:
+    """Raise UserError unless the names are one of OVERLAP_MASKS and one of CONDITIONINGS."""
+    for key, name, names in (
+        ("overlap_mask", overlap_mask, OVERLAP_MASKS),
+        ("conditioning", conditioning, CONDITIONINGS),
+    ):
+        if name not in names:
+            raise UserError(f"{key} must be one of {', '.join(names)}, got {name!r}")
 
 
 def require_sizes(unet: Any, vae: Any) -> None:

@@ -34,9 +34,9 @@ from secondeye.inpaint.module_checks import (
     ONE_STEP_CHANNELS,
     require_compatible,
     require_input_channels,
-    require_overlap_mask,
     require_scheduler,
     require_sizes,
+    require_training_conventions,
 )
 from secondeye.inpaint.pretrained import load_components
 from secondeye.inpaint.sampling import SamplingConfig
@@ -63,18 +63,20 @@ class StereoInpaintPipeline(DiffusionPipeline):
         image_encoder: CLIPVisionModelWithProjection,
         unet: UNetSpatioTemporalConditionModel,
         scheduler: EulerDiscreteScheduler,
-        overlap_mask: str = "kept",  # one of OVERLAP_MASKS, as the network was trained
+        # As the network was trained; both are written to model_index.json:
+        overlap_mask: str = "kept",  # one of OVERLAP_MASKS
+        conditioning: str = "warp",  # one of CONDITIONINGS
     ) -> None:
         super().__init__()
         require_input_channels(unet.conv_in.in_channels, "unet")
         require_scheduler({**scheduler.config, "_class_name": type(scheduler).__name__}, "the scheduler")
         require_sizes(unet, vae)
         require_compatible(unet, vae, image_encoder)
-        require_overlap_mask(overlap_mask)
+        require_training_conventions(overlap_mask, conditioning)
         flatten_time_convolutions(vae)
         flatten_time_convolutions(unet)
         self.register_modules(vae=vae, image_encoder=image_encoder, unet=unet, scheduler=scheduler)
-        self.register_to_config(overlap_mask=overlap_mask)
+        self.register_to_config(overlap_mask=overlap_mask, conditioning=conditioning)
 
     @property
     def one_step(self) -> bool:

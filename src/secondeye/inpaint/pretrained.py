@@ -21,6 +21,7 @@ from secondeye.system.errors import UserError
 
 NETWORK_FOLDERS = ("unet_diffusers", "", "unet")  # of a release or of a saved pipeline
 NETWORK_FILES = ("model_index.json", "config.json", "diffusion_pytorch_model*", "unet_diffusers/*", "unet/*")
+OUR_CLASS = "StereoInpaintPipeline"  # _class_name in model_index.json of a folder that training wrote
 SVD_FILES = ("model_index.json", "*/*.json", "*/*.fp16.safetensors")  # of Stable Video Diffusion
 
 
@@ -36,6 +37,7 @@ def load_components(
     storage: str = "plain",  # one of STORAGES: int8 and fp8 take a half or a quarter of the memory
     quantization_config: Any = None,  # diffusers' own, for other quantisation libraries
     overlap_mask: str | None = None,  # None is the one in model_index.json, "kept" if there is none
+    conditioning: str | None = None,  # alike; "warp" in a folder of ours without it, else "splat"
     finite: bool = True,  # refuse weights with NaN or inf
     use_safetensors: bool = True,
     **hub: Any,  # revision, token, cache_dir, local_files_only, ...: options of snapshot_download
@@ -64,7 +66,7 @@ def load_components(
         "image_encoder": image_encoder or load_image_encoder(base / "image_encoder", torch_dtype, variant),
         "unet": unet,
         "scheduler": scheduler or load_scheduler(base / "scheduler"),
-        "overlap_mask": overlap_mask or _overlap_mask_of(config_folder),
+        **_training_conventions(config_folder, overlap_mask, conditioning),
     }
     if finite:
         require_finite(components, source)
@@ -117,7 +119,15 @@ def _download(source: str, patterns: Sequence[str], hub: dict[str, Any], ignored
         ) from error
 
 
-def _overlap_mask_of(folder: Path) -> str:
+def _training_conventions(folder: Path, overlap_mask: str | None, conditioning: str | None) -> dict[str, str]:
+    """Return how the network was trained, as given or as model_index.json says.
+
+    Without model_index.json, or in another program's, the network is a released one.
+    """
     path = folder / "model_index.json"
     index = read_json(path) if path.is_file() else {}
-    return str(index.get("overlap_mask", "kept"))
+    ours = index.get("_class_name") == OUR_CLASS
+    return {
+        "overlap_mask": overlap_mask or str(index.get("overlap_mask", "kept")),
+        "conditioning": conditioning or str(index.get("conditioning", "warp" if ours else "splat")),
+    }
