@@ -1,6 +1,9 @@
 """Model bundles: contents, validation, and conversion settings."""
 
+import json
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,6 +58,56 @@ def test_options_override_the_settings_of_the_bundle(tmp_path: Path, weights: Pa
     assert (chosen.strength_percent, chosen.convergence, chosen.inpainter) == (5.0, 0.1, "fill")
 
 
+TILED = Bundle("motion", "diffusion", strength_percent=2.0, convergence=0.7, tiles=3, steps=4)
+
+
+def test_tiles_and_steps_of_a_bundle_are_defaults(tmp_path: Path, weights: Path) -> None:
+    folder = write_bundle(tmp_path / "bundle", TILED, None, weights)
+    assert read_bundle(folder) == TILED
+    given = settings_from_bundle(folder)
+    assert (given.tiles, given.steps) == (3, 4)
+    chosen = settings_from_bundle(folder, tiles="auto", steps=9)
+    assert (chosen.tiles, chosen.steps) == (None, 9)
+    other = settings_from_bundle(folder, inpainter="fill")
+    assert (other.tiles, other.steps) == (None, None) and other.unused_options() == []
+
+
+def test_bundle_without_defaults_keeps_the_keys_of_older_versions(tmp_path: Path, weights: Path) -> None:
+    folder = write_bundle(tmp_path / "bundle", LEARNED, None, weights)
+    record = json.loads((folder / "bundle.json").read_text())
+    assert sorted(record) == ["convergence", "depth", "inpainter", "strength_percent"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tiles": 0}, r"--tiles must be 1 to 16 or auto, got 0"),
+        ({"tiles": 17}, r"--tiles must be 1 to 16 or auto, got 17"),
+        ({"tiles": "two"}, r"--tiles must be auto or a whole number, got 'two'"),
+        ({"tiles": "-1"}, r"--tiles must be auto or a whole number, got '-1'"),
+        ({"steps": 0}, r"--steps must be 1 to 100, got 0"),
+        ({"max_memory_gb": 0.0}, r"--max-memory-gb must be a number above 0, got 0"),
+        ({"max_memory_gb": math.nan}, r"--max-memory-gb must be a number above 0, got nan"),
+        ({"max_memory_gb": math.inf}, r"--max-memory-gb must be a number above 0, got inf"),
+    ],
+)
+def test_options_out_of_range_name_option_range_and_value(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        settings_from_bundle(None, **options)
+
+
+def test_options_that_the_inpainter_ignores_are_listed() -> None:
+    given = settings_from_bundle(None, inpainter="fill", steps=4, offload=True, max_memory_gb=2)
+    assert given.unused_options() == ["--steps", "--offload"]
+
+
+def test_only_options_that_change_pixels_are_in_the_checkpoint_key() -> None:
+    plain = settings_from_bundle(None).describe()
+    assert plain == settings_from_bundle(None, offload=True, max_memory_gb=2).describe()
+    for options in ({"tiles": 2}, {"steps": 2}, {"compile": True}):
+        assert settings_from_bundle(None, **options).describe() != plain
+
+
 def test_default_settings_without_a_model() -> None:
     settings = settings_from_bundle(None)
     assert (settings.strength_percent, settings.convergence, settings.depth) == (3.0, 0.5, "auto")
@@ -88,6 +141,8 @@ def test_folder_without_bundle_json_is_rejected(tmp_path: Path) -> None:
         "[]",
         '{"depth": "motion", "inpainter": "fill", "strength_percent": "3", "convergence": 0.5}',
         '{"depth": "motion", "inpainter": "fill", "strength_percent": 3, "convergence": null}',
+        '{"depth": "motion", "inpainter": "fill", "strength_percent": 3, "convergence": 0.5, "tiles": 2.0}',
+        '{"depth": "motion", "inpainter": "fill", "strength_percent": 3, "convergence": 0.5, "steps": 0}',
         '{"depth": ["motion"], "inpainter": "fill", "strength_percent": 3, "convergence": 0.5}',
     ],
 )

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -386,6 +387,12 @@ def test_settings_that_make_no_sense_are_one_line(
         ConversionSettings(*values, None)
 
 
+def test_option_without_effect_is_a_warning(make_film: MakeFilm) -> None:
+    said: list[str] = []
+    convert(make_film(shots=(3,)), None, replace(SETTINGS, steps=4), log=said.append)
+    assert [line for line in said if line.startswith("warning: --steps: no effect")]
+
+
 def test_zero_strength_gives_both_eyes_the_same_picture(make_film: MakeFilm) -> None:
     film = make_film(shots=(4,), sound=False)
     convert(film, None, ConversionSettings(0.0, 0.5, "motion", "fill", 0, "ultrafast", None))
@@ -401,8 +408,6 @@ def test_anaglyph_is_red_left_and_cyan_right() -> None:
 def test_high_dynamic_range_is_refused(make_film: MakeFilm, monkeypatch: pytest.MonkeyPatch) -> None:
     film = make_film(shots=(3,))
     info = probe(film)
-    from dataclasses import replace
-
     hdr = replace(info, colour=replace(info.colour, transfer=16))
     monkeypatch.setattr(conversion, "probe", lambda path: hdr)
     with pytest.raises(UserError, match="HDR"):

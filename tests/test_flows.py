@@ -235,8 +235,9 @@ def folders(
     stub = tmp_path / "stub.py"
     stub.write_text(
         "import sys\n"
-        "command, film, _, model, _, output = sys.argv[1:]\n"
-        "sys.exit('secondeye: cannot be read') if 'bad' in film else open(output, 'w').write(model)\n"
+        "command, film, _, model, _, output, *options = sys.argv[1:]\n"
+        "content = ' '.join([model, *options])\n"
+        "sys.exit('secondeye: cannot be read') if 'bad' in film else open(output, 'w').write(content)\n"
     )
     monkeypatch.setattr(flows.conversion, "SECONDEYE", [sys.executable, str(stub)])
     monkeypatch.setattr(flows.conversion, "convert", flows.conversion.convert.fn)
@@ -266,6 +267,25 @@ def test_new_films_are_converted_with_the_champion(
     made = {path.name: path.read_text() for path in outbox.iterdir()}
     champion = "models:/secondeye@champion"
     assert made == {"a_sbs.mp4": champion, "b_sbs.mp4": champion, "done_sbs.mkv": "before"}
+
+
+def test_flow_passes_its_options_to_the_command(
+    flows: SimpleNamespace, folders: tuple[Path, Path], make_film: Callable[..., Path]
+) -> None:
+    inbox, outbox = folders
+    put(make_film(), inbox, "a.mp4")
+    flows.conversion.convert_folder.fn(
+        str(inbox), str(outbox), tiles=2, steps=4, max_memory_gb=1.5, offload=True
+    )
+    made = (outbox / "a_sbs.mp4").read_text()
+    assert made == ("models:/secondeye@champion --tiles=2 --steps=4 --offload --max-memory-gb=1.5")
+
+
+def test_every_option_of_the_flow_is_one_of_the_command(flows: SimpleNamespace) -> None:
+    from secondeye.cli import convert
+
+    given = set(inspect.signature(flows.conversion.convert_folder.fn).parameters) - {"inbox", "outbox"}
+    assert given <= set(inspect.signature(convert).parameters)
 
 
 def test_failed_films_are_reported_after_all_others(

@@ -1,5 +1,6 @@
 """Model registry: self-contained versions and the champion alias."""
 
+import inspect
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import secondeye
-from secondeye.conversion.bundle import WEIGHT_FREE, write_bundle
+from secondeye.conversion.bundle import WEIGHT_FREE, settings_from_bundle, write_bundle
 from secondeye.registry import models
 from secondeye.registry.server import connected, tracking_uri
 from secondeye.system.errors import UserError
@@ -144,6 +145,11 @@ def test_pyfunc_loads_the_champion_in_a_new_process(bundle: Path) -> None:
     assert where.startswith(str(bundle.parent / ".mlflow" / "artifacts"))
 
 
+def test_params_of_the_registered_model_are_options_of_a_conversion() -> None:
+    options = inspect.signature(settings_from_bundle).parameters
+    assert set(models.PARAMS) - {"overwrite"} == set(options) - {"folder", "inpainter"}
+
+
 @pytest.mark.slow
 def test_pyfunc_converts_a_film_in_a_new_process(bundle: Path, make_film: Callable[..., Path]) -> None:
     film = make_film(shots=(8,))
@@ -151,9 +157,10 @@ def test_pyfunc_converts_a_film_in_a_new_process(bundle: Path, make_film: Callab
     out = bundle.parent / "out.mp4"
     code = (
         "import mlflow, pandas\n"
+        "PARAMS = {'strength_percent': 2.0, 'crf': 51, 'tiles': 'auto', 'max_memory_gb': 2.0}\n"
         "model = mlflow.pyfunc.load_model('models:/secondeye@champion')\n"
         f"films = pandas.DataFrame({{'input_path': [{str(film)!r}], 'output_path': [{str(out)!r}]}})\n"
-        "print(model.predict(films, params={'strength_percent': 2.0}).to_dict('records'))\n"
+        "print(model.predict(films, params=PARAMS).to_dict('records'))\n"
     )
     printed = run_in_new_process(code, bundle.parent / "elsewhere").splitlines()
     assert printed[-1] == str([{"output_path": str(out), "frames": 8}])

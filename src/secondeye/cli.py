@@ -90,6 +90,38 @@ def convert(
         Path | None, typer.Option(help="also write a picture of the intermediate results (.png)")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing output")] = False,
+    tiles: Annotated[
+        str | None,
+        typer.Option(
+            help="tiles per side of the frame: auto, or 1 to 16 (default: from the model, else auto)",
+            metavar="auto|N",
+            rich_help_panel="Diffusion",
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="sampling steps, 1 to 100 (default: from the model)", rich_help_panel="Diffusion"),
+    ] = None,
+    compile: Annotated[
+        bool,
+        typer.Option(
+            "--compile", help="compile the network: slow start, faster", rich_help_panel="Diffusion"
+        ),
+    ] = False,
+    offload: Annotated[
+        bool,
+        typer.Option(
+            "--offload",
+            help="keep idle parts of the network off the GPU: less memory, slower",
+            rich_help_panel="Diffusion",
+        ),
+    ] = False,
+    max_memory_gb: Annotated[
+        float | None,
+        typer.Option(
+            help="memory to use, GiB (default: a share of what is free)", rich_help_panel="Resources"
+        ),
+    ] = None,
 ) -> None:
     """Convert a film to full side-by-side 3D, with its sound. Run it again to resume.
 
@@ -111,6 +143,11 @@ def convert(
         inpainter=inpainter,
         crf=crf,
         preset=preset,
+        tiles=tiles,
+        steps=steps,
+        compile=compile,
+        offload=offload,
+        max_memory_gb=max_memory_gb,
     )
     try:
         made = convert_film(film, output, settings, preview=preview, overwrite=overwrite)

@@ -1,6 +1,7 @@
 """A converter model as one folder: the names of its depth estimator and inpainter, weights and settings.
 
-bundle.json   {"depth": "student", "inpainter": "light", "strength_percent": 3.0, "convergence": 0.5}
+bundle.json   {"depth": "student", "inpainter": "diffusion", "strength_percent": 3.0, "convergence": 0.5,
+               "tiles": 2, "steps": 8}; the last two are optional
 depth/        weights of the depth estimator, if it has any
 inpaint/      weights of the inpainter, if it has any
 """
@@ -10,7 +11,15 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from secondeye.conversion.settings import CRF, FROM_MODEL, PRESET, ConversionSettings
+from secondeye.conversion.settings import (
+    CRF,
+    FROM_MODEL,
+    MAX_STEPS,
+    MAX_TILES,
+    PRESET,
+    ConversionSettings,
+    parse_count,
+)
 from secondeye.depth import DEPTH_ESTIMATORS
 from secondeye.inpaint import INPAINTERS
 from secondeye.system.errors import UserError
@@ -19,12 +28,17 @@ from secondeye.system.files import write_atomic
 
 @dataclass(frozen=True)
 class Bundle:
-    """The contents of bundle.json. Raises TypeError for a value of the wrong type."""
+    """The contents of bundle.json.
+
+    Raises TypeError for a value of the wrong type, and ValueError for tiles or steps out of range.
+    """
 
     depth: str  # one of DEPTH_ESTIMATORS
     inpainter: str  # one of INPAINTERS
     strength_percent: float  # default for conversions
     convergence: float  # default for conversions
+    tiles: int | None = None  # per side, default for conversions; None: chosen by frame size and memory
+    steps: int | None = None  # default for conversions; None: as the network was trained
 
     def __post_init__(self) -> None:
         names, numbers = (self.depth, self.inpainter), (self.strength_percent, self.convergence)
@@ -32,6 +46,9 @@ class Bundle:
             raise TypeError(f"depth and inpainter must be names, got {names}")
         if not all(type(number) in (int, float) for number in numbers):
             raise TypeError(f"strength_percent and convergence must be numbers, got {numbers}")
+        for name, count, most in (("tiles", self.tiles, MAX_TILES), ("steps", self.steps, MAX_STEPS)):
+            if count is not None and (type(count) is not int or not 1 <= count <= most):
+                raise ValueError(f"{name} must be a whole number, 1 to {most}, got {count!r}")
 
 
 WEIGHT_FREE = Bundle("motion", "fill", strength_percent=3.0, convergence=0.5)
@@ -55,7 +72,8 @@ def write_bundle(
         if weights is None:
             raise ValueError(f"{part} needs its weights")
         shutil.copytree(weights, folder / name, ignore=shutil.ignore_patterns("run"))
-    write_atomic(folder / "bundle.json", json.dumps(asdict(bundle), indent=1, sort_keys=True) + "\n")
+    record = {name: value for name, value in asdict(bundle).items() if value is not None}
+    write_atomic(folder / "bundle.json", json.dumps(record, indent=1, sort_keys=True) + "\n")
     return folder
 
 
@@ -91,10 +109,16 @@ def settings_from_bundle(
     inpainter: str = "auto",
     crf: int = CRF,
     preset: str = PRESET,
+    tiles: int | str | None = None,  # None: the bundle's, else auto
+    steps: int | None = None,  # None: the bundle's, else as the network was trained
+    compile: bool = False,
+    offload: bool = False,
+    max_memory_gb: float | None = None,
 ) -> ConversionSettings:
     """Return conversion settings, with the bundle's values where none is given.
 
-    Raises UserError as `read_bundle` and `ConversionSettings` do.
+    Tiles and steps of a bundle apply to its own inpainter. Raises UserError as `read_bundle` and
+    `ConversionSettings` do.
     """
     bundle = read_bundle(folder or SHIPPED)
     inpainter = bundle.inpainter if inpainter == "auto" else inpainter
@@ -102,6 +126,7 @@ def settings_from_bundle(
         depth = bundle.depth if depth == "auto" else depth
     elif inpainter == bundle.inpainter:
         folder = SHIPPED
+    own = inpainter == bundle.inpainter
     return ConversionSettings(
         strength_percent=bundle.strength_percent if strength_percent is None else strength_percent,
         convergence=bundle.convergence if convergence is None else convergence,
@@ -110,4 +135,9 @@ def settings_from_bundle(
         crf=crf,
         preset=preset,
         model=folder,
+        tiles=bundle.tiles if tiles is None and own else parse_count("--tiles", tiles),
+        steps=bundle.steps if steps is None and own else steps,
+        compile=compile,
+        offload=offload,
+        max_memory_gb=max_memory_gb,
     )

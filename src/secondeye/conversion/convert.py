@@ -102,6 +102,8 @@ def _resolve_auto(settings: ConversionSettings, log: Log) -> ConversionSettings:
         reason = " (no learned depth model is installed)" if depth == "motion" else ""
     model = f"; model: {settings.model}" if settings.model not in (None, SHIPPED) else ""
     log(f"depth: {depth}{reason}; inpainting: {settings.inpainter}{model}")
+    if unused := settings.unused_options():
+        log(f"warning: {', '.join(unused)}: no effect, since the inpainter is {settings.inpainter}")
     return replace(settings, depth=depth)
 
 

@@ -1,5 +1,6 @@
 """The settings of a conversion."""
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,11 @@ PRESETS = (
     "slower",
     "veryslow",
 )
+AUTO = "auto"
+MAX_TILES, MAX_STEPS = 16, 100
+GIB = 2**30  # bytes
+# Change neither the plan of an unfinished conversion nor its pixels: resuming may change them.
+_RESOURCES = ("max_memory_gb", "offload")
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,11 @@ class ConversionSettings:
     crf: int  # x264's constant rate factor, [0, 51]; smaller is better
     preset: str  # x264's preset
     model: Path | None  # bundle with the weights of learned parts
+    tiles: int | None = None  # per side of the frame, 1 to 16; None: chosen by frame size and memory
+    steps: int | None = None  # of the diffusion sampler, 1 to 100; None: as the network was trained
+    compile: bool = False  # run the diffusion network through torch.compile
+    offload: bool = False  # keep only the part of the diffusion pipeline that runs on the GPU
+    max_memory_gb: float | None = None  # GiB of the device; None: a share of what is free
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength_percent <= 10:
@@ -45,6 +56,7 @@ class ConversionSettings:
             raise UserError(f"--convergence must be 0 (farthest) to 1 (nearest), got {self.convergence:g}")
         if not 0 <= self.crf <= 51:
             raise UserError(f"--crf must be 0 (lossless) to 51, got {self.crf}")
+        self._check_resources()
         parts = {"depth": ("auto", *DEPTH_ESTIMATORS), "inpainter": INPAINTERS}
         for name, choices in {**parts, "preset": PRESETS}.items():
             if getattr(self, name) not in choices:
@@ -54,6 +66,47 @@ class ConversionSettings:
             if chosen in FROM_MODEL and not (self.model and (self.model / part).is_dir()):
                 raise UserError(f"--{name} {chosen} needs a --model that holds its weights")
 
+    def _check_resources(self) -> None:
+        for option, count, most in (
+            ("--tiles", self.tiles, MAX_TILES),
+            ("--steps", self.steps, MAX_STEPS),
+        ):
+            if count is not None and not 1 <= count <= most:
+                also = "" if option == "--steps" else f" or {AUTO}"
+                raise UserError(f"{option} must be 1 to {most}{also}, got {count}")
+        if self.max_memory_gb is not None and not 0 < self.max_memory_gb < math.inf:
+            raise UserError(f"--max-memory-gb must be a number above 0, got {self.max_memory_gb:g}")
+
+    @property
+    def max_memory_bytes(self) -> int | None:
+        """The memory budget in bytes; None: a share of what is free."""
+        return None if self.max_memory_gb is None else int(self.max_memory_gb * GIB)
+
+    def unused_options(self) -> list[str]:
+        """Return the given options that the chosen inpainter does not use."""
+        if self.inpainter == "diffusion":
+            return []
+        given = {
+            "--tiles": self.tiles is not None,
+            "--steps": self.steps is not None,
+            "--compile": self.compile,
+            "--offload": self.offload,
+        }
+        return [option for option, is_given in given.items() if is_given]
+
     def describe(self) -> dict[str, Any]:
-        """Return the settings for a checkpoint's key: weights by content, independent of their path."""
-        return asdict(self) | {"model": hash_folder(self.model) if self.model else ""}
+        """Return the settings for a checkpoint's key: what the pixels depend on, and weights by content."""
+        chosen = {name: value for name, value in asdict(self).items() if name not in _RESOURCES}
+        return chosen | {"model": hash_folder(self.model) if self.model else ""}
+
+
+def parse_count(option: str, given: str | int | None) -> int | None:
+    """Return the number that was given for an option; None for `auto` and for nothing.
+
+    Raises UserError if it is neither. The range is checked by `ConversionSettings`.
+    """
+    if given is None or given == AUTO:
+        return None
+    if not str(given).isdecimal():
+        raise UserError(f"{option} must be {AUTO} or a whole number, got {given!r}")
+    return int(given)

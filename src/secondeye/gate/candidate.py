@@ -57,7 +57,8 @@ class Candidate:
         """Replace one part."""
         if part == "depth":
             return replace(self, bundle=replace(self.bundle, depth=name), depth_weights=weights)
-        return replace(self, bundle=replace(self.bundle, inpainter=name), inpaint_weights=weights)
+        bundle = replace(self.bundle, inpainter=name, tiles=None, steps=None)  # chosen for the part replaced
+        return replace(self, bundle=bundle, inpaint_weights=weights)
 
     def with_fallback(self, part: str) -> "Candidate":
         """Replace one part by that of WEIGHT_FREE, which needs no weights."""

@@ -29,6 +29,20 @@ if TYPE_CHECKING:
 NAME = "secondeye"
 CHAMPION = "champion"
 CHAMPIONS = "secondeye.champions"  # tag of the model: all champions so far, the current one last
+# What predict(params=...) takes, as MLflow type and default: options of `secondeye convert`.
+PARAMS: Mapping[str, tuple[str, bool | None]] = {
+    "strength_percent": ("double", None),
+    "convergence": ("double", None),
+    "depth": ("string", None),
+    "crf": ("long", None),
+    "preset": ("string", None),
+    "tiles": ("string", None),
+    "steps": ("long", None),
+    "compile": ("boolean", False),
+    "offload": ("boolean", False),
+    "max_memory_gb": ("double", None),
+    "overwrite": ("boolean", False),
+}
 _CODE = "secondeye.code"  # tag of a version
 _PACKAGE = code_hash.ROOT
 _ALLOWED_SUFFIXES = (".json", ".safetensors", ".txt", ".md", ".model")  # allowed in a bundle: no pickle
@@ -184,13 +198,7 @@ def _signature() -> "ModelSignature":
     return ModelSignature(
         inputs=Schema([ColSpec("string", "input_path"), ColSpec("string", "output_path")]),
         outputs=Schema([ColSpec("string", "output_path"), ColSpec("long", "frames")]),
-        params=ParamSchema(
-            [
-                ParamSpec("strength_percent", "double", None),
-                ParamSpec("convergence", "double", None),
-                ParamSpec("overwrite", "boolean", False),
-            ]
-        ),
+        params=ParamSchema([ParamSpec(name, kind, default) for name, (kind, default) in PARAMS.items()]),
     )
 
 

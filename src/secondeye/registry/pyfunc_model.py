@@ -22,22 +22,21 @@ class Converter(PythonModel):
         self,
         context: PythonModelContext,
         model_input: pd.DataFrame,  # input_path, output_path: files; an empty output means NAME_sbs.mp4
-        params: dict[str, Any] | None = None,  # strength_percent, convergence: None uses the bundle's value
+        params: dict[str, Any] | None = None,  # the options of `secondeye convert`; None: its default
     ) -> pd.DataFrame:  # output_path, frames
         """Convert the films one by one. Raises UserError and UnreadableFilm."""
         from secondeye.conversion.bundle import settings_from_bundle
         from secondeye.conversion.convert import convert
 
-        chosen = params or {}
-        settings = settings_from_bundle(
-            self.bundle, chosen.get("strength_percent"), chosen.get("convergence")
-        )
+        chosen = {name: value for name, value in (params or {}).items() if value is not None}
+        overwrite = chosen.pop("overwrite", False)
+        settings = settings_from_bundle(self.bundle, **chosen)
         made = [
             convert(
                 Path(row.input_path),
                 Path(row.output_path) if row.output_path else None,
                 settings,
-                overwrite=bool(chosen.get("overwrite")),
+                overwrite=overwrite,
             )
             for row in model_input.itertuples()
         ]
