@@ -10,11 +10,22 @@ from pathlib import Path
 from secondeye.conversion.settings import ConversionSettings
 from secondeye.execution import code_hash
 from secondeye.film.shots import ShotPlan
+from secondeye.inpaint import InpaintPlan
 from secondeye.system.files import write_atomic
 from secondeye.system.process import lock_dir
 from secondeye.video.probe import FilmInfo
 
-_FILES = ("shot_*.mp4", "film.*", "depth.f32", "preview.png", "segment.part", "plan.json", "key", ".*.part*")
+_FILES = (
+    "shot_*.mp4",
+    "film.*",
+    "depth.f32",
+    "preview.png",
+    "segment.part",
+    "plan.json",
+    "inpaint.json",
+    "key",
+    ".*.part*",
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,19 @@ class Checkpoint:
         record = json.loads(path.read_text())
         shots = [(start, stop) for start, stop in record["shots"]]
         return ShotPlan(info, record["timestamps"], shots, record["error"])
+
+    def save_inpaint_plan(self, plan: InpaintPlan) -> None:
+        """Save the plan of the inpainter, so that resuming gives the same pixels with other free memory."""
+        write_atomic(self._inpaint_plan, json.dumps(plan.describe()))
+
+    def load_inpaint_plan(self) -> InpaintPlan | None:
+        """Return the saved plan of the inpainter; None if there is none."""
+        path = self._inpaint_plan
+        return InpaintPlan.from_dict(json.loads(path.read_text())) if path.exists() else None
+
+    @property
+    def _inpaint_plan(self) -> Path:
+        return self.folder / "inpaint.json"
 
     def clear(self) -> None:
         """Delete the files that conversions write here, and no others."""

@@ -18,14 +18,14 @@ from secondeye.conversion.checkpoint import Checkpoint, open_checkpoint
 from secondeye.conversion.destination import check_preview, resolve_output
 from secondeye.conversion.preview import write_preview
 from secondeye.conversion.render import LeftWindow, render
-from secondeye.conversion.settings import ConversionSettings
+from secondeye.conversion.settings import GIB, ConversionSettings
 from secondeye.conversion.shot_depth import ShotDepth, estimate_shot
 from secondeye.depth import DepthEstimator, best_available, make_depth_estimator
 from secondeye.film.cuts import CUT_THRESHOLD, shortest_shot_frames
 from secondeye.film.packing import side_by_side
 from secondeye.film.shots import ShotPlan, plan_shots
 from secondeye.imaging.arrays import frames_from_uint8
-from secondeye.inpaint import Inpainter, make_inpainter
+from secondeye.inpaint import Inpainter, PlannedInpainter, make_inpainter
 from secondeye.system.disk import require_free_space
 from secondeye.system.errors import UserError
 from secondeye.system.process import best_device
@@ -78,10 +78,13 @@ def convert(
     settings = _resolve_auto(settings, log)
     device = best_device()
     estimator = make_depth_estimator(settings.depth, weights_folder(settings.model, "depth"), device)
-    inpainter = make_inpainter(settings.inpainter, weights_folder(settings.model, "inpaint"), device)
+    inpainter = make_inpainter(
+        settings.inpainter, weights_folder(settings.model, "inpaint"), device, settings.inpaint_options
+    )
     with open_checkpoint(output, info, settings) as checkpoint:
         plan = _load_or_plan_shots(checkpoint, info)
         _log_film(plan, log)
+        _plan_inpainting(checkpoint, info, settings, inpainter, log)
         _require_free_space(checkpoint, plan, output, settings)
         _convert_shots(checkpoint, plan, settings, estimator, inpainter, log)
         stats = getattr(inpainter, "stats", None)  # the diffusion inpainter counts the work it skipped
@@ -119,6 +122,29 @@ def _load_or_plan_shots(checkpoint: Checkpoint, info: FilmInfo) -> ShotPlan:
             )
         checkpoint.save_plan(plan)
     return plan
+
+
+def _plan_inpainting(
+    checkpoint: Checkpoint, info: FilmInfo, settings: ConversionSettings, inpainter: Inpainter, log: Log
+) -> None:
+    """Reuse the recorded plan of the inpainter, or make and record one, and log it.
+
+    A plan may depend on free memory, and the pixels depend on the plan: all of a film has one.
+    """
+    if not isinstance(inpainter, PlannedInpainter):
+        return
+    plan = checkpoint.load_inpaint_plan()
+    if plan is None:
+        plan = inpainter.plan(info.height, info.width)
+        checkpoint.save_inpaint_plan(plan)
+    elif settings.max_memory_bytes is not None and plan.memory_bytes > settings.max_memory_bytes:
+        raise UserError(
+            f"{checkpoint.folder}: the unfinished conversion needs {plan.memory_bytes / GIB:.1f} GiB; "
+            f"raise --max-memory-gb {settings.max_memory_gb:g}, or delete the folder to start over"
+        )
+    else:
+        inpainter.reuse(plan)
+    log(str(plan))
 
 
 def _log_film(plan: ShotPlan, log: Log) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from secondeye.depth import DEPTH_ESTIMATORS
-from secondeye.inpaint import INPAINTERS
+from secondeye.inpaint import INPAINTERS, InpaintOptions
 from secondeye.system.errors import UserError
 from secondeye.system.files import hash_folder
 
@@ -81,6 +81,11 @@ class ConversionSettings:
     def max_memory_bytes(self) -> int | None:
         """The memory budget in bytes; None: a share of what is free."""
         return None if self.max_memory_gb is None else int(self.max_memory_gb * GIB)
+
+    @property
+    def inpaint_options(self) -> InpaintOptions:
+        """The options of the inpainter."""
+        return InpaintOptions(self.steps, self.tiles, self.max_memory_bytes, self.compile, self.offload)
 
     def unused_options(self) -> list[str]:
         """Return the given options that the chosen inpainter does not use."""

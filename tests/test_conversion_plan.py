@@ -1,0 +1,82 @@
+"""The plan of the diffusion inpainter in a conversion: chosen by options, printed, recorded and reused."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from secondeye.conversion import convert as conversion
+from secondeye.conversion.bundle import Bundle, settings_from_bundle, write_bundle
+from secondeye.conversion.convert import convert
+from secondeye.conversion.settings import ConversionSettings
+from secondeye.inpaint import InpaintPlan
+from secondeye.inpaint.tiny import make_tiny
+from secondeye.system.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a bundle with an untrained diffusion network for windows of 4 frames."""
+    folder = tmp_path_factory.mktemp("diffusion")
+    torch.manual_seed(3)
+    make_tiny(frames=4).save_pretrained(folder / "weights")
+    parts = Bundle("motion", "diffusion", strength_percent=8.0, convergence=0.5, tiles=1, steps=1)
+    return write_bundle(folder / "bundle", parts, None, folder / "weights")
+
+
+@pytest.fixture
+def settings(bundle: Path) -> ConversionSettings:
+    return settings_from_bundle(bundle, crf=30, preset="ultrafast")
+
+
+def plan_lines(said: list[str]) -> list[str]:
+    return [line for line in said if line.startswith("diffusion plan")]
+
+
+def test_options_decide_the_plan_that_is_printed(
+    make_film: Callable[..., Path], settings: ConversionSettings
+) -> None:
+    film = make_film(height=256, width=256, shots=(2,), sound=False)
+    said: list[str] = []
+    convert(film, None, replace(settings, tiles=2, steps=2), log=said.append)
+    (line,) = plan_lines(said)
+    assert "2x2 tiles" in line and "windows of 4 frames" in line and "8 passes" in line
+
+
+def test_interrupted_conversion_keeps_its_plan_and_its_bytes(
+    make_film: Callable[..., Path], settings: ConversionSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = make_film(height=128, width=128, shots=(12, 12), sound=False)
+    convert(film, whole := film.with_name("whole.mp4"), settings)
+    part, checkpoint = film.with_name("part.mp4"), film.with_name(".part.mp4.unfinished")
+    muxed = conversion._mux
+    monkeypatch.setattr(conversion, "_mux", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        convert(film, part, settings)
+    monkeypatch.setattr(conversion, "_mux", muxed)
+    max(checkpoint.glob("shot_*")).unlink()
+    recorded = (checkpoint / "inpaint.json").read_text()
+    with pytest.raises(UserError, match=r"part.mp4.unfinished: the unfinished conversion needs 0\.\d GiB"):
+        convert(film, part, replace(settings, max_memory_gb=1e-6))
+    used: list[InpaintPlan] = []
+    make_inpainter = conversion.make_inpainter
+
+    def watched(*given, **options):
+        inpainter = make_inpainter(*given, **options)
+        reuse = inpainter.reuse
+        inpainter.reuse = lambda plan: used.append(plan) or reuse(plan)
+        return inpainter
+
+    monkeypatch.setattr(conversion, "make_inpainter", watched)
+    said: list[str] = []
+    convert(film, part, replace(settings, max_memory_gb=4.0), log=said.append)
+    assert [str(plan) for plan in used] == plan_lines(said) and f'"steps": {used[0].steps}' in recorded
+    assert part.read_bytes() == whole.read_bytes()
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
