@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from secondeye.inpaint.fill import fill
+from secondeye.imaging.arrays import frames_from_uint8, frames_to_uint8
+from secondeye.inpaint.fill import FULL_COVERAGE, fill
 from secondeye.synthetic import two_planes
 from secondeye.warp import warp
 
@@ -115,6 +116,21 @@ def test_result_does_not_depend_on_windows() -> None:
         part, state = fill(warped.frames[window], warped.coverage[window], warped.disparity[window], state)
         parts.append(part)
     assert torch.equal(torch.cat(parts), whole)
+
+
+def test_bytes_are_filled_like_floats_and_seen_bytes_do_not_change() -> None:
+    shot = two_planes(frames=4, height=48, width=96, seed=3)
+    view, coverage, disparity = warp(frames_to_uint8(shot.left), shot.disparity)
+    given = view.clone()
+    filled, state = fill(view, coverage, disparity)
+    as_floats, _ = fill(frames_from_uint8(view), coverage, disparity)
+    seen = (coverage == 1).permute(0, 2, 3, 1).expand_as(view)
+    assert filled.dtype == torch.uint8 and torch.equal(filled[seen], view[seen])
+    assert torch.equal(view, given) and state.frame.dtype == torch.uint8
+    difference = (frames_from_uint8(filled) - as_floats).abs() * 255
+    # Each frame rounds what it takes from the frame before, which also decides what is taken.
+    assert difference[:1].max() < 0.51
+    assert difference[(coverage < FULL_COVERAGE).expand_as(difference)].quantile(0.98) < 1.01
 
 
 def test_filling_beats_leaving_black_and_copying_the_left_view() -> None:

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from secondeye.inpaint import Inpainter, Warped, inpaint_shot, light, light_network, make_inpainter
-from secondeye.inpaint.fill import fill
+from secondeye.inpaint.fill import fill, flow_gray
 from secondeye.inpaint.hole_crops import plan_hole_crops
 from secondeye.inpaint.light import inpaint_frames, load_light, save_light
 from secondeye.inpaint.light_network import (
@@ -268,7 +268,8 @@ def test_previous_frame_is_warped_along_the_flow() -> None:
     torch.testing.assert_close(pulled[..., :3, 1:, :7], previous[..., :5, 2:])
     assert (pulled[:, 3, 1:, :7] == 1).all()
     assert (pulled[:, :, 0] == 0).all() and (pulled[..., 7:] == 0).all()
-    assert torch.equal(flow_to_previous(previous[0], previous[0]), torch.zeros(2, 6, 9))
+    gray = flow_gray(previous[0])
+    assert torch.equal(flow_to_previous(gray, gray, 6, 9), torch.zeros(2, 6, 9))
 
 
 def test_loss_counts_holes_only() -> None:

@@ -42,12 +42,12 @@ class LightState(NamedTuple):
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the arrays by name."""
-        return {"inpainted": self.frame, **self.filled.tensors()}
+        return {"inpainted": self.frame, **self.filled._asdict()}
 
     @classmethod
     def from_tensors(cls, tensors: InpainterState) -> Self:
         """Return the state that `tensors` gave."""
-        filled = {name: plane.numpy() for name, plane in tensors.items() if name != "inpainted"}
+        filled = {name: plane for name, plane in tensors.items() if name != "inpainted"}
         return cls(FillState(**filled), tensors["inpainted"])
 
 
@@ -112,8 +112,8 @@ def inpaint_frames(
         filled, fill_state = fill(
             current.frames, current.coverage, current.disparity, state.filled if state is not None else None
         )
-        background = torch.from_numpy(fill_state.disparity)[None]
-        frame = _refine(model, current, filled[0], background, state)
+        background = fill_state.disparity[None]
+        frame = _refine(model, current, filled[0], background, fill_state.gray, state)
         state = LightState(fill_state, frame)
         frames.append(frame)
     assert state is not None
@@ -125,6 +125,7 @@ def _refine(
     warped: Warped,  # [1, ...]
     filled: Tensor,  # [3, H, W]
     background: Tensor,  # [1, H, W] px, the background's disparity in holes
+    gray: Tensor,  # uint8 [h, w], of the filled frame
     state: LightState | None,
 ) -> Tensor:  # [3, H, W]
     """Run the network on crops around all holes.
@@ -136,7 +137,9 @@ def _refine(
     if not crops:
         return filled
     device, width = next(model.parameters()).device, filled.shape[-1]
-    flow = flow_to_previous(filled, torch.from_numpy(state.filled.frame)) if state is not None else None
+    flow = None
+    if state is not None:
+        flow = flow_to_previous(gray, state.filled.gray, *filled.shape[-2:])
     refined = filled.clone()
     for crop in crops:
         outer, inner = (..., *crop.outer), (..., *crop.inner)

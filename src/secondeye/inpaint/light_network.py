@@ -9,12 +9,13 @@ of full convolutions.
 
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from secondeye.inpaint.fill import FULL_COVERAGE, backward_flow
+from secondeye.inpaint.fill import FULL_COVERAGE, flow_between
 
 CHANNELS = (32, 64, 192)  # at a half, a quarter and an eighth of the size
 SIDE_MULTIPLE_PX = 8  # sides are padded to multiples of it
@@ -145,12 +146,18 @@ def stack_inputs(
 
 
 def flow_to_previous(
-    filled: Tensor,  # [3, H, W]
-    previous: Tensor,  # [3, H, W] the previous frame, filled
-) -> Tensor:  # [2, H, W] px
-    """Return the optical flow to the previous frame, as `fill` measures it."""
-    flow = backward_flow(filled.numpy(), previous.numpy())
-    return torch.from_numpy(np.ascontiguousarray(flow.transpose(2, 0, 1), np.float32))
+    gray: Tensor,  # uint8 [h, w], the filled frame from `flow_gray`
+    previous: Tensor,  # uint8 [h, w], the previous frame, filled
+    height: int,  # px of the frame
+    width: int,  # px
+) -> Tensor:  # [2, height, width] px
+    """Return the optical flow to the previous frame; zero for frames that are too small for it."""
+    small = flow_between(gray, previous)
+    if small is None:
+        return torch.zeros(2, height, width)
+    scale = np.array([width / small.shape[1], height / small.shape[0]], np.float32)
+    flow = cv2.resize(small * scale, (width, height), interpolation=cv2.INTER_LINEAR)
+    return torch.from_numpy(flow).permute(2, 0, 1)
 
 
 def warp_previous(

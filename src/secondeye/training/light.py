@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from secondeye.inpaint.fill import flow_gray
 from secondeye.inpaint.light import save_light
 from secondeye.inpaint.light_network import (
     CHANNELS,
@@ -169,7 +170,7 @@ def _make_sample(shot: StereoShot, filled: FilledShot, crop: ShotCrop, rng: np.r
     planes = [
         stack_inputs(warped[t], coverage[t], left[t], surface[t], pictures[t], width) for t in range(FRAMES)
     ]
-    flow = flow_to_previous(pictures[1], pictures[0])
+    flow = flow_to_previous(flow_gray(pictures[1]), flow_gray(pictures[0]), *pictures.shape[-2:])
     if rng.random() < FIRST_FRAME_SHARE:
         flow = torch.full_like(flow, FAR_AWAY_PX)
     return torch.stack(planes), soft_hole_mask(coverage), flow, target[1]

@@ -75,7 +75,7 @@ def fill_shot(
         now = slice(t, t + 1)
         frame, state = fill(frames[now], coverage[now], disparity[now], state)
         filled.append(frame)
-        surfaces.append(torch.from_numpy(state.disparity)[None, None])
+        surfaces.append(state.disparity[None, None])
     return torch.cat(filled), torch.cat(surfaces)
 
 
