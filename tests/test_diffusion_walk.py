@@ -1,7 +1,7 @@
 """Windows and tiles of the diffusion inpainter, ours and the release's, with tiny networks."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,8 +12,8 @@ from conformance.tiny_release import EMBEDDING, SEEDS, make_autoencoder, make_im
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from secondeye.conversion.render import LeftWindow, render
-from secondeye.inpaint import Inpainted, InpaintOptions, PlannedInpainter, Warped, inpaint_shot
+from secondeye.imaging.arrays import frames_to_uint8
+from secondeye.inpaint import InpaintOptions, PlannedInpainter, Warped, inpaint_shot
 from secondeye.inpaint.autoencoder import decode, decode_tiles
 from secondeye.inpaint.conditions import Conditions, clear_holes, time_ids, unconditional
 from secondeye.inpaint.denoising import denoise, denoise_one_step, guided_velocity
@@ -25,6 +25,7 @@ from secondeye.inpaint.diffusion import (
     inpaint_warped,
     load_diffusion,
 )
+from secondeye.inpaint.inpainter import in_form_of
 from secondeye.inpaint.pipeline import InpaintOutput, StereoInpaintPipeline
 from secondeye.inpaint.plan import InpaintPlan
 from secondeye.inpaint.sampling import SamplingConfig
@@ -347,13 +348,22 @@ def test_overlap_mask_is_applied_as_trained(
     assert torch.equal(clear_holes(holes, 2, "kept"), holes) and bool(holes.all())
 
 
-def test_conversion_refuses_nan() -> None:
-    def broken(windows: Iterable[Warped], state: object = None) -> Iterator[Inpainted]:
-        return (Inpainted(torch.full_like(warped.frames, torch.nan), {}) for warped in windows)
-
-    window = LeftWindow(torch.zeros(1, 64, 64, 3, dtype=torch.uint8), torch.rand(1, 1, 64, 64))
+def test_nan_is_refused_where_bytes_are_wanted() -> None:
+    inpainted, view = torch.full((1, 3, 4, 5), torch.nan), torch.zeros(1, 4, 5, 3, dtype=torch.uint8)
     with pytest.raises(UserError, match=r"^the model returns NaN or infinite pixels"):
-        next(render([window], broken, strength_percent=3, convergence=0.5))
+        in_form_of(view, inpainted)
+    assert in_form_of(inpainted, inpainted) is inpainted
+    assert torch.equal(in_form_of(view, inpainted.nan_to_num(1)), torch.full_like(view, 255))
+
+
+def test_bytes_are_inpainted_like_floats_and_seen_bytes_do_not_change(inpainter: Diffusion) -> None:
+    as_floats = scene(2, 40, 50)
+    left, frames = (frames_to_uint8(view) for view in as_floats[:2])
+    warped = as_floats._replace(left=left, frames=frames)
+    inpainted = inpaint_shot(inpainter, [warped])
+    assert torch.equal(inpainted, frames_to_uint8(inpaint_shot(inpainter, [warped.as_floats()])))
+    seen = (warped.coverage == 1).permute(0, 2, 3, 1).expand_as(frames)
+    assert torch.equal(inpainted[seen], frames[seen])
 
 
 def test_calls_may_have_any_length(tiny: StereoInpaintPipeline) -> None:

@@ -10,6 +10,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from secondeye.conversion.render import LeftWindow, render
+from secondeye.imaging.arrays import frames_from_uint8, frames_to_uint8
 from secondeye.inpaint import Inpainter, Warped, inpaint_shot, light, light_network, make_inpainter
 from secondeye.inpaint.fill import fill, flow_gray
 from secondeye.inpaint.hole_crops import plan_hole_crops
@@ -81,6 +83,30 @@ def test_covered_pixels_are_unchanged(inpainter: Inpainter) -> None:
     filled, _ = fill(warped.frames, coverage, disparity)
     assert ((inpainted - filled)[~seen].abs() > 0.01).float().mean() > 0.5  # holes are inpainted
     assert inpainted.min() >= 0 and inpainted.max() <= 1
+
+
+def test_conversion_refuses_nan(tmp_path: Path) -> None:
+    model = loud()
+    torch.nn.init.constant_(model.tail.weight, torch.nan)
+    save_light(model, tmp_path / "model")
+    broken = make_inpainter("light", tmp_path / "model", "cpu")
+    depth = torch.zeros(1, 1, 32, 48)
+    depth[..., 16:32] = 1
+    window = LeftWindow(torch.full((1, 64, 96, 3), 128, dtype=torch.uint8), depth)
+    with pytest.raises(UserError, match=r"^the model returns NaN or infinite pixels"):
+        next(render([window], broken, strength_percent=10, convergence=0.5))
+
+
+def test_bytes_are_inpainted_like_floats_and_seen_bytes_do_not_change(inpainter: Inpainter) -> None:
+    as_floats = cards(frames=1, height=48, width=96)
+    left, frames = (frames_to_uint8(view) for view in as_floats[:2])
+    warped = as_floats._replace(left=left, frames=frames)
+    inpainted = inpaint_shot(inpainter, [warped])
+    difference = frames_from_uint8(inpainted) - inpaint_shot(inpainter, [warped.as_floats()])
+    # The network sees what `fill` made, rounded, and this network doubles the difference.
+    assert difference.abs().max() < 0.02 and difference.abs().mean() < 0.001
+    seen = (warped.coverage == 1).permute(0, 2, 3, 1).expand_as(frames)
+    assert torch.equal(inpainted[seen], frames[seen])
 
 
 def test_half_covered_pixels_change_half_as_much(monkeypatch: pytest.MonkeyPatch) -> None:

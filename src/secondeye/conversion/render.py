@@ -1,6 +1,6 @@
 """Pass 2: render the right view of a shot from the left view and its depth, window by window.
 
-Pixels that both views see stay 8-bit from decoder to encoder; only inpainted pixels pass through floats.
+Pixels that both views see stay 8-bit from decoder to encoder; floats exist only around holes.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,14 +11,8 @@ from torch import Tensor
 
 from secondeye.conversion.warped_window import warped_window
 from secondeye.depth.edges import sharpen, upsample
-from secondeye.imaging.arrays import (
-    depth_to_disparity,
-    frames_from_uint8,
-    frames_to_uint8,
-    occlusion_mask,
-)
+from secondeye.imaging.arrays import depth_to_disparity, occlusion_mask
 from secondeye.inpaint import Inpainter, InpainterState, Warped, conditioning_of
-from secondeye.system.errors import UserError
 
 
 class LeftWindow(NamedTuple):
@@ -43,8 +37,7 @@ class _Pending(NamedTuple):
 
     left: Tensor  # uint8 [T, H, W, 3]
     disparity: Tensor  # [T, 1, H, W] px of the left view
-    view: Tensor  # uint8 [T, H, W, 3], warped
-    coverage: Tensor  # [T, 1, H, W] in [0, 1]
+    occlusion: Tensor  # bool [T, 1, H, W] of the right view
 
 
 def render(
@@ -58,36 +51,28 @@ def render(
     """Upsample and sharpen the depth, convert it to disparity, warp the left view and inpaint the holes.
 
     Windows are yielded as the inpainter returns them; they may differ in length from those that were given.
-    Raises UserError when the inpainter returns NaN or infinite pixels.
+    Raises UserError when a network returns NaN or infinite pixels.
     """
     pending: list[_Pending] = []
 
     def warped() -> Iterator[Warped]:
         for frames, depth in windows:
-            left = frames_from_uint8(frames)
-            disparity = sharpen(
-                depth_to_disparity(upsample(depth, left), strength_percent, convergence), left
-            )
+            small = depth_to_disparity(depth, strength_percent, convergence)
+            disparity = upsample(small * (frames.shape[2] / depth.shape[-1]), frames)
+            disparity = sharpen(disparity, frames)
             window = warped_window(frames, disparity, conditioning_of(inpainter))
-            pending.append(_Pending(frames, disparity, window.frames, window.coverage))
-            conditioning = window.conditioning_frames
-            yield window._replace(
-                left=left,
-                frames=frames_from_uint8(window.frames),
-                conditioning_frames=None if conditioning is None else frames_from_uint8(conditioning),
-            )
+            pending.append(_Pending(frames, disparity, occlusion_mask(window.coverage)))
+            yield window
 
-    for inpainted, state_after in inpainter(warped(), state):
-        if not bool(inpainted.isfinite().all()):
-            raise UserError("the model returns NaN or infinite pixels: its weights are damaged; use another")
-        left, disparity, view, coverage = _take(pending, len(inpainted))
-        covered = (coverage == 1).permute(0, 2, 3, 1)
-        right = torch.where(covered, view, frames_to_uint8(inpainted))
-        yield RenderedWindow(left, right, disparity, occlusion_mask(coverage), state_after)
+    for right, state_after in inpainter(warped(), state):
+        left, disparity, occlusion = _take(pending, len(right))
+        yield RenderedWindow(left, right, disparity, occlusion, state_after)
 
 
 def _take(pending: list[_Pending], frames: int) -> _Pending:
     """Remove the first frames from the pending windows and return them as one."""
+    if len(pending[0].left) == frames:
+        return pending.pop(0)
     joined = _Pending(*(torch.cat(planes) for planes in zip(*pending, strict=True)))
     rest = _Pending(*(plane[frames:] for plane in joined))
     pending[:] = [rest] if len(rest.left) else []

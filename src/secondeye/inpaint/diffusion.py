@@ -14,7 +14,7 @@ from secondeye.imaging.arrays import occlusion_mask, require_frames, require_pla
 from secondeye.inpaint.autoencoder import LATENT_PX, decode, encode, to_signed
 from secondeye.inpaint.conditions import clear_holes
 from secondeye.inpaint.frame_windows import FrameWindow, plan_windows
-from secondeye.inpaint.inpainter import Inpainted, InpainterState, Warped
+from secondeye.inpaint.inpainter import Inpainted, InpainterState, Warped, in_form_of
 from secondeye.inpaint.options import InpaintOptions
 from secondeye.inpaint.pipeline import SIDE_MULTIPLE_PX, StereoInpaintPipeline
 from secondeye.inpaint.plan import InpaintPlan
@@ -119,9 +119,15 @@ class Diffusion:
         carried = None if state is None else DiffusionState(**state)
         for warped in windows:
             frames, carried = inpaint_warped(
-                self.pipeline, warped, carried, self.steps, tiles=self.tiles, seed=self.seed, stats=self.stats
+                self.pipeline,
+                warped.as_floats(),
+                carried,
+                self.steps,
+                tiles=self.tiles,
+                seed=self.seed,
+                stats=self.stats,
             )
-            yield Inpainted(frames, carried._asdict())
+            yield Inpainted(in_form_of(warped.frames, frames), carried._asdict())
 
 
 def load_diffusion(weights: Path | None, device: str, options: InpaintOptions, seed: int = SEED) -> Diffusion:

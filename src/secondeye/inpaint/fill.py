@@ -88,7 +88,7 @@ def _fill_frame(
 ) -> FillState:
     pixels, composed, background = _interleaved(frame), _interleaved(filled), disparity.numpy()
     share = coverage.numpy()
-    visible, gaps = _find_gaps(share, np.float32(FULL_COVERAGE))
+    visible, gaps = _find_gaps(share, FULL_COVERAGE)
     levels, rounding = (255.0, 0.5) if frame.dtype == torch.uint8 else (1.0, 0.0)
     same_px = max(1.0, _SAME_SURFACE_SHARE * share.shape[1])
     # Only the holes of these are written and read: the rest of their memory is never touched.

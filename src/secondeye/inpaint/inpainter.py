@@ -6,7 +6,9 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from secondeye.imaging.arrays import frames_from_uint8, frames_to_uint8
 from secondeye.inpaint.plan import InpaintPlan
+from secondeye.system.errors import UserError
 
 InpainterState = Mapping[str, Tensor]
 """What an inpainter carries from frame to frame of a shot, by name; private to the inpainter.
@@ -20,12 +22,15 @@ Conditioning = Literal["warp", "splat"]
 
 
 class Warped(NamedTuple):
-    """Consecutive frames of one shot, warped to the right view, with holes."""
+    """Consecutive frames of one shot, warped to the right view, with holes.
+
+    Frames have either form: float, or 8-bit as conversion passes them from decoder to encoder.
+    """
 
     left: Tensor
-    """[T, 3, H, W] in [0, 1]: the left view."""
+    """[T, 3, H, W] in [0, 1], or uint8 [T, H, W, 3]: the left view."""
     frames: Tensor
-    """[T, 3, H, W] in [0, 1]: the right view; black where coverage is 0."""
+    """In the form of `left`: the right view; black where coverage is 0."""
     coverage: Tensor
     """[T, 1, H, W] in [0, 1]: the share of each pixel that the left view covers."""
     disparity: Tensor
@@ -43,12 +48,18 @@ class Warped(NamedTuple):
         """Return the frames on a device."""
         return Warped(*(None if plane is None else plane.to(device) for plane in self))  # type: ignore[arg-type]
 
+    def as_floats(self) -> "Warped":
+        """Return the frames as floats."""
+        return Warped(
+            *(frames_from_uint8(p) if p is not None and p.dtype == torch.uint8 else p for p in self)  # type: ignore[arg-type]
+        )
+
 
 class Inpainted(NamedTuple):
     """Consecutive inpainted frames of one shot."""
 
     frames: Tensor
-    """[t, 3, H, W] in [0, 1]."""
+    """In the form of the windows' frames."""
     state: InpainterState
     """The state after these frames."""
 
@@ -89,6 +100,26 @@ def conditioning_of(inpainter: Inpainter) -> Conditioning:
     return conditioning
 
 
-def inpaint_shot(inpainter: Inpainter, windows: Iterable[Warped]) -> Tensor:  # [T, 3, H, W]
+def in_form_of(
+    view: Tensor,  # [T, 3, H, W] in [0, 1], or uint8 [T, H, W, 3]
+    inpainted: Tensor,  # [t, 3, H, W] from a network
+) -> Tensor:  # in the form of `view`
+    """Return the result of a network in the form of the frames it was made from.
+
+    Bytes cannot show NaN or infinite pixels: raises UserError for these. Floats are returned as they are.
+    """
+    if view.dtype != torch.uint8:
+        return inpainted
+    require_finite_pixels(inpainted)
+    return frames_to_uint8(inpainted)
+
+
+def require_finite_pixels(inpainted: Tensor) -> None:
+    """Raise UserError if a network returned NaN or infinite pixels."""
+    if not bool(inpainted.isfinite().all()):
+        raise UserError("the model returns NaN or infinite pixels: its weights are damaged; use another")
+
+
+def inpaint_shot(inpainter: Inpainter, windows: Iterable[Warped]) -> Tensor:  # in the form of the windows
     """Inpaint all frames of a shot and return them together."""
     return torch.cat([inpainted.frames for inpainted in inpainter(windows)])

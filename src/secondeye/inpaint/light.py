@@ -16,7 +16,7 @@ from torch import Tensor
 
 from secondeye.inpaint.fill import FillState, fill
 from secondeye.inpaint.hole_crops import plan_hole_crops
-from secondeye.inpaint.inpainter import Inpainted, Inpainter, InpainterState, Warped
+from secondeye.inpaint.inpainter import Inpainted, Inpainter, InpainterState, Warped, in_form_of
 from secondeye.inpaint.light_network import (
     HALO_PX,
     PREVIOUS,
@@ -71,8 +71,8 @@ def load_light(folder: Path | None, device: str) -> Inpainter:
     def inpaint(windows: Iterable[Warped], state: InpainterState | None = None) -> Iterator[Inpainted]:
         carried = None if state is None else LightState.from_tensors(state)
         for warped in windows:
-            frames, carried = inpaint_frames(model, warped, carried)
-            yield Inpainted(frames, carried.tensors())
+            frames, carried = inpaint_frames(model, warped.as_floats(), carried)
+            yield Inpainted(in_form_of(warped.frames, frames), carried.tensors())
 
     return inpaint
 
