@@ -65,15 +65,17 @@ def table() -> str:
 def synthetic() -> list[tuple[np.ndarray, Fraction, list[Span]]]:
     """Return left views of synthetic films with a cut every few frames."""
     true = [(FRAMES * shot, FRAMES * shot) for shot in range(1, SHOTS)]
-    size = {
-        "height": 128,
-        "width": 224,
-        "frames_per_shot": FRAMES,
-        "shots_per_film": SHOTS,
-        "mono_size": (32, 64),
-    }
     with TemporaryDirectory() as folder:
-        films = write_sample_films(Path(folder), FILMS, 7, **size)[:-1]
+        films = write_sample_films(
+            Path(folder),
+            FILMS,
+            7,
+            height=128,
+            width=224,
+            frames_per_shot=FRAMES,
+            shots_per_film=SHOTS,
+            mono_size=(32, 64),
+        )[:-1]
         return [(*pictures_of(film, eyes=2), true) for film in films]
 
 

@@ -33,6 +33,7 @@ from secondeye.matching import make_matcher
 from secondeye.matching.consistency import fill_from_background, match_both_ways
 from secondeye.matching.gap_filling import fill_by_colour
 from secondeye.matching.video_matcher import match_video
+from secondeye.report.contact_sheet import read_image
 from secondeye.system.process import one_thread
 from secondeye.video.read import read_pictures
 
@@ -190,18 +191,16 @@ def motorcycle(footage: Path) -> Still:
 def cones(footage: Path) -> Still:
     """Read Middlebury 2003 (quarter-pixel disparities of both views); a pixel is hidden where they differ."""
     left, right = (read_still(footage / "pair_cones" / f"im{eye}.png") for eye in (2, 6))
-    both = [
-        cv2.imread(str(footage / "pair_cones" / f"disp{eye}.png"), cv2.IMREAD_GRAYSCALE) / 4 for eye in (2, 6)
-    ]
+    both = [read_image(footage / "pair_cones" / f"disp{eye}.png")[..., 0] / np.float32(4) for eye in (2, 6)]
     place = np.arange(both[0].shape[1]) - both[0]
     there = np.take_along_axis(both[1], np.round(place.clip(0)).astype(int), 1)
     seen = (both[0] > 0) & (place >= 0) & (abs(there - both[0]) <= 1)
-    return Still("cones", left, right, *planes_of(both[0].astype(np.float32), seen))
+    return Still("cones", left, right, *planes_of(both[0], seen))
 
 
 def read_still(path: Path) -> Tensor:
     """Read an image as one frame [1, 3, H, W]."""
-    return frames_from_uint8(torch.from_numpy(cv2.imread(str(path))[None, ..., ::-1].copy()))
+    return frames_from_uint8(torch.from_numpy(read_image(path)[None].copy()))
 
 
 def planes_of(disparity: np.ndarray, seen: np.ndarray) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,9 @@ from secondeye.film.packing import crop_and_resize, unpack
 from secondeye.imaging.arrays import frames_from_uint8, resize
 from secondeye.imaging.optical_flow import to_gray
 from secondeye.params import Shift, load_params
+from secondeye.report.contact_sheet import read_image
 from secondeye.stages.shift import ViewOrder, find_corrections, find_order
+from secondeye.synthetic import Shot
 from secondeye.synthetic.render import render_shot
 from secondeye.video.read import read_pictures
 
@@ -57,7 +59,7 @@ def _grid() -> str:
     return "\n".join(["Worst of rows and casts, 1280 px wide.", "", *lines])
 
 
-def _errors(shot, offset_px: int, down_px: int, cast: float) -> tuple[float, ...]:  # type: ignore[no-untyped-def]
+def _errors(shot: Shot, offset_px: int, down_px: int, cast: float) -> tuple[float, ...]:
     truth = int(torch.quantile(shot.disparity[..., ::2, ::2], 0.01)) - PARAMS.margin_px + offset_px
     left, right = apply_vertical(shot.left, shot.right, -down_px)
     colours = torch.tensor([cast, 1.0, 1 / cast]).view(3, 1, 1)
@@ -144,10 +146,13 @@ def _footage() -> Iterator[str]:
 def _films(root: Path) -> Iterator[tuple[str, Tensor, Tensor]]:
     for path in ("sv_candle_ego/candle_ego_sbs_2560x720.mp4", "sv_toon_shot/shot_sbs.mp4"):
         pairs = [unpack(picture.rgb, "sbs") for picture in islice(read_pictures(root / path), 25)]
-        yield Path(path).stem, *(_frames([pair[eye] for pair in pairs]) for eye in (0, 1))
-    folder = root / "sq_kitti1"
-    eyes = (sorted((folder / name).glob("*.png")) for name in ("image_l", "image_r"))
-    yield "kitti1", *(_frames([cv2.imread(str(path))[..., ::-1] for path in paths]) for paths in eyes)
+        left, right = (_frames([pair[side] for pair in pairs]) for side in (0, 1))
+        yield Path(path).stem, left, right
+    left, right = (
+        _frames([read_image(path) for path in sorted((root / "sq_kitti1" / name).glob("*.png"))])
+        for name in ("image_l", "image_r")
+    )
+    yield "kitti1", left, right
 
 
 def _frames(pictures: list[np.ndarray]) -> Tensor:

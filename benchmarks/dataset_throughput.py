@@ -24,7 +24,7 @@ from presets import load_preset, run_stage
 from secondeye.dataset.reader import Dataset
 from secondeye.dataset.sample_films import write_sample_films
 from secondeye.dataset.schema import Clip
-from secondeye.params import Params
+from secondeye.params import MATCHERS, Matcher, Params
 from secondeye.video.read import read_pictures
 
 STAGES = ("split", "shift", "match", "splat", "quality")
@@ -44,11 +44,11 @@ class Speed:
     bytes: Mapping[str, int]
 
 
-def table(matcher: str = "") -> str:
+def table(matcher: Matcher | None = None) -> str:
     """Return the tables: stages on one core, two workers against one, projection to a large dataset."""
     params = load_preset("laptop")
     params = replace(params, dataset=replace(params.dataset, max_bad_fraction=1.0))
-    if matcher:
+    if matcher is not None:
         params = replace(params, match=replace(params.match, matcher=matcher))
     with tempfile.TemporaryDirectory() as folder:
         roots = [Path(folder) / "synthetic"]
@@ -157,5 +157,5 @@ def _time_stage(stage: str, root: Path, params: Params, clock: Callable[[], floa
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--matcher", default="", help="instead of the preset's")
+    parser.add_argument("--matcher", choices=MATCHERS, help="instead of the preset's")
     print(f"{machine()}\n\n{table(parser.parse_args().matcher)}")

@@ -164,7 +164,7 @@ def time_rows() -> Iterator[str]:
     ours = [list(plan_windows(n, 25, 3))[-1] for n in range(26, 130)]
     yield (
         f"| the last window sees {min(w.stop - w.start for w in ours)} frames, at least "
-        f"{min(w.first - w.start for w in ours)} of them inpainted | {shortest}, and {fewest} | "
+        f"{min(w.first_new - w.start for w in ours)} of them inpainted | {shortest}, and {fewest} | "
         "lengths to 129 |"
     )
     pipeline, shot = make_pipeline(), film(3, *SMALL)
@@ -179,9 +179,8 @@ def time_rows() -> Iterator[str]:
         losses.append(psnr_db(given[seen], shot.frames[seen]))
     psnrs = ", ".join(f"{loss:.1f}" for loss in losses)
     yield f"| passes composed frames on | decoded frames | {psnrs} dB where visible, after 1 to 3 windows |"
-    options = {"sampling": replace(OURS, steps=2)}
     kept, cleared = (
-        pipeline(shot.frames, mask, generator=make_generator(0), **options).frames[1:]
+        pipeline(shot.frames, mask, sampling=replace(OURS, steps=2), generator=make_generator(0)).frames[1:]
         for mask in (holes, torch.cat([torch.zeros_like(holes[:1]), holes[1:]]))
     )
     yield (
@@ -196,7 +195,7 @@ def tile_rows() -> Iterator[str]:
     holes, generator = torch.ones_like(shot.coverage), make_generator(0)
     left, right = plan_tiles(HEIGHT, 2 * WIDTH, 2, 128, 64)
     inpainted = [
-        pipeline.draw(tile.cut(shot.frames), tile.cut(holes), sampling=OURS, generator=generator)
+        pipeline.sample_latents(tile.crop(shot.frames), tile.crop(holes), sampling=OURS, generator=generator)
         for tile in (left, right)
     ]
     shared = (left.left + left.width - right.left) // 8

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -115,7 +115,10 @@ def train_both(settings: TrainDiffusion, seconds: float, shots: int, folder: Pat
     torch.manual_seed(settings.network.seed)
     many = make_tiny(settings.frames)
     train_autoencoder(many, open_run(folder, "autoencoder", "recipes", settings, {}), settings, *stills)
-    first = {"many_steps": many, "one_step": with_left(many)}
+    first: dict[Literal["many_steps", "one_step"], StereoInpaintPipeline] = {
+        "many_steps": many,
+        "one_step": with_left(many),
+    }
     return {
         method: train_for(pipeline, replace(settings, method=method), seconds, folder, *draws)
         for method, pipeline in first.items()

@@ -54,7 +54,7 @@ COPIED_BYTES = 1 << 28
 
 class Method(NamedTuple):
     name: str
-    run: Callable[[Tensor, Tensor], object]  # images and disparity
+    run: Callable[[Tensor, Tensor], tuple[Tensor, ...]]  # images and disparity
     goal: float | None  # target speed-up over the baseline
 
 

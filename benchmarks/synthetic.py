@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from machine import machine
 
+from secondeye.imaging.arrays import frames_to_uint8
 from secondeye.synthetic import render_shot
 from secondeye.video.write import write_film
 
@@ -31,8 +32,7 @@ def main() -> None:
         start = time.perf_counter()
         shot = render_shot(seed, options.frames, HEIGHT, WIDTH)
         rendering.append((time.perf_counter() - start) / options.frames)
-        pictures = torch.cat([shot.left, shot.right], -1).mul(255).round().byte()
-        pictures = pictures.permute(0, 2, 3, 1).contiguous().numpy()
+        pictures = frames_to_uint8(torch.cat([shot.left, shot.right], -1)).numpy()
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
             write_film(Path(folder) / "f.mp4", iter(pictures), Fraction(24))

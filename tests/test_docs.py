@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from sabotage import CAUGHT_BY, scores_of
 from typer.main import get_command
 
 from secondeye.cli import app
@@ -75,13 +74,3 @@ def test_every_score_is_defined(column: str) -> None:
     stem = re.sub(r"_(visible|disoccluded|border)(_db)?$", r"\2", column)
     headings = re.findall(r"^### (.*)$", METRICS, re.M)
     assert any(f"`{name}`" in heading for heading in headings for name in (column, stem)), column
-
-
-@pytest.mark.parametrize("name", CAUGHT_BY)
-def test_sabotage_table_is_up_to_date(name: str) -> None:
-    (line,) = re.findall(rf"^\| {re.escape(name)} \| (.*) \|$", METRICS, re.M)
-    cells = re.findall(r"`(\w+)` ([-.\de]+), ([-.\de]+)", line)
-    assert tuple(column for column, _, _ in cells) == CAUGHT_BY[name]
-    for column, honest, spoilt in cells:
-        assert float(honest) == pytest.approx(scores_of("honest")[column], rel=0.02, abs=0.005), column
-        assert float(spoilt) == pytest.approx(scores_of(name)[column], rel=0.02, abs=0.005), column

@@ -386,7 +386,7 @@ def without_prefect() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=28)
 def test_flow_runs_without_a_server(small_project: Path) -> None:
     command = [sys.executable, "flows/dataset.py"]
     done = subprocess.run(command, cwd=small_project, env=without_prefect(), capture_output=True, text=True)
@@ -402,7 +402,7 @@ def test_flow_runs_without_a_server(small_project: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=70)
 def test_serve_runs_a_schedule_and_ends_cleanly(small_project: Path) -> None:
     schedule = small_project / "prefect.yaml"
     schedule.write_text(schedule.read_text().replace("0 1 * * *", "* * * * *"))

@@ -66,6 +66,7 @@ def test_arrays_must_be_on_the_backend_device():
         choose_backend("cpu", AVAILABLE, there, there)
 
 
+@pytest.mark.slow
 def test_kernels_compile_for_three_gpus_without_spills(tmp_path):
     """Run in a separate process: modules imported with TRITON_INTERPRET cannot be compiled."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
@@ -122,30 +123,30 @@ def test_nondeterministic_splat_agrees_on_a_gpu(gpu):
     assert_close([array.cpu() for array in made], list(expected), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("operation", ["splat", "warp"])
-def test_cpu_scratch_is_below_one_frame_per_thread(operation):
+def test_cpu_scratch_is_below_one_frame_per_thread():
     """Run in a separate process, whose peak memory is not affected by other tests."""
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("peaks of memory are read from Linux's /proc")
-    script = f"""
+    script = """
 import re, numba, torch
 from pathlib import Path
-from secondeye.{operation} import {operation}
+from secondeye.splat import splat
+from secondeye.warp import warp
 
 def kilobytes(name):
     return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 
-def move(height, width):
-    return {operation}(torch.zeros(1, height, width, 3, dtype=torch.uint8), torch.ones(1, 1, height, width))
-
-move(4, 8)  # compiles
 frames, disparity = torch.ones(1, 2160, 3840, 3, dtype=torch.uint8), torch.ones(1, 1, 2160, 3840)
-Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-before = kilobytes("VmRSS")
-made = {operation}(frames, disparity)
-scratch = 1024 * (kilobytes("VmHWM") - before) - sum(array.nbytes for array in made)
-print(scratch / frames.nbytes / numba.get_num_threads())
+kept = []
+for move in (splat, warp):
+    move(frames[:, :4, :8], disparity[:, :, :4, :8])  # compiles
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    before = kilobytes("VmRSS")
+    kept.append(move(frames, disparity))
+    scratch = 1024 * (kilobytes("VmHWM") - before) - sum(array.nbytes for array in kept[-1])
+    print(scratch / frames.nbytes / numba.get_num_threads())
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 1
+    shares = [float(line) for line in done.stdout.split()]
+    assert len(shares) == 2 and max(shares) < 1, "splat, warp"

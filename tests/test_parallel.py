@@ -1,7 +1,6 @@
 """Parallel map: results, crashed workers, and the life of worker processes."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import wait_until_dead
+from parallel_items import crash_or_return
 
 from secondeye.execution import parallel
 from secondeye.execution.parallel import WorkerCrashed, worker_count
@@ -28,22 +28,6 @@ def test_worker_count_is_limited_by_items(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("SECONDEYE_WORKERS", "many")
     with pytest.raises(UserError, match="SECONDEYE_WORKERS must be a number of processes, got 'many'"):
         worker_count(3)
-
-
-def crash_or_return(item: tuple[str, Path]) -> tuple[str, int]:
-    """Return the thread count; `kill` always crashes, `once` crashes at the first attempt, `wrong` raises."""
-    name, folder = item
-    attempts = folder / name
-    is_first = not attempts.exists()
-    with attempts.open("a") as file:
-        file.write("x")
-    if name == "kill" or (name == "once" and is_first):
-        os.kill(os.getpid(), signal.SIGKILL)
-    if name == "wrong":
-        raise ValueError(f"this is wrong, says {os.getpid()}")
-    import torch
-
-    return name, torch.get_num_threads()
 
 
 def test_item_that_kills_its_worker_is_reported_and_others_finish(
@@ -67,17 +51,11 @@ def test_single_item_runs_in_a_worker_and_its_exception_is_raised(
     assert str(os.getpid()) not in str(caught.value)
 
 
-def hang(marker: str) -> None:
-    """Write the process id to `marker` and sleep."""
-    Path(marker).write_text(str(psutil.Process().pid))
-    time.sleep(60)
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal exists only on Linux")
 def test_workers_exit_when_their_parent_is_killed(tmp_path: Path) -> None:
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from test_parallel import hang\nfrom secondeye.execution import parallel\n"
+        "from parallel_items import hang\nfrom secondeye.execution import parallel\n"
         "if __name__ == '__main__':\n"
         "    print('up', flush=True)\n    list(parallel.map(hang, sys.argv[2:]))\n"
     )

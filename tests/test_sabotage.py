@@ -1,6 +1,8 @@
-"""Every degradation shows in the scores that docs/metrics.md names."""
+"""Every degradation shows in the scores that docs/metrics.md names, by as much as it says."""
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,17 +12,25 @@ from secondeye.evaluation.columns import COLUMNS
 from secondeye.evaluation.methods import align_scale_and_shift
 from secondeye.evaluation.score import compute, prepare, score_depth, update
 
+METRICS = Path(__file__).parent.parent / "docs" / "metrics.md"
+
 
 def test_every_degradation_is_listed() -> None:
     assert CAUGHT_BY.keys() == SABOTAGES.keys()
 
 
-@pytest.mark.parametrize(
-    ("name", "column"), [(name, column) for name in CAUGHT_BY for column in CAUGHT_BY[name]]
-)
-def test_a_degradation_lowers_the_scores_named_for_it(name: str, column: str) -> None:
-    before, after = scores_of("honest")[column], scores_of(name)[column]
-    assert is_worse(column, after, before), f"{column}: {before} before, {after} after"
+@pytest.mark.parametrize("name", CAUGHT_BY)
+def test_a_degradation_lowers_the_scores_named_for_it(name: str) -> None:
+    before, after = scores_of("honest"), scores_of(name)
+    missed = [column for column in CAUGHT_BY[name] if not is_worse(column, after[column], before[column])]
+    assert not missed, {column: (before[column], after[column]) for column in missed}
+
+    (line,) = re.findall(rf"^\| {re.escape(name)} \| (.*) \|$", METRICS.read_text(), re.M)
+    cells = re.findall(r"`(\w+)` ([-.\de]+), ([-.\de]+)", line)
+    assert tuple(column for column, _, _ in cells) == CAUGHT_BY[name], "the table of docs/metrics.md"
+    for column, honest_score, spoilt in cells:
+        assert float(honest_score) == pytest.approx(before[column], rel=0.02, abs=0.005), column
+        assert float(spoilt) == pytest.approx(after[column], rel=0.02, abs=0.005), column
 
 
 def test_blur_raises_psnr_in_holes_but_lowers_the_primary_score() -> None:
@@ -49,7 +59,7 @@ def test_alignment_does_not_rescue_inverted_depth() -> None:
     assert scores["edge_f_score"] == 0 and exact["edge_f_score"] == pytest.approx(1)
 
 
-@pytest.mark.parametrize("window", [5, 8, 24])
+@pytest.mark.parametrize("window", [5, 12])
 def test_windows_add_up(window: int) -> None:
     clip, made = honest()
     state = None

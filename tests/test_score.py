@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import damage, moving_pictures
-from test_cli import one_line, secondeye
+from test_cli import Run, one_line, secondeye
 from torch import Tensor
 
 from secondeye.dataset.clip_files import read_frames, write_frames
@@ -32,6 +32,8 @@ from secondeye.synthetic import Shot, render_shot
 from secondeye.system.errors import UserError
 from secondeye.video.probe import TruncatedFilm, UnreadableFilm
 from secondeye.video.write import write_film, write_lossless
+
+__all__ = ["secondeye"]  # a fixture
 
 HEIGHT, WIDTH = 96, 160
 
@@ -259,7 +261,7 @@ def test_likely_mistakes_give_warnings(views: tuple[Path, Path], true_score: Fil
     assert "warning:" in to_text(score_of(left, left)) and "warning:" not in to_text(true_score)
 
 
-def test_score_command(tmp_path: Path) -> None:
+def test_score_command(secondeye: Run, tmp_path: Path) -> None:
     film = write(tmp_path / "film.mp4")
     done = secondeye("score", film, film, "--json")
     assert done.returncode == 0, done.stderr

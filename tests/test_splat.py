@@ -19,7 +19,8 @@ from secondeye.splat.reference import splat_reference
 
 splat = on_any_backend(splat_on_one_device)
 KERNELS = ["cpu", "triton", "triton_nondeterministic"]
-SIZES = [(1, 1), (1, 7), (9, 1), (5, 2), (3, 37), (11, 64)]
+SIZES = [(1, 1), (1, 7), (3, 1), (2, 2), (3, 37), (2, 64)]  # Triton's interpreter takes time by the row
+KINDS = ["smooth", "layered", "noise"]
 CONFORMANCE = Path(__file__).parent / "conformance"
 RELEASED_EXPONENT = math.log2(1.414)  # the released code's base is 1.414, not the paper's sqrt(2)
 
@@ -33,6 +34,11 @@ def make_frames(count: int, height: int, width: int, seed: int = 0) -> Tensor:
 
 def constant(frames: Tensor, disparity: float) -> Tensor:
     return torch.full_like(frames[:, :1], disparity)
+
+
+def every_disparity(height: int, width: int) -> Tensor:
+    """Return one frame of each kind."""
+    return torch.cat([disparities(kind, 1, height, width) for kind in KINDS])
 
 
 def disparities(kind: str, count: int, height: int, width: int) -> Tensor:
@@ -97,21 +103,19 @@ def test_weight_is_a_power_of_two_of_the_disparity(backend, exponent, expected):
 
 @every_backend
 def test_weight_holds_at_fractional_disparities(backend):
-    apart = torch.arange(1, 400) / 16  # px: one row each, where two pixels land on one
+    apart = torch.arange(34, 400, 14) / 16  # px: one row each, where two pixels land on one
     frames, disparity = torch.zeros(1, 3, len(apart), 60), torch.zeros(1, 1, len(apart), 60)
     frames[..., 30] = 1
     disparity[..., 30] = apart
     disparity[..., 29] = apart - 1  # lands on the same column as its neighbour
     warped, coverage = splat(frames, disparity, backend=backend)
-    landing = 30 - apart
-    whole = landing == landing.round()
-    rows, columns = torch.arange(len(apart))[whole], landing[whole].long()
-    weights = torch.stack(
-        [2 ** (0.5 * d) for d in (apart[whole], apart[whole] - 1, 0 * apart[whole])]
-    ).double()
-    weights[2] *= (columns != 30) & (columns != 29)  # the background pixel there has moved away itself
-    expected = (weights[0] / weights.sum(0)).float()
-    assert_close(warped[0, 0, rows, columns], expected, rtol=1e-6, atol=0)
+    landing = 30 - apart.double()
+    rows, columns = torch.arange(len(apart)), landing.floor().long()
+    share = 1 - (landing - columns)  # of both pixels in that column; a background pixel covers it whole
+    first, second = (share * 2 ** (0.5 * d) for d in (apart.double(), apart.double() - 1))
+    expected = (first / (first + second + 1)).float()
+    assert (landing == columns).any() and (landing != columns).any()
+    assert_close(warped[0, 0, rows, columns], expected, rtol=1e-5, atol=0)
     assert (coverage[0, 0, rows, columns] == 1).all()
 
 
@@ -175,22 +179,20 @@ def test_pixels_outside_the_frame_are_dropped(backend, value):
 
 
 @pytest.mark.parametrize("border", ["clip", "released"])
-@pytest.mark.parametrize("kind", ["smooth", "layered", "noise"])
 @pytest.mark.parametrize("size", SIZES)
 @every_kernel
-def test_backends_agree(backend, border, kind, size):
-    frames, disparity = make_frames(2, *size), disparities(kind, 2, *size)
+def test_backends_agree(backend, border, size):
+    frames, disparity = make_frames(3, *size), every_disparity(*size)
     expected = splat(frames, disparity, backend="reference", border=border)
     actual = splat(frames, disparity, backend=backend, border=border)
     assert_close(actual, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("border", ["clip", "released"])
-@pytest.mark.parametrize("kind", ["smooth", "layered", "noise"])
 @pytest.mark.parametrize("size", SIZES)
 @every_kernel
-def test_uint8_is_the_rounded_float_result(backend, border, kind, size):
-    frames, disparity = frames_to_uint8(make_frames(2, *size)), disparities(kind, 2, *size)
+def test_uint8_is_the_rounded_float_result(backend, border, size):
+    frames, disparity = frames_to_uint8(make_frames(3, *size)), every_disparity(*size)
     planes = splat(frames.permute(0, 3, 1, 2).float(), disparity, backend="reference", border=border)
     expected = planes.warped.permute(0, 2, 3, 1)
     for name in ("reference", backend):
@@ -201,7 +203,7 @@ def test_uint8_is_the_rounded_float_result(backend, border, kind, size):
 
 
 @every_kernel
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(deadline=None, derandomize=True, max_examples=30)
 @given(quarters=st.lists(st.integers(-120, 120), min_size=1, max_size=12))
 def test_backends_agree_on_exact_ties(backend, quarters):
     disparity = torch.tensor(quarters).reshape(1, 1, 1, -1) / 4

@@ -474,7 +474,7 @@ def test_deepspeed_is_configured_from_params_or_refused() -> None:
             configure(replace(hyperparams, **changes))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=27)
 @pytest.mark.parametrize("samples", ["new", "cached"])
 def test_two_processes_learn_as_one_and_continue_after_a_kill(tmp_path: Path, samples: str) -> None:
     """Two processes with two parts each draw the samples and random numbers of one with four parts."""

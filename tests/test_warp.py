@@ -18,7 +18,8 @@ from secondeye.warp import warp as warp_on_one_device
 
 warp = on_any_backend(warp_on_one_device)
 BACKENDS = ["cpu", "triton"]
-SIZES = [(1, 1), (1, 7), (9, 1), (5, 2), (3, 37), (11, 64)]
+SIZES = [(1, 1), (1, 7), (3, 1), (2, 2), (3, 37), (2, 64)]  # Triton's interpreter takes time by the row
+KINDS = ["smooth", "layered", "noise"]
 
 every_backend = pytest.mark.parametrize("backend", ["reference", *BACKENDS])
 every_kernel = pytest.mark.parametrize("kernel", ["lanczos3", "bilinear"])
@@ -34,6 +35,11 @@ def constant(frames: Tensor, disparity: float) -> Tensor:
 
 def slanted(height: int, width: int, slope: float) -> Tensor:
     return (slope * (torch.arange(width) - width / 2 + 0.3)).expand(1, 1, height, width).float()
+
+
+def every_disparity(height: int, width: int) -> Tensor:
+    """Return one frame of each kind."""
+    return torch.cat([disparities(kind, 1, height, width) for kind in KINDS])
 
 
 def disparities(kind: str, count: int, height: int, width: int) -> Tensor:
@@ -237,7 +243,7 @@ def test_overflowing_difference_is_an_edge(backend):
 @pytest.mark.parametrize("width", [64, 1921])
 @pytest.mark.parametrize("slope", [0.5, -0.25, -1.0, -1.5])
 def test_stretched_slanted_plane_has_no_cracks(backend, width, slope):
-    frames, disparity = make_frames(1, 2, width), slanted(2, width, slope)
+    frames, disparity = make_frames(1, 1, width), slanted(1, width, slope)
     warped = warp(frames, disparity, backend=backend)
     position = torch.arange(width) - disparity
     first, last = position[..., 0].max().ceil() + 1, position[..., -1].min().floor() - 1
@@ -327,8 +333,8 @@ def texture(source: Tensor, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize("slope", [0.0, 0.25, -0.35])
 def test_warp_is_sharper_than_splat(backend, slope):
     x = torch.arange(640, dtype=torch.float64)
-    shift = torch.linspace(-3.3, 4.1, 8, dtype=torch.float64)[:, None]
-    frames = texture(x.expand(8, 640))[None].float()
+    shift = torch.linspace(-3.3, 4.1, 4, dtype=torch.float64)[:, None]
+    frames = texture(x.expand(4, 640))[None].float()
     disparity = (shift + slope * (x - 320))[None, None].float()
     source = (x + shift - slope * 320) / (1 - slope)  # solves x = source - disparity(source)
     truth = texture(source)
@@ -349,12 +355,11 @@ def test_warp_is_sharper_than_splat(backend, slope):
 
 
 @every_kernel
-@pytest.mark.parametrize("kind", ["smooth", "layered", "noise"])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("jump_px", [None, 0.5, math.inf])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_backends_agree(backend, kernel, kind, size, jump_px):
-    frames, disparity = make_frames(2, *size), disparities(kind, 2, *size)
+def test_backends_agree(backend, kernel, size, jump_px):
+    frames, disparity = make_frames(3, *size), every_disparity(*size)
     expected = warp(frames, disparity, kernel=kernel, jump_px=jump_px, backend="reference")
     actual = warp(frames, disparity, kernel=kernel, jump_px=jump_px, backend=backend)
     assert_close(actual, expected, rtol=0, atol=1e-5)
@@ -362,11 +367,10 @@ def test_backends_agree(backend, kernel, kind, size, jump_px):
 
 
 @every_kernel
-@pytest.mark.parametrize("kind", ["smooth", "layered", "noise"])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_uint8_is_the_rounded_float_result(backend, kernel, kind, size):
-    frames, disparity = frames_to_uint8(make_frames(2, *size)), disparities(kind, 2, *size)
+def test_uint8_is_the_rounded_float_result(backend, kernel, size):
+    frames, disparity = frames_to_uint8(make_frames(3, *size)), every_disparity(*size)
     planes = warp(frames.permute(0, 3, 1, 2).float(), disparity, kernel=kernel, backend="reference")
     expected = planes.frames.permute(0, 2, 3, 1)
     for name in ("reference", backend):
@@ -378,7 +382,7 @@ def test_uint8_is_the_rounded_float_result(backend, kernel, kind, size):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(deadline=None, derandomize=True, max_examples=30)
 @given(quarters=st.lists(st.integers(-60, 60), min_size=1, max_size=12))
 def test_backends_agree_on_exact_ties(backend, quarters):
     disparity = torch.tensor(quarters).reshape(1, 1, 1, -1) / 4

@@ -1,6 +1,6 @@
 """Print all tables about the dataset build.
 
-    python benchmarks/dataset.py
+    python benchmarks/dataset_build.py
 
 Tables on real footage need the folder SECONDEYE_FOOTAGE and are omitted if it is unset. Throughput is only
 meaningful on an idle machine.
