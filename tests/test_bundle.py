@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from secondeye.conversion.bundle import (
-    WEIGHT_FREE,
+    DEFAULT_BUNDLE,
     Bundle,
     read_bundle,
     settings_from_bundle,
@@ -40,7 +40,7 @@ def test_written_bundle_reads_back(tmp_path: Path, weights: Path) -> None:
 
 
 def test_weight_free_bundle_is_bundle_json_alone(tmp_path: Path) -> None:
-    folder = write_bundle(tmp_path / "bundle", WEIGHT_FREE, None, None)
+    folder = write_bundle(tmp_path / "bundle", DEFAULT_BUNDLE, None, None)
     assert [path.name for path in folder.iterdir()] == ["bundle.json"]
 
 
@@ -153,7 +153,7 @@ def test_invalid_bundle_json_is_a_user_error(tmp_path: Path, text: str) -> None:
 
 
 def test_unknown_part_is_rejected(tmp_path: Path) -> None:
-    folder = write_bundle(tmp_path / "bundle", WEIGHT_FREE, None, None)
+    folder = write_bundle(tmp_path / "bundle", DEFAULT_BUNDLE, None, None)
     text = (folder / "bundle.json").read_text().replace("motion", "magic")
     (folder / "bundle.json").write_text(text)
     with pytest.raises(UserError, match="magic"):

@@ -10,7 +10,7 @@ import torch
 from conftest import a_clip, a_film, a_shift, eval_clip, score_row
 from small_dataset import write_rows
 
-from secondeye.conversion.bundle import SHIPPED, WEIGHT_FREE, Bundle, write_bundle
+from secondeye.conversion.bundle import DEFAULT_BUNDLE, SHIPPED, Bundle, write_bundle
 from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import (
     AcceptedClip,
@@ -41,7 +41,7 @@ from secondeye.synthetic import render_shot
 PROJECT = Path(__file__).parent.parent
 GATE = Gate(confidence=0.9)
 EVALUATE = replace(load_params(PROJECT / "params.yaml").evaluate, min_films=5)
-NO_WEIGHTS = Candidate(WEIGHT_FREE, None, None)
+NO_WEIGHTS = Candidate(DEFAULT_BUNDLE, None, None)
 
 
 def scores_of(
@@ -160,9 +160,9 @@ def test_the_report_names_films_versions_and_decisions() -> None:
     decision = decision_on("inpainter", CHAMPION + scores_of("challenger", BETTER))
     facts = {"clips": eval_clips(), "films": {"f0": "holiday.mp4"}, "gate": GATE, "min_films": 5}
     report = to_markdown([decision], {}, versions=(1, 2), **facts)
-    assert "Version 2 is the champion; before it was version 1." in report
+    assert "Version 2 replaces version 1 as the champion." in report
     assert "holiday.mp4" in report and describe_decision(decision) in report
-    assert "as before" in to_markdown([], {}, versions=(1, 1), **facts)
+    assert "Version 1 remains the champion." in to_markdown([], {}, versions=(1, 1), **facts)
 
 
 # The whole gate, with a registry
@@ -247,8 +247,8 @@ def test_a_better_model_is_registered_and_becomes_champion(project: Project) -> 
     project.write_scores(project.known_scores(FIRST, [0.5] * 5) + project.known_scores(light, BETTER))
     outcome, report = project.run_gate()
     assert (outcome.previous, outcome.champion) == (1, 2) and registry.champion() == 2
-    assert "Version 2 is the champion; before it was version 1" in report and "bootstrap" in report
-    fetched = registry.resolve("models:/secondeye@champion")
+    assert "Version 2 replaces version 1 as the champion" in report and "bootstrap" in report
+    fetched = registry.fetch_version("models:/secondeye@champion")
     assert (fetched.bundle / "inpaint" / "model.safetensors").is_file()
     assert fetched.tags["inpainter_run"] == "k" * 32 and fetched.tags["inpainter_licences"] == "CC0-1.0"
     (run,) = (Run(path) for path in (project.folder / "runs").iterdir())

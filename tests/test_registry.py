@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import secondeye
-from secondeye.conversion.bundle import WEIGHT_FREE, settings_from_bundle, write_bundle
+from secondeye.conversion.bundle import DEFAULT_BUNDLE, settings_from_bundle, write_bundle
 from secondeye.registry import models
 from secondeye.registry.server import connected, tracking_uri
 from secondeye.system.errors import UserError
@@ -19,7 +19,7 @@ from secondeye.video.probe import probe
 @pytest.fixture
 def bundle(with_registry: Path) -> Path:
     """Write a bundle without weights to the project folder."""
-    return write_bundle(with_registry / "plain", WEIGHT_FREE, None, None)
+    return write_bundle(with_registry / "plain", DEFAULT_BUNDLE, None, None)
 
 
 def run_in_new_process(code: str, folder: Path) -> str:
@@ -34,21 +34,20 @@ def run_in_new_process(code: str, folder: Path) -> str:
 
 def test_first_version_becomes_champion_once(bundle: Path) -> None:
     assert models.champion() is None
-    assert models.first_version(bundle) == 1
-    assert models.first_version(bundle) is None
+    assert [models.ensure_champion(bundle) for _ in range(2)] == [1, 1]
     assert models.champion() == 1
 
 
 def test_first_version_without_alias_becomes_champion_later(bundle: Path) -> None:
     assert [models.register(bundle, {}, "") for _ in range(2)] == [1, 2]  # killed before the alias was set
-    assert models.first_version(bundle) == 1 and models.champion() == 1
+    assert models.ensure_champion(bundle) == 1 and models.champion() == 1
 
 
 def test_version_contains_bundle_and_code_and_no_pickle(bundle: Path) -> None:
     (bundle / "depth").mkdir()
     (bundle / "depth" / "model.safetensors").write_bytes(b"weights")
     assert models.register(bundle, {"secondeye.gate": "won"}, "Better.") == 1
-    fetched = models.resolve("models:/secondeye/1")
+    fetched = models.fetch_version("models:/secondeye/1")
     assert fetched.tags["secondeye.gate"] == "won"
     assert (fetched.bundle / "depth" / "model.safetensors").read_bytes() == b"weights"
     assert (fetched.folder / "code" / "secondeye" / "conversion" / "convert.py").is_file()
@@ -89,13 +88,13 @@ def test_bundle_with_a_pickle_is_rejected(bundle: Path) -> None:
 def test_missing_alias_version_or_model_is_a_user_error(bundle: Path, uri: str, message: str) -> None:
     for registered in (False, True):
         with pytest.raises(UserError, match=message) as error:
-            models.resolve(uri)
+            models.fetch_version(uri)
         assert "\n" not in str(error.value)
         registered or models.register(bundle, {}, "")
 
 
 def test_rollback_restores_the_previous_champion_once(bundle: Path) -> None:
-    models.first_version(bundle)
+    models.ensure_champion(bundle)
     assert [models.register(bundle, {}, "") for _ in range(2)] == [2, 3]
     models.set_champion(3)
     models.set_champion(3)
@@ -108,7 +107,7 @@ def test_rollback_restores_the_previous_champion_once(bundle: Path) -> None:
 
 
 def test_rollback_from_an_alias_set_in_mlflow(bundle: Path) -> None:
-    models.first_version(bundle)
+    models.ensure_champion(bundle)
     models.register(bundle, {}, "")
     with connected() as client:
         client.set_registered_model_alias("secondeye", "champion", "2")
@@ -116,9 +115,9 @@ def test_rollback_from_an_alias_set_in_mlflow(bundle: Path) -> None:
 
 
 def test_resolved_version_is_cached_and_runs_its_own_code(bundle: Path) -> None:
-    models.first_version(bundle)
-    fetched = models.resolve("models:/secondeye@champion")
-    assert fetched == models.resolve("models:/secondeye/1")
+    models.ensure_champion(bundle)
+    fetched = models.fetch_version("models:/secondeye@champion")
+    assert fetched == models.fetch_version("models:/secondeye/1")
     assert str(fetched) == f"secondeye version 1, code {fetched.code}" and len(fetched.code) == 12
     start, environment = models.command_for(fetched)
     assert start[-2:] == ["-m", "secondeye"]
@@ -132,7 +131,7 @@ def test_resolved_version_is_cached_and_runs_its_own_code(bundle: Path) -> None:
 
 
 def test_pyfunc_loads_the_champion_in_a_new_process(bundle: Path) -> None:
-    models.first_version(bundle)
+    models.ensure_champion(bundle)
     code = (
         "import mlflow\n"
         "model = mlflow.pyfunc.load_model('models:/secondeye@champion')\n"
@@ -153,7 +152,7 @@ def test_params_of_the_registered_model_are_options_of_a_conversion() -> None:
 @pytest.mark.slow
 def test_pyfunc_converts_a_film_in_a_new_process(bundle: Path, make_film: Callable[..., Path]) -> None:
     film = make_film(shots=(8,))
-    models.first_version(bundle)
+    models.ensure_champion(bundle)
     out = bundle.parent / "out.mp4"
     code = (
         "import mlflow, pandas\n"
@@ -170,8 +169,8 @@ def test_pyfunc_converts_a_film_in_a_new_process(bundle: Path, make_film: Callab
 @pytest.mark.slow
 def test_command_converts_with_the_code_of_the_version(bundle: Path, make_film: Callable[..., Path]) -> None:
     film = make_film(shots=(8,))
-    models.first_version(bundle)
-    fetched = models.resolve("models:/secondeye@champion")
+    models.ensure_champion(bundle)
+    fetched = models.fetch_version("models:/secondeye@champion")
     start, environment = models.command_for(fetched)
     subprocess.run(
         [*start, "convert", str(film), "--model", str(fetched.bundle)], env=environment, check=True

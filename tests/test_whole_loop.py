@@ -95,7 +95,7 @@ def gate_with_sabotage(small: Path) -> None:
     rejected = secondeye(small, "model", "gate")
     assert rejected.returncode == 0, rejected.stderr
     report = (small / "reports" / "gate.md").read_text()
-    assert "Version 1 is the champion, as before" in report and "does not replace" in report
+    assert "Version 1 remains the champion" in report and "does not replace" in report
 
     register_noise = (
         "from pathlib import Path\n"

@@ -61,9 +61,9 @@ def compare(
 ) -> Comparison:
     """Compare a method with the baseline on the clips that both have (external films may lack some)."""
     shared = {row.clip for row in method} & {row.clip for row in baseline}
-    ours, theirs = ([row for row in rows if row.clip in shared] for rows in (method, baseline))
-    gain = score_interval(paired_gains(theirs, ours, PRIMARY), evaluate)
-    means = [{name: mean_score(rows, name) for name in COLUMNS} for rows in (ours, theirs)]
+    method_rows, baseline_rows = ([row for row in rows if row.clip in shared] for rows in (method, baseline))
+    gain = score_interval(paired_gains(baseline_rows, method_rows, PRIMARY), evaluate)
+    means = [{name: mean_score(rows, name) for name in COLUMNS} for rows in (method_rows, baseline_rows)]
     violation = find_violation(*means) if protocol.inpainting else find_image_loss(*means)
     return Comparison(_verdict(gain, violation, evaluate.min_films), gain)
 

@@ -10,36 +10,36 @@ MAX_TEMPORAL_ERROR_RATIO = 1.1  # temporal error relative to the other method
 
 
 def find_violation(
-    ours: Mapping[str, float],  # column -> mean over films
-    theirs: Mapping[str, float],  # the same of the method it is compared with
+    means: Mapping[str, float],  # column -> mean over films
+    baseline: Mapping[str, float],  # the same of the method it is compared with
 ) -> str:
     """Describe the first violated guardrail; "" if none. Scores that neither method has are skipped."""
-    loss_db = theirs["psnr_disoccluded_db"] - ours["psnr_disoccluded_db"]
-    ratio, their_ratio = ours["gradient_ratio"], theirs["gradient_ratio"]
-    error, their_error = ours["temporal_error"], theirs["temporal_error"]
+    loss_db = baseline["psnr_disoccluded_db"] - means["psnr_disoccluded_db"]
+    ratio, baseline_ratio = means["gradient_ratio"], baseline["gradient_ratio"]
+    error, baseline_error = means["temporal_error"], baseline["temporal_error"]
     checks = (
         ("psnr_disoccluded_db", loss_db <= MAX_HOLE_LOSS_DB, f"holes lose {loss_db:.2f} dB"),
         (
             "gradient_ratio",
-            MIN_GRADIENT_RATIO <= ratio <= MAX_GRADIENT_RATIO or _is_closer_to_one(ratio, their_ratio),
+            MIN_GRADIENT_RATIO <= ratio <= MAX_GRADIENT_RATIO or _is_closer_to_one(ratio, baseline_ratio),
             f"the gradient ratio in holes, {ratio:.2f}, is outside "
             f"[{MIN_GRADIENT_RATIO:g}, {MAX_GRADIENT_RATIO:g}]",
         ),
         (
             "temporal_error",
-            error <= MAX_TEMPORAL_ERROR_RATIO * their_error,
-            f"the temporal error in holes is {error:.2f} levels against {their_error:.2f}",
+            error <= MAX_TEMPORAL_ERROR_RATIO * baseline_error,
+            f"the temporal error in holes is {error:.2f} levels against {baseline_error:.2f}",
         ),
     )
     for name, holds, message in checks:
-        if not holds and not (math.isnan(ours[name]) and math.isnan(theirs[name])):
+        if not holds and not (math.isnan(means[name]) and math.isnan(baseline[name])):
             return message
-    return find_image_loss(ours, theirs)
+    return find_image_loss(means, baseline)
 
 
-def find_image_loss(ours: Mapping[str, float], theirs: Mapping[str, float]) -> str:
+def find_image_loss(means: Mapping[str, float], baseline: Mapping[str, float]) -> str:
     """Describe a PSNR loss of the whole image beyond MAX_LOSS_DB; "" if there is none."""
-    loss_db = theirs["psnr_db"] - ours["psnr_db"]
+    loss_db = baseline["psnr_db"] - means["psnr_db"]
     return (
         "" if loss_db <= MAX_LOSS_DB else f"the whole image loses {loss_db:.2f} dB, {MAX_LOSS_DB:g} allowed"
     )

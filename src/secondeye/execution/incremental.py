@@ -95,19 +95,21 @@ def build_missing(
     and `failed.parquet` lists the failures.
     """
     _require_own_folder(out)
-    entries = {job.id: _read_entry(out, job) for job in jobs}
-    missing = [job for job in jobs if entries[job.id] is None]
+    records = {job.id: _read_record(out, job) for job in jobs}
+    missing = [job for job in jobs if records[job.id] is None]
     if not in_order:  # the longest first, so that the workers finish together
         missing.sort(key=lambda job: -job.size_bytes)
     if need_bytes := sum(job.size_bytes for job in missing):
         require_free_space(out, need_bytes, label)
-    _run_jobs(out, missing, work, entries, label, unit, max_bad_fraction * len(jobs))
+    _run_jobs(out, missing, work, records, label, unit, max_bad_fraction * len(jobs))
     failed = [
-        FailedItem(name, **entry["failed"]) for name, entry in entries.items() if entry and entry["failed"]
+        FailedItem(name, **record["failed"])
+        for name, record in records.items()
+        if record and record["failed"]
     ]
     write_table(out / FAILED, failed, FailedItem)
     if len(failed) > max_bad_fraction * len(jobs):
-        untried = sum(entry is None for entry in entries.values())
+        untried = sum(record is None for record in records.values())
         first = next(job.name or job.id for job in jobs if job.id == failed[0].id)
         raise UserError(
             f"{label}: {len(failed)} of {pluralize(len(jobs), unit)} failed, more than "
@@ -119,8 +121,8 @@ def build_missing(
     if crashed := sum(item.reason == WORKER_CRASHED for item in failed):
         retry = "`dvc repro --force` retries them and rebuilds nothing else"
         print(f"{label}: {pluralize(crashed, unit)} failed because the worker crashed; {retry}", flush=True)
-    _prune(out, entries)
-    rows = [row_type(**entry["row"]) for entry in entries.values() if entry and not entry["failed"]]
+    _prune(out, records)
+    rows = [row_type(**record["row"]) for record in records.values() if record and not record["failed"]]
     return BuildResult(rows, failed)
 
 
@@ -128,24 +130,24 @@ def _run_jobs(
     out: Path,
     missing: Sequence[Job],
     work: Callable[..., tuple[Any, list[Path]]],
-    entries: dict[str, dict[str, Any] | None],  # updated in place
+    records: dict[str, dict[str, Any] | None],  # updated in place
     label: str,
     unit: str,
     max_failed: float,
 ) -> None:
     """Build until all items are done, or more than `max_failed` have failed."""
-    failed = sum(bool(entry and entry["failed"]) for entry in entries.values())
+    failed = sum(bool(record and record["failed"]) for record in records.values())
     results = parallel.map(partial(_build, out, work), missing if failed <= max_failed else [])
     bar = tqdm(
-        total=len(entries), initial=len(entries) - len(missing), desc=label, unit=unit, **_bar_interval()
+        total=len(records), initial=len(records) - len(missing), desc=label, unit=unit, **_bar_interval()
     )
     with bar, closing(results):  # closing the generator stops the workers
         for position, result in results:
             job = missing[position]
-            entry = _crashed_entry(out, job, result) if isinstance(result, WorkerCrashed) else result
-            entries[job.id] = entry
+            record = _crashed_record(out, job, result) if isinstance(result, WorkerCrashed) else result
+            records[job.id] = record
             bar.update()
-            failed += bool(entry["failed"])
+            failed += bool(record["failed"])
             if failed > max_failed:
                 return
 
@@ -156,56 +158,56 @@ def _bar_interval() -> dict[str, float]:
 
 
 def _build(out: Path, work: Callable[..., tuple[Any, list[Path]]], job: Job) -> dict[str, Any]:
-    entry = out / f"{job.id}.json"
+    path = out / f"{job.id}.json"
     # Remove first: if the params change back, the old record must not match half-written files.
-    entry.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
     try:
         row, files = work(out, job.id, job.key, *job.arguments)
     except BadClip as bad:
-        content = _entry(job, {}, {}, {"reason": bad.reason, "detail": bad.detail})
+        record = _record(job, {}, {}, {"reason": bad.reason, "detail": bad.detail})
     else:
-        content = _entry(job, {path.name: _file_record(path) for path in files}, asdict(row), {})
-    write_atomic(entry, json.dumps(content, sort_keys=True, indent=1) + "\n")
-    return content
+        record = _record(job, {file.name: _describe_file(file) for file in files}, asdict(row), {})
+    write_atomic(path, json.dumps(record, sort_keys=True, indent=1) + "\n")
+    return record
 
 
-def _crashed_entry(out: Path, job: Job, crash: WorkerCrashed) -> dict[str, Any]:
-    """Return the entry of a failed item without writing it; remove an older one."""
+def _crashed_record(out: Path, job: Job, crash: WorkerCrashed) -> dict[str, Any]:
+    """Return the record of a failed item without writing it; remove an older one."""
     (out / f"{job.id}.json").unlink(missing_ok=True)
-    return _entry(job, {}, {}, {"reason": WORKER_CRASHED, "detail": crash.detail})
+    return _record(job, {}, {}, {"reason": WORKER_CRASHED, "detail": crash.detail})
 
 
-def _entry(
+def _record(
     job: Job, files: Mapping[str, object], row: Mapping[str, object], failed: Mapping[str, str]
 ) -> dict[str, Any]:
     return {"key": job.key, "files": files, "row": row, "failed": failed}
 
 
-def _file_record(path: Path) -> dict[str, object]:
+def _describe_file(path: Path) -> dict[str, object]:
     return {"bytes": path.stat().st_size, "sha256": hash_file(path)}
 
 
-def _read_entry(out: Path, job: Job) -> dict[str, Any] | None:
-    """Return the entry of a finished item, or None where it is missing, outdated or has incomplete files."""
+def _read_record(out: Path, job: Job) -> dict[str, Any] | None:
+    """Return the record of a finished item, or None if it is missing, outdated or has incomplete files."""
     path = out / f"{job.id}.json"
     if not path.exists():
         return None
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        record: dict[str, Any] = json.loads(path.read_text())
     except ValueError:  # truncated by a power loss
         return None
-    if content["key"] != job.key:
+    if record["key"] != job.key:
         return None
     written_ns = path.stat().st_mtime_ns
-    intact = all(_is_intact(out / name, record, written_ns) for name, record in content["files"].items())
-    return content if intact else None
+    intact = all(_is_intact(out / name, expected, written_ns) for name, expected in record["files"].items())
+    return record if intact else None
 
 
-def _is_intact(path: Path, record: Mapping[str, Any], written_ns: int) -> bool:
-    """Return whether a file has its recorded length, and its recorded hash where it was modified later."""
-    if not path.exists() or (status := path.stat()).st_size != record["bytes"]:
+def _is_intact(path: Path, expected: Mapping[str, Any], written_ns: int) -> bool:
+    """Return whether a file has its recorded length, and its recorded hash if it was modified later."""
+    if not path.exists() or (status := path.stat()).st_size != expected["bytes"]:
         return False
-    return status.st_mtime_ns <= written_ns or hash_file(path) == record["sha256"]
+    return status.st_mtime_ns <= written_ns or hash_file(path) == expected["sha256"]
 
 
 def _require_own_folder(out: Path) -> None:
@@ -216,9 +218,9 @@ def _require_own_folder(out: Path) -> None:
             raise UserError(f"{out}: holds {path.name}, which no stage wrote; move it elsewhere")
 
 
-def _prune(out: Path, entries: Mapping[str, dict[str, Any] | None]) -> None:
-    wanted = {f"{job_id}.json" for job_id in entries}
-    wanted |= {name for entry in entries.values() if entry for name in entry["files"]}
+def _prune(out: Path, records: Mapping[str, dict[str, Any] | None]) -> None:
+    wanted = {f"{job_id}.json" for job_id in records}
+    wanted |= {name for record in records.values() if record for name in record["files"]}
     for path in out.iterdir():
         if path.is_file() and path.suffix != ".parquet" and path.name not in wanted:
             path.unlink()

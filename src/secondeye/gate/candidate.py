@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from secondeye.conversion.bundle import WEIGHT_FREE, Bundle, read_bundle, weights_folder
+from secondeye.conversion.bundle import DEFAULT_BUNDLE, Bundle, read_bundle, weights_folder
 from secondeye.evaluation.methods import Method, load_estimator, load_inpainter
 from secondeye.system.errors import UserError
 from secondeye.system.files import hash_weights
@@ -61,8 +61,10 @@ class Candidate:
         return replace(self, bundle=bundle, inpaint_weights=weights)
 
     def with_fallback(self, part: str) -> "Candidate":
-        """Replace one part by that of WEIGHT_FREE, which needs no weights."""
-        return self.with_part(part, WEIGHT_FREE.depth if part == "depth" else WEIGHT_FREE.inpainter, None)
+        """Replace one part by that of DEFAULT_BUNDLE, which needs no weights."""
+        return self.with_part(
+            part, DEFAULT_BUNDLE.depth if part == "depth" else DEFAULT_BUNDLE.inpainter, None
+        )
 
 
 def load_candidate(folder: Path) -> Candidate:
@@ -71,7 +73,7 @@ def load_candidate(folder: Path) -> Candidate:
 
 
 def load_champion(folder: Path) -> tuple[Candidate, dict[str, str]]:
-    """Load the champion; parts that this code cannot load fall back to WEIGHT_FREE's.
+    """Load the champion; parts that this code cannot load fall back to DEFAULT_BUNDLE's.
 
     Returns the candidate, and the reason for each part that fell back. Without the fallback, a champion
     written by older code could never be replaced.
@@ -79,7 +81,7 @@ def load_champion(folder: Path) -> tuple[Candidate, dict[str, str]]:
     try:
         champion = load_candidate(folder)
     except UserError as error:
-        return Candidate(WEIGHT_FREE, None, None), dict.fromkeys(PARTS, str(error))
+        return Candidate(DEFAULT_BUNDLE, None, None), dict.fromkeys(PARTS, str(error))
     unusable = {}
     for part in PARTS:
         method = champion.as_method("champion", part)

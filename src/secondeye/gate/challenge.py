@@ -18,7 +18,7 @@ from secondeye.run_folder import Run, make_run_key, open_run
 from secondeye.system.files import write_atomic
 from secondeye.system.process import lock_dir
 
-NON_FINITE = "it produces pixels that are NaN or inf"
+NON_FINITE = "the output contains NaN or inf"
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class EvalSetup:
 
     dataset: Dataset
     clips: Sequence[EvalClip]
-    known: Sequence[Score]
+    cached_scores: Sequence[Score]
     evaluate: Evaluate
 
 
@@ -92,12 +92,12 @@ def open_challenge(
 def score_both(
     run: Run, part: str, champion: Candidate, challenger: Candidate, setup: EvalSetup
 ) -> list[Score]:
-    """Score both sides on the same clips and regions, from known scores if possible.
+    """Score both sides on the same clips and regions, from cached scores if possible.
 
     Raises NonFiniteMethods.
     """
     methods = [champion.as_method("champion", part), challenger.as_method("challenger", part)]
-    cached = cached_scores(setup.known, setup.clips, methods, setup.evaluate)
+    cached = cached_scores(setup.cached_scores, setup.clips, methods, setup.evaluate)
     if cached is not None:
         return cached
     out = run.folder / "scores"

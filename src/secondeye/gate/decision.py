@@ -29,7 +29,7 @@ class PartDecision:
     films: int
     gain: float  # mean over films; positive if the challenger is better
     gain_lower_bound: float  # one-sided, at the required confidence
-    loss_db: float  # PSNR of the whole image; positive if the challenger is worse
+    psnr_gain_db: float  # of the whole image; positive if the challenger is better
     won: bool
     reason: str
     fallback: str  # why the weight-free default replaced the champion's part; "" if it did not
@@ -45,24 +45,30 @@ def decide(
 ) -> PartDecision:
     """Compare both clip by clip; the lower bound of the mean gain must be above zero."""
     column = DECIDING_SCORE[part]
-    theirs, ours = ([row for row in rows if row.method == side] for side in ("champion", "challenger"))
-    gains = paired_gains(theirs, ours, column)
+    champion_rows, challenger_rows = (
+        [row for row in rows if row.method == side] for side in ("champion", "challenger")
+    )
+    gains = paired_gains(champion_rows, challenger_rows, column)
     bound = gain_lower_bound(
         gains, resamples=evaluate.resamples, confidence=gate.confidence, seed=evaluate.seed
     )
-    our_means, their_means = ({name: mean_score(side, name) for name in COLUMNS} for side in (ours, theirs))
-    failure = rejection_reason(part, len(gains), bound, our_means, their_means, evaluate.min_films, gate)
+    champion_means, challenger_means = (
+        {name: mean_score(side, name) for name in COLUMNS} for side in (champion_rows, challenger_rows)
+    )
+    failure = rejection_reason(
+        part, len(gains), bound, challenger_means, champion_means, evaluate.min_films, gate
+    )
     return PartDecision(
         part=part,
         champion=champion.part_id(part),
         challenger=challenger.part_id(part),
         score=column,
-        champion_score=round(their_means[column], 4),
-        challenger_score=round(our_means[column], 4),
+        champion_score=round(champion_means[column], 4),
+        challenger_score=round(challenger_means[column], 4),
         films=len(gains),
         gain=round(mean_over_films(gains), 4),
         gain_lower_bound=round(bound, 4),
-        loss_db=round(their_means["psnr_db"] - our_means["psnr_db"], 4),
+        psnr_gain_db=round(challenger_means["psnr_db"] - champion_means["psnr_db"], 4),
         won=not failure,
         reason=failure or "the mean gain over films is significant",
         fallback="",
@@ -73,8 +79,8 @@ def rejection_reason(
     part: str,
     films: int,
     bound: float,
-    ours: Mapping[str, float],
-    theirs: Mapping[str, float],
+    challenger_means: Mapping[str, float],  # column -> mean over films
+    champion_means: Mapping[str, float],
     min_films: int,
     gate: Gate,
 ) -> str:
@@ -82,8 +88,9 @@ def rejection_reason(
     if films < min_films:
         return f"insufficient evidence: scored on {films} held-out films, evaluate.min_films is {min_films}"
     if not bound > 0:  # also NaN
-        return f"its gain is not above zero at confidence {gate.confidence:g}"
-    return find_violation(ours, theirs) if part == "inpainter" else find_image_loss(ours, theirs)
+        return f"the mean gain over films is not above zero at confidence {gate.confidence:g}"
+    find = find_violation if part == "inpainter" else find_image_loss
+    return find(challenger_means, champion_means)
 
 
 def bonferroni(gate: Gate, challengers: int) -> Gate:

@@ -10,7 +10,7 @@ from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import EvalClip, Score
 from secondeye.evaluation.manifest import manifest_hash
 from secondeye.gate import report
-from secondeye.gate.candidate import Candidate, load_candidate, load_champion
+from secondeye.gate.candidate import Candidate, load_champion
 from secondeye.gate.challenge import EvalSetup, run_challenges
 from secondeye.gate.decision import PartDecision
 from secondeye.params import Evaluate, Gate
@@ -27,7 +27,7 @@ class GateOutcome:
     previous: int  # champion's version before
     champion: int  # champion's version now
     decisions: list[PartDecision]
-    unusable: Mapping[str, str]  # parts of the champion that fell back to WEIGHT_FREE's, and why
+    unusable: Mapping[str, str]  # parts of the champion that fell back to DEFAULT_BUNDLE's, and why
 
 
 def run_gate(
@@ -43,8 +43,8 @@ def run_gate(
         raise UserError(f"{dataset.path(Score)}: nothing was evaluated; run dvc repro evaluate")
     clips = dataset.rows(EvalClip)
     setup = EvalSetup(dataset, clips, dataset.rows(Score), evaluate)
-    ensure_champion()
-    fetched = registry.resolve("models:/secondeye@champion")
+    registry.ensure_champion(SHIPPED)
+    fetched = registry.fetch_version("models:/secondeye@champion")
     champion, unusable = load_champion(fetched.bundle)
     champion, decisions = run_challenges(runs, models, champion, setup, gate, unusable)
     won = any(decision.won for decision in decisions)
@@ -65,16 +65,6 @@ def run_gate(
         ),
     )
     return outcome
-
-
-def ensure_champion() -> None:
-    """Without a champion, promote the lowest version; without any version, register the shipped model."""
-    if registry.champion() is None:
-        shipped = load_candidate(SHIPPED)
-        with tempfile.TemporaryDirectory() as temporary:
-            copy = Path(temporary) / "bundle"
-            weights = shipped.depth_weights, shipped.inpaint_weights
-            registry.first_version(write_bundle(copy, shipped.bundle, *weights))
 
 
 def promote(

@@ -22,7 +22,7 @@ def describe_decision(decision: PartDecision) -> str:
     return (
         f"{text} {decision.score}: {decision.champion_score:g} to {decision.challenger_score:g}, gain "
         f"{decision.gain:+z.4f} (lower bound {decision.gain_lower_bound:+.4f}) on {decision.films} films; "
-        f"PSNR of the whole image {-decision.loss_db:+z.3f} dB."
+        f"PSNR of the whole image {decision.psnr_gain_db:+z.3f} dB."
     )
 
 
@@ -38,8 +38,10 @@ def to_markdown(
 ) -> str:
     """Return the gate's report."""
     before, after = versions
-    champion = f"Version {after} is the champion"
-    champion += f"; before it was version {before}." if after != before else ", as before."
+    if after != before:
+        champion = f"Version {after} replaces version {before} as the champion."
+    else:
+        champion = f"Version {after} remains the champion."
     lines = [f"- {describe_decision(decision)}" for decision in decisions] or ["- nothing new to compare"]
     lines += [
         f"- {part}: this version of the code cannot load the champion's own part ({reason})"

@@ -87,14 +87,14 @@ def register(
         return _register(client, bundle, tags, description)
 
 
-def first_version(bundle: Path) -> int | None:
-    """If there is no champion, promote the lowest version, or register this bundle if there is none.
+def ensure_champion(bundle: Path) -> int:
+    """Return the champion; without one, promote the lowest version, or register `bundle` if there is none.
 
-    Returns the new champion, or None if there was a champion already.
+    Raises ServerUnreachable.
     """
     with connected() as client:
-        if _champion(client) is not None:
-            return None
+        if (current := _champion(client)) is not None:
+            return current
         versions = [int(found.version) for found in client.search_model_versions(f"name='{NAME}'")]
         description = "First version, shipped with the program."
         number = min(versions) if versions else _register(client, bundle, {}, description)
@@ -126,7 +126,7 @@ def rollback() -> int:
         return past[-1]
 
 
-def resolve(uri: str) -> FetchedVersion:
+def fetch_version(uri: str) -> FetchedVersion:
     """Download the version named by models:/secondeye@ALIAS or models:/secondeye/NUMBER.
 
     Raises UserError if it does not exist, and ServerUnreachable.
@@ -143,7 +143,7 @@ def resolve(uri: str) -> FetchedVersion:
 
 def convert_with_registered_code(uri: str, arguments: list[str]) -> NoReturn:
     """Replace this process by `secondeye` with the code of a registered version; `uri` becomes its bundle."""
-    fetched = resolve(uri)
+    fetched = fetch_version(uri)
     print(f"model: {fetched}", flush=True)
     command, environment = command_for(fetched)
     replaced = [str(fetched.bundle) if argument == uri else argument for argument in arguments]
