@@ -72,7 +72,7 @@ def test_shards_decode_to_the_windows_of_the_dataset_exactly(data: Path, shards:
     for record, sample in zip(read, wanted, strict=True):
         assert all(torch.equal(*planes) for planes in zip(decode_sample(record), sample, strict=True))
         entry = json.loads(record["json"])
-        assert entry["clip"] in ("clip0", "clip2") and entry["dataset"] == Dataset(data).stamp
+        assert entry["clip"] in ("clip0", "clip2") and entry["dataset"] == Dataset(data).validated_hash
         assert (entry["film"], entry["licence"], entry["fps"]) == (
             f"film{entry['clip'][-1]}.mp4",
             "CC0-1.0",

@@ -19,7 +19,7 @@ from secondeye.depth.losses import (
     laplace_loss,
     normalise,
     ranking_loss,
-    shrink,
+    scale_to_fit,
     temporal_loss,
     warp,
 )
@@ -306,12 +306,12 @@ def test_affine_copy_has_no_loss() -> None:
         assert float(loss(-copy, truth, valid)) > 0.1
 
 
-def test_shrink_scales_bad_fits_down_only() -> None:
+def test_scale_to_fit_scales_bad_fits_down_only() -> None:
     valid = torch.ones(2, 3, 1, 24, 32, dtype=torch.bool)
     truth, other = normalise(maps(0), valid), normalise(maps(1), valid)
-    assert torch.equal(shrink(truth, truth, valid), truth)
-    torch.testing.assert_close(shrink(-truth, truth, valid), -0.1 * truth)
-    half = shrink(normalise(truth + other, valid), truth, valid)
+    assert torch.equal(scale_to_fit(truth, truth, valid), truth)
+    torch.testing.assert_close(scale_to_fit(-truth, truth, valid), -0.1 * truth)
+    half = scale_to_fit(normalise(truth + other, valid), truth, valid)
     assert float(error_loss(half, truth, valid)) < float(error_loss(normalise(half, valid), truth, valid))
 
 

@@ -196,7 +196,7 @@ def test_learning_lowers_the_loss(tmp_path: Path) -> None:
     train_depth(run, [make_shot(seed) for seed in range(2)], settings(steps=40, dropout=0.0))
     losses = [line["depth/error"] for line in run.metrics() if "depth/error" in line]
     assert losses[-1] < 0.6 * losses[0]
-    assert run.metrics()[-1]["depth/held_rank"] > 0.6
+    assert run.metrics()[-1]["depth/held_out_rank"] > 0.6
     assert run.picture("depth.png").stat().st_size > 1000
     assert 0 < float(load_student_network(run.model).rank_share) <= 1
 
@@ -249,10 +249,10 @@ def test_no_film_is_on_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
     """Forty shots of twenty films, interleaved: two films are held out with all their shots."""
     prepared = prepare(make_shot(0))
     shots = [prepared._replace(film=f"film {n % 20}") for n in range(40)]
-    held, trained_on = training.hold_out(shots)
-    assert {shot.film for shot in held} == {"film 9", "film 19"} and len(held) == 4
-    assert not {shot.film for shot in held} & {shot.film for shot in trained_on}
-    assert len(held) + len(trained_on) == 40 and not capsys.readouterr().err
+    held_out, trained_on = training.hold_out(shots)
+    assert {shot.film for shot in held_out} == {"film 9", "film 19"} and len(held_out) == 4
+    assert not {shot.film for shot in held_out} & {shot.film for shot in trained_on}
+    assert len(held_out) + len(trained_on) == 40 and not capsys.readouterr().err
     few = [shot for shot in shots if shot.film != "film 0"]
     assert training.hold_out(few) == (few, few)
     assert "train_depth: 19 films, fewer than 20: none is held out" in capsys.readouterr().err

@@ -131,9 +131,9 @@ class Dataset:
         folder, file = TABLES[row_type]
         return self.folder(folder) / file
 
-    def file(self, stage: str, name: str, kind: str) -> Path:
-        """Return the path of a file of a clip or shot, such as stage split, kind left."""
-        return clip_file(self.folder(stage), name, kind)
+    def file(self, stage: str, clip_id: str, kind: str) -> Path:
+        """Return the path of a file of a clip or synthetic shot, such as stage split, kind left."""
+        return clip_file(self.folder(stage), clip_id, kind)
 
     # Tables
 
@@ -170,12 +170,10 @@ class Dataset:
         """Return every clip that has a row in each of these tables, sorted by id; reads no other table."""
         tables = {row_type: self._by_id(row_type) for row_type in row_types}
         clips = self._by_id(Clip)
-        shared = [name for name in clips if all(name in table for table in tables.values())]
+        shared = [clip for clip in clips.values() if all(clip.id in table for table in tables.values())]
         return [
-            DatasetClip(
-                name, "", clips[name], self.films[clips[name].film], {t: tables[t][name] for t in row_types}
-            )
-            for name in shared
+            DatasetClip(clip.id, "", clip, self.films[clip.film], {t: tables[t][clip.id] for t in row_types})
+            for clip in shared
         ]
 
     def clips(self, split: str | None = None) -> list[DatasetClip]:
@@ -185,12 +183,12 @@ class Dataset:
         """
         return [clip for clip in self._accepted.values() if split in (None, clip.split)]
 
-    def clip(self, name: str) -> DatasetClip:
+    def clip(self, clip_id: str) -> DatasetClip:
         """Return one accepted clip. Raises UserError if the dataset was rebuilt without it."""
-        if name not in self._accepted:
+        if clip_id not in self._accepted:
             path = self.path(AcceptedClip)
-            raise UserError(f"{path}: has no clip {name}; the dataset was rebuilt, run dvc repro evaluate")
-        return self._accepted[name]
+            raise UserError(f"{path}: has no clip {clip_id}; the dataset was rebuilt, run dvc repro evaluate")
+        return self._accepted[clip_id]
 
     @cached_property
     def _accepted(self) -> dict[str, DatasetClip]:
@@ -211,9 +209,11 @@ class Dataset:
 
     # Arrays of a clip
 
-    def raw_views(self, name: str) -> tuple[Tensor, Tensor]:  # left, right [T, 3, H, W]
+    def raw_views(self, clip_id: str) -> tuple[Tensor, Tensor]:  # left, right [T, 3, H, W]
         """Read both views of a clip as they were cut from the film, without corrections."""
-        return read_frames(self.file("split", name, "left")), read_frames(self.file("split", name, "right"))
+        return read_frames(self.file("split", clip_id, "left")), read_frames(
+            self.file("split", clip_id, "right")
+        )
 
     def views(
         self, clip: DatasetClip
@@ -250,7 +250,7 @@ class Dataset:
     # Identity
 
     @property
-    def stamp(self) -> str:
+    def validated_hash(self) -> str:
         """The hash of the dataset that passed validation last. Raises UserError if none has."""
         return read_stamp(self.folder("validate"))
 
@@ -261,7 +261,7 @@ class Dataset:
 
     def require_validated(self) -> None:
         """Raise UserError if the dataset is not the one that passed validation last."""
-        if self.stamp != self.hash:
+        if self.validated_hash != self.hash:
             raise UserError(
                 f"{self.root}: the dataset has changed since it was validated; run dvc repro validate"
             )

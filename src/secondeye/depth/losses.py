@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MIN_DEVIATION = 1e-4  # for flat maps
-MIN_SHRINK = 0.1  # keeps a gradient where depth is worse than a flat map
+MIN_FIT_SCALE = 0.1  # keeps a gradient if depth is worse than a flat map
 SCALES = 4  # of the gradient loss
 PAIRS = 2048  # per frame, drawn by torch's generator
 MAX_MARGIN = 0.5  # pairs need not differ by more than this
@@ -28,7 +28,7 @@ def normalise(
     return centred / _mean(centred.abs(), valid).clamp_min(MIN_DEVIATION).view(-1, 1, 1, 1, 1)
 
 
-def shrink(
+def scale_to_fit(
     depth: Tensor,  # [B, T, 1, h, w] normalised
     truth: Tensor,  # [B, T, 1, h, w] normalised
     valid: Tensor,  # bool [B, T, 1, h, w]
@@ -38,8 +38,8 @@ def shrink(
     Normalised depth has the spread of the truth however inaccurate it is; an untrained student would have
     larger errors than a flat map.
     """
-    fit = _mean(depth * truth, valid) / _mean(depth * depth, valid).clamp_min(MIN_DEVIATION)
-    return depth * fit.clamp(MIN_SHRINK, 1).view(-1, 1, 1, 1, 1)
+    scale = _mean(depth * truth, valid) / _mean(depth * depth, valid).clamp_min(MIN_DEVIATION)
+    return depth * scale.clamp(MIN_FIT_SCALE, 1).view(-1, 1, 1, 1, 1)
 
 
 def laplace_loss(

@@ -21,7 +21,7 @@ class Track(NamedTuple):
 class Tracks(NamedTuple):
     """Tracks of a clip from each frame to the next and the previous one, and its images."""
 
-    steps: dict[tuple[int, int], Track]
+    adjacent_tracks: dict[tuple[int, int], Track]  # (frame, neighbour) -> track
     images: np.ndarray  # uint8 [T, H, W, 3]
 
 
@@ -32,13 +32,17 @@ def find_tracks(
     """Track all pixels between adjacent frames; no tracks in frames too small for optical flow."""
     if min(grays.shape[1:]) < MIN_FLOW_SIZE_PX:
         return Tracks({}, images)
-    steps = {}
+    adjacent_tracks = {}
     for frame in range(len(grays) - 1):
         forward = dense_flow(grays[frame], grays[frame + 1])
         backward = dense_flow(grays[frame + 1], grays[frame])
-        steps[frame, frame + 1] = Track(forward, forward_backward_error(forward, backward) < _MAX_ERROR_PX)
-        steps[frame + 1, frame] = Track(backward, forward_backward_error(backward, forward) < _MAX_ERROR_PX)
-    return Tracks(steps, images)
+        adjacent_tracks[frame, frame + 1] = Track(
+            forward, forward_backward_error(forward, backward) < _MAX_ERROR_PX
+        )
+        adjacent_tracks[frame + 1, frame] = Track(
+            backward, forward_backward_error(backward, forward) < _MAX_ERROR_PX
+        )
+    return Tracks(adjacent_tracks, images)
 
 
 def tracks_to_neighbours(
@@ -49,18 +53,18 @@ def tracks_to_neighbours(
     """Return the frames within reach with the track to each: chained flows, checked by colour."""
     found = []
     for direction in (-1, 1):
-        track = Track(*tracks.steps.get((frame, frame + direction), (None, None)))
+        track = Track(*tracks.adjacent_tracks.get((frame, frame + direction), (None, None)))
         for other in range(frame + direction, frame + direction * (reach + 1), direction):
-            if (step := tracks.steps.get((other - direction, other))) is None:
+            if (next_track := tracks.adjacent_tracks.get((other - direction, other))) is None:
                 break
-            track = step if other == frame + direction else _concatenate(track, step)
+            track = next_track if other == frame + direction else _concatenate(track, next_track)
             found.append((other, _check_colour(track, tracks.images[frame], tracks.images[other])))
     return found
 
 
-def _concatenate(track: Track, step: Track) -> Track:
-    visible = track.visible & (backward_warp(step.visible.astype(np.float32), track.flow) > 0.99)
-    return Track(track.flow + backward_warp(step.flow, track.flow), visible)
+def _concatenate(track: Track, next_track: Track) -> Track:
+    visible = track.visible & (backward_warp(next_track.visible.astype(np.float32), track.flow) > 0.99)
+    return Track(track.flow + backward_warp(next_track.flow, track.flow), visible)
 
 
 def _check_colour(track: Track, image: np.ndarray, other_image: np.ndarray) -> Track:
@@ -88,10 +92,10 @@ def _same_colour(
 
 @numba.njit(cache=True)
 def add_visible(
-    total: np.ndarray, count: np.ndarray, flow: np.ndarray, visible: np.ndarray, other: np.ndarray
+    sums: np.ndarray, count: np.ndarray, flow: np.ndarray, visible: np.ndarray, other: np.ndarray
 ) -> None:
     """Add nearest-pixel samples of another frame's values [H, W, D] at visible pixels; increment counts."""
-    height, width, depth = total.shape
+    height, width, depth = sums.shape
     for y in range(height):
         for x in range(width):
             if visible[y, x]:
@@ -99,18 +103,18 @@ def add_visible(
                 column = min(max(round(x + flow[y, x, 0]), 0), width - 1)
                 count[y, x] += 1
                 for d in range(depth):
-                    total[y, x, d] += other[row, column, d]
+                    sums[y, x, d] += other[row, column, d]
 
 
 @numba.njit(cache=True)
-def average(total: np.ndarray, count: np.ndarray) -> None:
+def average(sums: np.ndarray, count: np.ndarray) -> None:
     """Divide sums [H, W, D] by counts in place, rounding to the nearest integer."""
-    height, width, depth = total.shape
+    height, width, depth = sums.shape
     for y in range(height):
         for x in range(width):
             share = np.float32(1) / np.float32(count[y, x])
             for d in range(depth):
-                total[y, x, d] = np.int16(np.float32(total[y, x, d]) * share + np.float32(0.5))
+                sums[y, x, d] = np.int16(np.float32(sums[y, x, d]) * share + np.float32(0.5))
 
 
 @numba.njit(cache=True)
@@ -130,11 +134,11 @@ def fit_lines(
             count = 0
             for i in range(samples):
                 if valid[i, y, x]:
-                    place = count
-                    while place > 0 and ordered[place - 1] > values[i, y, x]:
-                        ordered[place] = ordered[place - 1]
-                        place -= 1
-                    ordered[place] = values[i, y, x]
+                    position = count
+                    while position > 0 and ordered[position - 1] > values[i, y, x]:
+                        ordered[position] = ordered[position - 1]
+                        position -= 1
+                    ordered[position] = values[i, y, x]
                     count += 1
             median = (np.float64(ordered[(count - 1) // 2]) + ordered[count // 2]) / 2
             # Sums of few float32 values and small integer times are exact in float64, in any order.
@@ -149,8 +153,8 @@ def fit_lines(
             if agreeing == 0:
                 fitted[y, x] = median
                 continue
-            spread = times_squared - time * time / agreeing + stiffness
-            rise = product - time * value / agreeing
-            slope = rise / spread if spread > 0 else 0.0
+            variance = times_squared - time * time / agreeing + stiffness
+            covariance = product - time * value / agreeing
+            slope = covariance / variance if variance > 0 else 0.0
             fitted[y, x] = (value - time * slope) / agreeing
     return fitted

@@ -13,7 +13,7 @@ def run(data: Path, out: Path, runs: Path, *, train_depth: TrainDepth) -> None:
     dataset = Dataset(data)
     inputs = hash_inputs(dataset)
     key = make_run_key("secondeye.training.depth", [train_depth], inputs)
-    tags = inputs | {"dataset": dataset.stamp, "licences": join_licences(dataset, [])}
+    tags = inputs | {"dataset": dataset.validated_hash, "licences": join_licences(dataset, [])}
 
     def train(run: Run) -> None:
         from secondeye.training import depth

@@ -38,7 +38,10 @@ def run(data: Path, out: Path, runs: Path, *, train_inpaint: TrainInpaint) -> No
         ),
     ):
         key = make_run_key(f"secondeye.training.{name}", [settings], own_inputs)
-        tags = own_inputs | {"dataset": dataset.stamp, "licences": join_licences(dataset, own_licences)}
+        tags = own_inputs | {
+            "dataset": dataset.validated_hash,
+            "licences": join_licences(dataset, own_licences),
+        }
         finish_model(out / name, open_run(runs, key, f"train_{name}", settings, tags), train)
 
 

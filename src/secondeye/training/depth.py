@@ -24,7 +24,7 @@ from secondeye.depth.losses import (
     laplace_loss,
     normalise,
     ranking_loss,
-    shrink,
+    scale_to_fit,
     temporal_loss,
     warp,
 )
@@ -55,14 +55,10 @@ PREPARED_BYTES = 22  # per pixel of a prepared shot
 class DepthShot(NamedTuple):
     """Consecutive frames with known disparity."""
 
-    left: Tensor
-    """[T, 3, h, w] in [0, 1]"""
-    disparity: Tensor
-    """[T, 1, h, w] px"""
-    valid: Tensor
-    """bool [T, 1, h, w], True where the disparity is reliable"""
-    film: str
-    """The film; held-out splits are by film. A synthetic shot counts as a film of its own."""
+    left: Tensor  # [T, 3, h, w] in [0, 1]
+    disparity: Tensor  # [T, 1, h, w] px
+    valid: Tensor  # bool [T, 1, h, w], True where the disparity is reliable
+    film: str  # held-out splits are by film; a synthetic shot counts as a film of its own
 
 
 class PreparedShot(NamedTuple):
@@ -130,7 +126,7 @@ def train_depth(run: Run, shots: Iterable[DepthShot], settings: TrainDepth) -> N
             f"train_depth: no clip or shot is {settings.frames} frames long; lower train_depth.frames in "
             "params.yaml"
         )
-    held, trained_on = hold_out(prepared)
+    held_out, trained_on = hold_out(prepared)
     torch.manual_seed(settings.optimizer.seed)
     model = Student(settings.height, settings.width)
     training_loop(
@@ -140,14 +136,14 @@ def train_depth(run: Run, shots: Iterable[DepthShot], settings: TrainDepth) -> N
         hyperparams=settings.optimizer,
         draw=lambda rng: draw_sample(trained_on, settings, rng),
         loss=compute_loss,
-        validate=lambda trained: _validate(trained, held, settings.frames),
+        validate=lambda trained: _validate(trained, held_out, settings.frames),
     )
     if is_main_process():
         scores = run.metrics()[-1]
-        rank, expected = (scores[f"{NAME}/{score}"] for score in ("held_rank", "held_expected_rank"))
+        rank, expected = (scores[f"{NAME}/{score}"] for score in ("held_out_rank", "held_out_expected_rank"))
         model.rank_share.fill_(min(1.0, max(0.0, rank) / max(expected, 1e-6)))
         save_student(model, run.model)
-        _write_sheet(run.picture("depth.png"), model, held, settings.frames)
+        _write_sheet(run.picture("depth.png"), model, held_out, settings.frames)
 
 
 def hold_out(shots: list[PreparedShot]) -> tuple[list[PreparedShot], list[PreparedShot]]:
@@ -223,14 +219,16 @@ def _crop(frames: _Frames, size: tuple[int, int], rng: np.random.Generator) -> _
     height, width = frames.left.shape[-2:]
     share = rng.uniform(MIN_CROP_SHARE, 1)
     rows, columns = round(height * share), round(width * share)
-    top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
-    cut = [plane[..., top : top + rows, left : left + columns] for plane in frames]
+    first_row, first_column = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
+    cut = [
+        plane[..., first_row : first_row + rows, first_column : first_column + columns] for plane in frames
+    ]
     smooth = F.interpolate(torch.cat([cut[0], cut[3]], dim=1), size, mode="bilinear", align_corners=False)
-    picture, motion = smooth.split([3, MOTION_CHANNELS], dim=1)
+    left, motion = smooth.split([3, MOTION_CHANNELS], dim=1)
     motion = torch.cat([motion[:, :3] * (width / columns), motion[:, 3:]], dim=1)
     # Not bilinear: disparities of the two sides of an edge must not mix.
     disparity, valid = (F.interpolate(plane.float(), size, mode="nearest") for plane in cut[1:3])
-    return _Frames(picture, disparity, valid > 0, motion)
+    return _Frames(left, disparity, valid > 0, motion)
 
 
 def _mirror(frames: _Frames, rng: np.random.Generator) -> _Frames:
@@ -267,7 +265,7 @@ def compute_loss(model: nn.Module, sample: Sample) -> tuple[Tensor, Mapping[str,
     cues, disparity, valid, flow_px, confidence = sample
     raw, log_uncertainty = (plane.unflatten(0, cues.shape[:2]) for plane in model(cues.flatten(0, 1)))
     prediction, target = normalise(raw, valid), normalise(disparity, valid)
-    depth = shrink(prediction, target, valid)
+    depth = scale_to_fit(prediction, target, valid)
     parts = {
         "likelihood": laplace_loss(depth, target, log_uncertainty, valid),
         "gradient": gradient_loss(depth, target, valid),
@@ -297,7 +295,7 @@ def _predict(model: nn.Module, shots: Sequence[PreparedShot], count: int) -> Ite
             raw, log_uncertainty = model(stack_cues(frames.left, frames.motion))
         valid = frames.valid[None]
         target = normalise(frames.disparity[None], valid)
-        depth = shrink(normalise(raw[None], valid), target, valid)
+        depth = scale_to_fit(normalise(raw[None], valid), target, valid)
         yield _Prediction(frames, depth, target, log_uncertainty[None].exp(), valid)
 
 
@@ -309,14 +307,14 @@ def _validate(model: nn.Module, shots: Sequence[PreparedShot], count: int) -> di
         ranks.append(rank_correlation(one.depth[0], one.target[0], one.valid[0]))
         expected.append(float(expected_correlation(one.uncertainty[0].log(), torch.ones(())).mean()))
     return {
-        "held_error": float(np.mean(errors)),
-        "held_rank": float(np.mean(ranks)),
-        "held_expected_rank": float(np.mean(expected)),
+        "held_out_error": float(np.mean(errors)),
+        "held_out_rank": float(np.mean(ranks)),
+        "held_out_expected_rank": float(np.mean(expected)),
     }
 
 
 def _write_sheet(path: Path, model: nn.Module, shots: Sequence[PreparedShot], count: int) -> None:
-    """Write a picture with a column for each shot: left view, true depth, predicted depth, uncertainty."""
+    """Write an image with a column for each shot: left view, true depth, predicted depth, uncertainty."""
     columns = []
     for one in _predict(model, shots[:SHEET_SHOTS], count):
         depth = [(plane[0, 0, 0] + 1.5) / 4 for plane in (one.target, one.depth)]

@@ -129,7 +129,9 @@ def plan_export(
 ) -> ExportPlan:
     """Assign samples to shards."""
     per_shard = max(1, int(shard_megabytes * 10**6 / sample_bytes(settings)))
-    return ExportPlan(split, settings, seed, samples or len(clips), per_shard, dataset.stamp, tuple(clips))
+    return ExportPlan(
+        split, settings, seed, samples or len(clips), per_shard, dataset.validated_hash, tuple(clips)
+    )
 
 
 def export(dataset: Dataset, out: Path, plan: ExportPlan) -> dict[str, Any]:
