@@ -30,7 +30,7 @@ from secondeye.film.packing import side_by_side
 from secondeye.imaging.arrays import frames_from_uint8
 from secondeye.inpaint import Inpainter, make_inpainter
 from secondeye.video.probe import probe
-from secondeye.video.read import read_pictures
+from secondeye.video.read import decode_film
 from secondeye.video.write import write_film
 
 WINDOW_FRAMES = 8
@@ -76,7 +76,7 @@ def jobs(film: Path) -> dict[str, Callable[[], object]]:
 
 def pictures(film: Path) -> Iterator[np.ndarray]:
     """Yield the frames of a film, uint8 [H, W, 3]."""
-    return (picture.rgb for picture in read_pictures(film))
+    return (picture.rgb for picture in decode_film(film))
 
 
 def windows(film: Path) -> Iterator[Tensor]:

@@ -25,7 +25,7 @@ from secondeye.film.frame_checks import check_frame
 from secondeye.film.shots import find_shots
 from secondeye.params import load_params
 from secondeye.video.probe import probe
-from secondeye.video.read import read_pictures
+from secondeye.video.read import decode_film
 
 WIDTH = 256  # px, the analysis width of the split stage
 SHOTS, FRAMES, FILMS = 6, 10, 6
@@ -91,7 +91,7 @@ def pictures_of(film: Path, eyes: int = 1) -> tuple[np.ndarray, Fraction]:
     """Return the first view's frames at analysis size, and the frame rate."""
     info = probe(film)
     size = round(info.height * WIDTH * eyes / info.width), WIDTH * eyes
-    return np.stack([picture.rgb[:, :WIDTH] for picture in read_pictures(film, size=size)]), info.fps
+    return np.stack([picture.rgb[:, :WIDTH] for picture in decode_film(film, size=size)]), info.fps
 
 
 def count_cuts(found: Sequence[Span], true: Sequence[Span]) -> tuple[int, int, int]:

@@ -35,7 +35,7 @@ from secondeye.matching.gap_filling import fill_by_colour
 from secondeye.matching.video_matcher import match_video
 from secondeye.report.contact_sheet import read_image
 from secondeye.system.process import one_thread
-from secondeye.video.read import read_pictures
+from secondeye.video.read import decode_film
 
 SEEDS = (5, 21, 33, 47)  # of the films; the matcher was tuned on 5 and 33
 LARGEST, TOLERANCE_PX, MARGIN_PX = 0.18, 1.0, 1  # as in params.yaml
@@ -90,7 +90,7 @@ def film_clips(folder: Path, films: int, frames: int, seed: int) -> Iterator[Cli
         with np.load(path) as exact:
             first, truth, hidden = (exact[n] for n in ("first_frame", "disparity", "left_occlusion"))
         film = folder / f"{path.stem[:-2]}.mp4"
-        eyes = [unpack(picture.rgb, "sbs") for picture in read_pictures(film)][first : first + len(truth)]
+        eyes = [unpack(frame.rgb, "sbs") for frame in decode_film(film)][first : first + len(truth)]
         left, right = (frames_from_uint8(torch.from_numpy(np.stack(eye))) for eye in zip(*eyes, strict=True))
         shift_px = min(0, int(np.floor(truth.min())) - MARGIN_PX)
         left, right = apply_shift(left, right, shift_px)

@@ -18,10 +18,10 @@ from machine import machine
 from secondeye.film.packing import PACKED, packing_axis
 from secondeye.imaging.arrays import frames_to_uint8
 from secondeye.sources import Source
-from secondeye.sources.stills import pictures_of, read_still
+from secondeye.sources.stills import list_images, read_still
 from secondeye.sources.views import read_stereo_frames
 from secondeye.synthetic import two_planes
-from secondeye.video.read import read_pictures
+from secondeye.video.read import decode_film
 from secondeye.video.write import write_lossless
 
 HEIGHT, WIDTH, FRAMES, REPEATS = 180, 320, 16, 5
@@ -74,8 +74,8 @@ def store(folder: Path, packing: str, left: np.ndarray, right: np.ndarray) -> So
 
 def _store_folder(folder: Path, eye: np.ndarray) -> Path:
     folder.mkdir()
-    for index, picture in enumerate(eye):
-        cv2.imwrite(str(folder / f"{index}.png"), picture[..., ::-1])
+    for index, image in enumerate(eye):
+        cv2.imwrite(str(folder / f"{index}.png"), image[..., ::-1])
     return folder
 
 
@@ -83,10 +83,10 @@ def decode(source: Source) -> None:
     """Decode every frame of every file."""
     for path in source.paths:
         if path.is_dir():
-            for file in pictures_of(path):
+            for file in list_images(path):
                 read_still(file)
         else:
-            for _ in read_pictures(path):
+            for _ in decode_film(path):
                 pass
 
 

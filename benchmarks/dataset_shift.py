@@ -31,7 +31,7 @@ from secondeye.report.contact_sheet import read_image
 from secondeye.stages.shift import ViewOrder, find_corrections, find_order
 from secondeye.synthetic import Shot
 from secondeye.synthetic.render import render_shot
-from secondeye.video.read import read_pictures
+from secondeye.video.read import decode_film
 
 PARAMS = load_params(Path(__file__).parent.parent / "params.yaml").shift
 WIDE_SEEDS = (7, 10, 12)
@@ -145,7 +145,7 @@ def _footage() -> Iterator[str]:
 
 def _films(root: Path) -> Iterator[tuple[str, Tensor, Tensor]]:
     for path in ("sv_candle_ego/candle_ego_sbs_2560x720.mp4", "sv_toon_shot/shot_sbs.mp4"):
-        pairs = [unpack(picture.rgb, "sbs") for picture in islice(read_pictures(root / path), 25)]
+        pairs = [unpack(picture.rgb, "sbs") for picture in islice(decode_film(root / path), 25)]
         left, right = (_frames([pair[side] for pair in pairs]) for side in (0, 1))
         yield Path(path).stem, left, right
     left, right = (

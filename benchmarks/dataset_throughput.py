@@ -25,7 +25,7 @@ from secondeye.dataset.reader import Dataset
 from secondeye.dataset.sample_films import write_sample_films
 from secondeye.dataset.schema import Clip
 from secondeye.params import MATCHERS, Matcher, Params
-from secondeye.video.read import read_pictures
+from secondeye.video.read import decode_film
 
 STAGES = ("split", "shift", "match", "splat", "quality")
 REAL = "sv_candle_ego/candle_ego_sbs_2560x720.mp4"
@@ -134,7 +134,7 @@ def _measure(root: Path, params: Params) -> Speed:
     start = time.process_time()
     for film in sorted((root / "raw").glob("*.mp4")):
         if film.name != "mono.mp4":
-            for _ in read_pictures(film):
+            for _ in decode_film(film):
                 pass
     decoding_s = time.process_time() - start
     clips = Dataset(root).rows(Clip)

@@ -26,7 +26,7 @@ from secondeye.imaging.arrays import frames_from_uint8, resize
 from secondeye.imaging.optical_flow import dense_flow, flow_magnitude
 from secondeye.matching import make_matcher
 from secondeye.matching.consistency import match_both_ways
-from secondeye.video.read import read_pictures
+from secondeye.video.read import decode_film
 
 HEIGHT, WIDTH, EVERY = 216, 384, 8
 
@@ -46,7 +46,7 @@ def main() -> None:
 
 def score(film: Path, frames: int) -> list[float]:
     """Return the rank correlations of ramp, flow magnitude and motion, and motion's mean confidence."""
-    eyes = [unpack(picture.rgb, "sbs") for picture in islice(read_pictures(film), frames)]
+    eyes = [unpack(frame.rgb, "sbs") for frame in islice(decode_film(film), frames)]
     left, right = (
         frames_from_uint8(
             torch.from_numpy(

@@ -82,7 +82,7 @@ def table() -> str:
         hidden = 100 * np.mean([float((soft_hole_mask(shot.coverage) > 0).float().mean()) for shot in shots])
         ways: dict[str, Callable[[Warped], object]] = {
             "fill": lambda warped: fill(warped.frames, warped.coverage, warped.disparity),
-            "light, whole pictures": lambda warped: _on_whole_frames(model, warped),
+            "light, whole frames": lambda warped: _on_whole_frames(model, warped),
             "light": lambda warped: inpaint_frames(model, warped, None),
         }
         for name, way in ways.items():

@@ -42,7 +42,7 @@ from secondeye.matching.consistency import fill_from_background, match_both_ways
 from secondeye.metrics.image_quality import psnr_db
 from secondeye.splat import splat
 from secondeye.synthetic import Shot, render, render_shot
-from secondeye.video.read import read_pictures
+from secondeye.video.read import decode_film
 from secondeye.warp import warp
 
 SIZES = {"1080p": (1080, 1920), "4K": (2160, 3840)}
@@ -306,7 +306,7 @@ def print_pairs(films: list[Path]) -> None:
     print("\n| stereo film | method | visible, dB | gradient | away from unmatched pixels, dB | gradient |")
     print("|---|---|---|---|---|---|")
     for film in films:
-        eyes = [unpack(picture.rgb, "sbs") for picture in islice(read_pictures(film), 0, 240, 30)]
+        eyes = [unpack(frame.rgb, "sbs") for frame in islice(decode_film(film), 0, 240, 30)]
         left, right = (
             frames_from_uint8(torch.from_numpy(np.stack([pair[side] for pair in eyes]))) for side in (0, 1)
         )

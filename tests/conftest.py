@@ -62,7 +62,7 @@ def footage() -> Path:
     return Path(folder)
 
 
-def moving_pictures(frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:
+def moving_images(frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:
     """Return a textured, moving shot: smooth noise that drifts to the left, uint8 [T, H, W, 3]."""
     rng = np.random.default_rng(seed)
     wide = rng.uniform(0, 255, (height // 8 + 2, (width + 2 * frames) // 8 + 2, 3)).astype(np.float32)
@@ -107,24 +107,24 @@ def make_film(tmp_path: Path) -> Callable[..., Path]:
         stamps_ms: list[int] | None = None,
     ) -> Path:
         path = tmp_path / name
-        pictures = np.concatenate([moving_pictures(n, height, width, seed) for seed, n in enumerate(shots)])
+        images = np.concatenate([moving_images(n, height, width, seed) for seed, n in enumerate(shots)])
         if stamps_ms is not None:
-            _write_stamped(path, pictures, stamps_ms)
+            _write_stamped(path, images, stamps_ms)
             return path
         time = np.arange(sum(shots) * 48000 // 24) / 48000
         tone = np.stack([np.sin(2 * np.pi * 440 * time)] * 2).astype(np.float32) * 0.2
-        write_film(path, iter(pictures), Fraction(24), audio=tone if sound else None)
+        write_film(path, iter(images), Fraction(24), audio=tone if sound else None)
         return path
 
     return make
 
 
-def _write_stamped(path: Path, pictures: np.ndarray, stamps_ms: list[int]) -> None:
-    height, width = pictures.shape[1:3]
+def _write_stamped(path: Path, images: np.ndarray, stamps_ms: list[int]) -> None:
+    height, width = images.shape[1:3]
     base = Fraction(1, 1000)
     with FilmWriter(path, width, height, fps=Fraction(24), time_base=base, colour=BT709) as writer:
-        for picture, stamp in zip(pictures, stamps_ms, strict=True):
-            writer.write(picture, stamp)
+        for image, stamp in zip(images, stamps_ms, strict=True):
+            writer.write(image, stamp)
 
 
 @pytest.fixture

@@ -29,20 +29,20 @@ _FILLING_BITS = 5
 
 
 def encode(
-    pictures: np.ndarray,  # uint8 [T, H, W, 3]
+    images: np.ndarray,  # uint8 [T, H, W, 3]
     *,
     reordered: int,  # B pictures between two others
     key_every: int,
 ) -> list[av.Packet]:
     """One view as a plain stream (Annex B), in order of decoding."""
     coder = av.CodecContext.create("libx265", "w")
-    coder.height, coder.width, coder.pix_fmt = *pictures.shape[1:3], "yuv420p"
+    coder.height, coder.width, coder.pix_fmt = *images.shape[1:3], "yuv420p"
     coder.time_base, coder.framerate = Fraction(1, FPS), Fraction(FPS)
     structure = f"bframes={reordered}:keyint={key_every}:min-keyint={key_every}"
     coder.options = {"preset": "ultrafast", "crf": "12", "x265-params": f"{_X265}:{structure}"}
     packets = []
-    for index, picture in enumerate(pictures):
-        frame = av.VideoFrame.from_ndarray(picture).reformat(format="yuv420p")
+    for index, image in enumerate(images):
+        frame = av.VideoFrame.from_ndarray(image).reformat(format="yuv420p")
         frame.pts = index
         packets += coder.encode(frame)
     return [*packets, *coder.encode(None)]

@@ -95,7 +95,7 @@ def test_holes_open_on_both_sides_equally_often() -> None:
         height=48, width=60, weight_exponent_per_px=0.5, frames=2, max_offset_percent=10
     )
     rng = np.random.default_rng(0)
-    # Most of a picture is background; the median says so, the middle of the extremes would not.
+    # Most of an image is background; the median says so, the middle of the extremes would not.
     disparity = rng.choice([0, 1, 2, 3, 4, 30], size=4000, p=[0.2, 0.2, 0.2, 0.15, 0.15, 0.1])
     windows = [plan_window(rng, SHAPE, float(np.median(disparity)), settings) for _ in range(4000)]
     offsets = np.array([window.left_column - window.right_column for window in windows])

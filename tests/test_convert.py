@@ -14,7 +14,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from conftest import damage, moving_pictures
+from conftest import damage, moving_images
 
 from secondeye.cli import main
 from secondeye.conversion import convert as conversion
@@ -26,7 +26,7 @@ from secondeye.depth import DepthEstimate, DepthState
 from secondeye.film.shots import plan_shots
 from secondeye.system.errors import UserError
 from secondeye.video.probe import probe
-from secondeye.video.read import Picture, ShotReader, read_pictures
+from secondeye.video.read import DecodedFrame, ShotReader, decode_film
 from secondeye.video.write import write_film
 
 SETTINGS = ConversionSettings(3.0, 0.5, "motion", "fill", 10, "ultrafast", None)
@@ -35,7 +35,7 @@ MakeFilm = Callable[..., Path]
 
 def stamps(path: Path) -> list[Fraction]:
     base = probe(path).time_base
-    return [picture.pts * base for picture in read_pictures(path)]
+    return [frame.pts * base for frame in decode_film(path)]
 
 
 def sound(path: Path) -> list[tuple[Fraction, bytes]]:
@@ -59,8 +59,8 @@ def test_film_keeps_frames_stamps_size_and_sound(make_film: MakeFilm) -> None:
     assert sound(output) == sound(film)
     assert preview.read_bytes().startswith(b"\x89PNG")
     assert leftovers(film.parent) == {"film.mp4", "out.mp4", "preview.png"}
-    left = [picture.rgb[:, :64] for picture in read_pictures(output)]
-    source = [picture.rgb for picture in read_pictures(film)]
+    left = [frame.rgb[:, :64] for frame in decode_film(output)]
+    source = [frame.rgb for frame in decode_film(film)]
     errors = [np.abs(a.astype(int) - b).mean() for a, b in zip(left, source, strict=True)]
     assert max(errors) < 4  # codec noise only: the left eye is the film
 
@@ -162,8 +162,8 @@ def test_film_that_breaks_gives_its_good_part(make_film: MakeFilm) -> None:
 
 def stamps_until_broken(film: Path, frames: int) -> list[Fraction]:
     base = probe(film).time_base
-    pictures = read_pictures(film)
-    return [next(pictures).pts * base for _ in range(frames)]
+    decoded = decode_film(film)
+    return [next(decoded).pts * base for _ in range(frames)]
 
 
 def test_plan_finds_shots_and_stamps(make_film: MakeFilm) -> None:
@@ -197,19 +197,17 @@ def test_depth_of_a_shot_is_brought_to_zero_and_one(tmp_path: Path) -> None:
     assert (torch.cat(list(flat.windows(8))) == 0.5).all()
 
 
-def test_only_a_few_pictures_are_alive_at_a_time(
-    make_film: MakeFilm, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_a_few_frames_are_alive_at_a_time(make_film: MakeFilm, monkeypatch: pytest.MonkeyPatch) -> None:
     film = make_film(shots=(90,), sound=False)
     ever: list[weakref.ref[np.ndarray]] = []
     most: list[int] = []
 
     class Watched(ShotReader):
-        def read(self, start: int, stop: int) -> Iterator[Picture]:
-            for picture in super().read(start, stop):
-                ever.append(weakref.ref(picture.rgb))
+        def read(self, start: int, stop: int) -> Iterator[DecodedFrame]:
+            for frame in super().read(start, stop):
+                ever.append(weakref.ref(frame.rgb))
                 most.append(sum(reference() is not None for reference in ever))
-                yield picture
+                yield frame
 
     monkeypatch.setattr(conversion, "ShotReader", Watched)
     convert(film, None, SETTINGS)
@@ -229,7 +227,7 @@ print(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text(
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from Linux's /proc")
 def test_memory_does_not_grow_with_the_film(make_film: MakeFilm) -> None:
-    """Three times the film, the same peak: its 8-bit pictures alone are 127 MiB more.
+    """Three times the film, the same peak: its 8-bit frames alone are 127 MiB more.
 
     The shorter one is long enough for the allocator's heap to have reached its size.
     """
@@ -256,8 +254,8 @@ def write_pcm_film(path: Path) -> Path:
         video = container.add_stream("libx264", rate=24)
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
         audio = container.add_stream("pcm_s16le", rate=48000)
-        for picture in moving_pictures(4, 48, 64):
-            container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        for image in moving_images(4, 48, 64):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(video.encode(None))
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), format="s16", layout="mono")
         frame.sample_rate = 48000
@@ -393,11 +391,11 @@ def test_option_without_effect_is_a_warning(make_film: MakeFilm) -> None:
     assert [line for line in said if line.startswith("warning: --steps: no effect")]
 
 
-def test_zero_strength_gives_both_eyes_the_same_picture(make_film: MakeFilm) -> None:
+def test_zero_strength_gives_both_eyes_the_same_image(make_film: MakeFilm) -> None:
     film = make_film(shots=(4,), sound=False)
     convert(film, None, ConversionSettings(0.0, 0.5, "motion", "fill", 0, "ultrafast", None))
-    for picture in read_pictures(film.with_name("film_sbs.mp4")):
-        assert np.abs(picture.rgb[:, :64].astype(int) - picture.rgb[:, 64:]).mean() < 1.5
+    for frame in decode_film(film.with_name("film_sbs.mp4")):
+        assert np.abs(frame.rgb[:, :64].astype(int) - frame.rgb[:, 64:]).mean() < 1.5
 
 
 def test_anaglyph_is_red_left_and_cyan_right() -> None:
@@ -461,8 +459,8 @@ def test_avi_with_reordered_frames_keeps_every_frame(tmp_path: Path) -> None:
     with av.open(str(film), "w") as container:
         stream = container.add_stream("libx264", rate=24, options={"bf": "3", "preset": "medium"})
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for picture in moving_pictures(22, 48, 64):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        for image in moving_images(22, 48, 64):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))
     made = convert(film, None, SETTINGS)
     assert made.frames == 22 and probe(tmp_path / "film_sbs.mp4").frames == 22
@@ -506,5 +504,5 @@ def test_real_film_that_breaks_gives_its_good_part(footage: Path, tmp_path: Path
 def test_white_film_stays_white(tmp_path: Path) -> None:
     write_film(tmp_path / "white.mp4", iter(np.full((5, 48, 64, 3), 235, np.uint8)), Fraction(24))
     convert(tmp_path / "white.mp4", None, SETTINGS)
-    for picture in read_pictures(tmp_path / "white_sbs.mp4"):
-        assert np.abs(picture.rgb.astype(int) - 235).max() <= 3
+    for frame in decode_film(tmp_path / "white_sbs.mp4"):
+        assert np.abs(frame.rgb.astype(int) - 235).max() <= 3

@@ -4,18 +4,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import moving_pictures
+from conftest import moving_images
 
 from secondeye.film.cuts import find_cuts
 from secondeye.film.frame_checks import check_frame
 from secondeye.film.shots import find_shots, split_shot, trim_shot
 from secondeye.video.probe import probe
-from secondeye.video.read import read_pictures
+from secondeye.video.read import decode_film
 
 
 def cuts_of(*lengths: int) -> tuple[list[int], int]:
-    pictures = np.concatenate([moving_pictures(n, 36, 64, seed) for seed, n in enumerate(lengths)])
-    return find_cuts(iter(pictures), Fraction(24), threshold=2.0, min_shot_frames=6)
+    images = np.concatenate([moving_images(n, 36, 64, seed) for seed, n in enumerate(lengths)])
+    return find_cuts(iter(images), Fraction(24), threshold=2.0, min_shot_frames=6)
 
 
 @pytest.mark.parametrize(
@@ -46,12 +46,12 @@ def test_shots_of_real_films_are_found_exactly(footage: Path, name: str) -> None
     info = probe(footage / name)
     blank: list[bool] = []
 
-    def pictures() -> Iterator[np.ndarray]:
-        for picture in read_pictures(info.path, size=(round(info.height * 256 / info.width), 256)):
-            blank.append(check_frame(picture.rgb, None).blank)
-            yield picture.rgb
+    def images() -> Iterator[np.ndarray]:
+        for frame in decode_film(info.path, size=(round(info.height * 256 / info.width), 256)):
+            blank.append(check_frame(frame.rgb, None).blank)
+            yield frame.rgb
 
-    cuts, _ = find_cuts(pictures(), info.fps, threshold=2.0, min_shot_frames=4)
+    cuts, _ = find_cuts(images(), info.fps, threshold=2.0, min_shot_frames=4)
     starts = {start for start, _ in find_shots(cuts, blank, 4) if start}
     exact, faded_in = REAL[name]
     assert set(exact) <= starts and len(starts) == len(exact) + len(faded_in)

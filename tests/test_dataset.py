@@ -39,8 +39,8 @@ def store(raw: Path, packing: str, left: np.ndarray, right: np.ndarray) -> None:
     if packing == "folders":
         for name, eye in (("film_L", left), ("film_R", right)):
             (raw / name).mkdir()
-            for index, picture in enumerate(eye):
-                cv2.imwrite(str(raw / name / f"{index:03}.png"), picture[..., ::-1])
+            for index, image in enumerate(eye):
+                cv2.imwrite(str(raw / name / f"{index:03}.png"), image[..., ::-1])
         return
     if packing == "pair":
         write_lossless(raw / "film_L.mkv", left)

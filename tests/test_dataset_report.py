@@ -14,15 +14,15 @@ from small_dataset import write_rows
 
 from secondeye.dataset.reader import SKIPPED_FILMS, Dataset
 from secondeye.dataset.report import (
-    PICTURED,
     SCORES,
+    SHOWN_CLIPS,
     count_dataset,
     dataset_sections,
     funnel,
     histograms,
+    image_rows,
     medians,
-    pick_pictured,
-    picture_rows,
+    pick_shown_clips,
 )
 from secondeye.dataset.schema import (
     AcceptedClip,
@@ -114,17 +114,17 @@ def test_histograms_hold_every_clip_once(dataset: Dataset, write: Write) -> None
     assert histograms(write({ClipQuality: []})) == []
 
 
-def test_pictures_are_of_the_best_the_worst_and_the_rejected(dataset: Dataset) -> None:
-    chosen = pick_pictured(dataset, {})
+def test_images_are_of_the_best_the_worst_and_the_rejected(dataset: Dataset) -> None:
+    chosen = pick_shown_clips(dataset, {})
     assert [clip for clip, _ in chosen] == ["c10", "c09", "c06", "c07", "c08", "c03", "c04", "c05"]
     assert chosen[0][1] == "best: f 100-109, 27.0 dB" and chosen[-1][1].startswith("rejected: f 50-59")
     for clip, _ in chosen:
         parts = [np.full((6, 8, 3), level, np.uint8) for level in (10, 20, 30, 40)]
         write_image(dataset.folder("quality") / f"{clip}.middle.png", np.concatenate(parts, axis=1))
-    rows = picture_rows(dataset, {})
-    assert len(rows) == len(chosen) and PICTURED == 3
-    assert "c10" not in [clip for clip, _ in pick_pictured(dataset, {"c10": 1})], "its picture is damaged"
-    assert [int(picture.max()) for _, picture in rows[0]] == [10, 20, 30, 40]
+    rows = image_rows(dataset, {})
+    assert len(rows) == len(chosen) and SHOWN_CLIPS == 3
+    assert "c10" not in [clip for clip, _ in pick_shown_clips(dataset, {"c10": 1})], "its image is damaged"
+    assert [int(image.max()) for _, image in rows[0]] == [10, 20, 30, 40]
 
 
 def test_every_piece_has_its_line_with_its_outcome(write: Write) -> None:

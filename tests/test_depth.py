@@ -37,22 +37,22 @@ def stack(frames: list[np.ndarray]) -> Tensor:  # [T, 3, H, W]
 
 def slide(count: int, *, top_px: float, bottom_px: float, height: int = 96, width: int = 160) -> Tensor:
     """Two planes, the upper and the lower half, each sliding to the left by its own px a frame."""
-    picture = np.vstack([texture(height // 2, 2 * width, 1), texture(height // 2, 2 * width, 2)])
+    image = np.vstack([texture(height // 2, 2 * width, 1), texture(height // 2, 2 * width, 2)])
     frames = []
     for index in range(count):
         rows, columns = np.indices((height, width), dtype=np.float32)
         speed = np.where(rows < height // 2, np.float32(top_px), np.float32(bottom_px))
         columns = columns + 20 + index * speed
-        frames.append(cv2.remap(picture, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+        frames.append(cv2.remap(image, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
     return stack(frames)
 
 
 def turn_and_zoom(count: int) -> Tensor:
     """One plane under a camera that turns about its axis and zooms."""
-    picture, frames = texture(192, 320, 3), []
+    image, frames = texture(192, 320, 3), []
     for index in range(count):
         camera = cv2.getRotationMatrix2D((160, 96), 0.4 * index, 1.01**index)
-        frames.append(cv2.warpAffine(picture, camera, (320, 192))[48:144, 80:240])
+        frames.append(cv2.warpAffine(image, camera, (320, 192))[48:144, 80:240])
     return stack(frames)
 
 
@@ -248,10 +248,10 @@ def test_motion_has_the_same_bits_for_any_number_of_threads() -> None:
 
 
 def test_prior_ranks_low_before_high_and_objects_before_background() -> None:
-    picture = np.full((60, 80, 3), 0.3, np.float32)
-    assert (np.diff(position_prior(picture)[:, 40]) > 0).all()
-    picture[10:30, 30:50] = 0.9
-    prior = position_prior(picture)
+    image = np.full((60, 80, 3), 0.3, np.float32)
+    assert (np.diff(position_prior(image)[:, 40]) > 0).all()
+    image[10:30, 30:50] = 0.9
+    prior = position_prior(image)
     assert prior[20, 40] > prior[50, 40] > prior[20, 5]
 
 

@@ -99,8 +99,8 @@ def write_sources(raw: Path, films: int) -> None:
     raw.mkdir(parents=True, exist_ok=True)
     for film in range(films):
         shot = two_planes(frames=10, height=96, width=160, seed=film)
-        pictures = np.concatenate([shot.left.numpy(), shot.right.numpy()], axis=3)
-        rgb = (pictures * 255).round().astype(np.uint8).transpose(0, 2, 3, 1)
+        images = np.concatenate([shot.left.numpy(), shot.right.numpy()], axis=3)
+        rgb = (images * 255).round().astype(np.uint8).transpose(0, 2, 3, 1)
         write_film(raw / f"cards{film}_sbs.mp4", iter(np.ascontiguousarray(rgb)), Fraction(24))
     lines = [f"cards{film}_sbs.mp4,,,CC0-1.0\n" for film in range(films)]
     (raw / "sources.csv").write_text("film,packing,split,licence\n" + "".join(lines))

@@ -12,9 +12,9 @@ HEIGHT, WIDTH, STEP_AT = 31, 65, 30
 
 
 def step(low: float, high: float, *, channels: int = 1) -> Tensor:  # [2, channels, H, W]
-    picture = torch.full((2, channels, HEIGHT, WIDTH), float(low))
-    picture[..., STEP_AT:] = high
-    return picture
+    image = torch.full((2, channels, HEIGHT, WIDTH), float(low))
+    image[..., STEP_AT:] = high
+    return image
 
 
 def blur(plane: Tensor, sigma: float) -> Tensor:
@@ -38,7 +38,7 @@ def test_snap_restores_a_blurred_step() -> None:
     assert (snapped - ideal).abs()[..., aside].max() < 1
 
 
-def test_snap_follows_the_picture_where_depth_lies_beside_its_edge() -> None:
+def test_snap_follows_the_image_where_depth_lies_beside_its_edge() -> None:
     frames = step(0.2, 0.8, channels=3)
     beside = blur(torch.roll(step(5, 25), 1, dims=3), 2)
     grey = torch.full_like(frames, 0.5)

@@ -105,7 +105,7 @@ def write_dataset(data: Path, film: Film, correction: Correction, split: str) ->
         ({}, {"swapped": True}, "match"),
     ],
 )
-def test_ground_truth_is_used_only_for_unaltered_pictures(
+def test_ground_truth_is_used_only_for_unaltered_images(
     tmp_path: Path, params: Params, film: dict[str, int], correction: dict[str, int], reference: str
 ) -> None:
     shot = cards(1)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import a_shift, damage, moving_pictures
+from conftest import a_shift, damage, moving_images
 
 from secondeye.dataset.reader import Dataset, DatasetClip
 from secondeye.dataset.schema import Clip, Correction, Film
@@ -85,7 +85,7 @@ def test_stray_files_are_rejected(tmp_path: Path, stray: str, message: str) -> N
 @pytest.fixture(scope="module")
 def views() -> tuple[np.ndarray, np.ndarray]:
     """Both views, uint8 [T, H, W, 3], larger than the dataset's clips."""
-    left, right = (moving_pictures(FRAMES, 100, 150, seed) for seed in (1, 2))
+    left, right = (moving_images(FRAMES, 100, 150, seed) for seed in (1, 2))
     return left, right
 
 
@@ -94,8 +94,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory, views: tuple[np.ndarray, n
     """A film cut into two clips, whose right views are shifted by 3 px and -2 px."""
     root = tmp_path_factory.mktemp("data")
     (root / "raw").mkdir()
-    pictures = np.stack([side_by_side(*pair) for pair in zip(*views, strict=True)])
-    write_lossless(root / "raw" / "candle_sbs.mkv", pictures)
+    images = np.stack([side_by_side(*pair) for pair in zip(*views, strict=True)])
+    write_lossless(root / "raw" / "candle_sbs.mkv", images)
     wanted = replace(PARAMS.split, height=HEIGHT, width=WIDTH, max_seconds=0.5)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SECONDEYE_WORKERS", "1")
@@ -110,8 +110,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory, views: tuple[np.ndarray, n
 
 
 def side_by_side_film(root: Path, views: tuple[np.ndarray, np.ndarray]) -> Path:
-    pictures = np.stack([side_by_side(*pair) for pair in zip(*views, strict=True)])
-    write_lossless(root / "candle_lr.mkv", pictures)
+    images = np.stack([side_by_side(*pair) for pair in zip(*views, strict=True)])
+    write_lossless(root / "candle_lr.mkv", images)
     return root / "candle_lr.mkv"
 
 
@@ -162,9 +162,9 @@ def test_a_film_that_is_short_or_damaged_is_a_user_error(
 
 def test_the_original_letterbox_is_cropped(tmp_path: Path, dataset: Dataset) -> None:
     clip = min(dataset.join(), key=lambda clip: clip.clip.start)
-    picture = np.zeros((2 * HEIGHT, 2 * WIDTH, 3), np.uint8)
-    picture[16:-16] = 200
-    write_lossless(tmp_path / "candle.mkv", np.stack([picture] * 12))
+    image = np.zeros((2 * HEIGHT, 2 * WIDTH, 3), np.uint8)
+    image[16:-16] = 200
+    write_lossless(tmp_path / "candle.mkv", np.stack([image] * 12))
 
     def read(**correction: object) -> torch.Tensor:
         film = replace(clip.film, height=HEIGHT, width=WIDTH, crop_top=8, crop_bottom=8)

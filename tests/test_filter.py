@@ -71,8 +71,8 @@ def test_splits_are_by_film_and_by_time_when_there_are_few() -> None:
     assert filter.choose_split(a_clip("c", "a", start_share=0.8), a_film("a"), 2, 0.2) == "test"
 
 
-def hashed(name: str, film: str, start: int, picture: int) -> Clip:
-    return a_clip(name, film, start=start, stop=start + 10, perceptual_hash=f"{picture * 0x1234567:016x}" * 5)
+def hashed(name: str, film: str, start: int, image: int) -> Clip:
+    return a_clip(name, film, start=start, stop=start + 10, perceptual_hash=f"{image * 0x1234567:016x}" * 5)
 
 
 FILMS = [a_film("brief", frames=50), a_film("long", frames=90), a_film("other"), a_film("alone")]
@@ -122,7 +122,7 @@ def test_a_duplicate_stays_where_the_other_is_rejected(tmp_path: Path, section: 
     assert [(row.id, row.reason) for row in rejected] == [("b", "duplicate"), ("c", "blurred")]
 
 
-def test_films_that_share_pictures_are_in_one_split(tmp_path: Path, section: Filter) -> None:
+def test_films_that_share_images_are_in_one_split(tmp_path: Path, section: Filter) -> None:
     for alone in range(30):
         films = [*FILMS[:3], a_film("alone"), a_film(str(alone))]
         pairs = [(CLIPS[0], CLIPS[2]), (CLIPS[3], CLIPS[1])]

@@ -56,5 +56,5 @@ def test_without_disocclusions_there_is_no_crop() -> None:
 
 
 @pytest.mark.parametrize(("width", "side_px"), [(160, 64), (448, 64), (1280, 184), (1920, 276)])
-def test_crops_grow_with_the_picture(width: int, side_px: int) -> None:
+def test_crops_grow_with_the_image(width: int, side_px: int) -> None:
     assert crop_side_px(width) == side_px

@@ -10,8 +10,8 @@ def everywhere(frames: torch.Tensor) -> torch.Tensor:
 
 
 def blurred(frames: torch.Tensor) -> torch.Tensor:
-    pictures = [cv2.GaussianBlur(frame.permute(1, 2, 0).numpy(), (0, 0), 1.0) for frame in frames]
-    return torch.stack([torch.from_numpy(picture).permute(2, 0, 1) for picture in pictures])
+    images = [cv2.GaussianBlur(frame.permute(1, 2, 0).numpy(), (0, 0), 1.0) for frame in frames]
+    return torch.stack([torch.from_numpy(image).permute(2, 0, 1) for image in images])
 
 
 def mean(sums: tuple[float, float]) -> float:

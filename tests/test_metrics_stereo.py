@@ -40,7 +40,7 @@ def squares(*columns: int) -> torch.Tensor:
 def test_siou_by_hand() -> None:
     left, truth = squares(30), squares(26)
     assert siou(truth, truth, left).tolist() == [1]
-    # No edge but in the truth, and the flat picture differs from left where left is white (16 columns), the
+    # No edge but in the truth, and the flat image differs from left where left is white (16 columns), the
     # truth in 4 columns beside it and 4 within: 4 columns are in both, 20 in either.
     found = siou(torch.zeros_like(truth), truth, left)
     assert found.tolist() == pytest.approx([0.25 * 4 / 20])

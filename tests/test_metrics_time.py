@@ -3,15 +3,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import moving_pictures
+from conftest import moving_images
 
 from secondeye.metrics.temporal import colour_difference, colour_steps, flow_to_next, warping_error
 
 
 def film(frames: int = 4, height: int = 64, width: int = 96) -> torch.Tensor:
     """A texture that drifts 2 px to the left from frame to frame."""
-    pictures = moving_pictures(frames, height, width, seed=5)
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+    images = moving_images(frames, height, width, seed=5)
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
 
 
 def test_flow_to_next_is_unreliable_where_pixels_leave_the_frame() -> None:
@@ -23,7 +23,7 @@ def test_flow_to_next_is_unreliable_where_pixels_leave_the_frame() -> None:
 
 
 def test_flow_across_a_cut_is_unreliable() -> None:
-    other = torch.from_numpy(moving_pictures(1, 64, 96, seed=6)).permute(0, 3, 1, 2).float() / 255
+    other = torch.from_numpy(moving_images(1, 64, 96, seed=6)).permute(0, 3, 1, 2).float() / 255
     _, reliable = flow_to_next(torch.cat([film(1), other]))
     assert reliable.double().mean() < 0.2
 
@@ -61,7 +61,7 @@ def test_warping_error_counts_flicker_but_not_motion() -> None:
     assert error(frames + 0.1) == pytest.approx(error(frames), rel=1e-2)
     assert error(frames + flicker) == pytest.approx(0.01, rel=0.05)
     still = frames[:1].expand_as(frames)
-    assert error(still) > 10 * error(frames), "a still picture of a moving film is wrong"
+    assert error(still) > 10 * error(frames), "a still image of a moving film is wrong"
 
 
 def test_windows_that_share_a_frame_add_up() -> None:

@@ -7,7 +7,7 @@ import av
 import mv_hevc
 import numpy as np
 import pytest
-from conftest import moving_pictures
+from conftest import moving_images
 from test_stereo_metadata import box
 
 from secondeye.film.packing import MULTIVIEW
@@ -16,7 +16,7 @@ from secondeye.sources.views import read_stereo_frames, spherical_reason, view_i
 from secondeye.video import stereo_tag
 from secondeye.video.multiview import read_multiview
 from secondeye.video.probe import TruncatedFilm, UnreadableFilm
-from secondeye.video.read import read_pictures
+from secondeye.video.read import decode_film
 from secondeye.video.stereo_metadata import StereoMetadata, read_stereo_metadata
 
 FRAMES, HEIGHT, WIDTH = 40, 42, 72  # not whole coding blocks
@@ -27,7 +27,7 @@ Streams = tuple[list[av.Packet], list[av.Packet], list[av.Packet]]
 
 def streams(reordered: int) -> Streams:
     """The left eye, the right eye, and both."""
-    eyes = (moving_pictures(FRAMES, HEIGHT, WIDTH, seed) for seed in (0, 1))
+    eyes = (moving_images(FRAMES, HEIGHT, WIDTH, seed) for seed in (0, 1))
     left, right = (mv_hevc.encode(eye, reordered=reordered, key_every=10) for eye in eyes)
     return left, right, mv_hevc.two_layers(left, right)
 
@@ -59,7 +59,7 @@ def test_both_views_equal_those_of_two_plain_films(
     assert (read_stereo_metadata(left).views, read_stereo_metadata(both).views) == (1, 2)
     views = list(read_multiview(both))
     assert len(views) == FRAMES and not any(view.damaged for view in views)
-    for view, one, other in zip(views, read_pictures(left), read_pictures(right), strict=True):
+    for view, one, other in zip(views, decode_film(left), decode_film(right), strict=True):
         assert view.pts == one.pts
         assert np.array_equal(view.base, one.rgb)
         assert np.array_equal(view.second, other.rgb)
@@ -70,12 +70,12 @@ def test_views_that_an_encoder_predicted_from_each_other_are_read() -> None:
     """By x265 4.1 with ENABLE_MULTIVIEW: --preset fast --crf 16 --keyint 8 --bframes 2 --ctu 16 --no-info."""
     film = Path(__file__).parent / "conformance" / "two_views.hevc"
     assert read_stereo_metadata(film).views == 2
-    wide = moving_pictures(12, 48, 72).astype(int)
+    wide = moving_images(12, 48, 72).astype(int)
     step = 1_200_000 // mv_hevc.FPS  # ticks of a raw stream
-    for index, (view, picture) in enumerate(zip(read_multiview(film), wide, strict=True)):
+    for index, (view, image) in enumerate(zip(read_multiview(film), wide, strict=True)):
         assert view.pts == index * step
-        assert np.abs(view.base - picture[:, :64]).mean() < 8  # the other's: 75
-        assert np.abs(view.second - picture[:, 8:]).mean() < 8
+        assert np.abs(view.base - image[:, :64]).mean() < 8  # the other's: 75
+        assert np.abs(view.second - image[:, 8:]).mean() < 8
 
 
 def test_two_views_are_detected_from_the_stream(tmp_path: Path, simple: Streams) -> None:
@@ -152,7 +152,7 @@ def test_hevc_with_one_view_has_no_second(tmp_path: Path, frames: int, simple: S
 def test_projection_of_a_spherical_film_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, simple: Streams
 ) -> None:
-    """VR180 of headsets: beside the projection stands the number of a picture's view, unknown to PyAV."""
+    """VR180 of headsets: beside the projection stands the number of an image's view, unknown to PyAV."""
     projection = box(b"proj", box(b"prji", struct.pack(">I4s", 0, b"hequ")))
     monkeypatch.setattr(stereo_tag, "_LEFT_RIGHT", box(b"vexu", projection))
     stereo_tag.tag_side_by_side(mv_hevc.write(tmp_path / "film.mov", simple[2]))

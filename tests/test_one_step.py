@@ -14,7 +14,7 @@ from secondeye.inpaint.pipeline import StereoInpaintPipeline
 from secondeye.inpaint.tiny import make_tiny
 from secondeye.metrics.learned import load_lpips
 from secondeye.training.conditioning import ClipBatch, encode_conditions
-from secondeye.training.one_step import one_step_loss, picture_losses
+from secondeye.training.one_step import image_losses, one_step_loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -101,7 +101,7 @@ def test_exactly_the_weights_of_the_network_are_trained(pipeline: StereoInpaintP
 
 
 @pytest.mark.parametrize("by", ["difference", "lpips"])
-def test_picture_losses_are_zero_for_equal_pictures_and_exact_for_others(
+def test_image_losses_are_zero_for_equal_images_and_exact_for_others(
     pipeline: StereoInpaintPipeline, vgg16_folder: Path, by: str
 ) -> None:
     """Frames, not groups, have equal weight: three of them are decoded as two and one."""
@@ -110,13 +110,13 @@ def test_picture_losses_are_zero_for_equal_pictures_and_exact_for_others(
     with torch.no_grad():  # two frames at a time, as the loss decodes them
         clips = [torch.cat([decode(pipeline.vae, part, 2) for part in clip.split(2)]) for clip in latents]
         truth = torch.stack(clips) / 2 + 0.5
-    same = picture_losses(pipeline, latents, truth, lpips)
-    assert same.keys() == {"pictures"} | ({"lpips"} if lpips else set())
+    same = image_losses(pipeline, latents, truth, lpips)
+    assert same.keys() == {"images"} | ({"lpips"} if lpips else set())
     assert all(float(value.detach()) < 1e-6 for value in same.values())
     other = truth - 0.25
     other[:, 0] = truth[:, 0]
-    losses = picture_losses(pipeline, latents, other, lpips)
-    assert_close(losses["pictures"].detach(), torch.tensor(0.5 * 2 / 3))
+    losses = image_losses(pipeline, latents, other, lpips)
+    assert_close(losses["images"].detach(), torch.tensor(0.5 * 2 / 3))
     if lpips:
         expected = lpips(truth.flatten(0, 1), other.flatten(0, 1)).mean().float()
         assert expected > 0.001
@@ -127,14 +127,14 @@ def test_picture_losses_are_zero_for_equal_pictures_and_exact_for_others(
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="pictures are compared on a GPU alone")
-def test_on_a_gpu_the_loss_includes_pictures(pipeline: StereoInpaintPipeline, vgg16_folder: Path) -> None:
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="images are compared on a GPU alone")
+def test_on_a_gpu_the_loss_includes_images(pipeline: StereoInpaintPipeline, vgg16_folder: Path) -> None:
     lpips = load_lpips(vgg16_folder, "cuda")
     batch = ClipBatch(*(None if part is None else part.cuda() for part in make_batch()))
     for module in (pipeline.vae, pipeline.image_encoder, pipeline.unet):
         module.cuda()
     value, parts = one_step_loss(pipeline.unet, pipeline, batch, lpips=lpips)
-    assert float(parts["pictures"].detach()) > 0 and float(parts["lpips"].detach()) > 0
-    assert_close(value, parts["latents"] + parts["pictures"] + parts["lpips"])
+    assert float(parts["images"].detach()) > 0 and float(parts["lpips"].detach()) > 0
+    assert_close(value, parts["latents"] + parts["images"] + parts["lpips"])
     value.backward()
     assert bool(pipeline.unet.conv_out.weight.grad.any())

@@ -56,9 +56,9 @@ def test_unpack_undoes_side_by_side() -> None:
 
 @pytest.mark.parametrize("packing", [name for name in PACKED if name.endswith("right-first")])
 def test_right_first_only_swaps_the_views(packing: str) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     plain = packing.removesuffix("-right-first")
-    assert np.array_equal(unpack(picture, packing), unpack(picture, plain)[::-1])
+    assert np.array_equal(unpack(image, packing), unpack(image, plain)[::-1])
     assert view_pixel_aspect(packing, Fraction(3, 2)) == view_pixel_aspect(plain, Fraction(3, 2))
     assert packing_from_name(f"film_{packing}") == packing
 

@@ -27,8 +27,8 @@ def noisy(crops: Tensor, strength: float) -> Tensor:
 
 
 def blurred(crops: Tensor, sigma_px: float) -> Tensor:
-    pictures = [cv2.GaussianBlur(crop.permute(1, 2, 0).numpy(), (0, 0), sigma_px) for crop in crops]
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+    images = [cv2.GaussianBlur(crop.permute(1, 2, 0).numpy(), (0, 0), sigma_px) for crop in crops]
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
 
 def literal_haarpsi(here: Tensor, there: Tensor) -> float:
@@ -39,8 +39,8 @@ def literal_haarpsi(here: Tensor, there: Tensor) -> float:
         first = len(kernel) // 2  # as Matlab's "same"
         return convolve2d(plane, kernel)[first:, first:][: plane.shape[0], : plane.shape[1]]
 
-    def planes_of(picture: Tensor) -> list[np.ndarray]:
-        red, green, blue = 255 * picture.double().numpy()
+    def planes_of(image: Tensor) -> list[np.ndarray]:
+        red, green, blue = 255 * image.double().numpy()
         yiq = (
             0.299 * red + 0.587 * green + 0.114 * blue,
             0.596 * red - 0.274 * green - 0.322 * blue,

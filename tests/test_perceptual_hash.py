@@ -3,48 +3,48 @@ import itertools
 import cv2
 import numpy as np
 import pytest
-from conftest import a_clip, moving_pictures
+from conftest import a_clip, moving_images
 
 from secondeye.dataset.perceptual_hash import (
     _close_pairs,
     find_duplicates,
     hash_clip,
-    hash_picture,
+    hash_image,
     parse_hashes,
 )
 from secondeye.dataset.schema import Clip
 
 
 def distance(first: np.ndarray, second: np.ndarray) -> int:
-    one, other = hash_picture(first), hash_picture(second)
+    one, other = hash_image(first), hash_image(second)
     assert one is not None and other is not None
     return (one ^ other).bit_count()
 
 
 def test_scaling_coding_and_grading_keep_the_hash() -> None:
     for seed in range(4):
-        picture = moving_pictures(1, 128, 224, seed)[0]
-        small = cv2.resize(picture, (112, 64), interpolation=cv2.INTER_AREA)
-        coded = cv2.imdecode(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 40])[1], 1)
-        for other in (small, coded, picture // 2 + 40):
-            assert distance(picture, other) <= 6
-        assert distance(picture, moving_pictures(1, 128, 224, seed + 10)[0]) > 12
+        image = moving_images(1, 128, 224, seed)[0]
+        small = cv2.resize(image, (112, 64), interpolation=cv2.INTER_AREA)
+        coded = cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 40])[1], 1)
+        for other in (small, coded, image // 2 + 40):
+            assert distance(image, other) <= 6
+        assert distance(image, moving_images(1, 128, 224, seed + 10)[0]) > 12
 
 
 def test_a_hash_has_64_bits_and_ignores_brightness() -> None:
-    picture = moving_pictures(1, 64, 64)[0]
-    value = hash_picture(picture)
+    image = moving_images(1, 64, 64)[0]
+    value = hash_image(image)
     assert value is not None and value < 2**63 and value.bit_count() == 31
-    assert hash_picture(np.full((64, 64, 3), 90, np.uint8)) is None
+    assert hash_image(np.full((64, 64, 3), 90, np.uint8)) is None
 
 
 def test_a_few_frames_are_hashed_and_flat_ones_skipped() -> None:
-    pictures = list(moving_pictures(11, 64, 96))
-    assert parse_hashes(hash_clip(pictures)).tolist() == [
-        hash_picture(pictures[place]) for place in (1, 3, 5, 7, 9)
+    images = list(moving_images(11, 64, 96))
+    assert parse_hashes(hash_clip(images)).tolist() == [
+        hash_image(images[place]) for place in (1, 3, 5, 7, 9)
     ]
-    assert len(hash_clip(pictures[:1])) == 16
-    assert hash_clip([np.zeros_like(picture) for picture in pictures]) == ""
+    assert len(hash_clip(images[:1])) == 16
+    assert hash_clip([np.zeros_like(image) for image in images]) == ""
 
 
 @pytest.mark.parametrize("bits", [0, 1, 4, 8])

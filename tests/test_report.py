@@ -344,7 +344,7 @@ SIBLINGS = {"dataset.html": "the dataset", "gate.md": "the gate"}
 
 
 def rendered(rows: list[Score], folder: Path) -> tuple[str, str]:
-    """Render a report with a picture as Markdown and as HTML."""
+    """Render a report with an image as Markdown and as HTML."""
     clips = {row.clip: row.film for row in rows}
     eval_clips = [eval_clip(clip, film) for clip, film in clips.items()]
     films = {film: ODD for film in clips.values()}
@@ -467,7 +467,7 @@ def test_clip_rows_are_images_errors_and_disparities() -> None:
         ["same: error", "half: error"],
         ["same: disparity", "half: disparity"],
     ]
-    assert {picture.shape for row in rows for _, picture in row} == {(4, 6, 3)}
+    assert {image.shape for row in rows for _, image in row} == {(4, 6, 3)}
     (_, seen), (_, true), (_, coloured), (_, same), (_, half) = rows[0]
     assert np.array_equal(seen, left) and np.array_equal(true, truth)
     assert np.array_equal(same, truth) and np.array_equal(half, left)
@@ -479,8 +479,8 @@ def test_clip_rows_are_images_errors_and_disparities() -> None:
 
 
 def test_clip_without_matches_has_a_grey_disparity_map() -> None:
-    picture, nothing = np.zeros((4, 6, 3), np.uint8), np.full((4, 6), np.nan, np.float32)
-    rows = clip_rows("f", picture, picture, np.zeros((4, 6), np.uint8), nothing, {"m": (picture, nothing)})
+    image, nothing = np.zeros((4, 6, 3), np.uint8), np.full((4, 6), np.nan, np.float32)
+    rows = clip_rows("f", image, image, np.zeros((4, 6), np.uint8), nothing, {"m": (image, nothing)})
     assert (rows[2][3][1] == 128).all()
 
 
@@ -490,7 +490,7 @@ def test_contact_sheet_tile_width_depends_on_the_columns(tmp_path: Path, columns
     write_contact_sheet(tmp_path / "sheet.png", [row, row[:2]])
     sheet = read_image(tmp_path / "sheet.png")
     assert sheet.shape == (2 * (20 + tile // 2 + 3), columns * tile, 3)
-    middle = sheet[20 + tile // 4]  # of the first row's pictures
+    middle = sheet[20 + tile // 4]  # of the first row's images
     assert [middle[n * tile + tile // 2].tolist() for n in range(columns)] == [
         [n] * 3 for n in range(columns)
     ]
@@ -499,10 +499,10 @@ def test_contact_sheet_tile_width_depends_on_the_columns(tmp_path: Path, columns
 
 def test_written_images_read_back_exactly(tmp_path: Path) -> None:
     frames = torch.rand(1, 3, 5, 7, generator=torch.Generator().manual_seed(0))
-    picture = frame_to_image(frames)
-    assert picture.shape == (5, 7, 3) and picture[2, 3, 0] == round(float(frames[0, 0, 2, 3]) * 255)
-    write_image(tmp_path / "p.png", picture)
-    assert np.array_equal(read_image(tmp_path / "p.png"), picture)
+    image = frame_to_image(frames)
+    assert image.shape == (5, 7, 3) and image[2, 3, 0] == round(float(frames[0, 0, 2, 3]) * 255)
+    write_image(tmp_path / "p.png", image)
+    assert np.array_equal(read_image(tmp_path / "p.png"), image)
 
 
 def test_select_clips_takes_the_largest_disocclusion_of_each_film() -> None:

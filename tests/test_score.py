@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import damage, moving_pictures
+from conftest import damage, moving_images
 from test_cli import Run, one_line, secondeye
 from torch import Tensor
 
@@ -143,7 +143,7 @@ def test_every_scores_a_subset_of_windows(views: tuple[Path, Path], shot: Shot) 
 
 def test_disparity_jump_at_a_cut(tmp_path: Path) -> None:
     """Two flat shots: 2 px in front of the screen, then 3 px behind it."""
-    shots = [moving_pictures(14, HEIGHT, WIDTH + 8, seed) for seed in (1, 2)]
+    shots = [moving_images(14, HEIGHT, WIDTH + 8, seed) for seed in (1, 2)]
     left = np.concatenate([shot[:, :, 4 : 4 + WIDTH] for shot in shots])
     right = np.concatenate(
         [shot[:, :, 4 + d : 4 + d + WIDTH] for shot, d in zip(shots, (2, -3), strict=True)]
@@ -192,7 +192,7 @@ def test_views_are_read_from_packed_films(
 
 
 def write(path: Path, frames: int = 3, height: int = HEIGHT, width: int = WIDTH, fps: int = 24) -> Path:
-    write_film(path, iter(moving_pictures(frames, height, width)), Fraction(fps))
+    write_film(path, iter(moving_images(frames, height, width)), Fraction(fps))
     return path
 
 

@@ -114,7 +114,7 @@ def negative_blue(shot: Shot) -> StereoFrame:
 @pytest.mark.parametrize(
     ("spoil", "reason", "detail"),
     [
-        (twice, "same picture", r"disparity range 0\.\d\d px, more than 0.90 px needed"),
+        (twice, "same image", r"disparity range 0\.\d\d px, more than 0.90 px needed"),
         (on_a_wall, "no depth", r"everything is displaced by -12.\d px"),
         (unrelated, "no stereo pair", r"\d+% of the textured corners match, 20% needed"),
         (too_low, "vertical misalignment", r"1[01]\.\d px too (low|high), 7\.\d allowed"),
@@ -154,9 +154,9 @@ def film(path: Path, height: int = 256, width: int = 448) -> StereoFrame:
 
     from secondeye.film.packing import crop_and_resize, unpack
     from secondeye.imaging.arrays import frames_from_uint8
-    from secondeye.video.read import read_pictures
+    from secondeye.video.read import decode_film
 
-    pairs = [unpack(picture.rgb, "sbs") for picture in islice(read_pictures(path), 25)]
+    pairs = [unpack(frame.rgb, "sbs") for frame in islice(decode_film(path), 25)]
     left, right = (
         frames_from_uint8(
             torch.from_numpy(

@@ -8,7 +8,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from conftest import damage, moving_pictures
+from conftest import damage, moving_images
 from PIL import Image
 
 from secondeye.film.packing import packing_axis
@@ -17,10 +17,10 @@ from secondeye.sources.clip_reader import ClipReader
 from secondeye.sources.views import read_stereo_frames, spherical_reason, view_info
 from secondeye.system.errors import UserError
 from secondeye.video.probe import TruncatedFilm, UnreadableFilm
-from secondeye.video.read import read_pictures
+from secondeye.video.read import decode_film
 from secondeye.video.write import FilmWriter, write_film, write_lossless
 
-LEFT, RIGHT = (moving_pictures(6, 24, 40, seed) for seed in (0, 1))
+LEFT, RIGHT = (moving_images(6, 24, 40, seed) for seed in (0, 1))
 PACKED = ("sbs", "sbs-right-first", "tb", "tb-right-first")
 
 
@@ -38,8 +38,8 @@ def stored(folder: Path, packing: str) -> Source:
     if packing == "folders":
         for name, eye in (("l", LEFT), ("r", RIGHT)):
             (folder / name).mkdir()
-            for index, picture in enumerate(eye):
-                cv2.imwrite(str(folder / name / f"frame{index + 8}.png"), picture[..., ::-1])
+            for index, image in enumerate(eye):
+                cv2.imwrite(str(folder / name / f"frame{index + 8}.png"), image[..., ::-1])
         return source("pair", folder / "l", folder / "r")
     if packing == "pair":
         write_lossless(folder / "l.mkv", LEFT)
@@ -103,27 +103,27 @@ def test_eyes_are_scaled_apart(tmp_path: Path, packing: str) -> None:
         assert np.abs(small[0].astype(float) - wanted).mean() < 2
 
 
-def write_from(path: Path, pictures: np.ndarray, first: int, base: Fraction = Fraction(1, 25)) -> Path:
-    height, width = pictures.shape[1:3]
+def write_from(path: Path, images: np.ndarray, first: int, base: Fraction = Fraction(1, 25)) -> Path:
+    height, width = images.shape[1:3]
     ticks = Fraction(1, 25) / base
     with FilmWriter(path, width, height, fps=Fraction(25), time_base=base, crf=1) as writer:
-        for index, picture in enumerate(pictures):
-            writer.write(picture, round((first + index) * ticks))
+        for index, image in enumerate(images):
+            writer.write(image, round((first + index) * ticks))
     return path
 
 
 def test_a_pair_is_put_together_by_time(tmp_path: Path) -> None:
     """The right film begins two frames later and ends two later, on another clock."""
-    pictures = moving_pictures(14, 24, 40)
-    left = write_from(tmp_path / "a_l.mp4", pictures[:12], 0)
-    right = write_from(tmp_path / "a_r.mp4", pictures[2:], 2, Fraction(1, 1001))
+    images = moving_images(14, 24, 40)
+    left = write_from(tmp_path / "a_l.mp4", images[:12], 0)
+    right = write_from(tmp_path / "a_r.mp4", images[2:], 2, Fraction(1, 1001))
     film = source("pair", left, right)
     eyes = list(read_stereo_frames(film))
     assert [pair.pts for pair in eyes] == [
         pair.pts for pair in read_stereo_frames(source("pair", left, left))
     ][2:]
-    for pair, wanted in zip(eyes, pictures[2:12], strict=True):
-        assert np.abs(pair.left.astype(int) - pair.right).mean() < 4  # the next picture differs by 15
+    for pair, wanted in zip(eyes, images[2:12], strict=True):
+        assert np.abs(pair.left.astype(int) - pair.right).mean() < 4  # the next image differs by 15
         assert np.abs(pair.left.astype(int) - wanted).mean() < 4
     late = list(read_stereo_frames(film, start_pts=eyes[5].pts))
     assert [pair.pts for pair in late] == [pair.pts for pair in eyes[5:]]
@@ -138,15 +138,15 @@ def test_a_pair_is_put_together_by_time(tmp_path: Path) -> None:
             (0, 1, 2, 3),
             (0, 1, 3),
             [(0, 0, 0), (1, 1, 1), (3, 3, 3)],
-            "1 pictures, first left view/cam2_002.png",
+            "1 images, first left view/cam2_002.png",
         ),
         (
             (0, 2, 4),
             (0, 1, 2, 4),
             [(0, 0, 0), (2, 2, 2), (3, 4, 4)],
-            "1 pictures, first right view/cam2_001.png",
+            "1 images, first right view/cam2_001.png",
         ),
-        ((0, 1, 2), (1, 2, 3), [(1, 1, 1), (2, 2, 2)], "2 pictures, first left view/cam2_000.png"),
+        ((0, 1, 2), (1, 2, 3), [(1, 1, 1), (2, 2, 2)], "2 images, first left view/cam2_000.png"),
         ((0, 1), (10, 11), [(0, 0, 10), (1, 1, 11)], ""),
     ],
 )
@@ -160,8 +160,8 @@ def test_folders_are_paired_by_number(
     for name, numbers in (("l", lefts), ("r", rights)):
         (tmp_path / name).mkdir()
         for number in numbers:
-            picture = np.full((24, 40, 3), 10 * number, np.uint8)
-            cv2.imwrite(str(tmp_path / name / f"cam2_{number:03}.png"), picture)
+            image = np.full((24, 40, 3), 10 * number, np.uint8)
+            cv2.imwrite(str(tmp_path / name / f"cam2_{number:03}.png"), image)
     film, notes = source("pair", tmp_path / "l", tmp_path / "r"), list[str]()
     pairs = list(read_stereo_frames(film, log=notes.append))
     assert [(p.pts, int(p.left[0, 0, 0]) // 10, int(p.right[0, 0, 0]) // 10) for p in pairs] == paired
@@ -172,25 +172,25 @@ def test_folders_are_paired_by_number(
 
 
 def test_time_jumps_only_where_a_partner_is_missing(tmp_path: Path) -> None:
-    pictures = moving_pictures(12, 24, 40)
+    images = moving_images(12, 24, 40)
     for name, left_out in (("l", (4, 7, 8)), ("r", (7, 8))):  # 7 and 8: an uneven frame rate of both
         with FilmWriter(
             tmp_path / f"{name}.mp4", 40, 24, fps=Fraction(25), time_base=Fraction(1, 25)
         ) as film:
             for index in sorted({*range(12)} - {*left_out}):
-                film.write(pictures[index], index)
+                film.write(images[index], index)
     eyes = list(read_stereo_frames(source("pair", tmp_path / "l.mp4", tmp_path / "r.mp4")))
     assert len(eyes) == 9 and [k for k, pair in enumerate(eyes) if pair.after_gap] == [4]
 
 
-def test_folders_without_numbers_need_as_many_pictures(tmp_path: Path) -> None:
+def test_folders_without_numbers_need_as_many_images(tmp_path: Path) -> None:
     for name, stems in (("l", "abc"), ("r", "abd"), ("few", "ab")):
         (tmp_path / name).mkdir()
         for stem in stems:
             cv2.imwrite(str(tmp_path / name / f"{stem}.png"), LEFT[0])
     assert len(list(read_stereo_frames(source("pair", tmp_path / "l", tmp_path / "r")))) == 3
     with pytest.raises(
-        UnreadableFilm, match="its views have 3 and 2 pictures, and their names have no numbers"
+        UnreadableFilm, match="its views have 3 and 2 images, and their names have no numbers"
     ):
         list(read_stereo_frames(source("pair", tmp_path / "l", tmp_path / "few")))
 
@@ -218,9 +218,9 @@ def test_folders_without_numbers_need_as_many_pictures(tmp_path: Path) -> None:
 def test_eyes_on_two_clocks_are_paired_from_their_first_frames(
     tmp_path: Path, name: str, first: int, frames: int, note: str
 ) -> None:
-    pictures = moving_pictures(12, 24, 40)
-    left = write_from(tmp_path / "l.mp4", pictures, 0)
-    right = write_from(tmp_path / "r.mp4", pictures[:frames], first)
+    images = moving_images(12, 24, 40)
+    left = write_from(tmp_path / "l.mp4", images, 0)
+    right = write_from(tmp_path / "r.mp4", images[:frames], first)
     if name != "r.mp4":
         right = remuxed(right, tmp_path / name)
     film, notes = source("pair", left, right), list[str]()
@@ -243,9 +243,9 @@ def remuxed(film: Path, path: Path) -> Path:
 
 
 def test_time_stamps_that_overlap_nowhere_are_told(tmp_path: Path) -> None:
-    pictures = moving_pictures(12, 24, 40)
-    left = write_from(tmp_path / "l.mp4", pictures, 0)
-    right = write_from(tmp_path / "r.mp4", pictures[:9], 100)
+    images = moving_images(12, 24, 40)
+    left = write_from(tmp_path / "l.mp4", images, 0)
+    right = write_from(tmp_path / "r.mp4", images[:9], 100)
     with pytest.raises(
         UnreadableFilm, match=r"do not overlap \(they start at 0.00 and 4.00 s\), and with 12 and 9 fr"
     ):
@@ -253,10 +253,10 @@ def test_time_stamps_that_overlap_nowhere_are_told(tmp_path: Path) -> None:
 
 
 def test_an_eye_that_ends_early_breaks_the_film_after_the_common_part(tmp_path: Path) -> None:
-    pictures = moving_pictures(60, 24, 40)
-    write_film(tmp_path / "l.mp4", pictures, Fraction(25))
-    write_film(tmp_path / "r.mp4", pictures[:55], Fraction(25))
-    write_film(tmp_path / "short.mp4", pictures[:30], Fraction(25))
+    images = moving_images(60, 24, 40)
+    write_film(tmp_path / "l.mp4", images, Fraction(25))
+    write_film(tmp_path / "r.mp4", images[:55], Fraction(25))
+    write_film(tmp_path / "short.mp4", images[:30], Fraction(25))
     assert len(list(read_stereo_frames(source("pair", tmp_path / "l.mp4", tmp_path / "r.mp4")))) == 55
     seen = 0
     with pytest.raises(TruncatedFilm, match=r"short.mp4.*after 30 frames.*other view continues"):
@@ -278,11 +278,11 @@ def test_an_eye_that_does_not_decode_breaks_the_film_after_what_was_good(
     assert 0 < seen < 30
 
 
-def garble(film: Path, *pictures: int) -> Path:
-    """Overwrite the second half of some pictures: they decode, with parts that FFmpeg has to conceal."""
+def garble(film: Path, *images: int) -> Path:
+    """Overwrite the second half of some images: they decode, with parts that FFmpeg has to conceal."""
     with av.open(str(film)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
-        places = [(packets[k].pos or 0, packets[k].size) for k in pictures]
+        places = [(packets[k].pos or 0, packets[k].size) for k in images]
     content = bytearray(film.read_bytes())
     for offset, size in places:
         content[offset + size // 2 : offset + size] = b"\x55" * (size - size // 2)
@@ -290,33 +290,33 @@ def garble(film: Path, *pictures: int) -> Path:
     return film
 
 
-def test_what_is_concealed_of_damaged_pictures_is_the_same_on_any_number_of_cores(tmp_path: Path) -> None:
-    film = garble(write_from(tmp_path / "film.mp4", moving_pictures(40, 96, 192), 0), 9, 10, 17, 30)
+def test_what_is_concealed_of_damaged_images_is_the_same_on_any_number_of_cores(tmp_path: Path) -> None:
+    film = garble(write_from(tmp_path / "film.mp4", moving_images(40, 96, 192), 0), 9, 10, 17, 30)
     cores = os.sched_getaffinity(0)
     found = []
     try:
         for count in (1, len(cores)):
             os.sched_setaffinity(0, sorted(cores)[:count])
-            found.append(list(read_pictures(film)))
+            found.append(list(decode_film(film)))
     finally:
         os.sched_setaffinity(0, cores)
-    assert any(picture.damaged for picture in found[0])
+    assert any(frame.damaged for frame in found[0])
     assert all(np.array_equal(one.rgb, other.rgb) for one, other in zip(*found, strict=True))
 
 
-def encoded(path: Path, pictures: np.ndarray, codec: str, key_every: int) -> Path:
+def encoded(path: Path, images: np.ndarray, codec: str, key_every: int) -> Path:
     with av.open(str(path), "w") as film:
         stream = film.add_stream(codec, rate=25, options={"sc_threshold": "0"})
-        stream.width, stream.height, stream.pix_fmt = pictures.shape[2], pictures.shape[1], "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = images.shape[2], images.shape[1], "yuv420p"
         stream.gop_size, stream.max_b_frames = key_every, 2
-        for picture in pictures:
-            film.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        for image in images:
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         film.mux(stream.encode(None))
     return path
 
 
 @pytest.mark.parametrize(
-    ("kind", "codec", "key_every", "most"),  # pictures of a film of 40 that may be decoded
+    ("kind", "codec", "key_every", "most"),  # images of a film of 40 that may be decoded
     [
         ("avi", "mpeg4", 10, 40),
         ("ts", "libx264", 10, 40),
@@ -327,11 +327,11 @@ def encoded(path: Path, pictures: np.ndarray, codec: str, key_every: int) -> Pat
         ("pair.ts", "mpeg2video", 10, 80),
     ],
 )
-def test_pieces_in_order_decode_no_picture_twice_and_are_those_of_a_reader_of_each(
+def test_pieces_in_order_decode_no_image_twice_and_are_those_of_a_reader_of_each(
     tmp_path: Path, decoded: list[int], kind: str, codec: str, key_every: int, most: int
 ) -> None:
     paths = [tmp_path / f"{eye}.{kind}" for eye in ("l", "r")][: 2 if kind.startswith("pair") else 1]
-    films = [encoded(path, moving_pictures(40, 48, 160, k), codec, key_every) for k, path in enumerate(paths)]
+    films = [encoded(path, moving_images(40, 48, 160, k), codec, key_every) for k, path in enumerate(paths)]
     film = source("pair" if len(films) == 2 else "sbs", *films)
     whole = list(read_stereo_frames(film))
     pieces = [(0, 6), (6, 15), (22, 27), (28, 33), (33, 40)]
@@ -352,15 +352,15 @@ def test_pieces_in_order_decode_no_picture_twice_and_are_those_of_a_reader_of_ea
 
 
 def test_what_is_concealed_is_no_matter_of_chance(tmp_path: Path) -> None:
-    """A damaged key picture with nothing before it to copy from."""
-    film = garble(encoded(tmp_path / "film.mp4", moving_pictures(60, 96, 320), "libx264", 25), 25, 30)
-    stamps = [picture.pts for picture in read_pictures(film)]
-    found = {b"".join(p.rgb.tobytes() for p in read_pictures(film, start_pts=stamps[26])) for _ in range(12)}
+    """A damaged key image with nothing before it to copy from."""
+    film = garble(encoded(tmp_path / "film.mp4", moving_images(60, 96, 320), "libx264", 25), 25, 30)
+    stamps = [frame.pts for frame in decode_film(film)]
+    found = {b"".join(p.rgb.tobytes() for p in decode_film(film, start_pts=stamps[26])) for _ in range(12)}
     assert len(found) == 1
 
 
 def test_damaged_pieces_are_the_same_whoever_reads_which(tmp_path: Path) -> None:
-    film = encoded(tmp_path / "film.mp4", moving_pictures(40, 48, 160), "libx264", 10)
+    film = encoded(tmp_path / "film.mp4", moving_images(40, 48, 160), "libx264", 10)
     film = source("sbs", garble(film, 10, 12, 20, 31))
     stamps = [eyes.pts for eyes in read_stereo_frames(film)]
     reader, pieces = ClipReader(film), [(0, 9), (9, 14), (14, 19), (22, 29), (30, 38)]
@@ -388,12 +388,12 @@ def test_a_link_that_leads_nowhere_is_one_line(tmp_path: Path) -> None:
 
 def test_a_rotated_film_is_upright_before_it_is_cut(tmp_path: Path) -> None:
     path = tmp_path / "turned.mp4"
-    picture = packed("sbs")[0]
+    image = packed("sbs")[0]
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264rgb", rate=25, options={"crf": "0"})
-        stream.height, stream.width, stream.pix_fmt = picture.shape[1], picture.shape[0], "rgb24"
+        stream.height, stream.width, stream.pix_fmt = image.shape[1], image.shape[0], "rgb24"
         stream.set_display_rotation(90)
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.rot90(picture, -1)), format="rgb24")
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.rot90(image, -1)), format="rgb24")
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     film = source("sbs", path)
@@ -408,7 +408,7 @@ def mpo(left: Path, right: Path) -> bytes:
     return left.read_bytes() + bytes(7) + right.read_bytes()
 
 
-def test_stills_are_films_of_one_picture(tmp_path: Path) -> None:
+def test_stills_are_films_of_one_image(tmp_path: Path) -> None:
     for name, eye in (("l.jpg", LEFT), ("r.jpg", RIGHT), ("both.png", packed("sbs"))):
         cv2.imwrite(str(tmp_path / name), eye[0][..., ::-1])
     (tmp_path / "both.mpo").write_bytes(mpo(tmp_path / "l.jpg", tmp_path / "r.jpg"))
@@ -428,7 +428,7 @@ def test_stills_are_films_of_one_picture(tmp_path: Path) -> None:
     assert stack(source("sbs", tmp_path / "both.png"), size=(12, 20))[0].shape == (1, 12, 20, 3)
 
 
-def test_grey_and_deep_pictures_become_rgb_of_8_bit(tmp_path: Path) -> None:
+def test_grey_and_deep_images_become_rgb_of_8_bit(tmp_path: Path) -> None:
     for name in "lr":
         (tmp_path / name).mkdir()
         cv2.imwrite(str(tmp_path / name / "1.png"), (LEFT[0, ..., 0].astype(np.uint16) << 8) + 128)
@@ -448,11 +448,11 @@ def test_what_has_no_two_eyes_is_one_line(tmp_path: Path, case: str) -> None:
     (tmp_path / "one.jpg").rename(tmp_path / "one.mpo")
     given = {
         "missing": ("sbs", ["none.mp4"], "file does not exist"),
-        "empty folder": ("pair", ["empty", "empty"], "contains no picture"),
+        "empty folder": ("pair", ["empty", "empty"], "contains no image"),
         "no second view": ("multiview", ["a.mp4"], "no second view"),
         "other size": ("pair", ["a.mp4", "b.mp4"], "differ in size: 40x24 and 32x24"),
         "other rate": ("pair", ["a.mp4", "c.mp4"], "25.00 and 30.00 fps"),
-        "no mpo": ("multiview", ["one.mpo"], "contains one picture"),
+        "no mpo": ("multiview", ["one.mpo"], "contains one image"),
     }
     packing, names, told = given[case]
     film = source(packing, *(tmp_path / name for name in names))
@@ -485,7 +485,7 @@ def sphere(height: int) -> np.ndarray:  # uint8 [height, 2 height, 3]
 
 def test_spheres_are_told_from_flat_films(tmp_path: Path) -> None:
     ball = np.stack([sphere(128)] * 3)
-    flat = moving_pictures(3, 128, 256)
+    flat = moving_images(3, 128, 256)
     flat[:, :2] = flat[:, -2:] = 99  # even at the poles, too
     for name, eye in (("ball", ball), ("flat", flat), ("flat_sbs_360", flat)):
         write_lossless(tmp_path / f"{name}.mkv", packed("sbs", eye, eye))

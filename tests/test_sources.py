@@ -5,7 +5,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from conftest import coarse_cards, moving_pictures
+from conftest import coarse_cards, moving_images
 from test_stereo_metadata import write_mkv
 
 from secondeye.imaging.arrays import frames_to_uint8
@@ -135,16 +135,16 @@ def test_films_of_rarer_kinds_are_read_whole(tmp_path: Path, name: str, codec: s
     with av.open(str(tmp_path / name), "w") as film:
         stream = film.add_stream(codec, rate=25, options=options)
         stream.width, stream.height, stream.pix_fmt = 192, 96, pixels
-        for picture in moving_pictures(6, 96, 192):
-            film.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        for image in moving_images(6, 96, 192):
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         film.mux(stream.encode(None))
     (found,) = list_sources(tmp_path)
     assert [eyes.left.shape for eyes in read_stereo_frames(found)] == [(96, 96, 3)] * 6
 
 
 @pytest.mark.parametrize("name", ["a_sbs.webp", "a_sbs.tif"])
-def test_pictures_of_rarer_kinds_are_read(tmp_path: Path, name: str) -> None:
-    cv2.imwrite(str(tmp_path / name), moving_pictures(1, 24, 80)[0])
+def test_images_of_rarer_kinds_are_read(tmp_path: Path, name: str) -> None:
+    cv2.imwrite(str(tmp_path / name), moving_images(1, 24, 80)[0])
     (found,) = list_sources(tmp_path)
     assert [eyes.left.shape for eyes in read_stereo_frames(found)] == [(24, 40, 3)]
 
@@ -242,12 +242,12 @@ def test_metadata_and_name_that_differ_ask_for_a_line(
     ("axis", "shape", "packing"),
     [(2, (96, 160), "sbs"), (2, (160, 96), "half-sbs"), (1, (96, 160), "tb"), (1, (48, 160), "half-tb")],
 )
-def test_pictures_tell_the_packing_where_nothing_else_does(
+def test_images_tell_the_packing_where_nothing_else_does(
     tmp_path: Path, axis: int, shape: tuple[int, int], packing: str
 ) -> None:
     shot = coarse_cards(3, 96, 160, near_px=12, far_px=4, card_px=48, seed=0)
     eyes = [
-        np.stack([cv2.resize(picture, shape[::-1]) for picture in frames_to_uint8(eye).numpy()])
+        np.stack([cv2.resize(image, shape[::-1]) for image in frames_to_uint8(eye).numpy()])
         for eye in (shot.left, shot.right)
     ]
     write_lossless(tmp_path / "film.mkv", np.concatenate(eyes, axis))
@@ -270,7 +270,7 @@ def test_pictures_tell_the_packing_where_nothing_else_does(
         ("ab_10_Uhr_hsbs.mkv", ""),
     ],
 )
-def test_a_name_that_contradicts_itself_or_its_pictures_asks_for_a_line(
+def test_a_name_that_contradicts_itself_or_its_images_asks_for_a_line(
     tmp_path: Path, name: str, told: str
 ) -> None:
     shot = coarse_cards(3, 96, 160, near_px=12, far_px=4, card_px=48, seed=0)
@@ -285,7 +285,7 @@ def test_a_name_that_contradicts_itself_or_its_pictures_asks_for_a_line(
 
 
 def test_a_mono_film_is_not_taken_for_a_stereo_film(tmp_path: Path) -> None:
-    write_lossless(tmp_path / "film.mkv", moving_pictures(3, 128, 192))
+    write_lossless(tmp_path / "film.mkv", moving_images(3, 128, 192))
     with pytest.raises(UserError, match="the packing of its views cannot be detected; add a line to"):
         list_sources(tmp_path)
 

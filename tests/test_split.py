@@ -10,7 +10,7 @@ import cv2
 import mv_hevc
 import numpy as np
 import pytest
-from conftest import damage, moving_pictures
+from conftest import damage, moving_images
 from test_source_views import encoded, garble
 
 from secondeye.dataset.clip_files import clip_file
@@ -38,7 +38,7 @@ def section(monkeypatch: pytest.MonkeyPatch) -> Split:
 
 def shot(frames: int, seed: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
     """Both eyes side by side, uint8 [T, H, 2 W, 3]: a plane NEAR px in front of the screen."""
-    wide = moving_pictures(frames, height, width + NEAR, seed)
+    wide = moving_images(frames, height, width + NEAR, seed)
     return np.concatenate([wide[:, :, :width], wide[:, :, NEAR:]], axis=2)
 
 
@@ -46,11 +46,11 @@ def black(frames: int, level: int = 0) -> np.ndarray:
     return np.full((frames, HEIGHT, 2 * WIDTH, 3), level, np.uint8)
 
 
-def faded(pictures: np.ndarray, frames: int) -> np.ndarray:
+def faded(images: np.ndarray, frames: int) -> np.ndarray:
     """The last frames go to black."""
-    share = np.ones(len(pictures))
+    share = np.ones(len(images))
     share[-frames:] = np.linspace(1, 0, frames)
-    return (pictures * share[:, None, None, None]).astype(np.uint8)
+    return (images * share[:, None, None, None]).astype(np.uint8)
 
 
 def write(path: Path, *shots: np.ndarray) -> Path:
@@ -106,11 +106,11 @@ def test_black_borders_are_cropped_in_both_views(
     top, bottom, left, right = borders
     height, width = 270, 480
     inside = shot(10, 1, height - top - bottom, width - left - right)
-    pictures = np.zeros((10, height, 2 * width, 3), np.uint8)
-    for eye, picture in enumerate(np.split(inside, 2, axis=2)):
-        pictures[:, top : height - bottom, eye * width + left : (eye + 1) * width - right] = picture
-    pictures[:, 4, 5::200] = 200  # specks
-    write(tmp_path / "raw" / "f_sbs.mp4", pictures)
+    images = np.zeros((10, height, 2 * width, 3), np.uint8)
+    for eye, image in enumerate(np.split(inside, 2, axis=2)):
+        images[:, top : height - bottom, eye * width + left : (eye + 1) * width - right] = image
+    images[:, 4, 5::200] = 200  # specks
+    write(tmp_path / "raw" / "f_sbs.mp4", images)
     ((film,), (clip,), _) = run(tmp_path, section)
     assert (film.crop_top, film.crop_bottom, film.crop_left, film.crop_right) == borders
     eyes = [read_lossless(clip_file(tmp_path / "split", clip.id, eye)) for eye in ("left", "right")]
@@ -127,9 +127,9 @@ def test_black_borders_are_cropped_in_both_views(
 
 
 def test_a_border_of_one_view_is_cropped_in_both(tmp_path: Path, section: Split) -> None:
-    pictures = shot(10, 1, 270, 480)
-    pictures[:, :, 480 : 480 + 16] = 0  # a floating window
-    write(tmp_path / "raw" / "f_sbs.mp4", pictures)
+    images = shot(10, 1, 270, 480)
+    images[:, :, 480 : 480 + 16] = 0  # a floating window
+    write(tmp_path / "raw" / "f_sbs.mp4", images)
     ((film,), _, _) = run(tmp_path, section)
     assert (film.crop_top, film.crop_bottom, film.crop_left, film.crop_right) == (0, 0, 16, 0)
 
@@ -144,12 +144,12 @@ def test_a_still_is_one_clip_of_one_frame(tmp_path: Path, section: Split) -> Non
 
 def test_an_uneven_frame_rate_is_reported_and_times_stay_seconds(tmp_path: Path, section: Split) -> None:
     (tmp_path / "raw").mkdir()
-    pictures = np.concatenate([shot(20, 1), shot(20, 2)])
+    images = np.concatenate([shot(20, 1), shot(20, 2)])
     steps = [50] * 20 + [100] * 20  # ms
     options = {"fps": Fraction(FPS), "time_base": Fraction(1, 1000), "colour": BT709}
     with FilmWriter(tmp_path / "raw" / "f_sbs.mp4", 2 * WIDTH, HEIGHT, **options) as writer:
-        for picture, stamp in zip(pictures, np.cumsum([0, *steps[:-1]]), strict=True):
-            writer.write(picture, int(stamp))
+        for image, stamp in zip(images, np.cumsum([0, *steps[:-1]]), strict=True):
+            writer.write(image, int(stamp))
     ((film,), clips, _) = run(tmp_path, replace(section, trim_seconds=0.2))
     assert "uneven frame rate, 50 to 100 ms" in film.remark
     assert bounds(clips) == [(0, 16), (22, 31), (31, 40)], "0.2 s are 4 frames, then 2; pieces last 0.9 s"
@@ -160,8 +160,8 @@ def test_no_clip_spans_a_jump_in_time(tmp_path: Path, section: Split) -> None:
     steps = [0, *[50] * 14, 3_000, *[50] * 10, 450, *[50] * 13]  # ms; half a second may be a slow moment
     options = {"fps": Fraction(FPS), "time_base": Fraction(1, 1000), "colour": BT709}
     with FilmWriter(tmp_path / "raw" / "f_sbs.mp4", 2 * WIDTH, HEIGHT, **options) as writer:
-        for picture, stamp in zip(shot(40, 1), np.cumsum(steps), strict=True):
-            writer.write(picture, int(stamp))
+        for image, stamp in zip(shot(40, 1), np.cumsum(steps), strict=True):
+            writer.write(image, int(stamp))
     ((film,), clips, _) = run(tmp_path, replace(section, max_seconds=2.0))
     assert film.shots == 2 and bounds(clips) == [(0, 15), (15, 40)]
 
@@ -211,15 +211,15 @@ def test_a_film_of_high_dynamic_range_is_skipped(
     assert (skipped_film.id, skipped_film.reason) == ("one_sbs.mp4", "high dynamic range")
 
 
-def test_no_clip_spans_a_picture_without_partner(tmp_path: Path, section: Split) -> None:
+def test_no_clip_spans_an_image_without_partner(tmp_path: Path, section: Split) -> None:
     for name, eye in zip(("cam_l", "cam_r"), np.split(shot(20, 1), 2, axis=2), strict=True):
         (tmp_path / "raw" / name).mkdir(parents=True)
-        for index, picture in enumerate(eye):
+        for index, image in enumerate(eye):
             if (name, index) != ("cam_r", 8):
-                cv2.imwrite(str(tmp_path / "raw" / name / f"{index:03}.png"), picture[..., ::-1])
+                cv2.imwrite(str(tmp_path / "raw" / name / f"{index:03}.png"), image[..., ::-1])
     (film,), clips, _ = run(tmp_path, section)
     assert bounds(clips) == [(0, 8), (8, 19)] and film.frames == 19
-    assert "dropped without a partner: 1 pictures, first left view/008.png" in film.remark
+    assert "dropped without a partner: 1 images, first left view/008.png" in film.remark
 
 
 def test_an_unseekable_film_is_decoded_at_most_three_times(
@@ -286,7 +286,7 @@ def test_content_that_contradicts_the_name_is_an_error(tmp_path: Path, section: 
     assert len(run(tmp_path, section)[1]) == 1
 
 
-def test_damaged_pictures_are_counted(tmp_path: Path, section: Split) -> None:
+def test_damaged_images_are_counted(tmp_path: Path, section: Split) -> None:
     garble(write(tmp_path / "raw" / "one_sbs.mp4", shot(20, 1)), 10)
     (row,), _, _ = run(tmp_path, section)
     assert row.frames == 20 and "damaged frames: 1, first " in row.remark

@@ -50,8 +50,8 @@ def cards(seed: int) -> Shot:
 
 def write_cards(path: Path, *shots: Shot) -> None:
     eyes = np.concatenate([np.concatenate([s.left.numpy(), s.right.numpy()], axis=3) for s in shots])
-    pictures = np.ascontiguousarray((eyes * 255).round().astype(np.uint8).transpose(0, 2, 3, 1))
-    write_film(path, iter(pictures), Fraction(24), crf=4)
+    images = np.ascontiguousarray((eyes * 255).round().astype(np.uint8).transpose(0, 2, 3, 1))
+    write_film(path, iter(images), Fraction(24), crf=4)
 
 
 def run_all(data: Path, params: Params) -> None:

@@ -6,22 +6,22 @@ from types import SimpleNamespace
 import av
 import numpy as np
 import pytest
-from conftest import moving_pictures
+from conftest import moving_images
 
 from secondeye.video import stereo_metadata, stereo_tag
 from secondeye.video.probe import UnreadableFilm
 from secondeye.video.stereo_metadata import StereoMetadata, read_stereo_metadata
 from secondeye.video.write import FilmWriter
 
-PICTURES = moving_pictures(3, 32, 64)
+IMAGES = moving_images(3, 32, 64)
 
 
 def write_mp4(path: Path, *, side_by_side: bool = False) -> Path:
     with FilmWriter(
         path, 64, 32, fps=Fraction(25), time_base=Fraction(1, 25), side_by_side=side_by_side
     ) as film:
-        for index, picture in enumerate(PICTURES):
-            film.write(picture, index)
+        for index, image in enumerate(IMAGES):
+            film.write(image, index)
     return path
 
 
@@ -31,8 +31,8 @@ def write_mkv(path: Path, codec: str, pixels: str, stereo_mode: str, width: int 
         stream.height, stream.width, stream.pix_fmt = 32, width, pixels
         if stereo_mode:
             stream.metadata["stereo_mode"] = stereo_mode
-        for picture in np.ascontiguousarray(PICTURES[:, :, :width]):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture).reformat(format=pixels)))
+        for image in np.ascontiguousarray(IMAGES[:, :, :width]):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image).reformat(format=pixels)))
         container.mux(stream.encode(None))
     return path
 

@@ -50,9 +50,9 @@ def texture(height: int, width: int, seed: int = 0) -> Tensor:  # [3, height, wi
 
 
 def slide(count: int, speed_px: int, height: int = HEIGHT, width: int = WIDTH) -> Tensor:
-    """A picture that slides to the left, [count, 3, height, width]."""
-    picture = texture(height, width + count * speed_px)
-    return torch.stack([picture[..., t * speed_px : t * speed_px + width] for t in range(count)])
+    """An image that slides to the left, [count, 3, height, width]."""
+    image = texture(height, width + count * speed_px)
+    return torch.stack([image[..., t * speed_px : t * speed_px + width] for t in range(count)])
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_estimates_cover_the_frames(student: Student, count: int, height: int, w
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0])
-def test_estimates_of_empty_pictures_are_finite(student: Student, level: float) -> None:
+def test_estimates_of_empty_images_are_finite(student: Student, level: float) -> None:
     for estimate in make_student_estimator(student, "cpu")([torch.full((3, 3, 40, 60), level)]):
         assert bool(torch.isfinite(estimate.depth).all())
 
@@ -356,10 +356,10 @@ def test_depth_moving_along_the_flow_has_no_temporal_loss() -> None:
 
 
 def test_warp_fetches_along_the_flow() -> None:
-    picture = torch.arange(5.0).view(1, 1, 1, 5).expand(1, 1, 4, 5)
+    image = torch.arange(5.0).view(1, 1, 1, 5).expand(1, 1, 4, 5)
     flow = torch.zeros(1, 2, 4, 5)
     flow[:, 0] = 1.5
-    torch.testing.assert_close(warp(picture, flow)[0, 0, 2], torch.tensor([1.5, 2.5, 3.5, 4, 4]))
+    torch.testing.assert_close(warp(image, flow)[0, 0, 2], torch.tensor([1.5, 2.5, 3.5, 4, 4]))
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left")])

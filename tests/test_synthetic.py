@@ -14,7 +14,7 @@ from torch import Tensor
 from secondeye.dataset.sample_films import write_sample_films
 from secondeye.synthetic import Shot, render_shot, two_planes
 from secondeye.video.probe import probe
-from secondeye.video.read import read_pictures
+from secondeye.video.read import decode_film
 
 SIZE = (2, 72, 128)  # frames, height, width
 SEEDS = range(8)
@@ -45,7 +45,7 @@ def sampled(
 def read(
     path: Path,
 ) -> Tensor:  # [T, 3, H, W] in [0, 1]
-    return torch.from_numpy(np.stack([p.rgb for p in read_pictures(path)])).permute(0, 3, 1, 2) / 255
+    return torch.from_numpy(np.stack([p.rgb for p in decode_film(path)])).permute(0, 3, 1, 2) / 255
 
 
 @pytest.mark.parametrize("frames, height, width", [(1, 9, 31), (3, 20, 33)])

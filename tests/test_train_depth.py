@@ -51,12 +51,12 @@ def make_shot(seed: int, count: int = 4, speed_px: int = 2) -> DepthShot:
     """Make a shot whose lower half is near, bright and slides left; the upper half is far, dark and still."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(1, 3, HEIGHT // 4, (WIDTH + 16) // 4, generator=generator)
-    picture = torch.nn.functional.interpolate(coarse, (HEIGHT, WIDTH + 16), mode="bilinear")[0]
+    image = torch.nn.functional.interpolate(coarse, (HEIGHT, WIDTH + 16), mode="bilinear")[0]
     near = (torch.arange(HEIGHT) >= HEIGHT // 2).float()[:, None].expand(HEIGHT, WIDTH)
     left = torch.stack(
         [
-            0.3 * picture[..., :WIDTH] * (1 - near)
-            + (0.5 + 0.5 * picture[..., t * speed_px :][..., :WIDTH]) * near
+            0.3 * image[..., :WIDTH] * (1 - near)
+            + (0.5 + 0.5 * image[..., t * speed_px :][..., :WIDTH]) * near
             for t in range(count)
         ]
     )
@@ -128,7 +128,7 @@ def test_samples_are_played_in_both_directions_with_matching_flow() -> None:
     assert ways == {True, False}
 
 
-def test_disparity_stays_aligned_with_the_picture() -> None:
+def test_disparity_stays_aligned_with_the_image() -> None:
     """Cropped, mirrored, played backwards: the near half still looks different, and moves."""
     shots = [prepare(make_shot(0))]
     for seed in range(20):

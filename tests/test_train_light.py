@@ -187,8 +187,8 @@ def test_a_run_has_weights_that_load_and_a_sample_sheet(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     train_light(run, ShotPool(toy(), mono()), settings(1))
     load_light(run.model, "cpu")
-    picture = cv2.imread(str(run.picture("light.png")))
-    assert picture is not None and picture.shape == (4 * 32 * 2, 4 * 48 * 2, 3)
+    image = cv2.imread(str(run.picture("light.png")))
+    assert image is not None and image.shape == (4 * 32 * 2, 4 * 48 * 2, 3)
 
 
 def test_a_sample_depends_on_its_generator_alone() -> None:

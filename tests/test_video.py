@@ -14,7 +14,7 @@ from conftest import damage
 
 from secondeye.video.mux import can_hold_audio, mux_film
 from secondeye.video.probe import TruncatedFilm, UnreadableFilm, probe
-from secondeye.video.read import ShotReader, read_pictures
+from secondeye.video.read import ShotReader, decode_film
 from secondeye.video.write import FilmWriter, read_lossless, write_film, write_lossless
 
 
@@ -37,27 +37,27 @@ def test_colours_survive_a_film(tmp_path: Path) -> None:
     flat = np.zeros((6, 64, 96, 3), np.uint8)
     flat[:, :32], flat[:, 32:] = (200, 40, 90), (10, 180, 60)
     write_film(tmp_path / "f.mp4", iter(flat), Fraction(24))
-    pictures = [picture.rgb for picture in read_pictures(tmp_path / "f.mp4")]
-    assert len(pictures) == 6
-    assert np.abs(pictures[3][8].astype(int) - (200, 40, 90)).max() <= 3
-    assert np.abs(pictures[3][56].astype(int) - (10, 180, 60)).max() <= 3
+    images = [frame.rgb for frame in decode_film(tmp_path / "f.mp4")]
+    assert len(images) == 6
+    assert np.abs(images[3][8].astype(int) - (200, 40, 90)).max() <= 3
+    assert np.abs(images[3][56].astype(int) - (10, 180, 60)).max() <= 3
 
 
 def test_failed_write_leaves_nothing(tmp_path: Path) -> None:
-    def pictures():  # type: ignore[no-untyped-def]
+    def images():  # type: ignore[no-untyped-def]
         yield np.zeros((16, 16, 3), np.uint8)
         raise RuntimeError("the source broke")
 
     with pytest.raises(RuntimeError):
-        write_film(tmp_path / "f.mp4", pictures(), Fraction(24))
+        write_film(tmp_path / "f.mp4", images(), Fraction(24))
     assert not list(tmp_path.iterdir())
 
 
-def test_reading_from_a_time_stamp_gives_the_same_pictures(make_film: Callable[..., Path]) -> None:
+def test_reading_from_a_time_stamp_gives_the_same_images(make_film: Callable[..., Path]) -> None:
     film = make_film(shots=(40,))
-    whole = list(read_pictures(film))
+    whole = list(decode_film(film))
     for start in (0, 1, 17, 39):
-        part = list(read_pictures(film, start_pts=whole[start].pts))
+        part = list(decode_film(film, start_pts=whole[start].pts))
         assert [p.pts for p in part] == [p.pts for p in whole[start:]]
         assert np.array_equal(part[0].rgb, whole[start].rgb)
 
@@ -103,30 +103,30 @@ def test_film_damaged_midway_gives_its_good_part(make_film: Callable[..., Path])
     film = damage(make_film(shots=(60,), sound=False))
     seen = 0
     with pytest.raises(TruncatedFilm, match="ends early after") as caught:
-        for _ in read_pictures(film):
+        for _ in decode_film(film):
             seen += 1
     assert 0 < seen == caught.value.frames < 60
 
 
 def test_rotated_film_is_read_upright(tmp_path: Path) -> None:
     path = tmp_path / "turned.mp4"
-    picture = np.zeros((32, 64, 3), np.uint8)
-    picture[:, :32] = 220  # the left half is bright
+    image = np.zeros((32, 64, 3), np.uint8)
+    image[:, :32] = 220  # the left half is bright
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=24, options={"crf": "1"})
         stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
         stream.set_display_rotation(90)  # counter-clockwise: left comes to the bottom
-        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))
     info = probe(path)
-    upright = next(read_pictures(path)).rgb
+    upright = next(decode_film(path)).rgb
     assert (info.width, info.height) == (32, 64) and upright.shape == (64, 32, 3)
     assert upright[56:].mean() > 180 and upright[:8].mean() < 40
 
 
 def test_joined_segments_keep_time_stamps_and_sound(make_film: Callable[..., Path], tmp_path: Path) -> None:
     source = make_film(shots=(20,))
-    stamps = [picture.pts for picture in read_pictures(source)]
+    stamps = [frame.pts for frame in decode_film(source)]
     base = probe(source).time_base
     segments = []
     for start, stop in ((0, 7), (7, 8), (8, 20)):
@@ -138,14 +138,14 @@ def test_joined_segments_keep_time_stamps_and_sound(make_film: Callable[..., Pat
     for suffix in (".mp4", ".mkv"):
         output = tmp_path / f"joined{suffix}"
         assert mux_film(segments, source, output) == []
-        pictures = list(read_pictures(output))
+        images = list(decode_film(output))
         tick = probe(output).time_base
-        late = [p.pts * tick - stamp * base for p, stamp in zip(pictures, stamps, strict=True)]
+        late = [p.pts * tick - stamp * base for p, stamp in zip(images, stamps, strict=True)]
         if suffix == ".mp4":
             assert set(late) == {0}
         else:  # Matroska counts in milliseconds, and moves all tracks so that the sound's lead-in begins at 0
             assert max(late) - min(late) <= Fraction(1, 1000)
-        assert [round(p.rgb.mean() / 10) for p in pictures] == list(range(20))
+        assert [round(p.rgb.mean() / 10) for p in images] == list(range(20))
         assert sound_packets(output) == sound_packets(source)
 
 
@@ -174,23 +174,23 @@ def test_mp4_says_side_by_side_in_container_and_stream(
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 1136), (64, 1440), (48, 122)])
-def test_same_pictures_are_the_same_film(tmp_path: Path, height: int, width: int) -> None:
+def test_same_images_are_the_same_film(tmp_path: Path, height: int, width: int) -> None:
     """Widths whose rows are padded: x264 looks at the padding, which nobody clears."""
-    pictures = np.random.default_rng(0).integers(0, 256, (12, height, width, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (12, height, width, 3), dtype=np.uint8)
     made = set()
     for attempt in range(6):
         litter = [np.random.default_rng(n).integers(0, 256, 400_000, dtype=np.uint8) for n in range(attempt)]
         del litter  # the memory that the next frames get is never the same
-        write_film(tmp_path / "f.mp4", iter(pictures), Fraction(24))
+        write_film(tmp_path / "f.mp4", iter(images), Fraction(24))
         made.add((tmp_path / "f.mp4").read_bytes())
     assert len(made) == 1
 
 
 def test_reading_and_writing_does_not_darken(make_film: Callable[..., Path], tmp_path: Path) -> None:
     film, copy = make_film(shots=(6,)), tmp_path / "copy.mp4"
-    first = [picture.rgb for picture in read_pictures(film)]
+    first = [frame.rgb for frame in decode_film(film)]
     write_film(copy, iter(first), Fraction(24), crf=0, preset="ultrafast")
-    second = [picture.rgb for picture in read_pictures(copy)]
+    second = [frame.rgb for frame in decode_film(copy)]
     difference = np.stack(first).astype(float) - np.stack(second)
     assert abs(difference.mean()) < 0.1
 
@@ -213,7 +213,7 @@ def test_joined_film_keeps_rate_and_pixel_shape(make_film: Callable[..., Path], 
 def test_variable_frame_rate_keeps_its_stamps(make_film: Callable[..., Path], tmp_path: Path) -> None:
     stamps_ms = [0, 33, 66, 200, 233, 500, 533, 1000]
     film = make_film(shots=(8,), stamps_ms=stamps_ms)
-    assert [round(p.pts * probe(film).time_base * 1000) for p in read_pictures(film)] == stamps_ms
+    assert [round(p.pts * probe(film).time_base * 1000) for p in decode_film(film)] == stamps_ms
 
 
 def test_mp4_does_not_hold_every_sound(tmp_path: Path, make_film: Callable[..., Path]) -> None:
@@ -236,8 +236,8 @@ def test_mp4_does_not_hold_every_sound(tmp_path: Path, make_film: Callable[..., 
 
 def test_shots_are_read_alike_in_order_and_after_a_gap(make_film: Callable[..., Path]) -> None:
     film = make_film(shots=(30,))
-    whole = list(read_pictures(film))
-    stamps = [picture.pts for picture in whole]
+    whole = list(decode_film(film))
+    stamps = [frame.pts for frame in whole]
     for plan in ([(0, 10), (10, 11), (11, 30)], [(5, 9), (20, 30)], [(20, 30), (0, 4)]):
         reader = ShotReader(film, stamps)
         for start, stop in plan:
@@ -254,6 +254,6 @@ def test_breaking_film_survives_pickling() -> None:
 def test_breaking_film_names_how_far_it_got(footage: Path) -> None:
     seen = 0
     with pytest.raises(TruncatedFilm, match="after 28 frames") as caught:
-        for _ in read_pictures(footage / "odd_decord" / "corrupted.mp4"):
+        for _ in decode_film(footage / "odd_decord" / "corrupted.mp4"):
             seen += 1
     assert seen == caught.value.frames == 28

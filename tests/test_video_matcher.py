@@ -102,10 +102,10 @@ def test_a_constant_disparity_is_exact_in_both_views() -> None:
 def test_gaps_are_filled_by_colour() -> None:
     disparity = np.full((9, 12), 2.0, np.float32)
     disparity[:, 6:] = 7.1
-    picture = np.where(disparity[..., None] > 5, np.uint8(200), np.uint8(50)).repeat(3, -1)
+    image = np.where(disparity[..., None] > 5, np.uint8(200), np.uint8(50)).repeat(3, -1)
     known = np.ones((9, 12), bool)
     known[3:5, 4:9] = False
-    filled = fill_by_colour(np.where(known, disparity, np.float32(99)), known, picture)
+    filled = fill_by_colour(np.where(known, disparity, np.float32(99)), known, image)
     assert np.array_equal(filled, disparity)
 
 
@@ -125,8 +125,8 @@ def test_tracks_concatenate_and_end_where_a_pixel_leaves_the_frame() -> None:
     wide = two_planes(frames=1, height=64, width=160, near_px=1, far_px=0, seed=4).left[0]
     wide = torch.nn.functional.avg_pool2d(wide, 3, 1, 1)
     frames = torch.stack([wide[..., 20 + 2 * t : 116 + 2 * t] for t in range(4)])
-    pictures = (frames * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
-    tracks = find_tracks(pictures, to_gray(frames))
+    images = (frames * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+    tracks = find_tracks(images, to_gray(frames))
     found = dict(tracks_to_neighbours(tracks, 1, 2))
     assert sorted(found) == [0, 2, 3]
     for other, track in found.items():
@@ -178,10 +178,10 @@ def test_what_shows_nothing_to_match_is_far() -> None:
     )
 
     def view(ground_px: int, card_px: int, seed: int) -> Tensor:
-        picture = torch.full((2, 3, 96, 192), 0.7)
-        picture[..., 64:, :] = ground[..., ground_px : ground_px + 192]
-        picture[..., 24:64, 80 - card_px : 120 - card_px] = card
-        return noisy(picture, seed)
+        image = torch.full((2, 3, 96, 192), 0.7)
+        image[..., 64:, :] = ground[..., ground_px : ground_px + 192]
+        image[..., 24:64, 80 - card_px : 120 - card_px] = card
+        return noisy(image, seed)
 
     disparity, _ = match_video(view(0, 0, 1), view(2, 12, 2), **SEARCH)
     assert (disparity[..., 30:58, 85:115] - 12).abs().median() < 0.5

@@ -87,7 +87,7 @@ def convert(
     crf: Annotated[int, typer.Option(help="x264 quality, 0 (lossless) to 51")] = 16,
     preset: Annotated[str, typer.Option(help="x264 preset, ultrafast to veryslow")] = "veryfast",
     preview: Annotated[
-        Path | None, typer.Option(help="also write a picture of the intermediate results (.png)")
+        Path | None, typer.Option(help="also write an image of the intermediate results (.png)")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing output")] = False,
     tiles: Annotated[

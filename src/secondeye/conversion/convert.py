@@ -31,7 +31,7 @@ from secondeye.system.errors import UserError
 from secondeye.system.process import best_device
 from secondeye.video.mux import mux_film
 from secondeye.video.probe import FilmInfo, probe
-from secondeye.video.read import Picture, ShotReader
+from secondeye.video.read import DecodedFrame, ShotReader
 from secondeye.video.write import FilmWriter
 
 Log = Callable[[str], None]
@@ -200,10 +200,10 @@ def _convert_shots(
             checkpoint.raw_depth.unlink()
 
 
-def _windows(pictures: Iterator[Picture], advance: Callable[[int], object]) -> Iterator[Tensor]:
+def _windows(frames: Iterator[DecodedFrame], advance: Callable[[int], object]) -> Iterator[Tensor]:
     """Yield frames, uint8 [t, H, W, 3], in groups of `_WINDOW_FRAMES`."""
-    while window := list(islice(pictures, _WINDOW_FRAMES)):
-        yield torch.from_numpy(np.stack([picture.rgb for picture in window]))
+    while window := list(islice(frames, _WINDOW_FRAMES)):
+        yield torch.from_numpy(np.stack([frame.rgb for frame in window]))
         advance(len(window))
 
 

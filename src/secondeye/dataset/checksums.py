@@ -1,6 +1,6 @@
 """Verify files against the checksums in the side entry `<id>.json` of their item.
 
-FFmpeg does not report damage: it silently repeats the previous picture. So files are verified before reading.
+FFmpeg does not report damage: it silently repeats the previous frame. So files are verified before reading.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Apply the corrections that the stage `shift` found, as `Dataset.views` does.
 
-Offsets are whole pixels: resampling would blur the pictures that models learn from.
+Offsets are whole pixels: resampling would blur the images that models learn from.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""Find clips that show the same pictures by perceptual hashes."""
+"""Find clips that show the same frames by perceptual hashes."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from secondeye.dataset.schema import Clip
 
 HASHED_FRAMES = 5  # of a clip
-_SIZE_PX = 32  # of the reduced picture that is hashed
+_SIZE_PX = 32  # of the reduced image that is hashed
 _FREQUENCIES = 8  # lowest ones, in each direction
 _FLAT = 2.0  # levels of 255, standard deviation below which noise would decide the hash
 _SHARED_BANDS = 3  # more bands give fewer candidates per table, but more tables
@@ -20,20 +20,20 @@ Hashes = NDArray[np.uint64]
 
 
 def hash_clip(
-    pictures: Sequence[np.ndarray],  # uint8 [H, W, 3] RGB, all of a clip
+    images: Sequence[np.ndarray],  # uint8 [H, W, 3] RGB, all of a clip
 ) -> str:  # 16 hex digits for each of a few evenly spaced frames; none for flat frames
     """Return the perceptual hashes of a clip's frames."""
-    count = min(HASHED_FRAMES, len(pictures))
-    places = [(2 * k + 1) * len(pictures) // (2 * count) for k in range(count)]
-    hashes = [hash_picture(pictures[place]) for place in places]
+    count = min(HASHED_FRAMES, len(images))
+    places = [(2 * k + 1) * len(images) // (2 * count) for k in range(count)]
+    hashes = [hash_image(images[place]) for place in places]
     return "".join(f"{value:016x}" for value in hashes if value is not None)
 
 
-def hash_picture(
-    picture: np.ndarray,  # uint8 [H, W, 3] RGB
-) -> int | None:  # 64 bits; None for a flat picture
-    """Compute the pHash of a picture: lowest frequencies above their median (Zauner 2010)."""
-    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+def hash_image(
+    image: np.ndarray,  # uint8 [H, W, 3] RGB
+) -> int | None:  # 64 bits; None for a flat image
+    """Compute the pHash of an image: lowest frequencies above their median (Zauner 2010)."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (_SIZE_PX, _SIZE_PX), interpolation=cv2.INTER_AREA).astype(np.float64)
     if small.std() < _FLAT:
         return None
@@ -58,7 +58,7 @@ def parse_hashes(perceptual_hash: str) -> Hashes:
 
 
 def find_duplicates(clips: Sequence[Clip], bits: int) -> list[tuple[Clip, Clip]]:
-    """Find pairs of clips of different films that show the same pictures, the shorter clip first.
+    """Find pairs of clips of different films that show the same frames, the shorter clip first.
 
     More than half of the shorter clip's hashes have one in the other clip that differs in at most `bits`.
     The search is exact.

@@ -1,4 +1,4 @@
-"""Report the dataset: how many clips each stage passed on, why the others were rejected, and pictures."""
+"""Report the dataset: how many clips each stage passed on, why the others were rejected, and images."""
 
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
@@ -23,7 +23,7 @@ from secondeye.report.document import Image, Section, Table
 SCORES = tuple(
     field.name for field in fields(ClipQuality) if field.name not in ("id", "key", "height", "width")
 )
-PICTURED = 3  # clips of each kind on the contact sheet
+SHOWN_CLIPS = 3  # clips of each kind on the contact sheet
 _DOUBTFUL_ORDER = -0.15  # evidence of swapped views below which a person should look at the film
 _BINS = 20  # of a histogram
 _PERCENTILES = (5, 50, 95)
@@ -89,7 +89,7 @@ def dataset_sections(dataset: Dataset, failures: Sequence[str], sheet: Path | No
         verdict += " No clip is in the test split: assign test films in sources.csv."
     steps = [(name.replace("_", ", "), str(count)) for name, count in counts.items()]
     table = Table("From films to clips", ("what", "count"), steps, _FUNNEL_NOTE)
-    pictures = (
+    images = (
         [Section("Best, worst and rejected clips", [_PICTURES_NOTE, Image("Middle frames", sheet)])]
         if sheet
         else []
@@ -99,7 +99,7 @@ def dataset_sections(dataset: Dataset, failures: Sequence[str], sheet: Path | No
         Section("Films", list(_film_tables(dataset))),
         Section("Why pieces and clips were rejected", [_reasons(dataset)]),
         Section("Scores", [_score_table(dataset)] if dataset.rows(ClipQuality) else ["No clip was scored."]),
-        *pictures,
+        *images,
         Section("Clips", [_clip_table(dataset)]),
     ]
 
@@ -111,7 +111,7 @@ _PICTURES_NOTE = (
 )
 
 
-def pick_pictured(
+def pick_shown_clips(
     dataset: Dataset,
     damaged: Container[str],  # clips to leave out
 ) -> list[tuple[str, str]]:  # clip, caption
@@ -121,19 +121,19 @@ def pick_pictured(
     accepted, names = {row.id for row in dataset.rows(AcceptedClip)}, _clip_names(dataset)
     good = [row for row in scored if row.id in accepted]
     bad = [row for row in scored if row.id not in accepted]
-    worst, best = good[: (len(good) + 1) // 2][:PICTURED], good[(len(good) + 1) // 2 :][::-1][:PICTURED]
-    chosen = [("best", best), ("worst accepted", worst), ("rejected", bad[:PICTURED])]
+    worst, best = good[: (len(good) + 1) // 2][:SHOWN_CLIPS], good[(len(good) + 1) // 2 :][::-1][:SHOWN_CLIPS]
+    chosen = [("best", best), ("worst accepted", worst), ("rejected", bad[:SHOWN_CLIPS])]
     return [
         (row.id, f"{word}: {names[row.id]}, {row.psnr_db:.1f} dB") for word, rows in chosen for row in rows
     ]
 
 
-def picture_rows(dataset: Dataset, damaged: Container[str]) -> list[list[Tile]]:
-    """Load the contact sheet's rows from the pictures that the stage `quality` wrote."""
+def image_rows(dataset: Dataset, damaged: Container[str]) -> list[list[Tile]]:
+    """Load the contact sheet's rows from the images that the stage `quality` wrote."""
     rows = []
-    for clip, caption in pick_pictured(dataset, damaged):
-        picture = read_image(dataset.folder("quality") / f"{clip}.middle.png")
-        tiles = np.split(picture, len(_TILES), axis=1)
+    for clip, caption in pick_shown_clips(dataset, damaged):
+        image = read_image(dataset.folder("quality") / f"{clip}.middle.png")
+        tiles = np.split(image, len(_TILES), axis=1)
         rows.append(list(zip((caption, *_TILES[1:]), tiles, strict=True)))
     return rows
 

@@ -47,9 +47,9 @@ def snap(
     square = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
     snapped = np.empty(disparity.shape, np.float32)
     bytes_given = frames.dtype == torch.uint8
-    pictures = (frames if bytes_given else frames.permute(0, 2, 3, 1)).cpu().numpy()
+    images = (frames if bytes_given else frames.permute(0, 2, 3, 1)).cpu().numpy()
     min_contrast = MIN_CONTRAST * (255 if bytes_given else 1)
-    for plane, frame, out in zip(disparity[:, 0].cpu().numpy(), pictures, snapped[:, 0], strict=True):
+    for plane, frame, out in zip(disparity[:, 0].cpu().numpy(), images, snapped[:, 0], strict=True):
         lowest, highest = cv2.erode(plane, square), cv2.dilate(plane, square)
         _snap(plane, lowest, highest, frame, reach, bound_px, min_contrast, out)
     return torch.from_numpy(snapped).to(disparity.device)

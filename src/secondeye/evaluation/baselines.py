@@ -53,11 +53,10 @@ def fill_nearest(warped: Warped) -> Tensor:  # [T, 3, H, W]
 
 def fill_opencv(method: int, warped: Warped) -> Tensor:  # [T, 3, H, W]
     """Fill holes with OpenCV: cv2.INPAINT_TELEA (Telea 2004) or cv2.INPAINT_NS (Bertalmio et al. 2001)."""
-    pictures = frames_to_uint8(warped.frames).numpy()
+    images = frames_to_uint8(warped.frames).numpy()
     holes = occlusion_mask(warped.coverage)[:, 0].byte().numpy()
     filled = [
-        cv2.inpaint(picture, hole, _OPENCV_RADIUS_PX, method)
-        for picture, hole in zip(pictures, holes, strict=True)
+        cv2.inpaint(image, hole, _OPENCV_RADIUS_PX, method) for image, hole in zip(images, holes, strict=True)
     ]
-    frames = frames_from_uint8(torch.stack([torch.from_numpy(picture) for picture in filled]))
+    frames = frames_from_uint8(torch.stack([torch.from_numpy(image) for image in filled]))
     return warped.coverage * warped.frames + (1 - warped.coverage) * frames

@@ -23,7 +23,7 @@ from secondeye.film.packing import crop, crop_and_resize, packing_from_name
 from secondeye.imaging.arrays import frames_from_uint8
 from secondeye.sources import FILM_SUFFIXES
 from secondeye.system.errors import UserError
-from secondeye.video.read import ShotReader, read_pictures
+from secondeye.video.read import ShotReader, decode_film
 
 _ASPECT_TOLERANCE = 5e-3  # sides are rounded to even numbers; beyond it, the films are cropped differently
 _SEPARATORS = "-_. "  # between the words of a file's name
@@ -94,9 +94,9 @@ def read_external(
     if len(timestamps) < piece.stop:
         raise UserError(f"{film}: has {len(timestamps)} frames, clip {clip.id} needs {piece.stop}")
     borders, aspect = _scaled_borders(view, original), view.pixel_aspect
-    pictures = ShotReader(film, timestamps).read(piece.start, piece.stop)
-    cropped = (crop(view.extract(picture.rgb), *borders) for picture in pictures)
-    fitted = [crop_and_resize(picture, piece.height, piece.width, aspect) for picture in cropped]
+    frames = ShotReader(film, timestamps).read(piece.start, piece.stop)
+    cropped = (crop(view.extract(frame.rgb), *borders) for frame in frames)
+    fitted = [crop_and_resize(frame, piece.height, piece.width, aspect) for frame in cropped]
     right = frames_from_uint8(torch.from_numpy(np.stack(fitted)))
     # A film made from the left view has its colours and its rows: only crop them.
     cut, _ = apply_vertical(right, right, correction.vertical_px)
@@ -159,4 +159,4 @@ def _require_same_shape(view: View, original: Film) -> None:
 @lru_cache(maxsize=8)
 def _timestamps(film: Path, modified_ns: int) -> list[int]:
     """Return the time stamps of a film's frames; cached while the file stays the same."""
-    return [picture.pts for picture in read_pictures(film, size=(2, 2))]
+    return [frame.pts for frame in decode_film(film, size=(2, 2))]

@@ -70,10 +70,10 @@ def clip_rows(
 def region_legend(size: tuple[int, int]) -> np.ndarray:  # uint8 [H, W, 3]
     """Draw the legend of the region colours."""
     height, width = size
-    picture = blank(size)
+    image = blank(size)
     for index, (name, colour) in enumerate(_REGIONS.values()):
         top, bottom = (round(height * (0.15 + 0.18 * index + offset)) for offset in (0, 0.13))
-        picture[top:bottom, round(0.06 * width) : round(0.16 * width)] = colour
-        cv2.rectangle(picture, (round(0.06 * width), top), (round(0.16 * width), bottom), _WHITE, 1)
-        draw_text(picture, name, 0.22, bottom / height - 0.02, width / MAX_TILE_WIDTH)
-    return picture
+        image[top:bottom, round(0.06 * width) : round(0.16 * width)] = colour
+        cv2.rectangle(image, (round(0.06 * width), top), (round(0.16 * width), bottom), _WHITE, 1)
+        draw_text(image, name, 0.22, bottom / height - 0.02, width / MAX_TILE_WIDTH)
+    return image

@@ -17,8 +17,8 @@ from secondeye.evaluation.score_crops import MIN_SIDE_PX
 from secondeye.evaluation.view_streams import (
     LEFT,
     RIGHT,
-    Pictures,
     View,
+    ViewImages,
     format_size,
     open_view,
     read_synchronized,
@@ -118,20 +118,20 @@ def _score_windows(
         if number % every == 0:
             _accumulate(state, window, overlap)
             state.scored += range(start, start + len(new))
-        yield from (_thumbnail(pictures[LEFT]) for pictures in new)
+        yield from (_thumbnail(images[LEFT]) for images in new)
         start += len(new)
         advance(len(new))
 
 
-def _windows(pictures: Iterable[Pictures]) -> Iterator[tuple[list[Pictures], int]]:
+def _windows(images: Iterable[ViewImages]) -> Iterator[tuple[list[ViewImages], int]]:
     """Yield windows that begin with the last frame of the window before, and how many overlap (0 or 1)."""
-    stream, last = iter(pictures), list[Pictures]()
+    stream, last = iter(images), list[ViewImages]()
     while new := list(islice(stream, _WINDOW)):
         yield [*last, *new], len(last)
         last = new[-1:]
 
 
-def _accumulate(state: _FilmState, window: Sequence[Pictures], overlap: int) -> None:
+def _accumulate(state: _FilmState, window: Sequence[ViewImages], overlap: int) -> None:
     views = [frames_from_uint8(torch.from_numpy(np.stack(view))) for view in zip(*window, strict=True)]
     left, right = views[:2]
     truth = views[2] if len(views) == 3 else None
@@ -142,11 +142,11 @@ def _accumulate(state: _FilmState, window: Sequence[Pictures], overlap: int) -> 
         state.region_pixels += np.bincount(new, minlength=len(state.region_pixels))
 
 
-def _thumbnail(picture: np.ndarray) -> np.ndarray:
-    height, width = picture.shape[:2]
+def _thumbnail(image: np.ndarray) -> np.ndarray:
+    height, width = image.shape[:2]
     columns = min(width, CUT_WIDTH_PX)
     size = (columns, max(2, round(height * columns / width)))
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def _region_percent(pixels: np.ndarray) -> dict[str, float]:

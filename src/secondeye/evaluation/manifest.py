@@ -69,7 +69,7 @@ def _build_regions(
 
 
 def _is_unaltered(clip: DatasetClip) -> bool:
-    """Return whether the clip's pictures are the film's, horizontal shift aside, as ground truth requires."""
+    """Return whether the clip's frames are the film's, horizontal shift aside, as ground truth requires."""
     film, correction = clip.film, clip.correction
     cropped = film.crop_top or film.crop_bottom or film.crop_left or film.crop_right
     same_size = (film.height, film.width) == (clip.clip.height, clip.clip.width)

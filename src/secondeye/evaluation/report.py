@@ -66,7 +66,7 @@ def build_sections(
             "Of each film the clip with the largest disocclusions: outputs, errors, and the disparity that a "
             "matcher finds"
         )
-        sections.append(Section("Pictures", [Image(caption, sheet)]))
+        sections.append(Section("Images", [Image(caption, sheet)]))
     if costs:
         sections.append(Section("Cost", [_cost_table(costs)]))
     return [*sections, Section("Clip by clip", [_clip_table(rows, films)])]

@@ -162,8 +162,8 @@ def _score_clip(
     except NonFiniteError as error:
         raise BadClip("non-finite pixels", method.name) from error
     middle = len(frames.left) // 2
-    picture, cost_path = middle_frame_file(out, clip.id, method), cost_file(out, clip.id, method)
-    write_image(picture, frame_to_image(output.right[middle : middle + 1]))
+    image, cost_path = middle_frame_file(out, clip.id, method), cost_file(out, clip.id, method)
+    write_image(image, frame_to_image(output.right[middle : middle + 1]))
     write_cost(cost_path, cost)
     row = Score(name, key, clip.id, eval_clip.film, method.name, method.kind, **scores)
-    return row, [picture, cost_path]
+    return row, [image, cost_path]

@@ -11,13 +11,13 @@ import numpy as np
 from secondeye.film.packing import packing_from_name, unpack, view_pixel_aspect
 from secondeye.system.errors import UserError
 from secondeye.video.probe import FilmInfo, probe
-from secondeye.video.read import read_pictures
+from secondeye.video.read import decode_film
 
 LEFT, RIGHT = 0, 1
 
 _RATE_TOLERANCE = Fraction(5, 1000)  # headers round: 23.976 may be written as 24
 
-Pictures = tuple[np.ndarray, ...]  # uint8 [H, W, 3] of each view
+ViewImages = tuple[np.ndarray, ...]  # uint8 [H, W, 3] of each view
 
 
 class View(NamedTuple):
@@ -29,10 +29,10 @@ class View(NamedTuple):
 
     def extract(
         self,
-        picture: np.ndarray,  # uint8 [H, W, 3]: of the film
+        image: np.ndarray,  # uint8 [H, W, 3]: of the film
     ) -> np.ndarray:  # uint8 [h, w, 3]
-        """Cut this view out of a picture."""
-        return picture if self.packing is None else unpack(picture, self.packing)[self.side]
+        """Cut this view out of an image."""
+        return image if self.packing is None else unpack(image, self.packing)[self.side]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -83,14 +83,14 @@ def require_same_format(views: Sequence[View]) -> None:
             raise UserError(f"{counts}; give the same frames of both")
 
 
-def read_synchronized(views: Sequence[View]) -> Iterator[Pictures]:
-    """Yield the pictures of all views frame by frame; a film that holds several views is decoded once.
+def read_synchronized(views: Sequence[View]) -> Iterator[ViewImages]:
+    """Yield the images of all views frame by frame; a film that holds several views is decoded once.
 
     Raises TruncatedFilm, and UserError if one film ends before another.
     """
     paths = list(dict.fromkeys(view.info.path for view in views))
-    for count, pictures in enumerate(zip_longest(*map(read_pictures, paths))):
-        by_path = dict(zip(paths, pictures, strict=True))
+    for count, images in enumerate(zip_longest(*map(decode_film, paths))):
+        by_path = dict(zip(paths, images, strict=True))
         ended = [path for path in paths if by_path[path] is None]
         if ended:
             longer = next(path for path in paths if by_path[path] is not None)

@@ -24,7 +24,7 @@ def shortest_shot_frames(fps: Fraction) -> int:
 
 
 def find_cuts(
-    pictures: Iterable[np.ndarray],  # uint8 [h, w, 3] RGB, every frame of a film in order, may be small
+    images: Iterable[np.ndarray],  # uint8 [h, w, 3] RGB, every frame of a film in order, may be small
     fps: Fraction,
     *,
     threshold: float,  # PySceneDetect's adaptive_threshold: how far a cut stands out from its neighbours
@@ -38,9 +38,9 @@ def find_cuts(
     cuts: set[int] = set()
     count = 0
     last = FrameTimecode(0, fps=fps)
-    for count, picture in enumerate(pictures, start=1):
+    for count, image in enumerate(images, start=1):
         last = FrameTimecode(count - 1, fps=fps)
-        bgr = np.ascontiguousarray(picture[..., ::-1])
+        bgr = np.ascontiguousarray(image[..., ::-1])
         cuts.update(cut.frame_num for cut in detector.process_frame(last, bgr))
     cuts.update(cut.frame_num for cut in detector.post_process(last))
     return sorted(cut for cut in cuts if min_shot_frames <= cut <= count - min_shot_frames), count

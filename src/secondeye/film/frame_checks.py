@@ -26,16 +26,16 @@ class FrameCheck(NamedTuple):
 
 
 def check_frame(
-    picture: np.ndarray,  # uint8 [h, w, 3] RGB, small
+    image: np.ndarray,  # uint8 [h, w, 3] RGB, small
     previous: np.ndarray | None,  # the frame before; None for the first
 ) -> FrameCheck:
     """Measure one frame."""
-    gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     motion = 0.0
     if previous is not None:
         motion = float(cv2.absdiff(gray, cv2.cvtColor(previous, cv2.COLOR_RGB2GRAY)).mean(dtype=np.float64))
     return FrameCheck(
-        float(gray.mean(dtype=np.float64)) / 255, motion, _is_blank(gray), _is_title(picture, gray)
+        float(gray.mean(dtype=np.float64)) / 255, motion, _is_blank(gray), _is_title(image, gray)
     )
 
 
@@ -48,10 +48,10 @@ def _is_blank(gray: np.ndarray) -> bool:
     return bool(brightest - darkest <= _BLANK_RANGE)
 
 
-def _is_title(picture: np.ndarray, gray: np.ndarray) -> bool:
+def _is_title(image: np.ndarray, gray: np.ndarray) -> bool:
     """Whether nearly all is background and the rest lies at sharp edges: letters have no interior."""
-    ground = np.median(picture.reshape(-1, 3), axis=0)
-    letters = np.abs(picture - ground).max(axis=2) > _GROUND_TOLERANCE
+    ground = np.median(image.reshape(-1, 3), axis=0)
+    letters = np.abs(image - ground).max(axis=2) > _GROUND_TOLERANCE
     if not _LETTER_SHARE <= letters.mean() <= 1 - _GROUND_SHARE:
         return False
     edges = cv2.morphologyEx(gray, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) >= _EDGE_STEP

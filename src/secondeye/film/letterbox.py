@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _BLACK = 12  # levels; encoded black stays below 7 in our films, a dark ceiling is at 18
-_MIN_STEP = 8  # levels between band and picture; a scene that fades to dark has no such step
+_MIN_STEP = 8  # levels between band and image; a scene that fades to dark has no such step
 _SPECKS = 2  # % of a row that may be brighter: dust, dead pixels
 _MIXED = 0.75  # of the next row's brightness; a darker row is mixed with the band
 _BLUR_ROWS = 2  # of a small frame, into which scaling mixes the neighbouring rows
@@ -34,10 +34,10 @@ class LevelProfile(NamedTuple):
 
 
 def measure_profile(
-    picture: np.ndarray,  # uint8 [H, W, 3] RGB
+    image: np.ndarray,  # uint8 [H, W, 3] RGB
 ) -> LevelProfile:
     """Return the brightness percentiles of every row and column."""
-    gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     return LevelProfile(_percentiles(gray), _percentiles(np.ascontiguousarray(gray.T)))
 
 
@@ -72,7 +72,7 @@ def _band_width(lines: NDArray[np.uint8]) -> int:
 
 
 def _skip_mixed(median: NDArray[np.int64], edge: int) -> int:
-    """Skip up to two rows in which scaling and coding mixed the picture with the band."""
+    """Skip up to two rows in which scaling and coding mixed the image with the band."""
     for row in range(edge, min(edge + 2, len(median) - 1)):
         if median[row] >= _MIXED * median[row + 1]:
             return row

@@ -10,8 +10,8 @@ MONO = "mono"
 RIGHT_FIRST = "-right-first"  # the right view is in the left or top half
 _HALVES = ("sbs", "half-sbs", "tb", "half-tb")  # left view first: left or top half
 PACKED = (*_HALVES, *(name + RIGHT_FIRST for name in _HALVES))
-PAIR = "pair"  # two files or two folders of pictures, one per view
-MULTIVIEW = "multiview"  # one file that stores each view as a full picture: MV-HEVC, MPO
+PAIR = "pair"  # two files or two folders of images, one per view
+MULTIVIEW = "multiview"  # one file that stores each view as a full image: MV-HEVC, MPO
 PACKINGS = (*PACKED, PAIR, MULTIVIEW)
 
 # Tags as VR players read them; the first match counts.
@@ -46,17 +46,17 @@ def packing_axis(packing: str) -> str:
 
 
 def unpack(
-    picture: np.ndarray,  # [H, W, 3]
+    image: np.ndarray,  # [H, W, 3]
     packing: str,
-) -> tuple[np.ndarray, np.ndarray]:  # left, right: halves of the picture, not resized
+) -> tuple[np.ndarray, np.ndarray]:  # left, right: halves of the image, not resized
     """Split a frame into its two views. Raises ValueError for a packing that does not share one frame."""
     if packing not in PACKED:
         raise ValueError(f"packing must be one of {', '.join(PACKED)}, got {packing!r}")
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     if packing_axis(packing) == "sbs":
-        first, second = picture[:, : width // 2], picture[:, width // 2 : width // 2 * 2]
+        first, second = image[:, : width // 2], image[:, width // 2 : width // 2 * 2]
     else:
-        first, second = picture[: height // 2], picture[height // 2 : height // 2 * 2]
+        first, second = image[: height // 2], image[height // 2 : height // 2 * 2]
     return (second, first) if packing.endswith(RIGHT_FIRST) else (first, second)
 
 

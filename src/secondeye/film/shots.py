@@ -11,7 +11,7 @@ import numpy as np
 
 from secondeye.film.cuts import cut_detection_size, find_cuts
 from secondeye.video.probe import FilmInfo, TruncatedFilm, UnreadableFilm
-from secondeye.video.read import read_pictures
+from secondeye.video.read import decode_film
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,16 @@ def plan_shots(
     timestamps: list[int] = []
     errors: list[str] = []
 
-    def pictures() -> Iterator[np.ndarray]:
+    def images() -> Iterator[np.ndarray]:
         try:
-            for picture in read_pictures(info.path, size=cut_detection_size(info.height, info.width)):
-                timestamps.append(picture.pts)
+            for frame in decode_film(info.path, size=cut_detection_size(info.height, info.width)):
+                timestamps.append(frame.pts)
                 on_frame()
-                yield picture.rgb
+                yield frame.rgb
         except TruncatedFilm as error:
             errors.append(str(error))
 
-    cuts, frames = find_cuts(pictures(), info.fps, threshold=cut_threshold, min_shot_frames=min_shot_frames)
+    cuts, frames = find_cuts(images(), info.fps, threshold=cut_threshold, min_shot_frames=min_shot_frames)
     if not frames:
         raise UnreadableFilm(f"{info.path}: none of its frames decodes")
     return ShotPlan(info, timestamps, list(pairwise([0, *cuts, frames])), "".join(errors))

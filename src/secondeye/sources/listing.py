@@ -33,7 +33,7 @@ def list_mono_films(raw: Path) -> list[MonoFilm]:
 
 
 def list_sources(raw: Path) -> list[Source]:
-    """Return the stereo films and pictures of a folder, sorted by name; monocular ones are skipped.
+    """Return the stereo films and images of a folder, sorted by name; monocular ones are skipped.
 
     The packing is that of sources.csv, else it is detected. Raises UserError if there is no stereo film, if
     sources.csv is invalid, and for all films of unclear packing at once.
@@ -144,7 +144,7 @@ def _stem(path: Path) -> str:
 
 
 def _same_kind(one: Path, other: Path) -> bool:
-    """Whether both are folders, both pictures, or both films."""
+    """Whether both are folders, both images, or both films."""
     return (one.is_dir(), is_still(one)) == (other.is_dir(), is_still(other))
 
 
@@ -154,9 +154,9 @@ def _may_pair(row: SourceRow | None) -> bool:
 
 def _pair(left: Path, right: Path, row: SourceRow | None) -> Source:
     if not _same_kind(left, right):
-        raise UserError(f"{left} and {right.name} are not a pair: both must be films, pictures or folders")
+        raise UserError(f"{left} and {right.name} are not a pair: both must be films, images or folders")
     remarks = ["" if row and row.right else f"pair with {right.name} inferred from the names"]
-    remarks += ["pictures of a folder play at 25 fps"] if left.is_dir() else []
+    remarks += ["images of a folder play at 25 fps"] if left.is_dir() else []
     split, licence = (row.split, row.licence) if row else ("", "")
     return Source(left.name, (left, right), PAIR, split, licence, "; ".join(filter(None, remarks)))
 
@@ -177,7 +177,7 @@ def _single(path: Path, row: SourceRow | None) -> Source | None:
 
 
 def _is_unrelated(path: Path) -> bool:
-    """Whether a path is a folder or an ordinary picture, which need a packing tag or a row of sources.csv."""
+    """Whether a path is a folder or an ordinary image, which need a packing tag or a row of sources.csv."""
     if path.is_dir():
         return True
     ordinary = is_still(path) and path.suffix.lower() not in _STEREO_STILLS

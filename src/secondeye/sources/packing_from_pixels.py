@@ -8,7 +8,7 @@ import numpy as np
 from secondeye.sources.source import is_still
 from secondeye.sources.stills import read_still, scale
 from secondeye.video.probe import UnreadableFilm
-from secondeye.video.read import sample_pictures
+from secondeye.video.read import sample_frames
 
 _SAMPLES = 9  # frames, spread over the film
 _VIEW_PX = 96  # height and width at which views are compared
@@ -25,10 +25,10 @@ def axis_from_pixels(path: Path) -> str:
     A file that cannot be read gives "".
     """
     try:
-        pictures = sample_images(path, 2 * _VIEW_PX, 2 * _VIEW_PX)
+        images = sample_images(path, 2 * _VIEW_PX, 2 * _VIEW_PX)
     except UnreadableFilm:
         return ""
-    sbs, tb = (_similarity([_halves(picture, axis) for picture in pictures]) for axis in (1, 0))
+    sbs, tb = (_similarity([_halves(image, axis) for image in images]) for axis in (1, 0))
     if max(sbs, tb) < _MIN_SIMILARITY or abs(sbs - tb) < _MIN_LEAD:
         return ""
     return "sbs" if sbs > tb else "tb"
@@ -38,11 +38,11 @@ def sample_images(path: Path, height: int, width: int) -> list[np.ndarray]:  # u
     """Return small frames of a film, or a small still. Raises UnreadableFilm."""
     if is_still(path):
         return [scale(read_still(path), (height, width))]
-    return list(sample_pictures(path, _SAMPLES, (height, width)))
+    return list(sample_frames(path, _SAMPLES, (height, width)))
 
 
-def _halves(picture: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:  # float32 [_VIEW_PX, _VIEW_PX]
-    gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
+def _halves(image: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:  # float32 [_VIEW_PX, _VIEW_PX]
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
     first, second = (
         cv2.resize(half, (_VIEW_PX, _VIEW_PX), interpolation=cv2.INTER_AREA)
         for half in np.split(gray, 2, axis)

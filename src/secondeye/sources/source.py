@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from secondeye.sources.stills import IMAGE_SUFFIXES, pictures_of
+from secondeye.sources.stills import IMAGE_SUFFIXES, list_images
 from secondeye.system.errors import UserError
 
 FILM_SUFFIXES = {
@@ -16,7 +16,7 @@ STILL_SUFFIXES = {".jps", ".mpo", *IMAGE_SUFFIXES}
 
 @dataclass(frozen=True)
 class Source:
-    """A stereo film or stereo picture in data/raw."""
+    """A stereo film or stereo image in data/raw."""
 
     name: str  # of the file or folder; of a pair, the left view's
     paths: tuple[Path, ...]  # one file; or two files or two folders, left view first
@@ -41,13 +41,13 @@ def strip_paths(source: Source, message: str) -> str:
     """
     message = message.removeprefix(f"{source.paths[0]}: ")
     for path, view in zip(source.paths, ("left view", "right view"), strict=False):
-        for after in (":", "/"):  # a file, or a picture in a folder
+        for after in (":", "/"):  # a file, or an image in a folder
             message = message.replace(f"{path}{after}", f"{view}{after}")
     return message
 
 
 def is_still(path: Path) -> bool:
-    """Whether a path is a single picture, not a film or a folder."""
+    """Whether a path is a single image, not a film or a folder."""
     return path.suffix.lower() in STILL_SUFFIXES and not path.is_dir()
 
 
@@ -56,7 +56,7 @@ def hash_source(source: Source) -> str:
 
     Raises UserError if a file cannot be read.
     """
-    files = [file for path in source.paths for file in (pictures_of(path) if path.is_dir() else [path])]
+    files = [file for path in source.paths for file in (list_images(path) if path.is_dir() else [path])]
     if len(files) == 1:
         return _sha256(files[0])[:16]
     return hashlib.sha256("".join(_sha256(file) for file in files).encode()).hexdigest()[:16]

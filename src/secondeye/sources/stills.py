@@ -1,4 +1,4 @@
-"""Read picture files: JPEG, PNG, folders of them, and MPO files with two pictures each."""
+"""Read image files: JPEG, PNG, folders of them, and MPO files with two images each."""
 
 import re
 import struct
@@ -16,40 +16,40 @@ _MULTI_VIEW = 0x020002  # type of an entry that is one of several views; preview
 _SEAM = rb"(?<=\xff\xd9)\x00*(?=\xff\xd8\xff)"  # end of one JPEG, start of the next
 
 
-def pictures_of(folder: Path) -> list[Path]:
-    """Return the pictures in a folder, sorted by the numbers in their names, then by name."""
-    pictures = [
+def list_images(folder: Path) -> list[Path]:
+    """Return the images in a folder, sorted by the numbers in their names, then by name."""
+    images = [
         path
         for path in folder.iterdir()
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
     ]
-    return sorted(pictures, key=lambda path: ([int(n) for n in re.findall(r"\d+", path.stem)], path.name))
+    return sorted(images, key=lambda path: ([int(n) for n in re.findall(r"\d+", path.stem)], path.name))
 
 
 def read_still(
     path: Path,
-) -> np.ndarray:  # uint8 [H, W, 3] RGB, upright; grey and 16-bit pictures too
-    """Read one picture. Raises UnreadableFilm if it does not decode."""
+) -> np.ndarray:  # uint8 [H, W, 3] RGB, upright; grey and 16-bit images too
+    """Read one image. Raises UnreadableFilm if it does not decode."""
     return _decode(_read_bytes(path), path)
 
 
 def read_mpo(
     path: Path,
-) -> tuple[np.ndarray, np.ndarray]:  # first (left) and second picture, uint8 [H, W, 3]
-    """Read both pictures of an MPO. Raises UnreadableFilm if there are not two."""
+) -> tuple[np.ndarray, np.ndarray]:  # first (left) and second image, uint8 [H, W, 3]
+    """Read both images of an MPO. Raises UnreadableFilm if there are not two."""
     content = _read_bytes(path)
     parts = _views_of_index(content) or re.split(_SEAM, content)
     if len(parts) < 2:
-        raise UnreadableFilm(f"{path}: contains one picture, not two")
+        raise UnreadableFilm(f"{path}: contains one image, not two")
     return _decode(parts[0], path), _decode(parts[1], path)
 
 
 def scale(
-    picture: np.ndarray,  # uint8 [H, W, 3]
+    image: np.ndarray,  # uint8 [H, W, 3]
     size: tuple[int, int] | None,  # height, width; None keeps the size
 ) -> np.ndarray:  # uint8 [height, width, 3]
-    """Resize a picture by area averaging."""
-    return picture if size is None else cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA)
+    """Resize an image by area averaging."""
+    return image if size is None else cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -60,10 +60,10 @@ def _read_bytes(path: Path) -> bytes:
 
 def _decode(content: bytes, path: Path) -> np.ndarray:
     raw = np.frombuffer(content, np.uint8)
-    picture = cv2.imdecode(raw, cv2.IMREAD_COLOR) if raw.size else None
-    if picture is None:
-        raise UnreadableFilm(f"{path}: not a picture that can be decoded")
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    image = cv2.imdecode(raw, cv2.IMREAD_COLOR) if raw.size else None
+    if image is None:
+        raise UnreadableFilm(f"{path}: not an image that can be decoded")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def _views_of_index(content: bytes) -> list[bytes]:
@@ -87,7 +87,7 @@ def _views_of_index(content: bytes) -> list[bytes]:
 
 
 def _entry_table(index: bytes, order: str) -> tuple[int, int]:
-    """Return the offset of the table of pictures, and its length."""
+    """Return the offset of the table of images, and its length."""
     (directory,) = struct.unpack_from(f"{order}I", index, 4)
     (fields,) = struct.unpack_from(f"{order}H", index, directory)
     for field in range(fields):

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from secondeye.sources.stills import pictures_of, read_still, scale
+from secondeye.sources.stills import list_images, read_still, scale
 from secondeye.video.probe import FilmInfo, TruncatedFilm, UnreadableFilm, probe
-from secondeye.video.read import Picture, container_and_frame_count, nearest_timestamp, read_pictures
+from secondeye.video.read import DecodedFrame, container_and_frame_count, decode_film, nearest_timestamp
 
 Log = Callable[[str], object]  # receives a reader's remarks on a film
 _END_TOLERANCE_SECONDS = 1  # by which one view may end before the other without being truncated
@@ -46,7 +46,7 @@ def read_film_pair(
     """
     left_info, right_info = probe(left), probe(right)
     offset = _clock_offset(left_info, right_info, log)
-    lefts = read_pictures(left, start_pts=start_pts, size=size)
+    lefts = decode_film(left, start_pts=start_pts, size=size)
     right_start = (
         None if start_pts is None else (start_pts * left_info.time_base + offset) / right_info.time_base
     )
@@ -104,17 +104,17 @@ def _log_dropped(log: Log, dropped: int) -> None:
         log(f"dropped without a partner: {dropped} frames")
 
 
-def _read_from(path: Path, pts: Fraction | None, size: tuple[int, int] | None) -> Iterator[Picture]:
+def _read_from(path: Path, pts: Fraction | None, size: tuple[int, int] | None) -> Iterator[DecodedFrame]:
     """Read from the frame nearest to a time, which may lie between two ticks."""
-    return read_pictures(path, start_pts=None if pts is None else nearest_timestamp(path, pts), size=size)
+    return decode_film(path, start_pts=None if pts is None else nearest_timestamp(path, pts), size=size)
 
 
 def read_folder_pair(
     left: Path, right: Path, *, start_pts: int | None, size: tuple[int, int] | None, log: Log
 ) -> Iterator[StereoFrame]:
-    """Yield pictures of two folders that have the same number; a dropped picture still takes up its time."""
-    lefts, rights = pictures_of(left), pictures_of(right)
-    pairs = _pair_pictures(left, lefts, rights)
+    """Yield images of two folders that have the same number; a dropped image still takes up its time."""
+    lefts, rights = list_images(left), list_images(right)
+    pairs = _pair_images(left, lefts, rights)
     _log_unpaired(log, lefts, rights, pairs)
     shape, previous = None, -1
     for count, (pts, left_path, right_path) in enumerate(pairs):
@@ -126,15 +126,15 @@ def read_folder_pair(
             raise TruncatedFilm(left, count, str(error)) from error
         shape = shape or views[0].shape
         if {view.shape for view in views} != {shape}:
-            raise TruncatedFilm(left, count, "the picture size changes")
+            raise TruncatedFilm(left, count, "the image size changes")
         yield StereoFrame(pts, scale(views[0], size), scale(views[1], size), after_gap=pts > previous + 1)
         previous = pts
 
 
-def _pair_pictures(
+def _pair_images(
     folder: Path, lefts: Sequence[Path], rights: Sequence[Path]
 ) -> list[tuple[int, Path, Path]]:  # index among all numbers of both folders, left, right
-    """Pair pictures by number if all names have distinct ones, else in order.
+    """Pair images by number if all names have distinct ones, else in order.
 
     Raises UnreadableFilm if neither is possible.
     """
@@ -146,15 +146,15 @@ def _pair_pictures(
         return [(index[k], by_number[0][k], by_number[1][k]) for k in sorted(shared)]
     if len(lefts) != len(rights):
         raise UnreadableFilm(
-            f"{folder}: its views have {len(lefts)} and {len(rights)} pictures, "
+            f"{folder}: its views have {len(lefts)} and {len(rights)} images, "
             "and their names have no numbers to pair them by"
         )
     return [(index, *pair) for index, pair in enumerate(zip(lefts, rights, strict=True))]
 
 
-def _by_number(pictures: Sequence[Path]) -> dict[int, Path]:
-    """Return pictures by the last number in their names, without those that have none."""
-    digits = [(re.findall(r"\d+", path.stem), path) for path in pictures]
+def _by_number(images: Sequence[Path]) -> dict[int, Path]:
+    """Return images by the last number in their names, without those that have none."""
+    digits = [(re.findall(r"\d+", path.stem), path) for path in images]
     return {int(found[-1]): path for found, path in digits if found}
 
 
@@ -165,4 +165,4 @@ def _log_unpaired(
     unpaired = [path for path in (*lefts, *rights) if path not in used]
     if unpaired:
         view = "left" if unpaired[0] in lefts else "right"
-        log(f"dropped without a partner: {len(unpaired)} pictures, first {view} view/{unpaired[0].name}")
+        log(f"dropped without a partner: {len(unpaired)} images, first {view} view/{unpaired[0].name}")

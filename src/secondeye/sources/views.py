@@ -10,15 +10,15 @@ import numpy as np
 from secondeye.film.packing import MULTIVIEW, PAIR, packing_axis, unpack, view_pixel_aspect
 from secondeye.sources.source import Source, is_still
 from secondeye.sources.spherical import spherical_reason
-from secondeye.sources.stills import pictures_of, read_mpo, read_still, scale
+from secondeye.sources.stills import list_images, read_mpo, read_still, scale
 from secondeye.sources.view_pairs import Log, StereoFrame, no_log, read_film_pair, read_folder_pair
 from secondeye.video.multiview import read_multiview
 from secondeye.video.probe import FilmInfo, UnreadableFilm, probe
-from secondeye.video.read import read_pictures, select_all
+from secondeye.video.read import decode_film, select_all
 
 __all__ = ["StereoFrame", "ViewInfo", "read_stereo_frames", "spherical_reason", "view_info"]
 
-STILL_FPS = Fraction(25)  # of picture files
+STILL_FPS = Fraction(25)  # of image files
 _MIN_SIZE_PX = 16  # height and width of a view
 _RATE_TOLERANCE = Fraction(1, 100)  # by which the frame rates of a pair may differ
 
@@ -32,7 +32,7 @@ class ViewInfo:
     pixel_aspect: Fraction  # width / height of one pixel
     fps: Fraction  # the average if the rate varies
     time_base: Fraction  # seconds per timestamp tick
-    still: bool  # a single picture, not a film
+    still: bool  # a single image, not a film
 
 
 def view_info(source: Source) -> ViewInfo:
@@ -41,10 +41,10 @@ def view_info(source: Source) -> ViewInfo:
     Raises UnreadableFilm if there are no two views of the same size and rate.
     """
     if is_still(source.paths[0]):
-        return _picture_info(*_read_still_views(source, None), source, still=True)
+        return _image_info(*_read_still_views(source, None), source, still=True)
     if source.packing == PAIR and source.paths[0].is_dir():
-        left, right = (_first_picture(folder) for folder in source.paths)
-        return _picture_info(read_still(left), read_still(right), source, still=False)
+        left, right = (_first_image(folder) for folder in source.paths)
+        return _image_info(read_still(left), read_still(right), source, still=False)
     info = probe(source.paths[0])
     if source.packing == PAIR:
         _check_same_format(info, probe(source.paths[1]))
@@ -90,8 +90,8 @@ def _read_packed(
     path, packing = source.paths[0], source.packing
     if size is not None:
         size = (size[0], 2 * size[1]) if packing_axis(packing) == "sbs" else (2 * size[0], size[1])
-    for picture in read_pictures(path, start_pts=start_pts, size=size, select=select):
-        yield StereoFrame(picture.pts, *unpack(picture.rgb, packing), picture.damaged)
+    for frame in decode_film(path, start_pts=start_pts, size=size, select=select):
+        yield StereoFrame(frame.pts, *unpack(frame.rgb, packing), frame.damaged)
 
 
 def _read_still_views(source: Source, size: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
@@ -105,14 +105,14 @@ def _read_still_views(source: Source, size: tuple[int, int] | None) -> tuple[np.
     return scale(left, size), scale(right, size)
 
 
-def _first_picture(folder: Path) -> Path:
-    pictures = pictures_of(folder)
-    if not pictures:
-        raise UnreadableFilm(f"{folder}: contains no picture (.png, .jpg, .webp, .tif)")
-    return pictures[0]
+def _first_image(folder: Path) -> Path:
+    images = list_images(folder)
+    if not images:
+        raise UnreadableFilm(f"{folder}: contains no image (.png, .jpg, .webp, .tif)")
+    return images[0]
 
 
-def _picture_info(left: np.ndarray, right: np.ndarray, source: Source, *, still: bool) -> ViewInfo:
+def _image_info(left: np.ndarray, right: np.ndarray, source: Source, *, still: bool) -> ViewInfo:
     _check_same_size(source, left, right)
     aspect = view_pixel_aspect(source.packing, Fraction(1))
     height, width = left.shape[:2]

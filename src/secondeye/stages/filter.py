@@ -1,4 +1,4 @@
-"""Stage `filter`: accept the clips that pass every threshold, each picture once, and assign their splits.
+"""Stage `filter`: accept the clips that pass every threshold, without duplicates, and assign their splits.
 
 Reads tables only and takes seconds; every threshold of the dataset is applied here.
 """
@@ -24,7 +24,7 @@ def run(data: Path, *, filter: Filter) -> None:
     """Read `split` to `quality`; write `accepted.parquet` and `rejected.parquet`.
 
     Every clip and every skipped piece of the stage `split` is in exactly one of them. Raises UserError where
-    sources.csv puts films that show the same pictures into different splits.
+    sources.csv puts films that show the same images into different splits.
     """
     reader = Dataset(data)
     clips = {clip.id: clip for clip in reader.rows(Clip)}
@@ -125,7 +125,7 @@ def rejection_reason(quality: ClipQuality, filter: Filter) -> tuple[str, str] | 
 def find_copies(
     clips: Iterable[Clip],
     films: Mapping[str, Film],
-    pairs: Sequence[tuple[Clip, Clip]],  # that show the same pictures
+    pairs: Sequence[tuple[Clip, Clip]],  # that show the same images
 ) -> dict[str, Clip]:  # id of a duplicate -> the clip that is accepted instead
     """Find duplicates: of equal clips the one of the longest film stays (ties: the smallest film id)."""
     alike: dict[str, set[str]] = {}
@@ -146,7 +146,7 @@ def find_copies(
 def deciding_films(
     films: Mapping[str, Film], pairs: Sequence[tuple[Clip, Clip]]
 ) -> dict[str, Film]:  # by film id: the group's smallest id, with the group's split
-    """Group films that share pictures, so that each group lies in one split.
+    """Group films that share images, so that each group lies in one split.
 
     Raises UserError where sources.csv assigns films of one group to different splits.
     """
@@ -160,7 +160,7 @@ def deciding_films(
         if len(named) > 1:
             raise UserError(
                 f"sources.csv: {named['train']} is in train and {named['test']} in test, but both show the "
-                "same pictures; give them one split or remove one"
+                "same images; give them one split or remove one"
             )
         deciding[film] = replace(films[min(group)], split="".join(named))
     return deciding

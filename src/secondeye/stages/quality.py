@@ -17,11 +17,11 @@ from secondeye.params import DatasetParams
 from secondeye.report.contact_sheet import HOLE_COLOUR, disparity_map, frame_to_image, write_image
 from secondeye.system.process import lock_dir
 
-_BYTES_PER_PIXEL = 12  # upper bound, of four pictures as PNG
+_BYTES_PER_PIXEL = 12  # upper bound, of four images as PNG
 
 
 def run(data: Path, *, dataset: DatasetParams) -> None:
-    """Read `split` to `splat`; write `quality.parquet` and a picture of each clip's middle frame."""
+    """Read `split` to `splat`; write `quality.parquet` and an image of each clip's middle frame."""
     reader = Dataset(data)
     out = reader.folder("quality")
     jobs = []
@@ -47,8 +47,8 @@ def _score_clip(
     sharpness = gradient_levels(left)
     # Fill holes with the true right view, so that SSIM windows around them see no false edge.
     filled = torch.where(occlusion, right, warped)
-    picture = _middle_picture(left, right, warped, occlusion, disparity, (far_px, near_px))
-    write_image(out / f"{name}.middle.png", picture)
+    image = _middle_image(left, right, warped, occlusion, disparity, (far_px, near_px))
+    write_image(out / f"{name}.middle.png", image)
     return ClipQuality(
         id=name,
         key=key,
@@ -87,7 +87,7 @@ def colour_difference(
     return max(abs(mean_where(difference[:, c : c + 1], where)) for c in range(3)) * 255
 
 
-def _middle_picture(
+def _middle_image(
     left: Tensor,
     right: Tensor,
     warped: Tensor,

@@ -27,9 +27,9 @@ from secondeye.params import DatasetParams, Shift
 from secondeye.system.process import lock_dir
 from secondeye.system.text import pluralize
 
-_FLAT_PERCENT = 0.2  # of the width; a scene with a smaller disparity range is a picture on a wall
-_SAME_PERCENT = 0.1  # of the width; views displaced by less are the same picture
-_MAX_SPREAD_PERCENT = 1.5  # of the height, between the corners: a rotation of half a degree in wide pictures
+_FLAT_PERCENT = 0.2  # of the width; a scene with a smaller disparity range is flat
+_SAME_PERCENT = 0.1  # of the width; views displaced by less are the same image
+_MAX_SPREAD_PERCENT = 1.5  # of the height, between the corners: a rotation of half a degree in wide frames
 _MIN_SPREAD_PX = 1.5  # below the accuracy of a single match
 # Median over a film's clips. Single shots in the right order reached -0.38 (a lattice in front of bars).
 _SWAPPED, _SWAPPED_ALONE = -0.15, -0.5
@@ -206,7 +206,7 @@ def _require_depth(matches: Correspondences, width: int) -> None:
     displacement = float(np.median(matches.disparity))
     detail = f"disparity range {near - far:.2f} px, more than {_FLAT_PERCENT / 100 * width:.2f} px needed"
     if abs(displacement) <= _SAME_PERCENT / 100 * width:
-        raise BadClip("same picture", detail)
+        raise BadClip("same image", detail)
     raise BadClip("no depth", f"everything is displaced by {displacement:.1f} px; {detail}")
 
 

@@ -17,8 +17,8 @@ from secondeye.dataset.report import (
     dataset_sections,
     funnel,
     histograms,
+    image_rows,
     medians,
-    picture_rows,
 )
 from secondeye.dataset.schema import AcceptedClip, ClipQuality
 from secondeye.dataset.stamp import remove_stamp, write_stamp
@@ -34,7 +34,7 @@ from secondeye.system.text import pluralize
 
 SUITE = Path(__file__).with_name("expectations.json")
 _TITLE = "The dataset"
-_NO_PICTURES = [[("no clip to show", blank((90, 160)))]]
+_NO_IMAGES = [[("no clip to show", blank((90, 160)))]]
 
 
 def run(data: Path, reports: Path, *, validate: Validate) -> None:
@@ -48,7 +48,7 @@ def run(data: Path, reports: Path, *, validate: Validate) -> None:
         remove_stamp(out)
         damaged = count_damaged([dataset.folder(stage) for stage in ("split", "match", "splat", "quality")])
         failures = find_failures(expectation_rows(dataset, damaged, validate), validate.min_accepted_clips)
-        _report(dataset, failures, picture_rows(dataset, damaged) or _NO_PICTURES, reports)
+        _report(dataset, failures, image_rows(dataset, damaged) or _NO_IMAGES, reports)
         if failures:
             raise UserError(f"validate: {'; '.join(failures)}. Full report: {reports / 'dataset.md'}")
         passed = pluralize(len(dataset.rows(AcceptedClip)), "clip")
@@ -64,11 +64,11 @@ def count_damaged(folders: Sequence[Path]) -> dict[str, int]:
 
 
 def _report(
-    dataset: Dataset, failures: Sequence[str], pictures: Sequence[Sequence[Tile]], reports: Path
+    dataset: Dataset, failures: Sequence[str], images: Sequence[Sequence[Tile]], reports: Path
 ) -> None:
     reports.mkdir(parents=True, exist_ok=True)
     # DVC requires every out, so the contact sheet is written even where no clip was scored.
-    write_contact_sheet(reports / "dataset.png", pictures)
+    write_contact_sheet(reports / "dataset.png", images)
     scored = bool(dataset.rows(ClipQuality))
     sections = dataset_sections(dataset, failures, reports / "dataset.png" if scored else None)
     write_atomic(reports / "dataset.md", to_markdown(_TITLE, sections))

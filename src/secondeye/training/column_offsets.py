@@ -18,7 +18,7 @@ def offset_range(
     At offset k, disparities above k open a hole on the right side and those below k one on the left, as wide
     as they differ. Offsets are symmetric around the median disparity, so that points at the median open holes
     on either side equally often, and all disparities together nearly so. The midpoint of the extremes would
-    be skewed: most of a picture is background, and a few points stand far in front of it. The range shrinks
+    be skewed: most of a frame is background, and a few points stand far in front of it. The range shrinks
     where there is little room, down to the nearest possible offset where the median itself is out of reach.
     """
     median = round(median_px)

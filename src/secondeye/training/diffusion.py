@@ -310,7 +310,7 @@ def _psnr_db(error: Tensor, peak: float) -> float:
 
 @torch.no_grad()
 def _write_sheet(pipeline: StereoInpaintPipeline, shots: Sequence[StereoShot], run: Run) -> None:
-    """Write a picture with a column for each shot's last frame.
+    """Write an image with a column for each shot's last frame.
 
     Rows: warped, ground truth after the autoencoder, inpainted, ground truth.
     """

@@ -46,7 +46,7 @@ from secondeye.training.stereo_shot import ShotPool, StereoShot, quantize_plane
 
 FIRST_FRAME_SHARE = 0.1  # of samples, which have no previous frame
 FRAMES = 2  # of a sample: the previous frame, and the one to inpaint
-FAR_AWAY_PX = 1e6  # a flow that leads out of any picture
+FAR_AWAY_PX = 1e6  # a flow that leads out of any frame
 MIN_ERROR = 0.01  # of `fill`, that the loss is relative to: bounds the weight of an easy sample
 VALIDATION_CROPS = 32
 SHEET_CROPS = 6
@@ -154,23 +154,23 @@ def _fill(shot: StereoShot) -> FilledShot:
     frames, _, height, width = shot.left.shape
     whole = ShotCrop(0, 0, frames, 0, 0, height, width, flipped=False, gain=(1, 1, 1))
     warped, coverage, disparity = (crop_plane(plane, whole) for plane in shot.planes[2:])
-    pictures, surface = fill_shot(warped, coverage, disparity)
-    return FilledShot(quantize_plane(pictures), surface.to(torch.float16))
+    images, surface = fill_shot(warped, coverage, disparity)
+    return FilledShot(quantize_plane(images), surface.to(torch.float16))
 
 
 def _make_sample(shot: StereoShot, filled: FilledShot, crop: ShotCrop, rng: np.random.Generator) -> Sample:
     """Return planes [2, INPUT_CHANNELS, h, w] and holes [2, 1, h, w]; flow [2, h, w] px; target [3, h, w].
 
     The second frame is the one to inpaint. Where it stands for the first frame of its shot, the flow leads
-    out of the picture.
+    out of the frame.
     """
     left, target, warped, coverage, _ = (crop_plane(plane, crop) for plane in shot.planes)
-    pictures, surface = (crop_plane(plane, crop) for plane in filled)
+    images, surface = (crop_plane(plane, crop) for plane in filled)
     width = shot.left.shape[-1]
     planes = [
-        stack_inputs(warped[t], coverage[t], left[t], surface[t], pictures[t], width) for t in range(FRAMES)
+        stack_inputs(warped[t], coverage[t], left[t], surface[t], images[t], width) for t in range(FRAMES)
     ]
-    flow = flow_to_previous(flow_gray(pictures[1]), flow_gray(pictures[0]), *pictures.shape[-2:])
+    flow = flow_to_previous(flow_gray(images[1]), flow_gray(images[0]), *images.shape[-2:])
     if rng.random() < FIRST_FRAME_SHARE:
         flow = torch.full_like(flow, FAR_AWAY_PX)
     return torch.stack(planes), soft_hole_mask(coverage), flow, target[1]
@@ -179,7 +179,7 @@ def _make_sample(shot: StereoShot, filled: FilledShot, crop: ShotCrop, rng: np.r
 def _inpaint(model: nn.Module, batch: Sample) -> tuple[Tensor, Tensor]:
     """Return the second frames [B, 3, h, w] filled by `fill`, and inpainted by the network.
 
-    The network sees its own picture of the previous frame. Given the ground truth there it would learn to
+    The network sees its own output for the previous frame. Given the ground truth there it would learn to
     trust what it has inpainted, and errors would accumulate from frame to frame (measured: 1 dB below
     `fill`).
     """
@@ -219,7 +219,7 @@ def _validate(model: nn.Module, samples: Sequence[Sample]) -> dict[str, float]:
 
 @torch.inference_mode()
 def _write_sheet(model: Light, samples: Sequence[Sample], run: Run) -> None:
-    """Write a picture with a column for each sample: warped, filled, inpainted, ground truth; enlarged."""
+    """Write an image with a column for each sample: warped, filled, inpainted, ground truth; enlarged."""
     batch = tuple(torch.stack(column) for column in zip(*samples, strict=True))
     filled, inpainted = _inpaint(model, batch)
     rows = torch.cat([batch[0][:, 1, WARPED], filled, inpainted.clamp(0, 1), batch[3]], dim=2)

@@ -106,7 +106,7 @@ def _read_runs(film: Path, frames: int, height: int, width: int) -> list[Tensor]
     reader = ShotReader(film, plan.timestamps)
     runs = []
     for start in (starts[index] for index in chosen):
-        pictures = reader.read(start, start + frames)
-        fitted = [crop_and_resize(picture.rgb, height, width, info.pixel_aspect) for picture in pictures]
+        decoded = reader.read(start, start + frames)
+        fitted = [crop_and_resize(frame.rgb, height, width, info.pixel_aspect) for frame in decoded]
         runs.append(frames_from_uint8(torch.from_numpy(np.stack(fitted))))
     return runs

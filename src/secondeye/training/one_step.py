@@ -1,7 +1,7 @@
 """The loss of the one-step diffusion network, after M2SVid (arXiv 2505.16565).
 
 Nothing is random: the network gets zeros in place of noise, at the largest noise level, beside both views and
-the mask. Its negated output is compared with the true latents; on a GPU the decoded pictures are also
+the mask. Its negated output is compared with the true latents; on a GPU the decoded frames are also
 compared with the ground truth, by absolute difference and, where its weights are given, by LPIPS.
 """
 
@@ -27,7 +27,7 @@ def one_step_loss(
     *,
     lpips: Lpips | None,
 ) -> tuple[Tensor, Mapping[str, Tensor]]:  # []; metrics to log
-    """Return the squared error of the latents, on a GPU plus the losses of `picture_losses`."""
+    """Return the squared error of the latents, on a GPU plus the losses of `image_losses`."""
     target, conditions = encode_conditions(pipeline, batch)
     latents = denoise_one_step(network, conditions)
     error = (latents - target) ** 2  # [B, T, 4, h, w]
@@ -35,19 +35,19 @@ def one_step_loss(
     loss = error.mean()
     metrics = {"latents": loss, "holes": (error * conditions.mask).sum() / hole_values.clamp(min=1)}
     if batch.target.is_cuda:
-        pictures = picture_losses(pipeline, latents, batch.target, lpips)
-        loss = loss + torch.stack(list(pictures.values())).sum()
-        metrics |= pictures
+        images = image_losses(pipeline, latents, batch.target, lpips)
+        loss = loss + torch.stack(list(images.values())).sum()
+        metrics |= images
     return loss, metrics
 
 
-def picture_losses(
+def image_losses(
     pipeline: StereoInpaintPipeline,
     latents: Tensor,  # [B, T, 4, h, w] scaled
     target: Tensor,  # [B, T, 3, 8 * h, 8 * w] in [0, 1]
     lpips: Lpips | None,
 ) -> dict[str, Tensor]:  # each []
-    """Return the mean absolute difference of decoded and true pictures, over [-1, 1], and their mean LPIPS.
+    """Return the mean absolute difference of decoded and true frames, over [-1, 1], and their mean LPIPS.
 
     Both have weight 1, as the latents do. Gradient checkpointing decodes a few frames at a time and again for
     the backward pass, so memory is that of these frames.
@@ -67,7 +67,7 @@ def picture_losses(
 def _compare(vae: nn.Module, latents: Tensor, target: Tensor, lpips: Lpips | None) -> dict[str, Tensor]:
     """Decode a few frames; returns the sums of their losses."""
     decoded = decode(vae, latents, len(latents))
-    sums = {"pictures": (decoded - to_signed(target)).abs().mean((1, 2, 3)).sum()}
+    sums = {"images": (decoded - to_signed(target)).abs().mean((1, 2, 3)).sum()}
     if lpips is not None:
         sums["lpips"] = lpips(decoded / 2 + 0.5, target).sum().float()
     return sums

@@ -1,4 +1,4 @@
-"""The picture of examples that a training leaves in its run folder."""
+"""The image with examples that a training leaves in its run folder."""
 
 from pathlib import Path
 

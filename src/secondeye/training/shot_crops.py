@@ -113,7 +113,7 @@ def crop_plane(
     plane: Tensor,  # [T, C, H, W], a plane of the crop's shot, quantized
     crop: ShotCrop,
 ) -> Tensor:  # float32 [frames, C, height, width]
-    """Crop and augment one plane; the gain applies to pictures (three channels) only."""
+    """Crop and augment one plane; the gain applies to images (three channels) only."""
     rows = slice(crop.top, crop.top + crop.height)
     columns = slice(crop.left, crop.left + crop.width)
     part = plane[crop.start : crop.start + crop.frames, :, rows, columns]

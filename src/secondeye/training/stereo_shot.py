@@ -40,7 +40,7 @@ class ShotPool(NamedTuple):
 def quantize(
     shot: StereoShot,  # float32
 ) -> StereoShot:
-    """Convert a shot to 8-bit pictures and float16 disparity, a quarter of the memory."""
+    """Convert a shot to 8-bit frames and float16 disparity, a quarter of the memory."""
     left, right, warped, coverage = (quantize_plane(plane) for plane in shot.planes[:4])
     return StereoShot(left, right, warped, coverage, shot.disparity.to(torch.float16), shot.film)
 

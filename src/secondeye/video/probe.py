@@ -26,7 +26,7 @@ _HIGH_DYNAMIC_RANGE = {16, 18}  # PQ and HLG
 _HD_HEIGHT = 720  # players assume BT.709 from this height up if the file does not say
 _BY_ENDING = {".hevc": "hevc"}  # FFmpeg does not detect a raw stream of several layers
 
-# Without the last three flags a round trip through RGB darkens pictures by one level.
+# Without the last three flags a round trip through RGB darkens frames by one level.
 EXACT_SCALING = (
     Interpolation.BICUBIC
     | Interpolation.ACCURATE_RND
@@ -91,7 +91,7 @@ class FilmInfo:
 
     @property
     def is_hdr(self) -> bool:
-        """Whether the transfer function is PQ or HLG, which 8-bit pictures cannot hold."""
+        """Whether the transfer function is PQ or HLG, which 8-bit frames cannot hold."""
         return self.colour.transfer in _HIGH_DYNAMIC_RANGE
 
 

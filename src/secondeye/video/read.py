@@ -25,7 +25,7 @@ _MISSING_SHARE = Fraction(
 )  # of the duration in the header, which is imprecise; truncated films lack more
 
 
-class Picture(NamedTuple):
+class DecodedFrame(NamedTuple):
     """One decoded frame."""
 
     pts: int  # ticks of the film's time base
@@ -38,13 +38,13 @@ def select_all(pts: int) -> bool:
     return True
 
 
-def read_pictures(
+def decode_film(
     path: Path,
     *,
     start_pts: int | None = None,  # first timestamp to yield, sought where that is reliable
     size: tuple[int, int] | None = None,  # height, width to scale to, after rotation; None keeps the film's
     select: Callable[[int], bool] = select_all,  # which timestamps to convert and yield
-) -> Iterator[Picture]:
+) -> Iterator[DecodedFrame]:
     """Yield the frames of a film in display order; memory use is independent of its length.
 
     Timestamps increase strictly: a missing or repeated one becomes the previous one plus 1.
@@ -52,17 +52,17 @@ def read_pictures(
     frame size changes, and at the end of a film that is much shorter than its header states.
     """
     if start_pts is not None:
-        pictures = _read(path, start_pts, size, select, seek=True)
-        first = next(pictures, None)
+        frames = _read(path, start_pts, size, select, seek=True)
+        first = next(frames, None)
         if first is not None and first.pts == start_pts:
             yield first
-            yield from pictures
+            yield from frames
             return
     # Decode from the start; also if the film's index led past the first timestamp.
     yield from _read(path, start_pts, size, select, seek=False)
 
 
-def sample_pictures(
+def sample_frames(
     path: Path,
     count: int,
     size: tuple[int, int],  # height, width
@@ -142,15 +142,15 @@ class ShotReader:
 
     def __init__(self, path: Path, timestamps: Sequence[int]) -> None:
         self._path, self._timestamps = path, timestamps
-        self._pictures: Iterator[Picture] = iter(())
+        self._frames: Iterator[DecodedFrame] = iter(())
         self._next = -1
 
-    def read(self, start: int, stop: int) -> Iterator[Picture]:
+    def read(self, start: int, stop: int) -> Iterator[DecodedFrame]:
         """Return frames `start` to `stop - 1`; exhaust them before the next call."""
         if self._next != start:
-            self._pictures = read_pictures(self._path, start_pts=self._timestamps[start])
+            self._frames = decode_film(self._path, start_pts=self._timestamps[start])
         self._next = stop
-        return islice(self._pictures, stop - start)
+        return islice(self._frames, stop - start)
 
 
 def _read(
@@ -160,7 +160,7 @@ def _read(
     select: Callable[[int], bool],
     *,
     seek: bool,
-) -> Iterator[Picture]:
+) -> Iterator[DecodedFrame]:
     with open_film(path) as container:
         stream = video_stream(container, path)
         stream.codec_context.thread_count = DECODER_THREADS
@@ -169,7 +169,7 @@ def _read(
         frames = ((frame,) for frame in container.decode(stream))
         for pts, (frame,) in with_timestamps(frames, container, stream, path, whole=not seek):
             if (start_pts is None or pts >= start_pts) and select(pts):
-                yield Picture(pts, upright_rgb(frame, size), frame.is_corrupt)
+                yield DecodedFrame(pts, upright_rgb(frame, size), frame.is_corrupt)
 
 
 def _seek(container: InputContainer, stream: VideoStream, pts: int) -> bool:
@@ -192,7 +192,7 @@ def with_timestamps(
     *,
     whole: bool,  # read from the start, so that the length can be checked
 ) -> Iterator[tuple[int, tuple[VideoFrame, ...]]]:
-    """Yield frames with strictly increasing timestamps. Raises TruncatedFilm as `read_pictures` does."""
+    """Yield frames with strictly increasing timestamps. Raises TruncatedFilm as `decode_film` does."""
     count, first, last, duration = 0, 0, 0, _frame_ticks(stream)
     size: tuple[int, int] | None = None
     try:

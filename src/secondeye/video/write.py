@@ -150,8 +150,8 @@ def write_film(
     audio_rate: int = 48000,
 ) -> None:
     """Write an H.264 mp4, with AAC audio if given. The file is written atomically."""
-    pictures = iter(frames)
-    first = next(pictures)
+    images = iter(frames)
+    first = next(images)
     height, width = first.shape[:2]
     with (
         atomic_path(path) as part,
@@ -160,8 +160,8 @@ def write_film(
         if audio is not None:
             writer.add_audio(audio_rate)
         writer.write(first, 0)
-        for index, picture in enumerate(pictures, start=1):
-            writer.write(picture, index)
+        for index, image in enumerate(images, start=1):
+            writer.write(image, index)
         if audio is not None:
             writer.write_audio(audio, audio_rate)
 
