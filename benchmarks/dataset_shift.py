@@ -138,7 +138,7 @@ def _footage() -> Iterator[str]:
             continue
         lines.append(
             f"| {name} | {there.shift_px} | {there.near_px:.1f} | {there.vertical_px} | "
-            f"{there.order_evidence:+.2f} | {back.order_evidence:+.2f} | {seconds * 1000:.0f} |"
+            f"{there.view_order_evidence:+.2f} | {back.view_order_evidence:+.2f} | {seconds * 1000:.0f} |"
         )
     yield "\n".join([f"Real footage, {WIDTH} px wide.", "", *lines])
 

@@ -54,7 +54,7 @@ def blurred(clip: EvalFrames, made: Tensor) -> Tensor:
     return F.conv2d(F.pad(made, (2, 2, 2, 2), mode="replicate"), square, groups=3)
 
 
-def grey_holes(clip: EvalFrames, made: Tensor) -> Tensor:
+def gray_holes(clip: EvalFrames, made: Tensor) -> Tensor:
     return torch.where(clip.regions == DISOCCLUDED, 0.5, made)
 
 
@@ -93,7 +93,7 @@ SABOTAGES: dict[str, Callable[[EvalFrames, Tensor], Tensor]] = {
     "right eye a copy of the left": copied,
     "shifted by 2 px": shifted,
     "blurred": blurred,
-    "holes filled with grey": grey_holes,
+    "holes filled with gray": gray_holes,
     "holes too bright": bright_holes,
     "fill flickers": flickering,
     CAST: cast,
@@ -107,7 +107,7 @@ CAUGHT_BY = {
     "right eye a copy of the left": ("disparity_correlation", "epe_px", "siou", "haarpsi", "psnr_visible_db"),
     "shifted by 2 px": ("epe_px", "siou", "haarpsi", "psnr_visible_db"),
     "blurred": ("haarpsi", "gradient_ratio", "sharpness_ratio", "siou"),
-    "holes filled with grey": ("gradient_ratio", "psnr_disoccluded_db"),
+    "holes filled with gray": ("gradient_ratio", "psnr_disoccluded_db"),
     "holes too bright": ("seam_ratio", "psnr_disoccluded_db", "haarpsi"),
     "fill flickers": ("temporal_error", "warping_ratio", "flicker"),
     CAST: ("worst_jump", "flicker"),

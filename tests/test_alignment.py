@@ -34,7 +34,7 @@ def points(count: int = 400, seed: int = 0) -> Correspondences:
 def test_correspondences_match_the_exact_disparity(shot: Shot) -> None:
     found = find_correspondences(shot.left, shot.right, **SEARCH)
     exact = shot.disparity[found.frame, 0, found.y.round().astype(int), found.x.round().astype(int)].numpy()
-    assert found.support > 0.5 and len(found.x) > 200
+    assert found.match_ratio > 0.5 and len(found.x) > 200
     error = np.abs(found.disparity - exact)
     assert np.median(error) < 0.35 and np.mean(error < 1) > 0.8
     assert np.median(np.abs(found.vertical)) < 0.15

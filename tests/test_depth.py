@@ -345,10 +345,10 @@ def test_fit_is_robust_to_outliers() -> None:
 
 def test_smoothing_removes_jumps_of_scale_and_shift() -> None:
     generator = np.random.default_rng(1)
-    grey = (texture(64, 96, 5)[..., 0] * 255).astype(np.uint8)
+    gray = (texture(64, 96, 5)[..., 0] * 255).astype(np.uint8)
     truth = cv2.GaussianBlur(generator.random((64, 96)).astype(np.float32), (0, 0), 4)
     jumps = [(1.0, 0.0)] + [(generator.uniform(0.8, 1.2), generator.uniform(-0.2, 0.2)) for _ in range(30)]
-    shot = [(np.float32(scale) * truth + np.float32(shift), grey) for scale, shift in jumps]
+    shot = [(np.float32(scale) * truth + np.float32(shift), gray) for scale, shift in jumps]
     raw = np.stack([depth for depth, _ in shot])
     smoothed = list(accumulate(shot, lambda before, frame: smooth(*frame, before), initial=None))[1:]
     out = np.stack([frame.depth for frame in smoothed])

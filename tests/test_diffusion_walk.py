@@ -302,11 +302,11 @@ Inpaint = Callable[..., InpaintOutput]
 
 
 def recorder(given: list[Tensor]) -> Inpaint:
-    def paint_grey(_: StereoInpaintPipeline, frames: Tensor, holes: Tensor, **__: object) -> InpaintOutput:
+    def inpaint_gray(_: StereoInpaintPipeline, frames: Tensor, holes: Tensor, **__: object) -> InpaintOutput:
         given.append(torch.cat([frames, holes], dim=1))
         return InpaintOutput(torch.zeros(0), torch.full_like(frames, len(given) / 10))
 
-    return paint_grey
+    return inpaint_gray
 
 
 def test_windows_overlap_composed_frames(

@@ -21,7 +21,7 @@ def test_a_known_shift_is_found_to_a_pixel(offset_px: int) -> None:
     found = find_shift(shot.left, right, **SEARCH)
     assert abs(found.shift_px - (4 + offset_px)) <= 1
     assert found.near_px == pytest.approx(12, abs=1.5)
-    assert found.support > 0.5
+    assert found.match_ratio > 0.5
     left, moved = apply_shift(shot.left, right, found.shift_px)
     again = find_shift(left, moved, **SEARCH)
     assert abs(again.shift_px) <= 1
@@ -99,15 +99,15 @@ def test_sky_and_repetitive_walls_do_not_change_the_shift() -> None:
 
 def test_unrelated_views_have_no_support() -> None:
     left, right = torch.rand(2, 2, 3, 96, 160, generator=torch.Generator().manual_seed(0))
-    assert find_shift(left, right, **SEARCH).support < 0.1
+    assert find_shift(left, right, **SEARCH).match_ratio < 0.1
     one, other = (render_shot(seed, 1, 256, 448).left for seed in (3, 4))
-    assert find_shift(one, other, **SEARCH).support < 0.1
+    assert find_shift(one, other, **SEARCH).match_ratio < 0.1
 
 
 def test_blank_views_have_no_support() -> None:
     blank = torch.full((2, 3, 64, 96), 0.5)
-    assert find_shift(blank, blank, **SEARCH).support < 0.1
-    assert find_shift(blank[..., :9, :17], blank[..., :9, :17], **SEARCH).support == 0
+    assert find_shift(blank, blank, **SEARCH).match_ratio < 0.1
+    assert find_shift(blank[..., :9, :17], blank[..., :9, :17], **SEARCH).match_ratio == 0
 
 
 def test_shift_is_identical_for_any_number_of_threads() -> None:

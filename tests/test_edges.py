@@ -41,9 +41,9 @@ def test_snap_restores_a_blurred_step() -> None:
 def test_snap_follows_the_image_where_depth_lies_beside_its_edge() -> None:
     frames = step(0.2, 0.8, channels=3)
     beside = blur(torch.roll(step(5, 25), 1, dims=3), 2)
-    grey = torch.full_like(frames, 0.5)
+    gray = torch.full_like(frames, 0.5)
     ideal = step(5, 25)
-    guided, blind = (snap(beside, f, window_px=9, bound_px=2.0) for f in (frames, grey))
+    guided, blind = (snap(beside, f, window_px=9, bound_px=2.0) for f in (frames, gray))
     columns = slice(STEP_AT - 6, STEP_AT + 6)
     assert (guided - ideal)[..., columns].abs().mean() < 0.5 * (blind - ideal)[..., columns].abs().mean()
 

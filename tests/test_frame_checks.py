@@ -65,7 +65,7 @@ def test_faded_frames_are_blank_even_inside_a_letterbox() -> None:
         True,
     ]
     shot[10:-10] = 180
-    assert check_frame(shot, None).blank, "white and grey frames separate shots as black ones do"
+    assert check_frame(shot, None).blank, "white and gray frames separate shots as black ones do"
 
 
 @pytest.mark.parametrize("seed", range(2))

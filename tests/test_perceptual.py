@@ -121,7 +121,7 @@ def test_haarpsi_matches_the_literal_formulas() -> None:
 
 
 def test_haarpsi_of_a_single_pixel_by_hand() -> None:
-    # Grey 100 and 200, halved to one pixel. Beyond it is black, so that a Haar filter of 2**k px finds
+    # Gray 100 and 200, halved to one pixel. Beyond it is black, so that a Haar filter of 2**k px finds
     # value / 2**k, each way. Neither has colour: that similarity is 1, and all three weights are equal.
     def alike(a: float, b: float) -> float:
         return (2 * a * b + 30) / (a * a + b * b + 30)
@@ -147,9 +147,9 @@ def test_haarpsi_is_symmetric_and_invariant_to_flips() -> None:
 
 def test_haarpsi_is_sensitive_to_chroma() -> None:
     truth = detailed(1, 32, 32, seed=6)
-    grey = torch.from_numpy(luma(truth)).float()[:, None].expand(1, 3, 32, 32)
-    assert haarpsi(grey, truth).item() < 0.9
-    assert haarpsi(0.5 * grey + 0.5 * truth, truth) > haarpsi(grey, truth)
+    gray = torch.from_numpy(luma(truth)).float()[:, None].expand(1, 3, 32, 32)
+    assert haarpsi(gray, truth).item() < 0.9
+    assert haarpsi(0.5 * gray + 0.5 * truth, truth) > haarpsi(gray, truth)
 
 
 def test_haarpsi_of_black_crops() -> None:

@@ -449,7 +449,7 @@ def test_error_maps_show_four_times_the_luma_error() -> None:
     assert np.array_equal(found[0, 1:], inferno[[0, 0]])
 
 
-def test_disparity_maps_share_a_scale_and_missing_matches_are_grey() -> None:
+def test_disparity_maps_share_a_scale_and_missing_matches_are_gray() -> None:
     disparity = np.array([[-3.0, 2.0, 7.0, 99.0, math.nan]], np.float32)
     inferno = cv2.applyColorMap(np.array([[0, 127, 255]], np.uint8), cv2.COLORMAP_INFERNO)[0, :, ::-1]
     found = disparity_map(disparity, -3.0, 7.0)[0]
@@ -478,7 +478,7 @@ def test_clip_rows_are_images_errors_and_disparities() -> None:
     assert not np.array_equal(rows[2][4][1], rows[2][3][1])
 
 
-def test_clip_without_matches_has_a_grey_disparity_map() -> None:
+def test_clip_without_matches_has_a_gray_disparity_map() -> None:
     image, nothing = np.zeros((4, 6, 3), np.uint8), np.full((4, 6), np.nan, np.float32)
     rows = clip_rows("f", image, image, np.zeros((4, 6), np.uint8), nothing, {"m": (image, nothing)})
     assert (rows[2][3][1] == 128).all()

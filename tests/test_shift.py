@@ -40,7 +40,7 @@ def corrections(left: Tensor, right: Tensor) -> Correction:
 
 def test_aligned_views_are_only_shifted(shot: Shot, plain: Correction) -> None:
     assert json.loads(json.dumps(asdict(plain))) == asdict(plain), "plain numbers, as side entries hold them"
-    assert not plain.swapped and plain.vertical_px == 0 and plain.order_evidence > 0
+    assert not plain.swapped and plain.vertical_px == 0 and plain.view_order_evidence > 0
     assert (plain.red_gain, plain.green_gain, plain.blue_gain) == (1, 1, 1)
     assert (plain.red_offset, plain.green_offset, plain.blue_offset) == (0, 0, 0)
     exact = float(torch.quantile(shot.disparity, 0.01))
@@ -53,7 +53,7 @@ def test_combined_errors_are_corrected(shot: Shot, plain: Correction) -> None:
     left, right = apply_vertical(shot.left, shot.right, 4)
     left = (torch.roll(left, -20, dims=-1) * tint + plus).clamp(0, 1)
     found = corrections(right, left)
-    assert found.swapped and found.order_evidence <= -0.15
+    assert found.swapped and found.view_order_evidence <= -0.15
     left, right = apply_corrections(right, left, found)
     height, width = left.shape[-2:]
     assert height == 256 - 2 * 4 and width == 448 - abs(found.shift_px), (
@@ -174,6 +174,6 @@ def test_view_order_of_real_films_is_detected(footage: Path, name: str) -> None:
     left, right = film(footage / name)
     there, back = corrections(left, right), corrections(right, left)
     assert not there.swapped and back.swapped
-    assert there.order_evidence == pytest.approx(-back.order_evidence, abs=0.1)
+    assert there.view_order_evidence == pytest.approx(-back.view_order_evidence, abs=0.1)
     assert abs(there.shift_px - back.shift_px) <= 1
     assert there.vertical_px == back.vertical_px == 0

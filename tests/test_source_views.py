@@ -428,7 +428,7 @@ def test_stills_are_films_of_one_image(tmp_path: Path) -> None:
     assert stack(source("sbs", tmp_path / "both.png"), size=(12, 20))[0].shape == (1, 12, 20, 3)
 
 
-def test_grey_and_deep_images_become_rgb_of_8_bit(tmp_path: Path) -> None:
+def test_gray_and_deep_images_become_rgb_of_8_bit(tmp_path: Path) -> None:
     for name in "lr":
         (tmp_path / name).mkdir()
         cv2.imwrite(str(tmp_path / name / "1.png"), (LEFT[0, ..., 0].astype(np.uint16) << 8) + 128)

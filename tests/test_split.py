@@ -77,7 +77,7 @@ def test_clips_lie_between_cuts_and_fades(tmp_path: Path, section: Split) -> Non
         shot(12, 1),  # 0, a cut
         faded(shot(16, 2), 6),  # 12; its last frame is black
         black(5),  # 28
-        shot(14, 3),  # 33, a cut to grey
+        shot(14, 3),  # 33, a cut to gray
         black(10, 128),  # 47
         np.repeat(shot(1, 4), 12, 0),  # 57, static
         shot(30, 5),  # 69, longer than a second

@@ -137,8 +137,8 @@ def test_disparity_stays_aligned_with_the_image() -> None:
         assert set(truth.unique().tolist()) <= {1.0, 6.0}
         speed = flow[1].norm(dim=0)
         assert float(speed[near].mean()) > 2 * float(speed[~near].mean())
-        grey = inputs[0, :3].mean(0)
-        assert abs(float(grey[near].mean()) - float(grey[~near].mean())) > 0.2
+        gray = inputs[0, :3].mean(0)
+        assert abs(float(gray[near].mean()) - float(gray[~near].mean())) > 0.2
 
 
 def test_disparity_that_the_right_view_contradicts_is_invalid() -> None:

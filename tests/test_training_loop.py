@@ -232,7 +232,7 @@ def test_a_training_that_diverges_is_refused(tmp_path: Path) -> None:
 
     for bound in (0, 3):
         message = (
-            f"net: the loss or its gradient is not finite at step {bound}, skipped step {bound + 1} where "
+            f"net: the loss or its gradient is not finite at step {bound}; {bound + 1} steps were skipped, "
             f"max_skipped_steps is {bound}; lower its learning_rate in params.yaml"
         )
         with pytest.raises(UserError, match=message):

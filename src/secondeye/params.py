@@ -65,7 +65,7 @@ class Shift:
     sampled_frames: int = Field(ge=1, le=1000)  # per clip
     max_disparity_percent: DisparityPercent  # of the width, search range on both sides
     margin_px: int = Field(ge=0, le=100)  # kept between zero and the smallest disparity
-    min_support: Fraction  # of the corners that must match
+    min_match_ratio: Fraction  # of the corners that must match
     max_vertical_percent: float = Field(ge=0, le=25)  # of the height; a larger misalignment is rejected
     max_colour_difference: Levels  # between the views, after the global correction
     min_width_percent: Percent  # of the width that both views must share after the shift

@@ -17,7 +17,7 @@ class DisparityRange(NamedTuple):
 
     shift_px: int  # to the right
     near_px: float  # largest disparity after the shift
-    support: float  # share of corners with a match, [0, 1]
+    match_ratio: float  # share of corners with a match, [0, 1]
 
 
 def find_shift(
@@ -29,7 +29,7 @@ def find_shift(
 ) -> DisparityRange:
     """Match corners in every frame and return the whole-pixel shift that leaves the farthest at `margin_px`.
 
-    `support` is 0, and the other fields are meaningless, where nothing matches, e.g. for unrelated images.
+    If nothing matches, e.g. for unrelated images, `match_ratio` is 0 and the other fields are meaningless.
     """
     correspondences = find_correspondences(
         left, right, max_disparity_percent=max_disparity_percent, max_vertical_percent=_VERTICAL_PERCENT
@@ -43,7 +43,7 @@ def disparity_range(correspondences: Correspondences, margin_px: int) -> Dispari
         return DisparityRange(0, 0.0, 0.0)
     far, near = disparity_percentiles(correspondences)
     shift_px = int(np.floor(far)) - margin_px
-    return DisparityRange(shift_px, near - shift_px, correspondences.support)
+    return DisparityRange(shift_px, near - shift_px, correspondences.match_ratio)
 
 
 def disparity_percentiles(correspondences: Correspondences) -> tuple[float, float]:

@@ -42,7 +42,7 @@ class Correspondences(NamedTuple):
     candidates: int  # number of corners that were searched
 
     @property
-    def support(self) -> float:
+    def match_ratio(self) -> float:
         """Share of the corners with a match, [0, 1]."""
         return len(self.x) / self.candidates if self.candidates else 0.0
 

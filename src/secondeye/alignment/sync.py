@@ -17,7 +17,7 @@ _MAX_LAG = 3  # frames
 _MIN_MOTION_PX = 0.5  # spread of vertical motion, 10th to 90th percentile
 _MIN_EXPLAINED = 0.3  # share of the vertical residuals that a lag must explain to be tested
 _MAX_RESIDUAL_RATIO = 0.7  # a lag is accepted if the residuals shrink to this share
-_MIN_SUPPORT_RATIO = 0.9  # and this share of the matches remains
+_MIN_REMAINING_MATCHES = 0.9  # and this share of the matches remains
 
 
 class Lag(NamedTuple):
@@ -51,8 +51,8 @@ def find_lag(
     )
     corrected = _mean_residual(shifted)
     improved = corrected <= _MAX_RESIDUAL_RATIO * initial
-    supported = shifted.support >= _MIN_SUPPORT_RATIO * matches.support
-    return Lag(estimate if improved and supported else 0, initial, corrected)
+    enough_matches = shifted.match_ratio >= _MIN_REMAINING_MATCHES * matches.match_ratio
+    return Lag(estimate if improved and enough_matches else 0, initial, corrected)
 
 
 def _mean_residual(matches: Correspondences) -> float:

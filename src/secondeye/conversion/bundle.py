@@ -115,7 +115,7 @@ def settings_from_bundle(
     offload: bool = False,
     max_memory_gb: float | None = None,
 ) -> ConversionSettings:
-    """Return conversion settings, with the bundle's values where none is given.
+    """Return conversion settings, with the bundle's values if none is given.
 
     Tiles and steps of a bundle apply to its own inpainter. Raises UserError as `read_bundle` and
     `ConversionSettings` do.

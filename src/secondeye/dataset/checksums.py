@@ -38,7 +38,7 @@ def is_damaged(path: Path, record: FileRecord) -> bool:
 
 
 def verify_checksum(path: Path) -> Path:
-    """Return the path. Raises UserError where the file is missing or differs from its side entry."""
+    """Return the path. Raises UserError if the file is missing or differs from its side entry."""
     item = path.name.partition(".")[0]
     entry = path.with_name(f"{item}.json")
     records = [record for record in _read_entry(entry) if record.name == path.name] if entry.is_file() else []

@@ -48,7 +48,7 @@ def write_disparity(
     path: Path,
     disparity: Tensor,  # [T, 1, H, W] px
 ) -> float:  # offset_px, needed to read it
-    """Write disparity as FFV1, gray16, in 1/64 px. Raises ValueError where it spans more than 1023 px."""
+    """Write disparity as FFV1, gray16, in 1/64 px. Raises ValueError if it spans more than 1023 px."""
     require_plane(disparity, "disparity")
     offset_px = float(disparity.min().floor())
     steps = ((disparity - offset_px) * STEPS_PER_PX).round()

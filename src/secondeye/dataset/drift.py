@@ -33,13 +33,13 @@ class Drift(NamedTuple):
     clips_now: int
     median_before: float  # NaN without clips
     median_now: float
-    ks_distance: float  # [0, 1] (Kolmogorov-Smirnov); NaN where one side has no clips
+    ks_distance: float  # [0, 1] (Kolmogorov-Smirnov); NaN if one side has no clips
     p_value: float  # of the Kolmogorov-Smirnov test, [0, 1], or NaN
-    stability_index: float  # [0, infinity); NaN where one side has no clips
+    stability_index: float  # [0, infinity); NaN if one side has no clips
 
     @property
     def verdict(self) -> str:
-        """The stability index in a word; "unsure" where the change is not significant."""
+        """The stability index in a word; "unsure" if the change is not significant."""
         if not self.clips_before:
             return "new"
         if not self.clips_now:
@@ -119,7 +119,7 @@ def describe_drift(revision: str, before: Mapping[Path, Columns], now: Mapping[P
 
 _NOTE = (
     f"PSI over deciles of the earlier scores: stable below {STABLE:g}, shifted below {SHIFTED:g}, else "
-    f"drifted; unsure where the Kolmogorov-Smirnov test is not significant (p is {SIGNIFICANCE:g} or more)."
+    f"drifted; unsure if the Kolmogorov-Smirnov test is not significant (p is {SIGNIFICANCE:g} or more)."
 )
 
 
@@ -159,7 +159,7 @@ def read_workspace(paths: Sequence[Path] = (SCORES, FILMS, ACCEPTED)) -> dict[Pa
 def read_revision(revision: str, paths: Sequence[Path] = (SCORES, FILMS, ACCEPTED)) -> dict[Path, Columns]:
     """Read the tables of a Git revision from DVC's cache or remote; all but the scores may be missing.
 
-    Raises UserError where there is no repository, no such revision, or no scores in it.
+    Raises UserError if there is no repository, no such revision, or no scores in it.
     """
     if _run("git", "rev-parse", "--git-dir").returncode:
         raise UserError("drift needs the project's Git repository; run it in the project's folder")

@@ -1,4 +1,4 @@
-"""Read and write exact disparity and occlusion of a film's right view, where they are known.
+"""Read and write exact disparity and occlusion of a film's right view, if they are known.
 
 truth/NAME.npz   right_disparity float16 [T, 1, H, W] px (x_left = x_right + right_disparity),
                  right_occlusion bool [T, 1, H, W], of all frames at the size of one view

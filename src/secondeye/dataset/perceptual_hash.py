@@ -33,8 +33,8 @@ def hash_image(
     image: np.ndarray,  # uint8 [H, W, 3] RGB
 ) -> int | None:  # 64 bits; None for a flat image
     """Compute the pHash of an image: lowest frequencies above their median (Zauner 2010)."""
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    small = cv2.resize(grey, (_SIZE_PX, _SIZE_PX), interpolation=cv2.INTER_AREA).astype(np.float64)
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    small = cv2.resize(gray, (_SIZE_PX, _SIZE_PX), interpolation=cv2.INTER_AREA).astype(np.float64)
     if small.std() < _FLAT:
         return None
     cosines = _cosines()

@@ -80,7 +80,7 @@ def histograms(dataset: Dataset) -> list[dict[str, object]]:
 
 
 def dataset_sections(dataset: Dataset, failures: Sequence[str], sheet: Path | None) -> list[Section]:
-    """Return the report's sections. `sheet` is None where no clip was scored."""
+    """Return the report's sections. `sheet` is None if no clip was scored."""
     verdict = "All expectations passed." if not failures else "Failed: " + "; ".join(failures) + "."
     if crashed := sum(row.reason == WORKER_CRASHED for row in dataset.rows(RejectedClip)):
         verdict += f" Clips lost to crashed workers: {crashed}; `dvc repro --force` tries again."
@@ -230,7 +230,11 @@ def _corrections(row: Correction | None) -> tuple[str, str]:
         return "-", "-"
     gains = (row.red_gain, row.green_gain, row.blue_gain, row.red_offset, row.green_offset, row.blue_offset)
     corrections = [
-        "views swapped" if row.swapped else "order doubtful" if row.order_evidence < _DOUBTFUL_ORDER else "",
+        "views swapped"
+        if row.swapped
+        else "order doubtful"
+        if row.view_order_evidence < _DOUBTFUL_ORDER
+        else "",
         f"{row.vertical_px:+d} px vertical" if row.vertical_px else "",
         "colours" if gains != (1, 1, 1, 0, 0, 0) else "",
     ]

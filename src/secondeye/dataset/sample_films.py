@@ -67,7 +67,7 @@ def write_sample_films(
     """Write the sample into `folder`, creating it if needed; return the films, mono last.
 
     `progress` is called with the name of each finished film. The same arguments give the same pixels.
-    Existing files are replaced atomically. Raises ValueError where a count is not positive, or a side is odd,
+    Existing files are replaced atomically. Raises ValueError if a count is not positive, or a side is odd,
     which H.264 does not allow.
     """
     sides = (height, width, *mono_size)

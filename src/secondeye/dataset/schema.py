@@ -13,7 +13,7 @@ class Film:
     id: str  # hash of the file's bytes
     name: str
     packing: str
-    split: str  # train, test, or "" where sources.csv does not say
+    split: str  # train, test, or "" if sources.csv does not say
     licence: str
     height: int  # px of one view, upright, borders included
     width: int  # px
@@ -79,8 +79,8 @@ class Correction:
     vertical_px: int  # how far the right view moves down
     shift_px: int  # how far the right view moves to the right
     near_px: float  # largest disparity after the shift
-    support: float  # share of corners matched between the views, [0, 1]
-    order_evidence: float  # of its film, from occlusions, [-1, 1]; negative where the views seem swapped
+    match_ratio: float  # share of corners matched between the views, [0, 1]
+    view_order_evidence: float  # of its film, from occlusions, [-1, 1]; negative if the views seem swapped
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ class AggregateScore:
 
 @dataclass(frozen=True)
 class Score:
-    """data/evaluate/scores/scores.parquet: every score of one method on one clip; NaN where undefined.
+    """data/evaluate/scores/scores.parquet: every score of one method on one clip; NaN if undefined.
 
     docs/metrics.md defines every score; its heading is the column's name.
     """
@@ -245,7 +245,7 @@ class Score:
     far_percent: float  # 1st percentile of disparity, % of the width
     near_percent: float  # 99th percentile
     window_violation_percent: float  # of the pixels at the left and right borders
-    # Of the method's own depth; NaN where it has none.
+    # Of the method's own depth; NaN if it has none.
     rank_correlation: float  # with the matched disparity
     disparity_error_percent: float  # mean absolute error after fitting scale and shift, % of the width
     edge_f_score: float  # [0, 1]

@@ -30,7 +30,7 @@ def write_stamp(validate: Path, clips: int, dataset: str) -> None:
 
 
 def read_stamp(validate: Path) -> str:
-    """Return the hash of the dataset that passed last. Raises UserError where none has."""
+    """Return the hash of the dataset that passed last. Raises UserError if none has."""
     stamp = validate / _STAMP
     if not stamp.is_file():
         raise UserError(f"{stamp}: not found; build and validate the dataset first: dvc repro validate")

@@ -25,7 +25,7 @@ def write_table(path: Path, rows: Sequence[Row], row_type: type[Row]) -> None:
 
 
 def read_table(path: Path, row_type: type[Row]) -> list[Row]:
-    """Read every row. Raises UserError where the table is missing or its columns differ from `row_type`."""
+    """Read every row. Raises UserError if the table is missing or its columns differ from `row_type`."""
     table = _read(path)
     if set(table.column_names) != {field.name for field in fields(row_type)}:  # type: ignore[arg-type]
         raise UserError(f"{path}: was written by another version; delete it and run dvc repro")
@@ -33,7 +33,7 @@ def read_table(path: Path, row_type: type[Row]) -> list[Row]:
 
 
 def read_columns(path: Path) -> dict[str, list[Any]]:
-    """Read the columns of a table of any row type. Raises UserError where the table is missing."""
+    """Read the columns of a table of any row type. Raises UserError if the table is missing."""
     columns: dict[str, list[Any]] = _read(path).to_pydict()
     return columns
 

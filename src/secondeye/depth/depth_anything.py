@@ -89,8 +89,8 @@ def find_folder(model: str) -> Path:
         return Path(snapshot_download(model, allow_patterns=list(FILES), local_files_only=is_cached(model)))
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
         raise UserError(
-            f"{model}: not in the local Hugging Face cache and cannot be downloaded; run "
-            f"`hf download {model}` where there is a network, or use --depth motion, which needs no weights"
+            f"{model}: not in the local Hugging Face cache and cannot be downloaded; connect to the internet "
+            f"and run `hf download {model}`, or use --depth motion, which needs no weights"
         ) from error
 
 

@@ -200,7 +200,7 @@ def _match(left: Tensor, right: Tensor) -> StereoMatch:
 
 
 def _stereo_state(prepared: PreparedFrames, right: Tensor, overlap: int) -> MetricState:
-    """Accumulate what both views show together; with a target, where its own match is consistent."""
+    """Accumulate what both views show together; with a target, only pixels whose own match is consistent."""
     left, target, new = prepared.left, prepared.target, slice(overlap, None)
     if target is None:
         match = _match(left, right)

@@ -65,7 +65,7 @@ def library_versions(libraries: Iterable[str]) -> dict[str, str]:
 
 
 def source_of(module: str) -> Path | None:
-    """Return the file of a module of this package, or None where there is no such module."""
+    """Return the file of a module of this package, or None if there is no such module."""
     stem = ROOT.joinpath(*module.split(".")[1:])
     for path in (stem / "__init__.py", stem.with_suffix(".py")):
         if path.is_file():

@@ -26,7 +26,7 @@ WARPED, COVERAGE, LEFT = slice(0, 3), slice(3, 4), slice(4, 7)  # slices of thes
 PREVIOUS, PREVIOUS_COLOURS, PREVIOUS_VALID = slice(8, 12), slice(8, 11), slice(11, 12)
 FILLED = slice(12, 15)
 CONTRAST_PX = 17  # side of the square in which contrast is measured
-MIN_CONTRAST = 0.004  # about one of 255 grey levels
+MIN_CONTRAST = 0.004  # about one of 255 gray levels
 MAX_NORMALISED = 4.0  # of a colour, as a multiple of the local contrast
 
 

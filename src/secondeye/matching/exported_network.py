@@ -33,7 +33,7 @@ class ExportedNetwork(NamedTuple):
     """A network from a file, ready to run."""
 
     run: Callable[[Tensor, Tensor], Tensor]  # left, right -> output; raises UserError
-    size: tuple[int | None, ...]  # shape of its inputs; None where any size is accepted
+    size: tuple[int | None, ...]  # shape of its inputs; None if any size is accepted
 
 
 def load_network(path: Path) -> ExportedNetwork:

@@ -14,7 +14,7 @@ def rank_correlation(
     truth: Tensor,  # [T, 1, H, W]
     where: Tensor,  # bool [T, 1, H, W]: pixels to compare
 ) -> float:
-    """Return Spearman's rank correlation, averaged over frames; 0 for a frame where either is constant."""
+    """Return Spearman's rank correlation, averaged over frames; 0 for a frame in which either is constant."""
     from scipy.stats import spearmanr
 
     scores = []
@@ -30,7 +30,7 @@ def edge_f_score(
     truth: Tensor,  # [T, 1, H, W] px
     where: Tensor | None = None,  # bool [T, 1, H, W]: pixels whose edges count, None for all pixels
 ) -> Tensor:  # float64 [T] in [0, 1]
-    """Return the F1 score of depth edges, matched within 2 px; NaN for a frame where neither has edges.
+    """Return the F1 score of depth edges, matched within 2 px; NaN for a frame in which neither has edges.
 
     An edge is a step of more than 0.2 % of the width to the pixel on the right or below. Thresholded edges
     follow Hu et al. (WACV 2019), matching by dilation follows DAVIS' contours (Perazzi et al., CVPR 2016).

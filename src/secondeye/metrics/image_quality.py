@@ -79,8 +79,8 @@ def gradient_levels(
     frames: Tensor,  # [T, 3, H, W] in [0, 1]
 ) -> float:
     """Return the mean gradient magnitude of luma, in levels of 255; a measure of sharpness."""
-    grey = luma(frames)
-    across, down = np.diff(grey, axis=2)[:, :-1], np.diff(grey, axis=1)[:, :, :-1]
+    gray = luma(frames)
+    across, down = np.diff(gray, axis=2)[:, :-1], np.diff(gray, axis=1)[:, :, :-1]
     return float(np.hypot(across, down).mean()) * 255
 
 
@@ -124,7 +124,7 @@ def _downsample(planes: np.ndarray) -> np.ndarray:
 
 
 def _weighted_mean(planes: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Return the weighted mean of each plane; NaN where all weights are 0."""
+    """Return the weighted mean of each plane; NaN if all weights are 0."""
     with np.errstate(invalid="ignore"):
         return (planes * shares).sum((1, 2)) / shares.sum((1, 2))
 

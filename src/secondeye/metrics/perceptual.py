@@ -50,7 +50,7 @@ def vif(
 ) -> Tensor:  # float64 [N], at least 0; 1 for equal images, above 1 for higher contrast
     """Return the visual information fidelity of luma: the share of the truth's information that is preserved.
 
-    NaN where the truth is flat, because it carries no information. Raises ValueError for crops below 41 px.
+    NaN if the truth is flat, because it carries no information. Raises ValueError for crops below 41 px.
     """
     if min(crops.shape[2:]) < MIN_VIF_PX:
         raise ValueError(f"crops must be at least {MIN_VIF_PX} px on each side, got {tuple(crops.shape)}")

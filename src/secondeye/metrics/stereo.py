@@ -28,7 +28,7 @@ def siou(
 ) -> Tensor:  # float64 [T] in [0, 1]
     """Return stereo intersection over union (Yu et al., CVPR 2025: Mono2Stereo).
 
-    Three quarters compare the edges of right and truth, one quarter where each differs from left. The
+    Three quarters compare the edges of right and truth, one quarter the pixels that differ from left. The
     released code subtracts uint8 values, which wraps around; here the absolute difference is used.
     """
     triples = zip(_to_images(right), _to_images(truth), _to_images(left), strict=True)

@@ -112,7 +112,7 @@ def _name(content: Mapping[str, Any]) -> str:
 
 
 def _tags(run: Run, content: Mapping[str, Any]) -> dict[str, str]:
-    """Return tags with the provenance of a run; MLflow's own names where its UI has a column for them."""
+    """Return tags with the provenance of a run; under MLflow's own names if its UI has a column for them."""
     params = json.dumps(content["params"], sort_keys=True)
     origin = run.folder / "origin.json"
     facts = {

@@ -47,7 +47,7 @@ def disparity_map(
     low: float,  # px, drawn black
     high: float,  # px, drawn brightest
 ) -> np.ndarray:  # uint8 [H, W, 3]
-    """Return disparity as colours: nearer is brighter, grey has no match."""
+    """Return disparity as colours: nearer is brighter, gray has no match."""
     share = (disparity - low) / max(high - low, 1e-6)
     coloured = _colour_map((255 * np.nan_to_num(share, nan=0.0)).clip(0, 255))
     return np.where(np.isnan(disparity)[..., None], np.uint8(128), coloured)

@@ -89,7 +89,7 @@ def _data_uri(path: Path) -> str:
 
 
 def _bar_chart(bars: Bars) -> _Chart | None:
-    """Lay out a row per bar, an interval with a dot at its mean; None where every mean is NaN."""
+    """Lay out a row per bar, an interval with a dot at its mean; None if every mean is NaN."""
     shown = [bar for bar in bars.bars if not math.isnan(bar.mean)]
     if not shown:
         return None

@@ -28,7 +28,7 @@ def list_images(folder: Path) -> list[Path]:
 
 def read_still(
     path: Path,
-) -> np.ndarray:  # uint8 [H, W, 3] RGB, upright; grey and 16-bit images too
+) -> np.ndarray:  # uint8 [H, W, 3] RGB, upright; gray and 16-bit images too
     """Read one image. Raises UnreadableFilm if it does not decode."""
     return _decode(_read_bytes(path), path)
 

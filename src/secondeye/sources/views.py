@@ -69,7 +69,7 @@ def read_stereo_frames(
     """Yield both views of every frame in display order; memory use is independent of the film's length.
 
     Frames of a pair are matched by display time; those without a partner are dropped. Raises UnreadableFilm
-    if the source cannot be opened or has no second view, and TruncatedFilm, after all valid frames, where
+    if the source cannot be opened or has no second view, and TruncatedFilm, after all valid frames, if
     decoding fails or one view ends well before the other.
     """
     first = source.paths[0]

@@ -23,7 +23,7 @@ _MIN_FILMS = 3  # with fewer, whole films cannot be held out
 def run(data: Path, *, filter: Filter) -> None:
     """Read `split` to `quality`; write `accepted.parquet` and `rejected.parquet`.
 
-    Every clip and every skipped piece of the stage `split` is in exactly one of them. Raises UserError where
+    Every clip and every skipped piece of the stage `split` is in exactly one of them. Raises UserError if
     sources.csv puts films that show the same images into different splits.
     """
     reader = Dataset(data)
@@ -73,7 +73,7 @@ def _rejected_earlier(reader: Dataset, clips: Mapping[str, Clip]) -> list[Reject
 
 
 def rejection_reason(quality: ClipQuality, filter: Filter) -> tuple[str, str] | None:
-    """Return (reason, detail) of the first threshold a clip fails, or None where it passes all. NaN fails."""
+    """Return (reason, detail) of the first threshold a clip fails, or None if it passes all. NaN fails."""
     disparity_range = quality.disparity_max_percent - quality.disparity_min_percent
     factor = filter.max_sharpness_ratio
     checks = (
@@ -148,7 +148,7 @@ def deciding_films(
 ) -> dict[str, Film]:  # by film id: the group's smallest id, with the group's split
     """Group films that share images, so that each group lies in one split.
 
-    Raises UserError where sources.csv assigns films of one group to different splits.
+    Raises UserError if sources.csv assigns films of one group to different splits.
     """
     groups = {film: {film} for film in films}
     for first, second in pairs:

@@ -43,7 +43,7 @@ class ViewOrder:
 
     id: str  # Film.id
     key: str
-    evidence: float  # median over its clips, [-1, 1]; negative where the views are swapped
+    evidence: float  # median over its clips, [-1, 1]; negative if the views are swapped
     clips: int  # that gave evidence
 
     @property
@@ -120,7 +120,7 @@ def find_order(
     right: Tensor,  # [T, 3, H, W]
     shift: Shift,
 ) -> float:
-    """Return the evidence that the views are in order, [-1, 1]. Raises BadClip where they are not a pair."""
+    """Return the evidence that the views are in order, [-1, 1]. Raises BadClip if they are not a pair."""
     frames = _sample_frames(left, shift)
     matches = _find_matches(left[frames], right[frames], shift)
     height, width = left.shape[-2:]
@@ -137,7 +137,7 @@ def find_corrections(
     name: str,
     key: str,
 ) -> Correction:
-    """Return the corrections of a clip. Raises BadClip where corrections cannot make its views a pair."""
+    """Return the corrections of a clip. Raises BadClip if corrections cannot make its views a pair."""
     if order.swapped:
         left, right = right, left
     height, width = left.shape[-2:]
@@ -167,8 +167,8 @@ def find_corrections(
         vertical_px=vertical_px,
         shift_px=found_range.shift_px,
         near_px=round(found_range.near_px, 3),
-        support=round(found_range.support, 4),
-        order_evidence=order.evidence,
+        match_ratio=round(found_range.match_ratio, 4),
+        view_order_evidence=order.evidence,
     )
 
 
@@ -186,16 +186,16 @@ def _search_ranges(shift: Shift) -> dict[str, float]:
 
 def _find_matches(left: Tensor, right: Tensor, shift: Shift) -> Correspondences:
     matches = find_correspondences(left, right, **_search_ranges(shift))
-    _require_pair(matches, shift.min_support)
+    _require_pair(matches, shift.min_match_ratio)
     _require_depth(matches, left.shape[-1])
     return matches
 
 
-def _require_pair(matches: Correspondences, min_support: float) -> None:
-    if matches.support < min_support or not matches.candidates:
+def _require_pair(matches: Correspondences, min_match_ratio: float) -> None:
+    if matches.match_ratio < min_match_ratio or not matches.candidates:
         raise BadClip(
             "no stereo pair",
-            f"{matches.support:.0%} of the textured corners match, {min_support:.0%} needed",
+            f"{matches.match_ratio:.0%} of the textured corners match, {min_match_ratio:.0%} needed",
         )
 
 

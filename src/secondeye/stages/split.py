@@ -56,7 +56,7 @@ class FilmCuts:
 def run(data: Path, *, split: Split, dataset: DatasetParams) -> None:
     """Read `raw`; write both views of every clip, and `films`, `clips` and `skipped.parquet`.
 
-    Raises UserError where there is nothing to read, or too little disk for what would be written.
+    Raises UserError if there is nothing to read, or too little disk for what would be written.
     """
     reader = Dataset(data)
     sources = list_sources(reader.folder("raw"))
@@ -85,7 +85,7 @@ def run(data: Path, *, split: Split, dataset: DatasetParams) -> None:
 def _by_content(sources: list[Source]) -> tuple[dict[str, Source], list[FailedItem]]:
     """Group films by content: the ones to use by id, and their copies. Copies with a licence are preferred.
 
-    Raises UserError where copies of one film have different splits or packings.
+    Raises UserError if copies of one film have different splits or packings.
     """
     by_id: dict[str, Source] = {}
     copies = []
@@ -162,7 +162,7 @@ def _cut_film(out: Path, film: str, key: str, source: Source, split: Split) -> t
 
 
 def _require_long_clips(source: Source, split: Split) -> None:
-    """Raise BadClip where the longest clip is shorter than one window; half a frame is rounded up."""
+    """Raise BadClip if the longest clip is shorter than one window; half a frame is rounded up."""
     info = view_info(source)
     longest = int(Fraction(str(split.max_seconds)) * info.fps + Fraction(1, 2))
     if not info.still and longest < split.window_frames:

@@ -38,7 +38,7 @@ _NO_IMAGES = [[("no clip to show", blank((90, 160)))]]
 
 
 def run(data: Path, reports: Path, *, validate: Validate) -> None:
-    """Write the report in any case, and the stamp only where all expectations passed.
+    """Write the report in any case, and the stamp only if all expectations passed.
 
     Raises UserError that names every failed expectation and the clips that fail it.
     """
@@ -67,7 +67,7 @@ def _report(
     dataset: Dataset, failures: Sequence[str], images: Sequence[Sequence[Tile]], reports: Path
 ) -> None:
     reports.mkdir(parents=True, exist_ok=True)
-    # DVC requires every out, so the contact sheet is written even where no clip was scored.
+    # DVC requires every out, so the contact sheet is written even if no clip was scored.
     write_contact_sheet(reports / "dataset.png", images)
     scored = bool(dataset.rows(ClipQuality))
     sections = dataset_sections(dataset, failures, reports / "dataset.png" if scored else None)

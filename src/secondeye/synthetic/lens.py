@@ -57,8 +57,8 @@ def expose(
         image = _defocus(image, np.abs(relative_disparity - lens.focus), lens.blur_px)
     gain = lens.colour_gain * lens.key / max(brightness, 0.02)
     image = image * gain.astype(np.float32) * _vignette(lens, *image.shape[:2])
-    grey = (image[..., :1] + image[..., 1:2] + image[..., 2:]) / np.float32(3)
-    image = np.maximum(grey + lens.saturation * (image - grey), 0) ** np.float32(lens.gamma)
+    gray = (image[..., :1] + image[..., 1:2] + image[..., 2:]) / np.float32(3)
+    image = np.maximum(gray + lens.saturation * (image - gray), 0) ** np.float32(lens.gamma)
     image = (image - lens.key) * lens.contrast + lens.key
     above = np.maximum(image - 0.8, 0)
     image = np.minimum(image, 0.8) + above / (1 + 4 * above)  # soft roll-off of highlights

@@ -1,4 +1,4 @@
-"""Cache of samples that are made once and reused, where frozen networks take most of the time.
+"""Cache of samples that are made once and reused, because frozen networks take most of the time.
 
 A sample is a function of its index, so it does not matter which process makes it, or whether it was made
 before a training was killed.
@@ -24,9 +24,9 @@ def draw_cached(
     make: Callable[[np.random.Generator], tuple[Tensor, ...]],  # a function of the generator and torch's seed
     rng: np.random.Generator,  # draws which sample is returned
 ) -> tuple[Tensor, ...]:
-    """Return a random sample of the cache, making it first where its file is missing or damaged.
+    """Return a random sample of the cache, making it first if its file is missing or damaged.
 
-    Reseeds torch only when the sample is made. Raises UserError where it cannot be written.
+    Reseeds torch only when the sample is made. Raises UserError if it cannot be written.
     """
     index = int(rng.integers(count))
     path = folder / f"{index:08d}.safetensors"

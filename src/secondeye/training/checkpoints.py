@@ -17,7 +17,7 @@ KEPT = 2  # the older one is used when the newer one is damaged
 def save_checkpoint(folder: Path, name: str, steps: int, tensors: Mapping[str, Tensor]) -> None:
     """Write the state after `steps` steps and delete all but the newest two checkpoints of this name.
 
-    Raises UserError where it cannot be written, such as on a full disk; earlier ones are then kept.
+    Raises UserError if it cannot be written, such as on a full disk; earlier ones are then kept.
     """
     path = folder / f"{name}_{steps:08d}.safetensors"
     with atomic_path(path) as part:
@@ -31,7 +31,7 @@ def write_tensors(
     tensors: Mapping[str, Tensor],
     path: Path,  # final name, for the error
 ) -> None:
-    """Write tensors to a temporary file. Raises UserError, and leaves no file, where that fails."""
+    """Write tensors to a temporary file. Raises UserError, and leaves no file, if that fails."""
     try:
         save_file(dict(tensors), part)
     except (OSError, SafetensorError) as error:  # safetensors wraps some errors of the system
@@ -43,7 +43,7 @@ def write_tensors(
 
 
 def load_checkpoint(folder: Path, name: str) -> tuple[int, dict[str, Tensor]]:
-    """Load the newest readable checkpoint: steps done and tensors; 0 and no tensors where there is none."""
+    """Load the newest readable checkpoint: steps done and tensors; 0 and no tensors if there is none."""
     for path in reversed(_paths(folder, name)):
         try:
             return int(path.stem.rpartition("_")[2]), load_file(path)

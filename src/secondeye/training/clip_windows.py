@@ -90,7 +90,7 @@ def plan_window(
     median_px: float,  # median disparity of the left view
     settings: WindowSettings,
 ) -> ClipWindow:
-    """Draw a window that fits; depends on its arguments alone. Raises ValueError where none fits."""
+    """Draw a window that fits; depends on its arguments alone. Raises ValueError if none fits."""
     if not fits(shape, settings):
         raise ValueError(f"no window of {settings} fits into {shape}")
     largest = min(settings.max_stride, shape.stride, (shape.frames - 1) // max(1, settings.frames - 1))
@@ -166,7 +166,7 @@ def list_clips(
 ) -> list[DatasetClip]:
     """Return the accepted clips of one split.
 
-    Raises UserError where there are none, or where the dataset is not the one that was validated.
+    Raises UserError if there are none, or if the dataset is not the one that was validated.
     """
     dataset.require_validated()
     clips = dataset.clips(split)
@@ -189,7 +189,7 @@ def fits(shape: ClipShape, settings: WindowSettings) -> bool:
 
 
 def keep_fitting(clips: Sequence[DatasetClip], settings: WindowSettings) -> list[DatasetClip]:
-    """Return the clips that a window fits into. Raises UserError, with the sizes, where there are none."""
+    """Return the clips that a window fits into. Raises UserError, with the sizes, if there are none."""
     shapes = [shape_of(clip) for clip in clips]
     fitting = [clip for clip, shape in zip(clips, shapes, strict=True) if fits(shape, settings)]
     if not fitting:
@@ -277,7 +277,7 @@ def read_windows(
 ) -> WindowDataset:
     """Open the windows of a split, and print how many clips are used.
 
-    Raises UserError where the split has no clip, no window fits, or the dataset is not the validated one.
+    Raises UserError if the split has no clip, no window fits, or the dataset is not the validated one.
     """
     dataset = Dataset(data)
     clips = list_clips(dataset, split)

@@ -19,7 +19,7 @@ def offset_range(
     as they differ. Offsets are symmetric around the median disparity, so that points at the median open holes
     on either side equally often, and all disparities together nearly so. The midpoint of the extremes would
     be skewed: most of a frame is background, and a few points stand far in front of it. The range shrinks
-    where there is little room, down to the nearest possible offset where the median itself is out of reach.
+    if there is little room, down to the nearest possible offset if the median itself is out of reach.
     """
     median = round(median_px)
     reach = min(math.floor(hole_px), room_px - abs(median))

@@ -247,8 +247,8 @@ def _recolour(
     mixing = torch.eye(3)[torch.from_numpy(rng.permutation(3))] if rng.random() < 0.5 else torch.eye(3)
     mixing = mixing + torch.from_numpy(rng.normal(0, 0.1, (3, 3))).float()
     frames = torch.einsum("ij,tjhw->tihw", mixing, frames)
-    grey = frames.mean(1, keepdim=True)
-    frames = grey + (frames - grey) * rng.choice([0.0, rng.uniform(0.2, 1.2)], p=[0.2, 0.8])
+    gray = frames.mean(1, keepdim=True)
+    frames = gray + (frames - gray) * rng.choice([0.0, rng.uniform(0.2, 1.2)], p=[0.2, 0.8])
     level = frames.mean()
     frames = level * rng.uniform(0.4, 1.3) + (frames - level) * rng.uniform(0.5, 1.3)
     frames = frames.clamp(0, 1) ** np.exp(rng.uniform(-0.5, 0.5))
@@ -318,7 +318,7 @@ def _write_sheet(path: Path, model: nn.Module, shots: Sequence[PreparedShot], co
     columns = []
     for one in _predict(model, shots[:SHEET_SHOTS], count):
         depth = [(plane[0, 0, 0] + 1.5) / 4 for plane in (one.target, one.depth)]
-        greys = [plane.expand(3, -1, -1) for plane in (*depth, one.uncertainty[0, 0, 0])]
-        columns.append(torch.cat([one.frames.left[0], *greys], dim=1))
+        grays = [plane.expand(3, -1, -1) for plane in (*depth, one.uncertainty[0, 0, 0])]
+        columns.append(torch.cat([one.frames.left[0], *grays], dim=1))
     sheet = (torch.cat(columns, dim=2).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
     write_sample_sheet(path, sheet)

@@ -52,7 +52,7 @@ SHEET_SAMPLES = 4
 
 
 def hash_pretrained(settings: TrainDiffusion) -> dict[str, str]:
-    """Hash the weights that training starts from and LPIPS uses. Raises UserError where they are missing."""
+    """Hash the weights that training starts from and LPIPS uses. Raises UserError if they are missing."""
     initial = {"initial": hash_svd(settings.pretrained)} if settings.pretrained else {}
     return initial | ({"lpips": hash_weights(settings.vgg_weights)} if settings.vgg_weights else {})
 
@@ -67,7 +67,7 @@ def train_diffusion(run: Run, pool: ShotPool, settings: TrainDiffusion) -> None:
 
     tiny and small train both modules from scratch; svd widens the network of `pretrained` and trains its
     spatial layers only (paper, section 3.3). Continues a killed run exactly. Validates on held-out films, see
-    `held_out_films`. Raises UserError where no shot is as large and as long as the crops, or `pretrained`
+    `held_out_films`. Raises UserError if no shot is as large and as long as the crops, or `pretrained`
     cannot be loaded.
     """
     require_divisible_batch("network", settings.network)  # before the autoencoder is trained in vain
@@ -303,7 +303,7 @@ def _inpaint(
 
 
 def _psnr_db(error: Tensor, peak: float) -> float:
-    """Compute the PSNR of an error; 100 where it is zero or empty."""
+    """Compute the PSNR of an error; 100 if it is zero or empty."""
     mean = float((error.double() ** 2).sum()) / max(1, error.numel())
     return -10 * float(np.log10(max(mean / peak**2, 1e-10)))
 

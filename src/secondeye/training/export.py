@@ -137,7 +137,7 @@ def plan_export(
 def export(dataset: Dataset, out: Path, plan: ExportPlan) -> dict[str, Any]:
     """Write the shards that `out` lacks, and its index; returns the index.
 
-    Raises UserError where `out` holds anything else, the disk is too full or webdataset is not installed.
+    Raises UserError if `out` holds anything else, the disk is too full or webdataset is not installed.
     """
     if find_spec("webdataset") is None:
         raise UserError("export needs webdataset; install it: pip install 'secondeye[export]'")

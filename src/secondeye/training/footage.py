@@ -21,7 +21,7 @@ from secondeye.training.provenance import train_clips
 from secondeye.training.stereo_shot import QUANTIZED_BYTES, ShotPool, StereoShot, quantize, usable_frames
 from secondeye.warp import warp
 
-MONO_SCALE = (0.7, 1.4)  # of a clip's own disparity, where its left view is used as a monocular film
+MONO_SCALE = (0.7, 1.4)  # of a clip's own disparity, if its left view is used as a monocular film
 MONO_SEED = 0  # of the disparities that monocular films are warped with
 
 
@@ -29,7 +29,7 @@ def load_shots(
     data: Path,
     min_size: tuple[int, int, int],  # frames, height and width of a sample
 ) -> ShotPool:
-    """Load all training data. Raises UserError where every clip is held out or memory is too small."""
+    """Load all training data. Raises UserError if every clip is held out or memory is too small."""
     dataset = Dataset(data)
     clips = train_clips(dataset)
     films = [film.path for film in list_mono_films(dataset.folder("raw"))]
@@ -51,7 +51,7 @@ def select_usable(
     mono: Sequence[StereoShot],
     min_size: tuple[int, int, int],  # frames, height and width of a sample
 ) -> ShotPool:
-    """Return the shots that samples fit into, and print how many. Raises UserError where there are none."""
+    """Return the shots that samples fit into, and print how many. Raises UserError if there are none."""
     pool = ShotPool(*([shot for shot in shots if usable_frames(shot, min_size)] for shots in (stereo, mono)))
     count, total = sum(map(len, pool)), len(stereo) + len(mono)
     message = f"{name}: {count} of {total} shots have {min_size[0]} frames of {min_size[2]}x{min_size[1]}"

@@ -50,7 +50,7 @@ FAR_AWAY_PX = 1e6  # a flow that leads out of any frame
 MIN_ERROR = 0.01  # of `fill`, that the loss is relative to: bounds the weight of an easy sample
 VALIDATION_CROPS = 32
 SHEET_CROPS = 6
-EDGE_WEIGHT = 1.0  # relative to the inpainting loss, which is about 2 where the network equals `fill`
+EDGE_WEIGHT = 1.0  # relative to the inpainting loss, which is about 2 if the network equals `fill`
 SHEET_SCALE = 2
 
 
@@ -107,7 +107,7 @@ def train(run: Run, data: Path, settings: TrainLight) -> None:
 def train_light(run: Run, pool: ShotPool, settings: TrainLight) -> None:
     """Train on quantized shots, and write the weights to `run.model` and a sample sheet.
 
-    Continues a killed run exactly. Validates on held-out films, see `held_out_films`. Raises UserError where
+    Continues a killed run exactly. Validates on held-out films, see `held_out_films`. Raises UserError if
     no shot is as large as the crops.
     """
     held, trained_on = hold_out("light", select_usable("light", *pool, _min_size(settings)))

@@ -53,14 +53,14 @@ def training_loop(
     hyperparams: Optimizer,
     draw: Draw,  # generator -> one sample; must depend on the generator alone
     # model, samples stacked along a new first axis -> mean loss, metrics to log: the same names in all parts
-    # of a step, NaN where a part has no value.
+    # of a step, NaN if a part has no value.
     loss: Loss,
     validate: Callable[[nn.Module], Mapping[str, float]] | None = None,  # at the end, in eval mode
 ) -> nn.Module:
     """Train `model` in place from the run's last checkpoint on; returns it in eval mode, on the CPU.
 
     The result, which is also what is validated, has the EMA of the weights if there is one. Logs means over
-    LOG_STEPS steps, or over those since the last checkpoint. Raises UserError where the processes cannot
+    LOG_STEPS steps, or over those since the last checkpoint. Raises UserError if the processes cannot
     share the batch, too many steps were skipped, or a checkpoint cannot be written.
     """
     accelerator = _make_accelerator(name, hyperparams)
@@ -116,7 +116,7 @@ def training_loop(
 
 
 def _make_accelerator(name: str, hyperparams: Optimizer) -> Accelerator:
-    """Set up the processes. Raises UserError where they cannot share the batch."""
+    """Set up the processes. Raises UserError if they cannot share the batch."""
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(), mixed_precision="no"
     )  # see mixed_precision.py
@@ -127,7 +127,7 @@ def _make_accelerator(name: str, hyperparams: Optimizer) -> Accelerator:
 
 
 def require_divisible_batch(name: str, hyperparams: Optimizer) -> None:
-    """Raise UserError where the processes cannot share the batch in equal parts."""
+    """Raise UserError if the processes cannot share the batch in equal parts."""
     processes = PartialState(cpu=not torch.cuda.is_available()).num_processes
     parts = processes * hyperparams.gradient_accumulation_steps
     if hyperparams.batch_size % parts:
@@ -205,6 +205,6 @@ def _compute_gradient(
 def _limit_skipped_steps(skipped: int, name: str, hyperparams: Optimizer, step: int) -> None:
     if skipped > hyperparams.max_skipped_steps:
         raise UserError(
-            f"{name}: the loss or its gradient is not finite at step {step}, skipped step {skipped} where "
+            f"{name}: the loss or its gradient is not finite at step {step}; {skipped} steps were skipped, "
             f"max_skipped_steps is {hyperparams.max_skipped_steps}; lower its learning_rate in params.yaml"
         )

@@ -14,7 +14,7 @@ from secondeye.video.probe import probe
 
 
 def require_free_memory(need_bytes: float, label: str) -> None:
-    """Print the estimate. Raises UserError where less memory is free."""
+    """Print the estimate. Raises UserError if less memory is free."""
     free = psutil.virtual_memory().available
     need_size, free_size = naturalsize(need_bytes, binary=True), naturalsize(free, binary=True)
     message = f"{label}: samples take about {need_size} of memory, {free_size} free"

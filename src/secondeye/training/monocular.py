@@ -38,7 +38,7 @@ def read_mono_shots(
     """Make training shots of monocular films by double warping with a plausible disparity.
 
     Takes at most six runs of consecutive frames of each film, each within one shot, spread evenly. Raises
-    UnreadableFilm where a film cannot be read.
+    UnreadableFilm if a film cannot be read.
     """
     rng = np.random.default_rng(seed)
     runs = ((film, run) for film in films for run in _read_runs(film, frames, height, width))

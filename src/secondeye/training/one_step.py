@@ -2,7 +2,7 @@
 
 Nothing is random: the network gets zeros in place of noise, at the largest noise level, beside both views and
 the mask. Its negated output is compared with the true latents; on a GPU the decoded frames are also
-compared with the ground truth, by absolute difference and, where its weights are given, by LPIPS.
+compared with the ground truth, by absolute difference and, if its weights are given, by LPIPS.
 """
 
 from collections.abc import Mapping

@@ -25,7 +25,7 @@ def hash_mono(films: Sequence[MonoFilm]) -> str:
 
 
 def train_clips(dataset: Dataset) -> list[DatasetClip]:
-    """Return the clips to train on. Raises UserError where all clips are held out."""
+    """Return the clips to train on. Raises UserError if all clips are held out."""
     clips = dataset.clips("train")
     if not clips:
         raise UserError(

@@ -13,6 +13,6 @@ def write_sample_sheet(
     path: Path,  # .png
     sheet: NDArray[np.uint8],  # [H, W, 3] RGB
 ) -> None:
-    """Write a PNG. Raises UserError where that fails: OpenCV only returns False."""
+    """Write a PNG. Raises UserError if that fails: OpenCV only returns False."""
     if not cv2.imwrite(str(path), sheet[..., ::-1]):
         raise UserError(f"{path}: cannot be written; free some disk space and start again")

@@ -33,7 +33,7 @@ class ShotCrop(NamedTuple):
 def draw_shot(
     stereo: Sequence[StereoShot],  # quantized
     mono: Sequence[StereoShot],  # quantized
-    mono_share: float,  # [0, 1] of the draws; where one kind is missing the other is taken
+    mono_share: float,  # [0, 1] of the draws; if one kind is missing the other is taken
     height: int,  # px of the crop
     width: int,  # px
     frames: int,  # consecutive
@@ -42,7 +42,7 @@ def draw_shot(
     """Draw a random crop of a random shot; depends on the generator alone.
 
     The left view is cropped at another column than the right view, so that holes open at both borders. Raises
-    ValueError where no shot is as large and as long as that.
+    ValueError if no shot is as large and as long as that.
     """
     crop = draw_crop(stereo, mono, mono_share, height, width, frames, rng)
     shot = [*stereo, *mono][crop.shot]
@@ -84,7 +84,7 @@ def draw_column_offset(
     crop: ShotCrop,
     rng: np.random.Generator,
 ) -> tuple[ShotCrop, int]:  # px
-    """Draw the left crop's column less the right crop's; the right crop moves where there is no room."""
+    """Draw the left crop's column less the right crop's; the right crop moves if there is no room."""
     disparity = crop_plane(shot.disparity, crop)[crop_plane(shot.coverage, crop) > 0]
     median = float(disparity.median()) if len(disparity) else 0.0
     room = shot.coverage.shape[-1] - crop.width

@@ -56,7 +56,7 @@ def usable_frames(
     shot: StereoShot,
     min_size: tuple[int, int, int],  # frames, height and width of a sample
 ) -> int:
-    """Return the number of frames of a shot, 0 where it is too short or too small for a sample."""
+    """Return the number of frames of a shot, 0 if it is too short or too small for a sample."""
     frames, _, height, width = shot.coverage.shape
     fits = frames >= min_size[0] and height >= min_size[1] and width >= min_size[2]
     return frames if fits else 0

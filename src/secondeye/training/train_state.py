@@ -63,7 +63,7 @@ def backward(state: TrainState, loss: Tensor, parts: int) -> None:
 def optimizer_step(state: TrainState, loss: float, hyperparams: Optimizer, step: int) -> float | None:
     """Update the weights by their gradients; returns the gradient norm, or None for a skipped step.
 
-    A step is skipped where the loss or the gradient is not finite. It is counted unless only the scale of the
+    A step is skipped if the loss or the gradient is not finite. It is counted unless only the scale of the
     loss was too high, which the scaler then lowers.
     """
     if state.engine is not None:

@@ -25,7 +25,7 @@ def velocity_loss(
     batch: ClipBatch,
     *,
     dropout: float,  # [0, 1] of the clips whose conditions are zeroed
-) -> tuple[Tensor, Mapping[str, Tensor]]:  # []; metrics to log, NaN where a batch has no value
+) -> tuple[Tensor, Mapping[str, Tensor]]:  # []; metrics to log, NaN if a batch has no value
     """Encode a batch with the frozen modules and return its velocity error."""
     return velocity_error(network, *encode_conditions(pipeline, batch), dropout=dropout)
 
@@ -36,7 +36,7 @@ def velocity_error(
     conditions: Conditions,
     *,
     dropout: float,  # [0, 1] of the clips whose conditions are zeroed
-) -> tuple[Tensor, Mapping[str, Tensor]]:  # []; metrics to log, NaN where a batch has no value
+) -> tuple[Tensor, Mapping[str, Tensor]]:  # []; metrics to log, NaN if a batch has no value
     """Return the mean squared error of velocities, v = (noise - sigma * latents) / sqrt(sigma^2 + 1).
 
     EDM's weighted error of latents is the same (Karras et al., weight 1 / c_out^2).
@@ -56,7 +56,7 @@ def _by_noise_level(
     errors: Tensor,  # [B]
     sigma: Tensor,  # [B]
 ) -> dict[str, Tensor]:
-    """Return the mean error of the clips of each noise level, NaN where there are none."""
+    """Return the mean error of the clips of each noise level, NaN if there are none."""
     nan = torch.full_like(errors, torch.nan)
     return {
         f"loss_{name}": torch.where((low <= sigma) & (sigma < high), errors, nan).nanmean()

@@ -36,7 +36,7 @@ def read_multiview(
 ) -> Iterator[MultiviewFrame]:
     """Yield both views of every frame. Layers cannot be sought, so decoding starts at the beginning.
 
-    Raises UnreadableFilm if there is no second view, and TruncatedFilm where decoding fails.
+    Raises UnreadableFilm if there is no second view, and TruncatedFilm if decoding fails.
     """
     with open_film(path) as container:
         stream = video_stream(container, path)

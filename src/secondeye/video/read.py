@@ -41,14 +41,14 @@ def select_all(pts: int) -> bool:
 def decode_film(
     path: Path,
     *,
-    start_pts: int | None = None,  # first timestamp to yield, sought where that is reliable
+    start_pts: int | None = None,  # first timestamp to yield, sought if that is reliable
     size: tuple[int, int] | None = None,  # height, width to scale to, after rotation; None keeps the film's
     select: Callable[[int], bool] = select_all,  # which timestamps to convert and yield
 ) -> Iterator[DecodedFrame]:
     """Yield the frames of a film in display order; memory use is independent of its length.
 
     Timestamps increase strictly: a missing or repeated one becomes the previous one plus 1.
-    Raises UnreadableFilm if the film cannot be opened, and TruncatedFilm where decoding fails, where the
+    Raises UnreadableFilm if the film cannot be opened, and TruncatedFilm if decoding fails, if the
     frame size changes, and at the end of a film that is much shorter than its header states.
     """
     if start_pts is not None:

@@ -51,7 +51,7 @@ def worker_count(items: int) -> int:
 
 
 def _configured_workers() -> int:
-    """Return SECONDEYE_WORKERS, or 0 where it is not set. Raises UserError where it is not a number."""
+    """Return SECONDEYE_WORKERS, or 0 if it is not set. Raises UserError if it is not a number."""
     value = os.environ.get("SECONDEYE_WORKERS") or "0"
     if not value.isdecimal():
         raise UserError(f"SECONDEYE_WORKERS must be a number of processes, got {value!r}")

@@ -35,7 +35,7 @@ Result = TypeVar("Result")
 def map_on_ray(
     work: Callable[[Item], Result], items: Sequence[Item], address: str
 ) -> Generator[tuple[int, Result | WorkerCrashed], None, None]:
-    """Yield (position, result) in the order of completion. Raises UserError where the cluster is missing."""
+    """Yield (position, result) in the order of completion. Raises UserError if the cluster is missing."""
     with _connected(address) as ray:
         task = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(_run_task)
         folder, remaining = Path.cwd(), iter(enumerate(items))
@@ -102,7 +102,7 @@ def _connected(address: str) -> Iterator[Any]:
 
 
 def _require_cluster(address: str, own: str) -> str:
-    """Return the address for Ray. Raises UserError where nothing answers; Ray itself would wait minutes."""
+    """Return the address for Ray. Raises UserError if nothing answers; Ray itself would wait minutes."""
     found = _local_cluster() if address == "auto" else address
     if not found:
         raise UserError(
@@ -122,7 +122,7 @@ def _require_cluster(address: str, own: str) -> str:
 
 
 def _local_cluster() -> str:
-    """Return the address that `ray start` recorded on this machine, or "" where there is none."""
+    """Return the address that `ray start` recorded on this machine, or "" if there is none."""
     folder = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
     record = folder / "ray" / "ray_current_cluster"
     return os.environ.get("RAY_ADDRESS") or (record.read_text().strip() if record.is_file() else "")
