@@ -65,7 +65,7 @@ def compare(shot: Warped, tiles_per_side: int) -> str:
             f"| {name} | {passes:.1f} | {cost.seconds:.2f} | {megabytes:.0f} | "
             f"{megabytes / len(shot.frames):.1f} | {skipped} |"
         )
-    return "\n".join([*heading(shot), *rows, f"\n{apart(made['release'], made['ours'], shot)}"])
+    return "\n".join([*heading(shot), *rows, f"\n{describe_difference(made['release'], made['ours'], shot)}"])
 
 
 def heading(shot: Warped) -> list[str]:
@@ -79,13 +79,14 @@ def heading(shot: Warped) -> list[str]:
     ]
 
 
-def apart(release: Tensor, ours: Tensor, shot: Warped) -> str:
+def describe_difference(release: Tensor, ours: Tensor, shot: Warped) -> str:
+    """Describe how far the two results differ from each other, and each from the visible pixels."""
     holes = occlusion_mask(shot.coverage).expand_as(shot.frames)
     kept = psnr_db(release[~holes], shot.frames[~holes])
     return (
-        f"Release and ours are {psnr_db(release, ours):.1f} dB apart, "
-        f"{psnr_db(release[holes], ours[holes]):.1f} dB in the holes. Ours keeps visible pixels "
-        f"unchanged, the release's differ by {kept:.1f} dB."
+        f"The PSNR between the release's results and ours is {psnr_db(release, ours):.1f} dB, "
+        f"{psnr_db(release[holes], ours[holes]):.1f} dB in the holes. Ours keeps visible pixels unchanged; in "
+        f"the release's results they have a PSNR of {kept:.1f} dB."
     )
 
 
@@ -114,7 +115,7 @@ def sampling_rows() -> Iterator[str]:
 
     latents, frames = inpaint(OURS)
     _, other = inpaint(replace(OURS, guidance=1.01))
-    yield f"| no guidance | 1.01 | half the passes; {psnr_db(frames, other):.1f} dB apart |"
+    yield f"| no guidance | 1.01 | half the passes; PSNR between the two {psnr_db(frames, other):.1f} dB |"
     with torch.no_grad():
         together, ours, groups = (decode(pipeline.vae, latents, count) for count in (9, 5, 2))
     yield (

@@ -125,11 +125,11 @@ def test_other_settings_do_not_continue_the_old_run(
         patch.setattr(conversion, "_mux", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             convert(film, output, SETTINGS)
-    said: list[str] = []
+    lines: list[str] = []
     convert(
-        film, output, ConversionSettings(5.0, 0.5, "motion", "fill", 10, "ultrafast", None), log=said.append
+        film, output, ConversionSettings(5.0, 0.5, "motion", "fill", 10, "ultrafast", None), log=lines.append
     )
-    assert not any("already converted" in line for line in said)
+    assert not any("already converted" in line for line in lines)
 
 
 @pytest.mark.slow
@@ -168,9 +168,9 @@ def stamps_until_broken(film: Path, frames: int) -> list[Fraction]:
 
 def test_plan_finds_shots_and_stamps(make_film: MakeFilm) -> None:
     film = make_film(shots=(12, 15))
-    seen: list[int] = []
-    plan = plan_shots(probe(film), cut_threshold=2.0, min_shot_frames=6, on_frame=lambda: seen.append(1))
-    assert plan.shots == [(0, 12), (12, 27)] and len(seen) == len(plan.timestamps) == 27 and not plan.error
+    planned: list[int] = []
+    plan = plan_shots(probe(film), cut_threshold=2.0, min_shot_frames=6, on_frame=lambda: planned.append(1))
+    assert plan.shots == [(0, 12), (12, 27)] and len(planned) == len(plan.timestamps) == 27 and not plan.error
 
 
 def test_depth_of_a_shot_is_brought_to_zero_and_one(tmp_path: Path) -> None:
@@ -199,19 +199,19 @@ def test_depth_of_a_shot_is_brought_to_zero_and_one(tmp_path: Path) -> None:
 
 def test_only_a_few_frames_are_alive_at_a_time(make_film: MakeFilm, monkeypatch: pytest.MonkeyPatch) -> None:
     film = make_film(shots=(90,), sound=False)
-    ever: list[weakref.ref[np.ndarray]] = []
-    most: list[int] = []
+    references: list[weakref.ref[np.ndarray]] = []
+    alive: list[int] = []
 
     class Watched(ShotReader):
         def read(self, start: int, stop: int) -> Iterator[DecodedFrame]:
             for frame in super().read(start, stop):
-                ever.append(weakref.ref(frame.rgb))
-                most.append(sum(reference() is not None for reference in ever))
+                references.append(weakref.ref(frame.rgb))
+                alive.append(sum(reference() is not None for reference in references))
                 yield frame
 
     monkeypatch.setattr(conversion, "ShotReader", Watched)
     convert(film, None, SETTINGS)
-    assert len(ever) == 2 * 90 and max(most) <= 3 * 8
+    assert len(references) == 2 * 90 and max(alive) <= 3 * 8
 
 
 PEAK = """
@@ -241,7 +241,7 @@ def test_memory_does_not_grow_with_the_film(make_film: MakeFilm) -> None:
     assert peaks[1] - peaks[0] < 90
 
 
-def test_output_beside_the_film_is_mkv_where_mp4_can_not_hold_the_sound(tmp_path: Path) -> None:
+def test_output_is_mkv_if_mp4_cannot_hold_the_audio(tmp_path: Path) -> None:
     film = write_pcm_film(tmp_path / "film.mkv")
     convert(film, None, SETTINGS)
     assert sound(tmp_path / "film_sbs.mkv") and not (tmp_path / "film_sbs.mp4").exists()
@@ -273,7 +273,7 @@ def write_pcm_film(path: Path) -> Path:
         ("there.mp4", "already exists; .* --overwrite"),
     ],
 )
-def test_output_that_can_not_be_is_one_line(make_film: MakeFilm, output: str, expected: str) -> None:
+def test_unusable_output_paths_are_one_line(make_film: MakeFilm, output: str, expected: str) -> None:
     film = make_film(shots=(3,))
     film.with_name("there.mp4").write_text("precious")
     before = film.read_bytes()

@@ -29,16 +29,16 @@ def source(packing: str, *paths: Path) -> Source:
 
 
 def packed(packing: str, left: np.ndarray = LEFT, right: np.ndarray = RIGHT) -> np.ndarray:
-    eyes = (right, left) if packing.endswith("right-first") else (left, right)
-    return np.concatenate(eyes, axis=2 if packing_axis(packing) == "sbs" else 1)
+    views = (right, left) if packing.endswith("right-first") else (left, right)
+    return np.concatenate(views, axis=2 if packing_axis(packing) == "sbs" else 1)
 
 
 def stored(folder: Path, packing: str) -> Source:
     """The film of LEFT and RIGHT without loss, packed in one of the ways."""
     if packing == "folders":
-        for name, eye in (("l", LEFT), ("r", RIGHT)):
+        for name, view in (("l", LEFT), ("r", RIGHT)):
             (folder / name).mkdir()
-            for index, image in enumerate(eye):
+            for index, image in enumerate(view):
                 cv2.imwrite(str(folder / name / f"frame{index + 8}.png"), image[..., ::-1])
         return source("pair", folder / "l", folder / "r")
     if packing == "pair":
@@ -50,12 +50,12 @@ def stored(folder: Path, packing: str) -> Source:
 
 
 def stack(film: Source, **options: int | tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
-    eyes = list(read_stereo_frames(film, **options))  # type: ignore[arg-type]
-    return np.stack([pair.left for pair in eyes]), np.stack([pair.right for pair in eyes])
+    pairs = list(read_stereo_frames(film, **options))  # type: ignore[arg-type]
+    return np.stack([pair.left for pair in pairs]), np.stack([pair.right for pair in pairs])
 
 
 @pytest.mark.parametrize("packing", [*PACKED, "pair", "folders"])
-def test_the_same_film_gives_the_same_eyes_however_it_is_packed(tmp_path: Path, packing: str) -> None:
+def test_all_packings_give_the_same_views(tmp_path: Path, packing: str) -> None:
     film = stored(tmp_path, packing)
     left, right = stack(film)
     assert np.array_equal(left, LEFT)
@@ -66,26 +66,26 @@ def test_the_same_film_gives_the_same_eyes_however_it_is_packed(tmp_path: Path, 
 
 @pytest.mark.parametrize("axis", ["sbs", "tb"])
 @pytest.mark.parametrize("order", ["", "-right-first"])
-def test_half_packing_gives_what_is_stored_and_its_shape_stretches_it(
+def test_half_packing_keeps_the_stored_pixels_and_stretches_their_aspect(
     tmp_path: Path, axis: str, order: str
 ) -> None:
-    """Doubled columns (rows) lose nothing when squeezed: doubling the half eye again gives the full one."""
+    """Doubled columns (rows) lose nothing when squeezed: doubling a half view again gives the full one."""
     along = 2 if axis == "sbs" else 1
-    full = [np.repeat(eye, 2, along) for eye in (LEFT, RIGHT)]
+    full = [np.repeat(view, 2, along) for view in (LEFT, RIGHT)]
     write_lossless(tmp_path / "half.mkv", packed(axis + order))
     write_lossless(tmp_path / "full.mkv", packed(axis + order, *full))
     half, whole = (
         source(f"half-{axis}{order}", tmp_path / "half.mkv"),
         source(axis + order, tmp_path / "full.mkv"),
     )
-    for eye, wanted in zip(stack(half), stack(whole), strict=True):
-        assert np.array_equal(np.repeat(eye, 2, along), wanted)
+    for view, wanted in zip(stack(half), stack(whole), strict=True):
+        assert np.array_equal(np.repeat(view, 2, along), wanted)
     shapes = [Fraction(i.width, i.height) * i.pixel_aspect for i in (view_info(half), view_info(whole))]
     assert shapes[0] == shapes[1]
 
 
 @pytest.mark.parametrize("packing", [*PACKED, "pair", "folders"])
-def test_reading_from_a_time_stamp_goes_on_where_the_whole_film_does(tmp_path: Path, packing: str) -> None:
+def test_reading_from_a_timestamp_gives_the_rest_of_the_film(tmp_path: Path, packing: str) -> None:
     film = stored(tmp_path, packing)
     stamps = [pair.pts for pair in read_stereo_frames(film)]
     assert stamps == sorted(set(stamps))
@@ -95,11 +95,11 @@ def test_reading_from_a_time_stamp_goes_on_where_the_whole_film_does(tmp_path: P
 
 
 @pytest.mark.parametrize("packing", [*PACKED, "pair", "folders"])
-def test_eyes_are_scaled_apart(tmp_path: Path, packing: str) -> None:
+def test_views_are_scaled_separately(tmp_path: Path, packing: str) -> None:
     left, right = stack(stored(tmp_path, packing), size=(12, 20))
     assert left.shape == right.shape == (6, 12, 20, 3)
-    for small, eye in ((left, LEFT), (right, RIGHT)):
-        wanted = cv2.resize(eye[0], (20, 12), interpolation=cv2.INTER_AREA)
+    for small, view in ((left, LEFT), (right, RIGHT)):
+        wanted = cv2.resize(view[0], (20, 12), interpolation=cv2.INTER_AREA)
         assert np.abs(small[0].astype(float) - wanted).mean() < 2
 
 
@@ -112,22 +112,22 @@ def write_from(path: Path, images: np.ndarray, first: int, base: Fraction = Frac
     return path
 
 
-def test_a_pair_is_put_together_by_time(tmp_path: Path) -> None:
+def test_frames_of_a_pair_are_matched_by_display_time(tmp_path: Path) -> None:
     """The right film begins two frames later and ends two later, on another clock."""
     images = moving_images(14, 24, 40)
     left = write_from(tmp_path / "a_l.mp4", images[:12], 0)
     right = write_from(tmp_path / "a_r.mp4", images[2:], 2, Fraction(1, 1001))
     film = source("pair", left, right)
-    eyes = list(read_stereo_frames(film))
-    assert [pair.pts for pair in eyes] == [
+    pairs = list(read_stereo_frames(film))
+    assert [pair.pts for pair in pairs] == [
         pair.pts for pair in read_stereo_frames(source("pair", left, left))
     ][2:]
-    for pair, wanted in zip(eyes, images[2:12], strict=True):
+    for pair, wanted in zip(pairs, images[2:12], strict=True):
         assert np.abs(pair.left.astype(int) - pair.right).mean() < 4  # the next image differs by 15
         assert np.abs(pair.left.astype(int) - wanted).mean() < 4
-    late = list(read_stereo_frames(film, start_pts=eyes[5].pts))
-    assert [pair.pts for pair in late] == [pair.pts for pair in eyes[5:]]
-    assert all(np.array_equal(a.right, b.right) for a, b in zip(late, eyes[5:], strict=True))
+    late = list(read_stereo_frames(film, start_pts=pairs[5].pts))
+    assert [pair.pts for pair in late] == [pair.pts for pair in pairs[5:]]
+    assert all(np.array_equal(a.right, b.right) for a, b in zip(late, pairs[5:], strict=True))
 
 
 @pytest.mark.parametrize(
@@ -179,8 +179,8 @@ def test_time_jumps_only_where_a_partner_is_missing(tmp_path: Path) -> None:
         ) as film:
             for index in sorted({*range(12)} - {*left_out}):
                 film.write(images[index], index)
-    eyes = list(read_stereo_frames(source("pair", tmp_path / "l.mp4", tmp_path / "r.mp4")))
-    assert len(eyes) == 9 and [k for k, pair in enumerate(eyes) if pair.after_gap] == [4]
+    pairs = list(read_stereo_frames(source("pair", tmp_path / "l.mp4", tmp_path / "r.mp4")))
+    assert len(pairs) == 9 and [k for k, pair in enumerate(pairs) if pair.after_gap] == [4]
 
 
 def test_folders_without_numbers_need_as_many_images(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_folders_without_numbers_need_as_many_images(tmp_path: Path) -> None:
         ("r.mp4", 0, 10, "dropped without a partner: 2 frames"),
     ],
 )
-def test_eyes_on_two_clocks_are_paired_from_their_first_frames(
+def test_views_on_two_clocks_are_paired_from_their_first_frames(
     tmp_path: Path, name: str, first: int, frames: int, note: str
 ) -> None:
     images = moving_images(12, 24, 40)
@@ -224,11 +224,11 @@ def test_eyes_on_two_clocks_are_paired_from_their_first_frames(
     if name != "r.mp4":
         right = remuxed(right, tmp_path / name)
     film, notes = source("pair", left, right), list[str]()
-    eyes = list(read_stereo_frames(film, log=notes.append))
-    assert len(eyes) == frames and notes == [note]
-    assert all(np.abs(pair.left.astype(int) - pair.right).mean() < 4 for pair in eyes)  # the next: 15
-    late = list(read_stereo_frames(film, start_pts=eyes[5].pts))
-    assert all(np.array_equal(a.right, b.right) for a, b in zip(late, eyes[5:], strict=True))
+    pairs = list(read_stereo_frames(film, log=notes.append))
+    assert len(pairs) == frames and notes == [note]
+    assert all(np.abs(pair.left.astype(int) - pair.right).mean() < 4 for pair in pairs)  # the next: 15
+    late = list(read_stereo_frames(film, start_pts=pairs[5].pts))
+    assert all(np.array_equal(a.right, b.right) for a, b in zip(late, pairs[5:], strict=True))
 
 
 def remuxed(film: Path, path: Path) -> Path:
@@ -242,7 +242,7 @@ def remuxed(film: Path, path: Path) -> Path:
     return path
 
 
-def test_time_stamps_that_overlap_nowhere_are_told(tmp_path: Path) -> None:
+def test_timestamps_that_do_not_overlap_are_an_error(tmp_path: Path) -> None:
     images = moving_images(12, 24, 40)
     left = write_from(tmp_path / "l.mp4", images, 0)
     right = write_from(tmp_path / "r.mp4", images[:9], 100)
@@ -252,34 +252,34 @@ def test_time_stamps_that_overlap_nowhere_are_told(tmp_path: Path) -> None:
         list(read_stereo_frames(source("pair", left, right)))
 
 
-def test_an_eye_that_ends_early_breaks_the_film_after_the_common_part(tmp_path: Path) -> None:
+def test_a_view_that_ends_early_truncates_the_film_after_the_common_part(tmp_path: Path) -> None:
     images = moving_images(60, 24, 40)
     write_film(tmp_path / "l.mp4", images, Fraction(25))
     write_film(tmp_path / "r.mp4", images[:55], Fraction(25))
     write_film(tmp_path / "short.mp4", images[:30], Fraction(25))
     assert len(list(read_stereo_frames(source("pair", tmp_path / "l.mp4", tmp_path / "r.mp4")))) == 55
-    seen = 0
+    frames_read = 0
     with pytest.raises(TruncatedFilm, match=r"short.mp4.*after 30 frames.*other view continues"):
         for _ in read_stereo_frames(source("pair", tmp_path / "l.mp4", tmp_path / "short.mp4")):
-            seen += 1
-    assert seen == 30
+            frames_read += 1
+    assert frames_read == 30
 
 
 @pytest.mark.parametrize("broken", [0, 1])
-def test_an_eye_that_does_not_decode_breaks_the_film_after_what_was_good(
+def test_a_view_that_does_not_decode_truncates_the_film_after_its_good_part(
     make_film: Callable[..., Path], broken: int
 ) -> None:
     films = [make_film(f"{name}.mp4", shots=(30,), sound=False) for name in "lr"]
     damage(films[broken])
-    seen = 0
+    frames_read = 0
     with pytest.raises(TruncatedFilm, match=f"{films[broken].name}: ends early"):
         for _ in read_stereo_frames(source("pair", *films)):
-            seen += 1
-    assert 0 < seen < 30
+            frames_read += 1
+    assert 0 < frames_read < 30
 
 
 def garble(film: Path, *images: int) -> Path:
-    """Overwrite the second half of some images: they decode, with parts that FFmpeg has to conceal."""
+    """Overwrite the second half of some frames: they decode, with parts that FFmpeg has to conceal."""
     with av.open(str(film)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
         places = [(packets[k].pos or 0, packets[k].size) for k in images]
@@ -290,7 +290,7 @@ def garble(film: Path, *images: int) -> Path:
     return film
 
 
-def test_what_is_concealed_of_damaged_images_is_the_same_on_any_number_of_cores(tmp_path: Path) -> None:
+def test_error_concealment_does_not_depend_on_the_number_of_cores(tmp_path: Path) -> None:
     film = garble(write_from(tmp_path / "film.mp4", moving_images(40, 96, 192), 0), 9, 10, 17, 30)
     cores = os.sched_getaffinity(0)
     found = []
@@ -316,7 +316,7 @@ def encoded(path: Path, images: np.ndarray, codec: str, key_every: int) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("kind", "codec", "key_every", "most"),  # images of a film of 40 that may be decoded
+    ("kind", "codec", "key_every", "most"),  # frames that may be decoded; the film has 40
     [
         ("avi", "mpeg4", 10, 40),
         ("ts", "libx264", 10, 40),
@@ -327,10 +327,10 @@ def encoded(path: Path, images: np.ndarray, codec: str, key_every: int) -> Path:
         ("pair.ts", "mpeg2video", 10, 80),
     ],
 )
-def test_pieces_in_order_decode_no_image_twice_and_are_those_of_a_reader_of_each(
+def test_clips_read_in_order_decode_each_frame_once_and_equal_separate_reads(
     tmp_path: Path, decoded: list[int], kind: str, codec: str, key_every: int, most: int
 ) -> None:
-    paths = [tmp_path / f"{eye}.{kind}" for eye in ("l", "r")][: 2 if kind.startswith("pair") else 1]
+    paths = [tmp_path / f"{view}.{kind}" for view in ("l", "r")][: 2 if kind.startswith("pair") else 1]
     films = [encoded(path, moving_images(40, 48, 160, k), codec, key_every) for k, path in enumerate(paths)]
     film = source("pair" if len(films) == 2 else "sbs", *films)
     whole = list(read_stereo_frames(film))
@@ -351,27 +351,27 @@ def test_pieces_in_order_decode_no_image_twice_and_are_those_of_a_reader_of_each
         assert all(same)
 
 
-def test_what_is_concealed_is_no_matter_of_chance(tmp_path: Path) -> None:
-    """A damaged key image with nothing before it to copy from."""
+def test_error_concealment_is_deterministic(tmp_path: Path) -> None:
+    """A damaged keyframe has no earlier frame to copy from."""
     film = garble(encoded(tmp_path / "film.mp4", moving_images(60, 96, 320), "libx264", 25), 25, 30)
     stamps = [frame.pts for frame in decode_film(film)]
     found = {b"".join(p.rgb.tobytes() for p in decode_film(film, start_pts=stamps[26])) for _ in range(12)}
     assert len(found) == 1
 
 
-def test_damaged_pieces_are_the_same_whoever_reads_which(tmp_path: Path) -> None:
+def test_damaged_clips_do_not_depend_on_what_the_reader_read_before(tmp_path: Path) -> None:
     film = encoded(tmp_path / "film.mp4", moving_images(40, 48, 160), "libx264", 10)
     film = source("sbs", garble(film, 10, 12, 20, 31))
-    stamps = [eyes.pts for eyes in read_stereo_frames(film)]
+    stamps = [pair.pts for pair in read_stereo_frames(film)]
     reader, pieces = ClipReader(film), [(0, 9), (9, 14), (14, 19), (22, 29), (30, 38)]
     for start, stop in pieces:
-        going_on = list(reader.read(stamps[start], stop - start))
+        continued = list(reader.read(stamps[start], stop - start))
         alone = list(ClipReader(film).read(stamps[start], stop - start))
-        assert all(np.array_equal(a.left, b.left) for a, b in zip(going_on, alone, strict=True))
+        assert all(np.array_equal(a.left, b.left) for a, b in zip(continued, alone, strict=True))
 
 
 @pytest.mark.parametrize("name", ["dot.png", "film.mkv"])
-def test_eyes_too_small_to_show_anything_are_one_line(tmp_path: Path, name: str) -> None:
+def test_views_that_are_too_small_are_one_line(tmp_path: Path, name: str) -> None:
     if name == "dot.png":
         cv2.imwrite(str(tmp_path / name), LEFT[0][:20, :30])
     else:
@@ -380,13 +380,13 @@ def test_eyes_too_small_to_show_anything_are_one_line(tmp_path: Path, name: str)
         view_info(source("sbs", tmp_path / name))
 
 
-def test_a_link_that_leads_nowhere_is_one_line(tmp_path: Path) -> None:
+def test_a_broken_link_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "film.mp4").symlink_to(tmp_path / "gone.mp4")
     with pytest.raises(UserError, match=r"film.mp4: cannot be read \(No such file"):
         hash_source(source("sbs", tmp_path / "film.mp4"))
 
 
-def test_a_rotated_film_is_upright_before_it_is_cut(tmp_path: Path) -> None:
+def test_a_rotated_film_is_upright_before_its_views_are_unpacked(tmp_path: Path) -> None:
     path = tmp_path / "turned.mp4"
     image = packed("sbs")[0]
     with av.open(str(path), "w") as container:
@@ -409,8 +409,8 @@ def mpo(left: Path, right: Path) -> bytes:
 
 
 def test_stills_are_films_of_one_image(tmp_path: Path) -> None:
-    for name, eye in (("l.jpg", LEFT), ("r.jpg", RIGHT), ("both.png", packed("sbs"))):
-        cv2.imwrite(str(tmp_path / name), eye[0][..., ::-1])
+    for name, view in (("l.jpg", LEFT), ("r.jpg", RIGHT), ("both.png", packed("sbs"))):
+        cv2.imwrite(str(tmp_path / name), view[0][..., ::-1])
     (tmp_path / "both.mpo").write_bytes(mpo(tmp_path / "l.jpg", tmp_path / "r.jpg"))
     films = [Image.open(tmp_path / name) for name in ("l.jpg", "r.jpg")]
     # As a preview in front of it ends: only the index leads past it.
@@ -420,15 +420,15 @@ def test_stills_are_films_of_one_image(tmp_path: Path) -> None:
     assert np.array_equal(stack(source("multiview", tmp_path / "both.mpo")), pair)
     for packing, name in (("multiview", "index.mpo"), ("sbs", "both.png")):
         film = source(packing, tmp_path / name)
-        for eye, wanted in zip(stack(film), pair, strict=True):
-            assert eye.shape == (1, 24, 40, 3)
-            assert np.abs(eye.astype(int) - wanted).mean() < 8  # JPEG; the other eye differs by 60
+        for view, wanted in zip(stack(film), pair, strict=True):
+            assert view.shape == (1, 24, 40, 3)
+            assert np.abs(view.astype(int) - wanted).mean() < 8  # JPEG; the other view differs by 60
         assert view_info(film).still
     assert np.array_equal(stack(source("sbs", tmp_path / "both.png"))[1][0], RIGHT[0])
     assert stack(source("sbs", tmp_path / "both.png"), size=(12, 20))[0].shape == (1, 12, 20, 3)
 
 
-def test_gray_and_deep_images_become_rgb_of_8_bit(tmp_path: Path) -> None:
+def test_gray_and_16_bit_images_become_8_bit_rgb(tmp_path: Path) -> None:
     for name in "lr":
         (tmp_path / name).mkdir()
         cv2.imwrite(str(tmp_path / name / "1.png"), (LEFT[0, ..., 0].astype(np.uint16) << 8) + 128)
@@ -439,7 +439,7 @@ def test_gray_and_deep_images_become_rgb_of_8_bit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "case", ["missing", "empty folder", "no second view", "other size", "other rate", "no mpo"]
 )
-def test_what_has_no_two_eyes_is_one_line(tmp_path: Path, case: str) -> None:
+def test_sources_without_two_matching_views_are_one_line(tmp_path: Path, case: str) -> None:
     write_film(tmp_path / "a.mp4", LEFT, Fraction(25))
     write_film(tmp_path / "b.mp4", LEFT[:, :, :32], Fraction(25))
     write_film(tmp_path / "c.mp4", LEFT, Fraction(30))
@@ -454,15 +454,15 @@ def test_what_has_no_two_eyes_is_one_line(tmp_path: Path, case: str) -> None:
         "other rate": ("pair", ["a.mp4", "c.mp4"], "25.00 and 30.00 fps"),
         "no mpo": ("multiview", ["one.mpo"], "contains one image"),
     }
-    packing, names, told = given[case]
+    packing, names, expected = given[case]
     film = source(packing, *(tmp_path / name for name in names))
-    with pytest.raises(UnreadableFilm, match=told) as caught:
+    with pytest.raises(UnreadableFilm, match=expected) as caught:
         view_info(film)
         list(read_stereo_frames(film))
     assert "\n" not in str(caught.value)
 
 
-def test_digest_is_of_contents_in_order(tmp_path: Path) -> None:
+def test_hash_depends_on_the_contents_and_their_order(tmp_path: Path) -> None:
     pair = stored(tmp_path, "pair")
     digest = hash_source(pair)
     assert len(digest) == 16
@@ -483,12 +483,12 @@ def sphere(height: int) -> np.ndarray:  # uint8 [height, 2 height, 3]
     return np.repeat((128 + 15 * light).clip(0, 255).astype(np.uint8)[..., None], 3, -1)
 
 
-def test_spheres_are_told_from_flat_films(tmp_path: Path) -> None:
+def test_spherical_films_are_distinguished_from_flat_ones(tmp_path: Path) -> None:
     ball = np.stack([sphere(128)] * 3)
     flat = moving_images(3, 128, 256)
     flat[:, :2] = flat[:, -2:] = 99  # even at the poles, too
-    for name, eye in (("ball", ball), ("flat", flat), ("flat_sbs_360", flat)):
-        write_lossless(tmp_path / f"{name}.mkv", packed("sbs", eye, eye))
+    for name, view in (("ball", ball), ("flat", flat), ("flat_sbs_360", flat)):
+        write_lossless(tmp_path / f"{name}.mkv", packed("sbs", view, view))
     reasons = {path.stem: spherical_reason(source("sbs", path)) for path in tmp_path.glob("*.mkv")}
     assert "border" in reasons["ball"]
     assert "tag 360" in reasons["flat_sbs_360"]

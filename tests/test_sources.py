@@ -27,7 +27,7 @@ def raw(folder: Path, *films: str, table: str | None = None) -> Path:
     return folder
 
 
-def test_table_beats_name_and_mono_is_passed_over(tmp_path: Path) -> None:
+def test_sources_csv_overrides_the_name_and_mono_films_are_skipped(tmp_path: Path) -> None:
     table = HEAD + "a_sbs.mp4,tb,train,CC0-1.0\nm.mp4,mono,,\nb_sbs.mp4,,test,\n"
     found = list_sources(raw(tmp_path, "b_sbs.mp4", "a_sbs.mp4", "m.mp4", "notes.txt", table=table))
     assert [(s.name, s.packing, s.split, s.licence) for s in found] == [
@@ -38,7 +38,7 @@ def test_table_beats_name_and_mono_is_passed_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("films", "table", "told"),
+    ("films", "table", "expected"),
     [
         ([], None, "contains no stereo film.*secondeye data sample"),
         (["m.mp4"], HEAD + "m.mp4,mono,,\n", "contains no stereo film"),
@@ -77,21 +77,21 @@ def test_table_beats_name_and_mono_is_passed_over(tmp_path: Path) -> None:
         (["a.mp4"], HEAD + f'a.mp4,sbs,,"{"x" * 140_000}\n', "not valid CSV .*quotation mark"),
     ],
 )
-def test_what_makes_no_sense_is_one_line(
-    tmp_path: Path, films: list[str], table: str | None, told: str
+def test_invalid_sources_are_one_line(
+    tmp_path: Path, films: list[str], table: str | None, expected: str
 ) -> None:
-    with pytest.raises(UserError, match=told) as caught:
+    with pytest.raises(UserError, match=expected) as caught:
         list_sources(raw(tmp_path, *films, table=table))
     assert "\n" not in str(caught.value)
 
 
-def test_blanks_around_a_cell_are_no_part_of_it_and_hidden_files_are_no_films(tmp_path: Path) -> None:
+def test_spaces_around_a_cell_and_hidden_files_are_ignored(tmp_path: Path) -> None:
     raw(tmp_path, "a.mp4", "._a.mp4", table=HEAD + "a.mp4, sbs ,train,   \n")
     (source,) = list_sources(tmp_path)
     assert (source.packing, source.split, source.licence) == ("sbs", "train", "")
 
 
-def test_what_looks_like_a_film_but_is_not_read_is_told(
+def test_skipped_files_that_look_like_films_are_listed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for folder in ("disc", "truth", "image_l", "image_r", "photos_sbs"):
@@ -108,13 +108,13 @@ def test_what_looks_like_a_film_but_is_not_read_is_told(
         "image_l/x_sbs.png",
     ]
     list_sources(raw(tmp_path, *passed, *silent))
-    told = f"skipped: {', '.join([*passed[:2], 'photos_sbs', passed[2]])} "
-    assert capsys.readouterr().out == told + f"(file type not supported, or not directly in {tmp_path})\n"
+    line = f"skipped: {', '.join([*passed[:2], 'photos_sbs', passed[2]])} "
+    assert capsys.readouterr().out == line + f"(file type not supported, or not directly in {tmp_path})\n"
     list_sources(raw(tmp_path, *(f"disc/{k}_sbs.mp4" for k in range(9))))
     assert " and 8 more (" in capsys.readouterr().out
 
 
-def test_a_folder_is_no_table(tmp_path: Path) -> None:
+def test_a_folder_named_sources_csv_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "sources.csv").mkdir()
     with pytest.raises(UserError, match=r"sources.csv: is a folder"):
         list_sources(tmp_path)
@@ -130,7 +130,7 @@ def test_a_folder_is_no_table(tmp_path: Path) -> None:
         ("a_sbs.hevc", "libx265", "yuv420p"),
     ],
 )
-def test_films_of_rarer_kinds_are_read_whole(tmp_path: Path, name: str, codec: str, pixels: str) -> None:
+def test_less_common_film_types_are_read(tmp_path: Path, name: str, codec: str, pixels: str) -> None:
     options = {"x265-params": "log-level=none"} if codec == "libx265" else {}
     with av.open(str(tmp_path / name), "w") as film:
         stream = film.add_stream(codec, rate=25, options=options)
@@ -139,17 +139,17 @@ def test_films_of_rarer_kinds_are_read_whole(tmp_path: Path, name: str, codec: s
             film.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         film.mux(stream.encode(None))
     (found,) = list_sources(tmp_path)
-    assert [eyes.left.shape for eyes in read_stereo_frames(found)] == [(96, 96, 3)] * 6
+    assert [pair.left.shape for pair in read_stereo_frames(found)] == [(96, 96, 3)] * 6
 
 
 @pytest.mark.parametrize("name", ["a_sbs.webp", "a_sbs.tif"])
-def test_images_of_rarer_kinds_are_read(tmp_path: Path, name: str) -> None:
+def test_less_common_image_types_are_read(tmp_path: Path, name: str) -> None:
     cv2.imwrite(str(tmp_path / name), moving_images(1, 24, 80)[0])
     (found,) = list_sources(tmp_path)
-    assert [eyes.left.shape for eyes in read_stereo_frames(found)] == [(24, 40, 3)]
+    assert [pair.left.shape for pair in read_stereo_frames(found)] == [(24, 40, 3)]
 
 
-def test_spreadsheet_marks_are_read_and_other_encodings_refused(tmp_path: Path) -> None:
+def test_byte_order_marks_are_read_and_other_encodings_rejected(tmp_path: Path) -> None:
     raw(tmp_path, "a.mp4")
     (tmp_path / "sources.csv").write_text(HEAD + "a.mp4,sbs,,\n", encoding="utf-8-sig")
     assert list_sources(tmp_path)[0].packing == "sbs"
@@ -158,12 +158,12 @@ def test_spreadsheet_marks_are_read_and_other_encodings_refused(tmp_path: Path) 
         list_sources(tmp_path)
 
 
-def test_monocular_film_that_is_listed_need_not_be_there(tmp_path: Path) -> None:
+def test_a_listed_monocular_film_may_be_missing(tmp_path: Path) -> None:
     table = HEAD + "a.mp4,sbs,,\nmono.mp4,mono,test,\n"
     assert len(list_sources(raw(tmp_path, "a.mp4", table=table))) == 1
 
 
-def test_names_that_differ_in_the_eye_are_a_pair(tmp_path: Path) -> None:
+def test_names_that_differ_in_left_and_right_are_a_pair(tmp_path: Path) -> None:
     for folder in ("image_l", "image_r", "truth"):
         (tmp_path / folder).mkdir()
     films = [
@@ -189,7 +189,7 @@ def test_names_that_differ_in_the_eye_are_a_pair(tmp_path: Path) -> None:
     assert "25 fps" in found[-1].remark
 
 
-def test_a_table_makes_a_pair_and_parts_a_guessed_one(tmp_path: Path) -> None:
+def test_sources_csv_makes_a_pair_and_overrides_an_inferred_one(tmp_path: Path) -> None:
     films = ["one.mp4", "two.mp4", "a_l.mp4", "a_r.mp4"]
     table = WIDE + "one.mp4,pair,train,,two.mp4\na_l.mp4,mono,,,\na_r.mp4,sbs,,,\n"
     found = list_sources(raw(tmp_path, *films, table=table))
@@ -199,7 +199,7 @@ def test_a_table_makes_a_pair_and_parts_a_guessed_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "mode", "packing"),
     [
-        ("film.mkv", "left_right", "sbs"),  # 64 x 32: its eyes are as wide as high
+        ("film.mkv", "left_right", "sbs"),  # 64 x 32: its views are as wide as high
         ("narrow.mkv", "right_left", "half-sbs-right-first"),  # 48 x 32
         ("film_sbs.mkv", "left_right", "sbs"),
         ("film_hsbs.mkv", "right_left", "half-sbs-right-first"),
@@ -207,7 +207,7 @@ def test_a_table_makes_a_pair_and_parts_a_guessed_one(tmp_path: Path) -> None:
         ("film_tb.mkv", "bottom_top", "tb-right-first"),
     ],
 )
-def test_metadata_tell_the_axis_and_the_name_or_shape_the_rest(
+def test_metadata_give_the_axis_and_the_name_or_shape_the_rest(
     tmp_path: Path, name: str, mode: str, packing: str
 ) -> None:
     write_mkv(tmp_path / name, "ffv1", "bgr0", mode, width=48 if "narrow" in name else 64)
@@ -217,7 +217,7 @@ def test_metadata_tell_the_axis_and_the_name_or_shape_the_rest(
 
 
 @pytest.mark.parametrize(
-    ("name", "mode", "told"),
+    ("name", "mode", "expected"),
     [
         ("film_tb.mkv", "left_right", "its metadata says sbs, its name says tb; add a line to"),
         ("film_rl.mkv", "left_right", "its metadata says sbs, its name says sbs-right-first; add a line to"),
@@ -228,11 +228,11 @@ def test_metadata_tell_the_axis_and_the_name_or_shape_the_rest(
         ),
     ],
 )
-def test_metadata_and_name_that_differ_ask_for_a_line(
-    tmp_path: Path, name: str, mode: str, told: str
+def test_metadata_and_name_that_contradict_each_other_are_an_error(
+    tmp_path: Path, name: str, mode: str, expected: str
 ) -> None:
     write_mkv(tmp_path / name, "ffv1", "bgr0", mode)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=expected):
         list_sources(tmp_path)
     (tmp_path / "sources.csv").write_text(HEAD + f"{name},half-tb,,\n")
     assert list_sources(tmp_path)[0].packing == "half-tb"
@@ -242,22 +242,22 @@ def test_metadata_and_name_that_differ_ask_for_a_line(
     ("axis", "shape", "packing"),
     [(2, (96, 160), "sbs"), (2, (160, 96), "half-sbs"), (1, (96, 160), "tb"), (1, (48, 160), "half-tb")],
 )
-def test_images_tell_the_packing_where_nothing_else_does(
+def test_pixels_decide_the_packing_if_nothing_else_does(
     tmp_path: Path, axis: int, shape: tuple[int, int], packing: str
 ) -> None:
     shot = coarse_cards(3, 96, 160, near_px=12, far_px=4, card_px=48, seed=0)
-    eyes = [
-        np.stack([cv2.resize(image, shape[::-1]) for image in frames_to_uint8(eye).numpy()])
-        for eye in (shot.left, shot.right)
+    views = [
+        np.stack([cv2.resize(image, shape[::-1]) for image in frames_to_uint8(view).numpy()])
+        for view in (shot.left, shot.right)
     ]
-    write_lossless(tmp_path / "film.mkv", np.concatenate(eyes, axis))
+    write_lossless(tmp_path / "film.mkv", np.concatenate(views, axis))
     (found,) = list_sources(tmp_path)
     assert found.packing == packing
     assert "pixels and aspect ratio" in found.remark
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "expected"),
     [
         (
             "film_htb.mkv",
@@ -270,13 +270,13 @@ def test_images_tell_the_packing_where_nothing_else_does(
         ("ab_10_Uhr_hsbs.mkv", ""),
     ],
 )
-def test_a_name_that_contradicts_itself_or_its_images_asks_for_a_line(
-    tmp_path: Path, name: str, told: str
+def test_a_name_that_contradicts_itself_or_the_pixels_is_an_error(
+    tmp_path: Path, name: str, expected: str
 ) -> None:
     shot = coarse_cards(3, 96, 160, near_px=12, far_px=4, card_px=48, seed=0)
-    eyes = [frames_to_uint8(eye).numpy() for eye in (shot.left, shot.right)]
-    write_lossless(tmp_path / name, np.concatenate(eyes, 2))
-    with pytest.raises(UserError, match=told) if told else nullcontext():
+    views = [frames_to_uint8(view).numpy() for view in (shot.left, shot.right)]
+    write_lossless(tmp_path / name, np.concatenate(views, 2))
+    with pytest.raises(UserError, match=expected) if expected else nullcontext():
         check_packing(*list_sources(tmp_path))
     (tmp_path / "sources.csv").write_text(HEAD + f"{name},tb,,\n")
     (film,) = list_sources(tmp_path)
@@ -290,12 +290,12 @@ def test_a_mono_film_is_not_taken_for_a_stereo_film(tmp_path: Path) -> None:
         list_sources(tmp_path)
 
 
-def test_stills_have_the_order_of_their_kind(tmp_path: Path) -> None:
+def test_still_image_types_imply_their_packing(tmp_path: Path) -> None:
     found = list_sources(raw(tmp_path, "a.jps", "b.mpo"))
     assert [(s.name, s.packing) for s in found] == [("a.jps", "sbs-right-first"), ("b.mpo", "multiview")]
 
 
-def test_real_films_tell_their_packing(footage: Path, tmp_path: Path) -> None:
+def test_packing_of_real_films_is_detected(footage: Path, tmp_path: Path) -> None:
     for film in ("sv_candle_ego/candle_ego_sbs_2560x720.mp4", "pair_packings/AB_tc-0720-hd-ab.jpg"):
         (tmp_path / f"untagged{film[-4:]}").symlink_to(footage / film)
     (tmp_path / "sources.csv").write_text(HEAD + "untagged.jpg,,,\n")
@@ -306,7 +306,7 @@ def test_real_films_tell_their_packing(footage: Path, tmp_path: Path) -> None:
         list_sources(tmp_path)
 
 
-def test_what_spreadsheets_make_of_the_table_is_read(tmp_path: Path) -> None:
+def test_sources_csv_as_spreadsheets_save_it_is_read(tmp_path: Path) -> None:
     film = "Caf\N{LATIN SMALL LETTER E WITH ACUTE}_sbs.mp4"
     table = f"Film; Packing;split;LICENCE\n{film};tb;test;CC0-1.0\n;;;\n;;;;;\n;\n  \n\n"
     apart = "Cafe\N{COMBINING ACUTE ACCENT}_sbs.mp4"  # as macOS stores the same name
@@ -319,7 +319,7 @@ def test_what_spreadsheets_make_of_the_table_is_read(tmp_path: Path) -> None:
         list_sources(tmp_path)
 
 
-def test_no_film_hides_behind_one_whose_accents_are_stored_otherwise(tmp_path: Path) -> None:
+def test_two_files_whose_names_differ_only_in_unicode_form_are_an_error(tmp_path: Path) -> None:
     names = ("Caf\N{LATIN SMALL LETTER E WITH ACUTE}_sbs.mp4", "Cafe\N{COMBINING ACUTE ACCENT}_sbs.mp4")
     with pytest.raises(UserError, match="exists twice, with accents encoded in two ways; remove"):
         list_sources(raw(tmp_path, *names))

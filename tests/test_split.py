@@ -37,7 +37,7 @@ def section(monkeypatch: pytest.MonkeyPatch) -> Split:
 
 
 def shot(frames: int, seed: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    """Both eyes side by side, uint8 [T, H, 2 W, 3]: a plane NEAR px in front of the screen."""
+    """Both views side by side, uint8 [T, H, 2 W, 3]: a plane NEAR px in front of the screen."""
     wide = moving_images(frames, height, width + NEAR, seed)
     return np.concatenate([wide[:, :, :width], wide[:, :, NEAR:]], axis=2)
 
@@ -107,23 +107,23 @@ def test_black_borders_are_cropped_in_both_views(
     height, width = 270, 480
     inside = shot(10, 1, height - top - bottom, width - left - right)
     images = np.zeros((10, height, 2 * width, 3), np.uint8)
-    for eye, image in enumerate(np.split(inside, 2, axis=2)):
-        images[:, top : height - bottom, eye * width + left : (eye + 1) * width - right] = image
+    for view, image in enumerate(np.split(inside, 2, axis=2)):
+        images[:, top : height - bottom, view * width + left : (view + 1) * width - right] = image
     images[:, 4, 5::200] = 200  # specks
     write(tmp_path / "raw" / "f_sbs.mp4", images)
     ((film,), (clip,), _) = run(tmp_path, section)
     assert (film.crop_top, film.crop_bottom, film.crop_left, film.crop_right) == borders
-    eyes = [read_lossless(clip_file(tmp_path / "split", clip.id, eye)) for eye in ("left", "right")]
+    views = [read_lossless(clip_file(tmp_path / "split", clip.id, view)) for view in ("left", "right")]
     shown = np.split(inside[0], 2, axis=1)
-    for eye, truth in zip(eyes, shown, strict=True):
-        assert eye[0].min(axis=2).max(axis=1).min() > 20 and eye[0].min(axis=2).max(axis=0).min() > 20
+    for view, truth in zip(views, shown, strict=True):
+        assert view[0].min(axis=2).max(axis=1).min() > 20 and view[0].min(axis=2).max(axis=0).min() > 20
         rows, columns = truth.shape[:2]
         kept_rows, kept_columns = min(rows, round(columns * 9 / 16)), min(columns, round(rows * 16 / 9))
         y, x = (rows - kept_rows) // 2, (columns - kept_columns) // 2
         middle = cv2.resize(
             truth[y : y + kept_rows, x : x + kept_columns], (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA
         )
-        assert np.abs(middle.astype(float) - eye[0]).mean() < 3
+        assert np.abs(middle.astype(float) - view[0]).mean() < 3
 
 
 def test_a_border_of_one_view_is_cropped_in_both(tmp_path: Path, section: Split) -> None:
@@ -139,7 +139,7 @@ def test_a_still_is_one_clip_of_one_frame(tmp_path: Path, section: Split) -> Non
     cv2.imwrite(str(tmp_path / "raw" / "still_sbs.png"), shot(1, 1)[0][..., ::-1])
     _, clips, skipped = run(tmp_path, replace(section, window_frames=25, trim_seconds=1.0))
     assert bounds(clips) == [(0, 1)] and clips[0].stride == 1 and not skipped
-    assert len(parse_hashes(clips[0].perceptual_hash)) == 2, "one of each eye"
+    assert len(parse_hashes(clips[0].perceptual_hash)) == 2, "one of each view"
 
 
 def test_an_uneven_frame_rate_is_reported_and_times_stay_seconds(tmp_path: Path, section: Split) -> None:
@@ -166,7 +166,7 @@ def test_no_clip_spans_a_jump_in_time(tmp_path: Path, section: Split) -> None:
     assert film.shots == 2 and bounds(clips) == [(0, 15), (15, 40)]
 
 
-def test_a_film_that_breaks_off_gives_what_came_before(tmp_path: Path, section: Split) -> None:
+def test_a_truncated_film_gives_the_clips_before_its_end(tmp_path: Path, section: Split) -> None:
     damage(write(tmp_path / "raw" / "f_sbs.mp4", shot(30, 1), shot(30, 2)))
     ((film,), clips, _) = run(tmp_path, section)
     assert "ends early" in film.remark and bounds(clips)[0][0] == 0 and film.frames < 60
@@ -212,9 +212,9 @@ def test_a_film_of_high_dynamic_range_is_skipped(
 
 
 def test_no_clip_spans_an_image_without_partner(tmp_path: Path, section: Split) -> None:
-    for name, eye in zip(("cam_l", "cam_r"), np.split(shot(20, 1), 2, axis=2), strict=True):
+    for name, view in zip(("cam_l", "cam_r"), np.split(shot(20, 1), 2, axis=2), strict=True):
         (tmp_path / "raw" / name).mkdir(parents=True)
-        for index, image in enumerate(eye):
+        for index, image in enumerate(view):
             if (name, index) != ("cam_r", 8):
                 cv2.imwrite(str(tmp_path / "raw" / name / f"{index:03}.png"), image[..., ::-1])
     (film,), clips, _ = run(tmp_path, section)
@@ -236,8 +236,8 @@ def test_an_unseekable_film_is_decoded_at_most_three_times(
 def test_a_two_view_film_gives_the_same_clips_as_two_films(
     tmp_path: Path, section: Split, decoded: list[int]
 ) -> None:
-    eyes = np.split(np.concatenate([shot(31, 1), black(4), shot(20, 2)]), 2, axis=2)
-    left, right = (mv_hevc.encode(eye, reordered=2, key_every=9) for eye in eyes)
+    views = np.split(np.concatenate([shot(31, 1), black(4), shot(20, 2)]), 2, axis=2)
+    left, right = (mv_hevc.encode(view, reordered=2, key_every=9) for view in views)
     found = []
     for name, films in {
         "apart": {"f_left.mov": left, "f_right.mov": right},
@@ -258,10 +258,10 @@ def test_a_two_view_film_gives_the_same_clips_as_two_films(
     assert together.remark == "both views are layers of the stream; the base view is taken as the left one"
     assert (together.packing, together.frames, together.fps) == ("multiview", 55, apart.fps)
     for clip, same in zip(clips, same_clips, strict=True):
-        for eye in ("left", "right"):
-            one = read_lossless(clip_file(tmp_path / "apart" / "split", clip.id, eye))
+        for view in ("left", "right"):
+            one = read_lossless(clip_file(tmp_path / "apart" / "split", clip.id, view))
             assert np.array_equal(
-                one, read_lossless(clip_file(tmp_path / "together" / "split", same.id, eye))
+                one, read_lossless(clip_file(tmp_path / "together" / "split", same.id, view))
             )
 
 
@@ -286,7 +286,7 @@ def test_content_that_contradicts_the_name_is_an_error(tmp_path: Path, section: 
     assert len(run(tmp_path, section)[1]) == 1
 
 
-def test_damaged_images_are_counted(tmp_path: Path, section: Split) -> None:
+def test_damaged_frames_are_counted(tmp_path: Path, section: Split) -> None:
     garble(write(tmp_path / "raw" / "one_sbs.mp4", shot(20, 1)), 10)
     (row,), _, _ = run(tmp_path, section)
     assert row.frames == 20 and "damaged frames: 1, first " in row.remark
@@ -376,8 +376,8 @@ def test_rows_name_the_views_of_a_pair_left_and_right(tmp_path: Path, section: S
     assert "; right view: ends early after " in film.remark and str(tmp_path) not in film.remark
     ((name, _, detail),) = skipped_films(tmp_path)
     assert name == "junk_left.mp4" and detail.startswith("right view: not a film that FFmpeg can read (")
-    for eye in ("left", "right"):
-        (tmp_path / "raw" / f"cut_{eye}.mp4").rename(tmp_path / "raw" / f"new_{eye}.mp4")
+    for view in ("left", "right"):
+        (tmp_path / "raw" / f"cut_{view}.mp4").rename(tmp_path / "raw" / f"new_{view}.mp4")
     ((film,), _, _) = run(tmp_path, section)
     assert "new_" in film.remark and "cut_" not in film.remark
 

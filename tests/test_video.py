@@ -1,4 +1,4 @@
-"""Films in and out: exact where it must be, and one clear line where it can not be."""
+"""Read and write films: lossless files are exact, errors are one line."""
 
 import pickle
 import struct
@@ -25,7 +25,7 @@ def arrays() -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("frames", arrays(), ids=["rgb", "gray", "gray16"])
-def test_lossless_is_lossless_and_the_same_bytes(tmp_path: Path, frames: np.ndarray) -> None:
+def test_lossless_files_are_exact_and_reproducible(tmp_path: Path, frames: np.ndarray) -> None:
     write_lossless(tmp_path / "a.mkv", frames)
     time.sleep(1.1)  # a time stamp in the file would show
     write_lossless(tmp_path / "b.mkv", frames)
@@ -33,7 +33,7 @@ def test_lossless_is_lossless_and_the_same_bytes(tmp_path: Path, frames: np.ndar
     assert (tmp_path / "a.mkv").read_bytes() == (tmp_path / "b.mkv").read_bytes()
 
 
-def test_colours_survive_a_film(tmp_path: Path) -> None:
+def test_colours_are_preserved(tmp_path: Path) -> None:
     flat = np.zeros((6, 64, 96, 3), np.uint8)
     flat[:, :32], flat[:, 32:] = (200, 40, 90), (10, 180, 60)
     write_film(tmp_path / "f.mp4", iter(flat), Fraction(24))
@@ -53,7 +53,7 @@ def test_failed_write_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_reading_from_a_time_stamp_gives_the_same_images(make_film: Callable[..., Path]) -> None:
+def test_reading_from_a_timestamp_gives_the_same_frames(make_film: Callable[..., Path]) -> None:
     film = make_film(shots=(40,))
     whole = list(decode_film(film))
     for start in (0, 1, 17, 39):
@@ -62,7 +62,7 @@ def test_reading_from_a_time_stamp_gives_the_same_images(make_film: Callable[...
         assert np.array_equal(part[0].rgb, whole[start].rgb)
 
 
-def test_probe_tells_what_a_film_is(make_film: Callable[..., Path]) -> None:
+def test_probe_reports_size_rate_and_audio(make_film: Callable[..., Path]) -> None:
     info = probe(make_film(shots=(9, 8)))
     assert (info.width, info.height, info.frames, info.bit_depth) == (64, 48, 17, 8)
     assert info.fps == 24 and info.audio == ("aac",) and info.pixel_aspect == 1
@@ -70,7 +70,7 @@ def test_probe_tells_what_a_film_is(make_film: Callable[..., Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "expected"),
     [
         (lambda path: None, "file does not exist"),
         (lambda path: path.mkdir(), "folder"),
@@ -79,15 +79,17 @@ def test_probe_tells_what_a_film_is(make_film: Callable[..., Path]) -> None:
     ],
     ids=["missing", "folder", "empty", "noise"],
 )
-def test_what_is_no_film_is_one_line(tmp_path: Path, make: Callable[[Path], None], told: str) -> None:
+def test_files_that_are_not_films_are_one_line(
+    tmp_path: Path, make: Callable[[Path], None], expected: str
+) -> None:
     path = tmp_path / "film.mp4"
     make(path)
-    with pytest.raises(UnreadableFilm, match=told) as caught:
+    with pytest.raises(UnreadableFilm, match=expected) as caught:
         probe(path)
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
 
 
-def test_sound_alone_is_no_film(tmp_path: Path) -> None:
+def test_audio_without_video_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "sound.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=48000)
@@ -99,13 +101,13 @@ def test_sound_alone_is_no_film(tmp_path: Path) -> None:
         probe(path)
 
 
-def test_film_damaged_midway_gives_its_good_part(make_film: Callable[..., Path]) -> None:
+def test_film_damaged_midway_gives_the_frames_before(make_film: Callable[..., Path]) -> None:
     film = damage(make_film(shots=(60,), sound=False))
-    seen = 0
+    frames_read = 0
     with pytest.raises(TruncatedFilm, match="ends early after") as caught:
         for _ in decode_film(film):
-            seen += 1
-    assert 0 < seen == caught.value.frames < 60
+            frames_read += 1
+    assert 0 < frames_read == caught.value.frames < 60
 
 
 def test_rotated_film_is_read_upright(tmp_path: Path) -> None:
@@ -124,7 +126,7 @@ def test_rotated_film_is_read_upright(tmp_path: Path) -> None:
     assert upright[56:].mean() > 180 and upright[:8].mean() < 40
 
 
-def test_joined_segments_keep_time_stamps_and_sound(make_film: Callable[..., Path], tmp_path: Path) -> None:
+def test_joined_segments_keep_timestamps_and_audio(make_film: Callable[..., Path], tmp_path: Path) -> None:
     source = make_film(shots=(20,))
     stamps = [frame.pts for frame in decode_film(source)]
     base = probe(source).time_base
@@ -154,7 +156,7 @@ def sound_packets(path: Path) -> list[bytes]:
         return [bytes(packet) for packet in container.demux(audio=0) if packet.size]
 
 
-def test_mp4_says_side_by_side_in_container_and_stream(
+def test_mp4_is_marked_side_by_side_in_container_and_stream(
     make_film: Callable[..., Path], tmp_path: Path
 ) -> None:
     source = make_film(shots=(6,))
@@ -174,13 +176,13 @@ def test_mp4_says_side_by_side_in_container_and_stream(
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 1136), (64, 1440), (48, 122)])
-def test_same_images_are_the_same_film(tmp_path: Path, height: int, width: int) -> None:
+def test_encoding_is_reproducible(tmp_path: Path, height: int, width: int) -> None:
     """Widths whose rows are padded: x264 looks at the padding, which nobody clears."""
     images = np.random.default_rng(0).integers(0, 256, (12, height, width, 3), dtype=np.uint8)
     made = set()
     for attempt in range(6):
-        litter = [np.random.default_rng(n).integers(0, 256, 400_000, dtype=np.uint8) for n in range(attempt)]
-        del litter  # the memory that the next frames get is never the same
+        garbage = [np.random.default_rng(n).integers(0, 256, 400_000, dtype=np.uint8) for n in range(attempt)]
+        del garbage  # the memory that the next frames get is never the same
         write_film(tmp_path / "f.mp4", iter(images), Fraction(24))
         made.add((tmp_path / "f.mp4").read_bytes())
     assert len(made) == 1
@@ -210,13 +212,13 @@ def test_joined_film_keeps_rate_and_pixel_shape(make_film: Callable[..., Path], 
         assert (info.fps, info.pixel_aspect) == (rate, shape)
 
 
-def test_variable_frame_rate_keeps_its_stamps(make_film: Callable[..., Path], tmp_path: Path) -> None:
+def test_variable_frame_rate_keeps_its_timestamps(make_film: Callable[..., Path], tmp_path: Path) -> None:
     stamps_ms = [0, 33, 66, 200, 233, 500, 533, 1000]
     film = make_film(shots=(8,), stamps_ms=stamps_ms)
     assert [round(p.pts * probe(film).time_base * 1000) for p in decode_film(film)] == stamps_ms
 
 
-def test_mp4_does_not_hold_every_sound(tmp_path: Path, make_film: Callable[..., Path]) -> None:
+def test_mp4_cannot_hold_every_audio_codec(tmp_path: Path, make_film: Callable[..., Path]) -> None:
     assert can_hold_audio(make_film(), ".mp4")
     path = tmp_path / "pcm.mkv"
     with av.open(str(path), "w") as container:
@@ -234,7 +236,7 @@ def test_mp4_does_not_hold_every_sound(tmp_path: Path, make_film: Callable[..., 
     assert not can_hold_audio(path, ".mp4") and can_hold_audio(path, ".mkv")
 
 
-def test_shots_are_read_alike_in_order_and_after_a_gap(make_film: Callable[..., Path]) -> None:
+def test_shots_are_the_same_read_in_order_or_after_a_gap(make_film: Callable[..., Path]) -> None:
     film = make_film(shots=(30,))
     whole = list(decode_film(film))
     stamps = [frame.pts for frame in whole]
@@ -246,14 +248,14 @@ def test_shots_are_read_alike_in_order_and_after_a_gap(make_film: Callable[..., 
             assert all(np.array_equal(a.rgb, b.rgb) for a, b in zip(shot, whole[start:stop], strict=True))
 
 
-def test_breaking_film_survives_pickling() -> None:
+def test_truncated_film_error_survives_pickling() -> None:
     error = pickle.loads(pickle.dumps(TruncatedFilm(Path("a.mp4"), 7, "no more")))
     assert (str(error), error.frames) == ("a.mp4: ends early after 7 frames (no more)", 7)
 
 
-def test_breaking_film_names_how_far_it_got(footage: Path) -> None:
-    seen = 0
+def test_truncated_film_error_states_the_frames_read(footage: Path) -> None:
+    frames_read = 0
     with pytest.raises(TruncatedFilm, match="after 28 frames") as caught:
         for _ in decode_film(footage / "odd_decord" / "corrupted.mp4"):
-            seen += 1
-    assert seen == caught.value.frames == 28
+            frames_read += 1
+    assert frames_read == caught.value.frames == 28
