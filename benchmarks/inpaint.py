@@ -85,8 +85,8 @@ def describe_difference(release: Tensor, ours: Tensor, shot: Warped) -> str:
     kept = psnr_db(release[~holes], shot.frames[~holes])
     return (
         f"The PSNR between the release's results and ours is {psnr_db(release, ours):.1f} dB, "
-        f"{psnr_db(release[holes], ours[holes]):.1f} dB in the holes. Ours keeps visible pixels unchanged; in "
-        f"the release's results they have a PSNR of {kept:.1f} dB."
+        f"{psnr_db(release[holes], ours[holes]):.1f} dB in the holes. Ours keeps visible pixels unchanged; "
+        f"in the release's results they have a PSNR of {kept:.1f} dB."
     )
 
 
