@@ -95,7 +95,7 @@ def coarse_cards(
 
 @pytest.fixture
 def make_film(tmp_path: Path) -> Callable[..., Path]:
-    """Return a function that writes a small film, with or without sound, with given time stamps."""
+    """Return a function that writes a small film, with or without sound, with given timestamps."""
 
     def make(
         name: str = "film.mp4",

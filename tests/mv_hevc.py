@@ -85,7 +85,7 @@ def units(packet: av.Packet) -> list[bytes]:
 
 
 def packet_of(units: list[bytes], like: av.Packet) -> av.Packet:
-    """NAL units in a packet with another one's time stamps."""
+    """NAL units in a packet with another one's timestamps."""
     packet = av.Packet(b"".join(b"\0\0\0\1" + unit for unit in units))
     packet.pts, packet.dts, packet.time_base = like.pts, like.dts, like.time_base
     packet.is_keyframe = like.is_keyframe

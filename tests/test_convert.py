@@ -1,4 +1,4 @@
-"""The main job on small films: every frame, every time stamp, every packet of sound; and every mistake."""
+"""The main job on small films: every frame, every timestamp, every packet of sound; and every mistake."""
 
 import errno
 import os
@@ -455,7 +455,7 @@ def cut_in_half(film: Path, suffix: str) -> Path:
 
 
 def test_avi_with_reordered_frames_keeps_every_frame(tmp_path: Path) -> None:
-    film = tmp_path / "film.avi"  # its time stamps are those of decoding, in the wrong order
+    film = tmp_path / "film.avi"  # its timestamps are those of decoding, in the wrong order
     with av.open(str(film), "w") as container:
         stream = container.add_stream("libx264", rate=24, options={"bf": "3", "preset": "medium"})
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"

@@ -80,7 +80,7 @@ def test_shots_are_trimmed_except_at_the_ends_of_the_film() -> None:
     assert trim_shot(seconds, 10, 20, Fraction(1, 2)) == (10, 10), "nothing is left"
 
 
-def test_durations_follow_the_time_stamps() -> None:
+def test_durations_follow_the_timestamps() -> None:
     slow = [Fraction(k) for k in range(5)] + [4 + Fraction(k, 10) for k in range(1, 11)]
     assert trim_shot(slow, 1, 10, Fraction(1)) == (2, 3), "frame 3 lasts until 4 s, 0.6 s before the cut"
     assert split_shot(slow, 0, 14, Fraction(3), 1) == [(0, 3), (3, 7), (7, 10), (10, 14)]

@@ -88,9 +88,7 @@ def test_two_views_are_detected_from_the_stream(tmp_path: Path, simple: Streams)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_views_are_read_from_a_time_stamp_on_and_scaled(
-    tmp_path: Path, reordered: Streams, kind: str
-) -> None:
+def test_views_are_read_from_a_timestamp_on_and_scaled(tmp_path: Path, reordered: Streams, kind: str) -> None:
     film = mv_hevc.write(tmp_path / f"film{kind}", reordered[2])
     whole = list(read_multiview(film))
     stamps = [view.pts for view in whole]

@@ -154,7 +154,7 @@ def test_folders_are_paired_by_number(
     tmp_path: Path,
     lefts: tuple[int, ...],
     rights: tuple[int, ...],
-    paired: list[tuple[int, int, int]],  # time stamp, left, right
+    paired: list[tuple[int, int, int]],  # timestamp, left, right
     alone: str,
 ) -> None:
     for name, numbers in (("l", lefts), ("r", rights)):
@@ -232,7 +232,7 @@ def test_views_on_two_clocks_are_paired_from_their_first_frames(
 
 
 def remuxed(film: Path, path: Path) -> Path:
-    """The same packets with the same time stamps in another container."""
+    """The same packets with the same timestamps in another container."""
     with av.open(str(film)) as given, av.open(str(path), "w") as copy:
         stream = copy.add_stream_from_template(given.streams.video[0])
         for packet in given.demux(given.streams.video[0]):

@@ -27,7 +27,7 @@ def arrays() -> list[np.ndarray]:
 @pytest.mark.parametrize("frames", arrays(), ids=["rgb", "gray", "gray16"])
 def test_lossless_files_are_exact_and_reproducible(tmp_path: Path, frames: np.ndarray) -> None:
     write_lossless(tmp_path / "a.mkv", frames)
-    time.sleep(1.1)  # a time stamp in the file would show
+    time.sleep(1.1)  # a timestamp in the file would show
     write_lossless(tmp_path / "b.mkv", frames)
     assert np.array_equal(read_lossless(tmp_path / "a.mkv"), frames)
     assert (tmp_path / "a.mkv").read_bytes() == (tmp_path / "b.mkv").read_bytes()

@@ -158,5 +158,5 @@ def _require_same_shape(view: View, original: Film) -> None:
 
 @lru_cache(maxsize=8)
 def _timestamps(film: Path, modified_ns: int) -> list[int]:
-    """Return the time stamps of a film's frames; cached while the file stays the same."""
+    """Return the timestamps of a film's frames; cached while the file stays the same."""
     return [frame.pts for frame in decode_film(film, size=(2, 2))]

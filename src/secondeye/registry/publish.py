@@ -25,7 +25,7 @@ KEY = "secondeye.key"
 # Number of lines of metrics.jsonl in MLflow. A trailing "+" means that more were sent, but the sender ended
 # before it confirmed that they had arrived.
 LINES = "secondeye.lines"
-UNTIL = "secondeye.until_ms"  # time stamp of the last line
+UNTIL = "secondeye.until_ms"  # timestamp of the last line
 FILES = "secondeye.files"  # a hash of the pictures and tables
 _ARTIFACT_FOLDERS = ("pictures", "tables")
 
@@ -169,7 +169,7 @@ def _send_metrics(client: "MlflowClient", run_id: str, run: Run, tags: Mapping[s
 
 
 def _points(lines: Sequence[Mapping[str, float]], after_ms: int, until_ms: int) -> "list[Metric]":
-    """Return metrics with time stamps, which are interpolated because the lines have none."""
+    """Return metrics with timestamps, which are interpolated because the lines have none."""
     from mlflow.entities import Metric
 
     after_ms = min(after_ms, until_ms)

@@ -36,7 +36,7 @@ def run(data: Path, *, match: Match, dataset: DatasetParams) -> None:
 
 
 def _match_clip(
-    out: Path, name: str, key: str, reader: Dataset, clip: DatasetClip, match: Match
+    out: Path, clip_id: str, key: str, reader: Dataset, clip: DatasetClip, match: Match
 ) -> tuple[ClipDisparity, list[Path]]:
     left, right = reader.views(clip)
     disparity, consistent = match_clip(match, left, right)
@@ -47,6 +47,6 @@ def _match_clip(
     if span > width:
         detail = f"disparities span {span:.0f} px in a view {width} px wide; check match.exported.scale"
         raise BadClip("impossible disparity", detail)
-    path = reader.file("match", name, "disparity")
+    path = reader.file("match", clip_id, "disparity")
     offset_px = write_disparity(path, disparity)
-    return ClipDisparity(name, key, offset_px, round(share, 4)), [path]
+    return ClipDisparity(clip_id, key, offset_px, round(share, 4)), [path]

@@ -37,7 +37,7 @@ def run(data: Path, *, dataset: DatasetParams) -> None:
 
 
 def _score_clip(
-    out: Path, name: str, key: str, reader: Dataset, clip: DatasetClip
+    out: Path, clip_id: str, key: str, reader: Dataset, clip: DatasetClip
 ) -> tuple[ClipQuality, list[Path]]:
     left, right = reader.views(clip)
     warped, occlusion = reader.splat(clip)
@@ -48,9 +48,9 @@ def _score_clip(
     # Fill holes with the true right view, so that SSIM windows around them see no false edge.
     filled = torch.where(occlusion, right, warped)
     image = _middle_image(left, right, warped, occlusion, disparity, (far_px, near_px))
-    write_image(out / f"{name}.middle.png", image)
+    write_image(out / f"{clip_id}.middle.png", image)
     return ClipQuality(
-        id=name,
+        id=clip_id,
         key=key,
         psnr_db=round(psnr_db(warped, right, ~occlusion), 3),
         ssim=round(mean_where(ssim_map(filled, right), ~occlusion), 4),
@@ -64,7 +64,7 @@ def _score_clip(
         colour_difference=round(colour_difference(warped, right, ~occlusion), 3),
         height=height,
         width=width,
-    ), [out / f"{name}.middle.png"]
+    ), [out / f"{clip_id}.middle.png"]
 
 
 def median_motion_px(

@@ -100,9 +100,9 @@ def _find_film_order(
     out: Path, film: str, key: str, reader: Dataset, shift: Shift, clips: Sequence[str]
 ) -> tuple[ViewOrder, list[Path]]:
     evidence = []
-    for name in clips:
+    for clip_id in clips:
         try:
-            evidence.append(find_order(*reader.raw_views(name), shift))
+            evidence.append(find_order(*reader.raw_views(clip_id), shift))
         except BadClip:  # reported when the clip itself is processed
             continue
     median = round(float(np.median(evidence)), 4) if evidence else 0.0
@@ -110,9 +110,9 @@ def _find_film_order(
 
 
 def _shift_clip(
-    out: Path, name: str, key: str, reader: Dataset, shift: Shift, order: ViewOrder
+    out: Path, clip_id: str, key: str, reader: Dataset, shift: Shift, order: ViewOrder
 ) -> tuple[Correction, list[Path]]:
-    return find_corrections(*reader.raw_views(name), shift, order, name, key), []
+    return find_corrections(*reader.raw_views(clip_id), shift, order, clip_id, key), []
 
 
 def find_order(
@@ -134,7 +134,7 @@ def find_corrections(
     right: Tensor,  # [T, 3, H, W]
     shift: Shift,
     order: ViewOrder,
-    name: str,
+    clip_id: str,
     key: str,
 ) -> Correction:
     """Return the corrections of a clip. Raises BadClip if corrections cannot make its views a pair."""
@@ -155,7 +155,7 @@ def find_corrections(
     found_range = disparity_range(matches, shift.margin_px)
     _require_width(found_range.shift_px, width, shift.min_width_percent)
     return Correction(
-        id=name,
+        id=clip_id,
         key=key,
         swapped=order.swapped,
         red_gain=colours.gain[0],

@@ -37,13 +37,13 @@ def run(data: Path, *, splat: SplatParams, dataset: DatasetParams) -> None:
 
 
 def _splat_clip(
-    out: Path, name: str, key: str, reader: Dataset, clip: DatasetClip, splat: SplatParams
+    out: Path, clip_id: str, key: str, reader: Dataset, clip: DatasetClip, splat: SplatParams
 ) -> tuple[ClipOcclusion, list[Path]]:
     left, _ = reader.views(clip)
     exponent = exponent_at_width(left.shape[-1], splat.weight_exponent_per_px)
     warped, coverage = splat_forward(left, reader.disparity(clip), weight_exponent_per_px=exponent)
     occlusion = occlusion_mask(coverage)
-    files = [reader.file("splat", name, "warped"), reader.file("splat", name, "occlusion")]
+    files = [reader.file("splat", clip_id, "warped"), reader.file("splat", clip_id, "occlusion")]
     write_frames(files[0], warped * ~occlusion)
     write_occlusion(files[1], occlusion)
-    return ClipOcclusion(name, key, round(float(occlusion.double().mean()), 5)), files
+    return ClipOcclusion(clip_id, key, round(float(occlusion.double().mean()), 5)), files

@@ -48,7 +48,7 @@ class FilmCuts:
     fps: float
     shots: int
     crop: tuple[int, int, int, int]  # px of one view: top, bottom, left, right
-    clips: list[tuple[int, int, int, int]]  # shot, start, stop, time stamp of the first frame
+    clips: list[tuple[int, int, int, int]]  # shot, start, stop, timestamp of the first frame
     skipped: list[tuple[int, int, str, str]]  # start, stop, reason, detail
     remark: str
 
@@ -176,7 +176,7 @@ def _require_long_clips(source: Source, split: Split) -> None:
 def find_pieces(
     scanned: Scan, split: Split
 ) -> tuple[
-    list[tuple[int, int, int, int]],  # shot, start, stop, time stamp of the first frame
+    list[tuple[int, int, int, int]],  # shot, start, stop, timestamp of the first frame
     list[tuple[int, int, str, str]],  # skipped pieces: start, stop, reason, detail
 ]:
     """Cut shots into pieces that become clips; a still image is one piece of one frame."""
