@@ -229,12 +229,10 @@ def _corrections(row: Correction | None) -> tuple[str, str]:
     if row is None:
         return "-", "-"
     gains = (row.red_gain, row.green_gain, row.blue_gain, row.red_offset, row.green_offset, row.blue_offset)
+    is_doubtful = not row.swapped and row.view_order_evidence < _DOUBTFUL_ORDER
     corrections = [
-        "views swapped"
-        if row.swapped
-        else "order doubtful"
-        if row.view_order_evidence < _DOUBTFUL_ORDER
-        else "",
+        "views swapped" if row.swapped else "",
+        "order doubtful" if is_doubtful else "",
         f"{row.vertical_px:+d} px vertical" if row.vertical_px else "",
         "colours" if gains != (1, 1, 1, 0, 0, 0) else "",
     ]

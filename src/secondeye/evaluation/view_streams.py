@@ -89,8 +89,8 @@ def read_synchronized(views: Sequence[View]) -> Iterator[ViewImages]:
     Raises TruncatedFilm, and UserError if one film ends before another.
     """
     paths = list(dict.fromkeys(view.info.path for view in views))
-    for count, images in enumerate(zip_longest(*map(decode_film, paths))):
-        by_path = dict(zip(paths, images, strict=True))
+    for count, frames in enumerate(zip_longest(*map(decode_film, paths))):
+        by_path = dict(zip(paths, frames, strict=True))
         ended = [path for path in paths if by_path[path] is None]
         if ended:
             longer = next(path for path in paths if by_path[path] is not None)
