@@ -76,12 +76,10 @@ class ClipWindow(NamedTuple):
 class InpaintSample(NamedTuple):
     """Input and ground truth of an inpainter. Frames have 8-bit levels, as files do."""
 
-    warped: Tensor
-    """float32 [T, 3, h, w] in [0, 1], black in the holes."""
+    warped: Tensor  # float32 [T, 3, h, w] in [0, 1], black in the holes
+    # bool [T, 1, h, w], True in the holes: what the left crop does not show of the right one
     occlusion: Tensor
-    """bool [T, 1, h, w], True in the holes: what the left crop does not show of the right one."""
-    right: Tensor
-    """float32 [T, 3, h, w] in [0, 1], ground truth."""
+    right: Tensor  # float32 [T, 3, h, w] in [0, 1], ground truth
 
 
 def plan_window(

@@ -26,14 +26,10 @@ MAX_COLOUR_SHIFT = 0.02  # of each colour channel of inpainted frames
 class ClipBatch(NamedTuple):
     """A batch of clips, stacked samples of `training.diffusion`."""
 
-    target: Tensor
-    """[B, T, 3, H, W] in [0, 1], ground truth."""
-    warped: Tensor
-    """[B, T, 3, H, W] in [0, 1]."""
-    holes: Tensor
-    """[B, T, 1, H, W] float32, uncovered share of a pixel; a hole from 0.5 on."""
-    left: Tensor
-    """[B, T, 3, H, W] in [0, 1], left view."""
+    target: Tensor  # [B, T, 3, H, W] in [0, 1], ground truth
+    warped: Tensor  # [B, T, 3, H, W] in [0, 1]
+    holes: Tensor  # [B, T, 1, H, W] float32, uncovered share of a pixel; a hole from 0.5 on
+    left: Tensor  # [B, T, 3, H, W] in [0, 1], left view
 
 
 @torch.no_grad()

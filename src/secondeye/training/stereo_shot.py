@@ -11,18 +11,13 @@ QUANTIZED_BYTES = 12  # per pixel, all planes of a quantized shot together
 class StereoShot(NamedTuple):
     """Consecutive frames of one shot with their ground truth: float32, or quantized to save memory."""
 
-    left: Tensor
-    """[T, 3, H, W] in [0, 1] left view; quantized: uint8."""
-    right: Tensor
-    """[T, 3, H, W] in [0, 1] right view, the ground truth; quantized: uint8."""
-    warped: Tensor
-    """[T, 3, H, W] in [0, 1] left view warped to the right view; quantized: uint8."""
-    coverage: Tensor
-    """[T, 1, H, W] in [0, 1] how much of each pixel the left view covers; quantized: uint8."""
-    disparity: Tensor
-    """[T, 1, H, W] px, of the right view, 0 where coverage is 0; quantized: float16."""
+    left: Tensor  # [T, 3, H, W] in [0, 1] left view; quantized: uint8
+    right: Tensor  # [T, 3, H, W] in [0, 1] right view, the ground truth; quantized: uint8
+    warped: Tensor  # [T, 3, H, W] in [0, 1] left view warped to the right view; quantized: uint8
+    coverage: Tensor  # [T, 1, H, W] in [0, 1] how much of each pixel the left view covers; quantized: uint8
+    disparity: Tensor  # [T, 1, H, W] px, of the right view, 0 where coverage is 0; quantized: float16
+    # the film it is from; films are held out whole; a synthetic shot counts as a film of its own
     film: str = ""
-    """The film it is from; films are held out whole. A synthetic shot counts as a film of its own."""
 
     @property
     def planes(self) -> tuple[Tensor, ...]:

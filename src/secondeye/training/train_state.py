@@ -19,12 +19,11 @@ class TrainState(NamedTuple):
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
+    # scales the loss so that float16 gradients do not underflow; disabled for other precisions
     scaler: torch.amp.GradScaler
-    """Scales the loss so that float16 gradients do not underflow; disabled for other precisions."""
     ema: Ema
     skipped_steps: Tensor  # [] int64
-    engine: Any = None
-    """DeepSpeed's engine, which runs the optimizer itself; None without DeepSpeed."""
+    engine: Any = None  # DeepSpeed's engine, which runs the optimizer itself; None without DeepSpeed
 
 
 def make_optimizer(model: nn.Module, hyperparams: Optimizer) -> torch.optim.Optimizer:
