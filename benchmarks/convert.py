@@ -93,15 +93,25 @@ def encode_twice(film: Path) -> None:
 
 def estimate_depth(film: Path) -> ShotDepth:
     """Run pass 1 on the film as one shot."""
-    frames = (frames_from_uint8(window) for window in windows(film))
-    return estimate_shot(frames, make_depth_estimator("motion", None, "cpu"), film.with_name("depth"))
+    path = film.with_name("depth.f32")
+    for earlier in film.parent.glob("depth.*"):
+        earlier.unlink()
+    return estimate_shot(
+        lambda first: (frames_from_uint8(window) for window in windows(film)),
+        make_depth_estimator("motion", None, "cpu"),
+        path,
+        save_every=240,
+    )
 
 
 def render_views(film: Path, depth: ShotDepth, inpainter: Inpainter) -> None:
     """Run pass 2 on the film as one shot."""
-    pairs = zip(windows(film), depth.windows(WINDOW_FRAMES), strict=True)
+    starts = range(0, depth.frames, WINDOW_FRAMES)
     rendered = render(
-        (LeftWindow(*pair) for pair in pairs),
+        (
+            LeftWindow(frames, depth.read(start, start + len(frames)))
+            for start, frames in zip(starts, windows(film), strict=True)
+        ),
         inpainter,
         strength_percent=DEFAULTS.strength_percent,
         convergence=DEFAULTS.convergence,

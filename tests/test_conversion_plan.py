@@ -58,7 +58,7 @@ def test_interrupted_conversion_keeps_its_plan_and_its_bytes(
     with pytest.raises(KeyboardInterrupt):
         convert(film, part, settings)
     monkeypatch.setattr(conversion, "_mux", muxed)
-    max(checkpoint.glob("shot_*")).unlink()
+    max(checkpoint.glob("segment_*")).unlink()
     recorded = (checkpoint / "inpaint.json").read_text()
     with pytest.raises(UserError, match=r"part.mp4.unfinished: the unfinished conversion needs 0\.\d GiB"):
         convert(film, part, replace(settings, max_memory_gb=1e-6))

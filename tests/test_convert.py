@@ -20,6 +20,7 @@ from secondeye.cli import main
 from secondeye.conversion import convert as conversion
 from secondeye.conversion.convert import convert
 from secondeye.conversion.preview import anaglyph
+from secondeye.conversion.segments import ShotRenderer
 from secondeye.conversion.settings import ConversionSettings
 from secondeye.conversion.shot_depth import estimate_shot
 from secondeye.depth import DepthEstimate, DepthState
@@ -27,7 +28,7 @@ from secondeye.film.shots import plan_shots
 from secondeye.system.errors import UserError
 from secondeye.video.probe import probe
 from secondeye.video.read import DecodedFrame, ShotReader, decode_film
-from secondeye.video.write import write_film
+from secondeye.video.write import FilmWriter, write_film
 
 SETTINGS = ConversionSettings(3.0, 0.5, "motion", "fill", 10, "ultrafast", None)
 MakeFilm = Callable[..., Path]
@@ -96,22 +97,20 @@ def test_interrupted_conversion_continues_to_the_same_bytes(
     convert(film, whole, SETTINGS)
 
     rendered: list[int] = []
-    render_shot = conversion._render_shot
+    run = ShotRenderer.run
 
-    def stop_at_third(checkpoint, plan, number, *rest):  # type: ignore[no-untyped-def]
-        if number == 2 and not rendered.count(2):
-            rendered.append(2)
+    def stop_at_third(self, shot, *rest):  # type: ignore[no-untyped-def]
+        rendered.append(shot[0])
+        if rendered == [0, 9, 17]:
             raise KeyboardInterrupt
-        rendered.append(number)
-        render_shot(checkpoint, plan, number, *rest)
+        run(self, shot, *rest)
 
-    monkeypatch.setattr(conversion, "_render_shot", stop_at_third)
+    monkeypatch.setattr(ShotRenderer, "run", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
         convert(film, broken, SETTINGS)
     assert not broken.exists()
-    rendered[:] = [2]
     convert(film, broken, SETTINGS)
-    assert rendered == [2, 2], "finished shots were made again"
+    assert rendered == [0, 9, 17, 17], "finished shots were made again"
     assert broken.read_bytes() == whole.read_bytes()
     assert leftovers(film.parent) == {"film.mp4", "whole.mp4", "broken.mp4"}
 
@@ -140,7 +139,7 @@ def test_killed_process_continues_to_the_same_bytes(make_film: MakeFilm) -> None
     command = [sys.executable, "-c", "from secondeye.cli import main; main()", *command[3:]]
     subprocess.run([*command, str(whole)], check=True, capture_output=True)
     process = subprocess.Popen([*command, str(output)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    segment = film.parent / ".out.mp4.unfinished" / "shot_00000.mp4"
+    segment = film.parent / ".out.mp4.unfinished" / "segment_00000000_00000009.mp4"
     while not segment.exists() and process.poll() is None:
         pass
     process.kill()
@@ -182,19 +181,21 @@ def test_depth_of_a_shot_is_brought_to_zero_and_one(tmp_path: Path) -> None:
         DepthEstimate(ramp[..., :25], 0.2, state),
         DepthEstimate(ramp[..., 25:].repeat(3, 1, 1, 1), 1.0, state),
     ]
-    depth = estimate_shot([], lambda windows: iter(estimates), tmp_path / "spill")
+    depth = estimate_shot(
+        lambda first: [], lambda windows, state: iter(estimates), tmp_path / "ramp.f32", save_every=240
+    )
     assert depth.frames == 4 and depth.confidence == pytest.approx(0.8)
-    windows = list(depth.windows(3))
-    assert [len(window) for window in windows] == [3, 1]
-    together = torch.cat(windows)
+    together = torch.cat([depth.read(0, 3), depth.read(3, 4)])
+    assert together.shape == (4, 1, 20, 25)
     assert float(together.min()) == 0 and float(together.max()) == 1
     inside = (together > 0) & (together < 1)
     assert 0.97 < inside.float().mean() < 0.99  # 1 % is cut off at either end
 
+    ones = DepthEstimate(torch.ones(2, 1, 4, 5), 1.0, state)
     flat = estimate_shot(
-        [], lambda windows: iter([DepthEstimate(torch.ones(2, 1, 4, 5), 1.0, state)]), tmp_path / "spill"
+        lambda first: [], lambda windows, state: iter([ones]), tmp_path / "flat.f32", save_every=240
     )
-    assert (torch.cat(list(flat.windows(8))) == 0.5).all()
+    assert (flat.read(0, 2) == 0.5).all()
 
 
 def test_only_a_few_frames_are_alive_at_a_time(make_film: MakeFilm, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,17 +314,25 @@ def test_wrong_preview_is_refused_before_the_work(make_film: MakeFilm, preview: 
 
 def test_second_run_does_not_disturb_the_first(make_film: MakeFilm, monkeypatch: pytest.MonkeyPatch) -> None:
     film = make_film(shots=(9, 8))
-    render_shot = conversion._render_shot
+    other, link = make_film("other.mp4", shots=(3,)), film.parent / "link"
+    link.symlink_to(film.parent)
+    film.with_name("soft.mp4").symlink_to(film.parent / "out.mp4")
+    monkeypatch.chdir(film.parent)
+    run, refused = ShotRenderer.run, []
 
-    def interfere(checkpoint, plan, number, *rest):  # type: ignore[no-untyped-def]
-        render_shot(checkpoint, plan, number, *rest)
-        monkeypatch.setattr(conversion, "_render_shot", render_shot)
-        with pytest.raises(UserError, match="another process is working in it"):
-            convert(film, None, ConversionSettings(3.0, 0.5, "motion", "fill", 20, "ultrafast", None))
-        assert checkpoint.segment(number).exists()
+    def interfere(self, shot, *rest):  # type: ignore[no-untyped-def]
+        run(self, shot, *rest)
+        monkeypatch.setattr(ShotRenderer, "run", run)
+        for source in (film, other):
+            for name in ("out.mp4", "../" + film.parent.name + "/out.mp4", link / "out.mp4", "soft.mp4"):
+                with pytest.raises(UserError, match="another process is working in it"):
+                    convert(source, Path(name), replace(SETTINGS, crf=20))
+                refused.append(name)
+        assert self.checkpoint.frames_done(*shot) == 9
 
-    monkeypatch.setattr(conversion, "_render_shot", interfere)
-    assert convert(film, None, SETTINGS).frames == 17
+    monkeypatch.setattr(ShotRenderer, "run", interfere)
+    assert convert(film, film.with_name("out.mp4"), SETTINGS).frames == 17
+    assert len(refused) == 8 and probe(film.with_name("out.mp4")).frames == 17
 
 
 def test_full_disk_midway_is_one_line_and_the_run_continues(
@@ -331,11 +340,15 @@ def test_full_disk_midway_is_one_line_and_the_run_continues(
 ) -> None:
     film = make_film(shots=(9, 8))
     with monkeypatch.context() as patch:
-        patch.setattr(conversion.FilmWriter, "write", no_space)
+        patch.setattr(FilmWriter, "write", no_space)
         patch.setattr(sys, "argv", ["secondeye", "convert", str(film), "--depth", "motion"])
         with pytest.raises(SystemExit) as ended:
             main()
-    assert ended.value.code == "secondeye: No space left on device"
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"secondeye: {film.parent}: No space left on device; "
+        "free some and run the same command again, to continue"
+    )
     assert not film.with_name("film_sbs.mp4").exists()
     convert(film, None, SETTINGS)
 

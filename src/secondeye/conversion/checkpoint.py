@@ -1,31 +1,58 @@
-"""The checkpoint of a conversion: a folder beside the output that holds finished shots, to resume from."""
+"""The checkpoint of a conversion: a folder beside the output that holds what is finished, to resume from.
+
+key                              hash of film, settings and code
+plan.json, inpaint.json          the shots, and the plan of the inpainter
+depth_START.json                 the range of a shot's raw depth, once its depth pass is finished
+depth_START.f32                  raw depth of the shot that begins at frame START
+depth_START.safetensors          state of the depth estimator, while its pass runs
+segment_START_STOP.mp4           encoded frames START to STOP - 1, of one shot
+inpaint_STOP.safetensors         state of the inpainter after frame STOP - 1
+
+A file appears under its name when it is complete, and a segment after the state that continues it.
+"""
 
 import hashlib
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
 from secondeye.conversion.settings import ConversionSettings
 from secondeye.execution import code_hash
 from secondeye.film.shots import ShotPlan
-from secondeye.inpaint import InpaintPlan
-from secondeye.system.files import write_atomic
+from secondeye.inpaint import InpainterState, InpaintPlan
+from secondeye.system.files import publish, write_atomic
 from secondeye.system.process import lock_dir
 from secondeye.video.probe import FilmInfo
 
 _FILES = (
-    "shot_*.mp4",
+    "segment_*.mp4",
+    "segment_*.part",
+    "inpaint_*.safetensors",
+    "depth_*",
     "film.*",
-    "depth.f32",
     "preview.png",
-    "segment.part",
     "plan.json",
     "inpaint.json",
     "key",
     ".*.part*",
 )
+_SEGMENT = re.compile(r"segment_(\d+)_(\d+)\.mp4")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """An encoded part of one shot."""
+
+    start: int  # first frame, of the film
+    stop: int  # one past the last
+    path: Path
 
 
 @dataclass(frozen=True)
@@ -33,11 +60,6 @@ class Checkpoint:
     """The checkpoint folder of one output, valid for one film and one set of settings."""
 
     folder: Path
-
-    @property
-    def raw_depth(self) -> Path:
-        """File for the raw depth of the current shot."""
-        return self.folder / "depth.f32"
 
     @property
     def preview(self) -> Path:
@@ -48,13 +70,52 @@ class Checkpoint:
         """Return the path at which the film is muxed before it is moved to the output."""
         return self.folder / f"film{suffix}"
 
-    def segment(self, shot: int) -> Path:
-        """Return the path of an encoded shot; the file exists only when it is complete."""
-        return self.folder / f"shot_{shot:05d}.mp4"
+    def raw_depth(self, shot_start: int) -> Path:
+        """Return the file for the raw depth of a shot; its pass keeps two more files of this stem."""
+        return self.folder / f"depth_{shot_start:08d}.f32"
+
+    def segments(self, start: int, stop: int) -> list[Segment]:
+        """Return the finished segments of a shot, without gaps from its first frame on."""
+        found = {}
+        for path in self.folder.iterdir():
+            if match := _SEGMENT.fullmatch(path.name):
+                found[int(match[1])] = Segment(int(match[1]), int(match[2]), path)
+        chain = []
+        while start < stop and start in found:
+            chain.append(found[start])
+            start = found[start].stop
+        return chain
+
+    def resume(self, start: int, stop: int) -> tuple[int, InpainterState | None]:
+        """Return the first frame of a shot that is not encoded, and the inpainter's state before it."""
+        finished = self.segments(start, stop)
+        if not finished or finished[-1].stop == stop:
+            return (stop if finished else start), None
+        return finished[-1].stop, load_file(self._state(finished[-1].stop))
+
+    def part(self, start: int) -> Path:
+        """Return the path at which the segment that begins with frame `start` is encoded."""
+        return self.folder / f"segment_{start:08d}.part"
+
+    def finish_segment(self, start: int, stop: int, state: InpainterState | None) -> None:
+        """Give the segment at `part(start)` its name, after the state that continues it; None ends a shot."""
+        if state is not None:
+            write_atomic(self._state(stop), save_tensors(state))
+        publish(self.part(start), self.folder / f"segment_{start:08d}_{stop:08d}.mp4")
+        self._state(start).unlink(missing_ok=True)
+
+    def _state(self, stop: int) -> Path:
+        return self.folder / f"inpaint_{stop:08d}.safetensors"
 
     def unfinished(self, plan: ShotPlan) -> list[int]:
-        """Return the numbers of the shots that are not encoded yet."""
-        return [number for number in range(len(plan.shots)) if not self.segment(number).exists()]
+        """Return the numbers of the shots that are not encoded to their end."""
+        return [
+            number for number, shot in enumerate(plan.shots) if self.frames_done(*shot) < shot[1] - shot[0]
+        ]
+
+    def frames_done(self, start: int, stop: int) -> int:
+        """Return the number of frames of a shot that are encoded."""
+        return sum(segment.stop - segment.start for segment in self.segments(start, stop))
 
     def save_plan(self, plan: ShotPlan) -> None:
         """Save the shot plan, so that resuming does not search for cuts again."""
@@ -71,17 +132,13 @@ class Checkpoint:
         return ShotPlan(info, record["timestamps"], shots, record["error"])
 
     def save_inpaint_plan(self, plan: InpaintPlan) -> None:
-        """Save the plan of the inpainter, so that resuming gives the same pixels with other free memory."""
-        write_atomic(self._inpaint_plan, json.dumps(plan.describe()))
+        """Save the inpainter's plan, so that resuming gives the same pixels with other free memory."""
+        write_atomic(self.folder / "inpaint.json", json.dumps(plan.describe(), indent=1) + "\n")
 
     def load_inpaint_plan(self) -> InpaintPlan | None:
         """Return the saved plan of the inpainter; None if there is none."""
-        path = self._inpaint_plan
+        path = self.folder / "inpaint.json"
         return InpaintPlan.from_dict(json.loads(path.read_text())) if path.exists() else None
-
-    @property
-    def _inpaint_plan(self) -> Path:
-        return self.folder / "inpaint.json"
 
     def clear(self) -> None:
         """Delete the files that conversions write here, and no others."""
@@ -111,6 +168,12 @@ def open_checkpoint(output: Path, info: FilmInfo, settings: ConversionSettings) 
             checkpoint.clear()
             write_atomic(stored, key)
         yield checkpoint
+
+
+def save_tensors(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
+    """Return tensors as the bytes of a safetensors file; they may share memory or lie on a GPU."""
+    copies = {name: torch.empty_like(tensor, device="cpu").copy_(tensor) for name, tensor in tensors.items()}
+    return save({name: tensor.contiguous() for name, tensor in copies.items()}, metadata)
 
 
 def _key(film: Path, settings: ConversionSettings) -> str:

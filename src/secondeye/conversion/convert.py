@@ -1,38 +1,33 @@
-"""Convert a film to side-by-side stereo, shot by shot, resuming after the last finished shot."""
+"""Convert a film to side-by-side stereo, shot by shot, resuming after the last finished segment."""
 
-import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from fractions import Fraction
-from itertools import islice
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from secondeye.conversion.bundle import SHIPPED, weights_folder
 from secondeye.conversion.checkpoint import Checkpoint, open_checkpoint
 from secondeye.conversion.destination import check_preview, resolve_output
-from secondeye.conversion.preview import write_preview
-from secondeye.conversion.render import LeftWindow, render
+from secondeye.conversion.segments import ShotRenderer, read_windows, segment_frames
 from secondeye.conversion.settings import GIB, ConversionSettings
-from secondeye.conversion.shot_depth import ShotDepth, estimate_shot
+from secondeye.conversion.shot_depth import estimate_shot
 from secondeye.depth import DepthEstimator, best_available, make_depth_estimator
 from secondeye.film.cuts import CUT_THRESHOLD, shortest_shot_frames
-from secondeye.film.packing import side_by_side
 from secondeye.film.shots import ShotPlan, plan_shots
 from secondeye.imaging.arrays import frames_from_uint8
 from secondeye.inpaint import Inpainter, PlannedInpainter, make_inpainter
-from secondeye.system.disk import require_free_space
+from secondeye.system.disk import explain_full_disk, require_free_space
 from secondeye.system.errors import UserError
+from secondeye.system.files import publish
 from secondeye.system.process import best_device
 from secondeye.video.mux import mux_film
 from secondeye.video.probe import FilmInfo, probe
-from secondeye.video.read import DecodedFrame, ShotReader
-from secondeye.video.write import FilmWriter
+from secondeye.video.read import ShotReader
+from secondeye.video.verify import verify_film
 
 Log = Callable[[str], None]
 
@@ -67,7 +62,8 @@ def convert(
     """Convert a film to full side-by-side; the output appears under its name when it is complete.
 
     Frame count, timestamps, pixel aspect, audio and subtitles are those of the source. After an interruption
-    the same call resumes after the last finished shot. Raises UserError for unusable input or output.
+    the same call resumes after the last finished segment, to the same bytes. Raises UserError for unusable
+    input or output, and when the disk is full.
     """
     info = probe(film)
     output = resolve_output(film, output, overwrite)
@@ -81,16 +77,23 @@ def convert(
     inpainter = make_inpainter(
         settings.inpainter, weights_folder(settings.model, "inpaint"), device, settings.inpaint_options
     )
-    with open_checkpoint(output, info, settings) as checkpoint:
+    # Through links, so that two names of one output share a checkpoint.
+    target = output.resolve()
+    full_disk = explain_full_disk(target.parent, "free some and run the same command again, to continue")
+    with full_disk, open_checkpoint(target, info, settings) as checkpoint:
+        if target.exists() and not overwrite:
+            checkpoint.remove()
+            raise UserError(f"{output}: was written by another process; add --overwrite to replace it")
         plan = _load_or_plan_shots(checkpoint, info)
         _log_film(plan, log)
         _plan_inpainting(checkpoint, info, settings, inpainter, log)
-        _require_free_space(checkpoint, plan, output, settings)
-        _convert_shots(checkpoint, plan, settings, estimator, inpainter, log)
+        _require_free_space(checkpoint, plan, target, settings)
+        renderer = ShotRenderer(checkpoint, plan, settings, inpainter, _WINDOW_FRAMES)
+        _convert_shots(checkpoint, plan, settings, estimator, renderer, log)
         stats = getattr(inpainter, "stats", None)  # the diffusion inpainter counts the work it skipped
         if stats and stats.windows:
             log(str(stats))
-        _mux(checkpoint, plan, output, log)
+        _mux(checkpoint, plan, target, log)
         if preview:
             shutil.move(checkpoint.preview, preview)
         checkpoint.remove()
@@ -162,7 +165,7 @@ def _require_free_space(
 ) -> None:
     """Raise UserError unless the unfinished shots, the muxed film and one shot's depth fit on the disk."""
     frame_bytes = plan.info.width * plan.info.height * 2 * _BYTES_PER_PIXEL
-    missing = sum(plan.shots[n][1] - plan.shots[n][0] for n in checkpoint.unfinished(plan))
+    missing = len(plan.timestamps) - sum(checkpoint.frames_done(*shot) for shot in plan.shots)
     longest = max(stop - start for start, stop in plan.shots)
     audio_bytes = plan.info.path.stat().st_size if plan.info.audio else 0  # an upper bound
     depth_bytes = longest * _DEPTH_MAP_PIXELS[settings.depth] * 4
@@ -175,92 +178,54 @@ def _convert_shots(
     plan: ShotPlan,
     settings: ConversionSettings,
     estimator: DepthEstimator,
-    inpainter: Inpainter,
+    renderer: ShotRenderer,
     log: Log,
 ) -> None:
-    unfinished = checkpoint.unfinished(plan)
-    finished = len(plan.shots) - len(unfinished)
-    resumed = f", {finished} already converted" if finished else ""
+    done = sum(checkpoint.frames_done(*shot) for shot in plan.shots)
+    resumed = f", {done} frames already converted" if done else ""
     log(f"{len(plan.timestamps)} frames in {len(plan.shots)} shots{resumed}")
-    frames = sum(plan.shots[n][1] - plan.shots[n][0] for n in unfinished)
     depth_reader, render_reader = (ShotReader(plan.info.path, plan.timestamps) for _ in range(2))
     # Every frame counts twice: once in the depth pass, once in the render pass.
-    with tqdm(total=2 * frames, desc="converting", unit="frame") as bar:
-        for number in unfinished:
-            start, stop = plan.shots[number]
-            windows = _windows(depth_reader.read(start, stop), bar.update)
-            depth = estimate_shot(map(frames_from_uint8, windows), estimator, checkpoint.raw_depth)
+    with tqdm(total=2 * len(plan.timestamps), initial=2 * done, desc="converting", unit="frame") as bar:
+        for number in checkpoint.unfinished(plan):
+            shot = start, stop = plan.shots[number]
+            depth = estimate_shot(
+                partial(_frames_from, depth_reader, shot, renderer.window_frames),
+                estimator,
+                checkpoint.raw_depth(start),
+                save_every=segment_frames(plan.info.fps),
+                on_frames=bar.update,
+            )
             strength = settings.strength_percent * max(_MIN_CONFIDENCE, depth.confidence)
             bar.write(
                 f"shot {number + 1}, frames {start} to {stop - 1}: depth confidence {depth.confidence:.2f}, "
                 f"strength {strength:.2f} %"
             )
-            windows = _windows(render_reader.read(start, stop), bar.update)
-            _render_shot(checkpoint, plan, number, windows, depth, strength, inpainter, settings)
-            checkpoint.raw_depth.unlink()
+            renderer.run(shot, depth, strength, render_reader, bar.update)
+            depth.delete()
 
 
-def _windows(frames: Iterator[DecodedFrame], advance: Callable[[int], object]) -> Iterator[Tensor]:
-    """Yield frames, uint8 [t, H, W, 3], in groups of `_WINDOW_FRAMES`."""
-    while window := list(islice(frames, _WINDOW_FRAMES)):
-        yield torch.from_numpy(np.stack([frame.rgb for frame in window]))
-        advance(len(window))
-
-
-def _render_shot(
-    checkpoint: Checkpoint,
-    plan: ShotPlan,
-    number: int,
-    windows: Iterable[Tensor],  # uint8 [t, H, W, 3]
-    depth: ShotDepth,
-    strength_percent: float,
-    inpainter: Inpainter,
-    settings: ConversionSettings,
-) -> None:
-    """Render and encode one shot; its segment appears in the checkpoint when it is complete."""
-    first = frame = plan.shots[number][0]
-    middle = len(plan.timestamps) // 2
-    part = checkpoint.folder / "segment.part"
-    pairs = zip(windows, depth.windows(_WINDOW_FRAMES), strict=True)
-    rendered = render(
-        (LeftWindow(*pair) for pair in pairs),
-        inpainter,
-        strength_percent=strength_percent,
-        convergence=settings.convergence,
-    )
-    with _open_segment(part, plan.info, settings) as writer:
-        for left, right, disparity, occlusion, _ in rendered:
-            if frame <= middle < frame + len(left):
-                k = middle - frame
-                write_preview(checkpoint.preview, left[k], right[k], disparity[k], occlusion[k])
-            for left_frame, right_frame in zip(left.numpy(), right.numpy(), strict=True):
-                pts = plan.timestamps[frame] - plan.timestamps[first]
-                writer.write(side_by_side(left_frame, right_frame), pts)
-                frame += 1
-    os.replace(part, checkpoint.segment(number))
-
-
-def _open_segment(path: Path, info: FilmInfo, settings: ConversionSettings) -> FilmWriter:
-    return FilmWriter(
-        path,
-        2 * info.width,
-        info.height,
-        fps=info.fps,
-        time_base=info.time_base,
-        colour=info.colour,
-        pixel_aspect=info.pixel_aspect,
-        crf=settings.crf,
-        preset=settings.preset,
-        side_by_side=True,
-    )
+def _frames_from(
+    reader: ShotReader, shot: tuple[int, int], window_frames: int, first: int
+) -> Iterator[Tensor]:  # [t, 3, H, W]
+    """Yield the windows of a shot from its frame `first` on."""
+    start, stop = shot
+    return map(frames_from_uint8, read_windows(reader, start + first, stop, window_frames))
 
 
 def _mux(checkpoint: Checkpoint, plan: ShotPlan, output: Path, log: Log) -> None:
-    """Join all segments with the source's audio and move the film to the output."""
-    starts = [plan.timestamps[start] * plan.info.time_base for start, _ in plan.shots]
-    segments = [(checkpoint.segment(number), Fraction(start)) for number, start in enumerate(starts)]
+    """Join all segments with the source's audio, verify the film and move it to the output."""
+    info = plan.info
+    seconds = [timestamp * info.time_base for timestamp in plan.timestamps]
+    segments = [segment for shot in plan.shots for segment in checkpoint.segments(*shot)]
     muxed = checkpoint.film(output.suffix)
-    dropped = mux_film(segments, plan.info.path, muxed, until=plan.end_seconds if plan.error else None)
-    for track in dropped:
+    tracks = mux_film(
+        [(segment.path, seconds[segment.start]) for segment in segments],
+        info.path,
+        muxed,
+        until=plan.end_seconds if plan.error else None,
+    )
+    for track in tracks.dropped:
         log(f"warning: {output.suffix} cannot hold the film's {track}; it is dropped")
-    os.replace(muxed, output)
+    verify_film(muxed, width=2 * info.width, height=info.height, seconds=seconds, tracks=tracks.copied)
+    publish(muxed, output)

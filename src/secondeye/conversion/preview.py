@@ -31,7 +31,8 @@ def write_preview(
     }
     labelled = [_labelled(tile, label) for label, tile in tiles.items()]
     rows = [cv2.hconcat(labelled[:3]), cv2.hconcat(labelled[3:])]
-    cv2.imwrite(str(path), cv2.vconcat(rows)[..., ::-1])
+    _, png = cv2.imencode(".png", cv2.vconcat(rows)[..., ::-1])
+    path.write_bytes(png.tobytes())
 
 
 def anaglyph(

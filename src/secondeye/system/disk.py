@@ -1,11 +1,16 @@
-"""Check for free disk space."""
+"""Check for free disk space, and explain a full disk."""
 
+import errno
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from humanize import naturalsize
 
 from secondeye.system.errors import UserError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's quota, the largest file
 
 
 def require_free_space(folder: Path, need_bytes: float, label: str) -> None:
@@ -18,3 +23,14 @@ def require_free_space(folder: Path, need_bytes: float, label: str) -> None:
             f"{label}: {folder} needs up to {need_size} but only {free_size} are free; "
             "free disk space or process less"
         )
+
+
+@contextmanager
+def explain_full_disk(folder: Path, remedy: str) -> Iterator[None]:
+    """Turn errors of a full disk inside the block into a UserError that names `folder` and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise UserError(f"{folder}: {error.strerror}; {remedy}") from error

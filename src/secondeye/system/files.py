@@ -24,6 +24,13 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def publish(part: Path, path: Path) -> None:
+    """Rename a finished temporary file to its name, after its content has reached the disk."""
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
 def hash_folder(folder: Path) -> str:
     """Return the SHA-256 of all files in a folder, including their relative paths."""
     return _hash_files(folder, sorted(path for path in folder.rglob("*") if path.is_file()))

@@ -43,12 +43,25 @@ def lock_dir(folder: Path) -> Iterator[None]:
 
     Raises UserError if another process holds the lock.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
+    handle = _open_locked(folder)
     try:
-        _lock(handle, folder)
         yield
     finally:
+        os.close(handle)
+
+
+def _open_locked(folder: Path) -> int:
+    """Create, open and lock a folder; again if another process deletes it before it is locked."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            _lock(handle, folder)
+            if folder.is_dir() and os.path.samestat(os.fstat(handle), folder.stat()):
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
         os.close(handle)
 
 

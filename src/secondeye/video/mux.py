@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from fractions import Fraction
 from heapq import merge
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 from av.container import InputContainer, OutputContainer
@@ -16,7 +17,21 @@ from secondeye.system.errors import UserError
 from secondeye.video.probe import ffmpeg_url, open_film, probe
 from secondeye.video.stereo_tag import tag_side_by_side
 
-_COPIED = ("audio", "subtitle")
+COPIED = ("audio", "subtitle")  # kinds of tracks that are taken from the source
+
+
+class Track(NamedTuple):
+    """A track that was copied from the source, and had packets."""
+
+    kind: str  # one of COPIED
+    last_seconds: Fraction  # display time of its last packet
+
+
+class MuxedTracks(NamedTuple):
+    """What became of the source's tracks."""
+
+    copied: list[Track]
+    dropped: list[str]  # the container cannot hold them
 
 
 def mux_film(
@@ -25,8 +40,8 @@ def mux_film(
     output: Path,  # .mp4, .mov or .mkv
     *,
     until: Fraction | None = None,  # seconds; later packets of the source are not copied
-) -> list[str]:
-    """Write `output`, not atomically, and return the tracks that the container cannot hold.
+) -> MuxedTracks:
+    """Write `output`, not atomically, and return what became of the source's tracks.
 
     Timestamps are exactly the segments' own plus their start. Raises UserError if the container cannot hold
     the source's audio.
@@ -47,7 +62,7 @@ def mux_film(
             video.metadata["stereo_mode"] = "left_right"
         copies = {}
         for stream in film.streams:
-            if stream.type in _COPIED:
+            if stream.type in COPIED:
                 copy = _add_copy(stream, target, output)
                 if copy is None:
                     dropped.append(f"{stream.type} track {stream.index}")
@@ -56,12 +71,17 @@ def mux_film(
         target.metadata.update(film.metadata)
         if chapters := film.chapters():
             target.set_chapters(chapters)
+        ends: dict[int, Fraction] = {}
         video_packets = _video_packets(segments, video)
         for packet in merge(video_packets, _source_packets(film, copies, until), key=_decode_time):
+            if packet.stream.index != video.index and packet.pts is not None:
+                at = _display_time(packet)
+                ends[packet.stream.index] = max(at, ends.get(packet.stream.index, at))
             target.mux(packet)
     if output.suffix in (".mp4", ".mov"):
         tag_side_by_side(output)
-    return dropped
+    tracks = [Track(copy.type, ends[copy.index]) for copy in copies.values() if copy.index in ends]
+    return MuxedTracks(tracks, dropped)
 
 
 def _options(output: Path, segment: Path) -> dict[str, str]:

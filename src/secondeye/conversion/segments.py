@@ -1,0 +1,158 @@
+"""Pass 2: render one shot and encode it in segments of about 10 s, continuing after the last finished one.
+
+Segments end at fixed frames, or at the first one after that for which the inpainter's state is known: at
+22-frame steps for the diffusion inpainter. They depend neither on interruptions nor on the windows' length.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secondeye.conversion.checkpoint import Checkpoint
+from secondeye.conversion.preview import write_preview
+from secondeye.conversion.render import LeftWindow, RenderedWindow, render
+from secondeye.conversion.settings import ConversionSettings
+from secondeye.conversion.shot_depth import ShotDepth
+from secondeye.film.packing import side_by_side
+from secondeye.film.shots import ShotPlan
+from secondeye.inpaint import Inpainter
+from secondeye.video.probe import FilmInfo
+from secondeye.video.read import DecodedFrame, ShotReader
+from secondeye.video.write import FilmWriter
+
+SEGMENT_SECONDS = 10
+_MAX_SEGMENT_FRAMES = 1200  # of films whose header states an absurd frame rate
+
+
+def segment_frames(fps: Fraction) -> int:
+    """Return the length of a segment in frames."""
+    return max(1, min(round(SEGMENT_SECONDS * fps), _MAX_SEGMENT_FRAMES))
+
+
+def read_windows(
+    reader: ShotReader,
+    start: int,
+    stop: int,
+    frames: int,  # in a window, at most
+    border: int = 0,  # windows do not cross multiples of this many frames after `origin`; 0: anywhere
+    origin: int = 0,
+) -> Iterator[Tensor]:
+    """Yield frames `start` to `stop - 1` of a film in windows, uint8 [t, H, W, 3]."""
+    decoded = reader.read(start, stop)
+    while start < stop:
+        most = min(frames, border - (start - origin) % border) if border else frames
+        window = list(islice(decoded, most))
+        if not window:
+            return
+        yield stack(window)
+        start += len(window)
+
+
+def stack(frames: list[DecodedFrame]) -> Tensor:  # uint8 [t, H, W, 3]
+    """Return frames as one tensor; a single one shares its memory."""
+    if len(frames) == 1:
+        return torch.from_numpy(frames[0].rgb)[None]
+    return torch.from_numpy(np.stack([frame.rgb for frame in frames]))
+
+
+@dataclass(frozen=True)
+class ShotRenderer:
+    """Renders and encodes the shots of one film into the segments of its checkpoint."""
+
+    checkpoint: Checkpoint
+    plan: ShotPlan
+    settings: ConversionSettings
+    inpainter: Inpainter
+    window_frames: int
+
+    def run(
+        self,
+        shot: tuple[int, int],  # first frame, one past the last
+        depth: ShotDepth,
+        strength_percent: float,
+        reader: ShotReader,
+        on_frames: Callable[[int], object] = lambda frames: None,  # called with the number of new frames
+    ) -> None:
+        """Render the rest of a shot, segment by segment."""
+        start, stop = shot
+        length = segment_frames(self.plan.info.fps)
+        first, state = self.checkpoint.resume(start, stop)
+        windows = self._left_windows(reader, shot, first, depth, length)
+        rendered = render(
+            windows,
+            self.inpainter,
+            strength_percent=strength_percent,
+            convergence=self.settings.convergence,
+            state=state,
+        )
+        while first < stop:
+            border = start + ((first - start) // length + 1) * length
+            first = self._encode_segment(rendered, first, min(border, stop), stop, on_frames)
+
+    def _left_windows(
+        self, reader: ShotReader, shot: tuple[int, int], first: int, depth: ShotDepth, length: int
+    ) -> Iterator[LeftWindow]:
+        start, stop = shot
+        at = first - start
+        for frames in read_windows(reader, first, stop, self.window_frames, length, start):
+            yield LeftWindow(frames, depth.read(at, at + len(frames)))
+            at += len(frames)
+
+    def _encode_segment(
+        self,
+        rendered: Iterator[RenderedWindow],
+        first: int,
+        border: int,  # the segment ends with the first window that reaches this frame
+        stop: int,  # of the shot
+        on_frames: Callable[[int], object],
+    ) -> int:  # one past its last frame
+        """Encode one segment; it appears in the checkpoint when it is complete."""
+        frame = first
+        with _open_segment(self.checkpoint.part(first), self.plan.info, self.settings) as writer:
+            while frame < border:
+                window = next(rendered)
+                self._preview(window, frame)
+                self._write(writer, window, frame, first)
+                frame += len(window.left)
+                on_frames(len(window.left))
+        self.checkpoint.finish_segment(first, frame, window.state if frame < stop else None)
+        return frame
+
+    def _write(self, writer: FilmWriter, window: RenderedWindow, frame: int, first: int) -> None:
+        timestamps = self.plan.timestamps
+        for at, (left, right) in enumerate(
+            zip(window.left.numpy(), window.right.numpy(), strict=True), frame
+        ):
+            writer.write(side_by_side(left, right), timestamps[at] - timestamps[first])
+
+    def _preview(self, window: RenderedWindow, frame: int) -> None:
+        k = len(self.plan.timestamps) // 2 - frame
+        if 0 <= k < len(window.left):
+            write_preview(
+                self.checkpoint.preview,
+                window.left[k],
+                window.right[k],
+                window.disparity[k],
+                window.occlusion[k],
+            )
+
+
+def _open_segment(path: Path, info: FilmInfo, settings: ConversionSettings) -> FilmWriter:
+    return FilmWriter(
+        path,
+        2 * info.width,
+        info.height,
+        fps=info.fps,
+        time_base=info.time_base,
+        colour=info.colour,
+        pixel_aspect=info.pixel_aspect,
+        crf=settings.crf,
+        preset=settings.preset,
+        side_by_side=True,
+    )

@@ -1,0 +1,281 @@
+"""Recovery: a conversion that stops anywhere, by any cause, continues to the bytes of an undisturbed one."""
+
+import errno
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from secondeye.conversion import checkpoint, segments, shot_depth
+from secondeye.conversion import convert as conversion
+from secondeye.conversion.bundle import SHIPPED
+from secondeye.conversion.convert import convert
+from secondeye.conversion.settings import ConversionSettings
+from secondeye.depth import DepthEstimate, DepthEstimator
+from secondeye.inpaint import Inpainted
+from secondeye.system.errors import UserError
+from secondeye.video.probe import probe
+from secondeye.video.write import FilmWriter
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SETTINGS = ConversionSettings(3.0, 0.5, "motion", "fill", 10, "ultrafast", None)
+MakeFilm = Callable[..., Path]
+
+
+@pytest.fixture
+def short_segments(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Make segments of 8 frames at 24 fps, and return that."""
+    monkeypatch.setattr(segments, "SEGMENT_SECONDS", 1 / 3)
+    return 8
+
+
+class Fuse:
+    """Raises an exception at the n-th event: an estimate, an encoded frame, before or after a rename."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, error: BaseException) -> None:
+        self.left, self.error = 10**9, error
+        self.names: list[str] = []
+        self._watch(patch, FilmWriter, "write")
+        self._watch(patch, os, "replace")
+        make = conversion.make_depth_estimator
+
+        def watched(*given: object) -> DepthEstimator:
+            estimator = make(*given)  # type: ignore[arg-type]
+
+            def estimate(windows, state=None) -> Iterator[DepthEstimate]:  # type: ignore[no-untyped-def]
+                for one in estimator(windows, state):
+                    self.burn("estimate")
+                    yield one
+
+            return estimate
+
+        patch.setattr(conversion, "make_depth_estimator", watched)
+
+    def burn(self, name: str) -> None:
+        self.names.append(name)
+        self.left -= 1
+        if self.left == 0:
+            raise self.error
+
+    def _watch(self, patch: pytest.MonkeyPatch, owner: object, name: str) -> None:
+        original = getattr(owner, name)
+
+        def watched(*given, **options):  # type: ignore[no-untyped-def]
+            self.burn(f"before {name}")
+            original(*given, **options)
+            self.burn(f"after {name}")
+
+        patch.setattr(owner, name, watched)
+
+
+@pytest.mark.usefixtures("short_segments")
+def test_run_that_stops_at_any_event_continues_to_the_same_bytes(
+    make_film: MakeFilm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = make_film(shots=(18,), height=32, width=32, sound=False)
+    whole, broken, preview = (film.with_name(name) for name in ("whole.mp4", "broken.mp4", "preview.png"))
+    convert(film, whole, SETTINGS, preview=preview)
+    fuse = Fuse(monkeypatch, KeyboardInterrupt())
+    draw, stops = random.Random(0), []
+    while not broken.exists():
+        fuse.left, fuse.names[:] = draw.randint(8, 25), []
+        try:
+            convert(film, broken, SETTINGS, preview=film.with_name("again.png"))
+        except KeyboardInterrupt:
+            stops.append(fuse.names[-1])
+    assert len(stops) > 2 and {"estimate"} < set(stops)
+    assert broken.read_bytes() == whole.read_bytes()
+    assert film.with_name("again.png").read_bytes() == preview.read_bytes()
+    assert {path.name for path in film.parent.iterdir()} == {
+        "film.mp4",
+        "whole.mp4",
+        "broken.mp4",
+        "preview.png",
+        "again.png",
+    }
+
+
+def test_shot_is_encoded_in_segments_that_begin_with_a_key_frame(
+    make_film: MakeFilm, monkeypatch: pytest.MonkeyPatch, short_segments: int
+) -> None:
+    film = make_film(shots=(20, 12), height=32, width=32, sound=False)
+    monkeypatch.setattr(conversion, "_mux", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        convert(film, None, SETTINGS)
+    folder = film.with_name(".film_sbs.mp4.unfinished")
+    names = [f"segment_{a:08d}_{b:08d}.mp4" for a, b in ((0, 8), (8, 16), (16, 20), (20, 28), (28, 32))]
+    assert {path.name for path in folder.iterdir()} == {*names, "key", "plan.json", "preview.png"}
+    assert [probe(folder / name).frames for name in names] == [8, 8, 4, 8, 4]
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("short_segments")
+def test_segments_end_where_an_inpainter_with_its_own_windows_knows_its_state(
+    make_film: MakeFilm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Groups of 5 frames, like those of 22 of the diffusion inpainter; the state counts frames."""
+
+    def grouping(windows, state=None) -> Iterator[Inpainted]:  # type: ignore[no-untyped-def]
+        seen = 0 if state is None else int(state["seen"])
+        resumed.append(seen)
+        waiting: list[torch.Tensor] = []
+        for warped in windows:
+            waiting += warped.frames.split(1)
+            while len(waiting) >= 5:
+                seen += 5
+                yield Inpainted(torch.cat(waiting[:5]), {"seen": torch.tensor(seen)})
+                del waiting[:5]
+        if waiting:
+            yield Inpainted(torch.cat(waiting), {"seen": torch.tensor(seen + len(waiting))})
+
+    resumed: list[int] = []
+    film = make_film(shots=(23,), height=32, width=32, sound=False)
+    monkeypatch.setattr(conversion, "make_inpainter", lambda *_: grouping)
+    whole, broken = film.with_name("whole.mp4"), film.with_name("broken.mp4")
+    convert(film, whole, SETTINGS)
+    with monkeypatch.context() as patch:
+        patch.setattr(FilmWriter, "write", after(17, FilmWriter.write))
+        with pytest.raises(KeyboardInterrupt):
+            convert(film, broken, SETTINGS)
+    folder = film.with_name(".broken.mp4.unfinished")
+    assert {path.name for path in folder.glob("*_*")} >= {
+        "segment_00000000_00000010.mp4",
+        "inpaint_00000010.safetensors",
+    }
+    convert(film, broken, SETTINGS)
+    assert resumed == [0, 0, 10]
+    assert broken.read_bytes() == whole.read_bytes()
+
+
+def after(count: int, function: Callable[..., None]) -> Callable[..., None]:
+    """Interrupt at the call after `count` calls."""
+    calls: list[int] = []
+
+    def counted(*given: object) -> None:
+        calls.append(1)
+        if len(calls) > count:
+            raise KeyboardInterrupt
+        function(*given)
+
+    return counted
+
+
+@pytest.mark.usefixtures("short_segments")
+@pytest.mark.parametrize("inpainter", ["fill", pytest.param("light", marks=pytest.mark.slow)])
+def test_length_of_windows_does_not_change_bytes(
+    make_film: MakeFilm, monkeypatch: pytest.MonkeyPatch, inpainter: str
+) -> None:
+    film = make_film(shots=(13,), height=32, width=32, sound=False)
+    settings = replace(SETTINGS, inpainter=inpainter, model=SHIPPED)
+    made = set()
+    for frames in (1, 3, 32):
+        monkeypatch.setattr(conversion, "_WINDOW_FRAMES", frames)
+        convert(film, film.with_name("out.mp4"), settings, overwrite=True)
+        made.add(film.with_name("out.mp4").read_bytes())
+    assert len(made) == 1
+
+
+@pytest.mark.usefixtures("short_segments")
+def test_full_disk_anywhere_is_one_line_and_the_run_continues(
+    make_film: MakeFilm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = make_film(shots=(9,), height=32, width=32, sound=False)
+    whole, output = film.with_name("whole.mp4"), film.with_name("out.mp4")
+    convert(film, whole, SETTINGS)
+    places = [
+        (checkpoint, "write_atomic", 1),
+        (os, "fsync", 1),
+        (shot_depth, "save_tensors", 1),
+        (shot_depth, "write_atomic", 1),
+        (FilmWriter, "write", 3),
+        (FilmWriter, "close", 1),
+        (checkpoint, "save_tensors", 1),
+        (os, "replace", 2),
+        (segments, "write_preview", 1),
+        (conversion, "mux_film", 1),
+        (conversion, "publish", 1),
+    ]
+    for owner, name, call in places:
+        with monkeypatch.context() as patch:
+            fill_disk(patch, owner, name, call)
+            with pytest.raises(UserError, match=r"No space left on device; free some and run") as caught:
+                convert(film, output, SETTINGS)
+        assert "\n" not in str(caught.value) and str(film.parent) in str(caught.value)
+        assert not output.exists(), name
+    convert(film, output, SETTINGS)
+    assert output.read_bytes() == whole.read_bytes()
+
+
+def fill_disk(patch: pytest.MonkeyPatch, owner: object, name: str, call: int) -> None:
+    """Make a call of a function fail as on a full disk."""
+    original, calls = getattr(owner, name), []
+
+    def write(*given, **options):  # type: ignore[no-untyped-def]
+        calls.append(1)
+        if len(calls) == call:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return original(*given, **options)
+
+    patch.setattr(owner, name, write)
+
+
+COMMAND = [sys.executable, "-c", "from secondeye.cli import main; main()", "convert"]
+OPTIONS = ["--depth", "motion", "--inpainter", "fill", "--preset", "ultrafast"]
+
+
+@pytest.mark.slow
+def test_files_of_limited_size_are_one_line_and_the_run_continues(make_film: MakeFilm) -> None:
+    """The kernel refuses to write beyond 400 kB into one file, as on a full disk: here the raw depth."""
+    film = make_film(shots=(60,), height=96, width=128)
+    whole, output = film.with_name("whole.mp4"), film.with_name("out.mp4")
+    command = [*COMMAND, str(film), *OPTIONS, "--output"]
+    subprocess.run([*command, str(whole)], check=True, capture_output=True)
+    limited = subprocess.run(
+        [*command, str(output)],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000)),
+    )
+    assert limited.returncode == 1 and not output.exists()
+    assert limited.stderr.splitlines()[-1].startswith(f"secondeye: {film.parent}: File too large; free some")
+    subprocess.run([*command, str(output)], check=True, capture_output=True)
+    assert output.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.slow
+def test_random_kills_continue_to_the_same_bytes(make_film: MakeFilm) -> None:
+    film = make_film(shots=(600,), height=96, width=128)
+    whole, output = film.with_name("whole.mp4"), film.with_name("out.mp4")
+    command = [*COMMAND, str(film), *OPTIONS, "--output"]
+    started = time.monotonic()
+    subprocess.run([*command, str(whole)], check=True, capture_output=True)
+    seconds = time.monotonic() - started
+    kills = kill_at_random([*command, str(output)], output, kills=10, seconds=seconds, seed=1)
+    assert kills == 10
+    assert output.read_bytes() == whole.read_bytes()
+
+
+def kill_at_random(command: list[str], output: Path, *, kills: int, seconds: float, seed: int) -> int:
+    """Run a command until `output` exists, killing it up to `kills` times, and return how often."""
+    draw, killed = random.Random(seed), 0
+    while not output.exists():
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(draw.uniform(0, seconds) if killed < kills else None)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            killed += 1
+    return killed
