@@ -150,7 +150,9 @@ def with_dvc(project: Path) -> Path:
     return project
 
 
-def test_a_revision_is_read_from_dvc(with_dvc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_revision_is_read_from_dvc_or_refused_in_one_line(
+    with_dvc: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_scores(with_dvc, [20.0] * 10)
     (with_dvc / FILMS).parent.mkdir()
     write_table(with_dvc / FILMS, [row(Film, id="f", name="new.mp4")], Film)
@@ -166,8 +168,6 @@ def test_a_revision_is_read_from_dvc(with_dvc: Path, capsys: pytest.CaptureFixtu
     cli.drift("HEAD")
     assert "| psnr_db | 10 | 10 | 4.5 | 20 | 1.000 | 0.000 |" in capsys.readouterr().out
 
-
-def test_what_cannot_be_read_is_one_clear_line(with_dvc: Path) -> None:
     with pytest.raises(UserError, match=r"HEAD~1: dvc.lock lists no data/quality"):
         read_revision("HEAD~1")
     with pytest.raises(UserError, match="nonsense: unknown Git revision"):

@@ -229,7 +229,8 @@ def test_deleted_experiment_is_rejected(project: Path) -> None:
         publish(run.folder)
 
 
-def test_live_sync_publishes_while_the_run_grows(project: Path) -> None:
+def test_live_sync_publishes_while_the_run_grows(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("secondeye.registry.live_sync._INTERVAL_SECONDS", 0.1)
     with live_sync(Path(".runs")):
         run = make_run(2)
         until = time.monotonic() + 60

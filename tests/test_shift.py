@@ -65,14 +65,14 @@ def test_combined_errors_are_corrected(shot: Shot, plain: Correction) -> None:
     assert again.red_gain == again.green_gain == again.blue_gain == 1
 
 
-@pytest.mark.parametrize("offset_px", [0, 80])
-def test_shift_of_wide_frames_is_exact_to_a_pixel(offset_px: int) -> None:
+def test_shift_of_wide_frames_is_exact_to_a_pixel() -> None:
     shot = render_shot(10, 1, 360, 1280)
     left, right = apply_vertical(shot.left, shot.right, 8)
     tint = torch.tensor([0.85, 1.0, 1.15]).view(3, 1, 1)
-    found = corrections(left, (torch.roll(right, -offset_px, dims=-1) * tint).clamp(0, 1))
     exact = int(torch.quantile(shot.disparity[..., ::2, ::2], 0.01)) - PARAMS.margin_px
-    assert abs(found.shift_px - exact - offset_px) <= 1 and found.vertical_px == -8
+    for offset_px in (0, 80):
+        found = corrections(left, (torch.roll(right, -offset_px, dims=-1) * tint).clamp(0, 1))
+        assert abs(found.shift_px - exact - offset_px) <= 1 and found.vertical_px == -8
 
 
 def test_single_shot_needs_stronger_evidence_to_swap_views() -> None:
