@@ -23,7 +23,7 @@ from secondeye.run_folder import MACHINE_METRICS, Run, open_run, repeatable
 from secondeye.system.errors import UserError
 from secondeye.training import checkpoints
 from secondeye.training.deepspeed import configure_sharding
-from secondeye.training.loop import Draw, Loss, rate_share, training_loop
+from secondeye.training.loop import Draw, Loss, learning_rate_factor, training_loop
 from secondeye.training.train_state import MAX_GRADIENT_NORM
 
 OPTIMIZER = an_optimizer(steps=25, batch_size=4, learning_rate=0.05, checkpoint_every=5, seed=3)
@@ -241,7 +241,7 @@ def test_a_training_that_diverges_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_cosine_rate_warms_up_and_falls() -> None:
-    shares = [rate_share(step, 100, "cosine") for step in range(100)]
+    shares = [learning_rate_factor(step, 100, "cosine") for step in range(100)]
     assert shares[0] == pytest.approx(0.2) and max(shares) == 1.0
     assert all(a <= b for a, b in pairwise(shares[:6]))
     assert all(a >= b for a, b in pairwise(shares[5:]))
@@ -249,8 +249,8 @@ def test_a_cosine_rate_warms_up_and_falls() -> None:
 
 
 def test_a_constant_rate_warms_up_and_stays() -> None:
-    shares = [rate_share(step, 100, "constant") for step in range(100)]
-    assert shares[:5] == [rate_share(step, 100, "cosine") for step in range(5)]
+    shares = [learning_rate_factor(step, 100, "constant") for step in range(100)]
+    assert shares[:5] == [learning_rate_factor(step, 100, "cosine") for step in range(5)]
     assert set(shares[5:]) == {1.0}
 
 
@@ -419,7 +419,7 @@ def test_every_line_has_rate_norm_speed_and_memory(tmp_path: Path) -> None:
     learn(run, OPTIMIZER)
     for line in run.metrics():
         step = int(line["step"])
-        rate = OPTIMIZER.learning_rate * rate_share(step, OPTIMIZER.steps, "cosine")
+        rate = OPTIMIZER.learning_rate * learning_rate_factor(step, OPTIMIZER.steps, "cosine")
         assert line["net/learning_rate"] == pytest.approx(rate, rel=1e-5)
         assert line["net/gradient_norm"] > 0 and line["net/skipped_steps"] == 0
         assert line["net/samples_per_second"] > 0 and 10 < line["net/memory_mib"] < 10**6

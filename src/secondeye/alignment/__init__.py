@@ -7,8 +7,8 @@ from torch import Tensor
 
 from secondeye.alignment.correspondences import Correspondences, find_correspondences
 from secondeye.alignment.vertical import filter_by_row
+from secondeye.imaging.arrays import disparity_ends
 
-_FAR_PERCENTILE, _NEAR_PERCENTILE = 1.0, 99.0  # ours: a few false matches must not define the range
 _VERTICAL_PERCENT = 3.0  # of the height, searched up and down
 
 
@@ -25,9 +25,9 @@ def find_shift(
     right: Tensor,  # [T, 3, H, W]
     *,
     max_disparity_percent: float,  # search range to both sides, % of W
-    margin_px: int,
+    margin_px: int,  # disparity of the far end after the shift
 ) -> DisparityRange:
-    """Match corners in every frame and return the whole-pixel shift that leaves the farthest at `margin_px`.
+    """Match corners in every frame and return the whole-pixel shift that leaves the far end at `margin_px`.
 
     If nothing matches, e.g. for unrelated images, `match_ratio` is 0 and the other fields are meaningless.
     """
@@ -41,12 +41,6 @@ def disparity_range(correspondences: Correspondences, margin_px: int) -> Dispari
     """Return the shift and disparity range of these correspondences."""
     if not len(correspondences.disparity):
         return DisparityRange(0, 0.0, 0.0)
-    far, near = disparity_percentiles(correspondences)
+    far, near = disparity_ends(correspondences.disparity)
     shift_px = int(np.floor(far)) - margin_px
     return DisparityRange(shift_px, near - shift_px, correspondences.match_ratio)
-
-
-def disparity_percentiles(correspondences: Correspondences) -> tuple[float, float]:
-    """Return the 1st and 99th percentile of disparity, px. Requires at least one correspondence."""
-    far, near = np.percentile(correspondences.disparity, [_FAR_PERCENTILE, _NEAR_PERCENTILE])
-    return float(far), float(near)

@@ -56,17 +56,15 @@ def find_lag(
 
 
 def _mean_residual(matches: Correspondences) -> float:
-    """Return the mean absolute deviation from the median vertical disparity."""
-    residuals = [np.zeros(0)]
-    for frame in np.unique(matches.frame):
-        vertical = matches.vertical[matches.frame == frame]
-        residuals.append(np.abs(vertical - np.median(matches.vertical)))
-    all_residuals = np.concatenate(residuals)
-    return float(all_residuals.mean()) if len(all_residuals) else 0.0
+    """Return the mean absolute deviation from the median vertical disparity of all frames, px."""
+    # Not the median of each frame: a lag during a vertical pan shifts all points of a frame alike.
+    if not len(matches.vertical):
+        return 0.0
+    return float(np.abs(matches.vertical - np.median(matches.vertical)).mean())
 
 
 def _estimate_lag(left: Tensor, sampled: Tensor, matches: Correspondences) -> int:
-    """Estimate the lag: with k frames of lag a point lies where it was, vertical = a - k * motion."""
+    """Estimate the lag k by fitting vertical = a - k * motion: a delayed view shows where points were."""
     motion = _vertical_motion(left, sampled, matches)
     residual = matches.vertical - np.median(matches.vertical) if len(motion) else motion
     if not len(motion) or np.subtract(*np.percentile(motion, [90, 10])) < _MIN_MOTION_PX:

@@ -25,8 +25,8 @@ def apply_corrections(
 
 def apply_colours(
     right: Tensor,  # [T, 3, H, W]
-    gain: tuple[float, float, float],
-    offset: tuple[float, float, float],
+    gain: tuple[float, float, float],  # red, green, blue
+    offset: tuple[float, float, float],  # for values in [0, 1]
 ) -> Tensor:  # [T, 3, H, W]
     """Return gain * right + offset per channel, clamped to [0, 1]; `right` itself for gain 1, offset 0."""
     if gain == (1, 1, 1) and offset == (0, 0, 0):
@@ -50,7 +50,7 @@ def apply_vertical(
 def apply_shift(
     left: Tensor,  # [T, 3, H, W]
     right: Tensor,  # [T, 3, H, W]
-    shift_px: int,  # the right view moves this far to the right; every disparity falls by it
+    shift_px: int,  # the right view moves this far to the right; every disparity decreases by it
 ) -> tuple[Tensor, Tensor]:  # [T, 3, H, W - |shift_px|] each
     """Move the right view horizontally and crop both views to their common columns."""
     width = left.shape[-1]

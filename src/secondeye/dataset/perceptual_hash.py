@@ -14,9 +14,10 @@ HASHED_FRAMES = 5  # of a clip
 _SIZE_PX = 32  # of the reduced image that is hashed
 _FREQUENCIES = 8  # lowest ones, in each direction
 _FLAT = 2.0  # levels of 255, standard deviation below which noise would decide the hash
-_SHARED_BANDS = 3  # more bands give fewer candidates per table, but more tables
+# Bands of bits in which two close hashes agree at least. More give fewer false candidates but more sorts.
+_SHARED_BANDS = 3
 
-Hashes = NDArray[np.uint64]
+Hashes = NDArray[np.uint64]  # [n]
 
 
 def hash_clip(
@@ -32,7 +33,7 @@ def hash_clip(
 def hash_image(
     image: np.ndarray,  # uint8 [H, W, 3] RGB
 ) -> int | None:  # 64 bits; None for a flat image
-    """Compute the pHash of an image: lowest frequencies above their median (Zauner 2010)."""
+    """Compute the pHash of an image: which of its lowest frequencies exceed their median (Zauner 2010)."""
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(gray, (_SIZE_PX, _SIZE_PX), interpolation=cv2.INTER_AREA).astype(np.float64)
     if small.std() < _FLAT:
@@ -68,15 +69,15 @@ def find_duplicates(clips: Sequence[Clip], bits: int) -> list[tuple[Clip, Clip]]
     unique, index = np.unique(np.concatenate([*hashes, np.array([], np.uint64)]), return_inverse=True)
     bounds = np.cumsum([0, *map(len, hashes)])
     near = _neighbours(unique, bits)
-    users: dict[int, set[int]] = defaultdict(set)
+    clips_with: dict[int, set[int]] = defaultdict(set)
     for number, (start, stop) in enumerate(pairwise(bounds)):
         for position in index[start:stop]:
-            users[int(position)].add(number)
+            clips_with[int(position)].add(number)
     found: list[tuple[Clip, Clip]] = []
     for number, (start, stop) in enumerate(pairwise(bounds)):
         shared: dict[int, int] = defaultdict(int)
         for position in index[start:stop].tolist():
-            for other in set().union(*(users[one] for one in (position, *near[position]))):
+            for other in set().union(*(clips_with[one] for one in (position, *near[position]))):
                 shared[other] += other > number and clips[other].film != clips[number].film
         found += [(clips[number], clips[o]) for o, same in sorted(shared.items()) if 2 * same > stop - start]
     return found
@@ -95,10 +96,10 @@ def _close_pairs(
     hashes: Hashes,  # unique
     bits: int,
 ) -> Iterator[tuple[int, int]]:
-    """Yield all pairs of positions within `bits` of each other, some of them repeatedly.
+    """Yield all pairs of positions whose hashes differ in at most `bits`, some of them repeatedly.
 
     The 64 bits are split into `bits` + 3 bands. `bits` differences affect at most `bits` bands, so at least 3
-    bands are equal.
+    bands are equal: for every choice of 3 bands, sorting by them puts such pairs into one run of equal keys.
     """
     bands = bits + _SHARED_BANDS
     if bands > 64:

@@ -34,9 +34,9 @@ MIN_DEPTH_M = 0.1  # a metric model's depths are clipped here before they are in
 class Preprocessing(NamedTuple):
     """Size and colour normalisation that the network was trained with."""
 
-    height: int  # px, to be fitted with the frame's aspect
+    height: int  # px of the input; one side is fitted, the other follows from the frame's aspect
     width: int
-    multiple: int  # px: both sides of the input are multiples of the patch
+    multiple: int  # px, the side of a patch: both sides of the input are multiples of it
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
@@ -118,7 +118,8 @@ def _load_network(folder: Path, device: str) -> "PreTrainedModel":
         folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, output_loading_info=True
     )
     if not hasattr(network.config, "depth_estimation_type"):
-        raise UserError(f"{folder}: a {network.config.model_type} model, not Depth Anything")
+        kind = network.config.model_type
+        raise UserError(f"{folder}: a {kind} model, not Depth Anything; name a folder of Depth Anything")
     # transformers initialises missing weights at random.
     if missing := sorted(report["missing_keys"])[:3]:
         raise UserError(

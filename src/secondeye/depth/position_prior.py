@@ -27,8 +27,13 @@ def position_prior(
     return ((ramp + OBJECT_WEIGHT * objects) / (1 + OBJECT_WEIGHT)).astype(np.float32)
 
 
-def _barrier_distance(image: np.ndarray) -> np.ndarray:
-    """Return the smallest range of values, summed over channels, on a path from the upper border."""
+def _barrier_distance(
+    image: np.ndarray,  # [h, w, C]
+) -> np.ndarray:  # [h, w], in the unit of `image`
+    """Return the minimum barrier distance from the border, summed over channels.
+
+    A path costs its largest value minus its smallest. It starts at the top, or in the upper half of a side.
+    """
     height, width, channels = image.shape
     total = np.zeros((height, width), np.float32)
     for channel in range(channels):
@@ -37,8 +42,8 @@ def _barrier_distance(image: np.ndarray) -> np.ndarray:
         value = np.ascontiguousarray(image[..., channel])
         planes = (value, value.copy(), value.copy(), distance)
         for sweep in range(SWEEPS):
-            turn = 1 if sweep % 2 == 0 else -1
-            _sweep(*(plane[::turn, ::turn] for plane in planes))
+            direction = 1 if sweep % 2 == 0 else -1
+            _sweep(*(plane[::direction, ::direction] for plane in planes))
         total += distance
     return total
 

@@ -2,7 +2,7 @@
 
 The folder has config.json (the training size) and model.safetensors. The estimator runs the network on every
 frame and `motion` on the shot. Both report the correlation with the true depth to expect and are weighted by
-it: a student that has learnt little, or sees a film unlike its training data, gives way to motion.
+it: a student that has learnt little, or sees a film unlike its training data, has little weight.
 """
 
 import itertools
@@ -150,13 +150,13 @@ def predict_depth(
 
 def expected_correlation(
     log_uncertainty: Tensor,  # [..., 1, h, w]
-    rank_share: Tensor,
+    rank_share: Tensor,  # scalar in [0, 1]
 ) -> Tensor:  # [...] in [0, 1]
     """Return the rank correlation with the true depth to expect for errors of this size.
 
-    Errors of mean size b, for a truth of mean absolute deviation 1, leave 1 - b^2 of its variance explained
-    if they are distributed alike, which is a correlation of the square root of that. `rank_share` is the
-    share of it that was measured as rank correlation after training.
+    Errors are in units of the true depth's mean absolute deviation. If both are distributed alike, errors of
+    mean size b leave 1 - b^2 of the variance explained, which is a correlation of sqrt(1 - b^2). `rank_share`
+    is the rank correlation measured after training, as a share of the one expected in this way.
     """
     size = log_uncertainty.exp().mean(dim=(-3, -2, -1))
     return (1 - size.square()).clamp(0, 1).sqrt() * rank_share

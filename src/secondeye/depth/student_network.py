@@ -2,7 +2,7 @@
 
 An inverted-residual encoder with squeeze and excitation (Sandler et al., CVPR 2018; Howard et al., ICCV
 2019), self-attention over the coarsest map, and a light decoder with skip connections. GroupNorm makes it
-independent of the batch.
+independent of the batch. Names of submodules are names of tensors in weight files, so they must not change.
 """
 
 import torch
@@ -83,10 +83,11 @@ class _Block(nn.Module):
     def __init__(self, inputs: int, outputs: int, expansion: int, stride: int) -> None:
         super().__init__()
         wide = inputs * expansion
-        self.widen = _convolve(inputs, wide, 1)
-        self.look = _convolve(wide, wide, 3, stride=stride, groups=wide)
+        self.widen = _convolve(inputs, wide, 1)  # pointwise expansion
+        self.look = _convolve(wide, wide, 3, stride=stride, groups=wide)  # depthwise
         self.squeeze = nn.Conv2d(wide, wide // SQUEEZE, 1)
         self.excite = nn.Conv2d(wide // SQUEEZE, wide, 1)
+        # Pointwise projection, without an activation.
         self.narrow = nn.Sequential(nn.Conv2d(wide, outputs, 1, bias=False), _normalise(outputs))
         self.residual = inputs == outputs and stride == 1
 
@@ -98,14 +99,14 @@ class _Block(nn.Module):
 
 
 class _Attention(nn.Module):
-    """A pre-norm transformer layer over all positions; the inputs carry the positions already."""
+    """A pre-norm transformer layer over all positions; needs no encoding of them, the cues contain it."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.before, self.between = nn.LayerNorm(channels), nn.LayerNorm(channels)
         self.question_key_value = nn.Linear(channels, 3 * channels)
-        self.answer = nn.Linear(channels, channels)
-        self.think = nn.Sequential(
+        self.answer = nn.Linear(channels, channels)  # output projection
+        self.think = nn.Sequential(  # MLP
             nn.Linear(channels, 2 * channels), nn.Hardswish(), nn.Linear(2 * channels, channels)
         )
 
@@ -113,9 +114,9 @@ class _Attention(nn.Module):
         batch, channels, height, width = x.shape
         tokens = x.flatten(2).transpose(1, 2)
         split = self.question_key_value(self.before(tokens)).view(batch, -1, 3, HEADS, channels // HEADS)
-        question, key, value = split.permute(2, 0, 3, 1, 4)
-        seen = F.scaled_dot_product_attention(question, key, value)
-        tokens = tokens + self.answer(seen.transpose(1, 2).reshape(batch, -1, channels))
+        query, key, value = split.permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(query, key, value)
+        tokens = tokens + self.answer(attended.transpose(1, 2).reshape(batch, -1, channels))
         tokens = tokens + self.think(self.between(tokens))
         return tokens.transpose(1, 2).reshape(batch, channels, height, width)
 
@@ -126,13 +127,13 @@ class _Up(nn.Module):
     def __init__(self, inputs: int, skip: int) -> None:
         super().__init__()
         self.reduce = _convolve(inputs, skip, 1)
-        self.look = _convolve(skip, skip, 3, groups=skip)
-        self.mix = _convolve(skip, skip, 1)
+        self.look = _convolve(skip, skip, 3, groups=skip)  # depthwise
+        self.mix = _convolve(skip, skip, 1)  # pointwise
 
     def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
-        grown = F.interpolate(self.reduce(coarse), scale_factor=2.0, mode="bilinear", align_corners=False)
-        joined = grown + fine
-        out: Tensor = joined + self.mix(self.look(joined))
+        upsampled = F.interpolate(self.reduce(coarse), scale_factor=2.0, mode="bilinear", align_corners=False)
+        merged = upsampled + fine
+        out: Tensor = merged + self.mix(self.look(merged))
         return out
 
 

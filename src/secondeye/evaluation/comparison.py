@@ -19,7 +19,7 @@ class Protocol(NamedTuple):
     heading: str
     kinds: tuple[str, ...]
     baseline: str  # the method over which gains are measured
-    inpainting: bool  # methods differ in inpainting only: all guardrails apply, else only the whole image's
+    inpainting: bool  # methods differ only in inpainting: all guardrails apply; else only that of the image
 
 
 PROTOCOLS = (
@@ -38,7 +38,7 @@ PROTOCOLS = (
         False,
     ),
 )
-CANDIDATE_KINDS = ("inpainter", "model", "external")  # baselines and ceilings only mark the range
+CANDIDATE_KINDS = ("inpainter", "model", "external")  # get a verdict; baselines and ceilings are only shown
 _IN_EVERY_PROTOCOL = ("identity", "best shift")
 
 
@@ -59,7 +59,7 @@ def protocol_rows(protocol: Protocol, rows: Sequence[Score]) -> list[Score]:
 def compare(
     protocol: Protocol, method: Sequence[Score], baseline: Sequence[Score], evaluate: Evaluate
 ) -> Comparison:
-    """Compare a method with the baseline on the clips that both have (external films may lack some)."""
+    """Compare a method with the baseline on the clips that both have: external films need not cover all."""
     shared = {row.clip for row in method} & {row.clip for row in baseline}
     method_rows, baseline_rows = ([row for row in rows if row.clip in shared] for rows in (method, baseline))
     gain = score_interval(paired_gains(baseline_rows, method_rows, PRIMARY), evaluate)

@@ -1,6 +1,7 @@
 """Films that were converted elsewhere, scored beside our own methods.
 
-external/METHOD/FILM   named as the film in data/raw, packing tags aside; without a tag it is the right view
+external/METHOD/FILM   has the name of the film in data/raw that it was made from; packing tags may differ.
+                       A file without a packing tag contains only the right view.
 """
 
 import re
@@ -44,7 +45,9 @@ def list_external(folder: Path) -> list[ExternalMethod]:
     methods = []
     for path in _visible_entries(folder) if folder.is_dir() else []:
         if not path.is_dir():
-            raise UserError(f"{path}: films belong into a folder for each method; move it into one, or away")
+            raise UserError(
+                f"{path}: films belong into a folder for each method; move it into one in {folder}, or away"
+            )
         methods.append(ExternalMethod(path.name, _list_films(path)))
     return [method for method in methods if method.films]
 
@@ -69,7 +72,7 @@ def match_films(
         if frames != originals[0].frames:
             raise UserError(
                 f"{path}: has {frames} frames, {originals[0].name} has {originals[0].frames}; "
-                "give the same frames"
+                "convert all of its frames"
             )
         pairs.append((originals[0].id, path))
     return tuple(pairs)
@@ -81,8 +84,8 @@ def read_external(
 ) -> Tensor:  # [T, 3, H - |vertical_px|, W - |shift_px|]
     """Read the right view of a clip from a converted film.
 
-    It is cut out as the stage `split` does, and shifted as the true right view is. Raises UnreadableFilm, and
-    TruncatedFilm or UserError if the film is too short or the original's views are swapped.
+    Frames are cropped and resized as in the stage `split`, then shifted like the true right view. Raises
+    UnreadableFilm, TruncatedFilm, and UserError if the film is too short or the original's views are swapped.
     """
     piece, original, correction = clip.clip, clip.film, clip.correction
     if correction.swapped:
@@ -92,13 +95,15 @@ def read_external(
         )
     view, timestamps = open_view(film, RIGHT), _timestamps(film, film.stat().st_mtime_ns)
     if len(timestamps) < piece.stop:
-        raise UserError(f"{film}: has {len(timestamps)} frames, clip {clip.id} needs {piece.stop}")
+        raise UserError(
+            f"{film}: has {len(timestamps)} frames, clip {clip.id} needs {piece.stop}; convert all frames"
+        )
     borders, aspect = _scaled_borders(view, original), view.pixel_aspect
     frames = ShotReader(film, timestamps).read(piece.start, piece.stop)
     cropped = (crop(view.extract(frame.rgb), *borders) for frame in frames)
     fitted = [crop_and_resize(frame, piece.height, piece.width, aspect) for frame in cropped]
     right = frames_from_uint8(torch.from_numpy(np.stack(fitted)))
-    # A film made from the left view has its colours and its rows: only crop them.
+    # A right view made from the left one needs no colour or vertical correction: crop to the common rows.
     cut, _ = apply_vertical(right, right, correction.vertical_px)
     return apply_shift(cut, cut, correction.shift_px)[1]
 
@@ -149,11 +154,11 @@ def _require_same_shape(view: View, original: Film) -> None:
         size = format_size((original.height, original.width))
         raise UserError(
             f"{view}: the aspect of {format_size(view.size)} px differs from the {size} px of an eye of "
-            f"{original.name}; do not crop it, and tag a film of both eyes, as _sbs"
+            f"{original.name}; convert it without cropping; if it has both eyes, tag its name, as _sbs"
         )
     if not is_same_rate(view.info.fps, Fraction(original.fps)):
         rates = f"has {float(view.info.fps):.3f} frames a second, {original.name} has {original.fps:.3f}"
-        raise UserError(f"{view}: {rates}; give the same frames")
+        raise UserError(f"{view}: {rates}; convert it at the same rate")
 
 
 @lru_cache(maxsize=8)

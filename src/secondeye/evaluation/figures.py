@@ -11,6 +11,7 @@ import numpy as np
 
 from secondeye.dataset.schema import EvalClip
 from secondeye.evaluation.regions import BORDER, DISOCCLUDED, UNKNOWN, VISIBLE
+from secondeye.imaging.arrays import disparity_ends
 from secondeye.report.contact_sheet import (
     ERROR_GAIN,
     HOLE_COLOUR,
@@ -53,7 +54,7 @@ def clip_rows(
     size = left.shape[:2]
     maps = (true_disparity, *(disparity for _, disparity in outputs.values()))
     finite = np.concatenate([disparity[np.isfinite(disparity)] for disparity in maps])
-    low, high = (float(end) for end in np.percentile(finite, [1, 99])) if finite.size else (0.0, 1.0)
+    low, high = disparity_ends(finite) if finite.size else (0.0, 1.0)
     colours = np.array([colour for _, colour in _REGIONS.values()], np.uint8)
     return [
         [(f"left eye of {film}", left), ("true right eye", truth), ("regions", colours[regions])]

@@ -9,7 +9,7 @@ from secondeye.evaluation.film_score import FilmScore
 from secondeye.evaluation.view_streams import format_size
 
 _DIRECTIONS = {"higher": "higher is better", "lower": "lower is better", "one": "1 is best", "": ""}
-_FLAT_PERCENT = 0.1  # of the width: a smaller range of disparity is no depth
+_FLAT_PERCENT = 0.1  # of the width: a smaller disparity range counts as no depth
 _JUMP = Column("disparity_jump_percent", "disparity jump at cuts, % of width", "lower", 2)
 
 

@@ -61,13 +61,13 @@ def score_films(
     right: Path,
     truth: Path | None,  # film with the true right view
     *,
-    every: int = 1,  # score one window of eight frames in this many
+    every: int = 1,  # score one window of eight frames out of this many
     log: Callable[[str], None] = print,
 ) -> FilmScore:
     """Score a right view beside the left view, and against the true right view if given.
 
-    Of a film whose name has a packing tag the wanted view is taken. Raises UnreadableFilm, TruncatedFilm, and
-    UserError if the films do not show the same frames.
+    If a film's name has a packing tag, only the needed view is cut out of its frames. Raises
+    UnreadableFilm, TruncatedFilm, and UserError if the films do not show the same frames.
     """
     views = {"left": open_view(left, LEFT), "right": open_view(right, RIGHT)}
     if truth is not None:
@@ -95,7 +95,7 @@ def score_films(
 
 
 def _require_scorable(views: dict[str, View], log: Callable[[str], None]) -> None:
-    """Log which views are taken of packed films; raise UserError if they cannot be scored together."""
+    """Log which view of each packed film is used. Raises UserError if the views cannot be scored together."""
     for name, view in views.items():
         if view.packing is not None:
             log(f"{name}: {view}")
@@ -124,7 +124,10 @@ def _score_windows(
 
 
 def _windows(images: Iterable[ViewImages]) -> Iterator[tuple[list[ViewImages], int]]:
-    """Yield windows that begin with the last frame of the window before, and how many overlap (0 or 1)."""
+    """Yield windows of up to eight new frames, and how many frames before them overlap the previous window.
+
+    That is 0 for the first window and 1 for all others, which start with the previous window's last frame.
+    """
     stream, last = iter(images), list[ViewImages]()
     while new := list(islice(stream, _WINDOW)):
         yield [*last, *new], len(last)

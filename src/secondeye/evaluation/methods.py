@@ -1,8 +1,8 @@
 """Everything that is scored, from a copy of the left view to whole models, by kind:
 
-- baseline: a trivial method; what does not beat it is worth nothing
+- baseline: a trivial method that a useful one must beat
 - inpainter: gets the clip's matched disparity, so that methods differ only in inpainting
-- ceiling: an upper bound of an inpainter, given how it works
+- ceiling: holes filled with the true right view after a round trip through the diffusion model's autoencoder
 - model: depth and inpainter; the depth is aligned to the matched disparity by one scale and one shift
 - external: films converted elsewhere, unchanged
 """
@@ -113,7 +113,7 @@ def make_right(method: Method, clip: EvalFrames) -> MethodOutput:
 
 @lru_cache(maxsize=8)
 def load_estimator(method: Method, content: tuple[str, ...]) -> DepthEstimator:
-    """Load the method's depth estimator once a process. Raises UserError for unreadable weights."""
+    """Load the method's depth estimator once per process. Raises UserError for unreadable weights."""
     return make_depth_estimator(method.depth, method.depth_weights, best_device())
 
 
@@ -128,7 +128,7 @@ def load_vae_round_trip(method: Method, content: tuple[str, ...]) -> Callable[[T
 
 @lru_cache(maxsize=8)
 def load_inpainter(method: Method, content: tuple[str, ...]) -> Inpainter:
-    """Load the method's inpainter once a process. Raises UserError for unreadable weights."""
+    """Load the method's inpainter once per process. Raises UserError for unreadable weights."""
     return make_inpainter(method.inpainter, method.inpaint_weights, best_device())
 
 
@@ -154,7 +154,11 @@ def align_scale_and_shift(
     return torch.as_tensor(scale * (x - x.mean()) + y.mean(), dtype=torch.float32)
 
 
-def warp_and_inpaint(left: Tensor, disparity: Tensor, inpainter: Inpainter) -> Tensor:
+def warp_and_inpaint(
+    left: Tensor,  # [T, 3, H, W]
+    disparity: Tensor,  # [T, 1, H, W] px
+    inpainter: Inpainter,
+) -> Tensor:  # [T, 3, H, W] in [0, 1]
     """Warp the left view and inpaint it, window by window as in a conversion. Raises NonFiniteError."""
     windows = zip(left.split(_WINDOW), disparity.split(_WINDOW), strict=True)
     conditioning = conditioning_of(inpainter)

@@ -4,10 +4,12 @@ from torch import Tensor
 
 
 class NonFiniteError(Exception):
-    """A method produced a NaN or inf. It gets no score at all: skipping the NaNs would hide its bad clips."""
+    """A method produced a NaN or inf. It gets no score at all: leaving out the clip would hide this."""
 
 
-def require_finite(output: Tensor) -> None:
+def require_finite(
+    output: Tensor,  # of any shape
+) -> None:
     """Raise NonFiniteError unless every value is finite."""
     if not bool(output.isfinite().all()):
         raise NonFiniteError

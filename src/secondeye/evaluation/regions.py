@@ -1,4 +1,4 @@
-"""Region maps: what each pixel of the true right view is, fixed per clip and the same for every method.
+"""Region maps of the true right view: visible, disoccluded, border or unknown. Equal for every method.
 
 They come from ground truth if there is any, otherwise from matching the right view to the left (ours).
 """
@@ -18,7 +18,7 @@ UNKNOWN, VISIBLE, DISOCCLUDED, BORDER = range(4)
 REGIONS = {"visible": VISIBLE, "disoccluded": DISOCCLUDED, "border": BORDER}  # those that are scored
 
 _OCCLUDER_PX = 1.0  # an occluder is at least this much nearer than the pixel it hides
-# Disparity range in which films without a dataset are searched, in % (ours).
+# Disparity range in which `regions_by_search` looks for matches, in % (ours).
 _MAX_DISPARITY_PERCENT = 18.0  # of the width, in both directions
 _MARGIN_PERCENT = 1.0  # of the width, beyond the range that optical flow finds
 _OUTLIER_PERCENT = 0.2  # of the pixels at either end of that range: mostly wrong
@@ -29,7 +29,10 @@ def regions_from_truth(
     right_disparity: Tensor,  # [T, 1, H, W] px of the right view
     right_occlusion: Tensor,  # bool [T, 1, H, W]: visible to the right view only
 ) -> Tensor:  # uint8 [T, 1, H, W]
-    """Classify hidden pixels as beyond the left frame (border) or behind something (disoccluded)."""
+    """Classify pixels from exact disparity and occlusion: border, disoccluded, otherwise visible.
+
+    A border pixel corresponds to a position outside the left frame.
+    """
     outside = _is_outside(_column_in_left(right_disparity), right_disparity.shape[-1])
     regions = torch.full(right_disparity.shape, VISIBLE, dtype=torch.uint8)
     regions[right_occlusion] = DISOCCLUDED

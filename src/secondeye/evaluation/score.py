@@ -17,7 +17,7 @@ from secondeye.evaluation.metric_state import MetricState, weighted_sum
 from secondeye.evaluation.non_finite import require_finite
 from secondeye.evaluation.regions import DISOCCLUDED, REGIONS, UNKNOWN, VISIBLE, regions_from_truth
 from secondeye.evaluation.score_crops import Crops, extract_crops, find_crops
-from secondeye.imaging.arrays import occlusion_mask
+from secondeye.imaging.arrays import FAR_PERCENTILE, NEAR_PERCENTILE, occlusion_mask
 from secondeye.matching.consistency import fill_from_background, is_consistent
 from secondeye.matching.flow_matcher import match_flow
 from secondeye.metrics.depth import edge_f_score, rank_correlation
@@ -44,9 +44,8 @@ _DIGITS = 4
 _SAME_SURFACE_PX = 1.0
 _CONSISTENCY_PX = 1.0  # tolerance of the left-right check
 _LEVELS = 255.0
-_ONE_LEVEL = (
-    _LEVELS**-2
-)  # energy of a step of one 8-bit level, added so that two flat areas are equally sharp
+# Gradient energy of a step of one 8-bit level: added to both sides of a ratio, so that two flat areas have 1.
+_ONE_LEVEL = _LEVELS**-2
 
 
 class StereoMatch(NamedTuple):
@@ -61,7 +60,7 @@ class Target(NamedTuple):
     """The true right view, with what scores need of it."""
 
     frames: Tensor  # [T, 3, H, W]
-    masks: dict[str, Tensor]  # bool [T, 1, H, W]: "" for all pixels, "_visible" and so on for a region
+    masks: dict[str, Tensor]  # suffix of a column -> bool [T, 1, H, W]: "" for all pixels, "_visible", ...
     crops: Crops
     cropped: Tensor  # [N, 3, side, side]
     match: StereoMatch  # from the left view
@@ -135,8 +134,8 @@ def compute(state: MetricState) -> dict[str, float]:
         "disparity_correlation": correlation(state.sums) if "predicted" in state.sums else math.nan,
         "vertical_px": mean("vertical_px"),
         "sharpness_ratio": ratio("right_energy", "left_energy"),
-        "far_percent": histogram_percentile(state.disparities, 0.01),
-        "near_percent": histogram_percentile(state.disparities, 0.99),
+        "far_percent": histogram_percentile(state.disparities, FAR_PERCENTILE / 100),
+        "near_percent": histogram_percentile(state.disparities, NEAR_PERCENTILE / 100),
         "window_violation_percent": 100 * mean("window_violation"),
     }
     return {name: round(value, _DIGITS) for name, value in scores.items()}
@@ -176,7 +175,11 @@ def count_disoccluded(
 
 
 def confirmed_matches(clip: EvalFrames) -> Tensor:  # bool [T, 1, H, W]
-    """Return the pixels of the left view that are visible in the right view and whose match it confirms."""
+    """Return the pixels of the left view whose matched disparity is confirmed.
+
+    At the position that the disparity gives, the right view is visible to the left one and shows a surface
+    within _SAME_SURFACE_PX of it.
+    """
     width = clip.left.shape[-1]
     column = (torch.arange(width) - clip.disparity).round()
     inside = (column >= 0) & (column <= width - 1)
@@ -186,7 +189,9 @@ def confirmed_matches(clip: EvalFrames) -> Tensor:  # bool [T, 1, H, W]
     return inside & visible & ((in_front - clip.disparity).abs() <= _SAME_SURFACE_PX)
 
 
-def region_shares(regions: Tensor) -> dict[str, float]:
+def region_shares(
+    regions: Tensor,  # uint8 [T, 1, H, W]
+) -> dict[str, float]:  # [0, 1]
     """Return the share of each region's pixels by column of `EvalClip`."""
     counts = np.bincount(regions.numpy().ravel(), minlength=4) / regions.numel()
     named = {"unknown": UNKNOWN, **REGIONS}
@@ -200,7 +205,11 @@ def _match(left: Tensor, right: Tensor) -> StereoMatch:
 
 
 def _stereo_state(prepared: PreparedFrames, right: Tensor, overlap: int) -> MetricState:
-    """Accumulate what both views show together; with a target, only pixels whose own match is consistent."""
+    """Accumulate the scores of the two views as a pair: disparity, vertical error, sharpness.
+
+    Counts the pixels that the left-right check confirms: that of the true pair if there is a target, so that
+    every method is scored on the same pixels; otherwise that of the pair itself.
+    """
     left, target, new = prepared.left, prepared.target, slice(overlap, None)
     if target is None:
         match = _match(left, right)
@@ -223,7 +232,7 @@ def _stereo_state(prepared: PreparedFrames, right: Tensor, overlap: int) -> Metr
 
 
 def _temporal_state(prepared: PreparedFrames, right: Tensor) -> MetricState:
-    """Accumulate stability over time; all of it compares consecutive frames."""
+    """Accumulate the temporal scores: all compare consecutive frames, so none skips the overlap."""
     target = prepared.target
     flows = flow_to_next(right) if target is None else (target.flow, target.reliable)
     steps = colour_steps(colour_difference(right, prepared.left if target is None else target.frames))

@@ -67,7 +67,7 @@ def format_size(size: tuple[int, int]) -> str:
 
 
 def require_same_format(views: Sequence[View]) -> None:
-    """Raise UserError if by their headers views differ in size, frame rate or number of frames."""
+    """Raise UserError if the headers differ in the size of a view, frame rate or number of frames."""
     first = views[0]
     for view in views[1:]:
         if view.size != first.size:
@@ -77,10 +77,10 @@ def require_same_format(views: Sequence[View]) -> None:
             )
         if not is_same_rate(view.info.fps, first.info.fps):
             rates = f"{view} has {float(view.info.fps):.3f} fps, {first} has {float(first.info.fps):.3f}"
-            raise UserError(f"{rates}; give the same frames of both")
+            raise UserError(f"{rates}; convert one to the rate of the other")
         if view.info.frames and first.info.frames and view.info.frames != first.info.frames:
             counts = f"{view} has {view.info.frames} frames, {first} has {first.info.frames}"
-            raise UserError(f"{counts}; give the same frames of both")
+            raise UserError(f"{counts}; cut both to the same frames")
 
 
 def read_synchronized(views: Sequence[View]) -> Iterator[ViewImages]:
@@ -94,5 +94,7 @@ def read_synchronized(views: Sequence[View]) -> Iterator[ViewImages]:
         ended = [path for path in paths if by_path[path] is None]
         if ended:
             longer = next(path for path in paths if by_path[path] is not None)
-            raise UserError(f"{ended[0]}: ends after {count} frames, but {longer} is longer; cut both alike")
+            raise UserError(
+                f"{ended[0]}: ends after {count} frames, but {longer} is longer; cut both to the same frames"
+            )
         yield tuple(view.extract(by_path[view.info.path].rgb) for view in views)

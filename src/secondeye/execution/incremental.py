@@ -1,12 +1,12 @@
 """Incremental builds: a stage builds only the items that its folder does not hold yet.
 
-Every item has a record file `<id>.json` with the hash of all its inputs. An item whose record has the wanted
-key is done. Any other item is built: its record is removed, files are written under temporary names and
-renamed, the record is written last. Files that belong to no item are deleted; the stage writes its table at
-the end. So a killed run loses one item, and a stage's folder holds the same bytes regardless of
-interruptions.
+Every item has a side entry `<id>.json` with its key, the hash of all its inputs. An item whose entry has the
+wanted key is done. Any other item is built: its entry is removed, files are written under temporary names and
+renamed, the entry is written last. Files that belong to no item are deleted; the stage writes its table at
+the end. So a killed run loses only the items in progress, and a stage's folder contains the same bytes
+regardless of interruptions.
 
-An item whose worker crashes at every attempt counts as failed but gets no record: the cause may be the
+An item whose worker crashes at every attempt counts as failed but gets no entry: the cause may be the
 machine, so every run tries it again.
 """
 
@@ -86,7 +86,7 @@ def build_missing(
     label: str,
     max_bad_fraction: float,
     unit: str = "clip",
-    in_order: bool = False,  # keep job order: sequential decoding is cheaper than seeking
+    in_order: bool = False,  # keep the order of the jobs, where decoding in sequence is cheaper than seeking
 ) -> BuildResult[Row]:
     """Build the missing items, delete files that belong to no item, write `failed.parquet`.
 
@@ -211,11 +211,11 @@ def _is_intact(path: Path, expected: Mapping[str, Any], written_ns: int) -> bool
 
 
 def _require_own_folder(out: Path) -> None:
-    """Raise UserError if a folder holds other files than a stage writes: pruning would delete them."""
+    """Raise UserError if a folder contains files that no stage writes: pruning would delete them."""
     for path in out.iterdir():
         known = _STAGE_FILES.fullmatch(path.name) or _SYSTEM_FILES.fullmatch(path.name)
         if path.is_file() and not known:
-            raise UserError(f"{out}: holds {path.name}, which no stage wrote; move it elsewhere")
+            raise UserError(f"{out}: contains {path.name}, which no stage wrote; move it elsewhere")
 
 
 def _prune(out: Path, records: Mapping[str, dict[str, Any] | None]) -> None:

@@ -8,10 +8,10 @@ import numpy as np
 
 # Levels are of 255. The thresholds are ours, measured on small frames (256 px wide) of ten films.
 _BLANK_RANGE = 6  # between the darkest and the brightest pixel of a blank frame; other frames had over 12
-_GROUND_TOLERANCE = 8  # by which pixels of a title's background differ from it
+_BACKGROUND_TOLERANCE = 8  # by which pixels of a title's background differ from it
 _EDGE_STEP = 40  # between neighbours at the edge of a letter
 _TITLE_MOTION = 1.0  # levels by which a title's pixels change from frame to frame, at most
-_GROUND_SHARE = 0.85  # of a title that is background, at least
+_BACKGROUND_SHARE = 0.85  # of a title that is background, at least
 _LETTER_SHARE = 0.001  # of a title that is letters, at least
 _EDGE_SHARE = 0.9  # of the pixels off the background that lie at edges, at least
 
@@ -50,9 +50,9 @@ def _is_blank(gray: np.ndarray) -> bool:
 
 def _is_title(image: np.ndarray, gray: np.ndarray) -> bool:
     """Whether nearly all is background and the rest lies at sharp edges: letters have no interior."""
-    ground = np.median(image.reshape(-1, 3), axis=0)
-    letters = np.abs(image - ground).max(axis=2) > _GROUND_TOLERANCE
-    if not _LETTER_SHARE <= letters.mean() <= 1 - _GROUND_SHARE:
+    background = np.median(image.reshape(-1, 3), axis=0)
+    letters = np.abs(image - background).max(axis=2) > _BACKGROUND_TOLERANCE
+    if not _LETTER_SHARE <= letters.mean() <= 1 - _BACKGROUND_SHARE:
         return False
     edges = cv2.morphologyEx(gray, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) >= _EDGE_STEP
     near_edge = cv2.dilate(edges.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0

@@ -15,18 +15,18 @@ MULTIVIEW = "multiview"  # one file that stores each view as a full image: MV-HE
 PACKINGS = (*PACKED, PAIR, MULTIVIEW)
 
 # Tags as VR players read them; the first match counts.
-_LAST = r"[-_. ]?(rl|right[-_]?first)"
+_REVERSED = r"[-_. ]?(rl|right[-_]?first)"
 _SBS, _TB = (
     r"(f(ull)?[-_]?)?sbs|side[-_]?by[-_]?side",
     r"(f(ull)?[-_]?)?(tab|tb|ou)|top[-_]?bottom|over[-_]?under",
 )
 _TAGS = {
-    "half-sbs-right-first": rf"h(alf)?[-_]?(sbs{_LAST}|rl)|rlq",
-    "half-tb-right-first": rf"h(alf)?[-_]?((tab|tb|ou){_LAST}|bt)|baq",
+    "half-sbs-right-first": rf"h(alf)?[-_]?(sbs{_REVERSED}|rl)|rlq",
+    "half-tb-right-first": rf"h(alf)?[-_]?((tab|tb|ou){_REVERSED}|bt)|baq",
     "half-sbs": r"h(alf)?[-_]?(sbs|lr)|sbs[-_]half|lrq",
     "half-tb": r"h(alf)?[-_]?(tab|tb|ou|ab)|(tab|tb|ou)[-_]half|abq",
-    "sbs-right-first": rf"({_SBS}){_LAST}|rl",
-    "tb-right-first": rf"({_TB}){_LAST}|bt",
+    "sbs-right-first": rf"({_SBS}){_REVERSED}|rl",
+    "tb-right-first": rf"({_TB}){_REVERSED}|bt",
     "sbs": rf"{_SBS}|lr",
     "tb": rf"{_TB}|ab",
 }
@@ -86,7 +86,7 @@ def crop_and_resize(
     width: int,
     pixel_aspect: Fraction,  # of the view
 ) -> np.ndarray:  # uint8 [height, width, 3] with square pixels
-    """Crop the centre to the target aspect and resize it; done to both views, disparity only scales."""
+    """Crop the centre to the target aspect and resize it. Doing so to both views only scales disparity."""
     rows, columns = view.shape[:2]
     aspect = Fraction(width, height) / pixel_aspect  # columns per row of the view
     crop_columns = min(columns, round(rows * aspect))

@@ -14,6 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# The far and the near end of a range of disparities: a few false matches must not define it (ours).
+FAR_PERCENTILE, NEAR_PERCENTILE = 1.0, 99.0
+
 
 def require_frames(
     frames: Tensor,  # [T, 3, H, W] in [0, 1]
@@ -107,6 +110,14 @@ def occlusion_mask(
 ) -> Tensor:  # bool [T, 1, H, W]
     """Return True where the first view covers at most half of a pixel of the second (threshold: ours)."""
     return coverage <= 0.5
+
+
+def disparity_ends(
+    disparity: np.ndarray,  # of any shape, at least one value, no NaN
+) -> tuple[float, float]:  # far, near, in the unit of `disparity`
+    """Return the far and the near end of the disparities: FAR_PERCENTILE and NEAR_PERCENTILE."""
+    far, near = np.percentile(disparity, [FAR_PERCENTILE, NEAR_PERCENTILE])
+    return float(far), float(near)
 
 
 def depth_to_disparity(

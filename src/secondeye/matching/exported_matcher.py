@@ -39,7 +39,8 @@ def make_exported_matcher(exported: Exported) -> Matcher:
         )
         if size[0] < height or size[1] < width:
             raise UserError(
-                f"{path}: expects {size[1]}x{size[0]} px, smaller than a clip of {width}x{height}"
+                f"{path}: expects {size[1]}x{size[0]} px, smaller than a clip of {width}x{height}; "
+                "export it for a larger size, or lower split.height and split.width"
             )
         views = [pad_frames(view, *size, at_least=window) for view in (left, right)]
         starts = window_starts(len(views[0]), window, exported.overlap_frames)

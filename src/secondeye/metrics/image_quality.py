@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from secondeye.imaging.optical_flow import LUMA
+
 _MIN_ERROR = 1e-10  # caps PSNR at 100 dB so that averages stay finite
 # SSIM (Wang, Bovik, Sheikh, Simoncelli 2004).
 _WINDOW_PX, _SIGMA_PX = 11, 1.5
@@ -98,7 +100,7 @@ def luma(
 ) -> np.ndarray:  # float64 [T, H, W]
     """Return BT.601 luma."""
     red, green, blue = frames.double().numpy().swapaxes(0, 1)
-    return 0.299 * red + 0.587 * green + 0.114 * blue
+    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
 
 
 def _ssim_terms(image: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -158,8 +158,8 @@ def disparity_histogram(
     where: Tensor | None = None,  # bool [T, 1, H, W], None for all pixels
 ) -> np.ndarray:  # int64 [10001]
     """Count the pixels at -50, -49.99, ... 50 % of the width."""
-    values_per_frame = ~disparity.isnan() if where is None else where & ~disparity.isnan()
-    percent = disparity.numpy()[values_per_frame.numpy()].astype(np.float64) * (100 / disparity.shape[-1])
+    counted = ~disparity.isnan() if where is None else where & ~disparity.isnan()
+    percent = disparity.numpy()[counted.numpy()].astype(np.float64) * (100 / disparity.shape[-1])
     end = _MAX_PERCENT * _BINS
     place = np.clip(np.round(percent * _BINS), -end, end).astype(np.int64) + end
     return np.bincount(place, minlength=2 * end + 1)

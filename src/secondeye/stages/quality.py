@@ -11,6 +11,7 @@ from secondeye.dataset.reader import Dataset, DatasetClip
 from secondeye.dataset.schema import ClipDisparity, ClipOcclusion, ClipQuality, Correction
 from secondeye.dataset.tables import write_table
 from secondeye.execution.incremental import Job, build_missing, make_key
+from secondeye.imaging.arrays import disparity_ends
 from secondeye.imaging.optical_flow import MIN_FLOW_SIZE_PX, dense_flow, flow_magnitude, to_gray
 from secondeye.metrics.image_quality import gradient_levels, mean_where, psnr_db, ssim_map
 from secondeye.params import DatasetParams
@@ -43,7 +44,7 @@ def _score_clip(
     warped, occlusion = reader.splat(clip)
     disparity = reader.disparity(clip)
     height, width = right.shape[-2:]
-    far_px, near_px = (float(end) for end in np.percentile(disparity.numpy(), [1, 99]))
+    far_px, near_px = disparity_ends(disparity.numpy())
     sharpness = gradient_levels(left)
     # Fill holes with the true right view, so that SSIM windows around them see no false edge.
     filled = torch.where(occlusion, right, warped)

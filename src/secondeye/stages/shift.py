@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secondeye.alignment import disparity_percentiles, disparity_range
+from secondeye.alignment import disparity_range
 from secondeye.alignment.colour import ColourFit, fit_colours
 from secondeye.alignment.correspondences import Correspondences, find_correspondences
 from secondeye.alignment.sync import find_lag
@@ -23,6 +23,7 @@ from secondeye.dataset.reader import Dataset, DatasetClip
 from secondeye.dataset.schema import Correction
 from secondeye.dataset.tables import write_table
 from secondeye.execution.incremental import BadClip, Job, build_missing, make_key
+from secondeye.imaging.arrays import disparity_ends
 from secondeye.params import DatasetParams, Shift
 from secondeye.system.process import lock_dir
 from secondeye.system.text import pluralize
@@ -200,7 +201,7 @@ def _require_pair(matches: Correspondences, min_match_ratio: float) -> None:
 
 
 def _require_depth(matches: Correspondences, width: int) -> None:
-    far, near = disparity_percentiles(matches)
+    far, near = disparity_ends(matches.disparity)
     if near - far > _FLAT_PERCENT / 100 * width:
         return
     displacement = float(np.median(matches.disparity))
@@ -236,7 +237,7 @@ def _fit_vertical_px(matches: Correspondences, height: int, width: int, max_perc
 
 def _order_evidence(left: Tensor, right: Tensor, matches: Correspondences, vertical_px: int) -> float:
     chosen = torch.linspace(0, len(left) - 1, min(_ORDER_FRAMES, len(left))).round().long()
-    far, near = disparity_percentiles(matches)
+    far, near = disparity_ends(matches.disparity)
     colours = fit_colours(left, right, matches)
     views = apply_vertical(
         left[chosen], apply_colours(right[chosen], colours.gain, colours.offset), vertical_px

@@ -1,9 +1,9 @@
 """The one training loop: accelerate around a step that is a pure function of its number.
 
-A batch is split into parts (micro-batches); every process takes one or more of them in turn. Samples are
-drawn with a generator seeded by (seed, step, index in the batch), and torch is reseeded for every part. So a
-step depends on its number and the previous checkpoint alone: a killed run continues to the same weights, and
-two processes learn the same as one with as many parts.
+A batch is split into micro-batches; every process takes one or more of them in turn. Samples are drawn with a
+generator seeded by (seed, step, index in the batch), and torch is reseeded for every micro-batch. So a step
+depends on its number and the previous checkpoint alone: a killed run continues to the same weights, and two
+processes learn the same as one with as many micro-batches.
 """
 
 import math
@@ -36,8 +36,8 @@ from secondeye.training.train_state import (
     state_tensors,
 )
 
-WARM_UP_SHARE = 0.05  # of the steps, in which the learning rate rises to its value
-FINAL_RATE_SHARE = 0.02  # of the learning rate, at the end of a cosine
+WARM_UP_SHARE = 0.05  # of the steps, in which the learning rate rises linearly
+FINAL_RATE_SHARE = 0.02  # of the peak learning rate, reached at the end of the cosine
 LOG_STEPS = 10
 
 Sample = tuple[Tensor, ...]
@@ -52,8 +52,8 @@ def training_loop(
     name: str,  # prefix of metrics and checkpoints
     hyperparams: Optimizer,
     draw: Draw,  # generator -> one sample; must depend on the generator alone
-    # model, samples stacked along a new first axis -> mean loss, metrics to log: the same names in all parts
-    # of a step, NaN if a part has no value.
+    # model, samples stacked along a new first axis -> mean loss, metrics to log: the same names in all
+    # micro-batches of a step, NaN if one has no value.
     loss: Loss,
     validate: Callable[[nn.Module], Mapping[str, float]] | None = None,  # at the end, in eval mode
 ) -> nn.Module:
@@ -80,17 +80,19 @@ def training_loop(
     means = empty_means()
     with _progress(name, first, hyperparams.steps, accelerator) as bar:
         for step in range(first, hyperparams.steps):
-            rate = hyperparams.learning_rate * rate_share(step, hyperparams.steps, hyperparams.lr_scheduler)
+            rate = hyperparams.learning_rate * learning_rate_factor(
+                step, hyperparams.steps, hyperparams.lr_scheduler
+            )
             for group in state.optimizer.param_groups:
                 group["lr"] = rate
 
-            def part_loss(part: int, step: int = step) -> tuple[Tensor, Mapping[str, Tensor]]:
-                batch = _draw_part(draw, hyperparams, step, part, accelerator)
-                torch.manual_seed(_seed(hyperparams.seed, step, part))
+            def micro_batch_loss(index: int, step: int = step) -> tuple[Tensor, Mapping[str, Tensor]]:
+                batch = _draw_micro_batch(draw, hyperparams, step, index, accelerator)
+                torch.manual_seed(_seed(hyperparams.seed, step, index))
                 return loss(network, batch)
 
             metrics = _compute_gradient(
-                part_loss, prepared, state, hyperparams.gradient_accumulation_steps, accelerator
+                micro_batch_loss, prepared, state, hyperparams.gradient_accumulation_steps, accelerator
             )
             norm = optimizer_step(state, metrics["loss"], hyperparams, step)
             _limit_skipped_steps(int(state.skipped_steps), name, hyperparams, step)
@@ -127,14 +129,14 @@ def _make_accelerator(name: str, hyperparams: Optimizer) -> Accelerator:
 
 
 def require_divisible_batch(name: str, hyperparams: Optimizer) -> None:
-    """Raise UserError if the processes cannot share the batch in equal parts."""
+    """Raise UserError if the processes cannot share the batch equally."""
     processes = PartialState(cpu=not torch.cuda.is_available()).num_processes
-    parts = processes * hyperparams.gradient_accumulation_steps
-    if hyperparams.batch_size % parts:
+    micro_batches = processes * hyperparams.gradient_accumulation_steps
+    if hyperparams.batch_size % micro_batches:
         raise UserError(
             f"{name}: {processes} processes with {hyperparams.gradient_accumulation_steps} "
             f"gradient_accumulation_steps each cannot share a batch_size of {hyperparams.batch_size}; make "
-            f"it a multiple of {parts} in params.yaml"
+            f"it a multiple of {micro_batches} in params.yaml"
         )
 
 
@@ -151,12 +153,12 @@ def _progress(name: str, first: int, steps: int, accelerator: Accelerator) -> tq
     return tqdm(total=steps, initial=first, desc=name, unit="step", mininterval=interval_s, disable=quiet)
 
 
-def rate_share(
+def learning_rate_factor(
     step: int,
     steps: int,
-    lr_scheduler: str,  # one of LR_SCHEDULERS
+    lr_scheduler: str,  # constant or cosine
 ) -> float:
-    """Return the share of the largest learning rate at a step: linear warm-up, then the scheduler."""
+    """Return the learning rate of a step as a share of its peak: linear warm-up, then the scheduler."""
     warm_up = max(1, round(WARM_UP_SHARE * steps))
     if step < warm_up:
         return (step + 1) / warm_up
@@ -166,11 +168,13 @@ def rate_share(
     return FINAL_RATE_SHARE + (1 - FINAL_RATE_SHARE) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def _draw_part(draw: Draw, hyperparams: Optimizer, step: int, part: int, accelerator: Accelerator) -> Sample:
-    """Draw every nth sample of the batch from `part` on, for n parts over all processes."""
-    parts = accelerator.num_processes * hyperparams.gradient_accumulation_steps
-    indices = range(part, hyperparams.batch_size, parts)
-    seeds = [np.random.SeedSequence([hyperparams.seed, step, index]) for index in indices]
+def _draw_micro_batch(
+    draw: Draw, hyperparams: Optimizer, step: int, index: int, accelerator: Accelerator
+) -> Sample:
+    """Draw every nth sample of the batch, starting with `index`, for n micro-batches over all processes."""
+    micro_batches = accelerator.num_processes * hyperparams.gradient_accumulation_steps
+    places = range(index, hyperparams.batch_size, micro_batches)
+    seeds = [np.random.SeedSequence([hyperparams.seed, step, place]) for place in places]
     samples = [draw(np.random.default_rng(seed)) for seed in seeds]
     return tuple(torch.stack(column).to(accelerator.device) for column in zip(*samples, strict=True))
 
@@ -180,19 +184,19 @@ def _seed(*numbers: int) -> int:
 
 
 def _compute_gradient(
-    part_loss: Callable[[int], tuple[Tensor, Mapping[str, Tensor]]],
+    micro_batch_loss: Callable[[int], tuple[Tensor, Mapping[str, Tensor]]],
     prepared: nn.Module,
     state: TrainState,
-    count: int,  # parts of each process
+    count: int,  # micro-batches of each process
     accelerator: Accelerator,
 ) -> dict[str, float]:
-    """Leave the gradient of the whole batch in the weights; returns its metrics, equal on all processes."""
+    """Accumulate the gradient of the whole batch; returns its mean metrics, equal on all processes."""
     state.optimizer.zero_grad()
     logged = []
     for turn in range(count):
         last = turn + 1 == count
         with nullcontext() if last or state.engine is not None else accelerator.no_sync(prepared):
-            value, metrics = part_loss(accelerator.process_index + turn * accelerator.num_processes)
+            value, metrics = micro_batch_loss(accelerator.process_index + turn * accelerator.num_processes)
             backward(state, value, count)
         logged.append({"loss": value, **metrics})
     rows = torch.stack([torch.stack([v.detach().float() for v in metrics.values()]) for metrics in logged])
