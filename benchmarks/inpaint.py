@@ -250,9 +250,8 @@ def run_plan(connection: Connection, plan: str, shot: Warped, tiles_per_side: in
 
     made, cost = measure_cost(walk, frames)
     skipped = "nothing" if plan == "release" else str(inpainter.stats).partition(": ")[2]
-    connection.send(
-        (passes[0] / frames, cost, made.numpy(), skipped)
-    )  # a tensor's shared memory would end with this process
+    # Not a tensor: its shared memory would end with this process.
+    connection.send((passes[0] / frames, cost, made.numpy(), skipped))
 
 
 def stream_film(connection: Connection, frames: int) -> None:

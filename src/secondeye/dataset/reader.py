@@ -59,12 +59,8 @@ TABLES: Mapping[type, tuple[str, str]] = {
 }
 FAILED = "failed.parquet"  # of FailedItem, in the folder of every stage that builds clips
 SKIPPED_FILMS = "films/skipped_films.parquet"  # of FailedItem, below the folder of `split`
-CLIP_ROWS: tuple[type, ...] = (
-    Correction,
-    ClipDisparity,
-    ClipOcclusion,
-    ClipQuality,
-)  # tables with one row per clip, in stage order
+# Row types of the tables with one row per clip, in stage order.
+CLIP_ROWS: tuple[type, ...] = (Correction, ClipDisparity, ClipOcclusion, ClipQuality)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 An inverted-residual encoder with squeeze and excitation (Sandler et al., CVPR 2018; Howard et al., ICCV
 2019), self-attention over the coarsest map, and a light decoder with skip connections. GroupNorm makes it
-independent of the batch. Names of submodules are names of tensors in weight files, so they must not change.
+independent of the batch. Names of submodules are names of tensors in weight files: a new name needs a new
+`student.KIND`.
 """
 
 import torch
@@ -12,12 +13,8 @@ from torch import Tensor, nn
 from secondeye.depth.cues import CUE_CHANNELS
 
 STEM = 16  # channels at a half of the size
-STAGES = (
-    (24, 2, 3),
-    (48, 3, 4),
-    (96, 4, 4),
-    (192, 4, 4),
-)  # channels, blocks, expansion at 1/4, 1/8, 1/16, 1/32
+# Channels, blocks and expansion at 1/4, 1/8, 1/16 and 1/32 of the size.
+STAGES = ((24, 2, 3), (48, 3, 4), (96, 4, 4), (192, 4, 4))
 GROUP = 8  # channels of a normalisation group
 HEADS = 4  # of the self-attention
 SQUEEZE = 4  # reduction of channels in squeeze and excitation

@@ -17,14 +17,8 @@ from secondeye.video.stereo_metadata import StereoMetadata, read_stereo_metadata
 _NO_METADATA = StereoMetadata(axis="", right_first=False, projection="", views=1)
 _HALF_SBS_BELOW = 1  # aspect of a view beside the other, below which it is squeezed
 _HALF_TB_ABOVE = Fraction(26, 10)  # aspect of a view below the other, above which it is squeezed
-_AMBIGUOUS_TAGS = {
-    "ou",
-    "ab",
-    "tab",
-    "lr",
-    "rl",
-    "bt",
-}  # also words or initials: no contradiction
+# Tags that are also words or initials: they contradict no other tag.
+_AMBIGUOUS_TAGS = {"ou", "ab", "tab", "lr", "rl", "bt"}
 
 
 class UnclearPacking(UserError):

@@ -28,11 +28,11 @@ def configure_sharding(name: str, hyperparams: Optimizer, accelerator: Accelerat
             "skips no step; change them in params.yaml"
         )
     config: dict[str, Any] = accelerator.state.deepspeed_plugin.deepspeed_config
-    processes, parts = accelerator.num_processes, hyperparams.gradient_accumulation_steps
+    processes, accumulation = accelerator.num_processes, hyperparams.gradient_accumulation_steps
     config |= {
-        "train_micro_batch_size_per_gpu": hyperparams.batch_size // (processes * parts),
+        "train_micro_batch_size_per_gpu": hyperparams.batch_size // (processes * accumulation),
         "train_batch_size": hyperparams.batch_size,
-        "gradient_accumulation_steps": parts,
+        "gradient_accumulation_steps": accumulation,
         "gradient_clipping": MAX_GRADIENT_NORM,
         "torch_autocast": {"enabled": hyperparams.precision == "bfloat16", "dtype": "bfloat16"},
     }

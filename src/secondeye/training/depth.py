@@ -261,20 +261,20 @@ def _recolour(
 
 
 def compute_loss(model: nn.Module, sample: Sample) -> tuple[Tensor, Mapping[str, Tensor]]:
-    """Return the loss of a batch of samples [B, T, C, h, w], and its parts."""
+    """Return the loss of a batch of samples [B, T, C, h, w], and its terms to log."""
     cues, disparity, valid, flow_px, confidence = sample
     raw, log_uncertainty = (plane.unflatten(0, cues.shape[:2]) for plane in model(cues.flatten(0, 1)))
     prediction, target = normalise(raw, valid), normalise(disparity, valid)
     depth = scale_to_fit(prediction, target, valid)
-    parts = {
+    terms = {
         "likelihood": laplace_loss(depth, target, log_uncertainty, valid),
         "gradient": gradient_loss(depth, target, valid),
         "ranking": ranking_loss(prediction, target, valid),
         "temporal": temporal_loss(prediction, flow_px, confidence),
     }
-    value = parts["likelihood"] + GRADIENT_WEIGHT * parts["gradient"]
-    value = value + RANKING_WEIGHT * parts["ranking"] + TEMPORAL_WEIGHT * parts["temporal"]
-    return value, parts | {"error": error_loss(depth, target, valid)}
+    value = terms["likelihood"] + GRADIENT_WEIGHT * terms["gradient"]
+    value = value + RANKING_WEIGHT * terms["ranking"] + TEMPORAL_WEIGHT * terms["temporal"]
+    return value, terms | {"error": error_loss(depth, target, valid)}
 
 
 class _Prediction(NamedTuple):

@@ -75,13 +75,13 @@ def train_diffusion(run: Run, pool: ShotPool, settings: TrainDiffusion) -> None:
     pool = ShotPool(*([to_working_size(shot, pipeline) for shot in shots] for shots in pool))
     held, trained_on = hold_out("diffusion", select_usable("diffusion", *pool, _min_size(settings)))
 
-    def make_draw(part: ShotPool, frames: int) -> DrawShot:
-        return partial(draw_shot, *part, settings.mono_share, settings.height, settings.width, frames)
+    def make_draw(shots: ShotPool, frames: int) -> DrawShot:
+        return partial(draw_shot, *shots, settings.mono_share, settings.height, settings.width, frames)
 
     if settings.size != "svd":
-        draws = [make_draw(part, AUTOENCODER_FRAMES) for part in (trained_on, held)]
+        draws = [make_draw(shots, AUTOENCODER_FRAMES) for shots in (trained_on, held)]
         train_autoencoder(pipeline, run, settings, *draws)
-    draw, draw_held = (make_draw(part, settings.frames) for part in (trained_on, held))
+    draw, draw_held = (make_draw(shots, settings.frames) for shots in (trained_on, held))
     train_network(pipeline, run, settings, draw, draw_held)
     if is_main_process():
         pipeline.save_pretrained(run.model)
@@ -151,10 +151,11 @@ class Reconstruction(nn.Module):
     def forward(
         self,
         frames: Tensor,  # [B, T, 3, H, W] in [-1, 1]
-    ) -> tuple[
-        Tensor, Tensor
-    ]:  # [B, T, 3, H, W]; [] KL divergence from a normal distribution, mean per latent
-        """Reconstruct frames; in eval mode from the mode of the latents."""
+    ) -> tuple[Tensor, Tensor]:  # [B, T, 3, H, W]; scalar
+        """Reconstruct frames, in eval mode from the mode of the latents.
+
+        Also returns the KL divergence from a normal distribution, mean per latent.
+        """
         side = patch_px(self.vae)
         latents = self.vae.encode(F.pixel_unshuffle(frames.flatten(0, 1), side)).latent_dist
         sample = latents.sample() if self.training else latents.mode()

@@ -16,7 +16,7 @@ def start_ema(model: nn.Module, decay: float) -> Ema:
 
 
 def update_ema(ema: Ema, model: nn.Module, decay: float, step: int) -> None:
-    """Average in the weights of one more step, in place; the decay rises to its value at first."""
+    """Update the average after a step, in place; in the first steps the decay rises to `decay`."""
     weight = 1 - min(decay, (1 + step) / (10 + step))
     for name, weights in _trained(model).items() if ema else ():
         ema[name].lerp_(weights.float(), weight)

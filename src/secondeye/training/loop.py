@@ -119,9 +119,8 @@ def training_loop(
 
 def _make_accelerator(name: str, hyperparams: Optimizer) -> Accelerator:
     """Set up the processes. Raises UserError if they cannot share the batch."""
-    accelerator = Accelerator(
-        cpu=not torch.cuda.is_available(), mixed_precision="no"
-    )  # see mixed_precision.py
+    # Mixed precision is our own, see mixed_precision.py.
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")
     require_divisible_batch(name, hyperparams)
     if is_sharded(accelerator):
         configure_sharding(name, hyperparams, accelerator)

@@ -50,13 +50,17 @@ def make_train_state(
     )
 
 
-def backward(state: TrainState, loss: Tensor, parts: int) -> None:
-    """Accumulate the gradient of one of `parts` micro-batches."""
+def backward(
+    state: TrainState,
+    loss: Tensor,  # scalar: the mean over a micro-batch
+    micro_batches: int,  # of this process in a step
+) -> None:
+    """Accumulate the gradient of one micro-batch, divided by their number."""
     if state.engine is None:
-        state.scaler.scale(loss / parts).backward()
+        state.scaler.scale(loss / micro_batches).backward()
     else:
-        state.engine.backward(loss)  # divides by the number of parts itself
-        state.engine.step()  # takes effect after the last part
+        state.engine.backward(loss)  # divides by the number of micro-batches itself
+        state.engine.step()  # takes effect after the last micro-batch
 
 
 def optimizer_step(state: TrainState, loss: float, hyperparams: Optimizer, step: int) -> float | None:

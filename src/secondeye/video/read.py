@@ -20,9 +20,8 @@ DECODER_THREADS = 1  # with several, FFmpeg's error concealment is not determini
 # In other containers (AVI, raw streams, MPEG-TS) seeking is imprecise or timestamps depend on the start.
 _SEEKABLE = {"mp4", "mov", "matroska", "webm"}
 _MAX_AFTER_KEYFRAME = 40  # frames decoded to reach a sampled time
-_MISSING_SHARE = Fraction(
-    2, 100
-)  # of the duration in the header, which is imprecise; truncated films lack more
+# Share of the duration in the header that may be missing: headers are imprecise, truncated films lack more.
+_MISSING_SHARE = Fraction(2, 100)
 
 
 class DecodedFrame(NamedTuple):

@@ -26,9 +26,8 @@ _PROJECTIONS = {
 }
 _INVERTED = 1  # AV_STEREO3D_FLAG_INVERT
 _VIEW_ID = 29  # AV_FRAME_DATA_VIEW_ID: the view a frame belongs to
-_VPS = re.compile(
-    rb"\x40\x01..", re.DOTALL
-)  # NAL header of the HEVC video parameter set, and its first 16 bits
+# NAL header of the HEVC video parameter set, and its first 16 bits.
+_VPS = re.compile(rb"\x40\x01..", re.DOTALL)
 
 
 @dataclass(frozen=True)
