@@ -201,7 +201,7 @@ def test_files_of_file_browsers_are_tolerated(tmp_path: Path, left: str) -> None
 def test_a_folder_with_foreign_files_is_never_pruned(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "my_film.mp4").write_text("precious")
-    with pytest.raises(UserError, match=r"holds my_film.mp4, which no stage wrote"):
+    with pytest.raises(UserError, match=r"contains my_film.mp4, which no stage wrote"):
         build(tmp_path / "raw", jobs(a="1"))
     assert set(content(tmp_path / "raw")) == {"my_film.mp4"}
 
