@@ -4,9 +4,11 @@ import math
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +28,13 @@ from secondeye.video.read import with_timestamps
 from secondeye.video.write import FilmWriter, write_film
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # tests run offline
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # must be set before any kernel is imported
-
+if find_spec("triton") and not torch.cuda.is_available():
+    # Triton reads the variable when it and the kernels are imported, secondeye at every call: kernels can be
+    # interpreted, but `auto` stays on `cpu` unless a test asks for the fixture `interpreter`.
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("TRITON_INTERPRET", "1")
+        import secondeye.splat.kernel
+        import secondeye.warp.kernel  # noqa: F401
 
 PROJECT = Path(__file__).parent.parent
 
@@ -163,13 +169,41 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counted
 
 
+@pytest.fixture
+def interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `auto` be `triton` on the CPU, where kernels are interpreted, which is slow; skips with a GPU."""
+    pytest.importorskip("triton", reason="Triton is not installed: it is for Linux on x86_64 only")
+    if torch.cuda.is_available():
+        pytest.skip("with a GPU the kernels are not interpreted")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+
+
+@pytest.fixture
+def launches(interpreter: None, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Count the launches of interpreted Triton kernels by name."""
+    from triton.runtime.interpreter import GridExecutor
+
+    counted: Counter[str] = Counter()
+    launch = GridExecutor.__call__
+
+    def count(self: Any, *args: Any, **options: Any) -> Any:
+        counted[self.fn.__name__] += 1
+        return launch(self, *args, **options)
+
+    monkeypatch.setattr(GridExecutor, "__call__", count)
+    return counted
+
+
 def on_any_backend(operation: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap splat or warp for CPU arrays; Triton kernels run on the GPU, or interpreted without one."""
 
     def run(frames: Tensor, disparity: Tensor, *, backend: str = "auto", **options: Any) -> Any:
-        on_gpu = backend.startswith("triton") and torch.cuda.is_available()
-        device = "cuda" if on_gpu else "cpu"
-        made = operation(frames.to(device), disparity.to(device), backend=backend, **options)
+        triton = backend.startswith("triton")
+        device = "cuda" if triton and torch.cuda.is_available() else "cpu"
+        with pytest.MonkeyPatch.context() as patch:
+            if triton and device == "cpu":
+                patch.setenv("TRITON_INTERPRET", "1")
+            made = operation(frames.to(device), disparity.to(device), backend=backend, **options)
         return type(made)(*(array.cpu() for array in made))
 
     return run

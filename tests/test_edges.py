@@ -1,12 +1,15 @@
 """Laws of the edge steps: what they may change and what they may not."""
 
+from collections.abc import Callable
+
 import cv2
 import numba
 import pytest
 import torch
 from torch import Tensor
 
-from secondeye.depth.edges import dilate, snap, upsample
+from secondeye.depth.edges import dilate, sharpen, snap, upsample
+from secondeye.imaging.arrays import frames_to_uint8
 
 HEIGHT, WIDTH, STEP_AT = 31, 65, 30
 
@@ -109,3 +112,47 @@ def test_edges_refuse_mismatched_shapes() -> None:
         snap(plane, torch.rand(1, 3, 4, 6), window_px=0, bound_px=1.0)
     with pytest.raises(ValueError, match="radius_px"):
         dilate(plane, radius_px=-1)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (23, 41), (64, 96)])
+@pytest.mark.parametrize("window_px", [1, 3, 9, 13])
+@pytest.mark.parametrize("form", [torch.clone, frames_to_uint8])
+def test_torch_snaps_to_the_same_bits_as_cpu(
+    form: Callable[[Tensor], Tensor], size: tuple[int, int], window_px: int
+) -> None:
+    generator = torch.Generator().manual_seed(4)
+    frames, noise = (torch.rand(2, channels, *size, generator=generator) for channels in (3, 1))
+    layers = torch.where((torch.arange(size[1]) // 11) % 2 == 0, 4.0, 17.3)
+    plane = blur(layers + 0.7 * noise, 2)
+    made, expected = (
+        snap(plane, form(frames), window_px=window_px, bound_px=2.1, backend=backend)  # type: ignore[arg-type]
+        for backend in ("torch", "cpu")
+    )
+    assert torch.equal(made, expected)
+    assert size != (64, 96) or window_px < 9 or not torch.equal(made, plane)
+
+
+@pytest.mark.parametrize("radius_px", [0, 1, 2, 3, 6, 13])
+def test_torch_dilates_to_the_same_bits_as_cpu(radius_px: int) -> None:
+    plane = torch.rand(2, 1, 19, 37, generator=torch.Generator().manual_seed(5))
+    assert torch.equal(
+        dilate(plane, radius_px=radius_px, backend="torch"), dilate(plane, radius_px=radius_px, backend="cpu")
+    )
+
+
+def test_edges_refuse_an_unknown_backend() -> None:
+    plane, frames = torch.rand(1, 1, 4, 6), torch.rand(1, 3, 4, 6)
+    with pytest.raises(ValueError, match="backend must be auto, cpu or torch"):
+        sharpen(plane, frames, backend="gpu")  # type: ignore[arg-type]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_edges_on_a_gpu_have_the_same_bits() -> None:
+    generator = torch.Generator().manual_seed(6)
+    frames = torch.rand(2, 3, 540, 960, generator=generator)
+    plane = blur(30 * (torch.rand(2, 1, 540, 960, generator=generator) > 0.999).float(), 4) * 60
+    made = sharpen(plane.cuda(), frames.cuda())
+    with pytest.raises(ValueError, match="backend cpu needs arrays on the CPU"):
+        dilate(plane.cuda(), radius_px=1, backend="cpu")
+    assert made.is_cuda and torch.equal(made.cpu(), sharpen(plane, frames))

@@ -42,10 +42,14 @@ def arrays(count: int, height: int, width: int, seed: int = 0) -> tuple[Tensor, 
 def test_auto_follows_the_device(monkeypatch):
     array = torch.zeros(1)
     on_gpu = torch.zeros(1, device="meta")
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     assert choose_backend("auto", AVAILABLE, array, array) == "cpu"
     assert choose_backend("auto", AVAILABLE, on_gpu, on_gpu) == "reference"  # neither a CPU nor a CUDA device
-    assert choose_backend("triton", AVAILABLE, array, array) == "triton"  # interpreted
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert choose_backend("auto", AVAILABLE, array, array) == "triton"
+    assert choose_backend("triton", AVAILABLE, array, array) == "triton"
     monkeypatch.setattr(backends, "has_triton", lambda: False)
+    assert choose_backend("auto", AVAILABLE, array, array) == "cpu"
     with pytest.raises(ValueError, match="needs Triton, which is not installed"):
         choose_backend("triton", AVAILABLE, array, array)
 
@@ -56,6 +60,20 @@ def test_triton_rejects_cpu_arrays_without_the_interpreter(operation, monkeypatc
     frames, disparity = arrays(1, 2, 3)
     with pytest.raises(ValueError, match="backend triton needs arrays on a GPU, but these are on the CPU"):
         operation(frames, disparity, backend="triton")
+
+
+@pytest.mark.parametrize(("operation", "kernel"), [(splat, "_add_integers"), (warp, "_gather")])
+def test_auto_launches_the_kernel_and_agrees_with_cpu(operation, kernel, launches):
+    frames, disparity = arrays(1, 4, 41)
+    made, expected = operation(frames, disparity), operation(frames, disparity, backend="cpu")
+    assert launches[kernel] == 1
+    assert_close(list(made), list(expected), rtol=1e-5, atol=2e-5)
+
+
+def test_a_gradient_is_computed_by_the_reference_even_in_the_interpreter(launches):
+    frames, disparity = arrays(1, 4, 41)
+    splat(frames.requires_grad_(), disparity).warped.sum().backward()
+    assert frames.grad is not None and not launches
 
 
 def test_arrays_must_be_on_the_backend_device():
@@ -83,12 +101,10 @@ def test_kernels_compile_for_three_gpus_without_spills(tmp_path):
 @pytest.mark.parametrize(
     ("operation", "backend"), [(splat, "triton"), (splat, "triton_nondeterministic"), (warp, "triton")]
 )
-def test_bands_of_rows_do_not_change_the_result(operation, form, backend, monkeypatch):
+def test_bands_of_rows_do_not_change_the_result(operation, form, backend, interpreter, monkeypatch):
     from secondeye.splat import kernel as splat_kernel
     from secondeye.warp import kernel as warp_kernel
 
-    if torch.cuda.is_available():
-        pytest.skip("with a GPU the kernels are not interpreted")
     frames, disparity = arrays(3, 5, 41)
     whole = operation(form(frames), disparity, backend=backend)
     monkeypatch.setattr(splat_kernel, "SUMS_BYTES", 41 * 44 * 4)  # four rows

@@ -12,6 +12,7 @@ import psutil
 import torch
 
 from secondeye.system.files import write_atomic
+from secondeye.system.process import best_device
 
 Result = TypeVar("Result")
 
@@ -37,7 +38,8 @@ def measure_cost(function: Callable[[], Result], frames: int) -> tuple[Result, C
         while not done.wait(_SAMPLING_INTERVAL_S):
             peak[0] = max(peak[0], process.memory_info().rss)
 
-    if torch.cuda.is_available():
+    on_gpu = best_device() == "cuda"
+    if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     sampler = threading.Thread(target=sample_memory)
     sampler.start()
@@ -48,7 +50,7 @@ def measure_cost(function: Callable[[], Result], frames: int) -> tuple[Result, C
         seconds = time.perf_counter() - start
         done.set()
         sampler.join()
-    used = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak[0] - before
+    used = torch.cuda.max_memory_allocated() if on_gpu else peak[0] - before
     return result, Cost(seconds / frames, used / _MIB)
 
 

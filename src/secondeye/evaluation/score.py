@@ -18,6 +18,7 @@ from secondeye.evaluation.non_finite import require_finite
 from secondeye.evaluation.regions import DISOCCLUDED, REGIONS, UNKNOWN, VISIBLE, regions_from_truth
 from secondeye.evaluation.score_crops import Crops, extract_crops, find_crops
 from secondeye.imaging.arrays import FAR_PERCENTILE, NEAR_PERCENTILE, occlusion_mask
+from secondeye.imaging.backends import on_best_device
 from secondeye.matching.consistency import fill_from_background, is_consistent
 from secondeye.matching.flow_matcher import match_flow
 from secondeye.metrics.depth import edge_f_score, rank_correlation
@@ -168,7 +169,7 @@ def count_disoccluded(
     disparity: Tensor,  # [T, 1, H, W] px
 ) -> int:
     """Count the pixels that warping by this disparity disoccludes; the frame's border does not count."""
-    warped = warp(left, disparity, kernel="bilinear")
+    warped = on_best_device(warp)(left, disparity, kernel="bilinear")
     holes = occlusion_mask(warped.coverage)
     background = fill_from_background(warped.disparity, ~holes)
     return int((regions_from_truth(background, holes) == DISOCCLUDED).sum())
@@ -184,7 +185,8 @@ def confirmed_matches(clip: EvalFrames) -> Tensor:  # bool [T, 1, H, W]
     column = (torch.arange(width) - clip.disparity).round()
     inside = (column >= 0) & (column <= width - 1)
     column = column.clamp(0, width - 1).long()
-    in_front = warp(clip.left, clip.disparity, kernel="bilinear").disparity.gather(-1, column)
+    surfaces = on_best_device(warp)(clip.left, clip.disparity, kernel="bilinear").disparity
+    in_front = surfaces.gather(-1, column)
     visible = clip.regions.gather(-1, column) == VISIBLE
     return inside & visible & ((in_front - clip.disparity).abs() <= _SAME_SURFACE_PX)
 

@@ -1,12 +1,17 @@
-"""Choose the backend of `splat` and `warp`, and describe how Triton kernels are compiled."""
+"""Choose device and backend of `splat` and `warp`, and describe how Triton kernels are compiled."""
 
 import os
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, wraps
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from torch import Tensor
+
+from secondeye.system.process import best_device
+
+Arguments = ParamSpec("Arguments")
+Planes = TypeVar("Planes", bound=tuple[Tensor, ...])  # Splat or Warp
 
 
 class Configuration(NamedTuple):
@@ -42,6 +47,9 @@ def choose_backend(
 ) -> str:  # one of `available`
     """Resolve `auto` by device: cpu for CPU tensors, triton on a GPU, reference there without Triton.
 
+    With TRITON_INTERPRET=1 it is triton for CPU tensors, too: the kernels are interpreted, which is slow and
+    proves without a GPU that they are what runs.
+
     Raises ValueError if the arrays are on different devices, if the name is unknown, and if the backend
     cannot run on their device.
     """
@@ -52,7 +60,7 @@ def choose_backend(
     on_cpu = frames.device.type == "cpu"
     if requested == "auto":
         if on_cpu:
-            return "cpu"
+            return "triton" if _uses_interpreter() and has_triton() else "cpu"
         return "triton" if frames.device.type == "cuda" and has_triton() else "reference"
     if requested == "cpu" and not on_cpu:
         raise ValueError(f"backend cpu needs arrays on the CPU, but these are on {frames.device}")
@@ -61,6 +69,23 @@ def choose_backend(
     if requested.startswith("triton") and on_cpu and not _uses_interpreter():
         raise ValueError(f"backend {requested} needs arrays on a GPU, but these are on the CPU")
     return requested
+
+
+def on_best_device(operation: Callable[Arguments, Planes]) -> Callable[Arguments, Planes]:
+    """Wrap splat or warp for arrays on the CPU: they go to the best device, and the results come back.
+
+    For a single operation; a chain of them moves its arrays once itself.
+    """
+
+    @wraps(operation)
+    def run(*args: Arguments.args, **options: Arguments.kwargs) -> Planes:
+        device = best_device()
+        arrays: Any = [array.to(device) if isinstance(array, Tensor) else array for array in args]
+        made: Any = operation(*arrays, **options)
+        moved: Planes = type(made)(*(plane.cpu() for plane in made))
+        return moved
+
+    return run
 
 
 @cache

@@ -14,6 +14,7 @@ from humanize import naturalsize
 
 from secondeye.depth import best_available
 from secondeye.imaging.backends import has_triton
+from secondeye.system.process import best_device
 from secondeye.video.write import has_encoder
 
 _TIMEOUT_SECONDS = 2.0
@@ -43,7 +44,7 @@ def _size(size_bytes: int) -> str:
 
 
 def _gpu() -> str:
-    if not torch.cuda.is_available():
+    if best_device() == "cpu":
         return "GPU: none; everything runs on the CPU, and `./run test-gpu` skips all tests"
     names = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
     return f"GPU: {', '.join(names)}"

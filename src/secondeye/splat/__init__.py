@@ -47,6 +47,7 @@ def splat(
 
     `backend="auto"` is `reference`, the only differentiable one (in colour and disparity), if a gradient is
     requested; otherwise `cpu` for CPU tensors, `triton` on a GPU, and `reference` on a GPU without Triton.
+    With TRITON_INTERPRET=1 in the environment it is `triton` for CPU tensors, too.
     `cpu` and `triton` are bit-reproducible; `triton_nondeterministic` adds floats in any order and is faster.
 
     Raises ValueError for arrays of other types or shapes or with non-finite values, for a negative or

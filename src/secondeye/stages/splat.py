@@ -11,7 +11,7 @@ from secondeye.imaging.arrays import occlusion_mask
 from secondeye.params import DatasetParams, SplatParams
 from secondeye.splat import exponent_at_width
 from secondeye.splat import splat as splat_forward
-from secondeye.system.process import lock_dir
+from secondeye.system.process import best_device, lock_dir
 
 _BYTES_PER_PIXEL = 1.9  # upper bound: FFV1 RGB and a mask took 0.5 (real) to 1.2 (synthetic films)
 
@@ -41,9 +41,13 @@ def _splat_clip(
 ) -> tuple[ClipOcclusion, list[Path]]:
     left, _ = reader.views(clip)
     exponent = exponent_at_width(left.shape[-1], splat.weight_exponent_per_px)
-    warped, coverage = splat_forward(left, reader.disparity(clip), weight_exponent_per_px=exponent)
-    occlusion = occlusion_mask(coverage)
+    device = best_device()
+    warped, coverage = splat_forward(
+        left.to(device), reader.disparity(clip).to(device), weight_exponent_per_px=exponent
+    )
+    holes = occlusion_mask(coverage)
+    occlusion = holes.cpu()
     files = [reader.file("splat", clip_id, "warped"), reader.file("splat", clip_id, "occlusion")]
-    write_frames(files[0], warped * ~occlusion)
+    write_frames(files[0], (warped * ~holes).cpu())
     write_occlusion(files[1], occlusion)
     return ClipOcclusion(clip_id, key, round(float(occlusion.double().mean()), 5)), files

@@ -23,6 +23,7 @@ from secondeye.imaging.arrays import (
     require_plane,
     require_same_size,
 )
+from secondeye.imaging.backends import on_best_device
 from secondeye.splat import exponent_at_width, splat
 from secondeye.system.errors import UserError
 from secondeye.training.column_offsets import column_range, offset_range
@@ -126,7 +127,7 @@ def cut_window(
     target = _crop(right, window, window.right_column)
     relative = _crop(disparity, window, window.left_column) - (window.left_column - window.right_column)
     exponent = exponent_at_width(left.shape[-1], weight_exponent_per_px)
-    warped, coverage = splat(source, relative, weight_exponent_per_px=exponent)
+    warped, coverage = on_best_device(splat)(source, relative, weight_exponent_per_px=exponent)
     occlusion = occlusion_mask(coverage)
     return InpaintSample(_to_8_bit(warped * ~occlusion), occlusion, _to_8_bit(target))
 

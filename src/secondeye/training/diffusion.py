@@ -296,7 +296,7 @@ def _inpaint(
     pipeline: StereoInpaintPipeline, shots: Sequence[StereoShot]
 ) -> list[Tensor]:  # [T, 3, H, W] in [0, 1]
     """Inpaint shots, on a GPU if there is one; leaves the pipeline on the CPU."""
-    pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
+    pipeline.to(best_device())
     views = [Warped(shot.left, shot.warped, shot.coverage, shot.disparity) for shot in shots]
     inpainted = [inpaint_warped(pipeline, view, None, STEPS)[0] for view in views]
     pipeline.to("cpu")

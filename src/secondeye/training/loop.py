@@ -20,6 +20,7 @@ from tqdm import tqdm
 from secondeye.params import Optimizer
 from secondeye.run_folder import Run
 from secondeye.system.errors import UserError
+from secondeye.system.process import best_device
 from secondeye.training.checkpoints import load_checkpoint, save_checkpoint
 from secondeye.training.deepspeed import configure_sharding, is_sharded
 from secondeye.training.ema import apply_ema
@@ -120,7 +121,7 @@ def training_loop(
 def _make_accelerator(name: str, hyperparams: Optimizer) -> Accelerator:
     """Set up the processes. Raises UserError if they cannot share the batch."""
     # Mixed precision is our own, see mixed_precision.py.
-    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")
+    accelerator = Accelerator(cpu=best_device() == "cpu", mixed_precision="no")
     require_divisible_batch(name, hyperparams)
     if is_sharded(accelerator):
         configure_sharding(name, hyperparams, accelerator)
@@ -129,7 +130,7 @@ def _make_accelerator(name: str, hyperparams: Optimizer) -> Accelerator:
 
 def require_divisible_batch(name: str, hyperparams: Optimizer) -> None:
     """Raise UserError if the processes cannot share the batch equally."""
-    processes = PartialState(cpu=not torch.cuda.is_available()).num_processes
+    processes = PartialState(cpu=best_device() == "cpu").num_processes
     micro_batches = processes * hyperparams.gradient_accumulation_steps
     if hyperparams.batch_size % micro_batches:
         raise UserError(

@@ -17,6 +17,7 @@ from secondeye.film.cuts import CUT_THRESHOLD
 from secondeye.film.packing import crop_and_resize
 from secondeye.film.shots import plan_shots
 from secondeye.imaging.arrays import depth_to_disparity, frames_from_uint8
+from secondeye.imaging.backends import on_best_device
 from secondeye.inpaint.fill import FillState, fill
 from secondeye.training.stereo_shot import StereoShot, quantize
 from secondeye.video.probe import probe
@@ -94,7 +95,7 @@ def plausible_disparity(
 
 def _warp_left(frames: Tensor, disparity: Tensor) -> Warp:
     """Warp a right view to the left view: the mirror image of a warp to the right."""
-    return Warp(*(plane.flip(-1) for plane in warp(frames.flip(-1), disparity.flip(-1))))
+    return Warp(*(plane.flip(-1) for plane in on_best_device(warp)(frames.flip(-1), disparity.flip(-1))))
 
 
 def _read_runs(film: Path, frames: int, height: int, width: int) -> list[Tensor]:

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import psutil
 import torch
 
+from secondeye.system.process import best_device
+
 
 class RunningMeans(NamedTuple):
     """Sums and counts of metrics over a few steps; NaN values are left out."""
@@ -39,7 +41,7 @@ def empty_means() -> RunningMeans:
 
 def _memory_bytes() -> int:
     """Return the peak allocation on the GPU, or the resident memory of the process without one."""
-    if torch.cuda.is_available():
+    if best_device() == "cuda":
         return torch.cuda.max_memory_allocated()
     rss: int = psutil.Process().memory_info().rss
     return rss

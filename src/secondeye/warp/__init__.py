@@ -54,8 +54,9 @@ def warp(
     `kernel="lanczos3"` uses six taps of the same surface, with its last pixel replicated beyond its end, and
     clamps the result to the range of the four nearest taps to avoid ringing.
 
-    `backend="auto"` is `cpu` for CPU tensors, `triton` on a GPU, and `reference` on a GPU without Triton. All
-    backends are bit-reproducible; none supports gradients.
+    `backend="auto"` is `cpu` for CPU tensors, `triton` on a GPU, and `reference` on a GPU without Triton.
+    With TRITON_INTERPRET=1 in the environment it is `triton` for CPU tensors, too. All backends are
+    bit-reproducible; none supports gradients.
 
     A positive disparity moves a surface to the left, which gives the right view of a left view. For the left
     view of a right view, flip frames and disparity horizontally, warp, and flip the result. Do not negate the
