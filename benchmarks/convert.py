@@ -115,6 +115,7 @@ def render_views(film: Path, depth: ShotDepth, inpainter: Inpainter) -> None:
         inpainter,
         strength_percent=DEFAULTS.strength_percent,
         convergence=DEFAULTS.convergence,
+        device="cpu",
     )
     views = (
         side_by_side(left, right)

@@ -94,7 +94,7 @@ def test_conversion_refuses_nan(tmp_path: Path) -> None:
     depth[..., 16:32] = 1
     window = LeftWindow(torch.full((1, 64, 96, 3), 128, dtype=torch.uint8), depth)
     with pytest.raises(UserError, match=r"^the model returns NaN or infinite pixels"):
-        next(render([window], broken, strength_percent=10, convergence=0.5))
+        next(render([window], broken, strength_percent=10, convergence=0.5, device="cpu"))
 
 
 def test_bytes_are_inpainted_like_floats_and_seen_bytes_do_not_change(inpainter: Inpainter) -> None:

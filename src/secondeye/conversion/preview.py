@@ -15,15 +15,15 @@ def write_preview(
     path: Path,
     left: Tensor,  # uint8 [H, W, 3]
     right: Tensor,  # uint8 [H, W, 3]
-    disparity: Tensor,  # [1, H, W] px
+    disparity: Tensor,  # [1, H, W] px; on any device, like the occlusion
     occlusion: Tensor,  # bool [1, H, W]
 ) -> None:
     """Write the preview as PNG."""
     views = left.numpy(), right.numpy()
-    holes = np.where(occlusion[0].numpy()[..., None], np.array(HOLE_COLOUR, np.uint8), views[1] // 2)
+    holes = np.where(occlusion[0].cpu().numpy()[..., None], np.array(HOLE_COLOUR, np.uint8), views[1] // 2)
     tiles = {
         "input, the left eye": views[0],
-        "depth": _depth_picture(disparity[0].numpy()),
+        "depth": _depth_picture(disparity[0].cpu().numpy()),
         "holes": holes,
         "right eye": views[1],
         "anaglyph": anaglyph(*views),

@@ -27,13 +27,13 @@ class RenderedWindow(NamedTuple):
 
     left: Tensor  # uint8 [T, H, W, 3]
     right: Tensor  # uint8 [T, H, W, 3]
-    disparity: Tensor  # [T, 1, H, W] px of the left view
+    disparity: Tensor  # [T, 1, H, W] px of the left view; on the device, like the occlusion
     occlusion: Tensor  # bool [T, 1, H, W] of the right view
     state: InpainterState  # after these frames
 
 
 class _Pending(NamedTuple):
-    """Frames that the inpainter has not returned yet."""
+    """Frames that the inpainter has not returned yet; on the device, but for the left view."""
 
     left: Tensor  # uint8 [T, H, W, 3]
     disparity: Tensor  # [T, 1, H, W] px of the left view
@@ -46,27 +46,30 @@ def render(
     *,
     strength_percent: float,
     convergence: float,
+    device: str,  # cpu or cuda
     state: InpainterState | None = None,  # after the frame before; None at the start of a shot
 ) -> Iterator[RenderedWindow]:
     """Upsample and sharpen the depth, convert it to disparity, warp the left view and inpaint the holes.
 
     Windows are yielded as the inpainter returns them; they may differ in length from those that were given.
+    The left view and its small depth go to the device, and the right view comes back, once each.
     Raises UserError when a network returns NaN or infinite pixels.
     """
     pending: list[_Pending] = []
 
     def warped() -> Iterator[Warped]:
         for frames, depth in windows:
-            small = depth_to_disparity(depth, strength_percent, convergence)
-            disparity = upsample(small * (frames.shape[2] / depth.shape[-1]), frames)
-            disparity = sharpen(disparity, frames)
-            window = warped_window(frames, disparity, conditioning_of(inpainter))
+            images = frames.to(device)
+            small = depth_to_disparity(depth.to(device), strength_percent, convergence)
+            disparity = upsample(small * (frames.shape[2] / depth.shape[-1]), images)
+            disparity = sharpen(disparity, images)
+            window = warped_window(images, disparity, conditioning_of(inpainter))
             pending.append(_Pending(frames, disparity, occlusion_mask(window.coverage)))
             yield window
 
     for right, state_after in inpainter(warped(), state):
         left, disparity, occlusion = _take(pending, len(right))
-        yield RenderedWindow(left, right, disparity, occlusion, state_after)
+        yield RenderedWindow(left, right.cpu(), disparity, occlusion, state_after)
 
 
 def _take(pending: list[_Pending], frames: int) -> _Pending:

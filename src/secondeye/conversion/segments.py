@@ -22,6 +22,7 @@ from secondeye.conversion.shot_depth import ShotDepth
 from secondeye.film.packing import side_by_side
 from secondeye.film.shots import ShotPlan
 from secondeye.inpaint import Inpainter
+from secondeye.system.process import best_device
 from secondeye.video.probe import FilmInfo
 from secondeye.video.read import DecodedFrame, ShotReader
 from secondeye.video.write import FilmWriter
@@ -89,6 +90,7 @@ class ShotRenderer:
             self.inpainter,
             strength_percent=strength_percent,
             convergence=self.settings.convergence,
+            device=best_device(),
             state=state,
         )
         while first < stop:

@@ -35,7 +35,8 @@ def as_inpainter(fill: Callable[[Warped], Tensor]) -> Inpainter:
     """Return an Inpainter that fills every window alone, without a state."""
 
     def inpaint(windows: Iterable[Warped], state: InpainterState | None = None) -> Iterator[Inpainted]:
-        return (Inpainted(fill(warped), {}) for warped in windows)
+        for warped in windows:
+            yield Inpainted(fill(warped.to("cpu")).to(warped.frames.device), {})
 
     return inpaint
 

@@ -23,6 +23,7 @@ from secondeye.depth.edges import sharpen, upsample
 from secondeye.evaluation.baselines import as_inpainter, best_shift, fill_nearest, fill_opencv
 from secondeye.evaluation.eval_clips import EvalFrames
 from secondeye.evaluation.non_finite import require_finite
+from secondeye.imaging.backends import on_best_device
 from secondeye.inpaint import Inpainter, conditioning_of, inpaint_shot, make_inpainter
 from secondeye.system.files import hash_file, hash_weights
 from secondeye.system.process import best_device
@@ -95,7 +96,7 @@ def make_right(method: Method, clip: EvalFrames) -> MethodOutput:
             return _inpaint_clip(clip, as_inpainter(partial(fill_opencv, cv2.INPAINT_NS)))
         case "ceiling", _:
             decoded = load_vae_round_trip(method, method.content)(clip.right)
-            warped = warp(clip.left, clip.disparity)
+            warped = on_best_device(warp)(clip.left, clip.disparity)
             return MethodOutput(warped.coverage * warped.frames + (1 - warped.coverage) * decoded, None)
         case "inpainter", _:
             return _inpaint_clip(clip, load_inpainter(method, method.content))
@@ -160,9 +161,10 @@ def warp_and_inpaint(
     inpainter: Inpainter,
 ) -> Tensor:  # [T, 3, H, W] in [0, 1]
     """Warp the left view and inpaint it, window by window as in a conversion. Raises NonFiniteError."""
+    device, conditioning = best_device(), conditioning_of(inpainter)
     windows = zip(left.split(_WINDOW), disparity.split(_WINDOW), strict=True)
-    conditioning = conditioning_of(inpainter)
-    right = inpaint_shot(inpainter, (warped_window(*window, conditioning) for window in windows))
+    moved = ((frames.to(device), plane.to(device)) for frames, plane in windows)
+    right = inpaint_shot(inpainter, (warped_window(*window, conditioning) for window in moved)).cpu()
     require_finite(right)
     return right.clamp(0, 1)
 

@@ -61,11 +61,13 @@ def fill(
 
 
 def fill_shot(windows: Iterable[Warped], state: InpainterState | None = None) -> Iterator[Inpainted]:
-    """Run `fill` as an Inpainter."""
+    """Run `fill` as an Inpainter. It runs on the CPU: from a GPU all but the left view is copied there."""
     carried = None if state is None else FillState(**state)
     for warped in windows:
-        frames, carried = _fill_frames(warped.frames, warped.coverage, warped.disparity, carried)
-        yield Inpainted(frames, carried._asdict())
+        view = warped.frames
+        planes = view.cpu(), warped.coverage.cpu(), warped.disparity.cpu()
+        frames, carried = _fill_frames(*planes, carried)
+        yield Inpainted(frames.to(view.device), carried._asdict())
 
 
 def _fill_frames(

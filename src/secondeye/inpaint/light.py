@@ -63,7 +63,10 @@ def save_light(model: Light, folder: Path) -> None:
 
 
 def load_light(folder: Path | None, device: str) -> Inpainter:
-    """Load the light inpainter from a folder; UserError if its weights are missing or do not fit."""
+    """Load the light inpainter from a folder; UserError if its weights are missing or do not fit.
+
+    The network runs on `device`, on crops; `fill` and all else run on the CPU, where windows are copied to.
+    """
     if folder is None:
         raise UserError("the light inpainter needs weights: pass --model")
     model = load_light_network(folder).to(device)
@@ -71,8 +74,9 @@ def load_light(folder: Path | None, device: str) -> Inpainter:
     def inpaint(windows: Iterable[Warped], state: InpainterState | None = None) -> Iterator[Inpainted]:
         carried = None if state is None else LightState.from_tensors(state)
         for warped in windows:
-            frames, carried = inpaint_frames(model, warped.as_floats(), carried)
-            yield Inpainted(in_form_of(warped.frames, frames), carried.tensors())
+            frames, carried = inpaint_frames(model, warped.to("cpu").as_floats(), carried)
+            view = warped.frames
+            yield Inpainted(in_form_of(view, frames).to(view.device), carried.tensors())
 
     return inpaint
 
