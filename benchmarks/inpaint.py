@@ -22,11 +22,11 @@ from torch import Tensor
 
 from secondeye.evaluation.cost import measure_cost
 from secondeye.imaging.arrays import occlusion_mask
-from secondeye.inpaint import Warped, inpaint_shot
+from secondeye.inpaint import InpaintOptions, Warped, inpaint_shot
 from secondeye.inpaint.autoencoder import decode
 from secondeye.inpaint.conditions import latent_mask
 from secondeye.inpaint.diffusion import Diffusion
-from secondeye.inpaint.frame_windows import plan_windows
+from secondeye.inpaint.frame_windows import stream_windows
 from secondeye.inpaint.pipeline import StereoInpaintPipeline
 from secondeye.inpaint.sampling import RELEASE_SAMPLING, SamplingConfig
 from secondeye.inpaint.tiles import plan_tiles
@@ -162,10 +162,10 @@ def time_rows() -> Iterator[str]:
     """Yield rows on how windows continue from previous frames."""
     fewest = min(released_walk.plan_chunks(n)[-1].overlap for n in range(24, 130))
     shortest = min(released_walk.plan_chunks(n)[-1].length for n in range(24, 130))
-    ours = [list(plan_windows(n, 25, 3))[-1] for n in range(26, 130)]
+    ours = [list(stream_windows(range(n), 25, 3))[-1] for n in range(26, 130)]
     yield (
-        f"| the last window sees {min(w.stop - w.start for w in ours)} frames, at least "
-        f"{min(w.first_new - w.start for w in ours)} of them inpainted | {shortest}, and {fewest} | "
+        f"| the last window sees {min(k + len(new) for k, new in ours)} frames, at least "
+        f"{min(k for k, _ in ours)} of them inpainted | {shortest}, and {fewest} | "
         "lengths to 129 |"
     )
     pipeline, shot = make_pipeline(), film(3, *SMALL)
@@ -194,7 +194,7 @@ def tile_rows() -> Iterator[str]:
     """Yield rows on disagreement of overlapping tiles, and on padding."""
     pipeline, shot = make_pipeline(), film(2, HEIGHT, 2 * WIDTH)
     holes, generator = torch.ones_like(shot.coverage), make_generator(0)
-    left, right = plan_tiles(HEIGHT, 2 * WIDTH, 2, 128, 64)
+    left, right = plan_tiles(HEIGHT, 2 * WIDTH, (1, 2), 128, 64)
     inpainted = [
         pipeline.sample_latents(tile.crop(shot.frames), tile.crop(holes), sampling=OURS, generator=generator)
         for tile in (left, right)
@@ -233,7 +233,8 @@ def run_plan(connection: Connection, plan: str, shot: Warped, tiles_per_side: in
     passes = [0]
     count = lambda _, given: passes.__setitem__(0, passes[0] + given[0].shape[0] * given[0].shape[1])  # noqa: E731
     pipeline.unet.register_forward_pre_hook(count)
-    inpainter, holes = Diffusion(pipeline, STEPS, tiles_per_side, 0), occlusion_mask(shot.coverage).float()
+    inpainter = Diffusion(pipeline, InpaintOptions(STEPS, tiles_per_side))
+    holes = occlusion_mask(shot.coverage).float()
     sampling = replace(RELEASE_SAMPLING, steps=STEPS)
 
     def walk() -> Tensor:
@@ -256,7 +257,7 @@ def run_plan(connection: Connection, plan: str, shot: Warped, tiles_per_side: in
 
 def stream_film(connection: Connection, frames: int) -> None:
     """Send the cost per frame of a film streamed in windows."""
-    inpainter, shot = Diffusion(make_pipeline(), 1, 1, 0), film(AT_ONCE, *SMALL)
+    inpainter, shot = Diffusion(make_pipeline(), InpaintOptions(1, 1)), film(AT_ONCE, *SMALL)
 
     def stream() -> None:
         for _ in inpainter(shot for _ in range(frames // AT_ONCE)):

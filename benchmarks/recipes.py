@@ -25,8 +25,8 @@ from machine import machine
 from presets import load_preset
 from secondeye.evaluation.regions import regions_from_truth
 from secondeye.evaluation.score import compute, prepare, update
-from secondeye.inpaint import Inpainter, Warped, inpaint_shot
-from secondeye.inpaint.diffusion import SEED, Diffusion
+from secondeye.inpaint import Inpainter, InpaintOptions, Warped, inpaint_shot
+from secondeye.inpaint.diffusion import Diffusion
 from secondeye.inpaint.fill import fill_shot
 from secondeye.inpaint.module_checks import IN_CHANNELS, LATENT_CHANNELS, ONE_STEP_CHANNELS
 from secondeye.inpaint.pipeline import StereoInpaintPipeline
@@ -82,7 +82,7 @@ def table(settings: TrainDiffusion, seconds: float, shots: int) -> str:
     rows = [row("fill", "", fill_shot, test)]
     for method, (pipeline, steps, elapsed_s) in trained_networks.items():
         for sampling_steps in SAMPLING_STEPS[method]:
-            inpainter = Diffusion(pipeline, sampling_steps, 1, SEED)
+            inpainter = Diffusion(pipeline, InpaintOptions(sampling_steps, 1))
             rows.append(
                 row(
                     f"{method}, sampled in {sampling_steps}", f"{steps} in {elapsed_s:.0f} s", inpainter, test

@@ -1,36 +1,29 @@
 """Windows and tiles of the diffusion inpainter, ours and the release's, with tiny networks."""
 
-import json
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 import pytest
 import released_walk
 import torch
 from conformance.tiny_release import EMBEDDING, SEEDS, make_autoencoder, make_image_encoder, make_network
+from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from secondeye.imaging.arrays import frames_to_uint8
-from secondeye.inpaint import InpaintOptions, PlannedInpainter, Warped, inpaint_shot
+from secondeye.inpaint import InpaintOptions, Warped, inpaint_shot
 from secondeye.inpaint.autoencoder import decode, decode_tiles
 from secondeye.inpaint.conditions import Conditions, clear_holes, time_ids, unconditional
 from secondeye.inpaint.denoising import denoise, denoise_one_step, guided_velocity
-from secondeye.inpaint.diffusion import (
-    Diffusion,
-    InpaintStats,
-    downscale_factor,
-    downscale_warped,
-    inpaint_warped,
-    load_diffusion,
-)
-from secondeye.inpaint.inpainter import in_form_of
-from secondeye.inpaint.pipeline import InpaintOutput, StereoInpaintPipeline
-from secondeye.inpaint.plan import InpaintPlan
+from secondeye.inpaint.diffusion import SEED, Diffusion, InpaintStats, load_diffusion
+from secondeye.inpaint.inpainter import InpainterState, in_form_of
+from secondeye.inpaint.pipeline import StereoInpaintPipeline
 from secondeye.inpaint.sampling import SamplingConfig
 from secondeye.inpaint.tiles import plan_tiles
 from secondeye.inpaint.tiny import make_scheduler, make_tiny
+from secondeye.inpaint.working_size import reduce_warped
 from secondeye.system.errors import UserError
 
 QUICK = SamplingConfig(steps=1, guidance=1.01, noise_share=0.0, keep_thin_holes=False, decode_frames=2)
@@ -67,6 +60,25 @@ def scene(frames: int, height: int, width: int, seed: int = 0) -> Warped:
     coverage[..., 10:16] = 0
     coverage[..., 16] = 0.6
     return Warped(picture, picture * (coverage > 0), coverage, torch.zeros_like(coverage))
+
+
+def inpaint(
+    pipeline: StereoInpaintPipeline,
+    warped: Warped,
+    state: InpainterState | None = None,
+    *,
+    steps: int = 1,
+    tiles: int | None = None,
+    seed: int = SEED,
+) -> tuple[Tensor, InpainterState]:
+    """Inpaint the frames of a shot, or its next ones; also return the state after them."""
+    inpainter = Diffusion(pipeline, InpaintOptions(steps=steps, tiles=tiles), seed)
+    frames, states = zip(*inpainter([warped], state), strict=True)
+    return torch.cat(frames), states[-1]
+
+
+def to_uint8(warped: Warped) -> Warped:
+    return warped._replace(left=frames_to_uint8(warped.left), frames=frames_to_uint8(warped.frames))
 
 
 class Pointwise(nn.Module):
@@ -185,7 +197,7 @@ def test_tiles_of_a_pointwise_network_equal_the_whole(tiles_per_side: int, count
     sampling = SamplingConfig(3, (1.0, 1.5), 0.0, True, 2)
     network = Pointwise()
     whole = denoise(network, make_scheduler(), noise, given, sampling)
-    tiles = plan_tiles(24, 32, tiles_per_side, 4, 8)
+    tiles = plan_tiles(24, 32, (tiles_per_side, tiles_per_side), 4, 8)
     assert len(tiles) == count
     assert_close(denoise(network, make_scheduler(), noise, given, sampling, tiles), whole)
 
@@ -195,13 +207,13 @@ def test_tiles_are_blended_in_one_step() -> None:
     given = conditions(2, 24, 32)._replace(left=left)
     whole = denoise_one_step(network, given)
     assert_close(whole, -left)  # what stands behind the zeros
-    assert_close(denoise_one_step(network, given, tiles=plan_tiles(24, 32, 3, 4, 8)), whole)
+    assert_close(denoise_one_step(network, given, tiles=plan_tiles(24, 32, (3, 3), 4, 8)), whole)
     assert network.passes == 1 + 6
 
 
 def test_frames_outside_of_the_tiles_are_unchanged(tiny: StereoInpaintPipeline) -> None:
     frames = torch.rand(1, 3, 64, 192, generator=seeded(1))
-    left, _, right = plan_tiles(8, 24, 3, 0, 8)
+    left, _, right = plan_tiles(8, 24, (1, 3), 0, 8)
     options: dict[str, Any] = {"sampling": QUICK, "generator": seeded(0)}
     inpainted = tiny(frames, frames[:, :1], tiles=[left, right], **options).frames
     same = inpainted[..., 64:128]
@@ -211,7 +223,7 @@ def test_frames_outside_of_the_tiles_are_unchanged(tiny: StereoInpaintPipeline) 
 
 def test_tiles_are_decoded_independently(tiny: StereoInpaintPipeline) -> None:
     latents, frames = torch.randn(3, 4, 8, 24, generator=seeded(1)), torch.ones(3, 3, 64, 192)
-    _, middle, _ = plan_tiles(8, 24, 3, 0, 8)
+    _, middle, _ = plan_tiles(8, 24, (1, 3), 0, 8)
     with torch.no_grad():
         decode_tiles(tiny.vae, latents, 2, [middle], frames)
         assert_close(frames[..., 64:128], decode(tiny.vae, latents[..., 8:16], 2))
@@ -224,7 +236,7 @@ def test_tiles_and_windows_without_holes_are_skipped(tiny: StereoInpaintPipeline
     frames = torch.rand(10, 3, 64, 500, generator=seeded(1))
     seen: list[tuple[int, ...]] = []
     hook = tiny.unet.register_forward_pre_hook(lambda _, given: seen.append(tuple(given[0].shape[-2:])))
-    inpainter = Diffusion(tiny, steps=2, tiles=3, seed=0)
+    inpainter = Diffusion(tiny, InpaintOptions(steps=2, tiles=3))
     whole = inpaint_shot(inpainter, [Warped(frames, frames * coverage, coverage, coverage)])
     hook.remove()
     assert seen == [(8, 32)] * 2
@@ -237,13 +249,6 @@ def test_tiles_and_windows_without_holes_are_skipped(tiny: StereoInpaintPipeline
     )
 
 
-def test_more_tiles_work_at_a_larger_size(tiny: StereoInpaintPipeline) -> None:
-    factors = [downscale_factor(tiny, 360, 640, tiles) for tiles in (1, 2, 3, 4)]
-    assert factors == sorted(factors, reverse=True) and factors[0] == 3 and factors[-1] == 1
-    whole, state = inpaint_warped(tiny, scene(1, 181, 190), None, 1, tiles=2)
-    assert state.frames.shape == (1, 3, 181, 190) and whole.shape == (1, 3, 181, 190)
-
-
 # The picture
 
 
@@ -252,19 +257,6 @@ def inpainter(tiny: StereoInpaintPipeline, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("tiny")
     tiny.save_pretrained(folder)
     return load_diffusion(folder, "cpu", InpaintOptions(steps=1))
-
-
-def test_plan_is_recorded_and_reused(inpainter: Diffusion) -> None:
-    assert isinstance(inpainter, PlannedInpainter)
-    plan = inpainter.plan(181, 190)
-    recorded = json.loads(json.dumps(plan.describe()))
-    assert InpaintPlan.from_dict(recorded) == plan and "\n" not in str(plan)
-    inpainter.reuse(replace(plan, decode_frames=1))
-    assert inpainter.plan(181, 190).decode_frames == 1
-    with pytest.raises(UserError, match="float16"):
-        inpainter.reuse(replace(plan, dtype="float16"))
-    with pytest.raises(UserError, match="another version"):
-        InpaintPlan.from_dict({**recorded, "unknown": 1})
 
 
 @pytest.mark.parametrize("size", [(1, 41, 57), (3, 64, 64), (5, 33, 70)])
@@ -283,8 +275,8 @@ def test_covered_pixels_are_unchanged(inpainter: Diffusion, size: tuple[int, int
 def test_half_covered_pixels_are_blended(tiny: StereoInpaintPipeline) -> None:
     warped = scene(1, 64, 64)
     nothing_seen = warped._replace(coverage=torch.where(warped.coverage < 1, 0.0, 1.0))
-    half, _ = inpaint_warped(tiny, warped, None, 1)
-    inpainted, _ = inpaint_warped(tiny, nothing_seen, None, 1)
+    half, _ = inpaint(tiny, warped)
+    inpainted, _ = inpaint(tiny, nothing_seen)
     edge = (..., slice(16, 17))
     # The network's mask differs there too, so only the bounds of the blend can be checked.
     assert (half[edge] - 0.6 * warped.frames[edge]).abs().max() <= 0.4 + 1e-6
@@ -293,42 +285,59 @@ def test_half_covered_pixels_are_blended(tiny: StereoInpaintPipeline) -> None:
 
 def test_network_does_not_run_without_holes(tiny: StereoInpaintPipeline) -> None:
     warped = scene(2, 64, 64)
-    whole, state = inpaint_warped(tiny, warped._replace(coverage=torch.ones_like(warped.coverage)), None, 0)
-    assert torch.equal(whole, warped.frames)
-    assert len(state.frames) == 1
+    calls: list[object] = []
+    hook = tiny.unet.register_forward_pre_hook(lambda *_: calls.append(None))
+    whole, state = inpaint(tiny, warped._replace(coverage=torch.ones_like(warped.coverage)))
+    hook.remove()
+    assert torch.equal(whole, warped.frames) and not calls
+    assert len(state["frames"]) == 2
 
 
-Inpaint = Callable[..., InpaintOutput]
+Given = list[tuple[Tensor, Tensor, Tensor | None]]  # frames, holes and left view of each window
 
 
-def recorder(given: list[Tensor]) -> Inpaint:
-    def inpaint_gray(_: StereoInpaintPipeline, frames: Tensor, holes: Tensor, **__: object) -> InpaintOutput:
-        given.append(torch.cat([frames, holes], dim=1))
-        return InpaintOutput(torch.zeros(0), torch.full_like(frames, len(given) / 10))
+def record_windows(patch: pytest.MonkeyPatch) -> Given:
+    """Replace the network by gray images, 0.1 brighter for every window, and record what it was given."""
+    given: Given = []
 
-    return inpaint_gray
+    def sample(
+        _: object, frames: Tensor, holes: Tensor, *, left: Tensor | None = None, **__: object
+    ) -> Tensor:
+        given.append((frames, holes, left))
+        return torch.full((len(frames), 4, 1, 1), len(given) / 10)
+
+    def decode_all(
+        _: object, latents: Tensor, frames: Tensor, __: object, ___: object, first: int
+    ) -> Iterator[Tensor]:
+        whole = latents[:, :3].expand(-1, -1, *frames.shape[1:3])
+        return iter(whole[first:].split(2))
+
+    patch.setattr(StereoInpaintPipeline, "sample_latents", sample)
+    patch.setattr(StereoInpaintPipeline, "decode_groups", decode_all)
+    return given
 
 
 def test_windows_overlap_composed_frames(
     tiny: StereoInpaintPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The network sees 4 frames here: after the first window one of them is the last whole picture."""
-    given: list[Tensor] = []
-    monkeypatch.setattr(StereoInpaintPipeline, "__call__", recorder(given))
-    warped = scene(9, 64, 64)
-    whole, state = inpaint_warped(tiny, warped, None, 1)
-    assert [len(window) for window in given] == [4, 4, 4]
-    assert_close(whole[4:7, :, :, 12], torch.full((3, 3, 64), 0.2))
+    given = record_windows(monkeypatch)
+    warped = to_uint8(scene(9, 64, 64))
+    whole, state = inpaint(tiny, warped)
+    assert whole.dtype == torch.uint8 and whole.shape == (9, 64, 64, 3)
+    assert [len(frames) for frames, _, _ in given] == [4, 4, 4]
+    assert bool((whole[4:7, :, 12] == 51).all())
+    (_, first_holes, _), (second, second_holes, _), (third, _, _) = given
     # Holes are inpainted, the rest is the warped view; the last window overlaps one frame more.
-    assert torch.equal(given[1][0, :3], whole[3]) and torch.equal(given[2][:2, :3], whole[5:7])
-    assert torch.equal(given[1][1:, :3], warped.frames[4:7])
-    seen = (warped.coverage[3] == 1).expand(3, -1, -1)
-    assert torch.equal(given[1][0, :3][seen], warped.frames[3][seen])
+    assert torch.equal(second[0], whole[3]) and torch.equal(third[:2], whole[5:7])
+    assert torch.equal(second[1:], warped.frames[4:7])
+    seen = warped.coverage[3, 0] == 1
+    assert torch.equal(second[0][seen], warped.frames[3][seen])
     # These weights were trained with the overlap mask unchanged.
-    assert torch.equal(given[1][:, 3:], given[0][:, 3:])
-    # A call after these begins in the same way.
-    inpaint_warped(tiny, warped, state, 1)
-    assert torch.equal(given[3][0, :3], whole[8])
+    assert torch.equal(second_holes, first_holes)
+    # What follows continues in the same way.
+    inpaint(tiny, warped, state)
+    assert torch.equal(given[3][0][0], whole[8])
 
 
 def test_overlap_mask_is_applied_as_trained(
@@ -336,16 +345,102 @@ def test_overlap_mask_is_applied_as_trained(
 ) -> None:
     parts = {name: tiny.components[name] for name in ("vae", "image_encoder", "unet", "scheduler")}
     cleared = StereoInpaintPipeline(**parts, overlap_mask="cleared")
-    given: list[Tensor] = []
-    monkeypatch.setattr(StereoInpaintPipeline, "__call__", recorder(given))
-    inpaint_warped(cleared, scene(9, 64, 64), None, 1)
-    assert [window[:, 3].flatten(1).any(dim=1).tolist() for window in given] == [
+    given = record_windows(monkeypatch)
+    inpaint(cleared, scene(9, 64, 64))
+    assert [holes.flatten(1).any(dim=1).tolist() for _, holes, _ in given] == [
         [True] * 4,
         [False, True, True, True],
         [False, False, True, True],
     ]
     holes = torch.ones(3, 1, 2, 2)
     assert torch.equal(clear_holes(holes, 2, "kept"), holes) and bool(holes.all())
+
+
+def test_network_sees_the_conditioning_view(
+    tiny: StereoInpaintPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The released splat goes to the network, the sharp warp into the picture."""
+    given = record_windows(monkeypatch)
+    warped = to_uint8(scene(2, 64, 64))
+    splat, cover = 255 - warped.frames, 1 - warped.coverage.round()
+    whole, state = inpaint(tiny, warped._replace(conditioning_frames=splat, conditioning_coverage=cover))
+    ((frames, holes, _),) = given
+    assert torch.equal(frames, splat) and torch.equal(holes, cover == 0)
+    seen = warped.coverage[0, 0] == 1
+    assert torch.equal(whole[0][seen], warped.frames[0][seen]) and torch.equal(state["frames"], whole)
+
+
+@pytest.fixture(scope="module")
+def long_window() -> StereoInpaintPipeline:
+    """A network as the release's, 25 frames at a time, for images of 128 x 128 px; untrained and tiny."""
+    torch.manual_seed(3)
+    pipeline = make_tiny(frames=25)
+    pipeline.unet.register_to_config(sample_size=16)
+    return pipeline
+
+
+def split(warped: Warped, sizes: Sequence[int]) -> list[Warped]:
+    starts = accumulate(sizes, initial=0)
+    return [warped.take(slice(start, start + size)) for start, size in zip(starts, sizes, strict=False)]
+
+
+@pytest.mark.parametrize("sizes", [[60], [1] * 60, [8] * 7 + [4], [25, 25, 10], [3, 30, 1, 26]])
+def test_windows_do_not_depend_on_the_stream(
+    long_window: StereoInpaintPipeline, monkeypatch: pytest.MonkeyPatch, sizes: list[int]
+) -> None:
+    given = record_windows(monkeypatch)
+    warped = to_uint8(scene(60, 48, 64))
+    results = list(Diffusion(long_window)(split(warped, sizes)))
+    assert [len(frames) for frames, _, _ in given] == [25, 25, 25]
+    assert [len(result.frames) for result in results] == [25, 22, 13]
+    whole = torch.cat([result.frames for result in results])
+    levels = torch.repeat_interleave(torch.tensor([26, 51, 76]), torch.tensor([25, 22, 13]))
+    assert torch.equal(whole[:, 20, 12, 0].int(), levels.int())
+    assert torch.equal(given[2][0][:12, :48], whole[35:47])
+
+
+@pytest.mark.slow
+def test_tiled_windows_of_25_frames(long_window: StereoInpaintPipeline) -> None:
+    """2 x 2 tiles of 25 frames, whatever the stream passes on; resumed after each group it ends alike."""
+    shapes: list[tuple[int, ...]] = []
+    hook = long_window.unet.register_forward_pre_hook(lambda _, given: shapes.append(tuple(given[0].shape)))
+    warped = to_uint8(scene(51, 176, 180))
+    options = InpaintOptions(steps=1)
+    inpainter = Diffusion(long_window, options)
+    plan = inpainter.plan(176, 180)
+    assert (plan.height, plan.width, plan.tiles, plan.passes) == (176, 180, 4, 4)
+    results = list(inpainter(split(warped, [8] * 6 + [3])))
+    hook.remove()
+    assert shapes == [(1, 25, 9, 16, 16)] * len(shapes) and len(shapes) == 2 * 3  # the right tiles: no hole
+    assert inpainter.stats == InpaintStats(windows=3, tiles=12, tiles_skipped=6)
+    whole = torch.cat([result.frames for result in results])
+    assert len(whole) == 51 and not torch.equal(whole, warped.frames)
+    for sizes in ([51], [25, 26]):
+        other = list(Diffusion(long_window, options)(split(warped, sizes)))
+        assert torch.equal(torch.cat([result.frames for result in other]), whole)
+    done = 0
+    for result in results:
+        done += len(result.frames)
+        saved = load(save(dict(result.state)))  # as bytes, as a checkpoint keeps it
+        rest = Diffusion(long_window, options)([warped.take(slice(done, None))], saved) if done < 51 else []
+        assert torch.equal(torch.cat([whole[:done], *(more.frames for more in rest)]), whole)
+
+
+def test_state_continues_in_another_process(tiny: StereoInpaintPipeline) -> None:
+    """The state after any group, as bytes, gives the same rest of the shot."""
+    warped = to_uint8(scene(9, 40, 50))
+    results = list(Diffusion(tiny, InpaintOptions(steps=1))([warped]))
+    whole = torch.cat([result.frames for result in results])
+    for done, result in zip((4, 7), results, strict=False):
+        rest, _ = inpaint(tiny, warped.take(slice(done, None)), load(save(dict(result.state))))
+        assert torch.equal(rest, whole[done:])
+    state = results[0].state
+    assert {name: plane.dtype for name, plane in state.items()} == {
+        "frames": torch.uint8,
+        "holes": torch.bool,
+    }
+    with pytest.raises(UserError, match="start again"):
+        inpaint(tiny, to_uint8(scene(2, 40, 60)), state)
 
 
 def test_nan_is_refused_where_bytes_are_wanted() -> None:
@@ -357,54 +452,48 @@ def test_nan_is_refused_where_bytes_are_wanted() -> None:
 
 
 def test_bytes_are_inpainted_like_floats_and_seen_bytes_do_not_change(inpainter: Diffusion) -> None:
-    as_floats = scene(2, 40, 50)
-    left, frames = (frames_to_uint8(view) for view in as_floats[:2])
-    warped = as_floats._replace(left=left, frames=frames)
+    warped = to_uint8(scene(5, 40, 50))
     inpainted = inpaint_shot(inpainter, [warped])
     assert torch.equal(inpainted, frames_to_uint8(inpaint_shot(inpainter, [warped.as_floats()])))
-    seen = (warped.coverage == 1).permute(0, 2, 3, 1).expand_as(frames)
-    assert torch.equal(inpainted[seen], frames[seen])
+    seen = (warped.coverage == 1).permute(0, 2, 3, 1).expand_as(warped.frames)
+    assert torch.equal(inpainted[seen], warped.frames[seen])
 
 
 def test_calls_may_have_any_length(tiny: StereoInpaintPipeline) -> None:
     for count in range(1, 7):
-        whole, state = inpaint_warped(tiny, scene(count, 40, 50), None, 1)
-        assert len(whole) == count and len(state.frames) == 1
+        whole, state = inpaint(tiny, scene(count, 40, 50))
+        assert len(whole) == count and len(state["frames"]) == min(3, count)
         assert bool(torch.isfinite(whole).all())
 
 
 def test_output_depends_on_the_seed_only(tiny: StereoInpaintPipeline) -> None:
-    first, again, other = (inpaint_warped(tiny, scene(2, 40, 50), None, 1, seed=k)[0] for k in (1, 1, 2))
+    first, again, other = (inpaint(tiny, scene(2, 40, 50), seed=k)[0] for k in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
 def test_windows_of_one_frame(inpainter: Diffusion) -> None:
-    frames = [scene(1, 40, 50, seed) for seed in range(2)]
-    for warped, (whole, _) in zip(frames, inpainter(frames), strict=True):
-        assert whole.shape == warped.frames.shape and bool(torch.isfinite(whole).all())
+    whole = inpaint_shot(inpainter, [scene(1, 40, 50, seed) for seed in range(2)])
+    assert whole.shape == (2, 3, 40, 50) and bool(torch.isfinite(whole).all())
+    assert not list(inpainter([]))
 
 
-def test_large_frames_are_downscaled_and_stay_sharp(tiny: StereoInpaintPipeline) -> None:
-    assert [downscale_factor(tiny, *size) for size in ((128, 224), (176, 177), (256, 448), (1080, 1920))] == [
-        1,
-        2,
-        2,
-        9,
-    ]
+def test_large_frames_are_reduced_and_stay_sharp(tiny: StereoInpaintPipeline) -> None:
     warped = scene(1, 181, 190)
-    whole, state = inpaint_warped(tiny, warped, None, 1)
+    whole, state = inpaint(tiny, warped, tiles=1)
     seen = (warped.coverage == 1).expand_as(whole)
     assert torch.equal(whole[seen], warped.frames[seen])
-    assert state.frames.shape == (1, 3, 91, 95)
+    assert state["frames"].shape == (1, 172, 181, 3)  # as many pixels as 176 x 176
+    _, state = inpaint(tiny, warped)
+    assert state["frames"].shape == (1, 181, 190, 3)  # in tiles
 
 
-def test_downscaling_keeps_brightness_and_holes() -> None:
+def test_reduction_keeps_brightness_and_holes() -> None:
     coverage = torch.ones(1, 1, 9, 13)
     coverage[0, 0, 4, 6] = 0
     frames = torch.full((1, 3, 9, 13), 0.5) * coverage
-    small, holes = downscale_warped(frames, coverage, 2)
-    assert_close(small, torch.full((1, 3, 5, 7), 0.5))
-    assert holes.shape == (1, 1, 5, 7) and holes[0, 0, 2, 3] == 1 and holes.sum() <= 4
+    small, holes = reduce_warped(frames, coverage, 5, 8)
+    assert_close(small, torch.full((1, 3, 5, 8), 0.5))
+    assert holes.shape == (1, 1, 5, 8) and holes[0, 0, 2, 3] and holes.sum() <= 4
 
 
 # One step
@@ -414,11 +503,11 @@ def test_one_step_is_one_pass_per_window_for_any_seed(one_step: StereoInpaintPip
     passes: list[tuple[int, ...]] = []
     hook = one_step.unet.register_forward_pre_hook(lambda _, given: passes.append(tuple(given[0].shape)))
     warped = scene(9, 40, 50)
-    made = [inpaint_warped(one_step, warped, None, steps, seed=seed)[0] for steps, seed in ((8, 1), (3, 2))]
+    made = [inpaint(one_step, warped, steps=steps, seed=seed)[0] for steps, seed in ((8, 1), (3, 2))]
     hook.remove()
     assert torch.equal(*made)
     assert passes == [(1, 4, 13, 8, 8)] * 3 * 2
-    other, _ = inpaint_warped(one_step, warped._replace(left=1 - warped.left), None, 1)
+    other, _ = inpaint(one_step, warped._replace(left=1 - warped.left))
     assert not torch.equal(made[0], other)
 
 
@@ -426,25 +515,21 @@ def test_windows_take_the_left_view_of_their_frames(
     one_step: StereoInpaintPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Overlap frames, also those of an earlier call, come with their left views."""
-    seen: list[Tensor] = []
-
-    def inpaint(_: object, frames: Tensor, *__: object, left: Tensor, **___: object) -> InpaintOutput:
-        seen.append(left)
-        return InpaintOutput(torch.zeros(0), frames)
-
-    monkeypatch.setattr(StereoInpaintPipeline, "__call__", inpaint)
-    warped = scene(9, 41, 57)
-    left = torch.rand(warped.left.shape, generator=seeded(8))
+    given = record_windows(monkeypatch)
+    warped = to_uint8(scene(9, 41, 57))
+    left = frames_to_uint8(torch.rand(9, 3, 41, 57, generator=seeded(8)))
     warped = warped._replace(left=left)
-    _, state = inpaint_warped(one_step, warped, None, 1)
-    inpaint_warped(one_step, warped.take(slice(2)), state, 1)
-    windows = [left[:4], left[3:7], left[5:], torch.cat([left[8:], left[:2]])]
-    for given, wanted in zip(seen, windows, strict=True):
-        assert given.shape[2:] == (64, 64) and torch.equal(given[..., :41, :57], wanted)
-        assert torch.equal(given[..., 41:, :57], wanted[..., -1:, :].expand(-1, -1, 23, -1))
-    seen.clear()
-    _, state = inpaint_warped(one_step, scene(1, 181, 190), None, 1)
-    assert seen[0].shape == (1, 3, 128, 128) and state.left.shape == (1, 3, 91, 95)
+    _, state = inpaint(one_step, warped)
+    inpaint(one_step, warped.take(slice(2)), state)
+    windows = [left[:4], left[3:7], left[5:], torch.cat([left[7:], left[:2]])]
+    for (_, _, seen), wanted in zip(given, windows, strict=True):
+        assert seen is not None and seen.shape[1:3] == (64, 64)
+        assert torch.equal(seen[:, :41, :57], wanted)
+        assert torch.equal(seen[:, 41:, :57], wanted[:, -1:].expand(-1, 23, -1, -1))
+    given.clear()
+    _, state = inpaint(one_step, scene(1, 181, 190), tiles=1)
+    assert given[0][2] is not None and given[0][2].shape == (1, 192, 192, 3)
+    assert state["left"].shape == (1, 172, 181, 3)
 
 
 @pytest.mark.parametrize("size", [(1, 1, 1), (1, 41, 57), (5, 33, 70)])
@@ -454,18 +539,18 @@ def test_one_step_takes_any_length_and_size(
     warped = (
         scene(*size) if size[2] > 16 else Warped(*torch.zeros(2, 1, 3, 1, 1), *torch.zeros(2, 1, 1, 1, 1))
     )
-    whole, state = inpaint_warped(one_step, warped, None, 1)
+    whole, state = inpaint(one_step, warped)
     seen = (warped.coverage == 1).expand_as(whole)
     assert torch.equal(whole[seen], warped.frames[seen]) and bool(torch.isfinite(whole).all())
     assert not torch.equal(whole[~seen], warped.frames[~seen])
-    assert [len(plane) for plane in state] == [1, 1, 1]
+    assert [len(plane) for plane in state.values()] == [min(3, size[0])] * 3
 
 
 def test_one_step_skips_windows_without_holes(one_step: StereoInpaintPipeline) -> None:
     coverage = torch.ones(6, 1, 64, 320)
     coverage[:4, :, 30, 20] = 0
     frames = torch.rand(6, 3, 64, 320, generator=seeded(1))
-    inpainter = Diffusion(one_step, steps=8, tiles=2, seed=0)
+    inpainter = Diffusion(one_step, InpaintOptions(tiles=2))
     inpaint_shot(inpainter, [Warped(frames, frames * coverage, coverage, coverage)])
     assert inpainter.stats == InpaintStats(windows=2, windows_skipped=1, tiles=4, tiles_skipped=3)
 
@@ -474,9 +559,9 @@ def test_one_step_skips_windows_without_holes(one_step: StereoInpaintPipeline) -
 
 
 @pytest.mark.parametrize("plane", ["left", "frames", "coverage"])
-def test_diffusion_inpainter_is_reached_by_name(tiny: StereoInpaintPipeline, plane: str) -> None:
+def test_broken_windows_are_refused(tiny: StereoInpaintPipeline, plane: str) -> None:
     warped = scene(1, 40, 50)
     with pytest.raises(ValueError):
-        inpaint_warped(tiny, warped._replace(**{plane: getattr(warped, plane)[..., :-1]}), None, 1)
+        inpaint(tiny, warped._replace(**{plane: getattr(warped, plane)[..., :-1]}))
     with pytest.raises(ValueError, match="NaN"):
-        inpaint_warped(tiny, warped._replace(**{plane: getattr(warped, plane) * float("nan")}), None, 1)
+        inpaint(tiny, warped._replace(**{plane: getattr(warped, plane) * float("nan")}))

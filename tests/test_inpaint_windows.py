@@ -1,6 +1,7 @@
 """Windows in time: ours for any length, the release's for every length it supports."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import released_walk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from secondeye.inpaint.frame_windows import plan_windows, split_evenly
+from secondeye.inpaint.frame_windows import split_evenly, stream_windows
 
 PLANS = Path(__file__).parent / "conformance" / "sc_chunk_plans_23_3.json"
 
@@ -18,28 +19,43 @@ PLANS = Path(__file__).parent / "conformance" / "sc_chunk_plans_23_3.json"
 def test_every_frame_is_new_once_and_has_context(
     frames: int, window: int, overlap: int, inpainted: int
 ) -> None:
-    plan = list(plan_windows(frames, window, overlap, inpainted))
-    made = [frame for part in plan for frame in range(part.first_new, part.stop)]
-    assert made == list(range(inpainted, frames))
-    for part in plan:
-        length, given_frames = part.stop - part.start, part.first_new - part.start
-        assert length == min(window, frames)
+    windows = list(stream_windows(range(frames), window, overlap, inpainted))
+    assert [frame for _, new in windows for frame in new] == list(range(frames))
+    for before, new in windows:
+        start = inpainted + new[0]
+        assert before + len(new) == min(window, start + len(new))
         # Frames inpainted before are the overlap of the next window; every window must add new ones.
-        assert given_frames >= min(overlap, window - 1, part.first_new)
+        assert start >= before >= min(overlap, window - 1, start)
 
 
 def test_short_last_window_overlaps_more() -> None:
-    assert [tuple(part) for part in plan_windows(42, 23, 3)] == [(0, 0, 23), (19, 23, 42)]
-    assert [tuple(part) for part in plan_windows(24, 23, 3)] == [(0, 0, 23), (1, 23, 24)]
+    assert [(k, len(new)) for k, new in stream_windows(range(42), 23, 3)] == [(0, 23), (4, 19)]
+    assert [(k, len(new)) for k, new in stream_windows(range(24), 23, 3)] == [(0, 23), (22, 1)]
 
 
-def test_first_window_overlaps_the_previous_call() -> None:
-    assert [tuple(part) for part in plan_windows(11, 25, 3, inpainted=3)] == [(0, 3, 11)]
+def test_windows_are_full_while_frames_arrive() -> None:
+    """A window is passed on at its last frame, before the stream is asked for another."""
+    arrived: list[int] = []
+
+    def arrive() -> Iterator[int]:
+        for frame in range(60):
+            arrived.append(frame)
+            yield frame
+
+    assert [(before, len(arrived)) for before, _ in stream_windows(arrive(), 25, 3)] == [
+        (0, 25),
+        (3, 47),
+        (12, 60),
+    ]
+
+
+def test_windows_continue_after_inpainted_frames() -> None:
+    assert [(k, new) for k, new in stream_windows(range(2), 25, 3, inpainted=47)] == [(23, [0, 1])]
 
 
 def test_empty_windows_are_refused() -> None:
     with pytest.raises(ValueError, match="must be 1 or more"):
-        list(plan_windows(5, 0, 0))
+        list(stream_windows(range(5), 0, 0))
 
 
 @given(st.integers(1, 300), st.integers(1, 40))

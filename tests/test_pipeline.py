@@ -231,8 +231,8 @@ def test_one_step_is_one_negated_pass_from_zeros(one_step: StereoInpaintPipeline
     nothing, of_left, of_given, mask = stacked[0].split((4, 4, 4, 1), dim=1)
     assert not nothing.any()
     with torch.no_grad():
-        assert torch.equal(of_left, encode(one_step.vae, 2 * left - 1))
-        assert torch.equal(of_given, encode(one_step.vae, 2 * frames - 1))
+        assert torch.equal(of_left, encode(one_step.vae, 2 * left - 1, 2))
+        assert torch.equal(of_given, encode(one_step.vae, 2 * frames - 1, 2))
     assert mask[:, 0, ::2].all() and not mask[:, 0, 1::2].any()
     decoded = decode(one_step.vae, inpainted.latents, 2) / 2 + 0.5
     assert_close(inpainted.frames, decoded.detach().clamp(0, 1))

@@ -13,12 +13,13 @@ SIDES = st.integers(1, 12).map(lambda count: 8 * count)
 
 
 @settings(deadline=None)
-@given(SIDES, SIDES, st.integers(1, 5), st.integers(0, 16))
+@given(SIDES, SIDES, st.integers(1, 5), st.integers(1, 5), st.integers(0, 16))
 def test_tiles_cover_everything_and_overlap_as_asked(
-    height: int, width: int, tiles_per_side: int, overlap: int
+    height: int, width: int, rows: int, columns: int, overlap: int
 ) -> None:
-    tiles = plan_tiles(height, width, tiles_per_side, overlap, 8)
-    assert len({tile[2:] for tile in tiles}) == 1 and len(set(tiles)) == len(tiles) <= tiles_per_side**2
+    tiles = plan_tiles(height, width, (rows, columns), overlap, 8)
+    assert len({tile[2:] for tile in tiles}) == 1 and len(set(tiles)) == len(tiles)
+    assert len({tile.top for tile in tiles}) <= rows and len({tile.left for tile in tiles}) <= columns
     count = torch.zeros(height, width)
     for tile in tiles:
         assert tile.height % 8 == tile.width % 8 == 0
@@ -36,7 +37,7 @@ def test_tiles_cover_everything_and_overlap_as_asked(
 def test_blend_weights_sum_to_one(
     height: int, width: int, tiles_per_side: int, overlap: int, random: object
 ) -> None:
-    tiles = plan_tiles(height, width, tiles_per_side, overlap, 8)
+    tiles = plan_tiles(height, width, (tiles_per_side, tiles_per_side), overlap, 8)
     some = [tile for tile in tiles if random.random() < 0.7]  # type: ignore[attr-defined]
     total, covered = torch.zeros(height, width), torch.zeros(height, width)
     for tile, weight in zip(some, blend_weights(some, height, width), strict=True):
@@ -47,20 +48,21 @@ def test_blend_weights_sum_to_one(
 
 
 def test_single_tile_has_weight_one() -> None:
-    (tile,) = plan_tiles(16, 24, 1, 8, 8)
+    (tile,) = plan_tiles(16, 24, (1, 1), 8, 8)
     (weight,) = blend_weights([tile], 16, 24)
     assert tile == Tile(0, 0, 16, 24) and torch.equal(weight, torch.ones(16, 24))
 
 
 def test_unnecessary_tiles_are_dropped() -> None:
     """Three of 16 with 8 in common reach 32 of 24: two do."""
-    assert plan_tiles(8, 24, 3, 8, 8) == [Tile(0, 0, 8, 16), Tile(0, 8, 8, 16)]
+    assert plan_tiles(8, 24, (3, 3), 8, 8) == [Tile(0, 0, 8, 16), Tile(0, 8, 8, 16)]
 
 
 @pytest.mark.parametrize("sides", [(0, 8, 1, 0), (12, 8, 1, 0), (8, 8, 0, 0), (8, 8, 1, -1)])
 def test_impossible_tiles_are_refused(sides: tuple[int, int, int, int]) -> None:
+    height, width, rows, overlap = sides
     with pytest.raises(ValueError, match="cannot be cut"):
-        plan_tiles(*sides, 8)
+        plan_tiles(height, width, (rows, 1), overlap, 8)
 
 
 # The release's

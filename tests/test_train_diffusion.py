@@ -21,15 +21,16 @@ from torch.testing import assert_close
 
 from secondeye.evaluation.baselines import fill_nearest
 from secondeye.imaging.arrays import occlusion_mask
-from secondeye.inpaint import Warped
+from secondeye.inpaint import Warped, inpaint_shot
 from secondeye.inpaint.autoencoder import decode, encode
 from secondeye.inpaint.conditions import Conditions, time_ids
 from secondeye.inpaint.denoising import predict_velocity
-from secondeye.inpaint.diffusion import downscale_factor, inpaint_warped
+from secondeye.inpaint.diffusion import Diffusion
 from secondeye.inpaint.pipeline import StereoInpaintPipeline
 from secondeye.inpaint.sampling import RELEASE_SAMPLING
 from secondeye.inpaint.tiny import make_tiny
 from secondeye.inpaint.weights import load_pipeline, load_widened
+from secondeye.inpaint.working_size import image_area_px, working_size
 from secondeye.params import TrainDiffusion
 from secondeye.run_folder import Run, open_run, repeatable
 from secondeye.synthetic import render_shot
@@ -198,7 +199,8 @@ def test_small_has_at_most_twenty_million_weights_and_trains_its_whole_network(t
     pipeline = make_pipeline(of)
     modules = (pipeline.vae, pipeline.image_encoder, pipeline.unet)
     assert 15e6 < sum(weights.numel() for module in modules for weights in module.parameters()) <= 20e6
-    assert downscale_factor(pipeline, 288, 512) == 1, "the preset's clips are not downscaled"
+    area_px = image_area_px(pipeline.unet.config.sample_size)
+    assert working_size(288, 512, 1, 1, area_px) == (288, 512), "the preset's clips are not reduced"
     value, _ = velocity_loss(pipeline.unet, pipeline, make_batch(clips=1), dropout=0.0)
     value.backward()
     assert all(weights.grad is not None for weights in pipeline.unet.parameters())
@@ -499,10 +501,10 @@ def test_losses_are_logged_by_noise_level() -> None:
     assert found["loss_low"] == 1.5 and found["loss_high"] == 4 and found["loss_middle"].isnan()
 
 
-def test_shots_are_downscaled_to_the_working_size() -> None:
+def test_shots_are_reduced_to_the_working_size() -> None:
     stereo = quantize(make_shot(frames=1, height=181, width=190))
     small = to_working_size(stereo, make_tiny(2))
-    assert small.left.shape == (1, 3, 91, 95) and small.coverage.dtype == torch.uint8
+    assert small.left.shape == (1, 3, 172, 181) and small.coverage.dtype == torch.uint8
     assert small.coverage.unique().tolist() == [0, 255]
     small_enough = quantize(make_shot(frames=1))
     assert to_working_size(small_enough, make_tiny(2)) is small_enough
@@ -524,7 +526,7 @@ def test_one_clip_can_be_overfitted(tmp_path: Path, method: str) -> None:
     warped = Warped(stereo.left, stereo.warped, stereo.coverage, stereo.disparity)
     with torch.no_grad():
         made = {
-            "inpainted": inpaint_warped(pipeline, warped, None, steps=8)[0],
+            "inpainted": inpaint_shot(Diffusion(pipeline), [warped]),
             "coded": round_trip(pipeline, stereo.right),
             "nearest": fill_nearest(warped),
         }

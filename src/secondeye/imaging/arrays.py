@@ -49,12 +49,11 @@ def require_plane(
 
 def require_same_size(
     frames: Tensor,  # [T, 3, H, W], or uint8 [T, H, W, 3]
-    plane: Tensor,  # [T, 1, H, W]
+    plane: Tensor,  # [T, C, H, W], or uint8 [T, H, W, C]
     name: str,
 ) -> None:
     """Raise ValueError unless both arrays have the same number of frames, height and width."""
-    size = frames.shape[1:3] if frames.dtype == torch.uint8 else frames.shape[2:]
-    if frames.shape[0] != plane.shape[0] or size != plane.shape[2:]:
+    if frames.shape[0] != plane.shape[0] or frame_size(frames) != frame_size(plane):
         raise ValueError(f"{name} is {list(plane.shape)}, but the frames are {list(frames.shape)}")
 
 
@@ -134,6 +133,21 @@ def frames_from_uint8(
 ) -> Tensor:  # [T, 3, H, W] in [0, 1]
     """Convert 8-bit images to float frames."""
     return images.permute(0, 3, 1, 2).float().div(255)
+
+
+def to_float_frames(
+    frames: Tensor,  # uint8 [T, H, W, 3], or [T, 3, H, W] in [0, 1]
+) -> Tensor:  # [T, 3, H, W] in [0, 1]
+    """Return float frames, given either form."""
+    return frames_from_uint8(frames) if frames.dtype == torch.uint8 else frames
+
+
+def frame_size(
+    frames: Tensor,  # uint8 [T, H, W, 3], or [T, 3, H, W]
+) -> tuple[int, int]:  # height, width
+    """Return the size of frames, given either form."""
+    height, width = frames.shape[1:3] if frames.dtype == torch.uint8 else frames.shape[2:]
+    return height, width
 
 
 def frames_to_uint8(

@@ -8,21 +8,42 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKLTemporalDecoder
 from torch import Tensor
 
+from secondeye.imaging.arrays import frame_size, to_float_frames
 from secondeye.inpaint.frame_windows import split_evenly
 from secondeye.inpaint.tiles import Tile, blend_weights
 
 LATENT_PX = 8  # side of a latent in pixels
 ENCODE_FRAMES = 5  # encoded at once; frames are independent, so this affects memory only
+DECODE_FRAMES = 8  # decoded together, at most; more are steadier and take more memory
 
 
 def encode(
     vae: AutoencoderKLTemporalDecoder,
     frames: Tensor,  # [T, 3, H, W] in [-1, 1]
+    frames_at_once: int = ENCODE_FRAMES,
 ) -> Tensor:  # [T, 4, H/8, W/8] float32, not scaled
     """Return the mode of the posterior."""
     patches = F.pixel_unshuffle(frames, patch_px(vae)).to(vae.dtype)
-    parts = (vae.encode(part).latent_dist.mode() for part in patches.split(ENCODE_FRAMES))
+    parts = (vae.encode(part).latent_dist.mode() for part in patches.split(frames_at_once))
     return torch.cat([part.float() for part in parts])
+
+
+def encode_tiles(
+    vae: AutoencoderKLTemporalDecoder,
+    frames: Tensor,  # uint8 [T, H, W, 3], or [T, 3, H, W] in [0, 1]; on any device
+    frames_at_once: int,
+    tiles: Sequence[Tile],  # in latents
+    device: torch.device,  # of the autoencoder
+) -> Tensor:  # [T, 4, H/8, W/8] float32, not scaled, on `device`; 0 outside of the tiles
+    """Encode tile by tile and group by group, so that memory grows with these and not with the frames."""
+    height, width = (side // LATENT_PX for side in frame_size(frames))
+    latents = torch.zeros(len(frames), vae.config.latent_channels, height, width, device=device)
+    for tile, weight in zip(tiles, blend_weights(tiles, height, width), strict=True):
+        part = tile.scaled(LATENT_PX).crop_frames(frames)
+        groups = (to_signed(to_float_frames(group.to(device))) for group in part.split(frames_at_once))
+        encoded = torch.cat([encode(vae, group, frames_at_once) for group in groups])
+        tile.crop(latents).add_(weight.to(device) * encoded)
+    return latents
 
 
 def decode(
@@ -33,7 +54,7 @@ def decode(
 ) -> Tensor:  # [T, 3, 8 * h, 8 * w] float32, about [-1, 1]
     """Decode latents to frames."""
     unscaled = (latents / vae.config.scaling_factor).to(vae.dtype)
-    groups = unscaled.split(split_evenly(len(unscaled), frames_at_once) if even else frames_at_once)
+    groups = unscaled.split(group_sizes(len(unscaled), frames_at_once, even))
     parts = (vae.decode(group, num_frames=len(group)).sample for group in groups)
     return F.pixel_shuffle(torch.cat([part.float() for part in parts]), patch_px(vae))
 
@@ -53,6 +74,14 @@ def decode_tiles(
     for latent_tile, tile, weight in zip(tiles, pixel_tiles, weights, strict=True):
         decoded = decode(vae, latent_tile.crop(latents), frames_at_once)
         tile.crop(frames).add_(weight.to(frames.device) * decoded)
+
+
+def group_sizes(frames: int, frames_at_once: int, even: bool) -> list[int]:
+    """Return the sizes of the groups that frames are decoded in: even, or the last has the remainder."""
+    if even:
+        return split_evenly(frames, frames_at_once)
+    full, rest = divmod(frames, frames_at_once)
+    return [frames_at_once] * full + [rest] * (rest > 0)
 
 
 def patch_px(vae: AutoencoderKLTemporalDecoder) -> int:

@@ -48,7 +48,7 @@ def clear_holes(
 
 
 def latent_mask(
-    holes: Tensor,  # [T, 1, H, W], at least 0.5 where there is a hole
+    holes: Tensor,  # bool [T, 1, H, W]; or float32, at least 0.5 where there is a hole
     keep_thin_holes: bool,
 ) -> Tensor:  # [T, 1, H/8, W/8] float32, 1 is a hole
     """Downscale the mask to latents: max-pooled to keep thin holes, or every eighth pixel as the release."""

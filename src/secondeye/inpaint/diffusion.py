@@ -1,43 +1,38 @@
 """The diffusion inpainter: runs the pipeline over shots of any frame size and length."""
 
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from secondeye.imaging.arrays import occlusion_mask, require_frames, require_plane, require_same_size, resize
-from secondeye.inpaint.autoencoder import LATENT_PX, decode, encode, to_signed
+from secondeye.imaging.arrays import (
+    frame_size,
+    require_images,
+    require_plane,
+    require_same_size,
+    resize,
+    to_float_frames,
+)
+from secondeye.inpaint.autoencoder import ENCODE_FRAMES, LATENT_PX, encode_tiles
 from secondeye.inpaint.conditions import clear_holes
-from secondeye.inpaint.frame_windows import FrameWindow, plan_windows
-from secondeye.inpaint.inpainter import Inpainted, InpainterState, Warped, in_form_of
+from secondeye.inpaint.frame_windows import stream_windows
+from secondeye.inpaint.inpainter import Conditioning, Inpainted, InpainterState, Warped, in_form_of
+from secondeye.inpaint.memory import FREE_SHARE, free_bytes, measure_modules
 from secondeye.inpaint.options import InpaintOptions
-from secondeye.inpaint.pipeline import SIDE_MULTIPLE_PX, StereoInpaintPipeline
+from secondeye.inpaint.pipeline import StereoInpaintPipeline, latent_shape
 from secondeye.inpaint.plan import InpaintPlan
+from secondeye.inpaint.planning import Network, choose_plan
 from secondeye.inpaint.sampling import SamplingConfig
-from secondeye.inpaint.tiles import plan_tiles
+from secondeye.inpaint.shot_frames import ShotFrames, join, reduce_frames, repeat_borders
 from secondeye.inpaint.weights import load_pipeline
+from secondeye.inpaint.working_size import cut_tiles, image_area_px
 from secondeye.system.errors import UserError
 
 STEPS = 8  # as the release
-OVERLAP_SHARE = 0.125  # of a window's frames; 3 of 25 in the paper
-TILE_OVERLAP = 8  # latents; half of the release's, since tiles are blended at every step
-TILE_SIDE = SIDE_MULTIPLE_PX // LATENT_PX  # latents; a tile's sides are multiples of it
-DECODE_FRAMES = 8  # decoded together, at most
-MIN_COVERAGE = 1e-3  # of a downscaled pixel; below, it is black
 SEED = 20240911  # of the noise, the same for every window, so that results are reproducible
-
-
-class DiffusionState(NamedTuple):
-    """The last frames of a window, at the network's working size: the overlap of the next one."""
-
-    frames: Tensor  # [n, 3, h, w] in [0, 1], inpainted
-    holes: Tensor  # [n, 1, h, w] float32, 1 where a pixel was inpainted
-    left: Tensor  # [n, 3, h, w] in [0, 1], the left view
 
 
 @dataclass
@@ -61,222 +56,197 @@ class InpaintStats:
 
 
 class Diffusion:
-    """An Inpainter that runs a pipeline and counts what it skips."""
+    """A PlannedInpainter that runs a pipeline and counts what it skips.
 
-    def __init__(self, pipeline: StereoInpaintPipeline, steps: int, tiles: int, seed: int) -> None:
-        self.pipeline, self.steps, self.tiles, self.seed = pipeline, steps, tiles, seed
+    Unlike the release it samples without guidance and keeps thin holes. Results are reproducible on one
+    device and differ slightly between devices. They do not depend on how many frames are passed at a time.
+    """
+
+    def __init__(
+        self, pipeline: StereoInpaintPipeline, options: InpaintOptions | None = None, seed: int = SEED
+    ) -> None:
+        self.pipeline, self.options, self.seed = pipeline, options or InpaintOptions(), seed
         self.stats = InpaintStats()
         self._plans: dict[tuple[int, int], InpaintPlan] = {}
 
+    @property
+    def conditioning(self) -> Conditioning:
+        """The view that the network is conditioned on."""
+        conditioning: Conditioning = self.pipeline.config.conditioning
+        return conditioning
+
     def plan(self, height: int, width: int) -> InpaintPlan:
-        """Return the plan for frames of this size, px: the one in use, or a new one."""
+        """Return the plan for frames of this size, px: the one in use, or a new one.
+
+        Raises UserError if the memory does not suffice for any plan.
+        """
         if (height, width) not in self._plans:
             self._plans[height, width] = self._choose_plan(height, width)
         return self._plans[height, width]
 
     def reuse(self, plan: InpaintPlan) -> None:
         """Use this plan for frames of its size; UserError if the network works in another precision."""
-        if plan.dtype != self._dtype:
+        dtype = self._network().dtype
+        if plan.dtype != dtype:
             raise UserError(
-                f"the recorded plan is for a network in {plan.dtype}, this one is in {self._dtype}: "
-                "continue on the same kind of device, or start again"
+                f"the recorded plan is for a network in {plan.dtype}, this one is in {dtype}: continue on "
+                "the same kind of device, or start again"
             )
         self._plans[plan.frame_size] = plan
 
-    @property
-    def _dtype(self) -> str:
-        return str(self.pipeline.unet.dtype).removeprefix("torch.")
+    def __call__(self, windows: Iterable[Warped], state: InpainterState | None = None) -> Iterator[Inpainted]:
+        """Inpaint window by window, each overlapping the last frames of the one before (paper, section 3.4).
 
-    @property
-    def _weight_bytes(self) -> int:
-        parts = (self.pipeline.unet, self.pipeline.vae, self.pipeline.image_encoder)
-        return sum(weight.nbytes for part in parts for weight in part.parameters())
+        The network's result is used only where coverage is below 1, since the network blurs and shifts
+        colours; the frames that the next window overlaps are composed in the same way. Raises ValueError
+        unless frames and coverage are finite and of the same size, and UserError for a state of another
+        plan and, where frames are 8-bit, for a network that returns NaN.
+        """
+        frames = _single_frames(windows)
+        first = next(frames, None)
+        if first is None:
+            return
+        plan = self.plan(*frame_size(first.frames))
+        finished = None if state is None else ShotFrames.of_state(state, plan)
+        before = 0 if finished is None else len(finished.frames)
+        given = chain([first], frames)
+        for overlap, new in stream_windows(given, plan.window_frames, plan.overlap_frames, before):
+            composed, finished = self._inpaint(plan, finished, overlap, new)
+            yield Inpainted(torch.cat(composed), finished.tensors())
 
-    def _choose_plan(self, height: int, width: int) -> InpaintPlan:
-        factor = downscale_factor(self.pipeline, height, width, self.tiles)
-        small_height, small_width = (math.ceil(side / factor) for side in (height, width))
-        rows, columns = (-(-side // SIDE_MULTIPLE_PX) * TILE_SIDE for side in (small_height, small_width))
-        tiles = plan_tiles(rows, columns, self.tiles, TILE_OVERLAP, TILE_SIDE)
-        tops = len({tile.top for tile in tiles})
-        return InpaintPlan(
-            height,
-            width,
-            small_height,
-            small_width,
-            tops,
-            len(tiles) // tops,
-            LATENT_PX * tiles[0].height,
-            LATENT_PX * tiles[0].width,
-            self.pipeline.unet.config.num_frames,
-            window_overlap(self.pipeline),
-            1 if self.pipeline.one_step else self.steps,
-            DECODE_FRAMES,
-            self._dtype,
-            self._weight_bytes,
+    def _inpaint(
+        self,
+        plan: InpaintPlan,
+        finished: ShotFrames | None,  # inpainted before
+        overlap: int,  # how many of the last of these the window begins with
+        new: Sequence[Warped],  # single frames
+    ) -> tuple[list[Tensor], ShotFrames]:  # in the form of the frames; the last of all frames
+        """Inpaint one window; also return the frames that the next one may overlap."""
+        given = [ShotFrames.of_warped(warped, plan, self.pipeline.one_step) for warped in new]
+        groups = self._sample(plan, join([*([finished.last(overlap)] if finished else []), *given]), overlap)
+        composed = [warped.frames for warped in new]
+        if groups is not None:
+            inpainted = (frame for group in groups for frame in group.split(1))
+            composed = [_compose(*pair) for pair in zip(new, inpainted, strict=True)]
+        done = [
+            small._replace(frames=reduce_frames(frame, plan))
+            for small, frame in zip(given, composed, strict=True)
+        ]
+        # A shot's last window reaches back over as many frames as it lacks.
+        return composed, join([*([finished] if finished else []), *done]).last(plan.window_frames - 1)
+
+    def _sample(self, plan: InpaintPlan, window: ShotFrames, overlap: int) -> Iterator[Tensor] | None:
+        """Yield the new frames of a window, [t, 3, h, w] in [0, 1]; None if they have no hole."""
+        window = window.padded()
+        holes = window.holes.permute(0, 3, 1, 2)
+        tiles = cut_tiles(plan.height, plan.width, plan.tile_rows, plan.tile_columns)
+        with_holes = [tile for tile in tiles if tile.scaled(LATENT_PX).crop(holes[overlap:]).any()]
+        self.stats.windows += 1
+        self.stats.tiles += len(tiles)
+        self.stats.tiles_skipped += len(tiles) - len(with_holes)
+        if not with_holes:
+            self.stats.windows_skipped += 1
+            return None
+        sampling = _sampling(plan)
+        generator = torch.Generator().manual_seed(self.seed)
+        shape = latent_shape(window.frames)
+        used = with_holes if len(tiles) > 1 else None
+        latents = self.pipeline.sample_latents(
+            window.frames,
+            clear_holes(holes, overlap, self.pipeline.config.overlap_mask),
+            sampling=sampling,
+            left=window.left,
+            noise=None if self.pipeline.one_step else torch.randn(shape, generator=generator),
+            tiles=used,
+        )
+        groups = self.pipeline.decode_groups(latents, window.frames, sampling, used, overlap)
+        return (group[..., : plan.height, : plan.width] for group in groups)
+
+    def _network(self) -> Network:
+        pipeline = self.pipeline
+        return Network(
+            window_frames=pipeline.unet.config.num_frames,
+            tile_area_px=image_area_px(pipeline.unet.config.sample_size),
+            steps=1 if pipeline.one_step else self.options.steps or STEPS,
+            dtype=str(pipeline.unet.dtype).removeprefix("torch."),
+            memory=measure_modules(pipeline, self.options.offload),
         )
 
-    def __call__(self, windows: Iterable[Warped], state: InpainterState | None = None) -> Iterator[Inpainted]:
-        carried = None if state is None else DiffusionState(**state)
-        for warped in windows:
-            frames, carried = inpaint_warped(
-                self.pipeline,
-                warped.as_floats(),
-                carried,
-                self.steps,
-                tiles=self.tiles,
-                seed=self.seed,
-                stats=self.stats,
-            )
-            yield Inpainted(in_form_of(warped.frames, frames), carried._asdict())
+    def _choose_plan(self, height: int, width: int) -> InpaintPlan:
+        network, most = self._network(), self.options.memory_bytes
+        weight_bytes = network.memory.weight_bytes
+        if most is not None:
+            room_bytes = most - weight_bytes
+        else:  # loaded weights are not part of the free memory; offloaded ones will be
+            room_bytes = int(FREE_SHARE * free_bytes(self.pipeline._execution_device))
+            room_bytes -= weight_bytes if self.options.offload else 0
+        return choose_plan(height, width, network, self.options.tiles, room_bytes)
 
 
 def load_diffusion(weights: Path | None, device: str, options: InpaintOptions, seed: int = SEED) -> Diffusion:
-    """Load the pipeline as an Inpainter; UserError if it cannot be loaded.
-
-    Unlike the release it samples without guidance and keeps thin holes. Results are reproducible on one
-    device and differ slightly between devices.
-    """
+    """Load the pipeline as an Inpainter. Raises UserError if it cannot be loaded, or run as asked."""
     if weights is None:
         raise UserError(
             "the diffusion inpainter needs weights: train it (`dvc repro train_inpaint`) or name a folder"
         )
-    return Diffusion(load_pipeline(weights, device), options.steps or STEPS, options.tiles or 1, seed)
+    if options.offload and device == "cpu":
+        raise UserError("offloading keeps parts of the network off a GPU, and there is none: leave it out")
+    pipeline = load_pipeline(weights, device, options.offload)
+    if options.compile:
+        pipeline.compile_networks()
+    return Diffusion(pipeline, options, seed)
 
 
 def load_vae_round_trip(weights: Path, device: str) -> Callable[[Tensor], Tensor]:
-    """Load a function that encodes and decodes frames [T, 3, H, W] in [0, 1].
+    """Load a function that encodes and decodes frames [T, 3, H, W] in [0, 1], sized as for inpainting.
 
     Applied to the ground truth it gives the best result the network can reach. Raises UserError if the
     weights cannot be loaded.
     """
-    pipeline = load_pipeline(weights, device)
+    inpainter = load_diffusion(weights, device, InpaintOptions())
+    vae = inpainter.pipeline.vae
 
     @torch.no_grad()
     def round_trip(frames: Tensor) -> Tensor:
-        factor = downscale_factor(pipeline, *frames.shape[2:])
-        small = resize(frames, *(math.ceil(side / factor) for side in frames.shape[2:]))
-        height, width = small.shape[2:]
-        padded = F.pad(small, (0, -width % SIDE_MULTIPLE_PX, 0, -height % SIDE_MULTIPLE_PX), mode="replicate")
-        latents = encode(pipeline.vae, to_signed(padded).to(device)) * pipeline.vae.config.scaling_factor
-        decoded = decode(pipeline.vae, latents, DECODE_FRAMES)[..., :height, :width]
-        return resize((decoded / 2 + 0.5).clamp(0, 1).cpu(), *frames.shape[2:])
+        plan = inpainter.plan(*frame_size(frames))
+        tiles = cut_tiles(plan.height, plan.width, plan.tile_rows, plan.tile_columns)
+        small = repeat_borders(reduce_frames(frames, plan))
+        groups = min(ENCODE_FRAMES, plan.decode_frames)
+        latents = encode_tiles(vae, small, groups, tiles, vae.device) * vae.config.scaling_factor
+        decoded = inpainter.pipeline.decode_groups(latents, small, _sampling(plan), tiles)
+        whole = torch.cat(list(decoded))[..., : plan.height, : plan.width]
+        return resize(whole, *frame_size(frames))
 
     return round_trip
 
 
-def inpaint_warped(
-    pipeline: StereoInpaintPipeline,
-    warped: Warped,
-    state: DiffusionState | None,
-    steps: int,  # 1 for a one-step network
-    *,
-    tiles: int = 1,  # per side
-    seed: int = SEED,
-    stats: InpaintStats | None = None,  # incremented
-) -> tuple[Tensor, DiffusionState]:  # [T, 3, H, W] in [0, 1]
-    """Inpaint window by window, each overlapping the last frames of the one before (paper, section 3.4).
-
-    The network works at the largest size it was trained for, and its result is enlarged. It is used only
-    where coverage is below 1, since the network blurs and shifts colours; the frames that the next window
-    overlaps are composed in the same way. Raises ValueError unless frames and coverage are finite
-    float32 of the same size.
-    """
-    frames, coverage = warped.frames, warped.coverage
-    require_frames(frames)
-    require_same_size(frames, warped.left, "left")
-    require_frames(warped.left)
-    require_plane(coverage, "coverage")
-    require_same_size(frames, coverage, "coverage")
-    height, width = frames.shape[2:]
-    small, holes = downscale_warped(frames, coverage, downscale_factor(pipeline, height, width, tiles))
-    size = small.shape[2:]
-    shot = DiffusionState(small, holes, resize(warped.left, *size))
-    state = state or DiffusionState(*(plane[:0] for plane in shot))
-    before = len(state.frames)
-    shot = DiffusionState(*(torch.cat(planes) for planes in zip(state, shot, strict=True)))
-    overlap_frames, result = window_overlap(pipeline), []
-    for window in plan_windows(len(shot.frames), pipeline.unet.config.num_frames, overlap_frames, before):
-        new = slice(window.first_new - before, window.stop - before)
-        inpainted = _inpaint_window(pipeline, shot, window, steps, tiles, seed, stats or InpaintStats())
-        if inpainted is None:
-            result.append(frames[new])
-        else:
-            inpainted = resize(inpainted, height, width)
-            result.append(coverage[new] * frames[new] + (1 - coverage[new]) * inpainted)
-        # Zero NaNs so that they do not reach the next window; callers check the output.
-        shot.frames[window.first_new : window.stop] = resize(result[-1], *size).nan_to_num()
-    return torch.cat(result), DiffusionState(*(plane[-overlap_frames:].clone() for plane in shot))
-
-
-def downscale_factor(
-    pipeline: StereoInpaintPipeline,
-    height: int,  # px
-    width: int,  # px
-    tiles: int = 1,  # per side
-) -> int:
-    """Return the smallest factor at which a tile has no more pixels than the network was trained for.
-
-    sample_size in the network's config is the square root of the number of latents; Stable Video Diffusion's
-    is 96, which is 576 x 1024 px.
-    """
-    factor, side_px = 1, LATENT_PX * pipeline.unet.config.sample_size
-    overlap_px = (tiles - 1) * TILE_OVERLAP * LATENT_PX
-    while (height + factor * overlap_px) * (width + factor * overlap_px) > (factor * tiles * side_px) ** 2:
-        factor += 1
-    return factor
-
-
-def window_overlap(pipeline: StereoInpaintPipeline) -> int:
-    """Return how many frames a window shares with the one before."""
-    return max(1, round(OVERLAP_SHARE * pipeline.unet.config.num_frames))
-
-
-def downscale_warped(
-    frames: Tensor,  # [T, 3, H, W] in [0, 1]
-    coverage: Tensor,  # [T, 1, H, W] in [0, 1]
-    factor: int,
-) -> tuple[Tensor, Tensor]:  # [T, 3, h, w] in [0, 1], [T, 1, h, w] float32, 1 is a hole
-    """Downscale a warped view and its mask: holes do not darken their surroundings, thin holes stay."""
-    holes = occlusion_mask(coverage).float()
-    if factor == 1:
-        return frames, holes
-    size = [math.ceil(side / factor) for side in frames.shape[2:]]
-    small_coverage = resize(coverage, *size)
-    small = resize(coverage * frames, *size) / small_coverage.clamp_min(MIN_COVERAGE)
-    return small.clamp(0, 1), F.adaptive_max_pool2d(holes, size)
-
-
-def _inpaint_window(
-    pipeline: StereoInpaintPipeline,
-    shot: DiffusionState,  # n frames; inpainted before window.first_new
-    window: FrameWindow,
-    steps: int,
-    tiles: int,
-    seed: int,
-    stats: InpaintStats,
-) -> Tensor | None:  # [t, 3, h, w] of the window's new frames; None if they have no hole
-    overlap, part = window.first_new - window.start, slice(window.start, window.stop)
-    height, width = shot.frames.shape[2:]
-    padding = (0, -width % SIDE_MULTIPLE_PX, 0, -height % SIDE_MULTIPLE_PX)
-    frames, holes, left = (F.pad(plane[part], padding, mode="replicate") for plane in shot)
-    rows, columns = (side // LATENT_PX for side in frames.shape[2:])
-    plan = plan_tiles(rows, columns, tiles, TILE_OVERLAP, TILE_SIDE)
-    tiles_with_holes = [tile for tile in plan if tile.scaled(LATENT_PX).crop(holes[overlap:]).any()]
-    stats.windows += 1
-    stats.tiles += len(plan)
-    stats.tiles_skipped += len(plan) - len(tiles_with_holes)
-    if not tiles_with_holes:
-        stats.windows_skipped += 1
-        return None
-    sampling = SamplingConfig(
-        steps=steps, guidance=1.0, noise_share=0.0, keep_thin_holes=True, decode_frames=DECODE_FRAMES
+def _sampling(plan: InpaintPlan) -> SamplingConfig:
+    return SamplingConfig(
+        steps=plan.steps,
+        guidance=1.0,
+        noise_share=0.0,
+        keep_thin_holes=True,
+        decode_frames=plan.decode_frames,
     )
-    output = pipeline(
-        frames,
-        clear_holes(holes, overlap, pipeline.config.overlap_mask),
-        sampling=sampling,
-        left=left if pipeline.one_step else None,
-        generator=torch.Generator().manual_seed(seed),
-        tiles=tiles_with_holes if len(plan) > 1 else None,
-    )
-    return output.frames[overlap:, :, :height, :width]
+
+
+def _single_frames(windows: Iterable[Warped]) -> Iterator[Warped]:
+    """Yield frames one by one, so that results do not depend on how many are passed at a time."""
+    for warped in windows:
+        require_images(warped.frames)
+        require_same_size(warped.frames, warped.left, "left")
+        require_images(warped.left)
+        require_plane(warped.coverage, "coverage")
+        require_same_size(warped.frames, warped.coverage, "coverage")
+        for t in range(len(warped.frames)):
+            yield warped.take(slice(t, t + 1))
+
+
+def _compose(
+    warped: Warped,  # one frame
+    inpainted: Tensor,  # [1, 3, h, w] in [0, 1]
+) -> Tensor:  # in the form of the warped frame
+    """Enlarge an inpainted frame and take it where coverage is below 1."""
+    whole = resize(inpainted, *frame_size(warped.frames))
+    frame, coverage = to_float_frames(warped.frames), warped.coverage
+    return in_form_of(warped.frames, coverage * frame + (1 - coverage) * whole)

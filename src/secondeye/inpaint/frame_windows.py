@@ -4,40 +4,40 @@ The paper overlaps 3 of 25 frames (section 3.4). The released code's last window
 and may overlap a single frame; ours has full length and overlaps more frames instead.
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+Frame = TypeVar("Frame")
 
 
-class FrameWindow(NamedTuple):
-    """A range of frames; those from `start` to `first_new` are inpainted already."""
-
-    start: int
-    first_new: int
-    stop: int  # exclusive
-
-
-def plan_windows(
-    frames: int,
+def stream_windows(
+    frames: Iterable[Frame],  # of one shot, or the rest of one
     window_frames: int,  # at least 1
     overlap_frames: int,  # with the window before; less than window_frames, or each window adds one frame
-    inpainted: int = 0,  # how many of the first frames are inpainted already
-) -> Iterator[FrameWindow]:
-    """Yield windows in which every frame that is not inpainted is new exactly once.
+    inpainted: int = 0,  # how many frames of the shot are inpainted already
+) -> Iterator[tuple[int, list[Frame]]]:
+    """Yield windows as the frames arrive: how many inpainted frames each overlaps, and its new frames.
 
-    Every window overlaps at least `overlap_frames` inpainted frames, or all there are if they are fewer.
-    Raises ValueError for window_frames below 1 or a negative overlap.
+    Every window overlaps `overlap_frames` inpainted frames, or all there are if they are fewer; the last one
+    overlaps more if there are too few new frames for its full length. Every frame is new once. Raises
+    ValueError for window_frames below 1 or a negative overlap.
     """
     if window_frames < 1 or overlap_frames < 0:
         raise ValueError(
             f"window_frames must be 1 or more and overlap_frames 0 or more, "
             f"got {window_frames} and {overlap_frames}"
         )
-    first_new = inpainted
     overlap_frames = min(overlap_frames, window_frames - 1)
-    while first_new < frames:
-        stop = min(first_new - min(overlap_frames, first_new) + window_frames, frames)
-        yield FrameWindow(max(0, stop - window_frames), first_new, stop)
-        first_new = stop
+    new: list[Frame] = []
+    for frame in frames:
+        new.append(frame)
+        overlap = min(overlap_frames, inpainted)
+        if overlap + len(new) == window_frames:
+            yield overlap, new
+            inpainted += len(new)
+            new = []
+    if new:
+        yield min(inpainted, window_frames - len(new)), new
 
 
 def split_evenly(

@@ -7,7 +7,7 @@ on tensors in the modules beside this one. Frames are [T, 3, H, W] in [0, 1] out
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -24,8 +24,22 @@ from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 from transformers.utils import logging
 
-from secondeye.imaging.arrays import require_frames, require_plane, require_same_size
-from secondeye.inpaint.autoencoder import LATENT_PX, decode, decode_tiles, encode, to_signed
+from secondeye.imaging.arrays import (
+    frame_size,
+    require_images,
+    require_plane,
+    require_same_size,
+    to_float_frames,
+)
+from secondeye.inpaint.autoencoder import (
+    ENCODE_FRAMES,
+    LATENT_PX,
+    decode,
+    decode_tiles,
+    encode_tiles,
+    group_sizes,
+    to_signed,
+)
 from secondeye.inpaint.conditions import Conditions, latent_mask, time_ids
 from secondeye.inpaint.denoising import denoise, denoise_one_step
 from secondeye.inpaint.image_embedding import CLIP_MEAN, CLIP_SIDE_PX, CLIP_STD, embed
@@ -43,8 +57,6 @@ from secondeye.inpaint.sampling import SamplingConfig
 from secondeye.inpaint.tiles import Tile
 from secondeye.inpaint.time_convolution import flatten_time_convolutions
 from secondeye.system.errors import UserError
-
-SIDE_MULTIPLE_PX = 64  # the latents are halved three times
 
 
 class InpaintOutput(NamedTuple):
@@ -94,52 +106,48 @@ class StereoInpaintPipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        frames: Tensor,  # [T, 3, H, W] in [0, 1], warped; H, W multiples of 8, of 64 for large networks
-        holes: Tensor,  # [T, 1, H, W] float32, at least 0.5 where there is a hole
+        frames: Tensor,  # as for `sample_latents`, as are all but the last
+        holes: Tensor,
         *,
         sampling: SamplingConfig,
-        left: Tensor | None = None,  # [T, 3, H, W] in [0, 1]; required by one-step networks
-        generator: torch.Generator | None = None,  # on the CPU; see `sample_latents`
-        noise: Tensor | None = None,  # [1, T, 4, H/8, W/8] of standard deviation 1; drawn if None
+        left: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
         tiles: Sequence[Tile] | None = None,  # of equal size, in latents; None is the whole frame
     ) -> InpaintOutput:
         """Inpaint whole frames, in holes and elsewhere; outside of the tiles they are returned unchanged.
 
         Raises ValueError for arrays of the wrong shape and for a missing `left` or `generator`.
         """
-        require_frames(frames)
         latents = self.sample_latents(
             frames, holes, sampling=sampling, left=left, generator=generator, noise=noise, tiles=tiles
         )
-        if tiles is None:
-            decoded = decode(self.vae, latents, sampling.decode_frames, sampling.even_groups)
-        else:
-            decoded = to_signed(frames).to(latents.device)
-            decode_tiles(self.vae, latents, sampling.decode_frames, tiles, decoded)
-        self.maybe_free_model_hooks()
-        return InpaintOutput(latents.cpu(), (decoded / 2 + 0.5).clamp(0, 1).cpu())
+        decoded = torch.cat(list(self.decode_groups(latents, frames, sampling, tiles)))
+        return InpaintOutput(latents.cpu(), decoded)
 
     @torch.no_grad()
     def sample_latents(
         self,
-        frames: Tensor,  # [T, 3, H, W] in [0, 1], warped; H, W multiples of 8
-        holes: Tensor,  # [T, 1, H, W] float32, at least 0.5 where there is a hole
+        # Warped, [T, 3, H, W] in [0, 1] or uint8 [T, H, W, 3]; H, W multiples of 8, of 64 for large networks.
+        frames: Tensor,
+        holes: Tensor,  # bool [T, 1, H, W]; or float32, at least 0.5 where there is a hole
         *,
         sampling: SamplingConfig,
-        left: Tensor | None = None,  # [T, 3, H, W] in [0, 1]; required by one-step networks
+        left: Tensor | None = None,  # in either form of `frames`; required by one-step networks
         # On the CPU. Not needed by one-step networks, nor if noise is given and noise_share is 0.
         generator: torch.Generator | None = None,
         noise: Tensor | None = None,  # [1, T, 4, H/8, W/8] of standard deviation 1; drawn if None
         tiles: Sequence[Tile] | None = None,  # of equal size, in latents; None is the whole frame
     ) -> Tensor:  # [T, 4, H/8, W/8] float32, scaled; on the network's device
-        """Sample the latents of the inpainted frames.
+        """Sample the latents of the inpainted frames; outside of the tiles they mean nothing.
 
         Raises ValueError for arrays of the wrong shape and for a missing `left` or `generator`.
         """
-        require_frames(frames)
-        require_plane(holes, "holes")
+        require_images(frames)
+        if holes.dtype != torch.bool:
+            require_plane(holes, "holes")
         require_same_size(frames, holes, "holes")
-        if frames.shape[2] % LATENT_PX or frames.shape[3] % LATENT_PX:
+        if any(side % LATENT_PX for side in frame_size(frames)):
             raise ValueError(f"sides must be multiples of {LATENT_PX}, got {list(frames.shape)}")
         if self.one_step:
             return self._sample_one_step(frames, holes, sampling, left, tiles)
@@ -147,14 +155,42 @@ class StereoInpaintPipeline(DiffusionPipeline):
             raise ValueError("a network of many steps needs a generator, so that results are reproducible")
         if noise is not None and tuple(noise.shape) != latent_shape(frames):
             raise ValueError(f"noise must be {list(latent_shape(frames))}, got {list(noise.shape)}")
-        # The release's order of random draws: noise of the frames, even if its weight is 0, then of latents.
-        added = 0.0 if generator is None else torch.randn(frames.shape, generator=generator)
-        added = sampling.noise_share * added
+        noisy = frames
+        if generator is not None:
+            # The release's order of random draws: noise of the frames, even if its weight is 0, then of
+            # latents.
+            added = torch.randn(len(frames), 3, *frame_size(frames), generator=generator)
+            if sampling.noise_share:
+                noisy = to_float_frames(frames) + sampling.noise_share / 2 * added.to(frames.device)
         if noise is None:
             noise = torch.randn(latent_shape(frames), generator=generator)
-        conditions = self._conditions(to_signed(frames) + added, frames[:1], holes, sampling)
+        conditions = self._conditions(noisy, frames[:1], holes, sampling, tiles)
         noise = noise.to(conditions.mask.device)
         return denoise(self.unet, self.scheduler, noise, conditions, sampling, tiles)[0]
+
+    @torch.no_grad()
+    def decode_groups(
+        self,
+        latents: Tensor,  # [T, 4, H/8, W/8] float32, scaled
+        frames: Tensor,  # in either form: returned outside of the tiles
+        sampling: SamplingConfig,
+        tiles: Sequence[Tile] | None = None,
+        first: int = 0,  # frames before are not needed; they are decoded only as context of others
+    ) -> Iterator[Tensor]:  # [t, 3, H, W] in [0, 1], on the device of `frames`
+        """Decode latents group by group and, inside of a group, tile by tile."""
+        stop = 0
+        for size in group_sizes(len(latents), sampling.decode_frames, sampling.even_groups):
+            start, stop = stop, stop + size
+            if stop <= first:
+                continue
+            group = latents[start:stop]
+            if tiles is None:
+                decoded = decode(self.vae, group, size)
+            else:
+                decoded = to_signed(to_float_frames(frames[start:stop].to(group.device)))
+                decode_tiles(self.vae, group, size, tiles, decoded)
+            yield decoded[max(0, first - start) :].div_(2).add_(0.5).clamp_(0, 1).to(frames.device)
+        self.maybe_free_model_hooks()
 
     def _sample_one_step(
         self,
@@ -167,27 +203,42 @@ class StereoInpaintPipeline(DiffusionPipeline):
         if left is None:
             raise ValueError("a one-step network takes the left view besides the warped one: left is missing")
         require_same_size(frames, left, "left")
-        require_frames(left)
+        require_images(left)
         sampling = replace(sampling, noise_share=0.0)
-        conditions = self._conditions(to_signed(frames), frames[:1], holes, sampling)
-        left_latents = encode(self.vae, to_signed(left).to(conditions.mask.device))[None]
-        conditions = conditions._replace(left=left_latents)
+        conditions = self._conditions(frames, frames[:1], holes, sampling, tiles)
+        conditions = conditions._replace(left=self._encode(left, sampling, tiles))
         return denoise_one_step(self.unet, conditions, sampling.guidance, tiles)[0]
 
     def _conditions(
         self,
-        frames: Tensor,  # [T, 3, H, W] in [-1, 1]
-        first: Tensor,  # [1, 3, H, W] in [0, 1]
+        frames: Tensor,  # in either form
+        first: Tensor,  # the first frame, without added noise
         holes: Tensor,
         sampling: SamplingConfig,
+        tiles: Sequence[Tile] | None,
     ) -> Conditions:
         device = self._execution_device
+        masks = [
+            latent_mask(part.to(device), sampling.keep_thin_holes) for part in holes.split(ENCODE_FRAMES)
+        ]
         return Conditions(
-            encode(self.vae, frames.to(device))[None],
-            latent_mask(holes.to(device), sampling.keep_thin_holes)[None],
-            embed(self.image_encoder, first.to(device))[None],
+            self._encode(frames, sampling, tiles),
+            torch.cat(masks)[None],
+            embed(self.image_encoder, to_float_frames(first.to(device)))[None],
             time_ids(1, sampling, device),
         )
+
+    def _encode(
+        self, frames: Tensor, sampling: SamplingConfig, tiles: Sequence[Tile] | None
+    ) -> Tensor:  # [1, T, 4, H/8, W/8]
+        tiles = tiles or [Tile(0, 0, *latent_shape(frames)[3:])]
+        groups = min(ENCODE_FRAMES, sampling.decode_frames)
+        return encode_tiles(self.vae, frames, groups, tiles, self._execution_device)[None]
+
+    def compile_networks(self) -> None:
+        """Compile the network and the decoder at their first use, for the sizes that they are given."""
+        self.unet.compile()
+        self.vae.decoder.compile()
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move or cast as DiffusionPipeline does, but keep the autoencoder in float32: float16 overflows.
@@ -227,10 +278,10 @@ class StereoInpaintPipeline(DiffusionPipeline):
             ) from error
 
 
-def latent_shape(frames: Tensor) -> tuple[int, ...]:
-    """Return [1, T, 4, H/8, W/8] for frames [T, 3, H, W]."""
-    count, _, height, width = frames.shape
-    return (1, count, LATENT_CHANNELS, height // LATENT_PX, width // LATENT_PX)
+def latent_shape(frames: Tensor) -> tuple[int, int, int, int, int]:
+    """Return [1, T, 4, H/8, W/8] for frames [T, 3, H, W] or uint8 [T, H, W, 3]."""
+    height, width = frame_size(frames)
+    return (1, len(frames), LATENT_CHANNELS, height // LATENT_PX, width // LATENT_PX)
 
 
 def _write_feature_extractor(folder: Path) -> None:

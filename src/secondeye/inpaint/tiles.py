@@ -26,6 +26,15 @@ class Tile(NamedTuple):
         """Return a view of the part of `plane` inside the tile."""
         return plane[..., self.top : self.top + self.height, self.left : self.left + self.width]
 
+    def crop_frames(
+        self,
+        frames: Tensor,  # [T, 3, H, W], or uint8 [T, H, W, 3]
+    ) -> Tensor:  # of the same form
+        """Return a view of the part of frames inside the tile."""
+        if frames.dtype != torch.uint8:
+            return self.crop(frames)
+        return frames[:, self.top : self.top + self.height, self.left : self.left + self.width]
+
     def scaled(self, factor: int) -> "Tile":
         """Return the same rectangle of a plane `factor` times as large."""
         return Tile(*(factor * length for length in self))
@@ -34,18 +43,18 @@ class Tile(NamedTuple):
 def plan_tiles(
     height: int,  # a multiple of `multiple`
     width: int,  # a multiple of `multiple`
-    max_per_side: int,
+    max_tiles: tuple[int, int],  # rows, columns
     overlap: int,  # of neighbours, at least
     multiple: int,  # of a tile's sides
 ) -> list[Tile]:
     """Return equal tiles that cover the plane, row by row. Raises ValueError if that is impossible."""
-    if max_per_side < 1 or overlap < 0 or height % multiple or width % multiple or 0 in (height, width):
+    if min(max_tiles) < 1 or overlap < 0 or height % multiple or width % multiple or 0 in (height, width):
         raise ValueError(
-            f"{height}x{width} cannot be cut into {max_per_side} tiles a side that overlap by {overlap} "
-            f"and whose sides are multiples of {multiple}"
+            f"{height}x{width} cannot be cut into {max_tiles[0]}x{max_tiles[1]} tiles that overlap by "
+            f"{overlap} and whose sides are multiples of {multiple}"
         )
     (tile_height, tops), (tile_width, lefts) = (
-        _spans(side, max_per_side, overlap, multiple) for side in (height, width)
+        _spans(*side, overlap, multiple) for side in zip((height, width), max_tiles, strict=True)
     )
     return [Tile(top, left, tile_height, tile_width) for top, left in product(tops, lefts)]
 

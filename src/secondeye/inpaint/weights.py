@@ -19,11 +19,12 @@ SVD = "stable-video-diffusion-img2vid-xt-1-1"
 RELEASE = "StereoCrafter"
 
 
-def load_pipeline(folder: Path, device: str) -> StereoInpaintPipeline:
+def load_pipeline(folder: Path, device: str, offload: bool = False) -> StereoInpaintPipeline:
     """Load a trained pipeline, or the released pair: Stable Video Diffusion's folder beside StereoCrafter/.
 
-    The autoencoder is float32, the other modules are float16 on a GPU. Weights are not checked for NaN:
-    callers check the frames. Raises UserError if the folder has neither.
+    The autoencoder is float32, the other modules are float16 on a GPU; with `offload` only the module that
+    runs is there. Weights are not checked for NaN: callers check the frames. Raises UserError if the folder
+    has neither.
     """
     dtype = torch.float32 if device == "cpu" else torch.float16
     base, network = folder, None
@@ -35,7 +36,10 @@ def load_pipeline(folder: Path, device: str) -> StereoInpaintPipeline:
             f"or one with {SVD}/ and {RELEASE}/"
         )
     pipeline = StereoInpaintPipeline.from_pretrained(base, unet=network, torch_dtype=dtype, finite=False)
-    return pipeline.to(device)
+    if not offload:
+        return pipeline.to(device)
+    pipeline.enable_model_cpu_offload(device=device)
+    return pipeline
 
 
 def load_widened(initial: str, in_channels: int = IN_CHANNELS) -> StereoInpaintPipeline:

@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from secondeye.inpaint.autoencoder import decode, encode, to_signed
+from secondeye.inpaint.autoencoder import DECODE_FRAMES, decode, encode, to_signed
 from secondeye.inpaint.conditions import Conditions, clear_holes, latent_mask, time_ids, unconditional
-from secondeye.inpaint.diffusion import DECODE_FRAMES
 from secondeye.inpaint.image_embedding import embed
 from secondeye.inpaint.pipeline import StereoInpaintPipeline
 from secondeye.inpaint.sampling import RELEASE_SAMPLING
@@ -71,7 +70,7 @@ def _inpaint_first(
     *,
     count: int,  # of frames
 ) -> tuple[Tensor, Tensor]:  # warped and holes
-    """Fill the holes of the first frames; visible pixels stay the warped view's, as in `inpaint_warped`."""
+    """Fill the holes of the first frames; visible pixels stay the warped view's, as in inference."""
     if not count:
         return warped, holes
     noise, shift = torch.rand(()) * MAX_LATENT_NOISE, (2 * torch.rand(3, 1, 1) - 1) * MAX_COLOUR_SHIFT

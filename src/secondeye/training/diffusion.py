@@ -15,14 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from secondeye.imaging.arrays import occlusion_mask, resize, resize_disparity
-from secondeye.inpaint import Warped
+from secondeye.inpaint import InpaintOptions, Warped, inpaint_shot
 from secondeye.inpaint.autoencoder import decode, encode, patch_px, scaling_factor, to_signed
 from secondeye.inpaint.conditions import Conditions
-from secondeye.inpaint.diffusion import STEPS, downscale_factor, downscale_warped, inpaint_warped
+from secondeye.inpaint.diffusion import STEPS, Diffusion
 from secondeye.inpaint.module_checks import IN_CHANNELS, ONE_STEP_CHANNELS
 from secondeye.inpaint.pipeline import StereoInpaintPipeline
 from secondeye.inpaint.tiny import make_small, make_tiny
 from secondeye.inpaint.weights import hash_svd, load_widened
+from secondeye.inpaint.working_size import image_area_px, reduce_warped, working_size
 from secondeye.metrics.learned import load_lpips
 from secondeye.metrics.vgg16 import hash_weights
 from secondeye.params import TrainDiffusion
@@ -265,16 +266,16 @@ def to_working_size(
     shot: StereoShot,  # quantized
     pipeline: StereoInpaintPipeline,
 ) -> StereoShot:  # quantized
-    """Downscale a shot to the network's working size, as `inpaint_warped` does with its input."""
-    factor = downscale_factor(pipeline, *shot.left.shape[2:])
-    if factor == 1:
+    """Reduce a shot to the size at which the network takes a frame whole, as the inpainter does."""
+    height, width = shot.left.shape[2:]
+    size = working_size(height, width, 1, 1, image_area_px(pipeline.unet.config.sample_size))
+    if size == (height, width):
         return shot
     left, right, warped, coverage = (plane.float() / 255 for plane in shot.planes[:4])
-    small, holes = downscale_warped(warped, coverage, factor)
-    size = small.shape[2:]
+    small, holes = reduce_warped(warped, coverage, *size)
     disparity = resize_disparity(shot.disparity.float(), *size)
     left, right = resize(left, *size), resize(right, *size)
-    return quantize(StereoShot(left, right, small, 1 - holes, disparity, shot.film))
+    return quantize(StereoShot(left, right, small, 1 - holes.float(), disparity, shot.film))
 
 
 def _validation_rngs(settings: TrainDiffusion, count: int) -> list[np.random.Generator]:
@@ -298,7 +299,8 @@ def _inpaint(
     """Inpaint shots, on a GPU if there is one; leaves the pipeline on the CPU."""
     pipeline.to(best_device())
     views = [Warped(shot.left, shot.warped, shot.coverage, shot.disparity) for shot in shots]
-    inpainted = [inpaint_warped(pipeline, view, None, STEPS)[0] for view in views]
+    inpainter = Diffusion(pipeline, InpaintOptions(steps=STEPS, tiles=1))
+    inpainted = [inpaint_shot(inpainter, [view]) for view in views]
     pipeline.to("cpu")
     return inpainted
 
