@@ -1,26 +1,32 @@
 """Training data of the inpainters: double warping on exact film, and random crops."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
-from conftest import a_clip, a_film, a_shift
+from conftest import a_clip, a_film, a_shift, load_preset
 from torch import Tensor
 
+from secondeye.conversion.warped_window import warped_window
 from secondeye.dataset.clip_files import write_disparity, write_frames
 from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import AcceptedClip, ClipDisparity, SyntheticShot
 from secondeye.dataset.tables import write_table
+from secondeye.inpaint import Conditioning
+from secondeye.run_folder import Run
 from secondeye.synthetic import two_planes
 from secondeye.system.errors import UserError
+from secondeye.training import diffusion
 from secondeye.training.footage import hold_out, load_mono_shots, load_stereo_shots, select_usable
 from secondeye.training.memory_check import require_free_memory, synthetic_pixels
 from secondeye.training.monocular import double_warp, plausible_disparity, read_mono_shots
 from secondeye.training.shot_crops import ShotCrop, crop_plane, crop_views, draw_crop, draw_shot
-from secondeye.training.stereo_shot import QUANTIZED_BYTES, ShotPool, StereoShot, quantize
+from secondeye.training.stereo_shot import QUANTIZED_BYTES, ShotPool, StereoShot, quantize, quantize_plane
 from secondeye.warp import warp
 
 
@@ -222,6 +228,28 @@ def test_clips_and_synthetic_shots_are_loaded(tmp_path: Path) -> None:
     (mono,) = load_mono_shots(dataset, [accepted], seed=0)
     assert mono.film == "film" and torch.equal(mono.right, clip.left)  # the left view is the ground truth
     assert 0.01 < float((mono.coverage == 0).float().mean()) < 0.4
+
+    splatted = load_stereo_shots(dataset, [accepted], "splat")
+    fed = [warped_window(shot.left, dataset.disparity(accepted), "splat") for _ in splatted]
+    for found, window in zip(splatted, fed, strict=True):
+        assert window.conditioning_frames is not None and window.conditioning_coverage is not None
+        assert torch.equal(found.warped, quantize_plane(window.conditioning_frames))
+        assert torch.equal(found.coverage, quantize_plane(window.conditioning_coverage))
+    (mono,) = load_mono_shots(dataset, [accepted], 0, "splat")
+    assert not mono.coverage[..., -1, :].any()  # the released border rule
+
+
+@pytest.mark.parametrize("conditioning", ["warp", "splat"])
+def test_a_trainer_is_given_the_views_of_its_conditioning(
+    conditioning: Conditioning, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`diffusion.train`, which the stage calls, loads them; what it does with them is tested elsewhere."""
+    given: list[Conditioning] = []
+    monkeypatch.setattr(diffusion, "load_shots", lambda data, size, conditioning: given.append(conditioning))
+    monkeypatch.setattr(diffusion, "train_diffusion", lambda *_: None)
+    settings = load_preset("laptop", tmp_path).train_inpaint.diffusion
+    diffusion.train(cast(Run, None), tmp_path, replace(settings, conditioning=conditioning))
+    assert given == [conditioning]
 
 
 def test_monocular_films_are_loaded(make_film: Callable[..., Path]) -> None:

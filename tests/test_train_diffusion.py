@@ -87,6 +87,7 @@ def settings(
         width=64,
         frames=2,
         mono_share=0.5,
+        conditioning="warp",
         conditioning_dropout=0.0,
         cached_samples=cached,
         vgg_weights="",
@@ -137,10 +138,10 @@ def test_a_killed_training_ends_with_the_same_weights(
 
 
 def test_a_trained_pipeline_loads_and_has_scores(tmp_path: Path) -> None:
-    run = train(tmp_path, settings(steps=1))
+    run = train(tmp_path, dataclasses.replace(settings(steps=1), conditioning="splat"))
     pipeline = load_pipeline(run.model, "cpu")
     assert pipeline.unet.config.num_frames == 2 and not pipeline.one_step
-    assert pipeline.config.overlap_mask == "cleared"
+    assert (pipeline.config.overlap_mask, pipeline.config.conditioning) == ("cleared", "splat")
     assert pipeline.vae.config.scaling_factor not in (0.18215, 1)  # measured, not the class's own
     assert {path.name for path in run.picture("").iterdir()} == {"diffusion.png"}
     scores = {name for line in run.metrics() for name in line} - {"step"}
@@ -330,10 +331,15 @@ def test_a_sample_has_the_planes_of_its_shot() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("given", ["warp", "splat"])
 def test_inpainted_frames_are_composed_as_in_inference(
-    pipeline: StereoInpaintPipeline, monkeypatch: pytest.MonkeyPatch
+    given: str, pipeline: StereoInpaintPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Warped where visible, the autoencoder's ground truth elsewhere, and no longer a hole."""
+    """Sharply warped where visible, the autoencoder's ground truth elsewhere, and no longer a hole.
+
+    Ground truth stands for the sharp warp if the network is conditioned on the splat.
+    """
+    monkeypatch.setitem(pipeline.config, "conditioning", given)
     monkeypatch.setattr(conditioning, "MAX_LATENT_NOISE", 0.0)
     monkeypatch.setattr(conditioning, "MAX_COLOUR_SHIFT", 0.0)
     batch = make_batch(clips=6, frames=4)
@@ -346,7 +352,8 @@ def test_inpainted_frames_are_composed_as_in_inference(
         if count:
             wanted = round_trip(pipeline, truth[:count])
             visible = (holes[:count] == 0).expand_as(wanted)
-            assert torch.equal(first[:count][visible], warped[:count][visible])
+            seen = truth if given == "splat" else warped
+            assert torch.equal(first[:count][visible], seen[:count][visible])
             assert_close(first[:count][~visible], wanted[~visible])
 
 

@@ -195,6 +195,7 @@ class TrainDiffusion:
     width: int = Field(ge=64, le=4096, multiple_of=64)  # px
     frames: int = Field(ge=2, le=256)
     mono_share: Fraction  # as in TrainLight
+    conditioning: Literal["warp", "splat"]  # the view that the network gets; written into its folder
     conditioning_dropout: Fraction  # of samples without conditioning, for classifier-free guidance
     cached_samples: int = Field(ge=0, le=10**7)  # encoded once and reused; 0 encodes fresh ones every step
     vgg_weights: str  # VGG16, for the LPIPS loss of one_step on a GPU: folder or Hugging Face id; "" for none

@@ -78,7 +78,10 @@ def _inpaint_first(
     latents = latents + noise.to(latents.device) * torch.randn_like(latents)
     decoded = decode(pipeline.vae, latents, DECODE_FRAMES) / 2 + 0.5
     inpainted = (decoded + shift.to(decoded.device)).clamp(0, 1)
-    first = torch.lerp(warped[:count], inpainted, holes[:count])
+    # Finished frames are composed with the sharp warp. Conditioned on the splat, the network has the ground
+    # truth for it, which the warp is close to, as in the paper.
+    seen = target if pipeline.config.conditioning == "splat" else warped
+    first = torch.lerp(seen[:count], inpainted, holes[:count])
     return torch.cat([first, warped[count:]]), clear_holes(holes, count, "cleared")
 
 

@@ -60,7 +60,7 @@ def hash_pretrained(settings: TrainDiffusion) -> dict[str, str]:
 
 def train(run: Run, data: Path, settings: TrainDiffusion) -> None:
     """Train on a dataset; see `train_diffusion`."""
-    train_diffusion(run, load_shots(data, _min_size(settings)), settings)
+    train_diffusion(run, load_shots(data, _min_size(settings), settings.conditioning), settings)
 
 
 def train_diffusion(run: Run, pool: ShotPool, settings: TrainDiffusion) -> None:
@@ -185,7 +185,7 @@ def train_network(
         pipeline.unet.enable_gradient_checkpointing()
     pipeline.vae.requires_grad_(False)
     pipeline.image_encoder.requires_grad_(False)
-    pipeline.register_to_config(overlap_mask="cleared")
+    pipeline.register_to_config(overlap_mask="cleared", conditioning=settings.conditioning)
     shots = [draw_held(rng) for rng in _validation_rngs(settings, NETWORK_SAMPLES)]
     make_objective = _cached_objective if settings.cached_samples else _fresh_objective
     draw_sample, loss = make_objective(pipeline, run, settings, draw)

@@ -11,6 +11,7 @@ import numpy as np
 
 from secondeye.dataset.reader import Dataset, DatasetClip
 from secondeye.dataset.schema import SyntheticShot
+from secondeye.inpaint import Conditioning
 from secondeye.sources import list_mono_films
 from secondeye.system.errors import UserError
 from secondeye.system.process import is_main_process
@@ -18,8 +19,14 @@ from secondeye.training.held_out import held_out_films
 from secondeye.training.memory_check import require_free_memory, synthetic_pixels
 from secondeye.training.monocular import MAX_RUNS, RUN_FRAMES, double_warp, read_mono_shots
 from secondeye.training.provenance import train_clips
-from secondeye.training.stereo_shot import QUANTIZED_BYTES, ShotPool, StereoShot, quantize, usable_frames
-from secondeye.warp import warp
+from secondeye.training.stereo_shot import (
+    QUANTIZED_BYTES,
+    ShotPool,
+    StereoShot,
+    quantize,
+    usable_frames,
+    warp_shot,
+)
 
 MONO_SCALE = (0.7, 1.4)  # of a clip's own disparity, if its left view is used as a monocular film
 MONO_SEED = 0  # of the disparities that monocular films are warped with
@@ -28,6 +35,7 @@ MONO_SEED = 0  # of the disparities that monocular films are warped with
 def load_shots(
     data: Path,
     min_size: tuple[int, int, int],  # frames, height and width of a sample
+    conditioning: Conditioning,
 ) -> ShotPool:
     """Load all training data. Raises UserError if every clip is held out or memory is too small."""
     dataset = Dataset(data)
@@ -40,9 +48,10 @@ def load_shots(
     pixels = 2 * sum(clip.clip.pixels for clip in clips) + synthetic_pixels(dataset)
     pixels += len(films) * MAX_RUNS * frames * height * width
     require_free_memory(QUANTIZED_BYTES * pixels, "train_inpaint")
-    stereo = load_stereo_shots(dataset, clips)
-    mono = load_mono_shots(dataset, clips, MONO_SEED)
-    return ShotPool(stereo, [*mono, *read_mono_shots(films, frames, height, width, MONO_SEED)])
+    stereo = load_stereo_shots(dataset, clips, conditioning)
+    mono = load_mono_shots(dataset, clips, MONO_SEED, conditioning)
+    films_shots = read_mono_shots(films, frames, height, width, MONO_SEED, conditioning)
+    return ShotPool(stereo, [*mono, *films_shots])
 
 
 def select_usable(
@@ -77,29 +86,30 @@ def hold_out(
     return select(True), select(False)
 
 
-def load_stereo_shots(dataset: Dataset, clips: Sequence[DatasetClip]) -> list[StereoShot]:  # quantized
+def load_stereo_shots(
+    dataset: Dataset, clips: Sequence[DatasetClip], conditioning: Conditioning = "warp"
+) -> list[StereoShot]:  # quantized
     """Load clips, warped with their matched disparity, and all synthetic shots, with the exact one."""
     shots = []
     for clip in clips:
         left, right = dataset.views(clip)
-        shots.append(
-            quantize(StereoShot(left, right, *warp(left, dataset.disparity(clip)), film=clip.film.id))
-        )
+        shots.append(quantize(warp_shot(left, right, dataset.disparity(clip), conditioning, clip.film.id)))
     for row in dataset.rows(SyntheticShot):
         left, right = dataset.synthetic_views(row)
         disparity = dataset.synthetic_disparity(row)
-        shots.append(quantize(StereoShot(left, right, *warp(left, disparity), film=row.id)))
+        shots.append(quantize(warp_shot(left, right, disparity, conditioning, row.id)))
     return shots
 
 
 def load_mono_shots(
-    dataset: Dataset, clips: Sequence[DatasetClip], seed: int
+    dataset: Dataset, clips: Sequence[DatasetClip], seed: int, conditioning: Conditioning = "warp"
 ) -> list[StereoShot]:  # quantized
     """Load the left views of clips as monocular films; their matched disparity is scaled at random."""
     rng = np.random.default_rng(seed)
     shots = []
     for clip in clips:
         left, _ = dataset.views(clip)
-        shot = double_warp(left, dataset.disparity(clip) * float(rng.uniform(*MONO_SCALE)))
+        disparity = dataset.disparity(clip) * float(rng.uniform(*MONO_SCALE))
+        shot = double_warp(left, disparity, conditioning)
         shots.append(quantize(shot._replace(film=clip.film.id)))
     return shots

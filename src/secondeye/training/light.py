@@ -101,7 +101,7 @@ class FilledShot(NamedTuple):
 
 def train(run: Run, data: Path, settings: TrainLight) -> None:
     """Train on a dataset; see `train_light`."""
-    train_light(run, load_shots(data, _min_size(settings)), settings)
+    train_light(run, load_shots(data, _min_size(settings), "warp"), settings)
 
 
 def train_light(run: Run, pool: ShotPool, settings: TrainLight) -> None:

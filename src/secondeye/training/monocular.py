@@ -18,8 +18,9 @@ from secondeye.film.packing import crop_and_resize
 from secondeye.film.shots import plan_shots
 from secondeye.imaging.arrays import depth_to_disparity, frames_from_uint8
 from secondeye.imaging.backends import on_best_device
+from secondeye.inpaint import Conditioning
 from secondeye.inpaint.fill import FillState, fill
-from secondeye.training.stereo_shot import StereoShot, quantize
+from secondeye.training.stereo_shot import StereoShot, quantize, warp_shot
 from secondeye.video.probe import probe
 from secondeye.video.read import ShotReader
 from secondeye.warp import Warp, warp
@@ -35,6 +36,7 @@ def read_mono_shots(
     height: int,
     width: int,
     seed: int,
+    conditioning: Conditioning = "warp",
 ) -> list[StereoShot]:  # quantized
     """Make training shots of monocular films by double warping with a plausible disparity.
 
@@ -44,7 +46,7 @@ def read_mono_shots(
     rng = np.random.default_rng(seed)
     runs = ((film, run) for film in films for run in _read_runs(film, frames, height, width))
     return [
-        quantize(double_warp(run, plausible_disparity(run, rng))._replace(film=film.name))
+        quantize(double_warp(run, plausible_disparity(run, rng), conditioning)._replace(film=film.name))
         for film, run in runs
     ]
 
@@ -52,6 +54,7 @@ def read_mono_shots(
 def double_warp(
     frames: Tensor,  # [T, 3, H, W] in [0, 1], used as the right view
     disparity: Tensor,  # [T, 1, H, W] px, of these frames: x_left = x + disparity
+    conditioning: Conditioning = "warp",
 ) -> StereoShot:  # float32
     """Warp frames to the left view and back: what is lost is what a left view would not have shown (ours).
 
@@ -59,7 +62,7 @@ def double_warp(
     Raises ValueError for arrays that are not finite float32 of these shapes.
     """
     left, surface = fill_shot(*_warp_left(frames, disparity))
-    return StereoShot(left, frames, *warp(left, surface))
+    return warp_shot(left, frames, surface, conditioning)
 
 
 def fill_shot(

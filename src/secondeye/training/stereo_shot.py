@@ -5,6 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from secondeye.conversion.warped_window import warped_window
+from secondeye.inpaint import Conditioning
+from secondeye.system.process import best_device
+
 QUANTIZED_BYTES = 12  # per pixel, all planes of a quantized shot together
 
 
@@ -13,8 +17,10 @@ class StereoShot(NamedTuple):
 
     left: Tensor  # [T, 3, H, W] in [0, 1] left view; quantized: uint8
     right: Tensor  # [T, 3, H, W] in [0, 1] right view, the ground truth; quantized: uint8
-    warped: Tensor  # [T, 3, H, W] in [0, 1] left view warped to the right view; quantized: uint8
-    coverage: Tensor  # [T, 1, H, W] in [0, 1] how much of each pixel the left view covers; quantized: uint8
+    # [T, 3, H, W] in [0, 1] left view warped to the right view, or splatted; quantized: uint8
+    warped: Tensor
+    # [T, 1, H, W] in [0, 1] how much of each pixel that view covers; quantized: uint8
+    coverage: Tensor
     disparity: Tensor  # [T, 1, H, W] px, of the right view, 0 where coverage is 0; quantized: float16
     # the film it is from; films are held out whole; a synthetic shot counts as a film of its own
     film: str = ""
@@ -30,6 +36,22 @@ class ShotPool(NamedTuple):
 
     stereo: list[StereoShot]
     mono: list[StereoShot]  # warped twice, see `training.monocular`
+
+
+def warp_shot(
+    left: Tensor,  # [T, 3, H, W] in [0, 1]
+    right: Tensor,  # [T, 3, H, W] in [0, 1]
+    disparity: Tensor,  # [T, 1, H, W] px of the left view
+    conditioning: Conditioning,
+    film: str = "",
+) -> StereoShot:  # float32
+    """Make the view that an inpainter of this conditioning gets in a conversion, on the best device."""
+    device = best_device()
+    window = warped_window(left.to(device), disparity.to(device), conditioning)
+    view, coverage = window.conditioning_frames, window.conditioning_coverage
+    if view is None or coverage is None:
+        view, coverage = window.frames, window.coverage
+    return StereoShot(left, right, view.cpu(), coverage.cpu(), window.disparity.cpu(), film)
 
 
 def quantize(
