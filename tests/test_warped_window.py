@@ -1,16 +1,26 @@
-"""The views of a window: the sharp warp always, the released splat where a network is conditioned on it."""
+"""The views of a window: the sharp warp always, the released splat if a network is conditioned on it."""
 
 import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from typer.testing import CliRunner
 
+from secondeye.cli import app
+from secondeye.conversion import segments
+from secondeye.conversion.bundle import Bundle, write_bundle
+from secondeye.conversion.render import RenderedWindow
 from secondeye.conversion.warped_window import warped_window
 from secondeye.imaging.arrays import frames_to_uint8, occlusion_mask
-from secondeye.inpaint import conditioning_of
+from secondeye.inpaint import Conditioning, conditioning_of
 from secondeye.inpaint.fill import fill_shot
-from secondeye.splat import splat
+from secondeye.inpaint.pipeline import StereoInpaintPipeline
+from secondeye.inpaint.tiny import make_tiny
+from secondeye.splat import cpu, splat
 from secondeye.synthetic import two_planes
 from secondeye.warp import warp
 
@@ -64,3 +74,50 @@ def test_take_and_to_keep_absent_planes_absent(planes: tuple[Tensor, Tensor]) ->
         for whole, taken in zip(window, part, strict=True):
             assert (whole is None) == (taken is None)
             assert whole is None or torch.equal(whole[1:], taken)
+
+
+@pytest.mark.parametrize("conditioning", ["warp", "splat"])
+@pytest.mark.usefixtures("one_thread")
+def test_a_conversion_conditions_the_network_as_it_was_trained_and_composes_the_warp(
+    conditioning: Conditioning,
+    make_film: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(3)
+    pipeline = make_tiny(frames=4)
+    pipeline.register_to_config(conditioning=conditioning)
+    pipeline.save_pretrained(tmp_path / "weights")
+    parts = Bundle("motion", "diffusion", strength_percent=8.0, convergence=0.5, tiles=1, steps=1)
+    bundle = write_bundle(tmp_path / "bundle", parts, None, tmp_path / "weights")
+    splats, encoded = [], []
+    splat_cpu, given = cpu.splat_cpu, StereoInpaintPipeline.sample_latents
+    monkeypatch.setattr(cpu, "splat_cpu", lambda *planes: splats.append(planes) or splat_cpu(*planes))
+    monkeypatch.setattr(
+        StereoInpaintPipeline,
+        "sample_latents",
+        lambda self, frames, *rest, **options: (
+            encoded.append(frames) or given(self, frames, *rest, **options)
+        ),
+    )
+    rendered: list[RenderedWindow] = []
+    render = segments.render
+
+    def watch(*given: Any, **options: Any) -> Iterator[RenderedWindow]:
+        for window in render(*given, **options):
+            rendered.append(window)
+            yield window
+
+    monkeypatch.setattr(segments, "render", watch)
+    film = make_film(height=64, width=64, shots=(4,), sound=False)
+    done = CliRunner().invoke(app, ["convert", str(film), "--model", str(bundle)])
+    assert done.exit_code == 0, done.output
+    assert len(splats) == (len(rendered) if conditioning == "splat" else 0)
+    fed = []
+    for window in rendered:
+        sharp = warp(window.left, window.disparity)
+        seen = (sharp.coverage == 1).permute(0, 2, 3, 1).expand_as(window.right)
+        assert torch.equal(window.right[seen], sharp.frames[seen]) and not seen.all()
+        view = warped_window(window.left, window.disparity, conditioning)
+        fed.append(view.frames if conditioning == "warp" else view.conditioning_frames)
+    assert len(encoded) == 1 and torch.equal(encoded[0], torch.cat(fed))

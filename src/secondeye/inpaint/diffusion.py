@@ -107,7 +107,7 @@ class Diffusion:
         if first is None:
             return
         plan = self.plan(*frame_size(first.frames))
-        finished = None if state is None else ShotFrames.of_state(state, plan)
+        finished = None if state is None else ShotFrames.of_state(state, plan, first.frames.device)
         before = 0 if finished is None else len(finished.frames)
         given = chain([first], frames)
         for overlap, new in stream_windows(given, plan.window_frames, plan.overlap_frames, before):

@@ -37,9 +37,9 @@ class ShotFrames(NamedTuple):
         return cls(frames_to_uint8(small), holes.permute(0, 2, 3, 1), left)
 
     @classmethod
-    def of_state(cls, state: InpainterState, plan: InpaintPlan) -> Self:
+    def of_state(cls, state: InpainterState, plan: InpaintPlan, device: torch.device) -> Self:
         """Return the frames that `tensors` gave. Raises UserError if they have another working size."""
-        frames = cls(state["frames"], state["holes"], state.get("left"))
+        frames = cls(state["frames"], state["holes"], state.get("left"))._each(lambda plane: plane.to(device))
         height, width = frames.frames.shape[1:3]
         if (height, width) != (plan.height, plan.width):
             raise UserError(
