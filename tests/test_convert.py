@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,6 +15,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.video.frame import VideoFrame
 from conftest import damage, moving_images
 
 from secondeye.cli import main
@@ -26,8 +28,9 @@ from secondeye.conversion.shot_depth import estimate_shot
 from secondeye.depth import DepthEstimate, DepthState
 from secondeye.film.shots import plan_shots
 from secondeye.system.errors import UserError
+from secondeye.video import read
 from secondeye.video.probe import probe
-from secondeye.video.read import DecodedFrame, ShotReader, decode_film
+from secondeye.video.read import DecodedFrame, ShotReader, decode_film, upright_rgb
 from secondeye.video.write import FilmWriter, write_film
 
 SETTINGS = ConversionSettings(3.0, 0.5, "motion", "fill", 10, "ultrafast", None)
@@ -64,6 +67,22 @@ def test_film_keeps_frames_stamps_size_and_sound(make_film: MakeFilm) -> None:
     source = [frame.rgb for frame in decode_film(film)]
     errors = [np.abs(a.astype(int) - b).mean() for a, b in zip(left, source, strict=True)]
     assert max(errors) < 4  # codec noise only: the left eye is the film
+
+
+def test_depth_decodes_small_frames_and_both_passes_decode_in_a_thread(
+    make_film: MakeFilm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[tuple[tuple[int, int] | None, bool]] = []
+
+    def record(frame: VideoFrame, size: tuple[int, int] | None) -> np.ndarray:
+        decoded.append((size, threading.current_thread() is threading.main_thread()))
+        return upright_rgb(frame, size)
+
+    monkeypatch.setattr(read, "upright_rgb", record)
+    convert(make_film(shots=(4,), height=64, width=512, sound=False), None, SETTINGS)
+    cuts, depth, views = decoded[:4], decoded[4:8], decoded[8:]
+    assert all(main for _, main in cuts)
+    assert depth == [((48, 384), False)] * 4 and views == [(None, False)] * 4
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3])

@@ -13,13 +13,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForDepthEstimation, DepthAnythingConfig, DepthAnythingForDepthEstimation
 
-from secondeye.depth import DepthEstimate, DepthEstimator, best_available, make_depth_estimator
+from secondeye.depth import (
+    DepthEstimate,
+    DepthEstimator,
+    SmallFrameEstimator,
+    best_available,
+    make_depth_estimator,
+)
 from secondeye.depth.depth_anything import BATCH_FRAMES, load_depth_anything
 from secondeye.depth.guided_filter import guided_filter
-from secondeye.depth.motion import LONG_SIDE_PX, MAX_OFFSET_FRAMES
+from secondeye.depth.motion import LONG_SIDE_PX, MAX_OFFSET_FRAMES, MAX_THREADS, motion_depth
 from secondeye.depth.position_prior import position_prior
 from secondeye.depth.residual_flow import homography_residual
 from secondeye.depth.temporal_smoothing import fit_scale_shift, smooth
+from secondeye.imaging.arrays import frames_from_uint8, frames_to_uint8
 from secondeye.system.errors import UserError
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -120,7 +127,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
 def backend(request: pytest.FixtureRequest, tiny_folder: Callable[[str], Path]) -> tuple[DepthEstimator, int]:
     """Estimator, and how many frames beyond its current window it may read."""
     if request.param == "motion":
-        return make_depth_estimator("motion", None, "cpu"), MAX_OFFSET_FRAMES
+        return make_depth_estimator("motion", None, "cpu"), MAX_OFFSET_FRAMES + MAX_THREADS
     kind = "metric" if request.param.endswith("metric") else "relative"
     return load_depth_anything(str(tiny_folder(kind))), BATCH_FRAMES
 
@@ -166,7 +173,7 @@ def test_every_backend_gives_the_same_for_any_windows(backend: tuple[DepthEstima
 def test_every_backend_continues_after_every_estimate_with_equal_results(
     backend: tuple[DepthEstimator, int], tmp_path: Path
 ) -> None:
-    count = 15 if backend[1] == MAX_OFFSET_FRAMES else 6
+    count = 15 if backend[1] >= MAX_OFFSET_FRAMES else 6
     frames = slide(count, top_px=1, bottom_px=3, height=32, width=48)
     whole = list(backend[0](frames.split(4)))
     for number, estimate in enumerate(whole, start=1):
@@ -178,6 +185,33 @@ def test_every_backend_continues_after_every_estimate_with_equal_results(
             assert torch.equal(a.depth, b.depth) and a.confidence == b.confidence
             assert a.state.tensors.keys() == b.state.tensors.keys() and a.state[:2] == b.state[:2]
             assert all(torch.equal(a.state.tensors[name], b.state.tensors[name]) for name in a.state.tensors)
+
+
+def test_every_backend_takes_bytes(backend: tuple[DepthEstimator, int]) -> None:
+    images = frames_to_uint8(slide(6, top_px=0, bottom_px=2, height=40, width=56))
+    pairs = zip(backend[0]([frames_from_uint8(images)]), backend[0](images.split(2)), strict=True)
+    assert all(torch.equal(a.depth, b.depth) and a.confidence == b.confidence for a, b in pairs)
+
+
+def test_motion_does_not_depend_on_threads_and_asks_for_small_frames() -> None:
+    frames, threads, depths = (
+        slide(18, top_px=0, bottom_px=2, height=48, width=80),
+        torch.get_num_threads(),
+        [],
+    )
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            depths.append(torch.cat([estimate.depth for estimate in motion_depth([frames])]))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*depths)
+    estimator = make_depth_estimator("motion", None, "cpu")
+    assert isinstance(estimator, SmallFrameEstimator)
+    assert estimator.working_size(720, 1280) == (216, LONG_SIDE_PX) and estimator.working_size(48, 80) == (
+        48,
+        80,
+    )
 
 
 def test_every_backend_reads_a_bounded_number_of_frames_ahead(backend: tuple[DepthEstimator, int]) -> None:

@@ -60,7 +60,7 @@ def test_an_early_stop_closes_the_iterator_and_ends_the_thread() -> None:
     before = threads()
     stream = prefetch(items(), 4)
     assert list(islice(stream, 5)) == [0, 1, 2, 3, 4]
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     assert closed == [True] and threads() == before
 
 

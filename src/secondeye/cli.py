@@ -11,6 +11,7 @@ import typer
 
 from secondeye import __version__
 from secondeye.system.errors import UserError
+from secondeye.system.process import wait_without_spinning
 
 RUNS, MODELS, DATA, REPORTS = Path(".runs"), Path("models"), Path("data"), Path("reports")
 EXIT_TRUNCATED = 3  # the film is damaged; the part before the damage was converted
@@ -29,6 +30,7 @@ def main() -> None:
 
     The exit code is 4 if MLflow cannot be reached.
     """
+    wait_without_spinning()
     try:
         app()
     except UserError as error:

@@ -15,15 +15,15 @@ from secondeye.conversion.destination import check_preview, resolve_output
 from secondeye.conversion.segments import ShotRenderer, read_windows, segment_frames
 from secondeye.conversion.settings import GIB, ConversionSettings
 from secondeye.conversion.shot_depth import estimate_shot
-from secondeye.depth import DepthEstimator, best_available, make_depth_estimator
+from secondeye.depth import DepthEstimator, SmallFrameEstimator, best_available, make_depth_estimator
 from secondeye.film.cuts import CUT_THRESHOLD, shortest_shot_frames
 from secondeye.film.shots import ShotPlan, plan_shots
-from secondeye.imaging.arrays import frames_from_uint8
 from secondeye.inpaint import Inpainter, PlannedInpainter, make_inpainter
 from secondeye.system.disk import explain_full_disk, require_free_space
 from secondeye.system.errors import UserError
 from secondeye.system.files import publish
 from secondeye.system.process import best_device
+from secondeye.system.threads import prefetch
 from secondeye.video.mux import mux_film
 from secondeye.video.probe import FilmInfo, probe
 from secondeye.video.read import ShotReader
@@ -184,7 +184,10 @@ def _convert_shots(
     done = sum(checkpoint.frames_done(*shot) for shot in plan.shots)
     resumed = f", {done} frames already converted" if done else ""
     log(f"{len(plan.timestamps)} frames in {len(plan.shots)} shots{resumed}")
-    depth_reader, render_reader = (ShotReader(plan.info.path, plan.timestamps) for _ in range(2))
+    size = None
+    if isinstance(estimator, SmallFrameEstimator):
+        size = estimator.working_size(plan.info.height, plan.info.width)
+    depth_reader, render_reader = (ShotReader(plan.info.path, plan.timestamps, size) for size in (size, None))
     # Every frame counts twice: once in the depth pass, once in the render pass.
     with tqdm(total=2 * len(plan.timestamps), initial=2 * done, desc="converting", unit="frame") as bar:
         for number in checkpoint.unfinished(plan):
@@ -207,10 +210,10 @@ def _convert_shots(
 
 def _frames_from(
     reader: ShotReader, shot: tuple[int, int], window_frames: int, first: int
-) -> Iterator[Tensor]:  # [t, 3, H, W]
-    """Yield the windows of a shot from its frame `first` on."""
+) -> Iterator[Tensor]:  # uint8 [t, H, W, 3]
+    """Yield the windows of a shot from its frame `first` on, decoded in a thread."""
     start, stop = shot
-    return map(frames_from_uint8, read_windows(reader, start + first, stop, window_frames))
+    return prefetch(read_windows(reader, start + first, stop, window_frames), 1)
 
 
 def _mux(checkpoint: Checkpoint, plan: ShotPlan, output: Path, log: Log) -> None:

@@ -5,6 +5,7 @@ Segments end at fixed frames, or at the first one after that for which the inpai
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -23,6 +24,7 @@ from secondeye.film.packing import side_by_side
 from secondeye.film.shots import ShotPlan
 from secondeye.inpaint import Inpainter
 from secondeye.system.process import best_device
+from secondeye.system.threads import prefetch
 from secondeye.video.probe import FilmInfo
 from secondeye.video.read import DecodedFrame, ShotReader
 from secondeye.video.write import FilmWriter
@@ -84,18 +86,23 @@ class ShotRenderer:
         start, stop = shot
         length = segment_frames(self.plan.info.fps)
         first, state = self.checkpoint.resume(start, stop)
-        windows = self._left_windows(reader, shot, first, depth, length)
-        rendered = render(
-            windows,
-            self.inpainter,
-            strength_percent=strength_percent,
-            convergence=self.settings.convergence,
-            device=best_device(),
-            state=state,
+        # Decoding, rendering and encoding overlap: each of the first two runs in a thread of its own.
+        windows = prefetch(self._left_windows(reader, shot, first, depth, length), 1)
+        rendered = prefetch(
+            render(
+                windows,
+                self.inpainter,
+                strength_percent=strength_percent,
+                convergence=self.settings.convergence,
+                device=best_device(),
+                state=state,
+            ),
+            1,
         )
-        while first < stop:
-            border = start + ((first - start) // length + 1) * length
-            first = self._encode_segment(rendered, first, min(border, stop), stop, on_frames)
+        with closing(windows), closing(rendered):
+            while first < stop:
+                border = start + ((first - start) // length + 1) * length
+                first = self._encode_segment(rendered, first, min(border, stop), stop, on_frames)
 
     def _left_windows(
         self, reader: ShotReader, shot: tuple[int, int], first: int, depth: ShotDepth, length: int

@@ -20,7 +20,7 @@ from secondeye.depth import FAR_QUANTILE, NEAR_QUANTILE, DepthEstimator, DepthSt
 from secondeye.system.files import write_atomic
 
 WindowsFrom = Callable[[int], Iterable[Tensor]]
-"""Windows [t, 3, H, W] of a shot from this frame on, counted from the shot's start."""
+"""Windows, uint8 [t, H, W, 3], of a shot from this frame on, counted from the shot's start."""
 
 _BINS = 4096
 _CHUNK_FRAMES = 64

@@ -8,6 +8,7 @@ from secondeye.depth.estimator import (
     DepthEstimate,
     DepthEstimator,
     DepthState,
+    SmallFrameEstimator,
 )
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "DepthEstimate",
     "DepthEstimator",
     "DepthState",
+    "SmallFrameEstimator",
     "best_available",
     "make_depth_estimator",
 ]
@@ -36,9 +38,9 @@ def make_depth_estimator(
     """
     match name:
         case "motion":
-            from secondeye.depth.motion import motion_depth
+            from secondeye.depth.motion import MotionEstimator
 
-            return motion_depth
+            return MotionEstimator()
         case "student":
             from secondeye.depth.student import load_student
 

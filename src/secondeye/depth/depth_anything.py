@@ -18,7 +18,7 @@ from torch import Tensor
 
 from secondeye.depth.estimator import DepthEstimate, DepthEstimator, DepthState
 from secondeye.depth.temporal_smoothing import smooth, smoothed_frame
-from secondeye.imaging.arrays import resize
+from secondeye.imaging.arrays import resize, to_float_frames
 from secondeye.imaging.optical_flow import to_gray
 from secondeye.system.errors import UserError
 
@@ -141,7 +141,7 @@ def _infer_frames(
     windows: Iterable[Tensor], infer: Callable[[Tensor], Tensor]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield (depth, gray frame) of every frame, at the network's size or the film's if that is smaller."""
-    stream = (frame for window in windows for frame in window)
+    stream = (frame for window in windows for frame in to_float_frames(window))
     while batch := list(islice(stream, BATCH_FRAMES)):
         frames = torch.stack(batch)
         depth = infer(frames)

@@ -1,7 +1,7 @@
 """The types that every depth estimator shares."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -31,14 +31,22 @@ class DepthEstimate(NamedTuple):
 class DepthEstimator(Protocol):
     """Estimates the depth of the frames of one shot, or of the rest of one from a state.
 
-    Windows are [t, 3, H, W], in order, from `state.first_frame` on; estimates begin at `state.next_frame`,
-    and are the same bytes whether the shot was interrupted or not. Windows and estimates may differ in
-    length. An estimator looks a bounded number of frames ahead.
+    Windows are [t, 3, H, W] in [0, 1] or uint8 [t, H, W, 3], in order, from `state.first_frame` on;
+    estimates begin at `state.next_frame`, and are the same bytes whether the shot was interrupted or not.
+    Windows and estimates may differ in length. An estimator looks a bounded number of frames ahead.
     """
 
     def __call__(
         self, windows: Iterable[Tensor], state: DepthState | None = None
     ) -> Iterator[DepthEstimate]: ...
+
+
+@runtime_checkable
+class SmallFrameEstimator(DepthEstimator, Protocol):
+    """An estimator that works on small frames, which a decoder returns faster than whole ones."""
+
+    def working_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return the height and width to which frames of this size may be reduced."""
 
 
 FAR_QUANTILE, NEAR_QUANTILE = 0.01, 0.99  # of a shot's raw depth, mapped to 0 and 1: ignores outliers

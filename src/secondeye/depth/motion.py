@@ -8,6 +8,7 @@ warped along the flow from frame to frame, so that an object that stops keeps it
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
@@ -27,8 +28,10 @@ from secondeye.imaging.optical_flow import (
     flow_magnitude,
     forward_backward_error,
 )
+from secondeye.system.threads import map_ordered
 
 LONG_SIDE_PX = 384  # working size
+MAX_THREADS = 4  # frames measured at the same time, at most
 MAX_OFFSET_FRAMES = 12  # look-ahead, and the largest k
 TARGET_FLOW_PX = 5.0  # of the fast pixels, at working size
 MISMATCH_PX = 1.0  # forward-backward error at which a flow vector has half the weight
@@ -46,8 +49,18 @@ MOVING_CONFIDENCE = 0.7  # of motion at trust 1: about its rank correlation with
 class WorkingFrame(NamedTuple):
     """One frame at working size."""
 
+    number: int
     rgb: np.ndarray  # [h, w, 3] in [0, 1]
     gray: np.ndarray  # uint8 [h, w]
+    guide: np.ndarray  # [h, w] in [0, 1], gray
+
+
+class Neighbourhood(NamedTuple):
+    """A frame and those around it, at most MAX_OFFSET_FRAMES on each side."""
+
+    before: list[WorkingFrame]
+    now: WorkingFrame
+    after: list[WorkingFrame]
 
 
 class Motion(NamedTuple):
@@ -55,6 +68,15 @@ class Motion(NamedTuple):
 
     nearness: np.ndarray  # [h, w] in [0, 1], larger moves more
     trust: float  # [0, 1] that this means depth
+
+
+class Measured(NamedTuple):
+    """What one frame shows, whatever was shown before."""
+
+    frame: WorkingFrame
+    prior: np.ndarray  # [h, w] in [0, 1]
+    motion: Motion
+    step: np.ndarray  # [h, w, 2] px: flow to the frame before
 
 
 class MotionState(NamedTuple):
@@ -78,71 +100,123 @@ def _motion_state(state: DepthState) -> MotionState:
     )
 
 
+class MotionEstimator:
+    """`motion_depth` as an estimator that asks for small frames."""
+
+    def __call__(self, windows: Iterable[Tensor], state: DepthState | None = None) -> Iterator[DepthEstimate]:
+        """Run `motion_depth`."""
+        return motion_depth(windows, state)
+
+    def working_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return the height and width at which frames of this size are measured."""
+        return working_size(height, width)
+
+
 def motion_depth(
-    windows: Iterable[Tensor],  # [t, 3, H, W] of one shot, in order
+    windows: Iterable[Tensor],  # [t, 3, H, W] in [0, 1] or uint8 [t, H, W, 3], of one shot, in order
     state: DepthState | None = None,  # after the frames before; None at the start of the shot
 ) -> Iterator[DepthEstimate]:
     """Yield one estimate per frame, at working size; independent of window size.
 
-    Looks MAX_OFFSET_FRAMES ahead, plus the rest of a window, and as many back.
+    Looks MAX_OFFSET_FRAMES ahead, plus a few frames that are measured in parallel and the rest of a window,
+    and MAX_OFFSET_FRAMES back.
     """
     carried = None if state is None else _motion_state(state)
     first, start = (0, 0) if state is None else (state.first_frame, state.next_frame)
-    frames = (_downscale(frame) for window in windows for frame in window)
-    for number, (before, now, after) in enumerate(_neighbourhoods(frames, start - first), start):
-        carried = _update_state(carried, before, now, after)
-        depth, trust = _mix(carried, now)
+    frames = (frame for window in windows for frame in window)
+    small = (_downscale(frame, number) for number, frame in enumerate(frames))
+    threads = min(torch.get_num_threads(), MAX_THREADS)
+    measured = map_ordered(partial(_measure, FlowCache()), _neighbourhoods(small, start - first), threads)
+    for number, frame in enumerate(measured, start + 1):
+        carried = _update_state(carried, frame)
+        depth, trust = _mix(carried, frame.frame)
         confidence = STILL_CONFIDENCE + (MOVING_CONFIDENCE - STILL_CONFIDENCE) * trust
-        yield DepthEstimate(torch.from_numpy(depth)[None, None], confidence, carried.depth_state(number + 1))
+        yield DepthEstimate(torch.from_numpy(depth)[None, None], confidence, carried.depth_state(number))
 
 
-def _downscale(frame: Tensor) -> WorkingFrame:
-    """Resize a frame [3, H, W] to working size; small frames keep their size."""
-    height, width = frame.shape[1:]
+def working_size(height: int, width: int) -> tuple[int, int]:
+    """Return the working size: at most LONG_SIDE_PX long; smaller frames keep their size."""
     scale = min(1.0, LONG_SIDE_PX / max(height, width))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    planes = [cv2.resize(plane, size, interpolation=cv2.INTER_AREA) for plane in frame.cpu().numpy()]
-    rgb = np.stack(planes, axis=-1)
-    gray = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
-    return WorkingFrame(rgb, np.round(gray * 255).clip(0, 255).astype(np.uint8))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _downscale(frame: Tensor, number: int) -> WorkingFrame:
+    """Resize a frame, [3, H, W] or uint8 [H, W, 3], to working size."""
+    if frame.dtype == torch.uint8:
+        height, width = working_size(*frame.shape[:2])
+        small = cv2.resize(frame.cpu().numpy(), (width, height), interpolation=cv2.INTER_AREA)
+        rgb = small.astype(np.float32) / np.float32(255)
+    else:
+        height, width = working_size(*frame.shape[1:])
+        planes = frame.cpu().numpy()
+        rgb = np.dstack([cv2.resize(p, (width, height), interpolation=cv2.INTER_AREA) for p in planes])
+    guide = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    return WorkingFrame(number, rgb, np.round(guide * 255).clip(0, 255).astype(np.uint8), guide)
 
 
 def _neighbourhoods(
     frames: Iterator[WorkingFrame],
     skip: int,  # frames at the start that only serve as frames before
-) -> Iterator[tuple[list[WorkingFrame], WorkingFrame, list[WorkingFrame]]]:
-    """Yield (frames before, frame, frames after) for every frame, at most MAX_OFFSET_FRAMES on each side."""
+) -> Iterator[Neighbourhood]:
+    """Yield every frame with its neighbours."""
     before: deque[WorkingFrame] = deque(islice(frames, skip), maxlen=MAX_OFFSET_FRAMES)
     waiting: deque[WorkingFrame] = deque()
     for frame in frames:
         waiting.append(frame)
         if len(waiting) > MAX_OFFSET_FRAMES:
             now = waiting.popleft()
-            yield list(before), now, list(waiting)
+            yield Neighbourhood(list(before), now, list(waiting))
             before.append(now)
     while waiting:
         now = waiting.popleft()
-        yield list(before), now, list(waiting)
+        yield Neighbourhood(list(before), now, list(waiting))
         before.append(now)
 
 
-def _update_state(
-    state: MotionState | None, before: list[WorkingFrame], now: WorkingFrame, after: list[WorkingFrame]
-) -> MotionState:
-    """Warp the sums to this frame, decay them, and add this frame's prior and motion."""
+class FlowCache:
+    """Flows between pairs of frames: a frame and its reference need the same two, one after the other."""
+
+    def __init__(self) -> None:
+        self._flows: dict[tuple[int, int], np.ndarray] = {}
+
+    def flow(self, source: WorkingFrame, target: WorkingFrame) -> np.ndarray:  # [h, w, 2] px
+        """Return the flow; threads that ask for the same one at the same time may all compute it."""
+        pair = source.number, target.number
+        flow = self._flows.get(pair)
+        if flow is None:
+            flow = self._flows[pair] = dense_flow(source.gray, target.gray)
+        return flow
+
+    def forget_before(self, number: int) -> None:
+        """Drop the flows of all pairs with a frame before this one."""
+        for pair in [pair for pair in list(self._flows) if min(pair) < number]:
+            self._flows.pop(pair, None)
+
+
+def _measure(flows: FlowCache, around: Neighbourhood) -> Measured:
+    """Measure the prior and the motion of one frame."""
+    before, now, after = around
     prior = position_prior(now.rgb)
     neighbour = (before[-1:] or after[:1] or [now])[0]
     if min(prior.shape) < MIN_FLOW_SIZE_PX or neighbour is now:
-        motion, step = Motion(np.zeros_like(prior), 0.0), np.zeros((*prior.shape, 2), np.float32)
-    else:
-        step = dense_flow(now.gray, neighbour.gray)
-        motion = _measure_motion(now, _choose_reference_frames(step, before, after))
-    maps = np.stack([prior, motion.trust * motion.nearness, np.full_like(prior, motion.trust)], axis=-1)
+        still = np.zeros((*prior.shape, 2), np.float32)
+        return Measured(now, prior, Motion(np.zeros_like(prior), 0.0), still)
+    step = flows.flow(now, neighbour)
+    motion = _measure_motion(flows, now, _choose_reference_frames(step, before, after))
+    flows.forget_before(now.number - MAX_THREADS - MAX_OFFSET_FRAMES)
+    return Measured(now, prior, motion, step)
+
+
+def _update_state(state: MotionState | None, measured: Measured) -> MotionState:
+    """Warp the sums to this frame, decay them, and add this frame's prior and motion."""
+    prior, motion = measured.prior, measured.motion
+    trust = np.full_like(prior, motion.trust)
+    maps = np.dstack([prior, motion.trust * motion.nearness, trust]).astype(np.float32)
     if state is None:
         weight = FIRST_FRAME_WEIGHT
         return MotionState(maps * np.float32(weight), weight, motion.trust * weight, weight)
     return MotionState(
-        maps + np.float32(DECAY) * backward_warp(state.sums, step),
+        maps + np.float32(DECAY) * backward_warp(state.sums, measured.step),
         1 + DECAY * state.prior_weight,
         motion.trust + TRUST_DECAY * state.trust,
         1 + TRUST_DECAY * state.trust_weight,
@@ -159,18 +233,21 @@ def _choose_reference_frames(
     return [(side[min(k, len(side)) - 1], min(k, len(side))) for side in sides if side]
 
 
-def _measure_motion(now: WorkingFrame, reference_frames: list[tuple[WorkingFrame, int]]) -> Motion:
+def _measure_motion(
+    flows: FlowCache, now: WorkingFrame, reference_frames: list[tuple[WorkingFrame, int]]
+) -> Motion:
     """Measure how much each pixel moves relative to the reference frames, and whether that is parallax."""
     speed, weight = np.zeros(now.gray.shape, np.float32), np.zeros(now.gray.shape, np.float32)
     trusts = []
     for partner, k in reference_frames:
-        flow = dense_flow(now.gray, partner.gray)
-        error = forward_backward_error(flow, dense_flow(partner.gray, now.gray))
+        flow = flows.flow(now, partner)
+        error = forward_backward_error(flow, flows.flow(partner, now))
         reliability = 1 / (1 + (error / np.float32(MISMATCH_PX)) ** 2)
         residual = homography_residual(flow, error < MISMATCH_PX)
-        speed += reliability * _parallax_speed(flow_magnitude(flow), residual) / np.float32(k)
+        magnitude = flow_magnitude(flow)
+        speed += reliability * _parallax_speed(magnitude, residual) / np.float32(k)
         weight += reliability
-        trusts.append(_trust(flow_magnitude(flow), residual * reliability))
+        trusts.append(_trust(magnitude, residual * reliability))
     speed = _smooth(speed, now) / np.maximum(_smooth(weight, now), np.float32(1e-3))
     low, high = np.percentile(speed, [2, 98])
     # The root keeps fast movers (a waving hand) from compressing all the rest into a narrow range.
@@ -214,5 +291,4 @@ def _mix(state: MotionState, now: WorkingFrame) -> tuple[np.ndarray, float]:
 
 
 def _smooth(plane: np.ndarray, now: WorkingFrame) -> np.ndarray:
-    guide = cv2.cvtColor(now.rgb, cv2.COLOR_RGB2GRAY)
-    return guided_filter(plane, guide, radius_px=SMOOTH_RADIUS_PX, contrast=SMOOTH_CONTRAST)
+    return guided_filter(plane, now.guide, radius_px=SMOOTH_RADIUS_PX, contrast=SMOOTH_CONTRAST)

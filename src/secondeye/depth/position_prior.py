@@ -48,7 +48,7 @@ def _barrier_distance(
     return total
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _sweep(value: np.ndarray, lowest: np.ndarray, highest: np.ndarray, distance: np.ndarray) -> None:
     """Extend the best known paths to the right and downwards; updates the last three arrays [h, w]."""
     height, width = value.shape

@@ -22,7 +22,7 @@ from secondeye.depth.estimator import DepthEstimate, DepthEstimator, DepthState
 from secondeye.depth.motion import LONG_SIDE_PX, motion_depth
 from secondeye.depth.student_network import SIDE_MULTIPLE_PX, Student
 from secondeye.depth.temporal_smoothing import smooth, smoothed_frame
-from secondeye.imaging.arrays import resize
+from secondeye.imaging.arrays import resize, to_float_frames
 from secondeye.imaging.optical_flow import to_gray
 from secondeye.system.errors import UserError
 
@@ -98,7 +98,7 @@ def make_student_estimator(model: Student, device: str) -> DepthEstimator:
     network = model.to(device).eval()
 
     def estimate(windows: Iterable[Tensor], state: DepthState | None = None) -> Iterator[DepthEstimate]:
-        frames = (_downscale(frame.cpu()) for window in windows for frame in window)
+        frames = (_downscale(frame.cpu()) for window in windows for frame in to_float_frames(window))
         for_network, for_motion, for_smoothing = itertools.tee(frames, 3)
         from_network = predict_depth(network, for_network, state)
         from_motion = motion_depth((frame[None] for frame in for_motion), state)

@@ -1,7 +1,7 @@
 """Run work in threads beside the caller: the same items in the same order, a bounded number ahead."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 def prefetch(
     items: Iterator[Item],  # advanced in one other thread
     size: int,  # items to compute ahead, at least 1
-) -> Iterator[Item]:
+) -> Generator[Item, None, None]:
     """Yield the items of an iterator that runs in a thread.
 
     An exception of the iterator is raised where its item would be yielded. Closing this generator ends the
@@ -38,9 +38,7 @@ def _next(items: Iterator[Item]) -> list[Item]:
     return list(islice(items, 1))
 
 
-def map_ordered(
-    function: Callable[[Item], Result], items: Iterable[Item], threads: int
-) -> Iterator[Result]:
+def map_ordered(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
     """Yield the function's result for every item, in order, computed in `threads` threads.
 
     Takes `threads` more items than it has yielded results. With one thread it is computed by the caller.

@@ -139,15 +139,20 @@ def container_and_frame_count(path: Path) -> tuple[str, int]:
 class ShotReader:
     """Read the shots of a film in order with one decoder, seeking only where shots are skipped."""
 
-    def __init__(self, path: Path, timestamps: Sequence[int]) -> None:
-        self._path, self._timestamps = path, timestamps
+    def __init__(
+        self,
+        path: Path,
+        timestamps: Sequence[int],
+        size: tuple[int, int] | None = None,  # height, width to scale to; None keeps the film's
+    ) -> None:
+        self._path, self._timestamps, self._size = path, timestamps, size
         self._frames: Iterator[DecodedFrame] = iter(())
         self._next = -1
 
     def read(self, start: int, stop: int) -> Iterator[DecodedFrame]:
         """Return frames `start` to `stop - 1`; exhaust them before the next call."""
         if self._next != start:
-            self._frames = decode_film(self._path, start_pts=self._timestamps[start])
+            self._frames = decode_film(self._path, start_pts=self._timestamps[start], size=self._size)
         self._next = stop
         return islice(self._frames, stop - start)
 
