@@ -118,3 +118,9 @@ def test_libraries_stay_in_their_rooms(module: str) -> None:
 @pytest.mark.parametrize("module", all_modules())
 def test_names_say_what_is_inside(module: str) -> None:
     assert not {"utils", "common", "helpers", "core", "base", "misc"} & set(module.split("."))
+
+
+def test_one_function_decides_the_device() -> None:
+    sources = {module: code_hash.source_of(module).read_text() for module in all_modules()}  # type: ignore[union-attr]
+    asking = {module for module, text in sources.items() if "cuda.is_available" in text}
+    assert asking == {"secondeye.system.process"}
