@@ -44,6 +44,7 @@ def convert_folder(
     compile: bool = False,
     offload: bool = False,
     max_memory_gb: float | None = None,
+    workers: int | str | None = None,
     crf: int | None = None,
     preset: str | None = None,
 ) -> None:
@@ -60,6 +61,7 @@ def convert_folder(
         compile=compile,
         offload=offload,
         max_memory_gb=max_memory_gb,
+        workers=workers,
         crf=crf,
         preset=preset,
     )
@@ -114,6 +116,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--offload", action="store_true")
     parser.add_argument("--max-memory-gb", type=float)
+    parser.add_argument("--workers")
     parser.add_argument("--crf", type=int)
     parser.add_argument("--preset")
     return parser.parse_args()

@@ -86,6 +86,7 @@ def test_bundle_without_defaults_keeps_the_keys_of_older_versions(tmp_path: Path
         ({"tiles": "two"}, r"--tiles must be auto or a whole number, got 'two'"),
         ({"tiles": "-1"}, r"--tiles must be auto or a whole number, got '-1'"),
         ({"steps": 0}, r"--steps must be 1 to 100, got 0"),
+        ({"workers": "0"}, r"--workers must be 1 to 256 or auto, got 0"),
         ({"max_memory_gb": 0.0}, r"--max-memory-gb must be a number above 0, got 0"),
         ({"max_memory_gb": math.nan}, r"--max-memory-gb must be a number above 0, got nan"),
         ({"max_memory_gb": math.inf}, r"--max-memory-gb must be a number above 0, got inf"),
@@ -97,7 +98,7 @@ def test_options_out_of_range_name_option_range_and_value(options: dict[str, Any
 
 
 def test_options_that_the_inpainter_ignores_are_listed() -> None:
-    given = settings_from_bundle(None, inpainter="fill", steps=4, offload=True, max_memory_gb=2)
+    given = settings_from_bundle(None, inpainter="fill", steps=4, offload=True, max_memory_gb=2, workers=2)
     assert given.unused_options() == ["--steps", "--offload"]
 
 

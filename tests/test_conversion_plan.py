@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from secondeye.conversion import convert as conversion
+from secondeye.conversion import shots
 from secondeye.conversion.bundle import Bundle, settings_from_bundle, write_bundle
 from secondeye.conversion.convert import convert
 from secondeye.conversion.settings import ConversionSettings
@@ -63,7 +64,7 @@ def test_interrupted_conversion_keeps_its_plan_and_its_bytes(
     with pytest.raises(UserError, match=r"part.mp4.unfinished: the unfinished conversion needs 0\.\d GiB"):
         convert(film, part, replace(settings, max_memory_gb=1e-6))
     used: list[InpaintPlan] = []
-    make_inpainter = conversion.make_inpainter
+    make_inpainter = shots.make_inpainter
 
     def watched(*given, **options):
         inpainter = make_inpainter(*given, **options)
@@ -71,7 +72,7 @@ def test_interrupted_conversion_keeps_its_plan_and_its_bytes(
         inpainter.reuse = lambda plan: used.append(plan) or reuse(plan)
         return inpainter
 
-    monkeypatch.setattr(conversion, "make_inpainter", watched)
+    monkeypatch.setattr(shots, "make_inpainter", watched)
     said: list[str] = []
     convert(film, part, replace(settings, max_memory_gb=4.0), log=said.append)
     assert [str(plan) for plan in used] == plan_lines(said) and f'"steps": {used[0].steps}' in recorded

@@ -20,6 +20,7 @@ from conftest import damage, moving_images
 
 from secondeye.cli import main
 from secondeye.conversion import convert as conversion
+from secondeye.conversion import shots
 from secondeye.conversion.convert import convert
 from secondeye.conversion.preview import anaglyph
 from secondeye.conversion.segments import ShotRenderer
@@ -229,7 +230,7 @@ def test_only_a_few_frames_are_alive_at_a_time(make_film: MakeFilm, monkeypatch:
                 alive.append(sum(reference() is not None for reference in references))
                 yield frame
 
-    monkeypatch.setattr(conversion, "ShotReader", Watched)
+    monkeypatch.setattr(shots, "ShotReader", Watched)
     convert(film, None, SETTINGS)
     assert len(references) == 2 * 90 and max(alive) <= 3 * 8
 

@@ -275,10 +275,12 @@ def test_flow_passes_its_options_to_the_command(
     inbox, outbox = folders
     put(make_film(), inbox, "a.mp4")
     flows.conversion.convert_folder.fn(
-        str(inbox), str(outbox), tiles=2, steps=4, max_memory_gb=1.5, offload=True
+        str(inbox), str(outbox), tiles=2, steps=4, max_memory_gb=1.5, offload=True, workers="auto"
     )
     made = (outbox / "a_sbs.mp4").read_text()
-    assert made == ("models:/secondeye@champion --tiles=2 --steps=4 --offload --max-memory-gb=1.5")
+    assert made == (
+        "models:/secondeye@champion --tiles=2 --steps=4 --offload --max-memory-gb=1.5 --workers=auto"
+    )
 
 
 def test_every_option_of_the_flow_is_one_of_the_command(flows: SimpleNamespace) -> None:

@@ -22,6 +22,20 @@ def test_map_in_this_process_uses_one_thread(monkeypatch: pytest.MonkeyPatch, tm
     assert results == [(0, ("a", 1)), (1, ("b", 1))]
 
 
+def test_workers_share_threads_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    given = parallel.map(threads_and_gpu, ["a", "b"], workers=2, threads=2, on_gpu=True)
+    assert sorted(result for _, result in given) == [(2, "5"), (2, "7")]
+
+
+def threads_and_gpu(item: str) -> tuple[int, str]:
+    import torch
+
+    time.sleep(1)  # so that one worker does not take both
+    return torch.get_num_threads(), os.environ["CUDA_VISIBLE_DEVICES"]
+
+
 def test_worker_count_is_limited_by_items(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECONDEYE_WORKERS", "8")
     assert [worker_count(n) for n in (0, 1, 3, 20)] == [1, 1, 3, 8]

@@ -27,7 +27,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     """Start a cluster whose second node can be removed and set its address in the environment."""
     for name, value in _SETTINGS.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # workers import `work` from here
+    search = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]  # workers import `work` from here
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, search)))
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 

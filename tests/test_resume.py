@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from secondeye.conversion import checkpoint, segments, shot_depth
+from secondeye.conversion import checkpoint, segments, shot_depth, shots
 from secondeye.conversion import convert as conversion
 from secondeye.conversion.bundle import SHIPPED
 from secondeye.conversion.convert import convert
@@ -46,7 +46,7 @@ class Fuse:
         self.names: list[str] = []
         self._watch(patch, FilmWriter, "write")
         self._watch(patch, os, "replace")
-        make = conversion.make_depth_estimator
+        make = shots.make_depth_estimator
 
         def watched(*given: object) -> DepthEstimator:
             estimator = make(*given)  # type: ignore[arg-type]
@@ -58,7 +58,7 @@ class Fuse:
 
             return estimate
 
-        patch.setattr(conversion, "make_depth_estimator", watched)
+        patch.setattr(shots, "make_depth_estimator", watched)
 
     def burn(self, name: str) -> None:
         self.names.append(name)
@@ -142,7 +142,7 @@ def test_segments_end_where_an_inpainter_with_its_own_windows_knows_its_state(
 
     resumed: list[int] = []
     film = make_film(shots=(23,), height=32, width=32, sound=False)
-    monkeypatch.setattr(conversion, "make_inpainter", lambda *_: grouping)
+    monkeypatch.setattr(shots, "make_inpainter", lambda *_: grouping)
     whole, broken = film.with_name("whole.mp4"), film.with_name("broken.mp4")
     convert(film, whole, SETTINGS)
     with monkeypatch.context() as patch:

@@ -124,6 +124,14 @@ def convert(
             help="memory to use, GiB (default: a share of what is free)", rich_help_panel="Resources"
         ),
     ] = None,
+    workers: Annotated[
+        str | None,
+        typer.Option(
+            help="processes that convert shots in parallel (default: one per GPU)",
+            metavar="auto|N",
+            rich_help_panel="Resources",
+        ),
+    ] = None,
 ) -> None:
     """Convert a film to full side-by-side 3D, with its sound. Run it again to resume.
 
@@ -150,6 +158,7 @@ def convert(
         compile=compile,
         offload=offload,
         max_memory_gb=max_memory_gb,
+        workers=workers,
     )
     try:
         made = convert_film(film, output, settings, preview=preview, overwrite=overwrite)

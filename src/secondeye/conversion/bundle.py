@@ -114,6 +114,7 @@ def settings_from_bundle(
     compile: bool = False,
     offload: bool = False,
     max_memory_gb: float | None = None,
+    workers: int | str | None = None,
 ) -> ConversionSettings:
     """Return conversion settings, with the bundle's values if none is given.
 
@@ -140,4 +141,5 @@ def settings_from_bundle(
         compile=compile,
         offload=offload,
         max_memory_gb=max_memory_gb,
+        workers=parse_count("--workers", workers),
     )

@@ -1,38 +1,38 @@
 """Convert a film to side-by-side stereo, shot by shot, resuming after the last finished segment."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
-from torch import Tensor
 from tqdm import tqdm
 
-from secondeye.conversion.bundle import SHIPPED, weights_folder
+from secondeye.conversion.bundle import SHIPPED
 from secondeye.conversion.checkpoint import Checkpoint, open_checkpoint
 from secondeye.conversion.destination import check_preview, resolve_output
-from secondeye.conversion.segments import ShotRenderer, read_windows, segment_frames
 from secondeye.conversion.settings import GIB, ConversionSettings
-from secondeye.conversion.shot_depth import estimate_shot
-from secondeye.depth import DepthEstimator, SmallFrameEstimator, best_available, make_depth_estimator
+from secondeye.conversion.shots import (
+    FilmJob,
+    ShotConverter,
+    is_spread,
+    load_models,
+    spread_shots,
+    worker_count,
+)
+from secondeye.depth import best_available
 from secondeye.film.cuts import CUT_THRESHOLD, shortest_shot_frames
 from secondeye.film.shots import ShotPlan, plan_shots
-from secondeye.inpaint import Inpainter, PlannedInpainter, make_inpainter
+from secondeye.inpaint import Inpainter, PlannedInpainter
 from secondeye.system.disk import explain_full_disk, require_free_space
 from secondeye.system.errors import UserError
 from secondeye.system.files import publish
-from secondeye.system.process import best_device
-from secondeye.system.threads import prefetch
 from secondeye.video.mux import mux_film
 from secondeye.video.probe import FilmInfo, probe
-from secondeye.video.read import ShotReader
 from secondeye.video.verify import verify_film
 
 Log = Callable[[str], None]
 
 _WINDOW_FRAMES = 8  # in memory at a time; estimators buffer a few more
-_MIN_CONFIDENCE = 0.35  # share of the strength that a shot of uncertain depth keeps (ours)
 _BYTES_PER_PIXEL = 0.06  # an upper bound: H.264 at crf 16 took 0.02 (real) to 0.055 (synthetic film)
 _DEPTH_MAP_PIXELS = {  # upper bounds
     "motion": 384 * 384,
@@ -72,11 +72,7 @@ def convert(
     if info.is_hdr:
         raise UserError(f"{film}: HDR (PQ or HLG) is not supported; tone-map the film to SDR first")
     settings = _resolve_auto(settings, log)
-    device = best_device()
-    estimator = make_depth_estimator(settings.depth, weights_folder(settings.model, "depth"), device)
-    inpainter = make_inpainter(
-        settings.inpainter, weights_folder(settings.model, "inpaint"), device, settings.inpaint_options
-    )
+    models = load_models(settings)
     # Through links, so that two names of one output share a checkpoint.
     target = output.resolve()
     full_disk = explain_full_disk(target.parent, "free some and run the same command again, to continue")
@@ -86,13 +82,12 @@ def convert(
             raise UserError(f"{output}: was written by another process; add --overwrite to replace it")
         plan = _load_or_plan_shots(checkpoint, info)
         _log_film(plan, log)
-        _plan_inpainting(checkpoint, info, settings, inpainter, log)
+        _plan_inpainting(checkpoint, info, settings, models.inpainter, log)
         _require_free_space(checkpoint, plan, target, settings)
-        renderer = ShotRenderer(checkpoint, plan, settings, inpainter, _WINDOW_FRAMES)
-        _convert_shots(checkpoint, plan, settings, estimator, renderer, log)
-        stats = getattr(inpainter, "stats", None)  # the diffusion inpainter counts the work it skipped
-        if stats and stats.windows:
-            log(str(stats))
+        job = FilmJob(info, checkpoint, settings, _WINDOW_FRAMES)
+        converter = None if is_spread(settings) else ShotConverter(job, plan, models)
+        del models  # not to be held while other processes load their own
+        _convert_shots(job, plan, converter, log)
         _mux(checkpoint, plan, target, log)
         if preview:
             shutil.move(checkpoint.preview, preview)
@@ -163,57 +158,34 @@ def _log_film(plan: ShotPlan, log: Log) -> None:
 def _require_free_space(
     checkpoint: Checkpoint, plan: ShotPlan, output: Path, settings: ConversionSettings
 ) -> None:
-    """Raise UserError unless the unfinished shots, the muxed film and one shot's depth fit on the disk."""
+    """Raise UserError unless the unfinished shots, the muxed film and the depth in use fit on the disk."""
     frame_bytes = plan.info.width * plan.info.height * 2 * _BYTES_PER_PIXEL
     missing = len(plan.timestamps) - sum(checkpoint.frames_done(*shot) for shot in plan.shots)
-    longest = max(stop - start for start, stop in plan.shots)
+    longest = sorted(stop - start for start, stop in plan.shots)[-worker_count(settings) :]
     audio_bytes = plan.info.path.stat().st_size if plan.info.audio else 0  # an upper bound
-    depth_bytes = longest * _DEPTH_MAP_PIXELS[settings.depth] * 4
+    depth_bytes = sum(longest) * _DEPTH_MAP_PIXELS[settings.depth] * 4
     need_bytes = (missing + len(plan.timestamps)) * frame_bytes + audio_bytes + depth_bytes
     require_free_space(output.parent, need_bytes, "convert")
 
 
-def _convert_shots(
-    checkpoint: Checkpoint,
-    plan: ShotPlan,
-    settings: ConversionSettings,
-    estimator: DepthEstimator,
-    renderer: ShotRenderer,
-    log: Log,
-) -> None:
+def _convert_shots(job: FilmJob, plan: ShotPlan, converter: ShotConverter | None, log: Log) -> None:
+    """Convert all unfinished shots; without a converter, in other processes."""
+    checkpoint = job.checkpoint
     done = sum(checkpoint.frames_done(*shot) for shot in plan.shots)
     resumed = f", {done} frames already converted" if done else ""
     log(f"{len(plan.timestamps)} frames in {len(plan.shots)} shots{resumed}")
-    size = None
-    if isinstance(estimator, SmallFrameEstimator):
-        size = estimator.working_size(plan.info.height, plan.info.width)
-    depth_reader, render_reader = (ShotReader(plan.info.path, plan.timestamps, size) for size in (size, None))
     # Every frame counts twice: once in the depth pass, once in the render pass.
     with tqdm(total=2 * len(plan.timestamps), initial=2 * done, desc="converting", unit="frame") as bar:
-        for number in checkpoint.unfinished(plan):
-            shot = start, stop = plan.shots[number]
-            depth = estimate_shot(
-                partial(_frames_from, depth_reader, shot, renderer.window_frames),
-                estimator,
-                checkpoint.raw_depth(start),
-                save_every=segment_frames(plan.info.fps),
-                on_frames=bar.update,
-            )
-            strength = settings.strength_percent * max(_MIN_CONFIDENCE, depth.confidence)
-            bar.write(
-                f"shot {number + 1}, frames {start} to {stop - 1}: depth confidence {depth.confidence:.2f}, "
-                f"strength {strength:.2f} %"
-            )
-            renderer.run(shot, depth, strength, render_reader, bar.update)
-            depth.delete()
-
-
-def _frames_from(
-    reader: ShotReader, shot: tuple[int, int], window_frames: int, first: int
-) -> Iterator[Tensor]:  # uint8 [t, H, W, 3]
-    """Yield the windows of a shot from its frame `first` on, decoded in a thread."""
-    start, stop = shot
-    return prefetch(read_windows(reader, start + first, stop, window_frames), 1)
+        if converter is None:
+            skipped = spread_shots(job, plan, bar)
+        else:
+            for number in checkpoint.unfinished(plan):
+                converter.run(number, bar.write, bar.update)
+            # The diffusion inpainter counts the work it skips.
+            stats = getattr(converter.models.inpainter, "stats", None)
+            skipped = str(stats) if stats and stats.windows else ""
+    if skipped:
+        log(skipped)
 
 
 def _mux(checkpoint: Checkpoint, plan: ShotPlan, output: Path, log: Log) -> None:

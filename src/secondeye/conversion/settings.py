@@ -24,10 +24,10 @@ PRESETS = (
     "veryslow",
 )
 AUTO = "auto"
-MAX_TILES, MAX_STEPS = 16, 100
+MAX_TILES, MAX_STEPS, MAX_WORKERS = 16, 100, 256
 GIB = 2**30  # bytes
 # Change neither the plan of an unfinished conversion nor its pixels: resuming may change them.
-_RESOURCES = ("max_memory_gb", "offload")
+_RESOURCES = ("max_memory_gb", "offload", "workers")
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class ConversionSettings:
     steps: int | None = None  # of the diffusion sampler, 1 to 100; None: as the network was trained
     compile: bool = False  # run the diffusion network through torch.compile
     offload: bool = False  # keep only the part of the diffusion pipeline that runs on the GPU
+    workers: int | None = None  # processes that convert shots; None: one per GPU
     max_memory_gb: float | None = None  # GiB of the device; None: a share of what is free
 
     def __post_init__(self) -> None:
@@ -69,6 +70,7 @@ class ConversionSettings:
     def _check_resources(self) -> None:
         for option, count, most in (
             ("--tiles", self.tiles, MAX_TILES),
+            ("--workers", self.workers, MAX_WORKERS),
             ("--steps", self.steps, MAX_STEPS),
         ):
             if count is not None and not 1 <= count <= most:

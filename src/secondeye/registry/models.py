@@ -41,6 +41,7 @@ PARAMS: Mapping[str, tuple[str, bool | None]] = {
     "compile": ("boolean", False),
     "offload": ("boolean", False),
     "max_memory_gb": ("double", None),
+    "workers": ("string", None),
     "overwrite": ("boolean", False),
 }
 _CODE = "secondeye.code"  # tag of a version

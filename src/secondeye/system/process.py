@@ -100,13 +100,13 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before[1])
 
 
-def use_one_thread() -> None:
-    """Limit cv2, torch and numba to one thread for the lifetime of this process."""
-    os.environ["NUMBA_NUM_THREADS"] = "1"  # numba would otherwise raise the thread count of torch, too
+def use_threads(count: int) -> None:
+    """Limit cv2, torch and numba to `count` threads each for the lifetime of this process."""
+    os.environ["NUMBA_NUM_THREADS"] = str(count)  # numba would otherwise raise the thread count of torch, too
     import cv2
     import numba
     import torch
 
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
-    numba.set_num_threads(1)
+    cv2.setNumThreads(count)
+    torch.set_num_threads(count)
+    numba.set_num_threads(count)

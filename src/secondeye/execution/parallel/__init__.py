@@ -16,16 +16,21 @@ from secondeye.execution.parallel.crash import WorkerCrashed
 from secondeye.system.errors import UserError
 from secondeye.system.process import one_thread
 
-__all__ = ["WorkerCrashed", "map", "worker_count"]
+__all__ = ["WorkerCrashed", "map", "on_cluster", "worker_count"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def map(
-    work: Callable[[Item], Result], items: Sequence[Item]
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    workers: int | None = None,  # processes; None: SECONDEYE_WORKERS, or one per core
+    threads: int = 1,  # of each process; on a cluster always 1
+    on_gpu: bool = False,  # `work` uses a GPU if there is one: each process sees one, in turn
 ) -> Generator[tuple[int, Result | WorkerCrashed], None, None]:  # position in `items`, result
-    """Yield results in the order of completion; each process handles one item at a time with one thread.
+    """Yield results in the order of completion; each process handles one item at a time.
 
     `work` and the items must pickle. An exception of `work` is raised here and ends the other workers.
     """
@@ -35,19 +40,38 @@ def map(
     if address:
         from secondeye.execution.parallel.ray import map_on_ray
 
-        yield from map_on_ray(work, items, address)
-    elif _configured_workers() == 1:
+        yield from map_on_ray(work, items, address, on_gpu)
+    elif (workers or _configured_workers()) == 1:
         with one_thread():
             yield from ((position, work(item)) for position, item in enumerate(items))
     else:  # even a single item gets its own process, because it may kill it
-        from secondeye.execution.parallel.processes import map_on_processes
+        from secondeye.execution.parallel.processes import WorkerSettings, map_on_processes
 
-        yield from map_on_processes(work, items, worker_count(len(items)))
+        count = min(len(items), workers) if workers else worker_count(len(items))
+        visible = _visible_gpus() if on_gpu else [""]
+        settings = [WorkerSettings(threads, visible[k % len(visible)]) for k in range(count)]
+        yield from map_on_processes(work, items, settings)
+
+
+def on_cluster() -> bool:
+    """Return whether `map` runs its work on a Ray cluster."""
+    return bool(os.environ.get("SECONDEYE_RAY_ADDRESS"))
 
 
 def worker_count(items: int) -> int:
     """Return the number of processes for this many items: SECONDEYE_WORKERS or the number of cores."""
     return max(1, min(items, _configured_workers() or os.cpu_count() or 1))
+
+
+def _visible_gpus() -> list[str]:
+    """Return the value of CUDA_VISIBLE_DEVICES for each GPU; only "" where there is nothing to choose."""
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if gpus < 2:
+        return [""]
+    numbers = ",".join(str(number) for number in range(gpus))
+    return (os.environ.get("CUDA_VISIBLE_DEVICES") or numbers).split(",")[:gpus]
 
 
 def _configured_workers() -> int:

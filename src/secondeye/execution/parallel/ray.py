@@ -1,4 +1,4 @@
-"""Map a function over items on a Ray cluster: one task per item, one core per task.
+"""Map a function over items on a Ray cluster: one task per item, one core and at most one GPU per task.
 
 Every machine must see the project's folder under the same path, because tasks read and write files there.
 """
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from secondeye.execution.parallel.crash import ATTEMPTS, WorkerCrashed
 from secondeye.system.errors import UserError
-from secondeye.system.process import use_one_thread
+from secondeye.system.process import use_threads
 
 _CONNECT_TIMEOUT_S = 5.0
 _MAX_PENDING = 1024  # tasks submitted at a time: enough to keep the cluster busy, few enough to cancel
@@ -33,11 +33,15 @@ Result = TypeVar("Result")
 
 
 def map_on_ray(
-    work: Callable[[Item], Result], items: Sequence[Item], address: str
+    work: Callable[[Item], Result], items: Sequence[Item], address: str, on_gpu: bool
 ) -> Generator[tuple[int, Result | WorkerCrashed], None, None]:
-    """Yield (position, result) in the order of completion. Raises UserError if the cluster is missing."""
+    """Yield (position, result) in the order of completion. Raises UserError if the cluster is missing.
+
+    With `on_gpu` a task has a GPU for itself, if the cluster has any.
+    """
     with _connected(address) as ray:
-        task = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(_run_task)
+        gpus = 1 if on_gpu and ray.cluster_resources().get("GPU", 0) else 0
+        task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=ATTEMPTS - 1)(_run_task)
         folder, remaining = Path.cwd(), iter(enumerate(items))
         waiting: dict[Any, int] = {}  # Ray's reference of a result -> position
         try:
@@ -62,7 +66,7 @@ def _run_task(folder: Path, work: Callable[[Item], Result], item: Item) -> Resul
             "project's folder under the same path"
         )
     os.chdir(folder)
-    use_one_thread()
+    use_threads(1)
     return work(item)
 
 

@@ -1,0 +1,198 @@
+"""Convert the shots of a film, in this process or spread over processes, GPUs and machines.
+
+Shots are independent of each other: each process writes the segments of its shots into the one checkpoint,
+and the bytes are the same.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import astuple, dataclass
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from secondeye.conversion.bundle import weights_folder
+from secondeye.conversion.checkpoint import Checkpoint
+from secondeye.conversion.segments import ShotRenderer, read_windows, segment_frames
+from secondeye.conversion.settings import ConversionSettings
+from secondeye.conversion.shot_depth import estimate_shot
+from secondeye.depth import DepthEstimator, SmallFrameEstimator, make_depth_estimator
+from secondeye.execution import parallel
+from secondeye.execution.parallel import WorkerCrashed
+from secondeye.film.shots import ShotPlan
+from secondeye.inpaint import Inpainter, PlannedInpainter, make_inpainter
+from secondeye.system.errors import UserError
+from secondeye.system.process import best_device
+from secondeye.system.threads import prefetch
+from secondeye.video.probe import FilmInfo
+from secondeye.video.read import ShotReader
+
+MIN_CONFIDENCE = 0.35  # share of the strength that a shot of uncertain depth keeps (ours)
+_PROGRESS_SECONDS = 2.0  # between looks at what the workers have finished
+
+
+class Models(NamedTuple):
+    """The loaded parts of a converter."""
+
+    estimator: DepthEstimator
+    inpainter: Inpainter
+
+
+def load_models(settings: ConversionSettings) -> Models:
+    """Load both parts on the best device. Raises UserError if their weights cannot be loaded."""
+    device = best_device()
+    return Models(
+        make_depth_estimator(settings.depth, weights_folder(settings.model, "depth"), device),
+        make_inpainter(
+            settings.inpainter, weights_folder(settings.model, "inpaint"), device, settings.inpaint_options
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class FilmJob:
+    """What a process needs to know of a film to convert any shot of it."""
+
+    info: FilmInfo
+    checkpoint: Checkpoint
+    settings: ConversionSettings
+    window_frames: int
+
+
+class ShotConverter:
+    """Converts shots of one film with loaded models."""
+
+    def __init__(self, job: FilmJob, plan: ShotPlan, models: Models) -> None:
+        self.job, self.plan, self.models = job, plan, models
+        size = None
+        if isinstance(models.estimator, SmallFrameEstimator):
+            size = models.estimator.working_size(job.info.height, job.info.width)
+        self._depth_reader = ShotReader(job.info.path, plan.timestamps, size)
+        self._render_reader = ShotReader(job.info.path, plan.timestamps)
+        self._renderer = ShotRenderer(job.checkpoint, plan, job.settings, models.inpainter, job.window_frames)
+
+    def run(
+        self,
+        number: int,
+        log: Callable[[str], object],
+        on_frames: Callable[[int], object] = lambda frames: None,  # every frame counts once in each pass
+    ) -> None:
+        """Convert the rest of a shot."""
+        shot = start, stop = self.plan.shots[number]
+        depth = estimate_shot(
+            partial(_frames_from, self._depth_reader, shot, self.job.window_frames),
+            self.models.estimator,
+            self.job.checkpoint.raw_depth(start),
+            save_every=segment_frames(self.job.info.fps),
+            on_frames=on_frames,
+        )
+        strength = self.job.settings.strength_percent * max(MIN_CONFIDENCE, depth.confidence)
+        log(
+            f"shot {number + 1}, frames {start} to {stop - 1}: depth confidence {depth.confidence:.2f}, "
+            f"strength {strength:.2f} %"
+        )
+        self._renderer.run(shot, depth, strength, self._render_reader, on_frames)
+        depth.delete()
+
+
+def worker_count(settings: ConversionSettings) -> int:
+    """Return the number of processes for shots: as set, or one per GPU."""
+    return settings.workers or max(1, torch.cuda.device_count())
+
+
+def is_spread(settings: ConversionSettings) -> bool:
+    """Return whether shots are converted by other processes than this one."""
+    return worker_count(settings) > 1 or parallel.on_cluster()
+
+
+def spread_shots(job: FilmJob, plan: ShotPlan, bar: "tqdm[Any]") -> str:
+    """Convert all unfinished shots in other processes; return what the inpainter skipped, or "".
+
+    Raises UserError if a shot cannot be converted because its process crashes.
+    """
+    frames = [stop - start for start, stop in plan.shots]
+    # The longest first, so that the workers finish together.
+    numbers = sorted(job.checkpoint.unfinished(plan), key=lambda number: -frames[number])
+    workers = worker_count(job.settings)
+    results = parallel.map(
+        partial(_convert_shot, job),
+        numbers,
+        workers=workers,
+        threads=max(1, (os.cpu_count() or 1) // workers),
+        on_gpu=True,
+    )
+    skipped: list[Any] = []
+    with closing(results), _show_progress(job.checkpoint, plan, bar):
+        for position, result in results:
+            if isinstance(result, WorkerCrashed):
+                raise UserError(
+                    f"{job.info.path}: shot {numbers[position] + 1} cannot be converted: {result.detail}; "
+                    "run the same command with fewer workers to continue"
+                )
+            bar.write(result.line)
+            skipped += [result.stats] if result.stats else []
+    return str(type(skipped[0])(*map(sum, zip(*map(astuple, skipped), strict=True)))) if skipped else ""
+
+
+class _ShotReport(NamedTuple):
+    line: str  # for the log
+    stats: Any  # of a diffusion inpainter; None of others
+
+
+def _convert_shot(job: FilmJob, number: int) -> _ShotReport:
+    """Convert one shot in a process that may convert others of the same film later."""
+    converter = _load_converter(job)
+    lines: list[str] = []
+    inpainter: Any = converter.models.inpainter
+    counts_work = hasattr(inpainter, "stats")
+    if counts_work:
+        inpainter.stats = type(inpainter.stats)()
+    converter.run(number, lines.append)
+    return _ShotReport("\n".join(lines), inpainter.stats if counts_work else None)
+
+
+@cache
+def _load_converter(job: FilmJob) -> ShotConverter:
+    """Load models and plans, once in a process."""
+    plan, inpaint_plan = job.checkpoint.load_plan(job.info), job.checkpoint.load_inpaint_plan()
+    assert plan is not None, job.checkpoint.folder
+    models = load_models(job.settings)
+    if inpaint_plan is not None and isinstance(models.inpainter, PlannedInpainter):
+        models.inpainter.reuse(inpaint_plan)
+    return ShotConverter(job, plan, models)
+
+
+@contextmanager
+def _show_progress(checkpoint: Checkpoint, plan: ShotPlan, bar: "tqdm[Any]") -> Iterator[None]:
+    """Advance the bar by the segments that other processes finish."""
+    ended = threading.Event()
+
+    def follow() -> None:
+        while not ended.wait(_PROGRESS_SECONDS):
+            _advance(bar, 2 * sum(checkpoint.frames_done(*shot) for shot in plan.shots))
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        _advance(bar, 2 * sum(checkpoint.frames_done(*shot) for shot in plan.shots))
+
+
+def _advance(bar: "tqdm[Any]", done: int) -> None:
+    bar.update(done - bar.n)
+
+
+def _frames_from(
+    reader: ShotReader, shot: tuple[int, int], window_frames: int, first: int
+) -> Iterator[Tensor]:  # uint8 [t, H, W, 3]
+    """Yield the windows of a shot from its frame `first` on, decoded in a thread."""
+    start, stop = shot
+    return prefetch(read_windows(reader, start + first, stop, window_frames), 1)
