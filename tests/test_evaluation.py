@@ -1,7 +1,7 @@
 """Region maps, methods and scores against exact answers."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,7 +51,7 @@ from secondeye.evaluation.score import (
     update,
 )
 from secondeye.evaluation.score_methods import NonFiniteMethods, cached_scores, score_key, score_methods
-from secondeye.inpaint import Warped, inpaint_shot, make_inpainter
+from secondeye.inpaint import Inpainted, Warped, inpaint_shot, make_inpainter
 from secondeye.inpaint.fill import fill_shot
 from secondeye.inpaint.light import save_light
 from secondeye.inpaint.light_network import Light
@@ -215,6 +215,24 @@ def test_inpainting_in_windows_equals_inpainting_frame_by_frame(shot: Shot) -> N
     assert torch.equal(made, one_by_one.clamp(0, 1))
     fresh = inpaint_shot(fill, [Warped(left[-1:], *warp(left[-1:], disparity[-1:]))])
     assert not torch.equal(made[-1:], fresh.clamp(0, 1)), "the state makes no difference here"
+
+
+@pytest.mark.parametrize("conditioning", ["warp", "splat"])
+def test_windows_contain_what_the_inpainter_is_conditioned_on(shot: Shot, conditioning: str) -> None:
+    given: list[Warped] = []
+
+    class Network:
+        def __init__(self) -> None:
+            self.conditioning = conditioning
+
+        def __call__(self, windows: Iterable[Warped], state: object = None) -> Iterator[Inpainted]:
+            for warped in windows:
+                given.append(warped)
+                yield Inpainted(warped.frames, {})
+
+    warp_and_inpaint(shot.left, shot.disparity, Network())
+    assert all((warped.conditioning_frames is not None) == (conditioning == "splat") for warped in given)
+    assert sum(len(warped.left) for warped in given) == len(shot.left)
 
 
 def test_a_model_is_scored_by_its_depth_and_its_right_view(

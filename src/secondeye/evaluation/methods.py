@@ -102,10 +102,9 @@ def make_right(method: Method, clip: EvalFrames) -> MethodOutput:
             return _inpaint_clip(clip, load_inpainter(method, method.content))
         case "model", _:
             disparity = estimate_disparity(clip, load_estimator(method, method.content))
-            inpainter = load_inpainter(method, method.content)
-            return MethodOutput(
-                warp_and_inpaint(clip.left, sharpen(disparity, clip.left), inpainter), disparity
-            )
+            inpainter, left = load_inpainter(method, method.content), clip.left.to(best_device())
+            sharp = sharpen(disparity.to(left.device), left)
+            return MethodOutput(warp_and_inpaint(left, sharp, inpainter), disparity)
     raise ValueError(f"unknown {method.kind}: {method.name}")
 
 
@@ -156,11 +155,14 @@ def align_scale_and_shift(
 
 
 def warp_and_inpaint(
-    left: Tensor,  # [T, 3, H, W]
+    left: Tensor,  # [T, 3, H, W]; on any device, like the disparity
     disparity: Tensor,  # [T, 1, H, W] px
     inpainter: Inpainter,
-) -> Tensor:  # [T, 3, H, W] in [0, 1]
-    """Warp the left view and inpaint it, window by window as in a conversion. Raises NonFiniteError."""
+) -> Tensor:  # [T, 3, H, W] in [0, 1], on the CPU
+    """Warp the left view and inpaint it on the best device, window by window as in a conversion.
+
+    Raises NonFiniteError.
+    """
     device, conditioning = best_device(), conditioning_of(inpainter)
     windows = zip(left.split(_WINDOW), disparity.split(_WINDOW), strict=True)
     moved = ((frames.to(device), plane.to(device)) for frames, plane in windows)
