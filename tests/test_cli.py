@@ -102,11 +102,19 @@ def test_version(secondeye: Run) -> None:
     assert secondeye("--version").stdout.startswith("secondeye 0.")
 
 
-def test_doctor_prints_one_line_per_part(secondeye: Run) -> None:
+def test_doctor_prints_one_line_per_part(secondeye: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
     done = secondeye("doctor")
     assert done.returncode == 0, done.stderr
-    parts = [line.split(":")[0] for line in done.stdout.splitlines()]
-    assert parts == [
+    lines = done.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines if line.startswith("  ")] == [
+        "  1280x720",
+        "  1920x1080",
+        "  2560x1440",
+        "  3840x2160",
+    ]
+    parts = [line.split(":")[0] for line in lines if not line.startswith("  ")]
+    assert parts[:-1] == [
         "CPU",
         "memory",
         "disk here",
@@ -116,4 +124,6 @@ def test_doctor_prints_one_line_per_part(secondeye: Run) -> None:
         "Hugging Face",
         "depth weights",
     ]
+    assert parts[-1].startswith("diffusion in ")
+    assert "here they use triton" in done.stdout
     assert "HF_HUB_OFFLINE" in done.stdout

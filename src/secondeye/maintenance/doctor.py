@@ -13,7 +13,8 @@ from huggingface_hub import constants
 from humanize import naturalsize
 
 from secondeye.depth import best_available
-from secondeye.imaging.backends import has_triton
+from secondeye.imaging.backends import choose_backend, has_triton
+from secondeye.maintenance.capacity import describe_capacity
 from secondeye.system.process import best_device
 from secondeye.video.write import has_encoder
 
@@ -21,8 +22,9 @@ _TIMEOUT_SECONDS = 2.0
 
 
 def examine() -> list[str]:
-    """Return one line per part of the machine; never raises."""
-    return [_cpu(), _memory(), _disk(), _gpu(), _triton(), _encoders(), _hub(), _weights()]
+    """Return one line per part of the machine, and what fits into its memory; never raises."""
+    parts = [_cpu(), _memory(), _disk(), _gpu(), _triton(), _encoders(), _hub(), _weights()]
+    return parts + describe_capacity(best_device())
 
 
 def _cpu() -> str:
@@ -51,9 +53,11 @@ def _gpu() -> str:
 
 
 def _triton() -> str:
+    pixel = torch.zeros(1, device=best_device())
+    chosen = choose_backend("auto", (), pixel, pixel)
     if not has_triton():
-        return "Triton: not installed; splat and warp on a GPU use plain torch, which is slower"
-    return "Triton: installed, for splat and warp on a GPU"
+        return f"Triton: not installed; splat and warp use {chosen}, on a GPU plain torch, which is slower"
+    return f"Triton: installed, for splat and warp on a GPU; here they use {chosen}"
 
 
 def _encoders() -> str:
