@@ -20,6 +20,7 @@ from secondeye.inpaint.light_network import (
     CHANNELS,
     INPUT_CHANNELS,
     Light,
+    Margin,
     flow_to_previous,
     stack_inputs,
     warp_previous,
@@ -113,7 +114,7 @@ def test_half_covered_pixels_change_half_as_much(monkeypatch: pytest.MonkeyPatch
     frames, surface = torch.full((1, 3, 24, 32), 0.5), torch.zeros(1, 1, 24, 32)
     coverage = torch.ones(1, 1, 24, 32)
     coverage[..., 10:12], coverage[..., 12:14] = 0.5, 0
-    monkeypatch.setattr(Light, "forward", lambda model, planes: torch.full_like(planes[:, :3], 0.2))
+    monkeypatch.setattr(Light, "forward", lambda model, planes, margin: torch.tensor(0.2).expand(1, 3, 1, 1))
     inpainted, _ = inpaint_frames(Light(SMALL), Warped(frames, frames, coverage, surface), None)
     assert inpainted[0, 0, 5, 9:15].tolist() == pytest.approx([0.5, 0.6, 0.6, 0.7, 0.7, 0.5])
 
@@ -209,6 +210,25 @@ def test_result_does_not_depend_on_crops(monkeypatch: pytest.MonkeyPatch, larges
     monkeypatch.setattr(light, "HALO_PX", 8)
     seams, _ = inpaint_frames(loud(), warped, None)
     assert (seams - whole).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("size", "margin"),
+    [
+        ((160, 168), (56, 56, 56, 56)),
+        ((164, 171), (56, 0, 56, 0)),
+        ((164, 171), (0, 20, 24, 51)),
+        ((31, 56), (8, 7, 16, 16)),
+    ],
+)
+def test_layers_need_less_and_less_of_the_margin(size: tuple[int, int], margin: tuple[int, ...]) -> None:
+    """Cutting the margin on the way gives what the whole gives, also where a crop ends with the frame."""
+    planes = torch.rand(1, INPUT_CHANNELS, *size, generator=torch.Generator().manual_seed(1))
+    top, bottom, left, right = margin
+    inner = (..., slice(top, size[0] - bottom), slice(left, size[1] - right))
+    with torch.inference_mode():
+        cut, whole = loud()(planes, Margin(*margin)), loud()(planes)
+    torch.testing.assert_close(cut, whole[inner], atol=1e-5, rtol=0)
 
 
 def test_receptive_field_is_the_halo() -> None:

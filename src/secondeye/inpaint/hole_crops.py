@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from secondeye.inpaint.light_network import Margin
+
 _PASS_CELLS = 40  # overhead of a pass of the network, in cells (measured on two cores)
 
 Box = tuple[int, int, int, int]  # cells: first row, stop row, first column, stop column
@@ -23,6 +25,17 @@ class HoleCrop(NamedTuple):
     """Without the margin; the inner parts of crops do not overlap."""
     outer: tuple[slice, slice]
     """With the margin, clipped to the frame."""
+
+    @property
+    def margin(self) -> Margin:
+        """The width of the margin on each side, px."""
+        (rows, columns), (outer_rows, outer_columns) = self
+        return Margin(
+            rows.start - outer_rows.start,
+            outer_rows.stop - rows.stop,
+            columns.start - outer_columns.start,
+            outer_columns.stop - columns.stop,
+        )
 
     @property
     def inner_in_outer(self) -> tuple[slice, slice]:
@@ -44,7 +57,8 @@ def plan_hole_crops(
     height, width = holes.shape
     padded = np.pad(holes, ((0, -height % cell_px), (0, -width % cell_px)))
     rows, columns = (side // cell_px for side in padded.shape)
-    cells: Cells = padded.reshape(rows, cell_px, columns, cell_px).any((1, 3))  # type: ignore[assignment]
+    lines = padded.reshape(rows, cell_px, columns * cell_px).any(1)  # first along whole rows, which is fast
+    cells: Cells = lines.reshape(rows, columns, cell_px).any(2)  # type: ignore[assignment]
     halo, max_side = halo_px // cell_px, max_px // cell_px
     boxes = _split(cells, (0, rows, 0, columns), halo, max_side) if cells.any() else []
     return [

@@ -5,6 +5,7 @@ output as one of its inputs. Feeding the network's output back to `fill` would a
 """
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -14,14 +15,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from secondeye.imaging.arrays import frames_from_uint8, frames_to_uint8
 from secondeye.inpaint.fill import FillState, fill
 from secondeye.inpaint.hole_crops import plan_hole_crops
-from secondeye.inpaint.inpainter import Inpainted, Inpainter, InpainterState, Warped, in_form_of
+from secondeye.inpaint.inpainter import Inpainted, Inpainter, InpainterState, Warped, require_finite_pixels
 from secondeye.inpaint.light_network import (
+    FILLED,
     HALO_PX,
     PREVIOUS,
     SIDE_MULTIPLE_PX,
     Light,
+    Margin,
     flow_to_previous,
     soft_hole_mask,
     stack_inputs,
@@ -38,7 +42,7 @@ class LightState(NamedTuple):
     """State carried between frames."""
 
     filled: FillState
-    frame: Tensor  # [3, H, W], inpainted
+    frame: Tensor  # [3, H, W] in [0, 1], or uint8 [H, W, 3]: inpainted
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the arrays by name."""
@@ -74,9 +78,8 @@ def load_light(folder: Path | None, device: str) -> Inpainter:
     def inpaint(windows: Iterable[Warped], state: InpainterState | None = None) -> Iterator[Inpainted]:
         carried = None if state is None else LightState.from_tensors(state)
         for warped in windows:
-            frames, carried = inpaint_frames(model, warped.to("cpu").as_floats(), carried)
-            view = warped.frames
-            yield Inpainted(in_form_of(view, frames).to(view.device), carried.tensors())
+            frames, carried = inpaint_frames(model, warped.to("cpu"), carried)
+            yield Inpainted(frames.to(warped.frames.device), carried.tensors())
 
     return inpaint
 
@@ -108,16 +111,18 @@ def inpaint_frames(
     model: Light,
     warped: Warped,  # [T, ...]
     state: LightState | None,  # of the frame before; None at the start of a shot
-) -> tuple[Tensor, LightState]:  # [T, 3, H, W], and the state after the last frame
-    """Fill each frame and refine it with the network; independent of window size."""
+) -> tuple[Tensor, LightState]:  # in the form of the frames, and the state after the last frame
+    """Fill each frame and refine it with the network; independent of window size.
+
+    Raises UserError if frames are 8-bit and the network returns NaN or infinite pixels.
+    """
     frames = []
     for t in range(len(warped.frames)):
         current = warped.take(slice(t, t + 1))
         filled, fill_state = fill(
             current.frames, current.coverage, current.disparity, state.filled if state is not None else None
         )
-        background = fill_state.disparity[None]
-        frame = _refine(model, current, filled[0], background, fill_state.gray, state)
+        frame = _refine(model, current, filled[0], fill_state, state)
         state = LightState(fill_state, frame)
         frames.append(frame)
     assert state is not None
@@ -127,38 +132,78 @@ def inpaint_frames(
 def _refine(
     model: Light,
     warped: Warped,  # [1, ...]
-    filled: Tensor,  # [3, H, W]
-    background: Tensor,  # [1, H, W] px, the background's disparity in holes
-    gray: Tensor,  # uint8 [h, w], of the filled frame
+    filled: Tensor,  # [3, H, W], or uint8 [H, W, 3]
+    now: FillState,
     state: LightState | None,
-) -> Tensor:  # [3, H, W]
+) -> Tensor:  # in the form of `filled`
     """Run the network on crops around all holes.
 
     Margins cover the receptive field, so the result equals full-frame inference.
     """
-    holes = soft_hole_mask(warped.coverage[0])
-    crops = plan_hole_crops((holes[0] > 0).numpy(), SIDE_MULTIPLE_PX, HALO_PX, MAX_CROP_PX)
+    crops = plan_hole_crops(~now.visible.numpy(), SIDE_MULTIPLE_PX, HALO_PX, MAX_CROP_PX)
     if not crops:
         return filled
-    device, width = next(model.parameters()).device, filled.shape[-1]
-    flow = None
-    if state is not None:
-        flow = flow_to_previous(gray, state.filled.gray, *filled.shape[-2:])
+    height, width = now.visible.shape
+    flow = None if state is None else flow_to_previous(now.gray, state.filled.gray, height, width)
     refined = filled.clone()
     for crop in crops:
-        outer, inner = (..., *crop.outer), (..., *crop.inner)
+        outer, coverage = (..., *crop.outer), warped.coverage[0]
         planes = stack_inputs(
-            warped.frames[0][outer],
-            warped.coverage[0][outer],
-            warped.left[0][outer],
-            background[outer],
-            filled[outer],
+            crop_frame(warped.frames[0], *crop.outer),
+            coverage[outer],
+            crop_frame(warped.left[0], *crop.outer),
+            now.disparity[None][outer],
+            crop_frame(filled, *crop.outer),
             width,
         )
         if state is not None and flow is not None:
-            top, left = (side.start for side in crop.outer)
-            planes[PREVIOUS] = warp_previous(state.frame[None], flow[outer][None], top, left)[0]
-        residual = model(planes[None].to(device))[0].to(filled.device)[(..., *crop.inner_in_outer)]
-        changed = (filled[inner] + holes[inner] * residual).clamp(0, 1)
-        refined[inner] = torch.where(holes[inner] > 0, changed, filled[inner])
+            planes[PREVIOUS] = _crop_previous(state.frame, flow, *crop.outer)
+        residual = _run(model, planes, crop.margin)
+        inner = crop.inner_in_outer
+        holes, before = soft_hole_mask(coverage[(..., *crop.inner)]), planes[FILLED][(..., *inner)]
+        changed = torch.where(holes > 0, (before + holes * residual).clamp(0, 1), before)
+        if refined.dtype == torch.uint8:
+            require_finite_pixels(changed)
+            refined[crop.inner] = frames_to_uint8(changed[None])[0]
+        else:
+            refined[(..., *crop.inner)] = changed
     return refined
+
+
+def _run(model: Light, planes: Tensor, margin: Margin) -> Tensor:
+    device = next(model.parameters()).device
+    residual: Tensor = model(planes[None].to(device), margin)[0].to(planes.device)
+    return residual
+
+
+def crop_frame(
+    frame: Tensor,  # [3, H, W] in [0, 1], or uint8 [H, W, 3]
+    rows: slice,
+    columns: slice,
+) -> Tensor:  # [3, h, w] in [0, 1]
+    """Return a crop of a frame of either form as floats."""
+    if frame.dtype == torch.uint8:
+        return frames_from_uint8(frame[None, rows, columns])[0]
+    return frame[:, rows, columns]
+
+
+def _crop_previous(
+    previous: Tensor,  # [3, H, W] in [0, 1], or uint8 [H, W, 3]
+    flow: Tensor,  # [2, H, W] px
+    rows: slice,
+    columns: slice,
+) -> Tensor:  # [4, h, w]
+    """Run `warp_previous` for a crop, on the part of the previous frame that the flow leads to."""
+    height, width = flow.shape[-2:]
+    moved = flow[:, rows, columns]
+    top, bottom = _reached(moved[1], rows, height)
+    left, right = _reached(moved[0], columns, width)
+    part = crop_frame(previous, slice(top, bottom), slice(left, right))
+    return warp_previous(part[None], moved[None], rows.start - top, columns.start - left)[0]
+
+
+def _reached(flow: Tensor, pixels: slice, side: int) -> tuple[int, int]:
+    """Return the first pixel that a flow along one axis may lead to, and one past the last, in the frame."""
+    low, high = (float(extreme) for extreme in torch.aminmax(flow))
+    first = min(max(math.floor(pixels.start + low), 0), side - 1)
+    return first, max(min(math.ceil(pixels.stop + high) + 1, side), first + 1)
