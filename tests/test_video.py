@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from conftest import damage
 
-from secondeye.video.mux import can_hold_audio, mux_film
+from secondeye.system.errors import UserError
+from secondeye.video.mux import Track, can_hold_audio, mux_film
 from secondeye.video.probe import TruncatedFilm, UnreadableFilm, probe
 from secondeye.video.read import ShotReader, decode_film
+from secondeye.video.verify import verify_film
 from secondeye.video.write import FilmWriter, read_lossless, write_film, write_lossless
 
 
@@ -259,3 +261,36 @@ def test_truncated_film_error_states_the_frames_read(footage: Path) -> None:
         for _ in decode_film(footage / "odd_decord" / "corrupted.mp4"):
             frames_read += 1
     assert frames_read == caught.value.frames == 28
+
+
+def test_verified_film_is_the_one_that_was_written(make_film: Callable[..., Path], tmp_path: Path) -> None:
+    source, segment = make_film(shots=(12,)), make_film("segment.mp4", shots=(12,), sound=False)
+    seconds = [frame.pts * probe(segment).time_base for frame in decode_film(segment)]
+    for suffix in (".mp4", ".mkv"):
+        output = tmp_path / f"joined{suffix}"
+        tracks = mux_film([(segment, Fraction(0))], source, output).copied
+        verify_film(output, width=64, height=48, seconds=seconds, tracks=tracks)
+        late = [*seconds[:-1], seconds[-1] + 1]
+        silent = [*tracks, Track("audio", Fraction(0))]
+        longer = [tracks[0]._replace(last_seconds=tracks[0].last_seconds + 2)]
+        for changed, reason in (
+            ({"seconds": seconds[:-1]}, "12 of 11 frames"),
+            ({"seconds": late}, "frame 11 is at"),
+            ({"tracks": silent}, "1 of 2 tracks"),
+            ({"tracks": longer}, "audio track 1 ends at"),
+            ({"width": 128}, r"first frame, at 0.0\d\d s, does not decode to 128x48"),
+        ):
+            expected = {"width": 64, "height": 48, "seconds": seconds, "tracks": tracks}
+            with pytest.raises(UserError, match=reason):
+                verify_film(output, **(expected | changed))
+
+
+def test_truncated_film_does_not_pass_verification(make_film: Callable[..., Path], tmp_path: Path) -> None:
+    segment = make_film(shots=(12,), sound=False)
+    seconds = [frame.pts * probe(segment).time_base for frame in decode_film(segment)]
+    output = tmp_path / "joined.mkv"
+    mux_film([(segment, Fraction(0))], segment, output)
+    content = output.read_bytes()
+    output.write_bytes(content[: len(content) * 2 // 3])
+    with pytest.raises(UserError, match=r"of 12 frames|does not decode"):
+        verify_film(output, width=64, height=48, seconds=seconds, tracks=[])

@@ -23,15 +23,20 @@ def verify_film(
     seconds: Sequence[Fraction],  # display time of every frame
     tracks: Sequence[Track],  # of sound and subtitles, as written
 ) -> None:
-    """Read the whole file, decoding only both ends. Raises UserError with what is wrong."""
+    """Read the whole file, decoding only both ends. Raises UserError with what is wrong.
+
+    Matroska shifts all tracks together if the sound starts before the first frame.
+    """
     try:
         with open_film(path) as container:
             stream = video_stream(container, path)
             found = _read_packets(container)
             tick = Fraction(stream.time_base or 1)
-            _check_frames(path, sorted(found.pop(stream.index)), seconds, tick)
-            _check_tracks(path, container, found, tracks)
-            _check_pictures(path, container, stream, (width, height), (seconds[0], seconds[-1]))
+            frames = sorted(found.pop(stream.index))
+            shift = frames[0] - seconds[0] if frames else Fraction(0)
+            _check_frames(path, frames, [at + shift for at in seconds], tick)
+            _check_tracks(path, container, found, tracks, shift)
+            _check_images(path, container, stream, (width, height), (frames[0], frames[-1]))
     except av.FFmpegError as error:
         raise _damaged(path, error.strerror or "cannot be read") from error
 
@@ -56,14 +61,18 @@ def _check_frames(
 
 
 def _check_tracks(
-    path: Path, container: InputContainer, found: dict[int, list[Fraction]], tracks: Sequence[Track]
+    path: Path,
+    container: InputContainer,
+    found: dict[int, list[Fraction]],  # display times by stream
+    tracks: Sequence[Track],
+    shift: Fraction,  # seconds
 ) -> None:
     # A track without packets is not written to mp4.
     copies = [stream for stream in container.streams if stream.type in COPIED and found[stream.index]]
     if [stream.type for stream in copies] != [track.kind for track in tracks]:
         raise _damaged(path, f"{len(copies)} of {len(tracks)} tracks of sound and subtitles")
     for stream, track in zip(copies, tracks, strict=True):
-        last = max(found[stream.index])
+        last = max(found[stream.index]) - shift
         # Muxers add empty subtitles of their own.
         if track.kind == "audio" and abs(last - track.last_seconds) > _TRACK_TOLERANCE_SECONDS:
             raise _damaged(
@@ -73,7 +82,7 @@ def _check_tracks(
             )
 
 
-def _check_pictures(
+def _check_images(
     path: Path,
     container: InputContainer,
     stream: VideoStream,
@@ -87,7 +96,8 @@ def _check_pictures(
         until = (frame for frame in container.decode(stream) if (frame.pts or 0) * tick >= seconds - tick)
         frame = next(until, None)
         if frame is None or (frame.width, frame.height) != size:
-            raise _damaged(path, f"its {name} frame, at {float(seconds):.3f} s, does not decode")
+            shape = f"{size[0]}x{size[1]}"
+            raise _damaged(path, f"its {name} frame, at {float(seconds):.3f} s, does not decode to {shape}")
 
 
 def _damaged(path: Path, reason: str) -> UserError:

@@ -18,6 +18,9 @@ from secondeye.video.probe import BT709, EXACT_SCALING, Colour, ffmpeg_url
 
 # Fixed, since x264's output depends on it.
 _X264_THREADS = 4
+# Of frames larger than two 4K views x264 looks only a few ahead: it would hold about 4.5 GiB of 8K film.
+_LARGE_PIXELS = 2 * 4096 * 2304
+_LARGE_OPTIONS = ":rc-lookahead=4:sync-lookahead=0:bframes=0"
 _LOSSLESS_RATE = 24  # FFV1 files hold arrays; their frame rate has no meaning
 
 
@@ -48,7 +51,9 @@ class FilmWriter:
     ) -> None:
         self._container: OutputContainer = av.open(ffmpeg_url(path), "w", format="mp4")
         packing = ":frame-packing=3" if side_by_side else ""
-        options = {"crf": str(crf), "preset": preset, "x264-params": f"threads={_X264_THREADS}{packing}"}
+        large = _LARGE_OPTIONS if width * height > _LARGE_PIXELS else ""
+        x264 = f"threads={_X264_THREADS}{large}{packing}"
+        options = {"crf": str(crf), "preset": preset, "x264-params": x264}
         stream = self._container.add_stream("libx264", rate=fps, options=options)
         stream.width, stream.height = width, height
         stream.pix_fmt = "yuv444p" if width % 2 or height % 2 else "yuv420p"
