@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from secondeye.depth import edges
 from secondeye.depth.edges import dilate, sharpen, snap, upsample
 from secondeye.imaging.arrays import frames_to_uint8
 
@@ -130,6 +131,17 @@ def test_torch_snaps_to_the_same_bits_as_cpu(
     )
     assert torch.equal(made, expected)
     assert size != (64, 96) or window_px < 9 or not torch.equal(made, plane)
+
+
+def test_torch_snaps_places_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(7)
+    frames, plane = (torch.rand(2, channels, 13, 29, generator=generator) for channels in (3, 1))
+    monkeypatch.setattr(edges, "PLACES_AT_ONCE", 50)
+    made, expected = (
+        snap(9 * plane, frames, window_px=5, bound_px=1.0, backend=backend)  # type: ignore[arg-type]
+        for backend in ("torch", "cpu")
+    )
+    assert torch.equal(made, expected) and (made != 9 * plane).sum() > 100
 
 
 @pytest.mark.parametrize("radius_px", [0, 1, 2, 3, 6, 13])

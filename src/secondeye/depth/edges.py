@@ -24,6 +24,7 @@ MIN_STEEPNESS = 0.5  # of the window's mean slope; a flatter place is a third su
 MIN_CONTRAST = 0.03  # RGB distance of the two sides below which colour is ignored
 
 Backend = Literal["auto", "cpu", "torch"]
+PLACES_AT_ONCE = 2**20  # of the backend `torch`: bounds its memory to 0.4 GB beyond the planes (measured)
 
 _DILATE_SHARE = 0.003  # of the width: a foreground that is too wide costs nothing, a narrow one causes halos
 _SNAP_WINDOW_SHARE = 0.01  # of the width: three standard deviations of the estimators' blur (measured)
@@ -218,14 +219,15 @@ def _snap_tensors(
     bound = np.nextafter(bound, np.float32(-1)) if bound > bound_px else bound
     plane, lowest, highest = (planes[:, 0] for planes in (disparity, lowest, highest))
     between = (plane != lowest) & (plane != highest) & (highest - lowest > float(bound))
-    places = between.nonzero()
-    steepness = side * _slopes(plane, places)
-    places = places[steepness >= MIN_STEEPNESS * _at(highest - lowest, places).double()]
-    low, high, value = (_at(values, places) for values in (lowest, highest, plane))
-    colour = _colour_sides(plane, images, places, reach, low.double(), high.double(), min_contrast)
-    vote = ((value - low) / (high - low)).double() - 0.5 + COLOUR_WEIGHT * (colour - 0.5)
     snapped = plane.clone()
-    snapped[places.unbind(1)] = torch.where(vote > 0, high, low)
+    for places in between.nonzero().split(PLACES_AT_ONCE):
+        steepness = side * _slopes(plane, places)
+        on_ramp = steepness >= MIN_STEEPNESS * _at(highest - lowest, places).double()
+        places = places[on_ramp]
+        low, high, value = (_at(values, places) for values in (lowest, highest, plane))
+        colour = _colour_sides(plane, images, places, reach, low.double(), high.double(), min_contrast)
+        vote = ((value - low) / (high - low)).double() - 0.5 + COLOUR_WEIGHT * (colour - 0.5)
+        snapped[places.unbind(1)] = torch.where(vote > 0, high, low)
     return snapped[:, None]
 
 
