@@ -1,0 +1,224 @@
+"""The paper's ablations of the diffusion inpainter, as pages with images and numbers.
+
+    python benchmarks/ablations.py overlap --model FOLDER [--data ROOT] [--out reports/ablation_overlap]
+    python benchmarks/ablations.py tiles --model FOLDER [--data ROOT] [--out reports/ablation_tiles]
+
+`overlap` (the paper's figure 9): windows that overlap inpainted frames against windows that do not.
+`tiles` (figure 10): frames at full size in tiles against frames reduced to one tile, which takes about the
+same memory. Clips are a dataset's test clips with matched disparity, or synthetic shots with exact disparity.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from machine import machine
+from torch import Tensor
+
+from secondeye.conversion.warped_window import warped_window
+from secondeye.dataset.reader import Dataset
+from secondeye.evaluation.eval_clips import EvalFrames, load_clip
+from secondeye.evaluation.regions import DISOCCLUDED, regions_from_truth
+from secondeye.evaluation.score import compute, prepare, update
+from secondeye.imaging.arrays import frames_to_uint8
+from secondeye.inpaint import InpaintOptions, InpaintPlan, inpaint_shot
+from secondeye.inpaint.diffusion import Diffusion, load_diffusion
+from secondeye.inpaint.frame_windows import stream_windows
+from secondeye.inpaint.plan import GIB
+from secondeye.metrics.holes import temporal_error
+from secondeye.report.contact_sheet import Tile, write_contact_sheet
+from secondeye.report.document import Image, Section, Table, to_markdown
+from secondeye.report.html import write_page
+from secondeye.synthetic import render_shot
+from secondeye.system.files import write_atomic
+from secondeye.system.process import best_device
+
+SEED = 90_101  # of the first synthetic shot; no preset uses it
+WINDOWS = 2.5  # length of a clip, in windows: a border inside, and a last window that reaches back
+CROP = 3  # images show this part of a frame's sides, around most of its holes
+COLUMNS = {
+    "haarpsi": "HaarPSI",
+    "psnr_disoccluded_db": "PSNR in holes, dB",
+    "gradient_ratio": "gradient energy in holes / true",
+    "border_jump": "jump at window borders, levels",
+    "inner_jump": "jump inside of windows, levels",
+    "memory_gib": "memory by the plan, GiB",
+    "passes_per_frame": "passes a frame",
+}
+
+
+class Variant(NamedTuple):
+    """One side of an ablation."""
+
+    name: str
+    inpainter: Diffusion
+    plan: InpaintPlan
+
+
+class Result(NamedTuple):
+    """What a variant made of a clip."""
+
+    right: Tensor  # [T, 3, H, W] in [0, 1]
+    numbers: dict[str, float]  # by COLUMNS
+
+
+def main() -> None:
+    """Write the page of one ablation."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("ablation", choices=("overlap", "tiles"))
+    parser.add_argument("--model", type=Path, required=True, help="weights of the network")
+    parser.add_argument("--data", type=Path, help="root of a dataset; default: synthetic shots")
+    parser.add_argument("--clips", type=int, default=4, help="at most")
+    parser.add_argument("--height", type=int, default=1080, help="of synthetic shots")
+    parser.add_argument("--width", type=int, default=1920, help="of synthetic shots")
+    parser.add_argument("--steps", type=int, help="default: the network's")
+    parser.add_argument("--out", type=Path, help="folder; default: reports/ablation_NAME")
+    chosen = parser.parse_args()
+    inpainter = load_diffusion(chosen.model, best_device(), InpaintOptions(chosen.steps))
+    frames = round(WINDOWS * inpainter.pipeline.unet.config.num_frames)
+    if chosen.data is None:
+        clips = synthetic_clips(chosen.clips, frames, chosen.height, chosen.width)
+    else:
+        clips = dataset_clips(chosen.data, chosen.clips, frames)
+    out = chosen.out or Path("reports") / f"ablation_{chosen.ablation}"
+    print(f"{write_ablation(chosen.ablation, inpainter, clips, out)}: open it in a browser")
+
+
+def synthetic_clips(count: int, frames: int, height: int, width: int) -> Iterator[EvalFrames]:
+    """Render shots with exact disparity."""
+    for seed in range(SEED, SEED + count):
+        shot = render_shot(seed, frames, height, width)
+        regions = regions_from_truth(shot.right_disparity, shot.right_occlusion)
+        yield EvalFrames(shot.left, shot.right, shot.disparity, regions)
+
+
+def dataset_clips(root: Path, count: int, frames: int) -> Iterator[EvalFrames]:
+    """Load the first test clips of a dataset."""
+    dataset = Dataset(root)
+    for clip in islice(dataset.clips("test"), count):
+        yield load_clip(dataset, clip, frames)
+
+
+def write_ablation(ablation: str, inpainter: Diffusion, clips: Iterator[EvalFrames], out: Path) -> Path:
+    """Inpaint clips in both variants; write index.html, README.md, numbers.json and images."""
+    out.mkdir(parents=True, exist_ok=True)
+    images, numbers = [], dict[str, list[dict[str, float]]]()
+    for index, clip in enumerate(clips):
+        height, width = clip.left.shape[2:]
+        results = {}
+        for variant in make_variants(ablation, inpainter, height, width):
+            results[variant.name] = inpaint_clip(variant, clip)
+            numbers.setdefault(variant.name, []).append(results[variant.name].numbers)
+        border = next(iter(window_borders(len(clip.left), inpainter.plan(height, width))), 0)
+        path = out / f"clip_{index}.png"
+        write_contact_sheet(path, sheet(clip, results, border))
+        images.append(Image(f"clip {index}, frames before and after a window's border", path))
+    sections = [
+        Section(
+            "Numbers", [table(numbers), f"`{inpainter.pipeline.unet.config.num_frames}` frames a window"]
+        ),
+        Section("Images", images),
+    ]
+    title = {"overlap": "Windows with and without overlap", "tiles": "Tiles against reduction"}[ablation]
+    write_atomic(out / "numbers.json", json.dumps(numbers, indent=1) + "\n")
+    write_atomic(out / "README.md", to_markdown(title, sections[:1]))
+    write_page(out / "index.html", title, sections, {})
+    return out / "index.html"
+
+
+def make_variants(ablation: str, inpainter: Diffusion, height: int, width: int) -> list[Variant]:
+    """Return what is compared, for frames of this size."""
+    plan = inpainter.plan(height, width)
+    if ablation == "overlap":
+        return [
+            Variant("with overlap", inpainter, plan),
+            Variant("without overlap", inpainter, replace(plan, overlap_frames=0)),
+        ]
+    one_tile = Diffusion(inpainter.pipeline, replace(inpainter.options, tiles=1), inpainter.seed)
+    reduced = replace(one_tile.plan(height, width), decode_frames=plan.decode_frames)
+    return [
+        Variant(f"{plan.tile_rows}x{plan.tile_columns} tiles", inpainter, plan),
+        Variant(f"reduced to {reduced.width}x{reduced.height}", one_tile, reduced),
+    ]
+
+
+def inpaint_clip(variant: Variant, clip: EvalFrames) -> Result:
+    """Warp and inpaint a clip by the variant's plan, and score it as the evaluation does."""
+    variant.inpainter.reuse(variant.plan)
+    warped = warped_window(clip.left, clip.disparity, variant.inpainter.conditioning)
+    passes = [0]
+    hook = variant.inpainter.pipeline.unet.register_forward_pre_hook(
+        lambda _, given: passes.__setitem__(0, passes[0] + given[0].shape[1])
+    )
+    right = inpaint_shot(variant.inpainter, [warped])
+    hook.remove()
+    found = compute(update(prepare(clip.left, clip.right, clip.regions), right, overlap=0, learned=None))
+    return Result(
+        right,
+        {
+            **{name: found[name] for name in ("haarpsi", "psnr_disoccluded_db", "gradient_ratio")},
+            **measure_jumps(right, clip, window_borders(len(right), variant.plan)),
+            "memory_gib": variant.plan.memory_bytes / GIB,
+            "passes_per_frame": passes[0] / len(right),
+        },
+    )
+
+
+def window_borders(frames: int, plan: InpaintPlan) -> list[int]:
+    """Return the first new frame of each window but the first."""
+    windows = stream_windows(range(frames), plan.window_frames, plan.overlap_frames)
+    return [new[0] for _, new in windows][1:]
+
+
+def measure_jumps(right: Tensor, clip: EvalFrames, borders: list[int]) -> dict[str, float]:
+    """Return the error's change from frame to frame in holes, levels of 255: at borders and elsewhere."""
+    holes = clip.regions == DISOCCLUDED
+    sums = {"border_jump": np.zeros(2), "inner_jump": np.zeros(2)}
+    for t in range(1, len(right)):
+        pair = slice(t - 1, t + 1)
+        name = "border_jump" if t in borders else "inner_jump"
+        sums[name] += temporal_error(right[pair], clip.right[pair], holes[pair])
+    return {
+        name: 255 * math.sqrt(total / count) if count else math.nan for name, (total, count) in sums.items()
+    }
+
+
+def table(numbers: dict[str, list[dict[str, float]]]) -> Table:
+    """Return the means over clips, a row for each variant."""
+    rows = []
+    for name, found in numbers.items():
+        means = {column: np.nanmean([clip[column] for clip in found]) for column in COLUMNS}
+        rows.append([name, *(f"{means[column]:.4g}" for column in COLUMNS)])
+    note = f"Means of {len(next(iter(numbers.values())))} clips. {machine()}."
+    return Table("", ["", *COLUMNS.values()], rows, note)
+
+
+def sheet(clip: EvalFrames, results: dict[str, Result], border: int) -> list[list[Tile]]:
+    """Return a row for each variant and the truth: the frames around a border, cropped to many holes."""
+    part = crop_with_holes(clip.regions[max(0, border - 1)] == DISOCCLUDED)
+    views = {**{name: result.right for name, result in results.items()}, "true right view": clip.right}
+    shown = [t for t in range(border - 2, border + 2) if 0 <= t < len(clip.left)]
+    return [
+        [(f"{name}, frame {t}", frames_to_uint8(view[t : t + 1])[0].numpy()[part]) for t in shown]
+        for name, view in views.items()
+    ]
+
+
+def crop_with_holes(holes: Tensor) -> tuple[slice, slice]:  # bool [1, H, W]
+    """Return the part of a frame, a CROPth of its sides, that has the most holes."""
+    height, width = (side // CROP for side in holes.shape[1:])
+    density = cv2.blur(holes[0].numpy().astype(np.float32), (width, height))
+    inside = density[height // 2 : height // 2 + 2 * height, width // 2 : width // 2 + 2 * width]
+    top, left = np.unravel_index(int(inside.argmax()), inside.shape)
+    return slice(int(top), int(top) + height), slice(int(left), int(left) + width)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""The paper's ablations, by the command that writes their pages."""
+
+import json
+import sys
+from pathlib import Path
+
+import ablations
+import pytest
+import torch
+
+from secondeye.inpaint.tiny import make_tiny
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write an untrained network for windows of 4 frames of 128 x 128 px."""
+    torch.manual_seed(3)
+    pipeline = make_tiny(frames=4)
+    pipeline.unet.register_to_config(sample_size=16)
+    folder = tmp_path_factory.mktemp("model")
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("ablation", ["overlap", "tiles"])
+def test_ablation_writes_its_page(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ablation: str
+) -> None:
+    size = ["--clips", "1", "--height", "128", "--width", "192", "--steps", "1"]
+    arguments = ["ablations.py", ablation, "--model", str(model), "--out", str(tmp_path), *size]
+    monkeypatch.setattr(sys, "argv", arguments)
+    ablations.main()
+    page = (tmp_path / "index.html").read_text()
+    first, second = json.loads((tmp_path / "numbers.json").read_text()).items()
+    assert first[0] in page and second[0] in page and (tmp_path / "clip_0.png").stat().st_size > 1000
+    ours, theirs = first[1][0], second[1][0]
+    assert set(ours) == set(ablations.COLUMNS)
+    assert all(0 < value < 1000 for numbers in (ours, theirs) for value in numbers.values())
+    if ablation == "overlap":  # windows of 4, 3 and 3 new frames; or of 4, 4 and 2
+        assert ours["passes_per_frame"] == theirs["passes_per_frame"] == 12 / 10
+        assert ours["border_jump"] != theirs["border_jump"]
+    else:
+        assert (first[0], second[0]) == ("1x2 tiles", "reduced to 157x105")
+        assert ours["passes_per_frame"] >= theirs["passes_per_frame"] and ours["haarpsi"] != theirs["haarpsi"]
+        assert abs(ours["memory_gib"] - theirs["memory_gib"]) < 0.05
