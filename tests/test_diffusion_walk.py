@@ -1,9 +1,12 @@
 """Windows and tiles of the diffusion inpainter, ours and the release's, with tiny networks."""
 
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import released_walk
 import torch
@@ -12,6 +15,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from secondeye.evaluation.methods import warp_and_inpaint
 from secondeye.imaging.arrays import frames_to_uint8
 from secondeye.inpaint import InpaintOptions, Warped, inpaint_shot
 from secondeye.inpaint.autoencoder import decode, decode_tiles
@@ -23,7 +27,7 @@ from secondeye.inpaint.pipeline import StereoInpaintPipeline
 from secondeye.inpaint.sampling import SamplingConfig
 from secondeye.inpaint.tiles import plan_tiles
 from secondeye.inpaint.tiny import make_scheduler, make_tiny
-from secondeye.inpaint.working_size import reduce_warped
+from secondeye.inpaint.working_size import cut_tiles, reduce_warped
 from secondeye.system.errors import UserError
 
 QUICK = SamplingConfig(steps=1, guidance=1.01, noise_share=0.0, keep_thin_holes=False, decode_frames=2)
@@ -125,7 +129,8 @@ def test_release_draws_noise_per_tile(released: StereoInpaintPipeline, tiles_per
     latents, decoded = released_walk.inpaint_chunk(
         released, frames, holes, generator=seeded(7), sampling=QUICK, tiles_per_side=tiles_per_side
     )
-    generator, rows = seeded(7), []
+    generator = seeded(7)
+    rows: list[list[Tensor]] = []
     for tiles in released_walk.plan_tiles(128, 256, tiles_per_side):
         rows.append([])
         for tile in tiles:
@@ -399,6 +404,63 @@ def test_windows_do_not_depend_on_the_stream(
     assert torch.equal(given[2][0][:12, :48], whole[35:47])
 
 
+def test_evaluation_runs_the_windows_of_a_conversion(
+    long_window: StereoInpaintPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = record_windows(monkeypatch)
+    left = torch.rand(50, 3, 24, 32, generator=seeded(1))
+    disparity = torch.full((50, 1, 24, 32), 4.0)
+    disparity[..., :16] = 0
+    right = warp_and_inpaint(left, disparity, Diffusion(long_window))
+    assert len(right) == 50 and [len(frames) for frames, _, _ in given] == [25, 25, 25]
+
+
+def test_frames_in_memory_do_not_grow_with_the_shot(
+    long_window: StereoInpaintPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record_windows(monkeypatch)
+    alive, most = [0], [0]
+
+    def free() -> None:
+        alive[0] -= 1
+
+    def frames() -> Iterator[Warped]:
+        for _ in range(300):
+            image = np.zeros((1, 16, 24, 3), np.uint8)
+            weakref.finalize(image, free)
+            alive[0] += 1
+            most[0] = max(most[0], alive[0])
+            coverage = torch.zeros(1, 1, 16, 24)
+            yield Warped(torch.from_numpy(image), torch.from_numpy(image), coverage, coverage)
+
+    groups = [
+        (len(result.frames), len(result.state["frames"])) for result in Diffusion(long_window)(frames())
+    ]
+    assert groups == [(25, 24)] + 12 * [(22, 24)] + [(11, 24)]
+    assert most[0] <= 27
+
+
+def test_compiled_networks_are_used(
+    tiny: StereoInpaintPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiling takes minutes; here the compiler only counts the calls of what it was given."""
+    tiny.save_pretrained(tmp_path)
+    calls: list[object] = []
+
+    def count(function: Callable[..., Any], **_: object) -> Callable[..., Any]:
+        def call(*given: Any, **named: Any) -> Any:
+            calls.append(function)
+            return function(*given, **named)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", count)
+    inpainter = load_diffusion(tmp_path, "cpu", InpaintOptions(steps=2, compile=True))
+    warped = scene(2, 40, 50)
+    assert_close(inpaint_shot(inpainter, [warped]), inpaint(tiny, warped, steps=2)[0], atol=1e-3, rtol=0)
+    assert len(calls) == 2 + 1 and len(set(map(id, calls))) <= 3  # steps of the network, and the decoder
+
+
 @pytest.mark.slow
 def test_tiled_windows_of_25_frames(long_window: StereoInpaintPipeline) -> None:
     """2 x 2 tiles of 25 frames, whatever the stream passes on; resumed after each group it ends alike."""
@@ -415,9 +477,8 @@ def test_tiled_windows_of_25_frames(long_window: StereoInpaintPipeline) -> None:
     assert inpainter.stats == InpaintStats(windows=3, tiles=12, tiles_skipped=6)
     whole = torch.cat([result.frames for result in results])
     assert len(whole) == 51 and not torch.equal(whole, warped.frames)
-    for sizes in ([51], [25, 26]):
-        other = list(Diffusion(long_window, options)(split(warped, sizes)))
-        assert torch.equal(torch.cat([result.frames for result in other]), whole)
+    other = list(Diffusion(long_window, options)([warped]))
+    assert torch.equal(torch.cat([result.frames for result in other]), whole)
     done = 0
     for result in results:
         done += len(result.frames)
@@ -494,6 +555,30 @@ def test_reduction_keeps_brightness_and_holes() -> None:
     small, holes = reduce_warped(frames, coverage, 5, 8)
     assert_close(small, torch.full((1, 3, 5, 8), 0.5))
     assert holes.shape == (1, 1, 5, 8) and holes[0, 0, 2, 3] and holes.sum() <= 4
+
+
+@pytest.mark.slow
+def test_tiles_leave_no_seams_in_holes(long_window: StereoInpaintPipeline) -> None:
+    """Steps at the borders of tiles are at most 1.1 times those elsewhere at the borders of latents."""
+    warped = to_uint8(scene(25, 192, 320))
+    coverage = torch.ones_like(warped.coverage)
+    coverage[..., 8:-8, 8:-8] = 0
+    warped = warped._replace(coverage=coverage)
+    inpainter = Diffusion(long_window, InpaintOptions(steps=2))
+    plan = inpainter.plan(192, 320)
+    assert plan.tiles >= 4 and inpainter.stats.tiles_skipped == 0
+    whole = inpaint_shot(inpainter, [warped]).float()
+    tiles = cut_tiles(192, 320, plan.tile_rows, plan.tile_columns)
+    for axis, tops, side in (
+        (1, {tile.top for tile in tiles}, tiles[0].height),
+        (2, {tile.left for tile in tiles}, tiles[0].width),
+    ):
+        seams = {8 * edge for top in tops for edge in (top, top + side)}
+        inside = whole[:, 8:-8, 8:-8].diff(dim=axis).abs().mean(dim=[k for k in range(4) if k != axis])
+        steps = {8 * k: float(inside[8 * k - 9]) for k in range(2, whole.shape[axis] // 8 - 1)}
+        at_seams = [step for place, step in steps.items() if place in seams]
+        elsewhere = [step for place, step in steps.items() if place not in seams]
+        assert at_seams and max(at_seams) <= 1.1 * np.mean(elsewhere)
 
 
 # One step

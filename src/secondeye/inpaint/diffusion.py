@@ -112,7 +112,9 @@ class Diffusion:
         given = chain([first], frames)
         for overlap, new in stream_windows(given, plan.window_frames, plan.overlap_frames, before):
             composed, finished = self._inpaint(plan, finished, overlap, new)
-            yield Inpainted(torch.cat(composed), finished.tensors())
+            new.clear()  # or these frames would be kept while the next ones arrive
+            yield Inpainted(composed, finished.tensors())
+            del composed
 
     def _inpaint(
         self,
@@ -120,7 +122,7 @@ class Diffusion:
         finished: ShotFrames | None,  # inpainted before
         overlap: int,  # how many of the last of these the window begins with
         new: Sequence[Warped],  # single frames
-    ) -> tuple[list[Tensor], ShotFrames]:  # in the form of the frames; the last of all frames
+    ) -> tuple[Tensor, ShotFrames]:  # in the form of the frames; the last of all frames
         """Inpaint one window; also return the frames that the next one may overlap."""
         given = [ShotFrames.of_warped(warped, plan, self.pipeline.one_step) for warped in new]
         groups = self._sample(plan, join([*([finished.last(overlap)] if finished else []), *given]), overlap)
@@ -133,7 +135,9 @@ class Diffusion:
             for small, frame in zip(given, composed, strict=True)
         ]
         # A shot's last window reaches back over as many frames as it lacks.
-        return composed, join([*([finished] if finished else []), *done]).last(plan.window_frames - 1)
+        return torch.cat(composed), join([*([finished] if finished else []), *done]).last(
+            plan.window_frames - 1
+        )
 
     def _sample(self, plan: InpaintPlan, window: ShotFrames, overlap: int) -> Iterator[Tensor] | None:
         """Yield the new frames of a window, [t, 3, h, w] in [0, 1]; None if they have no hole."""

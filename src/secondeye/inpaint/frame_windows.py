@@ -16,7 +16,8 @@ def stream_windows(
     overlap_frames: int,  # with the window before; less than window_frames, or each window adds one frame
     inpainted: int = 0,  # how many frames of the shot are inpainted already
 ) -> Iterator[tuple[int, list[Frame]]]:
-    """Yield windows as the frames arrive: how many inpainted frames each overlaps, and its new frames.
+    """Yield windows as the frames arrive: how many inpainted frames each overlaps, and its new frames, which
+    the caller may clear.
 
     Every window overlaps `overlap_frames` inpainted frames, or all there are if they are fewer; the last one
     overlaps more if there are too few new frames for its full length. Every frame is new once. Raises
@@ -33,8 +34,8 @@ def stream_windows(
         new.append(frame)
         overlap = min(overlap_frames, inpainted)
         if overlap + len(new) == window_frames:
-            yield overlap, new
             inpainted += len(new)
+            yield overlap, new
             new = []
     if new:
         yield min(inpainted, window_frames - len(new)), new
