@@ -10,8 +10,11 @@ from math import ceil
 import numpy as np
 
 from secondeye.film.cuts import cut_detection_size, find_cuts
+from secondeye.system.threads import prefetch
 from secondeye.video.probe import FilmInfo, TruncatedFilm, UnreadableFilm
 from secondeye.video.read import decode_film
+
+_FRAMES_AHEAD = 16  # small frames, decoded while earlier ones are searched for cuts
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ def plan_shots(
 
     def images() -> Iterator[np.ndarray]:
         try:
-            for frame in decode_film(info.path, size=cut_detection_size(info.height, info.width)):
+            size = cut_detection_size(info.height, info.width)
+            for frame in prefetch(decode_film(info.path, size=size), _FRAMES_AHEAD):
                 timestamps.append(frame.pts)
                 on_frame()
                 yield frame.rgb
