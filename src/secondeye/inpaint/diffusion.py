@@ -135,9 +135,8 @@ class Diffusion:
             for small, frame in zip(given, composed, strict=True)
         ]
         # A shot's last window reaches back over as many frames as it lacks.
-        return torch.cat(composed), join([*([finished] if finished else []), *done]).last(
-            plan.window_frames - 1
-        )
+        kept = join([*([finished] if finished else []), *done]).last(plan.window_frames - 1)
+        return torch.cat(composed), kept
 
     def _sample(self, plan: InpaintPlan, window: ShotFrames, overlap: int) -> Iterator[Tensor] | None:
         """Yield the new frames of a window, [t, 3, h, w] in [0, 1]; None if they have no hole."""
@@ -182,7 +181,7 @@ class Diffusion:
         if most is not None:
             room_bytes = most - weight_bytes
         else:  # loaded weights are not part of the free memory; offloaded ones will be
-            room_bytes = int(FREE_SHARE * free_bytes(self.pipeline._execution_device))
+            room_bytes = int(FREE_SHARE * free_bytes(self.pipeline.execution_device))
             room_bytes -= weight_bytes if self.options.offload else 0
         return choose_plan(height, width, network, self.options.tiles, room_bytes)
 

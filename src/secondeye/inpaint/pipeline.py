@@ -95,6 +95,12 @@ class StereoInpaintPipeline(DiffusionPipeline):
         """Whether the network inpaints in one step and takes the left view."""
         return bool(self.unet.conv_in.in_channels == ONE_STEP_CHANNELS)
 
+    @property
+    def execution_device(self) -> torch.device:
+        """Where the modules run, also while they are offloaded."""
+        device: torch.device = self._execution_device
+        return device
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **options: Any) -> Self:
         """Load a saved pipeline, or Stable Video Diffusion with `unet=` StereoCrafter's.
@@ -217,7 +223,7 @@ class StereoInpaintPipeline(DiffusionPipeline):
         sampling: SamplingConfig,
         tiles: Sequence[Tile] | None,
     ) -> Conditions:
-        device = self._execution_device
+        device = self.execution_device
         masks = [
             latent_mask(part.to(device), sampling.keep_thin_holes) for part in holes.split(ENCODE_FRAMES)
         ]
@@ -233,7 +239,7 @@ class StereoInpaintPipeline(DiffusionPipeline):
     ) -> Tensor:  # [1, T, 4, H/8, W/8]
         tiles = tiles or [Tile(0, 0, *latent_shape(frames)[3:])]
         groups = min(ENCODE_FRAMES, sampling.decode_frames)
-        return encode_tiles(self.vae, frames, groups, tiles, self._execution_device)[None]
+        return encode_tiles(self.vae, frames, groups, tiles, self.execution_device)[None]
 
     def compile_networks(self) -> None:
         """Compile the network and the decoder at their first use, for the sizes that they are given."""
