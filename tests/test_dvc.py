@@ -108,8 +108,28 @@ def write_sources(raw: Path, films: int) -> None:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A clone of the project with small films, as DVC sees it."""
-    clone = tmp_path / "clone"
+    """Return a clone of the project with small films, as DVC sees it."""
+    return clone_project(tmp_path / "clone")
+
+
+@pytest.fixture(scope="session")
+def built_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return such a clone whose dataset was built by one worker. Work on copies of it: `built`."""
+    clone = clone_project(tmp_path_factory.mktemp("built") / "clone")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SECONDEYE_WORKERS", "1")
+        done = repro(clone, "validate")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return clone
+
+
+@pytest.fixture
+def built(built_once: Path, tmp_path: Path) -> Path:
+    """Return a clone of the project with small films and their dataset."""
+    return Path(shutil.copytree(built_once, tmp_path / "clone", symlinks=True))
+
+
+def clone_project(clone: Path) -> Path:
     made = ("data", "demo", "models", "reports", ".runs", ".mlflow", ".prefect")
     ignored = shutil.ignore_patterns(*made, ".venv", ".git", "__pycache__", "cache", "tmp")
     shutil.copytree(PROJECT, clone, ignore=ignored)
@@ -140,46 +160,42 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-@pytest.mark.slow
-def test_repro_builds_all_then_nothing_then_only_what_follows(project: Path) -> None:
-    first = repro(project, "validate")
-    assert first.returncode == 0, first.stdout + first.stderr
-    assert json.loads((project / "reports" / "dataset.json").read_text())["accepted"] >= 2
-    assert "Running stage" not in repro(project, "validate").stdout
+@pytest.mark.slow(seconds=90)
+def test_repro_builds_all_then_nothing_then_only_what_follows(built: Path) -> None:
+    assert json.loads((built / "reports" / "dataset.json").read_text())["accepted"] >= 2
+    assert "Running stage" not in repro(built, "validate").stdout
 
-    text = (project / "params.yaml").read_text()
-    scored = read_table(project / "data" / "quality" / "quality.parquet", ClipQuality)
+    text = (built / "params.yaml").read_text()
+    scored = read_table(built / "data" / "quality" / "quality.parquet", ClipQuality)
     worst, other = sorted(row.psnr_db for row in scored)[:2]
-    (project / "params.yaml").write_text(re.sub("min_psnr_db: .*", f"min_psnr_db: {other}", text))
+    (built / "params.yaml").write_text(re.sub("min_psnr_db: .*", f"min_psnr_db: {other}", text))
     assert worst < other
-    again = repro(project, "validate").stdout
+    again = repro(built, "validate").stdout
     assert [stage for stage in STAGES if f"Running stage '{stage}'" in again] == ["filter", "validate"]
-    (project / "params.yaml").write_text(text)
+    (built / "params.yaml").write_text(text)
 
-    before = {p: p.stat().st_mtime_ns for p in (project / "data" / "match").glob("*.mkv")}
-    write_sources(project / "data" / "raw", 4)
-    assert repro(project, "validate").returncode == 0
-    after = {p: p.stat().st_mtime_ns for p in (project / "data" / "match").glob("*.mkv")}
+    before = {p: p.stat().st_mtime_ns for p in (built / "data" / "match").glob("*.mkv")}
+    write_sources(built / "data" / "raw", 4)
+    assert repro(built, "validate").returncode == 0
+    after = {p: p.stat().st_mtime_ns for p in (built / "data" / "match").glob("*.mkv")}
     assert set(after) > set(before)
     assert {p: after[p] for p in before} == before, "an old film's clips were built again"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=120)
 def test_repro_killed_in_every_stage_gives_the_bytes_of_an_undisturbed_run(
-    project: Path, monkeypatch: pytest.MonkeyPatch
+    built: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = project / "data"
-    monkeypatch.setenv("SECONDEYE_WORKERS", "1")
-    assert repro(project, "validate").returncode == 0
+    data = built / "data"
     undisturbed = {stage: content(data / stage) for stage in DATASET}
     for stage in DATASET:
         shutil.rmtree(data / stage)
-    shutil.rmtree(project / ".dvc" / "cache")  # or DVC would fetch the results from there
-    (project / "dvc.lock").unlink()
+    shutil.rmtree(built / ".dvc" / "cache")  # or DVC would fetch the results from there
+    (built / "dvc.lock").unlink()
     monkeypatch.setenv("SECONDEYE_WORKERS", "3")
     for stage in DATASET[:5]:
-        kill_when(project, "validate", lambda at=data / stage: any(at.glob("*.json")))
-    assert repro(project, "validate").returncode == 0
+        kill_when(built, "validate", lambda at=data / stage: any(at.glob("*.json")))
+    assert repro(built, "validate").returncode == 0
     for stage in DATASET:
         assert content(data / stage) == undisturbed[stage], stage
 
@@ -201,36 +217,35 @@ def kill_when(project: Path, stage: str, ready: Any) -> None:
     assert not alive, f"orphans: {alive}"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=60)
 def test_a_comment_and_an_unrelated_module_rebuild_nothing(
-    project: Path, monkeypatch: pytest.MonkeyPatch
+    built: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(project / "src"))
-    assert repro(project, "validate").returncode == 0
-    before = {p: p.stat().st_mtime_ns for p in (project / "data").rglob("*.mkv")}
-    source = project / "src" / "secondeye"
+    monkeypatch.setenv("PYTHONPATH", str(built / "src"))
+    before = {p: p.stat().st_mtime_ns for p in (built / "data").rglob("*.mkv")}
+    source = built / "src" / "secondeye"
     for path in (source / "stages" / "match.py", source / "system" / "text.py"):
         path.write_text(path.read_text() + "\n# A comment.\n")
     (source / "imaging" / "unrelated.py").write_text('"""A module that no stage imports."""\n')
     started = time.monotonic()
-    assert repro(project, "validate").returncode == 0
+    assert repro(built, "validate").returncode == 0
     print(f"repro after a comment: {time.monotonic() - started:.1f} s")
-    assert {p: p.stat().st_mtime_ns for p in (project / "data").rglob("*.mkv")} == before
+    assert {p: p.stat().st_mtime_ns for p in (built / "data").rglob("*.mkv")} == before
 
 
-@pytest.mark.slow
-def test_add_push_clone_pull_then_repro_runs_nothing(project: Path, tmp_path: Path) -> None:
-    films = [str(p.relative_to(project)) for p in sorted((project / "data" / "raw").glob("*.mp4"))]
-    dvc(project, "add", *films)
-    dvc(project, "repro", "validate")
-    dvc(project, "remote", "add", "-d", "store", str(tmp_path / "store"))
-    git(project, "add", ".")
-    git(project, "commit", "-qm", "Dataset")
-    dvc(project, "push")
-    git(tmp_path, "clone", "-q", str(project), "second")
+@pytest.mark.slow(seconds=60)
+def test_add_push_clone_pull_then_repro_runs_nothing(built: Path, tmp_path: Path) -> None:
+    films = [str(p.relative_to(built)) for p in sorted((built / "data" / "raw").glob("*.mp4"))]
+    dvc(built, "add", *films)
+    dvc(built, "repro", "validate")
+    dvc(built, "remote", "add", "-d", "store", str(tmp_path / "store"))
+    git(built, "add", ".")
+    git(built, "commit", "-qm", "Dataset")
+    dvc(built, "push")
+    git(tmp_path, "clone", "-q", str(built), "second")
     second = tmp_path / "second"
     dvc(second, "pull", "--allow-missing")
-    assert content(second / "data" / "filter") == content(project / "data" / "filter")
+    assert content(second / "data" / "filter") == content(built / "data" / "filter")
     assert "Running stage" not in dvc(second, "repro", "validate")
 
 

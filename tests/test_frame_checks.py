@@ -1,3 +1,4 @@
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -79,14 +80,14 @@ def test_synthetic_shots_are_accepted(seed: int) -> None:
     [("sv_candle_ego/candle_ego_sbs_2560x720.mp4", (144, 512)), ("sv_toon_shot/shot_sbs.mp4", (256, 512))],
 )
 def test_dark_rooms_and_cartoons_are_accepted(footage: Path, name: str, size: tuple[int, int]) -> None:
-    lefts = [frame.rgb[:, :256] for frame in decode_film(footage / name, size=size)]
+    lefts = [frame.rgb[:, :256] for frame in islice(decode_film(footage / name, size=size), 100)]
     assert reason_of(np.stack(lefts)) is None
     assert not any(check_frame(left, None).title for left in lefts)
 
 
 def test_title_of_sintel_is_detected(footage: Path) -> None:
     film = footage / "mono_sintel_30s" / "test_video_30s.mp4"
-    images = np.stack([frame.rgb for frame in decode_film(film, size=(144, 256))])
+    images = np.stack([frame.rgb for frame in islice(decode_film(film, size=(144, 256)), 300)])
     assert reason_of(images[176:226]) == "title"
     titles = [k for k, image in enumerate(images) if check_frame(image, None).title]
     assert set(titles) <= set(range(176, 228)) and len(titles) > 35

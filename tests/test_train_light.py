@@ -1,5 +1,6 @@
 """Training of the light inpainter: it learns, continues exactly, writes weights and a sample sheet."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,12 @@ from secondeye.training.stereo_shot import ShotPool, StereoShot, quantize
 from secondeye.warp import warp
 
 
-@pytest.fixture(autouse=True)
-def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(light, "CHANNELS", (4, 6, 8))
-    monkeypatch.setattr(light, "VALIDATION_CROPS", 4)
+@pytest.fixture(autouse=True, scope="module")
+def small_network() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(light, "CHANNELS", (4, 6, 8))
+        patch.setattr(light, "VALIDATION_CROPS", 4)
+        yield
 
 
 def settings(steps: int, learning_rate: float = 0.003, discriminator_start: float = 0.5) -> TrainLight:
@@ -71,13 +74,20 @@ def test_training_lowers_the_loss_and_beats_fill(tmp_path: Path) -> None:
     assert scores["light/hole_psnr_db"] > scores["light/fill_hole_psnr_db"] + 2
 
 
-@pytest.mark.parametrize("killed_in", [2, 4, 6, 8])  # the discriminator is trained from the fifth step on
-def test_a_killed_training_ends_with_the_same_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_in: int
-) -> None:
-    whole = new_run(tmp_path / "whole")
-    train_light(whole, ShotPool(toy(), mono()), settings(9))
+@pytest.fixture(scope="module")
+def whole(small_network: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Train without interruption."""
+    run = new_run(tmp_path_factory.mktemp("whole"))
+    train_light(run, ShotPool(toy(), mono()), settings(9))
+    return run
 
+
+# Before the first checkpoint, between two of them and at the second. The discriminator is trained from the
+# fifth step on.
+@pytest.mark.parametrize("killed_in", [2, 6, 8])
+def test_a_killed_training_ends_with_the_same_weights(
+    whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_in: int
+) -> None:
     killed = new_run(tmp_path / "killed")
     draws, gather = [0], light.stack_inputs
 
