@@ -28,7 +28,8 @@ from secondeye.imaging.arrays import frames_from_uint8, resize
 from secondeye.imaging.optical_flow import to_gray
 from secondeye.params import Shift, load_params
 from secondeye.report.contact_sheet import read_image
-from secondeye.stages.shift import ViewOrder, find_corrections, find_order
+from secondeye.stages.shift import ViewOrder
+from secondeye.stages.stereo_pair import find_corrections, find_order
 from secondeye.synthetic import Shot
 from secondeye.synthetic.render import render_shot
 from secondeye.video.read import decode_film
@@ -79,7 +80,7 @@ def _errors(shot: Shot, offset_px: int, down_px: int, cast: float) -> tuple[floa
 def _row(left: Tensor, right: Tensor, shift: Shift = PARAMS) -> Correction | str:
     try:
         order = ViewOrder("", "", find_order(left, right, shift), 2)  # as for a film with two such clips
-        return find_corrections(left, right, shift, order, "", "")
+        return find_corrections(left, right, shift, "", "", swapped=order.swapped, evidence=order.evidence)
     except BadClip as bad:
         return bad.reason
 

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from machine import machine
 
-from secondeye.dataset.clip_files import clip_file, read_disparity, read_frames
+from secondeye.dataset.clip_files import read_disparity, read_frames
+from secondeye.dataset.clip_paths import clip_file
 from secondeye.dataset.schema import SyntheticShot
 from secondeye.dataset.tables import read_table
 from secondeye.evaluation.regions import regions_from_truth

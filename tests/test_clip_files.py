@@ -7,8 +7,6 @@ import torch
 
 from secondeye.dataset.clip_files import (
     STEPS_PER_PX,
-    clip_file,
-    clip_id,
     read_disparity,
     read_frames,
     read_occlusion,
@@ -17,6 +15,7 @@ from secondeye.dataset.clip_files import (
     write_frames,
     write_occlusion,
 )
+from secondeye.dataset.clip_paths import clip_file, clip_id
 from secondeye.dataset.corrections import apply_shift
 from secondeye.system.errors import UserError
 from secondeye.system.files import hash_file

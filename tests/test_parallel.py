@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import wait_until_dead
-from parallel_items import crash_or_return
+from parallel_items import count_or_kill, crash_or_return
 
 from secondeye.execution import parallel
 from secondeye.execution.parallel import WorkerCrashed, worker_count
@@ -65,6 +65,18 @@ def test_single_item_runs_in_a_worker_and_its_exception_is_raised(
     assert str(os.getpid()) not in str(caught.value)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and only Linux forks")
+def test_process_that_forks_workers_has_one_thread_and_its_death_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECONDEYE_WORKERS", "2")
+    results = parallel.map(count_or_kill, [tmp_path / "killer", tmp_path / "other"])
+    assert next(results) == (1, [1, 1])
+    (tmp_path / "killer").touch()
+    with pytest.raises(UserError, match="ended with exit code -9; run the same command again to continue"):
+        next(results)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal exists only on Linux")
 def test_workers_exit_when_their_parent_is_killed(tmp_path: Path) -> None:
     script = (
@@ -75,15 +87,18 @@ def test_workers_exit_when_their_parent_is_killed(tmp_path: Path) -> None:
     )
     (tmp_path / "pool.py").write_text(script)
     markers = [str(tmp_path / name) for name in "ab"]
-    for seconds in (0.0, 0.3, 1.0):
+    for seconds in (0.0, 0.3, None):  # None: as soon as both work
         command = [sys.executable, str(tmp_path / "pool.py"), str(Path(__file__).parent), *markers]
         environment = os.environ | {"SECONDEYE_WORKERS": "2"}
         parent = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         assert parent.stdout is not None and parent.stdout.readline() == b"up\n"
-        time.sleep(seconds)
+        time.sleep(seconds or 0)
+        while seconds is None and not all(map(os.path.exists, markers)):
+            time.sleep(0.02)
         workers = psutil.Process(parent.pid).children(recursive=True)
         parent.kill()
         parent.wait()
         parent.stdout.close()
         alive = wait_until_dead(workers, 30)
+        assert len(workers) >= (4 if seconds is None else 0), "resource tracker, coordinator, workers"
         assert not alive, f"{seconds} s: {alive}"

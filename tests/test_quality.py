@@ -6,7 +6,7 @@ import torch
 
 from secondeye.imaging.optical_flow import MIN_FLOW_SIZE_PX
 from secondeye.metrics.image_quality import gradient_levels
-from secondeye.stages.quality import colour_difference, median_motion_px
+from secondeye.stages.clip_scores import colour_difference, median_motion_px
 
 
 def ramp(across: float, down: float) -> torch.Tensor:  # levels a pixel

@@ -14,7 +14,8 @@ from secondeye.dataset.corrections import apply_corrections, apply_vertical
 from secondeye.dataset.schema import Correction
 from secondeye.execution.incremental import BadClip
 from secondeye.params import load_params
-from secondeye.stages.shift import ViewOrder, find_corrections, find_order
+from secondeye.stages.shift import ViewOrder
+from secondeye.stages.stereo_pair import find_corrections, find_order
 from secondeye.synthetic import Shot
 from secondeye.synthetic.render import render_shot
 
@@ -35,7 +36,9 @@ def plain(shot: Shot) -> Correction:
 def corrections(left: Tensor, right: Tensor) -> Correction:
     """Find the corrections as for a film with two clips like this one."""
     order = ViewOrder("film", "key", find_order(left, right, PARAMS), 2)
-    return find_corrections(left, right, PARAMS, order, "clip", "key")
+    return find_corrections(
+        left, right, PARAMS, "clip", "key", swapped=order.swapped, evidence=order.evidence
+    )
 
 
 def test_aligned_views_are_only_shifted(shot: Shot, plain: Correction) -> None:
@@ -139,9 +142,10 @@ def test_too_little_width_is_rejected() -> None:
             cards.left,
             torch.roll(cards.right, -30, -1),
             narrow,
-            ViewOrder("film", "key", 0.0, 1),
             "clip",
             "key",
+            swapped=False,
+            evidence=0.0,
         )
     assert bad.value.reason == "too little width"
 

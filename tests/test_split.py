@@ -13,7 +13,7 @@ import pytest
 from conftest import damage, moving_images
 from test_source_views import encoded, garble
 
-from secondeye.dataset.clip_files import clip_file
+from secondeye.dataset.clip_paths import clip_file
 from secondeye.dataset.perceptual_hash import find_duplicates, parse_hashes
 from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import Clip, FailedItem, Film, SkippedClip

@@ -13,10 +13,10 @@ import yaml
 from conftest import coarse_cards
 
 from secondeye.dataset.clip_files import (
-    clip_file,
     read_disparity,
     read_occlusion,
 )
+from secondeye.dataset.clip_paths import clip_file
 from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import (
     AcceptedClip,

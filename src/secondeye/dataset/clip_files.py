@@ -3,7 +3,6 @@
 Reading verifies checksums and raises UserError for missing or damaged files.
 """
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +14,6 @@ from secondeye.imaging.arrays import frames_from_uint8, frames_to_uint8, require
 from secondeye.video.write import read_lossless, write_lossless
 
 STEPS_PER_PX = 64  # disparity files: px = gray16 value / 64 + offset_px; this is the definition
-
-
-def clip_id(film_id: str, start: int, stop: int) -> str:
-    """Hash film, first and last frame; the same on every machine."""
-    return hashlib.sha256(f"{film_id} {start} {stop}".encode()).hexdigest()[:16]
-
-
-def clip_file(folder: Path, clip: str, kind: str) -> Path:
-    """Return the path of a clip's file of one kind, such as left, right, disparity, warped or occlusion."""
-    return folder / f"{clip}.{kind}.mkv"
 
 
 def write_frames(

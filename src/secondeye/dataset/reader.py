@@ -13,12 +13,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from torch import Tensor
-
-from secondeye.dataset.clip_files import clip_file, read_disparity, read_frames, read_occlusion, read_plane
-from secondeye.dataset.corrections import apply_corrections
+from secondeye.dataset.clip_paths import clip_file
 from secondeye.dataset.schema import (
     AcceptedClip,
     AggregateScore,
@@ -38,6 +35,9 @@ from secondeye.dataset.schema import (
 from secondeye.dataset.stamp import dataset_hash, read_stamp
 from secondeye.dataset.tables import read_table
 from secondeye.system.errors import UserError
+
+if TYPE_CHECKING:  # PyTorch is imported where arrays are read: most commands read only tables
+    from torch import Tensor
 
 Row = TypeVar("Row")
 
@@ -205,42 +205,56 @@ class Dataset:
 
     # Arrays of a clip
 
-    def raw_views(self, clip_id: str) -> tuple[Tensor, Tensor]:  # left, right [T, 3, H, W]
+    def raw_views(self, clip_id: str) -> tuple["Tensor", "Tensor"]:  # left, right [T, 3, H, W]
         """Read both views of a clip as they were cut from the film, without corrections."""
+        from secondeye.dataset.clip_files import read_frames
+
         return read_frames(self.file("split", clip_id, "left")), read_frames(
             self.file("split", clip_id, "right")
         )
 
     def views(
         self, clip: DatasetClip
-    ) -> tuple[Tensor, Tensor]:  # left, right [T, 3, H - |vertical_px|, W - |shift_px|]
+    ) -> tuple["Tensor", "Tensor"]:  # left, right [T, 3, H - |vertical_px|, W - |shift_px|]
         """Read both views of a clip with its corrections applied."""
+        from secondeye.dataset.corrections import apply_corrections
+
         return apply_corrections(*self.raw_views(clip.id), clip.correction)
 
-    def disparity(self, clip: DatasetClip) -> Tensor:  # [T, 1, H, W] px
+    def disparity(self, clip: DatasetClip) -> "Tensor":  # [T, 1, H, W] px
         """Read the disparity of the left view."""
+        from secondeye.dataset.clip_files import read_disparity
+
         return read_disparity(self.file("match", clip.id, "disparity"), clip.disparity.offset_px)
 
     def splat(
         self, clip: DatasetClip
-    ) -> tuple[Tensor, Tensor]:  # warped [T, 3, H, W], occlusion [T, 1, H, W] bool
+    ) -> tuple["Tensor", "Tensor"]:  # warped [T, 3, H, W], occlusion [T, 1, H, W] bool
         """Read the left view splatted to the right view, and its occlusion."""
+        from secondeye.dataset.clip_files import read_frames, read_occlusion
+
         warped = read_frames(self.file("splat", clip.id, "warped"))
         return warped, read_occlusion(self.file("splat", clip.id, "occlusion"))
 
-    def regions(self, clip: EvalClip | DatasetClip) -> Tensor:  # uint8 [T, 1, H, W]: evaluation.regions
+    def regions(self, clip: EvalClip | DatasetClip) -> "Tensor":  # uint8 [T, 1, H, W]: evaluation.regions
         """Read the map of evaluation regions of a held-out clip."""
+        from secondeye.dataset.clip_files import read_plane
+
         return read_plane(self.file("evaluate/regions", clip.id, "regions"))
 
     # Synthetic shots
 
-    def synthetic_views(self, shot: SyntheticShot) -> tuple[Tensor, Tensor]:  # left, right [T, 3, H, W]
+    def synthetic_views(self, shot: SyntheticShot) -> tuple["Tensor", "Tensor"]:  # left, right [T, 3, H, W]
         """Read both views of a synthetic shot."""
+        from secondeye.dataset.clip_files import read_frames
+
         left, right = (read_frames(self.file("synthetic", shot.id, kind)) for kind in ("left", "right"))
         return left, right
 
-    def synthetic_disparity(self, shot: SyntheticShot) -> Tensor:  # [T, 1, H, W] px
+    def synthetic_disparity(self, shot: SyntheticShot) -> "Tensor":  # [T, 1, H, W] px
         """Read the exact disparity of the left view of a synthetic shot."""
+        from secondeye.dataset.clip_files import read_disparity
+
         return read_disparity(self.file("synthetic", shot.id, "disparity"), shot.offset_px)
 
     # Identity

@@ -5,19 +5,20 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from secondeye.system.errors import UserError
 from secondeye.system.files import atomic_path
 
 Row = TypeVar("Row")
 
-_TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+_TYPES = {str: "string", int: "int64", float: "float64", bool: "bool"}  # Arrow's names
 
 
 def write_table(path: Path, rows: Sequence[Row], row_type: type[Row]) -> None:
     """Write rows sorted by `id`, then by the other columns; the same rows give the same bytes."""
+    # Imported here because it starts a thread, which would be a hazard where processes are forked.
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     schema = pa.schema([(field.name, _TYPES[field.type]) for field in fields(row_type)])  # type: ignore[arg-type,index]
     records = sorted((asdict(row) for row in rows), key=lambda record: [str(v) for v in record.values()])  # type: ignore[call-overload]
     with atomic_path(path) as part:
@@ -41,6 +42,9 @@ def read_columns(path: Path) -> dict[str, list[Any]]:
 def _read(path: Path) -> Any:
     if not path.is_file():
         raise UserError(f"{path}: not found; run dvc repro")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         return pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:  # which of them depends on where the file is damaged

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from secondeye.dataset.clip_files import clip_file, write_plane
+from secondeye.dataset.clip_files import write_plane
+from secondeye.dataset.clip_paths import clip_file
 from secondeye.dataset.ground_truth import ground_truth_file, read_ground_truth, shift_ground_truth
 from secondeye.dataset.reader import Dataset, DatasetClip
 from secondeye.dataset.schema import AcceptedClip, EvalClip

@@ -1,22 +1,26 @@
 """Match a clip: a disparity for every pixel and where both views agree, with any matcher."""
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from secondeye.matching import make_matcher
-from secondeye.matching.consistency import fill_from_background, match_both_ways
 from secondeye.params import Match
+
+if TYPE_CHECKING:  # imported only to match: `network_identity` is needed when all clips are matched, too
+    from torch import Tensor
 
 
 def match_clip(
     match: Match,
-    left: Tensor,  # [T, 3, H, W]
-    right: Tensor,  # [T, 3, H, W]
-) -> tuple[Tensor, Tensor]:  # disparity [T, 1, H, W] px, finite; consistent bool [T, 1, H, W]
+    left: "Tensor",  # [T, 3, H, W]
+    right: "Tensor",  # [T, 3, H, W]
+) -> tuple["Tensor", "Tensor"]:  # disparity [T, 1, H, W] px, finite; consistent bool [T, 1, H, W]
     """Match with `match.matcher`; a pixel is consistent where both views give the same answer.
 
     block and flow: frame by frame, gaps filled along rows. video: see `video_matcher`. exported: the
     network's own answer, also for hidden pixels; raises UserError if its file cannot be used.
     """
+    from secondeye.matching.consistency import fill_from_background, match_both_ways
+
     largest_px = round(left.shape[-1] * match.max_disparity_percent / 100)
     match match.matcher:
         case "video":

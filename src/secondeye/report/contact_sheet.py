@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from torch import Tensor
 
-from secondeye.imaging.arrays import frames_to_uint8
 from secondeye.system.files import atomic_path
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Tile = tuple[str, np.ndarray]  # label, image uint8 [H, W, 3]
 
@@ -76,9 +78,11 @@ def draw_text(image: np.ndarray, text: str, x: float, y: float, size: float) -> 
 
 
 def frame_to_image(
-    frames: Tensor,  # [1, 3, H, W] in [0, 1]
+    frames: "Tensor",  # [1, 3, H, W] in [0, 1]
 ) -> np.ndarray:  # uint8 [H, W, 3]
     """Convert one frame to 8-bit pixels."""
+    from secondeye.imaging.arrays import frames_to_uint8
+
     return frames_to_uint8(frames[:1])[0].numpy()
 
 

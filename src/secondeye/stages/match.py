@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from secondeye.dataset.clip_files import write_disparity
 from secondeye.dataset.reader import Dataset, DatasetClip
 from secondeye.dataset.schema import ClipDisparity, Correction
 from secondeye.dataset.tables import write_table
@@ -38,6 +37,8 @@ def run(data: Path, *, match: Match, dataset: DatasetParams) -> None:
 def _match_clip(
     out: Path, clip_id: str, key: str, reader: Dataset, clip: DatasetClip, match: Match
 ) -> tuple[ClipDisparity, list[Path]]:
+    from secondeye.dataset.clip_files import write_disparity
+
     left, right = reader.views(clip)
     disparity, consistent = match_clip(match, left, right)
     share = float(consistent.double().mean())

@@ -2,15 +2,11 @@
 
 from pathlib import Path
 
-from secondeye.dataset.clip_files import write_frames, write_occlusion
 from secondeye.dataset.reader import Dataset, DatasetClip
 from secondeye.dataset.schema import ClipDisparity, ClipOcclusion, Correction
 from secondeye.dataset.tables import write_table
 from secondeye.execution.incremental import Job, build_missing, make_key
-from secondeye.imaging.arrays import occlusion_mask
 from secondeye.params import DatasetParams, SplatParams
-from secondeye.splat import exponent_at_width
-from secondeye.splat import splat as splat_forward
 from secondeye.system.process import best_device, lock_dir
 
 _BYTES_PER_PIXEL = 1.9  # upper bound: FFV1 RGB and a mask took 0.5 (real) to 1.2 (synthetic films)
@@ -39,6 +35,11 @@ def run(data: Path, *, splat: SplatParams, dataset: DatasetParams) -> None:
 def _splat_clip(
     out: Path, clip_id: str, key: str, reader: Dataset, clip: DatasetClip, splat: SplatParams
 ) -> tuple[ClipOcclusion, list[Path]]:
+    from secondeye.dataset.clip_files import write_frames, write_occlusion
+    from secondeye.imaging.arrays import occlusion_mask
+    from secondeye.splat import exponent_at_width
+    from secondeye.splat import splat as splat_forward
+
     left, _ = reader.views(clip)
     exponent = exponent_at_width(left.shape[-1], splat.weight_exponent_per_px)
     device = best_device()

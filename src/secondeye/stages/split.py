@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from secondeye.dataset.clip_files import clip_file, clip_id
+from secondeye.dataset.clip_paths import clip_file, clip_id
 from secondeye.dataset.perceptual_hash import hash_clip
 from secondeye.dataset.reader import SKIPPED_FILMS, Dataset
 from secondeye.dataset.schema import Clip, FailedItem, Film, SkippedClip

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from secondeye.dataset.clip_files import clip_file, write_disparity, write_frames, write_occlusion
+from secondeye.dataset.clip_paths import clip_file
 from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import SyntheticShot
 from secondeye.dataset.tables import write_table
 from secondeye.execution.incremental import Job, build_missing, make_key
 from secondeye.params import Synthetic
-from secondeye.synthetic import render_shot
 from secondeye.system.process import lock_dir
 
 _BYTES_PER_PIXEL = 6.0  # upper bound, of all files together
@@ -43,6 +42,9 @@ def _job(number: int, synthetic: Synthetic) -> Job:
 def _render(
     out: Path, name: str, key: str, seed: int, frames: int, height: int, width: int
 ) -> tuple[SyntheticShot, list[Path]]:
+    from secondeye.dataset.clip_files import write_disparity, write_frames, write_occlusion
+    from secondeye.synthetic import render_shot
+
     shot = render_shot(seed, frames, height, width)
     kinds = ("left", "right", "disparity", "right_disparity", "right_occlusion")
     files = {kind: clip_file(out, name, kind) for kind in kinds}

@@ -9,6 +9,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -178,8 +179,9 @@ def _write_shards(
     jobs = [job for job in plan_epoch(plan.clips, plan.seed, 0, range(plan.samples)) if job[0] in shard_of]
     work = partial(_write_sample, dataset, scratch, plan.settings, plan.seed, plan.dataset)
     remaining = Counter(shard_of.values())
-    with tqdm(total=plan.samples, initial=plan.samples - len(jobs), desc="export", unit="window") as bar:
-        for position, result in parallel.map(work, jobs):
+    bar = tqdm(total=plan.samples, initial=plan.samples - len(jobs), desc="export", unit="window")
+    with bar, closing(parallel.map(work, jobs)) as results:  # closing it stops the workers
+        for position, result in results:
             number, clip = jobs[position]
             if isinstance(result, WorkerCrashed):
                 raise UserError(f"export: clip {clip.id} cannot be read: {result.detail}")
