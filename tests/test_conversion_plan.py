@@ -81,3 +81,13 @@ def test_interrupted_conversion_keeps_its_plan_and_its_bytes(
 
 def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def test_processes_of_one_device_share_the_budget(
+    settings: ConversionSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    three = replace(settings, workers=3, max_memory_gb=6.0)
+    assert shots.share_memory(three).max_memory_gb == 2.0
+    monkeypatch.setattr(shots, "count_gpus", lambda: 2)  # two of the processes have the same GPU
+    assert shots.share_memory(three).max_memory_gb == 3.0
+    assert shots.share_memory(replace(three, workers=2)) == replace(three, workers=2)

@@ -23,7 +23,7 @@ def test_map_in_this_process_uses_one_thread(monkeypatch: pytest.MonkeyPatch, tm
 
 
 def test_workers_share_threads_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr(parallel, "count_gpus", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
     given = parallel.map(threads_and_gpu, ["a", "b"], workers=2, threads=2, on_gpu=True)
     assert sorted(result for _, result in given) == [(2, "5"), (2, "7")]

@@ -16,6 +16,7 @@ from secondeye.conversion.shots import (
     ShotConverter,
     is_spread,
     load_models,
+    share_memory,
     spread_shots,
     worker_count,
 )
@@ -72,7 +73,7 @@ def convert(
     if info.is_hdr:
         raise UserError(f"{film}: HDR (PQ or HLG) is not supported; tone-map the film to SDR first")
     settings = _resolve_auto(settings, log)
-    models = load_models(settings)
+    models = load_models(share_memory(settings))
     # Through links, so that two names of one output share a checkpoint.
     target = output.resolve()
     full_disk = explain_full_disk(target.parent, "free some and run the same command again, to continue")

@@ -8,8 +8,9 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import cache, partial
+from math import ceil
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from secondeye.conversion.bundle import weights_folder
 from secondeye.conversion.checkpoint import Checkpoint
 from secondeye.conversion.segments import ShotRenderer, read_windows, segment_frames
-from secondeye.conversion.settings import ConversionSettings
+from secondeye.conversion.settings import GIB, ConversionSettings
 from secondeye.conversion.shot_depth import estimate_shot
 from secondeye.depth import DepthEstimator, SmallFrameEstimator, make_depth_estimator
 from secondeye.execution import parallel
@@ -27,7 +28,7 @@ from secondeye.execution.parallel import WorkerCrashed
 from secondeye.film.shots import ShotPlan
 from secondeye.inpaint import Inpainter, PlannedInpainter, make_inpainter
 from secondeye.system.errors import UserError
-from secondeye.system.process import best_device
+from secondeye.system.process import best_device, count_gpus
 from secondeye.system.threads import prefetch
 from secondeye.video.probe import FilmInfo
 from secondeye.video.read import ShotReader
@@ -102,7 +103,18 @@ class ShotConverter:
 
 def worker_count(settings: ConversionSettings) -> int:
     """Return the number of processes for shots: as set, or one per GPU."""
-    return settings.workers or max(1, torch.cuda.device_count())
+    return settings.workers or max(1, count_gpus())
+
+
+def share_memory(settings: ConversionSettings) -> ConversionSettings:
+    """Return settings that plan the inpainter for its share, if several processes use a device's memory."""
+    sharing = ceil(worker_count(settings) / max(1, count_gpus()))
+    if sharing == 1 or settings.inpainter != "diffusion":
+        return settings
+    from secondeye.inpaint.memory import FREE_SHARE, free_bytes
+
+    usable_bytes = settings.max_memory_bytes or FREE_SHARE * free_bytes(torch.device(best_device()))
+    return replace(settings, max_memory_gb=usable_bytes / GIB / sharing)
 
 
 def is_spread(settings: ConversionSettings) -> bool:

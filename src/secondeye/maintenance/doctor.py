@@ -15,7 +15,7 @@ from humanize import naturalsize
 from secondeye.depth import best_available
 from secondeye.imaging.backends import choose_backend, has_triton
 from secondeye.maintenance.capacity import describe_capacity
-from secondeye.system.process import best_device
+from secondeye.system.process import best_device, count_gpus
 from secondeye.video.write import has_encoder
 
 _TIMEOUT_SECONDS = 2.0
@@ -48,7 +48,7 @@ def _size(size_bytes: int) -> str:
 def _gpu() -> str:
     if best_device() == "cpu":
         return "GPU: none; everything runs on the CPU, and `./run test-gpu` skips all tests"
-    names = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
+    names = [torch.cuda.get_device_name(k) for k in range(count_gpus())]
     return f"GPU: {', '.join(names)}"
 
 

@@ -37,6 +37,13 @@ def best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def count_gpus() -> int:
+    """Return the number of GPUs; initialises none."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
 @contextmanager
 def lock_dir(folder: Path) -> Iterator[None]:
     """Lock a folder for the duration of the block; create it if missing.

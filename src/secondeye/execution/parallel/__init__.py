@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from secondeye.execution.parallel.crash import WorkerCrashed
 from secondeye.system.errors import UserError
-from secondeye.system.process import one_thread
+from secondeye.system.process import count_gpus, one_thread
 
 __all__ = ["WorkerCrashed", "map", "on_cluster", "worker_count"]
 
@@ -65,9 +65,7 @@ def worker_count(items: int) -> int:
 
 def _visible_gpus() -> list[str]:
     """Return the value of CUDA_VISIBLE_DEVICES for each GPU; only "" where there is nothing to choose."""
-    import torch
-
-    gpus = torch.cuda.device_count()
+    gpus = count_gpus()
     if gpus < 2:
         return [""]
     numbers = ",".join(str(number) for number in range(gpus))
