@@ -1,9 +1,12 @@
 """The plan of the diffusion inpainter in a conversion: chosen by options, printed, recorded and reused."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import pandas
 import pytest
 import torch
 
@@ -14,6 +17,7 @@ from secondeye.conversion.convert import convert
 from secondeye.conversion.settings import ConversionSettings
 from secondeye.inpaint import InpaintPlan
 from secondeye.inpaint.tiny import make_tiny
+from secondeye.registry.models import PARAMS
 from secondeye.system.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -38,13 +42,20 @@ def plan_lines(said: list[str]) -> list[str]:
     return [line for line in said if line.startswith("diffusion plan")]
 
 
-def test_options_decide_the_plan_that_is_printed(
-    make_film: Callable[..., Path], settings: ConversionSettings
+def test_params_of_the_registered_model_decide_the_plan(
+    make_film: Callable[..., Path], bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     film = make_film(height=256, width=256, shots=(2,), sound=False)
-    said: list[str] = []
-    convert(film, None, replace(settings, tiles=2, steps=2), log=said.append)
-    (line,) = plan_lines(said)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of MLflow, about the type hints of a model
+        from secondeye.registry.pyfunc_model import Converter
+    model = Converter()
+    model.load_context(SimpleNamespace(artifacts={"bundle": str(bundle)}))
+    params = dict.fromkeys(PARAMS) | {"tiles": "2", "steps": 2, "max_memory_gb": 3.0, "preset": "ultrafast"}
+    films = pandas.DataFrame({"input_path": [str(film)], "output_path": [""]})
+    made = model.predict(None, films, params)
+    assert made.to_dict("records") == [{"output_path": str(film.with_name("film_sbs.mp4")), "frames": 2}]
+    (line,) = plan_lines(capsys.readouterr().out.splitlines())
     assert "2x2 tiles" in line and "windows of 4 frames" in line and "8 passes" in line
 
 

@@ -34,6 +34,19 @@ def make_small(frames: int, in_channels: int = IN_CHANNELS) -> StereoInpaintPipe
     )
 
 
+def make_narrow(frames: int, sample_size: int, in_channels: int = IN_CHANNELS) -> StereoInpaintPipeline:
+    """Return a pipeline of as few channels as the blocks allow, initialised by torch's generator.
+
+    A CPU runs its windows at the sizes of Stable Video Diffusion (sample_size 96), to test or to measure.
+    """
+    return StereoInpaintPipeline(
+        _make_autoencoder(8, (32,)),
+        _make_image_encoder(),
+        _make_network(frames, in_channels, (32, 32), sample_size),
+        make_scheduler(),
+    )
+
+
 def _make_autoencoder(
     patch_px: int,  # patches become channels: wide blocks are cheap, and fewer stages reach a latent
     widths: tuple[int, ...],  # channels of each stage, the patches' first
