@@ -59,6 +59,17 @@ def test_params_of_the_registered_model_decide_the_plan(
     assert "2x2 tiles" in line and "windows of 4 frames" in line and "8 passes" in line
 
 
+def test_steps_of_a_one_step_network_are_a_warning(make_film: Callable[..., Path], tmp_path: Path) -> None:
+    make_tiny(frames=2, in_channels=13).save_pretrained(tmp_path / "weights")
+    parts = Bundle("motion", "diffusion", strength_percent=8.0, convergence=0.5)
+    bundle = write_bundle(tmp_path / "bundle", parts, None, tmp_path / "weights")
+    said: list[str] = []
+    settings = settings_from_bundle(bundle, steps=4, preset="ultrafast")
+    convert(make_film(shots=(2,), sound=False), None, settings, log=said.append)
+    assert [line for line in said if line.startswith("warning: --steps: no effect")]
+    assert "1 passes" in plan_lines(said)[0]
+
+
 def test_interrupted_conversion_keeps_its_plan_and_its_bytes(
     make_film: Callable[..., Path], settings: ConversionSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

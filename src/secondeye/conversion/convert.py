@@ -27,6 +27,7 @@ from secondeye.inpaint import Inpainter, PlannedInpainter
 from secondeye.system.disk import explain_full_disk, require_free_space
 from secondeye.system.errors import UserError
 from secondeye.system.files import publish
+from secondeye.system.text import pluralize
 from secondeye.video.mux import mux_film
 from secondeye.video.probe import FilmInfo, probe
 from secondeye.video.verify import verify_film
@@ -143,6 +144,8 @@ def _plan_inpainting(
         )
     else:
         inpainter.reuse(plan)
+    if settings.steps not in (None, plan.steps):
+        log(f"warning: --steps: no effect, since the network inpaints in {pluralize(plan.steps, 'step')}")
     log(str(plan))
 
 
