@@ -70,7 +70,7 @@ def test_film_keeps_frames_stamps_size_and_sound(make_film: MakeFilm) -> None:
     assert max(errors) < 4  # codec noise only: the left eye is the film
 
 
-def test_only_rendering_decodes_whole_frames_and_all_decoding_is_in_a_thread(
+def test_only_rendering_decodes_whole_frames_and_codecs_run_beside_it(
     make_film: MakeFilm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[tuple[tuple[int, int] | None, bool]] = []
@@ -79,8 +79,18 @@ def test_only_rendering_decodes_whole_frames_and_all_decoding_is_in_a_thread(
         decoded.append((size, threading.current_thread() is threading.main_thread()))
         return upright_rgb(frame, size)
 
+    encoded: list[bool] = []
+    write = FilmWriter.write
+
+    def record_write(writer: FilmWriter, rgb: np.ndarray, pts: int) -> None:
+        encoded.append(threading.current_thread() is threading.main_thread())
+        write(writer, rgb, pts)
+
+    film = make_film(shots=(4,), height=64, width=512, sound=False)
     monkeypatch.setattr(read, "upright_rgb", record)
-    convert(make_film(shots=(4,), height=64, width=512, sound=False), None, SETTINGS)
+    monkeypatch.setattr(FilmWriter, "write", record_write)
+    convert(film, None, SETTINGS)
+    assert encoded == [False] * 4
     cuts, depth, views = decoded[:4], decoded[4:8], decoded[8:]
     assert cuts == [((32, 256), False)] * 4
     assert depth == [((48, 384), False)] * 4 and views == [(None, False)] * 4

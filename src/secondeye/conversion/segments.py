@@ -5,6 +5,7 @@ Segments end at fixed frames, or at the first one after that for which the inpai
 """
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
@@ -86,20 +87,18 @@ class ShotRenderer:
         start, stop = shot
         length = segment_frames(self.plan.info.fps)
         first, state = self.checkpoint.resume(start, stop)
-        # Decoding, rendering and encoding overlap: each of the first two runs in a thread of its own.
+        # Decoding, rendering and encoding overlap. Rendering stays in this thread, so that an interrupt need
+        # not wait for a network.
         windows = prefetch(self._left_windows(reader, shot, first, depth, length), 1)
-        rendered = prefetch(
-            render(
-                windows,
-                self.inpainter,
-                strength_percent=strength_percent,
-                convergence=self.settings.convergence,
-                device=best_device(),
-                state=state,
-            ),
-            1,
+        rendered = render(
+            windows,
+            self.inpainter,
+            strength_percent=strength_percent,
+            convergence=self.settings.convergence,
+            device=best_device(),
+            state=state,
         )
-        with closing(windows), closing(rendered):
+        with closing(windows):
             while first < stop:
                 border = start + ((first - start) // length + 1) * length
                 first = self._encode_segment(rendered, first, min(border, stop), stop, on_frames)
@@ -123,13 +122,19 @@ class ShotRenderer:
     ) -> int:  # one past its last frame
         """Encode one segment; it appears in the checkpoint when it is complete."""
         frame = first
-        with _open_segment(self.checkpoint.part(first), self.plan.info, self.settings) as writer:
+        part = _open_segment(self.checkpoint.part(first), self.plan.info, self.settings)
+        with part as writer, ThreadPoolExecutor(1) as encoder:
+            written: Future[None] | None = None
             while frame < border:
                 window = next(rendered)
                 self._preview(window, frame)
-                self._write(writer, window, frame, first)
+                if written is not None:
+                    written.result()
+                written = encoder.submit(self._write, writer, window, frame, first)
                 frame += len(window.left)
                 on_frames(len(window.left))
+            if written is not None:
+                written.result()
         self.checkpoint.finish_segment(first, frame, window.state if frame < stop else None)
         return frame
 
