@@ -83,7 +83,11 @@ def test_interrupted_conversion_keeps_its_plan_and_its_bytes(
     monkeypatch.setattr(conversion, "_mux", muxed)
     max(checkpoint.glob("segment_*")).unlink()
     recorded = (checkpoint / "inpaint.json").read_text()
-    with pytest.raises(UserError, match=r"part.mp4.unfinished: the unfinished conversion needs 0\.\d GiB"):
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(UserError, match=r"part.mp4.unfinished: the unfinished conversion needs 0\.\d GiB"),
+    ):
+        patch.setattr(conversion, "choose_window_frames", lambda *_: 8)
         convert(film, part, replace(settings, max_memory_gb=1e-6))
     used: list[InpaintPlan] = []
     make_inpainter = shots.make_inpainter

@@ -38,6 +38,19 @@ def short_segments(monkeypatch: pytest.MonkeyPatch) -> int:
     return 8
 
 
+class WatchedEstimator:
+    """Tells a fuse of every estimate."""
+
+    def __init__(self, estimator: DepthEstimator, fuse: "Fuse") -> None:
+        self.estimator, self.fuse = estimator, fuse
+        self.working_size = estimator.working_size
+
+    def __call__(self, windows, state=None) -> Iterator[DepthEstimate]:  # type: ignore[no-untyped-def]
+        for estimate in self.estimator(windows, state):
+            self.fuse.burn("estimate")
+            yield estimate
+
+
 class Fuse:
     """Raises an exception at the n-th event: an estimate, an encoded frame, before or after a rename."""
 
@@ -49,14 +62,7 @@ class Fuse:
         make = shots.make_depth_estimator
 
         def watched(*given: object) -> DepthEstimator:
-            estimator = make(*given)  # type: ignore[arg-type]
-
-            def estimate(windows, state=None) -> Iterator[DepthEstimate]:  # type: ignore[no-untyped-def]
-                for one in estimator(windows, state):
-                    self.burn("estimate")
-                    yield one
-
-            return estimate
+            return WatchedEstimator(make(*given), self)  # type: ignore[arg-type]
 
         patch.setattr(shots, "make_depth_estimator", watched)
 
@@ -181,7 +187,7 @@ def test_length_of_windows_does_not_change_bytes(
     settings = replace(SETTINGS, inpainter=inpainter, model=SHIPPED)
     made = set()
     for frames in (1, 3, 32):
-        monkeypatch.setattr(conversion, "_WINDOW_FRAMES", frames)
+        monkeypatch.setattr(conversion, "choose_window_frames", lambda *_, frames=frames: frames)
         convert(film, film.with_name("out.mp4"), settings, overwrite=True)
         made.add(film.with_name("out.mp4").read_bytes())
     assert len(made) == 1

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from secondeye.conversion.bundle import SHIPPED
 from secondeye.conversion.checkpoint import Checkpoint, open_checkpoint
 from secondeye.conversion.destination import check_preview, resolve_output
+from secondeye.conversion.memory import choose_window_frames
 from secondeye.conversion.settings import GIB, ConversionSettings
 from secondeye.conversion.shots import (
     FilmJob,
@@ -34,7 +35,6 @@ from secondeye.video.verify import verify_film
 
 Log = Callable[[str], None]
 
-_WINDOW_FRAMES = 8  # in memory at a time; estimators buffer a few more
 _BYTES_PER_PIXEL = 0.06  # an upper bound: H.264 at crf 16 took 0.02 (real) to 0.055 (synthetic film)
 _DEPTH_MAP_PIXELS = {  # upper bounds
     "motion": 384 * 384,
@@ -65,7 +65,7 @@ def convert(
 
     Frame count, timestamps, pixel aspect, audio and subtitles are those of the source. After an interruption
     the same call resumes after the last finished segment, to the same bytes. Raises UserError for unusable
-    input or output, and when the disk is full.
+    input or output, for too little memory, and when the disk is full.
     """
     info = probe(film)
     output = resolve_output(film, output, overwrite)
@@ -74,6 +74,7 @@ def convert(
     if info.is_hdr:
         raise UserError(f"{film}: HDR (PQ or HLG) is not supported; tone-map the film to SDR first")
     settings = _resolve_auto(settings, log)
+    window_frames = choose_window_frames(info, settings, worker_count(settings))
     models = load_models(share_memory(settings))
     # Through links, so that two names of one output share a checkpoint.
     target = output.resolve()
@@ -86,7 +87,7 @@ def convert(
         _log_film(plan, log)
         _plan_inpainting(checkpoint, info, settings, models.inpainter, log)
         _require_free_space(checkpoint, plan, target, settings)
-        job = FilmJob(info, checkpoint, settings, _WINDOW_FRAMES)
+        job = FilmJob(info, checkpoint, settings, window_frames)
         converter = None if is_spread(settings) else ShotConverter(job, plan, models)
         del models  # not to be held while other processes load their own
         _convert_shots(job, plan, converter, log)

@@ -4,19 +4,21 @@ Segments end at fixed frames, or at the first one after that for which the inpai
 22-frame steps for the diffusion inpainter. They depend neither on interruptions nor on the windows' length.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from secondeye.conversion.checkpoint import Checkpoint
+from secondeye.conversion.memory import is_pipelined
 from secondeye.conversion.preview import write_preview
 from secondeye.conversion.render import LeftWindow, RenderedWindow, render
 from secondeye.conversion.settings import ConversionSettings
@@ -29,6 +31,8 @@ from secondeye.system.threads import prefetch
 from secondeye.video.probe import FilmInfo
 from secondeye.video.read import DecodedFrame, ShotReader
 from secondeye.video.write import FilmWriter
+
+Window = TypeVar("Window")
 
 SEGMENT_SECONDS = 10
 _MAX_SEGMENT_FRAMES = 1200  # of films whose header states an absurd frame rate
@@ -89,7 +93,7 @@ class ShotRenderer:
         first, state = self.checkpoint.resume(start, stop)
         # Decoding, rendering and encoding overlap. Rendering stays in this thread, so that an interrupt need
         # not wait for a network.
-        windows = prefetch(self._left_windows(reader, shot, first, depth, length), 1)
+        windows = self._ahead(self._left_windows(reader, shot, first, depth, length))
         rendered = render(
             windows,
             self.inpainter,
@@ -102,6 +106,14 @@ class ShotRenderer:
             while first < stop:
                 border = start + ((first - start) // length + 1) * length
                 first = self._encode_segment(rendered, first, min(border, stop), stop, on_frames)
+
+    def _ahead(self, windows: Iterator[Window]) -> Generator[Window, None, None]:
+        """Compute the next window in a thread, unless frames are so large that memory is short."""
+        return prefetch(windows, 1) if self._is_pipelined else (window for window in windows)
+
+    @property
+    def _is_pipelined(self) -> bool:
+        return is_pipelined(self.plan.info.width * self.plan.info.height)
 
     def _left_windows(
         self, reader: ShotReader, shot: tuple[int, int], first: int, depth: ShotDepth, length: int
@@ -131,6 +143,8 @@ class ShotRenderer:
                 if written is not None:
                     written.result()
                 written = encoder.submit(self._write, writer, window, frame, first)
+                if not self._is_pipelined:
+                    written.result()
                 frame += len(window.left)
                 on_frames(len(window.left))
             if written is not None:
