@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pandas
 import pytest
 import torch
+from test_cli import Run, secondeye
 
 from secondeye.conversion import convert as conversion
 from secondeye.conversion import shots
@@ -19,6 +20,8 @@ from secondeye.inpaint import InpaintPlan
 from secondeye.inpaint.tiny import make_tiny
 from secondeye.registry.models import PARAMS
 from secondeye.system.errors import UserError
+
+__all__ = ["secondeye"]  # a fixture
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -59,15 +62,21 @@ def test_params_of_the_registered_model_decide_the_plan(
     assert "2x2 tiles" in line and "windows of 4 frames" in line and "8 passes" in line
 
 
-def test_steps_of_a_one_step_network_are_a_warning(make_film: Callable[..., Path], tmp_path: Path) -> None:
-    make_tiny(frames=2, in_channels=13).save_pretrained(tmp_path / "weights")
+def test_options_of_the_command_reach_the_plan(
+    make_film: Callable[..., Path], tmp_path: Path, secondeye: Run
+) -> None:
+    make_tiny(frames=2, in_channels=13).save_pretrained(tmp_path / "weights")  # a one-step network
     parts = Bundle("motion", "diffusion", strength_percent=8.0, convergence=0.5)
     bundle = write_bundle(tmp_path / "bundle", parts, None, tmp_path / "weights")
-    said: list[str] = []
-    settings = settings_from_bundle(bundle, steps=4, preset="ultrafast")
-    convert(make_film(shots=(2,), sound=False), None, settings, log=said.append)
-    assert [line for line in said if line.startswith("warning: --steps: no effect")]
-    assert "1 passes" in plan_lines(said)[0]
+    film = make_film(height=192, width=192, shots=(2,), sound=False)
+    command = ("convert", film, "--model", bundle, "--preset", "ultrafast")
+    refused = secondeye(*command, "--max-memory-gb", "0.01")
+    assert refused.returncode == 1 and "0.0 GiB may be used" in refused.stderr
+    done = secondeye(*command, "--tiles", "2", "--steps", "4", "--max-memory-gb", "4")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if line.startswith("warning: --steps: no effect")]
+    assert "2x2 tiles" in plan_lines(lines)[0]
 
 
 def test_interrupted_conversion_keeps_its_plan_and_its_bytes(
