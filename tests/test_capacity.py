@@ -8,7 +8,7 @@ from secondeye.maintenance import capacity
 
 def rows(free_gib: float, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(capacity, "free_bytes", lambda device: int(free_gib / capacity.FREE_SHARE * GIB))
-    return capacity.describe_capacity("cuda")[1:]
+    return capacity.describe_diffusion("cuda")[1:]
 
 
 def test_large_memory_takes_every_size_in_full(monkeypatch: pytest.MonkeyPatch) -> None:

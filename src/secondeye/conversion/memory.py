@@ -14,7 +14,7 @@ _LARGE_FRAME_PIXELS = 4096 * 2304
 
 _WINDOW_PIXELS = 8 * 1920 * 1080  # longer windows than this save no time
 _MAX_WINDOW_FRAMES = 32
-_SHARE = 0.5  # of the free memory, without a budget
+FREE_SHARE = 0.5  # of the free memory, without a budget
 
 
 def choose_window_frames(info: FilmInfo, settings: ConversionSettings, processes: int = 1) -> int:
@@ -27,7 +27,7 @@ def choose_window_frames(info: FilmInfo, settings: ConversionSettings, processes
     pixels = info.width * info.height
     given = settings.max_memory_bytes if best_device() == "cpu" else None
     limit = given or free_memory_bytes()
-    budget = given or limit * _SHARE
+    budget = given or limit * FREE_SHARE
     need = processes * estimate_bytes(pixels, 1)
     if need > limit:
         named = "--max-memory-gb allows" if given else "are free"
@@ -35,8 +35,13 @@ def choose_window_frames(info: FilmInfo, settings: ConversionSettings, processes
             f"{info.path}: {info.width}x{info.height} needs {need / GIB:.1f} GiB of memory, but "
             f"{limit / GIB:.1f} GiB {named}; give it more, or convert a smaller version of the film"
         )
+    return frames_within(pixels, budget / processes)
+
+
+def frames_within(pixels: int, budget_bytes: float) -> int:
+    """Return how many frames of this size one process handles together within a budget, at least 1."""
     frames = max(1, min(_MAX_WINDOW_FRAMES, _WINDOW_PIXELS // pixels))
-    while frames > 1 and processes * estimate_bytes(pixels, frames) > budget:
+    while frames > 1 and estimate_bytes(pixels, frames) > budget_bytes:
         frames -= 1
     return frames
 
