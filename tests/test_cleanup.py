@@ -69,7 +69,8 @@ def test_abandoned_conversions_are_deleted_without_foreign_files(
     tmp_path: Path, published: dict[str, bool]
 ) -> None:
     old = write(tmp_path / "films" / ".a.mp4.unfinished" / "key").parent
-    write(old / "shot_00000.mp4")
+    for name in ("shot_00000.mp4", "segment.part", "segment_000000_000240.mp4", "inpaint_000240.safetensors"):
+        write(old / name)
     write(tmp_path / "films" / ".b.mp4.unfinished" / "key", age_s=WEEK_S / 2)
     assert deletable(tmp_path) == ["films/.a.mp4.unfinished"]
     write(old / "holiday.txt")

@@ -32,8 +32,9 @@ from secondeye.system.process import lock_dir
 from secondeye.video.probe import FilmInfo
 
 _FILES = (
+    "shot_*.mp4",  # of earlier versions, as segment.part
     "segment_*.mp4",
-    "segment_*.part",
+    "segment*.part",
     "inpaint_*.safetensors",
     "depth_*",
     "film.*",

@@ -16,8 +16,9 @@ from av.video.frame import VideoFrame
 from secondeye.system.files import atomic_path
 from secondeye.video.probe import BT709, EXACT_SCALING, Colour, ffmpeg_url
 
-# Fixed, since x264's output depends on it.
-_X264_THREADS = 4
+# With several, x264's output depends on timing: of 860 runs on a busy machine, 10 gave other bytes; with one
+# thread, none of 849 did. Encoding runs beside decoding and rendering anyway.
+_X264_THREADS = 1
 # Of frames larger than two 4K views x264 looks only a few ahead: it would hold about 4.5 GiB of 8K film.
 _LARGE_PIXELS = 2 * 4096 * 2304
 _LARGE_OPTIONS = ":rc-lookahead=4:sync-lookahead=0:bframes=0"
