@@ -22,24 +22,32 @@ HEAD, OTHER = "127.0.0.2", "127.0.0.3"
 NODE = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 * 2**20}
 
 
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
-    """Start a cluster whose second node can be removed and set its address in the environment."""
-    for name, value in _SETTINGS.items():
-        monkeypatch.setenv(name, value)
-    search = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]  # workers import `work` from here
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, search)))
+@pytest.fixture(scope="session")
+def started_cluster() -> Iterator[Any]:
+    """Start a cluster of one node, once."""
     pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in _SETTINGS.items():
+            patch.setenv(name, value)
+        search = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]  # workers import `work` here
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, search)))
+        from ray.cluster_utils import Cluster
 
-    cluster = Cluster(True, head_node_args=NODE | {"node_ip_address": HEAD})
-    try:
-        cluster.second = cluster.add_node(**NODE, node_ip_address=OTHER)
-        monkeypatch.setenv("SECONDEYE_RAY_ADDRESS", cluster.address)
-        monkeypatch.chdir(tmp_path)
-        yield cluster
-    finally:
-        cluster.shutdown()
+        cluster = Cluster(True, head_node_args=NODE | {"node_ip_address": HEAD})
+        try:
+            yield cluster
+        finally:
+            cluster.shutdown()
+
+
+@pytest.fixture
+def cluster(started_cluster: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Return the cluster with a second node, which can be removed, and set its address in the environment."""
+    if len(started_cluster.list_all_nodes()) < 2:
+        started_cluster.second = started_cluster.add_node(**NODE, node_ip_address=OTHER)
+    monkeypatch.setenv("SECONDEYE_RAY_ADDRESS", started_cluster.address)
+    monkeypatch.chdir(tmp_path)
+    return started_cluster
 
 
 def work(item: str) -> tuple[str, int]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from test_cli import Run, secondeye
-from test_ray import cluster
+from test_ray import cluster, started_cluster
 
 from secondeye.conversion import shots
 from secondeye.conversion.convert import convert
@@ -19,7 +19,7 @@ from secondeye.conversion.settings import ConversionSettings
 from secondeye.execution.parallel import WorkerCrashed
 from secondeye.system.errors import UserError
 
-__all__ = ["cluster", "secondeye"]  # fixtures
+__all__ = ["cluster", "secondeye", "started_cluster"]  # fixtures
 
 SETTINGS = ConversionSettings(3.0, 0.5, "motion", "fill", 16, "ultrafast", None)
 OPTIONS = ("--depth", "motion", "--inpainter", "fill", "--preset", "ultrafast")
