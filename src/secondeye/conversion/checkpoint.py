@@ -28,7 +28,7 @@ from secondeye.execution import code_hash
 from secondeye.film.shots import ShotPlan
 from secondeye.inpaint import InpainterState, InpaintPlan
 from secondeye.system.files import publish, write_atomic
-from secondeye.system.process import lock_dir
+from secondeye.system.process import lock_dir, wait_for_shared_locks
 from secondeye.video.probe import FilmInfo
 
 _FILES = (
@@ -42,6 +42,7 @@ _FILES = (
     "plan.json",
     "inpaint.json",
     "key",
+    "workers.lock",
     ".*.part*",
 )
 _SEGMENT = re.compile(r"segment_(\d+)_(\d+)\.mp4")
@@ -61,6 +62,11 @@ class Checkpoint:
     """The checkpoint folder of one output, valid for one film and one set of settings."""
 
     folder: Path
+
+    @property
+    def workers_lock(self) -> Path:
+        """File that every process which converts shots for the run holds a shared lock on."""
+        return self.folder / "workers.lock"
 
     @property
     def preview(self) -> Path:
@@ -163,6 +169,8 @@ def open_checkpoint(output: Path, info: FilmInfo, settings: ConversionSettings) 
     folder = output.parent / f".{output.name}.unfinished"
     with lock_dir(folder):
         checkpoint = Checkpoint(folder)
+        # Workers outlive a killed run by a moment, in which they still write.
+        wait_for_shared_locks(checkpoint.workers_lock)
         key = _key(info.path, settings)
         stored = folder / "key"
         if not stored.exists() or stored.read_text() != key:

@@ -28,7 +28,7 @@ from secondeye.execution.parallel import WorkerCrashed
 from secondeye.film.shots import ShotPlan
 from secondeye.inpaint import Inpainter, PlannedInpainter, make_inpainter
 from secondeye.system.errors import UserError
-from secondeye.system.process import best_device, count_gpus
+from secondeye.system.process import best_device, count_gpus, hold_shared_lock
 from secondeye.system.threads import prefetch
 from secondeye.video.probe import FilmInfo
 from secondeye.video.read import ShotReader
@@ -164,7 +164,8 @@ def _convert_shot(job: FilmJob, number: int) -> _ShotReport:
     counts_work = hasattr(inpainter, "stats")
     if counts_work:
         inpainter.stats = type(inpainter.stats)()
-    converter.run(number, lines.append)
+    with hold_shared_lock(job.checkpoint.workers_lock):
+        converter.run(number, lines.append)
     return _ShotReport("\n".join(lines), inpainter.stats if counts_work else None)
 
 

@@ -61,7 +61,7 @@ def choose_grid(height: int, width: int, tile_area_px: int) -> tuple[int, int] |
     def work(grid: tuple[int, int]) -> tuple[bool, int, int]:
         tiles = cut_tiles(height, width, *grid)
         sides = [LATENT_PX * side for side in (tiles[0].height, tiles[0].width)]
-        too_large = len(tiles) > 1 and (max(sides) > longest or sides[0] * sides[1] > tile_area_px)
+        too_large = grid != (1, 1) and (max(sides) > longest or sides[0] * sides[1] > tile_area_px)
         return too_large, len(tiles) * sides[0] * sides[1], len(tiles)
 
     return min(grids, key=work, default=None)

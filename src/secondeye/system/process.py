@@ -57,6 +57,21 @@ def lock_dir(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+@contextmanager
+def hold_shared_lock(path: Path) -> Iterator[None]:
+    """Hold a shared lock on a file for the duration of the block; create it if missing."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+def wait_for_shared_locks(path: Path) -> None:
+    """Block until no process holds a shared lock on a file; return at once if the file is missing."""
+    if path.exists():
+        with path.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+
+
 def _open_locked(folder: Path) -> int:
     """Create, open and lock a folder; again if another process deletes it before it is locked."""
     while True:
