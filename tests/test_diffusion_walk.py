@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from secondeye.evaluation.methods import warp_and_inpaint
-from secondeye.imaging.arrays import frames_to_uint8
+from secondeye.imaging.arrays import frames_from_uint8, frames_to_uint8
 from secondeye.inpaint import InpaintOptions, Warped, inpaint_shot
 from secondeye.inpaint.autoencoder import decode, decode_tiles
 from secondeye.inpaint.conditions import Conditions, clear_holes, time_ids, unconditional
@@ -515,7 +515,8 @@ def test_nan_is_refused_where_bytes_are_wanted() -> None:
 def test_bytes_are_inpainted_like_floats_and_seen_bytes_do_not_change(inpainter: Diffusion) -> None:
     warped = to_uint8(scene(5, 40, 50))
     inpainted = inpaint_shot(inpainter, [warped])
-    assert torch.equal(inpainted, frames_to_uint8(inpaint_shot(inpainter, [warped.as_floats()])))
+    floats = warped._replace(left=frames_from_uint8(warped.left), frames=frames_from_uint8(warped.frames))
+    assert torch.equal(inpainted, frames_to_uint8(inpaint_shot(inpainter, [floats])))
     seen = (warped.coverage == 1).permute(0, 2, 3, 1).expand_as(warped.frames)
     assert torch.equal(inpainted[seen], warped.frames[seen])
 

@@ -103,7 +103,8 @@ def test_bytes_are_inpainted_like_floats_and_seen_bytes_do_not_change(inpainter:
     left, frames = (frames_to_uint8(view) for view in as_floats[:2])
     warped = as_floats._replace(left=left, frames=frames)
     inpainted = inpaint_shot(inpainter, [warped])
-    difference = frames_from_uint8(inpainted) - inpaint_shot(inpainter, [warped.as_floats()])
+    floats = warped._replace(left=frames_from_uint8(warped.left), frames=frames_from_uint8(warped.frames))
+    difference = frames_from_uint8(inpainted) - inpaint_shot(inpainter, [floats])
     # The network sees what `fill` made, rounded, and this network doubles the difference.
     assert difference.abs().max() < 0.02 and difference.abs().mean() < 0.001
     seen = (warped.coverage == 1).permute(0, 2, 3, 1).expand_as(frames)

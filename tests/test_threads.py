@@ -1,4 +1,4 @@
-"""Threads: order, exceptions, a bounded number ahead, and an end when nobody listens."""
+"""Threads: order, exceptions, a bounded number ahead, and an end when the consumer stops."""
 
 import threading
 from collections.abc import Iterator

@@ -7,6 +7,7 @@ depth_START.f32                  raw depth of the shot that begins at frame STAR
 depth_START.safetensors          state of the depth estimator, while its pass runs
 segment_START_STOP.mp4           encoded frames START to STOP - 1, of one shot
 inpaint_STOP.safetensors         state of the inpainter after frame STOP - 1
+workers.lock                     held by every process that converts shots for this run
 
 A file appears under its name when it is complete, and a segment after the state that continues it.
 """

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from secondeye.imaging.arrays import frames_from_uint8, frames_to_uint8
+from secondeye.imaging.arrays import frames_to_uint8
 from secondeye.inpaint.plan import InpaintPlan
 from secondeye.system.errors import UserError
 
@@ -47,12 +47,6 @@ class Warped(NamedTuple):
     def to(self, device: torch.device | str) -> "Warped":
         """Return the frames on a device."""
         return Warped(*(None if plane is None else plane.to(device) for plane in self))  # type: ignore[arg-type]
-
-    def as_floats(self) -> "Warped":
-        """Return the frames as floats."""
-        return Warped(
-            *(frames_from_uint8(p) if p is not None and p.dtype == torch.uint8 else p for p in self)  # type: ignore[arg-type]
-        )
 
 
 class Inpainted(NamedTuple):

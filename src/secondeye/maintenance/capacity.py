@@ -49,7 +49,7 @@ def describe_diffusion(device: str) -> list[str]:
 
 
 def released_network(device: str) -> Network:
-    """Return what a plan must know of Stable Video Diffusion, as it is loaded on a device."""
+    """Return what a plan must know of Stable Video Diffusion, loaded on a device."""
     dtype = torch.float16 if device == "cuda" else torch.float32
     halved, whole = dtype.itemsize, torch.float32.itemsize  # the autoencoder is never halved
     model = MemoryModel(
