@@ -22,7 +22,7 @@ from secondeye.inpaint.autoencoder import decode, decode_tiles
 from secondeye.inpaint.conditions import Conditions, clear_holes, time_ids, unconditional
 from secondeye.inpaint.denoising import denoise, denoise_one_step, guided_velocity
 from secondeye.inpaint.diffusion import SEED, Diffusion, InpaintStats, load_diffusion
-from secondeye.inpaint.inpainter import InpainterState, in_form_of
+from secondeye.inpaint.interface import InpainterState, in_form_of
 from secondeye.inpaint.pipeline import StereoInpaintPipeline
 from secondeye.inpaint.sampling import SamplingConfig
 from secondeye.inpaint.tiles import plan_tiles

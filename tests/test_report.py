@@ -14,14 +14,13 @@ import torch
 from conftest import eval_clip, score_row
 
 from secondeye.dataset.schema import Score
-from secondeye.evaluation.aggregate import film_means, mean_score, paired_gains
+from secondeye.evaluation.aggregate import aggregate_scores, film_means, mean_score, paired_gains
 from secondeye.evaluation.columns import COLUMNS
 from secondeye.evaluation.comparison import PROTOCOLS, compare
 from secondeye.evaluation.figures import clip_rows, select_clips
 from secondeye.evaluation.regions import BORDER, DISOCCLUDED, UNKNOWN, VISIBLE
 from secondeye.evaluation.report import (
     COMPACT,
-    aggregate_scores,
     build_sections,
     plot_points,
     summarize,

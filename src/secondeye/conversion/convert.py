@@ -21,7 +21,7 @@ from secondeye.conversion.shots import (
     spread_shots,
     worker_count,
 )
-from secondeye.depth import best_available
+from secondeye.depth import MAX_MAP_PIXELS, best_available
 from secondeye.film.cuts import CUT_THRESHOLD, shortest_shot_frames
 from secondeye.film.shots import ShotPlan, plan_shots
 from secondeye.inpaint import Inpainter, PlannedInpainter
@@ -36,11 +36,6 @@ from secondeye.video.verify import verify_film
 Log = Callable[[str], None]
 
 _BYTES_PER_PIXEL = 0.06  # an upper bound: H.264 at crf 16 took 0.02 (real) to 0.055 (synthetic film)
-_DEPTH_MAP_PIXELS = {  # upper bounds
-    "motion": 384 * 384,
-    "student": 512 * 512,
-    "depth-anything-v2": 518 * 924,
-}
 
 
 @dataclass(frozen=True)
@@ -168,7 +163,7 @@ def _require_free_space(
     missing = len(plan.timestamps) - sum(checkpoint.frames_done(*shot) for shot in plan.shots)
     longest = sorted(stop - start for start, stop in plan.shots)[-worker_count(settings) :]
     audio_bytes = plan.info.path.stat().st_size if plan.info.audio else 0  # an upper bound
-    depth_bytes = sum(longest) * _DEPTH_MAP_PIXELS[settings.depth] * 4
+    depth_bytes = sum(longest) * MAX_MAP_PIXELS[settings.depth] * 4
     need_bytes = (missing + len(plan.timestamps)) * frame_bytes + audio_bytes + depth_bytes
     require_free_space(output.parent, need_bytes, "convert")
 

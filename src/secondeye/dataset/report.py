@@ -1,5 +1,6 @@
 """Report the dataset: how many clips each stage passed on, why the others were rejected, and images."""
 
+import json
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import fields
@@ -17,8 +18,10 @@ from secondeye.dataset.schema import (
     RejectedClip,
     SkippedClip,
 )
-from secondeye.report.contact_sheet import Tile, read_image
-from secondeye.report.document import Image, Section, Table
+from secondeye.report.contact_sheet import Tile, blank, read_image, write_contact_sheet
+from secondeye.report.document import Image, Section, Table, to_markdown
+from secondeye.report.html import write_page
+from secondeye.system.files import write_atomic
 
 SCORES = tuple(
     field.name for field in fields(ClipQuality) if field.name not in ("id", "key", "height", "width")
@@ -28,6 +31,30 @@ _DOUBTFUL_ORDER = -0.15  # evidence of swapped views below which a person should
 _BINS = 20  # of a histogram
 _PERCENTILES = (5, 50, 95)
 _TILES = ("left", "right", "warped left", "disparity")
+_TITLE = "The dataset"
+_NO_IMAGES = [[("no clip to show", blank((90, 160)))]]
+
+
+def write_dataset_report(
+    reports: Path,
+    dataset: Dataset,
+    failures: Sequence[str],  # failed expectations
+    damaged: Container[str],  # clips that are not shown
+) -> None:
+    """Write dataset.html, .md and .png, and the JSON files of `dvc metrics` and `dvc plots`."""
+    reports.mkdir(parents=True, exist_ok=True)
+    # DVC requires every out, so the contact sheet is written even if no clip was scored.
+    write_contact_sheet(reports / "dataset.png", image_rows(dataset, damaged) or _NO_IMAGES)
+    scored = bool(dataset.rows(ClipQuality))
+    sections = dataset_sections(dataset, failures, reports / "dataset.png" if scored else None)
+    write_atomic(reports / "dataset.md", to_markdown(_TITLE, sections))
+    write_page(reports / "dataset.html", _TITLE, sections, {"dataset.md": "as Markdown"})
+    for name, content in (
+        ("dataset.json", count_dataset(dataset) | medians(dataset)),
+        ("dataset_funnel.json", funnel(dataset)),
+        ("dataset_scores.json", histograms(dataset)),
+    ):
+        write_atomic(reports / name, json.dumps(content, indent=1) + "\n")
 
 
 def count_dataset(dataset: Dataset) -> dict[str, int]:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from secondeye.depth.estimator import DepthEstimate, DepthEstimator, DepthState
+from secondeye.depth.interface import DepthEstimate, DepthEstimator, DepthState
 from secondeye.depth.temporal_smoothing import smooth, smoothed_frame
 from secondeye.imaging.arrays import resize, to_float_frames
 from secondeye.imaging.optical_flow import to_gray

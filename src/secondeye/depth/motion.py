@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secondeye.depth.estimator import DepthEstimate, DepthState
 from secondeye.depth.guided_filter import guided_filter
+from secondeye.depth.interface import DepthEstimate, DepthState
 from secondeye.depth.position_prior import position_prior
 from secondeye.depth.residual_flow import homography_residual
 from secondeye.imaging.optical_flow import (

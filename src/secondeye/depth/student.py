@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from secondeye.depth.cues import MOTION_CHANNELS, measure_motion, stack_cues
-from secondeye.depth.estimator import DepthEstimate, DepthEstimator, DepthState
+from secondeye.depth.interface import DepthEstimate, DepthEstimator, DepthState
 from secondeye.depth.motion import LONG_SIDE_PX, motion_depth
 from secondeye.depth.student_network import SIDE_MULTIPLE_PX, Student
 from secondeye.depth.temporal_smoothing import smooth, smoothed_frame

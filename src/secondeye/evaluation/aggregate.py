@@ -7,10 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from secondeye.dataset.schema import Score
+from secondeye.dataset.schema import AggregateScore, Score
 from secondeye.evaluation.bootstrap import bootstrap_interval
 from secondeye.evaluation.columns import COLUMNS
 from secondeye.params import Evaluate
+
+DIGITS = 4  # of numbers for tools
 
 
 class ScoreInterval(NamedTuple):
@@ -101,3 +103,14 @@ def _oriented(value: float, column: str) -> float:
         case "one":
             return -abs(value - 1)
     raise ValueError(f"{column} has no better direction: {better!r}")
+
+
+def aggregate_scores(rows: Sequence[Score], evaluate: Evaluate) -> list[AggregateScore]:
+    """Return every score of every method over films, with its interval; none without anything scored."""
+    return [
+        AggregateScore(f"{method} {score}", method, scores[0].kind, score, films=interval.films, **numbers)
+        for method, scores in group_by_method(rows).items()
+        for score in COLUMNS
+        if (interval := score_interval(group_by_film(scores, score), evaluate)).films
+        for numbers in [round_interval(interval, DIGITS)]
+    ]

@@ -4,6 +4,7 @@ Sections are built once; report.document renders them as Markdown, report.html a
 defines every score.
 """
 
+import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 from secondeye.dataset.schema import AggregateScore, EvalClip, Score
 from secondeye.evaluation import guardrails
 from secondeye.evaluation.aggregate import (
+    DIGITS,
     ScoreInterval,
     best_value,
     group_by_film,
@@ -24,7 +26,9 @@ from secondeye.evaluation.aggregate import (
 from secondeye.evaluation.columns import COLUMNS, GROUPS, PRIMARY, Column
 from secondeye.evaluation.comparison import CANDIDATE_KINDS, PROTOCOLS, Protocol, compare, protocol_rows
 from secondeye.params import Evaluate
-from secondeye.report.document import Bar, Bars, Bold, Image, Section, Table
+from secondeye.report.document import Bar, Bars, Bold, Image, Section, Table, to_markdown
+from secondeye.report.html import write_page
+from secondeye.system.files import write_atomic
 from secondeye.system.text import pluralize
 
 ALL_FILMS = "all films"
@@ -38,10 +42,23 @@ COMPACT = {  # the few scores that are shown clip by clip and plotted, with thei
 _LEARNED = ("lpips", "dists")
 _ARROWS = {"higher": " ↑", "lower": " ↓", "one": " → 1", "": ""}
 _REFERENCES = {"truth": "from the film's ground truth", "match": "by matching both eyes"}
-_DIGITS = 4  # of numbers for tools
+_SIBLINGS = {"evaluation.md": "as Markdown", "dataset.html": "the dataset", "gate.md": "the gate"}
 
 Films = Mapping[str, str]  # Film.id -> name
 Costs = Mapping[str, tuple[float, float]]  # method -> seconds a frame, peak MiB
+
+
+def write_reports(
+    reports: Path,
+    sections: Sequence[Section],
+    aggregates: Sequence[AggregateScore],
+    points: Sequence[Mapping[str, object]],
+) -> None:
+    """Write index.html, evaluation.md, and the JSON files of `dvc metrics` and `dvc plots`."""
+    write_atomic(reports / "evaluation.md", to_markdown("Evaluation", sections))
+    write_page(reports / "index.html", "secondeye: evaluation", sections, _SIBLINGS)
+    for name, content in (("evaluation", summarize(aggregates)), ("evaluation_plots", points)):
+        write_atomic(reports / f"{name}.json", json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
 def build_sections(
@@ -72,17 +89,6 @@ def build_sections(
     return [*sections, Section("Clip by clip", [_clip_table(rows, films)])]
 
 
-def aggregate_scores(rows: Sequence[Score], evaluate: Evaluate) -> list[AggregateScore]:
-    """Return every score of every method over films, with its interval; none without anything scored."""
-    return [
-        AggregateScore(f"{method} {score}", method, scores[0].kind, score, films=interval.films, **numbers)
-        for method, scores in group_by_method(rows).items()
-        for score in COLUMNS
-        if (interval := score_interval(group_by_film(scores, score), evaluate)).films
-        for numbers in [round_interval(interval, _DIGITS)]
-    ]
-
-
 def summarize(aggregates: Sequence[AggregateScore]) -> dict[str, dict[str, float]]:
     """Return method -> score -> mean, of the few scores that `dvc metrics` shows."""
     means: dict[str, dict[str, float]] = defaultdict(dict)
@@ -102,7 +108,7 @@ def plot_points(rows: Sequence[Score], films: Films, evaluate: Evaluate) -> list
                 groups = {ALL_FILMS: values} | {films.get(f, f): {f: values[f]} for f in values}
                 names = {"protocol": protocol.name, "score": score, "method": method}
                 points += [
-                    {**names, "film": film, **round_interval(score_interval(group, evaluate), _DIGITS)}
+                    {**names, "film": film, **round_interval(score_interval(group, evaluate), DIGITS)}
                     for film, group in groups.items()
                     if group
                 ]

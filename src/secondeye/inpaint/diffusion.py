@@ -19,7 +19,7 @@ from secondeye.imaging.arrays import (
 from secondeye.inpaint.autoencoder import ENCODE_FRAMES, LATENT_PX, encode_tiles
 from secondeye.inpaint.conditions import clear_holes
 from secondeye.inpaint.frame_windows import stream_windows
-from secondeye.inpaint.inpainter import Conditioning, Inpainted, InpainterState, Warped, in_form_of
+from secondeye.inpaint.interface import Conditioning, Inpainted, InpainterState, Warped, in_form_of
 from secondeye.inpaint.memory import FREE_SHARE, free_bytes, measure_modules
 from secondeye.inpaint.options import InpaintOptions
 from secondeye.inpaint.pipeline import StereoInpaintPipeline, latent_shape

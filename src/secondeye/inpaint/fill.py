@@ -19,7 +19,7 @@ from torch import Tensor
 
 from secondeye.imaging.arrays import frames_to_uint8, require_images, require_plane, require_same_size
 from secondeye.imaging.optical_flow import MIN_FLOW_SIZE_PX, dense_flow
-from secondeye.inpaint.inpainter import Inpainted, InpainterState, Warped
+from secondeye.inpaint.interface import Inpainted, InpainterState, Warped
 
 FULL_COVERAGE = 0.999  # coverage from which a pixel needs no filling
 

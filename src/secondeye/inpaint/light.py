@@ -18,7 +18,7 @@ from torch import Tensor
 from secondeye.imaging.arrays import frames_from_uint8, frames_to_uint8
 from secondeye.inpaint.fill import FillState, fill
 from secondeye.inpaint.hole_crops import plan_hole_crops
-from secondeye.inpaint.inpainter import Inpainted, Inpainter, InpainterState, Warped, require_finite_pixels
+from secondeye.inpaint.interface import Inpainted, Inpainter, InpainterState, Warped, require_finite_pixels
 from secondeye.inpaint.light_network import (
     FILLED,
     HALO_PX,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from secondeye.inpaint.autoencoder import LATENT_PX, patch_px
-from secondeye.inpaint.inpainter import Conditioning
+from secondeye.inpaint.interface import Conditioning
 from secondeye.system.errors import UserError
 
 LATENT_CHANNELS = 4

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from secondeye.imaging.arrays import frames_to_uint8, resize, to_float_frames
-from secondeye.inpaint.inpainter import InpainterState, Warped
+from secondeye.inpaint.interface import InpainterState, Warped
 from secondeye.inpaint.plan import InpaintPlan
 from secondeye.inpaint.working_size import padded, reduce_warped
 from secondeye.system.errors import UserError

@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secondeye.matching.matcher import Matcher
+from secondeye.matching.interface import Matcher
 
 _BLOCK = 5  # px
 _SUBPIXELS = 16  # OpenCV's unit is 1/16 px

@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secondeye.matching.matcher import Matcher
+from secondeye.matching.interface import Matcher
 
 
 def match_both_ways(

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from secondeye.matching.exported_network import HELP, ExportedNetwork, load_network, runtime_version
-from secondeye.matching.matcher import Matcher
+from secondeye.matching.interface import Matcher
 from secondeye.matching.sliding_windows import blend, fit_size, pad_frames, window_starts
 from secondeye.params import Exported
 from secondeye.system.errors import UserError

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from secondeye.imaging.optical_flow import dense_flow_frames
-from secondeye.matching.matcher import Matcher
+from secondeye.matching.interface import Matcher
 
 _MAX_VERTICAL_PERCENT = 0.5  # of the width: two thirds of the matches farther off their row are wrong
 _MAX_VERTICAL_PX = 1.0  # lower bound, the flow's accuracy in small frames

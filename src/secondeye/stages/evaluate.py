@@ -1,6 +1,5 @@
 """Stage `evaluate`: score every method on every held-out clip; write tables, reports and a run folder."""
 
-import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -13,24 +12,20 @@ from torch import Tensor
 from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import AggregateScore, EvalClip, Film, Score
 from secondeye.dataset.tables import write_table
+from secondeye.evaluation.aggregate import aggregate_scores
 from secondeye.evaluation.eval_clips import load_middle_frame
 from secondeye.evaluation.external import list_external, match_films
 from secondeye.evaluation.figures import clip_rows, select_clips
 from secondeye.evaluation.manifest import freeze_manifest, manifest_hash
 from secondeye.evaluation.methods import BASELINES, Method
-from secondeye.evaluation.report import aggregate_scores, build_sections, plot_points, summarize
+from secondeye.evaluation.report import build_sections, plot_points, write_reports
 from secondeye.evaluation.score_methods import median_costs, middle_frame_file, score_methods
 from secondeye.imaging.arrays import frames_from_uint8
 from secondeye.matching.flow_matcher import match_flow
 from secondeye.params import Evaluate
 from secondeye.report.contact_sheet import frame_to_image, read_image, write_contact_sheet
-from secondeye.report.document import Section, to_markdown
-from secondeye.report.html import write_page
 from secondeye.run_folder import copy_record, make_run_key, open_run
-from secondeye.system.files import write_atomic
 from secondeye.system.process import lock_dir
-
-_SIBLINGS = {"evaluation.md": "as Markdown", "dataset.html": "the dataset", "gate.md": "the gate"}
 
 
 def run(data: Path, models: Path, reports: Path, runs: Path, *, evaluate: Evaluate) -> None:
@@ -62,7 +57,7 @@ def run(data: Path, models: Path, reports: Path, runs: Path, *, evaluate: Evalua
         )
         aggregates = aggregate_scores(rows, evaluate)
         write_table(dataset.path(AggregateScore), aggregates, AggregateScore)
-        _write_reports(reports, sections, aggregates, plot_points(rows, names, evaluate))
+        write_reports(reports, sections, aggregates, plot_points(rows, names, evaluate))
         _write_run(runs, out, reports, clips, rows, aggregates, methods, evaluate)
     print(f"evaluate: {len(clips)} clips, {len(methods)} methods; the report is {reports / 'index.html'}")
 
@@ -120,23 +115,6 @@ def _with_disparity(left: Tensor, right: np.ndarray) -> tuple[np.ndarray, np.nda
     """Return a right view and the disparity that optical flow finds between the left view and it."""
     frames = frames_from_uint8(torch.from_numpy(right.copy())[None])
     return right, match_flow(left, frames).disparity[0, 0].numpy()
-
-
-def _write_reports(
-    reports: Path,
-    sections: Sequence[Section],
-    aggregates: Sequence[AggregateScore],
-    points: Sequence[Mapping[str, object]],
-) -> None:
-    """Write the report as Markdown and HTML, and the JSON of `dvc metrics` and `dvc plots`."""
-    write_atomic(reports / "evaluation.md", to_markdown("Evaluation", sections))
-    write_atomic(reports / "evaluation.json", _json(summarize(aggregates)))
-    write_atomic(reports / "evaluation_plots.json", _json(points))
-    write_page(reports / "index.html", "secondeye: evaluation", sections, _SIBLINGS)
-
-
-def _json(content: object) -> str:
-    return json.dumps(content, indent=1, sort_keys=True) + "\n"
 
 
 def _write_run(

@@ -12,29 +12,16 @@ from tqdm import tqdm
 
 from secondeye.dataset.checksums import is_damaged, list_files
 from secondeye.dataset.reader import Dataset
-from secondeye.dataset.report import (
-    count_dataset,
-    dataset_sections,
-    funnel,
-    histograms,
-    image_rows,
-    medians,
-)
+from secondeye.dataset.report import write_dataset_report
 from secondeye.dataset.schema import AcceptedClip, ClipQuality
 from secondeye.dataset.stamp import remove_stamp, write_stamp
 from secondeye.params import Validate
-from secondeye.report.contact_sheet import Tile, blank, write_contact_sheet
-from secondeye.report.document import to_markdown
-from secondeye.report.html import write_page
 from secondeye.stages.filter import is_split_by_time
 from secondeye.system.errors import UserError
-from secondeye.system.files import write_atomic
 from secondeye.system.process import lock_dir
 from secondeye.system.text import pluralize
 
 SUITE = Path(__file__).with_name("expectations.json")
-_TITLE = "The dataset"
-_NO_IMAGES = [[("no clip to show", blank((90, 160)))]]
 
 
 def run(data: Path, reports: Path, *, validate: Validate) -> None:
@@ -48,7 +35,7 @@ def run(data: Path, reports: Path, *, validate: Validate) -> None:
         remove_stamp(out)
         damaged = count_damaged([dataset.folder(stage) for stage in ("split", "match", "splat", "quality")])
         failures = find_failures(expectation_rows(dataset, damaged, validate), validate.min_accepted_clips)
-        _report(dataset, failures, image_rows(dataset, damaged) or _NO_IMAGES, reports)
+        write_dataset_report(reports, dataset, failures, damaged)
         if failures:
             raise UserError(f"validate: {'; '.join(failures)}. Full report: {reports / 'dataset.md'}")
         passed = pluralize(len(dataset.rows(AcceptedClip)), "clip")
@@ -61,24 +48,6 @@ def count_damaged(folders: Sequence[Path]) -> dict[str, int]:
     files = [(folder / file.name, file) for folder in folders for file in list_files(folder)]
     bar = tqdm(files, desc="validate", unit="file", mininterval=0.2 if sys.stderr.isatty() else 10.0)
     return Counter(file.id for path, file in bar if is_damaged(path, file))
-
-
-def _report(
-    dataset: Dataset, failures: Sequence[str], images: Sequence[Sequence[Tile]], reports: Path
-) -> None:
-    reports.mkdir(parents=True, exist_ok=True)
-    # DVC requires every out, so the contact sheet is written even if no clip was scored.
-    write_contact_sheet(reports / "dataset.png", images)
-    scored = bool(dataset.rows(ClipQuality))
-    sections = dataset_sections(dataset, failures, reports / "dataset.png" if scored else None)
-    write_atomic(reports / "dataset.md", to_markdown(_TITLE, sections))
-    write_page(reports / "dataset.html", _TITLE, sections, {"dataset.md": "as Markdown"})
-    for name, content in (
-        ("dataset.json", count_dataset(dataset) | medians(dataset)),
-        ("dataset_funnel.json", funnel(dataset)),
-        ("dataset_scores.json", histograms(dataset)),
-    ):
-        write_atomic(reports / name, json.dumps(content, indent=1) + "\n")
 
 
 def expectation_rows(
