@@ -28,7 +28,7 @@ from secondeye.inpaint.conditions import latent_mask
 from secondeye.inpaint.diffusion import Diffusion
 from secondeye.inpaint.frame_windows import stream_windows
 from secondeye.inpaint.pipeline import StereoInpaintPipeline
-from secondeye.inpaint.sampling import RELEASE_SAMPLING, SamplingConfig
+from secondeye.inpaint.sampling_config import RELEASE_SAMPLING, SamplingConfig
 from secondeye.inpaint.tiles import plan_tiles
 from secondeye.inpaint.tiny import make_scheduler
 from secondeye.synthetic import render_shot

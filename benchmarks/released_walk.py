@@ -11,7 +11,7 @@ from torch import Tensor
 
 from secondeye.inpaint.autoencoder import LATENT_PX, decode
 from secondeye.inpaint.pipeline import StereoInpaintPipeline
-from secondeye.inpaint.sampling import RELEASE_SAMPLING, SamplingConfig
+from secondeye.inpaint.sampling_config import RELEASE_SAMPLING, SamplingConfig
 from secondeye.inpaint.tiles import Tile
 
 CHUNK_FRAMES = 23

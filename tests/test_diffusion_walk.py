@@ -24,7 +24,7 @@ from secondeye.inpaint.denoising import denoise, denoise_one_step, guided_veloci
 from secondeye.inpaint.diffusion import SEED, Diffusion, InpaintStats, load_diffusion
 from secondeye.inpaint.interface import InpainterState, in_form_of
 from secondeye.inpaint.pipeline import StereoInpaintPipeline
-from secondeye.inpaint.sampling import SamplingConfig
+from secondeye.inpaint.sampling_config import SamplingConfig
 from secondeye.inpaint.tiles import plan_tiles
 from secondeye.inpaint.tiny import make_scheduler, make_tiny
 from secondeye.inpaint.working_size import cut_tiles, reduce_warped

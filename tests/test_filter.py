@@ -15,6 +15,7 @@ from secondeye.dataset.schema import (
     SkippedClip,
 )
 from secondeye.dataset.tables import write_table
+from secondeye.dataset.train_test_split import choose_split, deciding_films
 from secondeye.params import Filter, load_params
 from secondeye.stages import filter
 from secondeye.system.errors import UserError
@@ -63,12 +64,12 @@ def test_each_threshold_rejects_with_its_reason(
 
 
 def test_splits_are_by_film_and_by_time_when_there_are_few() -> None:
-    assert filter.choose_split(a_clip("c", "a"), a_film("a", split="test"), 9, 0.2) == "test"
+    assert choose_split(a_clip("c", "a"), a_film("a", split="test"), 9, 0.2) == "test"
     names = [str(n) for n in range(300)]
-    sides = [filter.choose_split(a_clip("c", name), a_film(name), 300, 0.2) for name in names]
+    sides = [choose_split(a_clip("c", name), a_film(name), 300, 0.2) for name in names]
     assert 40 <= sides.count("test") <= 80
-    assert filter.choose_split(a_clip("c", "a", start_share=0.1), a_film("a"), 2, 0.2) == "train"
-    assert filter.choose_split(a_clip("c", "a", start_share=0.8), a_film("a"), 2, 0.2) == "test"
+    assert choose_split(a_clip("c", "a", start_share=0.1), a_film("a"), 2, 0.2) == "train"
+    assert choose_split(a_clip("c", "a", start_share=0.8), a_film("a"), 2, 0.2) == "test"
 
 
 def hashed(name: str, film: str, start: int, image: int) -> Clip:
@@ -126,8 +127,8 @@ def test_films_that_share_images_are_in_one_split(tmp_path: Path, section: Filte
     for alone in range(30):
         films = [*FILMS[:3], a_film("alone"), a_film(str(alone))]
         pairs = [(CLIPS[0], CLIPS[2]), (CLIPS[3], CLIPS[1])]
-        deciding = filter.deciding_films({film.id: film for film in films}, pairs)
-        sides = {filter.choose_split(a_clip("c", f), deciding[f], 9, 0.5) for f in ("long", "brief", "other")}
+        deciding = deciding_films({film.id: film for film in films}, pairs)
+        sides = {choose_split(a_clip("c", f), deciding[f], 9, 0.5) for f in ("long", "brief", "other")}
         assert len(sides) == 1
     assert deciding["other"].id == "brief" and deciding["alone"].id == "alone"
 

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secondeye.inpaint import InpaintOptions, InpaintPlan, PlannedInpainter, make_inpainter
+from secondeye.inpaint.choose_plan import Network, choose_plan
 from secondeye.inpaint.diffusion import Diffusion
 from secondeye.inpaint.memory import MemoryModel, measure_modules
 from secondeye.inpaint.plan import GIB
-from secondeye.inpaint.planning import Network, choose_plan
 from secondeye.inpaint.tiny import make_tiny
 from secondeye.inpaint.working_size import choose_grid, cut_tiles, image_area_px, padded, working_size
 from secondeye.system.errors import UserError

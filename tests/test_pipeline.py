@@ -27,7 +27,7 @@ from secondeye.inpaint.image_embedding import resize_for_clip
 from secondeye.inpaint.loading import load_module
 from secondeye.inpaint.pipeline import InpaintOutput, StereoInpaintPipeline
 from secondeye.inpaint.quantization import Int8
-from secondeye.inpaint.sampling import RELEASE_SAMPLING, SamplingConfig
+from secondeye.inpaint.sampling_config import RELEASE_SAMPLING, SamplingConfig
 from secondeye.inpaint.time_convolution import flatten_time_convolutions
 from secondeye.inpaint.tiny import make_scheduler, make_tiny
 from secondeye.inpaint.weights import load_pipeline, load_widened

@@ -27,7 +27,7 @@ from secondeye.inpaint.conditions import Conditions, time_ids
 from secondeye.inpaint.denoising import predict_velocity
 from secondeye.inpaint.diffusion import Diffusion
 from secondeye.inpaint.pipeline import StereoInpaintPipeline
-from secondeye.inpaint.sampling import RELEASE_SAMPLING
+from secondeye.inpaint.sampling_config import RELEASE_SAMPLING
 from secondeye.inpaint.tiny import make_tiny
 from secondeye.inpaint.weights import load_pipeline, load_widened
 from secondeye.inpaint.working_size import image_area_px, working_size

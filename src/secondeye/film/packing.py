@@ -1,4 +1,7 @@
-"""How the two views of a film are packed in one frame, and the packing tags of file names."""
+"""How the two views of a film are packed in one frame, and the packing tags of file names.
+
+sources/packing_detection.py detects the packing of a file.
+"""
 
 import re
 from fractions import Fraction

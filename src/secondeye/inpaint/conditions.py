@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from secondeye.inpaint.autoencoder import LATENT_PX
-from secondeye.inpaint.sampling import SamplingConfig
+from secondeye.inpaint.sampling_config import SamplingConfig
 from secondeye.inpaint.tiles import Tile
 
 

@@ -10,7 +10,7 @@ from diffusers import EulerDiscreteScheduler, ModelMixin, UNetSpatioTemporalCond
 from torch import Tensor
 
 from secondeye.inpaint.conditions import Conditions, crop_conditions, unconditional
-from secondeye.inpaint.sampling import SamplingConfig
+from secondeye.inpaint.sampling_config import SamplingConfig
 from secondeye.inpaint.tiles import Tile, blend_weights
 
 ONE_STEP_SIGMA = 700.0  # Stable Video Diffusion's largest, at which no signal is left

@@ -17,6 +17,7 @@ from secondeye.imaging.arrays import (
     to_float_frames,
 )
 from secondeye.inpaint.autoencoder import ENCODE_FRAMES, LATENT_PX, encode_tiles
+from secondeye.inpaint.choose_plan import Network, choose_plan
 from secondeye.inpaint.conditions import clear_holes
 from secondeye.inpaint.frame_windows import stream_windows
 from secondeye.inpaint.interface import Conditioning, Inpainted, InpainterState, Warped, in_form_of
@@ -24,8 +25,7 @@ from secondeye.inpaint.memory import FREE_SHARE, free_bytes, measure_modules
 from secondeye.inpaint.options import InpaintOptions
 from secondeye.inpaint.pipeline import StereoInpaintPipeline, latent_shape
 from secondeye.inpaint.plan import InpaintPlan
-from secondeye.inpaint.planning import Network, choose_plan
-from secondeye.inpaint.sampling import SamplingConfig
+from secondeye.inpaint.sampling_config import SamplingConfig
 from secondeye.inpaint.shot_frames import ShotFrames, join, reduce_frames, repeat_borders
 from secondeye.inpaint.weights import load_pipeline
 from secondeye.inpaint.working_size import cut_tiles, image_area_px

@@ -53,7 +53,7 @@ from secondeye.inpaint.module_checks import (
     require_training_conventions,
 )
 from secondeye.inpaint.pretrained import load_components
-from secondeye.inpaint.sampling import SamplingConfig
+from secondeye.inpaint.sampling_config import SamplingConfig
 from secondeye.inpaint.tiles import Tile
 from secondeye.inpaint.time_convolution import flatten_time_convolutions
 from secondeye.system.errors import UserError

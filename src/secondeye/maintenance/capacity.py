@@ -3,9 +3,9 @@
 import torch
 
 from secondeye.conversion import memory
+from secondeye.inpaint.choose_plan import Network, choose_plan
 from secondeye.inpaint.memory import DECODER_TENSORS, FREE_SHARE, UNET_TENSORS, MemoryModel, free_bytes
 from secondeye.inpaint.plan import GIB, InpaintPlan
-from secondeye.inpaint.planning import Network, choose_plan
 from secondeye.inpaint.working_size import image_area_px
 from secondeye.system.errors import UserError
 from secondeye.system.memory import free_memory_bytes

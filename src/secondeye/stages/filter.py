@@ -3,21 +3,17 @@
 Reads tables only and takes seconds; every threshold of the dataset is applied here.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from secondeye.dataset.perceptual_hash import find_duplicates
 from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import AcceptedClip, Clip, ClipQuality, Film, RejectedClip, SkippedClip
 from secondeye.dataset.tables import write_table
+from secondeye.dataset.train_test_split import MIN_FILMS, choose_split, deciding_films, is_split_by_time
 from secondeye.params import Filter
-from secondeye.system.errors import UserError
 from secondeye.system.process import lock_dir
 from secondeye.system.text import pluralize
-
-_MIN_FILMS = 3  # with fewer, whole films cannot be held out
 
 
 def run(data: Path, *, filter: Filter) -> None:
@@ -55,7 +51,7 @@ def run(data: Path, *, filter: Filter) -> None:
     if by_time := sorted(films[f].name for f in films if is_split_by_time(deciding[f], len(films))):
         print(
             f"filter: {', '.join(by_time)}: sources.csv names no split and there are fewer than "
-            f"{_MIN_FILMS} films; the last {filter.test_share:.0%} of each film is the test split"
+            f"{MIN_FILMS} films; the last {filter.test_share:.0%} of each film is the test split"
         )
 
 
@@ -141,44 +137,3 @@ def find_copies(
         else:
             staying[clip.id] = clip
     return copies
-
-
-def deciding_films(
-    films: Mapping[str, Film], pairs: Sequence[tuple[Clip, Clip]]
-) -> dict[str, Film]:  # by film id: the group's smallest id, with the group's split
-    """Group films that share images, so that each group lies in one split.
-
-    Raises UserError if sources.csv assigns films of one group to different splits.
-    """
-    groups = {film: {film} for film in films}
-    for first, second in pairs:
-        joined = groups[first.film] | groups[second.film]
-        groups |= dict.fromkeys(joined, joined)
-    deciding = {}
-    for film, group in groups.items():
-        named = {films[one].split: films[one].name for one in sorted(group) if films[one].split}
-        if len(named) > 1:
-            raise UserError(
-                f"sources.csv: {named['train']} is in train and {named['test']} in test, but both show the "
-                "same images; give them one split or remove one"
-            )
-        deciding[film] = replace(films[min(group)], split="".join(named))
-    return deciding
-
-
-def is_split_by_time(film: Film, films: int) -> bool:
-    """Return whether a film is in both splits: sources.csv names no split and there are too few films."""
-    return not film.split and films < _MIN_FILMS
-
-
-def choose_split(clip: Clip, film: Film, films: int, test_share: float) -> str:
-    """Return "train" or "test": as sources.csv says, else by a hash of the film, or by time with few films.
-
-    `film` is the one that decides for the clip's film (`deciding_films`).
-    """
-    if film.split:
-        return film.split
-    if is_split_by_time(film, films):
-        return "test" if clip.start_share >= 1 - test_share else "train"
-    position = int(hashlib.sha256(film.id.encode()).hexdigest()[:8], 16) / 0xFFFFFFFF
-    return "test" if position < test_share else "train"

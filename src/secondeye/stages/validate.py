@@ -15,8 +15,8 @@ from secondeye.dataset.reader import Dataset
 from secondeye.dataset.report import write_dataset_report
 from secondeye.dataset.schema import AcceptedClip, ClipQuality
 from secondeye.dataset.stamp import remove_stamp, write_stamp
+from secondeye.dataset.train_test_split import is_split_by_time
 from secondeye.params import Validate
-from secondeye.stages.filter import is_split_by_time
 from secondeye.system.errors import UserError
 from secondeye.system.process import lock_dir
 from secondeye.system.text import pluralize

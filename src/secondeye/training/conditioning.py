@@ -15,7 +15,7 @@ from secondeye.inpaint.autoencoder import DECODE_FRAMES, decode, encode, to_sign
 from secondeye.inpaint.conditions import Conditions, clear_holes, latent_mask, time_ids, unconditional
 from secondeye.inpaint.image_embedding import embed
 from secondeye.inpaint.pipeline import StereoInpaintPipeline
-from secondeye.inpaint.sampling import RELEASE_SAMPLING
+from secondeye.inpaint.sampling_config import RELEASE_SAMPLING
 
 INPAINTED_SHARE = 0.5  # of clips that begin with inpainted frames
 MAX_LATENT_NOISE = 0.1  # standard deviation of the noise on the scaled latents of inpainted frames

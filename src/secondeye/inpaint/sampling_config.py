@@ -1,4 +1,4 @@
-"""How latents are sampled."""
+"""Settings of the diffusion sampler."""
 
 import math
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """Settings of the sampler. One-step networks ignore `steps` and add no noise.
+    """How latents are sampled. One-step networks ignore `steps` and add no noise.
 
     Raises ValueError for values out of range.
     """

@@ -1,4 +1,4 @@
-"""Choosing the plan of the diffusion inpainter for a frame size and a memory.
+"""Choose the plan of the diffusion inpainter for a frame size and a memory budget.
 
 Where memory is short, these are given up in order: frames that are decoded together, down to the release's 2;
 size; the second of these frames; window length. The network was made for its window and its tile, so tiles
