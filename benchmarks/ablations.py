@@ -1,14 +1,16 @@
 """The paper's ablations of the diffusion inpainter, as pages with images and numbers.
 
-    python benchmarks/ablations.py overlap --model FOLDER [--data ROOT] [--out reports/ablation_overlap]
-    python benchmarks/ablations.py tiles --model FOLDER [--data ROOT] [--out reports/ablation_tiles]
+    python benchmarks/ablations.py overlap --model FOLDER [--film FILM | --data ROOT] [--out FOLDER]
+    python benchmarks/ablations.py tiles --model FOLDER [--film FILM | --data ROOT] [--out FOLDER]
 
 `overlap` (the paper's figure 9): windows that overlap inpainted frames against windows that do not.
 `tiles` (figure 10): frames at full size in tiles against frames reduced to one tile, which takes about the
-same memory. Clips are a dataset's test clips with matched disparity, or synthetic shots with exact disparity.
+same memory. Clips are synthetic shots with exact disparity, by default; or parts of FILM, a monocular film,
+whose frames are the true right view: the left view and its disparity are made from them as in training, so
+that the holes are where a left view would not have seen the scene; or the test clips of a dataset with
+matched disparity. Sizes are those of synthetic shots and of FILM's frames, which are cropped to this shape.
 """
 
-import argparse
 import json
 import math
 from collections.abc import Iterator
@@ -19,6 +21,8 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
+from command import existing, make_parser, run
 from machine import machine
 from torch import Tensor
 
@@ -27,31 +31,42 @@ from secondeye.dataset.reader import Dataset
 from secondeye.evaluation.eval_clips import EvalFrames, load_clip
 from secondeye.evaluation.regions import DISOCCLUDED, regions_from_truth
 from secondeye.evaluation.score import compute, prepare, update
-from secondeye.imaging.arrays import frames_to_uint8
+from secondeye.imaging.arrays import frames_to_uint8, occlusion_mask
 from secondeye.inpaint import InpaintOptions, InpaintPlan, inpaint_shot
 from secondeye.inpaint.diffusion import Diffusion, load_diffusion
 from secondeye.inpaint.frame_windows import stream_windows
 from secondeye.inpaint.plan import GIB
 from secondeye.metrics.holes import temporal_error
-from secondeye.report.contact_sheet import Tile, write_contact_sheet
+from secondeye.report.contact_sheet import HOLE_COLOUR, Tile, write_contact_sheet
 from secondeye.report.document import Image, Section, Table, to_markdown
 from secondeye.report.html import write_page
 from secondeye.synthetic import render_shot
+from secondeye.system.errors import UserError
 from secondeye.system.files import write_atomic
 from secondeye.system.process import best_device
+from secondeye.training.monocular import left_view, plausible_disparity, read_runs
+from secondeye.warp import warp
 
 SEED = 90_101  # of the first synthetic shot; no preset uses it
-WINDOWS = 2.5  # length of a clip, in windows: a border inside, and a last window that reaches back
+WINDOWS = 3  # length of a clip, in windows: whole ones, so that without overlap none reaches back
 CROP = 3  # images show this part of a frame's sides, around most of its holes
+TITLES = {"overlap": "Windows with and without overlap", "tiles": "Tiles against reduction"}
 COLUMNS = {
     "haarpsi": "HaarPSI",
     "psnr_disoccluded_db": "PSNR in holes, dB",
-    "gradient_ratio": "gradient energy in holes / true",
+    "gradient_ratio": "gradient energy in holes, relative to the true view",
     "border_jump": "jump at window borders, levels",
-    "inner_jump": "jump inside of windows, levels",
-    "memory_gib": "memory by the plan, GiB",
-    "passes_per_frame": "passes a frame",
+    "inner_jump": "jump inside windows, levels",
+    "memory_gib": "estimated memory, GiB",
+    "passes_per_frame": "passes per frame",
 }
+MEANING = (
+    "HaarPSI is the similarity to the true right view around holes, 1 for identical images. Gradient energy "
+    "is 1 if holes are as sharp as the true view, and lower if they are blurred. Jumps are changes of the "
+    "error in holes from one frame to the next, in levels of 255: `at window borders` from a window's last "
+    "frame to the first new frame of the next window, `inside windows` everywhere else. Where windows fit "
+    "together, both are equal. A pass is one evaluation of the network on one frame or tile."
+)
 
 
 class Variant(NamedTuple):
@@ -71,24 +86,32 @@ class Result(NamedTuple):
 
 def main() -> None:
     """Write the page of one ablation."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("ablation", choices=("overlap", "tiles"))
-    parser.add_argument("--model", type=Path, required=True, help="weights of the network")
-    parser.add_argument("--data", type=Path, help="root of a dataset; default: synthetic shots")
-    parser.add_argument("--clips", type=int, default=4, help="at most")
-    parser.add_argument("--height", type=int, default=1080, help="of synthetic shots")
-    parser.add_argument("--width", type=int, default=1920, help="of synthetic shots")
-    parser.add_argument("--steps", type=int, help="default: the network's")
-    parser.add_argument("--out", type=Path, help="folder; default: reports/ablation_NAME")
+    parser = make_parser(__doc__)
+    parser.add_argument("ablation", choices=tuple(TITLES))
+    parser.add_argument("--model", type=existing, required=True, help="weights of the network")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--film", type=existing, help="monocular film")
+    source.add_argument("--data", type=existing, help="root of a dataset")
+    parser.add_argument("--clips", type=int, default=4, help="at most (default: 4)")
+    parser.add_argument("--height", type=int, default=1080, help="px (default: 1080)")
+    parser.add_argument("--width", type=int, default=1920, help="px (default: 1920)")
+    parser.add_argument("--steps", type=int, help="default: as a conversion takes")
+    parser.add_argument("--out", type=Path, help="folder (default: reports/ablation_NAME)")
     chosen = parser.parse_args()
     inpainter = load_diffusion(chosen.model, best_device(), InpaintOptions(chosen.steps))
-    frames = round(WINDOWS * inpainter.pipeline.unet.config.num_frames)
-    if chosen.data is None:
-        clips = synthetic_clips(chosen.clips, frames, chosen.height, chosen.width)
+    window_frames = inpainter.pipeline.unet.config.num_frames
+    frames = WINDOWS * window_frames
+    if chosen.film is not None:
+        clips = film_clips(chosen.film, chosen.clips, frames, chosen.height, chosen.width)
+        source_name = f"parts of {chosen.film.name}, {chosen.width}x{chosen.height}"
+    elif chosen.data is not None:
+        clips = dataset_clips(chosen.data, chosen.clips, frames, window_frames)
+        source_name = "test clips of a dataset"
     else:
-        clips = dataset_clips(chosen.data, chosen.clips, frames)
+        clips = synthetic_clips(chosen.clips, frames, chosen.height, chosen.width)
+        source_name = f"synthetic shots, {chosen.width}x{chosen.height}"
     out = chosen.out or Path("reports") / f"ablation_{chosen.ablation}"
-    print(f"{write_ablation(chosen.ablation, inpainter, clips, out)}: open it in a browser")
+    print(f"{write_ablation(chosen.ablation, inpainter, clips, source_name, out)}: open it in a browser")
 
 
 def synthetic_clips(count: int, frames: int, height: int, width: int) -> Iterator[EvalFrames]:
@@ -99,34 +122,54 @@ def synthetic_clips(count: int, frames: int, height: int, width: int) -> Iterato
         yield EvalFrames(shot.left, shot.right, shot.disparity, regions)
 
 
-def dataset_clips(root: Path, count: int, frames: int) -> Iterator[EvalFrames]:
-    """Load the first test clips of a dataset."""
+def film_clips(film: Path, count: int, frames: int, height: int, width: int) -> Iterator[EvalFrames]:
+    """Read parts of a monocular film as right views, and make their left views as in training.
+
+    Raises UserError if no shot of the film has that many frames.
+    """
+    runs = read_runs(film, frames, height, width)
+    if not runs:
+        raise UserError(f"{film}: no shot has {frames} frames, as the windows of this network need")
+    rng = np.random.default_rng(SEED)
+    for right in runs[:count]:
+        right_disparity = plausible_disparity(right, rng)
+        left, disparity = left_view(right, right_disparity)
+        holes = occlusion_mask(warp(left, disparity).coverage)
+        yield EvalFrames(left, right, disparity, regions_from_truth(right_disparity, holes))
+
+
+def dataset_clips(root: Path, count: int, frames: int, window_frames: int) -> Iterator[EvalFrames]:
+    """Load the first test clips of at least two windows, cut to whole windows. UserError if there is none."""
     dataset = Dataset(root)
-    for clip in islice(dataset.clips("test"), count):
-        yield load_clip(dataset, clip, frames)
+    long = (clip for clip in dataset.clips("test") if clip.stop - clip.start >= 2 * window_frames)
+    loaded = [load_clip(dataset, clip, frames) for clip in islice(long, count)]
+    if not loaded:
+        raise UserError(f"{root}: no test clip has {2 * window_frames} frames, two windows of this network")
+    for clip in loaded:
+        whole = len(clip.left) // window_frames * window_frames
+        yield EvalFrames(*(array[:whole] for array in clip))
 
 
-def write_ablation(ablation: str, inpainter: Diffusion, clips: Iterator[EvalFrames], out: Path) -> Path:
+def write_ablation(
+    ablation: str, inpainter: Diffusion, clips: Iterator[EvalFrames], source: str, out: Path
+) -> Path:
     """Inpaint clips in both variants; write index.html, README.md, numbers.json and images."""
     out.mkdir(parents=True, exist_ok=True)
-    images, numbers = [], dict[str, list[dict[str, float]]]()
+    images, plans, numbers = [], dict[str, None](), dict[str, list[dict[str, float]]]()
     for index, clip in enumerate(clips):
         height, width = clip.left.shape[2:]
         results = {}
         for variant in make_variants(ablation, inpainter, height, width):
             results[variant.name] = inpaint_clip(variant, clip)
             numbers.setdefault(variant.name, []).append(results[variant.name].numbers)
+            plans[f"{variant.name}: {variant.plan}."] = None
         border = next(iter(window_borders(len(clip.left), inpainter.plan(height, width))), 0)
         path = out / f"clip_{index}.png"
         write_contact_sheet(path, sheet(clip, results, border))
-        images.append(Image(f"clip {index}, frames before and after a window's border", path))
-    sections = [
-        Section(
-            "Numbers", [table(numbers), f"`{inpainter.pipeline.unet.config.num_frames}` frames a window"]
-        ),
-        Section("Images", images),
-    ]
-    title = {"overlap": "Windows with and without overlap", "tiles": "Tiles against reduction"}[ablation]
+        caption = f"clip {index}: a part of the frame; a window ends before frame {border}; holes are magenta"
+        images.append(Image(caption, path))
+    title = f"{TITLES[ablation]}: {source}"
+    sections = [Section("Numbers", [table(numbers), MEANING, *plans]), Section("Images", images)]
     write_atomic(out / "numbers.json", json.dumps(numbers, indent=1) + "\n")
     write_atomic(out / "README.md", to_markdown(title, sections[:1]))
     write_page(out / "index.html", title, sections, {})
@@ -201,10 +244,16 @@ def table(numbers: dict[str, list[dict[str, float]]]) -> Table:
 
 
 def sheet(clip: EvalFrames, results: dict[str, Result], border: int) -> list[list[Tile]]:
-    """Return a row for each variant and the truth: the frames around a border, cropped to many holes."""
+    """Return rows of the frames around a border, cropped to many holes: holes, each variant, the truth."""
     part = crop_with_holes(clip.regions[max(0, border - 1)] == DISOCCLUDED)
-    views = {**{name: result.right for name, result in results.items()}, "true right view": clip.right}
     shown = [t for t in range(border - 2, border + 2) if 0 <= t < len(clip.left)]
+    warped, coverage = warp(clip.left, clip.disparity)[:2]
+    holes = torch.tensor(HOLE_COLOUR).view(3, 1, 1) / 255
+    views = {
+        "warped view": torch.where(occlusion_mask(coverage), holes, warped),
+        **{name: result.right for name, result in results.items()},
+        "true right view": clip.right,
+    }
     return [
         [(f"{name}, frame {t}", frames_to_uint8(view[t : t + 1])[0].numpy()[part]) for t in shown]
         for name, view in views.items()
@@ -221,4 +270,4 @@ def crop_with_holes(holes: Tensor) -> tuple[slice, slice]:  # bool [1, H, W]
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

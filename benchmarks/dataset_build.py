@@ -6,6 +6,7 @@ Tables on real footage need the folder SECONDEYE_FOOTAGE and are omitted if it i
 meaningful on an idle machine.
 """
 
+from command import make_parser, run
 from dataset_cuts import table as cuts
 from dataset_matching import table as matching
 from dataset_packings import table as packings
@@ -26,10 +27,11 @@ TABLES = {
 
 def main() -> None:
     """Print each table when it is done."""
+    make_parser(__doc__).parse_args()
     print(machine(), flush=True)
     for heading, table in TABLES.items():
         print(f"\n### {heading}\n\n{table()}", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from command import make_parser, run
 from machine import machine
 from scenedetect import FrameTimecode
 from scenedetect.detectors import AdaptiveDetector, ContentDetector
@@ -48,8 +49,6 @@ def table() -> str:
     """Return a Markdown table with a row per detector and kind of film."""
     kinds = {f"{FILMS} synthetic films": synthetic(), **real()}
     lines = [
-        f"On {machine()}.",
-        "",
         "| film | detector | cuts | found | missed | invented |",
         "|---|---|---|---|---|---|",
     ]
@@ -135,5 +134,11 @@ DETECTORS = {
 }
 
 
+def main() -> None:
+    """Print the table."""
+    make_parser(__doc__).parse_args()
+    print(f"{machine()}\n\n{table()}")
+
+
 if __name__ == "__main__":
-    print(table())
+    run(main)

@@ -1,6 +1,6 @@
 """Measure accuracy and temporal stability of the matchers, against OpenCV's SGBM frame by frame.
 
-python benchmarks/dataset_matching.py [--films 4] [--frames 12] [--seeds 5 21 33 47]
+    python benchmarks/dataset_matching.py [--films 4] [--frames 12] [--seeds 5 21 33 47]
 
 The film is synthetic and H.264-coded; its disparity is known exactly. Error: mean over the pixels that both
 views see, px. Temporal error: mean over all pixels of |change of the disparity - change of the ground truth|
@@ -10,7 +10,6 @@ disparity, against SGBM at the best of many settings; wrong is the share of pixe
 pixel without a disparity counts as wrong.
 """
 
-import argparse
 import os
 import tempfile
 import time
@@ -22,6 +21,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
+from command import make_parser, run
 from machine import machine
 from torch import Tensor
 
@@ -63,11 +63,11 @@ class Still(NamedTuple):
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--films", type=int, default=4)
     parser.add_argument("--frames", type=int, default=12)
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
-    print(table(**vars(parser.parse_args())))
+    print(f"{machine()}\n\n{table(**vars(parser.parse_args()))}")
 
 
 def table(films: int = 4, frames: int = 12, seeds: Sequence[int] = SEEDS) -> str:
@@ -75,7 +75,7 @@ def table(films: int = 4, frames: int = 12, seeds: Sequence[int] = SEEDS) -> str
     with tempfile.TemporaryDirectory() as folder, one_thread():
         clips = [clip for seed in seeds for clip in film_clips(Path(folder) / str(seed), films, frames, seed)]
         parts = [
-            f"{machine()}; one thread\n{len(clips)} shots of {frames} frames, 448x256",
+            f"{len(clips)} shots of {frames} frames, 448x256; one thread",
             film_table(clips),
         ]
         if footage := os.environ.get("SECONDEYE_FOOTAGE"):
@@ -252,4 +252,4 @@ def sgbm_grid(still: Still) -> Iterator[tuple[float, str]]:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

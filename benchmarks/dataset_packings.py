@@ -13,6 +13,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from command import make_parser, run
 from machine import machine
 
 from secondeye.film.packing import PACKED, packing_axis
@@ -32,8 +33,8 @@ def table() -> str:
     with tempfile.TemporaryDirectory() as folder:
         rows = [_row(Path(folder), packing) for packing in (*PACKED, "pair of films", "pair of folders")]
     head = "| packing | views identical | ms per frame | plain decoding, ms per frame |\n|---|---|---|---|\n"
-    what = f"{FRAMES} frames, {WIDTH}x{HEIGHT} an eye as stored, best of {REPEATS}"
-    return f"{machine()}\n\n{what}\n\n{head}" + "\n".join(rows)
+    what = f"{FRAMES} frames, {WIDTH}x{HEIGHT} per view as stored, best of {REPEATS}"
+    return f"{what}\n\n{head}" + "\n".join(rows)
 
 
 def _row(folder: Path, packing: str) -> str:
@@ -96,5 +97,11 @@ def _ms(work: Callable[[], object]) -> float:
     return (time.perf_counter() - start) / FRAMES * 1000
 
 
+def main() -> None:
+    """Print the table."""
+    make_parser(__doc__).parse_args()
+    print(f"{machine()}\n\n{table()}")
+
+
 if __name__ == "__main__":
-    print(table())
+    run(main)

@@ -6,16 +6,17 @@ Uses the laptop preset at a width of 512 px. FOLDER keeps the dataset for inspec
 """
 
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from command import make_parser, run
 from machine import machine
 
 from presets import load_preset, run_stage
 from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import AcceptedClip, Clip, ClipQuality, Correction, RejectedClip
+from secondeye.system.errors import UserError
 
 FILMS = {  # name in data/raw: where it lies in the footage
     "candle_ego_sbs.mp4": "sv_candle_ego/candle_ego_sbs_2560x720.mp4",
@@ -79,8 +80,13 @@ def _lines(root: Path) -> list[str]:
 
 def main() -> None:
     """Print the table."""
-    print(f"{machine()}\n\n{table(Path(sys.argv[1]) if len(sys.argv) > 1 else None)}")
+    parser = make_parser(__doc__)
+    parser.add_argument("folder", type=Path, nargs="?", help="keeps the dataset (default: temporary)")
+    root = parser.parse_args().folder
+    if not os.environ.get("SECONDEYE_FOOTAGE"):
+        raise UserError("SECONDEYE_FOOTAGE must name the folder of real films")
+    print(f"{machine()}\n\n{table(root)}")
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -17,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from command import make_parser, run
 from machine import machine
 from torch import Tensor
 
@@ -43,12 +44,12 @@ HEIGHT, WIDTH = 256, 448
 
 def table() -> str:
     """Return all tables as Markdown."""
-    return "\n\n".join([machine(), _grid(), _sample(), *_footage()])
+    return "\n\n".join([_grid(), _sample(), *_footage()])
 
 
 def _grid() -> str:
-    lines = ["| offset px | shift error px | SGBM's px | rows error px | gain error | swapped found |"]
-    lines.append("|---|---|---|---|---|---|")
+    columns = "shift error, px | SGBM error, px | row error, px | gain error | swapped views detected"
+    lines = [f"| offset, px | {columns} |", "|---|---|---|---|---|---|"]
     shots = [render_shot(seed, 1, 360, 1280) for seed in WIDE_SEEDS]
     for offset_px in OFFSETS:
         errors = np.array(
@@ -57,7 +58,7 @@ def _grid() -> str:
         worst, found = errors[:, :4].max(0), errors[:, 4].mean()
         figures = " | ".join(f"{value:.0f}" for value in worst[:3])
         lines.append(f"| {offset_px} | {figures} | {worst[3]:.2f} | {found:.0%} |")
-    return "\n".join(["Worst of rows and casts, 1280 px wide.", "", *lines])
+    return "\n".join(["Each row is the worst of 18 cases, 1280 px wide.", "", *lines])
 
 
 def _errors(shot: Shot, offset_px: int, down_px: int, cast: float) -> tuple[float, ...]:
@@ -114,9 +115,8 @@ def _sample() -> str:
         noise = torch.randn(2, *shot.left.shape, generator=torch.Generator().manual_seed(seed)) * 8 / 255
         again = _row((shot.left + noise[0]).clamp(0, 1), (shot.right + noise[1]).clamp(0, 1))
         moved.append(abs(again.shift_px - there.shift_px) if isinstance(again, Correction) else 99)
-    lines = [
-        "| shots | rejected | swapped found | swapped falsely | noise moves by 0, 1, more px | ms a clip |"
-    ]
+    columns = "rejected | swapped detected | swapped falsely | noise moves by 0, 1, more px | ms per clip"
+    lines = [f"| shots | {columns} |"]
     counts = f"{moved.count(0)}, {moved.count(1)}, {sum(px > 1 for px in moved)}"
     lines += ["|---|---|---|---|---|---|"]
     lines += [f"| {SAMPLE_SHOTS} | {lost} | {right} | {false} | {counts} | {np.median(seconds) * 1000:.0f} |"]
@@ -127,7 +127,7 @@ def _footage() -> Iterator[str]:
     root = os.environ.get("SECONDEYE_FOOTAGE")
     if not root:
         return
-    lines = ["| film | shift px | near px | rows px | evidence | of swapped eyes | ms a clip |"]
+    lines = ["| film | shift, px | near, px | rows, px | evidence | of swapped views | ms per clip |"]
     lines += ["|---|---|---|---|---|---|---|"]
     for name, left, right in _films(Path(root)):
         start = time.perf_counter()
@@ -161,5 +161,11 @@ def _frames(pictures: list[np.ndarray]) -> Tensor:
     return frames_from_uint8(torch.from_numpy(fitted))
 
 
+def main() -> None:
+    """Print the table."""
+    make_parser(__doc__).parse_args()
+    print(f"{machine()}\n\n{table()}")
+
+
 if __name__ == "__main__":
-    print(table())
+    run(main)

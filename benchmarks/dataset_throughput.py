@@ -7,7 +7,6 @@ core are CPU times, which other processes hardly affect; two workers against one
 valid only on an idle machine.
 """
 
-import argparse
 import os
 import shutil
 import tempfile
@@ -18,6 +17,7 @@ from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
+from command import make_parser, run
 from machine import machine
 
 from presets import load_preset, run_stage
@@ -38,7 +38,7 @@ class Speed:
     """Measurements of one set of films."""
 
     frames: int
-    pixels: int  # of one eye at working size
+    pixels: int  # of one view at working size
     decoding_s: float
     seconds: Mapping[str, float]  # by stage
     bytes: Mapping[str, int]
@@ -64,7 +64,7 @@ def table(matcher: Matcher | None = None) -> str:
 
 
 def _stages(found: Mapping[str, Speed]) -> str:
-    head = "| films | stage | frames/s, one core | times plain decoding | us a pixel | bytes a pixel |"
+    head = "| films | stage | frames/s, one core | relative to decoding | us per pixel | bytes per pixel |"
     lines = [head, "|---|---|---|---|---|---|"]
     for films, speed in found.items():
         decoding = speed.frames / speed.decoding_s
@@ -111,7 +111,7 @@ def _compare_workers(roots: Sequence[Path], root: Path, params: Params) -> str:
         shutil.rmtree(root / "match", ignore_errors=True)
         seconds[workers] = _time_stage("match", root, params, time.perf_counter)
     gain = seconds[1] / seconds[2]
-    lines = ["| match | seconds | against one |", "|---|---|---|", f"| 1 worker | {seconds[1]:.1f} | 1 |"]
+    lines = ["| match | seconds | speed-up |", "|---|---|---|", f"| 1 worker | {seconds[1]:.1f} | 1 |"]
     return "\n".join([*lines, f"| 2 workers, their start included | {seconds[2]:.1f} | {gain:.2f} |"])
 
 
@@ -155,7 +155,12 @@ def _time_stage(stage: str, root: Path, params: Params, clock: Callable[[], floa
     return clock() - start
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+def main() -> None:
+    """Print the tables."""
+    parser = make_parser(__doc__)
     parser.add_argument("--matcher", choices=MATCHERS, help="instead of the preset's")
     print(f"{machine()}\n\n{table(parser.parse_args().matcher)}")
+
+
+if __name__ == "__main__":
+    run(main)

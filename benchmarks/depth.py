@@ -7,13 +7,13 @@ Spearman's rank correlation, averaged over every eighth frame; baselines are a v
 magnitude.
 """
 
-import argparse
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
+from command import existing, make_parser, run
 from machine import machine
 from scipy.stats import spearmanr
 from torch import Tensor
@@ -33,8 +33,8 @@ HEIGHT, WIDTH, EVERY = 216, 384, 8
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("films", type=Path, nargs="+")
+    parser = make_parser(__doc__)
+    parser.add_argument("films", type=existing, nargs="+")
     parser.add_argument("--frames", type=int, default=60)
     options = parser.parse_args()
     print(f"{machine()}\n\n| film | vertical ramp | flow magnitude | motion | motion's confidence |")
@@ -84,4 +84,4 @@ def rank_correlation(guess: Tensor, truth: Tensor, known: Tensor) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -92,7 +92,7 @@ def describe_difference(release: Tensor, ours: Tensor, shot: Warped) -> str:
 
 def lengths() -> str:
     """Return a Markdown table of peak memory against length, with frames streamed as in a conversion."""
-    lines = ["| frames | peak memory, MB | seconds a frame |", "|---|---|---|"]
+    lines = ["| frames | peak memory, MB | seconds per frame |", "|---|---|---|"]
     for count in LENGTHS:
         cost = run_in_process(stream_film, count)
         lines.append(f"| {count} | {cost.peak_mib * 2**20 / 1e6:.0f} | {cost.seconds:.2f} |")

@@ -2,12 +2,11 @@
 
     secondeye stage synthetic DATA                             training shots, as in params.yaml
     python benchmarks/light.py --train DATA/synthetic --out FOLDER   weights go to FOLDER/model
-    python benchmarks/light.py [--weights FOLDER/model]        the tables; scores with weights only
+    python benchmarks/light.py [--weights FOLDER/model] [--shots 6]  the tables; scores with weights only
 
 The cost does not depend on the weights. The baseline for cropping is the same network on whole frames.
 """
 
-import argparse
 import time
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from command import existing, make_parser, run
 from machine import machine
 
 from secondeye.dataset.clip_files import read_disparity, read_frames
@@ -35,24 +35,28 @@ from secondeye.training.stereo_shot import ShotPool, StereoShot, quantize
 from secondeye.warp import warp
 
 HEIGHT, WIDTH, FRAMES = 256, 448, 6
-HELD_OUT = range(70_001, 70_007)  # seeds of shots that no preset uses
+FIRST_SEED = 70_001  # of the held-out shots; no preset uses it
 WIDE_PERCENT = 5.0  # of the width, between nearest and farthest point: a strong conversion
 COLUMNS = ("haarpsi", "psnr_disoccluded_db", "gradient_ratio", "temporal_error", "warping_ratio")
 
 
 def main() -> None:
     """Train, or print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--train", type=Path)
+    parser = make_parser(__doc__)
+    parser.add_argument("--train", type=existing)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--weights", type=existing)
+    parser.add_argument("--shots", type=int, default=6, help="held-out shots (default: 6)")
     options = parser.parse_args()
     if options.train:
+        if options.out is None:
+            parser.error("--train needs --out")
         train(options.train, options.out)
         return
-    print(f"{machine()}\n\n{table()}")
+    seeds = range(FIRST_SEED, FIRST_SEED + options.shots)
+    print(f"{machine()}\n\n{table(seeds)}")
     if options.weights:
-        print(f"\n{scores(options.weights)}")
+        print(f"\n{scores(options.weights, seeds)}")
 
 
 def train(folder: Path, out: Path) -> None:
@@ -67,19 +71,19 @@ def train(folder: Path, out: Path) -> None:
     train_light(open_run(out.parent, out.name, "train_light", settings, {}), ShotPool(shots, []), settings)
 
 
-def table() -> str:
+def table(seeds: range) -> str:
     """Return a Markdown table of milliseconds per frame and frames per second of a whole inpainter call."""
     torch.manual_seed(0)
     model = Light(CHANNELS).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     megabytes = 2 * sum(weights.numel() for weights in model.parameters()) / 1e6
     lines = [
-        f"{WIDTH}x{HEIGHT}, {FRAMES} frames a shot, {torch.get_num_threads()} threads; `light` has "
-        f"{megabytes:.1f} MB in fp16.\n",
-        "| holes | hidden, % | what | ms a frame | frames a second |",
+        f"{WIDTH}x{HEIGHT}, {len(seeds)} shots of {FRAMES} frames, {torch.get_num_threads()} threads; "
+        f"`light` has {megabytes:.1f} MB in fp16.\n",
+        "| holes | hidden, % | method | ms per frame | frames per second |",
         "|---|---|---|---|---|",
     ]
-    for holes, strong in (("as filmed", False), (f"strength {WIDE_PERCENT:g} %", True)):
-        shots = [warped_shot(seed, strong) for seed in HELD_OUT]
+    for holes, strong in (("original disparity", False), (f"strength {WIDE_PERCENT:g} %", True)):
+        shots = [warped_shot(seed, strong) for seed in seeds]
         hidden = 100 * np.mean([float((soft_hole_mask(shot.coverage) > 0).float().mean()) for shot in shots])
         ways: dict[str, Callable[[Warped], object]] = {
             "fill": lambda warped: fill(warped.frames, warped.coverage, warped.disparity),
@@ -92,11 +96,11 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def scores(weights: Path) -> str:
+def scores(weights: Path, seeds: range) -> str:
     """Return a Markdown table of both inpainters' scores with exact disparity on held-out shots."""
     inpainters = {"fill": fill_shot, "light": load_light(weights, "cpu")}
     found: dict[str, list[dict[str, float]]] = {name: [] for name in inpainters}
-    for seed in HELD_OUT:
+    for seed in seeds:
         shot = render_shot(seed, FRAMES, HEIGHT, WIDTH)
         reference = prepare(
             shot.left, shot.right, regions_from_truth(shot.right_disparity, shot.right_occlusion)
@@ -104,7 +108,7 @@ def scores(weights: Path) -> str:
         for name, inpainter in inpainters.items():
             made = inpaint_shot(inpainter, [Warped(shot.left, *warp(shot.left, shot.disparity))])
             found[name].append(compute(update(reference, made, overlap=0, learned=None)))
-    lines = [f"| mean of {len(HELD_OUT)} shots | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
+    lines = [f"| mean of {len(seeds)} shots | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
     for name, rows in found.items():
         means = (f"{np.mean([row[column] for row in rows]):.4f}" for column in COLUMNS)
         lines.append(f"| {name} | {' | '.join(means)} |")
@@ -112,7 +116,7 @@ def scores(weights: Path) -> str:
         mine["haarpsi"] > theirs["haarpsi"]
         for mine, theirs in zip(found["light"], found["fill"], strict=True)
     )
-    return "\n".join([*lines, f"\nBy HaarPSI `light` is ahead on {better} of {len(HELD_OUT)} shots."])
+    return "\n".join([*lines, f"\nBy HaarPSI `light` is ahead on {better} of {len(seeds)} shots."])
 
 
 def warped_shot(seed: int, strong: bool) -> Warped:
@@ -147,4 +151,4 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

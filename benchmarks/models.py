@@ -7,9 +7,9 @@ Prints scores written by the stage `evaluate` (docs/metrics.md): inpainters with
 disparity, and whole models. To evaluate more films, add them to data/raw with split test in sources.csv.
 """
 
-import argparse
 from pathlib import Path
 
+from command import make_parser, run
 from machine import machine
 
 from secondeye.dataset.schema import Film, Score
@@ -19,7 +19,7 @@ from secondeye.evaluation.aggregate import film_means, group_by_method
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("scores", type=Path, nargs="?", default=Path("data/evaluate/scores/scores.parquet"))
     parser.add_argument("--films", type=Path, default=Path("data/split/films.parquet"))
     options = parser.parse_args()
@@ -53,4 +53,4 @@ def print_table(
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -8,7 +8,6 @@ then trains as many steps as fit into the given time. Both are scored like in th
 shots that neither was trained on, with exact disparity.
 """
 
-import argparse
 import copy
 import tempfile
 import time
@@ -20,6 +19,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+from command import make_parser, run
 from machine import machine
 
 from presets import load_preset
@@ -62,7 +62,7 @@ class Trained(NamedTuple):
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--seconds", type=float, default=120.0, help="training time of each network")
     parser.add_argument("--shots", type=int, default=24, help="number of training shots")
     parser.add_argument("--autoencoder-steps", type=int, default=None, help="default: the preset's")
@@ -94,7 +94,7 @@ def table(settings: TrainDiffusion, seconds: float, shots: int) -> str:
             f"{shots} shots of {shape.width}x{shape.height} and {shape.frames} frames for training, crops "
             f"of {settings.width}x{settings.height}, batches of {settings.network.batch_size}; tested on "
             f"{len(test)} others; {torch.get_num_threads()} threads.\n",
-            f"| recipe | training steps | seconds a frame | {' | '.join(COLUMNS.values())} |",
+            f"| recipe | training steps | seconds per frame | {' | '.join(COLUMNS.values())} |",
             "|---" * (3 + len(COLUMNS)) + "|",
             *rows,
         ]
@@ -193,4 +193,4 @@ def training_shot(seed: int) -> StereoShot:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

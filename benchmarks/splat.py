@@ -13,7 +13,6 @@ from the system again, as torch does with arrays above 32 MB (the baselines' at 
 FILM is a side-by-side stereo film; every 30th frame of it is matched and warped at its own size.
 """
 
-import argparse
 import ctypes
 import time
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from unittest import mock
 import numpy as np
 import torch
 import torch.nn.functional as F
+from command import existing, make_parser, run
 from layers import layered_scene
 from machine import machine
 from torch import Tensor
@@ -71,9 +71,9 @@ GPU_METHODS = [
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--fresh-memory", action="store_true")
-    parser.add_argument("--pairs", type=Path, nargs="*", default=[])
+    parser.add_argument("--pairs", type=existing, nargs="*", default=[])
     parser.add_argument("--shots", type=int, default=8)
     options = parser.parse_args()
     set_memory(options.fresh_memory)
@@ -105,7 +105,8 @@ def print_speed(device: str, methods: list[Method]) -> None:
     """Print milliseconds per uint8 frame and the speed-up over both baselines."""
     bandwidth = copy_bandwidth(device)
     print(f"\nOn the {device}, uint8; copying memory: {bandwidth / 1e9:.0f} GB/s read and written\n")
-    print("| size | disparity | what | ms a frame | times as released | goal | times by rows | of copying |")
+    columns = "ms per frame | speed-up over released | goal | speed-up over rows | of copying"
+    print(f"| size | disparity | method | {columns} |")
     print("|---|---|---|---|---|---|---|---|")
     generator = torch.Generator().manual_seed(0)
     for size, (height, width) in SIZES.items():
@@ -225,15 +226,17 @@ VIEWS: Views = {
 def print_sharpness(shots: int) -> None:
     """Print sharpness on exact arrays: the analytic scene, synthetic shots with and without lens effects."""
     print(
-        f"\nExact arrays, {SYNTHETIC_WIDTH}x{SYNTHETIC_HEIGHT}; gradient energy as a share of the truth's\n"
+        f"\nExact arrays, {SYNTHETIC_WIDTH}x{SYNTHETIC_HEIGHT}; gradient energy relative to the true view's\n"
     )
-    print("| scene | what | visible, dB | gradient | away from silhouettes, dB | gradient |")
+    print("| scene | method | visible, dB | gradient | away from silhouettes, dB | gradient |")
     print("|---|---|---|---|---|---|")
     seeds = range(1, shots + 1)
     scenes: dict[str, Callable[[int], Shot]] = {
         "analytic layers": lambda seed: layered_scene(seed, SYNTHETIC_HEIGHT, SYNTHETIC_WIDTH),
-        "synthetic, without lens effects": lambda seed: without_lens(seed),
-        "synthetic, with lens effects": lambda seed: render_shot(seed, 1, SYNTHETIC_HEIGHT, SYNTHETIC_WIDTH),
+        "synthetic, sharp and without grain": lambda seed: without_lens(seed),
+        "synthetic, with lens and grain": lambda seed: render_shot(
+            seed, 1, SYNTHETIC_HEIGHT, SYNTHETIC_WIDTH
+        ),
     }
     for name, make in scenes.items():
         figures: dict[str, list[list[float]]] = {view: [] for view in [*VIEWS, "looked up"]}
@@ -241,7 +244,7 @@ def print_sharpness(shots: int) -> None:
             shot = make(seed)
             visible = ~shot.right_occlusion
             away = visible & ~silhouettes(shot)
-            made = {view: run(shot.left, shot.disparity) for view, run in VIEWS.items()}
+            made = {view: make(shot.left, shot.disparity) for view, make in VIEWS.items()}
             made["looked up"] = looked_up(shot)
             for view, frames in made.items():
                 figures[view].append(
@@ -250,9 +253,7 @@ def print_sharpness(shots: int) -> None:
         for view, rows in figures.items():
             a, b, c, d = np.mean(rows, axis=0)
             print(f"| {name} | {view} | {a:.2f} | {b:.2f} | {c:.2f} | {d:.2f} |", flush=True)
-    print(
-        "\nlooked up: the left eye, looked up bilinearly where the exact disparity of the right eye points."
-    )
+    print("\nlooked up: the left view, sampled bilinearly at the exact disparity of the right view.")
 
 
 def without_lens(seed: int) -> Shot:
@@ -316,8 +317,8 @@ def print_pairs(films: list[Path]) -> None:
         disparity = fill_from_background(*match_both_ways(matcher, left, right, tolerance_px=1.0))
         visible = regions_from_match(matcher, left, right, tolerance_px=1.0) == VISIBLE
         away = ~dilated(~visible)
-        for view, run in VIEWS.items():
-            made = run(left, disparity)
+        for view, make in VIEWS.items():
+            made = make(left, disparity)
             figures = [f(made, right, where) for where in (visible, away) for f in (psnr_db, gradient)]
             print(f"| {film.stem} | {view} | {' | '.join(f'{value:.2f}' for value in figures)} |", flush=True)
 
@@ -333,4 +334,4 @@ def print_cracks() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -3,7 +3,6 @@
 python benchmarks/synthetic.py [--shots 12] [--frames 8]
 """
 
-import argparse
 import tempfile
 import time
 from fractions import Fraction
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from command import make_parser, run
 from machine import machine
 
 from secondeye.imaging.arrays import frames_to_uint8
@@ -22,7 +22,7 @@ HEIGHT, WIDTH = 256, 448
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--shots", type=int, default=12)
     parser.add_argument("--frames", type=int, default=8)
     options = parser.parse_args()
@@ -40,15 +40,19 @@ def main() -> None:
         far, near = np.percentile(shot.disparity.numpy(), [1, 99])
         reach.append(100 * (near - far) / WIDTH)
         hidden.append(100 * float(shot.right_occlusion.float().mean()))
-    print(f"{machine()}\n{options.shots} shots of {options.frames} stereo frames, {WIDTH}x{HEIGHT} an eye\n")
+    print(
+        f"{machine()}\n{options.shots} shots of {options.frames} stereo frames, {WIDTH}x{HEIGHT} per view\n"
+    )
     print("| quantity | mean | minimum | maximum |\n|---|---|---|---|")
     rate = 1 / np.array(rendering)
-    print(f"| stereo frames a second | {1 / np.mean(rendering):.1f} | {rate.min():.1f} | {rate.max():.1f} |")
+    print(
+        f"| stereo frames per second | {1 / np.mean(rendering):.1f} | {rate.min():.1f} | {rate.max():.1f} |"
+    )
     ratio = np.mean(rendering) / np.mean(encoding)
-    print(f"| times as long as encoding them (x264 veryfast, baseline) | {ratio:.1f} | | |")
+    print(f"| time relative to encoding (x264 veryfast, baseline) | {ratio:.1f} | | |")
     print(f"| disparity range, % of the width | {np.mean(reach):.1f} | {min(reach):.1f} | {max(reach):.1f} |")
-    print(f"| hidden from the left eye, % | {np.mean(hidden):.1f} | {min(hidden):.1f} | {max(hidden):.1f} |")
+    print(f"| hidden from the left view, % | {np.mean(hidden):.1f} | {min(hidden):.1f} | {max(hidden):.1f} |")
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

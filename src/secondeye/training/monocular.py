@@ -23,7 +23,7 @@ from secondeye.inpaint.fill import FillState, fill
 from secondeye.training.stereo_shot import StereoShot, quantize, warp_shot
 from secondeye.video.probe import probe
 from secondeye.video.read import ShotReader
-from secondeye.warp import Warp, warp
+from secondeye.warp import warp
 
 STRENGTH_PERCENT = (1.5, 5.0)  # of the width, disparity between the nearest and the farthest point
 RUN_FRAMES = 8  # consecutive frames taken from a film, or as many as a sample has
@@ -44,7 +44,7 @@ def read_mono_shots(
     UnreadableFilm if a film cannot be read.
     """
     rng = np.random.default_rng(seed)
-    runs = ((film, run) for film in films for run in _read_runs(film, frames, height, width))
+    runs = ((film, run) for film in films for run in read_runs(film, frames, height, width))
     return [
         quantize(double_warp(run, plausible_disparity(run, rng), conditioning)._replace(film=film.name))
         for film, run in runs
@@ -61,8 +61,19 @@ def double_warp(
     The intermediate view, its own holes filled, becomes `left`. Zero disparity loses and changes nothing.
     Raises ValueError for arrays that are not finite float32 of these shapes.
     """
-    left, surface = fill_shot(*_warp_left(frames, disparity))
+    left, surface = left_view(frames, disparity)
     return warp_shot(left, frames, surface, conditioning)
+
+
+def left_view(
+    frames: Tensor,  # [T, 3, H, W] in [0, 1], used as the right view
+    disparity: Tensor,  # [T, 1, H, W] px, of these frames
+) -> tuple[Tensor, Tensor]:  # [T, 3, H, W] in [0, 1]; [T, 1, H, W] px, of the left view
+    """Warp frames to the left view and fill its holes; also return its disparity (ours)."""
+    mirrored = on_best_device(warp)(
+        frames.flip(-1), disparity.flip(-1)
+    )  # to the left is mirrored to the right
+    return fill_shot(*(plane.flip(-1) for plane in mirrored))
 
 
 def fill_shot(
@@ -96,13 +107,11 @@ def plausible_disparity(
     return sharpen(depth_to_disparity(upsample(depth, frames), strength_percent, convergence), frames)
 
 
-def _warp_left(frames: Tensor, disparity: Tensor) -> Warp:
-    """Warp a right view to the left view: the mirror image of a warp to the right."""
-    return Warp(*(plane.flip(-1) for plane in on_best_device(warp)(frames.flip(-1), disparity.flip(-1))))
+def read_runs(film: Path, frames: int, height: int, width: int) -> list[Tensor]:
+    """Read at most six runs of consecutive frames [frames, 3, height, width], each within one shot.
 
-
-def _read_runs(film: Path, frames: int, height: int, width: int) -> list[Tensor]:
-    """Read runs of consecutive frames [frames, 3, height, width], each within one shot."""
+    Raises UnreadableFilm if the film cannot be read.
+    """
     info = probe(film)
     plan = plan_shots(info, cut_threshold=CUT_THRESHOLD, min_shot_frames=RUN_FRAMES)
     starts = [s for first, stop in plan.shots for s in range(first, stop - frames + 1, frames)]
