@@ -141,7 +141,8 @@ def film_clips(film: Path, count: int, frames: int, height: int, width: int) -> 
 def dataset_clips(root: Path, count: int, frames: int, window_frames: int) -> Iterator[EvalFrames]:
     """Load the first test clips of at least two windows, cut to whole windows. UserError if there is none."""
     dataset = Dataset(root)
-    long = (clip for clip in dataset.clips("test") if clip.stop - clip.start >= 2 * window_frames)
+    test = dataset.clips("test")
+    long = (clip for clip in test if clip.clip.stop - clip.clip.start >= 2 * window_frames)
     loaded = [load_clip(dataset, clip, frames) for clip in islice(long, count)]
     if not loaded:
         raise UserError(f"{root}: no test clip has {2 * window_frames} frames, two windows of this network")
