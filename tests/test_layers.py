@@ -34,7 +34,7 @@ LAYERS = [
 ROOMS = {
     "accelerate": {"training.loop", "training.mixed_precision", "training.deepspeed"},
     "av": {"video"},
-    "diffusers": {"inpaint", "training.diffusion"},
+    "diffusers": {"inpaint", "training.diffusion", "training.train_state"},
     "great_expectations": {"stages.validate"},
     "jinja2": {"report"},
     "markupsafe": {"report"},

@@ -23,11 +23,11 @@ from secondeye.system.errors import UserError
 from secondeye.system.process import best_device
 from secondeye.training.checkpoints import load_checkpoint, save_checkpoint
 from secondeye.training.deepspeed import configure_sharding, is_sharded
-from secondeye.training.ema import apply_ema
 from secondeye.training.mixed_precision import in_mixed_precision
 from secondeye.training.step_metrics import empty_means
 from secondeye.training.train_state import (
     TrainState,
+    apply_ema,
     backward,
     make_optimizer,
     make_train_state,
@@ -95,7 +95,7 @@ def training_loop(
             metrics = _compute_gradient(
                 micro_batch_loss, prepared, state, hyperparams.gradient_accumulation_steps, accelerator
             )
-            norm = optimizer_step(state, metrics["loss"], hyperparams, step)
+            norm = optimizer_step(state, metrics["loss"])
             _limit_skipped_steps(int(state.skipped_steps), name, hyperparams, step)
             logged = {} if norm is None else {**metrics, "gradient_norm": norm}
             means = means.with_step(logged, hyperparams.batch_size)
@@ -110,7 +110,7 @@ def training_loop(
                     if saving:
                         save_checkpoint(run.checkpoints, name, done, state_tensors(state))
                 means = empty_means()
-    apply_ema(state.ema, model)
+    apply_ema(state)
     model.cpu().eval()
     if validate is not None and accelerator.is_main_process and not validated:
         scores = validate(model)

@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from secondeye.params import Optimizer
-from secondeye.training.ema import Ema, start_ema, update_ema
+
+if TYPE_CHECKING:
+    from diffusers.training_utils import EMAModel
 
 WEIGHT_DECAY = 0.01
 MAX_GRADIENT_NORM = 1.0  # larger gradients are clipped
@@ -21,15 +23,19 @@ class TrainState(NamedTuple):
     optimizer: torch.optim.Optimizer
     # scales the loss so that float16 gradients do not underflow; disabled for other precisions
     scaler: torch.amp.GradScaler
-    ema: Ema
+    ema: "EMAModel | None"  # exponential moving average of the weights; None without EMA
     skipped_steps: Tensor  # [] int64
     engine: Any = None  # DeepSpeed's engine, which runs the optimizer itself; None without DeepSpeed
 
 
 def make_optimizer(model: nn.Module, hyperparams: Optimizer) -> torch.optim.Optimizer:
     """Build AdamW over all parameters that are not frozen."""
-    trained = [weights for weights in model.parameters() if weights.requires_grad]
-    return torch.optim.AdamW(trained, lr=hyperparams.learning_rate, weight_decay=WEIGHT_DECAY)
+    return torch.optim.AdamW(trained_weights(model), lr=hyperparams.learning_rate, weight_decay=WEIGHT_DECAY)
+
+
+def trained_weights(model: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that are not frozen: what the optimizer changes and the EMA averages."""
+    return [weights for weights in model.parameters() if weights.requires_grad]
 
 
 def make_train_state(
@@ -44,10 +50,17 @@ def make_train_state(
         model,
         optimizer,
         torch.amp.GradScaler(device, enabled=hyperparams.precision == "float16"),
-        start_ema(model, hyperparams.ema_decay),
+        _make_ema(model, hyperparams.ema_decay) if hyperparams.ema_decay else None,
         torch.zeros((), dtype=torch.int64),
         engine,
     )
+
+
+def _make_ema(model: nn.Module, decay: float) -> "EMAModel":
+    """Copy the weights. In the first updates the decay rises from 0 to `decay`."""
+    from diffusers.training_utils import EMAModel  # takes seconds to import
+
+    return EMAModel(trained_weights(model), decay)
 
 
 def backward(
@@ -63,7 +76,7 @@ def backward(
         state.engine.step()  # takes effect after the last micro-batch
 
 
-def optimizer_step(state: TrainState, loss: float, hyperparams: Optimizer, step: int) -> float | None:
+def optimizer_step(state: TrainState, loss: float) -> float | None:
     """Update the weights by their gradients; returns the gradient norm, or None for a skipped step.
 
     A step is skipped if the loss or the gradient is not finite. It is counted unless only the scale of the
@@ -71,7 +84,7 @@ def optimizer_step(state: TrainState, loss: float, hyperparams: Optimizer, step:
     """
     if state.engine is not None:
         norm = float(state.engine.get_global_grad_norm())
-        update_ema(state.ema, state.model, hyperparams.ema_decay, step)
+        _update_ema(state)
         state.skipped_steps.add_(not (math.isfinite(loss) and math.isfinite(norm)))
         return norm
     optimizer, scaler = state.optimizer, state.scaler
@@ -81,11 +94,22 @@ def optimizer_step(state: TrainState, loss: float, hyperparams: Optimizer, step:
     finite = math.isfinite(loss) and math.isfinite(norm)
     if finite:
         scaler.step(optimizer)
-        update_ema(state.ema, state.model, hyperparams.ema_decay, step)
+        _update_ema(state)
     elif not (may_overflow and math.isfinite(loss)):
         state.skipped_steps.add_(1)
     scaler.update()
     return norm if finite else None
+
+
+def _update_ema(state: TrainState) -> None:
+    if state.ema is not None:
+        state.ema.step(trained_weights(state.model))
+
+
+def apply_ema(state: TrainState) -> None:
+    """Replace the model's weights by their average, if there is one."""
+    if state.ema is not None:
+        state.ema.copy_to(trained_weights(state.model))
 
 
 def state_tensors(state: TrainState) -> dict[str, Tensor]:
@@ -94,7 +118,9 @@ def state_tensors(state: TrainState) -> dict[str, Tensor]:
     moments = state.optimizer.state_dict()["state"] if state.engine is None else {}
     for index, entries in moments.items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in entries.items()}
-    tensors |= {f"ema.{name}": value for name, value in state.ema.items()}
+    if state.ema is not None:
+        tensors |= {f"ema.{index}": value for index, value in enumerate(state.ema.shadow_params)}
+        tensors["ema_updates.count"] = torch.tensor(state.ema.optimization_step)
     if state.scaler.is_enabled():
         scaler = state.scaler.state_dict()
         tensors["scaler.scale"] = torch.tensor(scaler["scale"], dtype=torch.float64)
@@ -116,8 +142,10 @@ def restore(state: TrainState, tensors: Mapping[str, Tensor]) -> None:
     if state.engine is None:
         groups = state.optimizer.state_dict()["param_groups"]
         state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-    for name, value in _with_prefix("ema", tensors).items():
-        state.ema[name].copy_(value)
+    if state.ema is not None:
+        for place, average in enumerate(state.ema.shadow_params):
+            average.copy_(tensors[f"ema.{place}"])
+        state.ema.load_state_dict({"optimization_step": int(tensors["ema_updates.count"])})
     if state.scaler.is_enabled():
         scale, growth = float(tensors["scaler.scale"]), int(tensors["scaler.growth"])
         state.scaler.load_state_dict(state.scaler.state_dict() | {"scale": scale, "_growth_tracker": growth})
