@@ -1,8 +1,8 @@
 """LPIPS and DISTS: learned perceptual similarity of image crops, on VGG16 features.
 
-The weights that both fitted on top of VGG16 ship with torchmetrics. Its own modules are not used: they need
-torchvision and download VGG16 by themselves, its DISTS (1.9.0) loads only on a machine with a GPU, and both
-sum in float32, so that equal crops do not score exactly 0.
+The weights that both fitted on top of VGG16 ship with torchmetrics. Its own modules (1.9.0) are not used:
+they take VGG16 only from torchvision, which downloads it, and accept no other. Its DISTS also loads VGG16
+again for every batch, and sums in float32, so that equal crops score -1e-7 instead of 0.
 """
 
 from collections.abc import Callable
