@@ -16,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import get_args
 
 from command import make_parser, run
 from machine import machine
@@ -24,7 +25,7 @@ from presets import load_preset, run_stage
 from secondeye.dataset.reader import Dataset
 from secondeye.dataset.sample_films import write_sample_films
 from secondeye.dataset.schema import Clip
-from secondeye.params import MATCHERS, Matcher, Params
+from secondeye.params import Matcher, Params
 from secondeye.video.read import decode_film
 
 STAGES = ("split", "shift", "match", "splat", "quality")
@@ -158,7 +159,7 @@ def _time_stage(stage: str, root: Path, params: Params, clock: Callable[[], floa
 def main() -> None:
     """Print the tables."""
     parser = make_parser(__doc__)
-    parser.add_argument("--matcher", choices=MATCHERS, help="instead of the preset's")
+    parser.add_argument("--matcher", choices=get_args(Matcher), help="instead of the preset's")
     print(f"{machine()}\n\n{table(parser.parse_args().matcher)}")
 
 

@@ -13,13 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from aligned_views import align_views
 from command import existing, make_parser, run
 from machine import machine
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from secondeye.alignment import find_shift
-from secondeye.dataset.corrections import apply_shift
 from secondeye.depth import make_depth_estimator
 from secondeye.film.packing import crop_and_resize, unpack
 from secondeye.imaging.arrays import frames_from_uint8, resize
@@ -55,8 +54,7 @@ def score(film: Path, frames: int) -> list[float]:
         )
         for side in (0, 1)
     )
-    parallax = find_shift(left[::EVERY], right[::EVERY], max_disparity_percent=25, margin_px=1)
-    near, far = apply_shift(left, right, parallax.shift_px)
+    near, far = align_views(left, right, EVERY)
     matcher = make_matcher("block", round(0.2 * WIDTH))
     disparity, known = match_both_ways(matcher, near[::EVERY], far[::EVERY], tolerance_px=1.0)
     estimates = list(make_depth_estimator("motion", None, "cpu")(iter(near.split(8))))

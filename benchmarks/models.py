@@ -8,13 +8,14 @@ disparity, and whole models. To evaluate more films, add them to data/raw with s
 """
 
 from pathlib import Path
+from statistics import mean
 
 from command import make_parser, run
 from machine import machine
 
 from secondeye.dataset.schema import Film, Score
 from secondeye.dataset.tables import read_table
-from secondeye.evaluation.aggregate import film_means, group_by_method
+from secondeye.evaluation.aggregate import group_by_film, group_by_method
 
 
 def main() -> None:
@@ -42,13 +43,14 @@ def print_table(
 ) -> None:
     """Print a row per film and a column per method, and the mean over films."""
     groups = group_by_method(rows)
-    means = {method: film_means(groups[method], column) for method in methods if method in groups}
+    values = {method: group_by_film(groups[method], column) for method in methods if method in groups}
+    means = {method: {film: mean(clips) for film, clips in found.items()} for method, found in values.items()}
     films = sorted({film for found in means.values() for film in found}, key=lambda film: names[film])
     print(f"| {column} | {' | '.join(means)} |\n|{'---|' * (len(means) + 1)}")
     for film in films:
-        values = (f"{found[film]:.{digits}f}" if film in found else "-" for found in means.values())
-        print(f"| {names[film]} | {' | '.join(values)} |")
-    averages = (f"{sum(found.values()) / len(found):.{digits}f}" for found in means.values())
+        cells = (f"{found[film]:.{digits}f}" if film in found else "-" for found in means.values())
+        print(f"| {names[film]} | {' | '.join(cells)} |")
+    averages = (f"{mean(found.values()):.{digits}f}" for found in means.values())
     print(f"| mean of films | {' | '.join(averages)} |\n")
 
 

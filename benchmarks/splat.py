@@ -26,14 +26,13 @@ from unittest import mock
 import numpy as np
 import torch
 import torch.nn.functional as F
+from aligned_views import align_views
 from command import existing, make_parser, run
 from layers import layered_scene
 from machine import machine
 from torch import Tensor
 from tqdm import tqdm
 
-from secondeye.alignment import find_shift
-from secondeye.dataset.corrections import apply_shift
 from secondeye.evaluation.regions import VISIBLE, regions_from_match
 from secondeye.film.packing import unpack
 from secondeye.imaging.arrays import frames_from_uint8
@@ -311,8 +310,7 @@ def print_pairs(films: list[Path]) -> None:
         left, right = (
             frames_from_uint8(torch.from_numpy(np.stack([pair[side] for pair in eyes]))) for side in (0, 1)
         )
-        parallax = find_shift(left, right, max_disparity_percent=25, margin_px=1)
-        left, right = apply_shift(left, right, parallax.shift_px)
+        left, right = align_views(left, right)
         matcher = make_matcher("block", round(0.2 * left.shape[-1]))
         disparity = fill_from_background(*match_both_ways(matcher, left, right, tolerance_px=1.0))
         visible = regions_from_match(matcher, left, right, tolerance_px=1.0) == VISIBLE

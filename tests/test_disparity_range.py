@@ -5,12 +5,18 @@ import torch
 from conftest import coarse_cards
 from torch import Tensor
 
-from secondeye.alignment import find_shift
+from secondeye.alignment.correspondences import find_correspondences
+from secondeye.alignment.disparity_range import DisparityRange, disparity_range
+from secondeye.alignment.vertical import filter_by_row
 from secondeye.dataset.corrections import apply_shift, apply_vertical
 from secondeye.synthetic import Shot
 from secondeye.synthetic.render import render_shot
 
-SEARCH = {"max_disparity_percent": 25.0, "margin_px": 0}
+
+def find_shift(left: Tensor, right: Tensor) -> DisparityRange:
+    """Find the shift that brings the far end to 0, as the stage `shift` does."""
+    matches = find_correspondences(left, right, max_disparity_percent=25.0, max_vertical_percent=3.0)
+    return disparity_range(filter_by_row(matches, *left.shape[-2:]), margin_px=0)
 
 
 @pytest.mark.parametrize("offset_px", [-40, -12, 0, 9, 31])
@@ -18,12 +24,12 @@ def test_a_known_shift_is_found_to_a_pixel(offset_px: int) -> None:
     shot = coarse_cards(frames=3, height=128, width=256, near_px=16, far_px=4, card_px=80, seed=3)
     # Roll the right view left by the offset: every disparity grows by it.
     right = torch.roll(shot.right, -offset_px, dims=-1)
-    found = find_shift(shot.left, right, **SEARCH)
+    found = find_shift(shot.left, right)
     assert abs(found.shift_px - (4 + offset_px)) <= 1
     assert found.near_px == pytest.approx(12, abs=1.5)
     assert found.match_ratio > 0.5
     left, moved = apply_shift(shot.left, right, found.shift_px)
-    again = find_shift(left, moved, **SEARCH)
+    again = find_shift(left, moved)
     assert abs(again.shift_px) <= 1
 
 
@@ -36,7 +42,7 @@ def error_px(shot: Shot, offset_px: int, down_px: int, cast: float) -> float:
     colours = torch.tensor([cast, 1.0, 1 / cast]).view(3, 1, 1)
     left, right = apply_vertical(shot.left, shot.right, -down_px)
     right = (torch.roll(right, -offset_px, dims=-1) * colours + 0.03).clamp(0, 1)
-    return find_shift(left, right, **SEARCH).shift_px - (exact + offset_px)
+    return find_shift(left, right).shift_px - (exact + offset_px)
 
 
 @pytest.mark.parametrize(("offset_px", "down_px", "cast"), GRID)
@@ -61,24 +67,24 @@ def small() -> Shot:
 
 def test_shift_is_robust_to_independent_noise() -> None:
     shot = small()
-    calm = find_shift(shot.left, shot.right, **SEARCH)
+    calm = find_shift(shot.left, shot.right)
     left, right = (
         (eye + 8 / 255 * noise(eye.shape, seed)).clamp(0, 1)
         for seed, eye in enumerate((shot.left, shot.right))
     )
-    assert abs(find_shift(left, right, **SEARCH).shift_px - calm.shift_px) <= 1
+    assert abs(find_shift(left, right).shift_px - calm.shift_px) <= 1
 
 
 @pytest.mark.parametrize("grain", [1, 4])
 def test_water_does_not_change_the_shift(grain: int) -> None:
     shot = small()
-    dry = find_shift(shot.left[..., :171, :], shot.right[..., :171, :], **SEARCH)
+    dry = find_shift(shot.left[..., :171, :], shot.right[..., :171, :])
     eyes = []
     for seed, eye in enumerate((shot.left, shot.right)):
         waves = noise(torch.Size([3, 1, 88 // grain, 448 // grain]), seed).mul(0.15).add(0.4).clamp(0, 1)
         waves = torch.nn.functional.interpolate(waves, scale_factor=float(grain), mode="bilinear")
         eyes.append(torch.cat([eye[..., :171, :], waves[..., :85, :].expand(3, 3, -1, -1)], dim=-2))
-    assert abs(find_shift(eyes[0], eyes[1], **SEARCH).shift_px - dry.shift_px) <= 1
+    assert abs(find_shift(eyes[0], eyes[1]).shift_px - dry.shift_px) <= 1
 
 
 def test_sky_and_repetitive_walls_do_not_change_the_shift() -> None:
@@ -93,21 +99,21 @@ def test_sky_and_repetitive_walls_do_not_change_the_shift() -> None:
         return eye
 
     # The wall repeats every 12 px, so it also matches at negative disparities.
-    found = find_shift(with_sky_and_wall(shot.left, 0), with_sky_and_wall(shot.right, 4), **SEARCH)
+    found = find_shift(with_sky_and_wall(shot.left, 0), with_sky_and_wall(shot.right, 4))
     assert abs(found.shift_px - 4) <= 1
 
 
 def test_unrelated_views_have_no_support() -> None:
     left, right = torch.rand(2, 2, 3, 96, 160, generator=torch.Generator().manual_seed(0))
-    assert find_shift(left, right, **SEARCH).match_ratio < 0.1
+    assert find_shift(left, right).match_ratio < 0.1
     one, other = (render_shot(seed, 1, 256, 448).left for seed in (3, 4))
-    assert find_shift(one, other, **SEARCH).match_ratio < 0.1
+    assert find_shift(one, other).match_ratio < 0.1
 
 
 def test_blank_views_have_no_support() -> None:
     blank = torch.full((2, 3, 64, 96), 0.5)
-    assert find_shift(blank, blank, **SEARCH).match_ratio < 0.1
-    assert find_shift(blank[..., :9, :17], blank[..., :9, :17], **SEARCH).match_ratio == 0
+    assert find_shift(blank, blank).match_ratio < 0.1
+    assert find_shift(blank[..., :9, :17], blank[..., :9, :17]).match_ratio == 0
 
 
 def test_shift_is_identical_for_any_number_of_threads() -> None:
@@ -117,6 +123,6 @@ def test_shift_is_identical_for_any_number_of_threads() -> None:
     found = []
     for threads in (1, 2):
         cv2.setNumThreads(threads)
-        found.append(find_shift(shot.left, shot.right, **SEARCH))
+        found.append(find_shift(shot.left, shot.right))
     cv2.setNumThreads(before)
     assert found[0] == found[1]

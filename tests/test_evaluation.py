@@ -20,7 +20,7 @@ from secondeye.depth.edges import sharpen
 from secondeye.depth.student import Student, save_student
 from secondeye.evaluation import methods
 from secondeye.evaluation import score_methods as score_methods_module
-from secondeye.evaluation.aggregate import film_means, mean_score
+from secondeye.evaluation.aggregate import group_by_film, mean_score
 from secondeye.evaluation.baselines import best_shift, fill_nearest
 from secondeye.evaluation.eval_clips import EvalFrames
 from secondeye.evaluation.manifest import manifest_hash
@@ -381,7 +381,7 @@ def row(clip: str, film: str, psnr: float, method: str = "fill") -> Score:
 
 def test_every_film_has_the_same_weight() -> None:
     rows = [row("a", "one", 10), row("b", "one", 20), row("c", "two", 40), row("d", "two", float("nan"))]
-    assert film_means(rows, "psnr_db") == {"one": 15, "two": 40}
+    assert group_by_film(rows, "psnr_db") == {"one": [10, 20], "two": [40]}
     assert mean_score(rows, "psnr_db") == 27.5
     assert math.isnan(mean_score(rows, "ssim"))
 

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from secondeye.matching import make_matcher
 from secondeye.matching.consistency import fill_from_background, is_consistent, match_both_ways
 from secondeye.matching.flow_matcher import match_flow
 from secondeye.matching.match_clip import match_clip
-from secondeye.params import MATCHERS, PAIR_MATCHERS, Exported, Match
+from secondeye.params import Exported, Match, Matcher, PairMatcher
 from secondeye.synthetic import two_planes
 
 NAN = float("nan")
@@ -36,7 +37,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pt2(path, program_of(BestShift(12)))
 
 
-@pytest.mark.parametrize("name", MATCHERS)
+@pytest.mark.parametrize("name", get_args(Matcher))
 def test_laws_of_every_matcher(name: str, network: Path) -> None:
     exported = Exported(
         path=str(network), sign=-1, scale=1.0, multiple=16, min_size=32, window_frames=2, overlap_frames=1
@@ -65,7 +66,7 @@ def test_laws_of_every_matcher(name: str, network: Path) -> None:
     assert ((inside - 5).abs() < 0.5).double().mean() > 0.97
 
 
-@pytest.mark.parametrize("name", PAIR_MATCHERS)
+@pytest.mark.parametrize("name", get_args(PairMatcher))
 def test_pair_matchers_are_checked_and_filled(name: str) -> None:
     shot = two_planes(frames=2, height=48, width=96, seed=1)
     exported = Exported(path="", sign=1, scale=1.0, multiple=1, min_size=1, window_frames=1, overlap_frames=0)

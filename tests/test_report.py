@@ -14,7 +14,7 @@ import torch
 from conftest import eval_clip, score_row
 
 from secondeye.dataset.schema import Score
-from secondeye.evaluation.aggregate import aggregate_scores, film_means, mean_score, paired_gains
+from secondeye.evaluation.aggregate import aggregate_scores, group_by_film, mean_score, paired_gains
 from secondeye.evaluation.columns import COLUMNS
 from secondeye.evaluation.comparison import PROTOCOLS, compare
 from secondeye.evaluation.figures import clip_rows, select_clips
@@ -216,8 +216,8 @@ def test_without_the_baseline_there_is_no_verdict() -> None:
     assert (line["gain over fill"], line["verdict"]) == ("-", "inpainter")
 
 
-def test_film_means_are_sorted_by_film() -> None:
-    assert list(film_means(FILL[::-1], "haarpsi")) == [f"film{n}" for n in range(5)]
+def test_scores_are_sorted_by_film() -> None:
+    assert list(group_by_film(FILL[::-1], "haarpsi")) == [f"film{n}" for n in range(5)]
 
 
 @pytest.mark.parametrize(

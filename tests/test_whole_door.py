@@ -20,7 +20,9 @@ from moving_card import write_moving_card
 from secondeye.conversion.bundle import Bundle, settings_from_bundle, write_bundle
 from secondeye.conversion.convert import convert
 from secondeye.inpaint import InpaintPlan
-from secondeye.inpaint.tiny import make_narrow
+from secondeye.inpaint.module_checks import IN_CHANNELS
+from secondeye.inpaint.pipeline import StereoInpaintPipeline
+from secondeye.inpaint.tiny import make_autoencoder, make_image_encoder, make_network, make_scheduler
 from secondeye.registry.models import ensure_champion
 from secondeye.system.errors import UserError
 from secondeye.video.probe import probe
@@ -53,7 +55,13 @@ def flow(
     """Register a narrow network as champion, record its passes, and import the flow without a server."""
     weights = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
-    make_narrow(25, SAMPLE_SIZE).save_pretrained(weights)
+    # As few channels as the blocks allow: a CPU runs windows of 25 frames in several tiles.
+    StereoInpaintPipeline(
+        make_autoencoder(8, (32,)),
+        make_image_encoder(),
+        make_network(25, IN_CHANNELS, (32, 32), SAMPLE_SIZE),
+        make_scheduler(),
+    ).save_pretrained(weights)
     parts = Bundle("motion", "diffusion", strength_percent=10.0, convergence=0.7, steps=1)
     ensure_champion(write_bundle(with_registry / "bundle", parts, None, weights))
     hooks = with_registry / "hooks"

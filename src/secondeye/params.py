@@ -6,7 +6,7 @@ params.yaml has every key. A file in presets/ has those that depend on the scale
 import io
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
@@ -18,8 +18,6 @@ from secondeye.system.files import write_atomic
 
 PairMatcher = Literal["block", "flow"]
 Matcher = Literal["video", "block", "flow", "exported"]
-PAIR_MATCHERS: tuple[str, ...] = get_args(PairMatcher)
-MATCHERS: tuple[str, ...] = get_args(Matcher)
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Percent = Annotated[float, Field(ge=0, le=100)]

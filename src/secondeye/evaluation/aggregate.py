@@ -47,11 +47,6 @@ def mean_over_films(values: Mapping[str, Sequence[float]]) -> float:
     return float(np.mean([np.mean(clips) for clips in values.values()])) if values else math.nan
 
 
-def film_means(rows: Iterable[Score], column: str) -> dict[str, float]:
-    """Return film -> mean of one score over the film's clips; NaNs are ignored."""
-    return {film: float(np.mean(clips)) for film, clips in group_by_film(rows, column).items()}
-
-
 def mean_score(rows: Iterable[Score], column: str) -> float:
     """Return the mean of one score over films; NaN if no clip has it."""
     return mean_over_films(group_by_film(rows, column))

@@ -15,9 +15,9 @@ TIME_CHANNELS = 32  # for each of the three time ids
 def make_tiny(frames: int, in_channels: int = IN_CHANNELS) -> StereoInpaintPipeline:
     """Return a pipeline for CPUs with windows of `frames`, initialised by torch's random generator."""
     return StereoInpaintPipeline(
-        _make_autoencoder(4, (64, 128)),
-        _make_image_encoder(),
-        _make_network(
+        make_autoencoder(4, (64, 128)),
+        make_image_encoder(),
+        make_network(
             frames, in_channels, (64, 64), sample_size=22
         ),  # 176 x 176 px, a little more than 128 x 224
         make_scheduler(),
@@ -27,27 +27,14 @@ def make_tiny(frames: int, in_channels: int = IN_CHANNELS) -> StereoInpaintPipel
 def make_small(frames: int, in_channels: int = IN_CHANNELS) -> StereoInpaintPipeline:
     """Return a pipeline of under 20 million weights for 288 x 512 px, initialised by torch's generator."""
     return StereoInpaintPipeline(
-        _make_autoencoder(2, (64, 96, 128)),
-        _make_image_encoder(),
-        _make_network(frames, in_channels, (64, 128, 160), sample_size=48),
+        make_autoencoder(2, (64, 96, 128)),
+        make_image_encoder(),
+        make_network(frames, in_channels, (64, 128, 160), sample_size=48),
         make_scheduler(),
     )
 
 
-def make_narrow(frames: int, sample_size: int, in_channels: int = IN_CHANNELS) -> StereoInpaintPipeline:
-    """Return a pipeline of as few channels as the blocks allow, initialised by torch's generator.
-
-    A CPU runs its windows at the sizes of Stable Video Diffusion (sample_size 96), to test or to measure.
-    """
-    return StereoInpaintPipeline(
-        _make_autoencoder(8, (32,)),
-        _make_image_encoder(),
-        _make_network(frames, in_channels, (32, 32), sample_size),
-        make_scheduler(),
-    )
-
-
-def _make_autoencoder(
+def make_autoencoder(
     patch_px: int,  # patches become channels: wide blocks are cheap, and fewer stages reach a latent
     widths: tuple[int, ...],  # channels of each stage, the patches' first
 ) -> AutoencoderKLTemporalDecoder:
@@ -68,7 +55,8 @@ def _make_autoencoder(
     return autoencoder.eval()
 
 
-def _make_image_encoder() -> CLIPVisionModelWithProjection:
+def make_image_encoder() -> CLIPVisionModelWithProjection:
+    """Return a CLIP encoder of two narrow layers."""
     return CLIPVisionModelWithProjection(
         CLIPVisionConfig(
             hidden_size=32,
@@ -82,7 +70,7 @@ def _make_image_encoder() -> CLIPVisionModelWithProjection:
     ).eval()
 
 
-def _make_network(
+def make_network(
     frames: int,
     in_channels: int,
     widths: tuple[int, ...],  # channels of each stage, the latents' first

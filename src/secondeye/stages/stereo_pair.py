@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secondeye.alignment import disparity_range
 from secondeye.alignment.colour import ColourFit, fit_colours
 from secondeye.alignment.correspondences import Correspondences, find_correspondences
+from secondeye.alignment.disparity_range import disparity_range
 from secondeye.alignment.sync import find_lag
 from secondeye.alignment.vertical import filter_by_row, fit_vertical
 from secondeye.alignment.view_order import view_order_evidence
