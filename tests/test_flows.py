@@ -23,7 +23,9 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import yaml
+from test_conversion_options import option_types
 
+from secondeye.conversion.bundle import settings_from_bundle
 from secondeye.system.errors import UserError
 
 PROJECT = Path(__file__).parent.parent
@@ -283,11 +285,22 @@ def test_flow_passes_its_options_to_the_command(
     )
 
 
-def test_every_option_of_the_flow_is_one_of_the_command(flows: SimpleNamespace) -> None:
-    from secondeye.cli import convert
-
-    given = set(inspect.signature(flows.conversion.convert_folder.fn).parameters) - {"inbox", "outbox"}
-    assert given <= set(inspect.signature(convert).parameters)
+def test_flow_has_every_option_that_the_champion_leaves_open(
+    flows: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = option_types(settings_from_bundle)
+    del wanted["depth"], wanted["inpainter"]  # the champion's own
+    flow = flows.conversion.convert_folder.fn
+    assert option_types(flow) == wanted
+    defaults = {name: given.default for name, given in inspect.signature(flow).parameters.items()}
+    assert {defaults.pop("inbox"), defaults.pop("outbox")} == {inspect.Parameter.empty}
+    assert defaults == {name: False if kind == "boolean" else None for name, kind in wanted.items()}
+    values = {"double": 1.0, "long": 2, "string": "3", "boolean": True}
+    chosen = {name: values[kind] for name, kind in wanted.items()}
+    monkeypatch.setattr(sys, "argv", ["flow", "in", "out", *flows.conversion.command_options(**chosen)])
+    parsed = vars(flows.conversion._parse_arguments())
+    assert parsed == {"inbox": "in", "outbox": "out", **chosen}
+    assert {type(parsed[name]) for name in ("crf", "steps")} == {int}
 
 
 def test_failed_films_are_reported_after_all_others(

@@ -1,6 +1,5 @@
 """Model registry: self-contained versions and the champion alias."""
 
-import inspect
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import secondeye
-from secondeye.conversion.bundle import DEFAULT_BUNDLE, settings_from_bundle, write_bundle
+from secondeye.conversion.bundle import DEFAULT_BUNDLE, write_bundle
 from secondeye.registry import models
 from secondeye.registry.server import connected, tracking_uri
 from secondeye.system.errors import UserError
@@ -149,11 +148,6 @@ def test_pyfunc_converts_a_film_in_a_new_process(bundle: Path, make_film: Callab
     assert where.startswith(str(bundle.parent / ".mlflow" / "artifacts"))
     assert converted == str([{"output_path": str(out), "frames": 8}])
     assert (probe(out).width, probe(out).height) == (128, 48)
-
-
-def test_params_of_the_registered_model_are_options_of_a_conversion() -> None:
-    options = inspect.signature(settings_from_bundle).parameters
-    assert set(models.PARAMS) - {"overwrite"} == set(options) - {"folder", "inpainter"}
 
 
 @pytest.mark.slow

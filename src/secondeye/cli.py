@@ -21,6 +21,8 @@ EXIT_INTERRUPTED = 130  # the shells' convention for Ctrl-C
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 data = typer.Typer(no_args_is_help=True)
 model = typer.Typer(no_args_is_help=True)
+_diffusion = partial(typer.Option, rich_help_panel="Diffusion")
+_resources = partial(typer.Option, rich_help_panel="Resources")
 app.add_typer(data, name="data", help="Manage the dataset: sample films, presets, export, drift, cleaning.")
 app.add_typer(model, name="model", help="Manage trained models: publish, gate, promote, roll back.")
 
@@ -94,43 +96,24 @@ def convert(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing output")] = False,
     tiles: Annotated[
         str | None,
-        typer.Option(
+        _diffusion(
             help="tiles per side of the frame: auto, or 1 to 16 (default: from the model, else auto)",
             metavar="auto|N",
-            rich_help_panel="Diffusion",
         ),
     ] = None,
     steps: Annotated[
-        int | None,
-        typer.Option(help="sampling steps, 1 to 100 (default: from the model)", rich_help_panel="Diffusion"),
+        int | None, _diffusion(help="sampling steps, 1 to 100 (default: from the model)")
     ] = None,
-    compile: Annotated[
-        bool,
-        typer.Option(
-            "--compile", help="compile the network: slow start, faster", rich_help_panel="Diffusion"
-        ),
-    ] = False,
+    compile: Annotated[bool, _diffusion("--compile", help="compile the network: slow start, faster")] = False,
     offload: Annotated[
-        bool,
-        typer.Option(
-            "--offload",
-            help="keep idle parts of the network off the GPU: less memory, slower",
-            rich_help_panel="Diffusion",
-        ),
+        bool, _diffusion("--offload", help="keep idle parts of the network off the GPU: less memory, slower")
     ] = False,
     max_memory_gb: Annotated[
-        float | None,
-        typer.Option(
-            help="memory to use, GiB (default: a share of what is free)", rich_help_panel="Resources"
-        ),
+        float | None, _resources(help="memory to use, GiB (default: a share of what is free)")
     ] = None,
     workers: Annotated[
         str | None,
-        typer.Option(
-            help="processes that convert shots in parallel (default: one per GPU)",
-            metavar="auto|N",
-            rich_help_panel="Resources",
-        ),
+        _resources(help="processes that convert shots in parallel (default: one per GPU)", metavar="auto|N"),
     ] = None,
 ) -> None:
     """Convert a film to full side-by-side 3D, with its sound. Run it again to resume.
