@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from secondeye.cli import main
 from secondeye.conversion import checkpoint, segments, shot_depth, shots
 from secondeye.conversion import convert as conversion
 from secondeye.conversion.bundle import SHIPPED
@@ -123,6 +124,42 @@ def test_shot_is_encoded_in_segments_that_begin_with_a_key_frame(
     assert [probe(folder / name).frames for name in names] == [8, 8, 4, 8, 4]
 
 
+def test_a_run_killed_after_its_film_got_its_name_leaves_nothing_for_long(
+    make_film: MakeFilm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    film = make_film(shots=(9,), height=32, width=32, sound=False)
+    output, folder = film.with_name("film_sbs.mp4"), film.with_name(".film_sbs.mp4.unfinished")
+    monkeypatch.setattr(sys, "argv", ["secondeye", "convert", str(film), "--inpainter", "fill"])
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match="130"):
+        patch.setattr(checkpoint.Checkpoint, "remove", interrupt)
+        main()
+    made = output.read_bytes()
+    assert folder.exists()
+    with pytest.raises(SystemExit, match="1"):
+        main()
+    assert "already exists" in capsys.readouterr().err
+    assert not folder.exists() and output.read_bytes() == made
+
+
+def test_an_interrupted_run_that_replaces_an_output_keeps_its_checkpoint(
+    make_film: MakeFilm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = make_film(shots=(9,), height=32, width=32, sound=False)
+    output, folder = film.with_name("film_sbs.mp4"), film.with_name(".film_sbs.mp4.unfinished")
+    output.write_bytes(b"before")
+    monkeypatch.setattr(checkpoint, "publish", interrupt_for(output, checkpoint.publish))
+    with pytest.raises(KeyboardInterrupt):
+        convert(film, None, SETTINGS, overwrite=True)
+    with pytest.raises(UserError, match="already exists"):
+        convert(film, None, SETTINGS)
+    assert output.read_bytes() == b"before" and (folder / "finished").exists()
+
+
+def interrupt_for(name: Path, function: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
+    """Interrupt instead of giving a file this name."""
+    return lambda part, path: interrupt() if path == name else function(part, path)
+
+
 def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
@@ -211,7 +248,7 @@ def test_full_disk_anywhere_is_one_line_and_the_run_continues(
         (os, "replace", 2),
         (segments, "write_preview", 1),
         (conversion, "mux_film", 1),
-        (conversion, "publish", 1),
+        (checkpoint.Checkpoint, "publish_film", 1),
     ]
     for owner, name, call in places:
         with monkeypatch.context() as patch:

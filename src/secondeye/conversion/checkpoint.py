@@ -8,6 +8,7 @@ depth_START.safetensors          state of the depth estimator, while its pass ru
 segment_START_STOP.mp4           encoded frames START to STOP - 1, of one shot
 inpaint_STOP.safetensors         state of the inpainter after frame STOP - 1
 workers.lock                     held by every process that converts shots for this run
+film.mp4, finished               the muxed film, and its size and time, before it is moved to the output
 
 A file appears under its name when it is complete, and a segment after the state that continues it.
 """
@@ -39,6 +40,7 @@ _FILES = (
     "inpaint_*.safetensors",
     "depth_*",
     "film.*",
+    "finished",
     "preview.png",
     "plan.json",
     "inpaint.json",
@@ -148,6 +150,24 @@ class Checkpoint:
         path = self.folder / "inpaint.json"
         return InpaintPlan.from_dict(json.loads(path.read_text())) if path.exists() else None
 
+    def publish_film(self, output: Path) -> None:
+        """Move the muxed film to the output."""
+        muxed = self.film(output.suffix)
+        write_atomic(self._finished, _size_and_time(muxed))
+        publish(muxed, output)
+
+    def has_published(self, output: Path) -> bool:
+        """Return whether the output is the film that was made here."""
+        return (
+            output.exists()
+            and self._finished.exists()
+            and self._finished.read_text() == _size_and_time(output)
+        )
+
+    @property
+    def _finished(self) -> Path:
+        return self.folder / "finished"
+
     def clear(self) -> None:
         """Delete the files that conversions write here, and no others."""
         for pattern in _FILES:
@@ -167,9 +187,9 @@ def open_checkpoint(output: Path, info: FilmInfo, settings: ConversionSettings) 
 
     Raises UserError when another process is converting to the same output.
     """
-    folder = output.parent / f".{output.name}.unfinished"
+    checkpoint = _checkpoint_of(output)
+    folder = checkpoint.folder
     with lock_dir(folder):
-        checkpoint = Checkpoint(folder)
         # Workers outlive a killed run by a moment, in which they still write.
         wait_for_shared_locks(checkpoint.workers_lock)
         key = _key(info.path, settings)
@@ -178,6 +198,24 @@ def open_checkpoint(output: Path, info: FilmInfo, settings: ConversionSettings) 
             checkpoint.clear()
             write_atomic(stored, key)
         yield checkpoint
+
+
+def remove_if_published(output: Path) -> None:
+    """Delete the checkpoint of a run that was killed after it had moved its film to the output."""
+    checkpoint = _checkpoint_of(output)
+    if checkpoint.has_published(output):
+        with lock_dir(checkpoint.folder):
+            checkpoint.remove()
+
+
+def _checkpoint_of(output: Path) -> Checkpoint:
+    return Checkpoint(output.parent / f".{output.name}.unfinished")
+
+
+def _size_and_time(film: Path) -> str:
+    """Return what a file keeps when it is renamed."""
+    status = film.stat()
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def save_tensors(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:

@@ -8,8 +8,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from secondeye.conversion.bundle import SHIPPED
-from secondeye.conversion.checkpoint import Checkpoint, open_checkpoint
-from secondeye.conversion.destination import check_preview, resolve_output
+from secondeye.conversion.checkpoint import Checkpoint, open_checkpoint, remove_if_published
+from secondeye.conversion.destination import check_output, check_preview, default_output
 from secondeye.conversion.memory import choose_window_frames
 from secondeye.conversion.settings import GIB, ConversionSettings
 from secondeye.conversion.shots import (
@@ -27,7 +27,6 @@ from secondeye.film.shots import ShotPlan, plan_shots
 from secondeye.inpaint import Inpainter, PlannedInpainter
 from secondeye.system.disk import explain_full_disk, require_free_space
 from secondeye.system.errors import UserError
-from secondeye.system.files import publish
 from secondeye.system.text import pluralize
 from secondeye.video.mux import mux_film
 from secondeye.video.probe import FilmInfo, probe
@@ -63,7 +62,9 @@ def convert(
     input or output, for too little memory, and when the disk is full.
     """
     info = probe(film)
-    output = resolve_output(film, output, overwrite)
+    output = output or default_output(film)
+    remove_if_published(output.resolve())
+    check_output(output, film, overwrite)
     if preview is not None:
         check_preview(preview, film, overwrite)
     if info.is_hdr:
@@ -203,4 +204,4 @@ def _mux(checkpoint: Checkpoint, plan: ShotPlan, output: Path, log: Log) -> None
     for track in tracks.dropped:
         log(f"warning: {output.suffix} cannot hold the film's {track}; it is dropped")
     verify_film(muxed, width=2 * info.width, height=info.height, seconds=seconds, tracks=tracks.copied)
-    publish(muxed, output)
+    checkpoint.publish_film(output)

@@ -9,14 +9,14 @@ from secondeye.video.mux import can_hold_audio
 CONTAINERS = (".mp4", ".mov", ".mkv")
 
 
-def resolve_output(film: Path, output: Path | None, overwrite: bool) -> Path:
-    """Return the output path; without one, NAME_sbs.mp4, or .mkv if mp4 cannot hold the film's audio.
+def default_output(film: Path) -> Path:
+    """Return NAME_sbs.mp4 beside the film, or .mkv if mp4 cannot hold its audio."""
+    suffix = ".mp4" if can_hold_audio(film, ".mp4") else ".mkv"
+    return film.with_name(f"{film.stem}_sbs{suffix}")
 
-    Raises UserError if the output cannot be written, exists, or cannot hold the film's audio.
-    """
-    if output is None:
-        suffix = ".mp4" if can_hold_audio(film, ".mp4") else ".mkv"
-        output = film.with_name(f"{film.stem}_sbs{suffix}")
+
+def check_output(output: Path, film: Path, overwrite: bool) -> None:
+    """Raise UserError if the output cannot be written, exists, or cannot hold the film's audio."""
     if output.is_dir():
         raise UserError(f"{output}: is a folder; give --output a file name")
     if output.suffix not in CONTAINERS:
@@ -26,7 +26,6 @@ def resolve_output(film: Path, output: Path | None, overwrite: bool) -> Path:
         raise UserError(
             f"{output}: {output.suffix} cannot hold the film's audio; give --output a name in .mkv"
         )
-    return output
 
 
 def check_preview(preview: Path, film: Path, overwrite: bool) -> None:
