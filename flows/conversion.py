@@ -18,6 +18,7 @@ from prefect.cache_policies import NO_CACHE
 
 from secondeye.sources import FILM_SUFFIXES
 from secondeye.system.errors import UserError
+from secondeye.system.text import pluralize
 from secondeye.video.mux import can_hold_audio
 
 CHAMPION = "models:/secondeye@champion"
@@ -66,10 +67,10 @@ def convert_folder(
         preset=preset,
     )
     films = new_films(Path(inbox), Path(outbox))
-    print(f"{inbox}: {len(films)} films to convert")
+    print(f"{inbox}: {pluralize(len(films), 'film')} to convert")
     failures = [failure for film in films if (failure := _failure(film, Path(outbox), options))]
     if failures:
-        raise UserError(f"{len(failures)} of {len(films)} films failed: {'; '.join(failures)}")
+        raise UserError(f"{len(failures)} of {pluralize(len(films), 'film')} failed: {'; '.join(failures)}")
 
 
 def command_options(**values: float | str | None) -> list[str]:

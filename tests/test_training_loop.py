@@ -290,7 +290,7 @@ def test_every_part_has_its_own_random_numbers(tmp_path: Path) -> None:
 
 def test_a_batch_that_cannot_be_divided_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"1 processes with 3 gradient_accumulation_steps each cannot share .* of 4; .* of 3"
+        UserError, match=r"1 process with 3 gradient_accumulation_steps each cannot share .* of 4; .* of 3"
     ):
         learn(new_run(tmp_path), replace(OPTIMIZER, gradient_accumulation_steps=3))
 

@@ -12,6 +12,7 @@ import typer
 from secondeye import __version__
 from secondeye.system.errors import UserError
 from secondeye.system.process import wait_without_spinning
+from secondeye.system.text import pluralize
 
 RUNS, MODELS, DATA, REPORTS = Path(".runs"), Path("models"), Path("data"), Path("reports")
 EXIT_TRUNCATED = 3  # the film is damaged; the part before the damage was converted
@@ -148,7 +149,7 @@ def convert(
     except KeyboardInterrupt:
         print("\nsecondeye: interrupted; run the same command again to continue", file=sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    print(f"{made.output}: {made.frames} frames, both views")
+    print(f"{made.output}: {pluralize(made.frames, 'frame')}, both views")
     if made.error:
         print(f"secondeye: warning: {made.error}", file=sys.stderr)
         raise typer.Exit(EXIT_TRUNCATED)
@@ -219,7 +220,7 @@ def publish(
     roots = folders or [RUNS, MODELS, DATA / "evaluate"]
     done = publish_all([root for root in roots if root.is_dir()])
     new = sum(run.changed for run in done)
-    print(f"{len(done)} runs, {new} of them updated in {redact_password(tracking_uri())}")
+    print(f"{pluralize(len(done), 'run')}, {new} of them updated in {redact_password(tracking_uri())}")
 
 
 @model.command()

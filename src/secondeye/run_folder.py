@@ -30,6 +30,7 @@ from secondeye.execution import code_hash
 from secondeye.system.errors import UserError
 from secondeye.system.files import hash_weights, write_atomic
 from secondeye.system.process import is_main_process, lock_dir
+from secondeye.system.text import pluralize
 
 RECORD = ("run.json", "metrics.jsonl", "tables", "pictures")
 MACHINE_METRICS = ("samples_per_second", "memory_mib")  # not reproducible, so not part of the record
@@ -223,7 +224,7 @@ def _origin() -> dict[str, str]:
     return {
         "git_sha": git.stdout.strip() if git and git.returncode == 0 else "unknown",
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": f"{platform.machine()}, {pluralize(os.cpu_count() or 1, 'core')}",
     }
 
 

@@ -173,8 +173,9 @@ def _convert_shots(job: FilmJob, plan: ShotPlan, converter: ShotConverter | None
     """Convert all unfinished shots; without a converter, in other processes."""
     checkpoint = job.checkpoint
     done = sum(checkpoint.frames_done(*shot) for shot in plan.shots)
-    resumed = f", {done} frames already converted" if done else ""
-    log(f"{len(plan.timestamps)} frames in {len(plan.shots)} shots{resumed}")
+    resumed = f", {pluralize(done, 'frame')} already converted" if done else ""
+    frames, shots = pluralize(len(plan.timestamps), "frame"), pluralize(len(plan.shots), "shot")
+    log(f"{frames} in {shots}{resumed}")
     # Every frame counts twice: once in the depth pass, once in the render pass.
     with tqdm(total=2 * len(plan.timestamps), initial=2 * done, desc="converting", unit="frame") as bar:
         if converter is None:

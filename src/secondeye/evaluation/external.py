@@ -24,6 +24,7 @@ from secondeye.film.packing import crop, crop_and_resize, packing_from_name
 from secondeye.imaging.arrays import frames_from_uint8
 from secondeye.sources import FILM_SUFFIXES
 from secondeye.system.errors import UserError
+from secondeye.system.text import pluralize
 from secondeye.video.read import ShotReader, decode_film
 
 _ASPECT_TOLERANCE = 5e-3  # sides are rounded to even numbers; beyond it, the films are cropped differently
@@ -71,7 +72,7 @@ def match_films(
         frames = len(_timestamps(path, path.stat().st_mtime_ns))
         if frames != originals[0].frames:
             raise UserError(
-                f"{path}: has {frames} frames, {originals[0].name} has {originals[0].frames}; "
+                f"{path}: has {pluralize(frames, 'frame')}, {originals[0].name} has {originals[0].frames}; "
                 "convert all of its frames"
             )
         pairs.append((originals[0].id, path))

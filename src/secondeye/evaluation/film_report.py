@@ -7,6 +7,7 @@ from dataclasses import asdict
 from secondeye.evaluation.columns import GROUPS, Column
 from secondeye.evaluation.film_score import FilmScore
 from secondeye.evaluation.view_streams import format_size
+from secondeye.system.text import pluralize
 
 _DIRECTIONS = {"higher": "higher is better", "lower": "lower is better", "one": "1 is best", "": ""}
 _FLAT_PERCENT = 0.1  # of the width: a smaller disparity range counts as no depth
@@ -28,7 +29,10 @@ def _none_if_nan(value: float) -> float | None:
 
 def to_text(score: FilmScore) -> str:
     """Return the scores in groups, one a line, and at the end which scores are missing and why."""
-    counts = f"{score.frames} frames, {score.scored_frames} of them scored, {len(score.cuts)} cuts"
+    counts = (
+        f"{pluralize(score.frames, 'frame')}, {score.scored_frames} of them scored, "
+        f"{pluralize(len(score.cuts), 'cut')}"
+    )
     head = [f"{format_size(score.size)} px, {score.fps:.3f} fps, {counts}"]
     if score.region_percent:
         shares = ", ".join(f"{name} {percent:.2f} %" for name, percent in score.region_percent.items())

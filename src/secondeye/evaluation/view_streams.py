@@ -10,6 +10,7 @@ import numpy as np
 
 from secondeye.film.packing import packing_from_name, unpack, view_pixel_aspect
 from secondeye.system.errors import UserError
+from secondeye.system.text import pluralize
 from secondeye.video.probe import FilmInfo, probe
 from secondeye.video.read import decode_film
 
@@ -79,7 +80,7 @@ def require_same_format(views: Sequence[View]) -> None:
             rates = f"{view} has {float(view.info.fps):.3f} fps, {first} has {float(first.info.fps):.3f}"
             raise UserError(f"{rates}; convert one to the rate of the other")
         if view.info.frames and first.info.frames and view.info.frames != first.info.frames:
-            counts = f"{view} has {view.info.frames} frames, {first} has {first.info.frames}"
+            counts = f"{view} has {pluralize(view.info.frames, 'frame')}, {first} has {first.info.frames}"
             raise UserError(f"{counts}; cut both to the same frames")
 
 
@@ -95,6 +96,7 @@ def read_synchronized(views: Sequence[View]) -> Iterator[ViewImages]:
         if ended:
             longer = next(path for path in paths if by_path[path] is not None)
             raise UserError(
-                f"{ended[0]}: ends after {count} frames, but {longer} is longer; cut both to the same frames"
+                f"{ended[0]}: ends after {pluralize(count, 'frame')}, but {longer} is longer; "
+                "cut both to the same frames"
             )
         yield tuple(view.extract(by_path[view.info.path].rgb) for view in views)

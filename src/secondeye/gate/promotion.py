@@ -18,6 +18,7 @@ from secondeye.registry import models as registry
 from secondeye.run_folder import Run
 from secondeye.system.errors import UserError
 from secondeye.system.files import write_atomic
+from secondeye.system.text import pluralize
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ def promote(
     tags |= origin_tags("inpainter", model.inpaint_weights, champion_tags)
     for decision in decisions:
         tags[f"{decision.part}_verdict"] = "won" if decision.won else "lost"
-        tags[f"{decision.part}_gain"] = f"{decision.gain:+.4f} {decision.score} on {decision.films} films"
+        films = pluralize(decision.films, "film")
+        tags[f"{decision.part}_gain"] = f"{decision.gain:+.4f} {decision.score} on {films}"
         tags[f"{decision.part}_against"] = decision.champion
     description = "\n\n".join(report.describe_decision(decision) for decision in decisions)
     with tempfile.TemporaryDirectory() as temporary:

@@ -21,7 +21,8 @@ def describe_decision(decision: PartDecision) -> str:
         return text
     return (
         f"{text} {decision.score}: {decision.champion_score:g} to {decision.challenger_score:g}, gain "
-        f"{decision.gain:+z.4f} (lower bound {decision.gain_lower_bound:+.4f}) on {decision.films} films; "
+        f"{decision.gain:+z.4f} (lower bound {decision.gain_lower_bound:+.4f}) on "
+        f"{pluralize(decision.films, 'film')}; "
         f"PSNR of the whole image {decision.psnr_gain_db:+z.3f} dB."
     )
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Self
 
 from secondeye.system.errors import UserError
+from secondeye.system.text import pluralize
 
 GIB = 2**30
 
@@ -65,6 +66,7 @@ class InpaintPlan:
             f"diffusion plan: {self.frame_width}x{self.frame_height}{reduced}, "
             f"{self.tile_rows}x{self.tile_columns} tiles of {self.tile_width}x{self.tile_height}, "
             f"windows of {self.window_frames} frames that overlap {self.overlap_frames}, "
-            f"{self.passes} passes a window in {self.dtype}, {self.decode_frames} frames decoded together, "
+            f"{pluralize(self.passes, 'pass', 'passes')} a window in {self.dtype}, "
+            f"{pluralize(self.decode_frames, 'frame')} decoded together, "
             f"about {self.memory_bytes / GIB:.1f} GiB"
         )

@@ -9,6 +9,7 @@ from secondeye.inpaint.plan import GIB, InpaintPlan
 from secondeye.inpaint.working_size import image_area_px
 from secondeye.system.errors import UserError
 from secondeye.system.memory import free_memory_bytes
+from secondeye.system.text import pluralize
 
 SIZES = ((720, 1280), (1080, 1920), (1440, 2560), (2160, 3840))
 # Stable Video Diffusion's modules: number of weights, channels of the first stage, config.
@@ -28,7 +29,7 @@ def _describe_frames() -> list[str]:
     for height, width in SIZES:
         frames = memory.frames_within(height * width, usable_bytes)
         gib = memory.estimate_bytes(height * width, frames) / GIB
-        rows.append(f"  {width}x{height}: {frames} frames at a time, {gib:.1f} GiB")
+        rows.append(f"  {width}x{height}: {pluralize(frames, 'frame')} at a time, {gib:.1f} GiB")
     return [f"fill and light in {usable_bytes / GIB:.1f} GiB of memory:", *rows]
 
 

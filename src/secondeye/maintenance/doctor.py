@@ -16,6 +16,7 @@ from secondeye.depth import best_available
 from secondeye.imaging.backends import choose_backend, has_triton
 from secondeye.maintenance.capacity import describe_capacity
 from secondeye.system.process import best_device, count_gpus
+from secondeye.system.text import pluralize
 from secondeye.video.write import has_encoder
 
 _TIMEOUT_SECONDS = 2.0
@@ -28,7 +29,8 @@ def examine() -> list[str]:
 
 
 def _cpu() -> str:
-    return f"CPU: {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+    cores = pluralize(os.cpu_count() or 1, "core")
+    return f"CPU: {cores}, {platform.machine()}, Python {platform.python_version()}"
 
 
 def _memory() -> str:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from secondeye.sources.stills import list_images, read_still, scale
+from secondeye.system.text import pluralize
 from secondeye.video.probe import FilmInfo, TruncatedFilm, UnreadableFilm, probe
 from secondeye.video.read import DecodedFrame, container_and_frame_count, decode_film, nearest_timestamp
 
@@ -165,4 +166,5 @@ def _log_unpaired(
     unpaired = [path for path in (*lefts, *rights) if path not in used]
     if unpaired:
         view = "left" if unpaired[0] in lefts else "right"
-        log(f"dropped without a partner: {len(unpaired)} images, first {view} view/{unpaired[0].name}")
+        images = pluralize(len(unpaired), "image")
+        log(f"dropped without a partner: {images}, first {view} view/{unpaired[0].name}")

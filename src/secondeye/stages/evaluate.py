@@ -26,6 +26,7 @@ from secondeye.params import Evaluate
 from secondeye.report.contact_sheet import frame_to_image, read_image, write_contact_sheet
 from secondeye.run_folder import copy_record, make_run_key, open_run
 from secondeye.system.process import lock_dir
+from secondeye.system.text import pluralize
 
 
 def run(data: Path, models: Path, reports: Path, runs: Path, *, evaluate: Evaluate) -> None:
@@ -59,7 +60,8 @@ def run(data: Path, models: Path, reports: Path, runs: Path, *, evaluate: Evalua
         write_table(dataset.path(AggregateScore), aggregates, AggregateScore)
         write_reports(reports, sections, aggregates, plot_points(rows, names, evaluate))
         _write_run(runs, out, reports, clips, rows, aggregates, methods, evaluate)
-    print(f"evaluate: {len(clips)} clips, {len(methods)} methods; the report is {reports / 'index.html'}")
+    scored = f"{pluralize(len(clips), 'clip')}, {pluralize(len(methods), 'method')}"
+    print(f"evaluate: {scored}; the report is {reports / 'index.html'}")
 
 
 def own_methods(models: Path) -> list[Method]:

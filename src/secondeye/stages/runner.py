@@ -10,6 +10,7 @@ from pathlib import Path
 from secondeye.params import load_params
 from secondeye.stages import STAGES
 from secondeye.system.errors import UserError
+from secondeye.system.text import pluralize
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ def bind_stage(name: str, paths: Sequence[Path]) -> BoundStage:
     folders = [a.name for a in arguments if a.kind is not Parameter.KEYWORD_ONLY]
     sections = [a.name for a in arguments if a.kind is Parameter.KEYWORD_ONLY]
     if len(paths) != len(folders):
-        raise UserError(f"stage {name} takes {len(folders)} folders ({', '.join(folders)}), got {len(paths)}")
+        wanted = pluralize(len(folders), "folder")
+        raise UserError(f"stage {name} takes {wanted} ({', '.join(folders)}), got {len(paths)}")
     params = load_params()
     values = {section: getattr(params, section) for section in sections}
     return BoundStage(partial(run, *paths, **values), dict(zip(folders, paths, strict=True)).get("runs"))

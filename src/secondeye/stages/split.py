@@ -124,7 +124,7 @@ def _find_all_cuts(
     for item in skipped:
         print(f"split: {item.id} is skipped: {item.reason} ({item.detail})")
     if not done.rows:
-        raise UserError(f"split: none of the {len(jobs)} films can be used; the reasons are listed above")
+        raise UserError("split: none of the films can be used; the reasons are listed above")
     return done.rows
 
 

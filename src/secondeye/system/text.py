@@ -1,6 +1,6 @@
 """Format text for people."""
 
 
-def pluralize(count: int, noun: str) -> str:
+def pluralize(count: int, noun: str, plural: str | None = None) -> str:
     """Return the count and the noun, in the plural unless the count is 1: "1 clip", "2 clips"."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterable
 
 from secondeye.system.process import is_main_process
+from secondeye.system.text import pluralize
 
 INTERVAL = 10  # one film in ten is held out
 
@@ -20,8 +21,8 @@ def held_out_films(name: str, films: Iterable[str]) -> set[str]:
         return set(distinct[INTERVAL - 1 :: INTERVAL])
     if is_main_process():
         print(
-            f"{name}: {len(distinct)} films, fewer than {2 * INTERVAL}: none is held out, validation uses "
-            "films that were trained on",
+            f"{name}: {pluralize(len(distinct), 'film')}, fewer than {2 * INTERVAL}: none is held out, "
+            "validation uses films that were trained on",
             file=sys.stderr,
         )
     return set()

@@ -21,6 +21,7 @@ from secondeye.params import Optimizer
 from secondeye.run_folder import Run
 from secondeye.system.errors import UserError
 from secondeye.system.process import best_device
+from secondeye.system.text import pluralize
 from secondeye.training.checkpoints import load_checkpoint, save_checkpoint
 from secondeye.training.deepspeed import configure_sharding, is_sharded
 from secondeye.training.mixed_precision import in_mixed_precision
@@ -134,9 +135,9 @@ def require_divisible_batch(name: str, hyperparams: Optimizer) -> None:
     micro_batches = processes * hyperparams.gradient_accumulation_steps
     if hyperparams.batch_size % micro_batches:
         raise UserError(
-            f"{name}: {processes} processes with {hyperparams.gradient_accumulation_steps} "
-            f"gradient_accumulation_steps each cannot share a batch_size of {hyperparams.batch_size}; make "
-            f"it a multiple of {micro_batches} in params.yaml"
+            f"{name}: {pluralize(processes, 'process', 'processes')} with "
+            f"{hyperparams.gradient_accumulation_steps} gradient_accumulation_steps each cannot share a "
+            f"batch_size of {hyperparams.batch_size}; make it a multiple of {micro_batches} in params.yaml"
         )
 
 

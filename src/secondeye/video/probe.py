@@ -11,6 +11,7 @@ from av.video.reformatter import Colorspace, Interpolation
 from av.video.stream import VideoStream
 
 from secondeye.system.errors import UserError
+from secondeye.system.text import pluralize
 
 # FFmpeg's AVColorSpace (of a file) to the matrix its scaler takes.
 _MATRIX = {
@@ -47,7 +48,7 @@ class TruncatedFilm(UserError):
         self.path, self.frames, self.reason = path, frames, reason
 
     def __str__(self) -> str:
-        return f"{self.path}: ends early after {self.frames} frames ({self.reason})"
+        return f"{self.path}: ends early after {pluralize(self.frames, 'frame')} ({self.reason})"
 
 
 @dataclass(frozen=True)
