@@ -1,6 +1,6 @@
 """Films whose one HEVC stream holds two views as layers (MV-HEVC), made of two plain streams.
 
-ITU-T H.265, Annexes F and G. The views are encoded alike, each by itself; then the second one's NAL units
+ITU-T H.265, Annexes F and G. Both views are encoded independently; then the second one's NAL units
 become those of layer 1 (F.7.3). It is declared to depend on layer 0, as in films of cameras, but no slice
 makes use of that: so each view decodes to exactly what its plain stream decodes to.
 

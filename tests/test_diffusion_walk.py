@@ -463,7 +463,7 @@ def test_compiled_networks_are_used(
 
 @pytest.mark.slow
 def test_tiled_windows_of_25_frames(long_window: StereoInpaintPipeline) -> None:
-    """2 x 2 tiles of 25 frames, whatever the stream passes on; resumed after each group it ends alike."""
+    """2 x 2 tiles of 25 frames, whatever the stream passes on; resuming after any group gives the same."""
     shapes: list[tuple[int, ...]] = []
     hook = long_window.unet.register_forward_pre_hook(lambda _, given: shapes.append(tuple(given[0].shape)))
     warped = to_uint8(scene(51, 176, 180))

@@ -127,7 +127,7 @@ def test_scheduler_matches_the_release() -> None:
         scheduler.set_timesteps(steps)
         assert_close(scheduler.sigmas, arrays[f"sigmas{steps}"], atol=1e-4, rtol=1e-5)
         assert_close(scheduler.timesteps, arrays[f"timesteps{steps}"], atol=1e-5, rtol=0)
-        # Training and sampling encode a sigma alike.
+        # Training and sampling encode a sigma in the same way.
         assert_close(sigma_to_timestep(scheduler.sigmas[:-1]), scheduler.timesteps, atol=1e-5, rtol=0)
     assert float(scheduler.init_noise_sigma) == pytest.approx(float(arrays["init_noise_sigma"]))
 

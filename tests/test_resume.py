@@ -124,7 +124,7 @@ def test_shot_is_encoded_in_segments_that_begin_with_a_key_frame(
     assert [probe(folder / name).frames for name in names] == [8, 8, 4, 8, 4]
 
 
-def test_a_run_killed_after_its_film_got_its_name_leaves_nothing_for_long(
+def test_next_convert_deletes_the_checkpoint_of_a_run_killed_after_the_rename(
     make_film: MakeFilm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     film = make_film(shots=(9,), height=32, width=32, sound=False)

@@ -216,7 +216,7 @@ def test_a_sample_depends_on_its_generator_alone() -> None:
 
 
 def test_training_inputs_equal_those_of_inpainting() -> None:
-    """The second frame of a whole shot is inpainted alike in training and in use."""
+    """The second frame of a whole shot is inpainted the same way in training and in use."""
     shot = toy()[0]
     crop = shot_crops.ShotCrop(0, 0, 2, 0, 0, 32, 64, flipped=False, gain=(1.0, 1.0, 1.0))
     torch.manual_seed(0)

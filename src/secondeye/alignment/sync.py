@@ -57,7 +57,7 @@ def find_lag(
 
 def _mean_residual(matches: Correspondences) -> float:
     """Return the mean absolute deviation from the median vertical disparity of all frames, px."""
-    # Not the median of each frame: a lag during a vertical pan shifts all points of a frame alike.
+    # Not the median of each frame: a lag during a vertical pan shifts all points of a frame equally.
     if not len(matches.vertical):
         return 0.0
     return float(np.abs(matches.vertical - np.median(matches.vertical)).mean())

@@ -190,7 +190,7 @@ def open_checkpoint(output: Path, info: FilmInfo, settings: ConversionSettings) 
     checkpoint = _checkpoint_of(output)
     folder = checkpoint.folder
     with lock_dir(folder):
-        # Workers outlive a killed run by a moment, in which they still write.
+        # Workers may still write for a moment after their run was killed.
         wait_for_shared_locks(checkpoint.workers_lock)
         key = _key(info.path, settings)
         stored = folder / "key"

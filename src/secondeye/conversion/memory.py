@@ -8,7 +8,10 @@ from secondeye.video.probe import FilmInfo
 
 # Measured with benchmarks/memory.py and rounded up.
 _PROCESS_BYTES = int(0.7 * GIB)  # interpreter, libraries, weights of `light` and the depth estimators
-_FIXED_BYTES, _WINDOW_BYTES = 300, 60  # per pixel: encoder, decoder, frame in work; each frame of a window
+_FIXED_BYTES, _WINDOW_BYTES = (
+    300,
+    60,
+)  # per pixel: encoder, decoder, current frame; each frame of a window
 _LARGE_FIXED_BYTES, _LARGE_WINDOW_BYTES = 140, 25  # beyond 4K: the encoder and the queues hold fewer frames
 _LARGE_FRAME_PIXELS = 4096 * 2304
 
@@ -49,7 +52,7 @@ def frames_within(pixels: int, budget_bytes: float) -> int:
 def estimate_bytes(pixels: int, window_frames: int) -> int:
     """Return the peak memory of one process that converts frames of this size; an upper bound on the CPU.
 
-    The networks of the diffusion inpainter and of Depth Anything come on top.
+    The networks of the diffusion inpainter and of Depth Anything are not included.
     """
     fixed, each = _FIXED_BYTES, _WINDOW_BYTES
     if not is_pipelined(pixels):

@@ -33,7 +33,7 @@ class RenderedWindow(NamedTuple):
 
 
 class _Pending(NamedTuple):
-    """Frames that the inpainter has not returned yet; on the device, but for the left view."""
+    """Frames that the inpainter has not returned yet; on the device, except the left view."""
 
     left: Tensor  # uint8 [T, H, W, 3]
     disparity: Tensor  # [T, 1, H, W] px of the left view

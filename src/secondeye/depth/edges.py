@@ -173,7 +173,7 @@ def _colour_side(
     high: float,
     min_contrast: float,
 ) -> float:
-    """Return the pixel's colour between the mean of the far side (0) and the near side (1); 0.5 if alike."""
+    """Return the pixel's colour between the mean of the far side (0) and the near side (1); 0.5 if equal."""
     height, width = plane.shape
     margin = SIDE_SHARE * (high - low)
     stride = (reach + SAMPLES - 1) // SAMPLES

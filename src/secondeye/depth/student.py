@@ -154,9 +154,9 @@ def expected_correlation(
 ) -> Tensor:  # [...] in [0, 1]
     """Return the rank correlation with the true depth to expect for errors of this size.
 
-    Errors are in units of the true depth's mean absolute deviation. If both are distributed alike, errors of
-    mean size b leave 1 - b^2 of the variance explained, which is a correlation of sqrt(1 - b^2). `rank_share`
-    is the rank correlation measured after training, as a share of the one expected in this way.
+    Errors are in units of the true depth's mean absolute deviation. If both have the same distribution,
+    errors of mean size b leave 1 - b^2 of the variance explained, which is a correlation of sqrt(1 - b^2).
+    `rank_share` is the rank correlation measured after training, as a share of the one expected in this way.
     """
     size = log_uncertainty.exp().mean(dim=(-3, -2, -1))
     return (1 - size.square()).clamp(0, 1).sqrt() * rank_share

@@ -93,5 +93,5 @@ def refine(
 
 
 def union(*letterboxes: Letterbox) -> Letterbox:
-    """Return the largest width on each side, so that both views are cropped alike."""
+    """Return the largest width on each side, so that both views are cropped equally."""
     return Letterbox(*(max(sides) for sides in zip(*letterboxes, strict=True)))

@@ -17,7 +17,7 @@ from secondeye.system.errors import UserError
 
 RELEASED_DECODE_FRAMES = 2
 SIZE_STEP = 0.9  # between two sizes that are tried
-WINDOW_STEP = 2 / 3  # alike
+WINDOW_STEP = 2 / 3  # between two window lengths that are tried
 OVERLAP_SHARE = 0.125  # of a window's frames; 3 of 25 in the paper
 
 

@@ -37,7 +37,7 @@ def load_components(
     storage: str = "plain",  # one of STORAGES: int8 and fp8 take a half or a quarter of the memory
     quantization_config: Any = None,  # diffusers' own, for other quantisation libraries
     overlap_mask: str | None = None,  # None is the one in model_index.json, "kept" if there is none
-    conditioning: str | None = None,  # alike; "warp" in a folder of ours without it, else "splat"
+    conditioning: str | None = None,  # None: as stored, else "warp" for a folder of ours, "splat" for others
     finite: bool = True,  # refuse weights with NaN or inf
     use_safetensors: bool = True,
     **hub: Any,  # revision, token, cache_dir, local_files_only, ...: options of snapshot_download

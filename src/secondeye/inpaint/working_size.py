@@ -2,7 +2,7 @@
 
 The network was made for images of a certain area, `sample_size` in its config: the square root of its number
 of latents, 96 in Stable Video Diffusion, which is 576 x 1024 px. A frame is reduced no further than its tiles
-require, by a fraction and alike in both directions; the sides are padded to multiples of 64 afterwards.
+require, by the same fraction in both directions; the sides are padded to multiples of 64 afterwards.
 Rounding the sides to these multiples instead would change the aspect ratio, of 1187 x 497 px by 5 %.
 """
 
@@ -48,7 +48,7 @@ def choose_grid(height: int, width: int, tile_area_px: int) -> tuple[int, int] |
     """Return the tiles of a frame at its full size that need the least work: the smallest total area.
 
     Padded tiles have at most the network's area, and sides as MAX_TILE_ASPECT allows, if that is possible.
-    None if the network is made for images so small that its tiles overlap by half and more.
+    None if the network is made for images so small that its tiles overlap by half or more.
     """
     rows, columns = (2 * math.ceil(side / math.isqrt(tile_area_px)) + 1 for side in (height, width))
     grids = [

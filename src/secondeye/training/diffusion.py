@@ -71,7 +71,7 @@ def train_diffusion(run: Run, pool: ShotPool, settings: TrainDiffusion) -> None:
     `held_out_films`. Raises UserError if no shot is as large and as long as the crops, or `pretrained`
     cannot be loaded.
     """
-    require_divisible_batch("network", settings.network)  # before the autoencoder is trained in vain
+    require_divisible_batch("network", settings.network)  # checked before the autoencoder is trained
     pipeline = make_pipeline(settings)
     pool = ShotPool(*([to_working_size(shot, pipeline) for shot in shots] for shots in pool))
     held, trained_on = hold_out("diffusion", select_usable("diffusion", *pool, _min_size(settings)))
