@@ -219,7 +219,7 @@ def test_no_clip_spans_an_image_without_partner(tmp_path: Path, section: Split) 
                 cv2.imwrite(str(tmp_path / "raw" / name / f"{index:03}.png"), image[..., ::-1])
     (film,), clips, _ = run(tmp_path, section)
     assert bounds(clips) == [(0, 8), (8, 19)] and film.frames == 19
-    assert "dropped without a partner: 1 images, first left view/008.png" in film.remark
+    assert "dropped without a partner: 1 image, first left view/008.png" in film.remark
 
 
 def test_an_unseekable_film_is_decoded_at_most_three_times(
