@@ -163,13 +163,13 @@ def test_clips_that_are_too_short_or_too_small_are_left_out_and_counted(
     assert [clip.id for clip in list_clips(Dataset(data), "test")] == ["clip2"]
     long = replace(SETTINGS, frames=7)
     assert [clip.id for clip in read_windows(data, "train", long, 0).clips] == ["clip0"]
-    assert "1 of 2 clips have 7 frames of 40x12" in capsys.readouterr().out
+    assert "clips with 7 frames of 40x12: 1 of 2" in capsys.readouterr().out
     for too_large in (
         replace(SETTINGS, frames=10),
         replace(SETTINGS, width=65),
         replace(SETTINGS, height=17),
     ):
-        with pytest.raises(UserError, match=r"none of 2 clips .* 9 frames, .* 64 and 16; ask for smaller"):
+        with pytest.raises(UserError, match=r"no clip of 2 .* 9 frames, .* 64 and 16; ask for smaller"):
             read_windows(data, "train", too_large, 0)
 
 

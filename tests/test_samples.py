@@ -142,9 +142,9 @@ def test_usable_shots_are_selected_and_counted(capsys: pytest.CaptureFixture[str
     small, large = quantize(card_shot(frames=3)), quantize(card_shot(frames=3, width=96))
     pool = select_usable("light", [small, large], [small], (2, 16, 80))
     assert len(pool.stereo) == 1 and pool.stereo[0] is large and pool.mono == []
-    assert capsys.readouterr().err == "light: 1 of 3 shots have 2 frames of 80x16\n"
+    assert capsys.readouterr().err == "light: shots with 2 frames of 80x16: 1 of 3\n"
     with pytest.raises(
-        UserError, match=r"0 of 1 shots have 4 frames.*lower train_inpaint.diffusion's frames"
+        UserError, match=r"shots with 4 frames of .*: 0 of 1; lower train_inpaint.diffusion's frames"
     ):
         select_usable("diffusion", [large], [], (4, 16, 80))
 

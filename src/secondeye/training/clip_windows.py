@@ -196,7 +196,7 @@ def keep_fitting(clips: Sequence[DatasetClip], settings: WindowSettings) -> list
             max(getattr(shape, name) for shape in shapes) for name in ("frames", "height", "width")
         )
         raise UserError(
-            f"none of {len(clips)} clips has {settings.frames} frames of {settings.width}x{settings.height}: "
+            f"no clip of {len(clips)} has {settings.frames} frames of {settings.width}x{settings.height}: "
             f"the longest has {frames} frames, the largest sides are {width} and {height}; "
             "ask for smaller windows (--frames, --height, --width)"
         )
@@ -282,7 +282,7 @@ def read_windows(
     clips = list_clips(dataset, split)
     fitting = keep_fitting(clips, settings)
     print(
-        f"windows: {len(fitting)} of {len(clips)} clips have {settings.frames} frames of "
-        f"{settings.width}x{settings.height}"
+        f"windows: clips with {settings.frames} frames of {settings.width}x{settings.height}: "
+        f"{len(fitting)} of {len(clips)}"
     )
     return WindowDataset(dataset, tuple(fitting), settings, seed, count or len(fitting))

@@ -63,7 +63,8 @@ def select_usable(
     """Return the shots that samples fit into, and print how many. Raises UserError if there are none."""
     pool = ShotPool(*([shot for shot in shots if usable_frames(shot, min_size)] for shots in (stereo, mono)))
     count, total = sum(map(len, pool)), len(stereo) + len(mono)
-    message = f"{name}: {count} of {total} shots have {min_size[0]} frames of {min_size[2]}x{min_size[1]}"
+    frames, height, width = min_size
+    message = f"{name}: shots with {frames} frames of {width}x{height}: {count} of {total}"
     if not count:
         raise UserError(f"{message}; lower train_inpaint.{name}'s frames, height or width in params.yaml")
     if is_main_process():
