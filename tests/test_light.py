@@ -22,6 +22,8 @@ from secondeye.inpaint.light_network import (
     Light,
     Margin,
     flow_to_previous,
+    pack_crop,
+    pack_planes,
     stack_inputs,
     warp_previous,
 )
@@ -115,7 +117,7 @@ def test_half_covered_pixels_change_half_as_much(monkeypatch: pytest.MonkeyPatch
     frames, surface = torch.full((1, 3, 24, 32), 0.5), torch.zeros(1, 1, 24, 32)
     coverage = torch.ones(1, 1, 24, 32)
     coverage[..., 10:12], coverage[..., 12:14] = 0.5, 0
-    monkeypatch.setattr(Light, "forward", lambda model, planes, margin: torch.tensor(0.2).expand(1, 3, 1, 1))
+    monkeypatch.setattr(Light, "forward", lambda model, *inputs: torch.tensor(0.2).expand(1, 3, 1, 1))
     inpainted, _ = inpaint_frames(Light(SMALL), Warped(frames, frames, coverage, surface), None)
     assert inpainted[0, 0, 5, 9:15].tolist() == pytest.approx([0.5, 0.6, 0.6, 0.7, 0.7, 0.5])
 
@@ -123,7 +125,7 @@ def test_half_covered_pixels_change_half_as_much(monkeypatch: pytest.MonkeyPatch
 def test_flat_surroundings_are_hardly_changed() -> None:
     flat = torch.full((1, INPUT_CHANNELS, 32, 32), 0.5)
     rough = torch.rand(flat.shape, generator=torch.Generator().manual_seed(0))
-    change = [float(loud()(planes).abs().mean().detach()) for planes in (flat, rough)]
+    change = [float(loud()(*pack_planes(planes)).abs().mean().detach()) for planes in (flat, rough)]
     assert change[0] < 0.05 * change[1]
 
 
@@ -140,7 +142,7 @@ def test_residual_scales_with_contrast() -> None:
         planes[:, colours] *= share
         darker[:, colours] = 0.3 * planes[:, colours] + 0.1 * share
     with torch.inference_mode():
-        bright, dark = loud()(planes), loud()(darker)
+        bright, dark = loud()(*pack_planes(planes)), loud()(*pack_planes(darker))
     assert bright.abs().mean() > 0.05
     torch.testing.assert_close(dark, 0.3 * bright, rtol=0.01, atol=1e-3)  # one level of contrast is added
 
@@ -228,7 +230,8 @@ def test_layers_need_less_and_less_of_the_margin(size: tuple[int, int], margin: 
     top, bottom, left, right = margin
     inner = (..., slice(top, size[0] - bottom), slice(left, size[1] - right))
     with torch.inference_mode():
-        cut, whole = loud()(planes, Margin(*margin)), loud()(planes)
+        cut = loud()(*pack_planes(planes, Margin(*margin)), Margin(*margin))
+        whole = loud()(*pack_planes(planes))
     torch.testing.assert_close(cut, whole[inner], atol=1e-5, rtol=0)
 
 
@@ -239,17 +242,18 @@ def test_receptive_field_is_the_halo() -> None:
     far = torch.rand(planes.shape)
     far[..., near, near] = planes[..., near, near]
     with torch.inference_mode():
-        one, other = model(planes)[..., 80:88, 80:88], model(far)[..., 80:88, 80:88]
+        one, other = (model(*pack_planes(given))[..., 80:88, 80:88] for given in (planes, far))
     assert torch.equal(one, other)
 
 
-def test_the_same_frames_give_the_same_bits_for_any_number_of_threads() -> None:
-    warped, model = cards(frames=3, height=64, width=96, step_px=2), loud(CHANNELS)
+def test_the_same_frames_give_the_same_bits_for_any_number_of_threads(tmp_path: Path) -> None:
+    warped = holed(200, 328)
+    save_light(loud(CHANNELS), tmp_path)
     threads, inpainted = torch.get_num_threads(), []
     try:
-        for count in (1, 2, 2):
+        for count in (1, 2, 3):
             torch.set_num_threads(count)
-            inpainted.append(inpaint_frames(model, warped, None)[0])
+            inpainted.append(inpaint_shot(make_inpainter("light", tmp_path, "cpu"), [warped, warped]))
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(inpainted[0], inpainted[1]) and torch.equal(inpainted[1], inpainted[2])
@@ -257,12 +261,12 @@ def test_the_same_frames_give_the_same_bits_for_any_number_of_threads() -> None:
 
 def test_without_holes_no_pass_is_run_and_few_holes_cost_little(monkeypatch: pytest.MonkeyPatch) -> None:
     model, seen = loud(), []
-    model.register_forward_hook(lambda module, planes, out: seen.append(tuple(planes[0].shape[2:])))
+    model.register_forward_hook(lambda module, planes, out: seen.append(planes[0].shape[1:3]))
     whole, warped = torch.ones(1, 1, 200, 328), holed(200, 328)
     inpaint_frames(model, Warped(warped.left, warped.left, whole, warped.disparity), None)
     assert not seen
     inpaint_frames(model, warped, None)
-    assert len(seen) == 3 and sum(height * width for height, width in seen) < 0.6 * 200 * 328
+    assert len(seen) == 3 and 4 * sum(height * width for height, width in seen) < 0.6 * 200 * 328
 
 
 def test_a_shot_smaller_than_a_crop() -> None:
@@ -306,6 +310,47 @@ def test_network_input_channels() -> None:
     )
     assert (planes[7] == 1).all()  # a tenth of the width
     assert (planes[light_network.PREVIOUS] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_a_crop_is_packed_in_one_pass_like_its_planes(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    height, width, rows, columns = 90, 130, slice(16, 90), slice(0, 120)
+    warped, left, filled, previous = frames_to_uint8(torch.rand(4, 3, height, width, generator=generator))
+    coverage, disparity = torch.rand(2, height, width, generator=generator)
+    flow = 20 * torch.randn(2, height, width, generator=generator)
+    planes = stack_inputs(
+        *(frames_from_uint8(warped[None])[0], coverage[None], frames_from_uint8(left[None])[0]),
+        *(disparity[None], frames_from_uint8(filled[None])[0], width),
+    )
+    planes[light_network.PREVIOUS] = warp_previous(frames_from_uint8(previous[None]), flow[None])[0]
+    margin = Margin(56, 0, 0, 56)
+    expected = pack_planes(planes[None, :, rows, columns], margin)
+    images = [frame if dtype == torch.uint8 else frame / 255 for frame in (warped, left, filled, previous)]
+    warped, left, filled, previous = images
+    packed = pack_crop(
+        *(warped.numpy(), coverage.numpy(), left.numpy(), disparity.numpy(), filled.numpy()),
+        *(previous.numpy(), flow, rows, columns, margin),
+    )
+    for ours, theirs in zip(packed, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1, 3), (1, 2, 5, 4), (2, 7, 6, 40)])
+def test_layers_without_compilation_equal_convolutions(size: tuple[int, ...]) -> None:
+    batch, height, width, channels = size
+    pixels = torch.rand(size, generator=torch.Generator().manual_seed(0))
+    planes = pixels.permute(0, 3, 1, 2)
+    near = torch.nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+    double = torch.nn.ConvTranspose2d(channels, 3, 2, stride=2)
+    halve = torch.nn.Conv2d(channels, 5, 2, stride=2)
+    with torch.inference_mode():
+        torch.testing.assert_close(light_network._depthwise(near, pixels).permute(0, 3, 1, 2), near(planes))
+        doubled = light_network._double(double, pixels)
+        torch.testing.assert_close(doubled.permute(0, 3, 1, 2), double(planes))
+        even = doubled.new_ones(batch, 2 * height, 2 * width, channels) * doubled[..., :1]
+        expected = halve(even.permute(0, 3, 1, 2))
+        torch.testing.assert_close(light_network._halve(halve, even).permute(0, 3, 1, 2), expected)
 
 
 def test_previous_frame_is_warped_along_the_flow() -> None:

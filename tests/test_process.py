@@ -4,11 +4,14 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
+import numba
 import psutil
 import pytest
+import torch
 
 from secondeye.system.errors import UserError
-from secondeye.system.process import lock_dir
+from secondeye.system.process import lock_dir, one_thread
 
 
 def test_lock_dir_excludes_a_second_holder(tmp_path: Path) -> None:
@@ -43,3 +46,13 @@ def test_child_exits_when_its_parent_is_killed(tmp_path: Path) -> None:
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline, "the child is still running"
         time.sleep(0.02)
+
+
+def test_one_thread_limits_every_library_and_restores_it() -> None:
+    def counts() -> tuple[int, int, int]:
+        return cv2.getNumThreads(), torch.get_num_threads(), numba.get_num_threads()
+
+    before = counts()
+    with one_thread():
+        assert counts() == (1, 1, 1)
+    assert counts() == before

@@ -15,7 +15,7 @@ _FIXED_BYTES, _WINDOW_BYTES = (
 _LARGE_FIXED_BYTES, _LARGE_WINDOW_BYTES = 140, 25  # beyond 4K: the encoder and the queues hold fewer frames
 _LARGE_FRAME_PIXELS = 4096 * 2304
 
-_WINDOW_PIXELS = 8 * 1920 * 1080  # longer windows than this save no time
+_WINDOW_PIXELS = 2 * 1920 * 1080  # longer windows leave the caches, and later stages wait for them
 _MAX_WINDOW_FRAMES = 32
 FREE_SHARE = 0.5  # of the free memory, without a budget
 

@@ -3,7 +3,8 @@
 Pixels that both views see stay 8-bit from decoder to encoder; floats exist only around holes.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from typing import NamedTuple
 
 import torch
@@ -40,6 +41,9 @@ class _Pending(NamedTuple):
     occlusion: Tensor  # bool [T, 1, H, W] of the right view
 
 
+Ahead = Callable[[Generator[tuple[_Pending, Warped]]], Generator[tuple[_Pending, Warped]]]
+
+
 def render(
     windows: Iterable[LeftWindow],  # of one shot, in order
     inpainter: Inpainter,
@@ -48,7 +52,8 @@ def render(
     convergence: float,
     device: str,  # cpu or cuda
     state: InpainterState | None = None,  # after the frame before; None at the start of a shot
-) -> Iterator[RenderedWindow]:
+    ahead: Ahead = lambda windows: windows,  # may warp the next windows in another thread
+) -> Generator[RenderedWindow]:
     """Upsample and sharpen the depth, convert it to disparity, warp the left view and inpaint the holes.
 
     Windows are yielded as the inpainter returns them; they may differ in length from those that were given.
@@ -57,19 +62,24 @@ def render(
     """
     pending: list[_Pending] = []
 
-    def warped() -> Iterator[Warped]:
+    def warp() -> Generator[tuple[_Pending, Warped]]:
         for frames, depth in windows:
             images = frames.to(device)
             small = depth_to_disparity(depth.to(device), strength_percent, convergence)
             disparity = upsample(small * (frames.shape[2] / depth.shape[-1]), images)
             disparity = sharpen(disparity, images)
             window = warped_window(images, disparity, conditioning_of(inpainter))
-            pending.append(_Pending(frames, disparity, occlusion_mask(window.coverage)))
+            yield _Pending(frames, disparity, occlusion_mask(window.coverage)), window
+
+    def give(warped: Iterable[tuple[_Pending, Warped]]) -> Iterator[Warped]:
+        for frames, window in warped:
+            pending.append(frames)
             yield window
 
-    for right, state_after in inpainter(warped(), state):
-        left, disparity, occlusion = _take(pending, len(right))
-        yield RenderedWindow(left, right.cpu(), disparity, occlusion, state_after)
+    with closing(ahead(warp())) as warped:
+        for right, state_after in inpainter(give(warped), state):
+            left, disparity, occlusion = _take(pending, len(right))
+            yield RenderedWindow(left, right.cpu(), disparity, occlusion, state_after)
 
 
 def _take(pending: list[_Pending], frames: int) -> _Pending:

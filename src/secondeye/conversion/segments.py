@@ -91,25 +91,25 @@ class ShotRenderer:
         start, stop = shot
         length = segment_frames(self.plan.info.fps)
         first, state = self.checkpoint.resume(start, stop)
-        # Decoding, rendering and encoding overlap. Rendering stays in this thread, so that an interrupt need
-        # not wait for a network.
-        windows = self._ahead(self._left_windows(reader, shot, first, depth, length))
+        # Warping (with decoding), inpainting and encoding overlap. Inpainting stays in this thread, so that
+        # an interrupt need not wait for a network.
         rendered = render(
-            windows,
+            self._left_windows(reader, shot, first, depth, length),
             self.inpainter,
             strength_percent=strength_percent,
             convergence=self.settings.convergence,
             device=best_device(),
             state=state,
+            ahead=self._ahead,
         )
-        with closing(windows):
+        with closing(rendered):
             while first < stop:
                 border = start + ((first - start) // length + 1) * length
                 first = self._encode_segment(rendered, first, min(border, stop), stop, on_frames)
 
-    def _ahead(self, windows: Iterator[Window]) -> Generator[Window, None, None]:
+    def _ahead(self, windows: Generator[Window]) -> Generator[Window]:
         """Compute the next window in a thread, unless frames are so large that memory is short."""
-        return prefetch(windows, 1) if self._is_pipelined else (window for window in windows)
+        return prefetch(windows, 1) if self._is_pipelined else windows
 
     @property
     def _is_pipelined(self) -> bool:

@@ -7,7 +7,7 @@ and the bytes are the same.
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import astuple, dataclass, replace
 from functools import cache, partial
 from math import ceil
@@ -28,7 +28,7 @@ from secondeye.execution.parallel import WorkerCrashed
 from secondeye.film.shots import ShotPlan
 from secondeye.inpaint import Inpainter, PlannedInpainter, make_inpainter
 from secondeye.system.errors import UserError
-from secondeye.system.process import best_device, count_gpus, hold_shared_lock
+from secondeye.system.process import best_device, count_gpus, hold_shared_lock, one_thread
 from secondeye.system.threads import prefetch
 from secondeye.video.probe import FilmInfo
 from secondeye.video.read import ShotReader
@@ -97,7 +97,11 @@ class ShotConverter:
             f"shot {number + 1}, frames {start} to {stop - 1}: depth confidence {depth.confidence:.2f}, "
             f"strength {strength:.2f} %"
         )
-        self._renderer.run(shot, depth, strength, self._render_reader, on_frames)
+        # Warping, inpainting and encoding run side by side. More threads for each would wait for each other
+        # longer than they gain, except in a diffusion network.
+        threads = nullcontext() if isinstance(self.models.inpainter, PlannedInpainter) else one_thread()
+        with threads:
+            self._renderer.run(shot, depth, strength, self._render_reader, on_frames)
         depth.delete()
 
 

@@ -31,7 +31,6 @@ _SAME_COLOUR = 0.05  # mean difference up to which the flow is taken to have fou
 _LIKELY_COLOUR = 0.35  # mean difference from the row's continuation above which it found something else
 
 _kernel = numba.njit(cache=True, nogil=True)
-_parallel_kernel = numba.njit(cache=True, nogil=True, parallel=True)
 
 
 class FillState(NamedTuple):
@@ -88,7 +87,7 @@ def _fill_frame(
     disparity: Tensor,  # [H, W] px; its holes are written: the disparity of what fills the pixel
     state: FillState | None,
 ) -> FillState:
-    pixels, composed, background = _interleaved(frame), _interleaved(filled), disparity.numpy()
+    pixels, composed, background = interleaved(frame), interleaved(filled), disparity.numpy()
     share = coverage.numpy()
     visible, gaps = _find_gaps(share, FULL_COVERAGE)
     levels, rounding = (255.0, 0.5) if frame.dtype == torch.uint8 else (1.0, 0.0)
@@ -102,7 +101,7 @@ def _fill_frame(
         _write_holes(pixels, share, smooth, gaps, rounding, False, composed)
         flow = flow_between(flow_gray(filled), state.gray)
         if flow is not None:
-            previous = _interleaved(state.frame), state.disparity.numpy(), state.visible.numpy()
+            previous = interleaved(state.frame), state.disparity.numpy(), state.visible.numpy()
             _fetch_previous(
                 pixels, visible, smooth, background, gaps, sources, flow, *previous, same_px, levels
             )
@@ -110,9 +109,10 @@ def _fill_frame(
     return FillState(filled, disparity, torch.from_numpy(visible), flow_gray(filled))
 
 
-def _interleaved(
+def interleaved(
     frame: Tensor,  # [3, H, W], or uint8 [H, W, 3]
 ) -> np.ndarray:  # [H, W, 3], shares the frame's memory
+    """Return a frame of either form with its channels last."""
     return frame.numpy() if frame.dtype == torch.uint8 else frame.permute(1, 2, 0).numpy()
 
 
@@ -141,7 +141,7 @@ def _find_gaps(
     return visible, gaps[:count].copy()
 
 
-@_parallel_kernel
+@_kernel
 def _extend_gaps(
     frame: np.ndarray,  # [H, W, 3]
     visible: np.ndarray,  # [H, W] bool
@@ -152,7 +152,7 @@ def _extend_gaps(
     sources: np.ndarray,  # [N] written: that pixel's column; -1 in a row without visible pixels
 ) -> None:
     """Extend the background side of every gap in a row; mirror it at the frame's border."""
-    for n in numba.prange(len(gaps)):
+    for n in range(len(gaps)):
         y, start, stop = gaps[n]
         sources[n] = _extend_gap(frame[y], visible[y], start, stop, disparity[y], extended[y], distance[y])
 
@@ -195,7 +195,7 @@ def _extend_gap(
     return neighbour
 
 
-@_parallel_kernel
+@_kernel
 def _blur_columns(
     frame: np.ndarray,  # [H, W, 3]
     extended: np.ndarray,  # [H, W, 3], used in gaps
@@ -208,7 +208,7 @@ def _blur_columns(
 ) -> None:
     """Average each filled pixel with its column, over a reach that grows with its distance."""
     height = len(frame)
-    for n in numba.prange(len(gaps)):
+    for n in range(len(gaps)):
         y, start, stop = gaps[n]
         for x in range(start, stop):
             reach = int(0.5 + 0.35 * distance[y, x])
@@ -228,7 +228,7 @@ def _blur_columns(
             smooth[y, x, 0], smooth[y, x, 1], smooth[y, x, 2] = red / weight, green / weight, blue / weight
 
 
-@_parallel_kernel
+@_kernel
 def _write_holes(
     frame: np.ndarray,  # [H, W, 3]
     coverage: np.ndarray,  # [H, W] in [0, 1]
@@ -238,7 +238,7 @@ def _write_holes(
     blend: bool,  # with the covered share of the frame's own pixel
     filled: np.ndarray,  # [H, W, 3], written in gaps
 ) -> None:
-    for n in numba.prange(len(gaps)):
+    for n in range(len(gaps)):
         y, start, stop = gaps[n]
         for x in range(start, stop):
             share = coverage[y, x] if blend else np.float32(0)
@@ -267,7 +267,7 @@ def flow_between(
     return dense_flow(gray.numpy(), previous.numpy()) if min(gray.shape) >= MIN_FLOW_SIZE_PX else None
 
 
-@_parallel_kernel
+@_kernel
 def _fetch_previous(
     frame: np.ndarray,  # [H, W, 3]
     visible: np.ndarray,  # [H, W] bool
@@ -284,7 +284,7 @@ def _fetch_previous(
 ) -> None:
     """Blend in pixels of the previous frame that show the same background, visible or filled."""
     height, width, _ = frame.shape
-    for n in numba.prange(len(gaps)):
+    for n in range(len(gaps)):
         y, start, stop = gaps[n]
         for x in range(start, stop):
             # Hidden background moves like the visible background beside it, not like the filled pixels.

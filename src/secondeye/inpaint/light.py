@@ -5,8 +5,8 @@ output as one of its inputs. Feeding the network's output back to `fill` would a
 """
 
 import json
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -16,26 +16,24 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from secondeye.imaging.arrays import frames_from_uint8, frames_to_uint8
-from secondeye.inpaint.fill import FillState, fill
-from secondeye.inpaint.hole_crops import plan_hole_crops
+from secondeye.inpaint.fill import FillState, fill, interleaved
+from secondeye.inpaint.hole_crops import HoleCrop, plan_hole_crops
 from secondeye.inpaint.interface import Inpainted, Inpainter, InpainterState, Warped, require_finite_pixels
 from secondeye.inpaint.light_network import (
-    FILLED,
     HALO_PX,
-    PREVIOUS,
     SIDE_MULTIPLE_PX,
     Light,
-    Margin,
     flow_to_previous,
+    pack_crop,
     soft_hole_mask,
-    stack_inputs,
-    warp_previous,
 )
 from secondeye.system.errors import UserError
 
 MAX_CROP_PX = 512  # side of a crop without its margin, a multiple of SIDE_MULTIPLE_PX: bounds memory
 KIND = "light 2"  # in config.json; changes when older weights no longer fit
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+MapCrops = Callable[[Callable[[HoleCrop], None], list[HoleCrop]], Iterable[None]]  # map, or that of a pool
 
 
 class LightState(NamedTuple):
@@ -75,11 +73,14 @@ def load_light(folder: Path | None, device: str) -> Inpainter:
         raise UserError("the light inpainter needs weights: pass --model")
     model = load_light_network(folder).to(device)
 
+    threads = torch.get_num_threads()
+
     def inpaint(windows: Iterable[Warped], state: InpainterState | None = None) -> Iterator[Inpainted]:
         carried = None if state is None else LightState.from_tensors(state)
-        for warped in windows:
-            frames, carried = inpaint_frames(model, warped.to("cpu"), carried)
-            yield Inpainted(frames.to(warped.frames.device), carried.tensors())
+        with ThreadPoolExecutor(threads) as pool:
+            for warped in windows:
+                frames, carried = inpaint_frames(model, warped.to("cpu"), carried, pool.map)
+                yield Inpainted(frames.to(warped.frames.device), carried.tensors())
 
     return inpaint
 
@@ -111,6 +112,7 @@ def inpaint_frames(
     model: Light,
     warped: Warped,  # [T, ...]
     state: LightState | None,  # of the frame before; None at the start of a shot
+    map_crops: MapCrops = map,
 ) -> tuple[Tensor, LightState]:  # in the form of the frames, and the state after the last frame
     """Fill each frame and refine it with the network; independent of window size.
 
@@ -122,7 +124,7 @@ def inpaint_frames(
         filled, fill_state = fill(
             current.frames, current.coverage, current.disparity, state.filled if state is not None else None
         )
-        frame = _refine(model, current, filled[0], fill_state, state)
+        frame = _refine(model, current, filled[0], fill_state, state, map_crops)
         state = LightState(fill_state, frame)
         frames.append(frame)
     assert state is not None
@@ -135,6 +137,7 @@ def _refine(
     filled: Tensor,  # [3, H, W], or uint8 [H, W, 3]
     now: FillState,
     state: LightState | None,
+    map_crops: MapCrops,
 ) -> Tensor:  # in the form of `filled`
     """Run the network on crops around all holes.
 
@@ -146,34 +149,30 @@ def _refine(
     height, width = now.visible.shape
     flow = None if state is None else flow_to_previous(now.gray, state.filled.gray, height, width)
     refined = filled.clone()
-    for crop in crops:
-        outer, coverage = (..., *crop.outer), warped.coverage[0]
-        planes = stack_inputs(
-            crop_frame(warped.frames[0], *crop.outer),
-            coverage[outer],
-            crop_frame(warped.left[0], *crop.outer),
-            now.disparity[None][outer],
-            crop_frame(filled, *crop.outer),
-            width,
+
+    frames = warped.frames[0], warped.left[0], filled, filled if state is None else state.frame
+    images = [interleaved(frame) for frame in frames]
+    coverage = warped.coverage[0]
+    shown, left, composed, previous = images
+
+    @torch.inference_mode()  # a setting of each thread
+    def refine(crop: HoleCrop) -> None:
+        packed, contrast = pack_crop(
+            *(shown, coverage[0].numpy(), left, now.disparity.numpy(), composed, previous, flow),
+            *(*crop.outer, crop.margin),
         )
-        if state is not None and flow is not None:
-            planes[PREVIOUS] = _crop_previous(state.frame, flow, *crop.outer)
-        residual = _run(model, planes, crop.margin)
-        inner = crop.inner_in_outer
-        holes, before = soft_hole_mask(coverage[(..., *crop.inner)]), planes[FILLED][(..., *inner)]
+        device = model.head.weight.device
+        residual = model(packed.to(device), contrast.to(device), crop.margin)[0].cpu()
+        holes, before = soft_hole_mask(coverage[(..., *crop.inner)]), crop_frame(filled, *crop.inner)
         changed = torch.where(holes > 0, (before + holes * residual).clamp(0, 1), before)
         if refined.dtype == torch.uint8:
             require_finite_pixels(changed)
             refined[crop.inner] = frames_to_uint8(changed[None])[0]
         else:
             refined[(..., *crop.inner)] = changed
+
+    list(map_crops(refine, crops))  # their inner parts do not overlap
     return refined
-
-
-def _run(model: Light, planes: Tensor, margin: Margin) -> Tensor:
-    device = next(model.parameters()).device
-    residual: Tensor = model(planes[None].to(device), margin)[0].to(planes.device)
-    return residual
 
 
 def crop_frame(
@@ -185,25 +184,3 @@ def crop_frame(
     if frame.dtype == torch.uint8:
         return frames_from_uint8(frame[None, rows, columns])[0]
     return frame[:, rows, columns]
-
-
-def _crop_previous(
-    previous: Tensor,  # [3, H, W] in [0, 1], or uint8 [H, W, 3]
-    flow: Tensor,  # [2, H, W] px
-    rows: slice,
-    columns: slice,
-) -> Tensor:  # [4, h, w]
-    """Run `warp_previous` for a crop, on the part of the previous frame that the flow leads to."""
-    height, width = flow.shape[-2:]
-    moved = flow[:, rows, columns]
-    top, bottom = _reached(moved[1], rows, height)
-    left, right = _reached(moved[0], columns, width)
-    part = crop_frame(previous, slice(top, bottom), slice(left, right))
-    return warp_previous(part[None], moved[None], rows.start - top, columns.start - left)[0]
-
-
-def _reached(flow: Tensor, pixels: slice, side: int) -> tuple[int, int]:
-    """Return the first pixel that a flow along one axis may lead to, and one past the last, in the frame."""
-    low, high = (float(extreme) for extreme in torch.aminmax(flow))
-    first = min(max(math.floor(pixels.start + low), 0), side - 1)
-    return first, max(min(math.ceil(pixels.stop + high) + 1, side), first + 1)

@@ -8,10 +8,10 @@ which halves the work on a typical crop. Blocks are depthwise separable (ConvNeX
 fifth of the cost of full convolutions.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import cv2
+import numba
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -25,8 +25,12 @@ HALO_PX = 56  # receptive field on each side, a multiple of SIDE_MULTIPLE_PX
 DISPARITY_SCALE = 10.0  # a disparity of a tenth of the width becomes 1
 INPUT_CHANNELS = 15  # warped 3, coverage, left 3, disparity, previous 3, its validity, filled 3
 WARPED, COVERAGE, LEFT = slice(0, 3), slice(3, 4), slice(4, 7)  # slices of these
+DISPARITY = slice(7, 8)
 PREVIOUS, PREVIOUS_COLOURS, PREVIOUS_VALID = slice(8, 12), slice(8, 11), slice(11, 12)
 FILLED = slice(12, 15)
+_WARPED, _COVERAGE, _LEFT, _DISPARITY, _PREVIOUS, _VALID, _FILLED = (
+    part.start for part in (WARPED, COVERAGE, LEFT, DISPARITY, PREVIOUS_COLOURS, PREVIOUS_VALID, FILLED)
+)  # for numba
 CONTRAST_PX = 17  # side of the square in which contrast is measured
 MIN_CONTRAST = 0.004  # about one of 255 gray levels
 MAX_NORMALISED = 4.0  # of a colour, as a multiple of the local contrast
@@ -72,35 +76,31 @@ class Light(nn.Module):
 
     def forward(
         self,
-        planes: Tensor,  # [B, INPUT_CHANNELS, H, W] from `stack_inputs`
-        margin: Margin = NO_MARGIN,  # of the planes, multiples of SIDE_MULTIPLE_PX, or 0
+        packed: Tensor,  # [B, H / 2, W / 2, 4 INPUT_CHANNELS] from `pack_planes` or `pack_crop`
+        contrast: Tensor,  # [B, 1, h, w] from there
+        margin: Margin = NO_MARGIN,  # as given there
     ) -> Tensor:  # [B, 3, h, w] to add to the filled frame in holes, without the margin
         """Return the residual; any size."""
-        inputs, contrast = normalise(planes)
-        height, width = planes.shape[-2:]
-        height, width = height - margin.top - margin.bottom, width - margin.left - margin.right
-        inputs, margin_left = _cut(inputs, margin, DOWN_MARGIN_PX, 1)
-        padding = (0, -inputs.shape[-1] % SIDE_MULTIPLE_PX, 0, -inputs.shape[-2] % SIDE_MULTIPLE_PX)
-        padded = F.pad(inputs, padding, mode="replicate") if any(padding) else inputs
-        margin_left = margin_left._replace(
-            bottom=margin_left.bottom + padding[3], right=margin_left.right + padding[1]
+        height, width = contrast.shape[-2:]
+        kept = Margin(*(min(side, DOWN_MARGIN_PX) for side in margin))
+        margin_left = kept._replace(
+            bottom=2 * packed.shape[1] - kept.top - height, right=2 * packed.shape[2] - kept.left - width
         )
-        packed = F.pixel_unshuffle(padded, 2).contiguous(memory_format=torch.channels_last)
-        half = self.down_half(_per_pixel(self.head, packed))
-        quarter = self.down_quarter(self.to_quarter(half))
-        deep, deep_margin = self.to_eighth(quarter), margin_left
+        half = self.down_half(self.head(packed))
+        quarter = self.down_quarter(_halve(self.to_quarter, half))
+        deep, deep_margin = _halve(self.to_eighth, quarter), margin_left
         for block, keep_px in zip(self.middle, MIDDLE_MARGINS_PX, strict=True):
-            deep, deep_margin = _cut(deep, deep_margin, keep_px, 8)
+            deep, deep_margin = _cut_pixels(deep, deep_margin, keep_px, 8)
             deep = block(deep)
-        deep, _ = _cut(deep, deep_margin, UP_MARGIN_PX, 8)
-        quarter, _ = _cut(quarter, margin_left, UP_MARGIN_PX, 4)
-        half, margin_left = _cut(half, margin_left, UP_MARGIN_PX, 2)
-        quarter = self.up_quarter(quarter + self.from_eighth(deep))
-        half = self.up_half(half + self.from_quarter(quarter))
-        residual = F.pixel_shuffle(self.tail(F.relu(half)), 2)
+        deep, _ = _cut_pixels(deep, deep_margin, UP_MARGIN_PX, 8)
+        quarter, _ = _cut_pixels(quarter, margin_left, UP_MARGIN_PX, 4)
+        half, margin_left = _cut_pixels(half, margin_left, UP_MARGIN_PX, 2)
+        quarter = self.up_quarter(quarter + _double(self.from_eighth, deep))
+        half = self.up_half(half + _double(self.from_quarter, quarter))
+        residual = F.pixel_shuffle(self.tail(F.relu(half).permute(0, 3, 1, 2)), 2)
         rows = slice(margin_left.top, margin_left.top + height)
         columns = slice(margin_left.left, margin_left.left + width)
-        return residual[..., rows, columns] * _cut(contrast, margin, 0, 1)[0]
+        return residual[..., rows, columns] * contrast
 
 
 def _cut(planes: Tensor, margin: Margin, keep_px: int, scale: int) -> tuple[Tensor, Margin]:
@@ -109,6 +109,17 @@ def _cut(planes: Tensor, margin: Margin, keep_px: int, scale: int) -> tuple[Tens
     top, bottom, left, right = ((side - keep) // scale for side, keep in zip(margin, kept, strict=True))
     height, width = planes.shape[-2:]
     return planes[..., top : height - bottom, left : width - right], kept
+
+
+def _cut_pixels(pixels: Tensor, margin: Margin, keep_px: int, scale: int) -> tuple[Tensor, Margin]:
+    """Run `_cut` for [B, h, w, C]."""
+    planes, kept = _cut(pixels.permute(0, 3, 1, 2), margin, keep_px, scale)
+    return planes.permute(0, 2, 3, 1), kept
+
+
+# Inside the network, tensors are [B, h, w, C]. Crops have ever new sizes, and oneDNN compiles each
+# convolution again for each of them, which took a quarter of the time. Linear layers and a kernel of ours
+# need no compilation. They also give the same bits for any number of threads.
 
 
 class Block(nn.Module):
@@ -120,35 +131,100 @@ class Block(nn.Module):
         self.widen = nn.Linear(channels, 2 * channels)
         self.narrow = nn.Linear(2 * channels, channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + _per_pixel(
-            lambda pixels: self.narrow(F.relu(self.widen(pixels), inplace=True)), self.near(x)
-        )
+    def forward(self, x: Tensor) -> Tensor:  # [B, h, w, C]
+        result: Tensor = self.narrow(F.relu(self.widen(_depthwise(self.near, x)), inplace=True))
+        return x + result
 
 
-def _per_pixel(layer: Callable[[Tensor], Tensor], planes: Tensor) -> Tensor:
-    """Apply a linear layer to each pixel: unlike a 1x1 convolution it gives the same bits for any threads."""
-    return layer(planes.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+def _halve(layer: nn.Conv2d, pixels: Tensor) -> Tensor:  # [B, h, w, C] -> [B, h / 2, w / 2, C']
+    """Apply a convolution with kernel and stride 2."""
+    squares = pixels.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).transpose(2, 3).flatten(3)
+    return F.linear(squares, layer.weight.permute(0, 2, 3, 1).flatten(1), layer.bias)
+
+
+def _double(layer: nn.ConvTranspose2d, pixels: Tensor) -> Tensor:  # [B, h, w, C] -> [B, 2 h, 2 w, C']
+    """Apply a transposed convolution with kernel and stride 2."""
+    assert layer.bias is not None
+    squares = F.linear(pixels, layer.weight.permute(2, 3, 1, 0).flatten(0, 2), layer.bias.repeat(4))
+    return squares.unflatten(3, (2, 2, -1)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+
+def _depthwise(layer: nn.Conv2d, pixels: Tensor) -> Tensor:  # [B, h, w, C]
+    """Apply a depthwise 3 x 3 convolution."""
+    if torch.is_grad_enabled() or pixels.device.type != "cpu" or pixels.dtype != torch.float32:
+        result: Tensor = layer(pixels.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return result
+    assert layer.bias is not None
+    weight = layer.weight.flatten(1).T.contiguous()
+    convolved = torch.empty(pixels.shape)
+    _convolve(pixels.contiguous().numpy(), weight.numpy(), layer.bias.numpy(), convolved.numpy())
+    return convolved
+
+
+@numba.njit(cache=True, nogil=True)
+def _convolve(
+    pixels: np.ndarray,  # [B, h, w, C]
+    weight: np.ndarray,  # [9, C] by row and column
+    bias: np.ndarray,  # [C]
+    convolved: np.ndarray,  # [B, h, w, C], written
+) -> None:
+    """Convolve each channel with its 3 x 3 weights; zero outside."""
+    batch, height, width, channels = pixels.shape
+    for b in range(batch):
+        for y in range(height):
+            for x in range(width):
+                total = convolved[b, y, x]
+                for c in range(channels):
+                    total[c] = bias[c]
+                for j in range(max(0, y - 1), min(height, y + 2)):
+                    for i in range(max(0, x - 1), min(width, x + 2)):
+                        near, tap = pixels[b, j, i], weight[3 * (j - y + 1) + i - x + 1]
+                        for c in range(channels):
+                            total[c] += tap[c] * near[c]
+
+
+def pack_planes(
+    planes: Tensor,  # [B, INPUT_CHANNELS, H, W] from `stack_inputs`
+    margin: Margin = NO_MARGIN,  # of the planes, multiples of SIDE_MULTIPLE_PX, or 0
+) -> tuple[Tensor, Tensor]:  # of `Light.forward`
+    """Normalise planes, cut their margin to DOWN_MARGIN_PX and join squares of 2 x 2 px.
+
+    Returns [B, H / 2, W / 2, 4 INPUT_CHANNELS], padded to SIDE_MULTIPLE_PX, and the contrast [B, 1, h, w]
+    without the margin.
+    """
+    mean, contrast = local_statistics(planes[:, FILLED])
+    inputs = normalise(*(_cut(part, margin, DOWN_MARGIN_PX, 1)[0] for part in (planes, mean, contrast)))
+    padding = (0, -inputs.shape[-1] % SIDE_MULTIPLE_PX, 0, -inputs.shape[-2] % SIDE_MULTIPLE_PX)
+    padded = F.pad(inputs, padding, mode="replicate") if any(padding) else inputs
+    return F.pixel_unshuffle(padded, 2).permute(0, 2, 3, 1), _cut(contrast, margin, 0, 1)[0]
 
 
 def normalise(
     planes: Tensor,  # [B, INPUT_CHANNELS, H, W] from `stack_inputs`
-) -> tuple[Tensor, Tensor]:  # normalised planes; [B, 1, H, W] the local contrast
+    mean: Tensor,  # [B, 3, H, W] from `local_statistics`
+    contrast: Tensor,  # [B, 1, H, W]
+) -> Tensor:  # [B, INPUT_CHANNELS, H, W]
     """Subtract the local mean from colours and divide by the local contrast; masked pixels stay 0.
 
     The residual is scaled by the same contrast, so flat areas stay as filled.
     """
-    mean, contrast = local_statistics(planes[:, FILLED])
-    normalised = planes.clone()
-    for colours, share in (
-        (WARPED, planes[:, COVERAGE]),
-        (LEFT, 1.0),
-        (PREVIOUS_COLOURS, planes[:, PREVIOUS_VALID]),
-        (FILLED, 1.0),
-    ):
-        centred = (planes[:, colours] - share * mean) / contrast
-        normalised[:, colours] = centred.clamp(-MAX_NORMALISED, MAX_NORMALISED)
-    return normalised, contrast
+
+    def divide(colours: slice, offset: Tensor) -> Tensor:
+        return ((planes[:, colours] - offset) / contrast).clamp_(-MAX_NORMALISED, MAX_NORMALISED)
+
+    coverage, valid = planes[:, COVERAGE], planes[:, PREVIOUS_VALID]
+    return torch.cat(
+        [
+            divide(WARPED, coverage * mean),
+            coverage,
+            divide(LEFT, mean),
+            planes[:, DISPARITY],
+            divide(PREVIOUS_COLOURS, valid * mean),
+            valid,
+            divide(FILLED, mean),
+        ],
+        dim=1,
+    )
 
 
 def local_statistics(
@@ -184,6 +260,97 @@ def stack_inputs(
     """Stack the network's input of one frame; PREVIOUS is zero, as for the first frame of a shot."""
     previous = torch.zeros(4, *filled.shape[1:])
     return torch.cat([warped, coverage, left, disparity * (DISPARITY_SCALE / width), previous, filled])
+
+
+def pack_crop(
+    warped: np.ndarray,  # [H, W, 3], whole frames, in [0, levels]
+    coverage: np.ndarray,  # [H, W] in [0, 1]
+    left: np.ndarray,  # [H, W, 3]
+    disparity: np.ndarray,  # [H, W] px
+    filled: np.ndarray,  # [H, W, 3]
+    previous: np.ndarray,  # [H, W, 3]; not read without a flow
+    flow: Tensor | None,  # [2, H, W] px to the previous frame; None at the start of a shot
+    rows: slice,  # of the crop with its margin
+    columns: slice,
+    margin: Margin,
+) -> tuple[Tensor, Tensor]:  # of `Light.forward`
+    """Compute `pack_planes` of `stack_inputs` and `warp_previous` for one crop, in one pass."""
+    levels = 255.0 if filled.dtype == np.uint8 else 1.0
+    crop = torch.from_numpy(filled[rows, columns]).permute(2, 0, 1) / levels
+    mean, contrast = local_statistics(crop[None])
+    kept = Margin(*(min(side, DOWN_MARGIN_PX) for side in margin))
+    top, left_px = rows.start + margin.top - kept.top, columns.start + margin.left - kept.left
+    bottom, right = rows.stop - margin.bottom + kept.bottom, columns.stop - margin.right + kept.right
+    height, width = (
+        -(-side // SIDE_MULTIPLE_PX) * SIDE_MULTIPLE_PX for side in (bottom - top, right - left_px)
+    )
+    packed = torch.empty(1, height // 2, width // 2, 4 * INPUT_CHANNELS)
+    moved = np.empty((0, 0, 0), np.float32) if flow is None else flow.numpy()
+    statistics = mean[0].numpy(), contrast[0, 0].numpy()
+    corners = rows.start, columns.start, top, bottom, left_px, right
+    frames = warped, coverage, left, disparity, filled, previous
+    _pack(*frames, moved, *statistics, *corners, levels, packed[0].numpy())
+    return packed, _cut(contrast, margin, 0, 1)[0]
+
+
+@numba.njit(cache=True, nogil=True)
+def _pack(
+    warped: np.ndarray,
+    coverage: np.ndarray,
+    left: np.ndarray,
+    disparity: np.ndarray,
+    filled: np.ndarray,
+    previous: np.ndarray,
+    flow: np.ndarray,  # [2, H, W] px, or without values
+    mean: np.ndarray,  # [3, h, w] of the crop
+    contrast: np.ndarray,  # [h, w]
+    crop_top: int,  # px
+    crop_left: int,
+    top: int,  # px: the part to pack, in the frame
+    bottom: int,
+    left_px: int,
+    right: int,
+    levels: float,
+    packed: np.ndarray,  # [h / 2, w / 2, 4 INPUT_CHANNELS], written; beyond the part its border is repeated
+) -> None:
+    height, width = coverage.shape
+    for i in range(2 * packed.shape[0]):
+        for j in range(2 * packed.shape[1]):
+            y, x = min(top + i, bottom - 1), min(left_px + j, right - 1)
+            out, k = packed[i // 2, j // 2], 2 * (i % 2) + j % 2
+            scale, share = contrast[y - crop_top, x - crop_left], coverage[y, x]
+            valid, before_y, before_x = np.float32(0), 0.0, 0.0
+            if flow.size > 0:
+                before_x, before_y = x + flow[0, y, x], y + flow[1, y, x]
+                if 0 <= before_x <= width - 1 and 0 <= before_y <= height - 1:
+                    valid = np.float32(1)
+            out[4 * _COVERAGE + k], out[4 * _VALID + k] = share, valid
+            out[4 * _DISPARITY + k] = disparity[y, x] * (DISPARITY_SCALE / width)
+            for c in range(3):
+                offset = mean[c, y - crop_top, x - crop_left]
+                out[4 * (_WARPED + c) + k] = _clamp((warped[y, x, c] / levels - share * offset) / scale)
+                out[4 * (_LEFT + c) + k] = _clamp((left[y, x, c] / levels - offset) / scale)
+                out[4 * (_FILLED + c) + k] = _clamp((filled[y, x, c] / levels - offset) / scale)
+                out[4 * (_PREVIOUS + c) + k] = np.float32(0)
+                if valid > 0:
+                    colour = _bilinear(previous, before_y, before_x, c) / levels
+                    out[4 * (_PREVIOUS + c) + k] = _clamp((colour - offset) / scale)
+
+
+@numba.njit(cache=True, nogil=True)
+def _clamp(value: float) -> float:
+    return min(max(value, -MAX_NORMALISED), MAX_NORMALISED)
+
+
+@numba.njit(cache=True, nogil=True)
+def _bilinear(frame: np.ndarray, y: float, x: float, channel: int) -> float:
+    """Sample a position inside the frame."""
+    top, left = int(y), int(x)
+    bottom, right = min(top + 1, frame.shape[0] - 1), min(left + 1, frame.shape[1] - 1)
+    v, u = np.float32(y - top), np.float32(x - left)
+    above = (1 - u) * frame[top, left, channel] + u * frame[top, right, channel]
+    below = (1 - u) * frame[bottom, left, channel] + u * frame[bottom, right, channel]
+    return (1 - v) * above + v * below
 
 
 def flow_to_previous(

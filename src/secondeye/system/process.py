@@ -108,18 +108,27 @@ def wait_without_spinning() -> None:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Limit cv2 and torch to one thread in the block, so that sums do not depend on the machine."""
+    """Limit cv2, torch and this thread's numba to one thread in the block.
+
+    Sums then do not depend on the machine, and stages of a pipeline do not wait for each other's threads.
+    Threads that first use torch in the block keep to one thread after it.
+    """
     import cv2
     import torch
 
-    before = cv2.getNumThreads(), torch.get_num_threads()
+    numba = sys.modules.get("numba")  # importing it takes longer than most work that is limited here
+    before = cv2.getNumThreads(), torch.get_num_threads(), numba.get_num_threads() if numba else 0
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
+    if numba:
+        numba.set_num_threads(1)
     try:
         yield
     finally:
         cv2.setNumThreads(before[0])
         torch.set_num_threads(before[1])
+        if numba:
+            numba.set_num_threads(before[2])
 
 
 def use_threads(count: int) -> None:

@@ -23,6 +23,7 @@ from secondeye.inpaint.light_network import (
     WARPED,
     Light,
     flow_to_previous,
+    pack_planes,
     soft_hole_mask,
     stack_inputs,
     warp_previous,
@@ -185,11 +186,11 @@ def _inpaint(model: nn.Module, batch: Sample) -> tuple[Tensor, Tensor]:
     """
     planes, hole_mask, flow, _ = batch
     with torch.no_grad():
-        previous = planes[:, 0, FILLED] + hole_mask[:, 0] * model(planes[:, 0])
+        previous = planes[:, 0, FILLED] + hole_mask[:, 0] * model(*pack_planes(planes[:, 0]))
     inputs = planes[:, 1].clone()
     inputs[:, PREVIOUS] = warp_previous(previous.clamp(0, 1), flow)
     filled = planes[:, 1, FILLED]
-    return filled, filled + hole_mask[:, 1] * model(inputs)
+    return filled, filled + hole_mask[:, 1] * model(*pack_planes(inputs))
 
 
 def _relative_loss(

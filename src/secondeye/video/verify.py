@@ -90,7 +90,8 @@ def _check_images(
     ends: tuple[Fraction, Fraction],  # display times of the first and the last frame
 ) -> None:
     tick = Fraction(stream.time_base or 1)
-    stream.codec_context.thread_count = 1  # others would each hold a frame
+    stream.codec_context.thread_count = 2  # each more would hold a frame
+    stream.codec_context.thread_type = "AUTO"
     for name, seconds in zip(("first", "last"), ends, strict=True):
         container.seek(round(seconds / tick), stream=stream, backward=True)
         until = (frame for frame in container.decode(stream) if (frame.pts or 0) * tick >= seconds - tick)
