@@ -1,6 +1,6 @@
 """Measure how well the stage `shift` finds stereo misalignment, against the 1st percentile of SGBM.
 
-    python benchmarks/dataset_shift.py
+    python benchmarks/dataset_shift.py [--scenes 3] [--shots 24]
 
 Rendered scenes 1280 px wide whose farthest point is textured are misaligned by known amounts; the ground
 truth is the 1st percentile of the exact disparity. Then synthetic shots at working size, each in both view
@@ -42,15 +42,15 @@ SAMPLE_SHOTS = 24
 HEIGHT, WIDTH = 256, 448
 
 
-def table() -> str:
+def table(scenes: int = len(WIDE_SEEDS), shots: int = SAMPLE_SHOTS) -> str:
     """Return all tables as Markdown."""
-    return "\n\n".join([_grid(), _sample(), *_footage()])
+    return "\n\n".join([_grid(scenes), _sample(shots), *_footage()])
 
 
-def _grid() -> str:
+def _grid(scenes: int) -> str:
     columns = "shift error, px | SGBM error, px | row error, px | gain error | swapped views detected"
     lines = [f"| offset, px | {columns} |", "|---|---|---|---|---|---|"]
-    shots = [render_shot(seed, 1, 360, 1280) for seed in WIDE_SEEDS]
+    shots = [render_shot(seed, 1, 360, 1280) for seed in WIDE_SEEDS[:scenes]]
     for offset_px in OFFSETS:
         errors = np.array(
             [_errors(shot, offset_px, down_px, cast) for shot in shots for down_px in ROWS for cast in CASTS]
@@ -58,7 +58,8 @@ def _grid() -> str:
         worst, found = errors[:, :4].max(0), errors[:, 4].mean()
         figures = " | ".join(f"{value:.0f}" for value in worst[:3])
         lines.append(f"| {offset_px} | {figures} | {worst[3]:.2f} | {found:.0%} |")
-    return "\n".join(["Each row is the worst of 18 cases, 1280 px wide.", "", *lines])
+    cases = len(shots) * len(ROWS) * len(CASTS)
+    return "\n".join([f"Each row is the worst of {cases} cases, 1280 px wide.", "", *lines])
 
 
 def _errors(shot: Shot, offset_px: int, down_px: int, cast: float) -> tuple[float, ...]:
@@ -99,10 +100,10 @@ def _sgbm_shift(left: Tensor, right: Tensor) -> int:
     return int(np.floor(np.percentile(np.concatenate(found), 1) * 4)) - PARAMS.margin_px
 
 
-def _sample() -> str:
+def _sample(shots: int) -> str:
     """Return a table for synthetic shots at working size: view order, and stability under noise."""
     right, lost, false, moved, seconds = 0, 0, 0, [], []
-    for seed in range(SAMPLE_SHOTS):
+    for seed in range(shots):
         shot = render_shot(seed, 2, HEIGHT, WIDTH)
         start = time.perf_counter()
         there = _row(shot.left, shot.right)
@@ -119,7 +120,7 @@ def _sample() -> str:
     lines = [f"| shots | {columns} |"]
     counts = f"{moved.count(0)}, {moved.count(1)}, {sum(px > 1 for px in moved)}"
     lines += ["|---|---|---|---|---|---|"]
-    lines += [f"| {SAMPLE_SHOTS} | {lost} | {right} | {false} | {counts} | {np.median(seconds) * 1000:.0f} |"]
+    lines += [f"| {shots} | {lost} | {right} | {false} | {counts} | {np.median(seconds) * 1000:.0f} |"]
     return "\n".join([f"Synthetic shots, 2 frames, {WIDTH} px wide; noise of 8 levels.", "", *lines])
 
 
@@ -163,8 +164,10 @@ def _frames(pictures: list[np.ndarray]) -> Tensor:
 
 def main() -> None:
     """Print the table."""
-    make_parser(__doc__).parse_args()
-    print(f"{machine()}\n\n{table()}")
+    parser = make_parser(__doc__)
+    parser.add_argument("--scenes", type=int, default=len(WIDE_SEEDS), choices=(1, 2, 3))
+    parser.add_argument("--shots", type=int, default=SAMPLE_SHOTS, help="synthetic shots at working size")
+    print(f"{machine()}\n\n{table(**vars(parser.parse_args()))}")
 
 
 if __name__ == "__main__":

@@ -1,22 +1,25 @@
 """Measure the cost of the diffusion inpainter and the effect of each difference from the paper's release.
 
-    python benchmarks/inpaint.py
+    python benchmarks/inpaint.py [plans] [tiles] [lengths] [differences]
 
-The network is tiny with random weights: compare passes, seconds and memory with each other; image differences
-show how much two variants differ, not which is better. The baseline is the release's plan as run by
-released_walk.py, with the same weights and frames.
+Prints the named tables, or all of them. The network is tiny with random weights: compare passes, seconds and
+memory with each other; image differences show how much two variants differ, not which is better. The baseline
+is the release's plan as run by released_walk.py, with the same weights and frames. `lengths` shows how memory
+depends on the number of frames.
 """
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import released_walk
 import torch
+from command import make_parser, run
 from machine import machine
 from torch import Tensor
 
@@ -32,23 +35,49 @@ from secondeye.inpaint.sampling_config import RELEASE_SAMPLING, SamplingConfig
 from secondeye.inpaint.tiles import plan_tiles
 from secondeye.inpaint.tiny import make_scheduler
 from secondeye.synthetic import render_shot
+from secondeye.system.process import wait_without_spinning
 from secondeye.warp import warp
+
+Result = TypeVar("Result")
 
 STEPS = 2  # a conversion uses 8; both plans scale alike
 HEIGHT, WIDTH, FRAMES = 128, 128, 46
 TILED, TILED_FRAMES = (256, 256), 12
 SMALL = (64, 128)
 PLANS = ("release", "ours", "ours, in one step")
-LENGTHS, AT_ONCE = (24, 48, 96, 240, 480, 1200, 2400), 8
+LENGTHS, AT_ONCE = (24, 96, 384), 8
 OURS = SamplingConfig(steps=8, guidance=1.0, noise_share=0.0, keep_thin_holes=True, decode_frames=8)
 
 
-def table() -> str:
+class Measured(NamedTuple):
+    """What inpainting a shot took."""
+
+    seconds: float  # per frame
+    processor_seconds: float  # per frame, of all threads; other processes hardly change it
+    peak_mib: float
+
+    @staticmethod
+    def columns() -> str:
+        """Return the names of the columns that `str` fills."""
+        return "seconds per frame | seconds of processor time per frame | peak memory, MB"
+
+    def __str__(self) -> str:
+        return f"{self.seconds:.2f} | {self.processor_seconds:.2f} | {self.peak_mib * 2**20 / 1e6:.0f}"
+
+
+def measure(work: Callable[[], Result], frames: int) -> tuple[Result, Measured]:
+    """Return the result of `work` and what it took."""
+    start = time.process_time()
+    result, cost = measure_cost(work, frames)
+    return result, Measured(cost.seconds, (time.process_time() - start) / frames, cost.peak_mib)
+
+
+def plans() -> str:
     """Return a Markdown table of passes, seconds and memory per frame, ours and the release's."""
     return compare(film(FRAMES, HEIGHT, WIDTH), tiles_per_side=1)
 
 
-def tiled() -> str:
+def tiles() -> str:
     """Return the same table with two tiles per side on a larger frame."""
     return compare(film(TILED_FRAMES, *TILED), tiles_per_side=2)
 
@@ -57,14 +86,10 @@ def compare(shot: Warped, tiles_per_side: int) -> str:
     """Return a row per plan and the difference between the results."""
     rows, made = [], {}
     for plan in PLANS:
-        passes, cost, inpainted, skipped = run_in_process(run_plan, plan, shot, tiles_per_side)
+        passes, measured, inpainted, skipped = run_in_process(run_plan, plan, shot, tiles_per_side)
         made[plan] = torch.from_numpy(inpainted)
-        megabytes = cost.peak_mib * 2**20 / 1e6
         name = plan if tiles_per_side == 1 else f"{plan}, {tiles_per_side}x{tiles_per_side} tiles"
-        rows.append(
-            f"| {name} | {passes:.1f} | {cost.seconds:.2f} | {megabytes:.0f} | "
-            f"{megabytes / len(shot.frames):.1f} | {skipped} |"
-        )
+        rows.append(f"| {name} | {passes:.1f} | {measured} | {skipped} |")
     return "\n".join([*heading(shot), *rows, f"\n{describe_difference(made['release'], made['ours'], shot)}"])
 
 
@@ -73,8 +98,8 @@ def heading(shot: Warped) -> list[str]:
     hidden = 100 * float(occlusion_mask(shot.coverage).float().mean())
     return [
         f"{width}x{height}, {frames} frames, {STEPS} steps, {torch.get_num_threads()} threads; "
-        f"{hidden:.1f} % hidden. A pass is one frame, or one tile of it, through the network once.\n",
-        "| plan | passes per frame | seconds per frame | peak memory, MB | MB per frame | skipped work |",
+        f"{hidden:.1f} % hidden. A pass is one evaluation of the network on one frame or tile.\n",
+        f"| plan | passes per frame | {Measured.columns()} | skipped work |",
         "|---|---|---|---|---|---|",
     ]
 
@@ -92,10 +117,8 @@ def describe_difference(release: Tensor, ours: Tensor, shot: Warped) -> str:
 
 def lengths() -> str:
     """Return a Markdown table of peak memory against length, with frames streamed as in a conversion."""
-    lines = ["| frames | peak memory, MB | seconds per frame |", "|---|---|---|"]
-    for count in LENGTHS:
-        cost = run_in_process(stream_film, count)
-        lines.append(f"| {count} | {cost.peak_mib * 2**20 / 1e6:.0f} | {cost.seconds:.2f} |")
+    lines = [f"| frames | {Measured.columns()} |", "|---|---|---|---|"]
+    lines += [f"| {count} | {run_in_process(stream_film, count)} |" for count in LENGTHS]
     return "\n".join(lines)
 
 
@@ -227,7 +250,7 @@ def film(frames: int, height: int, width: int, seed: int = 90_001) -> Warped:
 
 
 def run_plan(connection: Connection, plan: str, shot: Warped, tiles_per_side: int) -> None:
-    """Send passes per frame, cost per frame, the frames, and the skipped work."""
+    """Send passes per frame, what was measured, the frames, and the skipped work."""
     pipeline, frames = make_pipeline(13 if plan == "ours, in one step" else 9), len(shot.frames)
     shot = Warped(*(plane.clone() for plane in shot[:4]))  # copy out of shared memory
     passes = [0]
@@ -249,21 +272,21 @@ def run_plan(connection: Connection, plan: str, shot: Warped, tiles_per_side: in
             tiles_per_side=tiles_per_side,
         )
 
-    made, cost = measure_cost(walk, frames)
+    made, measured = measure(walk, frames)
     skipped = "nothing" if plan == "release" else str(inpainter.stats).partition(": ")[2]
     # Not a tensor: its shared memory would end with this process.
-    connection.send((passes[0] / frames, cost, made.numpy(), skipped))
+    connection.send((passes[0] / frames, measured, made.numpy(), skipped))
 
 
 def stream_film(connection: Connection, frames: int) -> None:
-    """Send the cost per frame of a film streamed in windows."""
+    """Send what was measured on a film that arrives in parts."""
     inpainter, shot = Diffusion(make_pipeline(), InpaintOptions(1, 1)), film(AT_ONCE, *SMALL)
 
     def stream() -> None:
         for _ in inpainter(shot for _ in range(frames // AT_ONCE)):
             pass
 
-    connection.send(measure_cost(stream, frames)[1])
+    connection.send(measure(stream, frames)[1])
 
 
 def run_in_process(work: Callable[..., None], *arguments: object) -> Any:
@@ -291,7 +314,21 @@ def psnr_db(one: Tensor, other: Tensor) -> float:
     return -20 * float(torch.log10(torch.tensor(rms(one, other)).clamp_min(1e-5)))
 
 
-if __name__ == "__main__":
+TABLES = {"plans": plans, "tiles": tiles, "lengths": lengths, "differences": differences}
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = make_parser(__doc__)
+    parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"{', '.join(TABLES)}; default: all")
+    chosen = parser.parse_args().tables
+    if unknown := [name for name in chosen if name not in TABLES]:
+        parser.error(f"no table is named {unknown[0]}: choose from {', '.join(TABLES)}")
+    wait_without_spinning()  # in the processes that measure, as in a conversion
     print(machine())
-    for part in (table, tiled, lengths, differences):
-        print(f"\n{part()}", flush=True)
+    for name in chosen or TABLES:
+        print(f"\n{TABLES[name]()}", flush=True)
+
+
+if __name__ == "__main__":
+    run(main)

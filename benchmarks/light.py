@@ -30,6 +30,7 @@ from secondeye.inpaint.light_network import CHANNELS, Light, soft_hole_mask
 from secondeye.params import load_params
 from secondeye.run_folder import open_run
 from secondeye.synthetic import render_shot
+from secondeye.system.text import pluralize
 from secondeye.training.light import train_light
 from secondeye.training.stereo_shot import ShotPool, StereoShot, quantize
 from secondeye.warp import warp
@@ -77,8 +78,8 @@ def table(seeds: range) -> str:
     model = Light(CHANNELS).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     megabytes = 2 * sum(weights.numel() for weights in model.parameters()) / 1e6
     lines = [
-        f"{WIDTH}x{HEIGHT}, {len(seeds)} shots of {FRAMES} frames, {torch.get_num_threads()} threads; "
-        f"`light` has {megabytes:.1f} MB in fp16.\n",
+        f"{WIDTH}x{HEIGHT}, {pluralize(len(seeds), 'shot')} of {FRAMES} frames, "
+        f"{torch.get_num_threads()} threads; `light` has {megabytes:.1f} MB in fp16.\n",
         "| holes | hidden, % | method | ms per frame | frames per second |",
         "|---|---|---|---|---|",
     ]

@@ -1,6 +1,6 @@
 """Measure the speed of splat and warp against the released algorithm in torch, and the sharpness of the warp.
 
-    python benchmarks/splat.py [--fresh-memory] [--pairs FILM ...] [--shots 8]
+    python benchmarks/splat.py [--fresh-memory] [--pairs FILM ...] [--shots 8] [--sizes 1080p 4K]
 
 Both baselines are the released three-pass splat as torch scatters, reduced to the two columns that a
 horizontal move reaches (the released kernel writes four pixels, two of them with weight 0). One scatters into
@@ -74,12 +74,13 @@ def main() -> None:
     parser.add_argument("--fresh-memory", action="store_true")
     parser.add_argument("--pairs", type=existing, nargs="*", default=[])
     parser.add_argument("--shots", type=int, default=8)
+    parser.add_argument("--sizes", nargs="*", choices=tuple(SIZES), default=list(SIZES), help="to be timed")
     options = parser.parse_args()
     set_memory(options.fresh_memory)
     print(machine())
-    print_speed("cpu", CPU_METHODS)
+    print_speed("cpu", CPU_METHODS, options.sizes)
     if torch.cuda.is_available():
-        print_speed("cuda", GPU_METHODS)
+        print_speed("cuda", GPU_METHODS, options.sizes)
     print_sharpness(options.shots)
     if options.pairs:
         print_pairs(options.pairs)
@@ -100,7 +101,7 @@ def set_memory(fresh: bool) -> None:
         libc.mallopt(trim_threshold, (1 << 31) - 1)
 
 
-def print_speed(device: str, methods: list[Method]) -> None:
+def print_speed(device: str, methods: list[Method], sizes: list[str]) -> None:
     """Print milliseconds per uint8 frame and the speed-up over both baselines."""
     bandwidth = copy_bandwidth(device)
     print(f"\nOn the {device}, uint8; copying memory: {bandwidth / 1e9:.0f} GB/s read and written\n")
@@ -108,7 +109,8 @@ def print_speed(device: str, methods: list[Method]) -> None:
     print(f"| size | disparity | method | {columns} |")
     print("|---|---|---|---|---|---|---|---|")
     generator = torch.Generator().manual_seed(0)
-    for size, (height, width) in SIZES.items():
+    for size in sizes:
+        height, width = SIZES[size]
         images = torch.randint(0, 256, (1, height, width, 3), generator=generator, dtype=torch.uint8)
         for kind in ("layers", "smooth", "random"):
             arrays = images.to(device), timed_disparity(kind, height, width).to(device)
