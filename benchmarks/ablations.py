@@ -73,7 +73,6 @@ class Variant(NamedTuple):
     """One side of an ablation."""
 
     name: str
-    inpainter: Diffusion
     plan: InpaintPlan
 
 
@@ -161,7 +160,7 @@ def write_ablation(
         height, width = clip.left.shape[2:]
         results = {}
         for variant in make_variants(ablation, inpainter, height, width):
-            results[variant.name] = inpaint_clip(variant, clip)
+            results[variant.name] = inpaint_clip(inpainter, variant, clip)
             numbers.setdefault(variant.name, []).append(results[variant.name].numbers)
             plans[f"{variant.name}: {variant.plan}."] = None
         border = next(iter(window_borders(len(clip.left), inpainter.plan(height, width))), 0)
@@ -182,26 +181,27 @@ def make_variants(ablation: str, inpainter: Diffusion, height: int, width: int) 
     plan = inpainter.plan(height, width)
     if ablation == "overlap":
         return [
-            Variant("with overlap", inpainter, plan),
-            Variant("without overlap", inpainter, replace(plan, overlap_frames=0)),
+            Variant("with overlap", plan),
+            Variant("without overlap", replace(plan, overlap_frames=0)),
         ]
     one_tile = Diffusion(inpainter.pipeline, replace(inpainter.options, tiles=1), inpainter.seed)
     reduced = replace(one_tile.plan(height, width), decode_frames=plan.decode_frames)
     return [
-        Variant(f"{plan.tile_rows}x{plan.tile_columns} tiles", inpainter, plan),
-        Variant(f"reduced to {reduced.width}x{reduced.height}", one_tile, reduced),
+        Variant(f"{plan.tile_rows}x{plan.tile_columns} tiles", plan),
+        Variant(f"reduced to {reduced.width}x{reduced.height}", reduced),
     ]
 
 
-def inpaint_clip(variant: Variant, clip: EvalFrames) -> Result:
+def inpaint_clip(given: Diffusion, variant: Variant, clip: EvalFrames) -> Result:
     """Warp and inpaint a clip by the variant's plan, and score it as the evaluation does."""
-    variant.inpainter.reuse(variant.plan)
-    warped = warped_window(clip.left, clip.disparity, variant.inpainter.conditioning)
+    inpainter = Diffusion(given.pipeline, given.options, given.seed)  # `given` keeps its own plan
+    inpainter.reuse(variant.plan)
+    warped = warped_window(clip.left, clip.disparity, inpainter.conditioning)
     passes = [0]
-    hook = variant.inpainter.pipeline.unet.register_forward_pre_hook(
-        lambda _, given: passes.__setitem__(0, passes[0] + given[0].shape[1])
+    hook = inpainter.pipeline.unet.register_forward_pre_hook(
+        lambda _, arguments: passes.__setitem__(0, passes[0] + arguments[0].shape[1])
     )
-    right = inpaint_shot(variant.inpainter, [warped])
+    right = inpaint_shot(inpainter, [warped])
     hook.remove()
     found = compute(update(prepare(clip.left, clip.right, clip.regions), right, overlap=0, learned=None))
     return Result(

@@ -1,11 +1,12 @@
 """Build the dataset from real stereo films and list every clip, accepted or rejected, with the reason.
 
-    SECONDEYE_FOOTAGE=... python benchmarks/dataset_real.py [FOLDER]
+    SECONDEYE_FOOTAGE=... python benchmarks/dataset_real.py [FOLDER] [--films candle shot kitti]
 
 Uses the laptop preset at a width of 512 px. FOLDER keeps the dataset for inspection (default: temporary).
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,27 +20,26 @@ from secondeye.dataset.schema import AcceptedClip, Clip, ClipQuality, Correction
 from secondeye.system.errors import UserError
 
 FILMS = {  # name in data/raw: where it lies in the footage
-    "candle_ego_sbs.mp4": "sv_candle_ego/candle_ego_sbs_2560x720.mp4",
-    "shot_sbs.mp4": "sv_toon_shot/shot_sbs.mp4",
-    "kitti1_L": "sq_kitti1/image_l",
-    "kitti1_R": "sq_kitti1/image_r",
+    "candle": {"candle_ego_sbs.mp4": "sv_candle_ego/candle_ego_sbs_2560x720.mp4"},
+    "shot": {"shot_sbs.mp4": "sv_toon_shot/shot_sbs.mp4"},
+    "kitti": {"kitti1_L": "sq_kitti1/image_l", "kitti1_R": "sq_kitti1/image_r"},
 }
 STAGES = ("split", "shift", "match", "splat", "quality", "filter")
 
 
-def table(root: Path | None = None) -> str:
+def table(root: Path | None = None, films: Sequence[str] = tuple(FILMS)) -> str:
     """Return the table, or the reason why there is none."""
     footage = os.environ.get("SECONDEYE_FOOTAGE")
     if not footage:
         return "Left out: SECONDEYE_FOOTAGE is not set."
     with TemporaryDirectory() as temporary:
-        return _table(Path(footage), root or Path(temporary))
+        return _table(Path(footage), root or Path(temporary), films)
 
 
-def _table(footage: Path, root: Path) -> str:
+def _table(footage: Path, root: Path, films: Sequence[str]) -> str:
     raw = root / "raw"
     raw.mkdir(parents=True, exist_ok=True)
-    for name, place in FILMS.items():
+    for name, place in (pair for film in films for pair in FILMS[film].items()):
         if not (raw / name).exists():
             (raw / name).symlink_to(footage / place)
     params = load_preset("laptop")
@@ -82,10 +82,11 @@ def main() -> None:
     """Print the table."""
     parser = make_parser(__doc__)
     parser.add_argument("folder", type=Path, nargs="?", help="keeps the dataset (default: temporary)")
-    root = parser.parse_args().folder
+    parser.add_argument("--films", nargs="+", choices=tuple(FILMS), default=list(FILMS))
+    chosen = parser.parse_args()
     if not os.environ.get("SECONDEYE_FOOTAGE"):
         raise UserError("SECONDEYE_FOOTAGE must name the folder of real films")
-    print(f"{machine()}\n\n{table(root)}")
+    print(f"{machine()}\n\n{table(chosen.folder, chosen.films)}")
 
 
 if __name__ == "__main__":

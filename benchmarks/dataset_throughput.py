@@ -1,6 +1,6 @@
 """Measure the speed of each dataset stage on one core, against plain decoding of the same films.
 
-    python benchmarks/dataset_throughput.py [--matcher video]
+    python benchmarks/dataset_throughput.py [--matcher video] [--films 4]
 
 Uses synthetic films, the real film in SECONDEYE_FOOTAGE if that is set, and the laptop preset. Times on one
 core are CPU times, which other processes hardly affect; two workers against one is wall-clock time, which is
@@ -45,7 +45,7 @@ class Speed:
     bytes: Mapping[str, int]
 
 
-def table(matcher: Matcher | None = None) -> str:
+def table(matcher: Matcher | None = None, films: int = FILMS) -> str:
     """Return the tables: stages on one core, two workers against one, projection to a large dataset."""
     params = load_preset("laptop")
     params = replace(params, dataset=replace(params.dataset, max_bad_fraction=1.0))
@@ -53,7 +53,7 @@ def table(matcher: Matcher | None = None) -> str:
         params = replace(params, match=replace(params.match, matcher=matcher))
     with tempfile.TemporaryDirectory() as folder:
         roots = [Path(folder) / "synthetic"]
-        write_sample_films(roots[0] / "raw", FILMS, SEED)
+        write_sample_films(roots[0] / "raw", films, SEED)
         real = Path(os.environ.get("SECONDEYE_FOOTAGE") or "/nowhere") / REAL
         if real.is_file():
             roots.append(Path(folder) / "real")
@@ -160,7 +160,8 @@ def main() -> None:
     """Print the tables."""
     parser = make_parser(__doc__)
     parser.add_argument("--matcher", choices=get_args(Matcher), help="instead of the preset's")
-    print(f"{machine()}\n\n{table(parser.parse_args().matcher)}")
+    parser.add_argument("--films", type=int, default=FILMS, help=f"synthetic films (default: {FILMS})")
+    print(f"{machine()}\n\n{table(**vars(parser.parse_args()))}")
 
 
 if __name__ == "__main__":

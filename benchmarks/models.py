@@ -28,25 +28,29 @@ def main() -> None:
     names = {film.id: film.name for film in read_table(options.films, Film)}
     print(f"{machine()}\n")
     inpainters = ["nearest", "Telea", "Navier-Stokes", "fill", "light", "diffusion", "VAE round trip"]
-    print_table(rows, names, inpainters, "haarpsi", 4)
-    print_table(rows, names, inpainters, "psnr_disoccluded_db", 2)
-    print_table(rows, names, inpainters, "psnr_border_db", 2)
-    print_table(rows, names, ["motion + fill", "student + fill"], "rank_correlation", 3)
-    print_table(rows, names, ["motion + fill", "student + fill"], "disparity_error_percent", 3)
-    models = ["identity", "best shift", "motion + fill", "student + fill"]
-    print_table(rows, names, models, "haarpsi", 4)
-    print_table(rows, names, models, "psnr_db", 2)
+    depth = ["motion + fill", "student + fill"]
+    models = ["identity", "best shift", *depth]
+    for title, methods, column, digits in (
+        ("HaarPSI around disocclusions", inpainters, "haarpsi", 4),
+        ("PSNR in disocclusions, dB", inpainters, "psnr_disoccluded_db", 2),
+        ("PSNR beyond the left view's border, dB", inpainters, "psnr_border_db", 2),
+        ("rank correlation of depth", depth, "rank_correlation", 3),
+        ("disparity error, % of the width", depth, "disparity_error_percent", 3),
+        ("HaarPSI around disocclusions, whole models", models, "haarpsi", 4),
+        ("PSNR, whole models, dB", models, "psnr_db", 2),
+    ):
+        print_table(title, rows, names, methods, column, digits)
 
 
 def print_table(
-    rows: list[Score], names: dict[str, str], methods: list[str], column: str, digits: int
+    title: str, rows: list[Score], names: dict[str, str], methods: list[str], column: str, digits: int
 ) -> None:
     """Print a row per film and a column per method, and the mean over films."""
     groups = group_by_method(rows)
     values = {method: group_by_film(groups[method], column) for method in methods if method in groups}
     means = {method: {film: mean(clips) for film, clips in found.items()} for method, found in values.items()}
     films = sorted({film for found in means.values() for film in found}, key=lambda film: names[film])
-    print(f"| {column} | {' | '.join(means)} |\n|{'---|' * (len(means) + 1)}")
+    print(f"| {title} | {' | '.join(means)} |\n|{'---|' * (len(means) + 1)}")
     for film in films:
         cells = (f"{found[film]:.{digits}f}" if film in found else "-" for found in means.values())
         print(f"| {names[film]} | {' | '.join(cells)} |")

@@ -85,7 +85,10 @@ def table(settings: TrainDiffusion, seconds: float, shots: int) -> str:
             inpainter = Diffusion(pipeline, InpaintOptions(sampling_steps, 1))
             rows.append(
                 row(
-                    f"{method}, sampled in {sampling_steps}", f"{steps} in {elapsed_s:.0f} s", inpainter, test
+                    f"{method.replace('_', ' ')}, sampled in {sampling_steps}",
+                    f"{steps} in {elapsed_s:.0f} s",
+                    inpainter,
+                    test,
                 )
             )
     shape = PARAMS.synthetic
