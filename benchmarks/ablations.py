@@ -44,6 +44,7 @@ from secondeye.synthetic import render_shot
 from secondeye.system.errors import UserError
 from secondeye.system.files import write_atomic
 from secondeye.system.process import best_device
+from secondeye.system.text import pluralize
 from secondeye.training.monocular import left_view, plausible_disparity, read_runs
 from secondeye.warp import warp
 
@@ -240,7 +241,7 @@ def table(numbers: dict[str, list[dict[str, float]]]) -> Table:
     for name, found in numbers.items():
         means = {column: np.nanmean([clip[column] for clip in found]) for column in COLUMNS}
         rows.append([name, *(f"{means[column]:.4g}" for column in COLUMNS)])
-    note = f"Means of {len(next(iter(numbers.values())))} clips. {machine()}."
+    note = f"Means over {pluralize(len(next(iter(numbers.values()))), 'clip')}. {machine()}."
     return Table("", ["", *COLUMNS.values()], rows, note)
 
 

@@ -6,6 +6,8 @@ Tables on real footage need the folder SECONDEYE_FOOTAGE and are omitted if it i
 meaningful on an idle machine.
 """
 
+from collections.abc import Callable
+
 from command import make_parser, run
 from dataset_cuts import table as cuts
 from dataset_matching import table as matching
@@ -15,7 +17,7 @@ from dataset_shift import table as shift
 from dataset_throughput import table as throughput
 from machine import machine
 
-TABLES = {
+TABLES: dict[str, Callable[[], str]] = {
     "Matching": matching,
     "Shift and corrections": shift,
     "Cuts": cuts,
