@@ -1,8 +1,11 @@
 """Measure the peak memory of conversion by frame size and by length.
 
     python benchmarks/memory.py [--inpainter fill] [--sizes 720p 1080p] [--seconds 10 60]
+    python benchmarks/memory.py --inpainter diffusion --sizes 720p 1080p --seconds --frames 50
 
-Each row is a synthetic film converted in a process of its own without a memory budget. The peak is the
+The diffusion network has random weights and as few channels as its blocks allow, and is made for 576 x 1024
+px and windows of 25 frames. The estimate of its plan is printed, too. Each row is a synthetic film, converted
+in a process of its own, by default without a memory budget. The peak is the
 kernel's high-water mark of that process (VmHWM; `getrusage` would include the process that started it).
 """
 
@@ -14,6 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,43 +36,86 @@ FPS = 24
 def main() -> None:
     """Print the tables, or convert one film in a child process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--inpainter", default="fill", choices=("fill", "light"))
+    parser.add_argument("--inpainter", default="fill", choices=("fill", "light", "diffusion"))
     parser.add_argument("--sizes", nargs="*", default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--seconds", nargs="*", type=int, default=[10, 60, 600])
     parser.add_argument("--frames", type=int, default=SHORT_FRAMES)
-    parser.add_argument("--child", nargs=4, metavar=("WIDTH", "HEIGHT", "FRAMES", "INPAINTER"))
+    parser.add_argument("--tiles", type=int, help="of the diffusion inpainter, per side")
+    parser.add_argument("--max-memory-gb", type=float)
+    parser.add_argument("--child", nargs=3, type=int, metavar=("WIDTH", "HEIGHT", "FRAMES"))
     options = parser.parse_args()
+    settings = {
+        "inpainter": options.inpainter,
+        "tiles": options.tiles,
+        "max_memory_gb": options.max_memory_gb,
+    }
     if options.child:
-        width, height, frames, inpainter = options.child
-        print(f"\n{convert_film(int(width), int(height), int(frames), inpainter):.0f}")
+        peak, estimate = convert_film(*options.child, **settings)
+        print(f"\n{peak:.0f} {estimate:.0f}")
         return
     from machine import machine
 
     print(f"{machine()}, inpainter {options.inpainter}\n")
-    print("| film | frames | peak, MiB |\n|---|---|---|")
+    print("| film | frames | peak, MiB | estimate of the plan, MiB |\n|---|---|---|---|")
     films = [(name, *SIZES[name], options.frames) for name in options.sizes]
     films += [(f"{s} s of {LONG_SIZE[0]}x{LONG_SIZE[1]}", *LONG_SIZE, FPS * s) for s in options.seconds]
+    given = [
+        text for name, value in settings.items() if value is not None for text in (flag(name), str(value))
+    ]
     for name, width, height, frames in films:
-        command = [sys.executable, __file__, "--child", str(width), str(height), str(frames)]
-        done = subprocess.run(
-            [*command, options.inpainter], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-        print(f"| {name} | {frames} | {done.stdout.split()[-1].decode()} |", flush=True)
+        command = [sys.executable, __file__, *given, "--child", str(width), str(height), str(frames)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        measured, planned = done.stdout.decode().split()[-2:]
+        print(f"| {name} | {frames} | {measured} | {planned if planned != '0' else ''} |", flush=True)
 
 
-def convert_film(width: int, height: int, frames: int, inpainter: str) -> float:
-    """Write a synthetic film and convert it; return the peak of this process in MiB."""
+def flag(name: str) -> str:
+    """Return the command line option with this name."""
+    return f"--{name.replace('_', '-')}"
+
+
+def convert_film(width: int, height: int, frames: int, inpainter: str, **options: Any) -> tuple[float, float]:
+    """Write a synthetic film and convert it; return this process's peak and the plan's estimate in MiB.
+
+    The estimate is 0 for an inpainter without a plan.
+    """
+    from secondeye.conversion import convert as conversion
     from secondeye.conversion.bundle import settings_from_bundle
-    from secondeye.conversion.convert import convert
+    from secondeye.conversion.checkpoint import Checkpoint
     from secondeye.video.write import write_film
 
-    settings = settings_from_bundle(None, depth="motion", inpainter=inpainter)
+    estimates = [0]
+    record = Checkpoint.save_inpaint_plan
+
+    def watch(checkpoint: Checkpoint, plan: Any) -> None:
+        estimates.append(plan.memory_bytes)
+        record(checkpoint, plan)
+
+    Checkpoint.save_inpaint_plan = watch  # type: ignore[method-assign, assignment]
     with tempfile.TemporaryDirectory() as folder:
         film = Path(folder) / "film.mp4"
         write_film(film, drifting_images(width, height, frames), Fraction(FPS), preset="ultrafast")
-        convert(film, None, settings, log=lambda line: None)
+        model = write_narrow_model(Path(folder)) if inpainter == "diffusion" else None
+        settings = settings_from_bundle(model, depth="motion", inpainter=inpainter, **options)
+        conversion.convert(film, None, settings, log=lambda line: None)
     status = Path("/proc/self/status").read_text()
-    return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 1024
+    return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 1024, estimates[-1] / 2**20
+
+
+def write_narrow_model(folder: Path) -> Path:
+    """Write a bundle with an untrained network of one step."""
+    import torch
+
+    from secondeye.conversion.bundle import Bundle, write_bundle
+    from secondeye.inpaint.module_checks import IN_CHANNELS
+    from secondeye.inpaint.pipeline import StereoInpaintPipeline
+    from secondeye.inpaint.tiny import make_autoencoder, make_image_encoder, make_network, make_scheduler
+
+    torch.manual_seed(0)
+    parts = make_autoencoder(8, (32,)), make_image_encoder(), make_network(25, IN_CHANNELS, (32, 32), 96)
+    StereoInpaintPipeline(*parts, make_scheduler()).save_pretrained(folder / "weights")
+    bundle = Bundle("motion", "diffusion", strength_percent=5.0, convergence=0.5, steps=1)
+    return write_bundle(folder / "bundle", bundle, None, folder / "weights")
 
 
 def drifting_images(width: int, height: int, frames: int) -> Iterator[np.ndarray]:  # uint8 [H, W, 3]

@@ -22,7 +22,8 @@ from secondeye.inpaint.autoencoder import decode, decode_tiles
 from secondeye.inpaint.conditions import Conditions, clear_holes, time_ids, unconditional
 from secondeye.inpaint.denoising import denoise, denoise_one_step, guided_velocity
 from secondeye.inpaint.diffusion import SEED, Diffusion, InpaintStats, load_diffusion
-from secondeye.inpaint.interface import InpainterState, in_form_of
+from secondeye.inpaint.interface import InpainterState
+from secondeye.inpaint.open_frame import OpenFrame
 from secondeye.inpaint.pipeline import StereoInpaintPipeline
 from secondeye.inpaint.sampling_config import SamplingConfig
 from secondeye.inpaint.tiles import plan_tiles
@@ -505,11 +506,18 @@ def test_state_continues_in_another_process(tiny: StereoInpaintPipeline) -> None
 
 
 def test_nan_is_refused_where_bytes_are_wanted() -> None:
-    inpainted, view = torch.full((1, 3, 4, 5), torch.nan), torch.zeros(1, 4, 5, 3, dtype=torch.uint8)
+    coverage = torch.ones(1, 1, 4, 5)
+    coverage[..., 2] = 0
+    view, nan = torch.full((1, 4, 5, 3), 51, dtype=torch.uint8), torch.full((1, 3, 2, 2), torch.nan)
+    in_bytes = OpenFrame.of_warped(Warped(view, view, coverage, coverage))
     with pytest.raises(UserError, match=r"^the model returns NaN or infinite pixels"):
-        in_form_of(view, inpainted)
-    assert in_form_of(inpainted, inpainted) is inpainted
-    assert torch.equal(in_form_of(view, inpainted.nan_to_num(1)), torch.full_like(view, 255))
+        in_bytes.compose(nan)
+    floats = frames_from_uint8(view)
+    composed = OpenFrame.of_warped(Warped(floats, floats, coverage, coverage)).compose(nan)
+    assert torch.equal(composed.isnan(), (coverage == 0).expand_as(composed))
+    assert torch.equal(
+        in_bytes.compose(nan.nan_to_num(1))[0, 0, 1:4], torch.tensor([[51], [255], [51]]).expand(3, 3).byte()
+    )
 
 
 def test_bytes_are_inpainted_like_floats_and_seen_bytes_do_not_change(inpainter: Diffusion) -> None:

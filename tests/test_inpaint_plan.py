@@ -1,6 +1,7 @@
 """Plans of the diffusion inpainter: size, tiles, windows and groups, from the film's size and the memory."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from secondeye.conversion.memory import reserved_bytes
 from secondeye.inpaint import InpaintOptions, InpaintPlan, PlannedInpainter, make_inpainter
 from secondeye.inpaint.choose_plan import Network, choose_plan
 from secondeye.inpaint.diffusion import Diffusion
 from secondeye.inpaint.memory import MemoryModel, measure_modules
 from secondeye.inpaint.plan import GIB
 from secondeye.inpaint.tiny import make_tiny
+from secondeye.inpaint.weights import load_pipeline
 from secondeye.inpaint.working_size import choose_grid, cut_tiles, image_area_px, padded, working_size
 from secondeye.system.errors import UserError
 from secondeye.system.memory import free_memory_bytes
@@ -23,6 +26,7 @@ from secondeye.system.memory import free_memory_bytes
 SVD_AREA = image_area_px(96)
 # Stable Video Diffusion in float16 with its autoencoder in float32, as `measure_modules` counts them.
 SVD = Network(25, SVD_AREA, 8, "float16", MemoryModel(int(4.4 * GIB), 27 * 320 * 2, 8 * 128 * 4))
+BESIDE = replace(SVD, memory=replace(SVD.memory, reserved_bytes=reserved_bytes))  # on one memory
 FILMS = {"720p": (720, 1280), "1080p": (1080, 1920), "1440p": (1440, 2560), "4K": (2160, 3840)}
 SIDES = st.integers(64, 2400)
 
@@ -74,11 +78,6 @@ def test_tiles_are_as_few_as_the_network_allows(height: int, width: int) -> None
     assert len(tiles) * area <= 1.6 * padded(height) * padded(width)
 
 
-def rank(plan: InpaintPlan) -> tuple[int, bool, int, int]:
-    """Order plans by what is given up last."""
-    return plan.window_frames, plan.decode_frames > 1, plan.height, plan.decode_frames
-
-
 @settings(deadline=None, max_examples=30)
 @given(st.sampled_from(list(FILMS.values())), st.floats(0.1, 80), st.sampled_from([None, 1, 2, 3]))
 def test_plans_fit_the_memory(size: tuple[int, int], room_gib: float, tiles: int | None) -> None:
@@ -90,15 +89,77 @@ def test_plans_fit_the_memory(size: tuple[int, int], room_gib: float, tiles: int
         return
     assert plan.memory_bytes <= room + SVD.memory.weight_bytes
     assert plan.height * plan.width >= min(SVD_AREA, size[0] * size[1])
-    more = choose_plan(*size, SVD, tiles, room + 4 * GIB)
-    assert rank(more) >= rank(plan)
+
+
+@pytest.mark.parametrize("network", [SVD, BESIDE], ids=["alone", "beside a conversion"])
+@pytest.mark.parametrize("aspect", [(16, 9), (9, 16)])
+def test_a_larger_film_or_more_memory_never_means_a_smaller_size(
+    network: Network, aspect: tuple[int, int]
+) -> None:
+    scales = (53, 64, 70, 80, 105, 120, 140, 160, 200, 240, 320, 480)  # 477 to 4320 px
+    sizes = [(aspect[1] * scale, aspect[0] * scale) for scale in scales]
+    before = [0] * len(sizes)
+    seen = set()
+    for room_gib in (3, 4, 5, 6, 7, 8, 9.5, 11, 13, 16, 20, 27, 35, 60):
+        areas = []
+        for size, least in zip(sizes, before, strict=True):
+            try:
+                plan = choose_plan(*size, network, None, int(room_gib * GIB))
+            except UserError:
+                assert not least, "more memory must not lead to a refusal"
+                break  # larger films are refused as well
+            assert plan.memory_bytes <= room_gib * GIB + network.memory.weight_bytes
+            areas.append(plan.height * plan.width)
+            assert areas[-1] >= least, (size, room_gib)
+            seen.add((plan.height, plan.width) == plan.frame_size)
+        assert areas == sorted(areas), room_gib
+        before = areas + [0] * (len(sizes) - len(areas))
+    assert seen == {True, False}
+
+
+def test_a_film_larger_than_the_memory_allows_keeps_the_size_and_shortens_the_window() -> None:
+    full, larger = (choose_plan(*FILMS[name], SVD, None, 8 * GIB) for name in ("1440p", "4K"))
+    assert (full.height, full.window_frames, full.decode_frames) == (1440, 25, 2)
+    assert 1440 <= larger.height < 2160 and 16 <= larger.window_frames < 25 and larger.decode_frames == 2
 
 
 def test_short_memory_costs_the_group_then_the_size_then_the_window() -> None:
-    plans = [choose_plan(2160, 3840, SVD, None, room * GIB) for room in (40, 16, 9, 5, 3)]
-    assert [plan.decode_frames for plan in plans] == [8, 4, 2, 1, 1]
-    assert [plan.height == 2160 for plan in plans] == [True, True, False, False, False]
-    assert [plan.window_frames == 25 for plan in plans] == [True, True, True, True, False]
+    plans = [choose_plan(2160, 3840, SVD, None, room * GIB) for room in (40, 11, 8, 4)]
+    assert [plan.decode_frames for plan in plans] == [8, 2, 2, 1]
+    assert [plan.height == 2160 for plan in plans] == [True, True, False, False]
+    assert [plan.window_frames == 25 for plan in plans] == [True, True, False, False]
+
+
+def test_an_error_states_the_least_memory_that_suffices() -> None:
+    with pytest.raises(UserError) as refused:
+        choose_plan(4320, 7680, SVD, None, 2 * GIB)
+    (least, given) = map(float, re.findall(r"([\d.]+) GiB", str(refused.value)))
+    assert given == 6.4
+    choose_plan(4320, 7680, SVD, None, int((least + 0.1) * GIB) - SVD.memory.weight_bytes)
+    with pytest.raises(UserError):
+        choose_plan(4320, 7680, SVD, None, int((least - 0.1) * GIB) - SVD.memory.weight_bytes)
+
+
+@pytest.mark.parametrize(("frames", "measured_gib"), [(8, 17), (4, 8.4), (2, 4.2)])
+def test_the_released_decoder_takes_what_was_measured(frames: int, measured_gib: float) -> None:
+    """On a GPU, 576 x 1024 px in float32."""
+    estimate = frames * SVD.memory.decode_bytes(SVD_AREA, SVD_AREA)
+    assert measured_gib * GIB <= estimate <= 1.15 * measured_gib * GIB
+
+
+def test_what_the_caller_takes_is_part_of_the_plan(folder: Path) -> None:
+    """The budget, the estimate and the plan itself."""
+    alone = Diffusion(load_pipeline(folder, "cpu"), InpaintOptions(memory_bytes=GIB))
+    taken = GIB - int(0.9 * alone.plan(181, 190).memory_bytes)
+    options = InpaintOptions(memory_bytes=GIB, reserved_bytes=lambda frame_px: taken)
+    beside = Diffusion(alone.pipeline, options)
+    assert alone.plan(181, 190).memory_bytes < GIB // 2 < taken < beside.plan(181, 190).memory_bytes <= GIB
+
+
+def test_a_plan_reads_well() -> None:
+    line = str(choose_plan(576, 1024, replace(SVD, steps=1), None, 70 * GIB))
+    assert "1x1 tile of" in line and "1 pass a window" in line and "8 frames decoded together" in line
+    assert "2x2 tiles" in str(choose_plan(1080, 1920, SVD, None, 70 * GIB))
 
 
 def test_tiles_can_be_forced() -> None:

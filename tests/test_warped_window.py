@@ -112,12 +112,13 @@ def test_a_conversion_conditions_the_network_as_it_was_trained_and_composes_the_
     film = make_film(height=64, width=64, shots=(4,), sound=False)
     done = CliRunner().invoke(app, ["convert", str(film), "--model", str(bundle)])
     assert done.exit_code == 0, done.output
-    assert len(splats) == (len(rendered) if conditioning == "splat" else 0)
+    assert sum(len(planes[0]) for planes in splats) == (4 if conditioning == "splat" else 0)
     fed = []
     for window in rendered:
-        sharp = warp(window.left, window.disparity)
+        disparity = torch.cat([window.disparity_of(frame) for frame in range(len(window.left))])
+        sharp = warp(window.left, disparity)
         seen = (sharp.coverage == 1).permute(0, 2, 3, 1).expand_as(window.right)
         assert torch.equal(window.right[seen], sharp.frames[seen]) and not seen.all()
-        view = warped_window(window.left, window.disparity, conditioning)
+        view = warped_window(window.left, disparity, conditioning)
         fed.append(view.frames if conditioning == "warp" else view.conditioning_frames)
     assert len(encoded) == 1 and torch.equal(encoded[0], torch.cat(fed))

@@ -79,9 +79,9 @@ def convert(
         if target.exists() and not overwrite:
             checkpoint.remove()
             raise UserError(f"{output}: was written by another process; add --overwrite to replace it")
+        _plan_inpainting(checkpoint, info, settings, models.inpainter, log)
         plan = _load_or_plan_shots(checkpoint, info)
         _log_film(plan, log)
-        _plan_inpainting(checkpoint, info, settings, models.inpainter, log)
         _require_free_space(checkpoint, plan, target, settings)
         job = FilmJob(info, checkpoint, settings, window_frames)
         converter = None if is_spread(settings) else ShotConverter(job, plan, models)
@@ -130,14 +130,18 @@ def _plan_inpainting(
     """
     if not isinstance(inpainter, PlannedInpainter):
         return
-    plan = checkpoint.load_inpaint_plan()
+    plan, most = checkpoint.load_inpaint_plan(), share_memory(settings).max_memory_bytes
     if plan is None:
-        plan = inpainter.plan(info.height, info.width)
+        try:
+            plan = inpainter.plan(info.height, info.width)
+        except UserError as error:
+            checkpoint.remove()
+            raise UserError(f"{info.path}: {error}") from error
         checkpoint.save_inpaint_plan(plan)
-    elif settings.max_memory_bytes is not None and plan.memory_bytes > settings.max_memory_bytes:
+    elif settings.max_memory_gb is not None and most is not None and plan.memory_bytes > most:
         raise UserError(
-            f"{checkpoint.folder}: the unfinished conversion needs {plan.memory_bytes / GIB:.1f} GiB; "
-            f"raise --max-memory-gb {settings.max_memory_gb:g}, or delete the folder to start over"
+            f"{checkpoint.folder}: the unfinished conversion needs {plan.memory_bytes / GIB:.1f} GiB in each "
+            "process; raise --max-memory-gb, or delete the folder to start over"
         )
     else:
         inpainter.reuse(plan)

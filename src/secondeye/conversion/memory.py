@@ -15,6 +15,8 @@ _FIXED_BYTES, _WINDOW_BYTES = (
 _LARGE_FIXED_BYTES, _LARGE_WINDOW_BYTES = 140, 25  # beyond 4K: the encoder and the queues hold fewer frames
 _LARGE_FRAME_PIXELS = 4096 * 2304
 
+_DIFFUSION_PROCESS_BYTES = int(1.0 * GIB)  # with the libraries of the diffusion inpainter, without weights
+
 _WINDOW_PIXELS = 2 * 1920 * 1080  # longer windows leave the caches, and later stages wait for them
 _MAX_WINDOW_FRAMES = 32
 FREE_SHARE = 0.5  # of the free memory, without a budget
@@ -24,21 +26,24 @@ def choose_window_frames(info: FilmInfo, settings: ConversionSettings, processes
     """Return how many frames are read, rendered and encoded together; it does not change the result.
 
     The budget is `max_memory_gb`, if the device is the CPU, else half of the memory that is free. Each of
-    `processes` gets an equal part. Raises UserError if not even one frame fits: into `max_memory_gb`, or
-    without it into the free memory.
+    `processes` gets an equal part, besides the one that starts them. The diffusion inpainter buffers frames
+    itself: on the CPU it gets one at a time, and the rest of the budget. Raises UserError if not even one
+    frame fits: into `max_memory_gb`, or without it into the free memory.
     """
-    pixels = info.width * info.height
-    given = settings.max_memory_bytes if best_device() == "cpu" else None
+    pixels, on_cpu = info.width * info.height, best_device() == "cpu"
+    buffered = on_cpu and settings.inpainter == "diffusion"
+    given = settings.max_memory_bytes if on_cpu else None
     limit = given or free_memory_bytes()
     budget = given or limit * FREE_SHARE
-    need = processes * estimate_bytes(pixels, 1)
+    one = reserved_bytes(pixels) if buffered else estimate_bytes(pixels, 1)
+    need = processes * one + parent_bytes(settings, processes)
     if need > limit:
         named = "--max-memory-gb allows" if given else "are free"
         raise UserError(
             f"{info.path}: {info.width}x{info.height} needs {need / GIB:.1f} GiB of memory, but "
             f"{limit / GIB:.1f} GiB {named}; give it more, or convert a smaller version of the film"
         )
-    return frames_within(pixels, budget / processes)
+    return 1 if buffered else frames_within(pixels, (budget - parent_bytes(settings, processes)) / processes)
 
 
 def frames_within(pixels: int, budget_bytes: float) -> int:
@@ -58,6 +63,22 @@ def estimate_bytes(pixels: int, window_frames: int) -> int:
     if not is_pipelined(pixels):
         fixed, each = _LARGE_FIXED_BYTES, _LARGE_WINDOW_BYTES
     return _PROCESS_BYTES + pixels * (fixed + each * window_frames)
+
+
+def reserved_bytes(pixels: int) -> int:
+    """Return what a conversion takes besides the diffusion inpainter, if both use the memory of the machine.
+
+    It does not fall with the size, although frames beyond 4K are not pipelined: see `inpaint.choose_plan`.
+    """
+    pipelined = (_FIXED_BYTES + _WINDOW_BYTES) * min(pixels, _LARGE_FRAME_PIXELS)
+    return _DIFFUSION_PROCESS_BYTES + max(pipelined, (_LARGE_FIXED_BYTES + _LARGE_WINDOW_BYTES) * pixels)
+
+
+def parent_bytes(settings: ConversionSettings, processes: int) -> int:
+    """Return what the process takes that starts others; 0 if it does the work itself."""
+    if processes == 1:
+        return 0
+    return _DIFFUSION_PROCESS_BYTES if settings.inpainter == "diffusion" else _PROCESS_BYTES
 
 
 def is_pipelined(pixels: int) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from secondeye.conversion.warped_window import warped_window
 from secondeye.depth.edges import sharpen, upsample
-from secondeye.imaging.arrays import depth_to_disparity, occlusion_mask
+from secondeye.imaging.arrays import depth_to_disparity
 from secondeye.inpaint import Inpainter, InpainterState, Warped, conditioning_of
 
 
@@ -27,18 +27,21 @@ class RenderedWindow(NamedTuple):
     """Consecutive frames of both views, and what the right one was made from."""
 
     left: Tensor  # uint8 [T, H, W, 3]
+    disparity: Tensor  # [T, 1, h, w] px of the left view's width, as estimated; on the device
     right: Tensor  # uint8 [T, H, W, 3]
-    disparity: Tensor  # [T, 1, H, W] px of the left view; on the device, like the occlusion
-    occlusion: Tensor  # bool [T, 1, H, W] of the right view
     state: InpainterState  # after these frames
+
+    def disparity_of(self, frame: int) -> Tensor:  # [1, 1, H, W] px of the left view; on the device
+        """Return the disparity that a frame was warped with, computed again: kept, it would take memory."""
+        one = slice(frame, frame + 1)
+        return _enlarge(self.disparity[one], self.left[one].to(self.disparity.device))
 
 
 class _Pending(NamedTuple):
-    """Frames that the inpainter has not returned yet; on the device, except the left view."""
+    """Frames that the inpainter has not returned yet."""
 
     left: Tensor  # uint8 [T, H, W, 3]
-    disparity: Tensor  # [T, 1, H, W] px of the left view
-    occlusion: Tensor  # bool [T, 1, H, W] of the right view
+    disparity: Tensor  # [T, 1, h, w] px of the left view's width, as estimated; on the device
 
 
 Ahead = Callable[[Generator[tuple[_Pending, Warped]]], Generator[tuple[_Pending, Warped]]]
@@ -66,10 +69,9 @@ def render(
         for frames, depth in windows:
             images = frames.to(device)
             small = depth_to_disparity(depth.to(device), strength_percent, convergence)
-            disparity = upsample(small * (frames.shape[2] / depth.shape[-1]), images)
-            disparity = sharpen(disparity, images)
-            window = warped_window(images, disparity, conditioning_of(inpainter))
-            yield _Pending(frames, disparity, occlusion_mask(window.coverage)), window
+            small *= frames.shape[2] / depth.shape[-1]
+            window = warped_window(images, _enlarge(small, images), conditioning_of(inpainter))
+            yield _Pending(frames, small), window
 
     def give(warped: Iterable[tuple[_Pending, Warped]]) -> Iterator[Warped]:
         for frames, window in warped:
@@ -78,15 +80,24 @@ def render(
 
     with closing(ahead(warp())) as warped:
         for right, state_after in inpainter(give(warped), state):
-            left, disparity, occlusion = _take(pending, len(right))
-            yield RenderedWindow(left, right.cpu(), disparity, occlusion, state_after)
+            yield RenderedWindow(*_take(pending, len(right)), right.cpu(), state_after)
+            del right, state_after  # or they would be kept while the next window is inpainted
+
+
+def _enlarge(
+    disparity: Tensor,  # [T, 1, h, w] px of the frames' width
+    images: Tensor,  # uint8 [T, H, W, 3]
+) -> Tensor:  # [T, 1, H, W] px
+    return sharpen(upsample(disparity, images), images)
 
 
 def _take(pending: list[_Pending], frames: int) -> _Pending:
     """Remove the first frames from the pending windows and return them as one."""
-    if len(pending[0].left) == frames:
-        return pending.pop(0)
-    joined = _Pending(*(torch.cat(planes) for planes in zip(*pending, strict=True)))
-    rest = _Pending(*(plane[frames:] for plane in joined))
-    pending[:] = [rest] if len(rest.left) else []
-    return _Pending(*(plane[:frames] for plane in joined))
+    taken: list[_Pending] = []
+    while frames:
+        window = pending.pop(0)
+        if len(window.left) > frames:
+            pending.insert(0, _Pending(*(plane[frames:] for plane in window)))
+        taken.append(_Pending(*(plane[:frames] for plane in window)))
+        frames -= len(taken[-1].left)
+    return taken[0] if len(taken) == 1 else _Pending(*map(torch.cat, zip(*taken, strict=True)))

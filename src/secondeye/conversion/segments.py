@@ -25,12 +25,14 @@ from secondeye.conversion.settings import ConversionSettings
 from secondeye.conversion.shot_depth import ShotDepth
 from secondeye.film.packing import side_by_side
 from secondeye.film.shots import ShotPlan
+from secondeye.imaging.arrays import occlusion_mask
 from secondeye.inpaint import Inpainter
 from secondeye.system.process import best_device
 from secondeye.system.threads import prefetch
 from secondeye.video.probe import FilmInfo
 from secondeye.video.read import DecodedFrame, ShotReader
 from secondeye.video.write import FilmWriter
+from secondeye.warp import warp
 
 Window = TypeVar("Window")
 
@@ -147,9 +149,11 @@ class ShotRenderer:
                     written.result()
                 frame += len(window.left)
                 on_frames(len(window.left))
+                state = window.state
+                del window  # or it would be kept while the next one is inpainted
             if written is not None:
                 written.result()
-        self.checkpoint.finish_segment(first, frame, window.state if frame < stop else None)
+        self.checkpoint.finish_segment(first, frame, state if frame < stop else None)
         return frame
 
     def _write(self, writer: FilmWriter, window: RenderedWindow, frame: int, first: int) -> None:
@@ -162,13 +166,10 @@ class ShotRenderer:
     def _preview(self, window: RenderedWindow, frame: int) -> None:
         k = len(self.plan.timestamps) // 2 - frame
         if 0 <= k < len(window.left):
-            write_preview(
-                self.checkpoint.preview,
-                window.left[k],
-                window.right[k],
-                window.disparity[k],
-                window.occlusion[k],
-            )
+            disparity = window.disparity_of(k)
+            covered = warp(window.left[k : k + 1].to(disparity.device), disparity).coverage
+            views = window.left[k], window.right[k]
+            write_preview(self.checkpoint.preview, *views, disparity[0], occlusion_mask(covered)[0])
 
 
 def _open_segment(path: Path, info: FilmInfo, settings: ConversionSettings) -> FilmWriter:

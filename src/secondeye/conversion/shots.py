@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from secondeye.conversion.bundle import weights_folder
 from secondeye.conversion.checkpoint import Checkpoint
+from secondeye.conversion.memory import parent_bytes, reserved_bytes
 from secondeye.conversion.segments import ShotRenderer, read_windows, segment_frames
 from secondeye.conversion.settings import GIB, ConversionSettings
 from secondeye.conversion.shot_depth import estimate_shot
@@ -46,12 +47,12 @@ class Models(NamedTuple):
 
 def load_models(settings: ConversionSettings) -> Models:
     """Load both parts on the best device. Raises UserError if their weights cannot be loaded."""
-    device = best_device()
+    device, options = best_device(), settings.inpaint_options
+    if device == "cpu":  # the inpainter and the rest of the conversion share one budget
+        options = replace(options, reserved_bytes=reserved_bytes)
     return Models(
         make_depth_estimator(settings.depth, weights_folder(settings.model, "depth"), device),
-        make_inpainter(
-            settings.inpainter, weights_folder(settings.model, "inpaint"), device, settings.inpaint_options
-        ),
+        make_inpainter(settings.inpainter, weights_folder(settings.model, "inpaint"), device, options),
     )
 
 
@@ -112,13 +113,15 @@ def worker_count(settings: ConversionSettings) -> int:
 
 def share_memory(settings: ConversionSettings) -> ConversionSettings:
     """Return settings that plan the inpainter for its share, if several processes use a device's memory."""
-    sharing = ceil(worker_count(settings) / max(1, count_gpus()))
+    workers, gpus = worker_count(settings), count_gpus()
+    sharing = ceil(workers / max(1, gpus))
     if sharing == 1 or settings.inpainter != "diffusion":
         return settings
     from secondeye.inpaint.memory import FREE_SHARE, free_bytes
 
     usable_bytes = settings.max_memory_bytes or FREE_SHARE * free_bytes(torch.device(best_device()))
-    return replace(settings, max_memory_gb=usable_bytes / GIB / sharing)
+    usable_bytes -= 0 if gpus else parent_bytes(settings, workers)
+    return replace(settings, max_memory_gb=max(1, usable_bytes) / GIB / sharing)
 
 
 def is_spread(settings: ConversionSettings) -> bool:

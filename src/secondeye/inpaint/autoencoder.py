@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKLTemporalDecoder
 from torch import Tensor
 
-from secondeye.imaging.arrays import frame_size, to_float_frames
+from secondeye.imaging.arrays import frame_size
 from secondeye.inpaint.frame_windows import split_evenly
 from secondeye.inpaint.tiles import Tile, blend_weights
 
@@ -40,9 +40,9 @@ def encode_tiles(
     latents = torch.zeros(len(frames), vae.config.latent_channels, height, width, device=device)
     for tile, weight in zip(tiles, blend_weights(tiles, height, width), strict=True):
         part = tile.scaled(LATENT_PX).crop_frames(frames)
-        groups = (to_signed(to_float_frames(group.to(device))) for group in part.split(frames_at_once))
+        groups = (signed_frames(group.to(device)) for group in part.split(frames_at_once))
         encoded = torch.cat([encode(vae, group, frames_at_once) for group in groups])
-        tile.crop(latents).add_(weight.to(device) * encoded)
+        tile.crop(latents).add_(encoded.mul_(weight.to(device)))
     return latents
 
 
@@ -55,8 +55,10 @@ def decode(
     """Decode latents to frames."""
     unscaled = (latents / vae.config.scaling_factor).to(vae.dtype)
     groups = unscaled.split(group_sizes(len(unscaled), frames_at_once, even))
-    parts = (vae.decode(group, num_frames=len(group)).sample for group in groups)
-    return F.pixel_shuffle(torch.cat([part.float() for part in parts]), patch_px(vae))
+    decoded = [vae.decode(group, num_frames=len(group)).sample.float() for group in groups]
+    whole = decoded.pop() if len(decoded) == 1 else torch.cat(decoded)
+    patch = patch_px(vae)
+    return whole if patch == 1 else F.pixel_shuffle(whole, patch)
 
 
 def decode_tiles(
@@ -73,7 +75,8 @@ def decode_tiles(
     weights = blend_weights(pixel_tiles, *frames.shape[-2:])
     for latent_tile, tile, weight in zip(tiles, pixel_tiles, weights, strict=True):
         decoded = decode(vae, latent_tile.crop(latents), frames_at_once)
-        tile.crop(frames).add_(weight.to(frames.device) * decoded)
+        tile.crop(frames).add_(decoded.mul_(weight.to(frames.device)))
+        del decoded  # or it would be kept while the next tile is decoded
 
 
 def group_sizes(frames: int, frames_at_once: int, even: bool) -> list[int]:
@@ -95,6 +98,16 @@ def scaling_factor(latents: Tensor) -> float:
     if not math.isfinite(deviation) or deviation == 0:
         raise ValueError(f"latents of standard deviation {deviation} cannot be scaled")
     return 1 / deviation
+
+
+def signed_frames(
+    frames: Tensor,  # uint8 [T, H, W, 3], or [T, 3, H, W] in [0, 1]
+) -> Tensor:  # [T, 3, H, W] in [-1, 1]
+    """Return frames as the autoencoder takes them; one array is allocated for bytes, three would be else."""
+    if frames.dtype != torch.uint8:
+        return to_signed(frames)
+    planes = frames.permute(0, 3, 1, 2)
+    return planes.to(torch.float32, memory_format=torch.contiguous_format).div_(255).mul_(2).sub_(1)
 
 
 def to_signed(frames: Tensor) -> Tensor:

@@ -1,11 +1,15 @@
 """Choose the plan of the diffusion inpainter for a frame size and a memory budget.
 
 Where memory is short, these are given up in order: frames that are decoded together, down to the release's 2;
-size; the second of these frames; window length. The network was made for its window and its tile, so tiles
-are as large as those it was made for: more tiles than the size needs would each see less of the image.
+size; window length, by a third; the second of the frames that are decoded together; window length, by another
+third. The network was made for its window and its tile, so tiles are as large as those it was made for: more
+tiles than the size needs would each see less of the image.
+
+The size is the largest at which the memory suffices for a film of that size. It depends on the memory and on
+the aspect ratio only, so that a larger film or more memory never means a smaller size; what the frames of a
+larger film take in addition is saved on the windows.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
@@ -16,8 +20,8 @@ from secondeye.inpaint.working_size import choose_grid, cut_tiles, padded, worki
 from secondeye.system.errors import UserError
 
 RELEASED_DECODE_FRAMES = 2
-SIZE_STEP = 0.9  # between two sizes that are tried
-WINDOW_STEP = 2 / 3  # between two window lengths that are tried
+_SIZE_STEP = 0.9  # between two sizes that are tried, if a network's tiles are too small to cover the first
+_PRECISION_BYTES = 2**24  # of the least memory that an error states
 OVERLAP_SHARE = 0.125  # of a window's frames; 3 of 25 in the paper
 
 
@@ -40,19 +44,22 @@ def choose_plan(
     room_bytes: int,  # for all but the weights
 ) -> InpaintPlan:
     """Return the best plan that fits. Raises UserError if none does."""
-    least_bytes = None
-    sizes = list(_sizes(height, width, network.tile_area_px, tiles))
-    for window_frames, fewest in product(_windows(network.window_frames), (RELEASED_DECODE_FRAMES, 1)):
-        for grid, size in sizes:
-            plan = _plan(height, width, network, window_frames, grid, size, room_bytes)
-            least_bytes = min(plan.memory_bytes, least_bytes or plan.memory_bytes)
-            fits = plan.memory_bytes <= room_bytes + network.memory.weight_bytes
-            if fits and plan.decode_frames >= min(fewest, window_frames):
-                return plan
-    assert least_bytes is not None
+    plan = _best_plan(height, width, network, tiles, room_bytes)
+    if plan is not None:
+        return plan
+    too_little, enough = max(0, room_bytes), max(1, room_bytes)
+    while _best_plan(height, width, network, tiles, enough) is None:
+        enough *= 2
+    while enough - too_little > _PRECISION_BYTES:
+        middle = (too_little + enough) // 2
+        if _best_plan(height, width, network, tiles, middle) is None:
+            too_little = middle
+        else:
+            enough = middle
+    weights = network.memory.weight_bytes
     raise UserError(
-        f"inpainting {width}x{height} by diffusion takes at least {least_bytes / GIB:.1f} GiB, and "
-        f"{(room_bytes + network.memory.weight_bytes) / GIB:.1f} GiB may be used: allow more memory, close "
+        f"inpainting {width}x{height} by diffusion takes at least {(enough + weights) / GIB:.1f} GiB, and "
+        f"{max(0, room_bytes + weights) / GIB:.1f} GiB may be used: allow more memory, close "
         "other programs, or use the light inpainter"
     )
 
@@ -62,29 +69,57 @@ def overlap_of(window_frames: int) -> int:
     return max(1, round(OVERLAP_SHARE * window_frames))
 
 
-def _windows(window_frames: int) -> Iterator[int]:
-    """Yield the network's window and shorter ones, down to a third."""
-    shortest = max(2, window_frames // 3)
-    yield window_frames
-    while (window_frames := round(WINDOW_STEP * window_frames)) >= shortest:
-        yield window_frames
-
-
-def _sizes(
-    height: int, width: int, tile_area_px: int, tiles: int | None
-) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Yield tiles (rows, columns) with the size (height, width) that they work at, the largest first."""
+def _best_plan(
+    height: int, width: int, network: Network, tiles: int | None, room_bytes: int
+) -> InpaintPlan | None:
     if tiles is not None:
-        yield (tiles, tiles), working_size(height, width, tiles, tiles, tile_area_px)
-        return
-    smallest, scale = working_size(height, width, 1, 1, tile_area_px), 1.0
-    while scale * height > smallest[0] and scale * width > smallest[1]:
-        size = round(scale * height), round(scale * width)
-        grid = choose_grid(*size, tile_area_px)
+        grid, size = (tiles, tiles), working_size(height, width, tiles, tiles, network.tile_area_px)
+    else:
+        grid, size = _largest_size(height, width, network, room_bytes)
+    longest = network.window_frames
+    middle, shortest = (max(min(2, longest), share * longest // 3) for share in (2, 1))
+    for windows in (range(longest, middle - 1, -1), range(middle - 1, shortest - 1, -1)):
+        for fewest, window_frames in product((RELEASED_DECODE_FRAMES, 1), windows):
+            plan = _plan(height, width, network, window_frames, grid, size, room_bytes)
+            fits = plan.memory_bytes <= room_bytes + network.memory.weight_bytes
+            if fits and plan.decode_frames >= min(fewest, window_frames):
+                return plan
+    return None
+
+
+def _largest_size(
+    height: int, width: int, network: Network, room_bytes: int
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return tiles (rows, columns) and the largest size (height, width) for the memory.
+
+    It is at least the size of one tile, and at most the film's.
+    """
+    smallest = working_size(height, width, 1, 1, network.tile_area_px)
+    low, high = smallest[0], height
+    while low < high:
+        middle = (low + high + 1) // 2
+        if _full_bytes(middle, round(middle * width / height), smallest, network) <= room_bytes:
+            low = middle
+        else:
+            high = middle - 1
+    while low > smallest[0]:
+        size = low, round(low * width / height)
+        grid = choose_grid(*size, network.tile_area_px)
         if grid is not None:
-            yield grid, size
-        scale *= SIZE_STEP
-    yield (1, 1), smallest
+            return grid, size
+        low = max(smallest[0], round(_SIZE_STEP * low))
+    return (1, 1), smallest
+
+
+def _full_bytes(height: int, width: int, smallest: tuple[int, int], network: Network) -> int:
+    """Return what a film of this size takes at its full size, at most; it never falls with the size."""
+    memory, working_px = network.memory, padded(height) * padded(width)
+    largest = max(network.tile_area_px, padded(smallest[0]) * padded(smallest[1]))
+    tile_px = min(working_px, largest)
+    decoded = min(RELEASED_DECODE_FRAMES, network.window_frames)
+    return memory.window_bytes(network.window_frames, height * width, working_px) + max(
+        memory.pass_bytes(network.window_frames, tile_px), decoded * memory.decode_bytes(tile_px, working_px)
+    )
 
 
 def _plan(

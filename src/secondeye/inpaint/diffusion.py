@@ -1,7 +1,8 @@
 """The diffusion inpainter: runs the pipeline over shots of any frame size and length."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -14,25 +15,29 @@ from secondeye.imaging.arrays import (
     require_plane,
     require_same_size,
     resize,
-    to_float_frames,
 )
 from secondeye.inpaint.autoencoder import ENCODE_FRAMES, LATENT_PX, encode_tiles
 from secondeye.inpaint.choose_plan import Network, choose_plan
 from secondeye.inpaint.conditions import clear_holes
 from secondeye.inpaint.frame_windows import stream_windows
-from secondeye.inpaint.interface import Conditioning, Inpainted, InpainterState, Warped, in_form_of
-from secondeye.inpaint.memory import FREE_SHARE, free_bytes, measure_modules
+from secondeye.inpaint.interface import Conditioning, Inpainted, InpainterState, Warped
+from secondeye.inpaint.memory import measure_modules, reserve_nothing, room_bytes
+from secondeye.inpaint.open_frame import OpenFrame
 from secondeye.inpaint.options import InpaintOptions
 from secondeye.inpaint.pipeline import StereoInpaintPipeline, latent_shape
 from secondeye.inpaint.plan import InpaintPlan
 from secondeye.inpaint.sampling_config import SamplingConfig
-from secondeye.inpaint.shot_frames import ShotFrames, join, reduce_frames, repeat_borders
+from secondeye.inpaint.shot_frames import ShotFrames, join, join_padded, reduce_frames, repeat_borders
 from secondeye.inpaint.weights import load_pipeline
 from secondeye.inpaint.working_size import cut_tiles, image_area_px
 from secondeye.system.errors import UserError
+from secondeye.system.text import pluralize
 
 STEPS = 8  # as the release
 SEED = 20240911  # of the noise, the same for every window, so that results are reproducible
+
+
+_Buffered = tuple[OpenFrame, ShotFrames]
 
 
 @dataclass
@@ -46,10 +51,10 @@ class InpaintStats:
 
     def __str__(self) -> str:
         shares = [
-            f"{skipped} of {count} {name} ({100 * skipped / max(count, 1):.0f} %)"
+            f"{skipped} of {pluralize(count, name)} ({100 * skipped / max(count, 1):.0f} %)"
             for name, skipped, count in (
-                ("windows", self.windows_skipped, self.windows),
-                ("tiles", self.tiles_skipped, self.tiles),
+                ("window", self.windows_skipped, self.windows),
+                ("tile", self.tiles_skipped, self.tiles),
             )
         ]
         return f"diffusion: {' and '.join(shares)} had no hole and were skipped"
@@ -109,10 +114,10 @@ class Diffusion:
         plan = self.plan(*frame_size(first.frames))
         finished = None if state is None else ShotFrames.of_state(state, plan, first.frames.device)
         before = 0 if finished is None else len(finished.frames)
-        given = chain([first], frames)
+        given = map(partial(_buffer, plan, self.pipeline.one_step), chain([first], frames))
+        del first
         for overlap, new in stream_windows(given, plan.window_frames, plan.overlap_frames, before):
             composed, finished = self._inpaint(plan, finished, overlap, new)
-            new.clear()  # or these frames would be kept while the next ones arrive
             yield Inpainted(composed, finished.tensors())
             del composed
 
@@ -121,26 +126,40 @@ class Diffusion:
         plan: InpaintPlan,
         finished: ShotFrames | None,  # inpainted before
         overlap: int,  # how many of the last of these the window begins with
-        new: Sequence[Warped],  # single frames
+        new: list[_Buffered],  # emptied, so that what is used up does not stay in memory
     ) -> tuple[Tensor, ShotFrames]:  # in the form of the frames; the last of all frames
         """Inpaint one window; also return the frames that the next one may overlap."""
-        given = [ShotFrames.of_warped(warped, plan, self.pipeline.one_step) for warped in new]
-        groups = self._sample(plan, join([*([finished.last(overlap)] if finished else []), *given]), overlap)
-        composed = [warped.frames for warped in new]
-        if groups is not None:
-            inpainted = (frame for group in groups for frame in group.split(1))
-            composed = [_compose(*pair) for pair in zip(new, inpainted, strict=True)]
-        done = [
-            small._replace(frames=reduce_frames(frame, plan))
-            for small, frame in zip(given, composed, strict=True)
-        ]
+        opened, given = [frame for frame, _ in new], [small for _, small in new]
+        new.clear()
         # A shot's last window reaches back over as many frames as it lacks.
-        kept = join([*([finished] if finished else []), *done]).last(plan.window_frames - 1)
-        return torch.cat(composed), kept
+        carried = plan.window_frames - 1
+        fresh = min(carried, len(given))
+        kept = [] if finished is None else [finished.last(carried - fresh)]
+        if finished is not None:
+            given.insert(0, finished.last(overlap))
+        window = join_padded(given)
+        composed = self._compose_window(plan, window, overlap, opened)
+        window = window.take(slice(len(window.frames) - fresh, None)).cropped(plan.height, plan.width)
+        small = [reduce_frames(frame, plan) for frame in composed[len(composed) - fresh :]]
+        if small:
+            window = window._replace(frames=torch.cat(small))
+        return torch.cat(composed), join([*kept, window])
 
-    def _sample(self, plan: InpaintPlan, window: ShotFrames, overlap: int) -> Iterator[Tensor] | None:
-        """Yield the new frames of a window, [t, 3, h, w] in [0, 1]; None if they have no hole."""
-        window = window.padded()
+    def _compose_window(
+        self, plan: InpaintPlan, window: ShotFrames, overlap: int, opened: list[OpenFrame]
+    ) -> list[Tensor]:  # single frames, in their form
+        """Sample the new frames of a window and compose them; `opened` is emptied."""
+        composed: list[Tensor] = []
+        for group in self._sample(plan, window, overlap):
+            for inpainted in group[..., : plan.height, : plan.width].split(1):
+                composed.append(opened.pop(0).compose(inpainted))
+            del group, inpainted  # or they would be kept while the next ones are decoded
+        composed += [frame.frames for frame in opened]  # of a window without holes
+        opened.clear()
+        return composed
+
+    def _sample(self, plan: InpaintPlan, window: ShotFrames, overlap: int) -> Iterator[Tensor]:
+        """Return the new frames of a padded window, [t, 3, h, w] in [0, 1]; none if they have no hole."""
         holes = window.holes.permute(0, 3, 1, 2)
         tiles = cut_tiles(plan.height, plan.width, plan.tile_rows, plan.tile_columns)
         with_holes = [tile for tile in tiles if tile.scaled(LATENT_PX).crop(holes[overlap:]).any()]
@@ -149,7 +168,7 @@ class Diffusion:
         self.stats.tiles_skipped += len(tiles) - len(with_holes)
         if not with_holes:
             self.stats.windows_skipped += 1
-            return None
+            return iter(())
         sampling = _sampling(plan)
         generator = torch.Generator().manual_seed(self.seed)
         shape = latent_shape(window.frames)
@@ -162,28 +181,23 @@ class Diffusion:
             noise=None if self.pipeline.one_step else torch.randn(shape, generator=generator),
             tiles=used,
         )
-        groups = self.pipeline.decode_groups(latents, window.frames, sampling, used, overlap)
-        return (group[..., : plan.height, : plan.width] for group in groups)
+        return self.pipeline.decode_groups(latents, window.frames, sampling, used, overlap)
 
     def _network(self) -> Network:
-        pipeline = self.pipeline
+        pipeline, reserved_bytes = self.pipeline, self.options.reserved_bytes or reserve_nothing
         return Network(
             window_frames=pipeline.unet.config.num_frames,
             tile_area_px=image_area_px(pipeline.unet.config.sample_size),
             steps=1 if pipeline.one_step else self.options.steps or STEPS,
             dtype=str(pipeline.unet.dtype).removeprefix("torch."),
-            memory=measure_modules(pipeline, self.options.offload),
+            memory=measure_modules(pipeline, self.options.offload, reserved_bytes),
         )
 
     def _choose_plan(self, height: int, width: int) -> InpaintPlan:
-        network, most = self._network(), self.options.memory_bytes
-        weight_bytes = network.memory.weight_bytes
-        if most is not None:
-            room_bytes = most - weight_bytes
-        else:  # loaded weights are not part of the free memory; offloaded ones will be
-            room_bytes = int(FREE_SHARE * free_bytes(self.pipeline.execution_device))
-            room_bytes -= weight_bytes if self.options.offload else 0
-        return choose_plan(height, width, network, self.options.tiles, room_bytes)
+        network, options = self._network(), self.options
+        device = self.pipeline.execution_device
+        room = room_bytes(device, network.memory, options.memory_bytes, options.offload)
+        return choose_plan(height, width, network, options.tiles, room)
 
 
 def load_diffusion(weights: Path | None, device: str, options: InpaintOptions, seed: int = SEED) -> Diffusion:
@@ -245,11 +259,6 @@ def _single_frames(windows: Iterable[Warped]) -> Iterator[Warped]:
             yield warped.take(slice(t, t + 1))
 
 
-def _compose(
-    warped: Warped,  # one frame
-    inpainted: Tensor,  # [1, 3, h, w] in [0, 1]
-) -> Tensor:  # in the form of the warped frame
-    """Enlarge an inpainted frame and take it where coverage is below 1."""
-    whole = resize(inpainted, *frame_size(warped.frames))
-    frame, coverage = to_float_frames(warped.frames), warped.coverage
-    return in_form_of(warped.frames, coverage * frame + (1 - coverage) * whole)
+def _buffer(plan: InpaintPlan, with_left: bool, warped: Warped) -> _Buffered:
+    """Return what a window needs of one frame: to compose it, and for the network."""
+    return OpenFrame.of_warped(warped), ShotFrames.of_warped(warped, plan, with_left)

@@ -6,7 +6,6 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from secondeye.imaging.arrays import frames_to_uint8
 from secondeye.inpaint.plan import InpaintPlan
 from secondeye.system.errors import UserError
 
@@ -92,20 +91,6 @@ def conditioning_of(inpainter: Inpainter) -> Conditioning:
     """Return the conditioning that windows must contain: the inpainter's attribute, `warp` if it has none."""
     conditioning: Conditioning = getattr(inpainter, "conditioning", "warp")
     return conditioning
-
-
-def in_form_of(
-    view: Tensor,  # [T, 3, H, W] in [0, 1], or uint8 [T, H, W, 3]
-    inpainted: Tensor,  # [t, 3, H, W] from a network
-) -> Tensor:  # in the form of `view`
-    """Return the result of a network in the form of the frames it was made from.
-
-    Bytes cannot show NaN or infinite pixels: raises UserError for these. Floats are returned as they are.
-    """
-    if view.dtype != torch.uint8:
-        return inpainted
-    require_finite_pixels(inpainted)
-    return frames_to_uint8(inpainted)
 
 
 def require_finite_pixels(inpainted: Tensor) -> None:

@@ -1,5 +1,6 @@
 """What a caller may choose about how an inpainter runs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from secondeye.system.errors import UserError
@@ -14,9 +15,11 @@ class InpaintOptions:
 
     steps: int | None = None  # of denoising; None: the network's own
     tiles: int | None = None  # per side; None: as many as the film's size asks for
-    memory_bytes: int | None = None  # for weights, windows and passes; None: a share of what is free
+    memory_bytes: int | None = None  # for all; None: a share of what is free
     compile: bool = False  # compile the network: the first window takes minutes, the others less
     offload: bool = False  # keep only the part that runs on the GPU
+    # What the caller takes of the memory besides, by the area of the film's frames; None: nothing.
+    reserved_bytes: Callable[[int], int] | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("steps", self.steps), ("tiles", self.tiles), ("memory", self.memory_bytes)):

@@ -38,7 +38,7 @@ from secondeye.inpaint.autoencoder import (
     decode_tiles,
     encode_tiles,
     group_sizes,
-    to_signed,
+    signed_frames,
 )
 from secondeye.inpaint.conditions import Conditions, latent_mask, time_ids
 from secondeye.inpaint.denoising import denoise, denoise_one_step
@@ -193,9 +193,10 @@ class StereoInpaintPipeline(DiffusionPipeline):
             if tiles is None:
                 decoded = decode(self.vae, group, size)
             else:
-                decoded = to_signed(to_float_frames(frames[start:stop].to(group.device)))
+                decoded = signed_frames(frames[start:stop].to(group.device))
                 decode_tiles(self.vae, group, size, tiles, decoded)
             yield decoded[max(0, first - start) :].div_(2).add_(0.5).clamp_(0, 1).to(frames.device)
+            del decoded  # or it would be kept while the next group is decoded
         self.maybe_free_model_hooks()
 
     def _sample_one_step(

@@ -62,10 +62,11 @@ class InpaintPlan:
     def __str__(self) -> str:
         """Return the plan in one line."""
         reduced = "" if (self.height, self.width) == self.frame_size else f" at {self.width}x{self.height}"
+        tiles = "tile" if self.tiles == 1 else "tiles"
         return (
             f"diffusion plan: {self.frame_width}x{self.frame_height}{reduced}, "
-            f"{self.tile_rows}x{self.tile_columns} tiles of {self.tile_width}x{self.tile_height}, "
-            f"windows of {self.window_frames} frames that overlap {self.overlap_frames}, "
+            f"{self.tile_rows}x{self.tile_columns} {tiles} of {self.tile_width}x{self.tile_height}, "
+            f"windows of {pluralize(self.window_frames, 'frame')} that overlap {self.overlap_frames}, "
             f"{pluralize(self.passes, 'pass', 'passes')} a window in {self.dtype}, "
             f"{pluralize(self.decode_frames, 'frame')} decoded together, "
             f"about {self.memory_bytes / GIB:.1f} GiB"

@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from secondeye.imaging.arrays import frames_to_uint8, resize, to_float_frames
+from secondeye.imaging.arrays import frames_to_uint8, occlusion_mask, resize, to_float_frames
 from secondeye.inpaint.interface import InpainterState, Warped
 from secondeye.inpaint.plan import InpaintPlan
 from secondeye.inpaint.working_size import padded, reduce_warped
@@ -32,8 +32,10 @@ class ShotFrames(NamedTuple):
             frames = warped.conditioning_frames
         if warped.conditioning_coverage is not None:
             coverage = warped.conditioning_coverage
-        small, holes = reduce_warped(to_float_frames(frames), coverage, plan.height, plan.width)
         left = reduce_frames(warped.left, plan) if with_left else None
+        if frames.dtype == torch.uint8 and frames.shape[1:3] == (plan.height, plan.width):
+            return cls(frames, occlusion_mask(coverage).permute(0, 2, 3, 1), left)
+        small, holes = reduce_warped(to_float_frames(frames), coverage, plan.height, plan.width)
         return cls(frames_to_uint8(small), holes.permute(0, 2, 3, 1), left)
 
     @classmethod
@@ -57,9 +59,13 @@ class ShotFrames(NamedTuple):
         start = max(0, len(self.frames) - count)
         return self._each(lambda plane: plane[start:].clone())
 
-    def padded(self) -> Self:
-        """Repeat the last row and column until the sides are multiples of SIDE_MULTIPLE_PX."""
-        return self._each(repeat_borders)
+    def cropped(self, height: int, width: int) -> Self:
+        """Return a copy without the rows and columns that `join_padded` added."""
+        return self._each(lambda plane: plane[:, :height, :width].clone())
+
+    def take(self, frames: slice) -> Self:
+        """Return some of the frames, which share memory with these."""
+        return self._each(lambda plane: plane[frames])
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
         left = None if self.left is None else change(self.left)
@@ -70,6 +76,23 @@ def join(parts: Sequence[ShotFrames]) -> ShotFrames:
     """Return all frames together."""
     frames, holes, left = zip(*parts, strict=True)
     return ShotFrames(torch.cat(frames), torch.cat(holes), None if left[0] is None else torch.cat(left))
+
+
+def join_padded(
+    parts: list[ShotFrames],  # emptied, so that the memory of a part is free once it is copied
+) -> ShotFrames:
+    """Return all frames together, with sides that are multiples of SIDE_MULTIPLE_PX."""
+    count, first, start = sum(len(part.frames) for part in parts), parts[0], 0
+    height, width = (padded(side) for side in first.frames.shape[1:3])
+    whole = first._each(lambda plane: plane.new_empty(count, height, width, plane.shape[3]))
+    while parts:
+        part = parts.pop(0)
+        stop = start + len(part.frames)
+        for plane, given in zip(whole, part, strict=True):
+            if plane is not None and given is not None:
+                plane[start:stop] = repeat_borders(given)
+        start = stop
+    return whole
 
 
 def repeat_borders(

@@ -4,7 +4,14 @@ import torch
 
 from secondeye.conversion import memory
 from secondeye.inpaint.choose_plan import Network, choose_plan
-from secondeye.inpaint.memory import DECODER_TENSORS, FREE_SHARE, UNET_TENSORS, MemoryModel, free_bytes
+from secondeye.inpaint.memory import (
+    DECODER_TENSORS,
+    FREE_SHARE,
+    UNET_TENSORS,
+    MemoryModel,
+    free_bytes,
+    reserve_nothing,
+)
 from secondeye.inpaint.plan import GIB, InpaintPlan
 from secondeye.inpaint.working_size import image_area_px
 from secondeye.system.errors import UserError
@@ -56,7 +63,8 @@ def released_network(device: str) -> Network:
     model = MemoryModel(
         weight_bytes=(_UNET_WEIGHTS + _CLIP_WEIGHTS) * halved + _VAE_WEIGHTS * whole,
         latent_bytes=UNET_TENSORS * _UNET_CHANNELS * halved,
-        pixel_bytes=DECODER_TENSORS * _VAE_CHANNELS * whole,
+        pixel_bytes=DECODER_TENSORS * _VAE_CHANNELS * whole * (1 if device == "cuda" else 2),
+        reserved_bytes=reserve_nothing if device == "cuda" else memory.reserved_bytes,
     )
     name = str(dtype).removeprefix("torch.")
     return Network(_WINDOW_FRAMES, image_area_px(_SAMPLE_SIZE), _STEPS, name, model)
