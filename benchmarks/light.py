@@ -26,7 +26,8 @@ from secondeye.evaluation.score import compute, prepare, update
 from secondeye.inpaint import Warped, inpaint_shot, light
 from secondeye.inpaint.fill import fill, fill_shot
 from secondeye.inpaint.light import inpaint_frames, load_light
-from secondeye.inpaint.light_network import CHANNELS, Light, soft_hole_mask
+from secondeye.inpaint.light_inputs import soft_hole_mask
+from secondeye.inpaint.light_network import CHANNELS, Light
 from secondeye.params import load_params
 from secondeye.run_folder import open_run
 from secondeye.synthetic import render_shot

@@ -12,14 +12,20 @@ from torch import Tensor
 
 from secondeye.conversion.render import LeftWindow, render
 from secondeye.imaging.arrays import frames_from_uint8, frames_to_uint8
-from secondeye.inpaint import Inpainter, Warped, inpaint_shot, light, light_network, make_inpainter
+from secondeye.inpaint import (
+    Inpainter,
+    Warped,
+    inpaint_shot,
+    light,
+    light_inputs,
+    light_network,
+    make_inpainter,
+)
 from secondeye.inpaint.fill import fill, flow_gray
 from secondeye.inpaint.hole_crops import plan_hole_crops
 from secondeye.inpaint.light import inpaint_frames, load_light, save_light
-from secondeye.inpaint.light_network import (
-    CHANNELS,
+from secondeye.inpaint.light_inputs import (
     INPUT_CHANNELS,
-    Light,
     Margin,
     flow_to_previous,
     pack_crop,
@@ -27,6 +33,7 @@ from secondeye.inpaint.light_network import (
     stack_inputs,
     warp_previous,
 )
+from secondeye.inpaint.light_network import CHANNELS, Light
 from secondeye.inpaint.losses import (
     Discriminator,
     discriminator_loss,
@@ -131,13 +138,13 @@ def test_flat_surroundings_are_hardly_changed() -> None:
 
 def test_residual_scales_with_contrast() -> None:
     planes = torch.rand(1, INPUT_CHANNELS, 40, 56, generator=torch.Generator().manual_seed(0))
-    seen, before = planes[:, light_network.COVERAGE], planes[:, light_network.PREVIOUS_VALID]
+    seen, before = planes[:, light_inputs.COVERAGE], planes[:, light_inputs.PREVIOUS_VALID]
     darker = planes.clone()
     for colours, share in (
-        (light_network.WARPED, seen),
-        (light_network.LEFT, 1),
-        (light_network.PREVIOUS_COLOURS, before),
-        (light_network.FILLED, 1),
+        (light_inputs.WARPED, seen),
+        (light_inputs.LEFT, 1),
+        (light_inputs.PREVIOUS_COLOURS, before),
+        (light_inputs.FILLED, 1),
     ):
         planes[:, colours] *= share
         darker[:, colours] = 0.3 * planes[:, colours] + 0.1 * share
@@ -305,11 +312,11 @@ def test_network_input_channels() -> None:
     picture, plane = torch.rand(3, 32, 48), torch.ones(1, 32, 48)
     planes = stack_inputs(picture, plane, picture, 4.8 * plane, picture, 48)
     assert planes.shape == (INPUT_CHANNELS, 32, 48)
-    assert torch.equal(planes[light_network.WARPED], picture) and torch.equal(
-        planes[light_network.FILLED], picture
+    assert torch.equal(planes[light_inputs.WARPED], picture) and torch.equal(
+        planes[light_inputs.FILLED], picture
     )
     assert (planes[7] == 1).all()  # a tenth of the width
-    assert (planes[light_network.PREVIOUS] == 0).all()
+    assert (planes[light_inputs.PREVIOUS] == 0).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
@@ -323,7 +330,7 @@ def test_a_crop_is_packed_in_one_pass_like_its_planes(dtype: torch.dtype) -> Non
         *(frames_from_uint8(warped[None])[0], coverage[None], frames_from_uint8(left[None])[0]),
         *(disparity[None], frames_from_uint8(filled[None])[0], width),
     )
-    planes[light_network.PREVIOUS] = warp_previous(frames_from_uint8(previous[None]), flow[None])[0]
+    planes[light_inputs.PREVIOUS] = warp_previous(frames_from_uint8(previous[None]), flow[None])[0]
     margin = Margin(56, 0, 0, 56)
     expected = pack_planes(planes[None, :, rows, columns], margin)
     images = [frame if dtype == torch.uint8 else frame / 255 for frame in (warped, left, filled, previous)]

@@ -12,7 +12,7 @@ import torch
 from conftest import an_optimizer
 from safetensors.torch import load_file
 
-from secondeye.inpaint import Warped
+from secondeye.inpaint import Warped, light_inputs
 from secondeye.inpaint import light_network as network
 from secondeye.inpaint.light import inpaint_frames, load_light
 from secondeye.params import TrainLight
@@ -209,10 +209,10 @@ def test_a_sample_depends_on_its_generator_alone() -> None:
     first, again = (light._make_sample(*chosen, np.random.default_rng(4)) for _ in range(2))
     assert all(torch.equal(*columns) for columns in zip(first, again, strict=True))
     planes, holes, flow, truth = first
-    assert planes.shape == (2, network.INPUT_CHANNELS, 32, 48) and holes.shape == (2, 1, 32, 48)
+    assert planes.shape == (2, light_inputs.INPUT_CHANNELS, 32, 48) and holes.shape == (2, 1, 32, 48)
     assert flow.shape == (2, 32, 48)
     seen = (holes[1] == 0).expand_as(truth)
-    torch.testing.assert_close(planes[1, network.FILLED][seen], truth[seen], atol=1e-6, rtol=0)
+    torch.testing.assert_close(planes[1, light_inputs.FILLED][seen], truth[seen], atol=1e-6, rtol=0)
 
 
 def test_training_inputs_equal_those_of_inpainting() -> None:

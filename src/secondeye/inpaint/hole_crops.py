@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from secondeye.inpaint.light_network import Margin
+from secondeye.inpaint.light_inputs import Margin
 
 _PASS_CELLS = 40  # overhead of a pass of the network, in cells (measured on two cores)
 

@@ -19,14 +19,14 @@ from secondeye.imaging.arrays import frames_from_uint8, frames_to_uint8
 from secondeye.inpaint.fill import FillState, fill, interleaved
 from secondeye.inpaint.hole_crops import HoleCrop, plan_hole_crops
 from secondeye.inpaint.interface import Inpainted, Inpainter, InpainterState, Warped, require_finite_pixels
-from secondeye.inpaint.light_network import (
+from secondeye.inpaint.light_inputs import (
     HALO_PX,
     SIDE_MULTIPLE_PX,
-    Light,
     flow_to_previous,
     pack_crop,
     soft_hole_mask,
 )
+from secondeye.inpaint.light_network import Light
 from secondeye.system.errors import UserError
 
 MAX_CROP_PX = 512  # side of a crop without its margin, a multiple of SIDE_MULTIPLE_PX: bounds memory

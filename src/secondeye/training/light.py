@@ -16,18 +16,17 @@ from torch.func import functional_call
 
 from secondeye.inpaint.fill import flow_gray
 from secondeye.inpaint.light import save_light
-from secondeye.inpaint.light_network import (
-    CHANNELS,
+from secondeye.inpaint.light_inputs import (
     FILLED,
     PREVIOUS,
     WARPED,
-    Light,
     flow_to_previous,
     pack_planes,
     soft_hole_mask,
     stack_inputs,
     warp_previous,
 )
+from secondeye.inpaint.light_network import CHANNELS, Light
 from secondeye.inpaint.losses import (
     Discriminator,
     discriminator_loss,
