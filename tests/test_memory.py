@@ -47,6 +47,18 @@ def test_processes_share_the_budget(info: FilmInfo) -> None:
     assert 3 * estimate_bytes(1920 * 1080, beside) + parent_bytes(settings, 3) <= 5.1 * GIB
 
 
+def test_a_depth_network_counts(info: FilmInfo) -> None:
+    """It runs before the frames are rendered: the film has to fit beside it, but its windows may be as long."""
+    motion, network = (
+        replace(SETTINGS, depth=name, max_memory_gb=3.0) for name in ("motion", "depth-anything-v2")
+    )
+    sized = replace(info, width=1920, height=1080)
+    assert choose_window_frames(sized, network) == choose_window_frames(sized, motion)
+    assert choose_window_frames(sized, replace(motion, max_memory_gb=1.7)) >= 1
+    with pytest.raises(UserError, match=r"1920x1080 needs 2\.\d GiB"):
+        choose_window_frames(sized, replace(network, max_memory_gb=1.7))
+
+
 def test_without_a_budget_half_of_the_free_memory_is_used(
     info: FilmInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,10 @@ _LARGE_FRAME_PIXELS = 4096 * 2304
 
 _DIFFUSION_PROCESS_BYTES = int(1.0 * GIB)  # with the libraries of the diffusion inpainter, without weights
 
+# Of a depth network on the CPU: weights, and its frames at a time; measured with random weights: 1.33 GiB.
+_DEPTH_NETWORK_BYTES = {"depth-anything-v2": int(1.4 * GIB)}
+_DEPTH_FRAME_BYTES = 150  # per pixel of the film: four frames in float32, and copies
+
 _WINDOW_PIXELS = 2 * 1920 * 1080  # longer windows leave the caches, and later stages wait for them
 _MAX_WINDOW_FRAMES = 32
 FREE_SHARE = 0.5  # of the free memory, without a budget
@@ -36,6 +40,8 @@ def choose_window_frames(info: FilmInfo, settings: ConversionSettings, processes
     limit = given or free_memory_bytes()
     budget = given or limit * FREE_SHARE
     one = reserved_bytes(pixels) if buffered else estimate_bytes(pixels, 1)
+    if on_cpu:
+        one = max(one, depth_pass_bytes(pixels, settings.depth))
     need = processes * one + parent_bytes(settings, processes)
     if need > limit:
         named = "--max-memory-gb allows" if given else "are free"
@@ -57,12 +63,18 @@ def frames_within(pixels: int, budget_bytes: float) -> int:
 def estimate_bytes(pixels: int, window_frames: int) -> int:
     """Return the peak memory of one process that converts frames of this size; an upper bound on the CPU.
 
-    The networks of the diffusion inpainter and of Depth Anything are not included.
+    The diffusion inpainter is not included, nor is Depth Anything: see `depth_pass_bytes`.
     """
     fixed, each = _FIXED_BYTES, _WINDOW_BYTES
     if not is_pipelined(pixels):
         fixed, each = _LARGE_FIXED_BYTES, _LARGE_WINDOW_BYTES
     return _PROCESS_BYTES + pixels * (fixed + each * window_frames)
+
+
+def depth_pass_bytes(pixels: int, depth: str) -> int:
+    """Return the peak memory of the depth pass on the CPU, which ends before frames are rendered."""
+    network = _DEPTH_NETWORK_BYTES.get(depth)
+    return 0 if network is None else _PROCESS_BYTES + network + _DEPTH_FRAME_BYTES * pixels
 
 
 def reserved_bytes(pixels: int) -> int:
