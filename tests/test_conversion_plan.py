@@ -15,7 +15,7 @@ from secondeye.conversion import convert as conversion
 from secondeye.conversion import shots
 from secondeye.conversion.bundle import Bundle, settings_from_bundle, write_bundle
 from secondeye.conversion.convert import convert
-from secondeye.conversion.memory import parent_bytes
+from secondeye.conversion.memory import parent_bytes, reserved_bytes
 from secondeye.conversion.settings import GIB, ConversionSettings
 from secondeye.inpaint import InpaintPlan
 from secondeye.inpaint.tiny import make_tiny
@@ -73,9 +73,8 @@ def test_options_of_the_command_reach_the_plan(
     command = ("convert", film, "--model", bundle, "--preset", "ultrafast")
     refused = secondeye(*command, "--max-memory-gb", "0.01")
     assert refused.returncode == 1 and "--max-memory-gb allows" in refused.stderr
-    refused = secondeye(
-        *command, "--max-memory-gb", "1.02"
-    )  # for the conversion, but not for the network, too
+    # Enough for the conversion, but not for the network, too.
+    refused = secondeye(*command, "--max-memory-gb", str(reserved_bytes(192 * 192, "ultrafast") / GIB + 0.01))
     assert refused.returncode == 1 and len(refused.stderr.splitlines()) == 1
     assert str(film) in refused.stderr and "by diffusion takes at least" in refused.stderr
     assert not [path for path in film.parent.glob(".*unfinished")], "a refused film leaves nothing"

@@ -47,8 +47,19 @@ def test_processes_share_the_budget(info: FilmInfo) -> None:
     assert 3 * estimate_bytes(1920 * 1080, beside) + parent_bytes(settings, 3) <= 5.1 * GIB
 
 
+def test_slow_presets_leave_less_for_frames(info: FilmInfo) -> None:
+    sized = replace(info, width=1280, height=720)
+    frames = [
+        choose_window_frames(sized, replace(SETTINGS, max_memory_gb=1.3, preset=preset))
+        for preset in ("ultrafast", "medium")
+    ]
+    assert frames[0] > frames[1] >= 1
+    with pytest.raises(UserError, match="1280x720 needs"):
+        choose_window_frames(sized, replace(SETTINGS, max_memory_gb=1.3, preset="veryslow"))
+
+
 def test_a_depth_network_counts(info: FilmInfo) -> None:
-    """It runs before the frames are rendered: the film has to fit beside it, but its windows may be as long."""
+    """It runs before the frames are rendered: the film has to fit beside it, with windows as long as ever."""
     motion, network = (
         replace(SETTINGS, depth=name, max_memory_gb=3.0) for name in ("motion", "depth-anything-v2")
     )

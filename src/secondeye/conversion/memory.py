@@ -15,7 +15,12 @@ _FIXED_BYTES, _WINDOW_BYTES = (
 _LARGE_FIXED_BYTES, _LARGE_WINDOW_BYTES = 140, 25  # beyond 4K: the encoder and the queues hold fewer frames
 _LARGE_FRAME_PIXELS = 4096 * 2304
 
-_DIFFUSION_PROCESS_BYTES = int(1.0 * GIB)  # with the libraries of the diffusion inpainter, without weights
+# With the diffusion inpainter: the process without weights; per pixel: as above, with one frame.
+_DIFFUSION_PROCESS_BYTES, _DIFFUSION_PIXEL_BYTES = int(0.9 * GIB), 220
+
+# Per pixel: what x264 takes beyond `veryfast`, mostly frames that it looks ahead; beyond 4K it looks at few.
+_ENCODER_BYTES = {"faster": 100, "fast": 180, "medium": 280, "slow": 380, "slower": 520, "veryslow": 650}
+_LARGE_ENCODER_SHARE = 0.3
 
 # Of a depth network on the CPU: weights, and its frames at a time; measured with random weights: 1.33 GiB.
 _DEPTH_NETWORK_BYTES = {"depth-anything-v2": int(1.4 * GIB)}
@@ -39,7 +44,8 @@ def choose_window_frames(info: FilmInfo, settings: ConversionSettings, processes
     given = settings.max_memory_bytes if on_cpu else None
     limit = given or free_memory_bytes()
     budget = given or limit * FREE_SHARE
-    one = reserved_bytes(pixels) if buffered else estimate_bytes(pixels, 1)
+    encoder = encoder_bytes(pixels, settings.preset)
+    one = reserved_bytes(pixels, settings.preset) if buffered else estimate_bytes(pixels, 1) + encoder
     if on_cpu:
         one = max(one, depth_pass_bytes(pixels, settings.depth))
     need = processes * one + parent_bytes(settings, processes)
@@ -49,7 +55,8 @@ def choose_window_frames(info: FilmInfo, settings: ConversionSettings, processes
             f"{info.path}: {info.width}x{info.height} needs {need / GIB:.1f} GiB of memory, but "
             f"{limit / GIB:.1f} GiB {named}; give it more, or convert a smaller version of the film"
         )
-    return 1 if buffered else frames_within(pixels, (budget - parent_bytes(settings, processes)) / processes)
+    share = (budget - parent_bytes(settings, processes)) / processes
+    return 1 if buffered else frames_within(pixels, share - encoder)
 
 
 def frames_within(pixels: int, budget_bytes: float) -> int:
@@ -63,6 +70,7 @@ def frames_within(pixels: int, budget_bytes: float) -> int:
 def estimate_bytes(pixels: int, window_frames: int) -> int:
     """Return the peak memory of one process that converts frames of this size; an upper bound on the CPU.
 
+    It is that of the fast presets of the encoder: see `encoder_bytes` for the others.
     The diffusion inpainter is not included, nor is Depth Anything: see `depth_pass_bytes`.
     """
     fixed, each = _FIXED_BYTES, _WINDOW_BYTES
@@ -77,13 +85,21 @@ def depth_pass_bytes(pixels: int, depth: str) -> int:
     return 0 if network is None else _PROCESS_BYTES + network + _DEPTH_FRAME_BYTES * pixels
 
 
-def reserved_bytes(pixels: int) -> int:
+def encoder_bytes(pixels: int, preset: str) -> int:
+    """Return what the encoder takes beyond the preset `veryfast`; 0 for that and faster ones."""
+    share = 1 if is_pipelined(pixels) else _LARGE_ENCODER_SHARE
+    return int(share * _ENCODER_BYTES.get(preset, 0) * pixels)
+
+
+def reserved_bytes(pixels: int, preset: str) -> int:
     """Return what a conversion takes besides the diffusion inpainter, if both use the memory of the machine.
 
     It does not fall with the size, although frames beyond 4K are not pipelined: see `inpaint.choose_plan`.
     """
-    pipelined = (_FIXED_BYTES + _WINDOW_BYTES) * min(pixels, _LARGE_FRAME_PIXELS)
-    return _DIFFUSION_PROCESS_BYTES + max(pipelined, (_LARGE_FIXED_BYTES + _LARGE_WINDOW_BYTES) * pixels)
+    most = min(pixels, _LARGE_FRAME_PIXELS)
+    pipelined = _DIFFUSION_PIXEL_BYTES * most + encoder_bytes(most, preset)
+    single = (_LARGE_FIXED_BYTES + _LARGE_WINDOW_BYTES) * pixels + encoder_bytes(pixels, preset)
+    return _DIFFUSION_PROCESS_BYTES + (pipelined if is_pipelined(pixels) else max(pipelined, single))
 
 
 def parent_bytes(settings: ConversionSettings, processes: int) -> int:

@@ -49,7 +49,7 @@ def load_models(settings: ConversionSettings) -> Models:
     """Load both parts on the best device. Raises UserError if their weights cannot be loaded."""
     device, options = best_device(), settings.inpaint_options
     if device == "cpu":  # the inpainter and the rest of the conversion share one budget
-        options = replace(options, reserved_bytes=reserved_bytes)
+        options = replace(options, reserved_bytes=partial(reserved_bytes, preset=settings.preset))
     return Models(
         make_depth_estimator(settings.depth, weights_folder(settings.model, "depth"), device),
         make_inpainter(settings.inpainter, weights_folder(settings.model, "inpaint"), device, options),

@@ -1,8 +1,11 @@
 """What fits into the memory of this machine: frames at a time, and the plans of the diffusion inpainter."""
 
+from functools import partial
+
 import torch
 
 from secondeye.conversion import memory
+from secondeye.conversion.settings import PRESET
 from secondeye.inpaint.choose_plan import Network, choose_plan
 from secondeye.inpaint.memory import (
     DECODER_TENSORS,
@@ -64,7 +67,7 @@ def released_network(device: str) -> Network:
         weight_bytes=(_UNET_WEIGHTS + _CLIP_WEIGHTS) * halved + _VAE_WEIGHTS * whole,
         latent_bytes=UNET_TENSORS * _UNET_CHANNELS * halved,
         pixel_bytes=DECODER_TENSORS * _VAE_CHANNELS * whole * (1 if device == "cuda" else 2),
-        reserved_bytes=reserve_nothing if device == "cuda" else memory.reserved_bytes,
+        reserved_bytes=reserve_nothing if device == "cuda" else partial(memory.reserved_bytes, preset=PRESET),
     )
     name = str(dtype).removeprefix("torch.")
     return Network(_WINDOW_FRAMES, image_area_px(_SAMPLE_SIZE), _STEPS, name, model)
