@@ -50,6 +50,7 @@ from secondeye.warp import warp
 
 SEED = 90_101  # of the first synthetic shot; no preset uses it
 WINDOWS = 3  # length of a clip, in windows: whole ones, so that without overlap none reaches back
+FILM_STRENGTH_PERCENT = 5.0  # of the width: the strongest disparity of training, for enough holes
 CROP = 3  # images show this part of a frame's sides, around most of its holes
 TITLES = {"overlap": "Windows with and without overlap", "tiles": "Tiles against reduction"}
 COLUMNS = {
@@ -132,10 +133,16 @@ def film_clips(film: Path, count: int, frames: int, height: int, width: int) -> 
         raise UserError(f"{film}: no shot has {frames} frames, as the windows of this network need")
     rng = np.random.default_rng(SEED)
     for right in runs[:count]:
-        right_disparity = plausible_disparity(right, rng)
+        right_disparity = stretch(plausible_disparity(right, rng))
         left, disparity = left_view(right, right_disparity)
         holes = occlusion_mask(warp(left, disparity).coverage)
         yield EvalFrames(left, right, disparity, regions_from_truth(right_disparity, holes))
+
+
+def stretch(disparity: Tensor) -> Tensor:
+    """Scale a disparity so that its nearest and farthest points are FILM_STRENGTH_PERCENT apart."""
+    far, near = np.quantile(disparity.numpy(), [0.01, 0.99])
+    return disparity * (FILM_STRENGTH_PERCENT / 100 * disparity.shape[-1] / max(float(near - far), 1e-6))
 
 
 def dataset_clips(root: Path, count: int, frames: int, window_frames: int) -> Iterator[EvalFrames]:
@@ -237,12 +244,22 @@ def measure_jumps(right: Tensor, clip: EvalFrames, borders: list[int]) -> dict[s
 
 def table(numbers: dict[str, list[dict[str, float]]]) -> Table:
     """Return the means over clips, a row for each variant."""
-    rows = []
-    for name, found in numbers.items():
-        means = {column: np.nanmean([clip[column] for clip in found]) for column in COLUMNS}
-        rows.append([name, *(f"{means[column]:.4g}" for column in COLUMNS)])
+    arrays = {column: [[clip[column] for clip in clips] for clips in numbers.values()] for column in COLUMNS}
+    means = [comparable_means(np.array(values)) for values in arrays.values()]
+    rows = [
+        [name, *(f"{mean[k]:.4g}" if math.isfinite(mean[k]) else "-" for mean in means)]
+        for k, name in enumerate(numbers)
+    ]
     note = f"Means over {pluralize(len(next(iter(numbers.values()))), 'clip')}. {machine()}."
     return Table("", ["", *COLUMNS.values()], rows, note)
+
+
+def comparable_means(
+    values: np.ndarray,  # [variants, clips]
+) -> np.ndarray:  # [variants]
+    """Return means over the clips for which every variant has a value; NaN if there is none."""
+    both = values[:, np.isfinite(values).all(0)]
+    return both.mean(1) if both.size else np.full(len(values), math.nan)
 
 
 def sheet(clip: EvalFrames, results: dict[str, Result], border: int) -> list[list[Tile]]:
