@@ -51,6 +51,17 @@ def test_named_commands_exist(page: Path) -> None:
             assert rest[0] in commands[name].commands, f"secondeye {words}"
 
 
+BENCHMARKS = sorted((PROJECT / "benchmarks").glob("*.py"))  # their docstrings say how they are called
+
+
+@pytest.mark.parametrize("page", [*CURRENT_PAGES, *BENCHMARKS], ids=lambda page: page.name)
+def test_named_options_of_benchmarks_exist(page: Path) -> None:
+    for name, arguments in re.findall(r"python benchmarks/(\w+)\.py([^`\n#]*)", page.read_text()):
+        source = (PROJECT / "benchmarks" / f"{name}.py").read_text()
+        options = re.findall(r"--[a-z][\w-]*", arguments)
+        assert [option for option in options if f'"{option}"' not in source] == [], name
+
+
 @each_current_page
 def test_named_params_exist(page: Path) -> None:
     params = yaml.safe_load((PROJECT / "params.yaml").read_text())
