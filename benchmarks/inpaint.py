@@ -125,7 +125,7 @@ def lengths() -> str:
 def differences() -> str:
     """Return a Markdown table of the effect of each difference, with the same frames, weights and noise."""
     rows = [row for part in (sampling_rows, mask_rows, time_rows, tile_rows) for row in part()]
-    return "\n".join(["| ours | release | effect |", "|---|---|---|", *rows])
+    return "\n".join(["| ours | the release | effect |", "|---|---|---|", *rows])
 
 
 def sampling_rows() -> Iterator[str]:
@@ -138,11 +138,12 @@ def sampling_rows() -> Iterator[str]:
 
     latents, frames = inpaint(OURS)
     _, other = inpaint(replace(OURS, guidance=1.01))
-    yield f"| no guidance | 1.01 | half the passes; PSNR between the two {psnr_db(frames, other):.1f} dB |"
+    yield f"| no guidance | 1.01 | half the passes; PSNR between results {psnr_db(frames, other):.1f} dB |"
     with torch.no_grad():
         together, ours, groups = (decode(pipeline.vae, latents, count) for count in (9, 5, 2))
     yield (
-        f"| decoded 5 and 4 together | 2 | {rms(ours, together):.3f} rms from all together, the release "
+        f"| decoder chunks of 5 and 4 frames | of 2 frames | RMS difference from decoding all 9 together: "
+        f"{rms(ours, together):.3f}, the release "
         f"{rms(groups, together):.3f} |"
     )
     pipeline.unet.to(torch.float16)
@@ -151,8 +152,8 @@ def sampling_rows() -> Iterator[str]:
     pipeline.scheduler = rounded
     _, theirs = inpaint(OURS)
     yield (
-        f"| latents in float32 | float16 | network in float16: {psnr_db(frames, half):.1f} dB from all in "
-        f"float32, the release {psnr_db(frames, theirs):.1f} dB |"
+        f"| latents in float32 | float16 | PSNR with a float16 network against all in float32: "
+        f"{psnr_db(frames, half):.1f} dB, the release {psnr_db(frames, theirs):.1f} dB |"
     )
 
 
@@ -176,8 +177,8 @@ def mask_rows() -> Iterator[str]:
             found, total = found + float((mask * holes).sum()), total + float(holes.sum())
         shares.append(100 * found / total)
     yield (
-        f"| a latent is a hole if one of its pixels is | if its first is | the network sees "
-        f"{shares[0]:.0f} % of the holes' pixels, the release's {shares[1]:.0f} % |"
+        f"| a latent is a hole if any of its pixels is | if its first pixel is | the network sees "
+        f"{shares[0]:.0f} % of the hole pixels; in the release {shares[1]:.0f} % |"
     )
 
 
@@ -187,9 +188,9 @@ def time_rows() -> Iterator[str]:
     shortest = min(released_walk.plan_chunks(n)[-1].length for n in range(24, 130))
     ours = [list(stream_windows(range(n), 25, 3))[-1] for n in range(26, 130)]
     yield (
-        f"| the last window sees {min(k + len(new) for k, new in ours)} frames, at least "
-        f"{min(k for k, _ in ours)} of them inpainted | {shortest}, and {fewest} | "
-        "lengths to 129 |"
+        f"| the last window has {min(k + len(new) for k, new in ours)} frames, at least "
+        f"{min(k for k, _ in ours)} of them finished | {shortest} frames, at least {fewest} finished | "
+        "lengths up to 129 |"
     )
     pipeline, shot = make_pipeline(), film(3, *SMALL)
     holes = occlusion_mask(shot.coverage).float()
@@ -202,14 +203,17 @@ def time_rows() -> Iterator[str]:
         given = (inpainted * 255).round() / 255
         losses.append(psnr_db(given[seen], shot.frames[seen]))
     psnrs = ", ".join(f"{loss:.1f}" for loss in losses)
-    yield f"| passes composed frames on | decoded frames | {psnrs} dB where visible, after 1 to 3 windows |"
+    yield (
+        "| composed frames are passed on, exact where visible | decoded frames | PSNR of the release's "
+        f"visible pixels against the warped view: {psnrs} dB after 1, 2, 3 windows |"
+    )
     kept, cleared = (
         pipeline(shot.frames, mask, sampling=replace(OURS, steps=2), generator=make_generator(0)).frames[1:]
         for mask in (holes, torch.cat([torch.zeros_like(holes[:1]), holes[1:]]))
     )
     yield (
-        "| the mask of finished frames is cleared if the weights were trained so | kept | the frames after "
-        f"them differ by {psnr_db(kept, cleared):.1f} dB |"
+        "| the mask of finished frames is cleared, if the weights were trained so | kept | PSNR between the "
+        f"following frames: {psnr_db(kept, cleared):.1f} dB |"
     )
 
 
@@ -225,12 +229,12 @@ def tile_rows() -> Iterator[str]:
     shared = (left.left + left.width - right.left) // 8
     apart = rms(inpainted[0][..., -shared:], inpainted[1][..., :shared]) / float(inpainted[0].std())
     yield (
-        f"| tiles share noise and agree at every step | sampled separately, blended at the end | where the "
-        f"release's overlap they are {apart:.2f} standard deviations apart |"
+        "| tiles share noise and are averaged at every step | sampled separately, blended at the end | in "
+        f"the release's overlap they are {apart:.2f} standard deviations apart |"
     )
     cut = {rows: 100 * (rows % 128) / rows for rows in (1080, 720)}
     losses = ", ".join(f"{share:.1f} % of {rows} rows" for rows, share in cut.items())
-    yield f"| pads to multiples of 64 and crops | crops to multiples of 128 | the release loses {losses} |"
+    yield f"| padded and cropped back | cropped to multiples of 128 | the release loses {losses} |"
 
 
 def make_pipeline(in_channels: int = 9) -> StereoInpaintPipeline:
