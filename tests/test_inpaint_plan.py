@@ -17,6 +17,7 @@ from secondeye.inpaint import InpaintOptions, InpaintPlan, PlannedInpainter, mak
 from secondeye.inpaint.choose_plan import Network, choose_plan
 from secondeye.inpaint.diffusion import Diffusion
 from secondeye.inpaint.memory import MemoryModel, measure_modules
+from secondeye.inpaint.pipeline import StereoInpaintPipeline
 from secondeye.inpaint.plan import GIB
 from secondeye.inpaint.tiny import make_tiny
 from secondeye.inpaint.weights import load_pipeline
@@ -148,6 +149,19 @@ def test_the_released_decoder_takes_what_was_measured(frames: int, measured_gib:
     """On a GPU, 576 x 1024 px in float32."""
     estimate = frames * SVD.memory.decode_bytes(SVD_AREA, SVD_AREA)
     assert measured_gib * GIB <= estimate <= 1.15 * measured_gib * GIB
+
+
+def test_on_a_gpu_the_modules_count_as_measured_there_also_while_offloaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pipeline = make_tiny(frames=4)
+    on_cpu = measure_modules(pipeline, False)
+    monkeypatch.setattr(
+        StereoInpaintPipeline, "execution_device", property(lambda self: torch.device("cuda"))
+    )
+    on_gpu = measure_modules(pipeline, True)
+    assert on_gpu.pixel_bytes == 8 * 64 * 4 // 4**2 == on_cpu.pixel_bytes // 2
+    assert on_gpu.weight_bytes < on_cpu.weight_bytes and on_gpu.latent_bytes == on_cpu.latent_bytes
 
 
 def test_what_the_caller_takes_is_part_of_the_plan(folder: Path) -> None:

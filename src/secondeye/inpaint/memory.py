@@ -69,7 +69,7 @@ def measure_modules(
     weights = [sum(weight.nbytes for weight in module.parameters()) for module in modules]
     widths = vae.config.block_out_channels
     # On a CPU convolutions copy their input and output, most where the last stage's input is enlarged.
-    width = max(widths[:2]) if vae.device.type == "cpu" else widths[0]
+    width = max(widths[:2]) if pipeline.execution_device.type == "cpu" else widths[0]
     return MemoryModel(
         max(weights) if offload else sum(weights),
         UNET_TENSORS * unet.config.block_out_channels[0] * unet.dtype.itemsize,
