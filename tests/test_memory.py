@@ -115,6 +115,27 @@ def test_budget_reaches_the_windows_of_a_conversion(
     assert lengths == [3, 3, 3]
 
 
+FREED = """
+import numpy, psutil
+from secondeye.system.memory import return_freed_arrays
+return_freed_arrays()
+before = psutil.Process().memory_info().rss
+numpy.ones(31 * 2**17)  # glibc would now keep freed blocks of this size
+planes, kept = [], []
+for _ in range(10):
+    planes.append(numpy.ones(16 * 2**17))
+    kept.append(numpy.ones(2**14))
+del planes
+print((psutil.Process().memory_info().rss - before) // 2**20)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def test_freed_frames_are_returned_while_others_are_in_use() -> None:
+    done = subprocess.run([sys.executable, "-c", FREED], check=True, capture_output=True, text=True)
+    assert int(done.stdout) < 40  # MiB of 160
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from Linux's /proc")
 def test_peak_of_memory_stays_below_the_estimate() -> None:

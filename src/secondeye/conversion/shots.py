@@ -29,6 +29,7 @@ from secondeye.execution.parallel import WorkerCrashed
 from secondeye.film.shots import ShotPlan
 from secondeye.inpaint import Inpainter, PlannedInpainter, make_inpainter
 from secondeye.system.errors import UserError
+from secondeye.system.memory import return_freed_arrays
 from secondeye.system.process import best_device, count_gpus, hold_shared_lock, one_thread
 from secondeye.system.threads import prefetch
 from secondeye.video.probe import FilmInfo
@@ -49,6 +50,8 @@ def load_models(settings: ConversionSettings) -> Models:
     """Load both parts on the best device. Raises UserError if their weights cannot be loaded."""
     device, options = best_device(), settings.inpaint_options
     if device == "cpu":  # the inpainter and the rest of the conversion share one budget
+        if settings.inpainter == "diffusion":
+            return_freed_arrays()
         options = replace(options, reserved_bytes=partial(reserved_bytes, preset=settings.preset))
     return Models(
         make_depth_estimator(settings.depth, weights_folder(settings.model, "depth"), device),
