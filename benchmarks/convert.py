@@ -9,7 +9,6 @@ several runs in one process, after one warm-up run. `--beside` measures it besid
 all the time; `--profile` adds the shares of processor time by part.
 """
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from secondeye.system.process import wait_without_spinning
 
 wait_without_spinning()  # as the command line does, before torch and numba are imported
 
+from command import existing, make_parser, run  # noqa: E402
 from machine import machine  # noqa: E402
 
 from secondeye.conversion.bundle import settings_from_bundle  # noqa: E402
@@ -57,8 +57,8 @@ PARTS = {  # the first that a thread's stack has, from the inside: what the thre
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("film", type=Path)
+    parser = make_parser(__doc__)
+    parser.add_argument("film", type=existing)
     parser.add_argument("--frames", type=int, default=96)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--profile", action="store_true")
@@ -161,4 +161,4 @@ def part_of(frame: FrameType | None) -> str | None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -3,13 +3,12 @@
     python benchmarks/memory.py [--inpainter fill] [--sizes 720p 1080p] [--seconds 10 60]
     python benchmarks/memory.py --inpainter diffusion --sizes 720p 1080p --seconds --frames 50
 
+Each row is a synthetic film, converted in a process of its own, by default without a memory budget. The
+peak is the kernel's high-water mark of that process (VmHWM; `getrusage` would include its parent).
 The diffusion network has random weights and as few channels as its blocks allow, and is made for 576 x 1024
-px and windows of 25 frames. The estimate of its plan is printed, too. Each row is a synthetic film, converted
-in a process of its own, by default without a memory budget. The peak is the
-kernel's high-water mark of that process (VmHWM; `getrusage` would include the process that started it).
+px and windows of 25 frames. The estimate of its plan is printed, too.
 """
 
-import argparse
 import re
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from command import make_parser, run
 
 SIZES = {
     "240p": (320, 240),
@@ -35,7 +35,7 @@ FPS = 24
 
 def main() -> None:
     """Print the tables, or convert one film in a child process."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--inpainter", default="fill", choices=("fill", "light", "diffusion"))
     parser.add_argument("--sizes", nargs="*", default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--seconds", nargs="*", type=int, default=[10, 60, 600])
@@ -130,4 +130,4 @@ def drifting_images(width: int, height: int, frames: int) -> Iterator[np.ndarray
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
