@@ -147,11 +147,14 @@ def test_peak_of_memory_stays_below_the_estimate() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from Linux's /proc")
 def test_the_plan_of_diffusion_tells_the_peak_of_the_whole_conversion() -> None:
-    """Two windows of one tile; the budget leaves room for no more than the estimate."""
+    """Two windows of one tile.
+
+    A pass counts as in Stable Video Diffusion, almost twice what it takes in this network, hence 1.6.
+    """
     peak_bytes, estimate = measure(
         "1920", "1080", "30", "--inpainter", "diffusion", "--tiles", "1", "--max-memory-gb", "3"
     )
-    assert peak_bytes <= estimate <= min(3 * GIB, 1.4 * peak_bytes)
+    assert peak_bytes <= estimate <= min(3 * GIB, 1.6 * peak_bytes)
 
 
 def measure(width: str, height: str, frames: str, *options: str) -> list[float]:

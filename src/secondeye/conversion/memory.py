@@ -16,7 +16,7 @@ _LARGE_FIXED_BYTES, _LARGE_WINDOW_BYTES = 140, 25  # beyond 4K: the encoder and 
 _LARGE_FRAME_PIXELS = 4096 * 2304
 
 # With the diffusion inpainter: the process without weights; per pixel: as above, with one frame.
-_DIFFUSION_PROCESS_BYTES, _DIFFUSION_PIXEL_BYTES = int(0.9 * GIB), 220
+_DIFFUSION_PROCESS_BYTES, _DIFFUSION_PIXEL_BYTES = int(0.9 * GIB), 160
 
 # Per pixel: what x264 takes beyond `veryfast`, mostly frames that it looks ahead; beyond 4K it looks at few.
 _ENCODER_BYTES = {"faster": 100, "fast": 180, "medium": 280, "slow": 380, "slower": 520, "veryslow": 650}
