@@ -227,6 +227,12 @@ def test_depth_of_a_shot_is_brought_to_zero_and_one(tmp_path: Path) -> None:
     )
     assert (flat.read(0, 2) == 0.5).all()
 
+    narrow = DepthEstimate(0.5 + 1e-5 * torch.rand(2, 1, 4, 5), 1.0, state)
+    dark = estimate_shot(
+        lambda first: [], lambda windows, state: iter([narrow]), tmp_path / "dark.f32", save_every=240
+    )
+    assert float(dark.read(0, 2).min()) == 0 and float(dark.read(0, 2).max()) == 1
+
 
 def test_only_a_few_frames_are_alive_at_a_time(make_film: MakeFilm, monkeypatch: pytest.MonkeyPatch) -> None:
     film = make_film(shots=(90,), sound=False)

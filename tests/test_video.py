@@ -294,3 +294,11 @@ def test_truncated_film_does_not_pass_verification(make_film: Callable[..., Path
     output.write_bytes(content[: len(content) * 2 // 3])
     with pytest.raises(UserError, match=r"of 12 frames|does not decode"):
         verify_film(output, width=64, height=48, seconds=seconds, tracks=[])
+
+
+def test_a_film_that_has_become_shorter_is_an_error(make_film: Callable[..., Path]) -> None:
+    film = make_film(shots=(4,), sound=False)
+    stamps = [frame.pts for frame in decode_film(film)]
+    reader = ShotReader(film, [*stamps, stamps[-1] + 1])
+    with pytest.raises(UserError, match=r"frame 4 was read before"):
+        list(reader.read(0, 5))

@@ -115,7 +115,7 @@ def test_a_conversion_conditions_the_network_as_it_was_trained_and_composes_the_
     assert sum(len(planes[0]) for planes in splats) == (4 if conditioning == "splat" else 0)
     fed = []
     for window in rendered:
-        disparity = torch.cat([window.disparity_of(frame) for frame in range(len(window.left))])
+        disparity = torch.stack([window.warp_again(frame)[0] for frame in range(len(window.left))])
         sharp = warp(window.left, disparity)
         seen = (sharp.coverage == 1).permute(0, 2, 3, 1).expand_as(window.right)
         assert torch.equal(window.right[seen], sharp.frames[seen]) and not seen.all()

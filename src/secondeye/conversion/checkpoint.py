@@ -2,11 +2,13 @@
 
 key                              hash of film, settings and code
 plan.json, inpaint.json          the shots, and the plan of the inpainter
-depth_START.json                 the range of a shot's raw depth, once its depth pass is finished
+depth_START.json                 size, range and confidence of a shot's raw depth, once its pass is finished
 depth_START.f32                  raw depth of the shot that begins at frame START
 depth_START.safetensors          state of the depth estimator, while its pass runs
 segment_START_STOP.mp4           encoded frames START to STOP - 1, of one shot
 inpaint_STOP.safetensors         state of the inpainter after frame STOP - 1
+segment_START.part               the segment that is being encoded
+preview.png                      the preview, before it is moved to its name
 workers.lock                     held by every process that converts shots for this run
 film.mp4, finished               the muxed film, and its size and time, before it is moved to the output
 

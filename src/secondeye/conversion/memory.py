@@ -50,10 +50,12 @@ def choose_window_frames(info: FilmInfo, settings: ConversionSettings, processes
         one = max(one, depth_pass_bytes(pixels, settings.depth))
     need = processes * one + parent_bytes(settings, processes)
     if need > limit:
-        named = "--max-memory-gb allows" if given else "are free"
+        allowed = f"{limit / GIB:.1f} GiB are free"
+        if given:
+            allowed = f"--max-memory-gb allows {limit / GIB:.1f} GiB"
         raise UserError(
             f"{info.path}: {info.width}x{info.height} needs {need / GIB:.1f} GiB of memory, but "
-            f"{limit / GIB:.1f} GiB {named}; give it more, or convert a smaller version of the film"
+            f"{allowed}; give it more, or convert a smaller version of the film"
         )
     share = (budget - parent_bytes(settings, processes)) / processes
     return 1 if buffered else frames_within(pixels, share - encoder)
@@ -94,7 +96,8 @@ def encoder_bytes(pixels: int, preset: str) -> int:
 def reserved_bytes(pixels: int, preset: str) -> int:
     """Return what a conversion takes besides the diffusion inpainter, if both use the memory of the machine.
 
-    It does not fall with the size, although frames beyond 4K are not pipelined: see `inpaint.choose_plan`.
+    A larger frame never gives a smaller value, although stages do not overlap beyond 4K: `choose_plan` relies
+    on it.
     """
     most = min(pixels, _LARGE_FRAME_PIXELS)
     pipelined = _DIFFUSION_PIXEL_BYTES * most + encoder_bytes(most, preset)

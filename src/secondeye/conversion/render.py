@@ -3,6 +3,7 @@
 Pixels that both views see stay 8-bit from decoder to encoder; floats exist only around holes.
 """
 
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from typing import NamedTuple
@@ -12,8 +13,12 @@ from torch import Tensor
 
 from secondeye.conversion.warped_window import warped_window
 from secondeye.depth.edges import sharpen, upsample
-from secondeye.imaging.arrays import depth_to_disparity
+from secondeye.imaging.arrays import depth_to_disparity, occlusion_mask
 from secondeye.inpaint import Inpainter, InpainterState, Warped, conditioning_of
+from secondeye.warp import warp
+
+# Numba's threads that need no OpenMP abort the process if two parallel kernels run at the same time.
+_KERNELS = threading.Lock()
 
 
 class LeftWindow(NamedTuple):
@@ -31,10 +36,17 @@ class RenderedWindow(NamedTuple):
     right: Tensor  # uint8 [T, H, W, 3]
     state: InpainterState  # after these frames
 
-    def disparity_of(self, frame: int) -> Tensor:  # [1, 1, H, W] px of the left view; on the device
-        """Return the disparity that a frame was warped with, computed again: kept, it would take memory."""
+    def warp_again(self, frame: int) -> tuple[Tensor, Tensor]:
+        """Return the disparity of a frame, [1, H, W] px of the left view, and the right view's occlusion.
+
+        They are computed again, since keeping those of every frame would take memory.
+        """
         one = slice(frame, frame + 1)
-        return _enlarge(self.disparity[one], self.left[one].to(self.disparity.device))
+        images = self.left[one].to(self.disparity.device)
+        with _KERNELS:
+            disparity = _enlarge(self.disparity[one], images)
+            occlusion = occlusion_mask(warp(images, disparity).coverage)
+        return disparity[0], occlusion[0]
 
 
 class _Pending(NamedTuple):
@@ -65,12 +77,13 @@ def render(
     """
     pending: list[_Pending] = []
 
-    def warp() -> Generator[tuple[_Pending, Warped]]:
+    def warp_windows() -> Generator[tuple[_Pending, Warped]]:
         for frames, depth in windows:
             images = frames.to(device)
             small = depth_to_disparity(depth.to(device), strength_percent, convergence)
             small *= frames.shape[2] / depth.shape[-1]
-            window = warped_window(images, _enlarge(small, images), conditioning_of(inpainter))
+            with _KERNELS:
+                window = warped_window(images, _enlarge(small, images), conditioning_of(inpainter))
             yield _Pending(frames, small), window
 
     def give(warped: Iterable[tuple[_Pending, Warped]]) -> Iterator[Warped]:
@@ -78,7 +91,7 @@ def render(
             pending.append(frames)
             yield window
 
-    with closing(ahead(warp())) as warped:
+    with closing(ahead(warp_windows())) as warped:
         for right, state_after in inpainter(give(warped), state):
             yield RenderedWindow(*_take(pending, len(right)), right.cpu(), state_after)
             del right, state_after  # or they would be kept while the next window is inpainted

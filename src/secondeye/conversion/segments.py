@@ -25,14 +25,12 @@ from secondeye.conversion.settings import ConversionSettings
 from secondeye.conversion.shot_depth import ShotDepth
 from secondeye.film.packing import side_by_side
 from secondeye.film.shots import ShotPlan
-from secondeye.imaging.arrays import occlusion_mask
 from secondeye.inpaint import Inpainter
 from secondeye.system.process import best_device
 from secondeye.system.threads import prefetch
 from secondeye.video.probe import FilmInfo
 from secondeye.video.read import DecodedFrame, ShotReader
 from secondeye.video.write import FilmWriter
-from secondeye.warp import warp
 
 Window = TypeVar("Window")
 
@@ -50,7 +48,7 @@ def read_windows(
     start: int,
     stop: int,
     frames: int,  # in a window, at most
-    border: int = 0,  # windows do not cross multiples of this many frames after `origin`; 0: anywhere
+    border: int = 0,  # a window ends at every multiple of this many frames after `origin`; 0: at none
     origin: int = 0,
 ) -> Iterator[Tensor]:
     """Yield frames `start` to `stop - 1` of a film in windows, uint8 [t, H, W, 3]."""
@@ -93,18 +91,21 @@ class ShotRenderer:
         start, stop = shot
         length = segment_frames(self.plan.info.fps)
         first, state = self.checkpoint.resume(start, stop)
-        # Warping (with decoding), inpainting and encoding overlap. Inpainting stays in this thread, so that
-        # an interrupt need not wait for a network.
+        # Decoding with warping, inpainting and encoding overlap. Inpainting stays in this thread, so that an
+        # interrupt need not wait for a network. A GPU warps in turn with it: both need its memory.
+        device = best_device()
+        left = self._left_windows(reader, shot, first, depth, length)
+        windows = left if device == "cpu" else self._ahead(left)
         rendered = render(
-            self._left_windows(reader, shot, first, depth, length),
+            windows,
             self.inpainter,
             strength_percent=strength_percent,
             convergence=self.settings.convergence,
-            device=best_device(),
+            device=device,
             state=state,
-            ahead=self._ahead,
+            ahead=self._ahead if device == "cpu" else lambda warped: warped,
         )
-        with closing(rendered):
+        with closing(windows), closing(rendered):
             while first < stop:
                 border = start + ((first - start) // length + 1) * length
                 first = self._encode_segment(rendered, first, min(border, stop), stop, on_frames)
@@ -119,7 +120,7 @@ class ShotRenderer:
 
     def _left_windows(
         self, reader: ShotReader, shot: tuple[int, int], first: int, depth: ShotDepth, length: int
-    ) -> Iterator[LeftWindow]:
+    ) -> Generator[LeftWindow]:
         start, stop = shot
         at = first - start
         for frames in read_windows(reader, first, stop, self.window_frames, length, start):
@@ -166,10 +167,7 @@ class ShotRenderer:
     def _preview(self, window: RenderedWindow, frame: int) -> None:
         k = len(self.plan.timestamps) // 2 - frame
         if 0 <= k < len(window.left):
-            disparity = window.disparity_of(k)
-            covered = warp(window.left[k : k + 1].to(disparity.device), disparity).coverage
-            views = window.left[k], window.right[k]
-            write_preview(self.checkpoint.preview, *views, disparity[0], occlusion_mask(covered)[0])
+            write_preview(self.checkpoint.preview, window.left[k], window.right[k], *window.warp_again(k))
 
 
 def _open_segment(path: Path, info: FilmInfo, settings: ConversionSettings) -> FilmWriter:

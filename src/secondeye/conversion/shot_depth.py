@@ -149,7 +149,8 @@ def _quantiles(path: Path, progress: _Progress) -> tuple[float, float]:
     counts = np.zeros(_BINS, np.int64)
     for start, stop in pairwise([*range(0, progress.frames, _CHUNK_FRAMES), progress.frames]):
         raw = _read(path, start, stop, progress.height, progress.width)
-        counts += np.histogram(raw, _BINS, (lowest, highest))[0]
+        # In float32, NumPy refuses a range that is narrower than so many steps of its numbers.
+        counts += np.histogram(raw.astype(np.float64), _BINS, (lowest, highest))[0]
     cumulative = np.cumsum(counts) / counts.sum()
     edges = np.linspace(lowest, highest, _BINS + 1)
     low = edges[np.searchsorted(cumulative, FAR_QUANTILE)]

@@ -101,8 +101,8 @@ class ShotConverter:
             f"shot {number + 1}, frames {start} to {stop - 1}: depth confidence {depth.confidence:.2f}, "
             f"strength {strength:.2f} %"
         )
-        # Warping, inpainting and encoding run side by side. More threads for each would wait for each other
-        # longer than they gain, except in a diffusion network.
+        # Warping, inpainting and encoding run side by side, with one thread each: more would mostly wait for
+        # each other. A diffusion network keeps all threads.
         threads = nullcontext() if isinstance(self.models.inpainter, PlannedInpainter) else one_thread()
         with threads:
             self._renderer.run(shot, depth, strength, self._render_reader, on_frames)
@@ -115,7 +115,7 @@ def worker_count(settings: ConversionSettings) -> int:
 
 
 def share_memory(settings: ConversionSettings) -> ConversionSettings:
-    """Return settings that plan the inpainter for its share, if several processes use a device's memory."""
+    """Return the settings of one process: the inpainter's budget divided by those that share a device."""
     workers, gpus = worker_count(settings), count_gpus()
     sharing = ceil(workers / max(1, gpus))
     if sharing == 1 or settings.inpainter != "diffusion":

@@ -67,6 +67,7 @@ def fill_shot(windows: Iterable[Warped], state: InpainterState | None = None) ->
         planes = view.cpu(), warped.coverage.cpu(), warped.disparity.cpu()
         frames, carried = _fill_frames(*planes, carried)
         yield Inpainted(frames.to(view.device), carried._asdict())
+        del frames, warped, view, planes  # or they would be kept while the next window is warped
 
 
 def _fill_frames(

@@ -29,6 +29,7 @@ from secondeye.inpaint.light_inputs import (
 from secondeye.inpaint.light_network import Light
 from secondeye.system.errors import UserError
 
+MAX_THREADS = 4  # crops at the same time, at most: one takes up to 130 MiB
 MAX_CROP_PX = 512  # side of a crop without its margin, a multiple of SIDE_MULTIPLE_PX: bounds memory
 KIND = "light 2"  # in config.json; changes when older weights no longer fit
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -73,7 +74,7 @@ def load_light(folder: Path | None, device: str) -> Inpainter:
         raise UserError("the light inpainter needs weights: pass --model")
     model = load_light_network(folder).to(device)
 
-    threads = torch.get_num_threads()
+    threads = min(torch.get_num_threads(), MAX_THREADS)
 
     def inpaint(windows: Iterable[Warped], state: InpainterState | None = None) -> Iterator[Inpainted]:
         carried = None if state is None else LightState.from_tensors(state)
@@ -81,6 +82,7 @@ def load_light(folder: Path | None, device: str) -> Inpainter:
             for warped in windows:
                 frames, carried = inpaint_frames(model, warped.to("cpu"), carried, pool.map)
                 yield Inpainted(frames.to(warped.frames.device), carried.tensors())
+                del frames, warped  # or they would be kept while the next window is warped
 
     return inpaint
 
@@ -103,7 +105,7 @@ def load_light_network(folder: Path) -> Light:
         raise UserError(
             f"{folder}: not a light inpainter of this version ({reason}); train it again"
         ) from error
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPUs
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # `_halve` reshapes without a copy
     return model.eval()
 
 

@@ -54,7 +54,7 @@ def cut_margin(planes: Tensor, margin: Margin, keep_px: int, scale: int) -> tupl
 
 def pack_planes(
     planes: Tensor,  # [B, INPUT_CHANNELS, H, W] from `stack_inputs`
-    margin: Margin = NO_MARGIN,  # of the planes, multiples of SIDE_MULTIPLE_PX, or 0
+    margin: Margin = NO_MARGIN,  # of the planes, multiples of SIDE_MULTIPLE_PX, or 0; below and right any
 ) -> tuple[Tensor, Tensor]:  # of `Light.forward`
     """Normalise planes, cut their margin to DOWN_MARGIN_PX and join squares of 2 x 2 px.
 

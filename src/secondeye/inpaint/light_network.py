@@ -23,8 +23,8 @@ from secondeye.inpaint.light_inputs import (
 )
 
 CHANNELS = (32, 64, 192)  # at a half, a quarter and an eighth of the size
-# Of the margin, what is left of the receptive field: before each block at an eighth of the size, and before
-# the first layer after these.
+# How much of the margin is kept: before each block at an eighth of the size, and before the first layer after
+# them.
 MIDDLE_MARGINS_PX, UP_MARGIN_PX = (40, 32, 24), 16
 
 
@@ -79,14 +79,14 @@ class Light(nn.Module):
 
 
 def _cut_pixels(pixels: Tensor, margin: Margin, keep_px: int, scale: int) -> tuple[Tensor, Margin]:
-    """Run `_cut` for [B, h, w, C]."""
+    """Run `cut_margin` for [B, h, w, C]."""
     planes, kept = cut_margin(pixels.permute(0, 3, 1, 2), margin, keep_px, scale)
     return planes.permute(0, 2, 3, 1), kept
 
 
 # Inside the network, tensors are [B, h, w, C]. Crops have ever new sizes, and oneDNN compiles each
-# convolution again for each of them, which took a quarter of the time. Linear layers and a kernel of ours
-# need no compilation. They also give the same bits for any number of threads.
+# convolution again for each of them, which took a quarter of the time. Linear layers and our kernel are
+# compiled once for all sizes, and give the same bits for any number of threads.
 
 
 class Block(nn.Module):

@@ -51,7 +51,7 @@ def splat_cpu(
     return warped, coverage
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@njit(parallel=True, cache=True, nogil=True, error_model="numpy")
 def _splat_rows(
     frames: NDArray[np.float32] | NDArray[np.uint8],  # as returned by `as_rows`
     disparity: NDArray[np.float32],  # [T, H, W] px

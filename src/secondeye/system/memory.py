@@ -1,4 +1,4 @@
-"""How much memory this process may still take."""
+"""How much memory this process may still take, and how it returns what it freed."""
 
 import ctypes
 import sys

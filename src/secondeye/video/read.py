@@ -14,6 +14,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 
+from secondeye.system.errors import UserError
 from secondeye.video.probe import EXACT_SCALING, TruncatedFilm, frame_colour, open_film, video_stream
 
 DECODER_THREADS = 1  # with several, FFmpeg's error concealment is not deterministic
@@ -150,11 +151,21 @@ class ShotReader:
         self._next = -1
 
     def read(self, start: int, stop: int) -> Iterator[DecodedFrame]:
-        """Return frames `start` to `stop - 1`; exhaust them before the next call."""
+        """Yield frames `start` to `stop - 1`; exhaust them before the next call.
+
+        Raises UserError if the film has fewer frames than it had.
+        """
         if self._next != start:
             self._frames = decode_film(self._path, start_pts=self._timestamps[start], size=self._size)
         self._next = stop
-        return islice(self._frames, stop - start)
+        for number in range(start, stop):
+            frame = next(self._frames, None)
+            if frame is None:
+                raise UserError(
+                    f"{self._path}: frame {number} was read before and cannot be read now; "
+                    "check the file and the disk"
+                )
+            yield frame
 
 
 def _read(

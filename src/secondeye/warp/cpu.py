@@ -79,7 +79,7 @@ def warp_cpu(
     return warped, coverage, own_disparity
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@njit(parallel=True, cache=True, nogil=True, error_model="numpy")
 def _warp_rows(
     frames: NDArray[np.float32] | NDArray[np.uint8],  # as returned by `as_rows`
     disparity: NDArray[np.float32],  # [T, H, W] px
