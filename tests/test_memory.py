@@ -93,7 +93,7 @@ def test_film_that_does_not_fit_is_one_line_before_the_work(
         main()
     assert ended.value.code == 1
     last = capsys.readouterr().err.splitlines()[-1]
-    assert re.search(r"64x48 needs 0\.\d GiB of memory, but 0\.2 GiB --max-memory-gb allows; ", last)
+    assert re.search(r"64x48 needs 0\.\d GiB of memory, but --max-memory-gb allows 0\.2 GiB; ", last)
     assert [path.name for path in film.parent.iterdir()] == ["film.mp4"]
 
 
