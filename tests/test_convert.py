@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import ModuleType
 
 import av
 import numpy as np
@@ -20,7 +21,7 @@ from conftest import damage, moving_images
 
 from secondeye.cli import main
 from secondeye.conversion import convert as conversion
-from secondeye.conversion import memory, shots
+from secondeye.conversion import memory, render, segments, shots
 from secondeye.conversion.convert import convert
 from secondeye.conversion.preview import anaglyph
 from secondeye.conversion.segments import ShotRenderer
@@ -28,6 +29,7 @@ from secondeye.conversion.settings import ConversionSettings
 from secondeye.conversion.shot_depth import estimate_shot
 from secondeye.depth import DepthEstimate, DepthState
 from secondeye.film.shots import plan_shots
+from secondeye.inpaint import light
 from secondeye.system.errors import UserError
 from secondeye.video import read
 from secondeye.video.probe import probe
@@ -250,6 +252,35 @@ def test_only_a_few_frames_are_alive_at_a_time(make_film: MakeFilm, monkeypatch:
     monkeypatch.setattr(memory, "_MAX_WINDOW_FRAMES", 8)
     convert(film, None, SETTINGS)
     assert len(references) == 2 * 90 and max(alive) <= 3 * 8
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_warping_and_crops_run_beside_the_inpainter_but_a_gpu_warps_in_turn(
+    device: str, make_film: MakeFilm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: dict[str, set[int]] = {"warped_window": set(), "pack_crop": set()}
+
+    def watch(module: ModuleType, name: str) -> None:
+        function = getattr(module, name)
+        monkeypatch.setattr(
+            module, name, lambda *given: threads[name].add(threading.get_ident()) or function(*given)
+        )
+
+    watch(render, "warped_window"), watch(light, "pack_crop")
+    on_cpu = segments.render
+    monkeypatch.setattr(segments, "best_device", lambda: device)
+    monkeypatch.setattr(
+        segments, "render", lambda *given, **options: on_cpu(*given, **options | {"device": "cpu"})
+    )
+    film = make_film(shots=(6,), height=64, width=96, sound=False)
+    monkeypatch.setattr(
+        sys, "argv", ["secondeye", "convert", str(film), "--depth", "motion", "--inpainter", "light"]
+    )
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    caller = threading.get_ident()
+    assert threads["pack_crop"] and caller not in threads["pack_crop"]
+    assert len(threads["warped_window"]) == 1 and (caller in threads["warped_window"]) == (device == "cuda")
 
 
 PEAK = """

@@ -8,10 +8,7 @@ from secondeye.video.probe import FilmInfo
 
 # Measured with benchmarks/memory.py and rounded up.
 _PROCESS_BYTES = int(0.7 * GIB)  # interpreter, libraries, weights of `light` and the depth estimators
-_FIXED_BYTES, _WINDOW_BYTES = (
-    300,
-    60,
-)  # per pixel: encoder, decoder, current frame; each frame of a window
+_FIXED_BYTES, _WINDOW_BYTES = 300, 60  # per pixel: encoder, decoder, one frame; each frame of a window
 _LARGE_FIXED_BYTES, _LARGE_WINDOW_BYTES = 140, 25  # beyond 4K: the encoder and the queues hold fewer frames
 _LARGE_FRAME_PIXELS = 4096 * 2304
 

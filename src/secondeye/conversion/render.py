@@ -17,7 +17,7 @@ from secondeye.imaging.arrays import depth_to_disparity, occlusion_mask
 from secondeye.inpaint import Inpainter, InpainterState, Warped, conditioning_of
 from secondeye.warp import warp
 
-# Numba's threads that need no OpenMP abort the process if two parallel kernels run at the same time.
+# Where numba finds no OpenMP, it aborts the process if two parallel kernels run at the same time.
 _KERNELS = threading.Lock()
 
 
@@ -56,7 +56,12 @@ class _Pending(NamedTuple):
     disparity: Tensor  # [T, 1, h, w] px of the left view's width, as estimated; on the device
 
 
-Ahead = Callable[[Generator[tuple[_Pending, Warped]]], Generator[tuple[_Pending, Warped]]]
+_Windows = Generator[tuple[_Pending, Warped]]
+
+
+def in_turn(windows: _Windows) -> _Windows:
+    """Compute each window when it is asked for."""
+    return windows
 
 
 def render(
@@ -67,7 +72,7 @@ def render(
     convergence: float,
     device: str,  # cpu or cuda
     state: InpainterState | None = None,  # after the frame before; None at the start of a shot
-    ahead: Ahead = lambda windows: windows,  # may warp the next windows in another thread
+    ahead: Callable[[_Windows], _Windows] = in_turn,  # may warp the next window in another thread
 ) -> Generator[RenderedWindow]:
     """Upsample and sharpen the depth, convert it to disparity, warp the left view and inpaint the holes.
 
@@ -77,7 +82,7 @@ def render(
     """
     pending: list[_Pending] = []
 
-    def warp_windows() -> Generator[tuple[_Pending, Warped]]:
+    def warp_windows() -> _Windows:
         for frames, depth in windows:
             images = frames.to(device)
             small = depth_to_disparity(depth.to(device), strength_percent, convergence)

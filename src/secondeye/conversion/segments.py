@@ -20,7 +20,7 @@ from torch import Tensor
 from secondeye.conversion.checkpoint import Checkpoint
 from secondeye.conversion.memory import is_pipelined
 from secondeye.conversion.preview import write_preview
-from secondeye.conversion.render import LeftWindow, RenderedWindow, render
+from secondeye.conversion.render import LeftWindow, RenderedWindow, in_turn, render
 from secondeye.conversion.settings import ConversionSettings
 from secondeye.conversion.shot_depth import ShotDepth
 from secondeye.film.packing import side_by_side
@@ -56,8 +56,6 @@ def read_windows(
     while start < stop:
         most = min(frames, border - (start - origin) % border) if border else frames
         window = list(islice(decoded, most))
-        if not window:
-            return
         yield stack(window)
         start += len(window)
 
@@ -103,7 +101,7 @@ class ShotRenderer:
             convergence=self.settings.convergence,
             device=device,
             state=state,
-            ahead=self._ahead if device == "cpu" else lambda warped: warped,
+            ahead=self._ahead if device == "cpu" else in_turn,
         )
         with closing(windows), closing(rendered):
             while first < stop:

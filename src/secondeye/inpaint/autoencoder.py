@@ -103,7 +103,7 @@ def scaling_factor(latents: Tensor) -> float:
 def signed_frames(
     frames: Tensor,  # uint8 [T, H, W, 3], or [T, 3, H, W] in [0, 1]
 ) -> Tensor:  # [T, 3, H, W] in [-1, 1]
-    """Return frames as the autoencoder takes them; one array is allocated for bytes, three would be else."""
+    """Return frames as the autoencoder takes them; 8-bit frames are converted within one new array."""
     if frames.dtype != torch.uint8:
         return to_signed(frames)
     planes = frames.permute(0, 3, 1, 2)

@@ -73,7 +73,6 @@ def load_light(folder: Path | None, device: str) -> Inpainter:
     if folder is None:
         raise UserError("the light inpainter needs weights: pass --model")
     model = load_light_network(folder).to(device)
-
     threads = min(torch.get_num_threads(), MAX_THREADS)
 
     def inpaint(windows: Iterable[Warped], state: InpainterState | None = None) -> Iterator[Inpainted]:
@@ -105,7 +104,8 @@ def load_light_network(folder: Path) -> Light:
         raise UserError(
             f"{folder}: not a light inpainter of this version ({reason}); train it again"
         ) from error
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # `_halve` reshapes without a copy
+    # In this layout the network reshapes its weights without a copy.
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.eval()
 
 
@@ -114,7 +114,7 @@ def inpaint_frames(
     model: Light,
     warped: Warped,  # [T, ...]
     state: LightState | None,  # of the frame before; None at the start of a shot
-    map_crops: MapCrops = map,
+    map_crops: MapCrops = map,  # may refine crops in several threads
 ) -> tuple[Tensor, LightState]:  # in the form of the frames, and the state after the last frame
     """Fill each frame and refine it with the network; independent of window size.
 
@@ -150,12 +150,9 @@ def _refine(
         return filled
     height, width = now.visible.shape
     flow = None if state is None else flow_to_previous(now.gray, state.filled.gray, height, width)
-    refined = filled.clone()
-
+    refined, coverage = filled.clone(), warped.coverage[0]
     frames = warped.frames[0], warped.left[0], filled, filled if state is None else state.frame
-    images = [interleaved(frame) for frame in frames]
-    coverage = warped.coverage[0]
-    shown, left, composed, previous = images
+    shown, left, composed, previous = map(interleaved, frames)
 
     @torch.inference_mode()  # a setting of each thread
     def refine(crop: HoleCrop) -> None:

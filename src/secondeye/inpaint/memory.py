@@ -16,9 +16,8 @@ from secondeye.inpaint.pipeline import StereoInpaintPipeline
 from secondeye.system.memory import free_memory_bytes
 
 FREE_SHARE = 0.8  # of the free memory that is taken: the estimate does not include what libraries take
-UNET_TENSORS = (
-    27  # of the first stage's width and a latent's size, alive at the peak; miniatures have 15 to 26
-)
+# Alive at the peak, of the first stage's width and a latent's size; networks with fewer stages have 15 to 26.
+UNET_TENSORS = 27
 DECODER_TENSORS = 8  # of the first stage's width and a pixel's size; the encoder has 5
 FRAME_BYTES = 10  # of a waiting frame's pixel: both views in 8 bits, its coverage where open; their result
 SMALL_BYTES = 16  # of a pixel at the working size: frames and mask in 8 bits, of this window and the last
