@@ -1,5 +1,6 @@
 """Publishing runs to MLflow: complete, without duplicates, and robust to interruptions."""
 
+import errno
 import shutil
 import sqlite3
 import time
@@ -8,7 +9,9 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+import sqlalchemy.exc
 
+from secondeye import cli
 from secondeye.registry.live_sync import live_sync
 from secondeye.registry.publish import LINES, Published, find_runs, publish, publish_all
 from secondeye.registry.server import ServerUnreachable, connected, experiment_of
@@ -203,6 +206,55 @@ def test_unreachable_server_is_a_user_error_and_the_run_is_published_later(
     assert len(points()) == 3
 
 
+def run_command_line(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr("sys.argv", ["secondeye", *arguments])
+    try:
+        cli.main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+@pytest.mark.parametrize("trouble", ["locked", "locked for writing", "not a database"])
+def test_unusable_database_is_one_line_and_exit_code_4_and_nothing_is_lost(
+    project: Path, trouble: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    publish(make_run(2).folder)
+    log(make_run(0), 2, 5)
+    database, good = Path(".mlflow/mlflow.db"), Path("good.db")
+    shutil.copyfile(database, good)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database.absolute()}?timeout=0.1")
+    with sqlite3.connect(database, isolation_level=None) as other, monkeypatch.context() as patch:
+        if trouble == "locked":
+            other.execute("BEGIN EXCLUSIVE")
+        elif trouble == "locked for writing":
+            # In place of MLflow's own timeout of 20 s, which it sets for every session.
+            patch.setattr("secondeye.registry.publish._send_tags", refuse_write)
+        else:
+            database.write_bytes(b"garbage" * 1000)
+        assert run_command_line(patch, "model", "publish") == 4
+    other.close()
+    [line] = capfd.readouterr().err.splitlines()
+    assert f"{database.absolute()}?timeout=0.1 cannot be reached" in line
+    if trouble == "not a database":
+        shutil.copyfile(good, database)
+    assert run_command_line(monkeypatch, "model", "publish") == 0
+    assert [step for step, _ in points()] == [9, 19, 29, 39, 49]
+
+
+def refuse_write(*arguments: object) -> None:
+    raise sqlalchemy.exc.OperationalError("INSERT", {}, sqlite3.OperationalError("database is locked"))
+
+
+def test_disk_that_fills_up_is_a_user_error(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "artifacts/a.png")
+
+    monkeypatch.setattr("secondeye.registry.publish._send_files", full)
+    with pytest.raises(ServerUnreachable, match=r"\(artifacts/a.png: No space left on device\)"):
+        publish(make_run(1).folder)
+
+
 def test_error_omits_the_password(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
     with pytest.raises(ServerUnreachable, match=r"http://127.0.0.1:9 can"):
@@ -240,6 +292,35 @@ def test_live_sync_publishes_while_the_run_grows(project: Path, monkeypatch: pyt
         log(run, 2, 5)
         run.finish({})
     assert len(points()) == 5 and statuses() == ["FINISHED"]
+
+
+@pytest.mark.slow(seconds=15)
+@pytest.mark.parametrize("kind", ["deleted", "locked"])
+def test_live_sync_continues_when_the_database_is_back(
+    project: Path, kind: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("secondeye.registry.live_sync._INTERVAL_SECONDS", 0.1)
+    database = Path(".mlflow/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database.absolute()}?timeout=0.1")
+    with live_sync(Path(".runs")):
+        run = make_run(2)
+        until = time.monotonic() + 60
+        while not points() and time.monotonic() < until:
+            time.sleep(0.2)
+        if kind == "deleted":
+            database.unlink()
+            log(run, 2, 5)
+        else:
+            with sqlite3.connect(database, isolation_level=None) as other:
+                other.execute("BEGIN EXCLUSIVE")
+                log(run, 2, 5)
+                until = time.monotonic() + 60
+                while not (told := capfd.readouterr().err) and time.monotonic() < until:
+                    time.sleep(0.2)
+                assert "database is locked" in told and told.count("\n") == 1
+            other.close()
+        run.finish({})
+    assert [step for step, _ in points()] == [9, 19, 29, 39, 49] and statuses() == ["FINISHED"]
 
 
 def test_live_sync_without_a_server_warns_once(

@@ -12,6 +12,7 @@ from secondeye.system.errors import UserError
 from secondeye.system.process import die_with_parent
 
 _INTERVAL_SECONDS = 3.0
+_RETRY_SECONDS = 10.0  # while MLflow cannot be used
 _FINAL_SYNC_SECONDS = 60.0  # timeout of the last publishing after the work has ended
 _NICENESS = 10  # the work has priority
 
@@ -22,11 +23,11 @@ State = dict[str, tuple[int, int]]
 def live_sync(root: Path) -> Iterator[None]:
     """Publish changed runs below `root` while the block runs, and once more at its end.
 
-    Problems with MLflow do not affect the block: an unreachable server is one line on stderr.
+    Problems with MLflow do not affect the block: they are one line on stderr, and publishing is tried again
+    until the block ends.
     """
-    command = [sys.executable, "-m", "secondeye.registry.live_sync", str(root), str(os.getpid())]
     # A separate session, so that Ctrl-C reaches only the work.
-    child = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    child = subprocess.Popen(_command(root, os.getpid()), stdin=subprocess.PIPE, start_new_session=True)
     try:
         yield
     finally:
@@ -40,22 +41,30 @@ def live_sync(root: Path) -> Iterator[None]:
             _warn("MLflow took too long; `secondeye model publish` adds what is missing")
 
 
-def main(root: Path, parent: int) -> None:
+def main(root: Path, parent: int, warned: bool) -> None:
     """Publish until the end of standard input."""
     die_with_parent(parent)
-    os.nice(_NICENESS)
-    try:
-        _sync(root)
-    except UserError as error:
-        _warn(str(error))
+    if not warned:  # kept when this process starts anew
+        os.nice(_NICENESS)
+    error, has_published = _sync(root)
+    if not error:
+        return
+    if not warned:
+        _warn(error)
+    if not _input_ends_within(_RETRY_SECONDS) or has_published:
+        # A new process, as MLflow keeps what it knows of a database for the life of a process.
+        os.execv(sys.executable, _command(root, parent, warned=True))
 
 
-def _sync(root: Path) -> None:
+def _sync(root: Path) -> tuple[str, bool]:
+    """Publish until the end of standard input, or until MLflow cannot be used.
+
+    Returns why it cannot be used, or "", and whether this process has published before.
+    """
     from secondeye.registry.publish import publish_all
-    from secondeye.registry.server import ServerUnreachable
 
     published: State = {}
-    warned = ended = False
+    ended = False
     while not ended:
         ended = _input_ends_within(_INTERVAL_SECONDS)
         state = _state(root)
@@ -64,10 +73,20 @@ def _sync(root: Path) -> None:
         try:
             publish_all([root])
             published = state
-        except ServerUnreachable as error:
-            if not warned:
-                _warn(str(error))
-            warned = True
+        except UserError as error:
+            return str(error), bool(published)
+    return "", True
+
+
+def _command(root: Path, parent: int, *, warned: bool = False) -> list[str]:
+    return [
+        sys.executable,
+        "-m",
+        "secondeye.registry.live_sync",
+        str(root),
+        str(parent),
+        *(["warned"] if warned else []),
+    ]
 
 
 def _input_ends_within(seconds: float) -> bool:
@@ -92,4 +111,4 @@ def _warn(line: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), warned=len(sys.argv) > 3)

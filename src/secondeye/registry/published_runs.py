@@ -1,17 +1,15 @@
 """List the runs that MLflow has, so that their folders can be deleted."""
 
-from pathlib import Path
-
 from secondeye.registry.publish import KEY
-from secondeye.registry.server import connected, experiment_of, tracking_uri
+from secondeye.registry.server import connected, database_file, experiment_of, tracking_uri
 
 _PAGE = 1000
 
 
 def published_runs() -> dict[str, bool]:
     """Return run key -> finished for all runs in MLflow. Raises ServerUnreachable and UserError."""
-    uri = tracking_uri()
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+    database = database_file(tracking_uri())
+    if database and not database.exists():
         return {}  # connecting would create the database
     with connected() as client:
         found: dict[str, bool] = {}

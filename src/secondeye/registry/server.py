@@ -6,15 +6,18 @@
   models/          downloaded versions, see secondeye.registry.models
 """
 
+import errno
 import fcntl
+import logging
 import os
+import sqlite3
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlparse
+from urllib.parse import parse_qs, unquote, urlparse
 
 from secondeye.system.errors import UserError
 
@@ -23,7 +26,11 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "secondeye"
 _HEALTH_TIMEOUT_SECONDS = 3.0  # for the answer of a server
-# Set before mlflow is imported: no telemetry, and short retries so that a lost server is noticed soon.
+_LOCK_TIMEOUT_SECONDS = "5"  # for another process to release a database; `?timeout=N` in the URI overrides
+_SQLITE = "sqlite:///"
+_NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+# Set before mlflow is imported: no telemetry, short retries so that a lost server is noticed soon, and no
+# pool, as pooled connections would go on writing into a database file that was deleted or replaced.
 _SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -33,11 +40,12 @@ _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_SQLALCHEMYSTORE_POOLCLASS": "NullPool",
 }
 
 
 class ServerUnreachable(UserError):
-    """The MLflow server does not answer."""
+    """The MLflow server does not answer, or its database or files cannot be used."""
 
 
 def home() -> Path:
@@ -47,30 +55,57 @@ def home() -> Path:
 
 def tracking_uri() -> str:
     """Return MLFLOW_TRACKING_URI, or the URI of the project's own database."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{home() / 'mlflow.db'}"
+
+
+def database_file(uri: str) -> Path | None:
+    """Return the file of an SQLite database, or None for a server."""
+    return Path(uri.removeprefix(_SQLITE).partition("?")[0]).absolute() if uri.startswith(_SQLITE) else None
 
 
 @contextmanager
 def connected() -> Iterator["MlflowClient"]:
     """Yield an MLflow client; only one process per machine holds one at a time.
 
-    Raises ServerUnreachable if the server does not answer, at the start or later, and UserError with the
-    first line of MLflow's message if it answers with an error.
+    Raises ServerUnreachable if the server does not answer, or its database is locked, broken, deleted or
+    cannot be written, at the start or later; and UserError with the first line of MLflow's message if it
+    answers with an error.
     """
     uri = tracking_uri()
     _require_server(uri)
     os.environ.update({name: value for name, value in _SETTINGS.items() if name not in os.environ})
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
-    with _exclusive():
+    # It would print the traceback of an error that is raised as well.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    with _exclusive(uri):
         try:
             yield MlflowClient(tracking_uri=uri, registry_uri=uri)
-        except (MlflowException, OSError) as error:
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            if reason := _reason_away(error):
+                raise _unreachable(uri, reason) from error
             _require_server(uri)
             if isinstance(error, MlflowException):
                 raise UserError(f"MLflow at {redact_password(uri)}: {str(error).splitlines()[0]}") from error
             raise
+
+
+def _reason_away(error: Exception) -> str:
+    """Return why the server, database or disk cannot be used; "" for an error with another cause."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+    if isinstance(error, MlflowException):
+        if isinstance(error.__cause__, SQLAlchemyError | OSError):
+            return _reason_away(error.__cause__)
+        return str(error).splitlines()[0] if error.get_http_status_code() >= 500 else ""
+    if isinstance(error, DBAPIError):
+        return str(error.orig)
+    if isinstance(error, OSError) and error.errno in _NOT_WRITABLE:
+        return f"{error.filename2 or error.filename or ''}: {error.strerror}".removeprefix(": ")
+    return ""
 
 
 def experiment_of(client: "MlflowClient") -> str:
@@ -100,15 +135,17 @@ def experiment_of(client: "MlflowClient") -> str:
 
 def _artifacts_of(uri: str) -> Path | None:
     """Return the artifact folder beside an SQLite database, or None for a server."""
-    if not uri.startswith("sqlite:///"):
-        return None
-    return Path(uri.removeprefix("sqlite:///")).absolute().parent / "artifacts"
+    database = database_file(uri)
+    return database.parent / "artifacts" if database else None
 
 
 @contextmanager
-def _exclusive() -> Iterator[None]:
+def _exclusive(uri: str) -> Iterator[None]:
     """Wait for other processes that publish from this folder; two at once would log everything twice."""
-    home().mkdir(parents=True, exist_ok=True)
+    try:
+        home().mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unreachable(uri, f"{home()}: {error.strerror}") from error
     handle = os.open(home(), os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -118,7 +155,9 @@ def _exclusive() -> Iterator[None]:
 
 
 def _require_server(uri: str) -> None:
-    """Raise ServerUnreachable if a server does not answer; a database is always reachable."""
+    """Raise ServerUnreachable if a server does not answer, or a database cannot be read."""
+    if database := database_file(uri):
+        _require_database(uri, database)
     if not uri.startswith(("http://", "https://")):
         return
     try:
@@ -130,10 +169,22 @@ def _require_server(uri: str) -> None:
         raise _unreachable(uri, str(getattr(error, "reason", error))) from error
 
 
+def _require_database(uri: str, database: Path) -> None:
+    """Raise ServerUnreachable if a database file is locked or broken; MLflow would wait 20 s and more."""
+    if not database.exists():  # MLflow creates it
+        return
+    timeout = float(parse_qs(urlparse(uri).query).get("timeout", [_LOCK_TIMEOUT_SECONDS])[0])
+    try:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", timeout, uri=True)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master")
+    except sqlite3.Error as error:
+        raise _unreachable(uri, str(error)) from error
+
+
 def _unreachable(uri: str, reason: str) -> ServerUnreachable:
     return ServerUnreachable(
-        f"MLflow at {redact_password(uri)} cannot be reached ({reason}); runs stay in .runs, "
-        "publish them later with `secondeye model publish`"
+        f"MLflow at {redact_password(uri)} cannot be reached ({' '.join(reason.split())}); runs stay in "
+        ".runs, publish them later with `secondeye model publish`"
     )
 
 
