@@ -27,8 +27,17 @@ def main() -> None:
     rows = read_table(options.scores, Score)
     names = {film.id: film.name for film in read_table(options.films, Film)}
     print(f"{machine()}\n")
-    inpainters = ["nearest", "Telea", "Navier-Stokes", "fill", "light", "diffusion", "VAE round trip"]
-    depth = ["motion + fill", "student + fill"]
+    inpainters = [
+        "nearest",
+        "Telea",
+        "Navier-Stokes",
+        "fill",
+        "shipped light",
+        "light",
+        "diffusion",
+        "VAE round trip",
+    ]
+    depth = ["motion + shipped light", "student + shipped light"]
     models = ["identity", "best shift", *depth]
     for title, methods, column, digits in (
         ("HaarPSI around disocclusions", inpainters, "haarpsi", 4),

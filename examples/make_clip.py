@@ -38,7 +38,9 @@ def colour(*rgb: float) -> Array:
     return np.array(rgb)
 
 
-def flat(centre: tuple[float, float, float], half_x: float, half_y: float, material: str, **more: object) -> Body:
+def flat(
+    centre: tuple[float, float, float], half_x: float, half_y: float, material: str, **more: object
+) -> Body:
     """Return a card that faces the camera."""
     axes = np.diag([half_x, half_y, 1.0])
     return Body(np.array(centre), axes, MATERIALS.index(material), **more)  # type: ignore[arg-type]
@@ -58,7 +60,12 @@ def leaning(body: Body, angle: float) -> Body:
     length = body.axes[1, 1]
     top = body.centre - [0, length, 0]
     return Body(
-        top + turn @ [0, length, 0], turn @ body.axes, body.texture, tint=body.tint, ellipsoid=True, casts_shadow=True
+        top + turn @ [0, length, 0],
+        turn @ body.axes,
+        body.texture,
+        tint=body.tint,
+        ellipsoid=True,
+        casts_shadow=True,
     )
 
 
@@ -71,7 +78,12 @@ def backdrop(rng: Generator) -> list[Body]:
         Body(np.array([0, GROUND_M, 0]), floor, MATERIALS.index("grass"), tiles=(1.0, 1.0), infinite=True),
         Body(np.array([1.2, GROUND_M - 0.01, 16.0]), path, MATERIALS.index("gravel"), tiles=(1.0, 14.0)),
     ]
-    for x, z, width, height in ((-150, 420, 260, 70), (190, 380, 240, 55), (30, 300, 160, 32), (-230, 260, 120, 26)):
+    for x, z, width, height in (
+        (-150, 420, 260, 70),
+        (190, 380, 240, 55),
+        (30, 300, 160, 32),
+        (-230, 260, 120, 26),
+    ):
         tint = colour(0.75, 0.85, 0.75) * rng.uniform(0.85, 1)
         bodies.append(ball((x, GROUND_M, z), (width, height, 60), "grass", tiles=(12.0, 12.0), tint=tint))
     for x, y, z, size in ((-200, -190, 800, 120), (160, -230, 900, 140), (420, -150, 850, 100)):
@@ -81,14 +93,27 @@ def backdrop(rng: Generator) -> list[Body]:
 
 def tree(rng: Generator, x: float, z: float, height: float) -> list[Body]:
     top = GROUND_M - height
-    trunk = ball((x, GROUND_M - height * 0.3, z), (height * 0.05, height * 0.36, height * 0.05), "bark", casts_shadow=True)
+    trunk = ball(
+        (x, GROUND_M - height * 0.3, z),
+        (height * 0.05, height * 0.36, height * 0.05),
+        "bark",
+        casts_shadow=True,
+    )
     bodies = [trunk]
     for _ in range(9):
         dx, dz = rng.normal(0, 0.16 * height, 2)
         y = top + height * rng.uniform(0.1, 0.48)
         radius = height * rng.uniform(0.13, 0.22)
         tint = colour(0.9, 1, 0.8) * rng.uniform(0.65, 1.15)
-        bodies.append(ball((x + dx, y, z + dz * 0.6), (radius, radius * 0.85, radius), "leaves", tint=tint, casts_shadow=True))
+        bodies.append(
+            ball(
+                (x + dx, y, z + dz * 0.6),
+                (radius, radius * 0.85, radius),
+                "leaves",
+                tint=tint,
+                casts_shadow=True,
+            )
+        )
     return bodies
 
 
@@ -101,7 +126,9 @@ def house(x: float, z: float) -> list[Body]:
     bodies = [
         flat((x, base, z), wide, high, "bricks", tiles=(3.0, 1.5), casts_shadow=True),
         Body(np.array([x - wide, base, z + deep]), side, MATERIALS.index("bricks"), tiles=(2.5, 1.5)),
-        Body(np.array([x, eaves - roof / 2, z + deep / 2]), slope, MATERIALS.index("tiles"), tiles=(4.0, 2.0)),
+        Body(
+            np.array([x, eaves - roof / 2, z + deep / 2]), slope, MATERIALS.index("tiles"), tiles=(4.0, 2.0)
+        ),
         flat((x + 1.5, eaves - roof - 0.1, z + deep * 0.8), 0.22, 0.5, "bricks"),
         flat((x, GROUND_M - 0.85, z - 0.03), 0.42, 0.85, "planks", tint=colour(0.35, 0.5, 0.7)),
     ]
@@ -110,7 +137,9 @@ def house(x: float, z: float) -> list[Body]:
         for px in (-0.25, 0.25):
             for py in (-0.22, 0.22):
                 tint = colour(0.35, 0.45, 0.6)
-                bodies.append(flat((x + dx + px, base - 0.1 + py, z - 0.04), 0.2, 0.18, "sky", tint=tint, gloss=0.6))
+                bodies.append(
+                    flat((x + dx + px, base - 0.1 + py, z - 0.04), 0.2, 0.18, "sky", tint=tint, gloss=0.6)
+                )
     return bodies
 
 
@@ -128,9 +157,17 @@ def walker(x: float, z: float, seconds: float) -> list[Body]:
         leaning(ball((x, shoulders + 0.3, z - 0.2), arm, "white", tint=jacket * 0.9), 0.6 * stride),
         leaning(ball((x, shoulders + 0.3, z + 0.2), arm, "white", tint=jacket * 0.7), np.pi + 0.5),
         ball((x, GROUND_M - 1.62 - bounce, z), (0.125, 0.15, 0.13), "white", tint=skin, casts_shadow=True),
-        ball((x - 0.01, GROUND_M - 1.70 - bounce, z), (0.135, 0.1, 0.14), "bark", tint=colour(0.5, 0.35, 0.25)),
+        ball(
+            (x - 0.01, GROUND_M - 1.70 - bounce, z), (0.135, 0.1, 0.14), "bark", tint=colour(0.5, 0.35, 0.25)
+        ),
         flat((x + 0.32, GROUND_M - 2.3, z + 0.2), 0.006, 0.3, "white", tint=colour(0.3, 0.3, 0.3)),
-        ball((x + 0.32, GROUND_M - 2.85, z + 0.2), (0.22, 0.27, 0.22), "white", tint=colour(0.95, 0.2, 0.25), gloss=0.7),
+        ball(
+            (x + 0.32, GROUND_M - 2.85, z + 0.2),
+            (0.22, 0.27, 0.22),
+            "white",
+            tint=colour(0.95, 0.2, 0.25),
+            gloss=0.7,
+        ),
     ]
 
 
@@ -148,7 +185,15 @@ def garden(seconds: float) -> list[Body]:
     """Return everything at one moment; the seed is fixed, so that only what walks and flies moves."""
     rng = np.random.default_rng(5)
     bodies = backdrop(rng)
-    for x, z, height in ((-7, 24, 6.5), (9, 30, 8), (-14, 40, 8), (16, 22, 6), (2, 46, 7), (-4.2, 9.5, 4.2), (7.5, 8.2, 4.6)):
+    for x, z, height in (
+        (-7, 24, 6.5),
+        (9, 30, 8),
+        (-14, 40, 8),
+        (16, 22, 6),
+        (2, 46, 7),
+        (-4.2, 9.5, 4.2),
+        (7.5, 8.2, 4.6),
+    ):
         bodies += tree(rng, x, z, height)
     bodies += house(3.0, 15.0)
     bodies += hot_air_balloon(-3 + 0.5 * seconds, -12.5 - 0.25 * seconds, 60)
@@ -156,7 +201,17 @@ def garden(seconds: float) -> list[Body]:
     for k in range(14):
         x = -10.4 + 1.6 * k
         if k != 6:  # the gate
-            bodies.append(flat((x, GROUND_M - 0.45, 4.6), 0.8, 0.45, "white", silhouette=FENCE, silhouette_tiles=(3.0, 1.0), casts_shadow=True))
+            bodies.append(
+                flat(
+                    (x, GROUND_M - 0.45, 4.6),
+                    0.8,
+                    0.45,
+                    "white",
+                    silhouette=FENCE,
+                    silhouette_tiles=(3.0, 1.0),
+                    casts_shadow=True,
+                )
+            )
     for _ in range(40):
         x, z, size = rng.uniform(-5, 6), rng.uniform(3.4, 4.5), rng.uniform(0.15, 0.3)
         tint = colour(0.8, 1.1, 0.6) * rng.uniform(0.7, 1.1)
@@ -182,13 +237,19 @@ def materials(rng: Generator) -> NDArray[np.uint8]:  # [K, N, 2N, 3]
     wide = (np.floor(columns * 8) % 2)[..., None]
     height = np.clip(np.linspace(1, -1, size), 0, 1)[:, None, None]
     drawn = {
-        "sky": colour(0.82, 0.9, 0.97) + (colour(0.3, 0.55, 0.9) - colour(0.82, 0.9, 0.97)) * height**0.6 + 0 * rough,
+        "sky": colour(0.82, 0.9, 0.97)
+        + (colour(0.3, 0.55, 0.9) - colour(0.82, 0.9, 0.97)) * height**0.6
+        + 0 * rough,
         "grass": colour(0.36, 0.55, 0.2) * (1 + 0.16 * rough + 0.1 * soft),
         "leaves": colour(0.3, 0.52, 0.2) * (1 + 0.3 * rough),
         "bark": colour(0.42, 0.31, 0.22) * (1 + 0.2 * cv2.blur(rough, (1, 25))[..., None] + 0.1 * rough),
         "bricks": brick * (1 + 0.07 * rough),
-        "tiles": colour(0.5, 0.22, 0.18) * (1.25 - 0.5 * np.clip(scale, 0, 1))[..., None] * (1 + 0.06 * rough),
-        "planks": np.where(plank, 0.5, 1.0) * (1 + 0.08 * cv2.blur(rough, (1, 41))[..., None]) * colour(1, 0.98, 0.95),
+        "tiles": colour(0.5, 0.22, 0.18)
+        * (1.25 - 0.5 * np.clip(scale, 0, 1))[..., None]
+        * (1 + 0.06 * rough),
+        "planks": np.where(plank, 0.5, 1.0)
+        * (1 + 0.08 * cv2.blur(rough, (1, 41))[..., None])
+        * colour(1, 0.98, 0.95),
         "stripes": np.where(wide, colour(0.95, 0.75, 0.15), colour(0.8, 0.2, 0.2)) * (1 + 0.03 * soft),
         "white": colour(0.93, 0.93, 0.92) * (1 + 0.03 * soft),
         "gravel": colour(0.68, 0.6, 0.48) * (1 + 0.14 * rough),
@@ -199,7 +260,9 @@ def materials(rng: Generator) -> NDArray[np.uint8]:  # [K, N, 2N, 3]
 def frames() -> Iterator[NDArray[np.uint8]]:  # [H, W, 3]
     rng = np.random.default_rng(3)
     atlas = materials(rng)
-    shapes = np.stack([textures.mip_pyramid(silhouettes.draw_silhouette(rng, draw, TEXTURE_PX)) for draw in SHAPES])
+    shapes = np.stack(
+        [textures.mip_pyramid(silhouettes.draw_silhouette(rng, draw, TEXTURE_PX)) for draw in SHAPES]
+    )
     light = np.array([0.5, 0.8, 0.55])
     for number in tqdm(range(FPS * SECONDS), unit="frame"):
         seconds = number / FPS

@@ -61,8 +61,8 @@ def all_kinds() -> list[Score]:
         *FILL,
         *scores_of("light", "inpainter", [0.6] * 5, psnr_db=30.5, gradient_ratio=1.05),
         *scores_of("ceiling", "ceiling", [0.9] * 5, psnr_db=40.0),
-        *scores_of("motion + fill", "model", [0.4] * 5, disparity_error_percent=1.0),
-        *scores_of("student + fill", "model", [0.3] * 5, disparity_error_percent=0.5),
+        *scores_of("motion + shipped light", "model", [0.4] * 5, disparity_error_percent=1.0),
+        *scores_of("student + shipped light", "model", [0.3] * 5, disparity_error_percent=0.5),
     ]
 
 
@@ -197,13 +197,20 @@ def test_each_protocol_has_its_own_methods_and_baseline() -> None:
     assert [line["method"] for line in inpainting] == [
         *("identity", "fill", "light", "ceiling", "best shift", "Telea")
     ]
-    assert [line["method"] for line in whole] == ["identity", "motion + fill", "student + fill", "best shift"]
-    assert whole[2]["verdict"] == "worse" and whole[2]["gain over motion + fill"].startswith("-0.1000")
+    assert [line["method"] for line in whole] == [
+        "identity",
+        "motion + shipped light",
+        "student + shipped light",
+        "best shift",
+    ]
+    assert whole[2]["verdict"] == "worse" and whole[2]["gain over motion + shipped light"].startswith(
+        "-0.1000"
+    )
     assert "End-to-end" not in report_of([row for row in rows if row.kind != "model"])
 
 
 def test_external_films_are_compared_on_the_clips_they_cover() -> None:
-    baseline = scores_of("motion + fill", "model", [0.5] * 6)
+    baseline = scores_of("motion + shipped light", "model", [0.5] * 6)
     baseline[5] = replace(baseline[5], haarpsi=0.9, psnr_disoccluded_db=90.0)  # not covered
     rows = [*baseline, *scores_of("elsewhere", "external", [0.6] * 5)]
     line = table(report_of(rows), "Verdicts")[1]
@@ -265,10 +272,10 @@ def test_means_over_fewer_clips_are_labelled_and_never_bold() -> None:
 
 
 def test_depth_is_exempt_from_the_guardrails_of_inpainting() -> None:
-    ours = scores_of("student + fill", "model", [0.6] * 5, gradient_ratio=1.5)
-    theirs = scores_of("motion + fill", "model", [0.5] * 5)
+    ours = scores_of("student + shipped light", "model", [0.6] * 5, gradient_ratio=1.5)
+    theirs = scores_of("motion + shipped light", "model", [0.5] * 5)
     assert compare(PROTOCOLS[1], ours, theirs, EVALUATE).verdict == "better"
-    worse = scores_of("student + fill", "model", [0.6] * 5, psnr_db=GUARDED["psnr_db"] - 0.1)
+    worse = scores_of("student + shipped light", "model", [0.6] * 5, psnr_db=GUARDED["psnr_db"] - 0.1)
     assert "the whole image loses 0.10 dB" in compare(PROTOCOLS[1], worse, theirs, EVALUATE).verdict
 
 

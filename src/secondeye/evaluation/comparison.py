@@ -34,7 +34,7 @@ PROTOCOLS = (
         "end-to-end",
         "End-to-end: each method's own depth, aligned by one positive scale and one shift per clip",
         ("model", "external"),
-        "motion + fill",
+        "motion + shipped light",
         False,
     ),
 )

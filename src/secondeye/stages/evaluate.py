@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from secondeye.conversion.bundle import SHIPPED
 from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import AggregateScore, EvalClip, Film, Score
 from secondeye.dataset.tables import write_table
@@ -65,15 +66,20 @@ def run(data: Path, models: Path, reports: Path, runs: Path, *, evaluate: Evalua
 
 
 def own_methods(models: Path) -> list[Method]:
-    """Return our inpainters with the trained weights, their ceiling, and depth with one of them."""
+    """Return our inpainters, shipped and trained, the ceiling of the diffusion model, and whole models.
+
+    Whole models have the shipped inpainter: `motion` with it is the default of `secondeye convert`.
+    """
     light, diffusion = models / "inpaint" / "light", models / "inpaint" / "diffusion"
+    shipped = SHIPPED / "inpaint"
     return [
         Method("fill", "inpainter", inpainter="fill"),
+        Method("shipped light", "inpainter", inpainter="light", inpaint_weights=shipped),
         Method("light", "inpainter", inpainter="light", inpaint_weights=light),
         Method("diffusion", "inpainter", inpainter="diffusion", inpaint_weights=diffusion),
         Method("VAE round trip", "ceiling", inpainter="diffusion", inpaint_weights=diffusion),
-        Method("motion + fill", "model", "motion", None, "fill"),
-        Method("student + fill", "model", "student", models / "depth", "fill"),
+        Method("motion + shipped light", "model", "motion", None, "light", shipped),
+        Method("student + shipped light", "model", "student", models / "depth", "light", shipped),
     ]
 
 
