@@ -1,5 +1,6 @@
 """The documentation names only what exists, and docs/metrics.md defines every score."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -85,3 +86,14 @@ def test_every_score_is_defined(column: str) -> None:
     stem = re.sub(r"_(visible|disoccluded|border)(_db)?$", r"\2", column)
     headings = re.findall(r"^### (.*)$", METRICS, re.M)
     assert any(f"`{name}`" in heading for heading in headings for name in (column, stem)), column
+
+
+def test_the_script_of_the_readme_finds_each_number_once() -> None:
+    spec = importlib.util.spec_from_file_location("readme", PROJECT / "benchmarks" / "readme.py")
+    assert spec and spec.loader
+    readme = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(readme)
+    text = (PROJECT / "README.md").read_text()
+    numbers = {name: re.findall(pattern, text)[0] for name, pattern in readme.PATTERNS.items()}
+    assert readme.replace_numbers(text, numbers) == text
+    assert "42 minutes" in readme.replace_numbers(text, numbers | {"minutes of the demo": "42"})

@@ -270,6 +270,7 @@ def rollback() -> None:
 def sample(
     folder: Annotated[Path, typer.Argument(help="output folder; `dvc repro` reads data/raw")],
     films: Annotated[int, typer.Option(help="stereo films to write", min=1)] = 8,
+    shots: Annotated[int, typer.Option(help="shots of each stereo film", min=1)] = 2,
     seed: Annotated[int, typer.Option(help="random seed", min=0)] = 7,
     exact: Annotated[bool, typer.Option(help="also write the exact disparity and occlusion arrays")] = False,
 ) -> None:
@@ -280,7 +281,9 @@ def sample(
 
     require_no_other_films(folder, films)
     with tqdm(total=films + 1, desc="sample", unit="film") as bar:
-        write_sample_films(folder, films, seed, exact=exact, progress=lambda name: bar.update())
+        write_sample_films(
+            folder, films, seed, shots_per_film=shots, exact=exact, progress=lambda name: bar.update()
+        )
     print(f"{folder}: {films} stereo films, mono.mp4 and sources.csv")
 
 
