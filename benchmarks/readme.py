@@ -17,7 +17,7 @@ from pathlib import Path
 
 from command import make_parser, run
 from machine import machine
-from safetensors import safe_open
+from safetensors.torch import load_file
 
 from secondeye.conversion.bundle import SHIPPED
 from secondeye.system.errors import UserError
@@ -91,16 +91,7 @@ def run_demo(clone: Path, home: Path) -> tuple[dict[str, int], float]:
 
 def parameters(folder: Path) -> int:
     """Return the number of parameters in a folder of weights."""
-    count = 0
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, "np") as weights:
-            for name in weights.keys():
-                shape = weights.get_slice(name).get_shape()
-                size = 1
-                for side in shape:
-                    size *= side
-                count += size
-    return count
+    return sum(tensor.numel() for path in folder.glob("*.safetensors") for tensor in load_file(path).values())
 
 
 def replace_numbers(text: str, numbers: Mapping[str, str]) -> str:

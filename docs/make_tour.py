@@ -25,7 +25,7 @@ import numpy as np
 PROJECT = Path(__file__).resolve().parent.parent
 IMAGES = PROJECT / "docs" / "images"
 MLFLOW, PREFECT = "http://127.0.0.1:5000", "http://127.0.0.1:4200"
-WIDTH, HEIGHT = 1400, 900
+WIDTH, HEIGHT = 1600, 1000
 _QUIET = (  # no window, and no connections but those of the page
     "--headless",
     "--no-sandbox",
