@@ -5,7 +5,9 @@
   metrics.jsonl  one line per logged step: {"step": 10, "loss": 0.2}; the record omits MACHINE_METRICS
   tables/        Parquet, CSV or Markdown
   pictures/      PNG
-  origin.json    where and when it ran: git commit, time, machine
+  origin.json    where and when it ran: git commit, whether files differed from it, time, machine
+  uncommitted.patch  how they differed, without dvc.lock and reports/
+  failure.txt    why it failed, until it is resumed
   checkpoints/   to resume from; deleted when the run is finished
   model/         the finished weights
 
@@ -19,8 +21,10 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,12 +33,15 @@ from typing import Any
 from secondeye.execution import code_hash
 from secondeye.system.errors import UserError
 from secondeye.system.files import hash_weights, write_atomic
-from secondeye.system.process import is_main_process, lock_dir
+from secondeye.system.process import is_dir_locked, is_main_process, lock_dir
 from secondeye.system.text import pluralize
 
 RECORD = ("run.json", "metrics.jsonl", "tables", "pictures")
 MACHINE_METRICS = ("samples_per_second", "memory_mib")  # not reproducible, so not part of the record
 _TRAINING_LIBRARIES = ("accelerate", "diffusers", "transformers")
+PATCH = "uncommitted.patch"
+_FAILURE = "failure.txt"
+_MAX_PATCH_BYTES = 2**20
 _LONGEST_WAIT_S = 60.0  # timeout for the main process to open a run
 
 
@@ -51,6 +58,21 @@ class Run:
     @property
     def finished(self) -> bool:
         return bool(self.read()["finished"])
+
+    @property
+    def failure(self) -> str:
+        """Why the run failed when it was worked on last; "" if it did not."""
+        path = self.folder / _FAILURE
+        return path.read_text().strip() if path.exists() else ""
+
+    @property
+    def status(self) -> str:
+        """FINISHED, RUNNING while a process on this machine works on it, FAILED, or else KILLED."""
+        if self.finished:
+            return "FINISHED"
+        if is_dir_locked(self.folder):
+            return "RUNNING"
+        return "FAILED" if self.failure else "KILLED"
 
     @property
     def checkpoints(self) -> Path:
@@ -136,11 +158,31 @@ def open_run(
         _wait_for(run.folder / "run.json")
     elif not (run.folder / "run.json").exists():
         run.folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(run.folder / "origin.json", _json(_origin()))
+        patch = _uncommitted_changes()
+        if patch:
+            write_atomic(run.folder / PATCH, patch)
+        write_atomic(run.folder / "origin.json", _json(_origin() | {"git_dirty": bool(patch)}))
         params = dict(_flat(asdict(settings)))  # type: ignore[call-overload]
         content = {"key": key, "stage": stage, "params": params, "tags": dict(tags)}
         write_atomic(run.folder / "run.json", _json(content | {"finished": False}))
     return run
+
+
+@contextmanager
+def working_on(run: Run) -> Iterator[None]:
+    """Lock a run folder for the duration of the block, and record the exception that ends it.
+
+    Raises UserError if another process holds the run.
+    """
+    with lock_dir(run.folder):
+        (run.folder / _FAILURE).unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            if isinstance(error := sys.exc_info()[1], Exception):  # not Ctrl-C
+                lines = f"{type(error).__name__}: {error}".splitlines()
+                with suppress(OSError):  # a full disk may be the failure
+                    write_atomic(run.folder / _FAILURE, lines[0] + "\n")
 
 
 def finish_model(out: Path, run: Run, train: Callable[[Run], None]) -> None:
@@ -157,7 +199,7 @@ def finish_model(out: Path, run: Run, train: Callable[[Run], None]) -> None:
         if _is_delivered(run, out):
             print(f"{out}: already trained, nothing to do")
             return
-        with lock_dir(run.folder):
+        with working_on(run):
             if run.finished:
                 print(f"{out}: already trained, copied from {run.folder}")
             else:
@@ -219,17 +261,26 @@ def _wait_for(path: Path) -> None:
         time.sleep(0.05)
 
 
-def _origin() -> dict[str, str]:
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True) if _has_git() else None
+def _origin() -> dict[str, object]:
     return {
-        "git_sha": git.stdout.strip() if git and git.returncode == 0 else "unknown",
+        "git_sha": _git("rev-parse", "HEAD").decode().strip() or "unknown",
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": f"{platform.machine()}, {pluralize(os.cpu_count() or 1, 'core')}",
     }
 
 
-def _has_git() -> bool:
-    return shutil.which("git") is not None
+def _uncommitted_changes() -> bytes:
+    """Return the changes since the last commit as a patch, without what stages write; cut at 1 MiB."""
+    outs = (":(exclude)dvc.lock", ":(exclude)reports")
+    return _git("diff", "HEAD", "--", ".", *outs)[:_MAX_PATCH_BYTES]
+
+
+def _git(*arguments: str) -> bytes:
+    """Return what a git command prints; nothing if it fails or git is not installed."""
+    if shutil.which("git") is None:
+        return b""
+    done = subprocess.run(["git", *arguments], capture_output=True, check=False)
+    return b"" if done.returncode else done.stdout
 
 
 def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:

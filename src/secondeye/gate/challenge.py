@@ -14,7 +14,7 @@ from secondeye.evaluation.score_methods import NonFiniteMethods, cached_scores, 
 from secondeye.gate.candidate import PARTS, Candidate, find_challengers
 from secondeye.gate.decision import PartDecision, bonferroni, decide
 from secondeye.params import Evaluate, Gate
-from secondeye.run_folder import Run, make_run_key, open_run
+from secondeye.run_folder import Run, make_run_key, open_run, working_on
 from secondeye.system.files import write_atomic
 from secondeye.system.process import lock_dir
 
@@ -42,7 +42,10 @@ def run_challenges(
         corrected_gate = bonferroni(gate, sum(other.part == part for other in challengers))
         challenger = champion.with_part(*trained)
         run = open_challenge(runs, part, champion, challenger, setup, corrected_gate)
-        decision = challenge(run, part, champion, challenger, setup, corrected_gate, fallbacks.get(part, ""))
+        with working_on(run):
+            decision = challenge(
+                run, part, champion, challenger, setup, corrected_gate, fallbacks.get(part, "")
+            )
         decisions.append(decision)
         if decision.won:
             champion, fallbacks[part] = challenger, ""
@@ -86,7 +89,9 @@ def open_challenge(
         "manifest": manifest_hash(setup.clips),
     }
     key = make_run_key("secondeye.gate.challenge", [gate, setup.evaluate], inputs)
-    return open_run(runs, key, "gate", gate, inputs)
+    evaluation = setup.dataset.folder("evaluate") / "run"
+    judged = {"evaluation": Run(evaluation).key} if (evaluation / "run.json").is_file() else {}
+    return open_run(runs, key, "gate", gate, inputs | judged)
 
 
 def score_both(

@@ -7,9 +7,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from secondeye.system.errors import UserError
 from secondeye.system.process import die_with_parent
+
+if TYPE_CHECKING:
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 _INTERVAL_SECONDS = 3.0
 _RETRY_SECONDS = 10.0  # while MLflow cannot be used
@@ -62,19 +66,26 @@ def _sync(root: Path) -> tuple[str, bool]:
     Returns why it cannot be used, or "", and whether this process has published before.
     """
     from secondeye.registry.publish import publish_all
+    from secondeye.registry.system_monitor import start_system_monitor
 
     published: State = {}
+    monitors: dict[str, SystemMetricsMonitor] = {}
     ended = False
     while not ended:
         ended = _input_ends_within(_INTERVAL_SECONDS)
         state = _state(root)
-        if state == published:
+        if state == published and not ended:  # at the end, a run may have stopped without a trace
             continue
         try:
-            publish_all([root])
-            published = state
+            runs = publish_all([root])
         except UserError as error:
             return str(error), bool(published)
+        published = state
+        running = {run.run_id for run in runs if run.status == "RUNNING"}
+        for run_id in running - monitors.keys():
+            monitors[run_id] = start_system_monitor(run_id)
+        for run_id in monitors.keys() - running:
+            monitors.pop(run_id).finish()
     return "", True
 
 
@@ -95,7 +106,7 @@ def _input_ends_within(seconds: float) -> bool:
 
 def _state(root: Path) -> State:
     """Return size and modification time of every published file."""
-    patterns = ("run.json", "metrics.jsonl", "pictures/*", "tables/*")
+    patterns = ("run.json", "metrics.jsonl", "failure.txt", "pictures/*", "tables/*")
     state = {}
     for path in (path for pattern in patterns for path in root.glob(f"*/{pattern}")):
         try:

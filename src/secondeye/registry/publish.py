@@ -6,15 +6,15 @@ mirrored, so that a copied or rebuilt folder continues where MLflow stopped.
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from secondeye.registry.kinds import KINDS, experiment_name, metric_name, sanitize
 from secondeye.registry.server import connected, experiment_of
-from secondeye.run_folder import Run
+from secondeye.run_folder import PATCH, Run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -27,7 +27,10 @@ KEY = "secondeye.key"
 LINES = "secondeye.lines"
 UNTIL = "secondeye.until_ms"  # timestamp of the last line
 FILES = "secondeye.files"  # a hash of the pictures and tables
+PIPELINE = "secondeye.pipeline"  # ids of evaluations, separated by spaces: see _pipelines_of
 _ARTIFACT_FOLDERS = ("pictures", "tables")
+_ALL_SCORES = "all_scores.json"
+_MAX_DIGEST = 16  # hexadecimal digits of a hash that name a dataset; MLflow allows 36
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,10 @@ class Published:
     """What one call added to MLflow."""
 
     name: str  # of the run
-    lines: int  # new lines of metrics.jsonl
-    files: int  # pictures and tables, if any of them was new
+    run_id: str  # in MLflow
+    status: str  # FINISHED, RUNNING, FAILED or KILLED
+    lines: int = 0  # new lines of metrics.jsonl
+    files: int = 0  # pictures and tables, if any of them was new
     deleted: bool = False  # the run was deleted in MLflow and is not restored
 
     @property
@@ -47,14 +52,15 @@ class Published:
 def publish(folder: Path) -> Published:
     """Mirror one run folder or a copy of its record. Raises ServerUnreachable and UserError."""
     with connected() as client:
-        return _mirror(client, experiment_of(client), Run(folder))
+        return _mirror(client, Run(folder), {})
 
 
 def publish_all(roots: Sequence[Path]) -> list[Published]:
     """Mirror every run below these folders once. Raises ServerUnreachable and UserError."""
+    runs = find_runs(roots)
+    pipelines = _pipelines(runs)
     with connected() as client:
-        experiment = experiment_of(client)
-        return [_mirror(client, experiment, run) for run in find_runs(roots)]
+        return [_mirror(client, run, pipelines) for run in runs]
 
 
 def find_runs(roots: Sequence[Path]) -> list[Run]:
@@ -69,27 +75,51 @@ def find_runs(roots: Sequence[Path]) -> list[Run]:
     return list(found.values())
 
 
-def _mirror(client: "MlflowClient", experiment: str, run: Run) -> Published:
-    content = run.read()
-    existing = _find(client, experiment, content["key"])
+def _pipelines(runs: Sequence[Run]) -> dict[str, set[str]]:
+    """Return the pipelines of each training run, by key: the evaluations that judged its weights."""
+    found: dict[str, set[str]] = {}
+    for run in runs:
+        content = run.read()
+        if content["stage"] == "evaluate":
+            for name, key in content["tags"].items():
+                if name.startswith("run."):
+                    found.setdefault(key, set()).add(_short(content["key"]))
+    return found
+
+
+def _mirror(client: "MlflowClient", run: Run, pipelines: Mapping[str, set[str]]) -> Published:
+    content, status = run.read(), run.status
+    experiment = _experiment(client, content["stage"])
+    existing = _find(client, [experiment, experiment_of(client)], content["key"])
     if existing is not None and existing.info.lifecycle_stage == "deleted":
-        return Published(_name(content), 0, 0, deleted=True)
+        return Published(_name(run, content), existing.info.run_id, existing.info.status, deleted=True)
     if existing is None:
         existing = _create(client, experiment, run, content)
     run_id, tags = existing.info.run_id, existing.data.tags
-    _send_tags(client, run_id, _tags(run, content), tags)
+    _send_tags(client, run_id, _tags(run, content, pipelines, tags), tags)
     _send_params(client, run_id, content["params"], existing.data.params)
-    lines = _send_metrics(client, run_id, run, tags)
+    if not (existing.inputs and existing.inputs.dataset_inputs):
+        _send_datasets(client, run_id, content["tags"])
+    lines = _send_metrics(client, run_id, run, content["stage"], tags)
     files = _send_files(client, run_id, run, tags)
-    if content["finished"] and existing.info.status != "FINISHED":
-        client.set_terminated(run_id, "FINISHED", end_time=_written_ms(run.folder / "run.json"))
-    return Published(_name(content), lines, files)
+    if status == "RUNNING" != existing.info.status:
+        client.update_run(run_id, status=status)
+    elif status != existing.info.status:
+        name = "run.json" if status == "FINISHED" else "metrics.jsonl"
+        client.set_terminated(run_id, status, end_time=_last_written_ms(run, name))
+    return Published(_name(run, content), run_id, status, lines, files)
 
 
-def _find(client: "MlflowClient", experiment: str, key: str) -> "MlflowRun | None":
+def _experiment(client: "MlflowClient", stage: str) -> str:
+    description = KINDS[stage].description if stage in KINDS else ""
+    return experiment_of(client, experiment_name(stage), description)
+
+
+def _find(client: "MlflowClient", experiments: list[str], key: str) -> "MlflowRun | None":
+    """Return a run by its key. Earlier versions put all runs into one experiment, where they stay."""
     from mlflow.entities import ViewType
 
-    found = client.search_runs([experiment], f"tags.`{KEY}` = '{key}'", ViewType.ALL, max_results=1)
+    found = client.search_runs(experiments, f"tags.`{KEY}` = '{key}'", ViewType.ALL, max_results=1)
     return found[0] if found else None
 
 
@@ -98,34 +128,77 @@ def _create(client: "MlflowClient", experiment: str, run: Run, content: Mapping[
         experiment,
         start_time=_started_ms(run),
         tags={KEY: content["key"], LINES: "0"},
-        run_name=_name(content),
+        run_name=_name(run, content),
     )
 
 
-def _sanitize(name: str) -> str:
-    """Replace characters that MLflow does not allow in names; film names may contain them."""
-    return re.sub(r"[^/\w.\- :]", "_", name)
+def _name(run: Run, content: Mapping[str, Any]) -> str:
+    """Return what the run made, the start of its key, and when it started (UTC)."""
+    stage, tags = content["stage"], content["tags"]
+    label = KINDS[stage].label if stage in KINDS else stage
+    subject = tags.get("part") or tags.get("film") or ""
+    started = datetime.fromtimestamp(_started_ms(run) / 1000, UTC)
+    return f"{' '.join(filter(None, (label, subject)))} {_short(content['key'])}, {started:%Y-%m-%d %H:%M}"
 
 
-def _name(content: Mapping[str, Any]) -> str:
-    return f"{content['stage']} {content['key'][:8]}"
+def _short(key: str) -> str:
+    return key[:8]
 
 
-def _tags(run: Run, content: Mapping[str, Any]) -> dict[str, str]:
+def _tags(
+    run: Run, content: Mapping[str, Any], pipelines: Mapping[str, set[str]], existing: Mapping[str, str]
+) -> dict[str, str]:
     """Return tags with the provenance of a run; under MLflow's own names if its UI has a column for them."""
     params = json.dumps(content["params"], sort_keys=True)
     origin = run.folder / "origin.json"
     facts = {
         "stage": content["stage"],
         "params_hash": hashlib.sha256(params.encode()).hexdigest()[:16],
+        "failure": run.failure,
         **content["tags"],
         **(json.loads(origin.read_text()) if origin.exists() else {}),
     }
-    tags = {f"secondeye.{name}": str(value) for name, value in facts.items()}
+    if joined := _pipelines_of(content, pipelines) | set(existing.get(PIPELINE, "").split()):
+        facts["pipeline"] = " ".join(sorted(joined))
+    # An empty tag is only sent to replace an older value.
+    tags = {
+        f"secondeye.{name}": str(value)
+        for name, value in facts.items()
+        if value != "" or f"secondeye.{name}" in existing
+    }
     tags |= {"mlflow.source.name": f"secondeye stage {content['stage']}", "mlflow.source.type": "LOCAL"}
     if facts.get("git_sha", "unknown") != "unknown":
         tags["mlflow.source.git.commit"] = str(facts["git_sha"])
     return tags
+
+
+def _pipelines_of(content: Mapping[str, Any], pipelines: Mapping[str, set[str]]) -> set[str]:
+    """Return the ids of the pipelines that a run belongs to: the evaluation in the middle gives the id."""
+    if content["stage"] == "evaluate":
+        return {_short(content["key"])}
+    if evaluation := content["tags"].get("evaluation"):
+        return {_short(evaluation)}
+    return pipelines.get(content["key"], set())
+
+
+def _send_datasets(client: "MlflowClient", run_id: str, tags: Mapping[str, str]) -> None:
+    """Name the data of a run, as its page shows it: training data, or held-out clips."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    profile = json.dumps({"licences": tags["licences"]}) if "licences" in tags else None
+    datasets = [
+        DatasetInput(
+            Dataset(name, digest[:_MAX_DIGEST], "local", json.dumps({"uri": uri}), profile=profile),
+            [InputTag("mlflow.data.context", context)],
+        )
+        for name, digest, uri, context in (
+            ("dataset", tags.get("dataset", ""), "data/filter", "train"),
+            ("held-out clips", tags.get("manifest", ""), "data/evaluate", "test"),
+        )
+        if digest
+    ]
+    if datasets:
+        client.log_inputs(run_id, datasets)
 
 
 def _send_tags(
@@ -143,13 +216,13 @@ def _send_params(
 ) -> None:
     from mlflow.entities import Param
 
-    named = {_sanitize(name): str(value) for name, value in params.items()}
+    named = {sanitize(name): str(value) for name, value in params.items()}
     new = [Param(name, value) for name, value in named.items() if name not in existing]
     if new:
         client.log_batch(run_id, params=new)
 
 
-def _send_metrics(client: "MlflowClient", run_id: str, run: Run, tags: Mapping[str, str]) -> int:
+def _send_metrics(client: "MlflowClient", run_id: str, run: Run, stage: str, tags: Mapping[str, str]) -> int:
     """Send the lines that MLflow lacks. A rewound file grows to the same lines again."""
     from mlflow.entities import RunTag
 
@@ -159,26 +232,41 @@ def _send_metrics(client: "MlflowClient", run_id: str, run: Run, tags: Mapping[s
     new = lines[done:]
     if not new:
         return 0
-    until_ms = _lines_written_ms(run)
-    points = _points(new, int(tags.get(UNTIL, _started_ms(run))), until_ms)
+    until_ms = _last_written_ms(run, "metrics.jsonl")
+    points = _points(stage, new, int(tags.get(UNTIL, _started_ms(run))), until_ms)
     arrived = _arrived(client, run_id, points) if state.endswith("+") else set()
     client.set_tag(run_id, LINES, f"{done}+")
     client.log_batch(run_id, metrics=[point for point in points if (point.key, point.step) not in arrived])
+    if stage == "evaluate":
+        _send_all_scores(client, run_id, new)
     client.log_batch(run_id, tags=[RunTag(LINES, str(len(lines))), RunTag(UNTIL, str(until_ms))])
     return len(new)
 
 
-def _points(lines: Sequence[Mapping[str, float]], after_ms: int, until_ms: int) -> "list[Metric]":
+def _send_all_scores(client: "MlflowClient", run_id: str, lines: Sequence[Mapping[str, float]]) -> None:
+    """Send the scores of an evaluation as one table: a row per method, a column per score."""
+    import pandas as pd
+
+    named = [(*name.rpartition("/")[::2], value) for line in lines for name, value in line.items()]
+    frame = pd.DataFrame([row for row in named if row[0]], columns=["method", "score", "value"])
+    if frame.empty or any(item.path == _ALL_SCORES for item in client.list_artifacts(run_id)):
+        return  # it would be appended
+    table = frame.pivot_table("value", "method", "score", sort=False).reset_index()
+    # log_table selects dtype object in a way that pandas deprecates for its own dtype of strings.
+    client.log_table(run_id, table.astype({"method": object}), _ALL_SCORES)
+
+
+def _points(stage: str, lines: Sequence[Mapping[str, float]], after_ms: int, until_ms: int) -> "list[Metric]":
     """Return metrics with timestamps, which are interpolated because the lines have none."""
     from mlflow.entities import Metric
 
     after_ms = min(after_ms, until_ms)
     return [
-        Metric(_sanitize(name), float(value), time_ms, int(line["step"]))
+        Metric(shown, float(value), time_ms, int(line["step"]))
         for number, line in enumerate(lines, 1)
         for time_ms in [after_ms + (until_ms - after_ms) * number // len(lines)]
         for name, value in line.items()
-        if name != "step"
+        if name != "step" and (shown := metric_name(stage, name))
     ]
 
 
@@ -196,6 +284,7 @@ def _send_files(client: "MlflowClient", run_id: str, run: Run, tags: Mapping[str
         for path in sorted((run.folder / folder).rglob("*"))
         if path.is_file() and not path.name.startswith(".")  # temporary file
     ]
+    paths += [path for path in [run.folder / PATCH] if path.exists()]
     digest = hashlib.sha256()
     for path in paths:
         digest.update(
@@ -204,7 +293,8 @@ def _send_files(client: "MlflowClient", run_id: str, run: Run, tags: Mapping[str
     if not paths or tags.get(FILES) == digest.hexdigest():
         return 0
     for path in paths:
-        client.log_artifact(run_id, str(path), path.parent.relative_to(run.folder).as_posix())
+        folder = path.parent.relative_to(run.folder).as_posix()
+        client.log_artifact(run_id, str(path), folder if folder != "." else None)
     client.set_tag(run_id, FILES, digest.hexdigest())
     return len(paths)
 
@@ -214,13 +304,11 @@ def _started_ms(run: Run) -> int:
     origin = run.folder / "origin.json"
     if origin.exists():
         return round(datetime.fromisoformat(json.loads(origin.read_text())["started"]).timestamp() * 1000)
-    return _lines_written_ms(run) - 1000 * len(run.metrics())
+    return _last_written_ms(run, "metrics.jsonl") - 1000 * len(run.metrics())
 
 
-def _lines_written_ms(run: Run) -> int:
-    path = run.folder / "metrics.jsonl"
-    return _written_ms(path if path.exists() else run.folder / "run.json")
-
-
-def _written_ms(path: Path) -> int:
+def _last_written_ms(run: Run, name: str) -> int:
+    """Return the time of a file of the run; of run.json if it does not exist."""
+    path = run.folder / name
+    path = path if path.exists() else run.folder / "run.json"
     return path.stat().st_mtime_ns // 1_000_000

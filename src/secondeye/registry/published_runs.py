@@ -1,7 +1,7 @@
 """List the runs that MLflow has, so that their folders can be deleted."""
 
 from secondeye.registry.publish import KEY
-from secondeye.registry.server import connected, database_file, experiment_of, tracking_uri
+from secondeye.registry.server import EXPERIMENT, connected, database_file, tracking_uri
 
 _PAGE = 1000
 
@@ -12,12 +12,16 @@ def published_runs() -> dict[str, bool]:
     if database and not database.exists():
         return {}  # connecting would create the database
     with connected() as client:
+        named = client.search_experiments(filter_string=f"name LIKE '{EXPERIMENT}%'")
+        experiments = [experiment.experiment_id for experiment in named]
         found: dict[str, bool] = {}
         token = None
-        experiment = experiment_of(client)
-        while True:
-            page = client.search_runs([experiment], max_results=_PAGE, page_token=token)
-            found |= {run.data.tags.get(KEY, ""): run.info.status == "FINISHED" for run in page}
+        while experiments:
+            page = client.search_runs(experiments, max_results=_PAGE, page_token=token)
+            found |= {
+                run.data.tags[KEY]: run.info.status == "FINISHED" for run in page if KEY in run.data.tags
+            }
             token = page.token
             if not token:
-                return found
+                break
+        return found

@@ -24,7 +24,7 @@ from secondeye.system.errors import UserError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-EXPERIMENT = "secondeye"
+EXPERIMENT = "secondeye"  # of the files of registered versions
 _HEALTH_TIMEOUT_SECONDS = 3.0  # for the answer of a server
 _LOCK_TIMEOUT_SECONDS = "5"  # for another process to release a database; `?timeout=N` in the URI overrides
 _SQLITE = "sqlite:///"
@@ -108,20 +108,26 @@ def _reason_away(error: Exception) -> str:
     return ""
 
 
-def experiment_of(client: "MlflowClient") -> str:
-    """Return the id of the experiment, which is created if missing.
+def experiment_of(
+    client: "MlflowClient",
+    name: str = EXPERIMENT,
+    description: str = "Files of the registered versions. The runs are in the experiments secondeye-*.",
+) -> str:
+    """Return the id of an experiment, which is created with this description if missing.
 
     Raises UserError if it was deleted, or if its files are elsewhere because the project was moved.
     """
     uri = client.tracking_uri
     artifacts = _artifacts_of(uri)
-    experiment = client.get_experiment_by_name(EXPERIMENT)
+    experiment = client.get_experiment_by_name(name)
     if experiment is None:
         location = artifacts.as_uri() if artifacts else None  # a server chooses its own location
-        return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+        # The kind makes the UI open its pages for training instead of those for language models.
+        tags = {"mlflow.note.content": description, "mlflow.experimentKind": "custom_model_development"}
+        return str(client.create_experiment(name, artifact_location=location, tags=tags))
     if experiment.lifecycle_stage == "deleted":
         raise UserError(
-            f"MLflow at {redact_password(uri)}: experiment {EXPERIMENT} was deleted; restore it with "
+            f"MLflow at {redact_password(uri)}: experiment {name} was deleted; restore it with "
             f"`mlflow experiments restore -x {experiment.experiment_id}`"
         )
     stored = unquote(urlparse(experiment.artifact_location).path)

@@ -25,7 +25,7 @@ from secondeye.imaging.arrays import frames_from_uint8
 from secondeye.matching.flow_matcher import match_flow
 from secondeye.params import Evaluate
 from secondeye.report.contact_sheet import frame_to_image, read_image, write_contact_sheet
-from secondeye.run_folder import copy_record, make_run_key, open_run
+from secondeye.run_folder import Run, copy_record, make_run_key, open_run
 from secondeye.system.process import lock_dir
 from secondeye.system.text import pluralize
 
@@ -140,7 +140,7 @@ def _write_run(
     contents = {m.name: " ".join((*m.content, *m.film_hashes.values())) for m in methods}
     inputs = {"manifest": manifest, **contents}
     key = make_run_key("secondeye.stages.evaluate", [evaluate], inputs)
-    run = open_run(runs, key, "evaluate", evaluate, {"manifest": manifest})
+    run = open_run(runs, key, "evaluate", evaluate, {"manifest": manifest, **judged_weights(methods)})
     run.rewind(0)
     safe = {method.name: re.sub(r"[^\w.-]+", "_", method.name) for method in methods}  # allowed by MLflow
     run.log(0, {f"{safe[aggregate.method]}/{aggregate.score}": aggregate.mean for aggregate in aggregates})
@@ -152,3 +152,16 @@ def _write_run(
     run.finish({})
     shutil.rmtree(out / "run", ignore_errors=True)
     copy_record(run, out / "run")
+
+
+def judged_weights(methods: Sequence[Method]) -> dict[str, str]:
+    """Return a run's tags for all weights that are scored: their hashes, and the runs that trained them."""
+    tags = {}
+    for method in methods:
+        weights = zip((method.depth_weights, method.inpaint_weights), method.content[-2:], strict=True)
+        for folder, digest in weights:
+            if folder is not None:
+                tags[f"weights.{folder.name}"] = digest
+            if folder is not None and (folder / "run" / "run.json").is_file():
+                tags[f"run.{folder.name}"] = Run(folder / "run").key
+    return tags

@@ -5,6 +5,7 @@ import fcntl
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,6 +58,18 @@ def lock_dir(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def is_dir_locked(folder: Path) -> bool:
+    """Return whether a process holds the lock of a folder."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 @contextmanager
 def hold_shared_lock(path: Path) -> Iterator[None]:
     """Hold a shared lock on a file for the duration of the block; create it if missing."""
@@ -88,12 +101,16 @@ def _open_locked(folder: Path) -> int:
 
 
 def _lock(handle: int, folder: Path) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UserError(
-            f"{folder}: another process is working in it; wait until it ends, or stop it"
-        ) from error
+    for pause_s in (0.02, 0.1, None):  # `is_dir_locked` of another process holds it for an instant
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            if pause_s is None:
+                raise UserError(
+                    f"{folder}: another process is working in it; wait until it ends, or stop it"
+                ) from error
+            time.sleep(pause_s)
 
 
 def wait_without_spinning() -> None:
