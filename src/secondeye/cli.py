@@ -95,6 +95,10 @@ def convert(
         Path | None, typer.Option(help="also write an image of the intermediate results (.png)")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing output")] = False,
+    sidecar: Annotated[
+        bool,
+        typer.Option("--sidecar", help="also write OUTPUT.json: version, weights, licences and settings"),
+    ] = False,
     tiles: Annotated[
         str | None,
         _diffusion(
@@ -145,7 +149,7 @@ def convert(
         workers=workers,
     )
     try:
-        made = convert_film(film, output, settings, preview=preview, overwrite=overwrite)
+        made = convert_film(film, output, settings, preview=preview, overwrite=overwrite, sidecar=sidecar)
     except KeyboardInterrupt:
         print("\nsecondeye: interrupted; run the same command again to continue", file=sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED) from None

@@ -1,9 +1,10 @@
 """Convert a film to side-by-side stereo, shot by shot, resuming after the last finished segment."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -11,6 +12,7 @@ from secondeye.conversion.bundle import SHIPPED
 from secondeye.conversion.checkpoint import Checkpoint, open_checkpoint, remove_if_published
 from secondeye.conversion.destination import check_output, check_preview, default_output
 from secondeye.conversion.memory import choose_window_frames
+from secondeye.conversion.provenance import describe_conversion, own_comment, to_comment, write_sidecar
 from secondeye.conversion.settings import GIB, ConversionSettings
 from secondeye.conversion.shots import (
     FilmJob,
@@ -53,6 +55,7 @@ def convert(
     *,
     preview: Path | None = None,  # .png to write a preview of the middle frame to
     overwrite: bool = False,  # replace an existing output
+    sidecar: bool = False,  # also write OUTPUT.json, the record that the film's tag holds
     log: Log = print,
 ) -> ConversionResult:
     """Convert a film to full side-by-side; the output appears under its name when it is complete.
@@ -87,7 +90,10 @@ def convert(
         converter = None if is_spread(settings) else ShotConverter(job, plan, models)
         del models  # not to be held while other processes load their own
         _convert_shots(job, plan, converter, log)
-        _mux(checkpoint, plan, target, log)
+        record = describe_conversion(film, settings, checkpoint.load_inpaint_plan(), own_comment(film))
+        if sidecar:
+            write_sidecar(target, record)
+        _mux(checkpoint, plan, target, record, log)
         if preview:
             shutil.move(checkpoint.preview, preview)
         checkpoint.remove()
@@ -194,7 +200,7 @@ def _convert_shots(job: FilmJob, plan: ShotPlan, converter: ShotConverter | None
         log(skipped)
 
 
-def _mux(checkpoint: Checkpoint, plan: ShotPlan, output: Path, log: Log) -> None:
+def _mux(checkpoint: Checkpoint, plan: ShotPlan, output: Path, record: Mapping[str, Any], log: Log) -> None:
     """Join all segments with the source's audio, verify the film and move it to the output."""
     info = plan.info
     seconds = [timestamp * info.time_base for timestamp in plan.timestamps]
@@ -205,6 +211,7 @@ def _mux(checkpoint: Checkpoint, plan: ShotPlan, output: Path, log: Log) -> None
         info.path,
         muxed,
         until=plan.end_seconds if plan.error else None,
+        comment=to_comment(record),
     )
     for track in tracks.dropped:
         log(f"warning: {output.suffix} cannot hold the film's {track}; it is dropped")

@@ -17,6 +17,7 @@ from importlib.metadata import requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from secondeye.conversion.version_file import write_version
 from secondeye.execution import code_hash
 from secondeye.registry.server import connected, experiment_of, home
 from secondeye.system.errors import UserError
@@ -299,4 +300,5 @@ def _fetch(client: "MlflowClient", found: "ModelVersion") -> FetchedVersion:
             with _default_server(client):
                 copy = download_artifacts(f"models:/{NAME}/{found.version}", dst_path=str(place))
             os.replace(copy, folder)
+    write_version(folder, int(found.version), found.tags)  # converted films name both
     return FetchedVersion(int(found.version), found.tags.get(_CODE, "unknown"), folder, dict(found.tags))

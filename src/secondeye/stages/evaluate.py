@@ -160,8 +160,10 @@ def judged_weights(methods: Sequence[Method]) -> dict[str, str]:
     for method in methods:
         weights = zip((method.depth_weights, method.inpaint_weights), method.content[-2:], strict=True)
         for folder, digest in weights:
-            if folder is not None:
-                tags[f"weights.{folder.name}"] = digest
-            if folder is not None and (folder / "run" / "run.json").is_file():
-                tags[f"run.{folder.name}"] = Run(folder / "run").key
+            if folder is None:
+                continue
+            name = "shipped" if folder.parent == SHIPPED else folder.name
+            tags[f"weights.{name}"] = digest
+            if (folder / "run" / "run.json").is_file():
+                tags[f"run.{name}"] = Run(folder / "run").key
     return tags

@@ -40,6 +40,7 @@ def mux_film(
     output: Path,  # .mp4, .mov or .mkv
     *,
     until: Fraction | None = None,  # seconds; later packets of the source are not copied
+    comment: str | None = None,  # tag of the container, in place of the source's
 ) -> MuxedTracks:
     """Write `output`, not atomically, and return what became of the source's tracks.
 
@@ -69,6 +70,8 @@ def mux_film(
                 else:
                     copies[stream] = copy
         target.metadata.update(film.metadata)
+        if comment is not None:
+            target.metadata.update({"comment": comment})
         if chapters := film.chapters():
             target.set_chapters(chapters)
         ends: dict[int, Fraction] = {}

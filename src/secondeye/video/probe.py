@@ -157,6 +157,12 @@ def probe(path: Path) -> FilmInfo:
         )
 
 
+def read_tags(path: Path) -> dict[str, str]:
+    """Return the tags of the container, with names in lower case. Raises UnreadableFilm."""
+    with open_film(path) as container:
+        return {name.lower(): value for name, value in container.metadata.items()}
+
+
 def frame_colour(frame: VideoFrame) -> Colour:
     """Return a frame's colour space, with the defaults of players for what it does not state."""
     matrix = int(frame.colorspace)

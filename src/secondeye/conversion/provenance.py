@@ -1,0 +1,99 @@
+"""What a converted film was made with: a JSON record in the container's tag `comment`, the same in every run.
+
+{"secondeye": "0.1.0", "code": "4f...", "version": 3, "depth": {"name": "student", "weights": "ab...",
+ "licences": "CC0-1.0"}, "inpainter": {...}, "settings": {"strength_percent": 3.0, ...}, "source": "film.mp4"}
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from secondeye import __version__
+from secondeye.conversion.bundle import SHIPPED, weights_folder
+from secondeye.conversion.settings import ConversionSettings
+from secondeye.conversion.version_file import read_version
+from secondeye.execution import code_hash
+from secondeye.inpaint import InpaintPlan
+from secondeye.system.files import hash_weights, write_atomic
+from secondeye.video.probe import read_tags
+
+_TAG = "comment"  # the only tag that mp4, mov and mkv can all hold and players show
+VERSION_FILE = (
+    "version.json"  # in the folder of a fetched version, above its bundle: {"version": 3, "tags": {}}
+)
+SHIPPED_LICENCE = "Apache-2.0"  # see shipped/MODEL_CARD.md
+_NO_WEIGHTS = "no weights"
+_LICENCES = {"motion": _NO_WEIGHTS, "fill": _NO_WEIGHTS, "depth-anything-v2": "Apache-2.0"}
+_NOT_RECORDED = "not recorded"
+_PARTS, _RESOURCES = ("model", "depth", "inpainter"), ("offload", "workers", "max_memory_gb")
+
+
+def describe_conversion(
+    film: Path, settings: ConversionSettings, plan: InpaintPlan | None, comment: str
+) -> dict[str, Any]:
+    """Return the record of a conversion. `comment` is the source's own, which the tag would replace."""
+    version, tags = read_version(settings.model)
+    chosen = {
+        name: value for name, value in asdict(settings).items() if name not in (*_PARTS, *_RESOURCES)
+    } | (_without_memory(plan) if plan else {})
+    record = {
+        "secondeye": __version__,
+        "code": str(code_hash.code_and_versions("secondeye.conversion.convert")["code"])[:12],
+        "version": version,
+        "depth": _describe_part("depth", settings.depth, settings.model, tags),
+        "inpainter": _describe_part("inpainter", settings.inpainter, settings.model, tags),
+        "settings": chosen,
+        "source": film.name,
+    }
+    return record | ({"comment": comment} if comment else {})
+
+
+def _without_memory(plan: InpaintPlan) -> dict[str, int | str]:
+    return {name: value for name, value in plan.describe().items() if name != "memory_bytes"}
+
+
+def _describe_part(part: str, name: str, bundle: Path | None, tags: Mapping[str, str]) -> dict[str, str]:
+    if name in _LICENCES:
+        return {"name": name, "licences": _LICENCES[name]}
+    folder = weights_folder(bundle, "depth" if part == "depth" else "inpaint")
+    licences = SHIPPED_LICENCE if bundle == SHIPPED else tags.get(f"{part}_licences", _NOT_RECORDED)
+    return {"name": name, "weights": hash_weights(folder) if folder else "", "licences": licences}
+
+
+def to_comment(record: Mapping[str, Any]) -> str:
+    """Return the content of the tag."""
+    return json.dumps(record, sort_keys=True)
+
+
+def write_sidecar(output: Path, record: Mapping[str, Any]) -> None:
+    """Write a film's record beside it, as NAME.json."""
+    write_atomic(sidecar_of(output), json.dumps(record, indent=1, sort_keys=True) + "\n")
+
+
+def sidecar_of(output: Path) -> Path:
+    """Return the path of a film's record beside it."""
+    return output.with_name(f"{output.name}.json")
+
+
+def read_record(film: Path) -> dict[str, Any] | None:
+    """Return the record in a film; None if secondeye did not write it. Raises UnreadableFilm."""
+    tags = read_tags(film)
+    try:
+        record = json.loads(tags.get(_TAG, ""))
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and "secondeye" in record else None
+
+
+def own_comment(film: Path) -> str:
+    """Return the comment of a source; that of a film which secondeye wrote is the one of its own source."""
+    record = read_record(film)
+    return str(record.get("comment", "")) if record else read_tags(film).get(_TAG, "")
+
+
+def describe_model(record: Mapping[str, Any]) -> str:
+    """Return the version and parts of a record in one line."""
+    version = f"version {record['version']}" if record.get("version") else "no registered version"
+    return f"{version}; {record['depth']['name']} + {record['inpainter']['name']}"
