@@ -6,11 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from secondeye import cli
 from secondeye.conversion.bundle import SHIPPED, settings_from_bundle
 from secondeye.conversion.convert import convert
 from secondeye.conversion.provenance import own_comment, read_record, sidecar_of
 from secondeye.conversion.version_file import write_version
+from secondeye.registry.conversion_run import record_conversion
+from secondeye.registry.kinds import experiment_name
+from secondeye.registry.server import connected, experiment_of
 from secondeye.system.files import hash_weights
 from secondeye.video.mux import mux_film
 from secondeye.video.probe import read_tags
@@ -52,3 +57,36 @@ def test_comment_of_the_source_is_kept(make_film: Callable[..., Path], tmp_path:
     assert record is not None and record["comment"] == own_comment(output) == "a walk"
     assert record["version"] is None
     assert read_record(commented) is None and read_tags(commented)["comment"] == "a walk"
+
+
+def test_recorded_conversion_is_a_run_in_mlflow(
+    with_registry: Path, make_film: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, preview = with_registry / "film_sbs.mp4", with_registry / "preview.png"
+    settings = settings_from_bundle(None, depth="motion", inpainter="fill")
+    convert(make_film(shots=(12,)), output, settings, preview=preview, log=lambda line: None)
+    command = ["model", "record", str(output), "--seconds", "4", "--preview", str(preview)]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert CliRunner().invoke(cli.app, command).exception, "MLflow is away"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    for _ in range(2):
+        done = CliRunner().invoke(cli.app, command)
+        assert done.exit_code == 0, done.output
+    with connected() as client:
+        [run] = client.search_runs([experiment_of(client, experiment_name("convert"))])
+        assert [item.path for item in client.list_artifacts(run.info.run_id, "pictures")] == [
+            "pictures/preview.png"
+        ]
+    assert run.info.run_name.startswith("conversion film_sbs.mp4 ") and run.info.status == "FINISHED"
+    assert run.data.metrics["frames"] == 12 and run.data.metrics["converted_frames_per_second"] == 3
+    assert run.data.metrics["duration_seconds"] == 0.5
+    assert run.data.params["depth"] == "motion" and run.data.params["version"] == "none"
+    assert run.data.tags["secondeye.source"] == "film.mp4"
+
+
+def test_film_of_an_older_version_is_recorded_without_what_it_does_not_say(
+    make_film: Callable[..., Path], tmp_path: Path
+) -> None:
+    run = record_conversion(tmp_path, make_film("film.mkv", shots=(12,)))
+    assert run.finished and run.metrics()[0]["frames"] == 12
+    assert set(run.read()["params"].values()) == {"not recorded"}

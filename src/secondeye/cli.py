@@ -228,6 +228,26 @@ def publish(
 
 
 @model.command()
+def record(
+    film: Annotated[Path, typer.Argument(help="a film that `secondeye convert` wrote")],
+    seconds: Annotated[
+        float | None, typer.Option(help="seconds that the conversion took, for its speed", min=0.001)
+    ] = None,
+    preview: Annotated[
+        Path | None, typer.Option(help="the image that `convert --preview` wrote, to show with the run")
+    ] = None,
+) -> None:
+    """Publish a conversion to MLflow as a run: film, duration, speed, version, preview.
+
+    The exit code is 4 if MLflow cannot be reached; `secondeye model publish` then adds it later.
+    """
+    from secondeye.registry.conversion_run import record_conversion
+    from secondeye.registry.publish import publish as publish_run
+
+    print(publish_run(record_conversion(RUNS, film, seconds, preview).folder).name)
+
+
+@model.command()
 def gate() -> None:
     """Compare the trained models with the champion on the held-out evaluation clips, and promote a winner.
 
