@@ -312,6 +312,29 @@ def sample(
 
 
 @app.command()
+def lineage(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="a converted film; a version (3, models:/secondeye@champion); the key of a run; the hash of "
+            "a dataset (8 digits are enough)"
+        ),
+    ],
+) -> None:
+    """Print what a film, version or run was made from, down to the dataset's films and their licences.
+
+    The exit code is 1 if a link leads nowhere; its line begins with BROKEN.
+    """
+    from secondeye.registry.lineage import read_records, trace
+
+    roots = [root for root in (RUNS, MODELS, DATA / "evaluate") if root.is_dir()]
+    found = trace(name, read_records(roots))
+    print("\n".join(found.lines()))
+    if found.is_broken:
+        raise typer.Exit(1)
+
+
+@app.command()
 def doctor() -> None:
     """Print what this machine provides, and what each missing part disables."""
     from secondeye.maintenance.doctor import examine

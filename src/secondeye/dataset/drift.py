@@ -169,10 +169,10 @@ def read_revision(revision: str, paths: Sequence[Path] = (SCORES, FILMS, ACCEPTE
     found = [path for path in paths if f"path: {path.parent.as_posix()}\n" in lock]
     if SCORES not in found:
         raise UserError(f"{revision}: dvc.lock lists no {SCORES.parent}; name a revision with a dataset")
-    return {path: _read_from_dvc(revision, path) for path in found}
+    return {path: read_from_dvc(revision, path) for path in found}
 
 
-def _read_from_dvc(revision: str, path: Path) -> Columns:
+def read_from_dvc(revision: str, path: Path) -> Columns:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, path.name)
         get = ("get", "--quiet", f"--rev={revision}", "--out", str(copy), ".", path.as_posix())
