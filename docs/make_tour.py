@@ -37,7 +37,7 @@ _QUIET = (  # no window, and no connections but those of the page
     "--disable-sync",
     "--disable-quic",
 )
-SETTLE_MS = 20_000  # virtual time in which a page loads its content
+SETTLE_MS = 60_000  # virtual time in which a page loads its content
 
 
 def main() -> None:
@@ -67,13 +67,16 @@ def main() -> None:
         first, second = runs_to_compare()
         both = quote(json.dumps([first["run_id"], second["run_id"]]))
         experiment = first["experiment_id"]
-        photograph(browser, "mlflow_runs", f"{MLFLOW}/#/experiments/{experiment}/runs")
+        view = "workflowType=machine_learning"  # else MLflow shows its pages for language models
+        runs = f"{MLFLOW}/#/experiments/{experiment}/runs"
+        photograph(browser, "mlflow_runs", f"{runs}?{view}&compareRunsMode=CHART")
+        photograph(browser, "mlflow_run", f"{runs}/{first['run_id']}?{view}")
         photograph(
             browser,
             "mlflow_compare",
-            f"{MLFLOW}/#/compare-runs?runs={both}&experiments={quote(json.dumps([experiment]))}",
+            f"{MLFLOW}/#/compare-runs?runs={both}&experiments={quote(json.dumps([experiment]))}&{view}",
         )
-        photograph(browser, "mlflow_registry", f"{MLFLOW}/#/models/secondeye")
+        photograph(browser, "mlflow_registry", f"{MLFLOW}/#/models/secondeye?{view}")
         run = run_flow("build-dataset", "dataset")
         photograph(browser, "prefect_run", f"{PREFECT}/runs/flow-run/{run}")
     finally:

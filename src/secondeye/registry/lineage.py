@@ -237,6 +237,8 @@ def _run(key: str, records: Records, *, into_data: bool = True) -> Link:
     sources += [_run(judge, records, into_data=False) for judge in judges]
     if evaluation := tags.get("evaluation"):
         sources.append(_run(evaluation, records, into_data=False))
+    if licences := tags.get("licences"):
+        sources.append(Link(f"licences of all training data: {licences}"))
     if dataset := tags.get("dataset"):
         sources.append(_dataset(dataset))
     return Link(text, sources)
