@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from commands import SECONDEYE, CommandFailed, repro, run_command, run_log, turn
+from night import keep_night
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
@@ -42,10 +43,11 @@ def show(report: Path) -> None:
 
 
 @flow(log_prints=True)
-def train_and_promote() -> None:
+def train_and_promote(history_branch: str = "") -> None:
     """Train and evaluate what changed, publish the runs, let the gate decide.
 
-    No other flow changes data/ or models/ between these.
+    No other flow changes data/ or models/ between these. With a `history_branch`, what was made is committed
+    to it and pushed (flows/night.py).
     """
     with turn(run_log()):
         repro("evaluate")
@@ -53,6 +55,8 @@ def train_and_promote() -> None:
         publish()
         gate()
         show(Path("reports/gate.md"))
+        if history_branch:
+            keep_night(history_branch, "Training and evaluation")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from secondeye.conversion.bundle import settings_from_bundle
 from secondeye.system.errors import UserError
 
 PROJECT = Path(__file__).parent.parent
-NAMES = ("commands", "dataset", "training", "conversion", "serve")
+NAMES = ("commands", "night", "dataset", "training", "conversion", "serve")
 DEPLOYMENTS = yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]
 
 
@@ -48,7 +48,7 @@ def flows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
 def lines(flows: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Collect the log lines of tasks called through `.fn`."""
     logged: list[str] = []
-    for module in (flows.commands, flows.dataset, flows.training, flows.conversion):
+    for module in (flows.commands, flows.night, flows.dataset, flows.training, flows.conversion):
         monkeypatch.setattr(module, "run_log", lambda: logged.append)
     return logged
 
@@ -227,6 +227,85 @@ def test_training_flow_shows_each_report_after_its_step(
         )
     flows.training.train_and_promote.fn()
     assert done == ["repro evaluate", "show reports/evaluation.md", "publish", "gate", "show reports/gate.md"]
+
+
+def git(*arguments: str) -> str:
+    command = ["git", "-c", "user.name=a", "-c", "user.email=b", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Change into a project under Git, with a remote, that a flow has worked in."""
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    git("init", "-q", "-b", "main")
+    Path("code.py").write_text("1")
+    Path("params.yaml").write_text("steps: 1")
+    git("add", ".")
+    git("commit", "-q", "-m", "code")
+    git("init", "-q", "--bare", "../remote")
+    git("remote", "add", "origin", "../remote")
+    for name in ("dvc.lock", "reports/gate.md", "data/raw/sources.csv", "data/raw/film_sbs.mp4"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text("night 1")
+    Path("params.yaml").write_text("steps: 2")
+    Path(".gitignore").write_text("reports\ndata/raw/*\n.prefect\n")
+    return tmp_path / "project"
+
+
+def test_nights_are_kept_on_a_branch_and_pushed(
+    flows: SimpleNamespace, lines: list[str], repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    for name in ("repro", "show", "publish", "gate"):
+        monkeypatch.setattr(flows.training, name, lambda *given, name=name: done.append(name))
+    monkeypatch.setattr(flows.training, "keep_night", flows.night.keep_night.fn)
+    monkeypatch.setattr(
+        flows.night, "DVC", python("import sys; print('store', 's3://bucket', *sys.argv[1:])")
+    )
+    before = git("status", "--porcelain=v1"), git("rev-parse", "HEAD", "--abbrev-ref", "HEAD")
+    flows.training.train_and_promote.fn(history_branch="nights")
+    assert done[-1] == "show" and "store s3://bucket push" in lines
+    assert (git("status", "--porcelain=v1"), git("rev-parse", "HEAD", "--abbrev-ref", "HEAD")) == before
+    kept = "code.py data/raw/sources.csv dvc.lock params.yaml reports/gate.md"
+    assert git("ls-tree", "-r", "--name-only", "nights").split() == kept.split()
+    assert git("show", "nights:params.yaml") == "steps: 2"
+    first = git("rev-parse", "nights")
+    assert git("-C", "../remote", "rev-parse", "nights") == first
+    assert "Training and evaluation, 20" in git("log", "-1", "--format=%s", "nights")
+
+    flows.training.train_and_promote.fn(history_branch="nights")
+    assert git("rev-parse", "nights") == first, "nothing has changed"
+    Path("dvc.lock").write_text("night 2")
+    flows.training.train_and_promote.fn(history_branch="nights")
+    assert git("log", "--format=%P", "-1", "nights") == first
+    git("commit", "-q", "-a", "-m", "other code")
+    Path("dvc.lock").write_text("night 3")
+    flows.training.train_and_promote.fn(history_branch="nights")
+    assert git("log", "--format=%P", "-1", "nights").split() == [
+        git("rev-parse", "nights~"),
+        git("rev-parse", "HEAD"),
+    ]
+    shown = [git("show", f"{commit}:dvc.lock") for commit in ("nights", "nights~", "nights~2")]
+    assert shown == ["night 3", "night 2", "night 1"]
+    assert git("-C", "../remote", "rev-parse", "nights") == git("rev-parse", "nights")
+
+
+def test_nights_are_not_kept_where_they_would_disturb(
+    flows: SimpleNamespace, lines: list[str], repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, reason in (("main", "is checked out"), ("a..b", "check-ref-format")):
+        with pytest.raises(UserError, match=reason):
+            flows.night.keep_night.fn(name, "Dataset")
+    git("config", "remote.origin.url", str(repository / "gone"))
+    monkeypatch.setattr(flows.night, "DVC", python(""))
+    with pytest.raises(UserError, match="git push origin"):
+        flows.night.keep_night.fn("nights", "Dataset")
+    assert git("show", "nights:dvc.lock") == "night 1", "the commit exists, and is pushed the next time"
+    monkeypatch.chdir(repository.parent)
+    with pytest.raises(UserError, match="`git rev-parse` failed: fatal: not a git repository"):
+        flows.night.keep_night.fn("nights", "Dataset")
 
 
 @pytest.fixture
