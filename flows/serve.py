@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import schedules
+import tzlocal
 from commands import environment, tied
 
 from secondeye.system.errors import UserError
@@ -67,7 +69,9 @@ def serve(mlflow_port: int, prefect_port: int) -> None:
         _close_lost_runs(f"{prefect}/api/flow_runs")
         _deploy(variables)
         servers["worker"] = _start("worker", _worker(), variables)
-        print(f"MLflow   {mlflow}\nPrefect  {prefect}\nlogs     {HOME}/*.log\nCtrl-C stops all", flush=True)
+        print(f"MLflow   {mlflow}\nPrefect  {prefect}\nlogs     {HOME}/*.log\nschedules:")
+        print("\n".join(schedules.apply(f"{prefect}/api")))
+        print("Ctrl-C stops all", flush=True)
         while True:
             _require_alive(servers)
             time.sleep(1)
@@ -106,6 +110,7 @@ def _variables(prefect: str) -> dict[str, str]:
     """Return the environment of the servers and of the runs that they start."""
     return environment() | {
         "SECONDEYE_HOME": str(PROJECT),
+        "SECONDEYE_TIMEZONE": tzlocal.get_localzone_name(),
         "PREFECT_HOME": str(HOME),  # absolute: runs start in other folders
         "PREFECT_API_URL": f"{prefect}/api",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight idle processes of 200 MB each

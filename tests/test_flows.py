@@ -5,6 +5,7 @@ import inspect
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -29,7 +30,7 @@ from secondeye.conversion.bundle import settings_from_bundle
 from secondeye.system.errors import UserError
 
 PROJECT = Path(__file__).parent.parent
-NAMES = ("commands", "night", "dataset", "training", "conversion", "serve")
+NAMES = ("commands", "night", "dataset", "training", "conversion", "schedules", "serve")
 DEPLOYMENTS = yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]
 
 
@@ -409,7 +410,6 @@ def test_deployments() -> None:
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["name"])
 def test_deployment_matches_its_flow(flows: SimpleNamespace, deployment: dict) -> None:
     from prefect import Flow
-    from prefect.client.schemas.schedules import CronSchedule
 
     path, name = deployment["entrypoint"].split(":")
     assert path == f"flows/{deployment['name']}.py"
@@ -418,7 +418,48 @@ def test_deployment_matches_its_flow(flows: SimpleNamespace, deployment: dict) -
     inspect.signature(flow.fn).bind(**deployment["parameters"])
     assert deployment["work_pool"] == {"name": flows.serve.POOL}
     assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
-    assert [CronSchedule(**schedule).cron for schedule in deployment["schedules"]]
+    for schedule in deployment["schedules"]:
+        assert schedule.get("active", True) == (deployment["name"] != "training")
+        assert schedule["timezone"] == "{{ $SECONDEYE_TIMEZONE }}"
+        written = {"cron": schedule["cron"], "timezone": "Europe/Berlin"}
+        line = flows.schedules.describe(deployment["name"], written, active=True)
+        assert re.fullmatch(r"  armed  \w+ +next 20\d\d-\d\d-\d\d \d\d:\d\d CES?T", line)
+
+
+def test_a_schedule_is_switched_on_and_off_and_stays_so(
+    flows: SimpleNamespace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copy(PROJECT / "prefect.yaml", tmp_path)
+    monkeypatch.setattr(flows.schedules, "PROJECT", tmp_path)
+    server = {
+        name: {"id": name, "schedule": {"cron": "0 2 * * *", "timezone": "UTC"}, "active": name != "training"}
+        for name in ("dataset", "training")
+    }
+
+    def request(url: str, content: dict[str, object], method: str = "POST") -> object:
+        if method == "PATCH":
+            server[url.rpartition("/")[2]] |= content
+            return None
+        return [{"id": name, "name": name, "schedules": [dict(found)]} for name, found in server.items()]
+
+    monkeypatch.setattr(flows.schedules, "_request", request)
+    for action, armed in (("arm", True), ("disarm", False), ("arm", True)):
+        monkeypatch.setattr(sys, "argv", ["schedules.py", action, "training"])
+        flows.schedules.main()
+        assert server["training"]["active"] is armed and server["dataset"]["active"] is True
+        first, second = capsys.readouterr().out.splitlines()
+        assert first.startswith("  armed  dataset      next ") and second.startswith(
+            "  armed  training" if armed else "  off    training"
+        )
+    server["training"]["active"] = False  # as `prefect deploy` leaves it
+    flows.schedules.apply("http://server/api")
+    assert server["training"]["active"] is True
+    monkeypatch.setattr(sys, "argv", ["schedules.py", "arm", "trainig"])
+    with pytest.raises(SystemExit, match=r"trainig: not in prefect\.yaml, which has dataset, training"):
+        flows.schedules.main()
 
 
 def test_prefect_reads_the_settings_in_pyproject(in_project: Path) -> None:
@@ -508,7 +549,13 @@ def test_serve_runs_a_schedule_and_ends_cleanly(small_project: Path) -> None:
     ) as server:
         try:
             assert server.stdout
-            wait_for(lambda: "Ctrl-C" in server.stdout.readline(), 180)
+            printed: list[str] = []
+            wait_for(lambda: printed.append(server.stdout.readline()) or "Ctrl-C" in printed[-1], 180)
+            assert [line.split()[:2] for line in printed[-4:-1]] == [
+                ["armed", "conversion"],
+                ["armed", "dataset"],
+                ["off", "training"],
+            ]
             wait_for(lambda: completed_runs(prefect), 180)
             family = psutil.Process(server.pid).children(recursive=True)
         finally:
