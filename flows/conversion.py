@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from commands import SECONDEYE, run_command, run_log
+from commands import SECONDEYE, CommandFailed, run_command, run_log
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
@@ -27,11 +27,16 @@ STILL_S = 60  # a film that changed more recently may still be being copied
 
 @task(cache_policy=NO_CACHE, task_run_name="convert {film.name}")
 def convert(film: Path, outbox: Path, options: list[str]) -> None:
-    """Convert one film, in a separate process. Raises UserError if it fails."""
-    log = run_log()
+    """Convert one film, in a separate process, and publish it to MLflow. Raises UserError if it fails."""
+    log, began = run_log(), time.monotonic()
     output = outbox / f"{film.stem}_sbs{'.mp4' if can_hold_audio(film, '.mp4') else '.mkv'}"
     command = [*SECONDEYE, "convert", str(film), "--model", CHAMPION, "--output", str(output), *options]
     run_command(command, log)
+    try:
+        seconds = f"--seconds={time.monotonic() - began:.1f}"
+        run_command([*SECONDEYE, "model", "record", str(output), seconds], log)
+    except CommandFailed as failure:  # the film is there
+        log(f"{failure}; not in MLflow yet")
 
 
 @flow(log_prints=True)

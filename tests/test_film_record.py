@@ -62,10 +62,10 @@ def test_comment_of_the_source_is_kept(make_film: Callable[..., Path], tmp_path:
 def test_recorded_conversion_is_a_run_in_mlflow(
     with_registry: Path, make_film: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output, preview = with_registry / "film_sbs.mp4", with_registry / "preview.png"
+    output = with_registry / "film_sbs.mp4"
     settings = settings_from_bundle(None, depth="motion", inpainter="fill")
-    convert(make_film(shots=(12,)), output, settings, preview=preview, log=lambda line: None)
-    command = ["model", "record", str(output), "--seconds", "4", "--preview", str(preview)]
+    convert(make_film(shots=(12,)), output, settings, log=lambda line: None)
+    command = ["model", "record", str(output), "--seconds", "4"]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     assert CliRunner().invoke(cli.app, command).exception, "MLflow is away"
     monkeypatch.delenv("MLFLOW_TRACKING_URI")

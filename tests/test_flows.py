@@ -317,6 +317,9 @@ def folders(
     stub = tmp_path / "stub.py"
     stub.write_text(
         "import sys\n"
+        "if sys.argv[1:3] == ['model', 'record']:\n"
+        "    print('recorded', *sys.argv[3:])\n"
+        "    sys.exit(4)  # MLflow is away\n"
         "command, film, _, model, _, output, *options = sys.argv[1:]\n"
         "content = ' '.join([model, *options])\n"
         "sys.exit('secondeye: cannot be read') if 'bad' in film else open(output, 'w').write(content)\n"
@@ -333,8 +336,8 @@ def put(film: Path, inbox: Path, name: str, age_s: float = 3600) -> None:
     os.utime(inbox / name, (time.time() - age_s,) * 2)
 
 
-def test_new_films_are_converted_with_the_champion(
-    flows: SimpleNamespace, folders: tuple[Path, Path], make_film: Callable[..., Path]
+def test_new_films_are_converted_with_the_champion_and_recorded(
+    flows: SimpleNamespace, folders: tuple[Path, Path], lines: list[str], make_film: Callable[..., Path]
 ) -> None:
     inbox, outbox = folders
     film, silent = make_film(), make_film("pcm.mkv", sound=False)
@@ -349,6 +352,8 @@ def test_new_films_are_converted_with_the_champion(
     made = {path.name: path.read_text() for path in outbox.iterdir()}
     champion = "models:/secondeye@champion"
     assert made == {"a_sbs.mp4": champion, "b_sbs.mp4": champion, "done_sbs.mkv": "before"}
+    recorded = [line.split("--seconds=")[0] for line in lines if line.startswith("recorded")]
+    assert recorded == [f"recorded {outbox / name} " for name in ("a_sbs.mp4", "b_sbs.mp4")]
 
 
 def test_flow_passes_its_options_to_the_command(

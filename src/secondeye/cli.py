@@ -233,9 +233,6 @@ def record(
     seconds: Annotated[
         float | None, typer.Option(help="seconds that the conversion took, for its speed", min=0.001)
     ] = None,
-    preview: Annotated[
-        Path | None, typer.Option(help="the image that `convert --preview` wrote, to show with the run")
-    ] = None,
 ) -> None:
     """Publish a conversion to MLflow as a run: film, duration, speed, version, preview.
 
@@ -244,7 +241,7 @@ def record(
     from secondeye.registry.conversion_run import record_conversion
     from secondeye.registry.publish import publish as publish_run
 
-    print(publish_run(record_conversion(RUNS, film, seconds, preview).folder).name)
+    print(publish_run(record_conversion(RUNS, film, seconds).folder).name)
 
 
 @model.command()

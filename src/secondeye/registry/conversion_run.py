@@ -2,17 +2,21 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from secondeye.conversion.provenance import read_record
-from secondeye.run_folder import Run, open_run, working_on
-from secondeye.system.errors import UserError
-from secondeye.video.probe import count_frames, probe
+import numpy as np
 
+from secondeye.conversion.preview import anaglyph
+from secondeye.conversion.provenance import read_record
+from secondeye.report.contact_sheet import write_contact_sheet
+from secondeye.run_folder import Run, open_run, working_on
+from secondeye.video.probe import probe
+from secondeye.video.read import container_and_frame_count, sample_frames
+
+_PREVIEW_FRAMES, _PREVIEW_WIDTH_PX = 3, 1280  # of both views together
 _NOT_RECORDED = "not recorded"  # by the version that converted the film
 
 
@@ -33,14 +37,8 @@ def record_conversion(
     runs: Path,
     film: Path,  # a converted one
     seconds: float | None = None,  # that the conversion took
-    preview: Path | None = None,  # a .png to show with the run
 ) -> Run:
-    """Write the run folder of a conversion; a film that has one already keeps it. Raises UnreadableFilm.
-
-    Raises UserError if the preview does not exist.
-    """
-    if preview is not None and not preview.is_file():
-        raise UserError(f"{preview}: file does not exist; give --preview the file that convert wrote")
+    """Write the run folder of a conversion; a film that has one already keeps it. Raises UnreadableFilm."""
     record = read_record(film) or {}
     identity = f"{film.name} {film.stat().st_size} {json.dumps(record, sort_keys=True)}"
     key = hashlib.sha256(identity.encode()).hexdigest()[:32]
@@ -50,8 +48,7 @@ def record_conversion(
     with working_on(run):
         run.rewind(0)
         run.log(0, _metrics(film, seconds))
-        if preview is not None:
-            shutil.copyfile(preview, run.picture("preview.png"))
+        _write_preview(run.picture("preview.png"), film)
         run.finish({})
     return run
 
@@ -80,7 +77,7 @@ def _tags(film: Path, record: Mapping[str, Any]) -> dict[str, str]:
 
 def _metrics(film: Path, seconds: float | None) -> dict[str, float]:
     info = probe(film)
-    frames = info.frames or count_frames(film)
+    frames = info.frames or container_and_frame_count(film)[1]
     metrics = {
         "frames": frames,
         "frames_per_second": round(float(info.fps), 3),
@@ -93,3 +90,15 @@ def _metrics(film: Path, seconds: float | None) -> dict[str, float]:
             "converted_frames_per_second": round(frames / seconds, 3),
         }
     return metrics
+
+
+def _write_preview(path: Path, film: Path) -> None:
+    """Write both views and their anaglyph at a few times of the film."""
+    info = probe(film)
+    scale = min(1.0, _PREVIEW_WIDTH_PX / info.width)
+    size = round(info.height * scale), 2 * round(info.width * scale / 2)
+    rows = []
+    for frame in sample_frames(film, _PREVIEW_FRAMES, size):
+        left, right = np.split(frame, 2, axis=1)
+        rows.append([("left eye", left), ("right eye", right), ("anaglyph", anaglyph(left, right))])
+    write_contact_sheet(path, rows)

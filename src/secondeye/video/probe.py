@@ -157,12 +157,6 @@ def probe(path: Path) -> FilmInfo:
         )
 
 
-def count_frames(path: Path) -> int:
-    """Count the frames of a film without decoding them. Raises UnreadableFilm."""
-    with open_film(path) as container:
-        return sum(packet.size > 0 for packet in container.demux(video_stream(container, path)))
-
-
 def read_tags(path: Path) -> dict[str, str]:
     """Return the tags of the container, with names in lower case. Raises UnreadableFilm."""
     with open_film(path) as container:
