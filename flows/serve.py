@@ -3,7 +3,7 @@
     python flows/serve.py [--mlflow-port 5000] [--prefect-port 4200]
 
 The servers listen on 127.0.0.1 and log to .prefect/*.log. Ctrl-C stops everything, including running flows;
-their next run resumes the work.
+their next run resumes the work. So does kill -9, after which a watchdog ends what is left.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 import schedules
 import tzlocal
+import watchdog
 from commands import environment, tied
 
 from secondeye.system.errors import UserError
@@ -55,11 +56,14 @@ def serve(mlflow_port: int, prefect_port: int) -> None:
 
     Raises UserError if a port is in use, a server does not start, or one exits.
     """
+    _end_leftovers()
     _require_free(mlflow_port, "--mlflow-port")
     _require_free(prefect_port, "--prefect-port")
     mlflow, prefect = f"http://{HOST}:{mlflow_port}", f"http://{HOST}:{prefect_port}"
-    variables = _variables(prefect)
+    mark = watchdog.new_mark(PROJECT)
+    variables = _variables(prefect) | {watchdog.VARIABLE: mark}
     servers: dict[str, subprocess.Popen[bytes]] = {}
+    guard = _start_watchdog(mark)
     try:
         print("starting MLflow and Prefect (half a minute)", flush=True)
         servers["mlflow"] = _start("mlflow", _mlflow(mlflow_port), variables)
@@ -80,6 +84,7 @@ def serve(mlflow_port: int, prefect_port: int) -> None:
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, signal.SIG_IGN)
         _stop(list(servers.values()))
+        guard.communicate()  # it ends whatever else is left
 
 
 def _parse_arguments() -> argparse.Namespace:
@@ -95,6 +100,22 @@ def _interrupt(signum: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
+def _end_leftovers() -> None:
+    """End processes of an earlier serve of this project, which is dead: this process holds its lock."""
+    ended = watchdog.end_all(lambda mark: watchdog.project_of(mark) == str(PROJECT))
+    if ended:
+        print(f"ended what an earlier serve of this project had left running: {', '.join(ended)}", flush=True)
+
+
+def _start_watchdog(mark: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, watchdog.__file__, mark]
+    with _log_path("watchdog").open("ab") as log:
+        # In its own session, so that neither Ctrl-C nor the end of the terminal reaches it.
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+        )
+
+
 def _require_free(port: int, option: str) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -102,8 +123,21 @@ def _require_free(port: int, option: str) -> None:
             probe.bind((HOST, port))
         except OSError as error:
             raise UserError(
-                f"port {port} is in use; stop the process that uses it, or set {option}"
+                f"port {port} is in use by {_describe_holder(port)}; stop it, or set {option}"
             ) from error
+
+
+def _describe_holder(port: int) -> str:
+    holder = watchdog.port_holder(port)
+    if holder is None:
+        return "a process of another user"
+    try:
+        command = " ".join(holder.cmdline())
+    except psutil.Error:
+        return f"process {holder.pid}"
+    mark = watchdog.mark_of(holder)
+    owner = f"the ./run serve of {watchdog.project_of(mark)}, " if mark else ""
+    return f"{owner}process {holder.pid} ({command[:100]})"
 
 
 def _variables(prefect: str) -> dict[str, str]:

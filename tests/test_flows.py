@@ -15,7 +15,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -30,7 +30,7 @@ from secondeye.conversion.bundle import settings_from_bundle
 from secondeye.system.errors import UserError
 
 PROJECT = Path(__file__).parent.parent
-NAMES = ("commands", "night", "dataset", "training", "conversion", "schedules", "serve")
+NAMES = ("commands", "watchdog", "night", "dataset", "training", "conversion", "schedules", "serve")
 DEPLOYMENTS = yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]
 
 
@@ -480,8 +480,64 @@ def test_prefect_reads_the_settings_in_pyproject(in_project: Path) -> None:
 def test_serve_names_the_port_in_use(flows: SimpleNamespace) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(UserError, match=f"^port {port} is in use.*--prefect-port$"):
+        with pytest.raises(UserError, match=f"^port {port} .* process {os.getpid()} .*--prefect-port$"):
             flows.serve.serve(free_port(), port)
+
+
+# Starts a process, which starts another in a session of its own, prints both ids, and ends.
+SPAWN_DETACHED = """
+import subprocess, sys
+child = "import time; time.sleep(60)"
+parent = (
+    "import subprocess, sys, time;"
+    f"print(subprocess.Popen([sys.executable, '-c', {child!r}], start_new_session=True).pid, flush=True);"
+    "time.sleep(60)"
+)
+started = subprocess.Popen(
+    [sys.executable, "-c", parent], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+)
+print(started.pid, started.stdout.readline())
+"""
+
+
+def start_marked(flows: SimpleNamespace, mark: str) -> list[int]:
+    """Start a process with a mark, and through it one in a session of its own."""
+    marked = os.environ | {flows.watchdog.VARIABLE: mark}
+    done = subprocess.run(python(SPAWN_DETACHED), env=marked, capture_output=True, text=True, check=True)
+    return [int(pid) for pid in done.stdout.split()]
+
+
+def test_watchdog_ends_a_killed_serve_and_nothing_else(flows: SimpleNamespace, tmp_path: Path) -> None:
+    mark, other = (flows.watchdog.new_mark(tmp_path) for _ in range(2))
+    family, stranger = start_marked(flows, mark), start_marked(flows, other)
+    code = (
+        "import sys, time; sys.path.insert(0, sys.argv[1]); import subprocess, watchdog;"
+        "subprocess.Popen([sys.executable, watchdog.__file__, sys.argv[2]], stdin=subprocess.PIPE);"
+        "print(flush=True); time.sleep(60)"
+    )
+    command = [*python(code), str(PROJECT / "flows"), mark]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as serve:
+        assert serve.stdout and serve.stdout.read(1)
+        assert all(is_running(pid) for pid in family)
+        serve.kill()
+        wait_for(lambda: not any(is_running(pid) for pid in family), 10)
+    assert len(family) == len(stranger) == 2
+    assert all(is_running(pid) for pid in stranger), "another serve's processes must live"
+    flows.watchdog.end_all(lambda found: found == other)
+    assert not any(is_running(pid) for pid in stranger)
+
+
+def test_serve_first_ends_what_an_earlier_one_left(
+    flows: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(flows.serve, "PROJECT", tmp_path)
+    monkeypatch.setattr(flows.serve, "HOME", tmp_path)
+    left = start_marked(flows, flows.watchdog.new_mark(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(UserError):
+        flows.serve.serve(other.getsockname()[1], free_port())
+    assert not any(is_running(pid) for pid in left)
+    said = capsys.readouterr().out
+    assert all(f"{pid} " in said for pid in left)
 
 
 def test_serve_ends_all_servers_when_one_exits(
@@ -542,15 +598,36 @@ def test_flow_runs_without_a_server(small_project: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.slow(seconds=70)
-def test_serve_runs_a_schedule_and_ends_cleanly(small_project: Path) -> None:
+@pytest.mark.slow(seconds=110)
+def test_serve_runs_a_schedule_leaves_nothing_when_killed_and_ends_cleanly(small_project: Path) -> None:
     schedule = small_project / "prefect.yaml"
     schedule.write_text(schedule.read_text().replace("0 1 * * *", "* * * * *"))
     mlflow, prefect = free_port(), free_port()
+    with serving(small_project, mlflow, prefect) as server:
+        wait_for(lambda: completed_runs(prefect), 180)
+        family = psutil.Process(server.pid).children(recursive=True)
+        server.kill()
+    assert len(family) >= 4
+    wait_for(lambda: not any(is_running(part.pid) for part in family), 10)
+    for port in (mlflow, prefect):
+        socket.create_server(("127.0.0.1", port)).close()  # raises if it is in use
+
+    with serving(small_project, mlflow, prefect) as server:
+        family = psutil.Process(server.pid).children(recursive=True)
+        server.terminate()
+        assert server.wait(90) == 0
+    assert len(family) >= 4
+    assert not [part for part in family if is_running(part.pid)]
+    assert (small_project / ".mlflow/mlflow.db").exists()
+
+
+@contextmanager
+def serving(project: Path, mlflow: int, prefect: int) -> Iterator[subprocess.Popen]:
+    """Run `./run serve` of a project; the block begins when everything is up."""
     ports = ["--mlflow-port", str(mlflow), "--prefect-port", str(prefect)]
     command = [sys.executable, "flows/serve.py", *ports]
     with subprocess.Popen(
-        command, cwd=small_project, env=without_prefect(), stdout=subprocess.PIPE, text=True
+        command, cwd=project, env=without_prefect(), stdout=subprocess.PIPE, text=True
     ) as server:
         try:
             assert server.stdout
@@ -561,14 +638,9 @@ def test_serve_runs_a_schedule_and_ends_cleanly(small_project: Path) -> None:
                 ["armed", "dataset"],
                 ["off", "training"],
             ]
-            wait_for(lambda: completed_runs(prefect), 180)
-            family = psutil.Process(server.pid).children(recursive=True)
+            yield server
         finally:
             server.terminate()
-            assert server.wait(90) == 0
-    assert len(family) >= 3
-    assert not [part for part in family if is_running(part.pid)]
-    assert (small_project / ".mlflow/mlflow.db").exists()
 
 
 def completed_runs(port: int) -> list[dict]:
