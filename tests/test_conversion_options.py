@@ -6,7 +6,7 @@ from typing import Any, get_args, get_type_hints
 
 from secondeye import cli
 from secondeye.conversion.bundle import settings_from_bundle
-from secondeye.registry.models import PARAMS
+from secondeye.registry.register import PARAMS
 
 OPTIONS = {
     name: parameter.default

@@ -19,7 +19,7 @@ from secondeye.conversion.memory import parent_bytes, reserved_bytes
 from secondeye.conversion.settings import GIB, ConversionSettings
 from secondeye.inpaint import InpaintPlan
 from secondeye.inpaint.tiny import make_tiny
-from secondeye.registry.models import PARAMS
+from secondeye.registry.register import PARAMS
 from secondeye.system.errors import UserError
 
 __all__ = ["secondeye"]  # a fixture

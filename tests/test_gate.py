@@ -34,9 +34,12 @@ from secondeye.gate.report import describe_decision, to_markdown
 from secondeye.inpaint.light import KIND, save_light
 from secondeye.inpaint.light_network import Light
 from secondeye.params import Evaluate, Gate, load_params
-from secondeye.registry import models as registry
+from secondeye.registry import champion as registry
+from secondeye.registry.models import fetch_version
+from secondeye.registry.register import VersionFacts, register
 from secondeye.run_folder import Run
 from secondeye.synthetic import render_shot
+from secondeye.system.files import hash_weights
 
 PROJECT = Path(__file__).parent.parent
 GATE = Gate(confidence=0.9)
@@ -133,11 +136,20 @@ def test_challengers_are_the_trained_parts_that_differ_from_the_champion(tmp_pat
     for name in ("depth", "inpaint/light", "inpaint/diffusion"):
         (tmp_path / name / "run").mkdir(parents=True)
         (tmp_path / name / "model.safetensors").write_text(name)
-    found = find_challengers(tmp_path, NO_WEIGHTS)
-    assert [trained.name for trained in found] == ["student", "light", "diffusion"]
+
+    def names(champion: Candidate, *vetoed: str) -> list[list[str]]:
+        found = find_challengers(tmp_path, champion, vetoed)
+        return [[trained.name for trained in trained_parts] for trained_parts in found]
+
+    assert names(NO_WEIGHTS) == [["student", "light", "diffusion"], []]
     champion = NO_WEIGHTS.with_part("inpainter", "light", tmp_path / "inpaint" / "light")
-    assert [trained.name for trained in find_challengers(tmp_path, champion)] == ["student", "diffusion"]
-    assert find_challengers(tmp_path / "nothing", NO_WEIGHTS) == []
+    assert names(champion) == [["student", "diffusion"], []]
+    student = hash_weights(tmp_path / "depth")
+    assert names(champion, student, hash_weights(tmp_path / "inpaint" / "light")) == [
+        ["diffusion"],
+        ["student"],
+    ]
+    assert find_challengers(tmp_path / "nothing", NO_WEIGHTS, []) == ([], [])
 
 
 def test_more_challengers_need_more_confidence() -> None:
@@ -159,10 +171,10 @@ def test_replacing_a_part_keeps_the_other(tmp_path: Path) -> None:
 def test_the_report_names_films_versions_and_decisions() -> None:
     decision = decision_on("inpainter", CHAMPION + scores_of("challenger", BETTER))
     facts = {"clips": eval_clips(), "films": {"f0": "holiday.mp4"}, "gate": GATE, "min_films": 5}
-    report = to_markdown([decision], {}, versions=(1, 2), **facts)
+    report = to_markdown([decision], {}, [], versions=(1, 2), **facts)
     assert "Version 2 replaces version 1 as the champion." in report
     assert "holiday.mp4" in report and describe_decision(decision) in report
-    assert "Version 1 remains the champion." in to_markdown([], {}, versions=(1, 1), **facts)
+    assert "Version 1 remains the champion." in to_markdown([], {}, [], versions=(1, 1), **facts)
 
 
 # The whole gate, with a registry
@@ -182,7 +194,8 @@ class Project:
     def train(self, model: Light) -> None:
         save_light(model, self.light)
         (self.light / "run").mkdir(exist_ok=True)
-        record = {"key": "k" * 32, "tags": {"licences": "CC0-1.0"}, "finished": True}
+        tags = {"licences": "CC0-1.0"}
+        record = {"key": "k" * 32, "stage": "train_light", "params": {}, "tags": tags, "finished": True}
         (self.light / "run" / "run.json").write_text(json.dumps(record))
 
     def register_champion(self, channels: str) -> None:
@@ -191,9 +204,8 @@ class Project:
         weights = self.folder / "made"
         save_light(Light((4, 6, 8)), weights)
         (weights / "config.json").write_text(f'{{"kind": "{KIND}", "channels": {channels}}}')
-        registry.set_champion(
-            registry.register(write_bundle(self.folder / "b", bundle, None, weights), {}, "")
-        )
+        number = register(write_bundle(self.folder / "b", bundle, None, weights), VersionFacts({}, ""))
+        registry.promote(number, expected=None, why="test")
 
     def known_scores(self, method: Method, primary: list[float]) -> list[Score]:
         """Return scores as the stage `evaluate` would have written them."""
@@ -248,13 +260,55 @@ def test_a_better_model_is_registered_and_becomes_champion(project: Project) -> 
     outcome, report = project.run_gate()
     assert (outcome.previous, outcome.champion) == (1, 2) and registry.champion() == 2
     assert "Version 2 replaces version 1 as the champion" in report and "bootstrap" in report
-    fetched = registry.fetch_version("models:/secondeye@champion")
+    fetched = fetch_version("models:/secondeye@champion")
     assert (fetched.bundle / "inpaint" / "model.safetensors").is_file()
     assert fetched.tags["inpainter_run"] == "k" * 32 and fetched.tags["inpainter_licences"] == "CC0-1.0"
     (run,) = (Run(path) for path in (project.folder / "runs").iterdir())
     assert run.finished and run.read()["tags"]["verdict"] == "won"
     again, report = project.run_gate()
     assert (again.decisions, again.champion) == ([], 2) and "nothing new to compare" in report
+
+
+def test_weights_that_were_rolled_back_do_not_become_champion_again(project: Project) -> None:
+    project.train(Light((4, 6, 8)))
+    light = Method("light", "inpainter", inpainter="light", inpaint_weights=project.light)
+    project.write_scores(project.known_scores(FIRST, [0.5] * 5) + project.known_scores(light, BETTER))
+    assert project.run_gate()[0].champion == 2
+    registry.rollback(expected=2, why="it flickers")
+    outcome, report = project.run_gate()
+    assert (outcome.champion, outcome.decisions) == (1, []) and registry.champion() == 1
+    assert "does not challenge: version 2 was rolled back by" in report and "it flickers" in report
+
+    torch.manual_seed(7)
+    project.train(Light((4, 6, 8)))  # other weights
+    other = Method("light", "inpainter", inpainter="light", inpaint_weights=project.light)
+    project.write_scores(project.known_scores(FIRST, [0.5] * 5) + project.known_scores(other, BETTER))
+    outcome, report = project.run_gate()
+    assert outcome.champion == registry.champion() == 3 and "does not challenge" not in report
+    events = [(event.event, event.version) for event in registry.history()]
+    assert events == [("promoted", 1), ("promoted", 2), ("rolled back", 1), ("promoted", 3)]
+
+
+def test_tags_of_a_version_speak_of_its_own_parts(project: Project) -> None:
+    project.train(Light((4, 6, 8)))
+    light = Method("light", "inpainter", inpainter="light", inpaint_weights=project.light)
+    project.write_scores(project.known_scores(FIRST, [0.5] * 5) + project.known_scores(light, BETTER))
+    project.run_gate()
+    won = fetch_version("models:/secondeye@champion").tags
+    assert won["inpainter_verdict"] == "won" and won["inpainter_gain"].endswith("haarpsi on 5 films")
+    assert won["inpainter_against"] == load_candidate(SHIPPED).part_id("inpainter")
+    shipped = fetch_version("models:/secondeye/1").tags
+    assert shipped["inpainter_licences"] == "Apache-2.0" and "inpainter_verdict" not in shipped
+    assert shipped["inpainter_haarpsi"] == "0.5"
+
+    torch.manual_seed(8)
+    project.train(Light((4, 6, 8)))
+    worse = Method("light", "inpainter", inpainter="light", inpaint_weights=project.light)
+    champion = replace(light, inpaint_weights=fetch_version("models:/secondeye@champion").bundle / "inpaint")
+    project.write_scores(project.known_scores(champion, BETTER) + project.known_scores(worse, [0.5] * 5))
+    outcome, report = project.run_gate()
+    assert outcome.champion == 2 and "does not replace" in report
+    assert fetch_version("models:/secondeye@champion").tags == won
 
 
 def test_a_challenger_that_produces_nan_loses(project: Project) -> None:

@@ -1,4 +1,4 @@
-"""Model registry: self-contained versions and the champion alias."""
+"""Model registry: self-contained versions."""
 
 import subprocess
 import sys
@@ -9,9 +9,11 @@ import pytest
 
 import secondeye
 from secondeye.conversion.bundle import DEFAULT_BUNDLE, write_bundle
-from secondeye.registry import models
+from secondeye.registry import champion, models
+from secondeye.registry.register import VersionFacts, register
 from secondeye.registry.server import connected, tracking_uri
 from secondeye.system.errors import UserError
+from secondeye.system.files import hash_folder, hash_weights
 from secondeye.video.probe import probe
 
 
@@ -19,6 +21,14 @@ from secondeye.video.probe import probe
 def bundle(with_registry: Path) -> Path:
     """Write a bundle without weights to the project folder."""
     return write_bundle(with_registry / "plain", DEFAULT_BUNDLE, None, None)
+
+
+NOTHING = VersionFacts({}, "")
+
+
+def register_two(bundle: Path) -> list[int]:
+    """Register two versions that differ in a tag."""
+    return [register(bundle, VersionFacts({"made": str(n)}, "")) for n in range(2)]
 
 
 def run_in_new_process(code: str, folder: Path) -> str:
@@ -32,48 +42,57 @@ def run_in_new_process(code: str, folder: Path) -> str:
 
 
 def test_first_version_becomes_champion_once(bundle: Path) -> None:
-    assert models.champion() is None
-    assert [models.ensure_champion(bundle) for _ in range(2)] == [1, 1]
-    assert models.champion() == 1
+    assert champion.champion() is None
+    assert [champion.ensure_champion(bundle, NOTHING) for _ in range(2)] == [1, 1]
+    assert champion.champion() == 1
 
 
 def test_first_version_without_alias_becomes_champion_later(bundle: Path) -> None:
-    assert [models.register(bundle, {}, "") for _ in range(2)] == [1, 2]  # killed before the alias was set
-    assert models.ensure_champion(bundle) == 1 and models.champion() == 1
+    assert register_two(bundle) == [1, 2]  # killed before the alias was set
+    assert champion.ensure_champion(bundle, NOTHING) == 1 and champion.champion() == 1
 
 
-def test_version_contains_bundle_and_code_and_no_pickle(bundle: Path) -> None:
+def test_the_same_bundle_code_and_tags_are_one_version(bundle: Path) -> None:
+    assert register_two(bundle) == register_two(bundle) == [1, 2]
+
+
+def test_version_contains_bundle_code_facts_and_no_pickle(bundle: Path) -> None:
     (bundle / "depth").mkdir()
     (bundle / "depth" / "model.safetensors").write_bytes(b"weights")
-    assert models.register(bundle, {"secondeye.gate": "won"}, "Better.") == 1
+    with connected() as client:
+        source = client.create_run(client.create_experiment("trainings")).info.run_id
+    assert register(bundle, VersionFacts({"depth_verdict": "won"}, "Better.", source, {"haarpsi": 0.5})) == 1
     fetched = models.fetch_version("models:/secondeye/1")
-    assert fetched.tags["secondeye.gate"] == "won"
+    assert fetched.tags["depth_verdict"] == "won"
     assert (fetched.bundle / "depth" / "model.safetensors").read_bytes() == b"weights"
     assert (fetched.folder / "code" / "secondeye" / "conversion" / "convert.py").is_file()
     assert (fetched.folder / "pyfunc_model.py").is_file()
     files = [path for path in fetched.folder.rglob("*") if path.is_file()]
-    assert {path.suffix for path in files} <= {
-        "",
-        ".py",
-        ".j2",
-        ".json",
-        ".yaml",
-        ".txt",
-        ".safetensors",
-        ".md",
-    }
+    text = {"", ".py", ".j2", ".json", ".yaml", ".txt", ".md"}
+    assert {path.suffix for path in files} <= text | {".safetensors"}
     assert {path.name for path in files if not path.suffix} == {"MLmodel", "registered_model_meta"}
     assert "torch==" in (fetched.folder / "requirements.txt").read_text()
     with connected() as client:
         version = client.get_model_version("secondeye", "1")
-    assert version.description == "Better."
-    assert version.tags == {"secondeye.gate": "won", "secondeye.code": fetched.code}
+        model_id = version.source.removeprefix("models:/")
+        logged = client.get_logged_model(model_id)
+        outputs = client.get_run(source).outputs.model_outputs
+    assert version.description == "Better." and version.run_id == source
+    assert version.tags == {
+        "depth_verdict": "won",
+        "secondeye.code": fetched.code,
+        "secondeye.weights": hash_folder(bundle),
+        "depth_weights": hash_weights(bundle / "depth"),
+    }
+    assert version.aliases == ["challenger"]
+    assert [output.model_id for output in outputs] == [model_id]
+    assert [(metric.key, metric.value) for metric in logged.metrics] == [("haarpsi", 0.5)]
 
 
 def test_bundle_with_a_pickle_is_rejected(bundle: Path) -> None:
     (bundle / "weights.pkl").write_bytes(b"")
     with pytest.raises(ValueError, match=r"weights.pkl: not allowed in a bundle.*safetensors"):
-        models.register(bundle, {}, "")
+        register(bundle, NOTHING)
 
 
 @pytest.mark.parametrize(
@@ -89,32 +108,11 @@ def test_missing_alias_version_or_model_is_a_user_error(bundle: Path, uri: str, 
         with pytest.raises(UserError, match=message) as error:
             models.fetch_version(uri)
         assert "\n" not in str(error.value)
-        registered or models.register(bundle, {}, "")
-
-
-def test_rollback_restores_the_previous_champion_once(bundle: Path) -> None:
-    models.ensure_champion(bundle)
-    assert [models.register(bundle, {}, "") for _ in range(2)] == [2, 3]
-    models.set_champion(3)
-    models.set_champion(3)
-    assert models.champion() == 3 and models.rollback() == 1 and models.champion() == 1
-    with pytest.raises(UserError, match="no previous champion"):
-        models.rollback()
-    with pytest.raises(UserError, match="models:/secondeye/4: this version does not exist"):
-        models.set_champion(4)
-    assert models.champion() == 1
-
-
-def test_rollback_from_an_alias_set_in_mlflow(bundle: Path) -> None:
-    models.ensure_champion(bundle)
-    models.register(bundle, {}, "")
-    with connected() as client:
-        client.set_registered_model_alias("secondeye", "champion", "2")
-    assert models.rollback() == 1 and models.champion() == 1
+        registered or register(bundle, NOTHING)
 
 
 def test_resolved_version_is_cached_and_runs_its_own_code(bundle: Path) -> None:
-    models.ensure_champion(bundle)
+    champion.ensure_champion(bundle, NOTHING)
     fetched = models.fetch_version("models:/secondeye@champion")
     assert fetched == models.fetch_version("models:/secondeye/1")
     assert str(fetched) == f"secondeye version 1, code {fetched.code}" and len(fetched.code) == 12
@@ -131,7 +129,7 @@ def test_resolved_version_is_cached_and_runs_its_own_code(bundle: Path) -> None:
 
 def test_pyfunc_converts_a_film_in_a_new_process(bundle: Path, make_film: Callable[..., Path]) -> None:
     film = make_film(shots=(8,))
-    models.ensure_champion(bundle)
+    champion.ensure_champion(bundle, NOTHING)
     out = bundle.parent / "out.mp4"
     code = (
         "import mlflow, pandas\n"
@@ -153,7 +151,7 @@ def test_pyfunc_converts_a_film_in_a_new_process(bundle: Path, make_film: Callab
 @pytest.mark.slow
 def test_command_converts_with_the_code_of_the_version(bundle: Path, make_film: Callable[..., Path]) -> None:
     film = make_film(shots=(8,))
-    models.ensure_champion(bundle)
+    champion.ensure_champion(bundle, NOTHING)
     fetched = models.fetch_version("models:/secondeye@champion")
     start, environment = models.command_for(fetched)
     subprocess.run(

@@ -23,7 +23,8 @@ from secondeye.inpaint import InpaintPlan
 from secondeye.inpaint.module_checks import IN_CHANNELS
 from secondeye.inpaint.pipeline import StereoInpaintPipeline
 from secondeye.inpaint.tiny import make_autoencoder, make_image_encoder, make_network, make_scheduler
-from secondeye.registry.models import ensure_champion
+from secondeye.registry.champion import ensure_champion
+from secondeye.registry.register import VersionFacts
 from secondeye.system.errors import UserError
 from secondeye.video.probe import probe
 from secondeye.video.read import decode_film
@@ -63,7 +64,7 @@ def flow(
         make_scheduler(),
     ).save_pretrained(weights)
     parts = Bundle("motion", "diffusion", strength_percent=10.0, convergence=0.7, steps=1)
-    ensure_champion(write_bundle(with_registry / "bundle", parts, None, weights))
+    ensure_champion(write_bundle(with_registry / "bundle", parts, None, weights), VersionFacts({}, ""))
     hooks = with_registry / "hooks"
     hooks.mkdir()
     (hooks / "sitecustomize.py").write_text(RECORDER)

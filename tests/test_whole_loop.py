@@ -99,10 +99,11 @@ def gate_with_sabotage(small: Path) -> None:
     register_noise = (
         "from pathlib import Path\n"
         "from secondeye.conversion.bundle import Bundle, write_bundle\n"
-        "from secondeye.registry.models import register, set_champion\n"
+        "from secondeye.registry.champion import register_and_promote\n"
+        "from secondeye.registry.register import VersionFacts\n"
         "light = Path('models/inpaint/light')\n"
         "bundle = write_bundle(Path('noise'), Bundle('motion', 'light', 3.0, 0.5), None, light)\n"
-        "set_champion(register(bundle, {}, 'noise'))\n"
+        "register_and_promote(bundle, VersionFacts({}, 'noise'), expected=1, why='noise')\n"
     )
     subprocess.run([sys.executable, "-c", register_noise], cwd=small, env=environment(), check=True)
     for path, weights in trained.items():

@@ -1,7 +1,9 @@
 """The command line: one function per command, which parses arguments and prints the result."""
 
+import json
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -257,10 +259,8 @@ def gate() -> None:
 
     params = load_params()
     outcome = run_gate(DATA, MODELS, REPORTS, RUNS, gate=params.gate, evaluate=params.evaluate)
-    for decision in outcome.decisions:
-        print(describe_decision(decision))
-    if not outcome.decisions:
-        print("nothing new to compare")
+    for line in [*map(describe_decision, outcome.decisions), *outcome.vetoed] or ["nothing new to compare"]:
+        print(line)
     print(f"champion: version {outcome.champion}; the report is {REPORTS / 'gate.md'}")
     try:
         publish([RUNS])
@@ -271,20 +271,68 @@ def gate() -> None:
 @model.command()
 def promote(
     version: Annotated[int, typer.Argument(help="the version to make champion")],
+    why: Annotated[str, typer.Option(help="the reason, for the history")] = "promoted by hand",
 ) -> None:
-    """Make a registered version the champion without running the gate."""
-    from secondeye.registry.models import set_champion
+    """Make a registered version the champion without running the gate. A veto of its weights is lifted."""
+    from secondeye.registry.champion import champion
+    from secondeye.registry.champion import promote as promote_version
 
-    set_champion(version)
-    print(f"champion: version {version}")
+    previous = champion()
+    promote_version(version, expected=previous, why=why)
+    print(f"champion: version {version}, before: {previous or 'none'}")
 
 
 @model.command()
-def rollback() -> None:
-    """Make the previous champion the champion again."""
-    from secondeye.registry.models import rollback as restore_previous
+def rollback(
+    why: Annotated[str, typer.Option(help="the reason, for the history")] = "rolled back by hand",
+) -> None:
+    """Make the previous champion the champion again. Weights that it did not have are vetoed.
 
-    print(f"champion: version {restore_previous()}")
+    Done twice, it goes back two champions.
+    """
+    from secondeye.registry.champion import champion
+    from secondeye.registry.champion import rollback as restore_previous
+
+    event = restore_previous(expected=champion(), why=why)
+    print(f"champion: version {event.version}, before: {event.previous}; {_vetoed(event.vetoed)}")
+
+
+@model.command()
+def veto(
+    version: Annotated[int, typer.Argument(help="the version whose weights must not challenge again")],
+    why: Annotated[str, typer.Option(help="the reason, for the history and reports/gate.md")],
+) -> None:
+    """Keep the weights of a version from challenging again; those that the champion has too are not vetoed.
+
+    The champion itself is not vetoed but rolled back. `secondeye model promote` lifts a veto.
+    """
+    from secondeye.registry.champion import veto as veto_version
+
+    print(_vetoed(veto_version(version, why=why).vetoed))
+
+
+def _vetoed(weights: Mapping[str, str]) -> str:
+    return f"vetoed: {', '.join(f'{part} {digest[:12]}' for part, digest in weights.items()) or 'nothing'}"
+
+
+@model.command()
+def history(
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON, with the hashes of weights")] = False,
+) -> None:
+    """Print all changes of the champion and all vetoes: when, by whom and why."""
+    from dataclasses import asdict
+
+    from secondeye.registry.champion import history as read_history
+
+    events = read_history()
+    if as_json:
+        print(json.dumps([asdict(event) for event in events], indent=1))
+        return
+    for event in events:
+        before = f", before: {event.previous}" if event.previous else ""
+        print(f"{event.number:4}  version {event.version}{before}: {event}")
+        if event.vetoed:
+            print(f"      {_vetoed(event.vetoed)}")
 
 
 @data.command()

@@ -1,5 +1,6 @@
 """Models that the gate compares: the champion, and the champion with one part replaced by a trained one."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,10 @@ class TrainedPart(NamedTuple):
     part: str  # of PARTS
     name: str
     weights: Path
+
+    @property
+    def weights_hash(self) -> str:
+        return hash_weights(self.weights)
 
 
 # The order in which they challenge: part, name, folder in models/.
@@ -93,15 +98,21 @@ def load_champion(folder: Path) -> tuple[Candidate, dict[str, str]]:
     return champion, unusable
 
 
-def find_challengers(models: Path, champion: Candidate) -> list[TrainedPart]:
-    """Return the trained parts that differ from the champion's, in the order in which they challenge."""
-    trained = [
-        TrainedPart(part, name, models / folder)
+def find_challengers(
+    models: Path,
+    champion: Candidate,
+    vetoed: Collection[str],  # hashes of weights that do not challenge
+) -> tuple[list[TrainedPart], list[TrainedPart]]:
+    """Return the trained parts that differ from the champion's, in the order in which they challenge.
+
+    The second list contains those that would, but are vetoed.
+    """
+    found = [
+        trained
         for part, name, folder in _TRAINED
         if (models / folder / "run").is_dir()
+        for trained in [TrainedPart(part, name, models / folder)]
+        if champion.with_part(*trained).part_id(part) != champion.part_id(part)
     ]
-    return [
-        challenger
-        for challenger in trained
-        if champion.with_part(*challenger).part_id(challenger.part) != champion.part_id(challenger.part)
-    ]
+    barred = [trained for trained in found if trained.weights_hash in vetoed]
+    return [trained for trained in found if trained not in barred], barred

@@ -11,7 +11,7 @@ from secondeye.dataset.schema import EvalClip, Score
 from secondeye.dataset.tables import write_table
 from secondeye.evaluation.manifest import manifest_hash
 from secondeye.evaluation.score_methods import NonFiniteMethods, cached_scores, score_methods
-from secondeye.gate.candidate import PARTS, Candidate, find_challengers
+from secondeye.gate.candidate import PARTS, Candidate, TrainedPart
 from secondeye.gate.decision import PartDecision, bonferroni, decide
 from secondeye.params import Evaluate, Gate
 from secondeye.run_folder import Run, make_run_key, open_run, working_on
@@ -32,11 +32,15 @@ class EvalSetup:
 
 
 def run_challenges(
-    runs: Path, models: Path, champion: Candidate, setup: EvalSetup, gate: Gate, unusable: Mapping[str, str]
+    runs: Path,
+    challengers: Sequence[TrainedPart],
+    champion: Candidate,
+    setup: EvalSetup,
+    gate: Gate,
+    unusable: Mapping[str, str],
 ) -> tuple[Candidate, list[PartDecision]]:
     """Let every trained part challenge the champion; return the resulting model and all decisions."""
     decisions, fallbacks = [], dict(unusable)
-    challengers = find_challengers(models, champion)
     for trained in challengers:
         part = trained.part
         corrected_gate = bonferroni(gate, sum(other.part == part for other in challengers))

@@ -6,8 +6,10 @@ from secondeye.dataset.schema import EvalClip
 from secondeye.evaluation import guardrails
 from secondeye.evaluation.columns import COLUMNS, PRIMARY
 from secondeye.evaluation.manifest import manifest_hash
+from secondeye.gate.candidate import TrainedPart
 from secondeye.gate.decision import PartDecision
 from secondeye.params import Gate
+from secondeye.registry.history import Event
 from secondeye.system.text import pluralize
 
 
@@ -27,9 +29,16 @@ def describe_decision(decision: PartDecision) -> str:
     )
 
 
+def describe_veto(trained: TrainedPart, veto: Event) -> str:
+    """Return a sentence about a trained part that may not challenge."""
+    part = f"{trained.part}: `{trained.name} {trained.weights_hash[:12]}`"
+    return f"{part} does not challenge: version {veto.previous or veto.version} was {veto}"
+
+
 def to_markdown(
     decisions: Sequence[PartDecision],
     unusable: Mapping[str, str],  # part -> why this code cannot load the champion's
+    vetoed: Sequence[str],  # sentences about trained parts that may not challenge
     *,
     versions: tuple[int, int],  # champion before and after
     clips: Sequence[EvalClip],
@@ -44,6 +53,7 @@ def to_markdown(
     else:
         champion = f"Version {after} remains the champion."
     lines = [f"- {describe_decision(decision)}" for decision in decisions] or ["- nothing new to compare"]
+    lines += [f"- {sentence}" for sentence in vetoed]
     lines += [
         f"- {part}: this version of the code cannot load the champion's own part ({reason})"
         for part, reason in unusable.items()
