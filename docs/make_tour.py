@@ -26,7 +26,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 IMAGES = PROJECT / "docs" / "images"
 MLFLOW, PREFECT = "http://127.0.0.1:5000", "http://127.0.0.1:4200"
 WIDTH, HEIGHT = 1600, 1000
-_QUIET = (  # no window, and no connections but those of the page
+BROWSER_OPTIONS = (  # no window, and no connections but those of the page
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -151,7 +151,7 @@ def photograph(browser: str, name: str, url: str) -> None:
         picture = Path(temporary) / "page.png"
         command = [
             browser,
-            *_QUIET,
+            *BROWSER_OPTIONS,
             f"--user-data-dir={temporary}/profile",
             f"--window-size={WIDTH},{HEIGHT}",
             f"--virtual-time-budget={SETTLE_MS}",

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+_ATTEMPTS, _WAIT_S = 12, 5.0
 VARIABLE = "SECONDEYE_SERVE"  # PROJECT:ID, unique for each serve
 
 
@@ -44,14 +45,20 @@ def marked_processes(wanted: Callable[[str], bool]) -> list[psutil.Process]:
 
 
 def end_all(wanted: Callable[[str], bool]) -> list[str]:
-    """Kill all processes with such a mark, also those they start meanwhile; return "PID NAME" of each."""
-    ended = []
-    while found := marked_processes(wanted):
+    """Kill all processes with such a mark, also those that they start meanwhile.
+
+    Returns "PID NAME" of each. Gives up after a minute on processes that the kernel does not end.
+    """
+    ended: list[str] = []
+    for _ in range(_ATTEMPTS):
+        found = marked_processes(wanted)
+        if not found:
+            break
         for process in found:
             with suppress(psutil.NoSuchProcess):
                 ended.append(f"{process.pid} {process.name()}")
                 process.kill()
-        psutil.wait_procs(found, timeout=5)
+        psutil.wait_procs(found, timeout=_WAIT_S)
     return ended
 
 

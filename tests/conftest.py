@@ -21,6 +21,8 @@ from torch import Tensor, nn
 
 from secondeye.dataset.schema import Clip, ClipQuality, Correction, EvalClip, Film, Score
 from secondeye.params import Optimizer, Params, apply_preset, load_params
+from secondeye.registry.register import VersionFacts, register_bundle
+from secondeye.registry.server import connected
 from secondeye.synthetic import Shot, two_planes
 from secondeye.video import multiview, read
 from secondeye.video.probe import BT709
@@ -255,6 +257,12 @@ def with_registry(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return tmp_path
+
+
+def register(bundle: Path, facts: VersionFacts) -> int:
+    """Register a version without promoting it and return its number."""
+    with connected() as client:
+        return register_bundle(client, bundle, facts)
 
 
 def score_row(clip: str, film: str, method: str, kind: str = "inpainter", **scores: float) -> Score:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import a_clip, a_film, a_shift, eval_clip, score_row
+from conftest import a_clip, a_film, a_shift, eval_clip, register, score_row
 from small_dataset import write_rows
 
 from secondeye.conversion.bundle import DEFAULT_BUNDLE, SHIPPED, Bundle, write_bundle
@@ -36,7 +36,7 @@ from secondeye.inpaint.light_network import Light
 from secondeye.params import Evaluate, Gate, load_params
 from secondeye.registry import champion as registry
 from secondeye.registry.models import fetch_version
-from secondeye.registry.register import VersionFacts, register
+from secondeye.registry.register import VersionFacts
 from secondeye.run_folder import Run
 from secondeye.synthetic import render_shot
 from secondeye.system.files import hash_weights

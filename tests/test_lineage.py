@@ -15,11 +15,13 @@ from typer.testing import CliRunner
 from secondeye import cli
 from secondeye.conversion.bundle import SHIPPED, Bundle, settings_from_bundle, write_bundle
 from secondeye.conversion.convert import convert
-from secondeye.conversion.version_file import write_version
 from secondeye.dataset.drift import FILMS
 from secondeye.dataset.schema import Film
 from secondeye.dataset.tables import write_table
+from secondeye.registry.champion import ensure_champion
+from secondeye.registry.models import fetch_version
 from secondeye.registry.publish import publish_all
+from secondeye.registry.register import VersionFacts
 from secondeye.registry.server import connected
 from secondeye.run_folder import Run, open_run
 from secondeye.system.files import hash_weights
@@ -82,16 +84,10 @@ def test_lineage_leads_from_a_film_to_the_films_of_its_dataset(
     challenge = {"challenger": f"motion and light {digest[:12]}", "part": "inpainter"}
     finished_run("f" * 32, "gate", {"verdict": "won", "why": "better"}, evaluation="e" * 32, **challenge)
     publish_all([Path(".runs")])
-    with connected() as client:
-        client.create_registered_model("secondeye")
-        tags = {"inpainter_run": training.key, "inpainter_licences": "CC0-1.0"}
-        client.create_model_version("secondeye", "file:///nowhere", tags=tags)
-        client.set_registered_model_alias("secondeye", "champion", "1")
-    fetched = Path("fetched")
-    bundle = write_bundle(
-        fetched / "artifacts" / "bundle", Bundle("motion", "light", 3.0, 0.5), None, weights
-    )
-    write_version(fetched, 1, tags)
+    tags = {"inpainter": "light", "inpainter_run": training.key, "inpainter_licences": "CC0-1.0"}
+    made = write_bundle(Path("made"), Bundle("motion", "light", 3.0, 0.5), None, weights)
+    ensure_champion(made, VersionFacts({"depth": "motion", **tags}, ""))
+    bundle = fetch_version("models:/secondeye@champion").bundle
     film = Path("film_sbs.mp4")
     convert(make_film(shots=(3,), sound=False), film, settings_from_bundle(bundle), log=lambda line: None)
 
@@ -103,7 +99,8 @@ def test_lineage_leads_from_a_film_to_the_films_of_its_dataset(
     assert places == sorted(places)
     assert any("run ffffffffffff: gate, FINISHED, inpainter won: better" in line for line in lines)
     assert any("run eeeeeeeeeeee: evaluate" in line for line in lines)
-    assert any(f"weights {digest[:12]}, licences CC0-1.0" in line for line in lines)
+    assert sum(f"inpainter light: weights {digest[:12]}, licences CC0-1.0" in line for line in lines) == 2
+    assert any("depth motion: no weights" in line for line in lines)
     for name, first in (
         ("1", "version 1"),
         ("models:/secondeye@champion", "version 1"),

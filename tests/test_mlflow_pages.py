@@ -7,8 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from urllib.parse import quote
 import cv2
 import numpy as np
 import pytest
+from make_tour import BROWSER_OPTIONS, wait_for
 
 from secondeye.registry.kinds import experiment_name
 from secondeye.registry.publish import publish_all
@@ -26,18 +25,7 @@ from secondeye.run_folder import Run, open_run
 BROWSER = shutil.which("chromium")
 DATASET = "d" * 64
 TRAINING_VIEW = "workflowType=machine_learning"
-_QUIET = (  # no window, and no connections but those of the page
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-quic",
-    "--window-size=1600,1000",
-    "--virtual-time-budget=30000",  # ms in which a page loads its content
-)
+_LOADING_MS = 30_000  # virtual time in which a page loads its content
 
 
 @dataclass(frozen=True)
@@ -97,18 +85,6 @@ def server(with_registry: Path) -> Iterator[str]:
         process.wait()
 
 
-def wait_for(url: str) -> None:
-    until = time.monotonic() + 90
-    while True:
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-            return
-        except OSError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.5)
-
-
 @pytest.fixture
 def browse(tmp_path: Path) -> Callable[..., str]:
     """Return a function that opens a page in Chromium and returns its document."""
@@ -116,7 +92,12 @@ def browse(tmp_path: Path) -> Callable[..., str]:
         pytest.skip("Chromium is not installed")
 
     def open_page(address: str) -> str:
-        command = [BROWSER, *_QUIET, f"--user-data-dir={tmp_path}/profile", "--dump-dom", address]
+        options = [
+            f"--user-data-dir={tmp_path}/profile",
+            f"--virtual-time-budget={_LOADING_MS}",
+            "--dump-dom",
+        ]
+        command = [BROWSER, *BROWSER_OPTIONS, *options, address]
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=120, env=os.environ | {"HOME": str(tmp_path)}
         )

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import register
 
 import secondeye
 from secondeye.conversion.bundle import DEFAULT_BUNDLE, write_bundle
 from secondeye.registry import champion, models
-from secondeye.registry.register import VersionFacts, register
+from secondeye.registry.register import VersionFacts
 from secondeye.registry.server import connected, tracking_uri
 from secondeye.system.errors import UserError
 from secondeye.system.files import hash_folder, hash_weights

@@ -51,6 +51,7 @@ class Bundle:
                 raise ValueError(f"{name} must be a whole number, 1 to {most}, got {count!r}")
 
 
+PARTS = ("depth", "inpainter")  # of a bundle
 DEFAULT_BUNDLE = Bundle("motion", "fill", strength_percent=3.0, convergence=0.5)
 SHIPPED = Path(__file__).parent.parent / "shipped"  # part of the package; described in its MODEL_CARD.md
 

@@ -20,9 +20,6 @@ from secondeye.system.files import hash_weights, write_atomic
 from secondeye.video.probe import read_tags
 
 _TAG = "comment"  # the only tag that mp4, mov and mkv can all hold and players show
-VERSION_FILE = (
-    "version.json"  # in the folder of a fetched version, above its bundle: {"version": 3, "tags": {}}
-)
 SHIPPED_LICENCE = "Apache-2.0"  # see shipped/MODEL_CARD.md
 _NO_WEIGHTS = "no weights"
 _LICENCES = {"motion": _NO_WEIGHTS, "fill": _NO_WEIGHTS, "depth-anything-v2": "Apache-2.0"}

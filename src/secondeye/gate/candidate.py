@@ -5,12 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from secondeye.conversion.bundle import DEFAULT_BUNDLE, Bundle, read_bundle, weights_folder
+from secondeye.conversion.bundle import DEFAULT_BUNDLE, PARTS, Bundle, read_bundle, weights_folder
 from secondeye.evaluation.methods import Method, load_estimator, load_inpainter
 from secondeye.system.errors import UserError
 from secondeye.system.files import hash_weights
-
-PARTS = ("depth", "inpainter")
 
 
 class TrainedPart(NamedTuple):

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from secondeye.conversion.bundle import PARTS
 from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import EvalClip, Score
 from secondeye.dataset.tables import write_table
 from secondeye.evaluation.manifest import manifest_hash
 from secondeye.evaluation.score_methods import NonFiniteMethods, cached_scores, score_methods
-from secondeye.gate.candidate import PARTS, Candidate, TrainedPart
+from secondeye.gate.candidate import Candidate, TrainedPart
 from secondeye.gate.decision import PartDecision, bonferroni, decide
 from secondeye.params import Evaluate, Gate
 from secondeye.run_folder import Run, make_run_key, open_run, working_on

@@ -17,13 +17,13 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from secondeye.conversion.bundle import SHIPPED
+from secondeye.conversion.bundle import PARTS, SHIPPED
 from secondeye.conversion.provenance import SHIPPED_LICENCE
 from secondeye.dataset.schema import EvalClip
 from secondeye.evaluation.aggregate import mean_score
 from secondeye.evaluation.manifest import manifest_hash
 from secondeye.evaluation.score_methods import cached_scores
-from secondeye.gate.candidate import PARTS, Candidate, load_candidate
+from secondeye.gate.candidate import Candidate, load_candidate
 from secondeye.gate.challenge import EvalSetup
 from secondeye.gate.decision import DECIDING_SCORE, PartDecision
 from secondeye.gate.report import describe_decision

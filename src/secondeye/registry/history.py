@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from secondeye.conversion.bundle import PARTS
 from secondeye.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ CHALLENGER = "challenger"  # the newest version that is neither the champion nor
 PROMOTED, ROLLED_BACK, VETOED, SET_ELSEWHERE = "promoted", "rolled back", "vetoed", "set elsewhere"
 # error codes for a missing version; a missing alias
 MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-PARTS = ("depth", "inpainter")
 _EVENT = "secondeye.history."
 _PENDING = "secondeye.pending"
 _CHAMPIONS = "secondeye.champions"  # of earlier versions: the numbers of all champions, without more

@@ -1,4 +1,4 @@
-"""Walk from a film, version, run or dataset to what it was made from; a link that leads nowhere is named.
+"""Trace a film, version, run or dataset to what it was made from; a link that leads nowhere is named.
 
 film -> version -> training runs, and the evaluations and gates that judged them -> dataset -> commit, films
 """
@@ -10,22 +10,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secondeye.conversion.bundle import SHIPPED
+from secondeye.conversion.bundle import PARTS, SHIPPED
 from secondeye.conversion.provenance import describe_model, read_record
 from secondeye.dataset.revisions import commit_exists, films_of, find_dataset
-from secondeye.registry.models import NAME
+from secondeye.registry.history import CHAMPION, NAME, all_versions, champion_of, weights_tags
+from secondeye.registry.models import BUNDLE
 from secondeye.registry.publish import find_runs
-from secondeye.registry.server import EXPERIMENT, ServerUnreachable, connected
+from secondeye.registry.published_runs import all_runs
+from secondeye.registry.server import ServerUnreachable, connected
 from secondeye.system.errors import UserError
 from secondeye.system.files import hash_weights
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-_CHAMPION = "champion"  # alias
 _PREFIX = "secondeye."
-_PAGE = 1000
-_PARTS = ("depth", "inpainter")
+_NO_WEIGHTS = "no weights"
 _SHORT = 12  # hexadecimal digits of a hash that are printed
 _LONGEST_LIST = 20
 
@@ -75,36 +75,24 @@ def read_records(roots: Sequence[Path]) -> Records:
             for run_id, tags in _published(client):
                 ids[run_id] = tags["key"]
                 runs[tags["key"]] = tags | runs.get(tags["key"], {})
-            for found in client.search_model_versions(f"name='{NAME}'"):
-                versions[int(found.version)] = dict(found.tags)
-                champion = int(found.version) if _CHAMPION in _aliases(client, found) else champion
+            versions = {int(found.version): dict(found.tags) for found in all_versions(client)}
+            champion = champion_of(client)
     except ServerUnreachable as error:
         away = str(error)
     places = f"{', '.join(map(str, roots))} and MLflow" + (" (away)" if away else "")
     return Records(runs, ids, versions, champion, away, places)
 
 
-def _aliases(client: "MlflowClient", found: Any) -> Sequence[str]:
-    return client.get_model_version(NAME, found.version).aliases
-
-
 def _published(client: "MlflowClient") -> Iterator[tuple[str, dict[str, str]]]:
     """Yield MLflow's id and our tags of every run."""
-    named = client.search_experiments(filter_string=f"name LIKE '{EXPERIMENT}%'")
-    experiments, token = [experiment.experiment_id for experiment in named], None
-    while experiments:
-        page = client.search_runs(experiments, max_results=_PAGE, page_token=token)
-        for run in page:
-            tags = {
-                name.removeprefix(_PREFIX): value
-                for name, value in run.data.tags.items()
-                if name.startswith(_PREFIX)
-            }
-            if "key" in tags:
-                yield run.info.run_id, tags | {"status": run.info.status}
-        token = page.token
-        if not token:
-            return
+    for run in all_runs(client):
+        tags = {
+            name.removeprefix(_PREFIX): value
+            for name, value in run.data.tags.items()
+            if name.startswith(_PREFIX)
+        }
+        if "key" in tags:
+            yield run.info.run_id, tags | {"status": run.info.status}
 
 
 def _tags_of_folder(folder: Path, content: Mapping[str, Any]) -> dict[str, str]:
@@ -135,14 +123,14 @@ def trace(name: str, records: Records) -> Link:
             return _run(keys.pop(), records)
         return _dataset(name)
     raise UserError(
-        f"{name}: neither a film, nor a version (3, models:/{NAME}@{_CHAMPION}), nor the hexadecimal key "
+        f"{name}: neither a film, nor a version (3, models:/{NAME}@{CHAMPION}), nor the hexadecimal key "
         "of a run or hash of a dataset (at least 8 digits)"
     )
 
 
 def _version_number(name: str, records: Records) -> int | None:
     """Return the version that a number of less than 8 digits or a model URI names; None for another name."""
-    if name == f"models:/{NAME}@{_CHAMPION}":
+    if name == f"models:/{NAME}@{CHAMPION}":
         if records.champion is None:
             raise UserError(records.away or f"{name}: no version has this alias")
         return records.champion
@@ -158,7 +146,7 @@ def _film(path: Path, records: Records) -> Link:
     made = f"from {record['source']}, by secondeye {record['secondeye']}, code {record['code']}"
     settings = ", ".join(f"{name} {value}" for name, value in record["settings"].items() if value is not None)
     sources = [Link(f"settings: {settings}")]
-    sources += [_part_of_film(part, record[part], record, records) for part in _PARTS]
+    sources += [_part_of_film(part, record[part], record, records) for part in PARTS]
     if record["version"] is not None:
         sources.append(_version(record["version"], records))
     return Link(f"film {path}: {made}; {describe_model(record)}", sources)
@@ -166,12 +154,15 @@ def _film(path: Path, records: Records) -> Link:
 
 def _part_of_film(part: str, made: Mapping[str, str], record: Mapping[str, Any], records: Records) -> Link:
     weights = made.get("weights", "")
-    text = f"{part} {made['name']}: {f'weights {weights[:_SHORT]}' if weights else 'no weights'}"
-    if made["licences"] != "no weights":
-        text += f", licences {made['licences']}"
+    text = _describe_part(part, made["name"], weights or _NO_WEIGHTS, made["licences"])
     if not weights or record["version"] is not None:  # the version leads on
         return Link(text)
     return Link(text, [_trained(part, weights, records)])
+
+
+def _describe_part(part: str, name: str, weights: str, licences: str) -> str:
+    text = f"{part} {name}: {weights if weights == _NO_WEIGHTS else f'weights {weights[:_SHORT]}'}"
+    return text if licences in ("", _NO_WEIGHTS) else f"{text}, licences {licences}"
 
 
 def _trained(part: str, weights: str, records: Records) -> Link:
@@ -190,26 +181,21 @@ def _version(number: int, records: Records) -> Link:
     if tags is None:
         where = records.away or f"MLflow has {', '.join(map(str, sorted(records.versions))) or 'no version'}"
         return Link(f"version {number}: not found ({where})", broken=True)
-    mark = f" (@{_CHAMPION})" if number == records.champion else ""
-    sources = [_part_of_version(part, tags, records) for part in _PARTS]
-    sources += [
-        _run(key, records, into_data=False)
-        for name, key in sorted(tags.items())
-        if name in ("gate_run", "evaluation_run") and key
-    ]
+    mark = f" (@{CHAMPION})" if number == records.champion else ""
+    sources = [_part_of_version(part, tags, records) for part in PARTS]
     return Link(f"version {number}{mark}: code {tags.get(f'{_PREFIX}code', 'not recorded')}", sources)
 
 
 def _part_of_version(part: str, tags: Mapping[str, str], records: Records) -> Link:
     """Return a part of a version, which tags of the version describe, and the run that trained it."""
-    text = f"{part} {tags.get(part, '')}".rstrip()
-    if licences := tags.get(f"{part}_licences"):
-        text += f": licences {licences}"
+    weights = weights_tags(tags).get(part, "")
+    shown = weights or (
+        _NO_WEIGHTS if BUNDLE in tags else "not recorded"
+    )  # by the version that registered it
+    text = _describe_part(part, tags.get(part, "part"), shown, tags.get(f"{part}_licences", ""))
     if key := tags.get(f"{part}_run"):
         return Link(text, [_run(key, records)])
-    if " " in tags.get(part, ""):  # name and the start of a hash
-        return Link(text, [_trained(part, tags[part].split()[-1], records)])
-    return Link(text if part in tags else f"{text}: shipped, or without weights")
+    return Link(text, [_trained(part, weights, records)] if weights else [])
 
 
 def _run(key: str, records: Records, *, into_data: bool = True) -> Link:

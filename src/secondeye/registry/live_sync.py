@@ -48,7 +48,7 @@ def live_sync(root: Path) -> Iterator[None]:
 def main(root: Path, parent: int, warned: bool) -> None:
     """Publish until the end of standard input."""
     die_with_parent(parent)
-    if not warned:  # kept when this process starts anew
+    if not warned:  # a restarted process keeps its niceness
         os.nice(_NICENESS)
     error, has_published = _sync(root)
     if not error:

@@ -42,7 +42,7 @@ class FetchedVersion:
     version: int
     code: str  # short hash of its code
     folder: Path  # contains code/ and artifacts/bundle
-    tags: Mapping[str, str]  # given to `register`
+    tags: Mapping[str, str]  # given to `register_bundle`
 
     @property
     def bundle(self) -> Path:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secondeye.execution import code_hash
-from secondeye.registry.history import NAME, all_versions, finish_interrupted, refresh
+from secondeye.registry.history import NAME, all_versions, refresh
 from secondeye.registry.models import CODE, default_server, hash_tags
 from secondeye.registry.server import connected, experiment_of
 from secondeye.system.files import hash_folder
@@ -45,7 +45,7 @@ PARAMS: Mapping[str, tuple[str, bool | None]] = {
 _SOURCE = "secondeye.source"  # tag of the run that stands for weights without a training run
 _PACKAGE = code_hash.ROOT
 _ALLOWED_SUFFIXES = (".json", ".safetensors", ".txt", ".md", ".model")  # allowed in a bundle: no pickle
-_NOT_NEEDED_FOR_CONVERSION = ("dvc", "prefect", "great_expectations", "fastapi")
+_NOT_NEEDED_FOR_CONVERSION = ("dvc", "prefect", "great_expectations", "fastapi", "tzlocal")
 
 
 @dataclass(frozen=True)
@@ -58,19 +58,12 @@ class VersionFacts:
     scores: Mapping[str, float] = field(default_factory=dict)  # on the held-out clips; need a source run
 
 
-def register(bundle: Path, facts: VersionFacts) -> int:
+def register_bundle(client: "MlflowClient", bundle: Path, facts: VersionFacts) -> int:
     """Register a bundle (secondeye.conversion.bundle) as the next version and return its number.
 
     The same bundle with the same code and tags gives the version that exists. Raises ValueError if a file of
-    it may contain code (pickle), and ServerUnreachable.
+    it may contain code (pickle).
     """
-    with connected() as client:
-        finish_interrupted(client)
-        return register_bundle(client, bundle, facts)
-
-
-def register_bundle(client: "MlflowClient", bundle: Path, facts: VersionFacts) -> int:
-    """Register a bundle as `register` does."""
     if unsafe := [
         path for path in sorted(bundle.rglob("*")) if path.is_file() and path.suffix not in _ALLOWED_SUFFIXES
     ]:
