@@ -1,6 +1,6 @@
 """Measure the numbers of README.md on a clean clone and write them into it.
 
-    python benchmarks/readme.py [--dry-run]
+    python benchmarks/readme.py [--dry-run] [--folder FOLDER]
 
 Clones the last commit, runs `./run demo` there with an empty home folder, which also installs `.venv`, and
 reads its output, its reports and the weights. Takes as long as that: about a quarter of an hour.
@@ -39,9 +39,10 @@ def main() -> None:
     """Measure, print and write the numbers."""
     parser = make_parser(__doc__)
     parser.add_argument("--dry-run", action="store_true", help="print the numbers, leave README.md as it is")
+    parser.add_argument("--folder", type=Path, help="a new folder for the clone, which is kept then")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        clone = Path(temporary) / "secondeye"
+        clone = options.folder or Path(temporary) / "secondeye"
         subprocess.run(["git", "clone", "--quiet", str(PROJECT), str(clone)], check=True)
         numbers = measure(clone, Path(temporary))
     print(f"{machine()}\n\n| number | value |\n|---|---|")

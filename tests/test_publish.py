@@ -322,9 +322,9 @@ def test_live_sync_continues_when_the_database_is_back(
                 other.execute("BEGIN EXCLUSIVE")
                 log(run, 2, 5)
                 until = time.monotonic() + 60
-                while not (told := capfd.readouterr().err) and time.monotonic() < until:
+                while not (printed := capfd.readouterr().err) and time.monotonic() < until:
                     time.sleep(0.2)
-                assert "database is locked" in told and told.count("\n") == 1
+                assert "database is locked" in printed and printed.count("\n") == 1
             other.close()
         run.finish({})
     assert [step for step, _ in points()] == [9, 19, 29, 39, 49] and statuses() == ["FINISHED"]
