@@ -131,18 +131,8 @@ def rollback(*, expected: int | None, why: str) -> Event:
         # What the one that is left brought in itself; parts of champions between them were not judged.
         before = past[-1] if _exists(client, past[-1]) else target
         left = _differing(weights_of(client, current), weights_of(client, before))
-        event = new_event(
-            events,
-            ROLLED_BACK,
-            target,
-            previous=current,
-            by=who(),
-            why=why,
-            weights=weights_of(client, target),
-            vetoed=_differing(left, weights_of(client, target)),
-        )
-        carry_out(client, event)
-        return event
+        vetoed = _differing(left, weights_of(client, target))
+        return _record(client, ROLLED_BACK, target, previous=current, by=who(), why=why, vetoed=vetoed)
 
 
 def veto(number: int, *, why: str) -> Event:
@@ -163,19 +153,7 @@ def veto(number: int, *, why: str) -> Event:
             raise UserError(
                 f"models:/{NAME}/{number}: has no weights that the champion does not have; none vetoed"
             )
-        events = read_events(client)
-        event = new_event(
-            events,
-            VETOED,
-            number,
-            previous=None,
-            by=who(),
-            why=why,
-            weights=weights_of(client, number),
-            vetoed=own,
-        )
-        carry_out(client, event)
-        return event
+        return _record(client, VETOED, number, previous=None, by=who(), why=why, vetoed=own)
 
 
 @contextmanager
@@ -187,39 +165,42 @@ def _settled() -> "Iterator[MlflowClient]":
         events, current = read_events(client), champion_of(client)
         known = past_champions(events)
         if current is not None and known[-1:] != [current]:
-            carry_out(
-                client,
-                new_event(
-                    events,
-                    SET_ELSEWHERE,
-                    current,
-                    previous=known[-1] if known else None,
-                    by="unknown",
-                    why="the alias was set in MLflow, not by secondeye; found at this time",
-                    weights=weights_of(client, current),
-                    vetoed={},
-                ),
-            )
+            before = known[-1] if known else None
+            why = "the alias was set in MLflow, not by secondeye; found at this time"
+            _record(client, SET_ELSEWHERE, current, previous=before, by="unknown", why=why)
         yield client
 
 
 def _promote(client: "MlflowClient", number: int, by: str, why: str) -> None:
-    events, weights = read_events(client), weights_of(client, number)
-    if any(digest in vetoes(events) for digest in weights.values()):
+    if vetoes(read_events(client)).keys() & weights_of(client, number).values():
         why = f"{why}; lifts the veto"
-    carry_out(
-        client,
-        new_event(
-            events,
-            PROMOTED,
-            number,
-            previous=champion_of(client),
-            by=by,
-            why=why,
-            weights=weights,
-            vetoed={},
-        ),
+    _record(client, PROMOTED, number, previous=champion_of(client), by=by, why=why)
+
+
+def _record(
+    client: "MlflowClient",
+    kind: str,
+    number: int,
+    *,
+    previous: int | None,
+    by: str,
+    why: str,
+    vetoed: Mapping[str, str] | None = None,
+) -> Event:
+    """Carry out the next event and return it."""
+    weights = weights_of(client, number)
+    event = new_event(
+        read_events(client),
+        kind,
+        number,
+        previous=previous,
+        by=by,
+        why=why,
+        weights=weights,
+        vetoed=vetoed or {},
     )
+    carry_out(client, event)
+    return event
 
 
 def _require_champion(client: "MlflowClient", expected: int | None) -> None:
