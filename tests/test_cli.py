@@ -85,9 +85,9 @@ def test_sample_refuses_a_folder_with_other_films(secondeye: Run, tmp_path: Path
 @pytest.mark.parametrize(
     ("group", "commands"),
     [
-        ((), ("convert", "score", "doctor", "data", "model", "stage")),
+        ((), ("convert", "score", "lineage", "doctor", "data", "model", "stage")),
         (("data",), ("sample", "export", "drift", "clean", "preset")),
-        (("model",), ("publish", "gate", "promote", "rollback")),
+        (("model",), ("publish", "record", "gate", "promote", "rollback", "veto", "history")),
     ],
 )
 def test_help_lists_the_commands_of_each_group(

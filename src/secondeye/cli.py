@@ -27,7 +27,9 @@ model = typer.Typer(no_args_is_help=True)
 _diffusion = partial(typer.Option, rich_help_panel="Diffusion")
 _resources = partial(typer.Option, rich_help_panel="Resources")
 app.add_typer(data, name="data", help="Manage the dataset: sample films, presets, export, drift, cleaning.")
-app.add_typer(model, name="model", help="Manage trained models: publish, gate, promote, roll back.")
+app.add_typer(
+    model, name="model", help="Manage trained models: publish, gate, promote, roll back, veto, history."
+)
 
 
 def main() -> None:
