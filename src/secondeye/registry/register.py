@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -175,6 +176,7 @@ def _signature() -> "ModelSignature":
     )
 
 
+@cache
 def _code_hash() -> str:
     """Return a short hash of the code of the whole package."""
     files = (path.relative_to(_PACKAGE.parent).with_suffix("") for path in _PACKAGE.rglob("*.py"))
