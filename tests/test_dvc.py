@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -208,13 +207,15 @@ def kill_when(project: Path, stage: str, ready: Any) -> None:
     process = subprocess.Popen(
         command, cwd=project, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 120
-    while not ready() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    family = psutil.Process(process.pid).children(recursive=True)
-    assert ready() and process.poll() is None, "the stage ended before it could be killed"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    try:
+        deadline = time.monotonic() + 120
+        while not ready() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert ready() and process.poll() is None, "the stage ended before it could be killed"
+    finally:
+        process.kill()
+        process.wait()
     alive = wait_until_dead(family, 5)
     assert not alive, f"orphans: {alive}"
 
