@@ -12,7 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-from commands import SECONDEYE, CommandFailed, run_command, run_log
+from commands import RETRY, SECONDEYE, CommandFailed, run_command, run_log
+from notify import HOOKS
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
@@ -25,7 +26,7 @@ CHAMPION = "models:/secondeye@champion"
 STILL_S = 60  # a film that changed more recently may still be being copied
 
 
-@task(cache_policy=NO_CACHE, task_run_name="convert {film.name}")
+@task(cache_policy=NO_CACHE, task_run_name="convert {film.name}", **RETRY)
 def convert(film: Path, outbox: Path, options: list[str]) -> None:
     """Convert one film, in a separate process, and publish it to MLflow. Raises UserError if it fails."""
     log, began = run_log(), time.monotonic()
@@ -39,7 +40,7 @@ def convert(film: Path, outbox: Path, options: list[str]) -> None:
         log(f"{failure}; not in MLflow yet")
 
 
-@flow(log_prints=True)
+@flow(log_prints=True, flow_run_name="conversion: {inbox}", **HOOKS)
 def convert_folder(
     inbox: str,
     outbox: str,

@@ -13,9 +13,10 @@ import tempfile
 from datetime import datetime
 from pathlib import Path
 
-from commands import DVC, run_command, run_log
+from commands import DVC, RETRY, CommandFailed, run_command, run_log
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.states import State
 
 from secondeye.system.errors import UserError
 
@@ -27,7 +28,15 @@ _AUTHOR = {  # for a repository in which git knows nobody
 }
 
 
-@task(cache_policy=NO_CACHE)
+def _is_push(task: object, task_run: object, state: State) -> bool:
+    return isinstance(state.data, CommandFailed)
+
+
+@task(
+    cache_policy=NO_CACHE,
+    task_run_name="keep on branch {branch}",
+    **(RETRY | {"retry_condition_fn": _is_push}),
+)
 def keep_night(branch: str, what: str) -> None:
     """Commit what a flow has made to a branch, and push data and branch to the remotes, if there are any.
 

@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import notify
 import psutil
 import schedules
 import tzlocal
@@ -56,6 +57,7 @@ def serve(mlflow_port: int, prefect_port: int) -> None:
 
     Raises UserError if a port is in use, a server does not start, or one exits.
     """
+    receiver = notify.check_setting()
     _end_leftovers()
     _require_free(mlflow_port, "--mlflow-port")
     _require_free(prefect_port, "--prefect-port")
@@ -75,6 +77,7 @@ def serve(mlflow_port: int, prefect_port: int) -> None:
         servers["worker"] = _start("worker", _worker(), variables)
         print(f"MLflow   {mlflow}\nPrefect  {prefect}\nlogs     {HOME}/*.log\nschedules:")
         print("\n".join(schedules.apply(f"{prefect}/api")))
+        print(f"failures are reported to {receiver}")
         print("Ctrl-C stops all", flush=True)
         while True:
             _require_alive(servers)
@@ -84,7 +87,7 @@ def serve(mlflow_port: int, prefect_port: int) -> None:
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, signal.SIG_IGN)
         _stop(list(servers.values()))
-        guard.communicate()  # it ends whatever else is left
+        guard.communicate(watchdog.ORDERED)  # it ends whatever else is left
 
 
 def _parse_arguments() -> argparse.Namespace:

@@ -3,6 +3,7 @@
     python flows/watchdog.py MARK < PIPE
 
 serve starts this beside itself and holds the other end of the pipe, which the kernel closes when serve ends.
+If serve is killed it can not report the flows that it leaves; this does (flows/notify.py).
 Killing its children alone would not do, since these start processes of their own, in sessions of their own.
 All inherit an environment variable, by which they are found.
 """
@@ -18,6 +19,7 @@ import psutil
 
 _ATTEMPTS, _WAIT_S = 12, 5.0
 VARIABLE = "SECONDEYE_SERVE"  # PROJECT:ID, unique for each serve
+ORDERED = b"stopped"  # what serve writes into the pipe if it stops by itself
 
 
 def new_mark(project: Path) -> str:
@@ -73,10 +75,17 @@ def port_holder(port: int) -> psutil.Process | None:
 
 
 def main() -> None:
-    """Wait until standard input is closed, then end all processes of the serve."""
-    sys.stdin.buffer.read()
+    """Wait until standard input is closed, then end all processes of the serve; report a kill."""
+    is_ordered = sys.stdin.buffer.read() == ORDERED
     mark = sys.argv[1]
-    end_all(lambda other: other == mark)
+    ended = end_all(lambda other: other == mark)
+    if not is_ordered:
+        from notify import notify  # it imports Prefect, which takes a second
+
+        notify(
+            f"./run serve in {project_of(mark)} was killed; ended {len(ended)} of its processes. "
+            "Start it again: interrupted flows resume their work at their next run"
+        )
 
 
 if __name__ == "__main__":

@@ -3,13 +3,16 @@
 import math
 import os
 import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from fractions import Fraction
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -336,3 +339,40 @@ def vgg16_folder(vgg16_features: nn.Sequential, tmp_path_factory: pytest.TempPat
     weights = {f"features.{name}": tensor for name, tensor in vgg16_features.state_dict().items()}
     save_file({**weights, "head.fc.bias": torch.zeros(1000)}, made / "model.safetensors")
     return made
+
+
+FLOWS = (
+    "turn",
+    "commands",
+    "watchdog",
+    "notify",
+    "dvc_stages",
+    "night",
+    "dataset",
+    "training",
+    "conversion",
+    "schedules",
+    "serve",
+)
+
+
+@pytest.fixture(scope="module")
+def flows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    """Import the modules of flows/ with a temporary Prefect home; they wait for no other test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
+        patch.syspath_prepend(PROJECT / "flows")
+        modules = SimpleNamespace(**{name: import_module(name) for name in FLOWS})
+        patch.setattr(modules.turn, "others_at_work", lambda share_machine=False: [])
+        yield modules
+        for name in FLOWS:
+            del sys.modules[name]
+
+
+@pytest.fixture
+def lines(flows: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Collect the log lines of tasks called through `.fn`."""
+    logged: list[str] = []
+    for name in ("commands", "dvc_stages", "notify", "night", "dataset", "training", "conversion"):
+        monkeypatch.setattr(getattr(flows, name), "run_log", lambda: logged.append)
+    return logged

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -17,7 +18,6 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,28 +30,7 @@ from secondeye.conversion.bundle import settings_from_bundle
 from secondeye.system.errors import UserError
 
 PROJECT = Path(__file__).parent.parent
-NAMES = ("commands", "watchdog", "night", "dataset", "training", "conversion", "schedules", "serve")
 DEPLOYMENTS = yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]
-
-
-@pytest.fixture(scope="module")
-def flows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
-    """Import the modules of flows/ with a temporary Prefect home."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
-        patch.syspath_prepend(PROJECT / "flows")
-        yield SimpleNamespace(**{name: import_module(name) for name in NAMES})
-        for name in NAMES:
-            del sys.modules[name]
-
-
-@pytest.fixture
-def lines(flows: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Collect the log lines of tasks called through `.fn`."""
-    logged: list[str] = []
-    for module in (flows.commands, flows.night, flows.dataset, flows.training, flows.conversion):
-        monkeypatch.setattr(module, "run_log", lambda: logged.append)
-    return logged
 
 
 def python(code: str) -> list[str]:
@@ -175,20 +154,20 @@ def test_flows_on_the_data_exclude_each_other(
 
     def step(name: str, *given: object) -> None:
         lines.append(name)
-        with flows.commands.LOCK.open("w") as another, suppress(BlockingIOError):
+        with flows.turn.LOCK.open("w") as another, suppress(BlockingIOError):
             fcntl.flock(another, fcntl.LOCK_EX | fcntl.LOCK_NB)
             unlocked.append(name)
 
     for name in set(steps):
         monkeypatch.setattr(getattr(flows, module), name, partial(step, name))
     Path(".prefect").mkdir()
-    with flows.commands.LOCK.open("w") as other:
+    with flows.turn.LOCK.open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         thread = threading.Thread(target=getattr(getattr(flows, module), flow).fn)
         thread.start()
         wait_for(lambda: lines, 5)
         time.sleep(0.3)
-        assert lines == ["another flow is working on data and models; waiting until it ends"]
+        assert lines == ["another flow of this project is working; waiting until it ends"]
     thread.join(10)
     assert lines[1:] == steps
     assert not unlocked, "the lock must be held during every step"
@@ -197,11 +176,12 @@ def test_flows_on_the_data_exclude_each_other(
 def test_tasks_run_dvc_and_secondeye(
     flows: SimpleNamespace, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module, name in ((flows.commands, "DVC"), (flows.training, "SECONDEYE")):
-        monkeypatch.setattr(module, name, python("import sys; print(sys.argv[1:])"))
+    echo = "import sys; print(sys.argv[1:]); print('champion: version 3; the report is gate.md')"
+    for module, name in ((flows.dvc_stages, "DVC"), (flows.training, "SECONDEYE")):
+        monkeypatch.setattr(module, name, python(echo))
     flows.training.repro.fn("evaluate")
-    flows.training.gate.fn()
-    assert lines == ["['repro', 'evaluate']", "['model', 'gate']"]
+    assert flows.training.gate.fn() == "champion: version 3"
+    assert lines[::2] == ["['repro', 'evaluate']", "['model', 'gate']"]
 
 
 def test_unreachable_mlflow_does_not_stop_the_training_flow(
@@ -226,8 +206,14 @@ def test_training_flow_shows_each_report_after_its_step(
         monkeypatch.setattr(
             flows.training, name, lambda *given, name=name: done.append(" ".join([name, *map(str, given)]))
         )
-    flows.training.train_and_promote.fn()
-    assert done == ["repro evaluate", "show reports/evaluation.md", "publish", "gate", "show reports/gate.md"]
+    flows.training.train_and_promote.fn(timeout_hours=2.0, share_machine=True)
+    assert done == [
+        "repro evaluate 2.0 True",
+        "show reports/evaluation.md",
+        "publish",
+        "gate",
+        "show reports/gate.md",
+    ]
 
 
 def git(*arguments: str) -> str:
@@ -587,7 +573,8 @@ def test_flow_runs_without_a_server(small_project: Path) -> None:
     command = [sys.executable, "flows/dataset.py"]
     done = subprocess.run(command, cwd=small_project, env=without_prefect(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "hello from the stage" in done.stderr and "Completed()" in done.stderr
+    assert "Task run 'stage validate' - hello from the stage" in done.stderr
+    assert "Flow run 'dataset: validate' - Finished in state Completed()" in done.stderr
     assert (small_project / ".prefect/prefect.db").exists()
 
     done = subprocess.run(
@@ -599,12 +586,18 @@ def test_flow_runs_without_a_server(small_project: Path) -> None:
 
 
 @pytest.mark.slow(seconds=110)
-def test_serve_runs_a_schedule_leaves_nothing_when_killed_and_ends_cleanly(small_project: Path) -> None:
+def test_serve_runs_a_schedule_leaves_nothing_when_killed_and_ends_cleanly(
+    small_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     schedule = small_project / "prefect.yaml"
     schedule.write_text(schedule.read_text().replace("0 1 * * *", "* * * * *"))
     mlflow, prefect = free_port(), free_port()
+    reports = small_project / "reports.txt"
+    write = f"import sys; open({str(reports)!r}, 'a').write(sys.argv[1] + chr(10))"
+    monkeypatch.setenv("SECONDEYE_NOTIFY", shlex.join(python(write)))
     with serving(small_project, mlflow, prefect) as server:
         wait_for(lambda: completed_runs(prefect), 180)
+        assert {run["name"] for run in completed_runs(prefect)} == {"dataset: validate"}
         family = psutil.Process(server.pid).children(recursive=True)
         server.kill()
     assert len(family) >= 4
@@ -618,6 +611,7 @@ def test_serve_runs_a_schedule_leaves_nothing_when_killed_and_ends_cleanly(small
         assert server.wait(90) == 0
     assert len(family) >= 4
     assert not [part for part in family if is_running(part.pid)]
+    assert [line.split()[5:7] for line in reports.read_text().splitlines()] == [["was", "killed;"]]
     assert (small_project / ".mlflow/mlflow.db").exists()
 
 
@@ -633,7 +627,7 @@ def serving(project: Path, mlflow: int, prefect: int) -> Iterator[subprocess.Pop
             assert server.stdout
             printed: list[str] = []
             wait_for(lambda: printed.append(server.stdout.readline()) or "Ctrl-C" in printed[-1], 180)
-            assert [line.split()[:2] for line in printed[-4:-1]] == [
+            assert [line.split()[:2] for line in printed[-5:-2]] == [
                 ["armed", "conversion"],
                 ["armed", "dataset"],
                 ["off", "training"],

@@ -1,0 +1,110 @@
+"""Tell somebody when a flow fails and when the champion changes.
+
+SECONDEYE_NOTIFY names where: an address (http:// or https://), which receives a POST of {"text": MESSAGE} as
+Slack, Mattermost and Teams expect it, or a command, which gets the message as its last argument.
+"""
+
+import json
+import os
+import shlex
+import subprocess
+import urllib.request
+from collections.abc import Callable
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+from commands import SECONDEYE, CommandFailed, command_lines, run_log
+
+from secondeye.system.errors import UserError
+from secondeye.system.files import write_atomic
+
+VARIABLE = "SECONDEYE_NOTIFY"
+_ANNOUNCED = Path(".prefect/announced")  # the number of the newest event that was announced
+_TIMEOUT_S = 30
+
+
+def notify(message: str, log: Callable[[str], None] = print) -> None:
+    """Send a message, if there is somewhere to send it. A failure to send is logged, not raised."""
+    where = os.environ.get(VARIABLE, "").strip()
+    if not where:
+        return
+    try:
+        _send(where, f"secondeye: {message}")
+    except (OSError, HTTPException, ValueError, subprocess.SubprocessError) as error:
+        log(f"{VARIABLE}: the message could not be sent ({_without_address(error, where)}): {message}")
+
+
+def report_failure(flow: object, flow_run: Any, state: Any) -> None:
+    """Report a failed or crashed flow run. A hook of Prefect, for `on_failure` and `on_crashed`."""
+    from prefect.utilities.urls import url_for
+
+    address = url_for(flow_run) or ""
+    reason = str(state.message or "").removeprefix("Flow run encountered an exception: ")
+    reason = reason.removeprefix("CommandFailed: ").removeprefix("UserError: ")
+    notify(f"{flow_run.name} {str(state.name).lower()}: {reason} {address}".strip())
+
+
+HOOKS: dict[str, Any] = {"on_failure": [report_failure], "on_crashed": [report_failure]}
+
+
+def announce_champion() -> None:
+    """Report the newest change of the champion, also one made by hand, unless it was reported before."""
+    log = run_log()
+    if not os.environ.get(VARIABLE):
+        return
+    try:
+        events = json.loads("".join(command_lines([*SECONDEYE, "model", "history", "--json"])))
+    except (CommandFailed, json.JSONDecodeError) as failure:
+        log(f"the history of champions could not be read: {failure}")
+        return
+    changes = [event for event in events if event["event"] != "vetoed"]
+    announced = _ANNOUNCED.read_text().strip() if _ANNOUNCED.exists() else ""
+    if changes and str(changes[-1]["number"]) != announced:
+        newest = changes[-1]
+        before = f", before: {newest['previous']}" if newest["previous"] else ""
+        notify(f"champion: version {newest['version']}{before}, {newest['event']}: {newest['why']}", log)
+        _ANNOUNCED.parent.mkdir(exist_ok=True)
+        write_atomic(_ANNOUNCED, f"{newest['number']}\n")
+
+
+def check_setting() -> str:
+    """Return whom failures are reported to, without the secret part of an address.
+
+    Raises UserError if the setting is neither an address nor a command.
+    """
+    where = os.environ.get(VARIABLE, "").strip()
+    if not where:
+        return f"nobody; set {VARIABLE} to a webhook's address or a command"
+    if _is_address(where):
+        return where.split("/")[2].rpartition("@")[2]
+    try:
+        return shlex.split(where)[0]
+    except ValueError as error:
+        raise UserError(f"{VARIABLE}: cannot be read as a command: {error}") from error
+
+
+def _send(where: str, text: str) -> None:
+    if _is_address(where):
+        body = json.dumps({"text": text}).encode()
+        request = urllib.request.Request(where, body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S):
+            return
+    subprocess.run(
+        [*shlex.split(where), text],
+        check=True,
+        timeout=_TIMEOUT_S,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+
+
+def _is_address(where: str) -> bool:
+    return where.startswith(("http://", "https://"))
+
+
+def _without_address(error: Exception, where: str) -> str:
+    """Return the error without the address, which often contains a secret."""
+    if isinstance(error, subprocess.CalledProcessError):
+        return f"exit code {error.returncode}"
+    return f"{type(error).__name__}: {error}".replace(where, "...")
