@@ -350,6 +350,8 @@ FLOWS = (
     "night",
     "dataset",
     "training",
+    "inbox_record",
+    "inbox",
     "conversion",
     "schedules",
     "serve",

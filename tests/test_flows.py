@@ -303,6 +303,8 @@ def folders(
     stub = tmp_path / "stub.py"
     stub.write_text(
         "import sys\n"
+        "if sys.argv[1:3] == ['model', 'init']:\n"
+        "    sys.exit()\n"
         "if sys.argv[1:3] == ['model', 'record']:\n"
         "    print('recorded', *sys.argv[3:])\n"
         "    sys.exit(4)  # MLflow is away\n"
@@ -365,12 +367,13 @@ def test_flow_has_every_option_that_the_champion_leaves_open(
     assert option_types(flow) == wanted
     defaults = {name: given.default for name, given in inspect.signature(flow).parameters.items()}
     assert {defaults.pop("inbox"), defaults.pop("outbox")} == {inspect.Parameter.empty}
+    assert defaults.pop("attempts") == 3
     assert defaults == {name: False if kind == "boolean" else None for name, kind in wanted.items()}
     values = {"double": 1.0, "long": 2, "string": "3", "boolean": True}
     chosen = {name: values[kind] for name, kind in wanted.items()}
     monkeypatch.setattr(sys, "argv", ["flow", "in", "out", *flows.conversion.command_options(**chosen)])
     parsed = vars(flows.conversion._parse_arguments())
-    assert parsed == {"inbox": "in", "outbox": "out", **chosen}
+    assert parsed == {"inbox": "in", "outbox": "out", "attempts": 3, **chosen}
     assert {type(parsed[name]) for name in ("crf", "steps")} == {int}
 
 
@@ -384,7 +387,7 @@ def test_failed_films_are_reported_after_all_others(
     (inbox / "broken.mp4").write_text("no film at all")
     os.utime(inbox / "broken.mp4", (0, 0))
     with pytest.raises(
-        UserError, match=r"^2 of 4 films failed: bad.mp4: .*cannot be read; broken.mp4: "
+        UserError, match=r"^2 of 4 films failed: bad.mp4 \(attempt 1 of 3\): .*cannot be read; broken.mp4 "
     ) as end:
         flows.conversion.convert_folder.fn(str(inbox), str(outbox))
     assert "\n" not in str(end.value)

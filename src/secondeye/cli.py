@@ -249,6 +249,17 @@ def record(
 
 
 @model.command()
+def init() -> None:
+    """Make the shipped model the first champion; the last champion or the oldest version, if there are any.
+
+    A champion stays. The exit code is 4 if MLflow cannot be reached.
+    """
+    from secondeye.gate.promotion import ensure_champion
+
+    print(f"champion: version {ensure_champion(None)}")
+
+
+@model.command()
 def gate() -> None:
     """Compare the trained models with the champion on the held-out evaluation clips, and promote a winner.
 

@@ -210,6 +210,15 @@ def remove_if_published(output: Path) -> None:
             checkpoint.remove()
 
 
+def remove_checkpoint(output: Path) -> None:
+    """Delete the checkpoint of an output, if there is one. Raises UserError if a process works in it."""
+    checkpoint = _checkpoint_of(output)
+    if checkpoint.folder.exists():
+        with lock_dir(checkpoint.folder):
+            wait_for_shared_locks(checkpoint.workers_lock)
+            checkpoint.remove()
+
+
 def _checkpoint_of(output: Path) -> Checkpoint:
     return Checkpoint(output.parent / f".{output.name}.unfinished")
 

@@ -46,9 +46,7 @@ def run_gate(
         raise UserError(f"{dataset.path(Score)}: nothing was evaluated; run dvc repro evaluate")
     clips = dataset.rows(EvalClip)
     setup = EvalSetup(dataset, clips, dataset.rows(Score), evaluate)
-    previous = registry.champion()
-    if previous is None:
-        previous = registry.ensure_champion(SHIPPED, facts_of_shipped(setup))
+    previous = ensure_champion(setup)
     fetched = fetch_version(f"models:/secondeye/{previous}")
     champion, unusable = load_champion(fetched.bundle)
     vetoes = registry.vetoed_weights()
@@ -75,6 +73,15 @@ def run_gate(
         ),
     )
     return outcome
+
+
+def ensure_champion(setup: EvalSetup | None) -> int:
+    """Return the champion's version; if nothing is registered, the shipped model becomes it.
+
+    `setup` is the evaluation whose scores of the shipped model MLflow shows. Raises ServerUnreachable.
+    """
+    current = registry.champion()
+    return registry.ensure_champion(SHIPPED, facts_of_shipped(setup)) if current is None else current
 
 
 def promote(

@@ -73,8 +73,11 @@ def facts_of_winner(
     return VersionFacts(tags, _description(tags), source, scores)
 
 
-def facts_of_shipped(setup: EvalSetup) -> VersionFacts:
-    """Return the facts of the first version. Its run in MLflow shows the model card."""
+def facts_of_shipped(setup: EvalSetup | None) -> VersionFacts:
+    """Return the facts of the first version, without scores if nothing is evaluated.
+
+    Its run in MLflow shows the model card.
+    """
     model = load_candidate(SHIPPED)
     card = SHIPPED / "MODEL_CARD.md"
     tags: dict[str, str] = {}
@@ -84,6 +87,8 @@ def facts_of_shipped(setup: EvalSetup) -> VersionFacts:
         if _folder(model, part) is not None:
             tags[f"{part}_licences"] = SHIPPED_LICENCE
             tags[f"{part}_decision"] = f"{part}: `{model.part_id(part)}`, shipped with the program."
+        if setup is None:
+            continue
         rows = cached_scores(
             setup.cached_scores, setup.clips, [model.as_method("shipped", part)], setup.evaluate
         )

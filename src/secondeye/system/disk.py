@@ -1,6 +1,7 @@
 """Check for free disk space, and explain a full disk."""
 
 import errno
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from humanize import naturalsize
 from secondeye.system.errors import UserError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's quota, the largest file
+_REMEDY = "free disk space or process less"
 
 
 def require_free_space(folder: Path, need_bytes: float, label: str) -> None:
@@ -19,10 +21,7 @@ def require_free_space(folder: Path, need_bytes: float, label: str) -> None:
     need_size, free_size = naturalsize(need_bytes, binary=True), naturalsize(free, binary=True)
     print(f"{label}: at most {need_size} on disk, {free_size} free", flush=True)
     if need_bytes > free:
-        raise UserError(
-            f"{label}: {folder} needs up to {need_size} but only {free_size} are free; "
-            "free disk space or process less"
-        )
+        raise UserError(f"{label}: {folder} needs up to {need_size} but only {free_size} are free; {_REMEDY}")
 
 
 @contextmanager
@@ -34,3 +33,8 @@ def explain_full_disk(folder: Path, remedy: str) -> Iterator[None]:
         if error.errno not in _FULL:
             raise
         raise UserError(f"{folder}: {error.strerror}; {remedy}") from error
+
+
+def is_full_disk_message(message: str) -> bool:
+    """Return whether an error message of a command says that the disk is full."""
+    return any(part in message for part in (_REMEDY, *map(os.strerror, _FULL)))
