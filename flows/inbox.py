@@ -127,6 +127,10 @@ class Inbox:
             self.log(f"{film.name}: {output.name} has replaced {entry.output}")
         if warning:
             self.log(f"{film.name}: damaged, {output.name} has the part before: {warning}")
+        if film.exists() and self._was_replaced(film, entry):
+            self.log(
+                f"{film.name}: was replaced while it was being converted; the next run converts it again"
+            )
         entry.state, entry.output, entry.attempts, entry.reason = DONE, output.name, 0, warning
         write_record(self.inbox, self._entries)
 
@@ -185,7 +189,7 @@ class Inbox:
         entry = self._entries.get(film.name)
         if entry is None:
             return self._enter(film, status.st_mtime)
-        if entry.state == OPEN and entry.aside:  # a run was killed while it set the film aside
+        if entry.state == OPEN and entry.aside:  # setting it aside was interrupted
             if not os.path.lexists(self.inbox / FAILED / entry.aside):
                 self._move_aside(film, entry)
                 return False

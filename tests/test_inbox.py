@@ -173,6 +173,7 @@ def test_a_film_replaced_while_it_is_converted_is_converted_again(drill: Drill) 
     drill.put("a.mp4", b"1")
     drill.commands.after = lambda film, output: drill.put("a.mp4", b"2", age_s=100)
     drill.run()
+    assert any(line.startswith("a.mp4: was replaced while") for line in drill.lines)
     drill.commands.after = lambda film, output: None
     assert drill.run() == [("a.mp4", "a_sbs.mp4", "--overwrite")]
     assert drill.outputs() == {"a_sbs.mp4": content(drill.inbox / "a.mp4")}
@@ -335,6 +336,34 @@ def test_a_replaced_film_that_fails_keeps_its_old_output_and_is_tried_again(dril
     os.rename(drill.inbox / "failed/a.mp4", drill.inbox / "a.mp4")
     drill.commands.ends.clear()
     assert drill.run() == [("a.mp4", "a_sbs.mp4", "--overwrite")]
+
+
+def test_a_film_that_cannot_be_moved_is_not_tried_again(
+    drill: Drill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one of another user in a shared folder with the sticky bit."""
+
+    def refuse(*given: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    drill.put("bad.mp4")
+    drill.commands.ends["bad.mp4"] = (1, "secondeye: no such pixel")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", refuse)
+        with pytest.raises(UserError):
+            drill.run(attempts=1)
+        assert drill.run(attempts=1) == [] and len(drill.lines) == 1
+    assert drill.run(attempts=1) == [] and (drill.inbox / "failed/bad.mp4").exists()
+
+
+def test_the_failure_of_a_film_that_is_replaced_meanwhile_does_not_count(drill: Drill) -> None:
+    drill.put("a.mp4", b"1")
+    drill.commands.ends["a.mp4"] = (1, "secondeye: no such pixel")
+    drill.commands.during = lambda film, output: drill.put("a.mp4", b"2", age_s=100)
+    with pytest.raises(UserError):
+        drill.run(attempts=1)
+    drill.commands.ends.clear()
+    assert drill.run() == [("a.mp4", "a_sbs.mp4")]
 
 
 def test_a_film_replaced_after_a_failure_has_all_its_attempts(drill: Drill) -> None:
