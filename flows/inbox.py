@@ -151,7 +151,8 @@ class Inbox:
             return ""
         if not is_reason(failure) or self._was_replaced(film, entry):
             return f"{film.name}: {failure}"
-        if entry.attempts + 1 >= attempts and (other := control()):
+        by_command = isinstance(failure, CommandFailed)  # and not found when the film was opened
+        if by_command and entry.attempts + 1 >= attempts and (other := control()):
             return f"{film.name}: {failure}; not counted, as a control film fails, too: {other}"
         entry.attempts, entry.reason = entry.attempts + 1, str(failure)
         counted = f"{film.name} (attempt {entry.attempts} of {attempts}"

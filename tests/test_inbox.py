@@ -602,7 +602,7 @@ def test_a_film_is_made_whole_beside_its_output(drill: Drill, tmp_path: Path) ->
 # Slow: the command line, MLflow and Prefect
 
 
-@pytest.mark.slow(seconds=60)
+@pytest.mark.slow(seconds=75)
 def test_films_through_the_command_line(small_project: Path, make_film: Callable[..., Path]) -> None:
     """A film, a damaged one and no film at all; then the film is replaced. No output is ever incomplete."""
     inbox, outbox = small_project / "in", small_project / "out"
@@ -625,11 +625,9 @@ def test_films_through_the_command_line(small_project: Path, make_film: Callable
     watcher.start()
     try:
         first = convert_folder(small_project, "--attempts", "1")
-        last_line = first.stderr.splitlines()[-1]
         assert first.returncode == 1, first.stderr
-        assert last_line.startswith(
-            "conversion: 1 of 3 films failed: broken.mp4 (attempt 1 of 1, the last): "
-        )
+        failure = "conversion: 1 of 3 films failed: broken.mp4 (attempt 1 of 1, the last): "
+        assert any(line.startswith(failure) for line in first.stderr.splitlines())
         assert {path.name for path in inbox.glob("[!.]*")} == {"good.mp4", "damaged.mp4", "failed"}
         assert (inbox / "failed/broken.mp4").read_text() == "no film"
         assert "not a film" in (inbox / "failed/broken.mp4.txt").read_text()
