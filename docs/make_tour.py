@@ -2,7 +2,7 @@
 
     python docs/make_tour.py [--browser /usr/bin/chromium]
 
-Starts MLflow, Prefect and a worker as `./run serve` does, lets the dataset flow run once, photographs the
+Starts MLflow, Prefect and a worker as `./run serve` does, lets the training flow run once, photographs the
 pages with headless Chromium, and stops everything.
 """
 
@@ -77,7 +77,7 @@ def main() -> None:
             f"{MLFLOW}/#/compare-runs?runs={both}&experiments={quote(json.dumps([experiment]))}&{view}",
         )
         photograph(browser, "mlflow_registry", f"{MLFLOW}/#/models/secondeye?{view}")
-        run = run_flow("build-dataset", "dataset")
+        run = run_flow("train-and-promote", "training")
         photograph(browser, "prefect_run", f"{PREFECT}/runs/flow-run/{run}")
     finally:
         server.send_signal(signal.SIGTERM)
