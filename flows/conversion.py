@@ -9,20 +9,24 @@ INBOX/failed (inbox.py). Interrupted conversions resume on the next run. The oth
 """
 
 import argparse
+import re
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from fractions import Fraction
 from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
-from commands import RETRY, SECONDEYE, CommandFailed, run_command, run_log
+from commands import RETRY, SECONDEYE, CommandFailed, command_lines, rename_run, run_command, run_log
 from inbox import Inbox, open_inbox
-from notify import HOOKS
+from notify import HOOKS, announce_champion
 from prefect import flow, task
+from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from turn import turn
 
 from secondeye.cli import EXIT_TRUNCATED
 from secondeye.system.errors import UserError
@@ -30,31 +34,54 @@ from secondeye.system.text import pluralize
 from secondeye.video.write import write_film
 
 CHAMPION = "models:/secondeye@champion"
+_MAX_NAME = 200  # characters of the name of a run
 
 
-@task(cache_policy=NO_CACHE, task_run_name="convert {film.name}", **RETRY)
-def convert(film: Path, output: Path, options: list[str]) -> str:
-    """Convert one film, in a separate process, and publish it to MLflow. Raises UserError if it fails.
+@task(cache_policy=NO_CACHE, task_run_name="find the champion", **RETRY)
+def find_champion() -> int:
+    """Return the version of the champion; without one, the shipped model becomes it."""
+    log, version = run_log(), 0
+    for line in command_lines([*SECONDEYE, "model", "init"]):
+        log(line)
+        if found := re.match(r"champion: version (\d+)$", line):
+            version = int(found[1])
+    return version
+
+
+@task(cache_policy=NO_CACHE, task_run_name="convert {film.name} with version {version}", **RETRY)
+def convert(film: Path, output: Path, version: int, options: list[str], timeout_hours: float | None) -> str:
+    """Convert one film, in a separate process. Raises UserError if it fails.
 
     Returns a warning if the film is damaged and only the part before the damage was converted, else "".
     """
-    log, began, warning = run_log(), time.monotonic(), ""
     try:
-        run_command(_convert_command(film, output, options), log)
+        run_command(_convert_command(film, output, version, options), run_log(), timeout_hours)
     except CommandFailed as failure:
         if failure.code != EXIT_TRUNCATED:
             raise
-        warning = str(failure)
-    record(output, log, f"--seconds={time.monotonic() - began:.1f}")
-    return warning
+        return str(failure)
+    return ""
 
 
-def record(output: Path, log: Callable[[str], None], *options: str) -> None:
-    """Publish a conversion to MLflow; if that fails, a line says so."""
+@task(cache_policy=NO_CACHE, task_run_name="record {output.name}")
+def record(output: Path, seconds: float | None = None) -> None:
+    """Publish a conversion to MLflow, and show it as an artifact; if MLflow is away, a line says so."""
+    log, run = run_log(), ""
+    options = [] if seconds is None else [f"--seconds={seconds:.1f}"]
     try:
-        run_command([*SECONDEYE, "model", "record", str(output), *options], log)
+        for run in command_lines([*SECONDEYE, "model", "record", str(output), *options]):
+            log(run)  # its name
     except CommandFailed as failure:  # the film is there
-        log(f"{failure}; not in MLflow yet")
+        run = "not in MLflow yet"
+        log(f"{failure}; {run}")
+    row = {
+        "film": str(output),
+        "MiB": round(output.stat().st_size / 2**20, 1),
+        "seconds": "not measured" if seconds is None else round(seconds, 1),
+        "run in MLflow": run,
+    }
+    key = f"film-{re.sub('[^a-z0-9]+', '-', output.stem.lower()).strip('-')}"
+    create_table_artifact([row], key=key, description=str(output))
 
 
 @flow(log_prints=True, flow_run_name="conversion: {inbox}", **HOOKS)
@@ -72,12 +99,15 @@ def convert_folder(
     crf: int | None = None,
     preset: str | None = None,
     attempts: int = 3,
+    timeout_hours: float | None = None,
+    share_machine: bool = False,
 ) -> None:
     """Convert each film in the inbox that is not converted; a failure does not stop the others.
 
-    A film that fails in `attempts` runs is moved to INBOX/failed. The other parameters are options of
-    `secondeye convert`. Missing folders are created; without a champion, the shipped model becomes it. Raises
-    UserError at the end if any film failed.
+    A film that fails in `attempts` runs is moved to INBOX/failed. The timeout is for one film. With
+    `share_machine`, films are converted beside a training and beside work started by hand. The other
+    parameters are options of `secondeye convert`. Missing folders are created; without a champion, the
+    shipped model becomes it. Raises UserError at the end if any film failed, and if there is no champion.
     """
     options = command_options(
         strength_percent=strength_percent,
@@ -96,12 +126,20 @@ def convert_folder(
         films = opened.films()
         print(f"{inbox}: {pluralize(len(films), 'film')} to convert")
         for output in opened.recovered:
-            record(output, log)
+            record(output)
         if films:
-            run_command([*SECONDEYE, "model", "init"], log)
-        control = cache(partial(convert_control, options, log))
-        convert_one = partial(_failure, opened, options=options, attempts=attempts, control=control)
+            rename_run(f"conversion of {', '.join(film.name for film in films)}"[:_MAX_NAME])
+        convert_one = partial(
+            _convert_one,
+            opened,
+            options=options,
+            attempts=attempts,
+            timeout_hours=timeout_hours,
+            share_machine=share_machine,
+            control=cache(partial(convert_control, options)),
+        )
         failures = [failure for film in films if (failure := convert_one(film))]
+    announce_champion()
     if failures:
         raise UserError(f"{len(failures)} of {pluralize(len(films), 'film')} failed: {'; '.join(failures)}")
 
@@ -116,10 +154,10 @@ def command_options(**values: float | str | None) -> list[str]:
     return options
 
 
-def convert_control(options: list[str], log: Callable[[str], None]) -> str:
+def convert_control(options: list[str], version: int) -> str:
     """Convert a short generated film and return the error message, or "".
 
-    If it fails as well, the reason is not the film of the inbox but the champion or this machine.
+    If it fails as well, the reason is not the film of the inbox but the model or this machine.
     """
     y, x = np.indices((128, 256))
     images = (((np.stack([x + 2 * t, y, x + y], -1) * 4) % 256).astype(np.uint8) for t in range(12))
@@ -128,23 +166,40 @@ def convert_control(options: list[str], log: Callable[[str], None]) -> str:
         write_film(film, images, Fraction(24))
         output = film.with_stem("control_sbs")
         try:
-            run_command(_convert_command(film, output, options), log)
+            run_command(_convert_command(film, output, version, options), run_log())
         except CommandFailed as failure:
             return str(failure)
     return ""
 
 
-def _convert_command(film: Path, output: Path, options: list[str]) -> list[str]:
-    return [*SECONDEYE, "convert", str(film), "--model", CHAMPION, "--output", str(output), *options]
+def _convert_command(film: Path, output: Path, version: int, options: list[str]) -> list[str]:
+    model = f"models:/secondeye/{version}"
+    return [*SECONDEYE, "convert", str(film), "--model", model, "--output", str(output), *options]
 
 
-def _failure(inbox: Inbox, film: Path, options: list[str], attempts: int, control: Callable[[], str]) -> str:
+def _convert_one(
+    inbox: Inbox,
+    film: Path,
+    *,
+    options: list[str],
+    attempts: int,
+    timeout_hours: float | None,
+    share_machine: bool,
+    control: Callable[[int], str],
+) -> str:
     """Convert a film and return the error message, or ""."""
-    try:
-        output, exists = inbox.begin(film)
-        warning = convert(film, output, [*options, *(["--overwrite"] if exists else [])])
-    except UserError as failure:
-        return inbox.fail(film, failure, attempts, control, ["--model", CHAMPION, *options])
+    # One turn for each film, so that a training that waits need not wait for all of them.
+    with nullcontext() if share_machine else turn(run_log()):
+        version, began = find_champion(), time.monotonic()
+        try:
+            output, exists = inbox.begin(film)
+            replacing = ["--overwrite"] if exists else []
+            warning = convert(film, output, version, [*options, *replacing], timeout_hours)
+        except UserError as failure:
+            by_hand = ["--model", CHAMPION, *options]
+            return inbox.fail(film, failure, attempts, partial(control, version), by_hand)
+        seconds = time.monotonic() - began
+    record(output, seconds)
     inbox.finish(film, output, warning)
     return ""
 
@@ -164,6 +219,8 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--crf", type=int)
     parser.add_argument("--preset")
     parser.add_argument("--attempts", type=int, default=3, help="runs in which a film may fail (3)")
+    parser.add_argument("--timeout-hours", type=float, help="for one film")
+    parser.add_argument("--share-machine", action="store_true", help="convert beside other work")
     return parser.parse_args()
 
 

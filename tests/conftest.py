@@ -12,7 +12,7 @@ from fractions import Fraction
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -341,9 +341,11 @@ def vgg16_folder(vgg16_features: nn.Sequential, tmp_path_factory: pytest.TempPat
     return made
 
 
-FLOWS = (
+FLOWS = (  # modules of flows/
     "turn",
     "commands",
+    "inbox_record",
+    "inbox",
     "watchdog",
     "notify",
     "dvc_stages",
@@ -368,7 +370,26 @@ def flows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
         patch.setattr(modules.turn, "others_at_work", lambda share_machine=False: [])
         yield modules
         for name in FLOWS:
-            del sys.modules[name]
+            sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def conversion(flows: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Return flows/conversion.py with its tasks as plain functions, and its `artifacts` in a list."""
+    call_without_server(flows.conversion, tmp_path, monkeypatch)
+    return flows.conversion
+
+
+def call_without_server(module: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace the tasks of flows/conversion.py, which need a Prefect server, by their functions."""
+    for name in ("find_champion", "convert", "record"):
+        monkeypatch.setattr(module, name, getattr(module, name).fn)
+    artifacts: list[dict[str, Any]] = []
+    monkeypatch.setattr(module, "artifacts", artifacts, raising=False)
+    monkeypatch.setattr(
+        module, "create_table_artifact", lambda rows, *, key, description: artifacts.append({key: rows})
+    )
+    monkeypatch.setattr(sys.modules["turn"], "LOCK", folder / "lock" / "turn.lock")
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import psutil
 import pytest
@@ -31,6 +31,16 @@ from secondeye.system.errors import UserError
 
 PROJECT = Path(__file__).parent.parent
 DEPLOYMENTS = yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]
+
+
+@pytest.fixture(autouse=True)
+def signal_handlers() -> Iterator[None]:
+    """Restore the signal handlers, which `serve` changes: commands of later tests would ignore SIGTERM."""
+    changed = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    handlers = {each: signal.getsignal(each) for each in changed}
+    yield
+    for each, handler in handlers.items():
+        signal.signal(each, handler)
 
 
 def python(code: str) -> list[str]:
@@ -297,13 +307,17 @@ def test_nights_are_not_kept_where_they_would_disturb(
 
 @pytest.fixture
 def folders(
-    flows: SimpleNamespace, lines: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    conversion: ModuleType,
+    lines: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> tuple[Path, Path]:
     """Create an inbox and an outbox, and stub `secondeye` to write its model argument to the output."""
     stub = tmp_path / "stub.py"
     stub.write_text(
         "import sys\n"
         "if sys.argv[1:3] == ['model', 'init']:\n"
+        "    print('champion: version 3')\n"
         "    sys.exit()\n"
         "if sys.argv[1:3] == ['model', 'record']:\n"
         "    print('recorded', *sys.argv[3:])\n"
@@ -312,10 +326,9 @@ def folders(
         "content = ' '.join([model, *options])\n"
         "sys.exit('secondeye: cannot be read') if 'bad' in film else open(output, 'w').write(content)\n"
     )
-    monkeypatch.setattr(flows.conversion, "SECONDEYE", [sys.executable, str(stub)])
-    monkeypatch.setattr(flows.conversion, "convert", flows.conversion.convert.fn)
+    monkeypatch.setattr(conversion, "SECONDEYE", [sys.executable, str(stub)])
     inbox, outbox = tmp_path / "inbox", tmp_path / "outbox"
-    flows.conversion.convert_folder.fn(str(inbox), str(outbox))  # creates both folders
+    conversion.convert_folder.fn(str(inbox), str(outbox))  # creates both folders
     return inbox, outbox
 
 
@@ -338,10 +351,34 @@ def test_new_films_are_converted_with_the_champion_and_recorded(
     (inbox / "notes.txt").write_text("no film")
     flows.conversion.convert_folder.fn(str(inbox), str(outbox))
     made = {path.name: path.read_text() for path in outbox.iterdir()}
-    champion = "models:/secondeye@champion"
+    champion = "models:/secondeye/3"
     assert made == {"a_sbs.mp4": champion, "b_sbs.mp4": champion, "done_sbs.mkv": "before"}
     recorded = [line.split("--seconds=")[0] for line in lines if line.startswith("recorded")]
     assert recorded == [f"recorded {outbox / name} " for name in ("a_sbs.mp4", "b_sbs.mp4")]
+    shown = flows.conversion.artifacts
+    assert [[*artifact] for artifact in shown] == [["film-a-sbs"], ["film-b-sbs"]]
+    (row,) = shown[0]["film-a-sbs"]
+    assert (row["film"], row["run in MLflow"]) == (str(outbox / "a_sbs.mp4"), "not in MLflow yet")
+
+
+def test_each_film_has_its_turn_unless_the_machine_is_shared(
+    flows: SimpleNamespace, folders: tuple[Path, Path], lines: list[str], make_film: Callable[..., Path]
+) -> None:
+    inbox, outbox = folders
+    put(make_film(), inbox, "a.mp4")
+    flows.turn.LOCK.parent.mkdir()
+    with flows.turn.LOCK.open("w") as training:
+        fcntl.flock(training, fcntl.LOCK_EX)
+        flows.conversion.convert_folder.fn(str(inbox), str(outbox), share_machine=True)
+        assert (outbox / "a_sbs.mp4").exists()
+        put(make_film("b.mp4"), inbox, "b.mp4")
+        run = partial(flows.conversion.convert_folder.fn, str(inbox), str(outbox))
+        thread = threading.Thread(target=run)
+        thread.start()
+        wait_for(lambda: "another flow of this project is working; waiting until it ends" in lines, 5)
+        assert not (outbox / "b_sbs.mp4").exists()
+    thread.join(10)
+    assert (outbox / "b_sbs.mp4").exists()
 
 
 def test_flow_passes_its_options_to_the_command(
@@ -353,9 +390,7 @@ def test_flow_passes_its_options_to_the_command(
         str(inbox), str(outbox), tiles=2, steps=4, max_memory_gb=1.5, offload=True, workers="auto"
     )
     made = (outbox / "a_sbs.mp4").read_text()
-    assert made == (
-        "models:/secondeye@champion --tiles=2 --steps=4 --offload --max-memory-gb=1.5 --workers=auto"
-    )
+    assert made == ("models:/secondeye/3 --tiles=2 --steps=4 --offload --max-memory-gb=1.5 --workers=auto")
 
 
 def test_flow_has_every_option_that_the_champion_leaves_open(
@@ -367,13 +402,14 @@ def test_flow_has_every_option_that_the_champion_leaves_open(
     assert option_types(flow) == wanted
     defaults = {name: given.default for name, given in inspect.signature(flow).parameters.items()}
     assert {defaults.pop("inbox"), defaults.pop("outbox")} == {inspect.Parameter.empty}
-    assert defaults.pop("attempts") == 3
+    own = {"attempts": 3, "timeout_hours": None, "share_machine": False}  # the flow's
+    assert {name: defaults.pop(name) for name in own} == own
     assert defaults == {name: False if kind == "boolean" else None for name, kind in wanted.items()}
     values = {"double": 1.0, "long": 2, "string": "3", "boolean": True}
     chosen = {name: values[kind] for name, kind in wanted.items()}
     monkeypatch.setattr(sys, "argv", ["flow", "in", "out", *flows.conversion.command_options(**chosen)])
     parsed = vars(flows.conversion._parse_arguments())
-    assert parsed == {"inbox": "in", "outbox": "out", "attempts": 3, **chosen}
+    assert parsed == {"inbox": "in", "outbox": "out", **own, **chosen}
     assert {type(parsed[name]) for name in ("crf", "steps")} == {int}
 
 

@@ -9,10 +9,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import av
@@ -54,6 +54,11 @@ class Commands:
         self.after(film, output)
         if code:
             raise self.failure(command, code, [line])  # type: ignore[call-arg]
+
+    def lines_of(self, command: list[str]) -> Iterator[str]:
+        """Yield the output of `secondeye model init` or `secondeye model record`."""
+        self(command, print)
+        yield "champion: version 1" if command[4] == "init" else "0123abcd"
 
     def converted(self) -> list[tuple[str, ...]]:
         """Return the conversions since the last call: film, output, options."""
@@ -100,14 +105,21 @@ def content(film: Path) -> str:
 @pytest.fixture
 def drill(
     flows: SimpleNamespace,
+    conversion: ModuleType,
     tmp_path: Path,
     make_film: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Drill:
     commands, lines = Commands(flows.commands.CommandFailed), []
-    monkeypatch.setattr(flows.conversion, "run_command", commands)
-    monkeypatch.setattr(flows.conversion, "run_log", lambda: lines.append)
-    monkeypatch.setattr(flows.conversion, "convert", flows.conversion.convert.fn)
+
+    def log(line: str) -> None:
+        if not line.startswith(("champion: ", "0123abcd")):
+            lines.append(line)
+
+    monkeypatch.setattr(conversion, "run_command", commands)
+    monkeypatch.setattr(conversion, "command_lines", commands.lines_of)
+    for module in (conversion, flows.notify):
+        monkeypatch.setattr(module, "run_log", lambda: log)
     inbox, outbox = tmp_path / "in", tmp_path / "out"
     inbox.mkdir()
     film = make_film(shots=(2,), height=32, width=32, sound=False)
@@ -647,7 +659,16 @@ def test_films_through_the_command_line(small_project: Path, make_film: Callable
 
 
 def convert_folder(project: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "flows/conversion.py", "in", "out", "--preset=ultrafast", *options]
+    # Not to wait for the commands of other tests.
+    command = [
+        sys.executable,
+        "flows/conversion.py",
+        "in",
+        "out",
+        "--preset=ultrafast",
+        "--share-machine",
+        *options,
+    ]
     environment = {name: value for name, value in without_prefect().items() if name != "MLFLOW_TRACKING_URI"}
     return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
 

@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from conftest import FLOWS, PROJECT, call_without_server
 from moving_card import write_moving_card
 
 from secondeye.conversion.bundle import Bundle, settings_from_bundle, write_bundle
@@ -29,7 +30,6 @@ from secondeye.system.errors import UserError
 from secondeye.video.probe import probe
 from secondeye.video.read import decode_film
 
-FLOWS = Path(__file__).parent.parent / "flows"
 FRAMES, HEIGHT, WIDTH, FPS = 30, 540, 960, 2  # 15 seconds: more than one segment
 SAMPLE_SIZE = 52  # a tile is 416 x 416 px in area: the frame takes 2 x 2 of them at full resolution
 LOSSLESS = {"crf": 0, "preset": "ultrafast"}
@@ -71,13 +71,15 @@ def flow(
     monkeypatch.setenv("PYTHONPATH", f"{hooks}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     monkeypatch.setenv("RECORD", str(with_registry / "passes.txt"))
     monkeypatch.setenv("PREFECT_HOME", str(with_registry / "prefect"))
-    monkeypatch.syspath_prepend(FLOWS)
+    monkeypatch.syspath_prepend(PROJECT / "flows")
     module = import_module("conversion")
     monkeypatch.setattr(module, "run_log", lambda: print)
-    monkeypatch.setattr(module, "convert", module.convert.fn)  # a task runs in a server's context only
-    monkeypatch.setattr(module, "STILL_S", -1)
+    monkeypatch.setattr(import_module("notify"), "run_log", lambda: print)
+    call_without_server(module, with_registry, monkeypatch)
+    monkeypatch.setattr(sys.modules["inbox"], "STILL_S", -1)
+    monkeypatch.setattr(sys.modules["turn"], "others_at_work", lambda share_machine: [])
     yield module
-    for name in ("conversion", "commands"):
+    for name in FLOWS:
         sys.modules.pop(name, None)
 
 
