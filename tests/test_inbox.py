@@ -614,7 +614,7 @@ def test_a_film_is_made_whole_beside_its_output(drill: Drill, tmp_path: Path) ->
 # Slow: the command line, MLflow and Prefect
 
 
-@pytest.mark.slow(seconds=75)
+@pytest.mark.slow(seconds=85)
 def test_films_through_the_command_line(small_project: Path, make_film: Callable[..., Path]) -> None:
     """A film, a damaged one and no film at all; then the film is replaced. No output is ever incomplete."""
     inbox, outbox = small_project / "in", small_project / "out"
