@@ -35,14 +35,21 @@ def notify(message: str, log: Callable[[str], None] = print) -> None:
         log(f"{VARIABLE}: the message could not be sent ({_without_address(error, where)}): {message}")
 
 
-def report_failure(flow: object, flow_run: Any, state: Any) -> None:
+def report_failure(flow: Any, flow_run: Any, state: Any) -> None:
     """Report a failed or crashed flow run. A hook of Prefect, for `on_failure` and `on_crashed`."""
+    if not os.environ.get(VARIABLE):
+        return
+    from prefect import get_client
     from prefect.utilities.urls import url_for
 
+    with get_client(sync_client=True) as client:
+        name = client.read_flow_run(
+            flow_run.id
+        ).name  # the worker, which reports a crash, knows the first one
     address = url_for(flow_run) or ""
     reason = str(state.message or "").removeprefix("Flow run encountered an exception: ")
     reason = reason.removeprefix("CommandFailed: ").removeprefix("UserError: ")
-    notify(f"{flow_run.name} {str(state.name).lower()}: {reason} {address}".strip())
+    notify(f"{flow.name}, run {name}, {str(state.name).lower()}: {reason} {address}".strip())
 
 
 HOOKS: dict[str, Any] = {"on_failure": [report_failure], "on_crashed": [report_failure]}

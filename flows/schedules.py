@@ -45,12 +45,17 @@ def main() -> None:
 
 def choose(name: str, armed: bool) -> None:
     """Keep the choice for a deployment. Raises UserError if prefect.yaml has none of this name."""
-    content = YAML(typ="safe").load(PROJECT / "prefect.yaml")
-    known = [deployment["name"] for deployment in content["deployments"]]
+    known = [deployment["name"] for deployment in deployments()]
     if name not in known:
         raise UserError(f"{name}: not in prefect.yaml, which has {', '.join(known)}")
     _choices_file().parent.mkdir(exist_ok=True)
     write_atomic(_choices_file(), json.dumps(_choices() | {name: armed}, indent=1, sort_keys=True) + "\n")
+
+
+def deployments() -> list[dict[str, Any]]:
+    """Return the deployments in prefect.yaml."""
+    content: dict[str, list[dict[str, Any]]] = YAML(typ="safe").load(PROJECT / "prefect.yaml")
+    return content["deployments"]
 
 
 def apply(api: str) -> list[str]:

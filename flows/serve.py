@@ -7,6 +7,8 @@ their next run resumes the work. So does kill -9, after which a watchdog ends wh
 """
 
 import argparse
+import importlib
+import inspect
 import json
 import os
 import signal
@@ -58,6 +60,7 @@ def serve(mlflow_port: int, prefect_port: int) -> None:
     Raises UserError if a port is in use, a server does not start, or one exits.
     """
     receiver = notify.check_setting()
+    _check_parameters()
     _end_leftovers()
     _require_free(mlflow_port, "--mlflow-port")
     _require_free(prefect_port, "--prefect-port")
@@ -230,6 +233,20 @@ def _post(address: str, content: Mapping[str, object]) -> Any:
     request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=60) as answer:
         return json.load(answer)
+
+
+def _check_parameters() -> None:
+    """Raise UserError if a deployment in prefect.yaml has a parameter that its flow does not take."""
+    for deployment in schedules.deployments():
+        module, _, name = str(deployment["entrypoint"]).removeprefix("flows/").partition(".py:")
+        flow = getattr(importlib.import_module(module), name)
+        known = list(inspect.signature(flow.fn).parameters)
+        for given in deployment.get("parameters") or {}:
+            if given not in known:
+                raise UserError(
+                    f"prefect.yaml: deployment {deployment['name']}: {name} has no parameter {given!r}; "
+                    f"it has {', '.join(known)}"
+                )
 
 
 def _deploy(variables: Mapping[str, str]) -> None:

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -256,16 +256,17 @@ def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
 
 
 def test_failed_and_crashed_flows_are_reported_to_a_webhook(
-    flows: SimpleNamespace, webhook: list[object]
+    flows: SimpleNamespace, webhook: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = SimpleNamespace(name="dataset: validate")
+    run, renamed = SimpleNamespace(name="tan-anteater", id=7), SimpleNamespace(name="dataset: validate")
+    client = SimpleNamespace(read_flow_run=lambda number: renamed if number == 7 else None)
+    monkeypatch.setattr("prefect.get_client", lambda sync_client: nullcontext(client))
     for name in ("Failed", "Crashed"):
         reason = "Flow run encountered an exception: CommandFailed: `dvc repro validate` ended with 1: empty"
-        flows.notify.report_failure(None, run, SimpleNamespace(name=name, message=reason))
-    assert webhook == [
-        {"text": f"secondeye: dataset: validate {name}: `dvc repro validate` ended with 1: empty"}
-        for name in ("failed", "crashed")
-    ]
+        flow, state = SimpleNamespace(name="build-dataset"), SimpleNamespace(name=name, message=reason)
+        flows.notify.report_failure(flow, run, state)
+    text = "secondeye: build-dataset, run dataset: validate, {}: `dvc repro validate` ended with 1: empty"
+    assert webhook == [{"text": text.format(name)} for name in ("failed", "crashed")]
     for module, flow in (
         ("dataset", "build_dataset"),
         ("training", "train_and_promote"),

@@ -502,6 +502,23 @@ def test_prefect_reads_the_settings_in_pyproject(in_project: Path) -> None:
     assert done.stdout.split() == [".prefect", "False", "120"]
 
 
+def test_serve_refuses_a_parameter_that_the_flow_does_not_have(
+    flows: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (
+        (PROJECT / "prefect.yaml")
+        .read_text()
+        .replace("outbox: data/outbox,", "outbox: data/outbox, tile: 2,")
+    )
+    (tmp_path / "prefect.yaml").write_text(text)
+    monkeypatch.setattr(flows.schedules, "PROJECT", tmp_path)
+    wanted = (
+        r"^prefect\.yaml: deployment conversion: convert_folder has no parameter 'tile'; it has inbox, outbox"
+    )
+    with pytest.raises(UserError, match=wanted):
+        flows.serve.serve(free_port(), free_port())
+
+
 def test_serve_names_the_port_in_use(flows: SimpleNamespace) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
