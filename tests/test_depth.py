@@ -21,13 +21,19 @@ from secondeye.depth import (
     make_depth_estimator,
 )
 from secondeye.depth.depth_anything import BATCH_FRAMES, load_depth_anything
+from secondeye.depth.depthcrafter import DepthCrafter, DepthCrafterSettings
+from secondeye.depth.depthcrafter.network import DepthNetwork
+from secondeye.depth.depthcrafter.pipeline import GROUP_FRAMES, DepthCrafterPipeline
 from secondeye.depth.guided_filter import guided_filter
 from secondeye.depth.motion import LONG_SIDE_PX, MAX_OFFSET_FRAMES, MAX_THREADS, motion_depth
 from secondeye.depth.position_prior import position_prior
 from secondeye.depth.residual_flow import homography_residual
 from secondeye.depth.temporal_smoothing import fit_scale_shift, smooth
 from secondeye.imaging.arrays import frames_from_uint8, frames_to_uint8
+from secondeye.inpaint import tiny
 from secondeye.system.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
@@ -123,11 +129,32 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
     return make
 
 
-@pytest.fixture(scope="session", params=["motion", "depth-anything-v2", "depth-anything-v2-metric"])
-def backend(request: pytest.FixtureRequest, tiny_folder: Callable[[str], Path]) -> tuple[DepthEstimator, int]:
+def tiny_crafter() -> DepthCrafterPipeline:
+    """DepthCrafter with the blocks of the tiny inpainter, of random weights."""
+    torch.manual_seed(3)
+    config = tiny.make_network(5, 8, (64, 64), sample_size=22).config
+    return DepthCrafterPipeline(
+        tiny.make_autoencoder(4, (64, 128)),
+        tiny.make_image_encoder(),
+        DepthNetwork.from_config(config).eval(),
+        tiny.make_scheduler(),
+    )
+
+
+@pytest.fixture(
+    scope="session", params=["motion", "depth-anything-v2", "depth-anything-v2-metric", "depthcrafter"]
+)
+def backend(
+    request: pytest.FixtureRequest,
+    tiny_folder: Callable[[str], Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[DepthEstimator, int]:
     """Estimator, and how many frames beyond its current window it may read."""
     if request.param == "motion":
         return make_depth_estimator("motion", None, "cpu"), MAX_OFFSET_FRAMES + MAX_THREADS
+    if request.param == "depthcrafter":
+        settings = DepthCrafterSettings(steps=1, window_frames=5, overlap_frames=2)
+        return DepthCrafter(tiny_crafter(), settings), settings.window_frames + 2 * GROUP_FRAMES
     kind = "metric" if request.param.endswith("metric") else "relative"
     return load_depth_anything(str(tiny_folder(kind))), BATCH_FRAMES
 
@@ -169,7 +196,6 @@ def test_every_backend_gives_the_same_for_any_windows(backend: tuple[DepthEstima
         assert torch.equal(run(backend[0], frames, window)[0], whole)
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_every_backend_continues_after_every_estimate_with_equal_results(
     backend: tuple[DepthEstimator, int], tmp_path: Path
 ) -> None:
@@ -364,8 +390,11 @@ def test_weights_that_do_not_fit_are_refused(tiny_folder: Callable[[str], Path])
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(ValueError, match="student, depth-anything-v2, got 'midas'"):
+    with pytest.raises(ValueError, match=r"must be one of motion, student, .*, got 'midas'"):
         make_depth_estimator("midas", None, "cpu")
+    for given in ("motion:folder", "depthcrafter:"):
+        with pytest.raises(ValueError, match="source"):
+            make_depth_estimator(given, None, "cpu")
 
 
 def test_fit_is_robust_to_outliers() -> None:

@@ -397,7 +397,7 @@ def test_flow_has_every_option_that_the_champion_leaves_open(
     flows: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = option_types(settings_from_bundle)
-    del wanted["depth"], wanted["inpainter"]  # the champion's own
+    del wanted["depth"], wanted["depth_resolution"], wanted["inpainter"]  # the champion's own
     flow = flows.conversion.convert_folder.fn
     assert option_types(flow) == wanted
     defaults = {name: given.default for name, given in inspect.signature(flow).parameters.items()}

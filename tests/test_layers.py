@@ -24,8 +24,9 @@ LAYERS = [
     ["run_folder"],
     ["execution"],
     ["dataset", "sources"],
+    ["depth"],  # above `inpaint`: DepthCrafter is Stable Video Diffusion, as the inpainter is
     ["inpaint"],
-    ["alignment", "depth", "film", "matching", "metrics", "splat", "synthetic", "warp"],
+    ["alignment", "film", "matching", "metrics", "splat", "synthetic", "warp"],
     ["report"],
     ["video", "imaging", "params"],
     ["system"],
@@ -34,7 +35,7 @@ LAYERS = [
 ROOMS = {
     "accelerate": {"training.loop", "training.mixed_precision", "training.deepspeed"},
     "av": {"video"},
-    "diffusers": {"inpaint", "training.diffusion", "training.train_state"},
+    "diffusers": {"depth.depthcrafter", "inpaint", "training.diffusion", "training.train_state"},
     "great_expectations": {"stages.validate"},
     "jinja2": {"report"},
     "markupsafe": {"report"},
@@ -47,7 +48,7 @@ ROOMS = {
     "scipy": {"dataset.drift", "metrics.depth"},
     "skimage": set(),  # a peer in tests
     "torchmetrics": set(),  # a peer in tests; metrics.learned reads the weights in it
-    "transformers": {"depth.depth_anything", "inpaint"},
+    "transformers": {"depth.depth_anything", "depth.depthcrafter", "inpaint"},
     "webdataset": {"training.export"},
     "typer": {"cli"},
     "yaml": {"params"},

@@ -91,7 +91,12 @@ def convert(
             "(default: from the model, else 0.5)"
         ),
     ] = None,
-    depth: Annotated[str, typer.Option(help="auto, motion, student or depth-anything-v2")] = "auto",
+    depth: Annotated[
+        str,
+        typer.Option(
+            help="auto, motion, student, depth-anything-v2, depthcrafter, or depthcrafter:FOLDER with weights"
+        ),
+    ] = "auto",
     inpainter: Annotated[str, typer.Option(help="auto, fill, light or diffusion")] = "auto",
     crf: Annotated[int, typer.Option(help="x264 quality, 0 (lossless) to 51")] = 16,
     preset: Annotated[str, typer.Option(help="x264 preset, ultrafast to veryslow")] = "veryfast",
@@ -115,7 +120,11 @@ def convert(
     ] = None,
     compile: Annotated[bool, _diffusion("--compile", help="compile the network: slow start, faster")] = False,
     offload: Annotated[
-        bool, _diffusion("--offload", help="keep idle parts of the network off the GPU: less memory, slower")
+        bool,
+        _diffusion(
+            "--offload",
+            help="keep idle parts of networks off the GPU: less memory, slower; also depthcrafter",
+        ),
     ] = False,
     max_memory_gb: Annotated[
         float | None, _resources(help="memory to use, GiB (default: a share of what is free)")
@@ -123,6 +132,10 @@ def convert(
     workers: Annotated[
         str | None,
         _resources(help="processes that convert shots in parallel (default: one per GPU)", metavar="auto|N"),
+    ] = None,
+    depth_resolution: Annotated[
+        int | None,
+        _diffusion(help="longest side that depthcrafter works at, px, a multiple of 64 (default: 1024)"),
     ] = None,
 ) -> None:
     """Convert a film to full side-by-side 3D, with its sound. Run it again to resume.
@@ -151,6 +164,7 @@ def convert(
         offload=offload,
         max_memory_gb=max_memory_gb,
         workers=workers,
+        depth_resolution=depth_resolution,
     )
     try:
         made = convert_film(film, output, settings, preview=preview, overwrite=overwrite, sidecar=sidecar)

@@ -10,13 +10,13 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from secondeye.inpaint.tiny import make_scheduler
 
-SEEDS = {"vae": 1000, "image_encoder": 1001, "unet": 1002, "inpainting": 1003}
+SEEDS = {"vae": 1000, "image_encoder": 1001, "unet": 1002, "inpainting": 1003, "depth": 1004}
 Module = TypeVar("Module", bound=nn.Module)
 EMBEDDING = 32  # channels of CLIP's embedding; 1024 in the release
 
 
 def write_release(folder: Path) -> None:
-    """The two folders as they are published; the first only in the names of half precision."""
+    """The three folders as they are published; the first only in the names of half precision."""
     svd = folder / "stable-video-diffusion-img2vid-xt-1-1"
     make_autoencoder().save_pretrained(svd / "vae", variant="fp16")
     make_image_encoder().save_pretrained(svd / "image_encoder", variant="fp16")
@@ -25,6 +25,7 @@ def write_release(folder: Path) -> None:
     (svd / "model_index.json").write_text('{"_class_name": "StableVideoDiffusionPipeline"}')
     network = make_network(9, SEEDS["inpainting"])
     network.save_pretrained(folder / "StereoCrafter" / "unet_diffusers")
+    make_network(8, SEEDS["depth"]).save_pretrained(folder / "DepthCrafter")
 
 
 def make_autoencoder() -> AutoencoderKLTemporalDecoder:

@@ -20,7 +20,7 @@ from secondeye.conversion.settings import (
     ConversionSettings,
     parse_count,
 )
-from secondeye.depth import DEPTH_ESTIMATORS
+from secondeye.depth import DEPTH_ESTIMATORS, split_source
 from secondeye.inpaint import INPAINTERS
 from secondeye.system.errors import UserError
 from secondeye.system.files import write_atomic
@@ -33,7 +33,7 @@ class Bundle:
     Raises TypeError for a value of the wrong type, and ValueError for tiles or steps out of range.
     """
 
-    depth: str  # one of DEPTH_ESTIMATORS
+    depth: str  # one of DEPTH_ESTIMATORS, with `:SOURCE` for some
     inpainter: str  # one of INPAINTERS
     strength_percent: float  # default for conversions
     convergence: float  # default for conversions
@@ -90,7 +90,7 @@ def read_bundle(folder: Path) -> Bundle:
         bundle = Bundle(**json.loads(path.read_text()))
     except (TypeError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from error
-    for name, known in ((bundle.depth, DEPTH_ESTIMATORS), (bundle.inpainter, INPAINTERS)):
+    for name, known in ((split_source(bundle.depth)[0], DEPTH_ESTIMATORS), (bundle.inpainter, INPAINTERS)):
         if name not in known:
             raise UserError(f"{path}: unknown part {name!r}; this version has {', '.join(known)}")
     return bundle
@@ -116,6 +116,7 @@ def settings_from_bundle(
     offload: bool = False,
     max_memory_gb: float | None = None,
     workers: int | str | None = None,
+    depth_resolution: int | None = None,
 ) -> ConversionSettings:
     """Return conversion settings, with the bundle's values if none is given.
 
@@ -143,4 +144,5 @@ def settings_from_bundle(
         offload=offload,
         max_memory_gb=max_memory_gb,
         workers=parse_count("--workers", workers),
+        depth_resolution=depth_resolution,
     )

@@ -23,7 +23,7 @@ from secondeye.conversion.shots import (
     spread_shots,
     worker_count,
 )
-from secondeye.depth import MAX_MAP_PIXELS, best_available
+from secondeye.depth import MAX_MAP_PIXELS, MemoryCheckedEstimator, best_available
 from secondeye.film.cuts import CUT_THRESHOLD, shortest_shot_frames
 from secondeye.film.shots import ShotPlan, plan_shots
 from secondeye.inpaint import Inpainter, PlannedInpainter
@@ -75,6 +75,8 @@ def convert(
     settings = _resolve_auto(settings, log)
     window_frames = choose_window_frames(info, settings, worker_count(settings))
     models = load_models(share_memory(settings))
+    if isinstance(models.estimator, MemoryCheckedEstimator):
+        models.estimator.require_memory(info.height, info.width)
     # Through links, so that two names of one output share a checkpoint.
     target = output.resolve()
     full_disk = explain_full_disk(target.parent, "free some and run the same command again, to continue")
@@ -108,9 +110,11 @@ def _resolve_auto(settings: ConversionSettings, log: Log) -> ConversionSettings:
         reason = " (no learned depth model is installed)" if depth == "motion" else ""
     model = f"; model: {settings.model}" if settings.model not in (None, SHIPPED) else ""
     log(f"depth: {depth}{reason}; inpainting: {settings.inpainter}{model}")
+    settings = replace(settings, depth=depth)
     if unused := settings.unused_options():
-        log(f"warning: {', '.join(unused)}: no effect, since the inpainter is {settings.inpainter}")
-    return replace(settings, depth=depth)
+        used = f"the inpainter is {settings.inpainter} and depth {depth}"
+        log(f"warning: {', '.join(unused)}: no effect, since {used}")
+    return settings
 
 
 def _load_or_plan_shots(checkpoint: Checkpoint, info: FilmInfo) -> ShotPlan:
@@ -174,7 +178,8 @@ def _require_free_space(
     missing = len(plan.timestamps) - sum(checkpoint.frames_done(*shot) for shot in plan.shots)
     longest = sorted(stop - start for start, stop in plan.shots)[-worker_count(settings) :]
     audio_bytes = plan.info.path.stat().st_size if plan.info.audio else 0  # an upper bound
-    depth_bytes = sum(longest) * MAX_MAP_PIXELS[settings.depth] * 4
+    map_pixels = max(MAX_MAP_PIXELS[settings.depth_name], (settings.depth_resolution or 0) ** 2)
+    depth_bytes = sum(longest) * map_pixels * 4
     need_bytes = (missing + len(plan.timestamps)) * frame_bytes + audio_bytes + depth_bytes
     require_free_space(output.parent, need_bytes, "convert")
 

@@ -44,7 +44,7 @@ def choose_window_frames(info: FilmInfo, settings: ConversionSettings, processes
     encoder = encoder_bytes(pixels, settings.preset)
     one = reserved_bytes(pixels, settings.preset) if buffered else estimate_bytes(pixels, 1) + encoder
     if on_cpu:
-        one = max(one, depth_pass_bytes(pixels, settings.depth))
+        one = max(one, depth_pass_bytes(pixels, settings.depth_name))
     need = processes * one + parent_bytes(settings, processes)
     if need > limit:
         allowed = f"{limit / GIB:.1f} GiB are free"
@@ -79,7 +79,10 @@ def estimate_bytes(pixels: int, window_frames: int) -> int:
 
 
 def depth_pass_bytes(pixels: int, depth: str) -> int:
-    """Return the peak memory of the depth pass on the CPU, which ends before frames are rendered."""
+    """Return the peak memory of the depth pass on the CPU, which ends before frames are rendered.
+
+    0 for estimators without a large network, and for `MemoryCheckedEstimator`s, which know their own.
+    """
     network = _DEPTH_NETWORK_BYTES.get(depth)
     return 0 if network is None else _PROCESS_BYTES + network + _DEPTH_FRAME_BYTES * pixels
 

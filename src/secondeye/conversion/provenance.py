@@ -12,7 +12,7 @@ from typing import Any
 
 from secondeye import __version__
 from secondeye.conversion.bundle import SHIPPED, weights_folder
-from secondeye.conversion.settings import ConversionSettings
+from secondeye.conversion.settings import ConversionSettings, hash_source
 from secondeye.conversion.version_file import read_version
 from secondeye.execution import code_hash
 from secondeye.inpaint import InpaintPlan
@@ -22,7 +22,12 @@ from secondeye.video.probe import read_tags
 _TAG = "comment"  # the only tag that mp4, mov and mkv can all hold and players show
 SHIPPED_LICENCE = "Apache-2.0"  # see shipped/MODEL_CARD.md
 _NO_WEIGHTS = "no weights"
-_LICENCES = {"motion": _NO_WEIGHTS, "fill": _NO_WEIGHTS, "depth-anything-v2": "Apache-2.0"}
+_LICENCES = {
+    "motion": _NO_WEIGHTS,
+    "fill": _NO_WEIGHTS,
+    "depth-anything-v2": "Apache-2.0",
+    "depthcrafter": "Tencent DepthCrafter (research and education only), Stability AI Community",
+}
 _NOT_RECORDED = "not recorded"
 _PARTS, _RESOURCES = ("model", "depth", "inpainter"), ("offload", "workers", "max_memory_gb")
 
@@ -39,7 +44,7 @@ def describe_conversion(
         "secondeye": __version__,
         "code": str(code_hash.code_and_versions("secondeye.conversion.convert")["code"])[:12],
         "version": version,
-        "depth": _describe_part("depth", settings.depth, settings.model, tags),
+        "depth": _describe_depth(settings, tags),
         "inpainter": _describe_part("inpainter", settings.inpainter, settings.model, tags),
         "settings": chosen,
         "source": film.name,
@@ -49,6 +54,12 @@ def describe_conversion(
 
 def _without_memory(plan: InpaintPlan) -> dict[str, int | str]:
     return {name: value for name, value in plan.describe().items() if name != "memory_bytes"}
+
+
+def _describe_depth(settings: ConversionSettings, tags: Mapping[str, str]) -> dict[str, str]:
+    described = _describe_part("depth", settings.depth_name, settings.model, tags)
+    weights = hash_source(settings.depth_source)
+    return described | ({"weights": weights} if weights else {})
 
 
 def _describe_part(part: str, name: str, bundle: Path | None, tags: Mapping[str, str]) -> dict[str, str]:

@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from secondeye.depth import DEPTH_ESTIMATORS
+from secondeye.depth import DepthOptions, require_known_estimator, split_source
 from secondeye.inpaint import INPAINTERS, InpaintOptions
 from secondeye.system.errors import UserError
-from secondeye.system.files import hash_folder
+from secondeye.system.files import hash_file, hash_folder
 
 FROM_MODEL = ("student", "light", "diffusion")  # trained by this project: their weights come with a bundle
 CRF, PRESET = 16, "veryfast"  # visually lossless, and fast
@@ -25,6 +25,8 @@ PRESETS = (
 )
 AUTO = "auto"
 MAX_TILES, MAX_STEPS, MAX_WORKERS = 16, 100, 256
+RESOLUTION_MULTIPLE_PX, MAX_RESOLUTION_PX = 64, 4096  # of the depth network
+RESOLVED = "depthcrafter"  # the estimator that works at --depth-resolution, and may be offloaded
 GIB = 2**30  # bytes
 # Change neither the plan of an unfinished conversion nor its pixels: resuming may change them.
 _RESOURCES = ("max_memory_gb", "offload", "workers")
@@ -36,7 +38,7 @@ class ConversionSettings:
 
     strength_percent: float  # disparity between nearest and farthest point, % of the width, [0, 10]
     convergence: float  # the depth at screen distance, [0, 1]
-    depth: str  # one of DEPTH_ESTIMATORS, or auto
+    depth: str  # one of DEPTH_ESTIMATORS, with `:SOURCE` for some, or auto
     inpainter: str  # one of INPAINTERS
     crf: int  # x264's constant rate factor, [0, 51]; smaller is better
     preset: str  # x264's preset
@@ -44,9 +46,10 @@ class ConversionSettings:
     tiles: int | None = None  # per side of the frame, 1 to 16; None: chosen by frame size and memory
     steps: int | None = None  # of the diffusion sampler, 1 to 100; None: as the network was trained
     compile: bool = False  # run the diffusion network through torch.compile
-    offload: bool = False  # keep only the part of the diffusion pipeline that runs on the GPU
+    offload: bool = False  # keep only the part of a diffusion pipeline that runs on the GPU
     workers: int | None = None  # processes that convert shots; None: one per GPU
     max_memory_gb: float | None = None  # GiB of the device; None: a share of what is free
+    depth_resolution: int | None = None  # px of the longest side for depthcrafter; None: its own
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength_percent <= 10:
@@ -58,14 +61,29 @@ class ConversionSettings:
         if not 0 <= self.crf <= 51:
             raise UserError(f"--crf must be 0 (lossless) to 51, got {self.crf}")
         self._check_resources()
-        parts = {"depth": ("auto", *DEPTH_ESTIMATORS), "inpainter": INPAINTERS}
-        for name, choices in {**parts, "preset": PRESETS}.items():
+        self._check_depth()
+        for name, choices in {"inpainter": INPAINTERS, "preset": PRESETS}.items():
             if getattr(self, name) not in choices:
                 raise UserError(f"--{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
         for name, part in (("depth", "depth"), ("inpainter", "inpaint")):
             chosen = getattr(self, name)
             if chosen in FROM_MODEL and not (self.model and (self.model / part).is_dir()):
                 raise UserError(f"--{name} {chosen} needs a --model that holds its weights")
+
+    def _check_depth(self) -> None:
+        if self.depth != AUTO:
+            try:
+                require_known_estimator(self.depth)
+            except ValueError as error:
+                raise UserError(f"--depth {self.depth}: {error}; or {AUTO}") from error
+        side = self.depth_resolution
+        if side is None:
+            return
+        if side % RESOLUTION_MULTIPLE_PX or not RESOLUTION_MULTIPLE_PX <= side <= MAX_RESOLUTION_PX:
+            raise UserError(
+                f"--depth-resolution must be a multiple of {RESOLUTION_MULTIPLE_PX} px, "
+                f"{RESOLUTION_MULTIPLE_PX} to {MAX_RESOLUTION_PX}, got {side}"
+            )
 
     def _check_resources(self) -> None:
         for option, count, most in (
@@ -89,22 +107,48 @@ class ConversionSettings:
         """The options of the inpainter."""
         return InpaintOptions(self.steps, self.tiles, self.max_memory_bytes, self.compile, self.offload)
 
+    @property
+    def depth_name(self) -> str:
+        """The name of the depth estimator, without the source of its weights."""
+        return split_source(self.depth)[0]
+
+    @property
+    def depth_source(self) -> str | None:
+        """Where the depth estimator's weights are, if that is given with its name."""
+        return split_source(self.depth)[1]
+
+    @property
+    def depth_options(self) -> DepthOptions:
+        """The options of the depth estimator."""
+        return DepthOptions(self.depth_resolution, self.offload, self.max_memory_bytes)
+
     def unused_options(self) -> list[str]:
-        """Return the given options that the chosen inpainter does not use."""
-        if self.inpainter == "diffusion":
-            return []
-        given = {
-            "--tiles": self.tiles is not None,
-            "--steps": self.steps is not None,
-            "--compile": self.compile,
-            "--offload": self.offload,
+        """Return the given options that the chosen inpainter and depth estimator do not use."""
+        inpaints = self.inpainter == "diffusion"
+        unused = {
+            "--tiles": self.tiles is not None and not inpaints,
+            "--steps": self.steps is not None and not inpaints,
+            "--compile": self.compile and not inpaints,
+            "--offload": self.offload and not inpaints and self.depth_name != RESOLVED,
+            "--depth-resolution": self.depth_resolution is not None and self.depth_name != RESOLVED,
         }
-        return [option for option, is_given in given.items() if is_given]
+        return [option for option, is_unused in unused.items() if is_unused]
 
     def describe(self) -> dict[str, Any]:
         """Return the settings for a checkpoint's key: what the pixels depend on, and weights by content."""
         chosen = {name: value for name, value in asdict(self).items() if name not in _RESOURCES}
-        return chosen | {"model": hash_folder(self.model) if self.model else ""}
+        return chosen | {
+            "model": hash_folder(self.model) if self.model else "",
+            "depth_weights": hash_source(self.depth_source),
+        }
+
+
+def hash_source(source: str | None) -> str:
+    """Return the hash of a depth estimator's weights; "" if they are not in a local folder or file."""
+    path = Path(source or "")
+    if source and path.is_dir():
+        return hash_folder(path)
+    return hash_file(path) if source and path.is_file() else ""
 
 
 def parse_count(option: str, given: str | int | None) -> int | None:

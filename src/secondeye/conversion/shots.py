@@ -54,7 +54,9 @@ def load_models(settings: ConversionSettings) -> Models:
             return_freed_arrays()
         options = replace(options, reserved_bytes=partial(reserved_bytes, preset=settings.preset))
     return Models(
-        make_depth_estimator(settings.depth, weights_folder(settings.model, "depth"), device),
+        make_depth_estimator(
+            settings.depth, weights_folder(settings.model, "depth"), device, settings.depth_options
+        ),
         make_inpainter(settings.inpainter, weights_folder(settings.model, "inpaint"), device, options),
     )
 

@@ -5,6 +5,8 @@ from secondeye.depth.estimators import (
     MAX_MAP_PIXELS,
     best_available,
     make_depth_estimator,
+    require_known_estimator,
+    split_source,
 )
 from secondeye.depth.interface import (
     FAR_QUANTILE,
@@ -12,8 +14,10 @@ from secondeye.depth.interface import (
     DepthEstimate,
     DepthEstimator,
     DepthState,
+    MemoryCheckedEstimator,
     SmallFrameEstimator,
 )
+from secondeye.depth.options import DepthOptions
 
 __all__ = [
     "DEPTH_ESTIMATORS",
@@ -22,8 +26,12 @@ __all__ = [
     "NEAR_QUANTILE",
     "DepthEstimate",
     "DepthEstimator",
+    "DepthOptions",
     "DepthState",
+    "MemoryCheckedEstimator",
     "SmallFrameEstimator",
     "best_available",
     "make_depth_estimator",
+    "require_known_estimator",
+    "split_source",
 ]

@@ -3,25 +3,46 @@
 from pathlib import Path
 
 from secondeye.depth.interface import DepthEstimator
+from secondeye.depth.options import DepthOptions
 
 MAX_MAP_PIXELS = {  # of an estimate, for the disk space that a conversion needs
     "motion": 384 * 384,
     "student": 512 * 512,
     "depth-anything-v2": 518 * 924,
+    "depthcrafter": 1024 * 1024,  # at its own resolution
 }
 DEPTH_ESTIMATORS = tuple(MAX_MAP_PIXELS)
+WITH_SOURCE = ("depthcrafter",)  # may be given the place of their weights, as NAME:SOURCE
+
+
+def split_source(depth: str) -> tuple[str, str | None]:
+    """Split `NAME:SOURCE`, of which the source is optional, into the estimator and where its weights are."""
+    name, colon, source = depth.partition(":")
+    return name, source if colon else None
+
+
+def require_known_estimator(depth: str) -> None:
+    """Raise ValueError unless `depth` is the name of an estimator, with a source if it takes one."""
+    name, source = split_source(depth)
+    if name not in DEPTH_ESTIMATORS:
+        raise ValueError(f"the depth estimator must be one of {', '.join(DEPTH_ESTIMATORS)}, got {name!r}")
+    if source is not None and (not source or name not in WITH_SOURCE):
+        raise ValueError(f"{name} takes no source, or none that is empty, got {depth!r}")
 
 
 def make_depth_estimator(
-    name: str,  # one of DEPTH_ESTIMATORS
+    depth: str,  # one of DEPTH_ESTIMATORS; `NAME:SOURCE` for those in WITH_SOURCE
     weights: Path | None,  # folder of a student's weights; unused by the others
     device: str,  # cpu or cuda; inputs and outputs stay on the CPU
+    options: DepthOptions | None = None,
 ) -> DepthEstimator:
-    """Return the depth estimator called `name`.
+    """Return the depth estimator called `depth`.
 
     Raises ValueError for an unknown name and for a student without a folder, UserError if weights cannot be
     loaded.
     """
+    require_known_estimator(depth)
+    name, source = split_source(depth)
     match name:
         case "motion":
             from secondeye.depth.motion import MotionEstimator
@@ -37,7 +58,11 @@ def make_depth_estimator(
             from secondeye.depth.depth_anything import load_depth_anything
 
             return load_depth_anything(device=device)
-    raise ValueError(f"the depth estimator must be one of {', '.join(DEPTH_ESTIMATORS)}, got {name!r}")
+        case "depthcrafter":
+            from secondeye.depth.depthcrafter import load_depthcrafter
+
+            return load_depthcrafter(Path(source) if source else None, device, options or DepthOptions())
+    raise AssertionError(name)
 
 
 def best_available() -> str:

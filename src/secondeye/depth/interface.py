@@ -12,7 +12,8 @@ class DepthState(NamedTuple):
     next_frame: int
     """The first frame without an estimate, counted from the start of the shot."""
     first_frame: int
-    """The frame at which the windows must begin to continue: estimators look back at a few frames."""
+    """The frame at which the windows must begin to continue: before `next_frame`, since estimators look back
+    at a few frames, or after it, if frames in between are in the state."""
     tensors: Mapping[str, Tensor]
     """By name; private to the estimator."""
 
@@ -47,6 +48,14 @@ class SmallFrameEstimator(DepthEstimator, Protocol):
 
     def working_size(self, height: int, width: int) -> tuple[int, int]:
         """Return the height and width to which frames of this size may be reduced."""
+
+
+@runtime_checkable
+class MemoryCheckedEstimator(DepthEstimator, Protocol):
+    """An estimator whose need of memory depends on the frames' size."""
+
+    def require_memory(self, height: int, width: int) -> None:
+        """Raise UserError unless the memory suffices for frames of this size."""
 
 
 FAR_QUANTILE, NEAR_QUANTILE = 0.01, 0.99  # of a shot's raw depth, mapped to 0 and 1: ignores outliers

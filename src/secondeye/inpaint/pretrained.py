@@ -53,7 +53,7 @@ def load_components(
     base = find_pipeline(str(source), with_network=unet is None, hub=hub)
     config_folder = base
     if unet is None or isinstance(unet, str | Path):
-        folder = _find_network(base / "unet" if unet is None else unet, hub)
+        folder = find_network(base / "unet" if unet is None else unet, hub)
         require_input_channels(read_json(folder / "config.json").get("in_channels"), folder)
         options = {} if quantization_config is None else {"quantization_config": quantization_config}
         if unet is not None:  # the variant is that of `source`: StereoCrafter's network has none
@@ -87,10 +87,14 @@ def find_pipeline(source: str, *, with_network: bool = True, hub: dict[str, Any]
     return folder
 
 
-def _find_network(source: str | Path, hub: dict[str, Any]) -> Path:
+def find_network(source: str | Path, hub: dict[str, Any] | None = None) -> Path:
+    """Return the folder of a network's config and weights, downloaded if it is a Hugging Face id.
+
+    Raises UserError if it cannot be downloaded.
+    """
     folder = Path(source)
     if not folder.is_dir() and isinstance(source, str):
-        folder = _download(source, NETWORK_FILES, hub, [])
+        folder = _download(source, NETWORK_FILES, hub or {}, [])
     found = [folder / name for name in NETWORK_FOLDERS if (folder / name / "config.json").is_file()]
     return found[0] if found else folder
 

@@ -41,6 +41,7 @@ PARAMS: Mapping[str, tuple[str, bool | None]] = {
     "offload": ("boolean", False),
     "max_memory_gb": ("double", None),
     "workers": ("string", None),
+    "depth_resolution": ("long", None),
     "overwrite": ("boolean", False),
 }
 _SOURCE = "secondeye.source"  # tag of the run that stands for weights without a training run
