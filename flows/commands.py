@@ -176,6 +176,7 @@ def _reason(lines: list[str]) -> str:
                 lambda following: following.startswith("  (PID"), lines[number + 1 :]
             )
             return f"{line.removesuffix(':')} {', '.join(holder.strip() for holder in holders)}"
+    lines = [line for line in lines if not line.startswith("hint: ")]  # of git, after its error
     ours = [line for line in lines if line.startswith("secondeye: ")]
     errors = [line for line in ours if not line.startswith("secondeye: warning: ")]
     return (errors or lines or ["no output"])[-1]

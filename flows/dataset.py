@@ -10,7 +10,7 @@ import sys
 
 from commands import run_log
 from dvc_stages import repro
-from night import keep_night
+from night import keep_night, push_night
 from notify import HOOKS
 from prefect import flow
 from turn import turn
@@ -34,6 +34,8 @@ def build_dataset(
         repro(target, timeout_hours, share_machine)
         if history_branch:
             keep_night(history_branch, "Dataset")
+    if history_branch:
+        push_night(history_branch)
 
 
 if __name__ == "__main__":

@@ -32,20 +32,27 @@ def _is_push(task: object, task_run: object, state: State) -> bool:
     return isinstance(state.data, CommandFailed)
 
 
+@task(cache_policy=NO_CACHE, task_run_name="commit to branch {branch}")
+def keep_night(branch: str, what: str) -> None:
+    """Commit what a flow has made to a branch.
+
+    Raises UserError if this is not a Git repository with a commit, and if the branch is checked out.
+    """
+    commit = commit_night(branch, f"{what}, {datetime.now().astimezone():%Y-%m-%d %H:%M %Z}")
+    run_log()(f"{branch}: {commit[:12]}")
+
+
 @task(
     cache_policy=NO_CACHE,
-    task_run_name="keep on branch {branch}",
+    task_run_name="push branch {branch}",
     **(RETRY | {"retry_condition_fn": _is_push}),
 )
-def keep_night(branch: str, what: str) -> None:
-    """Commit what a flow has made to a branch, and push data and branch to the remotes, if there are any.
+def push_night(branch: str) -> None:
+    """Push data and branch to the remotes, if there are any. Other flows may work meanwhile.
 
-    Raises UserError if this is not a Git repository with a commit, if the branch is checked out, and if a
-    push fails; the commit exists then, and the next night pushes it.
+    Raises UserError if a push fails; the next night pushes what is missing.
     """
     log = run_log()
-    commit = commit_night(branch, f"{what}, {datetime.now().astimezone():%Y-%m-%d %H:%M %Z}")
-    log(f"{branch}: {commit[:12]}")
     if _lines([*DVC, "remote", "list"]):
         run_command([*DVC, "push"], log)
     for remote in _lines(["git", "remote"])[:1]:

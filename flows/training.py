@@ -11,7 +11,7 @@ from pathlib import Path
 
 from commands import RETRY, SECONDEYE, CommandFailed, command_lines, rename_run, run_command, run_log
 from dvc_stages import repro
-from night import keep_night
+from night import keep_night, push_night
 from notify import HOOKS, announce_champion
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
@@ -73,6 +73,8 @@ def train_and_promote(
         announce_champion()
         if history_branch:
             keep_night(history_branch, "Training and evaluation")
+    if history_branch:
+        push_night(history_branch)
 
 
 if __name__ == "__main__":

@@ -151,7 +151,7 @@ def test_every_step_that_talks_to_others_is_tried_again(flows: SimpleNamespace) 
         flows.dvc_stages.repro,
         flows.training.gate,
         flows.conversion.convert,
-        flows.night.keep_night,
+        flows.night.push_night,
     )
     assert {task.name: (task.retries, task.retry_delay_seconds) for task in tasks} == {
         task.name: (2, [30, 300]) for task in tasks

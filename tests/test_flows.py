@@ -258,6 +258,7 @@ def test_nights_are_kept_on_a_branch_and_pushed(
     for name in ("repro", "show", "publish", "gate"):
         monkeypatch.setattr(flows.training, name, lambda *given, name=name: done.append(name))
     monkeypatch.setattr(flows.training, "keep_night", flows.night.keep_night.fn)
+    monkeypatch.setattr(flows.training, "push_night", flows.night.push_night.fn)
     monkeypatch.setattr(
         flows.night, "DVC", python("import sys; print('store', 's3://bucket', *sys.argv[1:])")
     )
@@ -297,8 +298,9 @@ def test_nights_are_not_kept_where_they_would_disturb(
             flows.night.keep_night.fn(name, "Dataset")
     git("config", "remote.origin.url", str(repository / "gone"))
     monkeypatch.setattr(flows.night, "DVC", python(""))
+    flows.night.keep_night.fn("nights", "Dataset")
     with pytest.raises(UserError, match="git push origin"):
-        flows.night.keep_night.fn("nights", "Dataset")
+        flows.night.push_night.fn("nights")
     assert git("show", "nights:dvc.lock") == "night 1", "the commit exists, and is pushed the next time"
     monkeypatch.chdir(repository.parent)
     with pytest.raises(UserError, match="`git rev-parse` failed: fatal: not a git repository"):
