@@ -85,7 +85,7 @@ def test_sample_refuses_a_folder_with_other_films(secondeye: Run, tmp_path: Path
 @pytest.mark.parametrize(
     ("group", "commands"),
     [
-        ((), ("convert", "score", "lineage", "doctor", "data", "model", "stage")),
+        ((), ("convert", "depth", "score", "lineage", "doctor", "data", "model", "stage")),
         (("data",), ("sample", "export", "drift", "clean", "preset")),
         (("model",), ("publish", "record", "init", "gate", "promote", "rollback", "veto", "history")),
     ],

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -97,6 +98,18 @@ def convert(
             help="auto, motion, student, depth-anything-v2, depthcrafter, or depthcrafter:FOLDER with weights"
         ),
     ] = "auto",
+    depth_maps: Annotated[
+        Path | None,
+        typer.Option(
+            help="depth of the film instead of an estimate: a folder of images, .npz, .npy or a video"
+        ),
+    ] = None,
+    depth_orientation: Annotated[
+        str | None,
+        typer.Option(
+            help="what larger values of the maps are: near or far (default: as they say, else near)"
+        ),
+    ] = None,
     inpainter: Annotated[str, typer.Option(help="auto, fill, light or diffusion")] = "auto",
     crf: Annotated[int, typer.Option(help="x264 quality, 0 (lossless) to 51")] = 16,
     preset: Annotated[str, typer.Option(help="x264 preset, ultrafast to veryslow")] = "veryfast",
@@ -166,12 +179,47 @@ def convert(
         workers=workers,
         depth_resolution=depth_resolution,
     )
+    if depth_maps is not None or depth_orientation is not None:
+        # A bundle's estimator is replaced, not chosen.
+        unused = settings.depth if depth != "auto" else "auto"
+        settings = replace(settings, depth=unused, depth_maps=depth_maps, depth_orientation=depth_orientation)
     try:
         made = convert_film(film, output, settings, preview=preview, overwrite=overwrite, sidecar=sidecar)
     except KeyboardInterrupt:
         print("\nsecondeye: interrupted; run the same command again to continue", file=sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     print(f"{made.output}: {pluralize(made.frames, 'frame')}, both views")
+    if made.error:
+        print(f"secondeye: warning: {made.error}", file=sys.stderr)
+        raise typer.Exit(EXIT_TRUNCATED)
+
+
+@app.command()
+def depth(
+    film: Annotated[Path, typer.Argument(help="any film FFmpeg can read")],
+    output: Annotated[
+        Path, typer.Option(help="a folder (16-bit PNG), or a file: .npz, or .mkv (FFV1, 16 bits)")
+    ],
+    model: Annotated[
+        Path | None, typer.Option(help="the folder of a bundle, whose estimator is used")
+    ] = None,
+    estimator: Annotated[str, typer.Option("--depth", help="as of secondeye convert")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace existing maps")] = False,
+) -> None:
+    """Write the depth of a film, for `secondeye convert --depth-maps` and other programs.
+
+    Run it again to resume. The exit code is 3 if the film is damaged and its depth ends early.
+    """
+    from secondeye.conversion.bundle import settings_from_bundle
+    from secondeye.conversion.depth_film import write_depth
+
+    settings = settings_from_bundle(model, depth=estimator)
+    try:
+        made = write_depth(film, output, settings, overwrite=overwrite)
+    except KeyboardInterrupt:
+        print("\nsecondeye: interrupted; run the same command again to continue", file=sys.stderr)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    print(f"{made.output}: depth of {pluralize(made.frames, 'frame')}")
     if made.error:
         print(f"secondeye: warning: {made.error}", file=sys.stderr)
         raise typer.Exit(EXIT_TRUNCATED)

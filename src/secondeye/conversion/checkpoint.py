@@ -8,6 +8,7 @@ depth_START.safetensors          state of the depth estimator, while its pass ru
 segment_START_STOP.mp4           encoded frames START to STOP - 1, of one shot
 inpaint_STOP.safetensors         state of the inpainter after frame STOP - 1
 segment_START.part               the segment that is being encoded
+depth_maps*                      depth maps of `secondeye depth`, before they are moved to the output
 preview.png                      the preview, before it is moved to its name
 workers.lock                     held by every process that converts shots for this run
 film.mp4, finished               the muxed film, and its size and time, before it is moved to the output
@@ -18,6 +19,7 @@ A file appears under its name when it is complete, and a segment after the state
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -174,7 +176,7 @@ class Checkpoint:
         """Delete the files that conversions write here, and no others."""
         for pattern in _FILES:
             for path in self.folder.glob(pattern):
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def remove(self) -> None:
         """Delete the checkpoint folder; it stays if it holds other files."""

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from secondeye.conversion.bundle import SHIPPED
 from secondeye.conversion.checkpoint import Checkpoint, open_checkpoint, remove_if_published
+from secondeye.conversion.depth_maps import open_depth_maps
 from secondeye.conversion.destination import check_output, check_preview, default_output
 from secondeye.conversion.memory import choose_window_frames
 from secondeye.conversion.provenance import describe_conversion, own_comment, to_comment, write_sidecar
@@ -72,7 +73,9 @@ def convert(
         check_preview(preview, film, overwrite)
     if info.is_hdr:
         raise UserError(f"{film}: HDR (PQ or HLG) is not supported; tone-map the film to SDR first")
-    settings = _resolve_auto(settings, log)
+    if settings.depth_maps is not None:
+        open_depth_maps(settings.depth_maps, settings.depth_orientation, info)  # raises if they do not fit
+    settings = choose_depth(settings, log)
     window_frames = choose_window_frames(info, settings, worker_count(settings))
     models = load_models(share_memory(settings))
     if isinstance(models.estimator, MemoryCheckedEstimator):
@@ -85,7 +88,7 @@ def convert(
             checkpoint.remove()
             raise UserError(f"{output}: was written by another process; add --overwrite to replace it")
         _plan_inpainting(checkpoint, info, settings, models.inpainter, log)
-        plan = _load_or_plan_shots(checkpoint, info)
+        plan = load_or_plan_shots(checkpoint, info)
         _log_film(plan, log)
         _require_free_space(checkpoint, plan, target, settings)
         job = FilmJob(info, checkpoint, settings, window_frames)
@@ -102,22 +105,25 @@ def convert(
     return ConversionResult(output, len(plan.timestamps), plan.error)
 
 
-def _resolve_auto(settings: ConversionSettings, log: Log) -> ConversionSettings:
+def choose_depth(settings: ConversionSettings, log: Log) -> ConversionSettings:
     """Replace the depth `auto` by the best available estimator, and log the models to use."""
     depth, reason = settings.depth, ""
-    if depth == "auto":
+    if settings.depth_maps is not None:
+        depth = f"maps from {settings.depth_maps}"
+    elif depth == "auto":
         depth = best_available()
         reason = " (no learned depth model is installed)" if depth == "motion" else ""
     model = f"; model: {settings.model}" if settings.model not in (None, SHIPPED) else ""
     log(f"depth: {depth}{reason}; inpainting: {settings.inpainter}{model}")
-    settings = replace(settings, depth=depth)
+    if settings.depth_maps is None:
+        settings = replace(settings, depth=depth)
     if unused := settings.unused_options():
         used = f"the inpainter is {settings.inpainter} and depth {depth}"
         log(f"warning: {', '.join(unused)}: no effect, since {used}")
     return settings
 
 
-def _load_or_plan_shots(checkpoint: Checkpoint, info: FilmInfo) -> ShotPlan:
+def load_or_plan_shots(checkpoint: Checkpoint, info: FilmInfo) -> ShotPlan:
     plan = checkpoint.load_plan(info)
     if plan is None:
         with tqdm(total=info.frames or None, desc="finding cuts", unit="frame", leave=False) as bar:
@@ -178,7 +184,9 @@ def _require_free_space(
     missing = len(plan.timestamps) - sum(checkpoint.frames_done(*shot) for shot in plan.shots)
     longest = sorted(stop - start for start, stop in plan.shots)[-worker_count(settings) :]
     audio_bytes = plan.info.path.stat().st_size if plan.info.audio else 0  # an upper bound
-    map_pixels = max(MAX_MAP_PIXELS[settings.depth_name], (settings.depth_resolution or 0) ** 2)
+    map_pixels = plan.info.width * plan.info.height  # of depth maps, at most
+    if settings.depth_maps is None:
+        map_pixels = max(MAX_MAP_PIXELS[settings.depth_name], (settings.depth_resolution or 0) ** 2)
     depth_bytes = sum(longest) * map_pixels * 4
     need_bytes = (missing + len(plan.timestamps)) * frame_bytes + audio_bytes + depth_bytes
     require_free_space(output.parent, need_bytes, "convert")

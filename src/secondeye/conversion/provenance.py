@@ -12,6 +12,7 @@ from typing import Any
 
 from secondeye import __version__
 from secondeye.conversion.bundle import SHIPPED, weights_folder
+from secondeye.conversion.depth_maps import read_record as read_maps_record
 from secondeye.conversion.settings import ConversionSettings, hash_source
 from secondeye.conversion.version_file import read_version
 from secondeye.execution import code_hash
@@ -29,7 +30,7 @@ _LICENCES = {
     "depthcrafter": "Tencent DepthCrafter (research and education only), Stability AI Community",
 }
 _NOT_RECORDED = "not recorded"
-_PARTS, _RESOURCES = ("model", "depth", "inpainter"), ("offload", "workers", "max_memory_gb")
+_PARTS, _RESOURCES = ("model", "depth", "depth_maps", "inpainter"), ("offload", "workers", "max_memory_gb")
 
 
 def describe_conversion(
@@ -44,7 +45,7 @@ def describe_conversion(
         "secondeye": __version__,
         "code": str(code_hash.code_and_versions("secondeye.conversion.convert")["code"])[:12],
         "version": version,
-        "depth": _describe_depth(settings, tags),
+        "depth": describe_depth(settings),
         "inpainter": _describe_part("inpainter", settings.inpainter, settings.model, tags),
         "settings": chosen,
         "source": film.name,
@@ -52,14 +53,18 @@ def describe_conversion(
     return record | ({"comment": comment} if comment else {})
 
 
-def _without_memory(plan: InpaintPlan) -> dict[str, int | str]:
-    return {name: value for name, value in plan.describe().items() if name != "memory_bytes"}
-
-
-def _describe_depth(settings: ConversionSettings, tags: Mapping[str, str]) -> dict[str, str]:
-    described = _describe_part("depth", settings.depth_name, settings.model, tags)
+def describe_depth(settings: ConversionSettings) -> dict[str, Any]:
+    """Return name, weights and licences of the depth estimator, or of the one that made the depth maps."""
+    if settings.depth_maps is not None:
+        made_by = read_maps_record(settings.depth_maps).get("depth", {"licences": _NOT_RECORDED})
+        return {"name": "maps"} | made_by | {"maps": settings.depth_maps.name}
+    described = _describe_part("depth", settings.depth_name, settings.model, read_version(settings.model)[1])
     weights = hash_source(settings.depth_source)
     return described | ({"weights": weights} if weights else {})
+
+
+def _without_memory(plan: InpaintPlan) -> dict[str, int | str]:
+    return {name: value for name, value in plan.describe().items() if name != "memory_bytes"}
 
 
 def _describe_part(part: str, name: str, bundle: Path | None, tags: Mapping[str, str]) -> dict[str, str]:

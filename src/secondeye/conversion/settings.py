@@ -50,6 +50,8 @@ class ConversionSettings:
     workers: int | None = None  # processes that convert shots; None: one per GPU
     max_memory_gb: float | None = None  # GiB of the device; None: a share of what is free
     depth_resolution: int | None = None  # px of the longest side for depthcrafter; None: its own
+    depth_maps: Path | None = None  # folder or file with the depth of the film; None: it is estimated
+    depth_orientation: str | None = None  # what larger values of the maps are, near or far; None: as they say
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength_percent <= 10:
@@ -71,6 +73,12 @@ class ConversionSettings:
                 raise UserError(f"--{name} {chosen} needs a --model that holds its weights")
 
     def _check_depth(self) -> None:
+        if self.depth_orientation not in (None, "near", "far"):
+            raise UserError(f"--depth-orientation must be near or far, got {self.depth_orientation!r}")
+        if self.depth_maps is None and self.depth_orientation is not None:
+            raise UserError("--depth-orientation is for --depth-maps; estimators know theirs")
+        if self.depth_maps is not None and self.depth != AUTO:
+            raise UserError(f"--depth-maps replace the depth estimator; leave out --depth {self.depth}")
         if self.depth != AUTO:
             try:
                 require_known_estimator(self.depth)
@@ -140,6 +148,7 @@ class ConversionSettings:
         return chosen | {
             "model": hash_folder(self.model) if self.model else "",
             "depth_weights": hash_source(self.depth_source),
+            "depth_maps": _describe_files(self.depth_maps) if self.depth_maps else "",
         }
 
 
@@ -149,6 +158,13 @@ def hash_source(source: str | None) -> str:
     if source and path.is_dir():
         return hash_folder(path)
     return hash_file(path) if source and path.is_file() else ""
+
+
+def _describe_files(path: Path) -> str:
+    """Return number, size and newest time of the files: to hash those of a long film would take minutes."""
+    files = [each.stat() for each in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    newest = max((status.st_mtime_ns for status in files), default=0)
+    return f"{path.name} {len(files)} {sum(status.st_size for status in files)} {newest}"
 
 
 def parse_count(option: str, given: str | int | None) -> int | None:

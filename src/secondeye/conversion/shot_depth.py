@@ -22,6 +22,7 @@ from secondeye.system.files import write_atomic
 WindowsFrom = Callable[[int], Iterable[Tensor]]
 """Windows, uint8 [t, H, W, 3], of a shot from this frame on, counted from the shot's start."""
 
+STEPS = 65535  # of normalised depth
 _BINS = 4096
 _CHUNK_FRAMES = 64
 
@@ -46,7 +47,9 @@ class ShotDepth:
         raw = _read(self.path, start, stop, self.height, self.width)
         value_range = self.high - self.low
         depth = (raw - self.low) / value_range if value_range > 0 else np.full_like(raw, 0.5)
-        return torch.from_numpy(depth.clip(0, 1))[:, None]
+        # To 16 bits, so that depth maps that are written and read again give the same film.
+        steps = np.float32(STEPS)
+        return torch.from_numpy(np.rint(depth.clip(0, 1) * steps) / steps)[:, None]
 
     def delete(self) -> None:
         """Delete the files of the shot's depth pass."""

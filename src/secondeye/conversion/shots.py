@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from secondeye.conversion.bundle import weights_folder
 from secondeye.conversion.checkpoint import Checkpoint
+from secondeye.conversion.depth_maps import DepthMaps, open_depth_maps, require_length
 from secondeye.conversion.memory import parent_bytes, reserved_bytes
 from secondeye.conversion.segments import ShotRenderer, read_windows, segment_frames
 from secondeye.conversion.settings import GIB, ConversionSettings
@@ -36,13 +37,14 @@ from secondeye.video.probe import FilmInfo
 from secondeye.video.read import ShotReader
 
 MIN_CONFIDENCE = 0.35  # share of the strength that a shot of uncertain depth keeps (ours)
+_COUNTED_PX = 16  # side of the frames beside which depth maps are read
 _PROGRESS_SECONDS = 2.0  # between looks at what the workers have finished
 
 
 class Models(NamedTuple):
     """The loaded parts of a converter."""
 
-    estimator: DepthEstimator
+    estimator: DepthEstimator | None  # None: depth maps replace it
     inpainter: Inpainter
 
 
@@ -54,11 +56,17 @@ def load_models(settings: ConversionSettings) -> Models:
             return_freed_arrays()
         options = replace(options, reserved_bytes=partial(reserved_bytes, preset=settings.preset))
     return Models(
-        make_depth_estimator(
-            settings.depth, weights_folder(settings.model, "depth"), device, settings.depth_options
-        ),
+        load_estimator(settings),
         make_inpainter(settings.inpainter, weights_folder(settings.model, "inpaint"), device, options),
     )
+
+
+def load_estimator(settings: ConversionSettings) -> DepthEstimator | None:
+    """Load the depth estimator on the best device; None if depth maps replace it."""
+    if settings.depth_maps is not None:
+        return None
+    weights = weights_folder(settings.model, "depth")
+    return make_depth_estimator(settings.depth, weights, best_device(), settings.depth_options)
 
 
 @dataclass(frozen=True)
@@ -71,15 +79,28 @@ class FilmJob:
     window_frames: int
 
 
+def depth_reader(info: FilmInfo, plan: ShotPlan, estimator: DepthEstimator | None) -> ShotReader:
+    """Return a reader of the film at the size that the estimator works on; small if there is none."""
+    size = None
+    if isinstance(estimator, SmallFrameEstimator):
+        size = estimator.working_size(info.height, info.width)
+    elif estimator is None:
+        size = _COUNTED_PX, _COUNTED_PX
+    return ShotReader(info.path, plan.timestamps, size)
+
+
 class ShotConverter:
     """Converts shots of one film with loaded models."""
 
     def __init__(self, job: FilmJob, plan: ShotPlan, models: Models) -> None:
         self.job, self.plan, self.models = job, plan, models
-        size = None
-        if isinstance(models.estimator, SmallFrameEstimator):
-            size = models.estimator.working_size(job.info.height, job.info.width)
-        self._depth_reader = ShotReader(job.info.path, plan.timestamps, size)
+        self._depth_maps: DepthMaps | None = None
+        if job.settings.depth_maps is not None:
+            self._depth_maps = open_depth_maps(
+                job.settings.depth_maps, job.settings.depth_orientation, job.info
+            )
+            require_length(self._depth_maps, len(plan.timestamps))
+        self._depth_reader = depth_reader(job.info, plan, models.estimator)
         self._render_reader = ShotReader(job.info.path, plan.timestamps)
         self._renderer = ShotRenderer(job.checkpoint, plan, job.settings, models.inpainter, job.window_frames)
 
@@ -91,13 +112,18 @@ class ShotConverter:
     ) -> None:
         """Convert the rest of a shot."""
         shot = start, stop = self.plan.shots[number]
+        maps = self._depth_maps
+        estimator = self.models.estimator if maps is None else maps.estimator(shot)
+        assert estimator is not None
         depth = estimate_shot(
-            partial(_frames_from, self._depth_reader, shot, self.job.window_frames),
-            self.models.estimator,
+            partial(frames_from, self._depth_reader, shot, self.job.window_frames),
+            estimator,
             self.job.checkpoint.raw_depth(start),
             save_every=segment_frames(self.job.info.fps),
             on_frames=on_frames,
         )
+        if maps is not None and maps.normalised:
+            depth = replace(depth, low=0.0, high=1.0)
         strength = self.job.settings.strength_percent * max(MIN_CONFIDENCE, depth.confidence)
         log(
             f"shot {number + 1}, frames {start} to {stop - 1}: depth confidence {depth.confidence:.2f}, "
@@ -215,7 +241,7 @@ def _advance(bar: "tqdm[Any]", done: int) -> None:
     bar.update(done - bar.n)
 
 
-def _frames_from(
+def frames_from(
     reader: ShotReader, shot: tuple[int, int], window_frames: int, first: int
 ) -> Iterator[Tensor]:  # uint8 [t, H, W, 3]
     """Yield the windows of a shot from its frame `first` on, decoded in a thread."""

@@ -62,6 +62,23 @@ def decode_film(
     yield from _read(path, start_pts, size, select, seek=False)
 
 
+def decode_gray(path: Path) -> Iterator[np.ndarray]:  # uint16 [H, W]
+    """Yield the brightness of each frame over the whole range of 16 bits, whatever is stored.
+
+    Raises UnreadableFilm if the film cannot be opened, and TruncatedFilm if decoding fails.
+    """
+    with open_film(path) as container:
+        stream = video_stream(container, path)
+        stream.codec_context.thread_count = DECODER_THREADS
+        count = 0
+        try:
+            for frame in container.decode(stream):
+                yield frame.to_ndarray(format="gray16le", dst_color_range="JPEG")
+                count += 1
+        except av.FFmpegError as error:
+            raise TruncatedFilm(path, count, str(error)) from error
+
+
 def sample_frames(
     path: Path,
     count: int,

@@ -201,6 +201,30 @@ def write_lossless(
         container.mux(stream.encode(None))
 
 
+def write_gray_film(
+    path: Path,
+    frames: Iterable[np.ndarray],  # uint16 [H, W]
+    fps: Fraction,
+) -> None:
+    """Write FFV1 with 16 bits in Matroska, atomically; the same frames give the same bytes on every run."""
+    options = {"level": "3", "slices": "4", "threads": "1", "flags": "+bitexact"}
+    with (
+        atomic_path(path) as part,
+        av.open(
+            ffmpeg_url(part), "w", format="matroska", container_options={"fflags": "+bitexact"}
+        ) as container,
+    ):
+        stream = container.add_stream("ffv1", rate=fps, options=options)
+        stream.pix_fmt = "gray16le"
+        for index, image in enumerate(frames):
+            if index == 0:
+                stream.height, stream.width = image.shape
+            frame = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="gray16le")
+            frame.pts = index
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
 def read_lossless(
     path: Path,
 ) -> np.ndarray:  # uint8 [T, H, W, 3] RGB, uint8 [T, H, W] or uint16 [T, H, W]

@@ -1,0 +1,175 @@
+"""Write the depth of a film as maps that `secondeye convert --depth-maps` and other programs read.
+
+OUTPUT is a folder (16-bit PNG, one for each frame), .npz (`depth`, uint16 [frames, height, width]) or .mkv
+(FFV1, 16 bits). Values are depth from 0, the farthest point of a shot, to 65535, the nearest.
+"""
+
+import json
+import shutil
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from secondeye import __version__
+from secondeye.conversion.checkpoint import Checkpoint, open_checkpoint
+from secondeye.conversion.convert import Log, choose_depth, load_or_plan_shots
+from secondeye.conversion.depth_maps import NEAR, RECORD, read_record, record_of
+from secondeye.conversion.memory import choose_window_frames
+from secondeye.conversion.provenance import describe_depth
+from secondeye.conversion.segments import segment_frames
+from secondeye.conversion.settings import ConversionSettings
+from secondeye.conversion.shot_depth import STEPS, ShotDepth, estimate_shot
+from secondeye.conversion.shots import depth_reader, frames_from, load_estimator
+from secondeye.film.shots import ShotPlan
+from secondeye.system.disk import explain_full_disk
+from secondeye.system.errors import UserError
+from secondeye.system.files import publish, write_atomic
+from secondeye.video.probe import FilmInfo, probe
+from secondeye.video.write import write_gray_film
+
+SUFFIXES = (".npz", ".mkv")
+_READ_FRAMES = 16
+
+
+@dataclass(frozen=True)
+class WrittenDepth:
+    """Finished depth maps."""
+
+    output: Path
+    frames: int
+    error: str  # why the film ends early; "" if it does not
+
+
+def write_depth(
+    film: Path,
+    output: Path,
+    settings: ConversionSettings,
+    *,
+    overwrite: bool = False,  # replace existing maps
+    log: Log = print,
+) -> WrittenDepth:
+    """Estimate the depth of a film and write it to a folder, .npz or .mkv, with its JSON file.
+
+    The output appears under its name when it is complete. After an interruption the same call resumes, to the
+    same bytes. Raises UserError for unusable input or output, and when the disk is full.
+    """
+    info = probe(film)
+    _check_output(output, film, overwrite)
+    settings = choose_depth(settings, log)
+    window_frames = choose_window_frames(info, settings, 1)
+    target = output.resolve()
+    full_disk = explain_full_disk(target.parent, "free some and run the same command again, to continue")
+    with full_disk, open_checkpoint(target, info, settings) as checkpoint:
+        plan = load_or_plan_shots(checkpoint, info)
+        depths = _estimate(checkpoint, plan, settings, window_frames)
+        record = _describe(film, settings, plan, depths)
+        _write(checkpoint.folder / f"depth_maps{target.suffix}", target, depths, record, info)
+        checkpoint.remove()
+    return WrittenDepth(output, len(plan.timestamps), plan.error)
+
+
+def _check_output(output: Path, film: Path, overwrite: bool) -> None:
+    if output.suffix.lower() not in ("", *SUFFIXES):
+        raise UserError(f"{output}: the name must end in {' or '.join(SUFFIXES)}, or in nothing for a folder")
+    if not output.resolve().parent.is_dir():
+        raise UserError(f"{output.parent}: folder does not exist")
+    if not output.exists():
+        return
+    if output.samefile(film):
+        raise UserError(f"{output}: is the input film; give --output another name")
+    if output.is_dir() != (not output.suffix):
+        raise UserError(f"{output}: exists and is of another kind; give --output another name")
+    if output.is_dir() and any(output.iterdir()) and not read_record(output):
+        raise UserError(f"{output}: holds other files; give --output a new folder")
+    if not overwrite:
+        raise UserError(f"{output}: already exists; give --output another name, or add --overwrite")
+
+
+def _estimate(
+    checkpoint: Checkpoint, plan: ShotPlan, settings: ConversionSettings, window_frames: int
+) -> list[ShotDepth]:
+    """Estimate all shots, or the rest of them."""
+    info, estimator = plan.info, load_estimator(settings)
+    assert estimator is not None  # there are no depth maps yet
+    reader = depth_reader(info, plan, estimator)
+    depths = []
+    with tqdm(total=len(plan.timestamps), desc="depth", unit="frame") as bar:
+        for shot in plan.shots:
+            before = bar.n
+            depths.append(
+                estimate_shot(
+                    partial(frames_from, reader, shot, window_frames),
+                    estimator,
+                    checkpoint.raw_depth(shot[0]),
+                    save_every=segment_frames(info.fps),
+                    on_frames=bar.update,
+                )
+            )
+            bar.update(before + shot[1] - shot[0] - bar.n)  # finished before
+    return depths
+
+
+def _describe(
+    film: Path, settings: ConversionSettings, plan: ShotPlan, depths: list[ShotDepth]
+) -> dict[str, Any]:
+    return {
+        "secondeye": __version__,
+        "film": film.name,
+        "depth": describe_depth(settings),
+        "orientation": NEAR,
+        "normalised": True,
+        "frames": len(plan.timestamps),
+        "height": depths[0].height,
+        "width": depths[0].width,
+        "shots": [
+            {"start": start, "stop": stop, "confidence": depth.confidence}
+            for (start, stop), depth in zip(plan.shots, depths, strict=True)
+        ],
+    }
+
+
+def _write(part: Path, target: Path, depths: list[ShotDepth], record: dict[str, Any], info: FilmInfo) -> None:
+    """Write the maps to `part`, beside the output, and move them to their name."""
+    text = json.dumps(record, indent=1) + "\n"
+    if target.suffix:
+        maps = _maps(depths)
+        if target.suffix.lower() == ".npz":
+            _write_npz(part, maps, (record["frames"], record["height"], record["width"]))
+        else:
+            write_gray_film(part, maps, info.fps)
+        write_atomic(record_of(target), text)
+        publish(part, target)
+        return
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    for number, depth in enumerate(_maps(depths)):
+        _, content = cv2.imencode(".png", depth)
+        (part / f"{number:08d}.png").write_bytes(content.tobytes())
+    (part / RECORD).write_text(text)
+    if target.exists():
+        shutil.rmtree(target)
+    part.rename(target)
+
+
+def _maps(depths: list[ShotDepth]) -> Iterator[np.ndarray]:  # uint16 [h, w]
+    for depth in depths:
+        for start in range(0, depth.frames, _READ_FRAMES):
+            window = depth.read(start, min(depth.frames, start + _READ_FRAMES))
+            yield from np.rint(window[:, 0].numpy() * np.float32(STEPS)).astype(np.uint16)
+
+
+def _write_npz(path: Path, maps: Iterator[np.ndarray], shape: tuple[int, int, int]) -> None:
+    """Write an array map by map; a long film's does not fit into memory."""
+    entry = zipfile.ZipInfo("depth.npy")  # with a fixed date
+    with zipfile.ZipFile(path, "w") as archive, archive.open(entry, "w", force_zip64=True) as file:
+        header = {"descr": "<u2", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for depth in maps:
+            file.write(depth.astype("<u2").tobytes())
