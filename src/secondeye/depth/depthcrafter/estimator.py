@@ -117,6 +117,7 @@ class DepthCrafter:
             for number in range(max(done, group.first), group.first + len(depth)):
                 estimate = depth[number - group.first][None]
                 yield DepthEstimate(estimate, 1.0, self._state_after(group, number + 1))
+        self.pipeline.maybe_free_model_hooks()
 
     def latent_groups(
         self, windows: Iterable[Tensor], state: DepthState | None = None
