@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from conformance.video_depth_weights import make_tiny_network
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForDepthEstimation, DepthAnythingConfig, DepthAnythingForDepthEstimation
@@ -29,6 +30,8 @@ from secondeye.depth.motion import LONG_SIDE_PX, MAX_OFFSET_FRAMES, MAX_THREADS,
 from secondeye.depth.position_prior import position_prior
 from secondeye.depth.residual_flow import homography_residual
 from secondeye.depth.temporal_smoothing import fit_scale_shift, smooth
+from secondeye.depth.video_depth_anything import VideoDepthAnything
+from secondeye.depth.video_depth_network import WINDOW_FRAMES
 from secondeye.imaging.arrays import frames_from_uint8, frames_to_uint8
 from secondeye.inpaint import tiny
 from secondeye.system.errors import UserError
@@ -142,7 +145,14 @@ def tiny_crafter() -> DepthCrafterPipeline:
 
 
 @pytest.fixture(
-    scope="session", params=["motion", "depth-anything-v2", "depth-anything-v2-metric", "depthcrafter"]
+    scope="session",
+    params=[
+        "motion",
+        "depth-anything-v2",
+        "depth-anything-v2-metric",
+        "depthcrafter",
+        "video-depth-anything",
+    ],
 )
 def backend(
     request: pytest.FixtureRequest,
@@ -152,6 +162,8 @@ def backend(
     """Estimator, and how many frames beyond its current window it may read."""
     if request.param == "motion":
         return make_depth_estimator("motion", None, "cpu"), MAX_OFFSET_FRAMES + MAX_THREADS
+    if request.param == "video-depth-anything":
+        return VideoDepthAnything(make_tiny_network(), "cpu", 28, metric=False), WINDOW_FRAMES
     if request.param == "depthcrafter":
         settings = DepthCrafterSettings(steps=1, window_frames=5, overlap_frames=2)
         return DepthCrafter(tiny_crafter(), settings), settings.window_frames + 2 * GROUP_FRAMES
@@ -200,10 +212,13 @@ def test_every_backend_continues_after_every_estimate_with_equal_results(
     backend: tuple[DepthEstimator, int], tmp_path: Path
 ) -> None:
     count = 15 if backend[1] >= MAX_OFFSET_FRAMES else 6
+    if isinstance(backend[0], VideoDepthAnything):  # its first estimate has 24 frames
+        count = WINDOW_FRAMES + 2
     frames = slide(count, top_px=1, bottom_px=3, height=32, width=48)
     whole = list(backend[0](frames.split(4)))
-    for number, estimate in enumerate(whole, start=1):
-        assert estimate.state.next_frame == number
+    frames_done = accumulate(len(estimate.depth) for estimate in whole)
+    for number, (estimate, done) in enumerate(zip(whole, frames_done, strict=True), start=1):
+        assert estimate.state.next_frame == done
         save_file(dict(estimate.state.tensors), tmp_path / "state")
         saved = estimate.state._replace(tensors=load_file(tmp_path / "state"))
         rest = backend[0](frames[saved.first_frame :].split(3), saved)
@@ -242,18 +257,18 @@ def test_motion_does_not_depend_on_threads_and_asks_for_small_frames() -> None:
 
 def test_every_backend_reads_a_bounded_number_of_frames_ahead(backend: tuple[DepthEstimator, int]) -> None:
     estimator, ahead = backend
-    read = written = 0
+    read, written, count = 0, 0, 24 + ahead
 
     def windows() -> Iterator[Tensor]:
         nonlocal read
-        for window in slide(24, top_px=0, bottom_px=1, height=32, width=48).split(2):
+        for window in slide(count, top_px=0, bottom_px=1, height=32, width=48).split(2):
             read += len(window)
             yield window
 
     for estimate in estimator(windows()):
         assert read <= written + ahead + 2
         written += len(estimate.depth)
-    assert written == 24
+    assert written == count
 
 
 def test_motion_gives_the_faster_plane_the_nearer_depth_wherever_it_is() -> None:

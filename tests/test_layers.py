@@ -48,7 +48,12 @@ ROOMS = {
     "scipy": {"dataset.drift", "metrics.depth"},
     "skimage": set(),  # a peer in tests
     "torchmetrics": set(),  # a peer in tests; metrics.learned reads the weights in it
-    "transformers": {"depth.depth_anything", "depth.depthcrafter", "inpaint"},
+    "transformers": {
+        "depth.depth_anything",
+        "depth.depthcrafter",
+        "depth.video_depth_network",
+        "inpaint",
+    },
     "webdataset": {"training.export"},
     "typer": {"cli"},
     "yaml": {"params"},

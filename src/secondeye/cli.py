@@ -95,7 +95,8 @@ def convert(
     depth: Annotated[
         str,
         typer.Option(
-            help="auto, motion, student, depth-anything-v2, depthcrafter, or depthcrafter:FOLDER with weights"
+            help="auto, motion, student, depth-anything-v2, video-depth-anything or depthcrafter; the last "
+            "two also as NAME:FILE or NAME:FOLDER with weights"
         ),
     ] = "auto",
     depth_maps: Annotated[

@@ -184,9 +184,10 @@ def _require_free_space(
     missing = len(plan.timestamps) - sum(checkpoint.frames_done(*shot) for shot in plan.shots)
     longest = sorted(stop - start for start, stop in plan.shots)[-worker_count(settings) :]
     audio_bytes = plan.info.path.stat().st_size if plan.info.audio else 0  # an upper bound
-    map_pixels = plan.info.width * plan.info.height  # of depth maps, at most
+    map_pixels = plan.info.width * plan.info.height  # of maps and estimates, at most
     if settings.depth_maps is None:
-        map_pixels = max(MAX_MAP_PIXELS[settings.depth_name], (settings.depth_resolution or 0) ** 2)
+        most = max(MAX_MAP_PIXELS[settings.depth_name], (settings.depth_resolution or 0) ** 2)
+        map_pixels = min(map_pixels, most)
     depth_bytes = sum(longest) * map_pixels * 4
     need_bytes = (missing + len(plan.timestamps)) * frame_bytes + audio_bytes + depth_bytes
     require_free_space(output.parent, need_bytes, "convert")

@@ -23,11 +23,15 @@ from secondeye.video.probe import read_tags
 _TAG = "comment"  # the only tag that mp4, mov and mkv can all hold and players show
 SHIPPED_LICENCE = "Apache-2.0"  # see shipped/MODEL_CARD.md
 _NO_WEIGHTS = "no weights"
-_LICENCES = {
+_LICENCES = {  # of parts, and of Hugging Face ids as their authors state them
     "motion": _NO_WEIGHTS,
     "fill": _NO_WEIGHTS,
     "depth-anything-v2": "Apache-2.0",
     "depthcrafter": "Tencent DepthCrafter (research and education only), Stability AI Community",
+    "video-depth-anything": "Apache-2.0",
+    "depth-anything/Video-Depth-Anything-Small": "Apache-2.0",
+    "depth-anything/Video-Depth-Anything-Base": "CC-BY-NC-4.0",
+    "depth-anything/Video-Depth-Anything-Large": "CC-BY-NC-4.0",
 }
 _NOT_RECORDED = "not recorded"
 _PARTS, _RESOURCES = ("model", "depth", "depth_maps", "inpainter"), ("offload", "workers", "max_memory_gb")
@@ -59,7 +63,10 @@ def describe_depth(settings: ConversionSettings) -> dict[str, Any]:
         made_by = read_maps_record(settings.depth_maps).get("depth", {"licences": _NOT_RECORDED})
         return {"name": "maps"} | made_by | {"maps": settings.depth_maps.name}
     described = _describe_part("depth", settings.depth_name, settings.model, read_version(settings.model)[1])
-    weights = hash_source(settings.depth_source)
+    source = settings.depth_source
+    if source is not None and settings.depth_name == "video-depth-anything":
+        described |= {"weights": source, "licences": _LICENCES.get(source, _NOT_RECORDED)}
+    weights = hash_source(source)
     return described | ({"weights": weights} if weights else {})
 
 

@@ -10,9 +10,13 @@ MAX_MAP_PIXELS = {  # of an estimate, for the disk space that a conversion needs
     "student": 512 * 512,
     "depth-anything-v2": 518 * 924,
     "depthcrafter": 1024 * 1024,  # at its own resolution
+    "video-depth-anything": 1280 * 960,
 }
 DEPTH_ESTIMATORS = tuple(MAX_MAP_PIXELS)
-WITH_SOURCE = ("depthcrafter",)  # may be given the place of their weights, as NAME:SOURCE
+WITH_SOURCE = (
+    "depthcrafter",
+    "video-depth-anything",
+)  # may be given the place of their weights, as NAME:SOURCE
 
 
 def split_source(depth: str) -> tuple[str, str | None]:
@@ -62,6 +66,11 @@ def make_depth_estimator(
             from secondeye.depth.depthcrafter import load_depthcrafter
 
             return load_depthcrafter(Path(source) if source else None, device, options or DepthOptions())
+        case "video-depth-anything":
+            from secondeye.depth.video_depth_anything import load_video_depth_anything
+            from secondeye.depth.video_depth_weights import SMALL
+
+            return load_video_depth_anything(source or SMALL, device)
     raise AssertionError(name)
 
 

@@ -1,0 +1,165 @@
+"""Find and load the weights of Video Depth Anything: a released .pth, or the same tensors as safetensors.
+
+A .pth is read with `weights_only`: it cannot run code.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from secondeye.depth.video_depth_network import CONFIGURATIONS, VideoDepthNetwork
+from secondeye.system.errors import UserError
+
+SMALL = "depth-anything/Video-Depth-Anything-Small"
+RELEASED = {  # Hugging Face id: file
+    SMALL: "video_depth_anything_vits.pth",
+    "depth-anything/Video-Depth-Anything-Base": "video_depth_anything_vitb.pth",
+    "depth-anything/Video-Depth-Anything-Large": "video_depth_anything_vitl.pth",
+    "depth-anything/Metric-Video-Depth-Anything-Small": "metric_video_depth_anything_vits.pth",
+    "depth-anything/Metric-Video-Depth-Anything-Base": "metric_video_depth_anything_vitb.pth",
+    "depth-anything/Metric-Video-Depth-Anything-Large": "metric_video_depth_anything_vitl.pth",
+}
+SUFFIXES = (".pth", ".safetensors")
+
+_CLASS_TOKEN = "pretrained.cls_token"  # its width tells the networks apart
+_ENCODER_NAMES = {  # name in transformers: released name
+    "embeddings.patch_embeddings.projection": "patch_embed.proj",
+    "embeddings.position_embeddings": "pos_embed",
+    "embeddings.": "",
+    "encoder.layer.": "blocks.",
+    "attention.o_proj": "attn.proj",
+    "layer_scale1.lambda1": "ls1.gamma",
+    "layer_scale2.lambda1": "ls2.gamma",
+    "layernorm.": "norm.",
+}
+_QKV = re.compile(r"attention\.([qkv])_proj")  # released as one layer
+
+
+class VideoDepthWeights(NamedTuple):
+    """A loaded network."""
+
+    network: VideoDepthNetwork  # float32 on the CPU, in eval mode
+    metric: bool  # estimates metres, not inverse depth
+
+
+def load_weights(source: str) -> VideoDepthWeights:
+    """Load the network of a file, of a folder with one file, or of a key of RELEASED.
+
+    Files with `metric` in their name, or in that of the folder or key, estimate metres: the weights
+    themselves do not tell. Raises UserError if there is no such file or it does not fit a released network.
+    """
+    path = find_weights(source)
+    weights = _read(path)
+    network = _build(weights, path)
+    network.load_state_dict(_rename(weights, network, path), assign=True)
+    metric = any("metric" in Path(name).name.lower() for name in (source, path))
+    return VideoDepthWeights(network.eval().requires_grad_(False), metric)
+
+
+def find_weights(source: str) -> Path:
+    """Return the file of the weights, downloaded if necessary; UserError if there is none."""
+    path = Path(source)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
+        if len(files) != 1:
+            raise UserError(
+                f"{source}: has {len(files)} files of weights ({', '.join(SUFFIXES)}); name one file"
+            )
+        return files[0]
+    if source not in RELEASED:
+        raise UserError(f"{source}: no such file or folder, and not one of {', '.join(RELEASED)}")
+    return _download(source)
+
+
+def _download(repository: str) -> Path:
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    name = RELEASED[repository]
+    cached = try_to_load_from_cache(repository, name)
+    if isinstance(cached, str):
+        return Path(cached)
+    try:
+        return Path(hf_hub_download(repository, name))
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        raise UserError(
+            f"{repository}: not in the local Hugging Face cache and cannot be downloaded; connect to the "
+            f"internet and run `hf download {repository} {name}`, or give its file, as "
+            "--depth video-depth-anything:FILE"
+        ) from error
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        SafetensorError,
+        UnpicklingError,
+        RuntimeError,
+        OSError,
+        EOFError,
+        ValueError,
+        LookupError,
+    ) as error:
+        raise UserError(f"{path}: not a readable file of weights, or damaged; get it again") from error
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise UserError(f"{path}: not a plain state dict; use a released file of Video Depth Anything")
+    return content
+
+
+def _build(weights: Mapping[str, Tensor], path: Path) -> VideoDepthNetwork:
+    """Return the network that the class token is for, without memory for its weights."""
+    token = weights.get(_CLASS_TOKEN)
+    width = None if token is None else token.shape[-1]
+    for sizes in CONFIGURATIONS.values():
+        if sizes.width == width:
+            with torch.device("meta"):
+                return VideoDepthNetwork(sizes)
+    found = "is missing" if token is None else f"is {list(token.shape)}"
+    raise UserError(f"{path}: not Video Depth Anything: {_CLASS_TOKEN} {found}; use a released file")
+
+
+def _rename(weights: Mapping[str, Tensor], network: VideoDepthNetwork, path: Path) -> dict[str, Tensor]:
+    """Return the weights by the network's names; UserError unless they are exactly those it needs."""
+    renamed, unused = {}, set(weights)
+    for name, wanted in network.state_dict().items():
+        released, part = released_name(name)
+        if released not in weights:
+            raise _misfit(path, f"{released} is missing")
+        given, shape = weights[released], list(wanted.shape)
+        if part is not None:
+            shape[0] *= 3
+        if list(given.shape) != shape:
+            raise _misfit(path, f"{released} is {list(given.shape)}, expected {shape}")
+        renamed[name] = (given if part is None else given.chunk(3)[part]).float()
+        unused.discard(released)
+    if unused:
+        raise _misfit(path, f"{min(unused)} is not part of the network")
+    return renamed
+
+
+def released_name(name: str) -> tuple[str, int | None]:
+    """Return the released name of a tensor, and which third of it, or None for all of it."""
+    if not name.startswith("pretrained."):
+        return name, None
+    for ours, released in _ENCODER_NAMES.items():
+        name = name.replace(ours, released)
+    qkv = _QKV.search(name)
+    return (_QKV.sub("attn.qkv", name), "qkv".index(qkv[1])) if qkv else (name, None)
+
+
+def _misfit(path: Path, reason: str) -> UserError:
+    return UserError(f"{path}: does not fit Video Depth Anything: {reason}; use a released file")
