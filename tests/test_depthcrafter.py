@@ -181,26 +181,25 @@ def test_stream_equals_the_clip_computed_at_once(
 
 
 @pytest.mark.parametrize(
-    ("frame", "resolution", "working"),
+    ("frame", "resolution", "working", "depth"),
     [
-        ((1080, 1920), 1024, (576, 1024)),
-        ((436, 1024), 1024, (448, 1024)),
-        ((768, 1280), 1024, (640, 1024)),
-        ((96, 160), 1024, (128, 128)),  # halves are rounded to even multiples
-        ((600, 1050), 1024, (576, 1024)),
-        ((2160, 3840), 640, (384, 640)),
-        ((7, 5), 1024, (64, 64)),
-        ((60, 2000), 1024, (64, 1024)),
+        ((1080, 1920), 1024, (576, 1024), (576, 1024)),
+        ((436, 1024), 1024, (448, 1024), (436, 1024)),
+        ((768, 1280), 1024, (640, 1024), (614, 1024)),
+        ((96, 160), 1024, (128, 128), (77, 128)),  # halves are rounded to even multiples
+        ((600, 1050), 1024, (576, 1024), (585, 1024)),
+        ((2160, 3840), 640, (384, 640), (360, 640)),
+        ((7, 5), 1024, (64, 64), (7, 5)),
+        ((60, 2000), 1024, (64, 1024), (31, 1024)),
     ],
 )
 def test_working_size_is_rounded_as_in_the_release(
-    pipeline: DepthCrafterPipeline, frame: tuple[int, int], resolution: int, working: tuple[int, int]
+    frame: tuple[int, int], resolution: int, working: tuple[int, int], depth: tuple[int, int]
 ) -> None:
+    """The depth has the frame's aspect again."""
     settings = DepthCrafterSettings(resolution_px=resolution)
     assert settings.working_size(*frame) == working
-    reduced = DepthCrafter(pipeline, settings).working_size(*frame)
-    assert reduced == tuple(map(min, working, frame))
-    assert settings.working_size(*reduced) == working  # so that a decoder may reduce the frames
+    assert settings.depth_size(*frame) == depth
 
 
 @pytest.mark.parametrize(
@@ -236,10 +235,9 @@ def test_memory_does_not_grow_with_the_shot(pipeline: DepthCrafterPipeline) -> N
 
     for group in crafter.latent_groups(windows(64)):
         assert len(group.sampled) <= settings.window_frames + 2 * GROUP_FRAMES
-        held.append(live_bytes())
-    assert len(held) == 64 // GROUP_FRAMES
-    frame_bytes = 4 * 3 * 64 * 64
-    assert max(held[1:]) - held[1] < frame_bytes  # not one frame more after 64 than after 16
+        if group.first in (16, 56):
+            held.append(live_bytes())
+    assert held[1] - held[0] < 4 * 3 * 64 * 64  # not one frame more after 64 than after 24
 
 
 def test_network_that_returns_nan_is_one_line(pipeline: DepthCrafterPipeline) -> None:
@@ -273,6 +271,7 @@ def test_half_precision_is_close(pipeline: DepthCrafterPipeline) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("offload", [False, True])
 def test_a_gpu_gives_nearly_the_same(release: Path, offload: bool) -> None:
     settings = DepthCrafterSettings(2, 1.2, 3, 1)
@@ -357,14 +356,14 @@ def test_offloading_without_a_gpu_is_refused(release: Path) -> None:
 # The door
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["secondeye", "convert", *arguments])
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str, command: str = "convert") -> int:
+    monkeypatch.setattr(sys, "argv", ["secondeye", command, *arguments])
     with pytest.raises(SystemExit) as ended:
         main()
     return int(ended.value.code or 0)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=15)
 def test_a_film_is_converted_in_several_windows(
     release: Path, make_film: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -386,6 +385,22 @@ def test_a_film_is_converted_in_several_windows(
     record = read_record(output)
     assert record is not None and record["settings"]["depth_resolution"] == 64
     assert record["depth"]["name"] == "depthcrafter" and record["depth"]["weights"] == hash_folder(release)
+
+
+def test_maps_of_a_film_are_written(
+    release: Path,
+    make_film: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    film = make_film(shots=(1,), sound=False, height=480, width=640)
+    options = ["--output", str(film.with_name("maps.npz")), "--depth", f"depthcrafter:{release}"]
+    options += ["--max-memory-gb", "1.5"]
+    assert run(monkeypatch, str(film), *options, command="depth") == 1
+    assert "640x512 needs" in capsys.readouterr().err.splitlines()[-1]
+    assert run(monkeypatch, str(film), *options, "--depth-resolution", "64", command="depth") == 0
+    with np.load(film.with_name("maps.npz")) as maps:
+        assert maps["depth"].shape == (1, 48, 64) and np.ptp(maps["depth"]) == 65535
 
 
 @pytest.mark.parametrize(

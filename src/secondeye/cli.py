@@ -206,6 +206,9 @@ def depth(
     ] = None,
     estimator: Annotated[str, typer.Option("--depth", help="as of secondeye convert")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace existing maps")] = False,
+    depth_resolution: Annotated[int | None, _diffusion(help="as of secondeye convert")] = None,
+    offload: Annotated[bool, _diffusion("--offload", help="as of secondeye convert")] = False,
+    max_memory_gb: Annotated[float | None, _resources(help="as of secondeye convert")] = None,
 ) -> None:
     """Write the depth of a film, for `secondeye convert --depth-maps` and other programs.
 
@@ -214,7 +217,13 @@ def depth(
     from secondeye.conversion.bundle import settings_from_bundle
     from secondeye.conversion.depth_film import write_depth
 
-    settings = settings_from_bundle(model, depth=estimator)
+    settings = settings_from_bundle(
+        model,
+        depth=estimator,
+        depth_resolution=depth_resolution,
+        offload=offload,
+        max_memory_gb=max_memory_gb,
+    )
     try:
         made = write_depth(film, output, settings, overwrite=overwrite)
     except KeyboardInterrupt:

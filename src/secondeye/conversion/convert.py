@@ -20,11 +20,12 @@ from secondeye.conversion.shots import (
     ShotConverter,
     is_spread,
     load_models,
+    require_memory,
     share_memory,
     spread_shots,
     worker_count,
 )
-from secondeye.depth import MAX_MAP_PIXELS, MemoryCheckedEstimator, best_available
+from secondeye.depth import MAX_MAP_PIXELS, best_available
 from secondeye.film.cuts import CUT_THRESHOLD, shortest_shot_frames
 from secondeye.film.shots import ShotPlan, plan_shots
 from secondeye.inpaint import Inpainter, PlannedInpainter
@@ -78,8 +79,7 @@ def convert(
     settings = choose_depth(settings, log)
     window_frames = choose_window_frames(info, settings, worker_count(settings))
     models = load_models(share_memory(settings))
-    if isinstance(models.estimator, MemoryCheckedEstimator):
-        models.estimator.require_memory(info.height, info.width)
+    require_memory(models.estimator, info)
     # Through links, so that two names of one output share a checkpoint.
     target = output.resolve()
     full_disk = explain_full_disk(target.parent, "free some and run the same command again, to continue")

@@ -26,7 +26,7 @@ from secondeye.conversion.provenance import describe_depth
 from secondeye.conversion.segments import segment_frames
 from secondeye.conversion.settings import ConversionSettings
 from secondeye.conversion.shot_depth import STEPS, ShotDepth, estimate_shot
-from secondeye.conversion.shots import depth_reader, frames_from, load_estimator
+from secondeye.conversion.shots import depth_reader, frames_from, load_estimator, require_memory
 from secondeye.film.shots import ShotPlan
 from secondeye.system.disk import explain_full_disk
 from secondeye.system.errors import UserError
@@ -98,6 +98,7 @@ def _estimate(
     """Estimate all shots, or the rest of them."""
     info, estimator = plan.info, load_estimator(settings)
     assert estimator is not None  # there are no depth maps yet
+    require_memory(estimator, info)
     reader = depth_reader(info, plan, estimator)
     depths = []
     with tqdm(total=len(plan.timestamps), desc="depth", unit="frame") as bar:

@@ -24,7 +24,12 @@ from secondeye.conversion.memory import parent_bytes, reserved_bytes
 from secondeye.conversion.segments import ShotRenderer, read_windows, segment_frames
 from secondeye.conversion.settings import GIB, ConversionSettings
 from secondeye.conversion.shot_depth import estimate_shot
-from secondeye.depth import DepthEstimator, SmallFrameEstimator, make_depth_estimator
+from secondeye.depth import (
+    DepthEstimator,
+    MemoryCheckedEstimator,
+    SmallFrameEstimator,
+    make_depth_estimator,
+)
 from secondeye.execution import parallel
 from secondeye.execution.parallel import WorkerCrashed
 from secondeye.film.shots import ShotPlan
@@ -67,6 +72,12 @@ def load_estimator(settings: ConversionSettings) -> DepthEstimator | None:
         return None
     weights = weights_folder(settings.model, "depth")
     return make_depth_estimator(settings.depth, weights, best_device(), settings.depth_options)
+
+
+def require_memory(estimator: DepthEstimator | None, info: FilmInfo) -> None:
+    """Raise UserError unless the memory suffices for an estimator of frames of this film's size."""
+    if isinstance(estimator, MemoryCheckedEstimator):
+        estimator.require_memory(info.height, info.width)
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,11 @@ class DepthCrafterSettings:
         high, wide = (max(SIDE_MULTIPLE_PX, side) for side in sides)
         return high, wide
 
+    def depth_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return the size of the depth: the frame's aspect, which rounding changes, and no larger than it."""
+        scale = min(1, max(self.working_size(height, width)) / max(height, width))
+        return max(1, round(scale * height)), max(1, round(scale * width))
+
 
 class LatentGroup(NamedTuple):
     """Up to GROUP_FRAMES frames whose latents no later window changes; they are decoded together."""
@@ -70,7 +75,7 @@ class LatentGroup(NamedTuple):
 
 
 class DepthCrafter:
-    """A SmallFrameEstimator and MemoryCheckedEstimator; depth is in [0, 1] before the shot is normalised.
+    """A MemoryCheckedEstimator; depth is in [0, 1] before the shot is normalised.
 
     Other than the release it streams: pixel noise is drawn by the frame's number instead of for the clip at
     once, latents stay in float32, and the range of the shot's depth is taken later, as for all estimators.
@@ -87,11 +92,6 @@ class DepthCrafter:
         self.pipeline, self.settings, self.options = pipeline, settings, options or DepthOptions()
         self._pixel_noise = pixel_noise or _noise_from(SEED)
         self._window_noise = window_noise or _noise_from(SEED + 2**31)
-
-    def working_size(self, height: int, width: int) -> tuple[int, int]:
-        """Return the height and width to which frames of this size may be reduced, and which depth has."""
-        high, wide = self.settings.working_size(height, width)
-        return min(high, height), min(wide, width)
 
     def require_memory(self, height: int, width: int) -> None:
         """Raise UserError unless a window of frames of this size fits into the memory."""
@@ -173,7 +173,7 @@ class DepthCrafter:
             working = self.settings.working_size(*size)
             frames = torch.cat([resize(to_float_frames(frame), *working) for frame in group])
             noise = torch.stack([self._pixel_noise(number + k, (3, *working)) for k in range(len(group))])
-            yield self.pipeline.encode(frames, noise), self.working_size(*size)
+            yield self.pipeline.encode(frames, noise), self.settings.depth_size(*size)
             number += len(group)
 
     def _state_after(self, group: LatentGroup, following: int) -> DepthState:
