@@ -40,7 +40,7 @@ ROOMS = {
     "jinja2": {"report"},
     "markupsafe": {"report"},
     "mlflow": {"registry"},
-    "onnxruntime": {"matching.exported_network"},
+    "onnxruntime": {"imaging.exported_network"},
     "pandas": {"stages.validate", "registry"},
     "pyarrow": {"dataset.tables"},
     "ray": {"execution.parallel.ray"},

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from torch import Tensor
 
-from secondeye.matching.exported_network import HELP, ExportedNetwork, load_network, runtime_version
+from secondeye.imaging.exported_network import ExportedNetwork, load_network, runtime_version
 from secondeye.matching.interface import Matcher
 from secondeye.matching.sliding_windows import blend, fit_size, pad_frames, window_starts
 from secondeye.params import Exported
 from secondeye.system.errors import UserError
 from secondeye.system.files import hash_file
+
+HELP = "docs/matchers.md describes the export"
 
 
 def file_identity(exported: Exported) -> list[str]:
@@ -25,7 +27,7 @@ def file_identity(exported: Exported) -> list[str]:
 def make_exported_matcher(exported: Exported) -> Matcher:
     """Load the matcher. Raises UserError, now or when it runs, if the file breaks the contract above."""
     path = _checked_path(exported)
-    network = load_network(path)
+    network = load_network(path, 2, HELP)
     window, (frames, channels, *_) = exported.window_frames, network.size
     if channels not in (3, None):
         raise UserError(f"{path}: expects {channels} channels, must be 3; {HELP}")

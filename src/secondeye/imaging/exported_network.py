@@ -8,7 +8,7 @@ can execute code: trust a .pt2 like a program. ONNX only holds a graph of known 
 import json
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from types import ModuleType
@@ -18,8 +18,6 @@ import torch
 from torch import Tensor
 
 from secondeye.system.errors import UserError
-
-HELP = "docs/matchers.md describes the export"
 
 _ALLOWED_ENTRIES = re.compile(
     r"models/model\.json|data/weights/(weight_\d+|model_weights_config\.json)|data/sample_inputs/model\.pt"
@@ -32,13 +30,20 @@ _TORCH_ERRORS = (RuntimeError, AssertionError, ValueError, KeyError, IndexError,
 class ExportedNetwork(NamedTuple):
     """A network from a file, ready to run."""
 
-    run: Callable[[Tensor, Tensor], Tensor]  # left, right -> output; raises UserError
+    run: Callable[..., Tensor]  # inputs, each [T, 3, H, W] -> output; raises UserError
     size: tuple[int | None, ...]  # shape of its inputs; None if any size is accepted
+    metadata: Mapping[str, str]  # custom properties of an ONNX file; empty for a .pt2
 
 
-def load_network(path: Path) -> ExportedNetwork:
-    """Load a network with two inputs and one output. Raises UserError if the file is anything else."""
-    return _load_pt2(path) if path.suffix == ".pt2" else _load_onnx(path)
+def load_network(
+    path: Path,  # .pt2 or .onnx
+    inputs: int,  # images that the network must take
+    help: str,  # where the export is described, for error messages
+) -> ExportedNetwork:
+    """Load a network with so many inputs and one output. Raises UserError if the file is anything else."""
+    if path.suffix == ".pt2":
+        return _load_pt2(path, inputs, help)
+    return _load_onnx(path, inputs, help)
 
 
 def runtime_version(path: Path) -> str:
@@ -47,30 +52,32 @@ def runtime_version(path: Path) -> str:
     return f"{runtime.__name__} {runtime.__version__}"
 
 
-def _load_pt2(path: Path) -> ExportedNetwork:
-    _check_pt2_contents(path)
+def _load_pt2(path: Path, inputs: int, help: str) -> ExportedNetwork:
+    _check_pt2_contents(path, help)
     try:
         program = torch.export.load(path)
     except _TORCH_ERRORS as error:
-        raise UserError(f"{path}: cannot be loaded ({_first_line(error)}); {HELP}") from error
+        raise UserError(f"{path}: cannot be loaded ({_first_line(error)}); {help}") from error
     signature = program.graph_signature
     placeholders = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
     shapes = [tuple(getattr(placeholders.get(name), "shape", ())) for name in signature.user_inputs]
-    size = _input_size(path, shapes, len(signature.user_outputs))
+    size = _input_size(path, shapes, len(signature.user_outputs), inputs, help)
     module = program.module()
 
-    def run(left: Tensor, right: Tensor) -> Tensor:
+    def run(*images: Tensor) -> Tensor:
         try:
             with torch.inference_mode():
-                output = module(left, right)
+                output = module(*images)
         except _TORCH_ERRORS as error:
-            raise UserError(f"{path}: fails on {list(left.shape)} ({_first_line(error)}); {HELP}") from error
+            raise UserError(
+                f"{path}: fails on {list(images[0].shape)} ({_first_line(error)}); {help}"
+            ) from error
         return output[0] if isinstance(output, tuple | list) else output
 
-    return ExportedNetwork(run, size)
+    return ExportedNetwork(run, size, {})
 
 
-def _check_pt2_contents(path: Path) -> None:
+def _check_pt2_contents(path: Path, help: str) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = {name.partition("/")[2]: name for name in archive.namelist()}
@@ -81,7 +88,7 @@ def _check_pt2_contents(path: Path) -> None:
                 torch.load(file, weights_only=True)  # otherwise torch.export.load would unpickle it
     except (zipfile.BadZipFile, KeyError, *_TORCH_ERRORS, UnpicklingError) as error:
         raise UserError(
-            f"{path}: not a plain file of torch.export.save ({_first_line(error)}); {HELP}"
+            f"{path}: not a plain file of torch.export.save ({_first_line(error)}); {help}"
         ) from error
     unexpected = [name for name in names if not _ALLOWED_ENTRIES.fullmatch(name)]
     pickled = any(entry.get("use_pickle", True) for table in tables for entry in table["config"].values())
@@ -90,7 +97,7 @@ def _check_pt2_contents(path: Path) -> None:
         raise UserError(f"{path}: rejected, contains more than a graph and plain tensors ({content})")
 
 
-def _load_onnx(path: Path) -> ExportedNetwork:
+def _load_onnx(path: Path, inputs: int, help: str) -> ExportedNetwork:
     runtime = _onnxruntime(path)
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
@@ -104,19 +111,21 @@ def _load_onnx(path: Path) -> ExportedNetwork:
         # From bytes, so that external weight files, which are not part of the key, cannot be read.
         session = runtime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
     except errors as error:
-        raise UserError(f"{path}: cannot be loaded ({_first_line(error)}); {HELP}") from error
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    size = _input_size(path, [tuple(value.shape) for value in inputs], len(outputs))
+        raise UserError(f"{path}: cannot be loaded ({_first_line(error)}); {help}") from error
+    taken, outputs = session.get_inputs(), session.get_outputs()
+    size = _input_size(path, [tuple(value.shape) for value in taken], len(outputs), inputs, help)
 
-    def run(left: Tensor, right: Tensor) -> Tensor:
-        pair = zip(inputs, (left, right), strict=True)
+    def run(*images: Tensor) -> Tensor:
+        named = zip(taken, images, strict=True)
         try:
-            (output,) = session.run(None, {value.name: view.numpy() for value, view in pair})
+            (output,) = session.run(None, {value.name: image.numpy() for value, image in named})
         except errors as error:
-            raise UserError(f"{path}: fails on {list(left.shape)} ({_first_line(error)}); {HELP}") from error
+            raise UserError(
+                f"{path}: fails on {list(images[0].shape)} ({_first_line(error)}); {help}"
+            ) from error
         return torch.from_numpy(output)
 
-    return ExportedNetwork(run, size)
+    return ExportedNetwork(run, size, dict(session.get_modelmeta().custom_metadata_map))
 
 
 def _onnxruntime(path: Path) -> ModuleType:
@@ -127,12 +136,16 @@ def _onnxruntime(path: Path) -> ModuleType:
     return onnxruntime
 
 
-def _input_size(path: Path, shapes: list[tuple[object, ...]], outputs: int) -> tuple[int | None, ...]:
-    if len(shapes) != 2 or outputs != 1:
-        raise UserError(f"{path}: has {len(shapes)} inputs and {outputs} outputs, must be 2 and 1; {HELP}")
+def _input_size(
+    path: Path, shapes: list[tuple[object, ...]], outputs: int, inputs: int, help: str
+) -> tuple[int | None, ...]:
+    if len(shapes) != inputs or outputs != 1:
+        raise UserError(
+            f"{path}: has {len(shapes)} inputs and {outputs} outputs, must be {inputs} and 1; {help}"
+        )
     if any(len(shape) != 4 for shape in shapes):
         raise UserError(
-            f"{path}: expects inputs of {len(shapes[0])} dimensions, must be [T, 3, H, W]; {HELP}"
+            f"{path}: expects inputs of {len(shapes[0])} dimensions, must be [T, 3, H, W]; {help}"
         )
     return tuple(
         next((side for side in pair if isinstance(side, int)), None) for pair in zip(*shapes, strict=True)
