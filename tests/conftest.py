@@ -73,6 +73,15 @@ def footage() -> Path:
     return Path(folder)
 
 
+@pytest.fixture
+def models() -> Path:
+    """Return the folder of real networks, or skip the test."""
+    folder = os.environ.get("SECONDEYE_MODELS")
+    if not folder:
+        pytest.skip("SECONDEYE_MODELS is not set: no real networks to test on")
+    return Path(folder)
+
+
 def moving_images(frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:
     """Return a textured, moving shot: smooth noise that drifts to the left, uint8 [T, H, W, 3]."""
     rng = np.random.default_rng(seed)

@@ -29,7 +29,17 @@ def type_name(hint: Any) -> str:
 
 def test_the_command_line_has_every_option() -> None:
     defaults = {name: given.default for name, given in inspect.signature(cli.convert).parameters.items()}
-    others = {"film", "output", "model", "preview", "overwrite", "sidecar", "depth_maps", "depth_orientation"}
+    others = {
+        "film",
+        "output",
+        "model",
+        "preview",
+        "overwrite",
+        "sidecar",
+        "offline",
+        "depth_maps",
+        "depth_orientation",
+    }
     assert {name: default for name, default in defaults.items() if name not in others} == OPTIONS
     assert option_types(cli.convert) == option_types(settings_from_bundle)
 

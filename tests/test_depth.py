@@ -1,44 +1,54 @@
 """Depth estimators: what every one of them promises, and what each of them is for."""
 
 import json
+import shutil
+import socket
+import time
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from itertools import accumulate, islice
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from conformance.video_depth_weights import make_tiny_network
+from depth_models import METRIC, NETWORKS, write_model
+from exported_networks import WRITERS
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForDepthEstimation, DepthAnythingConfig, DepthAnythingForDepthEstimation
+from transformers import AutoModelForDepthEstimation
 
 from secondeye.depth import (
     DepthEstimate,
     DepthEstimator,
     SmallFrameEstimator,
     best_available,
+    choose_best,
+    find_weights,
     make_depth_estimator,
 )
-from secondeye.depth.depth_anything import BATCH_FRAMES, load_depth_anything
 from secondeye.depth.depthcrafter import DepthCrafter, DepthCrafterSettings
 from secondeye.depth.depthcrafter.network import DepthNetwork
 from secondeye.depth.depthcrafter.pipeline import GROUP_FRAMES, DepthCrafterPipeline
+from secondeye.depth.frame_by_frame import frame_by_frame, map_size, one_frame
 from secondeye.depth.guided_filter import guided_filter
+from secondeye.depth.hub import read_licence
+from secondeye.depth.hugging_face import MIN_DEPTH_M
 from secondeye.depth.motion import LONG_SIDE_PX, MAX_OFFSET_FRAMES, MAX_THREADS, motion_depth
 from secondeye.depth.position_prior import position_prior
+from secondeye.depth.preprocessing import margins, read_preprocessing
 from secondeye.depth.residual_flow import homography_residual
 from secondeye.depth.temporal_smoothing import fit_scale_shift, smooth
 from secondeye.depth.video_depth_anything import VideoDepthAnything
 from secondeye.depth.video_depth_network import WINDOW_FRAMES
-from secondeye.imaging.arrays import frames_from_uint8, frames_to_uint8
+from secondeye.imaging.arrays import frames_from_uint8, frames_to_uint8, resize
 from secondeye.inpaint import tiny
 from secondeye.system.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
 def texture(height: int, width: int, seed: int) -> np.ndarray:  # [height, width, 3] in [0, 1]
@@ -95,41 +105,28 @@ def rank_correlation(a: Tensor, b: Tensor) -> float:
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Folder in the released layout with a tiny random Depth Anything of the kind asked for."""
+    """Folder in the released layout with a tiny random network of the kind asked for; made anew each time."""
+    return lambda network: write_model(tmp_path_factory.mktemp(network), network)
 
-    def make(kind: str) -> Path:
-        folder = tmp_path_factory.mktemp(kind)
-        torch.manual_seed(7)
-        config = DepthAnythingConfig(
-            backbone_config={
-                "model_type": "dinov2",
-                "hidden_size": 16,
-                "num_hidden_layers": 4,
-                "num_attention_heads": 2,
-                "image_size": 56,
-                "patch_size": 14,
-                "out_indices": [1, 2, 3, 4],
-                "apply_layernorm": True,
-                "reshape_hidden_states": False,
-            },
-            reassemble_hidden_size=16,
-            neck_hidden_sizes=[8, 8, 8, 8],
-            fusion_hidden_size=8,
-            head_hidden_size=4,
-            depth_estimation_type=kind,
-            max_depth=20,
-        )
-        model = DepthAnythingForDepthEstimation(config)
-        for weights in model.head.parameters():  # as initialised it gives one value everywhere
-            torch.nn.init.normal_(weights, std=0.5)
-        torch.nn.init.constant_(model.head.conv3.bias, 1.0)  # keeps the last ReLU open
-        model.save_pretrained(folder)
-        size = {"height": 56, "width": 56}
-        values = {"size": size, "ensure_multiple_of": 14, "image_mean": MEAN, "image_std": STD}
-        (folder / "preprocessor_config.json").write_text(json.dumps(values))
-        return folder
 
-    return make
+class Brightness(torch.nn.Module):
+    """A depth network whose answer is known: larger is nearer where the frame is brighter."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mean(1, keepdim=True) + 1
+
+
+def write_exported(
+    folder: Path, kind: str = "pt2", network: torch.nn.Module | None = None, **said: Any
+) -> Path:
+    """Write an exported depth network of any size, with a file beside it that describes it."""
+    sides = {2: torch.export.Dim("h", min=2, max=4096), 3: torch.export.Dim("w", min=2, max=4096)}
+    example = (torch.zeros(1, 3, 32, 64),)
+    program = torch.export.export((network or Brightness()).eval(), example, dynamic_shapes=(sides,))
+    path = WRITERS[kind](folder / f"network.{kind}", program)
+    if said:
+        path.with_name(f"{path.name}.json").write_text(json.dumps(said))
+    return path
 
 
 def tiny_crafter() -> DepthCrafterPipeline:
@@ -144,16 +141,15 @@ def tiny_crafter() -> DepthCrafterPipeline:
     )
 
 
-@pytest.fixture(
-    scope="session",
-    params=[
-        "motion",
-        "depth-anything-v2",
-        "depth-anything-v2-metric",
-        "depthcrafter",
-        "video-depth-anything",
-    ],
-)
+# DPT with DINOv2 has a head of 256 channels, which cannot be made smaller: it has tests of its own.
+EVERYWHERE = [
+    *("motion", "depthcrafter", "video-depth-anything"),
+    *(name for name in NETWORKS if name != "dpt-dinov2"),
+    *WRITERS,
+]
+
+
+@pytest.fixture(scope="session", params=EVERYWHERE)
 def backend(
     request: pytest.FixtureRequest,
     tiny_folder: Callable[[str], Path],
@@ -167,8 +163,11 @@ def backend(
     if request.param == "depthcrafter":
         settings = DepthCrafterSettings(steps=1, window_frames=5, overlap_frames=2)
         return DepthCrafter(tiny_crafter(), settings), settings.window_frames + 2 * GROUP_FRAMES
-    kind = "metric" if request.param.endswith("metric") else "relative"
-    return load_depth_anything(str(tiny_folder(kind))), BATCH_FRAMES
+    if request.param in WRITERS:
+        folder = tmp_path_factory.mktemp(request.param)
+        path = write_exported(folder, request.param, larger_is="nearer", short_side=32, multiple=8)
+        return make_depth_estimator(f"exported:{path}", None, "cpu"), 1
+    return make_depth_estimator(f"hf:{tiny_folder(request.param)}", None, "cpu"), 1
 
 
 @pytest.mark.parametrize(
@@ -351,57 +350,251 @@ def test_guided_filter_smooths_noise_and_keeps_the_guides_edges() -> None:
     assert smooth[:, 30].min() - smooth[:, 29].max() > 2.7
 
 
-@pytest.mark.parametrize("kind", ["relative", "metric"])
-def test_depth_anything_equals_the_model_itself(tiny_folder: Callable[[str], Path], kind: str) -> None:
-    folder = tiny_folder(kind)
-    frame = torch.rand(1, 3, 70, 140, generator=torch.Generator().manual_seed(5))
-    network = AutoModelForDepthEstimation.from_pretrained(folder).eval()
-    resized = torch.nn.functional.interpolate(frame, (56, 112), mode="bicubic", antialias=True)
-    pixels = (resized - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+PROCESSORS = {
+    "relative": "dpt.image_processing_pil_dpt.DPTImageProcessorPil",
+    "dpt": "dpt.image_processing_pil_dpt.DPTImageProcessorPil",
+    "dpt-dinov2": "dpt.image_processing_pil_dpt.DPTImageProcessorPil",
+    "glpn": "glpn.image_processing_pil_glpn.GLPNImageProcessorPil",
+    "zoedepth": "zoedepth.image_processing_pil_zoedepth.ZoeDepthImageProcessorPil",
+}
+
+
+@pytest.mark.parametrize("network", PROCESSORS)
+@pytest.mark.parametrize(("height", "width"), [(70, 141), (135, 90), (61, 60)])
+def test_preprocessing_equals_the_processor_of_transformers(
+    tiny_folder: Callable[[str], Path], network: str, height: int, width: int
+) -> None:
+    pytest.importorskip("PIL")
+    folder = tiny_folder(network)
+    module, _, name = PROCESSORS[network].rpartition(".")
+    processor = getattr(import_module(f"transformers.models.{module}"), name).from_pretrained(folder)
+    image = (texture(height, width, 8) * 255).round().astype(np.uint8)
+    expected = torch.as_tensor(processor(image, return_tensors="pt")["pixel_values"])
+    model_type = json.loads((folder / "config.json").read_text())["model_type"]
+    preprocessing = read_preprocessing(folder / "preprocessor_config.json", model_type)
+    actual = preprocessing.prepare(frames_from_uint8(torch.from_numpy(image)[None]))
+    assert actual.shape == expected.shape
+    # Processors round the resized image to 8 bits; a level is 0.02 after the division by std.
+    torch.testing.assert_close(actual, expected.float(), rtol=0, atol=0.04)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_hugging_face_networks_give_inverse_depth(tiny_folder: Callable[[str], Path], network: str) -> None:
+    folder = tiny_folder(network)
+    frame = torch.from_numpy(texture(70, 140, 6).transpose(2, 0, 1)[None].copy())
+    model = AutoModelForDepthEstimation.from_pretrained(folder).eval()
+    preprocessing = read_preprocessing(folder / "preprocessor_config.json", model.config.model_type)
     with torch.inference_mode():
-        expected = network(pixels).predicted_depth[:, None]
-    depth, confidence = run(load_depth_anything(str(folder)), frame)
-    assert expected.std() > 0.01 and confidence == [1.0]
-    torch.testing.assert_close(depth, 1 / expected if kind == "metric" else expected)
+        raw = model(preprocessing.prepare(frame)).predicted_depth[:, None]
+    depth, confidence = run(make_depth_estimator(f"hf:{folder}", None, "cpu"), frame)
+    assert confidence == [1.0] and depth.std() > 0.01 * depth.mean() > 0
+    expected = 1 / raw.clamp_min(MIN_DEPTH_M) if network in METRIC else raw
+    cropped = resize(preprocessing.crop(expected, 70, 140), *depth.shape[2:])
+    torch.testing.assert_close(depth, cropped, rtol=1e-4, atol=1e-5)
+    if network in ("relative", "metric"):
+        assert torch.equal(depth, expected)  # nothing is resized, as the aspect is kept
 
 
-def test_depth_anything_does_not_depend_on_batches(tiny_folder: Callable[[str], Path]) -> None:
-    frames = slide(1, top_px=0, bottom_px=0).expand(2 * BATCH_FRAMES + 1, -1, -1, -1)
-    depth, _ = run(load_depth_anything(str(tiny_folder("relative"))), frames, 2 * BATCH_FRAMES + 1)
-    torch.testing.assert_close(depth, depth[:1].expand_as(depth))
+def test_zoedepth_loses_its_margin(tiny_folder: Callable[[str], Path]) -> None:
+    folder = tiny_folder("zoedepth")
+    preprocessing = read_preprocessing(folder / "preprocessor_config.json", "zoedepth")
+    vertical, horizontal = margins(90, 160)
+    assert (vertical, horizontal) == (20, 26)  # 3 sqrt(H / 2)
+    ramp = torch.arange(160 + 2 * horizontal).float().expand(1, 1, 90 + 2 * vertical, -1)
+    cropped = preprocessing.crop(resize(ramp, 65, 106), 90, 160)
+    assert cropped.shape == (1, 1, 90, 160)
+    assert (cropped - torch.arange(horizontal, horizontal + 160)).abs()[..., 1:-1].max() < 0.6
 
 
-def test_missing_weights_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("batch", [1, 2, 3, 7])
+def test_results_do_not_depend_on_the_batch_nor_on_an_interruption_in_it(batch: int) -> None:
+    frames = slide(7, top_px=0, bottom_px=2, height=40, width=56)
+    asked = []
+
+    def at_once(frame: Tensor) -> int:
+        asked.append(tuple(frame.shape))
+        return batch
+
+    def infer(images: Tensor) -> Tensor:
+        assert len(images) <= batch
+        return images.mean(1, keepdim=True)[..., ::2, ::2]
+
+    estimator = frame_by_frame(infer, at_once)
+    whole = list(estimator(frames.split(5)))
+    one = list(
+        frame_by_frame(lambda images: images.mean(1, keepdim=True)[..., ::2, ::2], one_frame)([frames])
+    )
+    assert asked == [(1, 3, 40, 56)]
+    assert all(torch.equal(a.depth, b.depth) for a, b in zip(whole, one, strict=True))
+    state = whole[4].state
+    assert state.first_frame == 5 - 5 % batch and state.next_frame == 5
+    rest = frame_by_frame(infer, lambda frame: 1)(frames[state.first_frame :].split(2), state)
+    assert [torch.equal(a.depth, b.depth) for a, b in zip(rest, whole[5:], strict=True)] == [True, True]
+
+
+def test_maps_have_the_frames_aspect_and_at_most_its_size() -> None:
+    assert map_size(518, 924, 1080, 1920) == (518, 924)
+    assert map_size(384, 384, 1080, 1920) == (288, 512)  # as many pixels as the network's square
+    assert map_size(1536, 1536, 1080, 1920) == (1080, 1920)
+    assert map_size(56, 84, 5, 7) == (5, 7)
+
+
+def test_weights_that_are_not_here_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert best_available() == "motion"
-    with pytest.raises(UserError, match=r"hf download .*motion"):
-        make_depth_estimator("depth-anything-v2", None, "cpu")
-    (tmp_path / "config.json").touch()
-    with pytest.raises(UserError, match=r"missing preprocessor_config.json, model.safetensors"):
-        load_depth_anything(str(tmp_path))
+    for name in ("depth-anything-v2", "hf:Intel/zoedepth-nyu-kitti"):
+        with pytest.raises(UserError, match=r"offline mode.*hf download .*motion"):
+            make_depth_estimator(name, None, "cpu")
+    with pytest.raises(UserError, match="neither a folder nor the name of a model"):
+        make_depth_estimator("hf:not/a/model", None, "cpu")
+
+
+def write_cache(cache: Path, folder: Path) -> None:
+    """Put a model into an empty Hugging Face cache as Depth Anything V2 Small."""
+    repository = cache / "models--depth-anything--Depth-Anything-V2-Small-hf"
+    (repository / "snapshots").mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0123")
+    (repository / "snapshots" / "0123").symlink_to(folder)
 
 
 def test_weights_in_the_cache_are_found(
     tiny_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    repository = tmp_path / "models--depth-anything--Depth-Anything-V2-Small-hf"
-    (repository / "snapshots").mkdir(parents=True)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("0123")
-    (repository / "snapshots" / "0123").symlink_to(tiny_folder("relative"))
+    write_cache(tmp_path, tiny_folder("relative"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert best_available() == "depth-anything-v2"
+    assert choose_best(print) == ("depth-anything-v2", "")
     depth, _ = run(make_depth_estimator("depth-anything-v2", None, "cpu"), torch.rand(1, 3, 64, 96))
     assert depth.shape == (1, 1, 56, 84)
+    found = find_weights("depth-anything-v2")
+    assert found is not None and found.licence == "apache-2.0" and len(found.hash) == 64
 
 
-def test_weights_that_do_not_fit_are_refused(tiny_folder: Callable[[str], Path]) -> None:
-    folder = tiny_folder("relative")
+@pytest.fixture
+def silent_server() -> Iterator[str]:
+    """Address of a server that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:1", "http://name.invalid", "http://192.0.2.1", ""])
+def test_auto_falls_back_at_once_and_says_what_would_be_better(
+    address: str, silent_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody listens, no such name, no route, and no answer."""
+    for name, value in {
+        "HF_HUB_CACHE": str(tmp_path),
+        "HF_HUB_OFFLINE": False,
+        "ENDPOINT": address or silent_server,
+    }.items():
+        monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
+    monkeypatch.setattr("secondeye.depth.hub.ANSWER_SECONDS", 0.5)
+    lines: list[str] = []
+    started = time.monotonic()
+    name, better = choose_best(lines.append)
+    assert time.monotonic() - started < 2
+    assert name == "motion" and not lines and "hf download depth-anything" in better and "\n" not in better
+
+
+def test_auto_asks_nobody_offline(
+    silent_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", silent_server)
+    monkeypatch.setattr("secondeye.depth.hub.HfApi", None)  # asking would fail
+    name, better = choose_best(print)
+    assert name == "motion" and "offline mode" in better
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        ("---\nlicense: cc-by-nc-4.0\ntags:\n- a\n---\ntext", "cc-by-nc-4.0"),
+        ("---\nlicense: other\nlicense_name: apple-amlr\n---\n", "apple-amlr"),
+        ("---\ntags: [a]\nlicense:\n- 'mit'\n---\n", "mit"),
+        ("---\ntags: [a]\n---\nlicense: mit\n", "not stated"),
+        ("license: mit\n", "not stated"),
+        (None, "not stated"),
+    ],
+)
+def test_the_licence_is_that_of_the_model_card(tmp_path: Path, card: str | None, licence: str) -> None:
+    if card is not None:
+        (tmp_path / "README.md").write_text(card)
+    assert read_licence(tmp_path) == licence
+
+
+def spoil_config(**values: Any) -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | values))
+
+    return spoil
+
+
+def spoil_preprocessor(**values: Any) -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        path = folder / "preprocessor_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+    return spoil
+
+
+def drop_weight(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     del weights["head.conv2.bias"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UserError, match=r"does not fit config.json, missing .*head.conv2.bias"):
-        load_depth_anything(str(folder))
+
+
+def pickle_weights(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+MISFITS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a weight is missing": (drop_weight, r"do not fit config.json: missing head.conv2.bias"),
+    "a wrong size": (spoil_config(head_hidden_size=6), "do not fit config.json"),
+    "pickles": (pickle_weights, "pickled weights may run code"),
+    "half a download": (
+        lambda f: (f / "preprocessor_config.json").unlink(),
+        "missing preprocessor_config.json",
+    ),
+    "a damaged file": (lambda f: (f / "model.safetensors").write_bytes(b"junk"), "do not fit config.json"),
+    "damaged JSON": (lambda f: (f / "config.json").write_text("{"), "not a configuration in JSON"),
+    "no depth": (spoil_config(model_type="bert"), "a bert model is not a depth network"),
+    "prompts": (spoil_config(model_type="prompt_depth_anything"), "needs the depth of a sensor"),
+    "trees": (spoil_config(model_type="chmv2"), "height of trees"),
+    "another processor": (
+        spoil_preprocessor(image_processor_type="ViTImageProcessor"),
+        "the processor ViTImageProcessor is not supported",
+    ),
+    "no size": (spoil_preprocessor(size={"shortest_edge": 5}), r"preprocessor_config.json: cannot be used"),
+    "another filter": (spoil_preprocessor(resample=1), r"resample must be 2 \(bilinear\) or 3"),
+}
+
+
+@pytest.mark.parametrize("fault", MISFITS)
+def test_models_that_do_not_fit_are_refused_in_one_line(
+    tiny_folder: Callable[[str], Path], fault: str
+) -> None:
+    folder = tiny_folder("relative")
+    spoil, message = MISFITS[fault]
+    spoil(folder)
+    with pytest.raises(UserError, match=message) as refusal:
+        make_depth_estimator(f"hf:{folder}", None, "cpu")
+    assert "\n" not in str(refusal.value)
+
+
+def test_weights_in_several_files_are_found(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = tiny_folder("relative")
+    model = AutoModelForDepthEstimation.from_pretrained(folder)
+    model.save_pretrained(tmp_path, max_shard_size="20KB")
+    shutil.copy(folder / "preprocessor_config.json", tmp_path)
+    frame = torch.rand(1, 3, 64, 96)
+    depths = [run(make_depth_estimator(f"hf:{path}", None, "cpu"), frame)[0] for path in (folder, tmp_path)]
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1 and torch.equal(*depths)
+    next(tmp_path.glob("model-*.safetensors")).unlink()
+    with pytest.raises(UserError, match=r"missing model-0"):
+        make_depth_estimator(f"hf:{tmp_path}", None, "cpu")
 
 
 def test_unknown_names_are_refused() -> None:

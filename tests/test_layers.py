@@ -49,7 +49,7 @@ ROOMS = {
     "skimage": set(),  # a peer in tests
     "torchmetrics": set(),  # a peer in tests; metrics.learned reads the weights in it
     "transformers": {
-        "depth.depth_anything",
+        "depth.hugging_face",
         "depth.depthcrafter",
         "depth.video_depth_network",
         "inpaint",

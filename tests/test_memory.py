@@ -66,7 +66,7 @@ def test_a_depth_network_counts(info: FilmInfo) -> None:
     sized = replace(info, width=1920, height=1080)
     assert choose_window_frames(sized, network) == choose_window_frames(sized, motion)
     assert choose_window_frames(sized, replace(motion, max_memory_gb=1.7)) >= 1
-    with pytest.raises(UserError, match=r"1920x1080 needs 2\.\d GiB"):
+    with pytest.raises(UserError, match=r"1920x1080 needs 1\.8 GiB"):
         choose_window_frames(sized, replace(network, max_memory_gb=1.7))
 
 

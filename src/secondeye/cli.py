@@ -59,6 +59,12 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _ask_no_network(offline: bool) -> None:
+    """Keep this process and those that it starts offline; the variable is read on import."""
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
 @app.callback()
 def describe(
     version: Annotated[
@@ -95,8 +101,9 @@ def convert(
     depth: Annotated[
         str,
         typer.Option(
-            help="auto, motion, student, depth-anything-v2, video-depth-anything or depthcrafter; the last "
-            "two also as NAME:FILE or NAME:FOLDER with weights"
+            help="auto, motion, student, depth-anything-v2, depthcrafter[:FOLDER], "
+            "video-depth-anything[:SOURCE]; hf:ORG/NAME or hf:FOLDER, any depth model of Hugging Face; "
+            "exported:FILE.onnx or .pt2"
         ),
     ] = "auto",
     depth_maps: Annotated[
@@ -118,6 +125,9 @@ def convert(
         Path | None, typer.Option(help="also write an image of the intermediate results (.png)")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing output")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="never ask a network for weights; use what is on this machine")
+    ] = False,
     sidecar: Annotated[
         bool,
         typer.Option("--sidecar", help="also write OUTPUT.json: version, weights, licences and settings"),
@@ -157,10 +167,12 @@ def convert(
     A registered model converts with the code that it was registered with. The exit code is 3 if the film is
     damaged and only the part before the damage was converted.
     """
+    _ask_no_network(offline)
     if model is not None and model.startswith("models:"):
         from secondeye.registry.models import convert_with_registered_code
 
-        convert_with_registered_code(model, sys.argv[1:])
+        # The code of an older version obeys the variable, but may not have the option.
+        convert_with_registered_code(model, [given for given in sys.argv[1:] if given != "--offline"])
     from secondeye.conversion.bundle import settings_from_bundle
     from secondeye.conversion.convert import convert as convert_film
 
@@ -209,11 +221,13 @@ def depth(
     depth_resolution: Annotated[int | None, _diffusion(help="as of secondeye convert")] = None,
     offload: Annotated[bool, _diffusion("--offload", help="as of secondeye convert")] = False,
     max_memory_gb: Annotated[float | None, _resources(help="as of secondeye convert")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="never ask a network for weights")] = False,
 ) -> None:
     """Write the depth of a film, for `secondeye convert --depth-maps` and other programs.
 
     Run it again to resume. The exit code is 3 if the film is damaged and its depth ends early.
     """
+    _ask_no_network(offline)
     from secondeye.conversion.bundle import settings_from_bundle
     from secondeye.conversion.depth_film import write_depth
 

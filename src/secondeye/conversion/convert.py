@@ -13,8 +13,14 @@ from secondeye.conversion.checkpoint import Checkpoint, open_checkpoint, remove_
 from secondeye.conversion.depth_maps import open_depth_maps
 from secondeye.conversion.destination import check_output, check_preview, default_output
 from secondeye.conversion.memory import choose_window_frames
-from secondeye.conversion.provenance import describe_conversion, own_comment, to_comment, write_sidecar
-from secondeye.conversion.settings import GIB, ConversionSettings
+from secondeye.conversion.provenance import (
+    describe_conversion,
+    describe_depth,
+    own_comment,
+    to_comment,
+    write_sidecar,
+)
+from secondeye.conversion.settings import AUTO, FROM_MODEL, GIB, ConversionSettings
 from secondeye.conversion.shots import (
     FilmJob,
     ShotConverter,
@@ -25,7 +31,7 @@ from secondeye.conversion.shots import (
     spread_shots,
     worker_count,
 )
-from secondeye.depth import MAX_MAP_PIXELS, best_available
+from secondeye.depth import FALLBACK, choose_best, max_map_pixels
 from secondeye.film.cuts import CUT_THRESHOLD, shortest_shot_frames
 from secondeye.film.shots import ShotPlan, plan_shots
 from secondeye.inpaint import Inpainter, PlannedInpainter
@@ -106,17 +112,21 @@ def convert(
 
 
 def choose_depth(settings: ConversionSettings, log: Log) -> ConversionSettings:
-    """Replace the depth `auto` by the best available estimator, and log the models to use."""
-    depth, reason = settings.depth, ""
+    """Replace the depth `auto` by the best estimator here, and log the models to use and their licence.
+
+    Weights that are missing are downloaded.
+    """
+    depth, note = settings.depth, ""
     if settings.depth_maps is not None:
         depth = f"maps from {settings.depth_maps}"
-    elif depth == "auto":
-        depth = best_available()
-        reason = " (no learned depth model is installed)" if depth == "motion" else ""
-    model = f"; model: {settings.model}" if settings.model not in (None, SHIPPED) else ""
-    log(f"depth: {depth}{reason}; inpainting: {settings.inpainter}{model}")
+    elif depth == AUTO:
+        depth, note = choose_best(log)
     if settings.depth_maps is None:
         settings = replace(settings, depth=depth)
+        if settings.depth_name not in (FALLBACK, *FROM_MODEL):
+            note = f"licence: {describe_depth(settings)['licences']}"
+    model = f"; model: {settings.model}" if settings.model not in (None, SHIPPED) else ""
+    log(f"depth: {depth}{f' ({note})' if note else ''}; inpainting: {settings.inpainter}{model}")
     if unused := settings.unused_options():
         used = f"the inpainter is {settings.inpainter} and depth {depth}"
         log(f"warning: {', '.join(unused)}: no effect, since {used}")
@@ -186,7 +196,8 @@ def _require_free_space(
     audio_bytes = plan.info.path.stat().st_size if plan.info.audio else 0  # an upper bound
     map_pixels = plan.info.width * plan.info.height  # of maps and estimates, at most
     if settings.depth_maps is None:
-        most = max(MAX_MAP_PIXELS[settings.depth_name], (settings.depth_resolution or 0) ** 2)
+        largest = max_map_pixels(settings.depth, plan.info.height, plan.info.width)
+        most = max(largest, (settings.depth_resolution or 0) ** 2)
         map_pixels = min(map_pixels, most)
     depth_bytes = sum(longest) * map_pixels * 4
     need_bytes = (missing + len(plan.timestamps)) * frame_bytes + audio_bytes + depth_bytes

@@ -1,6 +1,7 @@
 """How many frames a conversion keeps in memory: from the frame size and the memory budget."""
 
 from secondeye.conversion.settings import GIB, ConversionSettings
+from secondeye.depth import peak_bytes
 from secondeye.system.errors import UserError
 from secondeye.system.memory import free_memory_bytes
 from secondeye.system.process import best_device
@@ -19,9 +20,9 @@ _DIFFUSION_PROCESS_BYTES, _DIFFUSION_PIXEL_BYTES = int(0.9 * GIB), 160
 _ENCODER_BYTES = {"faster": 100, "fast": 180, "medium": 280, "slow": 380, "slower": 520, "veryslow": 650}
 _LARGE_ENCODER_SHARE = 0.3
 
-# Of a depth network on the CPU: weights, and its frames at a time; measured with random weights: 1.33 GiB.
-_DEPTH_NETWORK_BYTES = {"depth-anything-v2": int(1.4 * GIB)}
-_DEPTH_FRAME_BYTES = 150  # per pixel of the film: four frames in float32, and copies
+# Of a depth network on the CPU: weights, and one frame at a time; measured with random weights: 0.5 GiB.
+_DEPTH_NETWORK_BYTES = {"depth-anything-v2": int(0.8 * GIB)}
+_DEPTH_FRAME_BYTES = 150  # per pixel of the film: a window, a frame in float32, and copies
 
 _WINDOW_PIXELS = 2 * 1920 * 1080  # longer windows leave the caches, and later stages wait for them
 _MAX_WINDOW_FRAMES = 32
@@ -44,7 +45,7 @@ def choose_window_frames(info: FilmInfo, settings: ConversionSettings, processes
     encoder = encoder_bytes(pixels, settings.preset)
     one = reserved_bytes(pixels, settings.preset) if buffered else estimate_bytes(pixels, 1) + encoder
     if on_cpu:
-        one = max(one, depth_pass_bytes(pixels, settings.depth_name))
+        one = max(one, depth_pass_bytes(info.height, info.width, settings.depth))
     need = processes * one + parent_bytes(settings, processes)
     if need > limit:
         allowed = f"{limit / GIB:.1f} GiB are free"
@@ -78,13 +79,13 @@ def estimate_bytes(pixels: int, window_frames: int) -> int:
     return _PROCESS_BYTES + pixels * (fixed + each * window_frames)
 
 
-def depth_pass_bytes(pixels: int, depth: str) -> int:
+def depth_pass_bytes(height: int, width: int, depth: str) -> int:
     """Return the peak memory of the depth pass on the CPU, which ends before frames are rendered.
 
     0 for estimators without a large network, and for `MemoryCheckedEstimator`s, which know their own.
     """
-    network = _DEPTH_NETWORK_BYTES.get(depth)
-    return 0 if network is None else _PROCESS_BYTES + network + _DEPTH_FRAME_BYTES * pixels
+    network = _DEPTH_NETWORK_BYTES.get(depth) or peak_bytes(depth, height, width)
+    return _PROCESS_BYTES + network + _DEPTH_FRAME_BYTES * height * width if network else 0
 
 
 def encoder_bytes(pixels: int, preset: str) -> int:

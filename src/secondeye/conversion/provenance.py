@@ -15,6 +15,7 @@ from secondeye.conversion.bundle import SHIPPED, weights_folder
 from secondeye.conversion.depth_maps import read_record as read_maps_record
 from secondeye.conversion.settings import ConversionSettings, hash_source
 from secondeye.conversion.version_file import read_version
+from secondeye.depth import find_weights, public_name
 from secondeye.execution import code_hash
 from secondeye.inpaint import InpaintPlan
 from secondeye.system.files import hash_weights, write_atomic
@@ -26,7 +27,6 @@ _NO_WEIGHTS = "no weights"
 _LICENCES = {  # of parts, and of Hugging Face ids as their authors state them
     "motion": _NO_WEIGHTS,
     "fill": _NO_WEIGHTS,
-    "depth-anything-v2": "Apache-2.0",
     "depthcrafter": "Tencent DepthCrafter (research and education only), Stability AI Community",
     "video-depth-anything": "Apache-2.0",
     "depth-anything/Video-Depth-Anything-Small": "Apache-2.0",
@@ -62,12 +62,18 @@ def describe_depth(settings: ConversionSettings) -> dict[str, Any]:
     if settings.depth_maps is not None:
         made_by = read_maps_record(settings.depth_maps).get("depth", {"licences": _NOT_RECORDED})
         return {"name": "maps"} | made_by | {"maps": settings.depth_maps.name}
+    if weights := find_weights(settings.depth):
+        return {
+            "name": public_name(settings.depth),
+            "weights": weights.hash,
+            "licences": weights.licence,
+        }
     described = _describe_part("depth", settings.depth_name, settings.model, read_version(settings.model)[1])
     source = settings.depth_source
     if source is not None and settings.depth_name == "video-depth-anything":
         described |= {"weights": source, "licences": _LICENCES.get(source, _NOT_RECORDED)}
-    weights = hash_source(source)
-    return described | ({"weights": weights} if weights else {})
+    digest = hash_source(source)
+    return described | ({"weights": digest} if digest else {})
 
 
 def _without_memory(plan: InpaintPlan) -> dict[str, int | str]:

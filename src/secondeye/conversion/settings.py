@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from secondeye.depth import DepthOptions, require_known_estimator, split_source
+from secondeye.depth import DepthOptions, find_weights, require_known_estimator, split_source
 from secondeye.inpaint import INPAINTERS, InpaintOptions
 from secondeye.system.errors import UserError
 from secondeye.system.files import hash_file, hash_folder
@@ -145,9 +145,10 @@ class ConversionSettings:
     def describe(self) -> dict[str, Any]:
         """Return the settings for a checkpoint's key: what the pixels depend on, and weights by content."""
         chosen = {name: value for name, value in asdict(self).items() if name not in _RESOURCES}
+        weights = find_weights(self.depth)
         return chosen | {
             "model": hash_folder(self.model) if self.model else "",
-            "depth_weights": hash_source(self.depth_source),
+            "depth_weights": weights.hash if weights else hash_source(self.depth_source),
             "depth_maps": _describe_files(self.depth_maps) if self.depth_maps else "",
         }
 

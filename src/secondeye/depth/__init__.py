@@ -2,9 +2,14 @@
 
 from secondeye.depth.estimators import (
     DEPTH_ESTIMATORS,
-    MAX_MAP_PIXELS,
+    FALLBACK,
     best_available,
+    choose_best,
+    find_weights,
     make_depth_estimator,
+    max_map_pixels,
+    peak_bytes,
+    public_name,
     require_known_estimator,
     split_source,
 )
@@ -21,8 +26,8 @@ from secondeye.depth.options import DepthOptions
 
 __all__ = [
     "DEPTH_ESTIMATORS",
+    "FALLBACK",
     "FAR_QUANTILE",
-    "MAX_MAP_PIXELS",
     "NEAR_QUANTILE",
     "DepthEstimate",
     "DepthEstimator",
@@ -31,7 +36,12 @@ __all__ = [
     "MemoryCheckedEstimator",
     "SmallFrameEstimator",
     "best_available",
+    "choose_best",
+    "find_weights",
     "make_depth_estimator",
+    "max_map_pixels",
+    "peak_bytes",
+    "public_name",
     "require_known_estimator",
     "split_source",
 ]

@@ -1,9 +1,12 @@
 """The depth estimators, by name. To add one, write its module, and add its name and its `case` here."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from secondeye.depth.interface import DepthEstimator
 from secondeye.depth.options import DepthOptions
+from secondeye.system.errors import UserError
 
 MAX_MAP_PIXELS = {  # of an estimate, for the disk space that a conversion needs
     "motion": 384 * 384,
@@ -12,11 +15,18 @@ MAX_MAP_PIXELS = {  # of an estimate, for the disk space that a conversion needs
     "depthcrafter": 1024 * 1024,  # at its own resolution
     "video-depth-anything": 1280 * 960,
 }
-DEPTH_ESTIMATORS = tuple(MAX_MAP_PIXELS)
-WITH_SOURCE = (
-    "depthcrafter",
-    "video-depth-anything",
-)  # may be given the place of their weights, as NAME:SOURCE
+NEED_SOURCE = ("hf", "exported")  # hf:ORG/NAME, hf:FOLDER, exported:FILE
+DEPTH_ESTIMATORS = (*MAX_MAP_PIXELS, *NEED_SOURCE)
+# May be given the place of their weights, as NAME:SOURCE.
+WITH_SOURCE = ("depthcrafter", "video-depth-anything", *NEED_SOURCE)
+FALLBACK = "motion"  # needs no weights
+
+
+class Weights(NamedTuple):
+    """Weights that neither come with a model of this project nor are trained by it."""
+
+    hash: str  # of all that results depend on
+    licence: str  # as their authors state it
 
 
 def split_source(depth: str) -> tuple[str, str | None]:
@@ -32,6 +42,9 @@ def require_known_estimator(depth: str) -> None:
         raise ValueError(f"the depth estimator must be one of {', '.join(DEPTH_ESTIMATORS)}, got {name!r}")
     if source is not None and (not source or name not in WITH_SOURCE):
         raise ValueError(f"{name} takes no source, or none that is empty, got {depth!r}")
+    if source is None and name in NEED_SOURCE:
+        wanted = "the name of a model or a folder" if name == "hf" else "a file"
+        raise ValueError(f"{name} needs {wanted} after a colon")
 
 
 def make_depth_estimator(
@@ -58,10 +71,14 @@ def make_depth_estimator(
             if weights is None:
                 raise ValueError("the student needs the folder of its weights")
             return load_student(weights, device)
-        case "depth-anything-v2":
-            from secondeye.depth.depth_anything import load_depth_anything
+        case "depth-anything-v2" | "hf":
+            from secondeye.depth.hugging_face import load_hugging_face
 
-            return load_depth_anything(device=device)
+            return load_hugging_face(_hugging_face_model(depth), device)
+        case "exported":
+            from secondeye.depth.exported import load_exported
+
+            return load_exported(_path(source))
         case "depthcrafter":
             from secondeye.depth.depthcrafter import load_depthcrafter
 
@@ -74,8 +91,104 @@ def make_depth_estimator(
     raise AssertionError(name)
 
 
-def best_available() -> str:
-    """Return the best estimator that needs no download: Depth Anything if it is cached, else motion."""
-    from secondeye.depth.depth_anything import is_cached
+def find_weights(depth: str) -> Weights | None:
+    """Return hash and licence of the weights of `hf`, `exported` and `depth-anything-v2`; None for others.
 
-    return "depth-anything-v2" if is_cached() else "motion"
+    Downloads weights that are missing. Raises UserError if they cannot be had.
+    """
+    name, source = split_source(depth)
+    match name:
+        case "depth-anything-v2" | "hf":
+            from secondeye.depth.hub import find_folder, hash_model, read_licence
+
+            folder = find_folder(_hugging_face_model(depth))
+            return Weights(hash_model(folder), read_licence(folder))
+        case "exported":
+            from secondeye.depth.exported import identify
+
+            return Weights(*identify(_path(source)))
+    return None
+
+
+def public_name(depth: str) -> str:
+    """Return the name of an estimator for a film's record: without the folders of a file's path."""
+    name, source = split_source(depth)
+    if source is None or not _path(source).exists():
+        return depth
+    return f"{name}:{_path(source).name}"
+
+
+def max_map_pixels(depth: str, height: int, width: int) -> int:
+    """Return the pixels of the largest map that an estimator gives for frames of a size."""
+    name = split_source(depth)[0]
+    if name == "hf":
+        from secondeye.depth.hugging_face import largest_map
+
+        return largest_map(_hugging_face_model(depth), height, width)
+    return MAX_MAP_PIXELS.get(name, height * width)
+
+
+def peak_bytes(depth: str, height: int, width: int) -> int:
+    """Return the memory on the CPU of weights and one frame of `hf` and `exported`; 0 of the others."""
+    name, source = split_source(depth)
+    match name:
+        case "hf":
+            from secondeye.depth.hugging_face import network_bytes
+
+            return network_bytes(_hugging_face_model(depth), height, width)
+        case "exported":
+            from secondeye.depth.exported import network_bytes as file_bytes
+
+            return file_bytes(_path(source))
+    return 0
+
+
+def _hugging_face_model(depth: str) -> str:
+    """Return the id or the folder of a model."""
+    name, source = split_source(depth)
+    if name == "depth-anything-v2":
+        from secondeye.depth.hugging_face import DEPTH_ANYTHING_V2
+
+        return DEPTH_ANYTHING_V2
+    return str(_path(source))
+
+
+def _path(source: str | None) -> Path:
+    return Path(source or "").expanduser()
+
+
+def best_available() -> str:
+    """Return the best estimator that needs no download; FALLBACK if no learned one is on this machine."""
+    from secondeye.depth.hub import cached_folder
+    from secondeye.depth.hugging_face import DEPTH_ANYTHING_V2
+    from secondeye.depth.video_depth_weights import SMALL, is_cached
+
+    if is_cached(SMALL):
+        return "video-depth-anything"
+    return "depth-anything-v2" if cached_folder(DEPTH_ANYTHING_V2) else FALLBACK
+
+
+def choose_best(log: Callable[[str], object]) -> tuple[str, str]:
+    """Return the best estimator for this machine, and what would be better and how; "" if nothing would.
+
+    Where no learned one is here, Depth Anything V2 Small is downloaded once. Offline this takes no more than
+    hub.ANSWER_SECONDS; HF_HUB_OFFLINE=1 asks no network at all.
+    """
+    if (best := best_available()) != FALLBACK:
+        return best, ""
+    from secondeye.depth.hub import find_folder, why_unavailable
+    from secondeye.depth.hugging_face import DEPTH_ANYTHING_V2
+
+    reason = why_unavailable(DEPTH_ANYTHING_V2)
+    if not reason:
+        log(f"downloading {DEPTH_ANYTHING_V2} (Apache-2.0, about 100 MB), once; --offline never asks for it")
+        try:
+            find_folder(DEPTH_ANYTHING_V2)
+        except UserError as error:
+            reason = str(error)
+        else:
+            return "depth-anything-v2", ""
+    return FALLBACK, (
+        f"no learned depth model is here and none can be downloaded: {reason}; for better depth run "
+        f"`hf download {DEPTH_ANYTHING_V2}` on a machine with a network and copy its cache"
+    )

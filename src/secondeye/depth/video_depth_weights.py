@@ -78,6 +78,13 @@ def find_weights(source: str) -> Path:
     return _download(source)
 
 
+def is_cached(repository: str) -> bool:  # a key of RELEASED
+    """Return whether the weights are in the local Hugging Face cache, without network access."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(repository, RELEASED[repository]), str)
+
+
 def _download(repository: str) -> Path:
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError

@@ -3,7 +3,7 @@
 Tags of a part, PART being depth or inpainter:
   PART                name of the method
   PART_run            key of the training run
-  PART_licences       of its training data
+  PART_licences       of its training data; of the weights, if they are not ours
   PART_verdict        won: it replaced PART_against; missing for parts that did not challenge
   PART_gain           on how many films, in which score
   PART_against        name and weights hash of the part that it replaced
@@ -20,6 +20,7 @@ from pathlib import Path
 from secondeye.conversion.bundle import PARTS, SHIPPED
 from secondeye.conversion.provenance import SHIPPED_LICENCE
 from secondeye.dataset.schema import EvalClip
+from secondeye.depth import find_weights
 from secondeye.evaluation.aggregate import mean_score
 from secondeye.evaluation.manifest import manifest_hash
 from secondeye.evaluation.score_methods import cached_scores
@@ -56,7 +57,7 @@ def facts_of_winner(
     scores: dict[str, float] = {}
     source = None
     for part in PARTS:
-        tags[part] = _name(model, part)
+        tags |= _name_tags(model, part)
         decision = _decision_for(model, part, decisions)
         if decision is None:
             names = [f"{part}_{name}" for name in _INHERITED]
@@ -83,7 +84,7 @@ def facts_of_shipped(setup: EvalSetup | None) -> VersionFacts:
     tags: dict[str, str] = {}
     scores: dict[str, float] = {}
     for part in PARTS:
-        tags[part] = _name(model, part)
+        tags |= _name_tags(model, part)
         if _folder(model, part) is not None:
             tags[f"{part}_licences"] = SHIPPED_LICENCE
             tags[f"{part}_decision"] = f"{part}: `{model.part_id(part)}`, shipped with the program."
@@ -132,8 +133,11 @@ def _description(tags: Mapping[str, str]) -> str:
     return "\n\n".join(lines)
 
 
-def _name(model: Candidate, part: str) -> str:
-    return model.bundle.depth if part == "depth" else model.bundle.inpainter
+def _name_tags(model: Candidate, part: str) -> dict[str, str]:
+    """Return the part's name, and the licence of weights that are not in the bundle."""
+    name = model.bundle.depth if part == "depth" else model.bundle.inpainter
+    weights = find_weights(name) if part == "depth" else None
+    return {part: name} | ({f"{part}_licences": weights.licence} if weights else {})
 
 
 def _folder(model: Candidate, part: str) -> Path | None:

@@ -12,7 +12,7 @@ import torch
 from huggingface_hub import constants
 from humanize import naturalsize
 
-from secondeye.depth import best_available
+from secondeye.depth import FALLBACK, best_available
 from secondeye.imaging.backends import choose_backend, has_triton
 from secondeye.maintenance.capacity import describe_capacity
 from secondeye.system.process import best_device, count_gpus
@@ -82,6 +82,9 @@ def _hub() -> str:
 
 
 def _weights() -> str:
-    if best_available() == "motion":
-        return "depth weights: none in the Hugging Face cache; `convert` uses `motion`, which needs none"
+    if best_available() == FALLBACK:
+        return (
+            "depth weights: none in the Hugging Face cache; `convert` downloads Depth Anything V2 Small, or "
+            f"without a network uses `{FALLBACK}`, which needs none"
+        )
     return f"depth weights: {best_available()} is in the Hugging Face cache"
