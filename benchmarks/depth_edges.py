@@ -5,10 +5,11 @@ python benchmarks/depth_edges.py [--blur 4] [--footage FOLDER]
 True disparity is blurred, sharpened or not, warped and inpainted by `fill`; the result is compared with the
 true right view in the band of 8 px around true disocclusions. Also: the area of holes relative to the
 truth's, and what dilation costs if the disparity is exact. Scenes are synthetic shots, and with --footage
-Middlebury's motorcycle and cones.
+Middlebury's motorcycle and cones, and frames of stereo films, whose disparity OpenCV's SGBM matches.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,13 +23,19 @@ from torch import Tensor
 from secondeye.conversion.warped_window import warped_window
 from secondeye.depth.edges import dilate, sharpen
 from secondeye.imaging.arrays import frames_to_uint8, occlusion_mask
-from secondeye.inpaint import make_inpainter
+from secondeye.inpaint import Inpainter, make_inpainter
 from secondeye.metrics.image_quality import decibels
 from secondeye.synthetic import render_shot
+from secondeye.system.errors import UserError
+from secondeye.video.read import decode_film
 from secondeye.warp import warp
 
 SEEDS, HEIGHT, WIDTH, FRAMES = range(1, 9), 480, 854, 2
 BAND_PX = 8
+FILMS = (  # file, frame numbers, largest disparity of the search
+    ("sv_candle_ego/candle_ego_sbs_2560x720.mp4", (20, 140, 260), 128),
+    ("sv_toon_shot/shot_sbs.mp4", (5, 40), 64),
+)
 
 
 class Scene(NamedTuple):
@@ -51,7 +58,7 @@ def main() -> None:
     print("| scene | exact | dilated | blurred | sharpened | won back | holes, blurred | holes, sharpened |")
     print("|---|---|---|---|---|---|---|---|")
     for scene in scenes(options.footage):
-        radius_px = round(0.003 * scene.disparity.shape[-1])
+        radius_px = round(0.001 * scene.disparity.shape[-1])
         blurred = blur(scene.disparity, options.blur)
         cases = {
             "exact": scene.disparity,
@@ -84,15 +91,42 @@ def scenes(footage: Path | None) -> Iterator[Scene]:
         disparity = np.load(folder / "disp.npz")["arr_0"].astype(np.float32)
         yield pair("motorcycle", folder / "left.png", folder / "right.png", disparity)
         folder = footage / "pair_cones"
-        disparity = cv2.imread(str(folder / "disp2.png"), cv2.IMREAD_GRAYSCALE).astype(np.float32) / 4
+        stored = read_image(folder / "disp2.png")[:, :, 0]
+        disparity = stored.astype(np.float32) / 4
         disparity[disparity == 0] = np.inf
         yield pair("cones", folder / "im2.png", folder / "im6.png", disparity)
+        for film, numbers, reach_px in FILMS:
+            yield from film_frames(footage / film, numbers, reach_px)
+
+
+def film_frames(film: Path, numbers: tuple[int, ...], reach_px: int) -> Iterator[Scene]:
+    """Yield frames of a side-by-side film with the disparity that SGBM finds."""
+    matcher = cv2.StereoSGBM.create(0, reach_px, 5, 600, 2400, 1, 63, 10, 100, 2, cv2.STEREO_SGBM_MODE_HH)
+    for number, frame in enumerate(islice(decode_film(film), max(numbers) + 1)):
+        if number not in numbers:
+            continue
+        views = [np.ascontiguousarray(view) for view in np.split(frame.rgb, 2, axis=1)]
+        gray = [cv2.cvtColor(view, cv2.COLOR_RGB2GRAY) for view in views]
+        disparity = matcher.compute(*gray).astype(np.float32) / 16
+        disparity[disparity < 0] = np.inf
+        left, right = (torch.from_numpy(view)[None] for view in views)
+        yield Scene(
+            f"{film.stem} {number}", left, right, torch.from_numpy(fill_unknown(disparity))[None, None]
+        )
 
 
 def pair(name: str, left: Path, right: Path, disparity: np.ndarray) -> Scene:
     """Return a still pair; unknown disparity becomes that of the farther neighbour in its row."""
-    views = [torch.from_numpy(cv2.imread(str(path))[None, :, :, ::-1].copy()) for path in (left, right)]
+    views = [torch.from_numpy(read_image(path)[None, :, :, ::-1].copy()) for path in (left, right)]
     return Scene(name, views[0], views[1], torch.from_numpy(fill_unknown(disparity))[None, None])
+
+
+def read_image(path: Path) -> np.ndarray:  # uint8 [H, W, 3] BGR
+    """Read an image. Raises UserError if it cannot be read."""
+    image = cv2.imread(str(path))
+    if image is None:
+        raise UserError(f"{path}: cannot be read as an image")
+    return image
 
 
 def fill_unknown(disparity: np.ndarray) -> np.ndarray:
@@ -125,7 +159,7 @@ def hole_area(left: Tensor, disparity: Tensor) -> float:
     return float(occlusion_mask(warp(left, disparity).coverage).float().mean())
 
 
-def quality(scene: Scene, disparity: Tensor, band: np.ndarray, fill: Callable[..., object]) -> float:
+def quality(scene: Scene, disparity: Tensor, band: np.ndarray, fill: Inpainter) -> float:
     """Return the PSNR in the band, dB."""
     windows = [warped_window(scene.left, disparity, "warp")]
     made = torch.cat([right for right, _ in fill(iter(windows))])
