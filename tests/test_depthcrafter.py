@@ -22,10 +22,9 @@ from secondeye.conversion.provenance import read_record
 from secondeye.depth import DepthOptions, make_depth_estimator
 from secondeye.depth.depthcrafter import DepthCrafter, DepthCrafterSettings
 from secondeye.depth.depthcrafter.pipeline import GROUP_FRAMES, DepthCrafterPipeline
-from secondeye.depth.depthcrafter.weights import NETWORK, SVD, load_pipeline
+from secondeye.depth.depthcrafter.weights import NETWORK, SVD, identify, load_pipeline
 from secondeye.inpaint.image_embedding import embed
 from secondeye.system.errors import UserError
-from secondeye.system.files import hash_folder
 from secondeye.video.probe import probe
 
 CONFORMANCE = Path(__file__).parent / "conformance"
@@ -384,7 +383,22 @@ def test_a_film_is_converted_in_several_windows(
     assert probe(output).frames == 124
     record = read_record(output)
     assert record is not None and record["settings"]["depth_resolution"] == 64
-    assert record["depth"]["name"] == "depthcrafter" and record["depth"]["weights"] == hash_folder(release)
+    weights, licences = identify(release)
+    assert record["depth"] == {
+        "name": f"depthcrafter:{release.name}",
+        "weights": weights,
+        "licences": licences,
+    }
+
+
+def test_only_weights_that_are_used_have_a_part_in_the_hash(copied: Path) -> None:
+    before, _ = identify(copied)
+    shutil.rmtree(copied / "StereoCrafter")
+    shutil.rmtree(copied / "stable-video-diffusion-img2vid-xt-1-1" / "unet")
+    assert identify(copied)[0] == before
+    config = copied / "DepthCrafter" / "config.json"
+    config.write_text(config.read_text() + " ")
+    assert identify(copied)[0] != before
 
 
 def test_maps_of_a_film_are_written(

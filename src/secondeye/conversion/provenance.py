@@ -27,7 +27,6 @@ _NO_WEIGHTS = "no weights"
 _LICENCES = {  # of parts, and of Hugging Face ids as their authors state them
     "motion": _NO_WEIGHTS,
     "fill": _NO_WEIGHTS,
-    "depthcrafter": "Tencent DepthCrafter (research and education only), Stability AI Community",
     "video-depth-anything": "Apache-2.0",
     "depth-anything/Video-Depth-Anything-Small": "Apache-2.0",
     "depth-anything/Video-Depth-Anything-Base": "CC-BY-NC-4.0",

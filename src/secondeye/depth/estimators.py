@@ -82,7 +82,7 @@ def make_depth_estimator(
         case "depthcrafter":
             from secondeye.depth.depthcrafter import load_depthcrafter
 
-            return load_depthcrafter(Path(source) if source else None, device, options or DepthOptions())
+            return load_depthcrafter(_path(source) if source else None, device, options or DepthOptions())
         case "video-depth-anything":
             from secondeye.depth.video_depth_anything import load_video_depth_anything
             from secondeye.depth.video_depth_weights import SMALL
@@ -92,9 +92,9 @@ def make_depth_estimator(
 
 
 def find_weights(depth: str) -> Weights | None:
-    """Return hash and licence of the weights of `hf`, `exported` and `depth-anything-v2`; None for others.
+    """Return hash and licence of the weights of `hf`, `exported`, `depth-anything-v2` and `depthcrafter`.
 
-    Downloads weights that are missing. Raises UserError if they cannot be had.
+    None for others. Downloads weights that are missing. Raises UserError if they cannot be had.
     """
     name, source = split_source(depth)
     match name:
@@ -107,6 +107,10 @@ def find_weights(depth: str) -> Weights | None:
             from secondeye.depth.exported import identify
 
             return Weights(*identify(_path(source)))
+        case "depthcrafter":
+            from secondeye.depth.depthcrafter.weights import identify as identify_folders
+
+            return Weights(*identify_folders(_path(source) if source else None))
     return None
 
 

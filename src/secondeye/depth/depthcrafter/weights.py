@@ -1,5 +1,6 @@
 """Load DepthCrafter from a folder or from Hugging Face."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ from secondeye.depth.depthcrafter.pipeline import DepthCrafterPipeline
 from secondeye.inpaint.loading import load_image_encoder, load_module, load_scheduler
 from secondeye.inpaint.pretrained import find_network, find_pipeline
 from secondeye.system.errors import UserError
+from secondeye.system.files import hash_folder
 
 NETWORK, SVD = "tencent/DepthCrafter", "stabilityai/stable-video-diffusion-img2vid-xt"
 NETWORK_FOLDER = "DepthCrafter"  # inside of a folder of weights, as released
+SVD_PARTS = ("image_encoder", "scheduler", "vae")
+LICENCES = "DepthCrafter (research and education only), Stability AI Community"
 SVD_FOLDERS = ("stable-video-diffusion-img2vid-xt", "stable-video-diffusion-img2vid-xt-1-1")
 
 
@@ -29,7 +33,7 @@ def load_pipeline(
     if offload and device == "cpu":
         raise UserError("offloading keeps parts of the network off a GPU, and there is none: leave it out")
     dtype = torch.float32 if device == "cpu" else torch.float16
-    network, base = _find_online() if folder is None else find_folders(folder)
+    network, base = _find(folder)
     modules: dict[str, Any] = {
         "vae": load_module(AutoencoderKLTemporalDecoder, base / "vae", torch.float32),
         "image_encoder": load_image_encoder(base / "image_encoder", dtype),
@@ -43,8 +47,20 @@ def load_pipeline(
     return pipeline
 
 
-def find_folders(folder: Path) -> tuple[Path, Path]:
-    """Return the folders of the network and of Stable Video Diffusion; UserError if one is missing."""
+def identify(folder: Path | None) -> tuple[str, str]:
+    """Return the hash of all weights that are used, downloaded if they are missing, and their licences.
+
+    Raises UserError as `load_pipeline` does.
+    """
+    network, base = _find(folder)
+    parts = [hash_folder(part) for part in (network, *(base / name for name in SVD_PARTS))]
+    return hashlib.sha256("".join(parts).encode()).hexdigest(), LICENCES
+
+
+def _find(folder: Path | None) -> tuple[Path, Path]:
+    """Return the folders of the network and of Stable Video Diffusion."""
+    if folder is None:
+        return find_network(NETWORK), find_pipeline(SVD, with_network=False)
     found = [folder / name for name in SVD_FOLDERS if (folder / name / "model_index.json").is_file()]
     if not (folder / NETWORK_FOLDER / "config.json").is_file() or not found:
         raise UserError(
@@ -52,7 +68,3 @@ def find_folders(folder: Path) -> tuple[Path, Path]:
             f"{SVD_FOLDERS[0]}/"
         )
     return folder / NETWORK_FOLDER, found[0]
-
-
-def _find_online() -> tuple[Path, Path]:
-    return find_network(NETWORK), find_pipeline(SVD, with_network=False)
