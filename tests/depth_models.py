@@ -14,6 +14,8 @@ from transformers import (
     DPTForDepthEstimation,
     GLPNConfig,
     GLPNForDepthEstimation,
+    Tipsv2DptConfig,
+    Tipsv2DptForDepthEstimation,
     ZoeDepthConfig,
     ZoeDepthForDepthEstimation,
 )
@@ -39,8 +41,8 @@ _DPT: dict[str, Any] = {
     "image_mean": MEAN,
     "image_std": STD,
 }
-NETWORKS = ("relative", "metric", "dpt", "dpt-dinov2", "glpn", "zoedepth", "depth-pro")
-METRIC = ("metric", "dpt-dinov2", "glpn", "zoedepth")
+NETWORKS = ("relative", "metric", "dpt", "dpt-dinov2", "glpn", "zoedepth", "depth-pro", "tipsv2")
+METRIC = ("metric", "dpt-dinov2", "glpn", "zoedepth", "tipsv2")
 
 
 def write_model(folder: Path, network: str) -> Path:
@@ -175,6 +177,17 @@ def _depth_pro() -> tuple[Any, dict[str, Any]]:
     }
 
 
+def _tipsv2() -> tuple[Any, dict[str, Any]]:
+    config = Tipsv2DptConfig(
+        backbone_config=_DINOV2 | {"model_type": "tipsv2_vision_model", **_STAGES},
+        neck_hidden_sizes=[8, 8, 8, 8],
+        fusion_hidden_size=8,
+        num_depth_bins=8,
+    )
+    preprocessor = {"image_processor_type": "Tipsv2DptImageProcessor", "size": {"height": 56, "width": 56}}
+    return Tipsv2DptForDepthEstimation(config), preprocessor
+
+
 _MAKERS = {
     "relative": lambda: _depth_anything("relative"),
     "metric": lambda: _depth_anything("metric"),
@@ -183,4 +196,5 @@ _MAKERS = {
     "glpn": _glpn,
     "zoedepth": _zoedepth,
     "depth-pro": _depth_pro,
+    "tipsv2": _tipsv2,
 }

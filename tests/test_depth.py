@@ -584,6 +584,27 @@ def test_models_that_do_not_fit_are_refused_in_one_line(
     assert "\n" not in str(refusal.value)
 
 
+def test_weights_that_released_dpt_networks_lack_are_not_needed(tiny_folder: Callable[[str], Path]) -> None:
+    folder, frame = tiny_folder("dpt"), torch.rand(1, 3, 64, 96)
+    before, _ = run(make_depth_estimator(f"hf:{folder}", None, "cpu"), frame)
+    weights = load_file(folder / "model.safetensors")
+    unused = [name for name in weights if "fusion_stage.layers.0.residual_layer1" in name]
+    kept = {name: values for name, values in weights.items() if name not in unused}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    after, _ = run(make_depth_estimator(f"hf:{folder}", None, "cpu"), frame)
+    assert len(unused) == 4 and torch.equal(before, after)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("network", [name for name in NETWORKS if name != "dpt-dinov2"])
+def test_a_gpu_gives_the_depth_of_the_cpu(tiny_folder: Callable[[str], Path], network: str) -> None:
+    folder, frames = tiny_folder(network), slide(6, top_px=1, bottom_px=2)
+    cpu, gpu = (
+        run(make_depth_estimator(f"hf:{folder}", None, device), frames)[0] for device in ("cpu", "cuda")
+    )
+    assert rank_correlation(cpu, gpu) > 0.98
+
+
 def test_weights_in_several_files_are_found(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
     folder = tiny_folder("relative")
     model = AutoModelForDepthEstimation.from_pretrained(folder)

@@ -15,15 +15,25 @@ from fake_hub import serve_hub
 from transformers import DepthAnythingForDepthEstimation
 
 from secondeye import cli
+from secondeye.conversion.bundle import Bundle, settings_from_bundle, write_bundle
 from secondeye.conversion.convert import convert
 from secondeye.conversion.provenance import read_record
 from secondeye.conversion.settings import ConversionSettings
 from secondeye.depth.hugging_face import DEPTH_ANYTHING_V2
+from secondeye.gate.candidate import load_candidate
+from secondeye.gate.version_facts import facts_of_winner
 from secondeye.registry import models as registered
 from secondeye.system.errors import UserError
 
 SETTINGS = ConversionSettings(3.0, 0.5, "motion", "fill", 23, "ultrafast", None)
 MakeFilm = Callable[..., Path]
+
+
+class FirstChannel(torch.nn.Module):
+    """Take the red channel for depth."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images[:, :1]
 
 
 @pytest.fixture
@@ -92,6 +102,27 @@ def test_an_exported_network_converts_a_film_and_is_named(make_film: MakeFilm, t
     (tmp_path / "own.pt2.json").write_text(json.dumps(said | {"larger_is": "farther"}))
     after = replace(SETTINGS, depth=f"exported:{path}").describe()
     assert before["depth_weights"] != after["depth_weights"]  # does not continue the other's conversion
+
+
+@pytest.mark.parametrize("kind", ["hf", "exported"])
+def test_a_bundle_can_hold_the_network(make_film: MakeFilm, tmp_path: Path, kind: str) -> None:
+    weights = tmp_path / "weights"
+    if kind == "hf":
+        write_model(weights, "relative")
+    else:
+        weights.mkdir()
+        program = torch.export.export(FirstChannel(), (torch.zeros(1, 3, 48, 64),))
+        WRITERS["pt2"](weights / "own.pt2", program)
+        (weights / "own.pt2.json").write_text('{"larger_is": "nearer", "licence": "apache-2.0"}')
+    bundle = write_bundle(tmp_path / "bundle", Bundle(kind, "fill", 3.0, 0.5), weights, None)
+    made = convert(make_film(shots=(3,)), None, settings_from_bundle(bundle), log=lambda line: None)
+    described = depth_of(made.output)
+    assert described["name"] == ("hf:depth" if kind == "hf" else "exported:own.pt2")
+    assert described["licences"] == "apache-2.0"
+    facts = facts_of_winner(load_candidate(bundle), [], [], {})
+    assert facts.tags["depth"] == kind and facts.tags["depth_licences"] == "apache-2.0"
+    with pytest.raises(UserError, match=f"needs a --model that holds its weights, or --depth {kind}:SOURCE"):
+        replace(SETTINGS, depth=kind)
 
 
 def test_auto_says_which_estimator_it_took(

@@ -20,7 +20,7 @@ from secondeye.conversion.provenance import (
     to_comment,
     write_sidecar,
 )
-from secondeye.conversion.settings import AUTO, FROM_MODEL, GIB, ConversionSettings
+from secondeye.conversion.settings import AUTO, GIB, ConversionSettings
 from secondeye.conversion.shots import (
     FilmJob,
     ShotConverter,
@@ -123,7 +123,7 @@ def choose_depth(settings: ConversionSettings, log: Log) -> ConversionSettings:
         depth, note = choose_best(log)
     if settings.depth_maps is None:
         settings = replace(settings, depth=depth)
-        if settings.depth_name not in (FALLBACK, *FROM_MODEL):
+        if settings.depth not in (FALLBACK, "student"):
             note = f"licence: {describe_depth(settings)['licences']}"
     model = f"; model: {settings.model}" if settings.model not in (None, SHIPPED) else ""
     log(f"depth: {depth}{f' ({note})' if note else ''}; inpainting: {settings.inpainter}{model}")
@@ -196,7 +196,7 @@ def _require_free_space(
     audio_bytes = plan.info.path.stat().st_size if plan.info.audio else 0  # an upper bound
     map_pixels = plan.info.width * plan.info.height  # of maps and estimates, at most
     if settings.depth_maps is None:
-        largest = max_map_pixels(settings.depth, plan.info.height, plan.info.width)
+        largest = max_map_pixels(settings.located_depth, plan.info.height, plan.info.width)
         most = max(largest, (settings.depth_resolution or 0) ** 2)
         map_pixels = min(map_pixels, most)
     depth_bytes = sum(longest) * map_pixels * 4

@@ -45,7 +45,7 @@ def choose_window_frames(info: FilmInfo, settings: ConversionSettings, processes
     encoder = encoder_bytes(pixels, settings.preset)
     one = reserved_bytes(pixels, settings.preset) if buffered else estimate_bytes(pixels, 1) + encoder
     if on_cpu:
-        one = max(one, depth_pass_bytes(info.height, info.width, settings.depth))
+        one = max(one, depth_pass_bytes(info.height, info.width, settings.located_depth))
     need = processes * one + parent_bytes(settings, processes)
     if need > limit:
         allowed = f"{limit / GIB:.1f} GiB are free"

@@ -61,9 +61,9 @@ def describe_depth(settings: ConversionSettings) -> dict[str, Any]:
     if settings.depth_maps is not None:
         made_by = read_maps_record(settings.depth_maps).get("depth", {"licences": _NOT_RECORDED})
         return {"name": "maps"} | made_by | {"maps": settings.depth_maps.name}
-    if weights := find_weights(settings.depth):
+    if weights := find_weights(settings.located_depth):
         return {
-            "name": public_name(settings.depth),
+            "name": public_name(settings.located_depth),
             "weights": weights.hash,
             "licences": weights.licence,
         }

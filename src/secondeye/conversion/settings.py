@@ -5,12 +5,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from secondeye.depth import DepthOptions, find_weights, require_known_estimator, split_source
+from secondeye.depth import DepthOptions, find_weights, locate, require_known_estimator, split_source
 from secondeye.inpaint import INPAINTERS, InpaintOptions
 from secondeye.system.errors import UserError
 from secondeye.system.files import hash_file, hash_folder
 
-FROM_MODEL = ("student", "light", "diffusion")  # trained by this project: their weights come with a bundle
+# Their weights come with a bundle. The last two are also given with a source, which makes another name.
+FROM_MODEL = ("student", "light", "diffusion", "hf", "exported")
 CRF, PRESET = 16, "veryfast"  # visually lossless, and fast
 PRESETS = (
     "ultrafast",
@@ -70,7 +71,8 @@ class ConversionSettings:
         for name, part in (("depth", "depth"), ("inpainter", "inpaint")):
             chosen = getattr(self, name)
             if chosen in FROM_MODEL and not (self.model and (self.model / part).is_dir()):
-                raise UserError(f"--{name} {chosen} needs a --model that holds its weights")
+                given = f", or --depth {chosen}:SOURCE" if chosen in ("hf", "exported") else ""
+                raise UserError(f"--{name} {chosen} needs a --model that holds its weights{given}")
 
     def _check_depth(self) -> None:
         if self.depth_orientation not in (None, "near", "far"):
@@ -126,6 +128,11 @@ class ConversionSettings:
         return split_source(self.depth)[1]
 
     @property
+    def located_depth(self) -> str:
+        """The depth estimator with the place of its weights, if these are files: maybe in the model."""
+        return locate(self.depth, None if self.model is None else self.model / "depth")
+
+    @property
     def depth_options(self) -> DepthOptions:
         """The options of the depth estimator."""
         return DepthOptions(self.depth_resolution, self.offload, self.max_memory_bytes)
@@ -145,7 +152,7 @@ class ConversionSettings:
     def describe(self) -> dict[str, Any]:
         """Return the settings for a checkpoint's key: what the pixels depend on, and weights by content."""
         chosen = {name: value for name, value in asdict(self).items() if name not in _RESOURCES}
-        weights = find_weights(self.depth)
+        weights = find_weights(self.located_depth)
         return chosen | {
             "model": hash_folder(self.model) if self.model else "",
             "depth_weights": weights.hash if weights else hash_source(self.depth_source),

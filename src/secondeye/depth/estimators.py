@@ -15,7 +15,7 @@ MAX_MAP_PIXELS = {  # of an estimate, for the disk space that a conversion needs
     "depthcrafter": 1024 * 1024,  # at its own resolution
     "video-depth-anything": 1280 * 960,
 }
-NEED_SOURCE = ("hf", "exported")  # hf:ORG/NAME, hf:FOLDER, exported:FILE
+NEED_SOURCE = ("hf", "exported")  # hf:ORG/NAME, hf:FOLDER, exported:FILE, or a folder of weights
 DEPTH_ESTIMATORS = (*MAX_MAP_PIXELS, *NEED_SOURCE)
 # May be given the place of their weights, as NAME:SOURCE.
 WITH_SOURCE = ("depthcrafter", "video-depth-anything", *NEED_SOURCE)
@@ -42,23 +42,44 @@ def require_known_estimator(depth: str) -> None:
         raise ValueError(f"the depth estimator must be one of {', '.join(DEPTH_ESTIMATORS)}, got {name!r}")
     if source is not None and (not source or name not in WITH_SOURCE):
         raise ValueError(f"{name} takes no source, or none that is empty, got {depth!r}")
-    if source is None and name in NEED_SOURCE:
-        wanted = "the name of a model or a folder" if name == "hf" else "a file"
-        raise ValueError(f"{name} needs {wanted} after a colon")
+
+
+def locate(
+    depth: str,  # an estimator's name
+    weights: Path | None,  # folder of its weights in a bundle, if there is one
+) -> str:
+    """Return the name with the place of the weights, for `hf` and `exported` in a bundle.
+
+    Raises ValueError if there is no such folder, UserError if it does not hold one exported network.
+    """
+    name, source = split_source(depth)
+    if name not in NEED_SOURCE or source is not None:
+        return depth
+    if weights is None:
+        raise ValueError(f"{name} needs the folder of its weights, or a source after a colon")
+    if name == "hf":
+        return f"{name}:{weights}"
+    from secondeye.depth.exported import SUFFIXES
+
+    files = sorted(path for path in weights.iterdir() if path.suffix in SUFFIXES)
+    if len(files) != 1:
+        raise UserError(f"{weights}: holds {len(files)} files {' or '.join(SUFFIXES)}, must be one")
+    return f"{name}:{files[0]}"
 
 
 def make_depth_estimator(
     depth: str,  # one of DEPTH_ESTIMATORS; `NAME:SOURCE` for those in WITH_SOURCE
-    weights: Path | None,  # folder of a student's weights; unused by the others
+    weights: Path | None,  # folder of weights in a bundle: of `student`, and of NEED_SOURCE without a source
     device: str,  # cpu or cuda; inputs and outputs stay on the CPU
     options: DepthOptions | None = None,
 ) -> DepthEstimator:
     """Return the depth estimator called `depth`.
 
-    Raises ValueError for an unknown name and for a student without a folder, UserError if weights cannot be
+    Raises ValueError for an unknown name and for a missing folder or source, UserError if weights cannot be
     loaded.
     """
     require_known_estimator(depth)
+    depth = locate(depth, weights)
     name, source = split_source(depth)
     match name:
         case "motion":

@@ -20,7 +20,7 @@ from pathlib import Path
 from secondeye.conversion.bundle import PARTS, SHIPPED
 from secondeye.conversion.provenance import SHIPPED_LICENCE
 from secondeye.dataset.schema import EvalClip
-from secondeye.depth import find_weights
+from secondeye.depth import find_weights, locate
 from secondeye.evaluation.aggregate import mean_score
 from secondeye.evaluation.manifest import manifest_hash
 from secondeye.evaluation.score_methods import cached_scores
@@ -136,7 +136,7 @@ def _description(tags: Mapping[str, str]) -> str:
 def _name_tags(model: Candidate, part: str) -> dict[str, str]:
     """Return the part's name, and the licence of weights that are not in the bundle."""
     name = model.bundle.depth if part == "depth" else model.bundle.inpainter
-    weights = find_weights(name) if part == "depth" else None
+    weights = find_weights(locate(name, model.depth_weights)) if part == "depth" else None
     return {part: name} | ({f"{part}_licences": weights.licence} if weights else {})
 
 
