@@ -37,6 +37,7 @@ from secondeye.film.shots import ShotPlan, plan_shots
 from secondeye.inpaint import Inpainter, PlannedInpainter
 from secondeye.system.disk import explain_full_disk, require_free_space
 from secondeye.system.errors import UserError
+from secondeye.system.process import best_device
 from secondeye.system.text import pluralize
 from secondeye.video.mux import mux_film
 from secondeye.video.probe import FilmInfo, probe
@@ -116,15 +117,17 @@ def choose_depth(settings: ConversionSettings, log: Log) -> ConversionSettings:
 
     Weights that are missing are downloaded.
     """
-    depth, note = settings.depth, ""
+    depth, note, chosen = settings.depth, "", settings.depth == AUTO
     if settings.depth_maps is not None:
         depth = f"maps from {settings.depth_maps}"
-    elif depth == AUTO:
+    elif chosen:
         depth, note = choose_best(log)
     if settings.depth_maps is None:
         settings = replace(settings, depth=depth)
         if settings.depth not in (FALLBACK, "student"):
             note = f"licence: {describe_depth(settings)['licences']}"
+            if chosen and best_device() == "cpu":
+                note += "; takes seconds per frame without a GPU, --depth motion is faster"
     model = f"; model: {settings.model}" if settings.model not in (None, SHIPPED) else ""
     log(f"depth: {depth}{f' ({note})' if note else ''}; inpainting: {settings.inpainter}{model}")
     if unused := settings.unused_options():
