@@ -19,6 +19,7 @@ from torch.testing import assert_close
 
 from secondeye.cli import main
 from secondeye.conversion.provenance import read_record
+from secondeye.conversion.shot_depth import estimate_shot
 from secondeye.depth import DepthOptions, make_depth_estimator
 from secondeye.depth.depthcrafter import DepthCrafter, DepthCrafterSettings
 from secondeye.depth.depthcrafter.pipeline import GROUP_FRAMES, DepthCrafterPipeline
@@ -237,6 +238,35 @@ def test_memory_does_not_grow_with_the_shot(pipeline: DepthCrafterPipeline) -> N
         if group.first in (16, 56):
             held.append(live_bytes())
     assert held[1] - held[0] < 4 * 3 * 64 * 64  # not one frame more after 64 than after 24
+
+
+@pytest.mark.parametrize(("window", "overlap", "frames", "stop"), [(5, 2, 17, 10), (8, 0, 16, 16)])
+def test_interrupted_shot_ends_in_the_same_bytes(
+    pipeline: DepthCrafterPipeline, tmp_path: Path, window: int, overlap: int, frames: int, stop: int
+) -> None:
+    """Interrupted in the middle of a group of frames, and when no more frames are to be read."""
+    crafter = DepthCrafter(pipeline, DepthCrafterSettings(1, 1.0, window, overlap))
+    video, begun = clip(frames), list[int]()
+
+    def windows_from(first: int) -> Iterator[Tensor]:
+        begun.append(first)
+        yield from video[first:].split(3)
+
+    def estimate(name: str, on_frames: Callable[[int], object]) -> bytes:
+        made = estimate_shot(windows_from, crafter, tmp_path / name, save_every=1, on_frames=on_frames)
+        return made.path.read_bytes()
+
+    def interrupt(new: int) -> None:
+        estimated.append(new)
+        if len(estimated) == stop:
+            raise KeyboardInterrupt
+
+    estimated: list[int] = []
+    whole = estimate("whole.f32", int)
+    with pytest.raises(KeyboardInterrupt):
+        estimate("parts.f32", interrupt)
+    assert estimate("parts.f32", int) == whole
+    assert begun[:2] == [0, 0] and begun[2] >= 8  # it does not begin at the start again
 
 
 def test_network_that_returns_nan_is_one_line(pipeline: DepthCrafterPipeline) -> None:

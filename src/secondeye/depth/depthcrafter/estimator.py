@@ -167,7 +167,7 @@ class DepthCrafter:
         self, windows: Iterable[Tensor], number: int
     ) -> Iterator[tuple[EncodedFrames, tuple[int, int]]]:
         """Yield encoded frames group by group, and the size of their depth; `number` is the first frame's."""
-        single = (frame for window in windows for frame in window.split(1))
+        single = (window[k : k + 1] for window in windows for k in range(len(window)))
         while group := list(islice(single, GROUP_FRAMES)):
             size = frame_size(group[0])
             working = self.settings.working_size(*size)
