@@ -9,7 +9,8 @@ vertical ramp and the flow magnitude.
 
 Speed takes any film. Each estimator runs in a process of its own, on the frames of the film at its size, kept
 in memory. Peak memory is the kernel's high-water mark of that process (VmHWM), the frames included.
-`random:small`, `random:base` and `random:large` are Depth Anything V2 with random weights.
+`random:small`, `random:base` and `random:large` are Depth Anything V2 with random weights; `random:vits`,
+`random:vitb` and `random:vitl` Video Depth Anything, whose windows are used best by 24, 46, 68 ... frames.
 """
 
 import json
@@ -77,7 +78,7 @@ def measure_speed(film: Path, name: str, frames: int) -> str:
     """Return the cells of an estimator's row, measured in another process."""
     with tempfile.TemporaryDirectory() as folder:
         if name.startswith("random:"):
-            name = f"hf:{write_random_network(Path(folder), name.removeprefix('random:'))}"
+            name = write_random_weights(Path(folder), name.removeprefix("random:"))
         command = [sys.executable, __file__, str(film), "--child", "--depth", name, "--frames", str(frames)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     row = json.loads(done.stdout.splitlines()[-1])
@@ -97,6 +98,22 @@ def time_estimator(film: Path, name: str, frames: int) -> dict[str, str | float]
         "map": f"{maps[0].shape[3]}x{maps[0].shape[2]}",
     }
     return {**sizes, "seconds": seconds, "gib": peak}
+
+
+def write_random_weights(folder: Path, size: str) -> str:
+    """Write random weights, and return the estimator that has them as --depth takes it."""
+    from secondeye.depth.video_depth_network import CONFIGURATIONS, VideoDepthNetwork
+    from secondeye.depth.video_depth_weights import released_name
+
+    if size not in CONFIGURATIONS:
+        return f"hf:{write_random_network(folder, size)}"
+    parts: dict[str, list[Tensor]] = {}
+    for name, tensor in VideoDepthNetwork(CONFIGURATIONS[size]).state_dict().items():
+        finite = torch.zeros_like(tensor) if name.endswith(".pe") else tensor  # not initialised
+        parts.setdefault(released_name(name)[0], []).append(finite)
+    path = folder / f"{size}.pth"
+    torch.save({name: torch.cat(tensors) for name, tensors in parts.items()}, path)
+    return f"video-depth-anything:{path}"
 
 
 def write_random_network(folder: Path, size: str) -> Path:

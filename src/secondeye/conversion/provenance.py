@@ -13,7 +13,7 @@ from typing import Any
 from secondeye import __version__
 from secondeye.conversion.bundle import SHIPPED, weights_folder
 from secondeye.conversion.depth_maps import read_record as read_maps_record
-from secondeye.conversion.settings import ConversionSettings, hash_source
+from secondeye.conversion.settings import ConversionSettings
 from secondeye.conversion.version_file import read_version
 from secondeye.depth import find_weights, public_name
 from secondeye.execution import code_hash
@@ -24,13 +24,9 @@ from secondeye.video.probe import read_tags
 _TAG = "comment"  # the only tag that mp4, mov and mkv can all hold and players show
 SHIPPED_LICENCE = "Apache-2.0"  # see shipped/MODEL_CARD.md
 _NO_WEIGHTS = "no weights"
-_LICENCES = {  # of parts, and of Hugging Face ids as their authors state them
+_LICENCES = {
     "motion": _NO_WEIGHTS,
     "fill": _NO_WEIGHTS,
-    "video-depth-anything": "Apache-2.0",
-    "depth-anything/Video-Depth-Anything-Small": "Apache-2.0",
-    "depth-anything/Video-Depth-Anything-Base": "CC-BY-NC-4.0",
-    "depth-anything/Video-Depth-Anything-Large": "CC-BY-NC-4.0",
 }
 _NOT_RECORDED = "not recorded"
 _PARTS, _RESOURCES = ("model", "depth", "depth_maps", "inpainter"), ("offload", "workers", "max_memory_gb")
@@ -67,12 +63,7 @@ def describe_depth(settings: ConversionSettings) -> dict[str, Any]:
             "weights": weights.hash,
             "licences": weights.licence,
         }
-    described = _describe_part("depth", settings.depth_name, settings.model, read_version(settings.model)[1])
-    source = settings.depth_source
-    if source is not None and settings.depth_name == "video-depth-anything":
-        described |= {"weights": source, "licences": _LICENCES.get(source, _NOT_RECORDED)}
-    digest = hash_source(source)
-    return described | ({"weights": digest} if digest else {})
+    return _describe_part("depth", settings.depth, settings.model, read_version(settings.model)[1])
 
 
 def _without_memory(plan: InpaintPlan) -> dict[str, int | str]:

@@ -8,7 +8,7 @@ from typing import Any
 from secondeye.depth import DepthOptions, find_weights, locate, require_known_estimator, split_source
 from secondeye.inpaint import INPAINTERS, InpaintOptions
 from secondeye.system.errors import UserError
-from secondeye.system.files import hash_file, hash_folder
+from secondeye.system.files import hash_folder
 
 # Their weights come with a bundle. The last two are also given with a source, which makes another name.
 FROM_MODEL = ("student", "light", "diffusion", "hf", "exported")
@@ -123,11 +123,6 @@ class ConversionSettings:
         return split_source(self.depth)[0]
 
     @property
-    def depth_source(self) -> str | None:
-        """Where the depth estimator's weights are, if that is given with its name."""
-        return split_source(self.depth)[1]
-
-    @property
     def located_depth(self) -> str:
         """The depth estimator with the place of its weights, if these are files: maybe in the model."""
         return locate(self.depth, None if self.model is None else self.model / "depth")
@@ -155,17 +150,9 @@ class ConversionSettings:
         weights = find_weights(self.located_depth)
         return chosen | {
             "model": hash_folder(self.model) if self.model else "",
-            "depth_weights": weights.hash if weights else hash_source(self.depth_source),
+            "depth_weights": weights.hash if weights else "",
             "depth_maps": _describe_files(self.depth_maps) if self.depth_maps else "",
         }
-
-
-def hash_source(source: str | None) -> str:
-    """Return the hash of a depth estimator's weights; "" if they are not in a local folder or file."""
-    path = Path(source or "")
-    if source and path.is_dir():
-        return hash_folder(path)
-    return hash_file(path) if source and path.is_file() else ""
 
 
 def _describe_files(path: Path) -> str:

@@ -113,9 +113,9 @@ def make_depth_estimator(
 
 
 def find_weights(depth: str) -> Weights | None:
-    """Return hash and licence of the weights of `hf`, `exported`, `depth-anything-v2` and `depthcrafter`.
+    """Return hash and licence of the weights of networks that are not of this project; None for others.
 
-    None for others. Downloads weights that are missing. Raises UserError if they cannot be had.
+    Downloads weights that are missing. Raises UserError if they cannot be had.
     """
     name, source = split_source(depth)
     match name:
@@ -132,6 +132,11 @@ def find_weights(depth: str) -> Weights | None:
             from secondeye.depth.depthcrafter.weights import identify as identify_folders
 
             return Weights(*identify_folders(_path(source) if source else None))
+        case "video-depth-anything":
+            from secondeye.depth.video_depth_weights import SMALL
+            from secondeye.depth.video_depth_weights import identify as identify_video
+
+            return Weights(*identify_video(source or SMALL))
     return None
 
 
@@ -154,7 +159,7 @@ def max_map_pixels(depth: str, height: int, width: int) -> int:
 
 
 def peak_bytes(depth: str, height: int, width: int) -> int:
-    """Return the memory on the CPU of weights and one frame of `hf` and `exported`; 0 of the others."""
+    """Return the memory on the CPU of weights and frames of networks that do not check it; 0 of others."""
     name, source = split_source(depth)
     match name:
         case "hf":
@@ -165,6 +170,11 @@ def peak_bytes(depth: str, height: int, width: int) -> int:
             from secondeye.depth.exported import network_bytes as file_bytes
 
             return file_bytes(_path(source))
+        case "video-depth-anything":
+            from secondeye.depth.video_depth_anything import network_bytes as video_bytes
+            from secondeye.depth.video_depth_weights import SMALL
+
+            return video_bytes(source or SMALL, height, width)
     return 0
 
 

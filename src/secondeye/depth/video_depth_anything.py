@@ -17,7 +17,7 @@ from torch import Tensor
 
 from secondeye.depth.interface import DepthEstimate, DepthState, SmallFrameEstimator
 from secondeye.depth.video_depth_network import PATCH_PX, WINDOW_FRAMES, VideoDepthNetwork
-from secondeye.depth.video_depth_weights import SMALL, load_weights
+from secondeye.depth.video_depth_weights import SMALL, load_weights, read_sizes
 from secondeye.imaging.arrays import resize, to_float_frames
 
 INPUT_PX = 518  # shorter side of the network's input
@@ -29,6 +29,9 @@ WIDE_ASPECT, FULL_ASPECT = 1.78, 1.777  # frames wider than the first get an inp
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 
 MIN_DEPTH_M = 0.1  # a metric network's depths are clipped here before they are inverted
+
+# Of the small network on the CPU, measured with random weights; others take more in proportion to their head.
+_INPUT_PIXEL_BYTES, _MAP_PIXEL_BYTES, _SMALL_FEATURES = 5000, 400, 64
 
 _KEYS = len(KEY_FRAMES)
 _BACK = STEP_FRAMES - KEY_FRAMES[1]  # from a window's second key frame to its start
@@ -48,6 +51,21 @@ def load_video_depth_anything(
     return VideoDepthAnything(network.to(device), device, INPUT_PX, metric=metric)
 
 
+def network_bytes(source: str, height: int, width: int) -> int:
+    """Return what weights and a window of frames of this size take on the CPU; an upper bound."""
+    sizes, weights = read_sizes(source)
+    rows, columns = working_size(height, width)
+    high, wide = input_size(rows, columns, INPUT_PX)
+    pixel_bytes = _INPUT_PIXEL_BYTES * sizes.features // _SMALL_FEATURES
+    return weights + pixel_bytes * high * wide + _MAP_PIXEL_BYTES * rows * columns
+
+
+def working_size(height: int, width: int) -> tuple[int, int]:
+    """Return the height and width to which frames are reduced: at most MAX_LONG_SIDE_PX."""
+    scale = min(1.0, MAX_LONG_SIDE_PX / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
 class VideoDepthAnything:
     """Estimates depth at the size of the frames, window by window; see `DepthEstimator`."""
 
@@ -56,8 +74,7 @@ class VideoDepthAnything:
 
     def working_size(self, height: int, width: int) -> tuple[int, int]:
         """Return the height and width to which frames are reduced: at most MAX_LONG_SIDE_PX."""
-        scale = min(1.0, MAX_LONG_SIDE_PX / max(height, width))
-        return max(1, round(height * scale)), max(1, round(width * scale))
+        return working_size(height, width)
 
     def __call__(self, windows: Iterable[Tensor], state: DepthState | None = None) -> Iterator[DepthEstimate]:
         """Yield the depth of STEP_FRAMES frames at a time, or of a few more or less at the shot's ends."""
@@ -65,7 +82,7 @@ class VideoDepthAnything:
         frame = next(frames, None)
         if frame is None:
             return
-        size = self.working_size(*frame.shape[2:])
+        size = working_size(frame.shape[2], frame.shape[3])
         stream = (preprocess(resize(frame, *size)[0], self._input_px) for frame in chain([frame], frames))
         start, carry = (0, None) if state is None else (state.next_frame - _KEYS, _Carry(**state.tensors))
         held: list[Tensor] = []  # inputs, from the second key frame on; in the first window from its start

@@ -12,17 +12,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from secondeye.depth.video_depth_network import CONFIGURATIONS, VideoDepthNetwork
+from secondeye.depth.hub import NOT_STATED
+from secondeye.depth.video_depth_network import CONFIGURATIONS, Configuration, VideoDepthNetwork
 from secondeye.system.errors import UserError
+from secondeye.system.files import hash_file
 
 SMALL = "depth-anything/Video-Depth-Anything-Small"
-RELEASED = {  # Hugging Face id: file
-    SMALL: "video_depth_anything_vits.pth",
-    "depth-anything/Video-Depth-Anything-Base": "video_depth_anything_vitb.pth",
-    "depth-anything/Video-Depth-Anything-Large": "video_depth_anything_vitl.pth",
-    "depth-anything/Metric-Video-Depth-Anything-Small": "metric_video_depth_anything_vits.pth",
-    "depth-anything/Metric-Video-Depth-Anything-Base": "metric_video_depth_anything_vitb.pth",
-    "depth-anything/Metric-Video-Depth-Anything-Large": "metric_video_depth_anything_vitl.pth",
+_NON_COMMERCIAL = "CC-BY-NC-4.0"
+RELEASED = {  # Hugging Face id: file, and licence as the authors state it
+    SMALL: ("video_depth_anything_vits.pth", "Apache-2.0"),
+    "depth-anything/Video-Depth-Anything-Base": ("video_depth_anything_vitb.pth", _NON_COMMERCIAL),
+    "depth-anything/Video-Depth-Anything-Large": ("video_depth_anything_vitl.pth", _NON_COMMERCIAL),
+    "depth-anything/Metric-Video-Depth-Anything-Small": ("metric_video_depth_anything_vits.pth", NOT_STATED),
+    "depth-anything/Metric-Video-Depth-Anything-Base": ("metric_video_depth_anything_vitb.pth", NOT_STATED),
+    "depth-anything/Metric-Video-Depth-Anything-Large": ("metric_video_depth_anything_vitl.pth", NOT_STATED),
 }
 SUFFIXES = (".pth", ".safetensors")
 
@@ -55,15 +58,27 @@ def load_weights(source: str) -> VideoDepthWeights:
     """
     path = find_weights(source)
     weights = _read(path)
-    network = _build(weights, path)
+    network = _build(_sizes(weights, path))
     network.load_state_dict(_rename(weights, network, path), assign=True)
     metric = any("metric" in Path(name).name.lower() for name in (source, path))
     return VideoDepthWeights(network.eval().requires_grad_(False), metric)
 
 
+def identify(source: str) -> tuple[str, str]:
+    """Return the hash of the weights and their licence; NOT_STATED for files."""
+    licence = NOT_STATED if Path(source).expanduser().exists() else RELEASED.get(source, ("", NOT_STATED))[1]
+    return hash_file(find_weights(source)), licence
+
+
+def read_sizes(source: str) -> tuple[Configuration, int]:
+    """Return the sizes of a network, and the bytes of its weights."""
+    path = find_weights(source)
+    return _sizes(_read(path), path), path.stat().st_size
+
+
 def find_weights(source: str) -> Path:
     """Return the file of the weights, downloaded if necessary; UserError if there is none."""
-    path = Path(source)
+    path = Path(source).expanduser()
     if path.is_file():
         return path
     if path.is_dir():
@@ -82,14 +97,14 @@ def is_cached(repository: str) -> bool:  # a key of RELEASED
     """Return whether the weights are in the local Hugging Face cache, without network access."""
     from huggingface_hub import try_to_load_from_cache
 
-    return isinstance(try_to_load_from_cache(repository, RELEASED[repository]), str)
+    return isinstance(try_to_load_from_cache(repository, RELEASED[repository][0]), str)
 
 
 def _download(repository: str) -> Path:
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    name = RELEASED[repository]
+    name, _ = RELEASED[repository]
     cached = try_to_load_from_cache(repository, name)
     if isinstance(cached, str):
         return Path(cached)
@@ -127,14 +142,19 @@ def _read(path: Path) -> dict[str, Tensor]:
     return content
 
 
-def _build(weights: Mapping[str, Tensor], path: Path) -> VideoDepthNetwork:
-    """Return the network that the class token is for, without memory for its weights."""
+def _build(sizes: Configuration) -> VideoDepthNetwork:
+    """Return a network without memory for its weights."""
+    with torch.device("meta"):
+        return VideoDepthNetwork(sizes)
+
+
+def _sizes(weights: Mapping[str, Tensor], path: Path) -> Configuration:
+    """Return the sizes of the network that the class token belongs to."""
     token = weights.get(_CLASS_TOKEN)
     width = None if token is None else token.shape[-1]
     for sizes in CONFIGURATIONS.values():
         if sizes.width == width:
-            with torch.device("meta"):
-                return VideoDepthNetwork(sizes)
+            return sizes
     found = "is missing" if token is None else f"is {list(token.shape)}"
     raise UserError(f"{path}: not Video Depth Anything: {_CLASS_TOKEN} {found}; use a released file")
 
