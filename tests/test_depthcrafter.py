@@ -153,10 +153,9 @@ def normalised(depth: Tensor) -> Tensor:
         (5, 5, 2, 1.2),  # exactly one window
         (6, 5, 2, 1.0),  # one frame more
         (8, 5, 2, 1.0),  # exactly two windows
-        (13, 5, 2, 1.2),
-        (12, 5, 4, 1.0),  # windows that overlap those before the last
-        (11, 4, 1, 3.0),
-        (9, 4, 0, 1.0),  # which the release cannot do
+        (10, 5, 2, 1.2),
+        (8, 5, 4, 1.0),  # windows that overlap those before the last
+        (6, 3, 0, 1.0),  # which the release cannot do
     ],
 )
 def test_stream_equals_the_clip_computed_at_once(
@@ -233,11 +232,11 @@ def test_memory_does_not_grow_with_the_shot(pipeline: DepthCrafterPipeline) -> N
         for _ in range(frames // 4):
             yield torch.rand(4, 3, 64, 64)
 
-    for group in crafter.latent_groups(windows(64)):
+    for group in crafter.latent_groups(windows(40)):
         assert len(group.sampled) <= settings.window_frames + 2 * GROUP_FRAMES
-        if group.first in (16, 56):
+        if group.first in (16, 32):
             held.append(live_bytes())
-    assert held[1] - held[0] < 4 * 3 * 64 * 64  # not one frame more after 64 than after 24
+    assert held[1] - held[0] < 4 * 3 * 64 * 64  # not one frame more after 40 than after 24
 
 
 @pytest.mark.parametrize(("window", "overlap", "frames", "stop"), [(5, 2, 17, 10), (8, 0, 16, 16)])
