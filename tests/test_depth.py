@@ -493,7 +493,7 @@ def test_auto_falls_back_at_once_and_says_what_would_be_better(
     lines: list[str] = []
     started = time.monotonic()
     name, better = choose_best(lines.append)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 4
     assert name == "motion" and not lines and "hf download depth-anything" in better and "\n" not in better
 
 

@@ -2,13 +2,14 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from conftest import moving_images
 from depth_models import write_model
 from exported_networks import WRITERS
 from fake_hub import serve_hub
@@ -19,6 +20,8 @@ from secondeye.conversion.bundle import Bundle, settings_from_bundle, write_bund
 from secondeye.conversion.convert import convert
 from secondeye.conversion.provenance import read_record
 from secondeye.conversion.settings import ConversionSettings
+from secondeye.conversion.shot_depth import estimate_shot
+from secondeye.depth import make_depth_estimator
 from secondeye.depth.hugging_face import DEPTH_ANYTHING_V2
 from secondeye.gate.candidate import load_candidate
 from secondeye.gate.version_facts import facts_of_winner
@@ -123,6 +126,29 @@ def test_a_bundle_can_hold_the_network(make_film: MakeFilm, tmp_path: Path, kind
     assert facts.tags["depth"] == kind and facts.tags["depth_licences"] == "apache-2.0"
     with pytest.raises(UserError, match=f"needs a --model that holds its weights, or --depth {kind}:SOURCE"):
         replace(SETTINGS, depth=kind)
+
+
+def test_an_interrupted_depth_pass_continues_to_the_same_bytes(tmp_path: Path) -> None:
+    estimator = make_depth_estimator(f"hf:{write_model(tmp_path / 'model', 'zoedepth')}", None, "cpu")
+    frames = torch.from_numpy(moving_images(9, 48, 64))
+    read: list[int] = []
+
+    def windows(until: int) -> Callable[[int], Iterator[torch.Tensor]]:
+        def from_frame(first: int) -> Iterator[torch.Tensor]:
+            read.append(first)
+            yield from frames[first:until].split(2)
+            if until < len(frames):
+                raise KeyboardInterrupt
+
+        return from_frame
+
+    whole = estimate_shot(windows(9), estimator, tmp_path / "whole.f32", save_every=2)
+    with pytest.raises(KeyboardInterrupt):
+        estimate_shot(windows(5), estimator, tmp_path / "parts.f32", save_every=2)
+    parts = estimate_shot(windows(9), estimator, tmp_path / "parts.f32", save_every=2)
+    assert read == [0, 0, 4]  # continued, not begun again
+    assert (tmp_path / "parts.f32").read_bytes() == (tmp_path / "whole.f32").read_bytes()
+    assert (parts.low, parts.high, parts.frames) == (whole.low, whole.high, 9)
 
 
 def test_auto_says_which_estimator_it_took(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from secondeye.depth.frame_by_frame import frame_by_frame, map_size, one_frame
+from secondeye.depth.frame_by_frame import Infer, frame_by_frame, map_size, one_frame
 from secondeye.depth.hub import CONFIG, PREPROCESSOR, find_folder, weight_files
 from secondeye.depth.interface import DepthEstimator
 from secondeye.depth.preprocessing import Preprocessing, read_preprocessing
@@ -65,9 +65,14 @@ def load_hugging_face(model: str, device: str) -> DepthEstimator:  # folder, or 
     def infer(frames: Tensor) -> Tensor:  # [t, 3, H, W] -> [t, 1, h, w]
         return _infer(network, described, frames, device)
 
-    if device == "cpu":
-        return frame_by_frame(infer, one_frame)
-    return frame_by_frame(infer, lambda frame: _frames_at_once(infer, frame))
+    fitting: dict[torch.Size, int] = {}  # by size of the frames, measured once
+
+    def frames_at_once(frame: Tensor) -> int:
+        if frame.shape not in fitting:
+            fitting[frame.shape] = _frames_at_once(infer, frame)
+        return fitting[frame.shape]
+
+    return frame_by_frame(infer, one_frame if device == "cpu" else frames_at_once)
 
 
 def largest_map(model: str, height: int, width: int) -> int:
@@ -151,7 +156,7 @@ def _infer(network: "PreTrainedModel", model: _Model, frames: Tensor, device: st
     return resize(model.preprocessing.crop(inverse, *size), *map_size(*output.shape[2:], *size)).cpu()
 
 
-def _frames_at_once(infer: Any, frame: Tensor) -> int:
+def _frames_at_once(infer: Infer, frame: Tensor) -> int:
     """Return how many frames a GPU takes at once: by its memory, and by what one frame needs.
 
     By its whole memory, not by what is free, so that the same GPU always gives the same bytes.
