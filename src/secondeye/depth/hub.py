@@ -117,8 +117,8 @@ def _download(model: str) -> Path:
     if reason := why_unavailable(model):
         raise UserError(
             f"hf:{model}: not on this machine and cannot be downloaded ({reason}); connect to the internet, "
-            f"log in if the model is gated, and run `hf download {model}`, or use --depth motion, which needs "
-            "no weights"
+            f"log in if the model is gated, and run `hf download {model}`, or use --depth motion, which "
+            "needs no weights"
         )
     try:
         return Path(snapshot_download(model, allow_patterns=list(PATTERNS)))
