@@ -56,13 +56,13 @@ def estimate(path: Path, frame: Tensor) -> Tensor:
 FRAME = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(3)) * 0.9 + 0.05
 
 
-@pytest.mark.parametrize("kind", WRITERS)
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("kind", "said", "expected"),
     [
-        ({"larger_is": "nearer"}, lambda value: value),
-        ({"larger_is": "farther"}, lambda value: -value),
-        ({"larger_is": "farther", "metric": True}, lambda value: 1 / value.clamp_min(MIN_DEPTH_M)),
+        ("pt2", {"larger_is": "nearer"}, lambda value: value),
+        ("pt2", {"larger_is": "farther"}, lambda value: -value),
+        ("pt2", {"larger_is": "farther", "metric": True}, lambda value: 1 / value.clamp_min(MIN_DEPTH_M)),
+        ("onnx", {"larger_is": "farther", "metric": True}, lambda value: 1 / value.clamp_min(MIN_DEPTH_M)),
     ],
 )
 def test_larger_is_nearer_in_the_end(
