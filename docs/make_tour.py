@@ -124,7 +124,7 @@ def runs_to_compare() -> list[dict[str, Any]]:
 
 def run_flow(flow: str, deployment: str) -> str:
     """Run a deployment until it ends and return the id of its run."""
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 1800  # it trains if the code has changed
     found: list[dict[str, Any]] = []
     while not found:  # serve deploys after the servers are up
         query = {"deployments": {"name": {"any_": [deployment]}}, "flows": {"name": {"any_": [flow]}}}
