@@ -40,7 +40,7 @@ class CommandFailed(UserError):
     """A command failed. The message is one line: command, exit code, its last error message."""
 
     def __init__(self, command: list[str], code: int, lines: list[str], stopped: str = ""):
-        self.code = code
+        self.code, self.is_timeout = code, bool(stopped)
         # Killed, or MLflow is unreachable, also in a stage of DVC; or another DVC command holds a lock.
         self.is_transient = not stopped and (
             code < 0 or code == EXIT_UNREACHABLE or any(_TRANSIENT.search(line) for line in lines[-20:])

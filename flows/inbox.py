@@ -44,7 +44,8 @@ from secondeye.video.mux import can_hold_audio
 FAILED = "failed"
 STILL_S = 60  # a film that changed more recently may still be being copied
 _EXIT_USAGE = 2
-_CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)
+# A decoder may crash on a film, and the kernel kills what needs more memory than there is.
+_CRASHES = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)
 # In errors about an option, the champion, or another process: any film would fail.
 _NOT_OF_THE_FILM = (": secondeye: --", ": secondeye: models:/", "another process")
 
@@ -154,6 +155,8 @@ class Inbox:
         by_command = isinstance(failure, CommandFailed)  # and not found when the film was opened
         if by_command and entry.attempts + 1 >= attempts and (other := control()):
             return f"{film.name}: {failure}; not counted, as a control film fails, too: {other}"
+        if self._was_replaced(film, entry):  # during the control
+            return f"{film.name}: {failure}"
         entry.attempts, entry.reason = entry.attempts + 1, str(failure)
         counted = f"{film.name} (attempt {entry.attempts} of {attempts}"
         if entry.attempts < attempts:
@@ -330,9 +333,11 @@ class Inbox:
 def is_reason(failure: UserError) -> bool:
     """Return whether a film is the reason of a failure, and not MLflow, the disk, an option or a signal."""
     if isinstance(failure, CommandFailed):
+        if failure.is_timeout:
+            return True
         if failure.code in (_EXIT_USAGE, EXIT_UNREACHABLE, EXIT_INTERRUPTED):
             return False
-        if failure.code < 0 and -failure.code not in _CRASHES:  # a decoder may crash on a film
+        if failure.code < 0 and -failure.code not in _CRASHES:
             return False
     message = str(failure)
     return not is_full_disk_message(message) and not any(part in message for part in _NOT_OF_THE_FILM)

@@ -55,7 +55,7 @@ def push_night(branch: str) -> None:
     log = run_log()
     if _lines([*DVC, "remote", "list"]):
         run_command([*DVC, "push"], log)
-    for remote in _lines(["git", "remote"])[:1]:
+    if remote := _remote():
         run_command(["git", "push", remote, f"refs/heads/{branch}"], log)
 
 
@@ -69,6 +69,10 @@ def commit_night(branch: str, message: str) -> str:
     if _try_git(["symbolic-ref", "--quiet", "HEAD"]) == f"refs/heads/{branch}":
         raise UserError(f"branch {branch} is checked out; name another one for the history of nights")
     last = _try_git(["rev-parse", "--verify", "--quiet", f"refs/heads/{branch}^{{commit}}"])
+    # A fresh clone continues the history of the remote.
+    if last is None and (remote := _remote()) and _try_git(["fetch", "--quiet", remote, branch]) is not None:
+        git(["branch", "--no-track", branch, "FETCH_HEAD"])
+        last = git(["rev-parse", branch])
     with tempfile.TemporaryDirectory() as temporary:
         index = {"GIT_INDEX_FILE": str(Path(temporary) / "index")}
         git(["read-tree", head], index)
@@ -104,6 +108,12 @@ def _try_git(arguments: list[str]) -> str | None:
         return git(arguments)
     except UserError:
         return None
+
+
+def _remote() -> str:
+    """Return origin, else the first remote; "" if there is none."""
+    remotes = git(["remote"]).split()
+    return "origin" if "origin" in remotes else (remotes or [""])[0]
 
 
 def _lines(command: list[str]) -> list[str]:

@@ -8,8 +8,10 @@ import json
 import os
 import shlex
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -24,28 +26,32 @@ _ANNOUNCED = Path(".prefect/announced")  # the number of the newest event that w
 _TIMEOUT_S = 30
 
 
-def notify(message: str, log: Callable[[str], None] = print) -> None:
-    """Send a message, if there is somewhere to send it. A failure to send is logged, not raised."""
+def notify(message: str, log: Callable[[str], None] = print) -> bool:
+    """Send a message, if there is somewhere to send it; return whether it was sent. A failure is logged."""
     where = os.environ.get(VARIABLE, "").strip()
     if not where:
-        return
+        return False
     try:
         _send(where, f"secondeye: {message}")
     except (OSError, HTTPException, ValueError, subprocess.SubprocessError) as error:
-        log(f"{VARIABLE}: the message could not be sent ({_without_address(error, where)}): {message}")
+        log(f"{VARIABLE}: the message could not be sent ({_describe(error)}): {message}")
+        return False
+    return True
 
 
 def report_failure(flow: Any, flow_run: Any, state: Any) -> None:
     """Report a failed or crashed flow run. A hook of Prefect, for `on_failure` and `on_crashed`."""
     if not os.environ.get(VARIABLE):
         return
+    from httpx import HTTPError
     from prefect import get_client
+    from prefect.exceptions import PrefectException
     from prefect.utilities.urls import url_for
 
-    with get_client(sync_client=True) as client:
-        name = client.read_flow_run(
-            flow_run.id
-        ).name  # the worker, which reports a crash, knows the first one
+    name = flow_run.name
+    # The worker, which reports a crash, knows the first name only.
+    with suppress(PrefectException, HTTPError), get_client(sync_client=True) as client:
+        name = client.read_flow_run(flow_run.id).name
     address = url_for(flow_run) or ""
     reason = str(state.message or "").removeprefix("Flow run encountered an exception: ")
     reason = reason.removeprefix("CommandFailed: ").removeprefix("UserError: ")
@@ -61,7 +67,8 @@ def announce_champion() -> None:
     if not os.environ.get(VARIABLE):
         return
     try:
-        events = json.loads("".join(command_lines([*SECONDEYE, "model", "history", "--json"])))
+        printed = "\n".join(command_lines([*SECONDEYE, "model", "history", "--json"]))
+        events = json.loads(printed[max(0, printed.find("[")) :])  # after warnings
     except (CommandFailed, json.JSONDecodeError) as failure:
         log(f"the history of champions could not be read: {failure}")
         return
@@ -70,9 +77,9 @@ def announce_champion() -> None:
     if changes and str(changes[-1]["number"]) != announced:
         newest = changes[-1]
         before = f", before: {newest['previous']}" if newest["previous"] else ""
-        notify(f"champion: version {newest['version']}{before}, {newest['event']}: {newest['why']}", log)
-        _ANNOUNCED.parent.mkdir(exist_ok=True)
-        write_atomic(_ANNOUNCED, f"{newest['number']}\n")
+        if notify(f"champion: version {newest['version']}{before}, {newest['event']}: {newest['why']}", log):
+            _ANNOUNCED.parent.mkdir(exist_ok=True)
+            write_atomic(_ANNOUNCED, f"{newest['number']}\n")
 
 
 def check_setting() -> str:
@@ -84,7 +91,12 @@ def check_setting() -> str:
     if not where:
         return f"nobody; set {VARIABLE} to a webhook's address or a command"
     if _is_address(where):
-        return where.split("/")[2].rpartition("@")[2]
+        host = where.split("/")[2]
+        if "@" in host or any(character.isspace() for character in where):
+            raise UserError(
+                f"{VARIABLE}: an address can hold neither a user nor a space; use a command instead"
+            )
+        return host
     try:
         return shlex.split(where)[0]
     except ValueError as error:
@@ -110,8 +122,12 @@ def _is_address(where: str) -> bool:
     return where.startswith(("http://", "https://"))
 
 
-def _without_address(error: Exception, where: str) -> str:
-    """Return the error without the address, which often contains a secret."""
+def _describe(error: Exception) -> str:
+    """Return the reason without the address or the command, which often contain a secret."""
     if isinstance(error, subprocess.CalledProcessError):
         return f"exit code {error.returncode}"
-    return f"{type(error).__name__}: {error}".replace(where, "...")
+    if isinstance(error, urllib.error.HTTPError):
+        return f"status {error.code}"
+    if isinstance(error, urllib.error.URLError):
+        return f"{type(error.reason).__name__}: {error.reason}"
+    return type(error).__name__

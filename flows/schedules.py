@@ -1,6 +1,6 @@
 """Which flows run by schedule: switch one on or off, and say when each runs next.
 
-    ./run arm training         python flows/schedules.py arm training [--prefect-port 4200]
+    ./run arm training         python flows/schedules.py arm training
     ./run disarm training
 
 The choice is kept in .prefect/armed.json and takes precedence over `active` in prefect.yaml. It applies at
@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from secondeye.system.errors import UserError
 from secondeye.system.files import write_atomic
+from secondeye.system.process import is_dir_locked
 
 PROJECT = Path(__file__).resolve().parent.parent
 _TIMEOUT_S = 60
@@ -30,16 +32,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Switch the schedule of a flow on or off")
     parser.add_argument("action", choices=["arm", "disarm"])
     parser.add_argument("name", help="a deployment in prefect.yaml")
-    parser.add_argument("--prefect-port", type=int, default=4200)
     arguments = parser.parse_args()
     try:
         choose(arguments.name, arguments.action == "arm")
-        api = f"http://127.0.0.1:{arguments.prefect_port}/api"
-        try:
-            print("\n".join(apply(api)))
-        except OSError:
+        if (api := running_api()) is None:
             print(f"{arguments.name}: {arguments.action}ed when ./run serve starts")
-    except UserError as error:
+        else:
+            print("\n".join(apply(api)))
+    except (UserError, OSError) as error:
         sys.exit(f"schedules: {error}")
 
 
@@ -54,18 +54,38 @@ def choose(name: str, armed: bool) -> None:
 
 def deployments() -> list[dict[str, Any]]:
     """Return the deployments in prefect.yaml."""
-    content: dict[str, list[dict[str, Any]]] = YAML(typ="safe").load(PROJECT / "prefect.yaml")
-    return content["deployments"]
+    path = PROJECT / "prefect.yaml"
+    try:
+        content: dict[str, list[dict[str, Any]]] = YAML(typ="safe").load(path)
+        return [each | {"name": str(each["name"])} for each in content["deployments"] if each["entrypoint"]]
+    except (YAMLError, TypeError, KeyError) as error:
+        raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+
+
+def remember_api(api: str) -> None:
+    """Record the address of the server of this project, for `arm` and `disarm`."""
+    write_atomic(_api_file(), f"{api}\n")
+
+
+def running_api() -> str | None:
+    """Return the address of the server of this project; None if `./run serve` does not run."""
+    home = _api_file().parent
+    if not _api_file().exists() or not is_dir_locked(home):
+        return None
+    return _api_file().read_text().strip()
 
 
 def apply(api: str) -> list[str]:
     """Apply the choices to the deployments of a server, and return one line for each schedule.
 
-    Raises OSError if the server does not answer.
+    Deployments that are no longer in prefect.yaml are deleted. Raises OSError if the server does not answer.
     """
-    choices, lines = _choices(), []
+    choices, lines, known = _choices(), [], [deployment["name"] for deployment in deployments()]
     for deployment in sorted(_request(f"{api}/deployments/filter", {}), key=lambda each: each["name"]):
         name = deployment["name"]
+        if name not in known:
+            _request(f"{api}/deployments/{deployment['id']}", {}, "DELETE")
+            continue
         for schedule in deployment["schedules"]:
             active = choices.get(name, schedule["active"])
             if active != schedule["active"]:
@@ -100,7 +120,14 @@ def _request(url: str, content: dict[str, object], method: str = "POST") -> Any:
 
 def _choices() -> dict[str, bool]:
     file = _choices_file()
-    return json.loads(file.read_text()) if file.exists() else {}
+    try:
+        return dict(json.loads(file.read_text())) if file.exists() else {}
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{file}: cannot be read ({error}); delete it, and arm or disarm again") from error
+
+
+def _api_file() -> Path:
+    return PROJECT / ".prefect" / "api"
 
 
 def _choices_file() -> Path:

@@ -48,7 +48,7 @@ def main() -> None:
     try:
         with lock_dir(HOME):
             serve(arguments.mlflow_port, arguments.prefect_port)
-    except UserError as error:
+    except (UserError, OSError) as error:
         sys.exit(f"serve: {error}")
     except KeyboardInterrupt:
         print("\nall stopped")
@@ -77,29 +77,46 @@ def serve(mlflow_port: int, prefect_port: int) -> None:
         _wait_until_healthy(f"{prefect}/api/health", servers)
         _close_lost_runs(f"{prefect}/api/flow_runs")
         _deploy(variables)
+        lines = schedules.apply(f"{prefect}/api")  # before the worker runs what is switched off
+        schedules.remember_api(f"{prefect}/api")
         servers["worker"] = _start("worker", _worker(), variables)
         print(f"MLflow   {mlflow}\nPrefect  {prefect}\nlogs     {HOME}/*.log\nschedules:")
-        print("\n".join(schedules.apply(f"{prefect}/api")))
+        print("\n".join(lines))
         print(f"failures are reported to {receiver}")
         print("Ctrl-C stops all", flush=True)
-        while True:
-            _require_alive(servers)
-            time.sleep(1)
+        _watch(servers)
     finally:
         # A second Ctrl-C would interrupt the shutdown and leave servers running.
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(signum, signal.SIG_IGN)
         _stop(list(servers.values()))
         guard.communicate(watchdog.ORDERED)  # it ends whatever else is left
+
+
+def _watch(servers: Mapping[str, subprocess.Popen[bytes]]) -> None:
+    """Wait until a server exits; report it, and raise UserError."""
+    while True:
+        try:
+            _require_alive(servers)
+        except UserError as error:
+            notify.notify(f"./run serve in {PROJECT} has ended, and no flow runs any more: {error}")
+            raise
+        time.sleep(1)
 
 
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Run the MLflow UI, the Prefect server and a worker on 127.0.0.1"
     )
-    parser.add_argument("--mlflow-port", type=int, default=5000)
-    parser.add_argument("--prefect-port", type=int, default=4200)
+    parser.add_argument("--mlflow-port", type=_port, default=5000)
+    parser.add_argument("--prefect-port", type=_port, default=4200)
     return parser.parse_args()
+
+
+def _port(given: str) -> int:
+    if not given.isdecimal() or not 1 <= int(given) <= 65535:
+        raise argparse.ArgumentTypeError(f"must be 1 to 65535, got {given}")
+    return int(given)
 
 
 def _interrupt(signum: int, frame: object) -> None:
@@ -239,7 +256,12 @@ def _check_parameters() -> None:
     """Raise UserError if a deployment in prefect.yaml has a parameter that its flow does not take."""
     for deployment in schedules.deployments():
         module, _, name = str(deployment["entrypoint"]).removeprefix("flows/").partition(".py:")
-        flow = getattr(importlib.import_module(module), name)
+        try:
+            flow = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, TypeError, ValueError) as error:
+            raise UserError(
+                f"prefect.yaml: deployment {deployment['name']}: {deployment['entrypoint']}: no such flow"
+            ) from error
         known = list(inspect.signature(flow.fn).parameters)
         for given in deployment.get("parameters") or {}:
             if given not in known:

@@ -6,20 +6,20 @@ started by hand do not know this lock; they are found among the processes of the
 
 import fcntl
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 
 import psutil
 
 LOCK = Path(".prefect/turn.lock")
 VARIABLE = "SECONDEYE_FLOW"  # in the environment of commands run by flows: the project
-_POLL_S = 5.0
+_POLL_S, _LONG_S = 5.0, 3600.0
 _WORK = {
-    "dvc": ("repro", "exp", "checkout", "pull", "commit", "gc"),
-    "secondeye": ("convert", "stage", "score"),
+    "dvc": ("repro", "exp run", "checkout", "pull", "commit", "add", "gc"),
+    "secondeye": ("convert", "depth", "stage", "score"),
 }
 
 
@@ -41,11 +41,17 @@ def turn(log: Callable[[str], None], share_machine: bool = False) -> Iterator[No
 
 
 def wait_for_others(log: Callable[[str], None], share_machine: bool = False) -> None:
-    """Wait until no command started by hand is running, and log for which ones."""
+    """Wait until no command started by hand is running; log for which ones, and report it after an hour."""
+    from notify import notify as report  # it imports this module
+
     told: list[str] = []
+    began, is_reported = time.monotonic(), False
     while others := others_at_work(share_machine):
         if others != told:
             log(f"waiting for what was started by hand: {'; '.join(others)}")
+        if time.monotonic() - began > _LONG_S and not is_reported:
+            is_reported = True
+            report(f"a flow has been waiting for an hour for what was started by hand: {'; '.join(others)}")
         told = others
         time.sleep(_POLL_S)
 
@@ -78,10 +84,12 @@ def _is_waited_for(process: psutil.Process, command: Sequence[str], share_machin
 
 def program_of(command: Sequence[str]) -> str:
     """Return dvc or secondeye if this command line works on data or films, else ""."""
-    for word, verb in pairwise(command[:4]):
-        if verb in _WORK.get(os.path.basename(word), ()):
-            return os.path.basename(word)
-    return ""
+    words = list(command)
+    if words and re.fullmatch(r"python[\d.]*", os.path.basename(words[0])):
+        words = [word for number, word in enumerate(words[1:]) if number > 2 or not word.startswith("-")]
+    program = os.path.basename(words[0]) if words else ""
+    verbs = " ".join([word for word in words[1:] if not word.startswith("-")][:2])
+    return program if any(f"{verbs} ".startswith(f"{verb} ") for verb in _WORK.get(program, ())) else ""
 
 
 def _shorten(command: Sequence[str]) -> str:

@@ -49,6 +49,9 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["secondeye", "stage", "train_depth"], True, True, False),
         (["dvc", "status"], True, False, False),
         (["secondeye", "model", "publish"], True, False, False),
+        (["secondeye", "depth", "film.mp4"], False, True, False),
+        (["dvc", "-v", "exp", "run"], True, True, True),
+        (["dvc", "exp", "show"], True, False, False),
     ],
 )
 def test_commands_started_by_hand_are_waited_for(
@@ -70,6 +73,36 @@ def test_commands_started_by_hand_are_waited_for(
         wait_for(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED, 5)
         assert found not in others_at_work(False)
     assert found not in others_at_work(False)
+
+
+@pytest.mark.parametrize(
+    ("command", "program"),
+    [
+        ("/x/.venv/bin/python3.11 -u -m dvc repro", "dvc"),
+        ("/x/.venv/bin/python /x/.venv/bin/secondeye stage match", "secondeye"),
+        ("secondeye convert a.mp4", "secondeye"),
+        ("ssh gpu dvc repro", ""),
+        ("tmux new dvc repro", ""),
+        ("python -c pass dvc repro", ""),
+        ("vim repro dvc", ""),
+        ("", ""),
+    ],
+)
+def test_only_the_program_itself_is_work(flows: SimpleNamespace, command: str, program: str) -> None:
+    assert flows.turn.program_of(command.split()) == program
+
+
+def test_a_flow_that_waits_for_an_hour_is_reported_once(
+    flows: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = iter([["process 1 (dvc repro)"]] * 4 + [[]])
+    monkeypatch.setattr(flows.turn, "_POLL_S", 0.01)
+    monkeypatch.setattr(flows.turn, "_LONG_S", 0.0)
+    monkeypatch.setattr(flows.turn, "others_at_work", lambda share_machine: next(found))
+    reports: list[str] = []
+    monkeypatch.setattr(flows.notify, "notify", reports.append)
+    flows.turn.wait_for_others(lambda line: None)
+    assert len(reports) == 1 and reports[0].endswith("process 1 (dvc repro)")
 
 
 def test_commands_of_flows_of_this_project_are_not_waited_for(
@@ -294,8 +327,8 @@ def test_a_report_that_cannot_be_sent_is_a_line_without_the_address(
     for setting in (
         address.replace("/secret", "/gone"),
         "http://127.0.0.1:9/secret",
-        "/no/such/command",
-        "false",
+        "/no/such/secret",
+        "false secret",
     ):
         lines: list[str] = []
         monkeypatch.setenv("SECONDEYE_NOTIFY", setting)
@@ -331,6 +364,10 @@ def test_a_new_champion_is_announced_once(
     flows.notify.announce_champion()
     happens("promoted", 2, 1)
     happens("rolled back", 1, 2)
+    address = os.environ["SECONDEYE_NOTIFY"]
+    monkeypatch.setenv("SECONDEYE_NOTIFY", "false")
+    flows.notify.announce_champion()  # nobody hears it
+    monkeypatch.setenv("SECONDEYE_NOTIFY", address)
     flows.notify.announce_champion()
     assert webhook == [
         {"text": "secondeye: champion: version 1, promoted: W"},
@@ -346,12 +383,17 @@ def test_the_setting_is_checked_and_shown_without_its_secret(
 ) -> None:
     shown = {
         "": "nobody; set SECONDEYE_NOTIFY to a webhook's address or a command",
-        "https://user:word@hooks.example.org/T0/secret": "hooks.example.org",
+        "https://hooks.example.org/T0/secret": "hooks.example.org",
         "notify-send 'a title'": "notify-send",
     }
     for setting, expected in shown.items():
         monkeypatch.setenv("SECONDEYE_NOTIFY", setting)
         assert flows.notify.check_setting() == expected
+    for unusable in ("https://user:word@hooks.example.org/T0", "https://hooks.example.org/T0 /x"):
+        monkeypatch.setenv("SECONDEYE_NOTIFY", unusable)
+        with pytest.raises(UserError, match=r"neither a user nor a space") as error:
+            flows.notify.check_setting()
+        assert "word" not in str(error.value)
     monkeypatch.setenv("SECONDEYE_NOTIFY", "mail 'me")
     with pytest.raises(UserError, match=r"^SECONDEYE_NOTIFY: cannot be read as a command: No closing"):
         flows.notify.check_setting()

@@ -289,6 +289,13 @@ def test_nights_are_kept_on_a_branch_and_pushed(
     assert shown == ["night 3", "night 2", "night 1"]
     assert git("-C", "../remote", "rev-parse", "nights") == git("rev-parse", "nights")
 
+    third = git("rev-parse", "nights")
+    git("branch", "-D", "nights")  # as in a fresh clone
+    Path("dvc.lock").write_text("night 4")
+    flows.training.train_and_promote.fn(history_branch="nights")
+    assert git("rev-parse", "nights~") == third
+    assert git("-C", "../remote", "rev-parse", "nights") == git("rev-parse", "nights")
+
 
 def test_nights_are_not_kept_where_they_would_disturb(
     flows: SimpleNamespace, lines: list[str], repository: Path, monkeypatch: pytest.MonkeyPatch
@@ -472,12 +479,21 @@ def test_a_schedule_is_switched_on_and_off_and_stays_so(
     }
 
     def request(url: str, content: dict[str, object], method: str = "POST") -> object:
+        if method == "DELETE":
+            del server[url.rpartition("/")[2]]
+            return None
         if method == "PATCH":
             server[url.rpartition("/")[2]] |= content
             return None
         return [{"id": name, "name": name, "schedules": [dict(found)]} for name, found in server.items()]
 
     monkeypatch.setattr(flows.schedules, "_request", request)
+    monkeypatch.setattr(sys, "argv", ["schedules.py", "arm", "training"])
+    flows.schedules.main()
+    assert capsys.readouterr().out == "training: armed when ./run serve starts\n"
+    assert server["training"]["active"] is False, "another project may serve on this port"
+    monkeypatch.setattr(flows.schedules, "is_dir_locked", lambda folder: True)
+    flows.schedules.remember_api("http://server/api")
     for action, armed in (("arm", True), ("disarm", False), ("arm", True)):
         monkeypatch.setattr(sys, "argv", ["schedules.py", action, "training"])
         flows.schedules.main()
@@ -489,6 +505,9 @@ def test_a_schedule_is_switched_on_and_off_and_stays_so(
     server["training"]["active"] = False  # as `prefect deploy` leaves it
     flows.schedules.apply("http://server/api")
     assert server["training"]["active"] is True
+    server["renamed"] = dict(server["training"])  # of an earlier prefect.yaml
+    flows.schedules.apply("http://server/api")
+    assert [*server] == ["dataset", "training"]
     monkeypatch.setattr(sys, "argv", ["schedules.py", "arm", "trainig"])
     with pytest.raises(SystemExit, match=r"trainig: not in prefect\.yaml, which has dataset, training"):
         flows.schedules.main()
@@ -519,6 +538,32 @@ def test_serve_refuses_a_parameter_that_the_flow_does_not_have(
     )
     with pytest.raises(UserError, match=wanted):
         flows.serve.serve(free_port(), free_port())
+
+
+@pytest.mark.parametrize("damage", ["deployments: [", "deployments:\n  - name: a\n", "- a"])
+def test_a_damaged_file_is_one_line(
+    flows: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    monkeypatch.setattr(flows.schedules, "PROJECT", tmp_path)
+    (tmp_path / "prefect.yaml").write_text(damage)
+    with pytest.raises(UserError, match=r"prefect\.yaml: cannot be read: ") as error:
+        flows.serve.serve(free_port(), free_port())
+    assert "\n" not in str(error.value)
+    shutil.copy(PROJECT / "prefect.yaml", tmp_path)
+    (tmp_path / ".prefect").mkdir()
+    (tmp_path / ".prefect" / "armed.json").write_text("")
+    with pytest.raises(UserError, match=r"armed\.json: cannot be read"):
+        flows.schedules.apply("http://server/api")
+
+
+def test_the_end_of_a_server_is_reported(flows: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    reports: list[str] = []
+    monkeypatch.setattr(flows.notify, "notify", reports.append)
+    with subprocess.Popen(python("exit(3)")) as server:
+        server.wait()
+        with pytest.raises(UserError, match="worker exited with code 3"):
+            flows.serve._watch({"worker": server})
+    assert len(reports) == 1 and "worker exited with code 3" in reports[0]
 
 
 def test_serve_names_the_port_in_use(flows: SimpleNamespace) -> None:

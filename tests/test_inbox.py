@@ -395,7 +395,7 @@ def test_a_film_replaced_after_a_failure_has_all_its_attempts(drill: Drill) -> N
         (2, "No such option: --tilse", False),
         (4, "secondeye: MLflow is unreachable", False),
         (130, "secondeye: interrupted", False),
-        (-signal.SIGKILL, "", False),
+        (-signal.SIGKILL, "", True),
         (-signal.SIGTERM, "", False),
         (1, "secondeye: out: No space left on device; free some", False),
         (
