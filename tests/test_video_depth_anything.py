@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from secondeye.cli import main
 from secondeye.conversion.provenance import read_record
+from secondeye.conversion.shot_depth import estimate_shot
 from secondeye.depth import (
     best_available,
     find_weights,
@@ -371,3 +373,36 @@ def test_memory_is_estimated_before_the_work(
     name = f"video-depth-anything:{path}"
     small, large, same = (peak_bytes(name, rows, 16 * rows // 9) for rows in (180, 720, 1440))
     assert path.stat().st_size < small < large == same, "frames are reduced to 720p"
+
+
+class Killed(Exception):
+    pass
+
+
+def test_depth_pass_continues_wherever_it_was_killed(tiny: VideoDepthNetwork, tmp_path: Path) -> None:
+    images, estimator = shot(50, 20, 30), VideoDepthAnything(tiny, "cpu", INPUT_PX, metric=False)
+    read: list[int] = []
+
+    def windows_from(first: int) -> Iterator[Tensor]:
+        for window in images[first:].split(6) if first < len(images) else ():
+            read.append(len(window))
+            yield window
+
+    whole = estimate_shot(windows_from, estimator, tmp_path / "whole.f32", save_every=1)
+    assert sum(read) == len(images)
+    for frames in (24, 46, 50):
+        path, done = tmp_path / f"{frames}.f32", 0
+
+        def kill_before_the_save(new: int, last: int = frames) -> None:
+            nonlocal done
+            done += new
+            if done == last:
+                raise Killed
+
+        with pytest.raises(Killed):
+            estimate_shot(windows_from, estimator, path, save_every=1, on_frames=kill_before_the_save)
+        again = estimate_shot(windows_from, estimator, path, save_every=1)
+        assert path.read_bytes() == whole.path.read_bytes() and again == replace(whole, path=path)
+    whole.path.with_suffix(".json").unlink()  # as if killed after the last state was saved
+    read.clear()
+    assert estimate_shot(windows_from, estimator, whole.path, save_every=1) == whole and not read
