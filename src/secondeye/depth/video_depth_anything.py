@@ -31,7 +31,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 MIN_DEPTH_M = 0.1  # a metric network's depths are clipped here before they are inverted
 
 # Of the small network on the CPU, measured with random weights; others take more in proportion to their head.
-_INPUT_PIXEL_BYTES, _MAP_PIXEL_BYTES, _SMALL_FEATURES = 5000, 400, 64
+_INPUT_PIXEL_BYTES, _MAP_PIXEL_BYTES, _SMALL_FEATURES = 5500, 400, 64
 
 _KEYS = len(KEY_FRAMES)
 _BACK = STEP_FRAMES - KEY_FRAMES[1]  # from a window's second key frame to its start
