@@ -219,11 +219,11 @@ def test_offline_reaches_every_process_and_older_code(
     monkeypatch.delenv("HF_HUB_OFFLINE")
     seen: list[Any] = []
 
-    def replaced(uri: str, arguments: list[str]) -> None:
+    def replaced(uri: str, arguments: list[str], module: str | None) -> None:
         seen.append((os.environ.get("HF_HUB_OFFLINE"), arguments))
         raise SystemExit(0)
 
-    monkeypatch.setattr(registered, "convert_with_registered_code", replaced)
+    monkeypatch.setattr(registered, "run_registered_code", replaced)
     for options in ([], ["--offline"]):
         given = ["convert", str(make_film(shots=(2,))), "--model", "models:/secondeye@champion", *options]
         monkeypatch.setattr("sys.argv", ["secondeye", *given])

@@ -1,9 +1,13 @@
 """Depth maps in and out: what is written converts to the same film, and maps of other tools are read."""
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -13,9 +17,14 @@ import pytest
 from typer.testing import CliRunner
 
 from secondeye import cli
-from secondeye.conversion import depth_film
+from secondeye.conversion import convert, depth_film
+from secondeye.conversion.bundle import Bundle, settings_from_bundle, write_bundle
+from secondeye.conversion.checkpoint import Checkpoint
 from secondeye.conversion.depth_maps import open_depth_maps
+from secondeye.conversion.depth_record import read_record
 from secondeye.conversion.shot_depth import STEPS, ShotDepth
+from secondeye.execution import code_hash
+from secondeye.registry import models as registered
 from secondeye.system.errors import UserError
 from secondeye.video.probe import probe
 from secondeye.video.read import decode_gray
@@ -185,6 +194,22 @@ BAD: dict[str, tuple[Callable[[Path, np.ndarray], Any], list[str], str]] = {
     "missing": (lambda f, m: None, [], "maps.npz: no such file or folder"),
     "empty folder": (lambda f, m: (f / "maps.npz").mkdir(), [], "contains no depth maps"),
     "text": (lambda f, m: (f / "maps.npz").write_text("no"), [], "cannot be read as an array"),
+    "encrypted": (lambda f, m: encrypt(write_npz(f / "maps.npz", m)), [], "cannot be read as an array"),
+    "damaged zip": (
+        lambda f, m: damage(write_npz(f / "maps.npz", m), 0.5),
+        [],
+        r"maps\.npz: cannot be read \(.*CRC.*\); write the maps again",
+    ),
+    "damaged deflate": (
+        lambda f, m: (np.savez_compressed(f / "maps.npz", depth=m), damage(f / "maps.npz", 0.5)),
+        [],
+        r"maps\.npz: cannot be read \(.*\); write the maps again",
+    ),
+    "long integers": (
+        lambda f, m: write_npz(f / "maps.npz", m.astype(np.int64)),
+        [],
+        "int64 values; depth maps must be 8 or 16 bits, or floats",
+    ),
     "two arrays": (
         lambda f, m: np.savez(f / "maps.npz", a=m, b=m),
         [],
@@ -207,6 +232,16 @@ BAD: dict[str, tuple[Callable[[Path, np.ndarray], Any], list[str], str]] = {
         lambda f, m: write_npz(f / "maps.npz", m),
         ["--depth-orientation", "far"],
         "the map of frame 0 contains distances that are not above 0",
+    ),
+    "tiny distances": (
+        lambda f, m: write_npz(f / "maps.npz", np.where(m > 0.5, np.float32(1e-40), np.float32(1))),
+        ["--depth-orientation", "far"],
+        "the map of frame 0 contains distances too small to invert",
+    ),
+    "too large for float32": (
+        lambda f, m: write_npz(f / "maps.npz", m.astype(np.float64) * 1e300),
+        [],
+        "the map of frame 0 contains NaN or infinity",
     ),
     "no orientation": (
         lambda f, m: write_npz(f / "maps.npz", m),
@@ -234,6 +269,20 @@ BAD: dict[str, tuple[Callable[[Path, np.ndarray], Any], list[str], str]] = {
 }
 
 
+def damage(path: Path, where: float) -> None:
+    content = bytearray(path.read_bytes())
+    content[int(len(content) * where)] ^= 255
+    path.write_bytes(content)
+
+
+def encrypt(path: Path) -> None:
+    """Set the flag of encryption in an archive's header of a file, and in its directory."""
+    content = bytearray(path.read_bytes())
+    for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(mark) + offset] |= 1
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize("case", BAD)
 def test_maps_that_do_not_fit_are_one_line(film: Path, maps: np.ndarray, case: str) -> None:
     write, options, reason = BAD[case]
@@ -259,6 +308,84 @@ def test_video_of_another_rate_is_one_line(film: Path, maps: np.ndarray) -> None
     path = write_video(film.with_name("m.mkv"), maps, "gray", Fraction(30))
     with pytest.raises(UserError, match=r"30\.000 frames per second, the film has 24\.000"):
         open_depth_maps(path, None, probe(film))
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".npy", ".png"])
+def test_no_damage_to_maps_is_a_traceback(film: Path, maps: np.ndarray, suffix: str) -> None:
+    """Whatever byte is wrong: maps are read, or refused in one line."""
+    path = film.with_name(f"maps{suffix}")
+    if suffix == ".npz":
+        np.savez_compressed(path, depth=np.rint(maps[:, ::8, ::8] * STEPS).astype(np.uint16))
+    elif suffix == ".npy":
+        np.save(path, maps[:, ::8, ::8])
+    else:
+        path = write_images(film.with_name("maps"), maps[:2, ::8, ::8]) / "frame_0.png"
+    whole, draw, refused, info = path.read_bytes(), np.random.default_rng(0), 0, probe(film)
+    for number in range(100):
+        content = bytearray(whole)
+        position = number if number < 80 else draw.integers(len(content))
+        content[position] = draw.integers(256)
+        path.write_bytes(content if number % 5 else content[: draw.integers(len(content))])
+        try:
+            opened = open_depth_maps(path.parent if suffix == ".png" else path, None, info)
+            for depth in islice(opened.read_from(0), FRAMES):
+                assert depth.dtype == np.float32 and depth.ndim == 2
+        except UserError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert refused > 20
+
+
+def test_arrays_of_any_byte_order_and_of_one_frame_are_read(film: Path, maps: np.ndarray) -> None:
+    steps = np.rint(maps * STEPS)
+    for stored in (steps.astype(">u2"), steps.astype("<u2"), (steps / STEPS).astype(">f4")):
+        opened = open_depth_maps(write_npz(film.with_name("maps.npz"), stored), None, probe(film))
+        np.testing.assert_allclose(np.stack(list(opened.read_from(0))), steps / STEPS, atol=1e-6)
+    for stored in (maps[None, :1], maps[:1, ..., None]):
+        opened = open_depth_maps(write_npz(film.with_name("maps.npz"), stored), None, probe(film))
+        assert (opened.frames, opened.height, opened.width) == (1, HEIGHT, WIDTH)
+        np.testing.assert_array_equal(next(opened.read_from(0)), maps[0])
+
+
+SHOT = {"start": 0, "stop": 5, "confidence": 0.5}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"shots": [SHOT | {"start": "0"}]},
+        {"shots": [SHOT | {"stop": 5.0}]},
+        {"shots": [SHOT | {"stop": 0}]},
+        {"shots": [SHOT | {"confidence": 1.5}]},
+        {"shots": [SHOT | {"confidence": "0.5"}]},
+        {"shots": [SHOT | {"confidence": True}]},
+        {"shots": [SHOT | {"confidence": float("nan")}]},
+        {"shots": [5]},
+        {"shots": None},
+        {"shots": SHOT},
+        {"orientation": "left"},
+        {"depth": "motion"},
+    ],
+)
+def test_records_are_checked(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    maps, record = tmp_path / "maps.npz", tmp_path / "maps.npz.json"
+    record.write_text(json.dumps({"orientation": "near", "shots": [SHOT | {"confidence": 1}]}))
+    (shot,) = read_record(maps)["shots"]
+    assert shot == SHOT | {"confidence": 1.0} and type(shot["confidence"]) is float
+    record.write_text(json.dumps(wrong))
+    with pytest.raises(UserError, match=r"maps\.npz\.json: cannot be read") as error:
+        read_record(maps)
+    assert "\n" not in str(error.value)
+
+
+def test_another_record_beside_the_maps_is_another_conversion(film: Path, maps: np.ndarray) -> None:
+    path = write_npz(film.with_name("maps.npz"), maps)
+    settings = replace(settings_from_bundle(None), depth_maps=path)
+    found = [settings.describe()["depth_maps"]]
+    for text in ("{}", '{"orientation": "far"}'):
+        film.with_name("maps.npz.json").write_text(text)
+        found.append(settings.describe()["depth_maps"])
+    assert len(set(found)) == 3
 
 
 def test_colour_images_are_no_depth(film: Path) -> None:
@@ -308,6 +435,131 @@ def test_depth_overwrites_nothing_without_being_told(film: Path) -> None:
         with pytest.raises(UserError, match=reason):
             raise UserError(run("depth", film, "--output", given, "--overwrite", code=1))
     assert (other / "keep.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["maps", "maps.npz", "maps.mkv"])
+def test_a_kill_after_the_maps_are_there_is_finished_by_the_next_call(
+    film: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    output, unfinished = film.with_name(name), film.with_name(f".{name}.unfinished")
+    for options in ([], ["--overwrite"]):
+        with monkeypatch.context() as patch:
+            patch.setattr(Checkpoint, "remove", interrupt)
+            run("depth", film, "--depth", "motion", "--output", output, *options, code=130)
+        assert output.exists() and unfinished.exists()
+        assert "already exists" in run("depth", film, "--depth", "motion", "--output", output, code=1)
+        assert output.exists() and not unfinished.exists()
+
+
+def interrupt(*arguments: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_kill_while_a_folder_is_replaced_is_continued(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = film.with_name("maps")
+    run("depth", film, "--depth", "motion", "--output", folder)
+    whole, rename = {each.name: each.read_bytes() for each in folder.iterdir()}, Path.rename
+
+    def fail(path: Path, target: Path) -> Path:
+        if target == folder:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", fail)
+        run("depth", film, "--depth", "motion", "--output", folder, "--overwrite", code=130)
+    assert not folder.exists()
+    run("depth", film, "--depth", "motion", "--output", folder)
+    assert {each.name: each.read_bytes() for each in folder.iterdir()} == whole
+    assert not list(film.parent.glob(".*"))
+
+
+def test_depth_needs_six_bytes_per_pixel_and_less_to_continue(
+    film: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = film.with_name("maps.npz")
+    run("depth", film, "--depth", "motion", "--output", film.with_name("size.npz"))
+    height, width = np.load(film.with_name("size.npz"))["depth"].shape[1:]
+    pixels = FRAMES * height * width
+    monkeypatch.setattr(convert, "max_map_pixels", lambda depth, *frame: height * width)
+
+    def depth_with(free: int, code: int) -> str:
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+        return run("depth", film, "--depth", "motion", "--output", output, code=code)
+
+    assert "free disk space" in depth_with(6 * pixels - 1, 1) and not output.exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(depth_film, "_write", interrupt)
+        depth_with(6 * pixels, 130)
+    assert "free disk space" in depth_with(2 * pixels - 1, 1)
+    depth_with(2 * pixels, 0)
+    assert output.read_bytes() == film.with_name("size.npz").read_bytes()
+
+
+def test_overwrite_deletes_only_what_depth_wrote(film: Path) -> None:
+    folder = film.with_name("maps")
+    run("depth", film, "--depth", "motion", "--output", folder)
+    for name in ("mine.png", "00000000.txt", "0000000000.png"):
+        (folder / name).write_text("mine")
+        refusal = run("depth", film, "--depth", "motion", "--output", folder, "--overwrite", code=1)
+        assert "holds other files" in refusal
+        assert (folder / name).read_text() == "mine"
+        (folder / name).unlink()
+    (folder / "00000099.png").write_bytes(b"")  # of a longer film
+    run("depth", film, "--depth", "motion", "--output", folder, "--overwrite")
+    assert len(list(folder.iterdir())) == FRAMES + 1
+
+
+@pytest.mark.parametrize("text", ["my notes", '{"my": "notes"}', "[]"])
+def test_a_file_beside_the_maps_is_not_overwritten(film: Path, text: str) -> None:
+    output, record = film.with_name("maps.npz"), film.with_name("maps.npz.json")
+    record.write_text(text)
+    assert str(record) in run("depth", film, "--depth", "motion", "--output", output, code=1)
+    assert record.read_text() == text and not output.exists()
+    run("depth", film, "--depth", "motion", "--output", output, "--overwrite")
+    assert json.loads(record.read_text())["orientation"] == "near"
+    output.unlink()
+    run("depth", film, "--depth", "motion", "--output", output)
+
+
+def test_depth_says_nothing_of_inpainting(film: Path) -> None:
+    for number, given in enumerate(([], ["--offload"])):
+        options = ["--depth", "motion", *given, "--output", film.with_name(f"{number}.npz")]
+        said = run("depth", film, *options)
+        assert "depth: motion" in said and "inpaint" not in said
+        assert ("warning: --offload" in said) == bool(given)
+
+
+def test_a_registered_model_gives_the_depth_of_its_own_code(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = registered.FetchedVersion(7, "abc", tmp_path / "version", {})
+    write_bundle(version.bundle, Bundle("motion", "fill", 3.0, 0.5), None, None)
+    given = [
+        "depth",
+        str(film),
+        "--model",
+        "models:/secondeye/7",
+        "--output",
+        str(film.with_name("maps.npz")),
+    ]
+    monkeypatch.setattr("sys.argv", ["secondeye", *given])
+    monkeypatch.setattr(registered, "fetch_version", lambda uri: version)
+    refusal = run(*given, code=1)
+    assert f"give --model {version.bundle}" in refusal and "\n" not in refusal
+    (version.folder / "code").mkdir()
+    (version.folder / "code" / "secondeye").symlink_to(code_hash.ROOT)
+    started: list[Any] = []
+
+    def replace_process(program: str, command: list[str], environment: dict[str, str]) -> None:
+        started.append(environment["PYTHONPATH"])
+        run(*command[command.index("depth") :])
+        raise SystemExit(0)
+
+    monkeypatch.setattr("os.execve", replace_process)
+    run(*given)
+    assert started[0].startswith(str(version.folder / "code"))
+    assert len(np.load(film.with_name("maps.npz"))["depth"]) == FRAMES
 
 
 def test_gray_film_is_lossless_and_repeatable(tmp_path: Path) -> None:

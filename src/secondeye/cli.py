@@ -65,6 +65,16 @@ def _ask_no_network(offline: bool) -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"
 
 
+def _use_registered_code(model: str | None, module: str | None = None) -> None:
+    """Run this command with the code of a registered model, if one is given, and do not return."""
+    if model is not None and model.startswith("models:"):
+        from secondeye.registry.models import run_registered_code
+
+        # The code of an older version obeys the variable, but may not have the option.
+        given = [each for each in sys.argv[1:] if each != "--offline"]
+        run_registered_code(model, given, module=module)
+
+
 @app.callback()
 def describe(
     version: Annotated[
@@ -168,11 +178,7 @@ def convert(
     damaged and only the part before the damage was converted.
     """
     _ask_no_network(offline)
-    if model is not None and model.startswith("models:"):
-        from secondeye.registry.models import convert_with_registered_code
-
-        # The code of an older version obeys the variable, but may not have the option.
-        convert_with_registered_code(model, [given for given in sys.argv[1:] if given != "--offline"])
+    _use_registered_code(model)
     from secondeye.conversion.bundle import settings_from_bundle
     from secondeye.conversion.convert import convert as convert_film
 
@@ -214,7 +220,8 @@ def depth(
         Path, typer.Option(help="a folder (16-bit PNG), or a file: .npz, or .mkv (FFV1, 16 bits)")
     ],
     model: Annotated[
-        Path | None, typer.Option(help="the folder of a bundle, whose estimator is used")
+        str | None,
+        typer.Option(help="models:/secondeye@champion, or the folder of a bundle: its estimator is used"),
     ] = None,
     estimator: Annotated[str, typer.Option("--depth", help="as of secondeye convert")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace existing maps")] = False,
@@ -225,14 +232,16 @@ def depth(
 ) -> None:
     """Write the depth of a film, for `secondeye convert --depth-maps` and other programs.
 
-    Run it again to resume. The exit code is 3 if the film is damaged and its depth ends early.
+    Run it again to resume. A registered model estimates with the code that it was registered with. The exit
+    code is 3 if the film is damaged and its depth ends early.
     """
     _ask_no_network(offline)
+    _use_registered_code(model, module="conversion/depth_film.py")
     from secondeye.conversion.bundle import settings_from_bundle
     from secondeye.conversion.depth_film import write_depth
 
     settings = settings_from_bundle(
-        model,
+        Path(model) if model is not None else None,
         depth=estimator,
         depth_resolution=depth_resolution,
         offload=offload,

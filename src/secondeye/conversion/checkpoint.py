@@ -9,9 +9,11 @@ segment_START_STOP.mp4           encoded frames START to STOP - 1, of one shot
 inpaint_STOP.safetensors         state of the inpainter after frame STOP - 1
 segment_START.part               the segment that is being encoded
 depth_maps*                      depth maps of `secondeye depth`, before they are moved to the output
+depth_replaced                   the maps that were there before
 preview.png                      the preview, before it is moved to its name
 workers.lock                     held by every process that converts shots for this run
-film.mp4, finished               the muxed film, and its size and time, before it is moved to the output
+film.mp4                         the muxed film
+finished                         size and time of the film or the maps, before they are moved to the output
 
 A file appears under its name when it is complete, and a segment after the state that continues it.
 """
@@ -157,11 +159,15 @@ class Checkpoint:
     def publish_film(self, output: Path) -> None:
         """Move the muxed film to the output."""
         muxed = self.film(output.suffix)
-        write_atomic(self._finished, _size_and_time(muxed))
+        self.finish(muxed)
         publish(muxed, output)
 
+    def finish(self, part: Path) -> None:
+        """Note that a file or folder, complete here, is about to be moved to the output."""
+        write_atomic(self._finished, _size_and_time(part))
+
     def has_published(self, output: Path) -> bool:
-        """Return whether the output is the film that was made here."""
+        """Return whether the output is the film, or the depth maps, that were made here."""
         return (
             output.exists()
             and self._finished.exists()
@@ -205,7 +211,7 @@ def open_checkpoint(output: Path, info: FilmInfo, settings: ConversionSettings) 
 
 
 def remove_if_published(output: Path) -> None:
-    """Delete the checkpoint of a run that was killed after it had moved its film to the output."""
+    """Delete the checkpoint of a run that was killed after it had moved what it made to the output."""
     checkpoint = _checkpoint_of(output)
     if checkpoint.has_published(output):
         with lock_dir(checkpoint.folder):
@@ -226,7 +232,7 @@ def _checkpoint_of(output: Path) -> Checkpoint:
 
 
 def _size_and_time(film: Path) -> str:
-    """Return what a file keeps when it is renamed."""
+    """Return what a file or folder keeps when it is renamed."""
     status = film.stat()
     return f"{status.st_size} {status.st_mtime_ns}"
 

@@ -112,7 +112,12 @@ def convert(
     return ConversionResult(output, len(plan.timestamps), plan.error)
 
 
-def choose_depth(settings: ConversionSettings, log: Log) -> ConversionSettings:
+def choose_depth(
+    settings: ConversionSettings,
+    log: Log,
+    *,
+    inpaints: bool = True,  # False: only depth is made
+) -> ConversionSettings:
     """Replace the depth `auto` by the best estimator here, and log the models to use and their licence.
 
     Weights that are missing are downloaded.
@@ -129,9 +134,10 @@ def choose_depth(settings: ConversionSettings, log: Log) -> ConversionSettings:
             if chosen and best_device() == "cpu":
                 note += "; takes seconds per frame without a GPU, --depth motion is faster"
     model = f"; model: {settings.model}" if settings.model not in (None, SHIPPED) else ""
-    log(f"depth: {depth}{f' ({note})' if note else ''}; inpainting: {settings.inpainter}{model}")
+    inpainting = f"; inpainting: {settings.inpainter}" if inpaints else ""
+    log(f"depth: {depth}{f' ({note})' if note else ''}{inpainting}{model}")
     if unused := settings.unused_options():
-        used = f"the inpainter is {settings.inpainter} and depth {depth}"
+        used = f"the inpainter is {settings.inpainter} and depth {depth}" if inpaints else f"depth is {depth}"
         log(f"warning: {', '.join(unused)}: no effect, since {used}")
     return settings
 
@@ -197,14 +203,18 @@ def _require_free_space(
     missing = len(plan.timestamps) - sum(checkpoint.frames_done(*shot) for shot in plan.shots)
     longest = sorted(stop - start for start, stop in plan.shots)[-worker_count(settings) :]
     audio_bytes = plan.info.path.stat().st_size if plan.info.audio else 0  # an upper bound
-    map_pixels = plan.info.width * plan.info.height  # of maps and estimates, at most
-    if settings.depth_maps is None:
-        largest = max_map_pixels(settings.located_depth, plan.info.height, plan.info.width)
-        most = max(largest, (settings.depth_resolution or 0) ** 2)
-        map_pixels = min(map_pixels, most)
-    depth_bytes = sum(longest) * map_pixels * 4
+    depth_bytes = sum(longest) * largest_map(settings, plan.info) * 4
     need_bytes = (missing + len(plan.timestamps)) * frame_bytes + audio_bytes + depth_bytes
     require_free_space(output.parent, need_bytes, "convert")
+
+
+def largest_map(settings: ConversionSettings, info: FilmInfo) -> int:
+    """Return the pixels of a depth map, estimated or given, at most."""
+    frame = info.width * info.height
+    if settings.depth_maps is not None:
+        return frame
+    largest = max_map_pixels(settings.located_depth, info.height, info.width)
+    return min(frame, max(largest, (settings.depth_resolution or 0) ** 2))
 
 
 def _convert_shots(job: FilmJob, plan: ShotPlan, converter: ShotConverter | None, log: Log) -> None:

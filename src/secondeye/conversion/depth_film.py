@@ -5,10 +5,11 @@ OUTPUT is a folder (16-bit PNG, one for each frame), .npz (`depth`, uint16 [fram
 """
 
 import json
+import re
 import shutil
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ import numpy as np
 from tqdm import tqdm
 
 from secondeye import __version__
-from secondeye.conversion.checkpoint import Checkpoint, open_checkpoint
-from secondeye.conversion.convert import Log, choose_depth, load_or_plan_shots
-from secondeye.conversion.depth_maps import NEAR, RECORD, read_record, record_of
+from secondeye.conversion.checkpoint import Checkpoint, open_checkpoint, remove_if_published
+from secondeye.conversion.convert import Log, choose_depth, largest_map, load_or_plan_shots
+from secondeye.conversion.depth_record import NEAR, RECORD, is_own, record_of
 from secondeye.conversion.memory import choose_window_frames
 from secondeye.conversion.provenance import describe_depth
 from secondeye.conversion.segments import segment_frames
@@ -28,7 +29,7 @@ from secondeye.conversion.settings import ConversionSettings
 from secondeye.conversion.shot_depth import STEPS, ShotDepth, estimate_shot
 from secondeye.conversion.shots import depth_reader, frames_from, load_estimator, require_memory
 from secondeye.film.shots import ShotPlan
-from secondeye.system.disk import explain_full_disk
+from secondeye.system.disk import explain_full_disk, require_free_space
 from secondeye.system.errors import UserError
 from secondeye.system.files import publish, write_atomic
 from secondeye.video.probe import FilmInfo, probe
@@ -36,6 +37,8 @@ from secondeye.video.write import write_gray_film
 
 SUFFIXES = (".npz", ".mkv")
 _READ_FRAMES = 16
+_RAW_BYTES, _STORED_BYTES = 4, 2  # per pixel: of raw depth, and of a map before compression
+_OWN_FILE = re.compile(rf"\d{{8}}\.png|{re.escape(RECORD)}")
 
 
 @dataclass(frozen=True)
@@ -61,16 +64,20 @@ def write_depth(
     same bytes. Raises UserError for unusable input or output, and when the disk is full.
     """
     info = probe(film)
+    remove_if_published(output.resolve())
     _check_output(output, film, overwrite)
-    settings = choose_depth(settings, log)
+    # A bundle's inpainter is not used, and takes no memory.
+    settings = replace(settings, inpainter="fill", tiles=None, steps=None)
+    settings = choose_depth(settings, log, inpaints=False)
     window_frames = choose_window_frames(info, settings, 1)
     target = output.resolve()
     full_disk = explain_full_disk(target.parent, "free some and run the same command again, to continue")
     with full_disk, open_checkpoint(target, info, settings) as checkpoint:
         plan = load_or_plan_shots(checkpoint, info)
+        _require_free_space(checkpoint, plan, target, settings)
         depths = _estimate(checkpoint, plan, settings, window_frames)
         record = _describe(film, settings, plan, depths)
-        _write(checkpoint.folder / f"depth_maps{target.suffix}", target, depths, record, info)
+        _write(checkpoint, target, depths, record, info)
         checkpoint.remove()
     return WrittenDepth(output, len(plan.timestamps), plan.error)
 
@@ -81,15 +88,36 @@ def _check_output(output: Path, film: Path, overwrite: bool) -> None:
     if not output.resolve().parent.is_dir():
         raise UserError(f"{output.parent}: folder does not exist")
     if not output.exists():
+        record = record_of(output.resolve())
+        if output.suffix and record.exists() and not overwrite and not is_own(output.resolve()):
+            raise UserError(
+                f"{record}: exists and was not written with depth maps; give --output another name, or add "
+                "--overwrite"
+            )
         return
     if output.samefile(film):
         raise UserError(f"{output}: is the input film; give --output another name")
     if output.is_dir() != (not output.suffix):
         raise UserError(f"{output}: exists and is of another kind; give --output another name")
-    if output.is_dir() and any(output.iterdir()) and not read_record(output):
+    if output.is_dir() and any(output.iterdir()) and not _holds_only_maps(output):
         raise UserError(f"{output}: holds other files; give --output a new folder")
     if not overwrite:
         raise UserError(f"{output}: already exists; give --output another name, or add --overwrite")
+
+
+def _holds_only_maps(folder: Path) -> bool:
+    """Return whether a folder holds what `secondeye depth` writes and nothing else."""
+    return is_own(folder) and all(_OWN_FILE.fullmatch(each.name) for each in folder.iterdir())
+
+
+def _require_free_space(
+    checkpoint: Checkpoint, plan: ShotPlan, target: Path, settings: ConversionSettings
+) -> None:
+    """Raise UserError unless the rest of the raw depth of all shots, and the maps, fit on the disk."""
+    pixels = len(plan.timestamps) * largest_map(settings, plan.info)
+    raw = [checkpoint.raw_depth(start) for start, _ in plan.shots]
+    done_bytes = sum(path.stat().st_size for path in raw if path.exists())
+    require_free_space(target.parent, pixels * (_RAW_BYTES + _STORED_BYTES) - done_bytes, "depth")
 
 
 def _estimate(
@@ -136,8 +164,11 @@ def _describe(
     }
 
 
-def _write(part: Path, target: Path, depths: list[ShotDepth], record: dict[str, Any], info: FilmInfo) -> None:
-    """Write the maps to `part`, beside the output, and move them to their name."""
+def _write(
+    checkpoint: Checkpoint, target: Path, depths: list[ShotDepth], record: dict[str, Any], info: FilmInfo
+) -> None:
+    """Write the maps into the checkpoint, and move them to the output."""
+    part = checkpoint.folder / f"depth_maps{target.suffix}"
     text = json.dumps(record, indent=1) + "\n"
     if target.suffix:
         maps = _maps(depths)
@@ -146,6 +177,7 @@ def _write(part: Path, target: Path, depths: list[ShotDepth], record: dict[str, 
         else:
             write_gray_film(part, maps, info.fps)
         write_atomic(record_of(target), text)
+        checkpoint.finish(part)
         publish(part, target)
         return
     shutil.rmtree(part, ignore_errors=True)
@@ -154,8 +186,12 @@ def _write(part: Path, target: Path, depths: list[ShotDepth], record: dict[str, 
         _, content = cv2.imencode(".png", depth)
         (part / f"{number:08d}.png").write_bytes(content.tobytes())
     (part / RECORD).write_text(text)
+    checkpoint.finish(part)
     if target.exists():
-        shutil.rmtree(target)
+        # Deleted with the checkpoint: a kill never leaves half of the old maps under their name.
+        replaced = checkpoint.folder / "depth_replaced"
+        shutil.rmtree(replaced, ignore_errors=True)
+        target.rename(replaced)
     part.rename(target)
 
 

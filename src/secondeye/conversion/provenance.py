@@ -12,7 +12,7 @@ from typing import Any
 
 from secondeye import __version__
 from secondeye.conversion.bundle import SHIPPED, weights_folder
-from secondeye.conversion.depth_maps import read_record as read_maps_record
+from secondeye.conversion.depth_record import read_record as read_maps_record
 from secondeye.conversion.settings import ConversionSettings
 from secondeye.conversion.version_file import read_version
 from secondeye.depth import find_weights, public_name

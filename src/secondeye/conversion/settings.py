@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from secondeye.conversion.depth_record import ORIENTATIONS, record_of
 from secondeye.depth import DepthOptions, find_weights, locate, require_known_estimator, split_source
 from secondeye.inpaint import INPAINTERS, InpaintOptions
 from secondeye.system.errors import UserError
@@ -75,7 +76,7 @@ class ConversionSettings:
                 raise UserError(f"--{name} {chosen} needs a --model that holds its weights{given}")
 
     def _check_depth(self) -> None:
-        if self.depth_orientation not in (None, "near", "far"):
+        if self.depth_orientation not in (None, *ORIENTATIONS):
             raise UserError(f"--depth-orientation must be near or far, got {self.depth_orientation!r}")
         if self.depth_maps is None and self.depth_orientation is not None:
             raise UserError("--depth-orientation is for --depth-maps; estimators know theirs")
@@ -157,7 +158,8 @@ class ConversionSettings:
 
 def _describe_files(path: Path) -> str:
     """Return number, size and newest time of the files: to hash those of a long film would take minutes."""
-    files = [each.stat() for each in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    paths = sorted(path.iterdir()) if path.is_dir() else [path, record_of(path)]
+    files = [each.stat() for each in paths if each.exists()]
     newest = max((status.st_mtime_ns for status in files), default=0)
     return f"{path.name} {len(files)} {sum(status.st_size for status in files)} {newest}"
 

@@ -70,9 +70,19 @@ def fetch_version(uri: str) -> FetchedVersion:
         return fetch(client, found)
 
 
-def convert_with_registered_code(uri: str, arguments: list[str]) -> NoReturn:
-    """Replace this process by `secondeye` with the code of a registered version; `uri` becomes its bundle."""
+def run_registered_code(
+    uri: str,
+    arguments: list[str],
+    *,
+    module: str | None = None,  # that its code must have, as conversion/depth_film.py; None: all have it
+) -> NoReturn:
+    """Replace this process by `secondeye` with the code of a registered version; `uri` becomes its bundle.
+
+    Raises UserError if the version is older than the command, and as `fetch_version` does.
+    """
     fetched = fetch_version(uri)
+    if module is not None and not (fetched.folder / "code" / NAME / module).exists():
+        raise UserError(f"{uri}: {fetched} does not have this command; give --model {fetched.bundle}")
     print(f"model: {fetched}", flush=True)
     command, environment = command_for(fetched)
     replaced = [str(fetched.bundle) if argument == uri else argument for argument in arguments]
