@@ -211,8 +211,8 @@ def kill_when(project: Path, stage: str, ready: Any) -> None:
         deadline = time.monotonic() + 120
         while not ready() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
-        family = psutil.Process(process.pid).children(recursive=True)
         assert ready() and process.poll() is None, "the stage ended before it could be killed"
+        family = psutil.Process(process.pid).children(recursive=True)
     finally:
         process.kill()
         process.wait()

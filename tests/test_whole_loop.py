@@ -134,5 +134,5 @@ def test_training_killed_twice_ends_in_the_same_weights(small: Path) -> None:
 
 def checkpoint_of(project: Path) -> int:
     """Return the step of the newest checkpoint of all runs, or 0."""
-    found = (project / ".runs").glob("*/checkpoints/step_????????.safetensors")  # none half-written
+    found = (project / ".runs").glob("*/checkpoints/[!.]*.safetensors")  # none half-written
     return max((int(path.stem.rpartition("_")[2]) for path in found), default=0)
