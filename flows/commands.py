@@ -171,7 +171,7 @@ def _name_of(command: list[str]) -> str:
 def _reason(lines: list[str]) -> str:
     """Return the line of a UserError if there is one, else the last line (DVC's only names the stage)."""
     for number, line in enumerate(lines):
-        if _BUSY in line:  # DVC goes on to advise removing its lock file, which would break the other's work
+        if _BUSY in line:  # DVC then advises to remove its lock file, which would break the other's work
             holders = itertools.takewhile(
                 lambda following: following.startswith("  (PID"), lines[number + 1 :]
             )

@@ -82,7 +82,7 @@ def describe(film: Path) -> tuple[int, int, str]:
 
 
 def identity(output: Path) -> str:
-    """Return what tells an output from another one under its name."""
+    """Return what distinguishes an output from another one of the same name."""
     status = output.stat()
     return f"{output.name} {status.st_size} {status.st_mtime_ns}"
 

@@ -44,15 +44,15 @@ def wait_for_others(log: Callable[[str], None], share_machine: bool = False) -> 
     """Wait until no command started by hand is running; log for which ones, and report it after an hour."""
     from notify import notify as report  # it imports this module
 
-    told: list[str] = []
+    logged: list[str] = []
     began, is_reported = time.monotonic(), False
     while others := others_at_work(share_machine):
-        if others != told:
+        if others != logged:
             log(f"waiting for what was started by hand: {'; '.join(others)}")
         if time.monotonic() - began > _LONG_S and not is_reported:
             is_reported = True
             report(f"a flow has been waiting for an hour for what was started by hand: {'; '.join(others)}")
-        told = others
+        logged = others
         time.sleep(_POLL_S)
 
 

@@ -3,7 +3,7 @@
     python flows/watchdog.py MARK < PIPE
 
 serve starts this beside itself and holds the other end of the pipe, which the kernel closes when serve ends.
-If serve is killed it can not report the flows that it leaves; this does (flows/notify.py).
+If serve is killed, it cannot report that; this process does (flows/notify.py).
 Killing its children alone would not do, since these start processes of their own, in sessions of their own.
 All inherit an environment variable, by which they are found.
 """

@@ -105,7 +105,7 @@ def rank_correlation(a: Tensor, b: Tensor) -> float:
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Folder in the released layout with a tiny random network of the kind asked for; made anew each time."""
+    """Folder in the released layout with a tiny random network of the requested kind."""
     return lambda network: write_model(tmp_path_factory.mktemp(network), network)
 
 

@@ -3,8 +3,8 @@
 import json
 import os
 import sys
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -202,14 +202,25 @@ def convert(
         # A bundle's estimator is replaced, not chosen.
         unused = settings.depth if depth != "auto" else "auto"
         settings = replace(settings, depth=unused, depth_maps=depth_maps, depth_orientation=depth_orientation)
-    try:
+    with _resumable():
         made = convert_film(film, output, settings, preview=preview, overwrite=overwrite, sidecar=sidecar)
+    print(f"{made.output}: {pluralize(made.frames, 'frame')}, both views")
+    _exit_if_truncated(made.error)
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    """Say after Ctrl-C that the same command continues the work."""
+    try:
+        yield
     except KeyboardInterrupt:
         print("\nsecondeye: interrupted; run the same command again to continue", file=sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    print(f"{made.output}: {pluralize(made.frames, 'frame')}, both views")
-    if made.error:
-        print(f"secondeye: warning: {made.error}", file=sys.stderr)
+
+
+def _exit_if_truncated(error: str) -> None:
+    if error:
+        print(f"secondeye: warning: {error}", file=sys.stderr)
         raise typer.Exit(EXIT_TRUNCATED)
 
 
@@ -247,15 +258,10 @@ def depth(
         offload=offload,
         max_memory_gb=max_memory_gb,
     )
-    try:
+    with _resumable():
         made = write_depth(film, output, settings, overwrite=overwrite)
-    except KeyboardInterrupt:
-        print("\nsecondeye: interrupted; run the same command again to continue", file=sys.stderr)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
     print(f"{made.output}: depth of {pluralize(made.frames, 'frame')}")
-    if made.error:
-        print(f"secondeye: warning: {made.error}", file=sys.stderr)
-        raise typer.Exit(EXIT_TRUNCATED)
+    _exit_if_truncated(made.error)
 
 
 @app.command()
