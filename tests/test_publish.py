@@ -301,18 +301,18 @@ def test_live_sync_publishes_while_the_run_grows(project: Path, monkeypatch: pyt
     assert len(points()) == 5 and statuses() == ["FINISHED"]
 
 
-@pytest.mark.slow(seconds=15)
-@pytest.mark.parametrize("kind", ["deleted", "locked"])
+@pytest.mark.slow(seconds=25)
+@pytest.mark.parametrize("kind", ["deleted", "locked", "locked from the start"])
 def test_live_sync_continues_when_the_database_is_back(
     project: Path, kind: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("secondeye.registry.live_sync._INTERVAL_SECONDS", 0.1)
     database = Path(".mlflow/mlflow.db")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database.absolute()}?timeout=0.1")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database.absolute()}?timeout=1")
     with live_sync(Path(".runs")):
         run = make_run(2)
         until = time.monotonic() + 60
-        while not points() and time.monotonic() < until:
+        while kind != "locked from the start" and not points() and time.monotonic() < until:
             time.sleep(0.2)
         if kind == "deleted":
             database.unlink()

@@ -50,12 +50,11 @@ def main(root: Path, parent: int, warned: bool) -> None:
     die_with_parent(parent)
     if not warned:  # a restarted process keeps its niceness
         os.nice(_NICENESS)
-    error, has_published = _sync(root)
-    if not error:
-        return
-    if not warned:
+    error, again = _sync(root)
+    if error and not warned:
         _warn(error)
-    if not _input_ends_within(_RETRY_SECONDS) or has_published:
+    if again:
+        _input_ends_within(_RETRY_SECONDS)
         # A new process, as MLflow keeps what it knows of a database for the life of a process.
         os.execv(sys.executable, _command(root, parent, warned=True))
 
@@ -63,7 +62,8 @@ def main(root: Path, parent: int, warned: bool) -> None:
 def _sync(root: Path) -> tuple[str, bool]:
     """Publish until the end of standard input, or until MLflow cannot be used.
 
-    Returns why it cannot be used, or "", and whether this process has published before.
+    Returns why it cannot be used, or "", and whether to try again in a new process: always before the end of
+    the input, so that the last publishing is tried at least once, and after it if this process has published.
     """
     from secondeye.registry.publish import publish_all
     from secondeye.registry.system_monitor import start_system_monitor
@@ -79,14 +79,14 @@ def _sync(root: Path) -> tuple[str, bool]:
         try:
             runs = publish_all([root])
         except UserError as error:
-            return str(error), bool(published)
+            return str(error), not ended or bool(published)
         published = state
         running = {run.run_id for run in runs if run.status == "RUNNING"}
         for run_id in running - monitors.keys():
             monitors[run_id] = start_system_monitor(run_id)
         for run_id in monitors.keys() - running:
             monitors.pop(run_id).finish()
-    return "", True
+    return "", False
 
 
 def _command(root: Path, parent: int, *, warned: bool = False) -> list[str]:
