@@ -21,7 +21,8 @@ from secondeye.conversion.convert import convert
 from secondeye.conversion.provenance import read_record
 from secondeye.conversion.settings import ConversionSettings
 from secondeye.conversion.shot_depth import estimate_shot
-from secondeye.depth import make_depth_estimator
+from secondeye.depth import exported
+from secondeye.depth.estimators import make_depth_estimator
 from secondeye.depth.hugging_face import DEPTH_ANYTHING_V2
 from secondeye.gate.candidate import load_candidate
 from secondeye.gate.version_facts import facts_of_winner
@@ -83,7 +84,9 @@ def test_a_hugging_face_model_converts_a_film_and_is_named(
     assert len(described["weights"]) == 64
 
 
-def test_an_exported_network_converts_a_film_and_is_named(make_film: MakeFilm, tmp_path: Path) -> None:
+def test_an_exported_network_converts_a_film_and_is_named(
+    make_film: MakeFilm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Ramp(torch.nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return images[:, :1].cumsum(3) * 0 + torch.ones_like(images[:, :1]).cumsum(
@@ -93,11 +96,15 @@ def test_an_exported_network_converts_a_film_and_is_named(make_film: MakeFilm, t
     path = WRITERS["pt2"](tmp_path / "own.pt2", torch.export.export(Ramp(), (torch.zeros(1, 3, 48, 64),)))
     said = {"larger_is": "nearer", "licence": "CC0-1.0"}
     (tmp_path / "own.pt2.json").write_text(json.dumps(said))
-    film, outputs = make_film(shots=(5,)), []
+    film, outputs, loaded, hashed = make_film(shots=(5,)), [], list[Path](), list[Path]()
+    load, hash_file = torch.export.load, exported.hash_file
+    monkeypatch.setattr(torch.export, "load", lambda file: loaded.append(file) or load(file))
+    monkeypatch.setattr(exported, "hash_file", lambda file: hashed.append(file) or hash_file(file))
     for depth in (f"exported:{path}", "motion"):
         output = tmp_path / f"{len(outputs)}.mp4"
         convert(film, output, replace(SETTINGS, depth=depth), log=lambda line: None)
         outputs.append(output)
+    assert loaded == hashed == [path]
     described = depth_of(outputs[0])
     assert described["name"] == "exported:own.pt2" and described["licences"] == "CC0-1.0"
     assert outputs[0].read_bytes() != outputs[1].read_bytes()

@@ -11,7 +11,7 @@ import torch
 from exported_networks import WRITERS
 from torch import Tensor
 
-from secondeye.depth import find_weights, make_depth_estimator
+from secondeye.depth.estimators import find_weights, make_depth_estimator
 from secondeye.depth.exported import MIN_DEPTH_M
 from secondeye.imaging.arrays import resize
 from secondeye.system.errors import UserError
@@ -127,6 +127,22 @@ def test_onnx_metadata_say_what_a_file_beside_it_would(tmp_path: Path) -> None:
     torch.testing.assert_close(estimate(path, FRAME), 2 * mean(FRAME))
     after = find_weights(f"exported:{path}")
     assert after is not None and after.hash != before.hash
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"network.onnx: not an ONNX file, or damaged"):
+        find_weights(f"exported:{path}")
+
+
+def test_weights_are_identified_without_loading_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*given: Any, **options: Any) -> None:
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr("onnxruntime.InferenceSession", refuse)
+    monkeypatch.setattr(torch.export, "load", refuse)
+    for kind in ("onnx", "pt2"):
+        found = find_weights(f"exported:{write(tmp_path, kind=kind, larger_is='nearer', licence='MIT')}")
+        assert found is not None and found.licence == "MIT"
 
 
 NEARER = {"larger_is": "nearer"}

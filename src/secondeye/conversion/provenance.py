@@ -15,7 +15,7 @@ from secondeye.conversion.bundle import SHIPPED, weights_folder
 from secondeye.conversion.depth_record import read_record as read_maps_record
 from secondeye.conversion.settings import ConversionSettings
 from secondeye.conversion.version_file import read_version
-from secondeye.depth import find_weights, public_name
+from secondeye.depth.estimators import public_name
 from secondeye.execution import code_hash
 from secondeye.inpaint import InpaintPlan
 from secondeye.system.files import hash_weights, write_atomic
@@ -57,7 +57,7 @@ def describe_depth(settings: ConversionSettings) -> dict[str, Any]:
     if settings.depth_maps is not None:
         made_by = read_maps_record(settings.depth_maps).get("depth", {"licences": _NOT_RECORDED})
         return {"name": "maps"} | made_by | {"maps": settings.depth_maps.name}
-    if weights := find_weights(settings.located_depth):
+    if weights := settings.depth_weights:
         return {
             "name": public_name(settings.located_depth),
             "weights": weights.hash,

@@ -2,11 +2,13 @@
 
 import math
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from secondeye.conversion.depth_record import ORIENTATIONS, record_of
-from secondeye.depth import DepthOptions, find_weights, locate, require_known_estimator, split_source
+from secondeye.depth import DepthOptions
+from secondeye.depth.estimators import Weights, find_weights, locate, require_known_estimator, split_source
 from secondeye.inpaint import INPAINTERS, InpaintOptions
 from secondeye.system.errors import UserError
 from secondeye.system.files import hash_folder
@@ -128,6 +130,14 @@ class ConversionSettings:
         """The depth estimator with the place of its weights, if these are files: maybe in the model."""
         return locate(self.depth, None if self.model is None else self.model / "depth")
 
+    @cached_property
+    def depth_weights(self) -> Weights | None:
+        """Hash and licence of the weights of a depth network of others; looked up once: hashing takes time.
+
+        Weights that are missing are downloaded. Raises UserError if they cannot be had.
+        """
+        return find_weights(self.located_depth)
+
     @property
     def depth_options(self) -> DepthOptions:
         """The options of the depth estimator."""
@@ -148,10 +158,9 @@ class ConversionSettings:
     def describe(self) -> dict[str, Any]:
         """Return the settings for a checkpoint's key: what the pixels depend on, and weights by content."""
         chosen = {name: value for name, value in asdict(self).items() if name not in _RESOURCES}
-        weights = find_weights(self.located_depth)
         return chosen | {
             "model": hash_folder(self.model) if self.model else "",
-            "depth_weights": weights.hash if weights else "",
+            "depth_weights": self.depth_weights.hash if self.depth_weights else "",
             "depth_maps": _describe_files(self.depth_maps) if self.depth_maps else "",
         }
 

@@ -5,7 +5,7 @@ JSON file beside it, NETWORK.onnx.json, or in the metadata of an ONNX file.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor
 from secondeye.depth.frame_by_frame import frame_by_frame, map_size, one_frame
 from secondeye.depth.interface import DepthEstimator
 from secondeye.imaging.arrays import resize
-from secondeye.imaging.exported_network import load_network, runtime_version
+from secondeye.imaging.exported_network import load_network, read_metadata, runtime_version
 from secondeye.system.errors import UserError
 from secondeye.system.files import hash_file
 
@@ -62,7 +62,7 @@ def load_exported(path: Path) -> DepthEstimator:
     """Load the estimator in a file. Raises UserError, now or when it runs, if it breaks the contract."""
     require_network(path)
     network = load_network(path, 1, HELP)
-    described = _describe(path, network.metadata)
+    described = _describe(path)
     frames, channels, height, width = network.size
     if channels not in (3, None) or frames not in (1, None):
         raise UserError(f"{path}: expects {list(network.size)}, must take [1, 3, h, w]; {HELP}")
@@ -92,14 +92,15 @@ def network_bytes(path: Path) -> int:
 def identify(path: Path) -> tuple[str, str]:
     """Return the hash of all that results depend on, and the licence of the weights."""
     require_network(path)
-    described = _describe(path, load_network(path, 1, HELP).metadata)
+    described = _describe(path)
     text = json.dumps([hash_file(path), runtime_version(path), repr(described)])
     return sha256(text.encode()).hexdigest(), described.licence
 
 
-def _describe(path: Path, metadata: Mapping[str, str]) -> ExportedDepth:
+def _describe(path: Path) -> ExportedDepth:
     """Read what the file beside the network says; what it does not say, from the metadata."""
     beside, known = path.with_name(f"{path.name}.json"), {field.name for field in fields(ExportedDepth)}
+    metadata = read_metadata(path, HELP)
     try:
         given = {name: _parse(value) for name, value in metadata.items() if name in known}
         if beside.is_file():

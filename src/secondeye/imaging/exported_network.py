@@ -8,7 +8,7 @@ can execute code: trust a .pt2 like a program. ONNX only holds a graph of known 
 import json
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from pickle import UnpicklingError
 from types import ModuleType
@@ -24,6 +24,7 @@ _ALLOWED_ENTRIES = re.compile(
     r"|data/constants/(tensor_\d+|model_constants_config\.json)"
     r"|archive_format|archive_version|byteorder|\.format_version|\.data/(version|serialization_id)"
 )
+_METADATA, _KEY, _VALUE = 14, 1, 2  # field numbers of ONNX's ModelProto and StringStringEntryProto
 _TORCH_ERRORS = (RuntimeError, AssertionError, ValueError, KeyError, IndexError, TypeError)
 
 
@@ -32,7 +33,6 @@ class ExportedNetwork(NamedTuple):
 
     run: Callable[..., Tensor]  # inputs, each [T, 3, H, W] -> output; raises UserError
     size: tuple[int | None, ...]  # shape of its inputs; None if any size is accepted
-    metadata: Mapping[str, str]  # custom properties of an ONNX file; empty for a .pt2
 
 
 def load_network(
@@ -50,6 +50,51 @@ def runtime_version(path: Path) -> str:
     """Return the name and version of the runtime, on which results depend."""
     runtime = torch if path.suffix == ".pt2" else _onnxruntime(path)
     return f"{runtime.__name__} {runtime.__version__}"
+
+
+def read_metadata(path: Path, help: str) -> dict[str, str]:
+    """Return the custom properties of an ONNX file, {} for a .pt2, without loading the network.
+
+    Raises UserError if an .onnx is not an ONNX file.
+    """
+    if path.suffix == ".pt2":
+        return {}
+    try:
+        entries = [value for number, value in _protobuf_fields(path.read_bytes()) if number == _METADATA]
+        pairs = (dict(_protobuf_fields(entry)) for entry in entries)
+        return {str(pair[_KEY], "utf-8"): str(pair.get(_VALUE, b""), "utf-8") for pair in pairs}
+    except (ValueError, LookupError) as error:
+        raise UserError(f"{path}: not an ONNX file, or damaged; {help}") from error
+
+
+def _protobuf_fields(content: bytes | memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Yield number and content of the fields of a message that are texts, bytes or messages."""
+    view, position = memoryview(content), 0
+
+    def read_varint() -> int:
+        nonlocal position
+        value = shift = 0
+        while True:
+            byte = view[position]
+            position, value, shift = position + 1, value | (byte & 0x7F) << shift, shift + 7
+            if byte < 0x80:
+                return value
+
+    while position < len(view):
+        number, kind = divmod(read_varint(), 8)
+        match kind:
+            case 0:  # an integer
+                read_varint()
+            case 1 | 5:  # 64 or 32 bits
+                position += 8 if kind == 1 else 4
+            case 2:
+                size = read_varint()
+                yield number, view[position : position + size]
+                position += size
+            case _:
+                raise ValueError(f"wire type {kind}")
+        if position > len(view):
+            raise ValueError("ends early")
 
 
 def _load_pt2(path: Path, inputs: int, help: str) -> ExportedNetwork:
@@ -74,7 +119,7 @@ def _load_pt2(path: Path, inputs: int, help: str) -> ExportedNetwork:
             ) from error
         return output[0] if isinstance(output, tuple | list) else output
 
-    return ExportedNetwork(run, size, {})
+    return ExportedNetwork(run, size)
 
 
 def _check_pt2_contents(path: Path, help: str) -> None:
@@ -125,7 +170,7 @@ def _load_onnx(path: Path, inputs: int, help: str) -> ExportedNetwork:
             ) from error
         return torch.from_numpy(output)
 
-    return ExportedNetwork(run, size, dict(session.get_modelmeta().custom_metadata_map))
+    return ExportedNetwork(run, size)
 
 
 def _onnxruntime(path: Path) -> ModuleType:
