@@ -32,7 +32,7 @@ from machine import machine
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from secondeye.depth import make_depth_estimator
+from secondeye.depth.estimators import make_depth_estimator
 from secondeye.film.packing import crop_and_resize, unpack
 from secondeye.imaging.arrays import frames_from_uint8, resize
 from secondeye.imaging.optical_flow import dense_flow, flow_magnitude

@@ -21,18 +21,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForDepthEstimation
 
-from secondeye.depth import (
-    DepthEstimate,
-    DepthEstimator,
-    SmallFrameEstimator,
-    best_available,
-    choose_best,
-    find_weights,
-    make_depth_estimator,
-)
+from secondeye.depth import DepthEstimate, DepthEstimator, SmallFrameEstimator
 from secondeye.depth.depthcrafter import DepthCrafter, DepthCrafterSettings
 from secondeye.depth.depthcrafter.network import DepthNetwork
 from secondeye.depth.depthcrafter.pipeline import GROUP_FRAMES, DepthCrafterPipeline
+from secondeye.depth.estimators import best_available, choose_best, find_weights, make_depth_estimator
 from secondeye.depth.frame_by_frame import frame_by_frame, map_size, one_frame
 from secondeye.depth.guided_filter import guided_filter
 from secondeye.depth.hub import read_licence

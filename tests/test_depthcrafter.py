@@ -20,10 +20,11 @@ from torch.testing import assert_close
 from secondeye.cli import main
 from secondeye.conversion.provenance import read_record
 from secondeye.conversion.shot_depth import estimate_shot
-from secondeye.depth import DepthOptions, make_depth_estimator
+from secondeye.depth import DepthOptions
 from secondeye.depth.depthcrafter import DepthCrafter, DepthCrafterSettings
 from secondeye.depth.depthcrafter.pipeline import GROUP_FRAMES, DepthCrafterPipeline
 from secondeye.depth.depthcrafter.weights import NETWORK, SVD, identify, load_pipeline
+from secondeye.depth.estimators import make_depth_estimator
 from secondeye.inpaint.image_embedding import embed
 from secondeye.system.errors import UserError
 from secondeye.video.probe import probe

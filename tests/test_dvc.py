@@ -95,6 +95,13 @@ def test_deps_are_all_the_code_a_stage_reaches(stage: str) -> None:
     assert named == wanted, f"missing {sorted(wanted - named)}, too many {sorted(named - wanted)}"
 
 
+@pytest.mark.parametrize("stage", ["train_depth", "train_inpaint"])
+def test_no_model_is_trained_again_for_a_change_in_another(stage: str) -> None:
+    reached = code_hash.reachable_modules(f"secondeye.stages.{stage}")
+    assert "secondeye.depth.estimators" not in reached  # which lists all depth networks
+    assert stage == "train_inpaint" or "secondeye.inpaint" not in reached
+
+
 def write_sources(raw: Path, films: int) -> None:
     """Small stereo films: two cards that move."""
     raw.mkdir(parents=True, exist_ok=True)

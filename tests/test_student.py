@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from secondeye.depth import make_depth_estimator
 from secondeye.depth.cues import CUE_CHANNELS, MAX_NORMALISED, MOTION_CHANNELS, measure_motion, stack_cues
+from secondeye.depth.estimators import make_depth_estimator
 from secondeye.depth.losses import (
     error_loss,
     gradient_loss,

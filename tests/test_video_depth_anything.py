@@ -23,14 +23,8 @@ from torch import Tensor
 from secondeye.cli import main
 from secondeye.conversion.provenance import read_record
 from secondeye.conversion.shot_depth import estimate_shot
-from secondeye.depth import (
-    best_available,
-    find_weights,
-    make_depth_estimator,
-    peak_bytes,
-    video_depth_anything,
-    video_depth_weights,
-)
+from secondeye.depth import video_depth_anything, video_depth_weights
+from secondeye.depth.estimators import best_available, find_weights, make_depth_estimator, peak_bytes
 from secondeye.depth.video_depth_anything import (
     MAX_LONG_SIDE_PX,
     MIN_DEPTH_M,

@@ -20,7 +20,7 @@ from secondeye.conversion.settings import (
     ConversionSettings,
     parse_count,
 )
-from secondeye.depth import DEPTH_ESTIMATORS, split_source
+from secondeye.depth.estimators import DEPTH_ESTIMATORS, split_source
 from secondeye.inpaint import INPAINTERS
 from secondeye.system.errors import UserError
 from secondeye.system.files import write_atomic

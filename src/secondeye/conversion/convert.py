@@ -31,7 +31,7 @@ from secondeye.conversion.shots import (
     spread_shots,
     worker_count,
 )
-from secondeye.depth import FALLBACK, choose_best, max_map_pixels
+from secondeye.depth.estimators import FALLBACK, choose_best, max_map_pixels
 from secondeye.film.cuts import CUT_THRESHOLD, shortest_shot_frames
 from secondeye.film.shots import ShotPlan, plan_shots
 from secondeye.inpaint import Inpainter, PlannedInpainter

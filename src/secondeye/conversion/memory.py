@@ -1,7 +1,7 @@
 """How many frames a conversion keeps in memory: from the frame size and the memory budget."""
 
 from secondeye.conversion.settings import GIB, ConversionSettings
-from secondeye.depth import peak_bytes
+from secondeye.depth.estimators import peak_bytes
 from secondeye.system.errors import UserError
 from secondeye.system.memory import free_memory_bytes
 from secondeye.system.process import best_device

@@ -24,12 +24,8 @@ from secondeye.conversion.memory import parent_bytes, reserved_bytes
 from secondeye.conversion.segments import ShotRenderer, read_windows, segment_frames
 from secondeye.conversion.settings import GIB, ConversionSettings
 from secondeye.conversion.shot_depth import estimate_shot
-from secondeye.depth import (
-    DepthEstimator,
-    MemoryCheckedEstimator,
-    SmallFrameEstimator,
-    make_depth_estimator,
-)
+from secondeye.depth import DepthEstimator, MemoryCheckedEstimator, SmallFrameEstimator
+from secondeye.depth.estimators import make_depth_estimator
 from secondeye.execution import parallel
 from secondeye.execution.parallel import WorkerCrashed
 from secondeye.film.shots import ShotPlan

@@ -1,19 +1,9 @@
-"""Depth estimation: relative inverse depth of a shot, by one of several estimators."""
+"""Depth estimation: relative inverse depth of a shot, by one of several estimators.
 
-from secondeye.depth.estimators import (
-    DEPTH_ESTIMATORS,
-    FALLBACK,
-    best_available,
-    choose_best,
-    find_weights,
-    locate,
-    make_depth_estimator,
-    max_map_pixels,
-    peak_bytes,
-    public_name,
-    require_known_estimator,
-    split_source,
-)
+The estimators are in `depth.estimators`. This package does not import it: the training of the student would
+otherwise depend on the code of every estimator.
+"""
+
 from secondeye.depth.interface import (
     FAR_QUANTILE,
     NEAR_QUANTILE,
@@ -26,8 +16,6 @@ from secondeye.depth.interface import (
 from secondeye.depth.options import DepthOptions
 
 __all__ = [
-    "DEPTH_ESTIMATORS",
-    "FALLBACK",
     "FAR_QUANTILE",
     "NEAR_QUANTILE",
     "DepthEstimate",
@@ -36,14 +24,4 @@ __all__ = [
     "DepthState",
     "MemoryCheckedEstimator",
     "SmallFrameEstimator",
-    "best_available",
-    "choose_best",
-    "find_weights",
-    "locate",
-    "make_depth_estimator",
-    "max_map_pixels",
-    "peak_bytes",
-    "public_name",
-    "require_known_estimator",
-    "split_source",
 ]

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from secondeye.conversion.warped_window import warped_window
-from secondeye.depth import DepthEstimator, make_depth_estimator
+from secondeye.depth import DepthEstimator
 from secondeye.depth.edges import sharpen, upsample
+from secondeye.depth.estimators import make_depth_estimator
 from secondeye.evaluation.baselines import as_inpainter, best_shift, fill_nearest, fill_opencv
 from secondeye.evaluation.eval_clips import EvalFrames
 from secondeye.evaluation.non_finite import require_finite

@@ -20,7 +20,7 @@ from pathlib import Path
 from secondeye.conversion.bundle import PARTS, SHIPPED
 from secondeye.conversion.provenance import SHIPPED_LICENCE
 from secondeye.dataset.schema import EvalClip
-from secondeye.depth import find_weights, locate
+from secondeye.depth.estimators import find_weights, locate
 from secondeye.evaluation.aggregate import mean_score
 from secondeye.evaluation.manifest import manifest_hash
 from secondeye.evaluation.score_methods import cached_scores

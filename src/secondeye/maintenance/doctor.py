@@ -12,7 +12,7 @@ import torch
 from huggingface_hub import constants
 from humanize import naturalsize
 
-from secondeye.depth import FALLBACK, best_available
+from secondeye.depth.estimators import FALLBACK, best_available
 from secondeye.imaging.backends import choose_backend, has_triton
 from secondeye.maintenance.capacity import describe_capacity
 from secondeye.system.process import best_device, count_gpus

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secondeye.depth import FAR_QUANTILE, NEAR_QUANTILE, make_depth_estimator
+from secondeye.depth import FAR_QUANTILE, NEAR_QUANTILE
 from secondeye.depth.edges import sharpen, upsample
+from secondeye.depth.motion import MotionEstimator
 from secondeye.film.cuts import CUT_THRESHOLD
 from secondeye.film.packing import crop_and_resize
 from secondeye.film.shots import plan_shots
@@ -99,7 +100,7 @@ def plausible_disparity(
     rng: np.random.Generator,
 ) -> Tensor:  # [T, 1, H, W] px
     """Estimate a disparity: weight-free depth with a random strength and convergence (ours)."""
-    estimates = make_depth_estimator("motion", None, "cpu")([frames])
+    estimates = MotionEstimator()([frames])
     raw = torch.cat([estimate.depth for estimate in estimates])
     low, high = np.quantile(raw.numpy(), [FAR_QUANTILE, NEAR_QUANTILE])
     depth = ((raw - float(low)) / max(float(high - low), 1e-6)).clamp(0, 1)
