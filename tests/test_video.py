@@ -35,6 +35,33 @@ def test_lossless_files_are_exact_and_reproducible(tmp_path: Path, frames: np.nd
     assert (tmp_path / "a.mkv").read_bytes() == (tmp_path / "b.mkv").read_bytes()
 
 
+def write_groups(path: Path, frames: np.ndarray) -> None:
+    """Write as earlier versions did: a key frame, then others that depend on it."""
+    with av.open(str(path), "w", format="matroska") as container:
+        stream = container.add_stream("ffv1", rate=24, options={"level": "3", "g": "4", "threads": "1"})
+        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "bgr0"
+        for index, array in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(array, format="rgb24").reformat(format="bgr0")
+            frame.pts = index
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize("write", [write_lossless, write_groups])
+def test_frames_of_lossless_files_are_read_by_index(
+    tmp_path: Path, write: Callable[[Path, np.ndarray], None]
+) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (30, 16, 24, 3), dtype=np.uint8)
+    path = tmp_path / "a.mkv"
+    write(path, frames)
+    for indices in ([0], [29], [3, 4, 5], list(range(1, 30, 6)), list(range(30))):
+        assert np.array_equal(read_lossless(path, indices), frames[indices])
+    with path.open("rb") as file:
+        assert np.array_equal(read_lossless(file, [7, 20]), frames[[7, 20]])
+    with pytest.raises(ValueError, match=r"has 1 of the 2 frames \[29, 30\]"):
+        read_lossless(path, [29, 30])
+
+
 def test_colours_are_preserved(tmp_path: Path) -> None:
     flat = np.zeros((6, 64, 96, 3), np.uint8)
     flat[:, :32], flat[:, 32:] = (200, 40, 90), (10, 180, 60)

@@ -5,6 +5,7 @@ FFmpeg does not report damage: it silently repeats the previous frame. So files 
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from secondeye.system.errors import UserError
 from secondeye.system.files import hash_file
 
 _ENTRY = "[0-9a-f]" * 16 + ".json"
+_REMEMBERED = 10_000  # hashes of a process
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,27 @@ def is_damaged(path: Path, record: FileRecord) -> bool:
 
 
 def verify_checksum(path: Path) -> Path:
-    """Return the path. Raises UserError if the file is missing or differs from its side entry."""
+    """Return the path. Raises UserError if the file is missing or differs from its side entry.
+
+    A process hashes a file again only if its size or time has changed: trainings read the same files often.
+    """
     item = path.name.partition(".")[0]
     entry = path.with_name(f"{item}.json")
     records = [record for record in _read_entry(entry) if record.name == path.name] if entry.is_file() else []
-    if path.is_file() and not any(is_damaged(path, record) for record in records):
+    if path.is_file() and not any(_hash_once(path, *_state(path)) != one.digest for one in records):
         return path
     fault = "differs from what its stage wrote" if path.is_file() else "is missing"
     raise UserError(f"{path}: {fault}; delete {path.with_name(item)}.* and run dvc repro")
+
+
+def _state(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+@lru_cache(_REMEMBERED)
+def _hash_once(path: Path, size: int, mtime_ns: int) -> str:
+    return hash_file(path)
 
 
 def _read_entry(entry: Path) -> list[FileRecord]:

@@ -1,8 +1,10 @@
 """Read and write the files of a clip.
 
-Reading verifies checksums and raises UserError for missing or damaged files.
+Reading verifies checksums and raises UserError for missing or damaged files. Readers take the indices of the
+frames to read, ascending, all by default; others are not decoded.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +30,10 @@ def write_frames(
 
 def read_frames(
     path: Path,
+    frames: Sequence[int] | None = None,
 ) -> Tensor:  # [T, 3, H, W]
     """Read frames."""
-    return frames_from_uint8(torch.from_numpy(read_lossless(verify_checksum(path))))
+    return frames_from_uint8(torch.from_numpy(read_lossless(verify_checksum(path), frames)))
 
 
 def write_disparity(
@@ -52,9 +55,10 @@ def write_disparity(
 def read_disparity(
     path: Path,
     offset_px: float,  # from `write_disparity`
+    frames: Sequence[int] | None = None,
 ) -> Tensor:  # [T, 1, H, W] px
     """Read disparity, accurate to 1/128 px."""
-    steps = read_lossless(verify_checksum(path)).astype(np.float32)
+    steps = read_lossless(verify_checksum(path), frames).astype(np.float32)
     return torch.from_numpy(steps)[:, None] / STEPS_PER_PX + offset_px
 
 
@@ -69,9 +73,10 @@ def write_plane(
 
 def read_plane(
     path: Path,
+    frames: Sequence[int] | None = None,
 ) -> Tensor:  # uint8 [T, 1, H, W]
     """Read integers."""
-    return torch.from_numpy(read_lossless(verify_checksum(path)))[:, None]
+    return torch.from_numpy(read_lossless(verify_checksum(path), frames))[:, None]
 
 
 def write_occlusion(
@@ -84,6 +89,7 @@ def write_occlusion(
 
 def read_occlusion(
     path: Path,
+    frames: Sequence[int] | None = None,
 ) -> Tensor:  # [T, 1, H, W] bool
     """Read a mask."""
-    return read_plane(path) > 127
+    return read_plane(path, frames) > 127

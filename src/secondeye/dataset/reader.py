@@ -9,7 +9,7 @@ Each table is read at most once for each `Dataset`. A pickled `Dataset` carries 
 only its own rows, so a worker that gets both reads no table.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -203,38 +203,42 @@ class Dataset:
     def _by_id(self, row_type: type[Any]) -> dict[str, Any]:
         return {row.id: row for row in self.rows(row_type)}
 
-    # Arrays of a clip
+    # Arrays of a clip: of the frames with these indices, ascending; of all frames by default
 
-    def raw_views(self, clip_id: str) -> tuple["Tensor", "Tensor"]:  # left, right [T, 3, H, W]
+    def raw_views(
+        self, clip_id: str, frames: Sequence[int] | None = None
+    ) -> tuple["Tensor", "Tensor"]:  # left, right [T, 3, H, W]
         """Read both views of a clip as they were cut from the film, without corrections."""
         from secondeye.dataset.clip_files import read_frames
 
-        return read_frames(self.file("split", clip_id, "left")), read_frames(
-            self.file("split", clip_id, "right")
-        )
+        left, right = (read_frames(self.file("split", clip_id, kind), frames) for kind in ("left", "right"))
+        return left, right
 
     def views(
-        self, clip: DatasetClip
+        self, clip: DatasetClip, frames: Sequence[int] | None = None
     ) -> tuple["Tensor", "Tensor"]:  # left, right [T, 3, H - |vertical_px|, W - |shift_px|]
         """Read both views of a clip with its corrections applied."""
         from secondeye.dataset.corrections import apply_corrections
 
-        return apply_corrections(*self.raw_views(clip.id), clip.correction)
+        return apply_corrections(*self.raw_views(clip.id, frames), clip.correction)
 
-    def disparity(self, clip: DatasetClip) -> "Tensor":  # [T, 1, H, W] px
+    def disparity(
+        self, clip: DatasetClip, frames: Sequence[int] | None = None
+    ) -> "Tensor":  # [T, 1, H, W] px
         """Read the disparity of the left view."""
         from secondeye.dataset.clip_files import read_disparity
 
-        return read_disparity(self.file("match", clip.id, "disparity"), clip.disparity.offset_px)
+        path = self.file("match", clip.id, "disparity")
+        return read_disparity(path, clip.disparity.offset_px, frames)
 
     def splat(
-        self, clip: DatasetClip
+        self, clip: DatasetClip, frames: Sequence[int] | None = None
     ) -> tuple["Tensor", "Tensor"]:  # warped [T, 3, H, W], occlusion [T, 1, H, W] bool
         """Read the left view splatted to the right view, and its occlusion."""
         from secondeye.dataset.clip_files import read_frames, read_occlusion
 
-        warped = read_frames(self.file("splat", clip.id, "warped"))
-        return warped, read_occlusion(self.file("splat", clip.id, "occlusion"))
+        warped = read_frames(self.file("splat", clip.id, "warped"), frames)
+        return warped, read_occlusion(self.file("splat", clip.id, "occlusion"), frames)
 
     def regions(self, clip: EvalClip | DatasetClip) -> "Tensor":  # uint8 [T, 1, H, W]: evaluation.regions
         """Read the map of evaluation regions of a held-out clip."""
@@ -244,18 +248,24 @@ class Dataset:
 
     # Synthetic shots
 
-    def synthetic_views(self, shot: SyntheticShot) -> tuple["Tensor", "Tensor"]:  # left, right [T, 3, H, W]
+    def synthetic_views(
+        self, shot: SyntheticShot, frames: Sequence[int] | None = None
+    ) -> tuple["Tensor", "Tensor"]:  # left, right [T, 3, H, W]
         """Read both views of a synthetic shot."""
         from secondeye.dataset.clip_files import read_frames
 
-        left, right = (read_frames(self.file("synthetic", shot.id, kind)) for kind in ("left", "right"))
+        left, right = (
+            read_frames(self.file("synthetic", shot.id, kind), frames) for kind in ("left", "right")
+        )
         return left, right
 
-    def synthetic_disparity(self, shot: SyntheticShot) -> "Tensor":  # [T, 1, H, W] px
+    def synthetic_disparity(
+        self, shot: SyntheticShot, frames: Sequence[int] | None = None
+    ) -> "Tensor":  # [T, 1, H, W] px
         """Read the exact disparity of the left view of a synthetic shot."""
         from secondeye.dataset.clip_files import read_disparity
 
-        return read_disparity(self.file("synthetic", shot.id, "disparity"), shot.offset_px)
+        return read_disparity(self.file("synthetic", shot.id, "disparity"), shot.offset_px, frames)
 
     # Identity
 

@@ -1,17 +1,20 @@
 """Write films: H.264 for viewing, FFV1 for lossless arrays."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 import av
 import cv2
 import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
-from av.container import OutputContainer
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 from secondeye.system.files import atomic_path
 from secondeye.video.probe import BT709, EXACT_SCALING, Colour, ffmpeg_url
@@ -189,7 +192,8 @@ def write_lossless(
             ffmpeg_url(part), "w", format="matroska", container_options={"fflags": "+bitexact"}
         ) as container,
     ):
-        options = {"level": "3", "slices": "4", "threads": "1", "flags": "+bitexact"}
+        # Each frame by itself ("g"), so that windows with a stride are read without the frames between.
+        options = {"level": "3", "slices": "4", "g": "1", "threads": "1", "flags": "+bitexact"}
         stream = container.add_stream("ffv1", rate=_LOSSLESS_RATE, options=options)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = stored_format
@@ -226,11 +230,35 @@ def write_gray_film(
 
 
 def read_lossless(
-    path: Path,
+    source: Path | BinaryIO,  # a seekable file
+    frames: Sequence[int] | None = None,  # indices, ascending; all by default
 ) -> np.ndarray:  # uint8 [T, H, W, 3] RGB, uint8 [T, H, W] or uint16 [T, H, W]
-    """Read a file written by `write_lossless`, bit for bit."""
-    with av.open(ffmpeg_url(path)) as container:
+    """Read a file written by `write_lossless`, bit for bit. Raises ValueError if it lacks one of the frames."""
+    with av.open(ffmpeg_url(source) if isinstance(source, Path) else source) as container:
         stream = container.streams.video[0]
         stream.thread_type = "NONE"
         array_format = "rgb24" if stream.pix_fmt == "bgr0" else stream.pix_fmt
-        return np.stack([frame.to_ndarray(format=array_format) for frame in container.decode(stream)])
+        decoded = container.decode(stream) if frames is None else _decode_only(container, stream, frames)
+        arrays = [frame.to_ndarray(format=array_format) for frame in decoded]
+    if frames is not None and len(arrays) != len(frames):
+        raise ValueError(f"{source}: has {len(arrays)} of the {len(frames)} frames {list(frames)}")
+    return np.stack(arrays)
+
+
+def _decode_only(
+    container: InputContainer, stream: VideoStream, frames: Sequence[int]
+) -> Iterator[VideoFrame]:
+    """Decode these frames, and those since the key frame before each: none in files of this version."""
+    wanted, waiting = set(frames), list[Packet]()
+    assert stream.time_base is not None
+    container.seek(int(frames[0] / _LOSSLESS_RATE / stream.time_base), stream=stream)
+    for packet in container.demux(stream):
+        if packet.pts is None:  # the end
+            return
+        waiting = [packet] if packet.is_keyframe else [*waiting, packet]
+        index = round(packet.pts * stream.time_base * _LOSSLESS_RATE)
+        if index in wanted:
+            yield [frame for one in waiting for frame in stream.decode(one)][-1]
+            waiting = []
+        if index >= frames[-1]:
+            return
