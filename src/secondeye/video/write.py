@@ -233,7 +233,7 @@ def read_lossless(
     source: Path | BinaryIO,  # a seekable file
     frames: Sequence[int] | None = None,  # indices, ascending; all by default
 ) -> np.ndarray:  # uint8 [T, H, W, 3] RGB, uint8 [T, H, W] or uint16 [T, H, W]
-    """Read a file written by `write_lossless`, bit for bit. Raises ValueError if it lacks one of the frames."""
+    """Read a file of `write_lossless`, bit for bit. Raises ValueError if it lacks one of the frames."""
     with av.open(ffmpeg_url(source) if isinstance(source, Path) else source) as container:
         stream = container.streams.video[0]
         stream.thread_type = "NONE"
