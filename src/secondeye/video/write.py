@@ -234,7 +234,7 @@ def read_lossless(
     frames: Sequence[int] | None = None,  # indices, ascending; all by default
 ) -> np.ndarray:  # uint8 [T, H, W, 3] RGB, uint8 [T, H, W] or uint16 [T, H, W]
     """Read a file of `write_lossless`, bit for bit. Raises ValueError if it lacks one of the frames."""
-    with av.open(ffmpeg_url(source) if isinstance(source, Path) else source) as container:
+    with av.open(ffmpeg_url(source) if isinstance(source, Path) else source, "r") as container:
         stream = container.streams.video[0]
         stream.thread_type = "NONE"
         array_format = "rgb24" if stream.pix_fmt == "bgr0" else stream.pix_fmt
