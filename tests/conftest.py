@@ -326,6 +326,16 @@ def an_optimizer(**changes: Any) -> Optimizer:
 
 
 @pytest.fixture(scope="session")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folders of the released diffusion models, tiny and of random weights; not to be changed."""
+    from conformance.tiny_release import write_release
+
+    folder = tmp_path_factory.mktemp("release")
+    write_release(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def vgg16_features() -> nn.Sequential:
     """Return torchvision's VGG16 `features` with random weights."""
     torch.manual_seed(0)

@@ -1,22 +1,53 @@
-"""A server that answers as huggingface.co does, for one model."""
+"""A server that answers as huggingface.co does, for a few models."""
 
 import hashlib
 import json
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import starmap
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from urllib.parse import urlsplit
+
+import pytest
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
+def use_hub(monkeypatch: pytest.MonkeyPatch, address: str, cache: Path) -> None:
+    """Let huggingface_hub, which reads its variables when it is imported, ask `address`."""
+    for name, value in {
+        "HF_HUB_CACHE": str(cache),
+        "HF_HUB_OFFLINE": False,
+        "ENDPOINT": address,
+        "HUGGINGFACE_CO_URL_TEMPLATE": address + "/{repo_id}/resolve/{revision}/{filename}",
+    }.items():
+        monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
+
+
 @contextmanager
-def serve_hub(model: str, folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Serve a folder as `model`; yield the address and the list of requests so far: method and path."""
+def serve_silence() -> Iterator[str]:
+    """Yield the address of a server that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@contextmanager
+def serve_hub(models: dict[str, Path], files_status: int = 200) -> Iterator[tuple[str, list[str]]]:
+    """Serve the folders of models; yield the address and the list of requests so far: method and path.
+
+    Another `files_status` is the answer for all files: 403 of a gated model, 0 for no answer at all.
+    """
     requests: list[str] = []
-    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    served = {
+        model: {
+            str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+        }
+        for model, folder in models.items()
+    }
+    ended = Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -28,20 +59,33 @@ def serve_hub(model: str, folder: Path) -> Iterator[tuple[str, list[str]]]:
         def answer(self, *, body: bool) -> None:
             path = urlsplit(self.path).path
             requests.append(f"{self.command} {path}")
-            if path in (f"/api/models/{model}", f"/api/models/{model}/revision/main"):
-                siblings = [{"rfilename": name} for name in files]
-                self.send(json.dumps({"id": model, "sha": COMMIT, "siblings": siblings}).encode(), body, {})
-            elif path == f"/api/models/{model}/tree/{COMMIT}":
-                entries = [
-                    {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
-                    for name, data in files.items()
-                ]
-                self.send(json.dumps(entries).encode(), body, {})
-            elif path.startswith(f"/{model}/resolve/") and (name := Path(path).name) in files:
+            for model, files in served.items():
+                if path in (f"/api/models/{model}", f"/api/models/{model}/revision/main"):
+                    siblings = [{"rfilename": name} for name in files]
+                    about = {"id": model, "sha": COMMIT, "siblings": siblings}
+                    return self.send(json.dumps(about).encode(), body, {})
+                if path == f"/api/models/{model}/tree/{COMMIT}":
+                    return self.send(json.dumps(list(starmap(describe, files.items()))).encode(), body, {})
+                if path.startswith(f"/{model}/resolve/"):
+                    return self.answer_file(path.split("/", 5)[5], files, body)
+            self.refuse(404, "RepoNotFound")
+
+        def answer_file(self, name: str, files: dict[str, bytes], body: bool) -> None:
+            if files_status == 0:
+                ended.wait()
+            elif files_status != 200:
+                self.refuse(files_status, "GatedRepo" if files_status == 403 else "")
+            elif name in files:
                 etag = hashlib.sha1(files[name]).hexdigest()
                 self.send(files[name], body, {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT})
             else:
-                self.send_error(404)
+                self.refuse(404, "EntryNotFound")
+
+        def refuse(self, status: int, code: str) -> None:
+            self.send_response(status)
+            self.send_header("X-Error-Code", code)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
 
         def send(self, data: bytes, body: bool, headers: dict[str, str]) -> None:
             self.send_response(200)
@@ -54,12 +98,16 @@ def serve_hub(model: str, folder: Path) -> Iterator[tuple[str, list[str]]]:
         def log_message(self, format: str, *arguments: object) -> None:
             pass
 
+    def describe(name: str, data: bytes) -> dict[str, object]:
+        return {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}", requests
     finally:
+        ended.set()
         server.shutdown()
         server.server_close()
         thread.join()

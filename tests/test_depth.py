@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -17,6 +16,7 @@ import torch
 from conformance.video_depth_weights import make_tiny_network
 from depth_models import METRIC, NETWORKS, write_model
 from exported_networks import WRITERS
+from fake_hub import serve_silence
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForDepthEstimation
@@ -438,7 +438,7 @@ def test_weights_that_are_not_here_say_what_to_do(tmp_path: Path, monkeypatch: p
     for name in ("depth-anything-v2", "hf:Intel/zoedepth-nyu-kitti"):
         with pytest.raises(UserError, match=r"offline mode.*hf download .*motion"):
             make_depth_estimator(name, None, "cpu")
-    with pytest.raises(UserError, match="neither a folder nor the name of a model"):
+    with pytest.raises(UserError, match="neither a folder nor a name"):
         make_depth_estimator("hf:not/a/model", None, "cpu")
 
 
@@ -466,9 +466,8 @@ def test_weights_in_the_cache_are_found(
 
 @pytest.fixture
 def silent_server() -> Iterator[str]:
-    """Address of a server that accepts connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+    with serve_silence() as address:
+        yield address
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1", "http://name.invalid", "http://192.0.2.1", ""])
@@ -482,7 +481,7 @@ def test_auto_falls_back_at_once_and_says_what_would_be_better(
         "ENDPOINT": address or silent_server,
     }.items():
         monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
-    monkeypatch.setattr("secondeye.depth.hub.ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("secondeye.system.hub.ANSWER_SECONDS", 0.5)
     lines: list[str] = []
     started = time.monotonic()
     name, better = choose_best(lines.append)
@@ -495,7 +494,7 @@ def test_auto_asks_nobody_offline(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", silent_server)
-    monkeypatch.setattr("secondeye.depth.hub.HfApi", None)  # asking would fail
+    monkeypatch.setattr("secondeye.system.hub.HfApi", None)  # asking would fail
     name, better = choose_best(print)
     assert name == "motion" and "offline mode" in better
 

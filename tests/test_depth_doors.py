@@ -12,7 +12,7 @@ import torch
 from conftest import moving_images
 from depth_models import write_model
 from exported_networks import WRITERS
-from fake_hub import serve_hub
+from fake_hub import serve_hub, use_hub
 from transformers import DepthAnythingForDepthEstimation
 
 from secondeye import cli
@@ -52,17 +52,6 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 
     monkeypatch.setattr(DepthAnythingForDepthEstimation, "forward", counted)
     return shapes
-
-
-def use_hub(monkeypatch: pytest.MonkeyPatch, address: str, cache: Path) -> None:
-    """Let huggingface_hub, which reads its variables when it is imported, ask `address`."""
-    for name, value in {
-        "HF_HUB_CACHE": str(cache),
-        "HF_HUB_OFFLINE": False,
-        "ENDPOINT": address,
-        "HUGGINGFACE_CO_URL_TEMPLATE": address + "/{repo_id}/resolve/{revision}/{filename}",
-    }.items():
-        monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
 
 
 def depth_of(film: Path) -> dict[str, Any]:
@@ -189,7 +178,7 @@ def test_auto_downloads_once_where_there_is_a_network(
     (folder / "pytorch_model.bin").write_bytes(b"a pickle")
     (folder / "modeling.py").write_text("raise SystemExit")
     cache, lines = tmp_path / "cache", list[str]()
-    with serve_hub(DEPTH_ANYTHING_V2, folder) as (address, requests):
+    with serve_hub({DEPTH_ANYTHING_V2: folder}) as (address, requests):
         use_hub(monkeypatch, address, cache)
         for count in (1, 2):
             settings = replace(SETTINGS, depth="auto")
@@ -209,11 +198,11 @@ def test_a_model_that_cannot_be_downloaded_is_one_line(
 ) -> None:
     folder, film = write_model(tmp_path / "model", "relative"), make_film(shots=(3,))
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with serve_hub("org/pickled", folder) as (address, _):
+    with serve_hub({"org/pickled": folder}) as (address, _):
         use_hub(monkeypatch, address, tmp_path / "cache")
         for model, message in [
             ("org/pickled", r"missing model.safetensors"),
-            ("org/missing", r"hf:org/missing: not on this machine and cannot be downloaded \(.*404"),
+            ("org/missing", r"org/missing: not on this machine and cannot be downloaded \(.*no such model"),
         ]:
             with pytest.raises(UserError, match=message) as refusal:
                 convert(film, None, replace(SETTINGS, depth=f"hf:{model}"), log=lambda line: None)

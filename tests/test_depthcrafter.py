@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conformance.tiny_release import write_release
 from diffusers import UNetSpatioTemporalConditionModel
 from diffusers.models.transformers.transformer_temporal import TransformerSpatioTemporalModel
 from test_depth import tiny_crafter
@@ -32,13 +31,6 @@ from secondeye.video.probe import probe
 CONFORMANCE = Path(__file__).parent / "conformance"
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("release")
-    write_release(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -97,8 +97,11 @@ def test_weights_of_another_network_are_rejected(vgg16_folder: Path, tmp_path: P
         load_learned_metrics(tmp_path)
 
 
-@pytest.mark.parametrize("weights", ["timm/vgg16.not_here", "/no/such/folder"])
-def test_unavailable_weights_are_rejected_in_one_line(weights: str) -> None:
-    with pytest.raises(UserError, match="hf download") as error:
+@pytest.mark.parametrize(
+    ("weights", "line"),
+    [("timm/vgg16.not_here", "hf download"), ("/no/such/folder", "neither a folder nor a name")],
+)
+def test_unavailable_weights_are_rejected_in_one_line(weights: str, line: str) -> None:
+    with pytest.raises(UserError, match=line) as error:
         load_learned_metrics(weights)
     assert weights in str(error.value) and "\n" not in str(error.value)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conformance.tiny_release import SEEDS, make_network, write_release
+from conformance.tiny_release import SEEDS, make_network
 from diffusers import DDIMScheduler, UNetSpatioTemporalConditionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ from secondeye.inpaint.sampling_config import RELEASE_SAMPLING, SamplingConfig
 from secondeye.inpaint.time_convolution import flatten_time_convolutions
 from secondeye.inpaint.tiny import make_scheduler, make_tiny
 from secondeye.inpaint.weights import load_pipeline, load_widened
+from secondeye.system import hub
 from secondeye.system.errors import UserError
 
 SVD = "stable-video-diffusion-img2vid-xt-1-1"
@@ -38,13 +39,6 @@ CONFORMANCE = Path(__file__).parent / "conformance"
 STEPS = 2
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("release")
-    write_release(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -388,7 +382,8 @@ def test_hub_downloads_only_files_that_are_read(
         asked[source] = options
         return str(release / {"owner/svd": SVD, "owner/network": "StereoCrafter"}[source])
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    monkeypatch.setattr(hub, "snapshot_download", download)
+    monkeypatch.setattr(hub, "why_unavailable", lambda *model, **options: "")
     again = StereoInpaintPipeline.from_pretrained("owner/svd", unet="owner/network", revision="v1")
     assert same_weights(again.unet, released.unet)
     assert asked["owner/svd"]["ignore_patterns"] == ["unet/*"]

@@ -233,7 +233,7 @@ def test_weights_come_from_the_hugging_face_cache(
 ) -> None:
     monkeypatch.setitem(CONFIGURATIONS, "tiny", TINY)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(UserError, match=rf"{SMALL}: not in the local .* `hf download {SMALL} video_"):
+    with pytest.raises(UserError, match=rf"{SMALL}: not on this machine .* `hf download {SMALL} video_"):
         make_depth_estimator("video-depth-anything", None, "cpu")
     for repository, (name, licence) in RELEASED.items():
         folder = tmp_path / f"models--{repository.replace('/', '--')}"

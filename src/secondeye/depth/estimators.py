@@ -194,27 +194,27 @@ def _path(source: str | None) -> Path:
 
 def best_available() -> str:
     """Return the best estimator that needs no download; FALLBACK if no learned one is on this machine."""
-    from secondeye.depth.hub import cached_folder
+    from secondeye.depth import hub, video_depth_weights
     from secondeye.depth.hugging_face import DEPTH_ANYTHING_V2
-    from secondeye.depth.video_depth_weights import SMALL, is_cached
 
-    if is_cached(SMALL):
+    if video_depth_weights.is_cached(video_depth_weights.SMALL):
         return "video-depth-anything"
-    return "depth-anything-v2" if cached_folder(DEPTH_ANYTHING_V2) else FALLBACK
+    return "depth-anything-v2" if hub.is_cached(DEPTH_ANYTHING_V2) else FALLBACK
 
 
 def choose_best(log: Callable[[str], object]) -> tuple[str, str]:
     """Return the best estimator for this machine, and what would be better and how; "" if nothing would.
 
     Where no learned one is here, Depth Anything V2 Small is downloaded once. Offline this takes no more than
-    hub.ANSWER_SECONDS; HF_HUB_OFFLINE=1 asks no network at all.
+    system.hub.ANSWER_SECONDS; HF_HUB_OFFLINE=1 asks no network at all.
     """
     if (best := best_available()) != FALLBACK:
         return best, ""
-    from secondeye.depth.hub import find_folder, why_unavailable
+    from secondeye.depth.hub import PATTERNS, find_folder
     from secondeye.depth.hugging_face import DEPTH_ANYTHING_V2
+    from secondeye.system.hub import why_unavailable
 
-    reason = why_unavailable(DEPTH_ANYTHING_V2)
+    reason = why_unavailable(DEPTH_ANYTHING_V2, PATTERNS)
     if not reason:
         log(f"downloading {DEPTH_ANYTHING_V2} (Apache-2.0, about 100 MB), once; --offline never asks for it")
         try:

@@ -1,4 +1,4 @@
-"""Folders of Hugging Face models: found in the local cache, or downloaded; their licence and their hash.
+"""Hugging Face depth models: the folder of their files, downloaded if necessary, their licence and hash.
 
 Only safetensors and JSON are downloaded, and the model card; no code of a model's repository.
 """
@@ -6,20 +6,16 @@ Only safetensors and JSON are downloaded, and the model card; no code of a model
 import hashlib
 import json
 import re
-import threading
 from pathlib import Path
-
-from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
-from huggingface_hub.errors import HFValidationError, HTTPError
 
 from secondeye.system.errors import UserError
 from secondeye.system.files import hash_file
+from secondeye.system.hub import find_cached, find_model
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 WEIGHTS, INDEX, CARD = "model.safetensors", "model.safetensors.index.json", "README.md"
 PATTERNS = (CONFIG, PREPROCESSOR, WEIGHTS, INDEX, "model-*.safetensors", CARD)
 NOT_STATED = "not stated"
-ANSWER_SECONDS = 3.0  # of the hub, name resolution included; also for a server that never answers
 
 _FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*$", re.DOTALL | re.MULTILINE)
 _LICENCE = r"^{}:[ \t]*(?:\n[ \t]*-[ \t]*)?['\"]?([^'\"\n\[\]]+)"
@@ -27,32 +23,26 @@ _LICENCE = r"^{}:[ \t]*(?:\n[ \t]*-[ \t]*)?['\"]?([^'\"\n\[\]]+)"
 
 def find_folder(model: str) -> Path:  # folder, or Hugging Face id
     """Return the folder of a model's files; download them if they are not here. UserError if that fails."""
-    folder = cached_folder(model) or _download(model)
+    if Path(model).is_dir():
+        folder = Path(model)
+    else:
+        remedy = (
+            f"connect to the internet, log in if the model is gated, and run `hf download {model}`, or name "
+            "its folder, as --depth hf:FOLDER, or use --depth motion, which needs no weights"
+        )
+        folder = find_model(model, PATTERNS, remedy, is_complete=_is_complete)
     if missing := missing_files(folder):
         raise UserError(_explain_missing(folder, missing))
     return folder
 
 
-def cached_folder(model: str) -> Path | None:
-    """Return the folder of a model that is on this machine; None if it would have to be downloaded.
+def is_cached(model: str) -> bool:  # Hugging Face id
+    """Return whether a model is on this machine, without asking a network."""
+    return find_cached(model, _is_complete) is not None
 
-    Raises UserError for a folder that is not a complete model, and for something that is no name.
-    """
-    folder = Path(model)
-    if folder.is_dir():
-        if missing := missing_files(folder):
-            raise UserError(_explain_missing(folder, missing))
-        return folder
-    try:
-        config = try_to_load_from_cache(model, CONFIG)
-    except HFValidationError as error:
-        raise UserError(
-            f"hf:{model}: neither a folder nor the name of a model; Hugging Face has names like "
-            "depth-anything/Depth-Anything-V2-Small-hf"
-        ) from error
-    if not isinstance(config, str) or missing_files(Path(config).parent):
-        return None
-    return Path(config).parent
+
+def _is_complete(folder: Path) -> bool:
+    return not missing_files(folder)
 
 
 def missing_files(folder: Path) -> list[str]:
@@ -88,45 +78,6 @@ def read_licence(folder: Path) -> str:
         if found and (stated := re.search(_LICENCE.format(key), found[1], re.MULTILINE)):
             return stated[1].strip()
     return NOT_STATED
-
-
-def why_unavailable(model: str) -> str:
-    """Return why a model cannot be downloaded, or "" if it can; within ANSWER_SECONDS."""
-    if constants.is_offline_mode():
-        return "offline mode"
-    answer: list[str] = []
-
-    def ask() -> None:
-        try:
-            HfApi().model_info(model, timeout=ANSWER_SECONDS)
-            answer.append("")
-        except (HTTPError, OSError, HFValidationError) as error:
-            answer.append((str(error).strip().splitlines() or [type(error).__name__])[0])
-
-    # In a thread, since the resolver of the system cannot be given a time limit.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(ANSWER_SECONDS)
-    host = constants.ENDPOINT.partition("//")[2] or constants.ENDPOINT
-    if not answer:
-        return f"{host} does not answer"
-    return f"{host}: {answer[0]}" if answer[0] else ""
-
-
-def _download(model: str) -> Path:
-    if reason := why_unavailable(model):
-        raise UserError(
-            f"hf:{model}: not on this machine and cannot be downloaded ({reason}); connect to the internet, "
-            f"log in if the model is gated, and run `hf download {model}`, or use --depth motion, which "
-            "needs no weights"
-        )
-    try:
-        return Path(snapshot_download(model, allow_patterns=list(PATTERNS)))
-    except (HTTPError, OSError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"hf:{model}: the download failed ({reason}); run the same command again to continue it"
-        ) from error
 
 
 def _explain_missing(folder: Path, missing: list[str]) -> str:

@@ -16,6 +16,7 @@ from secondeye.depth.hub import NOT_STATED
 from secondeye.depth.video_depth_network import CONFIGURATIONS, Configuration, VideoDepthNetwork
 from secondeye.system.errors import UserError
 from secondeye.system.files import hash_file
+from secondeye.system.hub import find_cached, find_model
 
 SMALL = "depth-anything/Video-Depth-Anything-Small"
 _NON_COMMERCIAL = "CC-BY-NC-4.0"
@@ -95,27 +96,24 @@ def find_weights(source: str) -> Path:
 
 def is_cached(repository: str) -> bool:  # a key of RELEASED
     """Return whether the weights are in the local Hugging Face cache, without network access."""
-    from huggingface_hub import try_to_load_from_cache
+    return find_cached(repository, lambda folder: _has_weights(folder, repository)) is not None
 
-    return isinstance(try_to_load_from_cache(repository, RELEASED[repository][0]), str)
+
+def _has_weights(folder: Path, repository: str) -> bool:
+    return (folder / RELEASED[repository][0]).is_file()
 
 
 def _download(repository: str) -> Path:
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
+    """Return the file of weights in the cache, downloaded if it is not there."""
     name, _ = RELEASED[repository]
-    cached = try_to_load_from_cache(repository, name)
-    if isinstance(cached, str):
-        return Path(cached)
-    try:
-        return Path(hf_hub_download(repository, name))
-    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
-        raise UserError(
-            f"{repository}: not in the local Hugging Face cache and cannot be downloaded; connect to the "
-            f"internet and run `hf download {repository} {name}`, or give its file, as "
-            "--depth video-depth-anything:FILE"
-        ) from error
+    remedy = (
+        f"connect to the internet and run `hf download {repository} {name}`, or give its file, as "
+        "--depth video-depth-anything:FILE"
+    )
+    folder = find_model(
+        repository, [name], remedy, is_complete=lambda folder: _has_weights(folder, repository)
+    )
+    return folder / name
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from secondeye.inpaint.loading import (
 from secondeye.inpaint.module_checks import require_input_channels
 from secondeye.inpaint.quantization import STORAGES, quantize
 from secondeye.system.errors import UserError
+from secondeye.system.hub import IsComplete, find_model
 
 NETWORK_FOLDERS = ("unet_diffusers", "", "unet")  # of a release or of a saved pipeline
 NETWORK_FILES = ("model_index.json", "config.json", "diffusion_pytorch_model*", "unet_diffusers/*", "unet/*")
@@ -53,7 +54,7 @@ def load_components(
     base = find_pipeline(str(source), with_network=unet is None, hub=hub)
     config_folder = base
     if unet is None or isinstance(unet, str | Path):
-        folder = find_network(base / "unet" if unet is None else unet, hub)
+        folder = find_network(base / "unet" if unet is None else unet, hub=hub)
         require_input_channels(read_json(folder / "config.json").get("in_channels"), folder)
         options = {} if quantization_config is None else {"quantization_config": quantization_config}
         if unet is not None:  # the variant is that of `source`: StereoCrafter's network has none
@@ -74,29 +75,53 @@ def load_components(
     return components
 
 
-def find_pipeline(source: str, *, with_network: bool = True, hub: dict[str, Any] | None = None) -> Path:
+def find_pipeline(
+    source: str,  # folder, or Hugging Face id
+    *,
+    with_network: bool = True,
+    remedy: str = "name a folder that holds it",  # beside the download, for the error
+    hub: dict[str, Any] | None = None,
+) -> Path:
     """Return the folder of a pipeline, downloaded if it is a Hugging Face id; UserError if there is none."""
     hub = hub or {}
     _require_hub_options(hub)
     if (Path(source) / "model_index.json").is_file():
         return Path(source)
-    ignored = [] if with_network else ["unet/*"]
-    folder = _download(source, SVD_FILES, hub, ignored)
-    if not list(folder.glob("vae/*.safetensors")):  # a pipeline saved here has no fp16 files
-        folder = _download(source, (*SVD_FILES, "*/*.safetensors"), hub, ignored)
+    parts = ["vae", "image_encoder", *["unet"] * with_network]
+
+    def is_complete(folder: Path) -> bool:
+        return all(list(folder.glob(f"{part}/*.safetensors")) for part in parts)
+
+    hub = hub | {"ignore_patterns": [] if with_network else ["unet/*"]}
+    folder = _find_model(source, SVD_FILES, remedy, is_complete, hub)
+    if not is_complete(folder):  # a pipeline saved here has no fp16 files
+        folder = _find_model(source, (*SVD_FILES, "*/*.safetensors"), remedy, is_complete, hub)
     return folder
 
 
-def find_network(source: str | Path, hub: dict[str, Any] | None = None) -> Path:
+def find_network(
+    source: str | Path,  # folder, or Hugging Face id
+    *,
+    remedy: str = "name a folder that holds it",  # beside the download, for the error
+    hub: dict[str, Any] | None = None,
+) -> Path:
     """Return the folder of a network's config and weights, downloaded if it is a Hugging Face id.
 
     Raises UserError if it cannot be downloaded.
     """
     folder = Path(source)
     if not folder.is_dir() and isinstance(source, str):
-        folder = _download(source, NETWORK_FILES, hub or {}, [])
+        folder = _find_model(source, NETWORK_FILES, remedy, _has_network, hub or {})
+    return _network_folder(folder)
+
+
+def _network_folder(folder: Path) -> Path:
     found = [folder / name for name in NETWORK_FOLDERS if (folder / name / "config.json").is_file()]
     return found[0] if found else folder
+
+
+def _has_network(folder: Path) -> bool:
+    return bool(list(_network_folder(folder).glob("diffusion_pytorch_model*.safetensors")))
 
 
 def _require_hub_options(hub: dict[str, Any]) -> None:
@@ -106,21 +131,13 @@ def _require_hub_options(hub: dict[str, Any]) -> None:
     inspect.signature(snapshot_download).bind("", allow_patterns=None, ignore_patterns=None, **hub)
 
 
-def _download(source: str, patterns: Sequence[str], hub: dict[str, Any], ignored: Sequence[str]) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
+def _find_model(
+    source: str, patterns: Sequence[str], remedy: str, is_complete: IsComplete, hub: dict[str, Any]
+) -> Path:
     if Path(source).is_dir() or Path(source).is_absolute():
         raise UserError(f"{source}: model_index.json is missing; name the folder of a complete model")
-    try:
-        return Path(
-            snapshot_download(source, allow_patterns=list(patterns), ignore_patterns=list(ignored), **hub)
-        )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        raise UserError(
-            f"{source}: neither a folder with model_index.json nor available from Hugging Face; accept the "
-            f"model's licence there and use `hf download {source}`, or name the folder it is in"
-        ) from error
+    remedy = f"accept the model's licence on Hugging Face and run `hf download {source}`, or {remedy}"
+    return find_model(source, patterns, remedy, is_complete=is_complete, **hub)
 
 
 def _training_conventions(folder: Path, overlap_mask: str | None, conditioning: str | None) -> dict[str, str]:

@@ -64,20 +64,21 @@ def extract_features(
 
 
 def _find_file(weights: Path | str) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from secondeye.system.hub import find_model
 
     if Path(weights).is_dir():
         if not (Path(weights) / WEIGHTS_FILE).is_file():
             raise UserError(f"{weights}: {WEIGHTS_FILE} is missing; the folder must contain VGG16's weights")
         return Path(weights) / WEIGHTS_FILE
-    try:
-        return Path(hf_hub_download(str(weights), WEIGHTS_FILE))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        raise UserError(
-            f"{weights}: neither a folder with VGG16's {WEIGHTS_FILE} nor available from Hugging Face; with "
-            f"internet access run `hf download timm/vgg16.tv_in1k {WEIGHTS_FILE}`, or disable LPIPS and DISTS"
-        ) from error
+    remedy = (
+        f"with internet access run `hf download timm/vgg16.tv_in1k {WEIGHTS_FILE}`, or name a folder with "
+        "VGG16's weights, or disable LPIPS and DISTS"
+    )
+    model = str(weights)
+    folder = find_model(
+        model, [WEIGHTS_FILE], remedy, is_complete=lambda folder: (folder / WEIGHTS_FILE).is_file()
+    )
+    return folder / WEIGHTS_FILE
 
 
 def _read_tensors(file: Path, shapes: dict[str, tuple[int, ...]]) -> Vgg16:

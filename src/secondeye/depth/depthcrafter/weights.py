@@ -60,7 +60,8 @@ def identify(folder: Path | None) -> tuple[str, str]:
 def _find(folder: Path | None) -> tuple[Path, Path]:
     """Return the folders of the network and of Stable Video Diffusion."""
     if folder is None:
-        return find_network(NETWORK), find_pipeline(SVD, with_network=False)
+        remedy = "name a folder with both, as --depth depthcrafter:FOLDER"
+        return find_network(NETWORK, remedy=remedy), find_pipeline(SVD, with_network=False, remedy=remedy)
     found = [folder / name for name in SVD_FOLDERS if (folder / name / "model_index.json").is_file()]
     if not (folder / NETWORK_FOLDER / "config.json").is_file() or not found:
         raise UserError(
