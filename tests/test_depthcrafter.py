@@ -4,7 +4,8 @@ import gc
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch.testing import assert_close
 from secondeye.cli import main
 from secondeye.conversion.provenance import read_record
 from secondeye.conversion.shot_depth import estimate_shot
-from secondeye.depth import DepthOptions
+from secondeye.depth import DepthEstimate, DepthEstimator, DepthOptions, DepthState
 from secondeye.depth.depthcrafter import DepthCrafter, DepthCrafterSettings
 from secondeye.depth.depthcrafter.pipeline import GROUP_FRAMES, DepthCrafterPipeline
 from secondeye.depth.depthcrafter.weights import NETWORK, SVD, identify, load_pipeline
@@ -250,21 +251,41 @@ def test_interrupted_shot_ends_in_the_same_bytes(
         begun.append(first)
         yield from video[first:].split(3)
 
-    def estimate(name: str, on_frames: Callable[[int], object]) -> bytes:
-        made = estimate_shot(windows_from, crafter, tmp_path / name, save_every=1, on_frames=on_frames)
-        return made.path.read_bytes()
+    def estimate(name: str, estimator: DepthEstimator) -> bytes:
+        return estimate_shot(windows_from, estimator, tmp_path / name, save_every=1).path.read_bytes()
 
-    def interrupt(new: int) -> None:
-        estimated.append(new)
-        if len(estimated) == stop:
-            raise KeyboardInterrupt
+    def interrupted(windows: Iterable[Tensor], state: DepthState | None = None) -> Iterator[DepthEstimate]:
+        yield from islice(crafter(windows, state), stop)
+        raise KeyboardInterrupt
 
-    estimated: list[int] = []
-    whole = estimate("whole.f32", int)
+    whole = estimate("whole.f32", crafter)
     with pytest.raises(KeyboardInterrupt):
-        estimate("parts.f32", interrupt)
-    assert estimate("parts.f32", int) == whole
+        estimate("parts.f32", interrupted)
+    assert estimate("parts.f32", crafter) == whole
     assert begun[:2] == [0, 0] and begun[2] >= 8  # it does not begin at the start again
+
+
+def test_progress_moves_with_every_step_and_ends_with_the_frames(
+    pipeline: DepthCrafterPipeline, tmp_path: Path
+) -> None:
+    """Also that of a shot which is continued."""
+    frames = 10
+    crafter, video = DepthCrafter(pipeline, DepthCrafterSettings(2, 1.0, 5, 2)), clip(frames)
+    reports: list[int] = []
+    estimate_shot(
+        lambda first: video[first:].split(3),
+        crafter,
+        tmp_path / "shot.f32",
+        save_every=1,
+        on_frames=reports.append,
+    )
+    assert reports[:2] == [1, 2]  # 5 frames, 2 steps and decoding: 1.67 and 3.33 frames
+    assert sum(reports) == frames and min(reports) == 0
+    states = [estimate.state for estimate in crafter([video])]
+    for state in states[::4]:
+        reports.clear()
+        rest = list(crafter.reporting(reports.append)([video[state.first_frame :]], state))
+        assert sum(reports) == len(rest) == frames - state.next_frame
 
 
 def test_network_that_returns_nan_is_one_line(pipeline: DepthCrafterPipeline) -> None:
@@ -441,6 +462,7 @@ def test_maps_of_a_film_are_written(
     assert run(monkeypatch, str(film), *options, command="depth") == 1
     assert "640x512 needs" in capsys.readouterr().err.splitlines()[-1]
     assert run(monkeypatch, str(film), *options, "--depth-resolution", "64", command="depth") == 0
+    assert "1/1" in capsys.readouterr().err
     with np.load(film.with_name("maps.npz")) as maps:
         assert maps["depth"].shape == (1, 48, 64) and np.ptp(maps["depth"]) == 65535
 

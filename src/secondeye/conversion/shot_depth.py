@@ -16,7 +16,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from secondeye.conversion.checkpoint import save_tensors
-from secondeye.depth import FAR_QUANTILE, NEAR_QUANTILE, DepthEstimator, DepthState
+from secondeye.depth import FAR_QUANTILE, NEAR_QUANTILE, DepthEstimator, DepthState, SteppedEstimator
 from secondeye.system.files import write_atomic
 
 WindowsFrom = Callable[[int], Iterable[Tensor]]
@@ -81,13 +81,15 @@ def estimate_shot(
     path: Path,  # .f32; files beside it hold the progress
     *,
     save_every: int,  # frames
-    on_frames: Callable[[int], object] = lambda frames: None,  # called with the number of new frames
+    on_frames: Callable[[int], object] = lambda frames: None,  # called with how many more are done
 ) -> ShotDepth:
     """Estimate the depth of a shot and store it in `path`, or continue where an earlier process stopped."""
     if _record(path).exists():
         return ShotDepth(path, **json.loads(_record(path).read_text()))
     progress, state = _resume(path)
     windows = windows_from(0 if state is None else state.first_frame)
+    if isinstance(estimator, SteppedEstimator):
+        estimator, on_frames = estimator.reporting(on_frames), lambda frames: None
     with path.open("ab") as file:
         file.truncate(progress.frames * progress.height * progress.width * 4)
         for estimate in estimator(windows, state):

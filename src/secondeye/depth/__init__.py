@@ -12,6 +12,7 @@ from secondeye.depth.interface import (
     DepthState,
     MemoryCheckedEstimator,
     SmallFrameEstimator,
+    SteppedEstimator,
 )
 from secondeye.depth.options import DepthOptions
 
@@ -24,4 +25,5 @@ __all__ = [
     "DepthState",
     "MemoryCheckedEstimator",
     "SmallFrameEstimator",
+    "SteppedEstimator",
 ]

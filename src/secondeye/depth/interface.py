@@ -1,6 +1,6 @@
 """The types that every depth estimator shares."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -56,6 +56,17 @@ class MemoryCheckedEstimator(DepthEstimator, Protocol):
 
     def require_memory(self, height: int, width: int) -> None:
         """Raise UserError unless the memory suffices for frames of this size."""
+
+
+@runtime_checkable
+class SteppedEstimator(DepthEstimator, Protocol):
+    """An estimator that computes many frames together, in steps that may take minutes on a CPU."""
+
+    def reporting(self, on_frames: Callable[[int], object]) -> DepthEstimator:
+        """Return an equal estimator that calls `on_frames` after each step, to show progress.
+
+        It gets the number of frames that the step is worth, in all the number of frames that are returned.
+        """
 
 
 FAR_QUANTILE, NEAR_QUANTILE = 0.01, 0.99  # of a shot's raw depth, mapped to 0 and 1: ignores outliers

@@ -7,6 +7,7 @@ window to window but the overlapped latents.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +30,9 @@ _GIB = 2**30
 
 NoiseOfFrame = Callable[[int, tuple[int, ...]], Tensor]
 """Noise of standard deviation 1 for a frame, by its number, in this shape."""
+
+OnFrames = Callable[[int], object]
+"""Called with a number of frames."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class LatentGroup(NamedTuple):
 
 
 class DepthCrafter:
-    """A MemoryCheckedEstimator; depth is in [0, 1] before the shot is normalised.
+    """A MemoryCheckedEstimator and SteppedEstimator; depth is in [0, 1] before the shot is normalised.
 
     Other than the release it streams: pixel noise is drawn by the frame's number instead of for the clip at
     once, latents stay in float32, and the range of the shot's depth is taken later, as for all estimators.
@@ -88,10 +92,17 @@ class DepthCrafter:
         options: DepthOptions | None = None,
         pixel_noise: NoiseOfFrame | None = None,  # [3, H, W], added to the frame; None: from SEED
         window_noise: NoiseOfFrame | None = None,  # [4, h, w], of a frame of a window; None: from SEED
+        on_frames: OnFrames = lambda frames: None,  # called as `reporting` says
     ) -> None:
         self.pipeline, self.settings, self.options = pipeline, settings, options or DepthOptions()
         self._pixel_noise = pixel_noise or _noise_from(SEED)
         self._window_noise = window_noise or _noise_from(SEED + 2**31)
+        self._on_frames = on_frames
+
+    def reporting(self, on_frames: OnFrames) -> "DepthCrafter":
+        """Return an equal estimator that calls `on_frames` after each step of denoising and each decoding."""
+        noises = self._pixel_noise, self._window_noise
+        return DepthCrafter(self.pipeline, self.settings, self.options, *noises, on_frames)
 
     def require_memory(self, height: int, width: int) -> None:
         """Raise UserError unless a window of frames of this size fits into the memory."""
@@ -112,15 +123,20 @@ class DepthCrafter:
     def __call__(self, windows: Iterable[Tensor], state: DepthState | None = None) -> Iterator[DepthEstimate]:
         """Estimate frame by frame. Raises UserError if the network returns NaN."""
         done = 0 if state is None else state.next_frame
-        for group in self.latent_groups(windows, state):
+        progress = _Progress(self.settings.steps, state, self._on_frames)
+        for group in self.latent_groups(windows, state, progress.add_step):
             depth = resize(self.pipeline.decode(group.latents), *group.size)
             for number in range(max(done, group.first), group.first + len(depth)):
+                progress.add_step(1)
                 estimate = depth[number - group.first][None]
                 yield DepthEstimate(estimate, 1.0, self._state_after(group, number + 1))
         self.pipeline.maybe_free_model_hooks()
 
     def latent_groups(
-        self, windows: Iterable[Tensor], state: DepthState | None = None
+        self,
+        windows: Iterable[Tensor],
+        state: DepthState | None = None,
+        on_step: OnFrames = lambda frames: None,  # called after each step with the new frames of its window
     ) -> Iterator[LatentGroup]:
         """Sample window by window and yield what is final, from the group of `state.next_frame` on.
 
@@ -141,9 +157,11 @@ class DepthCrafter:
                 first, sampled = first + len(group), sampled[len(group) :]
             if ended:
                 return
-            sampled = self._sample_window(stream, sampled, stop)
+            sampled = self._sample_window(stream, sampled, stop, on_step)
 
-    def _sample_window(self, stream: "_EncodedFrames", sampled: Tensor, stop: int) -> Tensor:
+    def _sample_window(
+        self, stream: "_EncodedFrames", sampled: Tensor, stop: int, on_step: OnFrames
+    ) -> Tensor:
         """Return the latents with those of the window that begins `overlap_frames` before `stop`."""
         settings = self.settings
         overlap = min(settings.overlap_frames, stop)
@@ -154,7 +172,12 @@ class DepthCrafter:
         noise = torch.stack([self._window_noise(number, tuple(shape)) for number in numbers])
         previous = sampled[len(sampled) - overlap :]
         new = self.pipeline.sample(
-            encoded, noise, previous if overlap else None, steps=settings.steps, guidance=settings.guidance
+            encoded,
+            noise,
+            previous if overlap else None,
+            steps=settings.steps,
+            guidance=settings.guidance,
+            on_step=partial(on_step, len(noise) - overlap),
         )
         require_finite_pixels(new)
         if not overlap:
@@ -182,6 +205,25 @@ class DepthCrafter:
         latents = group.sampled[_group_start(following) - group.first :]
         first_encoded = _group_start(max(0, stop - self.settings.overlap_frames))
         return DepthState(following, first_encoded, {"latents": latents, "size": torch.tensor(group.size)})
+
+
+class _Progress:
+    """Counts the steps that frames go through: those of denoising, and decoding."""
+
+    def __init__(self, steps: int, state: DepthState | None, on_frames: OnFrames) -> None:
+        self._steps_per_frame, self._on_frames = steps + 1, on_frames
+        self._reported, self._steps = 0, 0
+        if state is not None:
+            self._reported = state.next_frame
+            sampled = _group_start(state.next_frame) + len(state.tensors["latents"])
+            self._steps = state.next_frame + sampled * steps
+
+    def add_step(self, frames: int) -> None:
+        """Count one step of so many frames."""
+        self._steps += frames
+        whole = self._steps // self._steps_per_frame
+        self._on_frames(whole - self._reported)
+        self._reported = whole
 
 
 class _EncodedFrames:

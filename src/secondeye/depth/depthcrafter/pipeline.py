@@ -3,6 +3,7 @@
 All modules but the network are Stable Video Diffusion's, and so are their conventions: see `inpaint`.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -82,6 +83,7 @@ class DepthCrafterPipeline(DiffusionPipeline):
         *,
         steps: int,
         guidance: float,  # none up to 1
+        on_step: Callable[[], object],  # called after each step of denoising
     ) -> Tensor:  # [T, 4, h, w] float32, scaled; on the CPU
         """Sample the latents of one window. In its first frames the noise is added to what is known.
 
@@ -104,6 +106,7 @@ class DepthCrafterPipeline(DiffusionPipeline):
             noisy = self.scheduler.scale_model_input(latents, t)
             velocity = guided_velocity(self.unet, noisy, t, conditions, guidance)
             latents = self.scheduler.step(velocity, t, latents).prev_sample
+            on_step()
         return latents[0].float().cpu()
 
     @torch.no_grad()
