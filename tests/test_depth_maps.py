@@ -14,6 +14,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from depth_models import write_model
 from typer.testing import CliRunner
 
 from secondeye import cli
@@ -23,8 +24,9 @@ from secondeye.conversion.checkpoint import Checkpoint
 from secondeye.conversion.depth_maps import open_depth_maps
 from secondeye.conversion.depth_record import read_record
 from secondeye.conversion.shot_depth import STEPS, ShotDepth
-from secondeye.execution import code_hash
 from secondeye.registry import models as registered
+from secondeye.registry.champion import ensure_champion
+from secondeye.registry.register import VersionFacts
 from secondeye.system.errors import UserError
 from secondeye.video.probe import probe
 from secondeye.video.read import decode_gray
@@ -531,24 +533,15 @@ def test_depth_says_nothing_of_inpainting(film: Path) -> None:
 
 
 def test_a_registered_model_gives_the_depth_of_its_own_code(
-    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    film: Path, with_registry: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    version = registered.FetchedVersion(7, "abc", tmp_path / "version", {})
-    write_bundle(version.bundle, Bundle("motion", "fill", 3.0, 0.5), None, None)
-    given = [
-        "depth",
-        str(film),
-        "--model",
-        "models:/secondeye/7",
-        "--output",
-        str(film.with_name("maps.npz")),
-    ]
+    weights = write_model(with_registry / "weights", "relative")
+    bundle = write_bundle(with_registry / "bundle", Bundle("hf", "fill", 3.0, 0.5), weights, None)
+    ensure_champion(bundle, VersionFacts({}, ""))
+    uri, maps = "models:/secondeye@champion", film.with_name("maps.npz")
+    given = ["depth", str(film), "--model", uri, "--output", str(maps)]
     monkeypatch.setattr("sys.argv", ["secondeye", *given])
-    monkeypatch.setattr(registered, "fetch_version", lambda uri: version)
-    refusal = run(*given, code=1)
-    assert f"give --model {version.bundle}" in refusal and "\n" not in refusal
-    (version.folder / "code").mkdir()
-    (version.folder / "code" / "secondeye").symlink_to(code_hash.ROOT)
+    version = registered.fetch_version(uri)
     started: list[Any] = []
 
     def replace_process(program: str, command: list[str], environment: dict[str, str]) -> None:
@@ -559,7 +552,13 @@ def test_a_registered_model_gives_the_depth_of_its_own_code(
     monkeypatch.setattr("os.execve", replace_process)
     run(*given)
     assert started[0].startswith(str(version.folder / "code"))
-    assert len(np.load(film.with_name("maps.npz"))["depth"]) == FRAMES
+    assert len(np.load(maps)["depth"]) == FRAMES
+    made_by = read_record(maps)["depth"]
+    assert made_by["name"] == "hf:depth" and made_by["licences"] == "apache-2.0"
+    code = version.folder / "code" / "secondeye"
+    (code / "conversion" / "depth_film.py").unlink()  # as in a version older than the command
+    refusal = run(*given, code=1)
+    assert f"give --model {version.bundle}" in refusal and "\n" not in refusal
 
 
 def test_gray_film_is_lossless_and_repeatable(tmp_path: Path) -> None:
