@@ -17,10 +17,7 @@ import torch
 from command import existing, make_parser, run
 from machine import machine
 
-from secondeye.dataset.clip_files import read_disparity, read_frames
-from secondeye.dataset.clip_paths import clip_file
-from secondeye.dataset.schema import SyntheticShot
-from secondeye.dataset.tables import read_table
+from secondeye.dataset.reader import Dataset
 from secondeye.evaluation.regions import regions_from_truth
 from secondeye.evaluation.score import compute, prepare, update
 from secondeye.inpaint import Warped, inpaint_shot, light
@@ -33,7 +30,8 @@ from secondeye.run_folder import open_run
 from secondeye.synthetic import render_shot
 from secondeye.system.text import pluralize
 from secondeye.training.light import train_light
-from secondeye.training.stereo_shot import ShotPool, StereoShot, quantize
+from secondeye.training.shots import rendered_shots
+from secondeye.training.stereo_shot import ShotPool
 from secondeye.warp import warp
 
 HEIGHT, WIDTH, FRAMES = 256, 448, 6
@@ -64,13 +62,9 @@ def main() -> None:
 def train(folder: Path, out: Path) -> None:
     """Train on synthetic shots with the settings of params.yaml; resumes if it was killed."""
     settings = load_params(Path("params.yaml")).train_inpaint.light
-    shots = []
-    for row in read_table(folder / "synthetic.parquet", SyntheticShot):
-        left, right = (read_frames(clip_file(folder, row.id, kind)) for kind in ("left", "right"))
-        disparity = read_disparity(clip_file(folder, row.id, "disparity"), row.offset_px)
-        shots.append(quantize(StereoShot(left, right, *warp(left, disparity), film=row.id)))
+    pool = ShotPool(rendered_shots(Dataset(folder.parent), "warp"), [])
     out.mkdir(parents=True, exist_ok=True)
-    train_light(open_run(out.parent, out.name, "train_light", settings, {}), ShotPool(shots, []), settings)
+    train_light(open_run(out.parent, out.name, "train_light", settings, {}), pool, settings)
 
 
 def table(seeds: range) -> str:

@@ -35,7 +35,7 @@ from secondeye.params import TrainDiffusion
 from secondeye.run_folder import open_run
 from secondeye.synthetic import Shot, render_shot
 from secondeye.training.diffusion import AUTOENCODER_FRAMES, train_autoencoder, train_network
-from secondeye.training.shot_crops import draw_shot
+from secondeye.training.shot_crops import draw_views
 from secondeye.training.stereo_shot import StereoShot, quantize
 from secondeye.warp import warp
 
@@ -49,7 +49,7 @@ COLUMNS = {
     "psnr_disoccluded_db": "PSNR in holes, dB",
     "temporal_error": "flicker in holes",
 }
-Draw = Callable[[np.random.Generator], StereoShot]
+Draw = Callable[[int, np.random.Generator], StereoShot]
 
 
 class Trained(NamedTuple):
@@ -111,10 +111,8 @@ def train_both(settings: TrainDiffusion, seconds: float, shots: int, folder: Pat
         [training_shot(first + k) for k in range(count)]
         for first, count in ((TRAIN_SEED, shots), (VALIDATION_SEED, VALIDATION_SHOTS))
     )
-    draws = [partial(draw_shot, shots, [], 0.0, *size, settings.frames) for shots in (training, validation)]
-    stills = [
-        partial(draw_shot, shots, [], 0.0, *size, AUTOENCODER_FRAMES) for shots in (training, validation)
-    ]
+    draws = [partial(draw_crop, shots, *size, settings.frames) for shots in (training, validation)]
+    stills = [partial(draw_crop, shots, *size, AUTOENCODER_FRAMES) for shots in (training, validation)]
     torch.manual_seed(settings.network.seed)
     many = make_tiny(settings.frames)
     train_autoencoder(many, open_run(folder, "autoencoder", "recipes", settings, {}), settings, *stills)
@@ -126,6 +124,16 @@ def train_both(settings: TrainDiffusion, seconds: float, shots: int, folder: Pat
         method: train_for(pipeline, replace(settings, method=method), seconds, folder, *draws)
         for method, pipeline in first.items()
     }
+
+
+def draw_crop(
+    shots: list[StereoShot], height: int, width: int, frames: int, _: int, rng: np.random.Generator
+) -> StereoShot:
+    """Draw a crop of some frames of any shot."""
+    shot = shots[int(rng.integers(len(shots)))]
+    start = int(rng.integers(len(shot.left) - frames + 1))
+    window = StereoShot(*(plane[start : start + frames] for plane in shot))
+    return draw_views(window, height, width, PARAMS.train_inpaint.diffusion.border_hole_percent, rng)
 
 
 def train_for(
@@ -142,9 +150,9 @@ def train_for(
         """Return the start time of each step, s."""
         starts: list[float] = []
 
-        def draw_timed(rng: np.random.Generator) -> StereoShot:
+        def draw_timed(number: int, rng: np.random.Generator) -> StereoShot:
             starts.append(time.perf_counter())
-            return draw(rng)
+            return draw(number, rng)
 
         network = replace(settings.network, steps=steps, checkpoint_every=steps)
         name = f"{settings.method}-{steps}"

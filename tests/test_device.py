@@ -23,7 +23,6 @@ from secondeye.evaluation.eval_clips import EvalFrames
 from secondeye.evaluation.methods import Method, make_right
 from secondeye.inpaint import Inpainted, Warped
 from secondeye.inpaint.fill import fill_shot
-from secondeye.training.stereo_shot import warp_shot
 from secondeye.video.read import decode_film
 
 SPLAT_KERNELS = ("_find_largest", "_add_integers", "_normalize_integers")
@@ -70,15 +69,6 @@ def test_the_stage_splat_launches_the_kernels_and_agrees_with_cpu(
     made = splat_and_score(tmp_path / "triton")
     assert dict(launches) == dict.fromkeys(SPLAT_KERNELS, 1)  # one clip, by one launch each
     compare(made, on_cpu)
-
-
-@pytest.mark.parametrize("conditioning", ["warp", "splat"])
-def test_training_samples_are_warped_by_the_kernels(conditioning, launches: Counter[str]) -> None:
-    generator = torch.Generator().manual_seed(0)
-    left, disparity = (torch.rand(1, channels, 4, 32, generator=generator) for channels in (3, 1))
-    shot = warp_shot(left, left, 3 * disparity, conditioning)
-    assert set(launches) == {*WARP_KERNELS, *(SPLAT_KERNELS if conditioning == "splat" else ())}
-    assert all(plane.device.type == "cpu" for plane in shot.planes)
 
 
 def test_evaluation_warps_with_the_kernels(launches: Counter[str]) -> None:

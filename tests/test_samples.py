@@ -11,22 +11,26 @@ import pytest
 import torch
 from conftest import a_clip, a_film, a_shift, load_preset
 from torch import Tensor
+from training_shots import MemoryShot
 
-from secondeye.conversion.warped_window import warped_window
-from secondeye.dataset.clip_files import write_disparity, write_frames
+from secondeye.dataset.clip_files import write_disparity, write_frames, write_occlusion
 from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import AcceptedClip, ClipDisparity, SyntheticShot
 from secondeye.dataset.tables import write_table
+from secondeye.imaging.arrays import occlusion_mask
 from secondeye.inpaint import Conditioning
-from secondeye.run_folder import Run
+from secondeye.params import Gate
+from secondeye.run_folder import Run, open_run
+from secondeye.splat import splat
 from secondeye.synthetic import two_planes
 from secondeye.system.errors import UserError
-from secondeye.training import diffusion
-from secondeye.training.footage import hold_out, load_mono_shots, load_stereo_shots, select_usable
-from secondeye.training.memory_check import require_free_memory, synthetic_pixels
-from secondeye.training.monocular import double_warp, plausible_disparity, read_mono_shots
-from secondeye.training.shot_crops import ShotCrop, crop_plane, crop_views, draw_crop, draw_shot
-from secondeye.training.stereo_shot import QUANTIZED_BYTES, ShotPool, StereoShot, quantize, quantize_plane
+from secondeye.training import diffusion, mono_runs
+from secondeye.training.mono_runs import MonoRun, prepare_mono_runs
+from secondeye.training.monocular import double_warp, plausible_disparity
+from secondeye.training.shot_crops import ShotCrop, crop_views, draw_views
+from secondeye.training.shots import hold_out, list_shots, select_usable
+from secondeye.training.stereo_shot import ShotPool, StereoShot, dequantize, quantize, quantize_plane
+from secondeye.training.windows import Windows, draw_frames, read_window
 from secondeye.warp import warp
 
 
@@ -79,81 +83,102 @@ def test_the_hole_is_right_of_the_near_plane_and_as_wide_as_the_disparities_diff
     assert middle.nonzero()[:, 0].tolist() == [*range(stop, stop + 6), 62, 63]
 
 
-def test_crops_have_the_requested_size_and_mono_share() -> None:
-    stereo = quantize(card_shot())
-    mono = quantize(double_warp(noise(2, 24, 64), torch.zeros(2, 1, 24, 64))._replace(film="mono"))
-    count = 0
-    for seed in range(60):
-        sample = draw_shot([stereo], [mono], 0.25, 16, 32, 2, np.random.default_rng(seed))
+def draw_shot(
+    stereo: list[StereoShot], mono: list[StereoShot], share: float, size: tuple[int, int, int], seed: int
+) -> StereoShot:
+    """Draw a sample as the trainer of the diffusion model does; float32."""
+    frames, height, width = size
+    pool = ShotPool([MemoryShot(shot) for shot in stereo], [MemoryShot(shot) for shot in mono])
+    rng = np.random.default_rng(seed)
+    window = read_window(*Windows(pool, frames, mono_share=share, seed=0).draw(seed, rng))
+    return dequantize(draw_views(window, height, width, 5.0, rng))
+
+
+def test_samples_have_the_requested_size_and_mono_share() -> None:
+    stereo, mono = card_shot(), double_warp(noise(2, 24, 64), torch.zeros(2, 1, 24, 64))
+    windows = Windows(
+        ShotPool([MemoryShot(stereo, "stereo")], [MemoryShot(mono, "mono")]), 2, mono_share=0.25, seed=0
+    )
+    films = [windows.draw(number, np.random.default_rng(number))[0].film for number in range(40)]
+    assert films.count("mono") == 10 and films[:4].count("mono") == 1
+    for seed in range(8):
+        sample = draw_shot([stereo], [mono], 0.25, (2, 16, 32), seed)
         assert sample.left.shape == (2, 3, 16, 32) and sample.coverage.shape == (2, 1, 16, 32)
         assert all(plane.dtype == torch.float32 for plane in sample.planes)
-        count += sample.film == "mono"
-    assert 5 <= count <= 30
 
 
-def test_a_crop_depends_on_its_generator_alone() -> None:
-    samples = [quantize(card_shot(seed)) for seed in range(3)]
-    first, again = (draw_shot(samples, [], 0.5, 16, 32, 1, np.random.default_rng(7)) for _ in range(2))
+def test_a_missing_kind_is_replaced_by_the_other() -> None:
+    shot = MemoryShot(card_shot(), "only")
+    for pool in (ShotPool([shot], []), ShotPool([], [shot])):
+        windows = Windows(pool, 2, mono_share=0.5, seed=0)
+        assert {windows.draw(number, np.random.default_rng(0))[0].film for number in range(6)} == {"only"}
+
+
+def test_a_sample_depends_on_its_number_and_generator_alone() -> None:
+    shots = [card_shot(seed) for seed in range(3)]
+    first, again = (draw_shot(shots, [], 0.5, (1, 16, 32), 7) for _ in range(2))
     assert all(torch.equal(*planes) for planes in zip(first.planes, again.planes, strict=True))
+
+
+def test_exactly_the_strides_that_fit_are_drawn() -> None:
+    for max_stride, limit, most in ((6, 20, 4), (2, 20, 2), (6, 3, 3), (1, 20, 1)):
+        shot = SimpleNamespace(frames=20, max_stride=limit)
+        drawn = [draw_frames(shot, 5, max_stride, np.random.default_rng(seed)) for seed in range(200)]
+        assert {frames.step for frames in drawn} == set(range(1, most + 1))
+        assert {len(frames) for frames in drawn} == {5}
+        assert max(frames[-1] for frames in drawn) == 19 and min(frames[0] for frames in drawn) == 0
+
+
+def test_windows_are_read_in_parts_with_their_stride() -> None:
+    shot = card_shot(frames=20)
+    window = read_window(MemoryShot(shot), range(1, 20, 3))
+    assert all(
+        torch.equal(*planes)
+        for planes in zip(window, quantize(StereoShot(*(plane[1::3] for plane in shot))), strict=True)
+    )
 
 
 def test_quantizing_keeps_a_shot() -> None:
     sample = card_shot()
     stored = quantize(sample)
     assert all(plane.dtype in (torch.uint8, torch.float16) for plane in stored.planes)
-    window = draw_crop([stored], [], 0.0, 24, 64, 2, np.random.default_rng(0))
-    window = window._replace(flipped=False, gain=(1.0, 1.0, 1.0))
-    for plane, back in zip(
-        sample.planes, (crop_plane(plane, window) for plane in stored.planes), strict=True
-    ):
+    for plane, back in zip(sample.planes, dequantize(stored).planes, strict=True):
         torch.testing.assert_close(back, plane, atol=0.5 / 255 + 1e-6, rtol=0)
 
 
 def test_planes_of_a_crop_stay_consistent() -> None:
     """Cropped, flipped and recoloured, visible pixels equal the ground truth, and holes are black."""
-    samples = [quantize(card_shot(seed)) for seed in range(3)]
+    shots = [card_shot(seed) for seed in range(3)]
     for seed in range(20):
-        sample = draw_shot(samples, [], 0.5, 16, 32, 2, np.random.default_rng(seed))
+        sample = draw_shot(shots, [], 0.5, (2, 16, 32), seed)
         visible = sample.coverage == 1
         assert (sample.warped - sample.right)[visible.expand_as(sample.right)].abs().max() < 1e-6
         assert (sample.warped[~visible.expand_as(sample.warped)] == 0).all()
 
 
 def test_crops_with_holes_are_preferred() -> None:
-    sample = quantize(card_shot(width=256, card_px=8, near_px=6, far_px=0))
-    draws = [draw_shot([sample], [], 0.0, 24, 32, 1, np.random.default_rng(seed)) for seed in range(60)]
+    shot = card_shot(width=256, card_px=8, near_px=6, far_px=0)
+    draws = [draw_shot([shot], [], 0.0, (1, 24, 32), seed) for seed in range(60)]
     with_holes = sum(bool((drawn.coverage == 0).any()) for drawn in draws)
     assert with_holes > 30  # any crop: 38 of the 225 places, one in six
 
 
-def test_shots_that_are_too_small_or_short_are_left_out() -> None:
-    short, low = quantize(card_shot(width=96)), quantize(card_shot(frames=3, width=96, height=12))
-    small, large = quantize(card_shot(frames=3)), quantize(card_shot(frames=3, width=96))
-    numbers = {
-        draw_crop([short, low, small, large], [], 0.5, 16, 80, 3, np.random.default_rng(seed)).shot
-        for seed in range(20)
-    }
-    assert numbers == {3}
-    with pytest.raises(ValueError, match="no shot of 1 has 3 frames"):
-        draw_shot([short], [], 0.5, 16, 32, 3, np.random.default_rng(0))
-
-
 def test_usable_shots_are_selected_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
-    small, large = quantize(card_shot(frames=3)), quantize(card_shot(frames=3, width=96))
-    pool = select_usable("light", [small, large], [small], (2, 16, 80))
+    small, large = MemoryShot(card_shot(frames=3)), MemoryShot(card_shot(frames=3, width=96))
+    pool = select_usable("light", ShotPool([small, large], [small]), (2, 16, 80))
     assert len(pool.stereo) == 1 and pool.stereo[0] is large and pool.mono == []
     assert capsys.readouterr().err == "light: shots with 2 frames of 80x16: 1 of 3\n"
     with pytest.raises(
         UserError, match=r"shots with 4 frames of .*: 0 of 1; lower train_inpaint.diffusion's frames"
     ):
-        select_usable("diffusion", [large], [], (4, 16, 80))
+        select_usable("diffusion", ShotPool([large], []), (4, 16, 80))
 
 
 def test_one_film_in_ten_is_held_out_whole(capsys: pytest.CaptureFixture[str]) -> None:
     """Twelve stereo films of two shots each, all of them as monocular films too, and eleven others."""
-    plain = quantize(card_shot(width=32, card_px=4))
-    stereo = [plain._replace(film=f"film {n // 2}") for n in range(24)]
-    mono = [plain._replace(film=f"film {n}") for n in range(23)]
+    plain = card_shot(width=32, card_px=4)
+    stereo = [MemoryShot(plain, f"film {n // 2}") for n in range(24)]
+    mono = [MemoryShot(plain, f"film {n}") for n in range(23)]
     held, trained_on = hold_out("light", ShotPool(stereo, mono))
     assert [[shot.film for shot in shots] for shots in held] == [["film 9"] * 2, ["film 9", "film 19"]]
     assert not {s.film for shots in held for s in shots} & {s.film for shots in trained_on for s in shots}
@@ -168,28 +193,28 @@ def test_one_film_in_ten_is_held_out_whole(capsys: pytest.CaptureFixture[str]) -
 def test_crops_at_different_columns_equal_a_warp_of_the_crop(offset_px: int) -> None:
     """The crops' disparity is that of the views less the offset; nothing is visible outside the left crop."""
     shot = two_planes(width=96, near_px=8, far_px=2)
-    sample = quantize(StereoShot(shot.left, shot.right, *warp(shot.left, shot.disparity), film="cards"))
-    window = ShotCrop(0, 0, 2, 2, 12, 16, 40, flipped=False, gain=(1.0, 1.0, 1.0))
-    apart = crop_views(sample, window, offset_px)
+    sample = quantize(StereoShot(shot.left, shot.right, *warp(shot.left, shot.disparity)))
+    crop = ShotCrop(2, 12, 16, 40, flipped=False, gain=(1.0, 1.0, 1.0))
+    apart = dequantize(crop_views(sample, crop, offset_px))
     rows, columns = slice(2, 18), slice(12 + offset_px, 52 + offset_px)
     left, disparity = (plane[..., rows, columns] for plane in (shot.left, shot.disparity - offset_px))
     wanted = warp(left.contiguous(), disparity.contiguous())
     assert torch.equal(apart.coverage, wanted.coverage)
     torch.testing.assert_close(apart.left, left, atol=0.5 / 255 + 1e-6, rtol=0)
     torch.testing.assert_close(apart.warped, wanted.frames, atol=0.5 / 255 + 1e-6, rtol=0)
-    assert torch.equal(apart.disparity, wanted.disparity) and apart.film == "cards"
+    assert torch.equal(apart.disparity, wanted.disparity)
 
 
 def test_border_holes_open_on_both_sides() -> None:
     """Equally often, at most 5 % of the crop wide at the median disparity; without room on the right only."""
-    flat = quantize(double_warp(noise(1, 16, 200), torch.full((1, 1, 16, 200), 4.0)))
+    flat = double_warp(noise(1, 16, 200), torch.full((1, 1, 16, 200), 4.0))
     sides = []
     for seed in range(100):
-        hole = draw_shot([flat], [], 0.5, 16, 80, 1, np.random.default_rng(seed)).coverage[0, 0, 0] == 0
+        hole = draw_shot([flat], [], 0.5, (1, 16, 80), seed).coverage[0, 0, 0] == 0
         assert hole.sum() <= 4 and not hole[4:76].any()
         sides.append((bool(hole[0]), bool(hole[-1])))
     assert 30 <= sides.count((True, False)) <= 55 and 30 <= sides.count((False, True)) <= 55
-    whole = draw_shot([flat], [], 0.5, 16, 200, 1, np.random.default_rng(0)).coverage[0, 0, 0] == 0
+    whole = draw_shot([flat], [], 0.5, (1, 16, 200), 0).coverage[0, 0, 0] == 0
     assert whole[-4:].all() and not whole[:-4].any()
 
 
@@ -197,8 +222,10 @@ def test_clips_and_synthetic_shots_are_loaded(tmp_path: Path) -> None:
     shot = two_planes(height=32, width=64)
     name = "0" * 16
     dataset = Dataset(tmp_path)
-    for stage in ("split", "shift", "match", "filter", "synthetic"):
+    for stage in ("raw", "split", "shift", "match", "splat", "filter", "synthetic"):
         dataset.folder(stage).mkdir()
+    write_frames(dataset.file("splat", name, "warped"), 0.5 * shot.left)  # recognised when it is read
+    write_occlusion(dataset.file("splat", name, "occlusion"), shot.left_occlusion)
     for stage in ("split", "synthetic"):
         write_frames(dataset.file(stage, name, "left"), shot.left)
         write_frames(dataset.file(stage, name, "right"), shot.right)
@@ -216,27 +243,29 @@ def test_clips_and_synthetic_shots_are_loaded(tmp_path: Path) -> None:
     ):
         write_table(dataset.path(type(row)), [row], type(row))
 
-    (accepted,) = dataset.clips("train")
-    clip, rendered = load_stereo_shots(dataset, [accepted])
-    assert (clip.film, rendered.film) == ("film", name)
-    for found in (clip, rendered):
+    run = open_run(tmp_path, "key", "train", Gate(confidence=0.5), {})
+    (clip, rendered), (mono,) = list_shots(run, tmp_path, (1, 16, 16), "warp")
+    assert [shot.film for shot in (clip, rendered, mono)] == ["film", name, "film"]
+    assert {(one.frames, one.height, one.width) for one in (clip, rendered, mono)} == {(2, 32, 64)}
+    for one in (clip, rendered):
+        found = one.read([0, 1])
+        assert all(torch.equal(plane[1:], other) for plane, other in zip(found, one.read([1]), strict=True))
         visible = (found.coverage == 255).expand_as(found.right)
         assert torch.equal(found.warped[visible], found.right[visible])  # the signs agree
         assert torch.equal(found.coverage == 0, shot.right_occlusion)
-    for found, pixels in ((clip, accepted.clip.pixels), (rendered, synthetic_pixels(dataset))):
-        assert sum(plane.nbytes for plane in found.planes) == QUANTIZED_BYTES * pixels
-    (mono,) = load_mono_shots(dataset, [accepted], seed=0)
-    assert mono.film == "film" and torch.equal(mono.right, clip.left)  # the left view is the ground truth
-    assert 0.01 < float((mono.coverage == 0).float().mean()) < 0.4
+    twice = mono.read([0, 1])
+    assert torch.equal(twice.right, clip.read([0, 1]).left)  # the left view is the ground truth
+    assert 0.01 < float((twice.coverage == 0).float().mean()) < 0.4
 
-    splatted = load_stereo_shots(dataset, [accepted], "splat")
-    fed = [warped_window(shot.left, dataset.disparity(accepted), "splat") for _ in splatted]
-    for found, window in zip(splatted, fed, strict=True):
-        assert window.conditioning_frames is not None and window.conditioning_coverage is not None
-        assert torch.equal(found.warped, quantize_plane(window.conditioning_frames))
-        assert torch.equal(found.coverage, quantize_plane(window.conditioning_coverage))
-    (mono,) = load_mono_shots(dataset, [accepted], 0, "splat")
-    assert not mono.coverage[..., -1, :].any()  # the released border rule
+    (clip, rendered), (mono,) = list_shots(run, tmp_path, (1, 16, 16), "splat")
+    stored, visible = clip.read([0, 1]), ~shot.left_occlusion
+    assert torch.equal(stored.coverage == 255, visible), "of the stage's files"
+    assert torch.equal(stored.warped, quantize_plane(quantize_plane(0.5 * shot.left) / 255 * visible))
+    splatted, coverage = splat(shot.left, dataset.synthetic_disparity(rendered.row), weight_exponent_per_px=8)
+    made, holes = rendered.read([0, 1]), occlusion_mask(coverage)
+    assert torch.equal(made.coverage == 0, holes), "as the stage makes them, with its weights at this width"
+    assert torch.equal(made.warped, quantize_plane(splatted * ~holes))
+    assert (mono.read([0]).coverage == 0).any()
 
 
 @pytest.mark.parametrize("conditioning", ["warp", "splat"])
@@ -245,25 +274,32 @@ def test_a_trainer_is_given_the_views_of_its_conditioning(
 ) -> None:
     """`diffusion.train`, which the stage calls, loads them; what it does with them is tested elsewhere."""
     given: list[Conditioning] = []
-    monkeypatch.setattr(diffusion, "load_shots", lambda data, size, conditioning: given.append(conditioning))
+    monkeypatch.setattr(diffusion, "list_shots", lambda *arguments: given.append(arguments[-1]))
     monkeypatch.setattr(diffusion, "train_diffusion", lambda *_: None)
     settings = load_preset("laptop", tmp_path).train_inpaint.diffusion
     diffusion.train(cast(Run, None), tmp_path, replace(settings, conditioning=conditioning))
     assert given == [conditioning]
 
 
-def test_monocular_films_are_loaded(make_film: Callable[..., Path]) -> None:
+def test_monocular_films_are_prepared_once(
+    make_film: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     film = make_film("mono.mp4", shots=(17, 9), height=64, width=96, sound=False)
-    assert read_mono_shots([], 8, 48, 80, seed=0) == []
-    samples = read_mono_shots([film], 8, 48, 80, seed=0)
-    assert [sample.left.shape for sample in samples] == [
-        (8, 3, 48, 80)
-    ] * 3  # two runs of one shot, one of the other
-    assert {sample.film for sample in samples} == {"mono.mp4"}
-    again = read_mono_shots([film], 8, 48, 80, seed=0)
-    assert all(torch.equal(a.coverage, b.coverage) for a, b in zip(samples, again, strict=True))
-    longer = read_mono_shots([film], 12, 48, 80, seed=0)
-    assert {sample.left.shape for sample in longer} == {(12, 3, 48, 80)}
+
+    def prepare(name: str, *films: Path, frames: int = 8) -> list[MonoRun]:
+        return prepare_mono_runs(films, tmp_path / name, frames, 48, 80, 0, "warp")
+
+    assert prepare("none") == []
+    runs = prepare("one", film)
+    assert [(run.frames, run.height, run.width) for run in runs] == [(8, 48, 80)] * 3  # two of one shot
+    assert {run.film for run in runs} == {"mono.mp4"} and runs[0].read([2, 3]).left.shape == (2, 3, 48, 80)
+    again = prepare("again", film)
+    for one, other in zip(runs, again, strict=True):
+        assert all(torch.equal(*planes) for planes in zip(one.read([0]), other.read([0]), strict=True))
+    assert [run.frames for run in prepare("longer", film, frames=12)] == [12]
+    monkeypatch.setenv("RANK", "1")  # another process takes what the main process has written
+    monkeypatch.setattr(mono_runs, "read_runs", lambda *_: pytest.fail("read again"))
+    assert prepare("one", film) == runs
 
 
 def test_plausible_disparity_is_within_its_strength() -> None:
@@ -274,13 +310,3 @@ def test_plausible_disparity_is_within_its_strength() -> None:
         assert disparity.shape == (3, 1, 48, 80) and torch.isfinite(disparity).all()
         reaches.append(float(disparity.max() - disparity.min()) / 80 * 100)
     assert len(set(reaches)) == 4 and max(reaches) <= 5.0 and min(reaches) > 0.5
-
-
-def test_data_that_does_not_fit_in_memory_is_refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2**30))
-    require_free_memory(2**29, "train_depth")
-    assert "train_depth: samples take about 512.0 MiB" in capsys.readouterr().err
-    with pytest.raises(UserError, match=r"about 2.0 GiB of memory, 1.0 GiB free; hold out more films"):
-        require_free_memory(2**31, "train_depth")

@@ -10,6 +10,7 @@ import torch
 from conftest import a_clip, a_film, a_shift, an_optimizer
 from safetensors.torch import load_file
 from torch import Tensor
+from training_shots import MemoryDepthShot
 
 from secondeye.dataset.clip_files import write_disparity, write_frames
 from secondeye.dataset.reader import Dataset
@@ -23,15 +24,13 @@ from secondeye.run_folder import Run, open_run, repeatable
 from secondeye.system.errors import UserError
 from secondeye.training import depth as training
 from secondeye.training.depth import (
-    PREPARED_BYTES,
-    DepthShot,
+    DepthFrames,
+    DrawSample,
     consistent_mask,
-    draw_sample,
-    load_shots,
-    prepare,
+    list_shots,
+    measure_window,
     train_depth,
 )
-from secondeye.training.memory_check import count_frames
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 HEIGHT, WIDTH = 32, 64
@@ -47,7 +46,7 @@ def settings(steps: int = 6, dropout: float = 0.3, frames: int = 2) -> TrainDept
     )
 
 
-def make_shot(seed: int, count: int = 4, speed_px: int = 2) -> DepthShot:
+def make_frames(seed: int, count: int = 4, speed_px: int = 2) -> DepthFrames:
     """Make a shot whose lower half is near, bright and slides left; the upper half is far, dark and still."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(1, 3, HEIGHT // 4, (WIDTH + 16) // 4, generator=generator)
@@ -61,7 +60,15 @@ def make_shot(seed: int, count: int = 4, speed_px: int = 2) -> DepthShot:
         ]
     )
     disparity = (1 + 5 * near).expand(count, 1, HEIGHT, WIDTH).clone()
-    return DepthShot(left, disparity, torch.ones_like(disparity, dtype=torch.bool), "film")
+    return DepthFrames(left, disparity, torch.ones_like(disparity, dtype=torch.bool))
+
+
+def make_shot(seed: int, film: str = "film") -> MemoryDepthShot:
+    return MemoryDepthShot(make_frames(seed), film)
+
+
+def draw_sample(shots: list[MemoryDepthShot], of: TrainDepth, rng: np.random.Generator) -> tuple[Tensor, ...]:
+    return DrawSample(shots, of)(0, rng)
 
 
 def new_run(folder: Path, name: str) -> Run:
@@ -69,7 +76,7 @@ def new_run(folder: Path, name: str) -> Run:
 
 
 def test_a_sample_depends_on_its_generator_alone() -> None:
-    shots = [prepare(make_shot(seed)) for seed in range(3)]
+    shots = [make_shot(seed) for seed in range(3)]
     one, again, other = (draw_sample(shots, settings(), np.random.default_rng(seed)) for seed in (5, 5, 6))
     assert [list(plane.shape) for plane in one] == [
         [2, channels, HEIGHT, WIDTH] for channels in (9, 1, 1, 2, 1)
@@ -80,7 +87,7 @@ def test_a_sample_depends_on_its_generator_alone() -> None:
 
 
 def test_a_share_of_the_samples_has_no_motion() -> None:
-    shots = [prepare(make_shot(0))]
+    shots = [make_shot(0)]
 
     def kinds(dropout: float) -> list[str]:
         found = []
@@ -98,14 +105,14 @@ def test_a_share_of_the_samples_has_no_motion() -> None:
     assert set(kinds(0.5)) == {"moving", "blind", "still"}
 
 
-def growing() -> DepthShot:
+def growing() -> MemoryDepthShot:
     """Make a shot in which disparity grows from frame to frame."""
-    shot = make_shot(0)
-    return shot._replace(disparity=shot.disparity + torch.arange(4.0).view(4, 1, 1, 1))
+    frames = make_frames(0)
+    return MemoryDepthShot(frames._replace(disparity=frames.disparity + torch.arange(4.0).view(4, 1, 1, 1)))
 
 
 def test_a_still_sample_repeats_one_frame() -> None:
-    shots, still = [prepare(growing())], 0
+    shots, still = [growing()], 0
     for seed in range(20):
         _, truth, _, flow, _ = draw_sample(shots, settings(dropout=1.0), np.random.default_rng(seed))
         assert torch.equal(truth[0], truth[1]) == (not flow.any())
@@ -114,7 +121,7 @@ def test_a_still_sample_repeats_one_frame() -> None:
 
 
 def test_samples_are_played_in_both_directions_with_matching_flow() -> None:
-    shots, ways = [prepare(growing())], set()
+    shots, ways = [growing()], set()
     for seed in range(12):
         inputs, truth, _, flow, confidence = draw_sample(
             shots, settings(dropout=0.0), np.random.default_rng(seed)
@@ -130,7 +137,7 @@ def test_samples_are_played_in_both_directions_with_matching_flow() -> None:
 
 def test_disparity_stays_aligned_with_the_image() -> None:
     """Cropped, mirrored, played backwards: the near half still looks different, and moves."""
-    shots = [prepare(make_shot(0))]
+    shots = [make_shot(0)]
     for seed in range(20):
         inputs, truth, _, flow, _ = draw_sample(shots, settings(dropout=0.0), np.random.default_rng(seed))
         near = truth[0, 0] > 3
@@ -142,7 +149,7 @@ def test_disparity_stays_aligned_with_the_image() -> None:
 
 
 def test_disparity_that_the_right_view_contradicts_is_invalid() -> None:
-    left = make_shot(0, speed_px=0).left[:1]
+    left = make_frames(0, speed_px=0).left[:1]
     disparity = torch.full((1, 1, HEIGHT, WIDTH), 3.0)
     right = left.roll(-3, dims=-1)
     assert bool(consistent_mask(left, right, disparity)[..., 8:-8].all())
@@ -161,7 +168,7 @@ def test_clips_and_synthetic_shots_are_loaded(tmp_path: Path) -> None:
     dataset = Dataset(tmp_path)
     for stage in ("split", "shift", "match", "filter", "synthetic"):
         dataset.folder(stage).mkdir()
-    small = make_shot(0)
+    small = make_frames(0)
     large, disparity = (
         torch.nn.functional.interpolate(plane, scale_factor=2.0) for plane in (small.left, small.disparity)
     )
@@ -179,16 +186,14 @@ def test_clips_and_synthetic_shots_are_loaded(tmp_path: Path) -> None:
         SyntheticShot("shot", "k", 4, shot_offset, 0.0),
     ):
         write_table(dataset.path(type(row)), [row], type(row))
-    clips = dataset.clips("train")
-    clip, shot = load_shots(dataset, clips, settings())
-    assert (clip.film, shot.film) == ("film", "shot")
+    shots = list_shots(dataset, settings())
+    assert [(shot.film, shot.frames) for shot in shots] == [("film", 4), ("shot", 4)]
+    clip, shot = (one.read(range(4)) for one in shots)
     for one in (clip, shot):
         assert one.left.shape == (4, 3, HEIGHT, WIDTH) and one.valid.dtype == torch.bool
     assert torch.equal(shot.disparity, small.disparity) and bool(shot.valid.all())
     torch.testing.assert_close(clip.disparity.amax(), torch.tensor(3.0))  # half the width, half the pixels
-    assert count_frames(clips, dataset.rows(SyntheticShot)) == 8
-    stored = sum(plane.nbytes for plane in prepare(shot)[:4])
-    assert stored == PREPARED_BYTES * 4 * HEIGHT * WIDTH
+    assert torch.equal(shots[1].read(range(1, 3)).left, shot.left[1:3])
 
 
 def test_learning_lowers_the_loss(tmp_path: Path) -> None:
@@ -208,17 +213,17 @@ def test_a_killed_training_ends_with_the_same_weights(
     whole = new_run(tmp_path, "whole")
     train_depth(whole, shots, settings())
     broken = new_run(tmp_path, "broken")
-    drawn, draw = 0, training.draw_sample
+    drawn, measure = 0, training.measure_window
 
-    def dies(*given: object) -> tuple[Tensor, ...]:
+    def dies(*given: Any, **named: Any) -> Any:
         nonlocal drawn
         drawn += 1
         if drawn > 8:  # two a step, with a checkpoint after three steps
             raise KeyboardInterrupt
-        return draw(*given)  # type: ignore[arg-type]
+        return measure(*given, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "draw_sample", dies)
+        patch.setattr(training, "measure_window", dies)
         with pytest.raises(KeyboardInterrupt):
             train_depth(broken, shots, settings())
     assert not broken.model.exists()
@@ -247,8 +252,7 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
 
 def test_no_film_is_on_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
     """Forty shots of twenty films, interleaved: two films are held out with all their shots."""
-    prepared = prepare(make_shot(0))
-    shots = [prepared._replace(film=f"film {n % 20}") for n in range(40)]
+    shots = [make_shot(0, film=f"film {n % 20}") for n in range(40)]
     held_out, trained_on = training.hold_out(shots)
     assert {shot.film for shot in held_out} == {"film 9", "film 19"} and len(held_out) == 4
     assert not {shot.film for shot in held_out} & {shot.film for shot in trained_on}
@@ -260,36 +264,55 @@ def test_no_film_is_on_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_confidence_is_calibrated_on_held_out_films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sides: dict[str, set[str]] = {"drawn": set(), "validated": set()}
-    real_predict = training._predict
+    predict, init = training._predict, DrawSample.__init__
 
-    def predict(model: torch.nn.Module, shots: Sequence[training.PreparedShot], count: int) -> Any:
+    def note_predicted(model: torch.nn.Module, shots: Sequence[training.DepthShot], count: int) -> Any:
         sides["validated"] |= {shot.film for shot in shots}
-        return real_predict(model, shots, count)
+        return predict(model, shots, count)
 
-    def draw(shots: Sequence[training.PreparedShot], *args: Any) -> tuple[Tensor, ...]:
+    def note_drawn(self: DrawSample, shots: Sequence[training.DepthShot], of: TrainDepth) -> None:
         sides["drawn"] |= {shot.film for shot in shots}
-        return draw_sample(shots, *args)
+        init(self, shots, of)
 
-    monkeypatch.setattr(training, "_predict", predict)
-    monkeypatch.setattr(training, "draw_sample", draw)
-    shots = [make_shot(seed)._replace(film=f"film {seed % 20}") for seed in range(21)]
+    monkeypatch.setattr(training, "_predict", note_predicted)
+    monkeypatch.setattr(DrawSample, "__init__", note_drawn)
+    shots = [make_shot(seed, film=f"film {seed % 20}") for seed in range(21)]
     train_depth(new_run(tmp_path, "a"), shots, settings(steps=1))
     assert sides["validated"] == {"film 9", "film 19"} and len(sides["drawn"]) == 18
     assert not sides["drawn"] & sides["validated"]
 
 
+def test_validation_takes_a_bounded_number_of_shots() -> None:
+    shots = [make_shot(0, film=str(n)) for n in range(50)]
+    assert [shot.film for shot in training._spread(shots, 3)] == ["0", "24", "49"]
+    assert training._spread(shots, 60) == shots
+
+
 def test_motion_is_measured_in_both_directions_of_time() -> None:
     """The near half slides to the left; the ends use their only neighbour."""
-    before, after = (
-        prepare(make_shot(0)).motion[:, :, 0, HEIGHT // 2 + 4 : -4, 8:-8].float().median(-1).values
-    )
-    assert [bool(row.median() > 1) for row in before] == [False, True, True, True]
-    assert [bool(row.median() < -1) for row in after] == [True, True, True, False]
+    shot = make_shot(0)
+    for backwards, signs in ((False, [-1, 1, 1, 1]), (True, [1, -1, -1, -1])):
+        motion = measure_window(shot, range(4), backwards=backwards).motion[:, 0]
+        medians = motion[:, HEIGHT // 2 + 4 : -4, 8:-8].flatten(1).median(-1).values
+        assert all(float(sign * median) > 1 for sign, median in zip(signs, medians, strict=True))
+
+
+def test_a_window_has_the_motion_that_it_has_in_its_whole_shot() -> None:
+    shot = make_shot(0)
+    for backwards in (False, True):
+        whole = measure_window(shot, range(4), backwards=backwards)
+        for indices in (range(2), range(1, 3), range(2, 4)):
+            part = measure_window(shot, indices, backwards=backwards)
+            own = (
+                slice(4 - indices.stop, 4 - indices.start)
+                if backwards
+                else slice(indices.start, indices.stop)
+            )
+            assert all(torch.equal(plane, other[own]) for plane, other in zip(part, whole, strict=True))
 
 
 def test_mirroring_negates_horizontal_motion() -> None:
-    shot = prepare(make_shot(0))
-    frames = training._select(shot, [1, 2], direction=0)
+    frames = measure_window(make_shot(0), range(1, 3), backwards=False)
     seen = set()
     for seed in range(8):
         mirrored = training._mirror(frames, np.random.default_rng(seed))
@@ -304,7 +327,7 @@ def test_mirroring_negates_horizontal_motion() -> None:
 
 
 def test_motion_scales_with_the_crop() -> None:
-    frames = training._select(prepare(make_shot(0)), [1, 2], direction=0)
+    frames = measure_window(make_shot(0), range(1, 3), backwards=False)
     frames.motion[:] = 1
     for seed in range(5):
         cut = training._crop(frames, (HEIGHT, WIDTH), np.random.default_rng(seed))

@@ -17,6 +17,7 @@ from conftest import an_optimizer, load_preset
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.testing import assert_close
+from training_shots import MemoryShot
 
 from secondeye.evaluation.baselines import fill_nearest
 from secondeye.imaging.arrays import occlusion_mask
@@ -37,18 +38,25 @@ from secondeye.system.errors import UserError
 from secondeye.training import conditioning, diffusion
 from secondeye.training import v_prediction as velocity
 from secondeye.training.cached_samples import draw_cached
-from secondeye.training.conditioning import ClipBatch, drop_conditions, encode_conditions, simulate_inpainted
+from secondeye.training.conditioning import (
+    ClipBatch,
+    drop_conditions,
+    encode_conditions,
+    replace_first_frames,
+    simulate_inpainted,
+)
 from secondeye.training.diffusion import (
     hash_pretrained,
     make_pipeline,
     make_sample,
-    to_working_size,
+    reduce_shot,
     train_autoencoder,
     train_diffusion,
     train_network,
+    training_size,
 )
 from secondeye.training.sample_sheet import write_sample_sheet
-from secondeye.training.stereo_shot import ShotPool, StereoShot, quantize
+from secondeye.training.stereo_shot import ShotPool, StereoShot, dequantize_plane, quantize
 from secondeye.training.v_prediction import NOISE_LEVELS, velocity_loss
 from secondeye.warp import warp
 
@@ -62,14 +70,12 @@ def svd(release: Path) -> Path:
     return release / "stable-video-diffusion-img2vid-xt-1-1"
 
 
-def make_shot(
-    frames: int = 3, height: int = 64, width: int = 72, seed: int = 0, film: str = "film"
-) -> StereoShot:
+def make_shot(frames: int = 3, height: int = 64, width: int = 72, seed: int = 0) -> StereoShot:
     generator = torch.Generator().manual_seed(seed)
     left, right = (torch.rand(frames, 3, height, width, generator=generator) for _ in range(2))
     coverage = torch.ones(frames, 1, height, width)
     coverage[..., 30:40] = 0
-    return StereoShot(left, right, right * coverage, coverage, torch.zeros_like(coverage), film)
+    return StereoShot(left, right, right * coverage, coverage, torch.zeros_like(coverage))
 
 
 def settings(
@@ -83,8 +89,11 @@ def settings(
         height=64,
         width=64,
         frames=2,
+        max_stride=1,
+        border_hole_percent=5.0,
         mono_share=0.5,
         conditioning="warp",
+        first_frames="simulated",
         conditioning_dropout=0.0,
         cached_samples=cached,
         vgg_weights="",
@@ -95,7 +104,8 @@ def settings(
 
 def train(runs: Path, of: TrainDiffusion) -> Run:
     run = open_run(runs, "key", "train_diffusion", of, {})
-    train_diffusion(run, ShotPool([quantize(make_shot(seed=1))], [quantize(make_shot(seed=2))]), of)
+    pool = ShotPool([MemoryShot(make_shot(seed=1), "film")], [MemoryShot(make_shot(seed=2), "film")])
+    train_diffusion(run, pool, of)
     return run
 
 
@@ -111,7 +121,7 @@ def test_a_killed_training_ends_with_the_same_weights(
 ) -> None:
     of = settings(method=method, cached=cached)
     whole = train(tmp_path / "whole", of)
-    draw, calls = diffusion.draw_shot, [0]
+    draw, calls = diffusion.draw_views, [0]
 
     def fail(*arguments: object) -> StereoShot:
         calls[0] += 1
@@ -119,7 +129,7 @@ def test_a_killed_training_ends_with_the_same_weights(
             raise KeyboardInterrupt
         return draw(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(diffusion, "draw_shot", fail)
+    monkeypatch.setattr(diffusion, "draw_views", fail)
     interruptions = 0
     while not (tmp_path / "cut" / "key" / "pictures").exists():
         try:
@@ -135,7 +145,8 @@ def test_a_killed_training_ends_with_the_same_weights(
 
 
 def test_a_trained_pipeline_loads_and_has_scores(tmp_path: Path) -> None:
-    run = train(tmp_path, dataclasses.replace(settings(steps=1), conditioning="splat"))
+    of = dataclasses.replace(settings(steps=1), conditioning="splat", first_frames="ground_truth")
+    run = train(tmp_path, of)
     pipeline = load_pipeline(run.model, "cpu")
     assert pipeline.unet.config.num_frames == 2 and not pipeline.one_step
     assert (pipeline.config.overlap_mask, pipeline.config.conditioning) == ("cleared", "splat")
@@ -160,7 +171,7 @@ def test_shots_without_a_hole_have_a_score(tmp_path: Path) -> None:
     whole = make_shot(width=64)._replace(coverage=torch.ones(3, 1, 64, 64))  # nothing to crop: no border
     run = open_run(tmp_path, "k", "train_diffusion", settings(steps=1), {})
     train_diffusion(
-        run, ShotPool([quantize(whole)], []), dataclasses.replace(settings(steps=1), mono_share=0.0)
+        run, ShotPool([MemoryShot(whole)], []), dataclasses.replace(settings(steps=1), mono_share=0.0)
     )
     assert run.metrics()[-1]["network/hole_psnr_db"] == 100
 
@@ -282,14 +293,14 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
 
 
 def test_it_is_validated_on_held_out_films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shots = [quantize(make_shot(seed=seed, film=f"film {seed}")) for seed in range(20)]
+    shots = [MemoryShot(make_shot(seed=seed), f"film {seed}") for seed in range(20)]
     trained_on, held_out = [], []
     autoencoder, network = diffusion.train_autoencoder, diffusion.train_network
 
     def record(stage: Callable[..., None], *args: Any) -> None:
         *rest, draw, draw_held = args
-        trained_on.append(draw.args[0])
-        held_out.append(draw_held.args[0])
+        trained_on.append(draw.windows.pool.stereo)
+        held_out.append(draw_held.windows.pool.stereo)
         stage(*rest, draw, draw_held)
 
     monkeypatch.setattr(diffusion, "train_autoencoder", partial(record, autoencoder))
@@ -310,8 +321,9 @@ def pipeline() -> StereoInpaintPipeline:
 
 
 def make_batch(clips: int = 2, frames: int = 2) -> ClipBatch:
-    shots = [make_shot(frames=frames, width=64, seed=seed) for seed in range(clips)]
-    return ClipBatch(*(torch.stack(planes) for planes in zip(*map(make_sample, shots), strict=True)))
+    shots = [quantize(make_shot(frames=frames, width=64, seed=seed)) for seed in range(clips)]
+    samples = zip(*map(make_sample, shots), strict=True)
+    return ClipBatch(*(dequantize_plane(torch.stack(planes)) for planes in samples))
 
 
 def round_trip(pipeline: StereoInpaintPipeline, clip: Tensor) -> Tensor:
@@ -320,11 +332,24 @@ def round_trip(pipeline: StereoInpaintPipeline, clip: Tensor) -> Tensor:
 
 
 def test_a_sample_has_the_planes_of_its_shot() -> None:
-    stereo = make_shot()
+    stereo = quantize(make_shot())
     truth, warped, holes, left = make_sample(stereo)
     for plane, wanted in ((truth, stereo.right), (warped, stereo.warped), (left, stereo.left)):
         assert torch.equal(plane, wanted)
-    assert torch.equal(holes, 1 - stereo.coverage)
+    assert torch.equal(holes, 255 - stereo.coverage)
+
+
+def test_the_first_n_of_0_to_all_frames_are_the_ground_truth_and_have_no_holes() -> None:
+    torch.manual_seed(0)
+    batch = make_batch(clips=60, frames=3)
+    given = replace_first_frames(batch)
+    counts = []
+    planes = (batch.target, batch.warped, given.warped, given.holes)
+    for target, before, warped, holes in zip(*planes, strict=True):
+        counts.append(int((holes.flatten(1).sum(1) == 0).sum()))
+        assert torch.equal(warped, torch.cat([target[: counts[-1]], before[counts[-1] :]]))
+    assert set(counts) == {0, 1, 2, 3} and max(map(counts.count, range(4))) < 25
+    assert torch.equal(given.target, batch.target) and torch.equal(given.left, batch.left)
 
 
 @torch.no_grad()
@@ -393,10 +418,10 @@ def test_cached_samples_are_made_once_and_reused(tmp_path: Path, monkeypatch: py
     of = dataclasses.replace(of, network=dataclasses.replace(of.network, steps=6, learning_rate=0.0))
     drawn, used = 0, []
 
-    def draw(rng: np.random.Generator) -> StereoShot:
+    def draw(_: int, rng: np.random.Generator) -> StereoShot:
         nonlocal drawn
         drawn += 1
-        return make_shot(frames=2, width=64, seed=int(rng.integers(1000)))
+        return quantize(make_shot(frames=2, width=64, seed=int(rng.integers(1000))))
 
     def learn(_: object, latents: Tensor, conditions: Conditions, *, dropout: float) -> Any:
         used.append((latents, *conditions[:4], torch.rand(())))
@@ -404,7 +429,7 @@ def test_cached_samples_are_made_once_and_reused(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(diffusion, "velocity_error", learn)
     pipeline, run = make_pipeline(of), open_run(tmp_path, "key", "train", of, {})
-    train_network(pipeline, run, of, draw, lambda _: make_shot(frames=2, width=64))
+    train_network(pipeline, run, of, draw, lambda *_: quantize(make_shot(frames=2, width=64)))
     assert drawn == len(list((run.checkpoints / "samples").iterdir())) == 2 and len(used) == 6
     for sample in used:
         alike = [all(map(torch.equal, sample[:5], other[:5])) for other in used]
@@ -416,7 +441,8 @@ def test_cached_samples_are_made_once_and_reused(tmp_path: Path, monkeypatch: py
 def test_a_cached_sample_depends_on_its_index_alone(tmp_path: Path) -> None:
     made: list[int] = []
 
-    def make(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def make(index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        assert index == 0
         made.append(int(rng.integers(1000)))
         return torch.rand(2, 3), torch.tensor(made[-1])
 
@@ -506,12 +532,25 @@ def test_losses_are_logged_by_noise_level() -> None:
 
 
 def test_shots_are_reduced_to_the_working_size() -> None:
-    stereo = quantize(make_shot(frames=1, height=181, width=190))
-    small = to_working_size(stereo, make_tiny(2))
+    area_px = image_area_px(make_tiny(2).unet.config.sample_size)
+    height, width = training_size(181, 190, 64, 64, area_px)
+    assert (height, width) == (172, 181) == working_size(181, 190, 1, 1, area_px)
+    small = reduce_shot(quantize(make_shot(frames=1, height=181, width=190)), height=height, width=width)
     assert small.left.shape == (1, 3, 172, 181) and small.coverage.dtype == torch.uint8
     assert small.coverage.unique().tolist() == [0, 255]
     small_enough = quantize(make_shot(frames=1))
-    assert to_working_size(small_enough, make_tiny(2)) is small_enough
+    assert reduce_shot(small_enough, height=64, width=72) is small_enough
+
+
+def test_crops_of_the_network_s_own_size_fit_into_views_of_any_size() -> None:
+    """Views of 1152x640 would be reduced to 1030x573, into which 1024x576 does not fit."""
+    area_px = image_area_px(96)
+    assert area_px == 576 * 1024
+    assert working_size(640, 1152, 1, 1, area_px) == (573, 1031)
+    assert training_size(640, 1152, 576, 1024, area_px) == (576, 1037)
+    assert training_size(1080, 1920, 576, 1024, area_px) == (576, 1024)
+    assert training_size(576, 1024, 576, 1024, area_px) == (576, 1024)
+    assert training_size(640, 1152, 256, 448, area_px) == (573, 1031)
 
 
 @pytest.mark.slow(seconds=120)
@@ -519,11 +558,12 @@ def test_one_clip_can_be_overfitted(tmp_path: Path) -> None:
     """Its holes are within 2 dB of the autoencoder's reconstruction, and above nearest fill."""
     shot = render_shot(seed=5, frames=4, height=64, width=128)
     stereo = StereoShot(shot.left, shot.right, *warp(shot.left, shot.disparity))
+    stored = quantize(stereo)
     hyperparams = an_optimizer(steps=200, learning_rate=0.002, checkpoint_every=200)
     of = dataclasses.replace(settings(), width=128, frames=4, autoencoder=hyperparams, network=hyperparams)
     first = make_pipeline(of)
     run = open_run(tmp_path, "autoencoder", "train", of, {})
-    train_autoencoder(first, run, of, lambda _: stereo, lambda _: stereo)
+    train_autoencoder(first, run, of, lambda *_: stored, lambda *_: stored)
     warped = Warped(stereo.left, stereo.warped, stereo.coverage, stereo.disparity)
     hidden = occlusion_mask(stereo.coverage).expand_as(stereo.right)
     assert 0.02 < hidden.float().mean() < 0.2
@@ -539,7 +579,7 @@ def test_one_clip_can_be_overfitted(tmp_path: Path) -> None:
         fresh = make_pipeline(own)
         pipeline = StereoInpaintPipeline(first.vae, fresh.image_encoder, fresh.unet, fresh.scheduler)
         run = open_run(tmp_path, method, "train", own, {})
-        train_network(pipeline, run, own, lambda _: stereo, lambda _: stereo)
+        train_network(pipeline, run, own, lambda *_: stored, lambda *_: stored)
         with torch.no_grad():
             inpainted = inpaint_shot(Diffusion(pipeline), [warped])
         assert psnr_db(inpainted) > wanted_db, method

@@ -1,6 +1,6 @@
 """Training of the light inpainter: it learns, continues exactly, writes weights and a sample sheet."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import an_optimizer
 from safetensors.torch import load_file
+from training_shots import MemoryShot
 
 from secondeye.inpaint import Warped, light_inputs
 from secondeye.inpaint import light_network as network
@@ -21,7 +22,7 @@ from secondeye.synthetic import two_planes
 from secondeye.training import light, loop, shot_crops
 from secondeye.training.light import train_light
 from secondeye.training.monocular import double_warp
-from secondeye.training.stereo_shot import ShotPool, StereoShot, quantize
+from secondeye.training.stereo_shot import ShotPool, StereoShot, dequantize
 from secondeye.warp import warp
 
 
@@ -45,19 +46,19 @@ def settings(steps: int, learning_rate: float = 0.003, discriminator_start: floa
     )
 
 
-def toy() -> list[StereoShot]:
+def toy() -> list[MemoryShot]:
     """Two planes with a dark background behind the near one, which `fill` cannot know."""
     shots = []
     for seed in range(2):
         shot = two_planes(frames=3, height=32, width=64, near_px=12, seed=seed)
         right = shot.right * (1 - 0.9 * shot.right_occlusion.float())
-        shots.append(quantize(StereoShot(shot.left, right, *warp(shot.left, shot.disparity))))
+        shots.append(MemoryShot(StereoShot(shot.left, right, *warp(shot.left, shot.disparity))))
     return shots
 
 
-def mono() -> list[StereoShot]:
+def mono() -> list[MemoryShot]:
     shot = two_planes(frames=3, height=32, width=64, seed=9)
-    return [quantize(double_warp(shot.right, shot.right_disparity))]
+    return [MemoryShot(double_warp(shot.right, shot.right_disparity))]
 
 
 def new_run(folder: Path) -> Run:
@@ -93,7 +94,7 @@ def test_a_killed_training_ends_with_the_same_weights(
 
     def gather_until_killed(*arguments: object) -> torch.Tensor:
         draws[0] += 1
-        if draws[0] > 2 * (4 + 2 * killed_in):  # two frames each: validation samples, then steps of two
+        if draws[0] > 2 * 2 * killed_in:  # two frames of each sample, two samples a step
             raise KeyboardInterrupt
         return gather(*arguments)  # type: ignore[arg-type]
 
@@ -122,11 +123,7 @@ def make_trainer(steps: int) -> tuple[light.LightTrainer, tuple[torch.Tensor, ..
     trainer = light.LightTrainer(network.Light((4, 6, 8)), settings(10))
     torch.nn.init.normal_(trainer.inpainter.tail.weight, std=0.5)
     trainer.steps += steps
-    shots = toy()
-    crop = light.draw_crop(shots, [], 0.5, 32, 48, 2, np.random.default_rng(3))
-    drawn = light._make_sample(
-        shots[crop.shot], light._fill(shots[crop.shot]), crop, np.random.default_rng(4)
-    )
+    drawn = light.DrawCrop(ShotPool(toy(), []), settings(10))(0, np.random.default_rng(3))
     return trainer, tuple(column[None] for column in drawn)
 
 
@@ -169,28 +166,27 @@ def test_discriminator_and_inpainter_learn_from_their_own_loss_only() -> None:
 
 
 def test_it_is_validated_on_held_out_films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shots = [
-        StereoShot(*(plane.clone() for plane in shot.planes), film=str(place))
-        for place, shot in enumerate(toy() * 10)
-    ]
-    of: dict[str, set[int]] = {"drawn": set(), "validated": set()}
-    sample = light._make_sample
-    validating = True  # the validation crops are drawn first
+    read: set[str] = set()
 
-    def note(shot: StereoShot, *given: object) -> tuple[torch.Tensor, ...]:
-        of["validated" if validating else "drawn"].add(id(shot.left))
-        return sample(shot, *given)  # type: ignore[arg-type]
+    class Watched(MemoryShot):
+        def read(self, frames: Sequence[int]) -> StereoShot:
+            read.add(self.film)
+            return super().read(frames)
+
+    pool = ShotPool([Watched(shot.shot, str(n)) for n, shot in enumerate(toy() * 10)], [])
 
     def start_training(*given: Any, **named: Any) -> torch.nn.Module:
-        nonlocal validating
-        validating = False
-        return loop.training_loop(*given, **named)
+        def start_validation(model: torch.nn.Module) -> Any:
+            of["drawn"] = set(read)
+            read.clear()
+            return named["validate"](model)
 
-    monkeypatch.setattr(light, "_make_sample", note)
+        return loop.training_loop(*given, **named | {"validate": start_validation})
+
+    of: dict[str, set[str]] = {}
     monkeypatch.setattr(light, "training_loop", start_training)
-    train_light(new_run(tmp_path), ShotPool(shots, []), settings(12))
-    assert of["validated"] <= {id(shot.left) for shot in shots[9::10]} and of["validated"]
-    assert len(of["drawn"]) > 5 and not of["drawn"] & of["validated"]
+    train_light(new_run(tmp_path), pool, settings(12))
+    assert read == {"9", "19"} and len(of["drawn"]) > 5 and not of["drawn"] & read
 
 
 def test_a_run_has_weights_that_load_and_a_sample_sheet(tmp_path: Path) -> None:
@@ -198,15 +194,13 @@ def test_a_run_has_weights_that_load_and_a_sample_sheet(tmp_path: Path) -> None:
     train_light(run, ShotPool(toy(), mono()), settings(1))
     load_light(run.model, "cpu")
     image = cv2.imread(str(run.picture("light.png")))
-    assert image is not None and image.shape == (4 * 32 * 2, 4 * 48 * 2, 3)
+    assert image is not None and image.shape == (4 * 32 * 2, 6 * 48 * 2, 3)
 
 
-def test_a_sample_depends_on_its_generator_alone() -> None:
-    shots = toy()
-    filled = [light._fill(shot) for shot in shots]
-    crop = light.draw_crop(shots, [], 0.5, 32, 48, 2, np.random.default_rng(3))
-    chosen = shots[crop.shot], filled[crop.shot], crop
-    first, again = (light._make_sample(*chosen, np.random.default_rng(4)) for _ in range(2))
+def test_a_sample_depends_on_its_number_and_generator_alone() -> None:
+    draw = light.DrawCrop(ShotPool(toy(), []), settings(10))
+    draw(7, np.random.default_rng(0))
+    first, again = (draw(1, np.random.default_rng(4)) for _ in range(2))
     assert all(torch.equal(*columns) for columns in zip(first, again, strict=True))
     planes, holes, flow, truth = first
     assert planes.shape == (2, light_inputs.INPUT_CHANNELS, 32, 48) and holes.shape == (2, 1, 32, 48)
@@ -217,14 +211,14 @@ def test_a_sample_depends_on_its_generator_alone() -> None:
 
 def test_training_inputs_equal_those_of_inpainting() -> None:
     """The second frame of a whole shot is inpainted the same way in training and in use."""
-    shot = toy()[0]
-    crop = shot_crops.ShotCrop(0, 0, 2, 0, 0, 32, 64, flipped=False, gain=(1.0, 1.0, 1.0))
+    shot = toy()[0].read([0, 1])
+    crop = shot_crops.ShotCrop(0, 0, 32, 64, flipped=False, gain=(1.0, 1.0, 1.0))
     torch.manual_seed(0)
     model = network.Light((4, 6, 8)).eval()
     torch.nn.init.normal_(model.tail.weight, std=0.5)
-    sample = light._make_sample(shot, light._fill(shot), crop, np.random.default_rng(1))
+    sample = light.make_sample(shot, crop, np.random.default_rng(1))
     assert sample[2].abs().max() < light.FAR_AWAY_PX  # not taken for a first frame
-    left, _, warped, coverage, disparity = (shot_crops.crop_plane(plane, crop) for plane in shot.planes)
+    left, _, warped, coverage, disparity = dequantize(shot)
     used, _ = inpaint_frames(model, Warped(left, warped, coverage, disparity), None)
     with torch.no_grad():
         filled, trained = light._inpaint(model, tuple(column[None] for column in sample))

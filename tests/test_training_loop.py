@@ -23,7 +23,8 @@ from secondeye.run_folder import MACHINE_METRICS, Run, open_run, repeatable
 from secondeye.system.errors import UserError
 from secondeye.training import checkpoints
 from secondeye.training.deepspeed import configure_sharding
-from secondeye.training.loop import Draw, Loss, learning_rate_factor, training_loop
+from secondeye.training.loop import Loss, learning_rate_factor, training_loop
+from secondeye.training.sample_loader import Draw
 from secondeye.training.train_state import MAX_GRADIENT_NORM
 
 OPTIMIZER = an_optimizer(steps=25, batch_size=4, learning_rate=0.05, checkpoint_every=5, seed=3)
@@ -38,7 +39,7 @@ def new_model() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, 1))
 
 
-def draw(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def draw(number: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     x = torch.from_numpy(rng.normal(size=3).astype(np.float32))
     return x, x.sum()[None]
 
@@ -96,12 +97,12 @@ def test_a_killed_training_ends_with_the_same_weights(
     run = new_run(tmp_path / "killed")
     seen = 0
 
-    def draw_until_killed(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def draw_until_killed(number: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         nonlocal seen
         seen += 1
         if seen > killed_at * OPTIMIZER.batch_size:
             raise InterruptedError
-        return draw(rng)
+        return draw(number, rng)
 
     with pytest.raises(InterruptedError):
         learn(run, hyperparams, loss=loss_for(hyperparams), draw=draw_until_killed)
@@ -135,10 +136,10 @@ def test_a_damaged_checkpoint_is_skipped(tmp_path: Path, capsys: pytest.CaptureF
     capsys.readouterr()
     drawn = 0
 
-    def count(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def count(number: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         nonlocal drawn
         drawn += 1
-        return draw(rng)
+        return draw(number, rng)
 
     got = weights_of(learn(run, OPTIMIZER, draw=count))
     assert f"{newest}: damaged (" in capsys.readouterr().out and drawn == 5 * OPTIMIZER.batch_size

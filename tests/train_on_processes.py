@@ -27,12 +27,14 @@ def main(folder: Path, processes: int, killed_at: int, cached: bool) -> None:
     run = new_run(folder)  # the main process makes it
     drawn = 0
 
-    def draw_until_killed(rng: np.random.Generator) -> tuple[Tensor, ...]:
+    def draw_until_killed(number: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
         nonlocal drawn
         drawn += 1
         if drawn == killed_at * 8 // processes:
             os.kill(os.getpid(), signal.SIGKILL)
-        return draw_cached(run.checkpoints / "samples", CACHED, 0, draw, rng) if cached else draw(rng)
+        if cached:
+            return draw_cached(run.checkpoints / "samples", CACHED, 0, draw, rng)
+        return draw(number, rng)
 
     hyperparams = replace(
         OPTIMIZER,

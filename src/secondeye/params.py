@@ -192,8 +192,13 @@ class TrainDiffusion:
     height: int = Field(ge=64, le=4096, multiple_of=64)  # px, of the training crops
     width: int = Field(ge=64, le=4096, multiple_of=64)  # px
     frames: int = Field(ge=2, le=256)
+    max_stride: int = Field(ge=1, le=64)  # of a sample's frames; drawn from 1 on, as far as the clip allows
+    border_hole_percent: Percent  # of the width: the views are cropped apart; 0: at the same columns
     mono_share: Fraction  # as in TrainLight
     conditioning: Literal["warp", "splat"]  # the view that the network gets; written into its folder
+    # What stands for frames that were inpainted before: the ground truth, of 0 to all frames (paper, section
+    # 3.3), or in half of the samples the ground truth as the network would inpaint it (ours)
+    first_frames: Literal["ground_truth", "simulated"]
     conditioning_dropout: Fraction  # of samples without conditioning, for classifier-free guidance
     cached_samples: int = Field(ge=0, le=10**7)  # encoded once and reused; 0 encodes fresh ones every step
     vgg_weights: str  # VGG16, for the LPIPS loss of one_step on a GPU: folder or Hugging Face id; "" for none

@@ -10,7 +10,7 @@ only its own rows, so a worker that gets both reads no table.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -80,6 +80,10 @@ class DatasetClip:
         """Return the row of one of CLIP_ROWS, or None if there is none."""
         row: Row | None = self.rows.get(row_type)
         return row
+
+    def only(self, *row_types: type) -> "DatasetClip":
+        """Return the clip with only these rows, to keep many clips in memory."""
+        return replace(self, rows={row_type: self._require(row_type) for row_type in row_types})
 
     @property
     def correction(self) -> Correction:

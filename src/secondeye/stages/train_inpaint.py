@@ -6,7 +6,7 @@ from secondeye.dataset.reader import Dataset
 from secondeye.params import TrainDiffusion, TrainInpaint
 from secondeye.run_folder import Run, finish_model, make_run_key, open_run
 from secondeye.sources import list_mono_films
-from secondeye.training.provenance import hash_inputs, hash_mono, join_licences
+from secondeye.training.provenance import hash_inputs, hash_mono, hash_splats, join_licences
 
 
 def run(data: Path, out: Path, runs: Path, *, train_inpaint: TrainInpaint) -> None:
@@ -27,13 +27,14 @@ def run(data: Path, out: Path, runs: Path, *, train_inpaint: TrainInpaint) -> No
         diffusion.train(run, data, train_inpaint.diffusion)
 
     pretrained, pretrained_licences = _pretrained_inputs(train_inpaint.diffusion)
+    splats = {"splats": hash_splats(dataset)} if train_inpaint.diffusion.conditioning == "splat" else {}
     for name, settings, train, own_inputs, own_licences in (
         ("light", train_inpaint.light, train_light, inputs, licences),
         (
             "diffusion",
             train_inpaint.diffusion,
             train_diffusion,
-            inputs | pretrained,
+            inputs | pretrained | splats,
             licences + pretrained_licences,
         ),
     ):

@@ -21,7 +21,8 @@ def draw_cached(
     folder: Path,  # created if missing
     count: int,  # samples in the cache
     seed: int,  # of the cache
-    make: Callable[[np.random.Generator], tuple[Tensor, ...]],  # a function of the generator and torch's seed
+    # the sample's index in the cache, and a generator -> a sample; a function of these and torch's seed
+    make: Callable[[int, np.random.Generator], tuple[Tensor, ...]],
     rng: np.random.Generator,  # draws which sample is returned
 ) -> tuple[Tensor, ...]:
     """Return a random sample of the cache, making it first if its file is missing or damaged.
@@ -39,11 +40,11 @@ def draw_cached(
 
 
 def _make_sample(
-    seed: int, index: int, make: Callable[[np.random.Generator], tuple[Tensor, ...]]
+    seed: int, index: int, make: Callable[[int, np.random.Generator], tuple[Tensor, ...]]
 ) -> dict[str, Tensor]:
     sequence = np.random.SeedSequence(seed, spawn_key=(index, 1))  # the training loop uses no such key
     torch.manual_seed(int(sequence.generate_state(1)[0]))
-    sample = make(np.random.default_rng(sequence))
+    sample = make(index, np.random.default_rng(sequence))
     return {str(position): tensor.cpu().contiguous() for position, tensor in enumerate(sample)}
 
 

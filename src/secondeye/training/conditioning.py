@@ -1,9 +1,9 @@
 """The conditions of the diffusion network in training, the same as when it inpaints.
 
 When a shot is inpainted, every window but the first begins with frames that are inpainted already. Some
-training clips do so too: the ground truth stands in for the inpainted frames. It is passed through the
-autoencoder, with noise added to its latents and its colours shifted, so that the network learns to cope with
-its own errors (StereoCrafter, section 3.4; noise and shift are ours).
+training clips do so too: the ground truth stands in for the inpainted frames, as it is (StereoCrafter,
+section 3.3), or passed through the autoencoder, with noise added to its latents and its colours shifted, so
+that the network learns to cope with its own errors (ours).
 """
 
 from typing import Any, NamedTuple
@@ -47,13 +47,26 @@ def encode_conditions(pipeline: StereoInpaintPipeline, batch: ClipBatch) -> tupl
 
 @torch.no_grad()
 def simulate_inpainted(pipeline: StereoInpaintPipeline, batch: ClipBatch) -> ClipBatch:
-    """Let some clips begin with inpainted frames, whose holes are cleared; draws from torch's generator."""
+    """Let some clips begin with inpainted frames, whose holes are cleared; draws from torch (ours)."""
     clips = [
         _inpaint_first(pipeline, *clip, count=_draw_count(len(clip[0])))
         for clip in zip(*batch[:3], strict=True)
     ]
     warped, holes = (torch.stack(planes) for planes in zip(*clips, strict=True))
     return batch._replace(warped=warped, holes=holes)
+
+
+def replace_first_frames(batch: ClipBatch) -> ClipBatch:
+    """Replace the first n warped frames of each clip by the ground truth and clear their holes.
+
+    n is drawn uniformly from 0 to N frames, by torch (paper, section 3.3).
+    """
+    frames = batch.target.shape[1]
+    counts = torch.randint(0, frames + 1, (len(batch.target),))
+    given = (torch.arange(frames) < counts[:, None]).view(-1, frames, 1, 1, 1).to(batch.target.device)
+    return batch._replace(
+        warped=torch.where(given, batch.target, batch.warped), holes=batch.holes.masked_fill(given, 0)
+    )
 
 
 def _draw_count(frames: int) -> int:

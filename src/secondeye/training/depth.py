@@ -5,9 +5,10 @@ few consecutive frames, played forwards or backwards, cropped, mirrored and reco
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from secondeye.dataset.clip_files import read_frames
 from secondeye.dataset.reader import Dataset, DatasetClip
-from secondeye.dataset.schema import SyntheticShot
+from secondeye.dataset.schema import ClipDisparity, Correction, SyntheticShot
 from secondeye.depth.cues import MOTION_CHANNELS, measure_motion, stack_cues
 from secondeye.depth.losses import (
     error_loss,
@@ -38,9 +39,10 @@ from secondeye.run_folder import Run
 from secondeye.system.errors import UserError
 from secondeye.system.process import is_main_process
 from secondeye.training.held_out import held_out_films
-from secondeye.training.loop import Sample, training_loop
-from secondeye.training.memory_check import count_frames, require_free_memory
+from secondeye.training.loop import training_loop
 from secondeye.training.provenance import train_clips
+from secondeye.training.sample_loader import Sample
+from secondeye.training.sample_order import SampleOrder
 from secondeye.training.sample_sheet import write_sample_sheet
 
 NAME = "depth"  # prefix of metrics and checkpoints
@@ -49,30 +51,84 @@ MAX_COLOUR_ERROR = 0.08  # mean colour difference of both views above which a ma
 SAMPLE_SCALE = 0.75  # of height and width: smaller samples train faster
 MIN_CROP_SHARE = 0.5  # of height and width, resized to the size of a sample
 SHEET_SHOTS = 6
-PREPARED_BYTES = 22  # per pixel of a prepared shot
+VALIDATION_SHOTS = 200  # at most
 
 
-class DepthShot(NamedTuple):
+class DepthFrames(NamedTuple):
     """Consecutive frames with known disparity."""
 
     left: Tensor  # [T, 3, h, w] in [0, 1]
     disparity: Tensor  # [T, 1, h, w] px
     valid: Tensor  # bool [T, 1, h, w], True where the disparity is reliable
-    film: str  # held-out splits are by film; a synthetic shot counts as a film of its own
 
 
-class PreparedShot(NamedTuple):
-    """A shot with its motion, quantized."""
+class DepthShot(Protocol):
+    """A shot that windows are read from; itself only a small description."""
 
-    left: Tensor  # uint8 [T, 3, h, w]
-    disparity: Tensor  # float16 [T, 1, h, w] px
-    valid: Tensor  # bool [T, 1, h, w]
-    motion: Tensor  # float16 [2, T, 4, h, w]: to the previous frame, to the next frame
-    film: str
+    @property
+    def film(self) -> str:
+        """The film it is from; films are held out whole. A synthetic shot counts as a film of its own."""
+
+    @property
+    def frames(self) -> int:
+        """Number of frames."""
+
+    def read(self, frames: Sequence[int]) -> DepthFrames:
+        """Return these frames, which are consecutive, at the size that the student is trained with."""
+
+
+@dataclass(frozen=True)
+class ClipShot:
+    """A stereo clip with its matched disparity."""
+
+    dataset: Dataset
+    clip: DatasetClip  # with the rows that reading needs
+    height: int  # px, of what is read
+    width: int
+
+    @property
+    def film(self) -> str:
+        return self.clip.film.id
+
+    @property
+    def frames(self) -> int:
+        return self.clip.clip.stop - self.clip.clip.start
+
+    def read(self, frames: Sequence[int]) -> DepthFrames:
+        left, right = (
+            resize(view, self.height, self.width) for view in self.dataset.views(self.clip, frames)
+        )
+        disparity = resize_disparity(self.dataset.disparity(self.clip, frames), self.height, self.width)
+        return DepthFrames(left, disparity, consistent_mask(left, right, disparity))
+
+
+@dataclass(frozen=True)
+class RenderedShot:
+    """A synthetic shot with its exact disparity."""
+
+    dataset: Dataset
+    row: SyntheticShot
+    height: int  # px, of what is read
+    width: int
+
+    @property
+    def film(self) -> str:
+        return self.row.id
+
+    @property
+    def frames(self) -> int:
+        return self.row.frames
+
+    def read(self, frames: Sequence[int]) -> DepthFrames:
+        path = self.dataset.file("synthetic", self.row.id, "left")
+        left = resize(read_frames(path, frames), self.height, self.width)
+        disparity = self.dataset.synthetic_disparity(self.row, frames)
+        disparity = resize_disparity(disparity, self.height, self.width)
+        return DepthFrames(left, disparity, torch.ones_like(disparity, dtype=torch.bool))
 
 
 class _Frames(NamedTuple):
-    """Frames in playback order, float32."""
+    """Frames in playback order."""
 
     left: Tensor  # [t, 3, h, w]
     disparity: Tensor  # [t, 1, h, w] px
@@ -80,17 +136,11 @@ class _Frames(NamedTuple):
     motion: Tensor  # [t, 4, h, w], to the frame played before
 
 
-def load_shots(dataset: Dataset, clips: Sequence[DatasetClip], settings: TrainDepth) -> Iterator[DepthShot]:
-    """Load clips, then the synthetic shots, at the size of `settings`."""
+def list_shots(dataset: Dataset, settings: TrainDepth) -> list[DepthShot]:
+    """List the clips, then the synthetic shots. Raises UserError if all clips are held out."""
     size = (settings.height, settings.width)
-    for clip in clips:
-        left, right = (resize(view, *size) for view in dataset.views(clip))
-        disparity = resize_disparity(dataset.disparity(clip), *size)
-        yield DepthShot(left, disparity, consistent_mask(left, right, disparity), clip.film.id)
-    for row in dataset.rows(SyntheticShot):
-        left = resize(read_frames(dataset.file("synthetic", row.id, "left")), *size)
-        disparity = resize_disparity(dataset.synthetic_disparity(row), *size)
-        yield DepthShot(left, disparity, torch.ones_like(disparity, dtype=torch.bool), row.id)
+    clips = [ClipShot(dataset, clip.only(Correction, ClipDisparity), *size) for clip in train_clips(dataset)]
+    return [*clips, *(RenderedShot(dataset, row, *size) for row in dataset.rows(SyntheticShot))]
 
 
 def consistent_mask(
@@ -106,27 +156,24 @@ def consistent_mask(
 
 
 def train(run: Run, data: Path, settings: TrainDepth) -> None:
-    """Train a student on a dataset; see `train_depth`. Raises UserError if memory is too small."""
-    dataset = Dataset(data)
-    clips = train_clips(dataset)
-    frames = count_frames(clips, dataset.rows(SyntheticShot))
-    require_free_memory(PREPARED_BYTES * frames * settings.height * settings.width, "train_depth")
-    train_depth(run, load_shots(dataset, clips, settings), settings)
+    """Train a student on a dataset; see `train_depth`."""
+    train_depth(run, list_shots(Dataset(data), settings), settings)
 
 
-def train_depth(run: Run, shots: Iterable[DepthShot], settings: TrainDepth) -> None:
+def train_depth(run: Run, shots: Sequence[DepthShot], settings: TrainDepth) -> None:
     """Train a student, calibrate its confidence, and write it to `run.model` and a sample sheet.
 
     Calibrates and validates on held-out films, see `held_out_films`. Raises UserError if no shot is as
     long as a sample.
     """
-    prepared = [prepare(shot) for shot in shots if len(shot.left) >= settings.frames and shot.valid.any()]
-    if not prepared:
+    usable = [shot for shot in shots if shot.frames >= settings.frames]
+    if not usable:
         raise UserError(
             f"train_depth: no clip or shot is {settings.frames} frames long; lower train_depth.frames in "
             "params.yaml"
         )
-    held_out, trained_on = hold_out(prepared)
+    held_out, trained_on = hold_out(usable)
+    held_out = _spread(held_out, VALIDATION_SHOTS)
     torch.manual_seed(settings.optimizer.seed)
     model = Student(settings.height, settings.width)
     training_loop(
@@ -134,7 +181,7 @@ def train_depth(run: Run, shots: Iterable[DepthShot], settings: TrainDepth) -> N
         run,
         name=NAME,
         hyperparams=settings.optimizer,
-        draw=lambda rng: draw_sample(trained_on, settings, rng),
+        draw=DrawSample(trained_on, settings),
         loss=compute_loss,
         validate=lambda trained: _validate(trained, held_out, settings.frames),
     )
@@ -146,7 +193,7 @@ def train_depth(run: Run, shots: Iterable[DepthShot], settings: TrainDepth) -> N
         _write_sheet(run.picture("depth.png"), model, held_out, settings.frames)
 
 
-def hold_out(shots: list[PreparedShot]) -> tuple[list[PreparedShot], list[PreparedShot]]:
+def hold_out(shots: list[DepthShot]) -> tuple[list[DepthShot], list[DepthShot]]:
     """Split shots by film into held out and trained on; with too few films both are all shots.
 
     The confidence has to be calibrated on films the student has not seen, or it is too high on new ones.
@@ -157,52 +204,57 @@ def hold_out(shots: list[PreparedShot]) -> tuple[list[PreparedShot], list[Prepar
     return [shot for shot in shots if shot.film in films], [shot for shot in shots if shot.film not in films]
 
 
-def prepare(shot: DepthShot) -> PreparedShot:
-    """Measure and quantize the motion of each frame to its neighbours; end frames have only one."""
-    grays = [to_gray(frame[None])[0] for frame in shot.left]
+def _spread(shots: list[DepthShot], count: int) -> list[DepthShot]:
+    """Return at most `count` shots, evenly spread."""
+    if len(shots) <= count:
+        return shots
+    return [shots[k] for k in np.linspace(0, len(shots) - 1, count).round().astype(int)]
+
+
+def measure_window(shot: DepthShot, indices: range, *, backwards: bool) -> _Frames:
+    """Read consecutive frames and measure the motion of each to the frame played before it.
+
+    The first frame of a shot, or the last when played backwards, has only the motion to the frame after it.
+    """
+    outer = range(indices.start - (not backwards), indices.stop + backwards)
+    read = range(max(0, outer.start), min(shot.frames, outer.stop))
+    frames = shot.read(read)
+    grays = [to_gray(frame[None])[0] for frame in frames.left]
     pairs = [measure_motion(*pair) for pair in itertools.pairwise(grays)]
     to_next, to_previous = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    motion = torch.stack(
-        [torch.stack([*to_next[:1], *to_previous]), torch.stack([*to_next, *to_previous[-1:]])]
-    )
-    left = (shot.left * 255).round().byte()
-    return PreparedShot(left, shot.disparity.half(), shot.valid, motion.half(), shot.film)
+    motion = [*to_next, *to_previous[-1:]] if backwards else [*to_next[:1], *to_previous]
+    first = indices.start - read.start
+    own = slice(first, first + len(indices))
+    played = _Frames(frames.left[own], frames.disparity[own], frames.valid[own], torch.stack(motion[own]))
+    return _Frames(*(plane.flip(0) for plane in played)) if backwards else played
 
 
-def draw_sample(shots: Sequence[PreparedShot], settings: TrainDepth, rng: np.random.Generator) -> Sample:
-    """Draw consecutive frames: cues, disparity, valid mask, flow to the previous frame in px, its confidence.
+class DrawSample:
+    """Draws consecutive frames: cues, disparity, valid mask, flow to the previous frame, px, its confidence.
 
     Each is [T, C, h, w] of `sample_size`. With probability `motion_dropout` motion cues are dropped: half of
     these samples repeat one frame, half only zero the cues.
     """
-    shot = shots[int(rng.integers(len(shots)))]
-    start = int(rng.integers(len(shot.left) - settings.frames + 1))
-    indices = list(range(start, start + settings.frames))
-    backwards = rng.random() < 0.5
-    dropped = rng.random() < settings.motion_dropout
-    still = bool(rng.random() < 0.5)
-    if backwards:
-        indices.reverse()
-    if dropped and still:
-        indices = indices[:1] * settings.frames
-    frames = _select(shot, indices, direction=int(backwards))
-    if dropped and still:
-        frames = frames._replace(motion=torch.zeros_like(frames.motion))
-        frames.motion[:, 3:] = 1
-    frames = _mirror(_crop(frames, sample_size(settings), rng), rng)
-    motion = torch.zeros_like(frames.motion) if dropped and not still else frames.motion
-    cues = stack_cues(_recolour(frames.left, rng), motion)
-    flow_px = frames.motion[:, :2] * (frames.left.shape[-1] / 100)
-    return cues, frames.disparity, frames.valid, flow_px, frames.motion[:, 3:]
 
+    def __init__(self, shots: Sequence[DepthShot], settings: TrainDepth) -> None:
+        self.shots, self.settings = shots, settings
+        self.order = SampleOrder([1] * len(shots), settings.optimizer.seed)
 
-def _select(shot: PreparedShot, indices: list[int], direction: int) -> _Frames:
-    return _Frames(
-        shot.left[indices].float() / 255,
-        shot.disparity[indices].float(),
-        shot.valid[indices],
-        shot.motion[direction, indices].float(),
-    )
+    def __call__(self, number: int, rng: np.random.Generator) -> Sample:
+        shot, count = self.shots[self.order.shot(number)], self.settings.frames
+        start = int(rng.integers(shot.frames - count + 1))
+        backwards = bool(rng.random() < 0.5)
+        dropped = rng.random() < self.settings.motion_dropout
+        still = bool(rng.random() < 0.5)
+        frames = measure_window(shot, range(start, start + count), backwards=backwards)
+        if dropped and still:
+            frames = _Frames(*(plane[:1].repeat(count, 1, 1, 1) for plane in frames))
+            frames.motion[:, :3], frames.motion[:, 3:] = 0, 1
+        frames = _mirror(_crop(frames, sample_size(self.settings), rng), rng)
+        motion = torch.zeros_like(frames.motion) if dropped and not still else frames.motion
+        cues = stack_cues(_recolour(frames.left, rng), motion)
+        flow_px = frames.motion[:, :2] * (frames.left.shape[-1] / 100)
+        return cues, frames.disparity, frames.valid, flow_px, frames.motion[:, 3:]
 
 
 def sample_size(settings: TrainDepth) -> tuple[int, int]:
@@ -287,10 +339,10 @@ class _Prediction(NamedTuple):
     valid: Tensor  # bool [1, t, 1, h, w]
 
 
-def _predict(model: nn.Module, shots: Sequence[PreparedShot], count: int) -> Iterator[_Prediction]:
+def _predict(model: nn.Module, shots: Sequence[DepthShot], count: int) -> Iterator[_Prediction]:
     """Run the student on the first `count` frames of every shot, without augmentation."""
     for shot in shots:
-        frames = _select(shot, list(range(count)), direction=0)
+        frames = measure_window(shot, range(count), backwards=False)
         with torch.inference_mode():
             raw, log_uncertainty = model(stack_cues(frames.left, frames.motion))
         valid = frames.valid[None]
@@ -299,7 +351,7 @@ def _predict(model: nn.Module, shots: Sequence[PreparedShot], count: int) -> Ite
         yield _Prediction(frames, depth, target, log_uncertainty[None].exp(), valid)
 
 
-def _validate(model: nn.Module, shots: Sequence[PreparedShot], count: int) -> dict[str, float]:
+def _validate(model: nn.Module, shots: Sequence[DepthShot], count: int) -> dict[str, float]:
     """Compute mean error, rank correlation, and the rank correlation expected from the uncertainty."""
     errors, ranks, expected = [], [], []
     for one in _predict(model, shots, count):
@@ -313,7 +365,7 @@ def _validate(model: nn.Module, shots: Sequence[PreparedShot], count: int) -> di
     }
 
 
-def _write_sheet(path: Path, model: nn.Module, shots: Sequence[PreparedShot], count: int) -> None:
+def _write_sheet(path: Path, model: nn.Module, shots: Sequence[DepthShot], count: int) -> None:
     """Write an image with a column for each shot: left view, true depth, predicted depth, uncertainty."""
     columns = []
     for one in _predict(model, shots[:SHEET_SHOTS], count):

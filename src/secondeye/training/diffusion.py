@@ -4,7 +4,7 @@ The network's conditions are the warped view's latents and the mask (StereoCraft
 `conditioning`; the losses are in `v_prediction` and `one_step`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,16 +30,23 @@ from secondeye.params import TrainDiffusion
 from secondeye.run_folder import Run
 from secondeye.system.process import best_device, is_main_process
 from secondeye.training.cached_samples import draw_cached
-from secondeye.training.conditioning import ClipBatch, encode_conditions, simulate_inpainted
-from secondeye.training.footage import hold_out, load_shots, select_usable
-from secondeye.training.loop import Draw, Loss, Sample, require_divisible_batch, training_loop
+from secondeye.training.conditioning import (
+    ClipBatch,
+    encode_conditions,
+    replace_first_frames,
+    simulate_inpainted,
+)
+from secondeye.training.loop import Loss, require_divisible_batch, training_loop
 from secondeye.training.one_step import one_step_loss
+from secondeye.training.sample_loader import Draw, Sample
 from secondeye.training.sample_sheet import write_sample_sheet
-from secondeye.training.shot_crops import draw_shot
-from secondeye.training.stereo_shot import ShotPool, StereoShot, quantize
+from secondeye.training.shot_crops import draw_views
+from secondeye.training.shots import hold_out, list_shots, select_usable
+from secondeye.training.stereo_shot import ShotPool, StereoShot, dequantize, dequantize_plane, quantize
 from secondeye.training.v_prediction import velocity_error, velocity_loss
+from secondeye.training.windows import Windows, read_window
 
-DrawShot = Callable[[np.random.Generator], StereoShot]
+DrawShot = Callable[[int, np.random.Generator], StereoShot]  # as Draw; quantized
 ClipLoss = Callable[[nn.Module, StereoInpaintPipeline, ClipBatch], tuple[Tensor, Mapping[str, Tensor]]]
 
 AUTOENCODER_FRAMES = 2  # of a sample: its decoder learns what neighbouring frames share
@@ -60,11 +67,11 @@ def hash_pretrained(settings: TrainDiffusion) -> dict[str, str]:
 
 def train(run: Run, data: Path, settings: TrainDiffusion) -> None:
     """Train on a dataset; see `train_diffusion`."""
-    train_diffusion(run, load_shots(data, _min_size(settings), settings.conditioning), settings)
+    train_diffusion(run, list_shots(run, data, _min_size(settings), settings.conditioning), settings)
 
 
 def train_diffusion(run: Run, pool: ShotPool, settings: TrainDiffusion) -> None:
-    """Train on quantized shots, and write the pipeline to `run.model` and a sample sheet.
+    """Train on shots, and write the pipeline to `run.model` and a sample sheet.
 
     tiny and small train both modules from scratch; svd widens the network of `pretrained` and trains its
     spatial layers only (paper, section 3.3). Continues a killed run exactly. Validates on held-out films, see
@@ -73,20 +80,34 @@ def train_diffusion(run: Run, pool: ShotPool, settings: TrainDiffusion) -> None:
     """
     require_divisible_batch("network", settings.network)  # checked before the autoencoder is trained
     pipeline = make_pipeline(settings)
-    pool = ShotPool(*([to_working_size(shot, pipeline) for shot in shots] for shots in pool))
-    held, trained_on = hold_out("diffusion", select_usable("diffusion", *pool, _min_size(settings)))
-
-    def make_draw(shots: ShotPool, frames: int) -> DrawShot:
-        return partial(draw_shot, *shots, settings.mono_share, settings.height, settings.width, frames)
-
+    held, trained_on = hold_out("diffusion", select_usable("diffusion", pool, _min_size(settings)))
+    area_px = image_area_px(pipeline.unet.config.sample_size)
     if settings.size != "svd":
-        draws = [make_draw(shots, AUTOENCODER_FRAMES) for shots in (trained_on, held)]
+        draws = [DrawViews(shots, settings, AUTOENCODER_FRAMES, area_px) for shots in (trained_on, held)]
         train_autoencoder(pipeline, run, settings, *draws)
-    draw, draw_held = (make_draw(shots, settings.frames) for shots in (trained_on, held))
+    draw, draw_held = (DrawViews(shots, settings, settings.frames, area_px) for shots in (trained_on, held))
     train_network(pipeline, run, settings, draw, draw_held)
     if is_main_process():
         pipeline.save_pretrained(run.model)
-        _write_sheet(pipeline, [draw_held(rng) for rng in _validation_rngs(settings, SHEET_SAMPLES)], run)
+        _write_sheet(pipeline, _draw_validation(draw_held, settings, SHEET_SAMPLES), run)
+
+
+class DrawViews:
+    """Draws crops of windows of shots."""
+
+    def __init__(self, pool: ShotPool, settings: TrainDiffusion, frames: int, area_px: int) -> None:
+        share, seed = settings.mono_share, settings.network.seed
+        self.windows = Windows(pool, frames, mono_share=share, seed=seed, max_stride=settings.max_stride)
+        self.height, self.width = settings.height, settings.width
+        self.border_hole_percent = settings.border_hole_percent
+        self.area_px = area_px  # of the images that the network was made for
+
+    def __call__(self, number: int, rng: np.random.Generator) -> StereoShot:  # quantized
+        """Draw the views of a sample."""
+        shot, frames = self.windows.draw(number, rng)
+        size = training_size(shot.height, shot.width, self.height, self.width, self.area_px)
+        window = read_window(shot, frames, partial(reduce_shot, height=size[0], width=size[1]))
+        return draw_views(window, self.height, self.width, self.border_hole_percent, rng)
 
 
 def make_pipeline(settings: TrainDiffusion) -> StereoInpaintPipeline:
@@ -116,28 +137,30 @@ def train_autoencoder(
 ) -> None:
     """Train to reconstruct pairs of frames; then set the scaling factor that gives latents unit variance."""
 
-    def draw_frames(draw: DrawShot, rng: np.random.Generator) -> Sample:
-        shot = draw(rng)
-        return (to_signed(shot.warped if rng.random() < WARPED_SHARE else shot.right),)
-
     @torch.no_grad()
     def validate(model: nn.Module) -> dict[str, float]:
         return {"psnr_db": _psnr_db(model(frames)[0] - frames, peak=2)}
 
-    rngs = _validation_rngs(settings, AUTOENCODER_SAMPLES)
-    frames = torch.stack([draw_frames(draw_held, rng)[0] for rng in rngs])
+    rngs = enumerate(_validation_rngs(settings, AUTOENCODER_SAMPLES))
+    frames = torch.stack([_draw_frames(draw_held, *given)[0] for given in rngs])
     training_loop(
         Reconstruction(pipeline.vae),
         run,
         name="autoencoder",
         hyperparams=settings.autoencoder,
-        draw=partial(draw_frames, draw),
+        draw=partial(_draw_frames, draw),
         loss=reconstruction_loss,
         validate=validate,
     )
     with torch.no_grad():
         factor = scaling_factor(encode(pipeline.vae, frames.flatten(0, 1)))
     pipeline.vae.register_to_config(scaling_factor=round(factor, 6))
+
+
+def _draw_frames(draw: DrawShot, number: int, rng: np.random.Generator) -> Sample:
+    shot = draw(number, rng)
+    frames = shot.warped if rng.random() < WARPED_SHARE else shot.right
+    return (to_signed(dequantize_plane(frames)),)
 
 
 class Reconstruction(nn.Module):
@@ -186,7 +209,6 @@ def train_network(
     pipeline.vae.requires_grad_(False)
     pipeline.image_encoder.requires_grad_(False)
     pipeline.register_to_config(overlap_mask="cleared", conditioning=settings.conditioning)
-    shots = [draw_held(rng) for rng in _validation_rngs(settings, NETWORK_SAMPLES)]
     make_objective = _cached_objective if settings.cached_samples else _fresh_objective
     draw_sample, loss = make_objective(pipeline, run, settings, draw)
     training_loop(
@@ -196,7 +218,9 @@ def train_network(
         hyperparams=settings.network,
         draw=draw_sample,
         loss=loss,
-        validate=lambda _: _validate(pipeline, shots),
+        validate=lambda _: _validate(pipeline, _draw_validation(draw_held, settings, NETWORK_SAMPLES)),
+        # Cached samples are encoded on the GPU by the process that needs them.
+        workers=0 if settings.cached_samples else None,
     )
     pipeline.to("cpu")
 
@@ -208,11 +232,15 @@ def _fresh_objective(
     clip_loss = make_clip_loss(settings)
 
     def loss(network: nn.Module, sample: Sample) -> tuple[Tensor, Mapping[str, Tensor]]:
-        batch = ClipBatch(*sample)
+        batch = ClipBatch(*map(dequantize_plane, sample))
         _move_frozen(pipeline, batch.target.device)
-        return clip_loss(network, pipeline, simulate_inpainted(pipeline, batch))
+        return clip_loss(network, pipeline, _give_first_frames(pipeline, settings, batch))
 
-    return lambda rng: make_sample(draw(rng)), loss
+    return partial(_draw_sample, draw), loss
+
+
+def _draw_sample(draw: DrawShot, number: int, rng: np.random.Generator) -> Sample:
+    return make_sample(draw(number, rng))
 
 
 def _cached_objective(
@@ -220,11 +248,13 @@ def _cached_objective(
 ) -> tuple[Draw, Loss]:
     """Draw and encode samples once, simulated inpainting included; every step adds its own noise."""
 
-    def make(rng: np.random.Generator) -> Sample:
+    def make(index: int, rng: np.random.Generator) -> Sample:
         device = torch.device(best_device())
         _move_frozen(pipeline, device)
-        batch = ClipBatch(*(plane[None].to(device) for plane in make_sample(draw(rng))))
-        latents, conditions = encode_conditions(pipeline, simulate_inpainted(pipeline, batch))
+        planes = make_sample(draw(index, rng))
+        batch = ClipBatch(*(dequantize_plane(plane[None].to(device)) for plane in planes))
+        batch = _give_first_frames(pipeline, settings, batch)
+        latents, conditions = encode_conditions(pipeline, batch)
         return latents[0], *(part[0] for part in conditions if part is not None)
 
     def loss(network: nn.Module, sample: Sample) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -234,7 +264,20 @@ def _cached_objective(
         )
 
     folder = run.checkpoints / "samples"  # deleted with the checkpoints
-    return partial(draw_cached, folder, settings.cached_samples, settings.network.seed, make), loss
+
+    def draw_one(_: int, rng: np.random.Generator) -> Sample:
+        return draw_cached(folder, settings.cached_samples, settings.network.seed, make, rng)
+
+    return draw_one, loss
+
+
+def _give_first_frames(
+    pipeline: StereoInpaintPipeline, settings: TrainDiffusion, batch: ClipBatch
+) -> ClipBatch:
+    """Let clips begin with frames that a conversion would have inpainted before."""
+    if settings.first_frames == "ground_truth":
+        return replace_first_frames(batch)
+    return simulate_inpainted(pipeline, batch)
 
 
 def _move_frozen(pipeline: StereoInpaintPipeline, device: torch.device) -> None:
@@ -242,9 +285,11 @@ def _move_frozen(pipeline: StereoInpaintPipeline, device: torch.device) -> None:
         module.to(device)
 
 
-def make_sample(shot: StereoShot) -> ClipBatch:  # of one clip, without the batch axis
+def make_sample(
+    shot: StereoShot,  # quantized
+) -> ClipBatch:  # 8-bit, of one clip, without the batch axis
     """Return the network's inputs and the ground truth of a shot."""
-    return ClipBatch(shot.right, shot.warped, 1 - shot.coverage, shot.left)
+    return ClipBatch(shot.right, shot.warped, 255 - shot.coverage, shot.left)
 
 
 def make_clip_loss(settings: TrainDiffusion) -> ClipLoss:
@@ -262,20 +307,37 @@ def freeze_temporal(network: nn.Module) -> None:
         parameter.requires_grad_(not any(part in name for part in TEMPORAL))
 
 
-def to_working_size(
+def training_size(
+    height: int,  # px of a view
+    width: int,
+    crop_height: int,  # px of a sample
+    crop_width: int,
+    area_px: int,  # of the images that the network was made for
+) -> tuple[int, int]:  # px
+    """Return the size to reduce a view to: where the network takes a frame whole, as it inpaints, or larger.
+
+    A reduced view is still as large as a sample, so that crops of the network's own size fit into views of
+    any size.
+    """
+    reduced = working_size(height, width, 1, 1, area_px)
+    scale = min(1.0, max(reduced[0] / height, reduced[1] / width, crop_height / height, crop_width / width))
+    return max(crop_height, round(scale * height)), max(crop_width, round(scale * width))
+
+
+def reduce_shot(
     shot: StereoShot,  # quantized
-    pipeline: StereoInpaintPipeline,
+    *,
+    height: int,
+    width: int,
 ) -> StereoShot:  # quantized
-    """Reduce a shot to the size at which the network takes a frame whole, as the inpainter does."""
-    height, width = shot.left.shape[2:]
-    size = working_size(height, width, 1, 1, image_area_px(pipeline.unet.config.sample_size))
-    if size == (height, width):
+    """Reduce a shot as the inpainter does."""
+    if shot.left.shape[2:] == (height, width):
         return shot
-    left, right, warped, coverage = (plane.float() / 255 for plane in shot.planes[:4])
-    small, holes = reduce_warped(warped, coverage, *size)
-    disparity = resize_disparity(shot.disparity.float(), *size)
-    left, right = resize(left, *size), resize(right, *size)
-    return quantize(StereoShot(left, right, small, 1 - holes.float(), disparity, shot.film))
+    left, right, warped, coverage, disparity = dequantize(shot)
+    small, holes = reduce_warped(warped, coverage, height, width)
+    disparity = resize_disparity(disparity, height, width)
+    left, right = resize(left, height, width), resize(right, height, width)
+    return quantize(StereoShot(left, right, small, 1 - holes.float(), disparity))
 
 
 def _validation_rngs(settings: TrainDiffusion, count: int) -> list[np.random.Generator]:
@@ -284,25 +346,31 @@ def _validation_rngs(settings: TrainDiffusion, count: int) -> list[np.random.Gen
     return [np.random.default_rng(seed) for seed in seeds]
 
 
-def _validate(pipeline: StereoInpaintPipeline, shots: Sequence[StereoShot]) -> dict[str, float]:
+def _draw_validation(draw: DrawShot, settings: TrainDiffusion, count: int) -> Iterator[StereoShot]:
+    """Draw the first shots of the validation; float32."""
+    for number, rng in enumerate(_validation_rngs(settings, count)):
+        yield dequantize(draw(number, rng))
+
+
+def _validate(pipeline: StereoInpaintPipeline, shots: Iterable[StereoShot]) -> dict[str, float]:
     """Compute the PSNR in the holes, over all shots together."""
     errors = [
         (inpainted - shot.right)[occlusion_mask(shot.coverage).expand_as(shot.right)]
-        for shot, inpainted in zip(shots, _inpaint(pipeline, shots), strict=True)
+        for shot, inpainted in _inpaint(pipeline, shots)
     ]
     return {"hole_psnr_db": _psnr_db(torch.cat(errors), peak=1)}
 
 
 def _inpaint(
-    pipeline: StereoInpaintPipeline, shots: Sequence[StereoShot]
-) -> list[Tensor]:  # [T, 3, H, W] in [0, 1]
-    """Inpaint shots, on a GPU if there is one; leaves the pipeline on the CPU."""
+    pipeline: StereoInpaintPipeline, shots: Iterable[StereoShot]
+) -> Iterator[tuple[StereoShot, Tensor]]:  # [T, 3, H, W] in [0, 1]
+    """Inpaint shots one by one, on a GPU if there is one; leaves the pipeline on the CPU."""
     pipeline.to(best_device())
-    views = [Warped(shot.left, shot.warped, shot.coverage, shot.disparity) for shot in shots]
     inpainter = Diffusion(pipeline, InpaintOptions(steps=STEPS, tiles=1))
-    inpainted = [inpaint_shot(inpainter, [view]) for view in views]
+    for shot in shots:
+        view = Warped(shot.left, shot.warped, shot.coverage, shot.disparity)
+        yield shot, inpaint_shot(inpainter, [view])
     pipeline.to("cpu")
-    return inpainted
 
 
 def _psnr_db(error: Tensor, peak: float) -> float:
@@ -312,15 +380,16 @@ def _psnr_db(error: Tensor, peak: float) -> float:
 
 
 @torch.no_grad()
-def _write_sheet(pipeline: StereoInpaintPipeline, shots: Sequence[StereoShot], run: Run) -> None:
+def _write_sheet(pipeline: StereoInpaintPipeline, shots: Iterable[StereoShot], run: Run) -> None:
     """Write an image with a column for each shot's last frame.
 
     Rows: warped, ground truth after the autoencoder, inpainted, ground truth.
     """
+    ends = [(shot.warped[-1], right[-1], shot.right[-2:]) for shot, right in _inpaint(pipeline, shots)]
     columns = []
-    for shot, inpainted in zip(shots, _inpaint(pipeline, shots), strict=True):
-        latents = encode(pipeline.vae, to_signed(shot.right[-2:])) * pipeline.vae.config.scaling_factor
+    for warped, inpainted, truth in ends:
+        latents = encode(pipeline.vae, to_signed(truth)) * pipeline.vae.config.scaling_factor
         coded = (decode(pipeline.vae, latents, len(latents)) / 2 + 0.5).clamp(0, 1)
-        columns.append(torch.cat([shot.warped[-1], coded[-1], inpainted[-1], shot.right[-1]], dim=1))
+        columns.append(torch.cat([warped, coded[-1], inpainted, truth[-1]], dim=1))
     sheet = torch.cat(columns, dim=2).permute(1, 2, 0).numpy()
     write_sample_sheet(run.picture("diffusion.png"), (sheet * 255).round().astype(np.uint8))

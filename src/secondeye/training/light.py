@@ -7,7 +7,6 @@ one checkpoint holds everything.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -37,15 +36,18 @@ from secondeye.inpaint.losses import (
 from secondeye.params import TrainLight
 from secondeye.run_folder import Run
 from secondeye.system.process import is_main_process
-from secondeye.training.footage import hold_out, load_shots, select_usable
-from secondeye.training.loop import Draw, Sample, training_loop
+from secondeye.training.loop import training_loop
 from secondeye.training.monocular import fill_shot
+from secondeye.training.sample_loader import Sample
 from secondeye.training.sample_sheet import write_sample_sheet
 from secondeye.training.shot_crops import ShotCrop, crop_plane, draw_crop
-from secondeye.training.stereo_shot import ShotPool, StereoShot, quantize_plane
+from secondeye.training.shots import hold_out, list_shots, select_usable
+from secondeye.training.stereo_shot import ShotPool, StereoShot, dequantize_plane, quantize_plane
+from secondeye.training.windows import Windows, read_window
 
 FIRST_FRAME_SHARE = 0.1  # of samples, which have no previous frame
 FRAMES = 2  # of a sample: the previous frame, and the one to inpaint
+FILL_LEAD = 1  # frames before them that `fill` sees, since it continues what it has filled before
 FAR_AWAY_PX = 1e6  # a flow that leads out of any frame
 MIN_ERROR = 0.01  # of `fill`, that the loss is relative to: bounds the weight of an easy sample
 VALIDATION_CROPS = 32
@@ -92,29 +94,25 @@ class LightTrainer(nn.Module):
         return {"generator": generator, "discriminator": discriminator_loss(fake, real, share)}
 
 
-class FilledShot(NamedTuple):
-    """The result of `fill` for a shot, quantized."""
-
-    frames: Tensor  # uint8 [T, 3, H, W]
-    disparity: Tensor  # float16 [T, 1, H, W] px, the background's in the holes
-
-
 def train(run: Run, data: Path, settings: TrainLight) -> None:
     """Train on a dataset; see `train_light`."""
-    train_light(run, load_shots(data, _min_size(settings), "warp"), settings)
+    train_light(run, list_shots(run, data, _min_size(settings), "warp"), settings)
 
 
 def train_light(run: Run, pool: ShotPool, settings: TrainLight) -> None:
-    """Train on quantized shots, and write the weights to `run.model` and a sample sheet.
+    """Train on shots, and write the weights to `run.model` and a sample sheet.
 
     Continues a killed run exactly. Validates on held-out films, see `held_out_films`. Raises UserError if
     no shot is as large as the crops.
     """
-    held, trained_on = hold_out("light", select_usable("light", *pool, _min_size(settings)))
-    draw_held, draw = (_make_draw(part, settings) for part in (held, trained_on))
+    held, trained_on = hold_out("light", select_usable("light", pool, _min_size(settings)))
+    draw_held, draw = (DrawCrop(part, settings) for part in (held, trained_on))
     torch.manual_seed(settings.optimizer.seed)
-    seeds = np.random.SeedSequence(settings.optimizer.seed).spawn(VALIDATION_CROPS)
-    samples = [draw_held(np.random.default_rng(seed)) for seed in seeds]
+
+    def draw_validation(count: int) -> list[Sample]:
+        seeds = np.random.SeedSequence(settings.optimizer.seed).spawn(count)
+        return [draw_held(number, np.random.default_rng(seed)) for number, seed in enumerate(seeds)]
+
     trainer = training_loop(
         LightTrainer(Light(CHANNELS), settings),
         run,
@@ -122,11 +120,11 @@ def train_light(run: Run, pool: ShotPool, settings: TrainLight) -> None:
         hyperparams=settings.optimizer,
         draw=draw,
         loss=lambda model, batch: model(batch),
-        validate=lambda model: _validate(_inpainter_of(model), samples),
+        validate=lambda model: _validate(_inpainter_of(model), draw_validation(VALIDATION_CROPS)),
     )
     if is_main_process():
         save_light(_inpainter_of(trainer), run.model)
-        _write_sheet(_inpainter_of(trainer), samples[:SHEET_CROPS], run)
+        _write_sheet(_inpainter_of(trainer), draw_validation(SHEET_CROPS), run)
 
 
 def _inpainter_of(trainer: nn.Module) -> Light:
@@ -138,39 +136,44 @@ def _min_size(settings: TrainLight) -> tuple[int, int, int]:
     return FRAMES, settings.height, settings.width
 
 
-def _make_draw(pool: ShotPool, settings: TrainLight) -> Draw:
-    """Return the function that draws samples from these shots."""
-    shots = [*pool.stereo, *pool.mono]
-    filled = [_fill(shot) for shot in shots]
+class DrawCrop:
+    """Draws samples from shots."""
 
-    def draw(rng: np.random.Generator) -> Sample:
-        crop = draw_crop(*pool, settings.mono_share, settings.height, settings.width, FRAMES, rng)
-        return _make_sample(shots[crop.shot], filled[crop.shot], crop, rng)
+    def __init__(self, pool: ShotPool, settings: TrainLight) -> None:
+        seed = settings.optimizer.seed
+        self.windows = Windows(pool, FRAMES, mono_share=settings.mono_share, seed=seed)
+        self.height, self.width = settings.height, settings.width
 
-    return draw
-
-
-def _fill(shot: StereoShot) -> FilledShot:
-    frames, _, height, width = shot.left.shape
-    whole = ShotCrop(0, 0, frames, 0, 0, height, width, flipped=False, gain=(1, 1, 1))
-    warped, coverage, disparity = (crop_plane(plane, whole) for plane in shot.planes[2:])
-    images, surface = fill_shot(warped, coverage, disparity)
-    return FilledShot(quantize_plane(images), surface.to(torch.float16))
+    def __call__(self, number: int, rng: np.random.Generator) -> Sample:
+        shot, frames = self.windows.draw(number, rng)
+        lead = range(max(0, frames.start - FILL_LEAD), frames.start)
+        window = read_window(shot, [*lead, *frames])
+        crop = draw_crop(window.coverage, self.height, self.width, rng)
+        return make_sample(window, crop, rng)
 
 
-def _make_sample(shot: StereoShot, filled: FilledShot, crop: ShotCrop, rng: np.random.Generator) -> Sample:
+def make_sample(
+    window: StereoShot,  # quantized, the last FRAMES frames of which become the sample
+    crop: ShotCrop,
+    rng: np.random.Generator,
+) -> Sample:
     """Return planes [2, INPUT_CHANNELS, h, w] and holes [2, 1, h, w]; flow [2, h, w] px; target [3, h, w].
 
     The second frame is the one to inpaint. Where it stands for the first frame of its shot, the flow leads
     out of the frame.
     """
-    left, target, warped, coverage, _ = (crop_plane(plane, crop) for plane in shot.planes)
-    images, surface = (crop_plane(plane, crop) for plane in filled)
-    width = shot.left.shape[-1]
+    view, covered = dequantize_plane(window.warped), dequantize_plane(window.coverage)
+    images, surface = fill_shot(view, covered, window.disparity.float())
+    filled, left, target, warped, coverage = (
+        dequantize_plane(crop_plane(plane[-FRAMES:], crop))
+        for plane in (quantize_plane(images), *window.planes[:4])
+    )
+    surface = crop_plane(surface[-FRAMES:], crop)
+    width = window.left.shape[-1]
     planes = [
-        stack_inputs(warped[t], coverage[t], left[t], surface[t], images[t], width) for t in range(FRAMES)
+        stack_inputs(warped[t], coverage[t], left[t], surface[t], filled[t], width) for t in range(FRAMES)
     ]
-    flow = flow_to_previous(flow_gray(images[1]), flow_gray(images[0]), *images.shape[-2:])
+    flow = flow_to_previous(flow_gray(filled[1]), flow_gray(filled[0]), *filled.shape[-2:])
     if rng.random() < FIRST_FRAME_SHARE:
         flow = torch.full_like(flow, FAR_AWAY_PX)
     return torch.stack(planes), soft_hole_mask(coverage), flow, target[1]

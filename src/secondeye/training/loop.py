@@ -1,9 +1,9 @@
 """The one training loop: accelerate around a step that is a pure function of its number.
 
-A batch is split into micro-batches; every process takes one or more of them in turn. Samples are drawn with a
-generator seeded by (seed, step, index in the batch), and torch is reseeded for every micro-batch. So a step
-depends on its number and the previous checkpoint alone: a killed run continues to the same weights, and two
-processes learn the same as one with as many micro-batches.
+A batch is split into micro-batches; every process takes one or more of them in turn. A sample is a function
+of its number, see `sample_loader`, and torch is reseeded for every micro-batch. So a step depends on its
+number and the previous checkpoint alone: a killed run continues to the same weights, and two processes learn
+the same as one with as many micro-batches.
 """
 
 import math
@@ -25,6 +25,7 @@ from secondeye.system.text import pluralize
 from secondeye.training.checkpoints import load_checkpoint, save_checkpoint
 from secondeye.training.deepspeed import configure_sharding, is_sharded
 from secondeye.training.mixed_precision import in_mixed_precision
+from secondeye.training.sample_loader import Draw, Sample, SampleShare, load_micro_batches
 from secondeye.training.step_metrics import empty_means
 from secondeye.training.train_state import (
     TrainState,
@@ -42,8 +43,6 @@ WARM_UP_SHARE = 0.05  # of the steps, in which the learning rate rises linearly
 FINAL_RATE_SHARE = 0.02  # of the peak learning rate, reached at the end of the cosine
 LOG_STEPS = 10
 
-Sample = tuple[Tensor, ...]
-Draw = Callable[[np.random.Generator], Sample]
 Loss = Callable[[nn.Module, Sample], tuple[Tensor, Mapping[str, Tensor]]]
 
 
@@ -53,11 +52,12 @@ def training_loop(
     *,
     name: str,  # prefix of metrics and checkpoints
     hyperparams: Optimizer,
-    draw: Draw,  # generator -> one sample; must depend on the generator alone
+    draw: Draw,
     # model, samples stacked along a new first axis -> mean loss, metrics to log: the same names in all
     # micro-batches of a step, NaN if one has no value.
     loss: Loss,
     validate: Callable[[nn.Module], Mapping[str, float]] | None = None,  # at the end, in eval mode
+    workers: int | None = None,  # processes that draw samples, of each rank; 0: none; default: `worker_count`
 ) -> nn.Module:
     """Train `model` in place from the run's last checkpoint on; returns it in eval mode, on the CPU.
 
@@ -79,6 +79,7 @@ def training_loop(
         run.rewind(first, f"{name}/")
     prepared.train()
     network = in_mixed_precision(prepared, "float32" if sharded else hyperparams.precision, device)
+    batches = load_micro_batches(draw, hyperparams, _own_share(hyperparams, accelerator), first, workers)
     means = empty_means()
     with _progress(name, first, hyperparams.steps, accelerator) as bar:
         for step in range(first, hyperparams.steps):
@@ -89,7 +90,7 @@ def training_loop(
                 group["lr"] = rate
 
             def micro_batch_loss(index: int, step: int = step) -> tuple[Tensor, Mapping[str, Tensor]]:
-                batch = _draw_micro_batch(draw, hyperparams, step, index, accelerator)
+                batch = tuple(part.to(accelerator.device, non_blocking=True) for part in next(batches))
                 torch.manual_seed(_seed(hyperparams.seed, step, index))
                 return loss(network, batch)
 
@@ -169,15 +170,10 @@ def learning_rate_factor(
     return FINAL_RATE_SHARE + (1 - FINAL_RATE_SHARE) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def _draw_micro_batch(
-    draw: Draw, hyperparams: Optimizer, step: int, index: int, accelerator: Accelerator
-) -> Sample:
-    """Draw every nth sample of the batch, starting with `index`, for n micro-batches over all processes."""
-    micro_batches = accelerator.num_processes * hyperparams.gradient_accumulation_steps
-    places = range(index, hyperparams.batch_size, micro_batches)
-    seeds = [np.random.SeedSequence([hyperparams.seed, step, place]) for place in places]
-    samples = [draw(np.random.default_rng(seed)) for seed in seeds]
-    return tuple(torch.stack(column).to(accelerator.device) for column in zip(*samples, strict=True))
+def _own_share(hyperparams: Optimizer, accelerator: Accelerator) -> SampleShare:
+    ranks = accelerator.num_processes
+    micro_batches = ranks * hyperparams.gradient_accumulation_steps
+    return SampleShare(hyperparams.batch_size, micro_batches, accelerator.process_index, ranks)
 
 
 def _seed(*numbers: int) -> int:

@@ -4,7 +4,6 @@ They have no second view, so their frames serve as the right view: they are warp
 and what is lost on the way is the hole mask.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +17,9 @@ from secondeye.film.cuts import CUT_THRESHOLD
 from secondeye.film.packing import crop_and_resize
 from secondeye.film.shots import plan_shots
 from secondeye.imaging.arrays import depth_to_disparity, frames_from_uint8
-from secondeye.imaging.backends import on_best_device
 from secondeye.inpaint import Conditioning
 from secondeye.inpaint.fill import FillState, fill
-from secondeye.training.stereo_shot import StereoShot, quantize, warp_shot
+from secondeye.training.stereo_shot import StereoShot, warp_shot
 from secondeye.video.probe import probe
 from secondeye.video.read import ShotReader
 from secondeye.warp import warp
@@ -29,27 +27,6 @@ from secondeye.warp import warp
 STRENGTH_PERCENT = (1.5, 5.0)  # of the width, disparity between the nearest and the farthest point
 RUN_FRAMES = 8  # consecutive frames taken from a film, or as many as a sample has
 MAX_RUNS = 6  # of one film
-
-
-def read_mono_shots(
-    films: Sequence[Path],
-    frames: int,  # of each shot
-    height: int,
-    width: int,
-    seed: int,
-    conditioning: Conditioning = "warp",
-) -> list[StereoShot]:  # quantized
-    """Make training shots of monocular films by double warping with a plausible disparity.
-
-    Takes at most six runs of consecutive frames of each film, each within one shot, spread evenly. Raises
-    UnreadableFilm if a film cannot be read.
-    """
-    rng = np.random.default_rng(seed)
-    runs = ((film, run) for film in films for run in read_runs(film, frames, height, width))
-    return [
-        quantize(double_warp(run, plausible_disparity(run, rng), conditioning)._replace(film=film.name))
-        for film, run in runs
-    ]
 
 
 def double_warp(
@@ -71,9 +48,7 @@ def left_view(
     disparity: Tensor,  # [T, 1, H, W] px, of these frames
 ) -> tuple[Tensor, Tensor]:  # [T, 3, H, W] in [0, 1]; [T, 1, H, W] px, of the left view
     """Warp frames to the left view and fill its holes; also return its disparity (ours)."""
-    mirrored = on_best_device(warp)(
-        frames.flip(-1), disparity.flip(-1)
-    )  # to the left is mirrored to the right
+    mirrored = warp(frames.flip(-1), disparity.flip(-1))  # to the left is mirrored to the right
     return fill_shot(*(plane.flip(-1) for plane in mirrored))
 
 

@@ -19,6 +19,11 @@ def hash_inputs(dataset: Dataset) -> dict[str, str]:
     return {name: _hash(lines) for name, lines in (("clips", clips), ("synthetic", shots))}
 
 
+def hash_splats(dataset: Dataset) -> str:
+    """Hash the splats of the training clips, which a network conditioned on them learns from."""
+    return _hash([f"{clip.id} {clip.occlusion.key}" for clip in train_clips(dataset)])
+
+
 def hash_mono(films: Sequence[MonoFilm]) -> str:
     """Hash the monocular films, in their order."""
     return _hash([hash_file(film.path) for film in films])

@@ -1,0 +1,182 @@
+"""The shots that inpainters are trained on: stereo clips, synthetic shots, and monocular films.
+
+A listing holds descriptions only. Windows are read from the dataset's files when a sample is drawn, one shot
+at a time, so memory does not grow with the dataset beyond a few kilobytes a clip.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from secondeye.dataset.reader import Dataset, DatasetClip
+from secondeye.dataset.schema import ClipDisparity, Correction, SyntheticShot
+from secondeye.inpaint import Conditioning
+from secondeye.run_folder import Run
+from secondeye.sources import list_mono_films
+from secondeye.system.errors import UserError
+from secondeye.system.process import is_main_process
+from secondeye.training.held_out import held_out_films
+from secondeye.training.mono_runs import prepare_mono_runs
+from secondeye.training.monocular import RUN_FRAMES, double_warp
+from secondeye.training.provenance import train_clips
+from secondeye.training.stereo_shot import (
+    ShotPool,
+    StereoShot,
+    quantize,
+    splatted_shot,
+    usable_frames,
+    warp_shot,
+)
+from secondeye.video.probe import probe
+
+MONO_SCALE = (0.7, 1.4)  # of a clip's own disparity, if its left view is used as a monocular film
+MONO_SEED = 0  # of these scales, and of the disparities that monocular films are warped with
+
+
+@dataclass(frozen=True)
+class ClipShot:
+    """A stereo clip, warped with its matched disparity; for `splat` as the stage of this name did it."""
+
+    dataset: Dataset
+    clip: DatasetClip  # with the rows that reading needs
+    conditioning: Conditioning
+
+    @property
+    def film(self) -> str:
+        return self.clip.film.id
+
+    @property
+    def frames(self) -> int:
+        return self.clip.clip.stop - self.clip.clip.start
+
+    @property
+    def height(self) -> int:
+        return self.clip.clip.height - abs(self.clip.correction.vertical_px)
+
+    @property
+    def width(self) -> int:
+        return self.clip.clip.width - abs(self.clip.correction.shift_px)
+
+    @property
+    def max_stride(self) -> int:
+        return self.clip.clip.stride
+
+    def read(self, frames: Sequence[int]) -> StereoShot:
+        left, right = self.dataset.views(self.clip, frames)
+        disparity = self.dataset.disparity(self.clip, frames)
+        if self.conditioning == "splat":
+            warped, occlusion = self.dataset.splat(self.clip, frames)
+            return quantize(splatted_shot(left, right, disparity, warped, occlusion))
+        return quantize(warp_shot(left, right, disparity, self.conditioning))
+
+
+@dataclass(frozen=True)
+class MonoClip(ClipShot):
+    """The left view of a clip as a monocular film: warped to another view and back, see `double_warp`."""
+
+    scale: float  # of its matched disparity
+
+    def read(self, frames: Sequence[int]) -> StereoShot:
+        left, _ = self.dataset.views(self.clip, frames)
+        disparity = self.dataset.disparity(self.clip, frames) * self.scale
+        return quantize(double_warp(left, disparity, self.conditioning))
+
+
+@dataclass(frozen=True)
+class RenderedShot:
+    """A synthetic shot, warped with its exact disparity."""
+
+    dataset: Dataset
+    row: SyntheticShot
+    height: int
+    width: int
+    conditioning: Conditioning
+
+    @property
+    def film(self) -> str:
+        return self.row.id
+
+    @property
+    def frames(self) -> int:
+        return self.row.frames
+
+    @property
+    def max_stride(self) -> int:
+        return self.row.frames
+
+    def read(self, frames: Sequence[int]) -> StereoShot:
+        left, right = self.dataset.synthetic_views(self.row, frames)
+        disparity = self.dataset.synthetic_disparity(self.row, frames)
+        return quantize(warp_shot(left, right, disparity, self.conditioning))
+
+
+def list_shots(
+    run: Run,
+    data: Path,
+    min_size: tuple[int, int, int],  # frames, height and width of a sample
+    conditioning: Conditioning,
+) -> ShotPool:
+    """List all training shots; prepares those of monocular films in the run's folder of checkpoints.
+
+    Raises UserError if every clip is held out, and UnreadableFilm if a monocular film cannot be read.
+    """
+    dataset = Dataset(data)
+    clips = [clip.only(Correction, ClipDisparity) for clip in train_clips(dataset)]
+    stereo = [ClipShot(dataset, clip, conditioning) for clip in clips]
+    films = [film.path for film in list_mono_films(dataset.folder("raw"))]
+    view = clips[0].clip
+    size = max(RUN_FRAMES, min_size[0]), max(view.height, min_size[1]), max(view.width, min_size[2])
+    runs = prepare_mono_runs(films, run.checkpoints / "mono", *size, MONO_SEED, conditioning)
+    return ShotPool(
+        [*stereo, *rendered_shots(dataset, conditioning)],
+        [*_mono_clips(dataset, clips, conditioning), *runs],
+    )
+
+
+def rendered_shots(dataset: Dataset, conditioning: Conditioning) -> list[RenderedShot]:
+    """List the synthetic shots of a dataset, which share one size."""
+    rows = dataset.rows(SyntheticShot)
+    if not rows:
+        return []
+    first = probe(dataset.file("synthetic", rows[0].id, "left"))
+    return [RenderedShot(dataset, row, first.height, first.width, conditioning) for row in rows]
+
+
+def _mono_clips(dataset: Dataset, clips: Sequence[DatasetClip], conditioning: Conditioning) -> list[MonoClip]:
+    rng = np.random.default_rng(MONO_SEED)
+    return [MonoClip(dataset, clip, conditioning, float(rng.uniform(*MONO_SCALE))) for clip in clips]
+
+
+def select_usable(
+    name: str,  # of the model
+    pool: ShotPool,
+    min_size: tuple[int, int, int],  # frames, height and width of a sample
+) -> ShotPool:
+    """Return the shots that samples fit into, and print how many. Raises UserError if there are none."""
+    usable = ShotPool(*([shot for shot in shots if usable_frames(shot, min_size)] for shots in pool))
+    count, total = (sum(map(len, shots)) for shots in (usable, pool))
+    frames, height, width = min_size
+    message = f"{name}: shots with {frames} frames of {width}x{height}: {count} of {total}"
+    if not count:
+        raise UserError(f"{message}; lower train_inpaint.{name}'s frames, height or width in params.yaml")
+    if is_main_process():
+        print(message, file=sys.stderr)
+    return usable
+
+
+def hold_out(
+    name: str,  # of the model
+    pool: ShotPool,
+) -> tuple[ShotPool, ShotPool]:  # held out, trained on
+    """Split shots by film, see `held_out_films`; with too few films both sides are the whole pool."""
+    held = held_out_films(name, (shot.film for shots in pool for shot in shots))
+    if not held:
+        return pool, pool
+
+    def select(is_held: bool) -> ShotPool:
+        return ShotPool(*([shot for shot in shots if (shot.film in held) == is_held] for shots in pool))
+
+    return select(True), select(False)
