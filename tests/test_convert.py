@@ -453,7 +453,7 @@ def test_too_little_disk_is_expected_before_the_work(
         ((3.0, 1.5, "auto", "fill", 16, "fast"), "--convergence"),
         (
             (3.0, 0.5, "magic", "fill", 16, "fast"),
-            "--depth magic: the depth estimator must be one of motion, student, .*; or auto",
+            "--depth: 'magic' is not a depth estimator; choose motion, student, .*, or leave the option out",
         ),
         ((3.0, 0.5, "auto", "magic", 16, "fast"), "--inpainter must be one of fill, light"),
         ((3.0, 0.5, "auto", "fill", 52, "fast"), "--crf"),

@@ -532,6 +532,13 @@ def spoil_preprocessor(**values: Any) -> Callable[[Path], None]:
     return spoil
 
 
+def spoil_index(content: Any) -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        (folder / "model.safetensors.index.json").write_text(json.dumps(content))
+
+    return spoil
+
+
 def drop_weight(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     del weights["head.conv2.bias"]
@@ -544,7 +551,7 @@ def pickle_weights(folder: Path) -> None:
 
 MISFITS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a weight is missing": (drop_weight, r"do not fit config.json: missing head.conv2.bias"),
-    "a wrong size": (spoil_config(head_hidden_size=6), "do not fit config.json"),
+    "a wrong size": (spoil_config(head_hidden_size=6), r"head.conv2.bias is \[4\], expected \[6\]"),
     "pickles": (pickle_weights, "pickled weights may run code"),
     "half a download": (
         lambda f: (f / "preprocessor_config.json").unlink(),
@@ -559,7 +566,16 @@ MISFITS: dict[str, tuple[Callable[[Path], object], str]] = {
         spoil_preprocessor(image_processor_type="ViTImageProcessor"),
         "the processor ViTImageProcessor is not supported",
     ),
-    "no size": (spoil_preprocessor(size={"shortest_edge": 5}), r"preprocessor_config.json: cannot be used"),
+    "no size": (
+        spoil_preprocessor(size={"shortest_edge": 5}),
+        r"r_config.json: .*'height' is missing",
+    ),
+    "an empty size": (spoil_preprocessor(size={"height": 0, "width": 0}), r"size must be 1 to 8192 px"),
+    "a huge size": (spoil_preprocessor(size=10**9), r"size must be 1 to 8192 px"),
+    "no spread": (spoil_preprocessor(image_std=[0, 1, 1]), r"image_std must be above 0"),
+    "one mean": (spoil_preprocessor(image_mean=[0.5]), r"image_mean must be three numbers"),
+    "a list of weights": (spoil_index([]), r"index.json: cannot be read"),
+    "numbers for files": (spoil_index({"weight_map": {"head": 3}}), r"weight_map must name files"),
     "another filter": (spoil_preprocessor(resample=1), r"resample must be 2 \(bilinear\) or 3"),
 }
 
@@ -611,7 +627,7 @@ def test_weights_in_several_files_are_found(tiny_folder: Callable[[str], Path], 
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"must be one of motion, student, .*, got 'midas'"):
+    with pytest.raises(ValueError, match=r"'midas' is not a depth estimator; choose motion, student"):
         make_depth_estimator("midas", None, "cpu")
     for given in ("motion:folder", "depthcrafter:"):
         with pytest.raises(ValueError, match="source"):

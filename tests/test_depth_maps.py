@@ -524,6 +524,17 @@ def test_a_file_beside_the_maps_is_not_overwritten(film: Path, text: str) -> Non
     run("depth", film, "--depth", "motion", "--output", output)
 
 
+def test_a_network_that_cannot_be_loaded_is_found_before_the_film_is_read(
+    film: Path, decoded: list[int]
+) -> None:
+    network = film.with_name("own.pt2")
+    network.write_text("no network")
+    network.with_name("own.pt2.json").write_text('{"larger_is": "nearer"}')
+    options = ["--depth", f"exported:{network}", "--output", film.with_name("maps.npz")]
+    assert "own.pt2: not a plain file" in run("depth", film, *options, code=1)
+    assert not decoded
+
+
 def test_depth_says_nothing_of_inpainting(film: Path) -> None:
     for number, given in enumerate(([], ["--offload"])):
         options = ["--depth", "motion", *given, "--output", film.with_name(f"{number}.npz")]

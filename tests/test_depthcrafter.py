@@ -386,7 +386,7 @@ def replace_network(folder: Path) -> None:
             lambda folder: (folder / "DepthCrafter" / "diffusion_pytorch_model.safetensors").unlink(),
             "missing",
         ),
-        (replace_network, "9 input channels"),
+        (replace_network, "copied/DepthCrafter: the network has 9 input channels"),
     ],
 )
 def test_wrong_folders_are_one_line(copied: Path, break_it: Callable[[Path], object], line: str) -> None:
@@ -470,8 +470,8 @@ def test_maps_of_a_film_are_written(
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        (("--depth", "depthcrafter:/nowhere"), "/nowhere: must hold the weights"),
-        (("--depth", "depthcrafter:"), "takes no source, or none that is empty"),
+        (("--depth", "depthcrafter:/nowhere"), "/nowhere: no such folder"),
+        (("--depth", "depthcrafter:"), "the source after 'depthcrafter:' is missing"),
         (("--depth-resolution", "1000"), "must be a multiple of 64"),
     ],
 )

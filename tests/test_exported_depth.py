@@ -157,8 +157,10 @@ FAULTS: dict[str, tuple[Callable[[Tensor], Any], dict[str, Any], str]] = {
     "a text for a number": (mean, {**NEARER, "short_side": "384"}, "short_side must be a whole number"),
     "three channels": (lambda images: images, NEARER, r"must be \[1, 1, h, w\] or \[1, h, w\]"),
     "two outputs": (lambda images: (mean(images), mean(images)), NEARER, "1 inputs and 2 outputs"),
-    "not a number": (lambda images: mean(images) / 0 * 0, NEARER, "must be finite floats"),
-    "whole numbers": (lambda images: (mean(images) > 0.5).int(), NEARER, "must be finite floats"),
+    "not a number": (lambda images: mean(images) / 0 * 0, NEARER, "returned NaN or inf"),
+    "whole numbers": (lambda images: (mean(images) > 0.5).int(), NEARER, "output must be floats"),
+    "no mean": (mean, {**NEARER, "mean": None}, "mean must be three numbers"),
+    "a huge side": (mean, {**NEARER, "short_side": 10**9}, "short_side must be a whole number, 1 to 8192"),
 }
 
 

@@ -492,10 +492,10 @@ def test_schedulers_of_another_type_are_refused(
     # Its times would not be those that the network knows.
     config = tmp_path / "scheduler" / "scheduler_config.json"
     config.write_text(config.read_text().replace("continuous", "discrete"))
-    with pytest.raises(UserError, match=r"config.json: timestep_type is discrete; stereo inpainting needs"):
+    with pytest.raises(UserError, match=r"config.json: timestep_type is discrete; the network needs"):
         load_pipeline(tmp_path, "cpu")
     DDIMScheduler().save_pretrained(tmp_path / "scheduler")
-    with pytest.raises(UserError, match=r"_class_name is DDIMScheduler, .* stereo"):
+    with pytest.raises(UserError, match=r"_class_name is DDIMScheduler, .* the network needs"):
         load_pipeline(tmp_path, "cpu")
 
 

@@ -28,6 +28,7 @@ from secondeye.conversion.segments import segment_frames
 from secondeye.conversion.settings import ConversionSettings
 from secondeye.conversion.shot_depth import STEPS, ShotDepth, estimate_shot
 from secondeye.conversion.shots import depth_reader, frames_from, load_estimator, require_memory
+from secondeye.depth import DepthEstimator
 from secondeye.film.shots import ShotPlan
 from secondeye.system.disk import explain_full_disk, require_free_space
 from secondeye.system.errors import UserError
@@ -70,12 +71,15 @@ def write_depth(
     settings = replace(settings, inpainter="fill", tiles=None, steps=None)
     settings = choose_depth(settings, log, inpaints=False)
     window_frames = choose_window_frames(info, settings, 1)
+    estimator = load_estimator(settings)
+    assert estimator is not None  # there are no depth maps yet
+    require_memory(estimator, info)
     target = output.resolve()
     full_disk = explain_full_disk(target.parent, "free some and run the same command again, to continue")
     with full_disk, open_checkpoint(target, info, settings) as checkpoint:
         plan = load_or_plan_shots(checkpoint, info)
         _require_free_space(checkpoint, plan, target, settings)
-        depths = _estimate(checkpoint, plan, settings, window_frames)
+        depths = _estimate(checkpoint, plan, estimator, window_frames)
         record = _describe(film, settings, plan, depths)
         _write(checkpoint, target, depths, record, info)
         checkpoint.remove()
@@ -121,13 +125,10 @@ def _require_free_space(
 
 
 def _estimate(
-    checkpoint: Checkpoint, plan: ShotPlan, settings: ConversionSettings, window_frames: int
+    checkpoint: Checkpoint, plan: ShotPlan, estimator: DepthEstimator, window_frames: int
 ) -> list[ShotDepth]:
     """Estimate all shots, or the rest of them."""
-    info, estimator = plan.info, load_estimator(settings)
-    assert estimator is not None  # there are no depth maps yet
-    require_memory(estimator, info)
-    reader = depth_reader(info, plan, estimator)
+    reader = depth_reader(plan.info, plan, estimator)
     depths = []
     with tqdm(total=len(plan.timestamps), desc="depth", unit="frame") as bar:
         for shot in plan.shots:
@@ -137,7 +138,7 @@ def _estimate(
                     partial(frames_from, reader, shot, window_frames),
                     estimator,
                     checkpoint.raw_depth(shot[0]),
-                    save_every=segment_frames(info.fps),
+                    save_every=segment_frames(plan.info.fps),
                     on_frames=bar.update,
                 )
             )

@@ -88,7 +88,7 @@ class ConversionSettings:
             try:
                 require_known_estimator(self.depth)
             except ValueError as error:
-                raise UserError(f"--depth {self.depth}: {error}; or {AUTO}") from error
+                raise UserError(f"--depth: {error}, or leave the option out") from error
         side = self.depth_resolution
         if side is None:
             return

@@ -39,9 +39,11 @@ def require_known_estimator(depth: str) -> None:
     """Raise ValueError unless `depth` is the name of an estimator, with a source if it takes one."""
     name, source = split_source(depth)
     if name not in DEPTH_ESTIMATORS:
-        raise ValueError(f"the depth estimator must be one of {', '.join(DEPTH_ESTIMATORS)}, got {name!r}")
-    if source is not None and (not source or name not in WITH_SOURCE):
-        raise ValueError(f"{name} takes no source, or none that is empty, got {depth!r}")
+        raise ValueError(f"{name!r} is not a depth estimator; choose {', '.join(DEPTH_ESTIMATORS)}")
+    if source is not None and name not in WITH_SOURCE:
+        raise ValueError(f"{name} takes no source after a colon; leave out {source!r}")
+    if source == "":
+        raise ValueError(f"the source after {depth!r} is missing; name a file, a folder or a model")
 
 
 def locate(

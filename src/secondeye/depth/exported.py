@@ -23,6 +23,7 @@ from secondeye.system.files import hash_file
 
 HELP = "docs/depth.md describes the export"
 SUFFIXES = (".onnx", ".pt2")
+MAX_SIDE_PX = 8192  # of short_side and multiple
 MIN_DEPTH_M = 0.1  # metres are clipped here before they are inverted
 # Ours, generous: FastDepth, a file of 5 MB, took 0.11 GiB at 224 x 384 px (measured).
 FILE_COPIES, NETWORK_BYTES = 3, 2**30
@@ -49,13 +50,15 @@ class ExportedDepth:
         if type(self.metric) is not bool or not isinstance(self.licence, str):
             raise TypeError("metric must be true or false, and licence a text")
         for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) != 3 or not all(type(value) in (int, float) for value in values):
-                raise ValueError(f"{name} must be three numbers, got {values}")
+            if type(values) is not tuple or not all(type(value) in (int, float) for value in values):
+                raise TypeError(f"{name} must be three numbers, got {values}")
+            if len(values) != 3:
+                raise ValueError(f"{name} must be three numbers, got {list(values)}")
         if min(self.std) <= 0:
             raise ValueError(f"std must be above 0, got {self.std}")
         for name, count in (("short_side", self.short_side), ("multiple", self.multiple)):
-            if type(count) is not int or count < 1:
-                raise ValueError(f"{name} must be a whole number above 0, got {count!r}")
+            if type(count) is not int or not 1 <= count <= MAX_SIDE_PX:
+                raise ValueError(f"{name} must be a whole number, 1 to {MAX_SIDE_PX}, got {count!r}")
 
 
 def load_exported(path: Path) -> DepthEstimator:
@@ -104,7 +107,10 @@ def _describe(path: Path) -> ExportedDepth:
     try:
         given = {name: _parse(value) for name, value in metadata.items() if name in known}
         if beside.is_file():
-            given |= json.loads(beside.read_bytes())
+            said = json.loads(beside.read_bytes())
+            if not isinstance(said, dict):
+                raise TypeError("must be a JSON object")
+            given |= said
         if unknown := sorted(given.keys() - known):
             raise ValueError(f"unknown: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
         if "larger_is" not in given:
@@ -113,7 +119,7 @@ def _describe(path: Path) -> ExportedDepth:
                 f'{{"larger_is": "{NEARER}"}} or {{"larger_is": "{FARTHER}"}} into {beside}; {HELP}'
             )
         for name in ("mean", "std"):
-            if name in given:
+            if isinstance(given.get(name), list):
                 given[name] = tuple(given[name])
         return ExportedDepth(**given)
     except (ValueError, TypeError) as error:
@@ -145,8 +151,10 @@ def _run(path: Path, run: Callable[..., Tensor], images: Tensor) -> Tensor:  # [
     shape = list(output.shape)
     if len(shape) not in (3, 4) or shape[0] != 1 or (len(shape) == 4 and shape[1] != 1) or 0 in shape:
         raise UserError(f"{path}: returns {shape}, must be [1, 1, h, w] or [1, h, w]; {HELP}")
-    if not output.is_floating_point() or not bool(output.isfinite().all()):
-        raise UserError(f"{path}: output must be finite floats, got {output.dtype}; {HELP}")
+    if not output.is_floating_point():
+        raise UserError(f"{path}: output must be floats, got {output.dtype}; {HELP}")
+    if not bool(output.isfinite().all()):
+        raise UserError(f"{path}: returned NaN or inf; {HELP}")
     return output.float().reshape(1, 1, *shape[-2:])
 
 

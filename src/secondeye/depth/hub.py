@@ -25,6 +25,8 @@ def find_folder(model: str) -> Path:  # folder, or Hugging Face id
     """Return the folder of a model's files; download them if they are not here. UserError if that fails."""
     if Path(model).is_dir():
         folder = Path(model)
+    elif Path(model).exists():
+        raise UserError(f"{model}: is a file; name the folder of a complete model, as --depth hf:FOLDER")
     else:
         remedy = (
             f"connect to the internet, log in if the model is gated, and run `hf download {model}`, or name "
@@ -57,9 +59,12 @@ def weight_files(folder: Path) -> list[str]:
     if not index.is_file():
         return [WEIGHTS]
     try:
-        return sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError) as error:
+        names = set(json.loads(index.read_bytes())["weight_map"].values())
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{index}: cannot be read ({error!r}); get the file again") from error
+    if not all(isinstance(name, str) for name in names):
+        raise UserError(f"{index}: weight_map must name files; get the file again")
+    return sorted(names)
 
 
 def hash_model(folder: Path) -> str:

@@ -128,8 +128,11 @@ def _load_network(model: _Model) -> "PreTrainedModel":
             trust_remote_code=False,
             dtype=torch.float32,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are reported instead
             **model.options,
         )
+    for name, actual, wanted in sorted(report["mismatched_keys"])[:1]:
+        raise _misfit(model.folder, f"{name} is {list(actual)}, expected {list(wanted)}")
     # transformers initialises missing weights at random.
     if missing := sorted(name for name in report["missing_keys"] if not _UNUSED.search(name))[:3]:
         raise _misfit(model.folder, f"missing {', '.join(missing)}")
@@ -184,7 +187,8 @@ def _one_line_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except (*kinds, SafetensorError, StrictDataclassError) as error:
-        raise _misfit(folder, " ".join(str(error).split())[:_MAX_REASON].rstrip(".")) from error
+        reason = repr(error) if isinstance(error, KeyError) else str(error)
+        raise _misfit(folder, " ".join(reason.split())[:_MAX_REASON].rstrip(".")) from error
     finally:
         logging.set_verbosity(level)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from secondeye.system.errors import UserError
 
 IMAGENET_STANDARD = (0.5, 0.5, 0.5)
+MAX_SIDE_PX = 8192  # of a network's input
 UNSIZED_PX = 640  # longer side for networks whose processor keeps the size: they were trained at about this
 _RESAMPLING = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 _TYPES = {  # processor of each model type, for configurations that do not name it
@@ -44,7 +45,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {  # of the processors, for what a config
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a network wants its frames."""
+    """How a network wants its frames. Raises ValueError for values out of range."""
 
     size: tuple[int, int] | None  # px, height and width to fit; None: of the frame, at most UNSIZED_PX
     keep_aspect: bool  # fit the side whose scale is closer to 1; the other follows from the frame's aspect
@@ -57,6 +58,16 @@ class Preprocessing:
     std: tuple[float, ...]
     reflect: bool  # pad by ZoeDepth's margin, which the map loses again
     divisor: int  # pad with the mean colour to multiples of it; 1: do not
+
+    def __post_init__(self) -> None:
+        for name, sides in (("size", self.size or (1,)), ("multiple", (self.multiple, self.divisor))):
+            if not all(1 <= side <= MAX_SIDE_PX for side in sides):
+                raise ValueError(f"{name} must be 1 to {MAX_SIDE_PX} px, got {sides}")
+        for name, values in (("image_mean", self.mean), ("image_std", self.std)):
+            if len(values) != 3 or not all(type(value) in (int, float) for value in values):
+                raise ValueError(f"{name} must be three numbers, got {values}")
+        if min(self.std) <= 0:
+            raise ValueError(f"image_std must be above 0, got {self.std}")
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:  # both of the frame or with its margin
         """Return the height and width that frames are resized to."""
@@ -116,11 +127,14 @@ def margins(height: int, width: int) -> tuple[int, int]:  # px at the top and bo
 def read_preprocessing(path: Path, model_type: str) -> Preprocessing:  # preprocessor_config.json
     """Read how a network wants its frames. Raises UserError for an unknown processor or a bad value."""
     try:
-        given: dict[str, Any] = json.loads(path.read_bytes())
+        given = json.loads(path.read_bytes())
+        if not isinstance(given, dict):
+            raise TypeError("must be a JSON object")
         kind = _processor_of(path, given, model_type)
         return _preprocessing(path, kind, {**_DEFAULTS[kind], **given})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{path}: cannot be used ({error!r}); get the file again") from error
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise UserError(f"{path}: cannot be used ({reason}); get the file again") from error
 
 
 def _processor_of(path: Path, given: Mapping[str, Any], model_type: str) -> str:

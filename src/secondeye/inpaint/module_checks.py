@@ -44,8 +44,8 @@ def require_scheduler(
     if wrong:
         required = ", ".join(f"{name} {value}" for name, value in REQUIRED_SCHEDULER.items())
         raise UserError(
-            f"{where}: {', '.join(wrong)}; stereo inpainting needs {required.removeprefix('_class_name ')}, "
-            "as Stable Video Diffusion has"
+            f"{where}: {', '.join(wrong)}; the network needs {required.removeprefix('_class_name ')}, "
+            "as Stable Video Diffusion does"
         )
 
 

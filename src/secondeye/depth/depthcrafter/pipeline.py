@@ -16,9 +16,8 @@ from secondeye.inpaint.autoencoder import decode, encode, to_signed
 from secondeye.inpaint.conditions import Conditions
 from secondeye.inpaint.denoising import guided_velocity
 from secondeye.inpaint.image_embedding import embed
-from secondeye.inpaint.module_checks import SVD_CHANNELS, require_compatible, require_scheduler
+from secondeye.inpaint.module_checks import require_compatible, require_scheduler
 from secondeye.inpaint.time_convolution import flatten_time_convolutions
-from secondeye.system.errors import UserError
 
 GROUP_FRAMES = 8  # encoded, and decoded, together
 NOISE_SHARE = 0.02  # standard deviation of the noise added to the frames, which are in [-1, 1]
@@ -45,11 +44,6 @@ class DepthCrafterPipeline(DiffusionPipeline):
         scheduler: EulerDiscreteScheduler,
     ) -> None:
         super().__init__()
-        if unet.conv_in.in_channels != SVD_CHANNELS:
-            raise UserError(
-                f"the network has {unet.conv_in.in_channels} input channels, DepthCrafter's has "
-                f"{SVD_CHANNELS}; name the folder of its weights"
-            )
         require_scheduler({**scheduler.config, "_class_name": type(scheduler).__name__}, "the scheduler")
         require_compatible(unet, vae, image_encoder)
         flatten_time_convolutions(vae)

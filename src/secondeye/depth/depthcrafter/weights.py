@@ -9,7 +9,8 @@ from diffusers import AutoencoderKLTemporalDecoder
 
 from secondeye.depth.depthcrafter.network import DepthNetwork
 from secondeye.depth.depthcrafter.pipeline import DepthCrafterPipeline
-from secondeye.inpaint.loading import load_image_encoder, load_module, load_scheduler
+from secondeye.inpaint.loading import load_image_encoder, load_module, load_scheduler, read_json
+from secondeye.inpaint.module_checks import SVD_CHANNELS
 from secondeye.inpaint.pretrained import find_network, find_pipeline
 from secondeye.system.errors import UserError
 from secondeye.system.files import hash_folder
@@ -34,6 +35,12 @@ def load_pipeline(
         raise UserError("offloading keeps parts of the network off a GPU, and there is none: leave it out")
     dtype = torch.float32 if device == "cpu" else torch.float16
     network, base = _find(folder)
+    channels = read_json(network / "config.json").get("in_channels")
+    if channels != SVD_CHANNELS:
+        raise UserError(
+            f"{network}: the network has {channels} input channels, DepthCrafter's has {SVD_CHANNELS}; name "
+            "the folder of its weights"
+        )
     modules: dict[str, Any] = {
         "vae": load_module(AutoencoderKLTemporalDecoder, base / "vae", torch.float32),
         "image_encoder": load_image_encoder(base / "image_encoder", dtype),
@@ -62,6 +69,8 @@ def _find(folder: Path | None) -> tuple[Path, Path]:
     if folder is None:
         remedy = "name a folder with both, as --depth depthcrafter:FOLDER"
         return find_network(NETWORK, remedy=remedy), find_pipeline(SVD, with_network=False, remedy=remedy)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; name the one with the weights of DepthCrafter")
     found = [folder / name for name in SVD_FOLDERS if (folder / name / "model_index.json").is_file()]
     if not (folder / NETWORK_FOLDER / "config.json").is_file() or not found:
         raise UserError(
