@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import an_optimizer
+from conftest import an_optimizer, load_preset
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from secondeye.params import Gate, Optimizer
 from secondeye.run_folder import MACHINE_METRICS, Run, open_run, repeatable
 from secondeye.system.errors import UserError
-from secondeye.training import checkpoints
+from secondeye.training import checkpoints, loop
 from secondeye.training.deepspeed import configure_sharding
 from secondeye.training.loop import Loss, learning_rate_factor, training_loop
 from secondeye.training.sample_loader import Draw
@@ -234,7 +235,7 @@ def test_a_training_that_diverges_is_refused(tmp_path: Path) -> None:
     for bound in (0, 3):
         message = (
             f"net: the loss or its gradient is not finite at step {bound}; {bound + 1} steps were skipped, "
-            f"max_skipped_steps is {bound}; lower its learning_rate in params.yaml"
+            rf"{bound} are allowed \(max_skipped_steps\); lower its learning_rate in params.yaml"
         )
         with pytest.raises(UserError, match=message):
             learn(run, replace(OPTIMIZER, max_skipped_steps=bound), loss=diverge)
@@ -470,9 +471,35 @@ def test_deepspeed_is_configured_from_params_or_refused() -> None:
     assert config["zero_optimization"] == {"stage": 2} and config["gradient_clipping"] == MAX_GRADIENT_NORM
     assert config["train_micro_batch_size_per_gpu"] == 2 and config["gradient_accumulation_steps"] == 3
     assert config["torch_autocast"]["enabled"]
-    for changes in ({"max_skipped_steps": 1}, {"precision": "float16"}):
-        with pytest.raises(UserError, match="net: with DeepSpeed precision must be float32 or bfloat16"):
-            configure(replace(hyperparams, **changes))
+    with pytest.raises(UserError, match="net: with DeepSpeed precision must be float32 or bfloat16"):
+        configure(replace(hyperparams, precision="float16"))
+
+
+def test_deepspeed_takes_the_paper_preset_as_it_is(tmp_path: Path) -> None:
+    network = load_preset("paper", tmp_path).train_inpaint.diffusion.network
+    assert network.max_skipped_steps > 0
+    plugin = SimpleNamespace(deepspeed_config={})
+    state = SimpleNamespace(deepspeed_plugin=plugin)
+    configure_sharding("network", network, SimpleNamespace(num_processes=8, state=state))
+    assert plugin.deepspeed_config["train_batch_size"] == 8
+    assert plugin.deepspeed_config["train_micro_batch_size_per_gpu"] == 1
+    assert plugin.deepspeed_config["torch_autocast"] == {"enabled": True, "dtype": "bfloat16"}
+
+
+def test_a_sharded_training_ends_at_the_first_step_that_is_not_finite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DeepSpeed has then changed the weights already; the last checkpoint has not."""
+    monkeypatch.setattr(loop, "is_sharded", lambda _: True)
+    monkeypatch.setattr(loop, "configure_sharding", lambda *_: None)
+    monkeypatch.setattr(loop, "make_train_state", without_engine(loop.make_train_state))
+    run = new_run(tmp_path)
+    with pytest.raises(UserError, match=r"1 steps were skipped, 0 are allowed"):
+        learn(run, replace(OPTIMIZER, max_skipped_steps=25), loss=sometimes_infinite)
+
+
+def without_engine(make: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *given: make(*given[:4])
 
 
 @pytest.mark.slow(seconds=27)

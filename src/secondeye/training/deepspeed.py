@@ -1,6 +1,7 @@
 """DeepSpeed ZeRO-2: gradients and the optimizer's state are sharded over GPUs.
 
-DeepSpeed runs the optimizer itself. It clips gradients as our loop does, but skips no step. The optimizer's
+DeepSpeed runs the optimizer itself. It clips gradients as our loop does, but skips no step: the first one
+whose loss or gradient is not finite ends the training, whatever `max_skipped_steps` allows. The optimizer's
 state is spread over all processes and is in no checkpoint: a killed training continues from its weights, with
 moments of zero.
 """
@@ -22,10 +23,9 @@ def is_sharded(accelerator: Accelerator) -> bool:
 
 def configure_sharding(name: str, hyperparams: Optimizer, accelerator: Accelerator) -> None:
     """Set DeepSpeed's config from params.yaml. Raises UserError for what it does not support."""
-    if hyperparams.precision == "float16" or hyperparams.max_skipped_steps:
+    if hyperparams.precision == "float16":
         raise UserError(
-            f"{name}: with DeepSpeed precision must be float32 or bfloat16, and max_skipped_steps 0, as it "
-            "skips no step; change them in params.yaml"
+            f"{name}: with DeepSpeed precision must be float32 or bfloat16; change it in params.yaml"
         )
     config: dict[str, Any] = accelerator.state.deepspeed_plugin.deepspeed_config
     processes, accumulation = accelerator.num_processes, hyperparams.gradient_accumulation_steps

@@ -71,6 +71,7 @@ def training_loop(
         restore_model(model, tensors)
     prepared, optimizer = accelerator.prepare(model, make_optimizer(model, hyperparams))
     device, sharded = accelerator.device.type, is_sharded(accelerator)
+    max_skipped_steps = 0 if sharded else hyperparams.max_skipped_steps  # DeepSpeed cannot skip any
     state = make_train_state(model, optimizer, hyperparams, device, prepared if sharded else None)
     if tensors:
         restore(state, tensors)
@@ -98,7 +99,7 @@ def training_loop(
                 micro_batch_loss, prepared, state, hyperparams.gradient_accumulation_steps, accelerator
             )
             norm = optimizer_step(state, metrics["loss"])
-            _limit_skipped_steps(int(state.skipped_steps), name, hyperparams, step)
+            _limit_skipped_steps(int(state.skipped_steps), max_skipped_steps, name, step)
             logged = {} if norm is None else {**metrics, "gradient_norm": norm}
             means = means.with_step(logged, hyperparams.batch_size)
             bar.update()
@@ -203,9 +204,9 @@ def _compute_gradient(
     return dict(zip(logged[0], means.tolist(), strict=True))
 
 
-def _limit_skipped_steps(skipped: int, name: str, hyperparams: Optimizer, step: int) -> None:
-    if skipped > hyperparams.max_skipped_steps:
+def _limit_skipped_steps(skipped: int, allowed: int, name: str, step: int) -> None:
+    if skipped > allowed:
         raise UserError(
             f"{name}: the loss or its gradient is not finite at step {step}; {skipped} steps were skipped, "
-            f"max_skipped_steps is {hyperparams.max_skipped_steps}; lower its learning_rate in params.yaml"
+            f"{allowed} are allowed (max_skipped_steps); lower its learning_rate in params.yaml"
         )
