@@ -61,7 +61,7 @@ def main() -> None:
 
 def train(folder: Path, out: Path) -> None:
     """Train on synthetic shots with the settings of params.yaml; resumes if it was killed."""
-    settings = load_params(Path("params.yaml")).train_inpaint.light
+    settings = load_params(Path("params.yaml")).train_light
     pool = ShotPool(rendered_shots(Dataset(folder.parent), "warp"), [])
     out.mkdir(parents=True, exist_ok=True)
     train_light(open_run(out.parent, out.name, "train_light", settings, {}), pool, settings)

@@ -34,7 +34,9 @@ from secondeye.inpaint.tiny import make_tiny
 from secondeye.params import TrainDiffusion
 from secondeye.run_folder import open_run
 from secondeye.synthetic import Shot, render_shot
-from secondeye.training.diffusion import AUTOENCODER_FRAMES, train_autoencoder, train_network
+from secondeye.training import autoencoder
+from secondeye.training.autoencoder import fit_autoencoder
+from secondeye.training.diffusion import train_network
 from secondeye.training.shot_crops import draw_views
 from secondeye.training.stereo_shot import StereoShot, quantize
 from secondeye.warp import warp
@@ -67,7 +69,7 @@ def main() -> None:
     parser.add_argument("--shots", type=int, default=24, help="number of training shots")
     parser.add_argument("--autoencoder-steps", type=int, default=None, help="default: the preset's")
     options = parser.parse_args()
-    settings = PARAMS.train_inpaint.diffusion
+    settings = PARAMS.train_diffusion
     if options.autoencoder_steps is not None:
         autoencoder = replace(settings.autoencoder, steps=options.autoencoder_steps)
         settings = replace(settings, autoencoder=autoencoder)
@@ -112,10 +114,10 @@ def train_both(settings: TrainDiffusion, seconds: float, shots: int, folder: Pat
         for first, count in ((TRAIN_SEED, shots), (VALIDATION_SEED, VALIDATION_SHOTS))
     )
     draws = [partial(draw_crop, shots, *size, settings.frames) for shots in (training, validation)]
-    stills = [partial(draw_crop, shots, *size, AUTOENCODER_FRAMES) for shots in (training, validation)]
+    stills = [partial(draw_crop, shots, *size, autoencoder.FRAMES) for shots in (training, validation)]
     torch.manual_seed(settings.network.seed)
     many = make_tiny(settings.frames)
-    train_autoencoder(many, open_run(folder, "autoencoder", "recipes", settings, {}), settings, *stills)
+    fit_autoencoder(many, open_run(folder, "autoencoder", "recipes", settings, {}), settings, *stills)
     first: dict[Literal["many_steps", "one_step"], StereoInpaintPipeline] = {
         "many_steps": many,
         "one_step": with_left(many),
@@ -133,7 +135,7 @@ def draw_crop(
     shot = shots[int(rng.integers(len(shots)))]
     start = int(rng.integers(len(shot.left) - frames + 1))
     window = StereoShot(*(plane[start : start + frames] for plane in shot))
-    return draw_views(window, height, width, PARAMS.train_inpaint.diffusion.border_hole_percent, rng)
+    return draw_views(window, height, width, PARAMS.train_diffusion.border_hole_percent, rng)
 
 
 def train_for(

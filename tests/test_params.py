@@ -22,8 +22,8 @@ def test_presets_are_valid_and_have_the_same_keys(tmp_path: Path) -> None:
     keys = {name: keys_of(yaml.safe_load(path.read_text())) for name, path in presets.items()}
     assert keys["laptop"] == keys["small"] == keys["paper"], "any preset can follow any other"
     small, paper = load_preset("small", tmp_path), load_preset("paper", tmp_path)
-    assert (small.train_inpaint.diffusion.size, paper.train_inpaint.diffusion.size) == ("small", "svd")
-    network = paper.train_inpaint.diffusion
+    assert (small.train_diffusion.size, paper.train_diffusion.size) == ("small", "svd")
+    network = paper.train_diffusion
     assert (network.height, network.width, network.frames, network.max_stride) == (576, 1024, 25, 6)
     assert paper.split.height > 576 and paper.split.width > 1024, "the shift takes rows and columns"
     assert (paper.split.window_frames, paper.split.max_stride) == (25, 6)

@@ -168,9 +168,7 @@ def test_usable_shots_are_selected_and_counted(capsys: pytest.CaptureFixture[str
     pool = select_usable("light", ShotPool([small, large], [small]), (2, 16, 80))
     assert len(pool.stereo) == 1 and pool.stereo[0] is large and pool.mono == []
     assert capsys.readouterr().err == "light: shots with 2 frames of 80x16: 1 of 3\n"
-    with pytest.raises(
-        UserError, match=r"shots with 4 frames of .*: 0 of 1; lower train_inpaint.diffusion's frames"
-    ):
+    with pytest.raises(UserError, match=r"shots with 4 frames of .*: 0 of 1; lower train_diffusion's frames"):
         select_usable("diffusion", ShotPool([large], []), (4, 16, 80))
 
 
@@ -276,8 +274,8 @@ def test_a_trainer_is_given_the_views_of_its_conditioning(
     given: list[Conditioning] = []
     monkeypatch.setattr(diffusion, "list_shots", lambda *arguments: given.append(arguments[-1]))
     monkeypatch.setattr(diffusion, "train_diffusion", lambda *_: None)
-    settings = load_preset("laptop", tmp_path).train_inpaint.diffusion
-    diffusion.train(cast(Run, None), tmp_path, replace(settings, conditioning=conditioning))
+    settings = load_preset("laptop", tmp_path).train_diffusion
+    diffusion.train(cast(Run, None), tmp_path, tmp_path, replace(settings, conditioning=conditioning))
     assert given == [conditioning]
 
 

@@ -35,8 +35,9 @@ from secondeye.params import TrainDiffusion
 from secondeye.run_folder import Run, open_run, repeatable
 from secondeye.synthetic import render_shot
 from secondeye.system.errors import UserError
-from secondeye.training import conditioning, diffusion
+from secondeye.training import autoencoder, conditioning, diffusion, views
 from secondeye.training import v_prediction as velocity
+from secondeye.training.autoencoder import fit_autoencoder, train_autoencoder
 from secondeye.training.cached_samples import draw_cached
 from secondeye.training.conditioning import (
     ClipBatch,
@@ -45,19 +46,12 @@ from secondeye.training.conditioning import (
     replace_first_frames,
     simulate_inpainted,
 )
-from secondeye.training.diffusion import (
-    hash_pretrained,
-    make_pipeline,
-    make_sample,
-    reduce_shot,
-    train_autoencoder,
-    train_diffusion,
-    train_network,
-    training_size,
-)
+from secondeye.training.diffusion import make_sample, train_diffusion, train_network
+from secondeye.training.initial_weights import hash_pretrained, make_pipeline
 from secondeye.training.sample_sheet import write_sample_sheet
 from secondeye.training.stereo_shot import ShotPool, StereoShot, dequantize_plane, quantize
 from secondeye.training.v_prediction import NOISE_LEVELS, velocity_loss
+from secondeye.training.views import reduce_shot, training_size
 from secondeye.warp import warp
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -103,16 +97,27 @@ def settings(
 
 
 def train(runs: Path, of: TrainDiffusion) -> Run:
+    """Train the autoencoder, unless it is pretrained, and then the network, as the stages do."""
     run = open_run(runs, "key", "train_diffusion", of, {})
     pool = ShotPool([MemoryShot(make_shot(seed=1), "film")], [MemoryShot(make_shot(seed=2), "film")])
-    train_diffusion(run, pool, of)
+    train_diffusion(run, pool, autoencoder_for(runs, pool, of), of)
     return run
+
+
+def autoencoder_for(runs: Path, pool: ShotPool, of: TrainDiffusion) -> Path:
+    run = open_run(runs, "autoencoder", "train_autoencoder", of, {})
+    if run.model.exists():
+        return run.model
+    if of.size != "svd":
+        train_autoencoder(run, pool, of)
+    return run.model
 
 
 @pytest.fixture(autouse=True)
 def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AUTOENCODER_SAMPLES", "NETWORK_SAMPLES", "SHEET_SAMPLES", "STEPS"):
+    for name in ("NETWORK_SAMPLES", "SHEET_SAMPLES", "STEPS"):
         monkeypatch.setattr(diffusion, name, 1)
+    monkeypatch.setattr(autoencoder, "SAMPLES", 1)
 
 
 @pytest.mark.parametrize(("method", "cached"), [("many_steps", 0), ("many_steps", 50), ("one_step", 0)])
@@ -121,7 +126,7 @@ def test_a_killed_training_ends_with_the_same_weights(
 ) -> None:
     of = settings(method=method, cached=cached)
     whole = train(tmp_path / "whole", of)
-    draw, calls = diffusion.draw_views, [0]
+    draw, calls = views.draw_views, [0]
 
     def fail(*arguments: object) -> StereoShot:
         calls[0] += 1
@@ -129,7 +134,7 @@ def test_a_killed_training_ends_with_the_same_weights(
             raise KeyboardInterrupt
         return draw(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(diffusion, "draw_views", fail)
+    monkeypatch.setattr(views, "draw_views", fail)
     interruptions = 0
     while not (tmp_path / "cut" / "key" / "pictures").exists():
         try:
@@ -142,6 +147,8 @@ def test_a_killed_training_ends_with_the_same_weights(
     for name in names:
         assert (whole.model / name).read_bytes() == (cut.model / name).read_bytes(), name
     assert repeatable(whole.metrics()) == repeatable(cut.metrics())
+    first, second = (Run(tmp_path / name / "autoencoder").metrics() for name in ("whole", "cut"))
+    assert repeatable(first) == repeatable(second)
 
 
 def test_a_trained_pipeline_loads_and_has_scores(tmp_path: Path) -> None:
@@ -153,7 +160,10 @@ def test_a_trained_pipeline_loads_and_has_scores(tmp_path: Path) -> None:
     assert pipeline.vae.config.scaling_factor not in (0.18215, 1)  # measured, not the class's own
     assert {path.name for path in run.picture("").iterdir()} == {"diffusion.png"}
     scores = {name for line in run.metrics() for name in line} - {"step"}
-    assert {"autoencoder/psnr_db", "network/hole_psnr_db", "network/holes"} <= scores
+    assert {"network/hole_psnr_db", "network/holes"} <= scores
+    assert "autoencoder/psnr_db" in Run(tmp_path / "autoencoder").metrics()[-1]
+    trained = load_file(tmp_path / "autoencoder" / "model" / "diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(weights, pipeline.vae.state_dict()[name]) for name, weights in trained.items())
     levels = {name for name in scores if name.startswith("network/loss_")}
     assert len(levels) == 1 and levels < {f"network/loss_{level}" for level in NOISE_LEVELS}  # of one clip
 
@@ -169,10 +179,9 @@ def test_a_sheet_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 def test_shots_without_a_hole_have_a_score(tmp_path: Path) -> None:
     whole = make_shot(width=64)._replace(coverage=torch.ones(3, 1, 64, 64))  # nothing to crop: no border
-    run = open_run(tmp_path, "k", "train_diffusion", settings(steps=1), {})
-    train_diffusion(
-        run, ShotPool([MemoryShot(whole)], []), dataclasses.replace(settings(steps=1), mono_share=0.0)
-    )
+    of = dataclasses.replace(settings(steps=1), mono_share=0.0)
+    run, pool = open_run(tmp_path, "k", "train_diffusion", of, {}), ShotPool([MemoryShot(whole)], [])
+    train_diffusion(run, pool, autoencoder_for(tmp_path, pool, of), of)
     assert run.metrics()[-1]["network/hole_psnr_db"] == 100
 
 
@@ -204,7 +213,7 @@ def test_a_run_s_key_depends_on_the_weights_of_lpips(vgg16_folder: Path, tmp_pat
 
 
 def test_small_has_at_most_twenty_million_weights_and_trains_its_whole_network(tmp_path: Path) -> None:
-    of = dataclasses.replace(load_preset("small", tmp_path).train_inpaint.diffusion, frames=2)
+    of = dataclasses.replace(load_preset("small", tmp_path).train_diffusion, frames=2)
     pipeline = make_pipeline(of)
     modules = (pipeline.vae, pipeline.image_encoder, pipeline.unet)
     assert 15e6 < sum(weights.numel() for module in modules for weights in module.parameters()) <= 20e6
@@ -257,7 +266,6 @@ def test_svd_trains_exactly_the_spatial_layers(svd: Path, tmp_path: Path) -> Non
     assert changed == old.keys() - frozen
     assert (len(changed), len(frozen)) == (TRAINED, KEPT)
     assert new["conv_in.weight"][:, 8:].any()
-    assert not any(line for line in run.metrics() if "autoencoder/psnr_db" in line)
 
 
 def test_a_batch_that_cannot_be_divided_is_refused_before_training(tmp_path: Path) -> None:
@@ -265,7 +273,7 @@ def test_a_batch_that_cannot_be_divided_is_refused_before_training(tmp_path: Pat
     wrong = replace(wrong, network=replace(wrong.network, batch_size=3, gradient_accumulation_steps=2))
     with pytest.raises(UserError, match=r"network: .* cannot share a batch_size of 3"):
         train(tmp_path, wrong)
-    assert not list(tmp_path.rglob("*.safetensors"))
+    assert not list((tmp_path / "key").rglob("*.safetensors"))
 
 
 def test_svd_that_cannot_be_loaded_is_refused(svd: Path, tmp_path: Path) -> None:
@@ -293,22 +301,19 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
 
 
 def test_it_is_validated_on_held_out_films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shots = [MemoryShot(make_shot(seed=seed), f"film {seed}") for seed in range(20)]
-    trained_on, held_out = [], []
-    autoencoder, network = diffusion.train_autoencoder, diffusion.train_network
+    pool = ShotPool([MemoryShot(make_shot(seed=seed), f"film {seed}") for seed in range(20)], [])
+    sides: list[tuple[int, int]] = []
 
     def record(stage: Callable[..., None], *args: Any) -> None:
-        *rest, draw, draw_held = args
-        trained_on.append(draw.windows.pool.stereo)
-        held_out.append(draw_held.windows.pool.stereo)
-        stage(*rest, draw, draw_held)
+        *_, draw, draw_held = args
+        sides.append((len(draw.windows.pool.stereo), len(draw_held.windows.pool.stereo)))
+        stage(*args)
 
-    monkeypatch.setattr(diffusion, "train_autoencoder", partial(record, autoencoder))
-    monkeypatch.setattr(diffusion, "train_network", partial(record, network))
-    train_diffusion(
-        open_run(tmp_path, "key", "train", settings(), {}), ShotPool(shots, []), settings(steps=1)
-    )
-    assert [len(kind) for kind in trained_on] == [18, 18] and [len(kind) for kind in held_out] == [2, 2]
+    for module, name in ((autoencoder, "fit_autoencoder"), (diffusion, "train_network")):
+        monkeypatch.setattr(module, name, partial(record, getattr(module, name)))
+    of, run = settings(steps=1), open_run(tmp_path, "key", "train", settings(), {})
+    train_diffusion(run, pool, autoencoder_for(tmp_path, pool, of), of)
+    assert sides == [(18, 2), (18, 2)]
 
 
 # The recipe
@@ -563,7 +568,7 @@ def test_one_clip_can_be_overfitted(tmp_path: Path) -> None:
     of = dataclasses.replace(settings(), width=128, frames=4, autoencoder=hyperparams, network=hyperparams)
     first = make_pipeline(of)
     run = open_run(tmp_path, "autoencoder", "train", of, {})
-    train_autoencoder(first, run, of, lambda *_: stored, lambda *_: stored)
+    fit_autoencoder(first, run, of, lambda *_: stored, lambda *_: stored)
     warped = Warped(stereo.left, stereo.warped, stereo.coverage, stereo.disparity)
     hidden = occlusion_mask(stereo.coverage).expand_as(stereo.right)
     assert 0.02 < hidden.float().mean() < 0.2

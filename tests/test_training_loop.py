@@ -476,7 +476,7 @@ def test_deepspeed_is_configured_from_params_or_refused() -> None:
 
 
 def test_deepspeed_takes_the_paper_preset_as_it_is(tmp_path: Path) -> None:
-    network = load_preset("paper", tmp_path).train_inpaint.diffusion.network
+    network = load_preset("paper", tmp_path).train_diffusion.network
     assert network.max_skipped_steps > 0
     plugin = SimpleNamespace(deepspeed_config={})
     state = SimpleNamespace(deepspeed_plugin=plugin)

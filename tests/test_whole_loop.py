@@ -29,8 +29,8 @@ def small(project: Path) -> Path:
     params["synthetic"] |= {"shots": 3, "frames": 4, "height": 96, "width": 160}
     depth, light, diffusion = (
         params["train_depth"],
-        params["train_inpaint"]["light"],
-        params["train_inpaint"]["diffusion"],
+        params["train_light"],
+        params["train_diffusion"],
     )
     depth |= {"height": 96, "width": 160, "frames": 2}
     light |= {"height": 64, "width": 64}
@@ -70,14 +70,14 @@ def test_dataset_to_champion_end_to_end(small: Path) -> None:
     )
     assert first.returncode == 0, first.stdout + first.stderr
     warnings = [line for line in first.stderr.splitlines() if "cannot be reached" in line]
-    assert len(warnings) == 3, "one warning per stage that trains or evaluates"
+    assert len(warnings) == 5, "one warning per stage that trains or evaluates"
     assert "Running stage" not in repro(small).stdout
 
     runs = sorted(Run(path).read()["stage"] for path in (small / ".runs").iterdir())
-    assert runs == ["evaluate", "train_depth", "train_diffusion", "train_light"]
+    assert runs == ["evaluate", "train_autoencoder", "train_depth", "train_diffusion", "train_light"]
     failed = secondeye(small, "model", "publish", **unreachable)
     assert failed.returncode == 4 and "cannot be reached" in failed.stderr
-    assert "4 runs, 4 of them updated" in secondeye(small, "model", "publish").stdout
+    assert "5 runs, 5 of them updated" in secondeye(small, "model", "publish").stdout
 
     gate_with_sabotage(small)
     film = small / "data" / "raw" / "cards0_sbs.mp4"

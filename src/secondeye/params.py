@@ -184,7 +184,7 @@ class TrainLight:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class TrainDiffusion:
-    """Settings for training the stereo video diffusion model: its autoencoder, then its network."""
+    """Settings for training the stereo video diffusion model: its autoencoder and its network."""
 
     size: Literal["tiny", "small", "svd"]  # svd fine-tunes the spatial layers of `pretrained`
     pretrained: str  # folder or Hugging Face id of Stable Video Diffusion; "" for tiny and small
@@ -220,14 +220,6 @@ class TrainDiffusion:
         if self.method != "one_step" and self.vgg_weights:
             raise ValueError(f"vgg_weights must be empty unless method is one_step, got {self.vgg_weights!r}")
         return self
-
-
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
-class TrainInpaint:
-    """Settings of both inpainters; each is retrained only when its own section changes."""
-
-    light: TrainLight
-    diffusion: TrainDiffusion
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -273,7 +265,8 @@ class Params:
     validate: Validate
     synthetic: Synthetic
     train_depth: TrainDepth
-    train_inpaint: TrainInpaint
+    train_light: TrainLight
+    train_diffusion: TrainDiffusion
     evaluate: Evaluate
     gate: Gate
 

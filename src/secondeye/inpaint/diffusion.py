@@ -204,7 +204,7 @@ def load_diffusion(weights: Path | None, device: str, options: InpaintOptions, s
     """Load the pipeline as an Inpainter. Raises UserError if it cannot be loaded, or run as asked."""
     if weights is None:
         raise UserError(
-            "the diffusion inpainter needs weights: train it (`dvc repro train_inpaint`) or name a folder"
+            "the diffusion inpainter needs weights: train it (`dvc repro train_diffusion`) or name a folder"
         )
     if options.offload and device == "cpu":
         raise UserError("offloading keeps parts of the network off a GPU, and there is none: leave it out")

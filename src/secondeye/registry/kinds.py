@@ -26,8 +26,11 @@ class Kind(NamedTuple):
 KINDS = {
     "train_depth": Kind("depth student", f"Trainings of the depth student. {_TRAINING}"),
     "train_light": Kind("light inpainter", f"Trainings of the inpainter `light`. {_TRAINING}"),
+    "train_autoencoder": Kind(
+        "autoencoder", f"Trainings of the autoencoder of the inpainter `diffusion`. {_TRAINING}"
+    ),
     "train_diffusion": Kind(
-        "diffusion inpainter", f"Trainings of the inpainter `diffusion`: autoencoder, network. {_TRAINING}"
+        "diffusion inpainter", f"Trainings of the network of the inpainter `diffusion`. {_TRAINING}"
     ),
     "evaluate": Kind(
         "evaluation",

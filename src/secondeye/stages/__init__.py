@@ -14,6 +14,8 @@ STAGES = (
     "validate",
     "synthetic",
     "train_depth",
-    "train_inpaint",
+    "train_light",
+    "train_autoencoder",
+    "train_diffusion",
     "evaluate",
 )

@@ -5,9 +5,7 @@ from collections.abc import Sequence
 
 from secondeye.dataset.reader import Dataset, DatasetClip
 from secondeye.dataset.schema import AcceptedClip, SyntheticShot
-from secondeye.sources import MonoFilm
 from secondeye.system.errors import UserError
-from secondeye.system.files import hash_file
 
 SYNTHETIC_LICENCE = "CC0-1.0"
 
@@ -16,17 +14,7 @@ def hash_inputs(dataset: Dataset) -> dict[str, str]:
     """Hash the training clips and the synthetic shots. Held-out clips do not change the hashes."""
     clips = [f"{clip.id} {clip.disparity.key}" for clip in train_clips(dataset)]
     shots = [row.key for row in dataset.rows(SyntheticShot)]
-    return {name: _hash(lines) for name, lines in (("clips", clips), ("synthetic", shots))}
-
-
-def hash_splats(dataset: Dataset) -> str:
-    """Hash the splats of the training clips, which a network conditioned on them learns from."""
-    return _hash([f"{clip.id} {clip.occlusion.key}" for clip in train_clips(dataset)])
-
-
-def hash_mono(films: Sequence[MonoFilm]) -> str:
-    """Hash the monocular films, in their order."""
-    return _hash([hash_file(film.path) for film in films])
+    return {name: hash_lines(lines) for name, lines in (("clips", clips), ("synthetic", shots))}
 
 
 def train_clips(dataset: Dataset) -> list[DatasetClip]:
@@ -46,5 +34,6 @@ def join_licences(dataset: Dataset, others: Sequence[str]) -> str:
     return ", ".join(sorted({licence or "not stated" for licence in (SYNTHETIC_LICENCE, *films, *others)}))
 
 
-def _hash(lines: Sequence[str]) -> str:
+def hash_lines(lines: Sequence[str]) -> str:
+    """Return the SHA-256 of lines of text."""
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -15,10 +15,10 @@ from secondeye.dataset.reader import Dataset, DatasetClip
 from secondeye.dataset.schema import ClipDisparity, Correction, SyntheticShot
 from secondeye.inpaint import Conditioning
 from secondeye.run_folder import Run
-from secondeye.sources import list_mono_films
 from secondeye.system.errors import UserError
 from secondeye.system.process import is_main_process
 from secondeye.training.held_out import held_out_films
+from secondeye.training.inpaint_provenance import mono_films
 from secondeye.training.mono_runs import prepare_mono_runs
 from secondeye.training.monocular import RUN_FRAMES, double_warp
 from secondeye.training.provenance import train_clips
@@ -126,7 +126,7 @@ def list_shots(
     dataset = Dataset(data)
     clips = [clip.only(Correction, ClipDisparity) for clip in train_clips(dataset)]
     stereo = [ClipShot(dataset, clip, conditioning) for clip in clips]
-    films = [film.path for film in list_mono_films(dataset.folder("raw"))]
+    films = [film.path for film in mono_films(dataset)]
     view = clips[0].clip
     size = max(RUN_FRAMES, min_size[0]), max(view.height, min_size[1]), max(view.width, min_size[2])
     runs = prepare_mono_runs(films, run.checkpoints / "mono", *size, MONO_SEED, conditioning)
@@ -161,7 +161,7 @@ def select_usable(
     frames, height, width = min_size
     message = f"{name}: shots with {frames} frames of {width}x{height}: {count} of {total}"
     if not count:
-        raise UserError(f"{message}; lower train_inpaint.{name}'s frames, height or width in params.yaml")
+        raise UserError(f"{message}; lower train_{name}'s frames, height or width in params.yaml")
     if is_main_process():
         print(message, file=sys.stderr)
     return usable

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import psutil
 import torch
+from torch import Tensor
 
 from secondeye.system.process import best_device
 
@@ -37,6 +38,12 @@ class RunningMeans(NamedTuple):
 def empty_means() -> RunningMeans:
     """Return means over no steps; the clock starts now."""
     return RunningMeans({}, {}, 0, time.monotonic())
+
+
+def psnr_db(error: Tensor, peak: float) -> float:
+    """Compute the PSNR of an error; 100 if it is zero or empty."""
+    mean = float((error.double() ** 2).sum()) / max(1, error.numel())
+    return -10 * math.log10(max(mean / peak**2, 1e-10))
 
 
 def _memory_bytes() -> int:
