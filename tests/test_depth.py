@@ -29,7 +29,7 @@ from secondeye.depth.estimators import best_available, choose_best, find_weights
 from secondeye.depth.frame_by_frame import frame_by_frame, map_size, one_frame
 from secondeye.depth.guided_filter import guided_filter
 from secondeye.depth.hub import read_licence
-from secondeye.depth.hugging_face import MIN_DEPTH_M
+from secondeye.depth.metres import MIN_DEPTH_M
 from secondeye.depth.motion import LONG_SIDE_PX, MAX_OFFSET_FRAMES, MAX_THREADS, motion_depth
 from secondeye.depth.position_prior import position_prior
 from secondeye.depth.preprocessing import margins, read_preprocessing

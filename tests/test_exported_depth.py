@@ -12,7 +12,7 @@ from exported_networks import WRITERS
 from torch import Tensor
 
 from secondeye.depth.estimators import find_weights, make_depth_estimator
-from secondeye.depth.exported import MIN_DEPTH_M
+from secondeye.depth.metres import MIN_DEPTH_M
 from secondeye.imaging.arrays import resize
 from secondeye.system.errors import UserError
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -91,7 +92,8 @@ def test_run_that_stops_at_any_event_continues_to_the_same_bytes(
     film = make_film(shots=(18,), height=32, width=32, sound=False)
     whole, broken, preview = (film.with_name(name) for name in ("whole.mp4", "broken.mp4", "preview.png"))
     convert(film, whole, SETTINGS, preview=preview)
-    fuse = Fuse(monkeypatch, KeyboardInterrupt())
+    fuse, bars, make_bar = Fuse(monkeypatch, KeyboardInterrupt()), list[Any](), conversion.tqdm
+    monkeypatch.setattr(conversion, "tqdm", lambda **given: bars.append(make_bar(**given)) or bars[-1])
     draw, stops = random.Random(0), []
     while not broken.exists():
         fuse.left, fuse.names[:] = draw.randint(8, 25), []
@@ -100,6 +102,7 @@ def test_run_that_stops_at_any_event_continues_to_the_same_bytes(
         except KeyboardInterrupt:
             stops.append(fuse.names[-1])
     assert len(stops) > 2 and {"estimate"} < set(stops)
+    assert bars[-1].n == bars[-1].total == 2 * 18
     assert broken.read_bytes() == whole.read_bytes()
     assert film.with_name("again.png").read_bytes() == preview.read_bytes()
     assert {path.name for path in film.parent.iterdir()} == {

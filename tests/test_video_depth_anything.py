@@ -25,9 +25,9 @@ from secondeye.conversion.provenance import read_record
 from secondeye.conversion.shot_depth import estimate_shot
 from secondeye.depth import video_depth_anything, video_depth_weights
 from secondeye.depth.estimators import best_available, find_weights, make_depth_estimator, peak_bytes
+from secondeye.depth.metres import MIN_DEPTH_M
 from secondeye.depth.video_depth_anything import (
     MAX_LONG_SIDE_PX,
-    MIN_DEPTH_M,
     VideoDepthAnything,
     fit_scale_shift,
     input_size,

@@ -224,8 +224,11 @@ def _convert_shots(job: FilmJob, plan: ShotPlan, converter: ShotConverter | None
     resumed = f", {pluralize(done, 'frame')} already converted" if done else ""
     frames, shots = pluralize(len(plan.timestamps), "frame"), pluralize(len(plan.shots), "shot")
     log(f"{frames} in {shots}{resumed}")
-    # Every frame counts twice: once in the depth pass, once in the render pass.
-    with tqdm(total=2 * len(plan.timestamps), initial=2 * done, desc="converting", unit="frame") as bar:
+    # Every frame counts twice: once in the depth pass, once in the render pass. The depth pass of an
+    # unfinished shot also counts the frames that it has already.
+    unfinished = [plan.shots[number] for number in checkpoint.unfinished(plan)]
+    initial = done + len(plan.timestamps) - sum(stop - start for start, stop in unfinished)
+    with tqdm(total=2 * len(plan.timestamps), initial=initial, desc="converting", unit="frame") as bar:
         if converter is None:
             skipped = spread_shots(job, plan, bar)
         else:

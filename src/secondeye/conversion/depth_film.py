@@ -132,7 +132,6 @@ def _estimate(
     depths = []
     with tqdm(total=len(plan.timestamps), desc="depth", unit="frame") as bar:
         for shot in plan.shots:
-            before = bar.n
             depths.append(
                 estimate_shot(
                     partial(frames_from, reader, shot, window_frames),
@@ -142,7 +141,6 @@ def _estimate(
                     on_frames=bar.update,
                 )
             )
-            bar.update(before + shot[1] - shot[0] - bar.n)  # finished before
     return depths
 
 

@@ -83,10 +83,17 @@ def estimate_shot(
     save_every: int,  # frames
     on_frames: Callable[[int], object] = lambda frames: None,  # called with how many more are done
 ) -> ShotDepth:
-    """Estimate the depth of a shot and store it in `path`, or continue where an earlier process stopped."""
+    """Estimate the depth of a shot and store it in `path`, or continue where an earlier process stopped.
+
+    `on_frames` also gets the frames of the earlier process: in all those of the shot.
+    """
     if _record(path).exists():
-        return ShotDepth(path, **json.loads(_record(path).read_text()))
+        done = ShotDepth(path, **json.loads(_record(path).read_text()))
+        on_frames(done.frames)
+        return done
     progress, state = _resume(path)
+    if progress.frames:
+        on_frames(progress.frames)
     windows = windows_from(0 if state is None else state.first_frame)
     if isinstance(estimator, SteppedEstimator):
         estimator, on_frames = estimator.reporting(on_frames), lambda frames: None

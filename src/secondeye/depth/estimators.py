@@ -65,7 +65,8 @@ def locate(
 
     files = sorted(path for path in weights.iterdir() if path.suffix in SUFFIXES)
     if len(files) != 1:
-        raise UserError(f"{weights}: holds {len(files)} files {' or '.join(SUFFIXES)}, must be one")
+        kinds = " or ".join(SUFFIXES)
+        raise UserError(f"{weights}: holds {len(files)} files {kinds}; it must hold one network")
     return f"{name}:{files[0]}"
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from secondeye.depth.frame_by_frame import frame_by_frame, map_size, one_frame
 from secondeye.depth.interface import DepthEstimator
+from secondeye.depth.metres import invert_metres
 from secondeye.imaging.arrays import resize
 from secondeye.imaging.exported_network import load_network, read_metadata, runtime_version
 from secondeye.system.errors import UserError
@@ -24,7 +25,6 @@ from secondeye.system.files import hash_file
 HELP = "docs/depth.md describes the export"
 SUFFIXES = (".onnx", ".pt2")
 MAX_SIDE_PX = 8192  # of short_side and multiple
-MIN_DEPTH_M = 0.1  # metres are clipped here before they are inverted
 # Ours, generous: FastDepth, a file of 5 MB, took 0.11 GiB at 224 x 384 px (measured).
 FILE_COPIES, NETWORK_BYTES = 3, 2**30
 NEARER, FARTHER = "nearer", "farther"
@@ -162,4 +162,4 @@ def _orient(output: Tensor, described: ExportedDepth) -> Tensor:
     """Return relative inverse depth: as it is, the inverse of metres, or negated."""
     if described.larger_is == NEARER:
         return output
-    return 1 / output.clamp_min(MIN_DEPTH_M) if described.metric else -output
+    return invert_metres(output) if described.metric else -output

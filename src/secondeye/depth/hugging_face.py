@@ -17,6 +17,7 @@ from torch import Tensor
 from secondeye.depth.frame_by_frame import Infer, frame_by_frame, map_size, one_frame
 from secondeye.depth.hub import CONFIG, PREPROCESSOR, find_folder, weight_files
 from secondeye.depth.interface import DepthEstimator
+from secondeye.depth.metres import invert_metres
 from secondeye.depth.preprocessing import Preprocessing, read_preprocessing
 from secondeye.imaging.arrays import resize
 from secondeye.system.errors import UserError
@@ -33,7 +34,6 @@ SUPPORTED = (
     "tipsv2_dpt",
     "zoedepth",
 )  # model_type of config.json
-MIN_DEPTH_M = 0.1  # metres are clipped here before they are inverted
 MAX_BATCH = 16
 BATCH_SHARE = 0.1  # of a GPU's memory, for the frames of one batch; an inpainter may be on it as well
 # Of one frame in float32; with random weights Depth Anything Small took 930, Base 1310, DPT Large 3110.
@@ -155,7 +155,7 @@ def _infer(network: "PreTrainedModel", model: _Model, frames: Tensor, device: st
     depth = output.float()
     if not bool(depth.isfinite().all()):
         raise UserError(f"{model.folder}: returned NaN or inf; get the weights again")
-    inverse = 1 / depth.clamp_min(MIN_DEPTH_M) if model.is_metric else depth
+    inverse = invert_metres(depth) if model.is_metric else depth
     return resize(model.preprocessing.crop(inverse, *size), *map_size(*output.shape[2:], *size)).cpu()
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from secondeye.depth.cues import MOTION_CHANNELS, measure_motion, stack_cues
 from secondeye.depth.interface import DepthEstimate, DepthEstimator, DepthState
-from secondeye.depth.motion import LONG_SIDE_PX, motion_depth
+from secondeye.depth.motion import motion_depth, working_size
 from secondeye.depth.student_network import SIDE_MULTIPLE_PX, Student
 from secondeye.depth.temporal_smoothing import smooth, smoothed_frame
 from secondeye.imaging.arrays import resize, to_float_frames
@@ -184,9 +184,7 @@ def _standardise(depth: Tensor) -> Tensor:
 
 
 def _downscale(frame: Tensor) -> Tensor:  # [3, H, W] -> [3, h, w]
-    height, width = frame.shape[1:]
-    scale = min(1.0, LONG_SIDE_PX / max(height, width))
-    return resize(frame[None], max(1, round(height * scale)), max(1, round(width * scale)))[0].clamp(0, 1)
+    return resize(frame[None], *working_size(*frame.shape[1:]))[0].clamp(0, 1)
 
 
 def network_size(model: Student, height: int, width: int) -> tuple[int, int]:

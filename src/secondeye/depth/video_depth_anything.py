@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from secondeye.depth.interface import DepthEstimate, DepthState, SmallFrameEstimator
+from secondeye.depth.metres import invert_metres
 from secondeye.depth.video_depth_network import PATCH_PX, WINDOW_FRAMES, VideoDepthNetwork
-from secondeye.depth.video_depth_weights import SMALL, load_weights, read_sizes
+from secondeye.depth.video_depth_weights import load_weights, read_sizes
 from secondeye.imaging.arrays import resize, to_float_frames
 
 INPUT_PX = 518  # shorter side of the network's input
@@ -27,8 +28,6 @@ KEY_FRAMES = (0, 12)  # of a window: the first one's maps, and the last one's, a
 BLEND_FRAMES = 8
 WIDE_ASPECT, FULL_ASPECT = 1.78, 1.777  # frames wider than the first get an input as wide as of the second
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
-
-MIN_DEPTH_M = 0.1  # a metric network's depths are clipped here before they are inverted
 
 # Of the small network on the CPU, measured with random weights; others take more in proportion to their head.
 _INPUT_PIXEL_BYTES, _MAP_PIXEL_BYTES, _SMALL_FEATURES = 5500, 400, 64
@@ -40,8 +39,8 @@ _FLAT = 1e-10  # determinant of the fit, relative to its terms, below which the 
 
 
 def load_video_depth_anything(
-    source: str = SMALL,  # file of weights, folder with one, or Hugging Face id
-    device: str = "cpu",
+    source: str,  # file of weights, folder with one, or Hugging Face id
+    device: str,
 ) -> SmallFrameEstimator:
     """Load a released relative or metric network. Raises UserError if its weights are missing or do not fit.
 
@@ -109,7 +108,7 @@ class VideoDepthAnything:
             return F.interpolate(maps, size, mode="bilinear", align_corners=True)[:, 0].cpu()
 
     def _estimate(self, maps: Tensor, state: DepthState) -> DepthEstimate:
-        depth = 1 / maps.clamp_min(MIN_DEPTH_M) if self._metric else maps
+        depth = invert_metres(maps) if self._metric else maps
         return DepthEstimate(depth[:, None], 1.0, state)
 
 
