@@ -23,6 +23,7 @@ from secondeye.params import Gate, Optimizer
 from secondeye.run_folder import MACHINE_METRICS, Run, open_run, repeatable
 from secondeye.system.errors import UserError
 from secondeye.training import checkpoints, loop
+from secondeye.training.checkpoints import load_checkpoint
 from secondeye.training.deepspeed import configure_sharding
 from secondeye.training.loop import Loss, learning_rate_factor, training_loop
 from secondeye.training.sample_loader import Draw
@@ -412,8 +413,60 @@ def test_frozen_weights_are_left_out_of_optimizer_and_ema(tmp_path: Path) -> Non
     places = {name.split(".")[1] for name in last_checkpoint(run) if name.startswith("optimizer.")}
     averaged = {name for name in last_checkpoint(run) if name.startswith("ema.")}
     assert places == {"0", "1"} and averaged == {"ema.0", "ema.1"}
+    kept = {name for name in last_checkpoint(run) if name.startswith("model.")}
+    assert kept == {"model.3.weight", "model.3.bias"}
     changed = {name for name in learnt if not torch.equal(before[name], learnt[name])}
     assert changed == {"3.weight", "3.bias"}
+
+
+def test_a_training_with_frozen_weights_continues_after_a_kill(tmp_path: Path) -> None:
+    def learn_half(run: Run, draw: Draw = draw) -> dict[str, Tensor]:
+        model = new_model()
+        model[0].requires_grad_(False)  # type: ignore[index]
+        return weights_of(learn(run, replace(OPTIMIZER, ema_decay=0.5), model, draw=draw))
+
+    def draw_until_killed(number: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        if number == 50:
+            raise KeyboardInterrupt
+        return draw(number, rng)
+
+    whole, cut = learn_half(new_run(tmp_path / "whole")), new_run(tmp_path / "cut")
+    with pytest.raises(KeyboardInterrupt):
+        learn_half(cut, draw_until_killed)
+    continued = learn_half(cut)
+    assert all(torch.equal(whole[name], continued[name]) for name in whole)
+
+
+def test_a_checkpoint_of_other_weights_is_refused(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    learn(run, OPTIMIZER)
+    model = new_model()
+    model[0].requires_grad_(False)  # type: ignore[index]
+    with pytest.raises(
+        UserError, match=r"net_00000025.safetensors: has other weights .* delete .*checkpoints"
+    ):
+        learn(run, OPTIMIZER, model)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="lists a process's mapped files")
+def test_a_training_that_continues_holds_no_part_of_its_checkpoint(tmp_path: Path) -> None:
+    """Weights, moments and EMA are its own by then: a deleted checkpoint frees its memory and its disk."""
+
+    def mapped() -> list[str]:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+        return [line for line in lines if str(tmp_path) in line]
+
+    def look(model: nn.Module, sample: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+        seen.append(mapped())
+        return loss(model, sample)
+
+    run, seen = new_run(tmp_path), list[list[str]]()
+    learn(run, replace(OPTIMIZER, steps=10, ema_decay=0.5))
+    _, stored = load_checkpoint(run.checkpoints, "net")
+    assert stored is not None and stored["model.0.weight"].shape == (8, 3) and mapped()
+    del stored
+    learn(run, replace(OPTIMIZER, ema_decay=0.5), loss=look)
+    assert len(seen) == 15 and not any(seen)
 
 
 def test_every_line_has_rate_norm_speed_and_memory(tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
 """Checkpoints of a training: safetensors files, the newest two of each name."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from secondeye.system.errors import UserError
@@ -42,15 +42,40 @@ def write_tensors(
         ) from error
 
 
-def load_checkpoint(folder: Path, name: str) -> tuple[int, dict[str, Tensor]]:
-    """Load the newest readable checkpoint: steps done and tensors; 0 and no tensors if there is none."""
+class StoredTensors(Mapping[str, Tensor]):
+    """The tensors of a safetensors file, each read when it is asked for.
+
+    A tensor is mapped from the file and not copied, so that loading a checkpoint takes no second copy of it;
+    what keeps a tensor clones it. Raises SafetensorError if the file is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = safe_open(path, framework="pt")  # type: ignore[no-untyped-call]
+        self._names = frozenset(self._file.keys())
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        tensor: Tensor = self._file.get_tensor(name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._names))
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def load_checkpoint(folder: Path, name: str) -> tuple[int, StoredTensors | None]:
+    """Open the newest readable checkpoint: steps done and tensors; 0 and None if there is none."""
     for path in reversed(_paths(folder, name)):
         try:
-            return int(path.stem.rpartition("_")[2]), load_file(path)
+            return int(path.stem.rpartition("_")[2]), StoredTensors(path)
         except SafetensorError as error:
             if is_main_process():
                 print(f"{path}: damaged ({error}); training continues from the one before", flush=True)
-    return 0, {}
+    return 0, None
 
 
 def _paths(folder: Path, name: str) -> list[Path]:

@@ -75,6 +75,7 @@ def training_loop(
     state = make_train_state(model, optimizer, hyperparams, device, prepared if sharded else None)
     if tensors:
         restore(state, tensors)
+    del tensors  # closes the file: a checkpoint that is deleted would keep its space on the disk
     validated = first == hyperparams.steps and _is_validated(run, name, first)
     if accelerator.is_main_process and not validated:
         run.rewind(first, f"{name}/")

@@ -1,13 +1,15 @@
 """The state of a training: what a step changes, and what a checkpoint holds."""
 
 import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from secondeye.params import Optimizer
+from secondeye.system.errors import UserError
+from secondeye.system.process import is_main_process
+from secondeye.training.checkpoints import StoredTensors
 
 if TYPE_CHECKING:
     from diffusers.training_utils import EMAModel
@@ -23,7 +25,8 @@ class TrainState(NamedTuple):
     optimizer: torch.optim.Optimizer
     # scales the loss so that float16 gradients do not underflow; disabled for other precisions
     scaler: torch.amp.GradScaler
-    ema: "EMAModel | None"  # exponential moving average of the weights; None without EMA
+    # exponential moving average of the weights, in the main process and its host's memory; elsewhere None
+    ema: "EMAModel | None"
     skipped_steps: Tensor  # [] int64
     engine: Any = None  # DeepSpeed's engine, which runs the optimizer itself; None without DeepSpeed
 
@@ -46,11 +49,12 @@ def make_train_state(
     engine: Any = None,
 ) -> TrainState:
     """Build the state before the first step."""
+    averaged = hyperparams.ema_decay > 0 and is_main_process()
     return TrainState(
         model,
         optimizer,
         torch.amp.GradScaler(device, enabled=hyperparams.precision == "float16"),
-        _make_ema(model, hyperparams.ema_decay) if hyperparams.ema_decay else None,
+        _make_ema(model, hyperparams.ema_decay) if averaged else None,
         torch.zeros((), dtype=torch.int64),
         engine,
     )
@@ -60,7 +64,15 @@ def _make_ema(model: nn.Module, decay: float) -> "EMAModel":
     """Copy the weights. In the first updates the decay rises from 0 to `decay`."""
     from diffusers.training_utils import EMAModel  # takes seconds to import
 
-    return EMAModel(trained_weights(model), decay)
+    return EMAModel(_on_host(model), decay)
+
+
+def _on_host(model: nn.Module) -> list[nn.Parameter]:
+    """Return the weights that are trained in the host's memory, copied if they are on a GPU."""
+    return [
+        weights if weights.device.type == "cpu" else nn.Parameter(weights.detach().cpu())
+        for weights in trained_weights(model)
+    ]
 
 
 def backward(
@@ -103,18 +115,22 @@ def optimizer_step(state: TrainState, loss: float) -> float | None:
 
 def _update_ema(state: TrainState) -> None:
     if state.ema is not None:
-        state.ema.step(trained_weights(state.model))
+        state.ema.step(_on_host(state.model))
 
 
 def apply_ema(state: TrainState) -> None:
-    """Replace the model's weights by their average, if there is one."""
+    """Replace the model's weights by their average, if there is one, in all processes."""
+    weights = trained_weights(state.model)
     if state.ema is not None:
-        state.ema.copy_to(trained_weights(state.model))
+        state.ema.copy_to(weights)
+    if torch.distributed.is_initialized():
+        for each in weights:
+            torch.distributed.broadcast(each.data, src=0)
 
 
 def state_tensors(state: TrainState) -> dict[str, Tensor]:
-    """Return everything a checkpoint needs, by the names that `restore` reads."""
-    tensors = {f"model.{name}": value.contiguous() for name, value in state.model.state_dict().items()}
+    """Return everything a checkpoint needs, by the names that `restore` reads; no frozen weights."""
+    tensors = {f"model.{name}": value.contiguous() for name, value in _changing(state.model).items()}
     moments = state.optimizer.state_dict()["state"] if state.engine is None else {}
     for index, entries in moments.items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in entries.items()}
@@ -128,20 +144,32 @@ def state_tensors(state: TrainState) -> dict[str, Tensor]:
     return tensors | {"skipped_steps.count": state.skipped_steps}
 
 
-def restore_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Load a checkpoint's weights into the model, before DeepSpeed copies them."""
-    model.load_state_dict(_with_prefix("model", tensors))
+def _changing(model: nn.Module) -> dict[str, Tensor]:
+    """Return the model's tensors that a step may change: buffers, and weights that are not frozen."""
+    frozen = {name for name, weights in model.named_parameters() if not weights.requires_grad}
+    return {name: value for name, value in model.state_dict().items() if name not in frozen}
 
 
-def restore(state: TrainState, tensors: Mapping[str, Tensor]) -> None:
+def restore_model(model: nn.Module, tensors: StoredTensors) -> None:
+    """Load a checkpoint's weights into the model, before DeepSpeed copies them.
+
+    Raises UserError unless it has exactly the weights that are trained.
+    """
+    current = {f"model.{name}": value for name, value in _changing(model).items()}
+    stored = {name for name in tensors if name.startswith("model.")}
+    if stored != current.keys() or any(tensors[name].shape != current[name].shape for name in stored):
+        raise UserError(
+            f"{tensors.path}: has other weights than those that are trained, as checkpoints of earlier "
+            f"versions have; delete {tensors.path.parent} and start again"
+        )
+    for name, value in current.items():
+        value.copy_(tensors[name])
+
+
+def restore(state: TrainState, tensors: StoredTensors) -> None:
     """Load everything but the model's weights from a checkpoint, in place."""
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in _with_prefix("optimizer", tensors).items():
-        index, entry = name.split(".", 1)
-        moments.setdefault(int(index), {})[entry] = value
     if state.engine is None:
-        groups = state.optimizer.state_dict()["param_groups"]
-        state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        _restore_moments(state.optimizer, tensors)
     if state.ema is not None:
         for place, average in enumerate(state.ema.shadow_params):
             average.copy_(tensors[f"ema.{place}"])
@@ -152,6 +180,16 @@ def restore(state: TrainState, tensors: Mapping[str, Tensor]) -> None:
     state.skipped_steps.copy_(tensors["skipped_steps.count"])
 
 
-def _with_prefix(kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    prefix = f"{kind}."
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+def _restore_moments(optimizer: torch.optim.Optimizer, tensors: StoredTensors) -> None:
+    """Load AdamW's moments one by one to where the weights are, without a copy of all of them elsewhere."""
+    weights = [each for group in optimizer.param_groups for each in group["params"]]
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name in tensors:
+        kind, _, rest = name.partition(".")
+        if kind == "optimizer":
+            index, _, entry = rest.partition(".")
+            value = tensors[name]
+            device = weights[int(index)].device if value.ndim else value.device  # the step count has no axis
+            moments.setdefault(int(index), {})[entry] = value.to(device, copy=True)
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": moments, "param_groups": groups})
