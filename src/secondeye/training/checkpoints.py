@@ -51,7 +51,7 @@ class StoredTensors(Mapping[str, Tensor]):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = safe_open(path, framework="pt")  # type: ignore[no-untyped-call]
+        self._file = safe_open(path, framework="pt")
         self._names = frozenset(self._file.keys())
 
     def __getitem__(self, name: str) -> Tensor:
