@@ -54,7 +54,7 @@ ROOMS = {
         "depth.video_depth_network",
         "inpaint",
     },
-    "webdataset": {"training.export"},
+    "webdataset": {"dataset.shards", "training.export"},
     "typer": {"cli"},
     "yaml": {"params"},
     "prefect": set(),

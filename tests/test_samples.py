@@ -25,6 +25,7 @@ from secondeye.splat import splat
 from secondeye.synthetic import two_planes
 from secondeye.system.errors import UserError
 from secondeye.training import diffusion, mono_runs
+from secondeye.training.column_offsets import offset_range
 from secondeye.training.mono_runs import MonoRun, prepare_mono_runs
 from secondeye.training.monocular import double_warp, plausible_disparity
 from secondeye.training.shot_crops import ShotCrop, crop_views, draw_views
@@ -201,6 +202,23 @@ def test_crops_at_different_columns_equal_a_warp_of_the_crop(offset_px: int) -> 
     torch.testing.assert_close(apart.left, left, atol=0.5 / 255 + 1e-6, rtol=0)
     torch.testing.assert_close(apart.warped, wanted.frames, atol=0.5 / 255 + 1e-6, rtol=0)
     assert torch.equal(apart.disparity, wanted.disparity)
+
+
+@pytest.mark.parametrize(
+    ("middle", "room", "hole", "expected"),
+    [
+        (3.2, 50, 10.9, (-7, 13)),  # 10 px to each side of 3
+        (3, 5, 10, (1, 5)),  # little room: less of both
+        (3, 3, 10, (3, 3)),
+        (3, 2, 10, (2, 2)),  # too little: the nearest
+        (-7, 2, 10, (-2, -2)),
+        (0, 0, 10, (0, 0)),
+    ],
+)
+def test_offsets_are_symmetric_around_the_median_disparity(
+    middle: float, room: int, hole: float, expected: tuple[int, int]
+) -> None:
+    assert offset_range(middle, room, hole) == expected
 
 
 def test_border_holes_open_on_both_sides() -> None:

@@ -506,41 +506,13 @@ def export(
     out: Annotated[
         Path, typer.Argument(help="an empty folder, or one with an unfinished export of the same settings")
     ],
-    split: Annotated[str, typer.Option(help="train or test")] = "train",
-    windows: Annotated[
-        int | None, typer.Option(help="number of windows (default: one per clip)", min=1)
-    ] = None,
-    frames: Annotated[int, typer.Option(help="frames per window", min=1)] = 25,
-    max_stride: Annotated[int, typer.Option(help="largest frame stride", min=1)] = 6,
-    height: Annotated[
-        int | None,
-        typer.Option(help="px (default: the largest multiple of 64 that fits nearly all clips)", min=1),
-    ] = None,
-    width: Annotated[int | None, typer.Option(help="px (default: likewise)", min=1)] = None,
-    max_offset_percent: Annotated[
-        float, typer.Option(help="largest hole at the border, % of the width", min=0, max=50)
-    ] = 5.0,
-    seed: Annotated[int, typer.Option(help="random seed", min=0)] = 0,
+    split: Annotated[str, typer.Option(help="train, with the synthetic shots, or test")] = "train",
     shard_megabytes: Annotated[float, typer.Option(help="largest size of a shard", min=1)] = 1000,
 ) -> None:
-    """Write the dataset's training samples as WebDataset shards. Run it again to resume."""
+    """Write the dataset's clips as WebDataset shards to train from. Run it again to resume."""
     from secondeye.training.export import export_dataset
 
-    print(
-        export_dataset(
-            DATA,
-            out,
-            split=split,
-            windows=windows,
-            frames=frames,
-            max_stride=max_stride,
-            height=height,
-            width=width,
-            max_offset_percent=max_offset_percent,
-            seed=seed,
-            shard_megabytes=shard_megabytes,
-        )
-    )
+    print(export_dataset(DATA, out, split=split, shard_megabytes=shard_megabytes))
 
 
 @data.command()

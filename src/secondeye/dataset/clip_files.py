@@ -1,11 +1,12 @@
 """Read and write the files of a clip.
 
-Reading verifies checksums and raises UserError for missing or damaged files. Readers take the indices of the
-frames to read, ascending, all by default; others are not decoded.
+Readers take a path, whose checksum they verify, or an open file. They raise UserError for missing or damaged
+files. They also take the indices of the frames to read, ascending, all by default; others are not decoded.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -29,11 +30,11 @@ def write_frames(
 
 
 def read_frames(
-    path: Path,
+    source: Path | BinaryIO,
     frames: Sequence[int] | None = None,
 ) -> Tensor:  # [T, 3, H, W]
     """Read frames."""
-    return frames_from_uint8(torch.from_numpy(read_lossless(verify_checksum(path), frames)))
+    return frames_from_uint8(torch.from_numpy(read_lossless(_verified(source), frames)))
 
 
 def write_disparity(
@@ -53,12 +54,12 @@ def write_disparity(
 
 
 def read_disparity(
-    path: Path,
+    source: Path | BinaryIO,
     offset_px: float,  # from `write_disparity`
     frames: Sequence[int] | None = None,
 ) -> Tensor:  # [T, 1, H, W] px
     """Read disparity, accurate to 1/128 px."""
-    steps = read_lossless(verify_checksum(path), frames).astype(np.float32)
+    steps = read_lossless(_verified(source), frames).astype(np.float32)
     return torch.from_numpy(steps)[:, None] / STEPS_PER_PX + offset_px
 
 
@@ -72,11 +73,11 @@ def write_plane(
 
 
 def read_plane(
-    path: Path,
+    source: Path | BinaryIO,
     frames: Sequence[int] | None = None,
 ) -> Tensor:  # uint8 [T, 1, H, W]
     """Read integers."""
-    return torch.from_numpy(read_lossless(verify_checksum(path), frames))[:, None]
+    return torch.from_numpy(read_lossless(_verified(source), frames))[:, None]
 
 
 def write_occlusion(
@@ -88,8 +89,12 @@ def write_occlusion(
 
 
 def read_occlusion(
-    path: Path,
+    source: Path | BinaryIO,
     frames: Sequence[int] | None = None,
 ) -> Tensor:  # [T, 1, H, W] bool
     """Read a mask."""
-    return read_plane(path, frames) > 127
+    return read_plane(source, frames) > 127
+
+
+def _verified(source: Path | BinaryIO) -> Path | BinaryIO:
+    return verify_checksum(source) if isinstance(source, Path) else source

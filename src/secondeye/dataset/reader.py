@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from secondeye.dataset.clip_paths import clip_file
 from secondeye.dataset.schema import (
@@ -135,6 +135,10 @@ class Dataset:
         """Return the path of a file of a clip or synthetic shot, such as stage split, kind left."""
         return clip_file(self.folder(stage), clip_id, kind)
 
+    def source(self, stage: str, clip_id: str, kind: str) -> Path | BinaryIO:
+        """Return where the arrays of a file are read from; shards return an open file instead."""
+        return self.file(stage, clip_id, kind)
+
     # Tables
 
     @cached_property
@@ -215,7 +219,7 @@ class Dataset:
         """Read both views of a clip as they were cut from the film, without corrections."""
         from secondeye.dataset.clip_files import read_frames
 
-        left, right = (read_frames(self.file("split", clip_id, kind), frames) for kind in ("left", "right"))
+        left, right = (read_frames(self.source("split", clip_id, kind), frames) for kind in ("left", "right"))
         return left, right
 
     def views(
@@ -232,8 +236,8 @@ class Dataset:
         """Read the disparity of the left view."""
         from secondeye.dataset.clip_files import read_disparity
 
-        path = self.file("match", clip.id, "disparity")
-        return read_disparity(path, clip.disparity.offset_px, frames)
+        source = self.source("match", clip.id, "disparity")
+        return read_disparity(source, clip.disparity.offset_px, frames)
 
     def splat(
         self, clip: DatasetClip, frames: Sequence[int] | None = None
@@ -241,8 +245,8 @@ class Dataset:
         """Read the left view splatted to the right view, and its occlusion."""
         from secondeye.dataset.clip_files import read_frames, read_occlusion
 
-        warped = read_frames(self.file("splat", clip.id, "warped"), frames)
-        return warped, read_occlusion(self.file("splat", clip.id, "occlusion"), frames)
+        warped = read_frames(self.source("splat", clip.id, "warped"), frames)
+        return warped, read_occlusion(self.source("splat", clip.id, "occlusion"), frames)
 
     def regions(self, clip: EvalClip | DatasetClip) -> "Tensor":  # uint8 [T, 1, H, W]: evaluation.regions
         """Read the map of evaluation regions of a held-out clip."""
@@ -259,7 +263,7 @@ class Dataset:
         from secondeye.dataset.clip_files import read_frames
 
         left, right = (
-            read_frames(self.file("synthetic", shot.id, kind), frames) for kind in ("left", "right")
+            read_frames(self.source("synthetic", shot.id, kind), frames) for kind in ("left", "right")
         )
         return left, right
 
@@ -269,7 +273,8 @@ class Dataset:
         """Read the exact disparity of the left view of a synthetic shot."""
         from secondeye.dataset.clip_files import read_disparity
 
-        return read_disparity(self.file("synthetic", shot.id, "disparity"), shot.offset_px, frames)
+        source = self.source("synthetic", shot.id, "disparity")
+        return read_disparity(source, shot.offset_px, frames)
 
     # Identity
 

@@ -71,6 +71,14 @@ def is_dir_locked(folder: Path) -> bool:
 
 
 @contextmanager
+def hold_lock(path: Path) -> Iterator[None]:
+    """Wait for an exclusive lock on a file and hold it in the block; create the file if missing."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def hold_shared_lock(path: Path) -> Iterator[None]:
     """Hold a shared lock on a file for the duration of the block; create it if missing."""
     with path.open("a") as file:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from secondeye.dataset.clip_files import read_frames
 from secondeye.dataset.reader import Dataset, DatasetClip
 from secondeye.dataset.schema import ClipDisparity, Correction, SyntheticShot
+from secondeye.dataset.shards import open_dataset
 from secondeye.depth.cues import MOTION_CHANNELS, measure_motion, stack_cues
 from secondeye.depth.losses import (
     error_loss,
@@ -120,8 +121,8 @@ class RenderedShot:
         return self.row.frames
 
     def read(self, frames: Sequence[int]) -> DepthFrames:
-        path = self.dataset.file("synthetic", self.row.id, "left")
-        left = resize(read_frames(path, frames), self.height, self.width)
+        source = self.dataset.source("synthetic", self.row.id, "left")
+        left = resize(read_frames(source, frames), self.height, self.width)
         disparity = self.dataset.synthetic_disparity(self.row, frames)
         disparity = resize_disparity(disparity, self.height, self.width)
         return DepthFrames(left, disparity, torch.ones_like(disparity, dtype=torch.bool))
@@ -157,7 +158,7 @@ def consistent_mask(
 
 def train(run: Run, data: Path, settings: TrainDepth) -> None:
     """Train a student on a dataset; see `train_depth`."""
-    train_depth(run, list_shots(Dataset(data), settings), settings)
+    train_depth(run, list_shots(open_dataset(data), settings), settings)
 
 
 def train_depth(run: Run, shots: Sequence[DepthShot], settings: TrainDepth) -> None:

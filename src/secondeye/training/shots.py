@@ -13,6 +13,7 @@ import numpy as np
 
 from secondeye.dataset.reader import Dataset, DatasetClip
 from secondeye.dataset.schema import ClipDisparity, Correction, SyntheticShot
+from secondeye.dataset.shards import open_dataset
 from secondeye.inpaint import Conditioning
 from secondeye.run_folder import Run
 from secondeye.system.errors import UserError
@@ -30,7 +31,6 @@ from secondeye.training.stereo_shot import (
     usable_frames,
     warp_shot,
 )
-from secondeye.video.probe import probe
 
 MONO_SCALE = (0.7, 1.4)  # of a clip's own disparity, if its left view is used as a monocular film
 MONO_SEED = 0  # of these scales, and of the disparities that monocular films are warped with
@@ -123,7 +123,7 @@ def list_shots(
 
     Raises UserError if every clip is held out, and UnreadableFilm if a monocular film cannot be read.
     """
-    dataset = Dataset(data)
+    dataset = open_dataset(data)
     clips = [clip.only(Correction, ClipDisparity) for clip in train_clips(dataset)]
     stereo = [ClipShot(dataset, clip, conditioning) for clip in clips]
     films = [film.path for film in mono_films(dataset)]
@@ -141,8 +141,8 @@ def rendered_shots(dataset: Dataset, conditioning: Conditioning) -> list[Rendere
     rows = dataset.rows(SyntheticShot)
     if not rows:
         return []
-    first = probe(dataset.file("synthetic", rows[0].id, "left"))
-    return [RenderedShot(dataset, row, first.height, first.width, conditioning) for row in rows]
+    height, width = dataset.synthetic_views(rows[0], [0])[0].shape[2:]
+    return [RenderedShot(dataset, row, height, width, conditioning) for row in rows]
 
 
 def _mono_clips(dataset: Dataset, clips: Sequence[DatasetClip], conditioning: Conditioning) -> list[MonoClip]:
