@@ -34,7 +34,7 @@ from secondeye.depth.video_depth_anything import (
     preprocess,
 )
 from secondeye.depth.video_depth_network import CONFIGURATIONS, VideoDepthNetwork
-from secondeye.depth.video_depth_weights import RELEASED, SMALL, load_weights
+from secondeye.depth.video_depth_weights import RELEASED, SMALL, load_weights, read_sizes
 from secondeye.imaging.arrays import frames_from_uint8
 from secondeye.system.errors import UserError
 from secondeye.system.files import hash_file
@@ -297,8 +297,9 @@ def test_damaged_files_and_pickles_with_code_are_refused(tmp_path: Path, suffix:
     junk = np.random.default_rng(0).bytes(300)
     for content in (whole, whole[:-200], whole[:100], b"", b"\x80\x02}q\x00.", b"<html>", junk, b"version 1"):
         path.write_bytes(content)
-        with pytest.raises(UserError, match=r"not a readable file|not Video Depth|not a plain"):
-            load_weights(str(path))
+        for read in (load_weights, read_sizes):
+            with pytest.raises(UserError, match=r"not a readable file|not Video Depth|not a plain"):
+                read(str(path))
     assert not touched.exists()
 
 

@@ -4,6 +4,7 @@ A .pth is read with `weights_only`: it cannot run code.
 """
 
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -72,9 +73,9 @@ def identify(source: str) -> tuple[str, str]:
 
 
 def read_sizes(source: str) -> tuple[Configuration, int]:
-    """Return the sizes of a network, and the bytes of its weights."""
+    """Return the sizes of a network, and the bytes of its weights, which are not loaded."""
     path = find_weights(source)
-    return _sizes(_read(path), path), path.stat().st_size
+    return _sizes(_read(path, mapped=True), path), path.stat().st_size
 
 
 def find_weights(source: str) -> Path:
@@ -116,7 +117,11 @@ def _download(repository: str) -> Path:
     return folder / name
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(
+    path: Path,
+    *,
+    mapped: bool = False,  # leave the tensors of a .pth on the disk
+) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -124,7 +129,8 @@ def _read(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             content = load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            mapped = mapped and zipfile.is_zipfile(path)  # files of old versions of torch are none
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except (
         SafetensorError,
         UnpicklingError,
