@@ -28,7 +28,7 @@ from secondeye.evaluation.methods import (
     BASELINES,
     Method,
     MethodOutput,
-    align_scale_and_shift,
+    fit_scale_and_shift,
     make_right,
     warp_and_inpaint,
 )
@@ -170,16 +170,13 @@ def test_an_error_in_one_region_shows_only_there(shot: Shot) -> None:
 
 def test_depth_is_aligned_by_scale_and_shift() -> None:
     disparity = torch.rand(2, 1, 4, 5, generator=torch.Generator().manual_seed(0)) * 9 - 3
-    torch.testing.assert_close(align_scale_and_shift(0.3 * disparity + 7, disparity), disparity)
-    against = align_scale_and_shift(-disparity, disparity)
-    torch.testing.assert_close(against, torch.full_like(disparity, float(disparity.mean())))
+    assert fit_scale_and_shift(0.3 * disparity + 7, disparity) == pytest.approx((1 / 0.3, -7 / 0.3), rel=1e-5)
+    assert fit_scale_and_shift(-disparity, disparity) == pytest.approx((0, float(disparity.mean())))
 
 
 def test_flat_depth_is_aligned_to_the_mean() -> None:
     disparity = torch.tensor([[[[0.0, 2.0, 4.0]]]])
-    torch.testing.assert_close(
-        align_scale_and_shift(torch.ones_like(disparity), disparity), torch.full((1, 1, 1, 3), 2.0)
-    )
+    assert fit_scale_and_shift(torch.ones_like(disparity), disparity) == (0, 2)
 
 
 @pytest.mark.parametrize("shift_px", [-3, 0, 4])

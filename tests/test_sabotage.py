@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from sabotage import CAUGHT_BY, SABOTAGES, honest, is_worse, prepared, scores_of
+from torch import Tensor
 
 from secondeye.evaluation.columns import COLUMNS
-from secondeye.evaluation.methods import align_scale_and_shift
+from secondeye.evaluation.methods import fit_scale_and_shift
 from secondeye.evaluation.score import compute, prepare, score_depth, update
 
 METRICS = Path(__file__).parent.parent / "docs" / "metrics.md"
@@ -50,9 +51,12 @@ def test_the_true_right_view_scores_best() -> None:
 
 def test_alignment_does_not_rescue_inverted_depth() -> None:
     clip, _ = honest()
-    inverted = align_scale_and_shift(-clip.disparity, clip.disparity)
-    scores = score_depth(inverted, clip)
-    exact = score_depth(align_scale_and_shift(3 * clip.disparity + 1, clip.disparity), clip)
+
+    def scored(depth: Tensor) -> dict[str, float]:
+        scale, shift = fit_scale_and_shift(depth, clip.disparity)
+        return score_depth(scale * depth + shift, clip)
+
+    scores, exact = scored(-clip.disparity), scored(3 * clip.disparity + 1)
     assert scores["rank_correlation"] == 0 and exact["rank_correlation"] == pytest.approx(1)
     assert scores["disparity_error_percent"] > 10 * exact["disparity_error_percent"] + 0.1
     assert scores["hole_area_ratio"] < 0.1 and exact["hole_area_ratio"] == pytest.approx(1, abs=0.01)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from secondeye.conversion.warped_window import warped_window
-from secondeye.depth.edges import sharpen, upsample
+from secondeye.depth.edges import sharpen
 from secondeye.imaging.arrays import depth_to_disparity, occlusion_mask
 from secondeye.inpaint import Inpainter, InpainterState, Warped, conditioning_of
 from secondeye.warp import warp
@@ -44,7 +44,7 @@ class RenderedWindow(NamedTuple):
         one = slice(frame, frame + 1)
         images = self.left[one].to(self.disparity.device)
         with _KERNELS:
-            disparity = _enlarge(self.disparity[one], images)
+            disparity = sharpen(self.disparity[one], images)
             occlusion = occlusion_mask(warp(images, disparity).coverage)
         return disparity[0], occlusion[0]
 
@@ -74,7 +74,7 @@ def render(
     state: InpainterState | None = None,  # after the frame before; None at the start of a shot
     ahead: Callable[[_Windows], _Windows] = in_turn,  # may warp the next window in another thread
 ) -> Generator[RenderedWindow]:
-    """Upsample and sharpen the depth, convert it to disparity, warp the left view and inpaint the holes.
+    """Convert the depth to disparity, enlarge and sharpen it, warp the left view and inpaint the holes.
 
     Windows are yielded as the inpainter returns them; they may differ in length from those that were given.
     The left view and its small depth go to the device, and the right view comes back, once each.
@@ -88,7 +88,7 @@ def render(
             small = depth_to_disparity(depth.to(device), strength_percent, convergence)
             small *= frames.shape[2] / depth.shape[-1]
             with _KERNELS:
-                window = warped_window(images, _enlarge(small, images), conditioning_of(inpainter))
+                window = warped_window(images, sharpen(small, images), conditioning_of(inpainter))
             yield _Pending(frames, small), window
 
     def give(warped: Iterable[tuple[_Pending, Warped]]) -> Iterator[Warped]:
@@ -100,13 +100,6 @@ def render(
         for right, state_after in inpainter(give(warped), state):
             yield RenderedWindow(*_take(pending, len(right)), right.cpu(), state_after)
             del right, state_after  # or they would be kept while the next window is inpainted
-
-
-def _enlarge(
-    disparity: Tensor,  # [T, 1, h, w] px of the frames' width
-    images: Tensor,  # uint8 [T, H, W, 3]
-) -> Tensor:  # [T, 1, H, W] px
-    return sharpen(upsample(disparity, images), images)
 
 
 def _take(pending: list[_Pending], frames: int) -> _Pending:

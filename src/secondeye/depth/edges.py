@@ -1,85 +1,198 @@
-"""Sharpen the edges of depth and disparity: move values between two surfaces onto one of them.
+"""Sharpen the edges of depth and disparity, which networks blur.
 
-Networks blur depth across object edges. A warp then stretches the blur instead of opening a hole, which costs
-up to 7 dB beside the hole (measured on five stereo pairs).
+A warp stretches a blurred edge instead of opening a hole, which costs up to 6 dB beside the hole (measured on
+synthetic shots and stereo pairs, benchmarks/depth_edges.py). Sharpening has three steps:
 
-The backends `cpu` (OpenCV and numba) and `torch` (for a GPU) are equal to the bit; `auto` follows the device.
+1. The blur is measured: its median over all ramps between two wide surfaces.
+2. It is undone, above all where it lowered thin objects: what a blur of the snapped map lacks is added,
+   several times (Van Cittert's deconvolution, with the snapped map as its estimate).
+3. The map is enlarged to the size of the frames, and values on a ramp are snapped to one of its ends, by
+   their value and their colour.
+
+The backends `cpu` (numba) and `torch` (for a GPU) are equal to the bit on a CPU; `auto` follows the device.
 """
 
+import math
 from typing import Literal
 
 import cv2
-import numba
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from secondeye.imaging.arrays import require_images, require_plane, require_same_size, resize
-
-SIDE_SHARE = 0.25  # of the window's range: values this close to an end belong to that side
-SAMPLES = 3  # in each direction from the centre; wider windows are sampled more coarsely
-COLOUR_WEIGHT = 0.4  # relative to the value; 0.3 to 0.6 is best for depth edges 0 to 3 px off
-MIN_STEEPNESS = 0.5  # of the window's mean slope; a flatter place is a third surface
-MIN_CONTRAST = 0.03  # RGB distance of the two sides below which colour is ignored
+from secondeye.depth import ramps_cpu, ramps_torch
+from secondeye.imaging.arrays import frame_size, require_images, require_plane, require_same_size, resize
 
 Backend = Literal["auto", "cpu", "torch"]
-PLACES_AT_ONCE = 2**20  # of the backend `torch`: bounds its memory to 0.4 GB beyond the planes (measured)
+
+MIN_CONTRAST = 0.03  # RGB distance of the two sides below which colour is ignored
 
 # Of the width: one or two pixels, whose colours mix both surfaces. More costs up to 3.8 dB around the holes
 # of real films, also above and below objects; less, halos beside them (benchmarks/depth_edges.py).
 _DILATE_SHARE = 0.001
-_SNAP_WINDOW_SHARE = 0.01  # of the width: three standard deviations of the estimators' blur (measured)
-_SNAP_BOUND_SHARE = 0.0035  # of the width; a lower bound would damage slopes
+_REACH_SHARE = 0.04  # of the width: the longest ramp; longer ones are slopes. A blur of 0.011 at most
+_BOUND_SHARE = 0.0035  # of the width; a lower bound would damage slopes
+_SPACING_SHARE = 0.001  # of the width
+
+_MIN_SIGMA_PX = 0.75  # below it, snapping alone is as good
+_SIGMA_STEP_PX = 0.25  # the blur is rounded to it, so that it does not differ from frame to frame
+_SMALL_SIGMA_PX = 1.5  # undoing a blur works on maps that are reduced to about this blur
+_REPEATS = 3  # more gains less than 0.05 dB
+_NOISE_MEDIANS = 3.0  # what is added must exceed the median by this factor, or noise would grow
+
+
+def sharpen(
+    disparity: Tensor,  # [T, 1, h, w] px of the frames' width, blurred as by a depth estimator
+    left: Tensor,  # [T, 3, H, W] in [0, 1], or uint8 [T, H, W, 3]: at least as large
+    *,
+    backend: Backend = "auto",
+) -> Tensor:  # [T, 1, H, W] px
+    """Undo the blur of the disparity, enlarge it, snap its edges to the frames' and dilate the foreground.
+
+    All distances are shares of the width, and each frame is sharpened by itself. Sharp maps are only enlarged
+    and dilated. Raises ValueError for wrong shapes.
+    """
+    require_images(left)
+    width = frame_size(left)[1]
+    bound_px = _BOUND_SHARE * width
+    blur_px = measure_blur(disparity, reach_px=_reach(disparity), bound_px=bound_px, backend=backend)
+    clear = disparity.clone()
+    for number, sigma in enumerate(blur_px):
+        if sigma >= _MIN_SIGMA_PX:
+            frame = slice(number, number + 1)
+            clear[frame] = _deblur(disparity[frame], left[frame], sigma, bound_px, backend)
+    large = upsample(clear, left)
+    snapped = snap(large, left, reach_px=_reach(large), bound_px=bound_px, backend=backend)
+    return dilate(snapped, radius_px=round(_DILATE_SHARE * width), backend=backend)
+
+
+def _reach(disparity: Tensor) -> int:
+    return max(4, round(_REACH_SHARE * disparity.shape[-1]))
 
 
 def snap(
     disparity: Tensor,  # [T, 1, H, W] px
     frames: Tensor,  # [T, 3, H, W] in [0, 1], or uint8 [T, H, W, 3]
     *,
-    window_px: int,
+    reach_px: int,
     bound_px: float,
     backend: Backend = "auto",
 ) -> Tensor:  # [T, 1, H, W] px
-    """Move values on the ramp between two surfaces to the local minimum or maximum.
+    """Move values on the ramp between two surfaces to the end of the ramp that they belong to.
 
-    A pixel is on a ramp if the values in its window span more than `bound_px`, its own is at neither end and
-    the slope is steep. Its value and its colour vote for a side; if both sides have the same colour, the
-    value decides. Everything else is unchanged, including flat maps and gentle slopes. `window_px` should be
-    about three standard deviations of the blur; much wider windows flatten small objects. Raises ValueError
+    A ramp is a line of pixels in the steepest of eight directions along which the disparity rises at every
+    step, by more than `bound_px` within fewer than `reach_px` steps. It ends where steps become small. A
+    pixel's value and its colour vote for an end; if both sides have the same colour, the value decides.
+    Everything else is unchanged, including flat maps, slopes and the tops of thin objects. Raises ValueError
     for wrong shapes.
     """
     require_plane(disparity, "disparity")
     require_images(frames)
     require_same_size(frames, disparity, "disparity")
-    if window_px < 1 or bound_px < 0:
-        raise ValueError(f"window_px must be 1 or more and bound_px 0 or more, got {window_px}, {bound_px}")
-    reach = window_px // 2
+    _require_ramps(reach_px, bound_px)
     bytes_given = frames.dtype == torch.uint8
     images = frames if bytes_given else frames.permute(0, 2, 3, 1)
+    spacing_px = max(1, round(_SPACING_SHARE * disparity.shape[-1]))
     min_contrast = MIN_CONTRAST * (255 if bytes_given else 1)
-    if _uses_torch(backend, disparity):
-        return _snap_tensors(disparity, images, reach, bound_px, min_contrast)
-    square = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
-    snapped = np.empty(disparity.shape, np.float32)
-    for plane, frame, out in zip(disparity[:, 0].numpy(), images.numpy(), snapped[:, 0], strict=True):
-        lowest, highest = cv2.erode(plane, square), cv2.dilate(plane, square)
-        _snap(plane, lowest, highest, frame, reach, bound_px, min_contrast, out)
-    return torch.from_numpy(snapped)
+    on_gpu = _uses_torch(backend, disparity)
+    snapped = torch.empty_like(disparity)
+    for plane, image, out in zip(disparity[:, 0], images, snapped[:, 0], strict=True):
+        settings = reach_px, bound_px, spacing_px, min_contrast
+        if on_gpu:
+            out.copy_(ramps_torch.snap(plane, image, *settings))
+        else:
+            ramps_cpu.snap(plane.numpy(), image.numpy(), *settings, out.numpy())
+    return snapped
 
 
-def sharpen(
-    disparity: Tensor,  # [T, 1, H, W] px, blurred as by a depth estimator
-    left: Tensor,  # [T, 3, H, W] in [0, 1], or uint8 [T, H, W, 3]
+def measure_blur(
+    disparity: Tensor,  # [T, 1, H, W] px
     *,
+    reach_px: int,
+    bound_px: float,
     backend: Backend = "auto",
-) -> Tensor:  # [T, 1, H, W] px
-    """Snap edges to those of the frames and dilate the foreground, by shares of the width."""
-    width = disparity.shape[-1]
-    window_px = max(3, round(_SNAP_WINDOW_SHARE * width)) | 1
-    bound_px, radius_px = _SNAP_BOUND_SHARE * width, round(_DILATE_SHARE * width)
-    disparity = snap(disparity, left, window_px=window_px, bound_px=bound_px, backend=backend)
-    return dilate(disparity, radius_px=radius_px, backend=backend)
+) -> list[float]:
+    """Return the standard deviation of each frame's blur in px, to a quarter; 0 if most edges are sharp.
+
+    A step of height h under a Gaussian blur has the slope h / (sigma * sqrt(2 pi)); the median over the ramps
+    (see `snap`) between wide surfaces is within 10 % on shots blurred by 1 to 6 px (measured). Raises
+    ValueError for a wrong shape.
+    """
+    require_plane(disparity, "disparity")
+    _require_ramps(reach_px, bound_px)
+    on_gpu = _uses_torch(backend, disparity)
+    blur_px = []
+    for plane in disparity[:, 0]:
+        if on_gpu:
+            found = ramps_torch.sigmas(plane, reach_px, bound_px)
+        else:
+            found = torch.from_numpy(ramps_cpu.sigmas(plane.numpy(), reach_px, bound_px))
+        sigma = float(found.median()) if len(found) else 0.0
+        blur_px.append(_SIGMA_STEP_PX * round(sigma / _SIGMA_STEP_PX))
+    return blur_px
+
+
+def _deblur(
+    disparity: Tensor,  # [1, 1, h, w] px
+    left: Tensor,  # [1, 3, H, W] in [0, 1], or uint8 [1, H, W, 3]
+    sigma_px: float,
+    bound_px: float,
+    backend: Backend,
+) -> Tensor:  # [1, 1, h, w] px
+    """Return the disparity that becomes the given one if it is snapped and blurred, about.
+
+    The difference is smooth, so that a wide blur is undone on a smaller map.
+    """
+    height, width = disparity.shape[2:]
+    factor = min(max(1, round(sigma_px / _SMALL_SIGMA_PX)), height, width)
+    given = F.avg_pool2d(disparity, factor) if factor > 1 else disparity
+    frames = _nearest_pixels(left, *given.shape[2:])
+    sigma = math.sqrt(sigma_px**2 + (factor**2 - 1) / 12) / factor  # reducing blurs, too
+    clear = given
+    for _ in range(_REPEATS):
+        snapped = snap(clear, frames, reach_px=_reach(clear), bound_px=bound_px, backend=backend)
+        missing = given - _blur(snapped, sigma)
+        noise = _NOISE_MEDIANS * missing[..., ::2, ::2].abs().median()
+        clear = clear + missing.sign() * (missing.abs() - noise).clamp_min(0)
+    added = clear - given
+    if factor > 1:
+        added = F.interpolate(added, scale_factor=factor, mode="bilinear", align_corners=False)
+        added = F.pad(added, (0, width - added.shape[3], 0, height - added.shape[2]), mode="replicate")
+    return disparity + added
+
+
+def _nearest_pixels(
+    frames: Tensor,  # [1, 3, H, W], or uint8 [1, H, W, 3]
+    height: int,
+    width: int,
+) -> Tensor:  # [1, 3, height, width], or uint8 [1, height, width, 3]
+    """Reduce frames without a filter: colours only vote, and many pixels are read for a vote."""
+    rows, columns = (
+        torch.arange(reduced, device=frames.device) * size // reduced + size // (2 * reduced)
+        for reduced, size in zip((height, width), frame_size(frames), strict=True)
+    )
+    if frames.dtype == torch.uint8:
+        return frames[:, rows[:, None], columns]
+    return frames[:, :, rows[:, None], columns]
+
+
+def _blur(
+    planes: Tensor,  # [1, 1, H, W]
+    sigma: float,  # px
+) -> Tensor:  # [1, 1, H, W]
+    """Blur by a Gaussian, cut off at three standard deviations; borders are repeated."""
+    radius = math.ceil(3 * sigma)
+    if planes.device.type == "cpu":  # 15 times as fast as torch
+        size, border = (2 * radius + 1, 2 * radius + 1), cv2.BORDER_REPLICATE
+        return torch.from_numpy(cv2.GaussianBlur(planes[0, 0].numpy(), size, sigma, borderType=border))[
+            None, None
+        ]
+    distances = torch.arange(-radius, radius + 1, device=planes.device) / sigma
+    weights = torch.exp(-0.5 * distances**2)
+    kernel = weights / weights.sum()
+    padded = F.pad(planes, (radius, radius, radius, radius), mode="replicate")
+    return F.conv2d(F.conv2d(padded, kernel[None, None, None]), kernel[None, None, :, None])
 
 
 def dilate(
@@ -93,7 +206,7 @@ def dilate(
     if radius_px < 0:
         raise ValueError(f"radius_px must be 0 or more, got {radius_px}")
     if _uses_torch(backend, disparity):
-        return _largest(disparity, 1, 2 * radius_px + 1)
+        return F.max_pool2d(disparity, (1, 2 * radius_px + 1), stride=1, padding=(0, radius_px))
     row = np.ones((1, 2 * radius_px + 1), np.uint8)
     grown = [cv2.dilate(plane, row) for plane in disparity[:, 0].numpy()]
     return torch.from_numpy(np.stack(grown)[:, None])
@@ -126,166 +239,6 @@ def _uses_torch(backend: Backend, disparity: Tensor) -> bool:
     return backend == "torch" or not on_cpu
 
 
-@numba.njit(parallel=True, cache=True, nogil=True)
-def _snap(
-    plane: np.ndarray,  # [H, W] px
-    lowest: np.ndarray,  # [H, W] px, of each pixel's window
-    highest: np.ndarray,  # [H, W] px
-    frame: np.ndarray,  # [H, W, 3]
-    reach: int,
-    bound_px: float,
-    min_contrast: float,  # in the frame's levels
-    snapped: np.ndarray,  # [H, W] px, written
-) -> None:
-    height, width = plane.shape
-    # Each row is written by one thread and only inputs are read: the same bits for any number of threads.
-    for row in numba.prange(height):
-        for column in range(width):
-            value, low, high = plane[row, column], lowest[row, column], highest[row, column]
-            snapped[row, column] = value
-            if high - low <= bound_px or value in (low, high):
-                continue
-            if (2 * reach + 1) * _slope(plane, row, column) < MIN_STEEPNESS * (high - low):
-                continue
-            colour = _colour_side(plane, frame, row, column, reach, low, high, min_contrast)
-            vote = (value - low) / (high - low) - 0.5 + COLOUR_WEIGHT * (colour - 0.5)
-            snapped[row, column] = high if vote > 0 else low
-
-
-@numba.njit(cache=True, nogil=True)
-def _slope(plane: np.ndarray, row: int, column: int) -> float:
-    """Return the larger of the two central differences, per px."""
-    height, width = plane.shape
-    down = plane[min(row + 1, height - 1), column] - plane[max(row - 1, 0), column]
-    right = plane[row, min(column + 1, width - 1)] - plane[row, max(column - 1, 0)]
-    return max(abs(down), abs(right)) / 2
-
-
-@numba.njit(cache=True, nogil=True)
-def _colour_side(
-    plane: np.ndarray,  # [H, W] px
-    frame: np.ndarray,  # [H, W, 3]
-    row: int,
-    column: int,
-    reach: int,
-    low: float,
-    high: float,
-    min_contrast: float,
-) -> float:
-    """Return the pixel's colour between the mean of the far side (0) and the near side (1); 0.5 if equal."""
-    height, width = plane.shape
-    margin = SIDE_SHARE * (high - low)
-    stride = (reach + SAMPLES - 1) // SAMPLES
-    near_red = near_green = near_blue = far_red = far_green = far_blue = 0.0
-    near_count = far_count = 0
-    for r in range(row - reach, row + reach + 1, stride):
-        for c in range(column - reach, column + reach + 1, stride):
-            if not (0 <= r < height and 0 <= c < width):
-                continue
-            if plane[r, c] >= high - margin:
-                near_red += frame[r, c, 0]
-                near_green += frame[r, c, 1]
-                near_blue += frame[r, c, 2]
-                near_count += 1
-            elif plane[r, c] <= low + margin:
-                far_red += frame[r, c, 0]
-                far_green += frame[r, c, 1]
-                far_blue += frame[r, c, 2]
-                far_count += 1
-    if near_count == 0 or far_count == 0:
-        return 0.5
-    near = (near_red / near_count, near_green / near_count, near_blue / near_count)
-    far = (far_red / far_count, far_green / far_count, far_blue / far_count)
-    along, contrast = 0.0, 0.0
-    for channel in range(3):
-        along += (near[channel] - far[channel]) * (frame[row, column, channel] - far[channel])
-        contrast += (near[channel] - far[channel]) ** 2
-    return min(max(along / contrast, 0.0), 1.0) if contrast > min_contrast**2 else 0.5
-
-
-def _snap_tensors(
-    disparity: Tensor,  # [T, 1, H, W] px
-    images: Tensor,  # [T, H, W, 3]
-    reach: int,
-    bound_px: float,
-    min_contrast: float,
-) -> Tensor:  # [T, 1, H, W] px
-    """Do what `snap` does. Few pixels are on a ramp: they are collected, and only their windows are read."""
-    side = 2 * reach + 1
-    lowest, highest = -_largest(-disparity, side, side), _largest(disparity, side, side)
-    # The largest float32 up to the bound decides as the bound itself would among float32 numbers.
-    bound = np.float32(bound_px)
-    bound = np.nextafter(bound, np.float32(-1)) if bound > bound_px else bound
-    plane, lowest, highest = (planes[:, 0] for planes in (disparity, lowest, highest))
-    between = (plane != lowest) & (plane != highest) & (highest - lowest > float(bound))
-    snapped = plane.clone()
-    for places in between.nonzero().split(PLACES_AT_ONCE):
-        steepness = side * _slopes(plane, places)
-        on_ramp = steepness >= MIN_STEEPNESS * _at(highest - lowest, places).double()
-        places = places[on_ramp]
-        low, high, value = (_at(values, places) for values in (lowest, highest, plane))
-        colour = _colour_sides(plane, images, places, reach, low.double(), high.double(), min_contrast)
-        vote = ((value - low) / (high - low)).double() - 0.5 + COLOUR_WEIGHT * (colour - 0.5)
-        snapped[places.unbind(1)] = torch.where(vote > 0, high, low)
-    return snapped[:, None]
-
-
-def _largest(planes: Tensor, rows: int, columns: int) -> Tensor:
-    """Return the largest value in a window of odd sides around each pixel, clipped to the plane."""
-    across = F.max_pool2d(planes, (1, columns), stride=1, padding=(0, columns // 2))
-    return F.max_pool2d(across, (rows, 1), stride=1, padding=(rows // 2, 0))
-
-
-def _at(
-    planes: Tensor,  # [T, H, W, ...]
-    places: Tensor,  # int64 [N, 3]: frame, row, column
-    down: int = 0,  # px
-    right: int = 0,  # px
-) -> Tensor:  # [N, ...]
-    """Return the values at places, or beside them; the plane's border pixels are repeated outside of it."""
-    height, width = planes.shape[1:3]
-    frame, row, column = places.unbind(1)
-    return planes[frame, (row + down).clamp(0, height - 1), (column + right).clamp(0, width - 1)]
-
-
-def _slopes(
-    disparity: Tensor,  # [T, H, W] px
-    places: Tensor,  # int64 [N, 3]: frame, row, column
-) -> Tensor:  # float64 [N]
-    """Return what `_slope` does, at every place."""
-    down = _at(disparity, places, down=1) - _at(disparity, places, down=-1)
-    right = _at(disparity, places, right=1) - _at(disparity, places, right=-1)
-    return torch.maximum(down.abs(), right.abs()).double() / 2
-
-
-def _colour_sides(
-    disparity: Tensor,  # [T, H, W] px
-    images: Tensor,  # [T, H, W, 3]
-    places: Tensor,  # int64 [N, 3]: frame, row, column
-    reach: int,
-    low: Tensor,  # float64 [N] px
-    high: Tensor,  # float64 [N] px
-    min_contrast: float,
-) -> Tensor:  # float64 [N]
-    """Return what `_colour_side` does, at every place; sums are made in the same order."""
-    (height, width), margin = disparity.shape[1:], SIDE_SHARE * (high - low)
-    sums = low.new_zeros(2, len(places), 3)  # of the near side and the far side
-    counts = low.new_zeros(2, len(places), 1)
-    _, row, column = places.unbind(1)
-    offsets = range(-reach, reach + 1, max(1, (reach + SAMPLES - 1) // SAMPLES))
-    for down in offsets:
-        for right in offsets:
-            inside = (row + down >= 0) & (row + down < height)
-            inside &= (column + right >= 0) & (column + right < width)
-            value = _at(disparity, places, down, right).double()
-            near = inside & (value >= high - margin)
-            far = inside & ~near & (value <= low + margin)
-            sides = torch.stack([near, far])[..., None]
-            sums += torch.where(sides, _at(images, places, down, right).double(), 0.0)
-            counts += sides
-    near_mean, far_mean = sums / counts
-    products = (near_mean - far_mean) * (_at(images, places).double() - far_mean)
-    squares = (near_mean - far_mean) ** 2
-    along, contrast = (part[:, 0] + part[:, 1] + part[:, 2] for part in (products, squares))
-    known = (counts > 0).all(0)[:, 0] & (contrast > min_contrast**2)
-    return torch.where(known, (along / contrast).clamp(0, 1), 0.5)
+def _require_ramps(reach_px: int, bound_px: float) -> None:
+    if reach_px < 1 or bound_px < 0:
+        raise ValueError(f"reach_px must be 1 or more and bound_px 0 or more, got {reach_px}, {bound_px}")

@@ -102,10 +102,10 @@ def make_right(method: Method, clip: EvalFrames) -> MethodOutput:
         case "inpainter", _:
             return _inpaint_clip(clip, load_inpainter(method, method.content))
         case "model", _:
-            disparity = estimate_disparity(clip, load_estimator(method, method.content))
+            small = estimate_disparity(clip, load_estimator(method, method.content))
             inpainter, left = load_inpainter(method, method.content), clip.left.to(best_device())
-            sharp = sharpen(disparity.to(left.device), left)
-            return MethodOutput(warp_and_inpaint(left, sharp, inpainter), disparity)
+            sharp = sharpen(small.to(left.device), left)
+            return MethodOutput(warp_and_inpaint(left, sharp, inpainter), upsample(small, clip.left))
     raise ValueError(f"unknown {method.kind}: {method.name}")
 
 
@@ -133,26 +133,29 @@ def load_inpainter(method: Method, content: tuple[str, ...]) -> Inpainter:
     return make_inpainter(method.inpainter, method.inpaint_weights, best_device())
 
 
-def estimate_disparity(clip: EvalFrames, estimator: DepthEstimator) -> Tensor:  # [T, 1, H, W] px
+def estimate_disparity(
+    clip: EvalFrames, estimator: DepthEstimator
+) -> Tensor:  # [T, 1, h, w] px of the clip's width, as large as the estimator's depth
     """Estimate the clip's depth and align it to the matched disparity. Raises NonFiniteError."""
     depth = torch.cat([estimate.depth for estimate in estimator(iter(clip.left.split(_WINDOW)))])
     require_finite(depth)
-    return align_scale_and_shift(upsample(depth, clip.left), clip.disparity)
+    scale, shift = fit_scale_and_shift(upsample(depth, clip.left), clip.disparity)
+    return scale * depth + shift
 
 
-def align_scale_and_shift(
+def fit_scale_and_shift(
     depth: Tensor,  # [T, 1, H, W] relative inverse depth
     disparity: Tensor,  # [T, 1, H, W] px
-) -> Tensor:  # [T, 1, H, W] px
+) -> tuple[float, float]:
     """Fit depth to disparity by one non-negative scale and one shift per clip (least squares).
 
     Viewers set these two with strength and convergence, so a model is scored on the rest.
     """
     x, y = depth.double(), disparity.double()
     variance = ((x - x.mean()) ** 2).mean()
-    scale = ((x - x.mean()) * (y - y.mean())).mean() / variance.clamp_min(1e-12)
-    scale = scale.clamp_min(0)
-    return torch.as_tensor(scale * (x - x.mean()) + y.mean(), dtype=torch.float32)
+    covariance = ((x - x.mean()) * (y - y.mean())).mean()
+    scale = max(0.0, float(covariance / variance.clamp_min(1e-12)))
+    return scale, float(y.mean() - scale * x.mean())
 
 
 def warp_and_inpaint(

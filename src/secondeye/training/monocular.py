@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from secondeye.depth import FAR_QUANTILE, NEAR_QUANTILE
-from secondeye.depth.edges import sharpen, upsample
+from secondeye.depth.edges import sharpen
 from secondeye.depth.motion import MotionEstimator
 from secondeye.film.cuts import CUT_THRESHOLD
 from secondeye.film.packing import crop_and_resize
@@ -80,7 +80,8 @@ def plausible_disparity(
     low, high = np.quantile(raw.numpy(), [FAR_QUANTILE, NEAR_QUANTILE])
     depth = ((raw - float(low)) / max(float(high - low), 1e-6)).clamp(0, 1)
     strength_percent, convergence = float(rng.uniform(*STRENGTH_PERCENT)), float(rng.uniform(0, 1))
-    return sharpen(depth_to_disparity(upsample(depth, frames), strength_percent, convergence), frames)
+    enlargement = frames.shape[-1] / depth.shape[-1]
+    return sharpen(enlargement * depth_to_disparity(depth, strength_percent, convergence), frames)
 
 
 def read_runs(film: Path, frames: int, height: int, width: int) -> list[Tensor]:
