@@ -118,6 +118,24 @@ def test_a_killed_training_ends_with_the_same_weights(
     assert repeatable(killed.metrics()) == repeatable(whole.metrics())
 
 
+@pytest.mark.slow(seconds=15)
+def test_workers_do_not_change_the_weights(
+    whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECONDEYE_LOADER_WORKERS", "2")
+    run = new_run(tmp_path / "workers")
+    here: list[str] = []
+    monkeypatch.setattr(light.DrawCrop, "__call__", lambda *_: here.append("drawn in the training"))
+    with monkeypatch.context() as patch:
+        patch.setattr(light, "_validate", lambda *_: {})
+        patch.setattr(light, "_write_sheet", lambda *_: None)
+        patch.setattr(light, "VALIDATION_CROPS", 0)
+        patch.setattr(light, "SHEET_CROPS", 0)
+        train_light(run, ShotPool(toy(), mono()), settings(9))
+    wanted, found = (load_file(one.model / "model.safetensors") for one in (whole, run))
+    assert all(torch.equal(weights, found[name]) for name, weights in wanted.items()) and not here
+
+
 def make_trainer(steps: int) -> tuple[light.LightTrainer, tuple[torch.Tensor, ...]]:
     torch.manual_seed(0)
     trainer = light.LightTrainer(network.Light((4, 6, 8)), settings(10))
