@@ -96,13 +96,13 @@ def train_network(
     pipeline.image_encoder.requires_grad_(False)
     pipeline.register_to_config(overlap_mask="cleared", conditioning=settings.conditioning)
     make_objective = _cached_objective if settings.cached_samples else _fresh_objective
-    draw_sample, loss = make_objective(pipeline, run, settings, draw)
+    draw_one, loss = make_objective(pipeline, run, settings, draw)
     training_loop(
         pipeline.unet,
         run,
         name="network",
         hyperparams=settings.network,
-        draw=draw_sample,
+        draw=draw_one,
         loss=loss,
         validate=lambda _: _validate(pipeline, _draw_validation(draw_held, settings, NETWORK_SAMPLES)),
         # Cached samples are encoded on the GPU by the process that needs them.
@@ -122,10 +122,11 @@ def _fresh_objective(
         _move_frozen(pipeline, batch.target.device)
         return clip_loss(network, pipeline, _give_first_frames(pipeline, settings, batch))
 
-    return partial(_draw_sample, draw), loss
+    return partial(draw_sample, draw), loss
 
 
-def _draw_sample(draw: DrawShot, number: int, rng: np.random.Generator) -> Sample:
+def draw_sample(draw: DrawShot, number: int, rng: np.random.Generator) -> Sample:
+    """Draw a sample of the network's training."""
     return make_sample(draw(number, rng))
 
 
