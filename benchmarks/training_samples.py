@@ -45,7 +45,7 @@ from secondeye.synthetic import render_shot
 from secondeye.training.diffusion import draw_sample
 from secondeye.training.sample_loader import SampleShare, load_micro_batches
 from secondeye.training.shots import list_shots
-from secondeye.training.views import DrawViews, min_size
+from secondeye.training.views import DrawViews, min_size, used_planes
 
 Row = TypeVar("Row")
 FRAMES = 150  # of a clip: six seconds, the longest of the paper preset
@@ -112,7 +112,7 @@ def measure(size: Size, data: Path, workers: int, samples: int) -> str:
     """Draw samples one by one and return the rest of the row."""
     settings = replace(settings_of(size), mono_share=0.0)
     started = open_run(data.parent, f"run{workers}", "benchmark", Gate(confidence=0.5), {})
-    pool = list_shots(started, data, min_size(settings), settings.conditioning)
+    pool = list_shots(started, data, min_size(settings), settings.conditioning, used_planes(settings))
     draw = DrawViews(
         pool,
         settings,

@@ -2,6 +2,7 @@
 
 import pickle
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,15 @@ def test_arrays_are_those_of_the_clip(data: Path) -> None:
     assert left.shape == right.shape == (4, 3, 16, 64)
     assert dataset.disparity(clip).shape == (4, 1, 16, 64)
     assert torch.equal(dataset.raw_views(clip.id)[0], left)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_the_right_view_alone_is_that_of_both(data: Path, swapped: bool) -> None:
+    dataset = Dataset(data)
+    clip = dataset.clips()[0]
+    changed = replace(clip.correction, swapped=swapped, vertical_px=-2, shift_px=3, red_gain=0.5)
+    clip = replace(clip, rows={**clip.rows, Correction: changed})
+    assert torch.equal(dataset.right_view(clip, [1, 3]), dataset.views(clip, [1, 3])[1])
 
 
 def test_each_table_is_read_once_however_many_clips(data: Path, read: Counter[str]) -> None:

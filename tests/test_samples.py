@@ -29,7 +29,7 @@ from secondeye.training.column_offsets import offset_range
 from secondeye.training.mono_runs import MonoRun, prepare_mono_runs
 from secondeye.training.monocular import double_warp, plausible_disparity
 from secondeye.training.shot_crops import ShotCrop, crop_views, draw_views
-from secondeye.training.shots import hold_out, list_shots, select_usable
+from secondeye.training.shots import Planes, hold_out, list_shots, select_usable
 from secondeye.training.stereo_shot import ShotPool, StereoShot, dequantize, quantize, quantize_plane
 from secondeye.training.windows import Windows, draw_frames, read_window
 from secondeye.warp import warp
@@ -277,6 +277,9 @@ def test_clips_and_synthetic_shots_are_loaded(tmp_path: Path) -> None:
     stored, visible = clip.read([0, 1]), ~shot.left_occlusion
     assert torch.equal(stored.coverage == 255, visible), "of the stage's files"
     assert torch.equal(stored.warped, quantize_plane(quantize_plane(0.5 * shot.left) / 255 * visible))
+    bare = replace(clip, used=Planes(left=False, disparity=False)).read([0, 1])
+    assert not bare.left.any() and not bare.disparity.any() and stored.disparity.any()
+    assert all(torch.equal(*planes) for planes in zip(bare[1:4], stored[1:4], strict=True))
     splatted, coverage = splat(shot.left, dataset.synthetic_disparity(rendered.row), weight_exponent_per_px=8)
     made, holes = rendered.read([0, 1]), occlusion_mask(coverage)
     assert torch.equal(made.coverage == 0, holes), "as the stage makes them, with its weights at this width"
@@ -290,7 +293,7 @@ def test_a_trainer_is_given_the_views_of_its_conditioning(
 ) -> None:
     """`diffusion.train`, which the stage calls, loads them; what it does with them is tested elsewhere."""
     given: list[Conditioning] = []
-    monkeypatch.setattr(diffusion, "list_shots", lambda *arguments: given.append(arguments[-1]))
+    monkeypatch.setattr(diffusion, "list_shots", lambda *arguments: given.append(arguments[3]))
     monkeypatch.setattr(diffusion, "train_diffusion", lambda *_: None)
     settings = load_preset("laptop", tmp_path).train_diffusion
     diffusion.train(cast(Run, None), tmp_path, tmp_path, replace(settings, conditioning=conditioning))

@@ -230,6 +230,15 @@ class Dataset:
 
         return apply_corrections(*self.raw_views(clip.id, frames), clip.correction)
 
+    def right_view(self, clip: DatasetClip, frames: Sequence[int] | None = None) -> "Tensor":
+        """Read the right view alone, with its corrections applied; shape as of `views`."""
+        from secondeye.dataset.clip_files import read_frames
+        from secondeye.dataset.corrections import apply_corrections
+
+        kind = "left" if clip.correction.swapped else "right"
+        raw = read_frames(self.source("split", clip.id, kind), frames)
+        return apply_corrections(raw, raw, replace(clip.correction, swapped=False))[1]
+
     def disparity(
         self, clip: DatasetClip, frames: Sequence[int] | None = None
     ) -> "Tensor":  # [T, 1, H, W] px

@@ -24,7 +24,7 @@ from secondeye.training.sample_loader import Sample
 from secondeye.training.shots import hold_out, list_shots, select_usable
 from secondeye.training.step_metrics import psnr_db
 from secondeye.training.stereo_shot import ShotPool, dequantize_plane
-from secondeye.training.views import DrawShot, DrawViews, min_size, validation_rngs
+from secondeye.training.views import DrawShot, DrawViews, min_size, used_planes, validation_rngs
 
 FRAMES = 2  # of a sample, consecutive: the decoder learns what neighbouring frames share
 KL_WEIGHT = 1e-4  # keeps latents near the origin, and hardly blurs
@@ -35,7 +35,8 @@ SAMPLES = 16  # validated on
 def train(run: Run, data: Path, settings: TrainDiffusion) -> None:
     """Train on a dataset; see `train_autoencoder`. With svd only write which one is used."""
     if settings.size != "svd":
-        train_autoencoder(run, list_shots(run, data, min_size(settings), settings.conditioning), settings)
+        shape, used = min_size(settings), used_planes(settings)
+        train_autoencoder(run, list_shots(run, data, shape, settings.conditioning, used), settings)
     elif is_main_process():
         run.model.mkdir(exist_ok=True)
         write_atomic(run.model / "pretrained.json", json.dumps({"pretrained": settings.pretrained}) + "\n")

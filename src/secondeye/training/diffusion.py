@@ -39,7 +39,7 @@ from secondeye.training.shots import hold_out, list_shots, select_usable
 from secondeye.training.step_metrics import psnr_db
 from secondeye.training.stereo_shot import ShotPool, StereoShot, dequantize, dequantize_plane
 from secondeye.training.v_prediction import velocity_error, velocity_loss
-from secondeye.training.views import DrawShot, DrawViews, min_size, validation_rngs
+from secondeye.training.views import DrawShot, DrawViews, min_size, used_planes, validation_rngs
 
 ClipLoss = Callable[[nn.Module, StereoInpaintPipeline, ClipBatch], tuple[Tensor, Mapping[str, Tensor]]]
 
@@ -51,7 +51,7 @@ SHEET_SAMPLES = 4
 
 def train(run: Run, data: Path, autoencoder: Path, settings: TrainDiffusion) -> None:
     """Train on a dataset; see `train_diffusion`."""
-    pool = list_shots(run, data, min_size(settings), settings.conditioning)
+    pool = list_shots(run, data, min_size(settings), settings.conditioning, used_planes(settings))
     train_diffusion(run, pool, autoencoder, settings)
 
 

@@ -8,8 +8,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from secondeye.dataset.reader import Dataset, DatasetClip
 from secondeye.dataset.schema import ClipDisparity, Correction, SyntheticShot
@@ -27,13 +29,23 @@ from secondeye.training.stereo_shot import (
     ShotPool,
     StereoShot,
     quantize,
-    splatted_shot,
     usable_frames,
     warp_shot,
 )
+from secondeye.warp import warp
 
 MONO_SCALE = (0.7, 1.4)  # of a clip's own disparity, if its left view is used as a monocular film
 MONO_SEED = 0  # of these scales, and of the disparities that monocular films are warped with
+
+
+class Planes(NamedTuple):
+    """Which planes a training uses: what it does not use is 0 where it would have to be read or computed."""
+
+    left: bool
+    disparity: bool
+
+
+ALL_PLANES = Planes(left=True, disparity=True)
 
 
 @dataclass(frozen=True)
@@ -43,6 +55,7 @@ class ClipShot:
     dataset: Dataset
     clip: DatasetClip  # with the rows that reading needs
     conditioning: Conditioning
+    used: Planes = ALL_PLANES
 
     @property
     def film(self) -> str:
@@ -65,19 +78,30 @@ class ClipShot:
         return self.clip.clip.stride
 
     def read(self, frames: Sequence[int]) -> StereoShot:
+        if self.conditioning == "splat":
+            return self._read_splat(frames)
         left, right = self.dataset.views(self.clip, frames)
         disparity = self.dataset.disparity(self.clip, frames)
-        if self.conditioning == "splat":
-            warped, occlusion = self.dataset.splat(self.clip, frames)
-            return quantize(splatted_shot(left, right, disparity, warped, occlusion))
         return quantize(warp_shot(left, right, disparity, self.conditioning))
+
+    def _read_splat(self, frames: Sequence[int]) -> StereoShot:
+        warped, occlusion = self.dataset.splat(self.clip, frames)
+        if any(self.used):
+            left, right = self.dataset.views(self.clip, frames)
+        else:
+            right = self.dataset.right_view(self.clip, frames)
+            left = torch.zeros_like(right)
+        surface = torch.zeros(occlusion.shape)
+        if self.used.disparity:
+            surface = warp(left, self.dataset.disparity(self.clip, frames)).disparity
+        return quantize(StereoShot(left, right, warped * ~occlusion, 1 - occlusion.float(), surface))
 
 
 @dataclass(frozen=True)
 class MonoClip(ClipShot):
     """The left view of a clip as a monocular film: warped to another view and back, see `double_warp`."""
 
-    scale: float  # of its matched disparity
+    scale: float = 1.0  # of its matched disparity
 
     def read(self, frames: Sequence[int]) -> StereoShot:
         left, _ = self.dataset.views(self.clip, frames)
@@ -118,6 +142,7 @@ def list_shots(
     data: Path,
     min_size: tuple[int, int, int],  # frames, height and width of a sample
     conditioning: Conditioning,
+    used: Planes = ALL_PLANES,
 ) -> ShotPool:
     """List all training shots; prepares those of monocular films in the run's folder of checkpoints.
 
@@ -125,7 +150,7 @@ def list_shots(
     """
     dataset = open_dataset(data)
     clips = [clip.only(Correction, ClipDisparity) for clip in train_clips(dataset)]
-    stereo = [ClipShot(dataset, clip, conditioning) for clip in clips]
+    stereo = [ClipShot(dataset, clip, conditioning, used) for clip in clips]
     films = [film.path for film in mono_films(dataset)]
     view = clips[0].clip
     size = max(RUN_FRAMES, min_size[0]), max(view.height, min_size[1]), max(view.width, min_size[2])
@@ -147,7 +172,10 @@ def rendered_shots(dataset: Dataset, conditioning: Conditioning) -> list[Rendere
 
 def _mono_clips(dataset: Dataset, clips: Sequence[DatasetClip], conditioning: Conditioning) -> list[MonoClip]:
     rng = np.random.default_rng(MONO_SEED)
-    return [MonoClip(dataset, clip, conditioning, float(rng.uniform(*MONO_SCALE))) for clip in clips]
+    scales = [float(rng.uniform(*MONO_SCALE)) for _ in clips]
+    return [
+        MonoClip(dataset, clip, conditioning, scale=scale) for clip, scale in zip(clips, scales, strict=True)
+    ]
 
 
 def select_usable(

@@ -80,19 +80,8 @@ def warp_shot(
         return StereoShot(left, right, *warp(left, disparity))
     exponent = exponent_at_width(left.shape[-1], PAPER_EXPONENT_PER_PX)
     warped, coverage = splat(left, disparity, weight_exponent_per_px=exponent)
-    return splatted_shot(left, right, disparity, warped, occlusion_mask(coverage))
-
-
-def splatted_shot(
-    left: Tensor,  # [T, 3, H, W] in [0, 1]
-    right: Tensor,  # [T, 3, H, W] in [0, 1]
-    disparity: Tensor,  # [T, 1, H, W] px of the left view
-    warped: Tensor,  # [T, 3, H, W] in [0, 1], the splatted left view
-    occlusion: Tensor,  # bool [T, 1, H, W]
-) -> StereoShot:  # float32
-    """Combine what the stage `splat` writes (paper, section 3.2) with the disparity of the right view."""
-    surface = warp(left, disparity).disparity
-    return StereoShot(left, right, warped * ~occlusion, 1 - occlusion.float(), surface)
+    holes = occlusion_mask(coverage)  # as the stage `splat` marks them
+    return StereoShot(left, right, warped * ~holes, 1 - holes.float(), warp(left, disparity).disparity)
 
 
 def quantize(

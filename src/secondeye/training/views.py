@@ -9,6 +9,7 @@ from secondeye.imaging.arrays import resize, resize_disparity
 from secondeye.inpaint.working_size import reduce_warped, working_size
 from secondeye.params import TrainDiffusion
 from secondeye.training.shot_crops import draw_views
+from secondeye.training.shots import Planes
 from secondeye.training.stereo_shot import ShotPool, StereoShot, dequantize, quantize
 from secondeye.training.windows import Windows, read_window
 
@@ -18,6 +19,11 @@ DrawShot = Callable[[int, np.random.Generator], StereoShot]  # as `Draw`; quanti
 def min_size(settings: TrainDiffusion) -> tuple[int, int, int]:
     """Return the frames, height and width of a sample."""
     return settings.frames, settings.height, settings.width
+
+
+def used_planes(settings: TrainDiffusion) -> Planes:
+    """Return which planes of its shots the network's training uses."""
+    return Planes(left=settings.method == "one_step", disparity=settings.border_hole_percent > 0)
 
 
 class DrawViews:
