@@ -26,19 +26,26 @@ def read_record(path: Path) -> dict[str, Any]:
         return {}
     try:
         record = json.loads(file.read_text())
-        shots = [_check_shot(shot) for shot in record.get("shots", [])]
+        if not isinstance(record, dict):
+            raise TypeError("must be a JSON object")
+        shots = record.get("shots", [])
+        if not isinstance(shots, list):
+            raise TypeError("shots must be a list")
+        shots = [_check_shot(shot) for shot in shots]
         if record.get("orientation", NEAR) not in ORIENTATIONS:
             raise ValueError(f"orientation must be {' or '.join(ORIENTATIONS)}")
         if not isinstance(record.get("depth", {}), dict):
             raise TypeError("depth must be an object")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError) as error:
         raise UserError(
             f"{file}: cannot be read ({error}); delete it to have the maps read as others"
         ) from error
-    return dict(record) | ({"shots": shots} if shots else {})
+    return record | ({"shots": shots} if shots else {})
 
 
 def _check_shot(shot: Any) -> dict[str, int | float]:
+    if not isinstance(shot, dict) or not {"start", "stop", "confidence"} <= shot.keys():
+        raise TypeError(f"a shot must have start, stop and confidence, got {shot!r}")
     start, stop, confidence = shot["start"], shot["stop"], shot["confidence"]
     if type(start) is not int or type(stop) is not int or not 0 <= start < stop:
         raise ValueError(f"a shot must be from one whole number to a larger one, got {start!r} to {stop!r}")

@@ -93,10 +93,12 @@ def network_bytes(model: str, height: int, width: int) -> int:
 def _describe(folder: Path) -> _Model:
     path = folder / CONFIG
     try:
-        config: dict[str, Any] = json.loads(path.read_bytes())
-        kind = config.get("model_type")
-    except (ValueError, AttributeError) as error:
+        config = json.loads(path.read_bytes())
+    except ValueError as error:
         raise UserError(f"{path}: not a configuration in JSON ({error}); get the file again") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: must be a JSON object, got {config!r:.40}; get the file again")
+    kind = config.get("model_type")
     if kind in _REFUSED:
         raise UserError(f"{folder}: a {kind} model {_REFUSED[kind]}; name another model")
     if kind not in SUPPORTED:
