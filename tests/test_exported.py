@@ -64,6 +64,27 @@ def test_windows_cover_every_frame_in_order(
     torch.testing.assert_close(answer, -0.5 * weighted(left, right), rtol=0, atol=1e-6)
 
 
+def test_the_clips_of_a_process_share_one_network_until_its_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, load = list[Path](), torch.export.load
+    monkeypatch.setattr(torch.export, "load", lambda path: loaded.append(path) or load(path))
+    path, (left, right) = tmp_path / "network.pt2", some_clip(2)
+    settings = Match(
+        matcher="exported",
+        max_disparity_percent=5,
+        tolerance_px=1,
+        exported=replace(SETTINGS, path=str(path)),
+    )
+    for times, formula in enumerate(
+        (weighted, lambda left, right: left[:, :1] * 0 + 7 + right[:, :1] * 0), 1
+    ):
+        write_pt2(path, program_of(Formula(formula)))
+        disparities = [match_clip(settings, left, right)[0] for _ in range(2)]
+        assert len(loaded) == times and torch.equal(*disparities)
+    assert (disparities[0] == 7).all()
+
+
 def test_outputs_without_a_channel_dimension_are_accepted(tmp_path: Path) -> None:
     path = write_pt2(tmp_path / "n.pt2", program_of(Formula(lambda left, right: (left - right)[:, 0])))
     left, right = some_clip()

@@ -4,6 +4,7 @@ It maps left and right float32 [T, 3, H, W] in [0, 1] to float [T, 1, H, W] or [
 scale * output. It runs on windows of a fixed number of frames, padded to a size it accepts.
 """
 
+from functools import lru_cache
 from pathlib import Path
 
 from torch import Tensor
@@ -25,8 +26,16 @@ def file_identity(exported: Exported) -> list[str]:
 
 
 def make_exported_matcher(exported: Exported) -> Matcher:
-    """Load the matcher. Raises UserError, now or when it runs, if the file breaks the contract above."""
+    """Load the matcher. Raises UserError, now or when it runs, if the file breaks the contract above.
+
+    A process keeps the last one, since a stage asks for it with every clip; a changed file is loaded again.
+    """
     path = _checked_path(exported)
+    return _load(exported, path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _load(exported: Exported, path: Path, modified_ns: int) -> Matcher:
     network = load_network(path, 2, HELP)
     window, (frames, channels, *_) = exported.window_frames, network.size
     if channels not in (3, None):
