@@ -1,8 +1,8 @@
 """Video Depth Anything (Chen et al., arXiv 2501.12375): depth that is consistent over the shot.
 
-The network sees windows of 32 frames, each 22 frames after the one before. Of both, it gets two key frames
-again, one of them the shot's first: a window's scale and shift are fitted there. The eight frames that follow
-its second key frame are blended with the window before. Preprocessing, windows and alignment are as released.
+The network sees windows of 32 frames, each 22 frames after the one before. A later window begins with two key
+frames that were seen before, one of them the shot's first: its scale and shift are fitted there. The next
+eight frames are blended with the window before. Preprocessing, windows and alignment are as released.
 """
 
 from collections.abc import Iterable, Iterator

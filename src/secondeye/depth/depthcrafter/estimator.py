@@ -81,7 +81,7 @@ class LatentGroup(NamedTuple):
 class DepthCrafter:
     """A MemoryCheckedEstimator and SteppedEstimator; depth is in [0, 1] before the shot is normalised.
 
-    Other than the release it streams: pixel noise is drawn by the frame's number instead of for the clip at
+    Unlike the release it streams: pixel noise is drawn by the frame's number instead of for the clip at
     once, latents stay in float32, and the range of the shot's depth is taken later, as for all estimators.
     """
 

@@ -76,7 +76,7 @@ class DepthCrafterPipeline(DiffusionPipeline):
         previous: Tensor | None,  # [t, 4, h, w], latents of the first frames from the window before
         *,
         steps: int,
-        guidance: float,  # none up to 1
+        guidance: float,  # above 1 it costs a second pass; none up to 1
         on_step: Callable[[], object],  # called after each step of denoising
     ) -> Tensor:  # [T, 4, h, w] float32, scaled; on the CPU
         """Sample the latents of one window. In its first frames the noise is added to what is known.

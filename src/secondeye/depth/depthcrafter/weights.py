@@ -29,7 +29,7 @@ def load_pipeline(
 ) -> DepthCrafterPipeline:
     """Load all modules; the autoencoder in float32, the others in float16 on a GPU.
 
-    Raises UserError if they cannot be loaded or are others, and for `offload` without a GPU.
+    Raises UserError if they cannot be loaded, do not fit each other, and for `offload` without a GPU.
     """
     if offload and device == "cpu":
         raise UserError("offloading keeps parts of the network off a GPU, and there is none: leave it out")
