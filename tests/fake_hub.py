@@ -35,6 +35,36 @@ def serve_silence() -> Iterator[str]:
 
 
 @contextmanager
+def serve_page() -> Iterator[str]:
+    """Yield the address of a server that answers everything with a page, as a network that wants a login."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>Welcome</html>")
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    with running(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as address:
+        yield address
+
+
+@contextmanager
+def running(server: ThreadingHTTPServer) -> Iterator[str]:
+    """Run a server and yield its address."""
+    thread = Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextmanager
 def serve_hub(models: dict[str, Path], files_status: int = 200) -> Iterator[tuple[str, list[str]]]:
     """Serve the folders of models; yield the address and the list of requests so far: method and path.
 
@@ -101,13 +131,8 @@ def serve_hub(models: dict[str, Path], files_status: int = 200) -> Iterator[tupl
     def describe(name: str, data: bytes) -> dict[str, object]:
         return {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", requests
-    finally:
-        ended.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with running(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as address:
+        try:
+            yield address, requests
+        finally:
+            ended.set()

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from fake_hub import serve_hub, serve_silence, use_hub
+from fake_hub import serve_hub, serve_page, serve_silence, use_hub
 
 from secondeye.cli import main
 from secondeye.depth.depthcrafter.weights import NETWORK, SVD, identify
@@ -24,7 +24,7 @@ def nobody() -> Iterator[str]:
     yield "http://127.0.0.1:1"
 
 
-@pytest.mark.parametrize("serve", [nobody, serve_silence])
+@pytest.mark.parametrize("serve", [nobody, serve_silence, serve_page])
 @pytest.mark.parametrize("depth", NAMED)
 def test_weights_that_cannot_be_downloaded_are_one_line_at_once(
     make_film: Callable[..., Path],
