@@ -6,6 +6,7 @@ huggingface_hub alone would repeat every request for minutes.
 
 import threading
 from collections.abc import Callable, Sequence
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +50,7 @@ def find_model(
         raise UserError(f"{model}: not on this machine and cannot be downloaded ({reason}); {remedy}")
     try:
         return Path(snapshot_download(model, allow_patterns=list(patterns), **options))
-    except (
-        HTTPError,
-        OSError,
-        ValueError,
-        RuntimeError,
-    ) as error:  # RuntimeError: of hf_xet, for large files
+    except (HTTPError, OSError, RuntimeError) as error:  # the last one is of hf_xet, for large files
         reason = _explain(error)
         raise UserError(
             f"{model}: the download failed ({reason}); run the same command again to continue it, or {remedy}"
@@ -112,7 +108,7 @@ def why_unavailable(
             # The description of a gated model is public, its files are not.
             get_hf_file_metadata(hf_hub_url(model, wanted, revision=revision, endpoint=endpoint), **given)
             answer.append("")
-        except (HTTPError, OSError, ValueError) as error:  # the last one for a page instead of JSON
+        except (HTTPError, OSError, JSONDecodeError) as error:
             answer.append(_explain(error))
 
     # In a thread, since the resolver of the system cannot be given a time limit.
@@ -131,6 +127,6 @@ def _explain(error: Exception) -> str:
         return "its licence must be accepted there, and an access token given with `hf auth login`"
     if isinstance(error, RepositoryNotFoundError):
         return "no such model, or a private one"
-    if isinstance(error, ValueError):
+    if isinstance(error, JSONDecodeError):
         return "the answer is not that of Hugging Face; a network may want you to log in first"
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
