@@ -84,8 +84,10 @@ def main() -> None:
         print("\n" + measure(size, data, options.workers[0], options.samples))
         return
     print(f"{machine()}\n")
-    print("| sample | film, minutes | workers | samples a second | training process, MiB | worker, MiB |")
-    print("|---|---|---|---|---|---|")
+    print(
+        "| sample | film, minutes | workers | samples a second | CPU seconds a sample | training process, MiB | worker, MiB |"
+    )
+    print("|---|---|---|---|---|---|---|")
     for name in options.sizes:
         for clips in options.clips:
             with tempfile.TemporaryDirectory() as folder:
@@ -126,12 +128,20 @@ def measure(size: Size, data: Path, workers: int, samples: int) -> str:
         partial(draw_sample, draw), hyperparams, SampleShare(1, 1, 0, 1), first_step=0, workers=workers
     )
     next(batches)  # workers start
-    start, peak, workers_peak = time.perf_counter(), 0.0, 0.0
+    start, spent, workers_peak = time.perf_counter(), cpu_seconds(), 0.0
     for _ in batches:
         peaks = [high_water_mib(child.pid) for child in psutil.Process().children(recursive=True)]
         workers_peak = max(workers_peak, *peaks, 0.0)
-    seconds, peak = time.perf_counter() - start, high_water_mib(os.getpid())
-    return f"{samples / seconds:.2f} | {peak:.0f} | {workers_peak:.0f} |"
+        drawn, used = time.perf_counter(), cpu_seconds()  # before the workers have ended
+    rates = f"{samples / (drawn - start):.2f} | {(used - spent) / samples:.1f}"
+    return f"{rates} | {high_water_mib(os.getpid()):.0f} | {workers_peak:.0f} |"
+
+
+def cpu_seconds() -> float:
+    """Return the time that this process and its children have computed."""
+    process = psutil.Process()
+    times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
+    return float(sum(one.user + one.system for one in times))
 
 
 def high_water_mib(pid: int) -> float:
