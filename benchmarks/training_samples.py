@@ -51,6 +51,15 @@ Row = TypeVar("Row")
 FRAMES = 150  # of a clip: six seconds, the longest of the paper preset
 FILMS = 100
 GRAIN = 2.0  # levels of 255, standard deviation: without it FFV1 would be unusually fast and small
+COLUMNS = (
+    "sample",
+    "film, minutes",
+    "workers",
+    "samples a second",
+    "CPU seconds a sample",
+    "training process, MiB",
+    "worker, MiB",
+)
 EMPTY: dict[Any, Any] = {str: "", int: 0, float: 0.0, bool: False}
 
 
@@ -84,10 +93,7 @@ def main() -> None:
         print("\n" + measure(size, data, options.workers[0], options.samples))
         return
     print(f"{machine()}\n")
-    print(
-        "| sample | film, minutes | workers | samples a second | CPU seconds a sample | training process, MiB | worker, MiB |"
-    )
-    print("|---|---|---|---|---|---|---|")
+    print("| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|")
     for name in options.sizes:
         for clips in options.clips:
             with tempfile.TemporaryDirectory() as folder:
