@@ -23,7 +23,7 @@ from torch import Tensor
 from secondeye.cli import main
 from secondeye.conversion.provenance import read_record
 from secondeye.conversion.shot_depth import estimate_shot
-from secondeye.depth import video_depth_anything, video_depth_weights
+from secondeye.depth import video_depth_anything, video_depth_files
 from secondeye.depth.estimators import best_available, find_weights, make_depth_estimator, peak_bytes
 from secondeye.depth.metres import MIN_DEPTH_M
 from secondeye.depth.video_depth_anything import (
@@ -33,8 +33,9 @@ from secondeye.depth.video_depth_anything import (
     input_size,
     preprocess,
 )
+from secondeye.depth.video_depth_files import RELEASED, SMALL
 from secondeye.depth.video_depth_network import CONFIGURATIONS, VideoDepthNetwork
-from secondeye.depth.video_depth_weights import RELEASED, SMALL, load_weights, read_sizes
+from secondeye.depth.video_depth_weights import load_weights, read_sizes
 from secondeye.imaging.arrays import frames_from_uint8
 from secondeye.system.errors import UserError
 from secondeye.system.files import hash_file
@@ -356,7 +357,7 @@ def test_float16_on_a_gpu_is_close(small_file: Path) -> None:
 
 
 def test_only_listed_files_are_weights() -> None:
-    assert {Path(name).suffix for name, _ in RELEASED.values()} <= set(video_depth_weights.SUFFIXES)
+    assert {Path(name).suffix for name, _ in RELEASED.values()} <= set(video_depth_files.SUFFIXES)
 
 
 def test_memory_is_estimated_before_the_work(

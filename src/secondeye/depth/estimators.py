@@ -109,7 +109,7 @@ def make_depth_estimator(
             return load_depthcrafter(_path(source) if source else None, device, options or DepthOptions())
         case "video-depth-anything":
             from secondeye.depth.video_depth_anything import load_video_depth_anything
-            from secondeye.depth.video_depth_weights import SMALL
+            from secondeye.depth.video_depth_files import SMALL
 
             return load_video_depth_anything(source or SMALL, device)
     raise AssertionError(name)
@@ -136,10 +136,9 @@ def find_weights(depth: str) -> Weights | None:
 
             return Weights(*identify_folders(_path(source) if source else None))
         case "video-depth-anything":
-            from secondeye.depth.video_depth_weights import SMALL
-            from secondeye.depth.video_depth_weights import identify as identify_video
+            from secondeye.depth import video_depth_files
 
-            return Weights(*identify_video(source or SMALL))
+            return Weights(*video_depth_files.identify(source or video_depth_files.SMALL))
     return None
 
 
@@ -175,7 +174,7 @@ def peak_bytes(depth: str, height: int, width: int) -> int:
             return file_bytes(_path(source))
         case "video-depth-anything":
             from secondeye.depth.video_depth_anything import network_bytes as video_bytes
-            from secondeye.depth.video_depth_weights import SMALL
+            from secondeye.depth.video_depth_files import SMALL
 
             return video_bytes(source or SMALL, height, width)
     return 0
@@ -197,10 +196,10 @@ def _path(source: str | None) -> Path:
 
 def best_available() -> str:
     """Return the best estimator that needs no download; FALLBACK if no learned one is on this machine."""
-    from secondeye.depth import hub, video_depth_weights
+    from secondeye.depth import hub, video_depth_files
     from secondeye.depth.hugging_face import DEPTH_ANYTHING_V2
 
-    if video_depth_weights.is_cached(video_depth_weights.SMALL):
+    if video_depth_files.is_cached(video_depth_files.SMALL):
         return "video-depth-anything"
     return "depth-anything-v2" if hub.is_cached(DEPTH_ANYTHING_V2) else FALLBACK
 
