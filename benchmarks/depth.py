@@ -10,7 +10,8 @@ vertical ramp and the flow magnitude.
 Speed takes any film. Each estimator runs in a process of its own, on the frames of the film at its size, kept
 in memory. Peak memory is the kernel's high-water mark of that process (VmHWM), the frames included.
 `random:small`, `random:base` and `random:large` are Depth Anything V2 with random weights; `random:vits`,
-`random:vitb` and `random:vitl` Video Depth Anything, whose windows are used best by 24, 46, 68 ... frames.
+`random:vitb` and `random:vitl` Video Depth Anything, whose windows are used best by 24, 46, 68 ... frames;
+`random:depthcrafter` is DepthCrafter, whose windows of 110 frames overlap by 25: add 30 % to the time.
 """
 
 import json
@@ -105,6 +106,8 @@ def write_random_weights(folder: Path, size: str) -> str:
     from secondeye.depth.video_depth_network import CONFIGURATIONS, VideoDepthNetwork
     from secondeye.depth.video_depth_weights import released_name
 
+    if size == "depthcrafter":
+        return f"depthcrafter:{write_random_depthcrafter(folder)}"
     if size not in CONFIGURATIONS:
         return f"hf:{write_random_network(folder, size)}"
     parts: dict[str, list[Tensor]] = {}
@@ -114,6 +117,36 @@ def write_random_weights(folder: Path, size: str) -> str:
     path = folder / f"{size}.pth"
     torch.save({name: torch.cat(tensors) for name, tensors in parts.items()}, path)
     return f"video-depth-anything:{path}"
+
+
+def write_random_depthcrafter(folder: Path) -> Path:
+    """Write DepthCrafter and the parts of Stable Video Diffusion that it needs, with random weights."""
+    from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    from secondeye.inpaint.tiny import make_scheduler
+
+    UNetSpatioTemporalConditionModel().half().save_pretrained(folder / "DepthCrafter")
+    svd = folder / "stable-video-diffusion-img2vid-xt"
+    AutoencoderKLTemporalDecoder(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        block_out_channels=(128, 256, 512, 512),
+        layers_per_block=2,
+        scaling_factor=0.18215,
+    ).save_pretrained(svd / "vae")
+    config = CLIPVisionConfig(
+        hidden_size=1280,
+        intermediate_size=5120,
+        projection_dim=1024,
+        num_hidden_layers=32,
+        num_attention_heads=16,
+        patch_size=14,
+        hidden_act="gelu",
+    )
+    CLIPVisionModelWithProjection(config).half().save_pretrained(svd / "image_encoder")
+    make_scheduler().save_pretrained(svd / "scheduler")
+    (svd / "model_index.json").write_text('{"_class_name": "StableVideoDiffusionPipeline"}')
+    return folder
 
 
 def write_random_network(folder: Path, size: str) -> Path:
