@@ -1,5 +1,6 @@
 """Samples depend on their number alone: on any number of ranks and workers, in any order of drawing."""
 
+import os
 from collections import Counter
 from dataclasses import replace
 
@@ -30,6 +31,10 @@ def refuse(number: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
     raise UserError(f"clip {number}: is damaged")
 
 
+def die(number: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
+    os._exit(1)
+
+
 def numbers(share: SampleShare, first: int = 0, workers: int = 0) -> list[tuple[int, float]]:
     batches = load_micro_batches(draw, OPTIMIZER, share, first, workers)
     return [(int(n), float(chance)) for batch in batches for n, chance in zip(*batch, strict=True)]
@@ -58,6 +63,8 @@ def test_workers_draw_the_samples_of_one_process_in_its_order() -> None:
     assert numbers(share, workers=2) == numbers(share)
     with pytest.raises(UserError, match=r"^clip 1: is damaged$"):
         list(load_micro_batches(refuse, OPTIMIZER, share, 0, workers=1))
+    with pytest.raises(UserError, match=r"was killed, .* fewer: SECONDEYE_LOADER_WORKERS=1"):
+        list(load_micro_batches(die, OPTIMIZER, share, 0, workers=2))
 
 
 def test_an_error_of_a_draw_is_raised_as_it_is() -> None:

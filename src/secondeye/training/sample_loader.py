@@ -8,7 +8,7 @@ number, and a killed training continues with the samples that it would have draw
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -60,7 +60,7 @@ def load_micro_batches(
 ) -> Iterator[Sample]:
     """Yield a rank's micro-batches from a step on: samples stacked along a new first axis, on the CPU.
 
-    Raises UserError if a sample cannot be drawn.
+    Raises UserError if a sample cannot be drawn, or a worker is killed.
     """
     steps = range(first_step, hyperparams.steps)
     keys = ((step, index) for step in steps for index in share.micro_batch_indices())
@@ -76,10 +76,25 @@ def load_micro_batches(
         pin_memory=best_device() == "cuda",
         generator=torch.Generator(),  # or it would draw from the training's own
     )
-    for drawn in loader:
-        if isinstance(drawn, UserError):
-            raise drawn
-        yield cast(Sample, drawn)
+    drawn = iter(loader)
+    for _ in steps:
+        for _ in share.micro_batch_indices():
+            yield _next(drawn, workers)
+
+
+def _next(drawn: Iterator[Any], workers: int) -> Sample:
+    try:
+        found = next(drawn)
+    except RuntimeError as error:
+        if "exited unexpectedly" not in str(error):
+            raise
+        raise UserError(
+            "a process that draws samples was killed, probably for lack of memory; start again with fewer: "
+            f"SECONDEYE_LOADER_WORKERS={max(1, workers // 2)}"
+        ) from error
+    if isinstance(found, UserError):
+        raise found
+    return cast(Sample, found)
 
 
 def worker_count() -> int:
