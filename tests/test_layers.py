@@ -33,7 +33,12 @@ LAYERS = [
 ]
 # Who may import what, beyond torch, numpy and the standard library.
 ROOMS = {
-    "accelerate": {"training.loop", "training.mixed_precision", "training.deepspeed"},
+    "accelerate": {
+        "training.deepspeed",
+        "training.diffusion_memory",
+        "training.loop",
+        "training.mixed_precision",
+    },
     "av": {"video"},
     "diffusers": {"depth.depthcrafter", "inpaint", "training.diffusion", "training.train_state"},
     "great_expectations": {"stages.validate"},
@@ -42,6 +47,7 @@ ROOMS = {
     "mlflow": {"registry"},
     "onnxruntime": {"imaging.exported_network"},
     "pandas": {"stages.validate", "registry"},
+    "peft": {"training.diffusion", "training.lora"},
     "pyarrow": {"dataset.tables"},
     "ray": {"execution.parallel.ray"},
     "scenedetect": {"film.cuts"},

@@ -35,7 +35,7 @@ from secondeye.params import TrainDiffusion
 from secondeye.run_folder import Run, open_run, repeatable
 from secondeye.synthetic import render_shot
 from secondeye.system.errors import UserError
-from secondeye.training import autoencoder, conditioning, diffusion, views
+from secondeye.training import autoencoder, checkpoints, conditioning, diffusion, views
 from secondeye.training import v_prediction as velocity
 from secondeye.training.autoencoder import fit_autoencoder, train_autoencoder
 from secondeye.training.cached_samples import draw_cached
@@ -48,6 +48,7 @@ from secondeye.training.conditioning import (
 )
 from secondeye.training.diffusion import make_sample, train_diffusion, train_network
 from secondeye.training.initial_weights import hash_pretrained, make_pipeline
+from secondeye.training.lora import add_lora, merge_lora
 from secondeye.training.sample_sheet import write_sample_sheet
 from secondeye.training.stereo_shot import ShotPool, StereoShot, dequantize_plane, quantize
 from secondeye.training.v_prediction import NOISE_LEVELS, velocity_loss
@@ -90,6 +91,8 @@ def settings(
         first_frames="simulated",
         conditioning_dropout=0.0,
         cached_samples=cached,
+        lora_rank=0,
+        lora_alpha=16.0,
         vgg_weights="",
         autoencoder=hyperparams,
         network=hyperparams,
@@ -266,6 +269,82 @@ def test_svd_trains_exactly_the_spatial_layers(svd: Path, tmp_path: Path) -> Non
     assert changed == old.keys() - frozen
     assert (len(changed), len(frozen)) == (TRAINED, KEPT)
     assert new["conv_in.weight"][:, 8:].any()
+
+
+# LoRA
+
+
+def with_lora(of: TrainDiffusion) -> TrainDiffusion:
+    pytest.importorskip("peft", reason="peft is not installed: no LoRA to test")
+    return dataclasses.replace(of, lora_rank=2, lora_alpha=4.0)
+
+
+def test_lora_trains_adapters_of_the_spatial_layers_and_saves_an_ordinary_network(
+    svd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frozen weights keep their bits, checkpoints hold the adapters alone, any door loads the result."""
+    stored: set[str] = set()
+    save = checkpoints.save_file
+    monkeypatch.setattr(
+        checkpoints, "save_file", lambda tensors, path: (stored.update(tensors), save(tensors, path))
+    )
+    before = load_widened(str(svd))
+    run = train(tmp_path, with_lora(settings("svd", str(svd), steps=2)))
+    after = load_pipeline(run.model, "cpu")
+    old, new = before.unet.state_dict(), after.unet.state_dict()
+    changed = {name for name in old if not torch.equal(old[name], new[name])}
+    assert old.keys() == new.keys()
+    assert not any(part in name for name in changed for part in FROZEN)
+    weights = {
+        name for name, module in before.unet.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)
+    }
+    adapted = {f"{name}.weight" for name in weights if not any(part in f".{name}." for part in FROZEN)}
+    assert changed == adapted | {"conv_in.bias"}
+    trained = {name for name in stored if name.startswith("model.")}
+    assert trained and all(".lora_" in name or "conv_in" in name for name in trained)
+
+
+def test_merged_adapters_give_what_the_adapters_give(pipeline: StereoInpaintPipeline) -> None:
+    pytest.importorskip("peft", reason="peft is not installed: no LoRA to test")
+    network = pipeline.unet.eval()
+    given = torch.randn(1, 2, 9, 8, 8), torch.tensor(0.5), torch.randn(1, 1, 32), torch.rand(1, 3)
+
+    @torch.no_grad()
+    def output() -> Tensor:
+        return network(*given).sample
+
+    original, names = output(), network.state_dict().keys()
+    adapted = add_lora(network, rank=4, alpha=8.0)
+    assert_close(output(), original, atol=1e-5, rtol=1e-4)  # adapters start at zero
+    for name, weights in network.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weights, std=0.1)
+    beside = output()
+    merge_lora(adapted)
+    assert (beside - original).abs().max() > 0.01
+    assert_close(output(), beside, atol=1e-5, rtol=1e-4)
+    assert network.state_dict().keys() == names
+
+
+def test_a_killed_training_of_adapters_ends_with_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = with_lora(settings(steps=4))
+    whole = train(tmp_path / "whole", of)
+    make, calls = diffusion.make_sample, [0]
+
+    def fail(shot: StereoShot) -> ClipBatch:
+        calls[0] += 1
+        if calls[0] == 3:
+            raise KeyboardInterrupt
+        return make(shot)
+
+    monkeypatch.setattr(diffusion, "make_sample", fail)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "cut", of)
+    cut = train(tmp_path / "cut", of)
+    saved = "unet/diffusion_pytorch_model.safetensors"
+    assert (whole.model / saved).read_bytes() == (cut.model / saved).read_bytes()
 
 
 def test_a_batch_that_cannot_be_divided_is_refused_before_training(tmp_path: Path) -> None:

@@ -449,6 +449,29 @@ def history(
             print(f"      {_vetoed(event.vetoed)}")
 
 
+@model.command()
+def memory(
+    gpus: Annotated[int, typer.Option(help="of one machine, which trains alone", min=1)] = 1,
+    gpu_gib: Annotated[float | None, typer.Option(help="memory that is free on each GPU, GiB")] = None,
+    machine_gib: Annotated[float | None, typer.Option(help="memory that is free on the machine, GiB")] = None,
+    deepspeed: Annotated[
+        Path | None,
+        typer.Option(help="presets/deepspeed_zero2.json or ..._offload.json (default: none)"),
+    ] = None,
+    workers: Annotated[int, typer.Option(help="processes that draw the samples of each GPU", min=0)] = 8,
+) -> None:
+    """Print the memory that training the diffusion network on GPUs takes; exit code 1 if it is too much."""
+    from secondeye.params import load_params
+    from secondeye.training.diffusion_memory import estimate_memory
+    from secondeye.training.memory_table import GIB, make_setup, require_fit
+
+    setup = make_setup(True, gpus, gpus, workers, deepspeed)
+    table = estimate_memory(load_params().train_diffusion, setup)
+    print("\n".join(table.lines()))
+    free = [None if given is None else int(given * GIB) for given in (gpu_gib, machine_gib)]
+    require_fit(table, *free)
+
+
 @data.command()
 def sample(
     folder: Annotated[Path, typer.Argument(help="output folder; `dvc repro` reads data/raw")],

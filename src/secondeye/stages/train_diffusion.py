@@ -20,7 +20,9 @@ def run(data: Path, autoencoder: Path, out: Path, runs: Path, *, train_diffusion
 
     def train(run: Run) -> None:
         from secondeye.training import diffusion
+        from secondeye.training.diffusion_memory import require_memory
 
+        require_memory(train_diffusion)
         diffusion.train(run, data, autoencoder, train_diffusion)
 
     finish_model(out, open_run(runs, key, "train_diffusion", train_diffusion, tags), train)

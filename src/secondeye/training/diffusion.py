@@ -7,6 +7,7 @@ The network's conditions are the warped view's latents and the mask (StereoCraft
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from secondeye.inpaint import InpaintOptions, Warped, inpaint_shot
 from secondeye.inpaint.autoencoder import decode, encode, to_signed
 from secondeye.inpaint.conditions import Conditions
 from secondeye.inpaint.diffusion import STEPS, Diffusion
+from secondeye.inpaint.gradient_checkpoints import enable_gradient_checkpoints
 from secondeye.inpaint.pipeline import StereoInpaintPipeline
 from secondeye.inpaint.working_size import image_area_px
 from secondeye.metrics.learned import load_lpips
@@ -32,6 +34,7 @@ from secondeye.training.conditioning import (
 )
 from secondeye.training.initial_weights import make_pipeline
 from secondeye.training.loop import Loss, training_loop
+from secondeye.training.lora import add_lora, merge_lora
 from secondeye.training.one_step import one_step_loss
 from secondeye.training.sample_loader import Draw, Sample
 from secondeye.training.sample_sheet import write_sample_sheet
@@ -40,6 +43,9 @@ from secondeye.training.step_metrics import psnr_db
 from secondeye.training.stereo_shot import ShotPool, StereoShot, dequantize, dequantize_plane
 from secondeye.training.v_prediction import velocity_error, velocity_loss
 from secondeye.training.views import DrawShot, DrawViews, min_size, used_planes, validation_rngs
+
+if TYPE_CHECKING:
+    from peft import LoraModel
 
 ClipLoss = Callable[[nn.Module, StereoInpaintPipeline, ClipBatch], tuple[Tensor, Mapping[str, Tensor]]]
 
@@ -89,40 +95,59 @@ def train_network(
     draw_held: DrawShot,  # from held-out films
 ) -> None:
     """Train the network in place; the other modules are frozen."""
-    if settings.size == "svd":
-        freeze_temporal(pipeline.unet)
-        pipeline.unet.enable_gradient_checkpointing()
-    pipeline.vae.requires_grad_(False)
-    pipeline.image_encoder.requires_grad_(False)
+    adapted = freeze_modules(pipeline, settings)
     pipeline.register_to_config(overlap_mask="cleared", conditioning=settings.conditioning)
-    make_objective = _cached_objective if settings.cached_samples else _fresh_objective
-    draw_one, loss = make_objective(pipeline, run, settings, draw)
+    draw_one = (
+        _draw_cached(pipeline, run, settings, draw) if settings.cached_samples else partial(draw_sample, draw)
+    )
     training_loop(
         pipeline.unet,
         run,
         name="network",
         hyperparams=settings.network,
         draw=draw_one,
-        loss=loss,
+        loss=make_loss(pipeline, settings),
         validate=lambda _: _validate(pipeline, _draw_validation(draw_held, settings, NETWORK_SAMPLES)),
         # Cached samples are encoded on the GPU by the process that needs them.
         workers=0 if settings.cached_samples else None,
     )
     pipeline.to("cpu")
+    if adapted is not None:
+        merge_lora(adapted)
 
 
-def _fresh_objective(
-    pipeline: StereoInpaintPipeline, run: Run, settings: TrainDiffusion, draw: DrawShot
-) -> tuple[Draw, Loss]:
-    """Draw and encode a fresh sample at every step."""
+def freeze_modules(pipeline: StereoInpaintPipeline, settings: TrainDiffusion) -> "LoraModel | None":
+    """Freeze what is not trained, and let svd compute its activations twice rather than keep them.
+
+    Returns the network with its adapters, if there are any.
+    """
+    if settings.size == "svd":
+        freeze_temporal(pipeline.unet)
+        enable_gradient_checkpoints(pipeline.unet)
+    pipeline.vae.requires_grad_(False)
+    pipeline.image_encoder.requires_grad_(False)
+    if not settings.lora_rank:
+        return None
+    torch.manual_seed(settings.network.seed)
+    return add_lora(pipeline.unet, settings.lora_rank, settings.lora_alpha)
+
+
+def make_loss(pipeline: StereoInpaintPipeline, settings: TrainDiffusion) -> Loss:
+    """Return the loss of samples: of fresh ones, which it encodes, or of cached ones."""
     clip_loss = make_clip_loss(settings)
 
-    def loss(network: nn.Module, sample: Sample) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def fresh_loss(network: nn.Module, sample: Sample) -> tuple[Tensor, Mapping[str, Tensor]]:
         batch = ClipBatch(*map(dequantize_plane, sample))
         _move_frozen(pipeline, batch.target.device)
         return clip_loss(network, pipeline, _give_first_frames(pipeline, settings, batch))
 
-    return partial(draw_sample, draw), loss
+    def cached_loss(network: nn.Module, sample: Sample) -> tuple[Tensor, Mapping[str, Tensor]]:
+        latents, *conditions = sample
+        return velocity_error(
+            network, latents, Conditions(*conditions), dropout=settings.conditioning_dropout
+        )
+
+    return cached_loss if settings.cached_samples else fresh_loss
 
 
 def draw_sample(draw: DrawShot, number: int, rng: np.random.Generator) -> Sample:
@@ -130,9 +155,7 @@ def draw_sample(draw: DrawShot, number: int, rng: np.random.Generator) -> Sample
     return make_sample(draw(number, rng))
 
 
-def _cached_objective(
-    pipeline: StereoInpaintPipeline, run: Run, settings: TrainDiffusion, draw: DrawShot
-) -> tuple[Draw, Loss]:
+def _draw_cached(pipeline: StereoInpaintPipeline, run: Run, settings: TrainDiffusion, draw: DrawShot) -> Draw:
     """Draw and encode samples once, simulated inpainting included; every step adds its own noise."""
 
     def make(index: int, rng: np.random.Generator) -> Sample:
@@ -144,18 +167,12 @@ def _cached_objective(
         latents, conditions = encode_conditions(pipeline, batch)
         return latents[0], *(part[0] for part in conditions if part is not None)
 
-    def loss(network: nn.Module, sample: Sample) -> tuple[Tensor, Mapping[str, Tensor]]:
-        latents, *conditions = sample
-        return velocity_error(
-            network, latents, Conditions(*conditions), dropout=settings.conditioning_dropout
-        )
-
     folder = run.checkpoints / "samples"  # deleted with the checkpoints
 
     def draw_one(_: int, rng: np.random.Generator) -> Sample:
         return draw_cached(folder, settings.cached_samples, settings.network.seed, make, rng)
 
-    return draw_one, loss
+    return draw_one
 
 
 def _give_first_frames(
