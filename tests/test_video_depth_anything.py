@@ -26,6 +26,7 @@ from secondeye.conversion.shot_depth import estimate_shot
 from secondeye.depth import video_depth_anything, video_depth_files
 from secondeye.depth.estimators import best_available, find_weights, make_depth_estimator, peak_bytes
 from secondeye.depth.metres import MIN_DEPTH_M
+from secondeye.depth.progress import OnFrames
 from secondeye.depth.video_depth_anything import (
     MAX_LONG_SIDE_PX,
     VideoDepthAnything,
@@ -168,15 +169,35 @@ def test_a_window_is_computed_once_and_none_without_new_frames(
     lengths: list[int] = []
     forward = VideoDepthNetwork.forward
 
-    def counted(network: VideoDepthNetwork, frames: Tensor) -> Tensor:
+    def counted(network: VideoDepthNetwork, frames: Tensor, *reports: OnFrames) -> Tensor:
         lengths.append(len(frames))
-        return forward(network, frames)
+        return forward(network, frames, *reports)
 
     monkeypatch.setattr(VideoDepthNetwork, "forward", counted)
     for count, windows in ((24, 1), (25, 2), (46, 2), (47, 3)):
         lengths.clear()
         stream(VideoDepthAnything(tiny, "cpu", INPUT_PX, metric=False), shot(count, 20, 30), 5)
         assert lengths == [32] * windows
+
+
+def test_progress_moves_within_a_window_and_ends_with_the_frames(tiny: VideoDepthNetwork) -> None:
+    """Also that of a shot which is continued."""
+    reports: list[int] = []
+    estimator, images = VideoDepthAnything(tiny, "cpu", INPUT_PX, metric=False), shot(50, 20, 30)
+    estimates = estimator.reporting(reports.append)([images])
+    state = next(estimates).state
+    assert len(reports) == 8 + 32 and reports[:4] == [
+        1,
+        2,
+        1,
+        2,
+    ]  # 24 frames, encoded by fours
+    assert sum(reports) == state.next_frame == 24
+    list(estimates)
+    assert sum(reports) == 50
+    reports.clear()
+    rest = estimator.reporting(reports.append)([images[state.first_frame :]], state)
+    assert sum(len(part.depth) for part in rest) == sum(reports) == 50 - 24
 
 
 def test_state_does_not_grow_with_the_shot(tiny: VideoDepthNetwork) -> None:
@@ -326,9 +347,9 @@ def test_convert_uses_weights_of_a_file(
     windows: list[tuple[int, ...]] = []
     forward = VideoDepthNetwork.forward
 
-    def counted(network: VideoDepthNetwork, frames: Tensor) -> Tensor:
+    def counted(network: VideoDepthNetwork, frames: Tensor, *reports: OnFrames) -> Tensor:
         windows.append(tuple(frames.shape))
-        return forward(network, frames)
+        return forward(network, frames, *reports)
 
     monkeypatch.setattr(VideoDepthNetwork, "forward", counted)
     output = film.with_name("out.mp4")

@@ -1,9 +1,11 @@
 """The types that every depth estimator shares."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
+
+from secondeye.depth.progress import OnFrames
 
 
 class DepthState(NamedTuple):
@@ -62,7 +64,7 @@ class MemoryCheckedEstimator(DepthEstimator, Protocol):
 class SteppedEstimator(DepthEstimator, Protocol):
     """An estimator that computes many frames together, in steps that may take minutes on a CPU."""
 
-    def reporting(self, on_frames: Callable[[int], object]) -> DepthEstimator:
+    def reporting(self, on_frames: OnFrames) -> DepthEstimator:
         """Return an equal estimator that calls `on_frames` after each step, to show progress.
 
         It gets the number of frames that the step is worth, in all the number of frames that are returned.

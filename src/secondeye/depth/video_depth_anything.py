@@ -6,6 +6,7 @@ eight frames are blended with the window before. Preprocessing, windows and alig
 """
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import chain, islice
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from secondeye.depth.interface import DepthEstimate, DepthState, SmallFrameEstimator
 from secondeye.depth.metres import invert_metres
+from secondeye.depth.progress import FrameCounter, OnFrames, report_nothing
 from secondeye.depth.video_depth_network import PATCH_PX, WINDOW_FRAMES, VideoDepthNetwork
 from secondeye.depth.video_depth_weights import load_weights, read_sizes
 from secondeye.imaging.arrays import resize, to_float_frames
@@ -66,10 +68,25 @@ def working_size(height: int, width: int) -> tuple[int, int]:
 
 
 class VideoDepthAnything:
-    """Estimates depth at the size of the frames, window by window; see `DepthEstimator`."""
+    """A SmallFrameEstimator and SteppedEstimator: depth at the size of the frames, window by window."""
 
-    def __init__(self, network: VideoDepthNetwork, device: str, input_px: int, *, metric: bool) -> None:
+    def __init__(
+        self,
+        network: VideoDepthNetwork,
+        device: str,
+        input_px: int,
+        *,
+        metric: bool,
+        on_frames: OnFrames = report_nothing,  # called as `reporting` says
+    ) -> None:
         self._network, self._device, self._input_px, self._metric = network, device, input_px, metric
+        self._on_frames = on_frames
+
+    def reporting(self, on_frames: OnFrames) -> "VideoDepthAnything":
+        """Return an equal estimator that calls `on_frames` while a window is encoded and decoded."""
+        return VideoDepthAnything(
+            self._network, self._device, self._input_px, metric=self._metric, on_frames=on_frames
+        )
 
     def working_size(self, height: int, width: int) -> tuple[int, int]:
         """Return the height and width to which frames are reduced: at most MAX_LONG_SIDE_PX."""
@@ -84,15 +101,18 @@ class VideoDepthAnything:
         size = working_size(frame.shape[2], frame.shape[3])
         stream = (preprocess(resize(frame, *size)[0], self._input_px) for frame in chain([frame], frames))
         start, carry = (0, None) if state is None else (state.next_frame - _KEYS, _Carry(**state.tensors))
+        counter = FrameCounter(self._on_frames, 2 * WINDOW_FRAMES)  # each is encoded and decoded
         held: list[Tensor] = []  # inputs, from the second key frame on; in the first window from its start
         while True:
             back, keys = (0, 0) if carry is None else (_BACK, _KEYS)
             held += islice(stream, back + WINDOW_FRAMES - len(held))
             inputs = held if carry is None else [carry.first_input, held[0], *held[back + keys :]]
             inputs = inputs + [held[-1]] * (WINDOW_FRAMES - len(inputs))
-            maps = _align(self._infer(torch.stack(inputs), size), carry, metric=self._metric)
             seen = len(held) - back
-            final = maps[: min(seen, _FINAL) - keys]
+            count = min(seen, _FINAL) - keys  # of frames that no later window changes
+            maps = self._infer(torch.stack(inputs), size, partial(counter.add_steps, count))
+            maps = _align(maps, carry, metric=self._metric)
+            final = maps[:count]
             if seen <= _FINAL:  # the shot ends here
                 yield self._estimate(final, DepthState(start + seen, start + seen, {}))
                 return
@@ -101,10 +121,15 @@ class VideoDepthAnything:
             start += STEP_FRAMES
             yield self._estimate(final, DepthState(start + _KEYS, start - _BACK, carry.tensors()))
 
-    def _infer(self, inputs: Tensor, size: tuple[int, int]) -> Tensor:  # [T, 3, h, w] -> [T, H, W]
+    def _infer(
+        self,
+        inputs: Tensor,  # [T, 3, h, w]
+        size: tuple[int, int],
+        on_frames: OnFrames,
+    ) -> Tensor:  # [T, H, W]
         on_gpu = torch.device(self._device).type == "cuda"
         with torch.inference_mode(), torch.autocast("cuda", torch.float16, enabled=on_gpu):
-            maps = self._network(inputs.to(self._device)).float()[:, None]
+            maps = self._network(inputs.to(self._device), on_frames).float()[:, None]
             return F.interpolate(maps, size, mode="bilinear", align_corners=True)[:, 0].cpu()
 
     def _estimate(self, maps: Tensor, state: DepthState) -> DepthEstimate:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from transformers import Dinov2Backbone, Dinov2Config
 from transformers.models.dinov2.modeling_dinov2 import Dinov2Embeddings
 
+from secondeye.depth.progress import OnFrames, report_nothing
+
 PATCH_PX = 14  # side of a patch of the encoder
 WINDOW_FRAMES = 32  # the most frames that the motion modules have positions for
 GRID_PX = 518  # side of the image that the encoder's position embedding is for
@@ -62,10 +64,14 @@ class VideoDepthNetwork(nn.Module):
     def forward(
         self,
         frames: Tensor,  # [T, 3, H, W], normalised; H and W multiples of PATCH_PX, T at most WINDOW_FRAMES
+        on_frames: OnFrames = report_nothing,  # called with frames that are encoded, and again decoded
     ) -> Tensor:  # [T, H, W], not negative
         """Return inverse depth up to scale and shift; from metric weights depth in metres."""
-        parts = [self.pretrained(part).feature_maps for part in frames.split(_FRAMES_AT_ONCE)]
-        depth: Tensor = self.head(list(zip(*parts, strict=True)))
+        parts = []
+        for part in frames.split(_FRAMES_AT_ONCE):
+            parts.append(self.pretrained(part).feature_maps)
+            on_frames(len(part))
+        depth: Tensor = self.head(list(zip(*parts, strict=True)), on_frames)
         return depth
 
 
@@ -106,6 +112,7 @@ class _Head(nn.Module):
     def forward(
         self,
         features: list[tuple[Tensor, ...]],  # of the taken blocks, each [t, C, h, w] several times
+        on_frames: OnFrames,  # called with frames that are decoded
     ) -> Tensor:  # [T, 14 h, 14 w]
         size = [PATCH_PX * side for side in features[0][0].shape[2:]]
         fusion: Any = self.scratch
@@ -128,6 +135,7 @@ class _Head(nn.Module):
             path2 = fusion.refinenet2(third, second, layer1.shape[2:])
             path1 = fusion.refinenet1(path2, layer1, [2 * side for side in layer1.shape[2:]])
             depth.append(fusion.depth(path1, size))
+            on_frames(1)
         return torch.cat(depth)
 
 

@@ -19,6 +19,7 @@ from secondeye.depth.depthcrafter.pipeline import GROUP_FRAMES, DepthCrafterPipe
 from secondeye.depth.depthcrafter.weights import load_pipeline
 from secondeye.depth.interface import DepthEstimate, DepthState
 from secondeye.depth.options import DepthOptions
+from secondeye.depth.progress import FrameCounter, OnFrames, report_nothing
 from secondeye.imaging.arrays import frame_size, resize, to_float_frames
 from secondeye.inpaint.interface import require_finite_pixels
 from secondeye.inpaint.memory import measure_modules, room_bytes
@@ -30,9 +31,6 @@ _GIB = 2**30
 
 NoiseOfFrame = Callable[[int, tuple[int, ...]], Tensor]
 """Noise of standard deviation 1 for a frame, by its number, in this shape."""
-
-OnFrames = Callable[[int], object]
-"""Called with a number of frames."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ class DepthCrafter:
         options: DepthOptions | None = None,
         pixel_noise: NoiseOfFrame | None = None,  # [3, H, W], added to the frame; None: from SEED
         window_noise: NoiseOfFrame | None = None,  # [4, h, w], of a frame of a window; None: from SEED
-        on_frames: OnFrames = lambda frames: None,  # called as `reporting` says
+        on_frames: OnFrames = report_nothing,  # called as `reporting` says
     ) -> None:
         self.pipeline, self.settings, self.options = pipeline, settings, options or DepthOptions()
         self._pixel_noise = pixel_noise or _noise_from(SEED)
@@ -123,11 +121,14 @@ class DepthCrafter:
     def __call__(self, windows: Iterable[Tensor], state: DepthState | None = None) -> Iterator[DepthEstimate]:
         """Estimate frame by frame. Raises UserError if the network returns NaN."""
         done = 0 if state is None else state.next_frame
-        progress = _Progress(self.settings.steps, state, self._on_frames)
-        for group in self.latent_groups(windows, state, progress.add_step):
+        steps, ahead = self.settings.steps, 0
+        if state is not None:
+            ahead = _group_start(done) + len(state.tensors["latents"]) - done  # sampled, not decoded
+        counter = FrameCounter(self._on_frames, steps + 1, ahead * steps)
+        for group in self.latent_groups(windows, state, counter.add_steps):
             depth = resize(self.pipeline.decode(group.latents), *group.size)
             for number in range(max(done, group.first), group.first + len(depth)):
-                progress.add_step(1)
+                counter.add_steps(1)
                 estimate = depth[number - group.first][None]
                 yield DepthEstimate(estimate, 1.0, self._state_after(group, number + 1))
         self.pipeline.maybe_free_model_hooks()
@@ -136,7 +137,7 @@ class DepthCrafter:
         self,
         windows: Iterable[Tensor],
         state: DepthState | None = None,
-        on_step: OnFrames = lambda frames: None,  # called after each step with the new frames of its window
+        on_step: OnFrames = report_nothing,  # called after each step with the new frames of its window
     ) -> Iterator[LatentGroup]:
         """Sample window by window and yield what is final, from the group of `state.next_frame` on.
 
@@ -205,25 +206,6 @@ class DepthCrafter:
         latents = group.sampled[_group_start(following) - group.first :]
         first_encoded = _group_start(max(0, stop - self.settings.overlap_frames))
         return DepthState(following, first_encoded, {"latents": latents, "size": torch.tensor(group.size)})
-
-
-class _Progress:
-    """Counts the steps that frames go through: those of denoising, and decoding."""
-
-    def __init__(self, steps: int, state: DepthState | None, on_frames: OnFrames) -> None:
-        self._steps_per_frame, self._on_frames = steps + 1, on_frames
-        self._reported, self._steps = 0, 0
-        if state is not None:
-            self._reported = state.next_frame
-            sampled = _group_start(state.next_frame) + len(state.tensors["latents"])
-            self._steps = state.next_frame + sampled * steps
-
-    def add_step(self, frames: int) -> None:
-        """Count one step of so many frames."""
-        self._steps += frames
-        whole = self._steps // self._steps_per_frame
-        self._on_frames(whole - self._reported)
-        self._reported = whole
 
 
 class _EncodedFrames:
