@@ -34,6 +34,8 @@ from secondeye.training.stereo_shot import ShotPool, StereoShot, dequantize, qua
 from secondeye.training.windows import Windows, draw_frames, read_window
 from secondeye.warp import warp
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def noise(frames: int = 2, height: int = 12, width: int = 40, seed: int = 0) -> Tensor:
     return torch.rand(frames, 3, height, width, generator=torch.Generator().manual_seed(seed))

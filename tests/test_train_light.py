@@ -28,10 +28,14 @@ from secondeye.warp import warp
 
 @pytest.fixture(autouse=True, scope="module")
 def small_network() -> Iterator[None]:
+    """Train a small network on one thread, which is faster for small arrays."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(light, "CHANNELS", (4, 6, 8))
         patch.setattr(light, "VALIDATION_CROPS", 4)
         yield
+    torch.set_num_threads(threads)
 
 
 def settings(steps: int, learning_rate: float = 0.003, discriminator_start: float = 0.5) -> TrainLight:
