@@ -5,7 +5,9 @@ import http.server
 import json
 import pickle
 import shutil
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from threading import Thread
@@ -20,7 +22,7 @@ from secondeye import cli
 from secondeye.dataset.clip_files import write_disparity, write_frames, write_occlusion
 from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import ClipOcclusion, SyntheticShot
-from secondeye.dataset.shards import ShardedDataset, open_dataset
+from secondeye.dataset.shards import ShardedDataset, _read_index, cache_folder, open_dataset
 from secondeye.params import Gate
 from secondeye.run_folder import open_run
 from secondeye.synthetic import two_planes
@@ -166,6 +168,31 @@ def test_samples_from_a_url_are_those_from_files(
         thread.join()
     requested = [path for path in QuietHandler.requested if path.endswith(".tar")]
     assert len(requested) == len(set(requested)) == 2, "each shard is downloaded once"
+
+
+def test_processes_that_start_together_all_read_the_index(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every rank and worker of a machine reads it again, for it may be of an earlier export."""
+
+    def download(location: str, name: str) -> Path:
+        time.sleep(0.05)
+        return Path(shutil.copy(shards / name, cache_folder(location)))
+
+    def start(late_s: float) -> str:
+        time.sleep(late_s)
+        return _read_index("https://there")
+
+    def read_slowly(path: Path) -> str:
+        time.sleep(0.05)
+        return path.read_bytes().decode()
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("secondeye.dataset.shards._fetch", download)
+    monkeypatch.setattr(Path, "read_text", read_slowly)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(start, (0, 0.06))  # the second starts before the first has read it
+    assert first == second == (shards / "index.json").read_bytes().decode()
 
 
 def test_shards_that_do_not_fit_the_dataset_are_refused(

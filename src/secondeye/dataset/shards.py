@@ -52,10 +52,8 @@ class ShardedDataset(Dataset):
     @cached_property
     def index(self) -> dict[str, Any]:
         """The content of index.json."""
-        if "://" in self.location:
-            (cache_folder(self.location) / INDEX).unlink(missing_ok=True)  # it may be of an earlier export
         try:
-            content: dict[str, Any] = json.loads(_fetch(self.location, INDEX).read_text())
+            content: dict[str, Any] = json.loads(_read_index(self.location))
         except (OSError, ValueError) as error:
             raise UserError(
                 f"{self.location}: {INDEX} cannot be read ({error}); SECONDEYE_SHARDS must name the folder "
@@ -83,6 +81,16 @@ class ShardedDataset(Dataset):
             except FileNotFoundError:  # another process has just removed it from the cache
                 continue
         raise UserError(f"{path}: {file} is missing or damaged; export or download the shard again")
+
+
+def _read_index(location: str) -> str:
+    if "://" not in location:
+        return Path(location, INDEX).read_text()
+    folder = cache_folder(location)
+    folder.mkdir(parents=True, exist_ok=True)
+    with hold_lock(folder / ".index.lock"):  # all workers of a machine start at once
+        (folder / INDEX).unlink(missing_ok=True)  # it may be of an earlier export
+        return _fetch(location, INDEX).read_text()
 
 
 @lru_cache(_REMEMBERED_SHARDS)
