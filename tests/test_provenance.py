@@ -8,9 +8,10 @@ from conftest import a_clip, a_film
 from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import AcceptedClip, Clip, ClipDisparity, Film, SyntheticShot
 from secondeye.dataset.tables import write_table
-from secondeye.sources import MonoFilm, list_mono_films
+from secondeye.sources import list_mono_films
 from secondeye.system.errors import UserError
-from secondeye.training.provenance import hash_inputs, hash_mono, join_licences, train_clips
+from secondeye.training.inpaint_provenance import hash_inpaint_inputs
+from secondeye.training.provenance import hash_inputs, join_licences, train_clips
 
 
 def film(name: str, licence: str) -> Film:
@@ -64,12 +65,20 @@ def test_hashes_depend_on_the_training_data_alone(dataset: Path) -> None:
     assert inputs()["synthetic"] != before["synthetic"]
 
 
-def test_monocular_films_have_one_hash(tmp_path: Path) -> None:
-    films = [MonoFilm(tmp_path / name, "") for name in ("a.mp4", "b.mp4")]
-    for film in films:
-        film.path.write_text(film.path.name)
-    assert len({hash_mono(part) for part in ([], films[:1], films, films[::-1])}) == 4
-    assert len(hash_mono(films)) == len(hash_mono([])) == 64
+def test_hash_of_an_inpainter_depends_on_its_monocular_films(dataset: Path) -> None:
+    raw = dataset / "raw"
+    raw.mkdir()
+
+    def hashes(*films: str) -> dict[str, str]:
+        for name in films:
+            (raw / name).write_text(name)
+        lines = [f"{name},mono,train," for name in films]
+        (raw / "sources.csv").write_text("\n".join(["film,packing,split,licence", *lines]) + "\n")
+        return hash_inpaint_inputs(Dataset(dataset), "warp")
+
+    made = [hashes(), hashes("a.mp4"), hashes("a.mp4", "b.mp4")]
+    assert len({part.pop("mono") for part in made}) == 3
+    assert all(part == hash_inputs(Dataset(dataset)) for part in made)
 
 
 def test_monocular_training_films_are_listed(tmp_path: Path) -> None:
