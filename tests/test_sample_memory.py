@@ -29,4 +29,4 @@ def test_memory_is_that_of_a_few_samples_however_long_the_film(
     short, long = (peaks(tmp_path / str(clips), clips, monkeypatch) for clips in (2, 2000))
     assert max(short) < MAX_MIB and max(long) < MAX_MIB
     for before, now in zip(short, long, strict=True):
-        assert now < 1.15 * before
+        assert now < 1.15 * before, (short, long)

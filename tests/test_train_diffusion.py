@@ -37,7 +37,12 @@ from secondeye.synthetic import render_shot
 from secondeye.system.errors import UserError
 from secondeye.training import autoencoder, checkpoints, conditioning, diffusion, views
 from secondeye.training import v_prediction as velocity
-from secondeye.training.autoencoder import fit_autoencoder, train_autoencoder
+from secondeye.training.autoencoder import (
+    Reconstruction,
+    fit_autoencoder,
+    reconstruction_loss,
+    train_autoencoder,
+)
 from secondeye.training.cached_samples import draw_cached
 from secondeye.training.conditioning import (
     ClipBatch,
@@ -169,6 +174,16 @@ def test_a_trained_pipeline_loads_and_has_scores(tmp_path: Path) -> None:
     assert all(torch.equal(weights, pipeline.vae.state_dict()[name]) for name, weights in trained.items())
     levels = {name for name in scores if name.startswith("network/loss_")}
     assert len(levels) == 1 and levels < {f"network/loss_{level}" for level in NOISE_LEVELS}  # of one clip
+
+
+def test_every_weight_of_the_autoencoder_that_is_trained_gets_a_gradient() -> None:
+    """Or processes would wait for it; DistributedDataParallel ends the training instead."""
+    model = Reconstruction(make_tiny(2).vae).train()
+    value, _ = reconstruction_loss(model, (torch.rand(1, 2, 3, 64, 64) * 2 - 1,))
+    value.backward()
+    without = {name for name, weights in model.named_parameters() if weights.grad is None}
+    assert without == {name for name, weights in model.named_parameters() if not weights.requires_grad}
+    assert 0 < len(without) < 12
 
 
 def test_a_sheet_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

@@ -102,6 +102,10 @@ class Reconstruction(nn.Module):
     def __init__(self, vae: nn.Module) -> None:
         super().__init__()
         self.vae = vae
+        middle = self.vae.decoder.mid_block
+        # Attention follows every layer but the first. Processes wait for each other's gradients of all
+        # weights that are not frozen, so a weight without gradient would end the training.
+        middle.attentions[max(0, len(middle.resnets) - 1) :].requires_grad_(False)
 
     def forward(
         self,
