@@ -96,6 +96,7 @@ def settings(
         first_frames="simulated",
         conditioning_dropout=0.0,
         cached_samples=cached,
+        frozen_precision="float32",
         lora_rank=0,
         lora_alpha=16.0,
         vgg_weights="",
@@ -284,6 +285,18 @@ def test_svd_trains_exactly_the_spatial_layers(svd: Path, tmp_path: Path) -> Non
     assert changed == old.keys() - frozen
     assert (len(changed), len(frozen)) == (TRAINED, KEPT)
     assert new["conv_in.weight"][:, 8:].any()
+
+
+def test_half_precision_of_frozen_modules_is_close_and_leaves_their_weights(
+    pipeline: StereoInpaintPipeline,
+) -> None:
+    batch, before = make_batch(), pipeline.vae.state_dict()
+    (whole, full), (half, lower) = (encode_conditions(pipeline, batch, p) for p in ("float32", "bfloat16"))
+    assert half.dtype == lower.latents.dtype == lower.embedding.dtype == torch.float32
+    for exact, rounded in ((whole, half), (full.latents, lower.latents), (full.embedding, lower.embedding)):
+        assert 0 < (exact - rounded).abs().max() < 0.05 * exact.abs().max()
+    assert torch.equal(full.mask, lower.mask)
+    assert all(torch.equal(before[name], value) for name, value in pipeline.vae.state_dict().items())
 
 
 # LoRA

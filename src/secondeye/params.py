@@ -201,6 +201,9 @@ class TrainDiffusion:
     first_frames: Literal["ground_truth", "simulated"]
     conditioning_dropout: Fraction  # of samples without conditioning, for classifier-free guidance
     cached_samples: int = Field(ge=0, le=10**7)  # encoded once and reused; 0 encodes fresh ones every step
+    # of the frozen autoencoder and image encoder while the network is trained, as in Optimizer; float16 would
+    # overflow in Stable Video Diffusion's
+    frozen_precision: Literal["float32", "bfloat16"]
     lora_rank: int = Field(ge=0, le=1024)  # of adapters that are trained instead of the layers; 0: the layers
     lora_alpha: float = Field(ge=0.1, le=4096)  # adapters are scaled by lora_alpha / lora_rank
     vgg_weights: str  # VGG16, for the LPIPS loss of one_step on a GPU: folder or Hugging Face id; "" for none

@@ -16,6 +16,7 @@ from secondeye.inpaint.conditions import Conditions, clear_holes, latent_mask, t
 from secondeye.inpaint.image_embedding import embed
 from secondeye.inpaint.pipeline import StereoInpaintPipeline
 from secondeye.inpaint.sampling_config import RELEASE_SAMPLING
+from secondeye.training.mixed_precision import frozen_precision
 
 INPAINTED_SHARE = 0.5  # of clips that begin with inpainted frames
 MAX_LATENT_NOISE = 0.1  # standard deviation of the noise on the scaled latents of inpainted frames
@@ -32,8 +33,17 @@ class ClipBatch(NamedTuple):
 
 
 @torch.no_grad()
-def encode_conditions(pipeline: StereoInpaintPipeline, batch: ClipBatch) -> tuple[Tensor, Conditions]:
+def encode_conditions(
+    pipeline: StereoInpaintPipeline,
+    batch: ClipBatch,
+    precision: str = "float32",  # of the autoencoder and the image encoder: or bfloat16, under autocast
+) -> tuple[Tensor, Conditions]:
     """Return the scaled latents of the ground truth [B, T, 4, h, w], and the network's conditions."""
+    with frozen_precision(precision, batch.target.device):
+        return _encode_conditions(pipeline, batch)
+
+
+def _encode_conditions(pipeline: StereoInpaintPipeline, batch: ClipBatch) -> tuple[Tensor, Conditions]:
     vae = pipeline.vae
     conditions = Conditions(
         encode_clips(vae, batch.warped),

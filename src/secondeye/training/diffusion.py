@@ -164,7 +164,7 @@ def _draw_cached(pipeline: StereoInpaintPipeline, run: Run, settings: TrainDiffu
         planes = make_sample(draw(index, rng))
         batch = ClipBatch(*(dequantize_plane(plane[None].to(device)) for plane in planes))
         batch = _give_first_frames(pipeline, settings, batch)
-        latents, conditions = encode_conditions(pipeline, batch)
+        latents, conditions = encode_conditions(pipeline, batch, settings.frozen_precision)
         return latents[0], *(part[0] for part in conditions if part is not None)
 
     folder = run.checkpoints / "samples"  # deleted with the checkpoints
@@ -201,8 +201,9 @@ def make_clip_loss(settings: TrainDiffusion) -> ClipLoss:
     if settings.method == "one_step":
         device, weights = best_device(), settings.vgg_weights
         lpips = load_lpips(weights, device) if weights and device == "cuda" else None
-        return partial(one_step_loss, lpips=lpips)
-    return partial(velocity_loss, dropout=settings.conditioning_dropout)
+        return partial(one_step_loss, lpips=lpips, precision=settings.frozen_precision)
+    dropout, precision = settings.conditioning_dropout, settings.frozen_precision
+    return partial(velocity_loss, dropout=dropout, precision=precision)
 
 
 def freeze_temporal(network: nn.Module) -> None:

@@ -4,6 +4,7 @@ accelerate's own switch is not used: on a CPU it ignores float16 silently, and i
 trainings of a process.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -25,6 +26,13 @@ class MixedPrecision(nn.Module):
         with torch.autocast(self.device, self.dtype):
             output = self.network(*args, **kwargs)
         return convert_to_fp32(output)
+
+
+def frozen_precision(precision: str, device: torch.device) -> AbstractContextManager[None]:
+    """Compute frozen modules in `precision` in the block; on the meta device nothing is computed."""
+    if precision == "float32" or device.type == "meta":
+        return nullcontext()
+    return torch.autocast(device.type, _DTYPES[precision])
 
 
 def in_mixed_precision(network: nn.Module, precision: str, device: str) -> nn.Module:

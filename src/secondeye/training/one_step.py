@@ -26,9 +26,10 @@ def one_step_loss(
     batch: ClipBatch,
     *,
     lpips: Lpips | None,
+    precision: str = "float32",  # of the frozen modules, see `encode_conditions`
 ) -> tuple[Tensor, Mapping[str, Tensor]]:  # []; metrics to log
     """Return the squared error of the latents, on a GPU plus the losses of `image_losses`."""
-    target, conditions = encode_conditions(pipeline, batch)
+    target, conditions = encode_conditions(pipeline, batch, precision)
     latents = denoise_one_step(network, conditions)
     error = (latents - target) ** 2  # [B, T, 4, h, w]
     hole_values = conditions.mask.sum() * error.shape[2]

@@ -25,9 +25,10 @@ def velocity_loss(
     batch: ClipBatch,
     *,
     dropout: float,  # [0, 1] of the clips whose conditions are zeroed
+    precision: str = "float32",  # of the frozen modules, see `encode_conditions`
 ) -> tuple[Tensor, Mapping[str, Tensor]]:  # []; metrics to log, NaN if a batch has no value
     """Encode a batch with the frozen modules and return its velocity error."""
-    return velocity_error(network, *encode_conditions(pipeline, batch), dropout=dropout)
+    return velocity_error(network, *encode_conditions(pipeline, batch, precision), dropout=dropout)
 
 
 def velocity_error(
