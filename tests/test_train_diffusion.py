@@ -98,7 +98,7 @@ def settings(
         cached_samples=cached,
         frozen_precision="float32",
         lora_rank=0,
-        lora_alpha=16.0,
+        lora_alpha=16,
         vgg_weights="",
         autoencoder=hyperparams,
         network=hyperparams,
@@ -304,7 +304,7 @@ def test_half_precision_of_frozen_modules_is_close_and_leaves_their_weights(
 
 def with_lora(of: TrainDiffusion) -> TrainDiffusion:
     pytest.importorskip("peft", reason="peft is not installed: no LoRA to test")
-    return dataclasses.replace(of, lora_rank=2, lora_alpha=4.0)
+    return dataclasses.replace(of, lora_rank=2, lora_alpha=4)
 
 
 def test_lora_trains_adapters_of_the_spatial_layers_and_saves_an_ordinary_network(
@@ -342,7 +342,7 @@ def test_merged_adapters_give_what_the_adapters_give(pipeline: StereoInpaintPipe
         return network(*given).sample
 
     original, names = output(), network.state_dict().keys()
-    adapted = add_lora(network, rank=4, alpha=8.0)
+    adapted = add_lora(network, rank=4, alpha=8)
     assert_close(output(), original, atol=1e-5, rtol=1e-4)  # adapters start at zero
     for name, weights in network.named_parameters():
         if "lora_B" in name:

@@ -205,7 +205,7 @@ class TrainDiffusion:
     # overflow in Stable Video Diffusion's
     frozen_precision: Literal["float32", "bfloat16"]
     lora_rank: int = Field(ge=0, le=1024)  # of adapters that are trained instead of the layers; 0: the layers
-    lora_alpha: float = Field(ge=0.1, le=4096)  # adapters are scaled by lora_alpha / lora_rank
+    lora_alpha: int = Field(ge=1, le=4096)  # adapters are scaled by lora_alpha / lora_rank
     vgg_weights: str  # VGG16, for the LPIPS loss of one_step on a GPU: folder or Hugging Face id; "" for none
     autoencoder: Optimizer  # unused with svd, whose autoencoder stays frozen
     network: Optimizer

@@ -19,7 +19,7 @@ WHOLE = "conv_in"  # is trained whole: its weights for the mask start at zero, a
 def add_lora(
     network: Any,  # UNetSpatioTemporalConditionModel; what is frozen stays without adapters
     rank: int,
-    alpha: float,  # the adapters' output is multiplied by alpha / rank
+    alpha: int,  # the adapters' output is multiplied by alpha / rank
 ) -> "LoraModel":
     """Freeze the layers that are trained and put adapters beside them, in place; they start at zero.
 
