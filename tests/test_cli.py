@@ -87,7 +87,10 @@ def test_sample_refuses_a_folder_with_other_films(secondeye: Run, tmp_path: Path
     [
         ((), ("convert", "depth", "score", "lineage", "doctor", "data", "model", "stage")),
         (("data",), ("sample", "export", "drift", "clean", "preset")),
-        (("model",), ("publish", "record", "init", "gate", "promote", "rollback", "veto", "history")),
+        (
+            ("model",),
+            ("publish", "record", "init", "gate", "promote", "rollback", "veto", "history", "memory"),
+        ),
     ],
 )
 def test_help_lists_the_commands_of_each_group(

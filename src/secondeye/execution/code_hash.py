@@ -18,6 +18,7 @@ _LIBRARIES = {
     "diffusers": "diffusers",
     "numba": "numba",
     "numpy": "numpy",
+    "peft": "peft",
     "safetensors": "safetensors",
     "scenedetect": "scenedetect-headless",
     "scipy": "scipy",
@@ -33,9 +34,13 @@ _CARRIERS = (
     "dataset.schema",
     "dataset.stamp",
     "dataset.tables",
+    "inpaint.svd_shapes",
     "params",
     "run_folder",
     "stages",
+    "training.diffusion_memory",
+    "training.memory_table",
+    "training.step_memory",
 )
 _CARRIER_PACKAGES = ("execution", "system")  # all of their modules
 
