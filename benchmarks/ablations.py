@@ -133,7 +133,7 @@ def film_clips(film: Path, count: int, frames: int, height: int, width: int) -> 
         raise UserError(f"{film}: no shot has {frames} frames, as the windows of this network need")
     rng = np.random.default_rng(SEED)
     for right in runs[:count]:
-        right_disparity = stretch(plausible_disparity(right, rng))
+        right_disparity = stretch(plausible_disparity(right, rng, sharp=True))
         left, disparity = left_view(right, right_disparity)
         holes = occlusion_mask(warp(left, disparity).coverage)
         yield EvalFrames(left, right, disparity, regions_from_truth(right_disparity, holes))

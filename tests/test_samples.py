@@ -295,7 +295,7 @@ def test_a_trainer_is_given_the_views_of_its_conditioning(
 ) -> None:
     """`diffusion.train`, which the stage calls, loads them; what it does with them is tested elsewhere."""
     given: list[Conditioning] = []
-    monkeypatch.setattr(diffusion, "list_shots", lambda *arguments: given.append(arguments[3]))
+    monkeypatch.setattr(diffusion, "list_shots", lambda *arguments, **_: given.append(arguments[3]))
     monkeypatch.setattr(diffusion, "train_diffusion", lambda *_: None)
     settings = load_preset("laptop", tmp_path).train_diffusion
     diffusion.train(cast(Run, None), tmp_path, tmp_path, replace(settings, conditioning=conditioning))
@@ -308,7 +308,7 @@ def test_monocular_films_are_prepared_once(
     film = make_film("mono.mp4", shots=(17, 9), height=64, width=96, sound=False)
 
     def prepare(name: str, *films: Path, frames: int = 8) -> list[MonoRun]:
-        return prepare_mono_runs(films, tmp_path / name, frames, 48, 80, 0, "warp")
+        return prepare_mono_runs(films, tmp_path / name, frames, 48, 80, 0, "warp", 0.0)
 
     assert prepare("none") == []
     runs = prepare("one", film)
@@ -323,11 +323,12 @@ def test_monocular_films_are_prepared_once(
     assert prepare("one", film) == runs
 
 
-def test_plausible_disparity_is_within_its_strength() -> None:
+@pytest.mark.parametrize("sharp", [True, False])
+def test_plausible_disparity_is_within_its_strength(sharp: bool) -> None:
     frames = torch.nn.functional.interpolate(noise(3, 8, 12), (48, 80), mode="bilinear")
     reaches = []
     for seed in range(4):
-        disparity = plausible_disparity(frames, np.random.default_rng(seed))
+        disparity = plausible_disparity(frames, np.random.default_rng(seed), sharp=sharp)
         assert disparity.shape == (3, 1, 48, 80) and torch.isfinite(disparity).all()
         reaches.append(float(disparity.max() - disparity.min()) / 80 * 100)
     assert len(set(reaches)) == 4 and max(reaches) <= 5.0 and min(reaches) > 0.5

@@ -92,6 +92,7 @@ def settings(
         max_stride=1,
         border_hole_percent=5.0,
         mono_share=0.5,
+        mono_max_gradient=0.0,
         conditioning="warp",
         first_frames="simulated",
         conditioning_dropout=0.0,

@@ -44,6 +44,7 @@ def settings(steps: int, learning_rate: float = 0.003, discriminator_start: floa
         height=32,
         width=48,
         mono_share=0.5,
+        mono_max_gradient=0.0,
         discriminator_start=discriminator_start,
         discriminator_weight=0.1,
         optimizer=hyperparams,

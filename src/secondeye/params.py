@@ -177,6 +177,8 @@ class TrainLight:
     height: int = Field(ge=32, le=4096)  # px, of the training crops
     width: int = Field(ge=32, le=4096)  # px
     mono_share: Fraction  # of samples made from a single view by forward and backward warping
+    # px per px: ramps of their disparity that fall more steeply are holes; 0: edges are sharpened instead
+    mono_max_gradient: Fraction
     discriminator_start: Fraction  # of the steps before the adversarial loss is added; 1 disables it
     discriminator_weight: Percent  # of the adversarial loss; 0 disables it
     optimizer: Optimizer
@@ -195,6 +197,7 @@ class TrainDiffusion:
     max_stride: int = Field(ge=1, le=64)  # of a sample's frames; drawn from 1 on, as far as the clip allows
     border_hole_percent: Percent  # of the width: the views are cropped apart; 0: at the same columns
     mono_share: Fraction  # as in TrainLight
+    mono_max_gradient: Fraction  # as in TrainLight
     conditioning: Literal["warp", "splat"]  # the view that the network gets; written into its folder
     # What stands for frames that were inpainted before: the ground truth, of 0 to all frames (paper, section
     # 3.3), or in half of the samples the ground truth as the network would inpaint it (ours)

@@ -35,8 +35,9 @@ SAMPLES = 16  # validated on
 def train(run: Run, data: Path, settings: TrainDiffusion) -> None:
     """Train on a dataset; see `train_autoencoder`. With svd only write which one is used."""
     if settings.size != "svd":
-        shape, used = min_size(settings), used_planes(settings)
-        train_autoencoder(run, list_shots(run, data, shape, settings.conditioning, used), settings)
+        given = run, data, min_size(settings), settings.conditioning, used_planes(settings)
+        pool = list_shots(*given, mono_max_gradient=settings.mono_max_gradient)
+        train_autoencoder(run, pool, settings)
     elif is_main_process():
         run.model.mkdir(exist_ok=True)
         write_atomic(run.model / "pretrained.json", json.dumps({"pretrained": settings.pretrained}) + "\n")

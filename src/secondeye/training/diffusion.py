@@ -57,7 +57,8 @@ SHEET_SAMPLES = 4
 
 def train(run: Run, data: Path, autoencoder: Path, settings: TrainDiffusion) -> None:
     """Train on a dataset; see `train_diffusion`."""
-    pool = list_shots(run, data, min_size(settings), settings.conditioning, used_planes(settings))
+    given = run, data, min_size(settings), settings.conditioning, used_planes(settings)
+    pool = list_shots(*given, mono_max_gradient=settings.mono_max_gradient)
     train_diffusion(run, pool, autoencoder, settings)
 
 

@@ -96,7 +96,9 @@ class LightTrainer(nn.Module):
 
 def train(run: Run, data: Path, settings: TrainLight) -> None:
     """Train on a dataset; see `train_light`."""
-    train_light(run, list_shots(run, data, _min_size(settings), "warp"), settings)
+    max_gradient = settings.mono_max_gradient
+    pool = list_shots(run, data, _min_size(settings), "warp", mono_max_gradient=max_gradient)
+    train_light(run, pool, settings)
 
 
 def train_light(run: Run, pool: ShotPool, settings: TrainLight) -> None:

@@ -34,6 +34,7 @@ class MonoRun:
     width: int
     offset_px: float  # of its disparity file
     conditioning: Conditioning
+    max_gradient: float  # see `double_warp`
 
     @property
     def max_stride(self) -> int:
@@ -42,7 +43,7 @@ class MonoRun:
     def read(self, frames: Sequence[int]) -> StereoShot:
         views, disparity = _files(Path(self.folder), self.number)
         given = read_frames(views, frames), read_disparity(disparity, self.offset_px, frames)
-        return quantize(double_warp(*given, self.conditioning))
+        return quantize(double_warp(*given, self.conditioning, self.max_gradient))
 
 
 def prepare_mono_runs(
@@ -53,6 +54,7 @@ def prepare_mono_runs(
     width: int,
     seed: int,  # of the disparities
     conditioning: Conditioning,
+    max_gradient: float,  # see `double_warp`; 0: the disparities have sharpened edges
 ) -> list[MonoRun]:
     """Write at most six runs of each film, each within one shot, spread evenly, and list them.
 
@@ -67,9 +69,10 @@ def prepare_mono_runs(
             for run in read_runs(film, frames, height, width):
                 views, disparity = _files(folder, len(runs))
                 write_frames(views, run)
-                offset_px = write_disparity(disparity, plausible_disparity(run, rng))
-                entry = (str(folder), len(runs), film.name, frames, height, width, offset_px, conditioning)
-                runs.append(MonoRun(*entry))
+                estimated = plausible_disparity(run, rng, sharp=not max_gradient)
+                offset_px = write_disparity(disparity, estimated)
+                entry = (str(folder), len(runs), film.name, frames, height, width, offset_px)
+                runs.append(MonoRun(*entry, conditioning, max_gradient))
         write_atomic(index, json.dumps([asdict(run) for run in runs], indent=1) + "\n")
     while not index.is_file():
         time.sleep(_POLL_S)

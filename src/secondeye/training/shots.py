@@ -102,11 +102,12 @@ class MonoClip(ClipShot):
     """The left view of a clip as a monocular film: warped to another view and back, see `double_warp`."""
 
     scale: float = 1.0  # of its matched disparity
+    max_gradient: float = 0.0  # see `double_warp`
 
     def read(self, frames: Sequence[int]) -> StereoShot:
         left, _ = self.dataset.views(self.clip, frames)
         disparity = self.dataset.disparity(self.clip, frames) * self.scale
-        return quantize(double_warp(left, disparity, self.conditioning))
+        return quantize(double_warp(left, disparity, self.conditioning, self.max_gradient))
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,8 @@ def list_shots(
     min_size: tuple[int, int, int],  # frames, height and width of a sample
     conditioning: Conditioning,
     used: Planes = ALL_PLANES,
+    *,
+    mono_max_gradient: float = 0.0,  # of monocular shots, see `double_warp`
 ) -> ShotPool:
     """List all training shots; prepares those of monocular films in the run's folder of checkpoints.
 
@@ -154,10 +157,12 @@ def list_shots(
     films = [film.path for film in mono_films(dataset)]
     view = clips[0].clip
     size = max(RUN_FRAMES, min_size[0]), max(view.height, min_size[1]), max(view.width, min_size[2])
-    runs = prepare_mono_runs(films, run.checkpoints / "mono", *size, MONO_SEED, conditioning)
+    runs = prepare_mono_runs(
+        films, run.checkpoints / "mono", *size, MONO_SEED, conditioning, mono_max_gradient
+    )
     return ShotPool(
         [*stereo, *rendered_shots(dataset, conditioning)],
-        [*_mono_clips(dataset, clips, conditioning), *runs],
+        [*_mono_clips(dataset, clips, conditioning, mono_max_gradient), *runs],
     )
 
 
@@ -170,11 +175,14 @@ def rendered_shots(dataset: Dataset, conditioning: Conditioning) -> list[Rendere
     return [RenderedShot(dataset, row, height, width, conditioning) for row in rows]
 
 
-def _mono_clips(dataset: Dataset, clips: Sequence[DatasetClip], conditioning: Conditioning) -> list[MonoClip]:
+def _mono_clips(
+    dataset: Dataset, clips: Sequence[DatasetClip], conditioning: Conditioning, max_gradient: float
+) -> list[MonoClip]:
     rng = np.random.default_rng(MONO_SEED)
     scales = [float(rng.uniform(*MONO_SCALE)) for _ in clips]
     return [
-        MonoClip(dataset, clip, conditioning, scale=scale) for clip, scale in zip(clips, scales, strict=True)
+        MonoClip(dataset, clip, conditioning, scale=scale, max_gradient=max_gradient)
+        for clip, scale in zip(clips, scales, strict=True)
     ]
 
 
