@@ -304,7 +304,6 @@ def test_half_precision_of_frozen_modules_is_close_and_leaves_their_weights(
 
 
 def with_lora(of: TrainDiffusion) -> TrainDiffusion:
-    pytest.importorskip("peft", reason="peft is not installed: no LoRA to test")
     return dataclasses.replace(of, lora_rank=2, lora_alpha=4)
 
 
@@ -334,7 +333,6 @@ def test_lora_trains_adapters_of_the_spatial_layers_and_saves_an_ordinary_networ
 
 
 def test_merged_adapters_give_what_the_adapters_give(pipeline: StereoInpaintPipeline) -> None:
-    pytest.importorskip("peft", reason="peft is not installed: no LoRA to test")
     network = pipeline.unet.eval()
     given = torch.randn(1, 2, 9, 8, 8), torch.tensor(0.5), torch.randn(1, 1, 32), torch.rand(1, 3)
 

@@ -38,7 +38,7 @@ from secondeye.system.text import pluralize
 
 RECORD = ("run.json", "metrics.jsonl", "tables", "pictures")
 MACHINE_METRICS = ("samples_per_second", "memory_mib")  # not reproducible, so not part of the record
-_TRAINING_LIBRARIES = ("accelerate", "diffusers", "transformers")
+_TRAINING_LIBRARIES = ("accelerate", "diffusers", "peft", "transformers")
 PATCH = "uncommitted.patch"
 _FAILURE = "failure.txt"
 _MAX_PATCH_BYTES = 2**20

@@ -80,11 +80,12 @@ def widen(
     The mask's weights are zero. For one step the left view and the warped one get half of the first frame's
     weights each, as in M2SVid: for equal views the output is that of the original network.
     """
-    network = UNetSpatioTemporalConditionModel.from_config({**unet.config, "in_channels": in_channels})
+    with torch.device("meta"):  # it takes the given network's weights, without a copy of them
+        network = UNetSpatioTemporalConditionModel.from_config({**unet.config, "in_channels": in_channels})
     weights = unet.state_dict()
     noisy, frame = weights["conv_in.weight"].split(LATENT_CHANNELS, dim=1)  # [C, 4, 3, 3] each
     views = in_channels // LATENT_CHANNELS - 1
     mask = torch.zeros_like(frame[:, :1])
     weights["conv_in.weight"] = torch.cat([noisy, *[frame / views] * views, mask], dim=1)
-    network.load_state_dict(weights)
+    network.load_state_dict(weights, assign=True)
     return network.eval()
