@@ -50,8 +50,8 @@ def sharpen(
 ) -> Tensor:  # [T, 1, H, W] px
     """Undo the blur of the disparity, enlarge it, snap its edges to the frames' and dilate the foreground.
 
-    All distances are shares of the width, and each frame is sharpened by itself. Sharp maps are only enlarged
-    and dilated. Raises ValueError for wrong shapes.
+    All distances are shares of the width, and each frame is sharpened by itself. If a map has no blur, the
+    first step is left out. Raises ValueError for wrong shapes.
     """
     require_images(left)
     width = frame_size(left)[1]
@@ -95,11 +95,11 @@ def snap(
     images = frames if bytes_given else frames.permute(0, 2, 3, 1)
     spacing_px = max(1, round(_SPACING_SHARE * disparity.shape[-1]))
     min_contrast = MIN_CONTRAST * (255 if bytes_given else 1)
-    on_gpu = _uses_torch(backend, disparity)
+    by_torch = _uses_torch(backend, disparity)
     snapped = torch.empty_like(disparity)
     for plane, image, out in zip(disparity[:, 0], images, snapped[:, 0], strict=True):
         settings = reach_px, bound_px, spacing_px, min_contrast
-        if on_gpu:
+        if by_torch:
             out.copy_(ramps_torch.snap(plane, image, *settings))
         else:
             ramps_cpu.snap(plane.numpy(), image.numpy(), *settings, out.numpy())
@@ -121,10 +121,10 @@ def measure_blur(
     """
     require_plane(disparity, "disparity")
     _require_ramps(reach_px, bound_px)
-    on_gpu = _uses_torch(backend, disparity)
+    by_torch = _uses_torch(backend, disparity)
     blur_px = []
     for plane in disparity[:, 0]:
-        if on_gpu:
+        if by_torch:
             found = ramps_torch.sigmas(plane, reach_px, bound_px)
         else:
             found = torch.from_numpy(ramps_cpu.sigmas(plane.numpy(), reach_px, bound_px))

@@ -108,7 +108,7 @@ def _uphill(plane: np.ndarray, row: int, column: int, reach: int, bound: float) 
 def _ramp(
     plane: np.ndarray, row: int, column: int, down: int, right: int, reach: int
 ) -> tuple[int, int, float]:
-    """Return how many steps the ramp goes on uphill and downhill, and its steepest step.
+    """Return how many steps the ramp continues uphill and downhill, and its steepest step.
 
     A ramp rises with every step, at most `reach` of them to either side.
     """

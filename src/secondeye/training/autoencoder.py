@@ -1,4 +1,4 @@
-"""Training of the diffusion inpainter's autoencoder; a pretrained one is taken as it is."""
+"""Training of the diffusion inpainter's autoencoder; a pretrained one is used unchanged."""
 
 import json
 from collections.abc import Mapping

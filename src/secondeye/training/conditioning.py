@@ -1,7 +1,7 @@
 """The conditions of the diffusion network in training, the same as when it inpaints.
 
 When a shot is inpainted, every window but the first begins with frames that are inpainted already. Some
-training clips do so too: the ground truth stands in for the inpainted frames, as it is (StereoCrafter,
+training clips do so too: the unchanged ground truth stands in for the inpainted frames (StereoCrafter,
 section 3.3), or passed through the autoencoder, with noise added to its latents and its colours shifted, so
 that the network learns to cope with its own errors (ours).
 """

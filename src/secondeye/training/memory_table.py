@@ -180,7 +180,7 @@ def make_table(
             Part("EMA, with a copy of the weights", 0, 2 * main_ema),
             Part("programs", 0, setup.local_ranks * program),
             Part("workers that draw samples", 0, drawing),
-            Part("a checkpoint as it is written", 0, saved),
+            Part("a checkpoint while it is written", 0, saved),
             # They are freed before the rest is taken.
             Part("weights as they are loaded, beyond this", 0, max(0, loaded - later)),
         ]
