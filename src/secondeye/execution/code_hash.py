@@ -92,16 +92,33 @@ def reachable_modules(module: str) -> set[str]:
     return found
 
 
-@cache
 def imports_of(module: str) -> tuple[str, ...]:
     """Return the modules that a module imports anywhere in its source, including those of other packages."""
+    return _parse(module)[0]
+
+
+def code_hash(modules: Iterable[str]) -> str:
+    """Hash the syntax trees of modules without docstrings, so that comments and docstrings do not matter."""
+    digest = hashlib.sha256()
+    for module in sorted(modules):
+        digest.update(module.encode() + _parse(module)[1])
+    return digest.hexdigest()
+
+
+@cache
+def _parse(module: str) -> tuple[tuple[str, ...], bytes]:
+    """Return what a module imports, and its syntax tree without docstrings; parse it once."""
     path = source_of(module)
     assert path is not None, module
-    return tuple(dict.fromkeys(_imported(ast.parse(path.read_text()))))
+    tree = ast.parse(path.read_text())
+    nodes = list(ast.walk(tree))
+    imported = tuple(dict.fromkeys(_imported(nodes)))
+    _drop_docstrings(nodes)
+    return imported, ast.dump(tree).encode()
 
 
-def _imported(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
+def _imported(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -112,20 +129,9 @@ def _imported(tree: ast.AST) -> Iterator[str]:
                 yield from (name for name in names if source_of(name) is not None)
 
 
-def code_hash(modules: Iterable[str]) -> str:
-    """Hash the syntax trees of modules without docstrings, so that comments and docstrings do not matter."""
-    digest = hashlib.sha256()
-    for module in sorted(modules):
-        path = source_of(module)
-        assert path is not None, module
-        digest.update(module.encode() + ast.dump(_without_docstrings(ast.parse(path.read_text()))).encode())
-    return digest.hexdigest()
-
-
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
+def _drop_docstrings(nodes: Iterable[ast.AST]) -> None:
+    for node in nodes:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
                 node.body = node.body[1:]
-    return tree
