@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -173,7 +174,7 @@ def test_killed_process_continues_to_the_same_bytes(make_film: MakeFilm) -> None
     process = subprocess.Popen([*command, str(output)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     segment = film.parent / ".out.mp4.unfinished" / "segment_00000000_00000009.mp4"
     while not segment.exists() and process.poll() is None:
-        pass
+        time.sleep(0.005)
     process.kill()
     process.wait()
     assert not output.exists() and segment.exists()

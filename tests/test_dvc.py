@@ -25,6 +25,7 @@ from secondeye.execution import code_hash
 from secondeye.params import Params
 from secondeye.stages import STAGES
 from secondeye.synthetic import two_planes
+from secondeye.system.process import hold_lock
 from secondeye.video.write import write_film
 
 PROJECT = Path(__file__).parent.parent
@@ -133,13 +134,20 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def built_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return such a clone whose dataset was built by one worker. Work on copies of it: `built`."""
-    clone = clone_project(tmp_path_factory.mktemp("built") / "clone")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SECONDEYE_WORKERS", "1")
-        done = repro(clone, "validate")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return clone
+    """Return such a clone whose dataset was built by one worker. Work on copies of it: `built`.
+
+    The processes of pytest-xdist share it.
+    """
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    with hold_lock(shared / "built.lock"), pytest.MonkeyPatch.context() as patch:
+        if not (shared / "built").exists():
+            clone = clone_project(own / "clone")
+            patch.setenv("SECONDEYE_WORKERS", "1")
+            done = repro(clone, "validate")
+            assert done.returncode == 0, done.stdout + done.stderr
+            clone.rename(shared / "built")
+    return shared / "built"
 
 
 @pytest.fixture
@@ -179,7 +187,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-@pytest.mark.slow(seconds=90)
+@pytest.mark.slow(seconds=70)
 def test_repro_builds_all_then_nothing_then_only_what_follows(built: Path) -> None:
     assert json.loads((built / "reports" / "dataset.json").read_text())["accepted"] >= 2
     assert "Running stage" not in repro(built, "validate").stdout

@@ -673,7 +673,7 @@ def without_prefect() -> dict[str, str]:
 
 @pytest.mark.slow(seconds=28)
 def test_flow_runs_without_a_server(small_project: Path) -> None:
-    command = [sys.executable, "flows/dataset.py"]
+    command = [sys.executable, "flows/dataset.py", "--share-machine"]  # it does not wait for other tests
     done = subprocess.run(command, cwd=small_project, env=without_prefect(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Task run 'stage validate' - hello from the stage" in done.stderr
@@ -688,19 +688,17 @@ def test_flow_runs_without_a_server(small_project: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.slow(seconds=110)
+@pytest.mark.slow(seconds=90)
 def test_serve_runs_a_schedule_leaves_nothing_when_killed_and_ends_cleanly(
     small_project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    schedule = small_project / "prefect.yaml"
-    schedule.write_text(schedule.read_text().replace("0 1 * * *", "* * * * *"))
+    make_schedule_frequent(small_project / "prefect.yaml")
     mlflow, prefect = free_port(), free_port()
     reports = small_project / "reports.txt"
     write = f"import sys; open({str(reports)!r}, 'a').write(sys.argv[1] + chr(10))"
     monkeypatch.setenv("SECONDEYE_NOTIFY", shlex.join(python(write)))
     with serving(small_project, mlflow, prefect) as server:
-        wait_for(lambda: completed_runs(prefect), 180)
-        assert {run["name"] for run in completed_runs(prefect)} == {"dataset: validate"}
+        wait_for(lambda: "dataset: validate" in {run["name"] for run in completed_runs(prefect)}, 180)
         family = psutil.Process(server.pid).children(recursive=True)
         server.kill()
     assert len(family) >= 4
@@ -718,13 +716,23 @@ def test_serve_runs_a_schedule_leaves_nothing_when_killed_and_ends_cleanly(
     assert (small_project / ".mlflow/mlflow.db").exists()
 
 
+def make_schedule_frequent(deployments: Path) -> None:
+    """Let the dataset be built every ten seconds, whatever other tests run on this machine."""
+    content = yaml.safe_load(deployments.read_text())
+    (dataset,) = (each for each in content["deployments"] if each["name"] == "dataset")
+    dataset["schedules"] = [{"interval": 10}]
+    dataset["parameters"]["share_machine"] = True
+    deployments.write_text(yaml.safe_dump(content))
+
+
 @contextmanager
 def serving(project: Path, mlflow: int, prefect: int) -> Iterator[subprocess.Popen]:
     """Run `./run serve` of a project; the block begins when everything is up."""
     ports = ["--mlflow-port", str(mlflow), "--prefect-port", str(prefect)]
     command = [sys.executable, "flows/serve.py", *ports]
+    often = {"PREFECT_WORKER_QUERY_SECONDS": "1"}
     with subprocess.Popen(
-        command, cwd=project, env=without_prefect(), stdout=subprocess.PIPE, text=True
+        command, cwd=project, env=without_prefect() | often, stdout=subprocess.PIPE, text=True
     ) as server:
         try:
             assert server.stdout

@@ -88,7 +88,7 @@ def passes(folder: Path) -> list[list[int]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=65)
 @pytest.mark.timeout(600)
 def test_film_through_flow_and_registry(flow: ModuleType, with_registry: Path) -> None:
     def run(outbox: str) -> None:

@@ -42,6 +42,7 @@ def small(project: Path) -> Path:
         diffusion["network"],
     ):
         hyperparams |= QUICK
+    depth["optimizer"]["steps"] = 14  # enough that it is still running when killed
     params["evaluate"]["max_frames"] = 2
     (project / "params.yaml").write_text(yaml.safe_dump(params))
     return project
@@ -60,10 +61,15 @@ def spoil(weights: Path) -> None:
     save_file({name: torch.randn_like(tensor.float()) for name, tensor in tensors.items()}, weights)
 
 
-@pytest.mark.slow(seconds=240)
+@pytest.mark.slow(seconds=200)
 @pytest.mark.timeout(1800)  # all stages, from films to a champion
-def test_dataset_to_champion_end_to_end(small: Path) -> None:
+def test_dataset_to_champion_end_to_end_with_a_training_killed_twice(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     unreachable = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}  # no server listens there
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", unreachable["MLFLOW_TRACKING_URI"])
+        wanted = weights_of_a_killed_training(small)
     command = [sys.executable, "-m", "dvc", "repro"]
     first = subprocess.run(
         command, cwd=small, env=environment() | unreachable, capture_output=True, text=True
@@ -72,6 +78,7 @@ def test_dataset_to_champion_end_to_end(small: Path) -> None:
     warnings = [line for line in first.stderr.splitlines() if "cannot be reached" in line]
     assert len(warnings) == 5, "one warning per stage that trains or evaluates"
     assert "Running stage" not in repro(small).stdout
+    require_finished(small, wanted)
 
     runs = sorted(Run(path).read()["stage"] for path in (small / ".runs").iterdir())
     assert runs == ["evaluate", "train_autoencoder", "train_depth", "train_diffusion", "train_light"]
@@ -112,23 +119,26 @@ def gate_with_sabotage(small: Path) -> None:
     assert "champion: version 2" in secondeye(small, "model", "promote", "2").stdout
 
 
-@pytest.mark.slow(seconds=100)
-@pytest.mark.timeout(1800)  # all stages, from films to a champion
-def test_training_killed_twice_ends_in_the_same_weights(small: Path) -> None:
-    params = yaml.safe_load((small / "params.yaml").read_text())
-    params["train_depth"]["optimizer"]["steps"] = 60  # enough that it is still running when killed
-    (small / "params.yaml").write_text(yaml.safe_dump(params))
+def weights_of_a_killed_training(small: Path) -> str:
+    """Train the student, delete the result and kill the training twice; return the hash of its weights."""
     assert repro(small, "train_depth").returncode == 0
-    wanted = hash_weights(small / "models" / "depth")
-    for made in ("models", ".runs", ".dvc/cache"):  # DVC would fetch weights from its cache
+    weights = hash_weights(small / "models" / "depth")
+    for made in ("models", ".runs", ".dvc/cache/runs"):  # DVC would fetch weights from its cache
         shutil.rmtree(small / made)
+    lock = yaml.safe_load((small / "dvc.lock").read_text())
+    del lock["stages"]["train_depth"]
+    (small / "dvc.lock").write_text(yaml.safe_dump(lock))
     for steps in (2, 4):
         kill_when(small, "train_depth", lambda n=steps: checkpoint_of(small) >= n)
         assert not (small / "models" / "depth" / "run" / "run.json").exists()
-    assert repro(small, "train_depth").returncode == 0
-    assert hash_weights(small / "models" / "depth") == wanted
+    return weights
+
+
+def require_finished(small: Path, weights: str) -> None:
+    """Check that the killed training was continued, to these weights."""
+    assert hash_weights(small / "models" / "depth") == weights
     run = Run(small / "models" / "depth" / "run")
-    assert run.finished and run.read()["tags"]["weights"] == wanted
+    assert run.finished and run.read()["tags"]["weights"] == weights
     assert content(small / "models" / "depth")
 
 
