@@ -22,6 +22,7 @@ import psutil
 import torch
 from command import make_parser, run
 from machine import machine
+from process_memory import high_water_mib
 
 from presets import load_preset
 from secondeye.dataset.clip_files import write_disparity, write_frames, write_occlusion
@@ -148,16 +149,6 @@ def cpu_seconds() -> float:
     process = psutil.Process()
     times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
     return float(sum(one.user + one.system for one in times))
-
-
-def high_water_mib(pid: int) -> float:
-    """Return the most memory that a process has held, 0 if it has ended."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0.0
-    found = [line.split()[1] for line in lines if line.startswith("VmHWM")]
-    return int(found[0]) / 1024 if found else 0.0
 
 
 def write_dataset(data: Path, size: Size, clips: int) -> None:

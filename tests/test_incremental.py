@@ -3,12 +3,12 @@
 import hashlib
 import os
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from secondeye.dataset.checksums import FileRecord, list_files, verify_checksum
+from secondeye.dataset.checksums import FileRecord, list_entries, read_entry, verify_checksum
 from secondeye.dataset.schema import FailedItem
 from secondeye.dataset.tables import read_table
 from secondeye.execution import code_hash
@@ -111,10 +111,14 @@ def test_reading_a_missing_or_altered_file_is_refused(tmp_path: Path) -> None:
     assert verify_checksum(first) == first  # its stage rebuilds it
 
 
+def list_files(folder: Path) -> list[FileRecord]:
+    return [file for name in list_entries(folder) for file in read_entry(folder / name)]
+
+
 def test_files_are_listed_with_length_and_digest(tmp_path: Path) -> None:
     build(tmp_path / "o", jobs(b="22", a="1", c="bad"))
-    assert list_files(tmp_path / "o") == [
-        FileRecord(name * 16, f"{name * 16}.txt", len(text), hashlib.sha256(text.encode()).hexdigest())
+    assert [replace(file, written_ns=0) for file in list_files(tmp_path / "o")] == [
+        FileRecord(name * 16, f"{name * 16}.txt", len(text), hashlib.sha256(text.encode()).hexdigest(), 0)
         for name, text in (("a", "1"), ("b", "22"))
     ]
 

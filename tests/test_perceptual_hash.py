@@ -5,13 +5,8 @@ import numpy as np
 import pytest
 from conftest import a_clip, moving_images
 
-from secondeye.dataset.perceptual_hash import (
-    _close_pairs,
-    find_duplicates,
-    hash_clip,
-    hash_image,
-    parse_hashes,
-)
+from secondeye.dataset.duplicates import close_pairs, find_duplicates
+from secondeye.dataset.perceptual_hash import hash_clip, hash_image, parse_hashes
 from secondeye.dataset.schema import Clip
 
 
@@ -53,13 +48,14 @@ def test_exactly_the_pairs_within_the_bound_are_found(bits: int) -> None:
     centres = rng.integers(0, 2**64, 20, np.uint64)
     flips = [sum(1 << int(b) for b in rng.choice(64, int(rng.integers(0, 12)), False)) for _ in range(300)]
     hashes = np.unique(rng.choice(centres, 300) ^ np.array(flips, np.uint64))
-    pairs = set(_close_pairs(hashes, bits))
+    films = rng.integers(-1, 5, len(hashes)).astype(np.int32)  # -1: of several films
+    pairs = list(map(tuple, close_pairs(hashes, films, bits).tolist()))
     true = {
         (i, j)
         for i, j in itertools.combinations(range(len(hashes)), 2)
-        if int(hashes[i] ^ hashes[j]).bit_count() <= bits
+        if int(hashes[i] ^ hashes[j]).bit_count() <= bits and (films[i] != films[j] or films[i] == -1)
     }
-    assert pairs == true and (bits == 0 or true)
+    assert set(pairs) == true and len(pairs) == len(true) and (bits == 0 or true)
 
 
 def with_hashes(name: str, film: str, values: list[int], stop: int = 10) -> Clip:

@@ -14,7 +14,8 @@ from conftest import damage, moving_images
 from test_source_views import encoded, garble
 
 from secondeye.dataset.clip_paths import clip_file
-from secondeye.dataset.perceptual_hash import find_duplicates, parse_hashes
+from secondeye.dataset.duplicates import find_duplicates
+from secondeye.dataset.perceptual_hash import parse_hashes
 from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import Clip, FailedItem, Film, SkippedClip
 from secondeye.execution.incremental import BadClip

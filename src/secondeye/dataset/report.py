@@ -19,7 +19,7 @@ from secondeye.dataset.schema import (
     SkippedClip,
 )
 from secondeye.report.contact_sheet import Tile, blank, read_image, write_contact_sheet
-from secondeye.report.document import Image, Section, Table, to_markdown
+from secondeye.report.document import Image, Section, Table, choose_shown, describe_shown, to_markdown
 from secondeye.report.html import write_page
 from secondeye.system.files import write_atomic
 
@@ -172,6 +172,7 @@ def _clip_names(dataset: Dataset) -> dict[str, str]:
 
 def _film_tables(dataset: Dataset) -> Iterator[Table]:
     accepted = Counter(row.film for row in dataset.rows(AcceptedClip))
+    films = sorted(dataset.films.values(), key=lambda film: film.name)
     lines = [
         (
             film.name,
@@ -184,13 +185,13 @@ def _film_tables(dataset: Dataset) -> Iterator[Table]:
             str(accepted[film.id]),
             film.remark or "-",
         )
-        for film in sorted(dataset.films.values(), key=lambda film: film.name)
+        for film in choose_shown(films)
     ]
     head = ("film", "packing", "licence", "frames", "fps", "shots", "clips", "accepted", "remark")
-    yield Table("Films used", head, lines, "")
-    if dataset.skipped_films:
-        skipped = [(film.id, film.reason, film.detail) for film in dataset.skipped_films]
-        yield Table("Films skipped", ("film", "reason", "detail"), skipped, "")
+    yield Table("Films used", head, lines, describe_shown(len(films)))
+    if skipped := dataset.skipped_films:
+        lines = [(film.id, film.reason, film.detail) for film in choose_shown(skipped)]
+        yield Table("Films skipped", ("film", "reason", "detail"), lines, describe_shown(len(skipped)))
 
 
 def _reasons(dataset: Dataset) -> Table | str:
@@ -214,21 +215,21 @@ def _score_table(dataset: Dataset) -> Table:
 
 def _clip_table(dataset: Dataset) -> Table:
     films = {film.id: film.name for film in dataset.films.values()}
-    shifts = {row.id: row for row in dataset.rows(Correction)}
-    scores = {row.id: row for row in dataset.rows(ClipQuality)}
-    verdicts = {row.id: f"accepted, {row.split}" for row in dataset.rows(AcceptedClip)}
-    verdicts |= {row.id: f"{row.stage}: {row.reason} ({row.detail})" for row in dataset.rows(RejectedClip)}
     pieces = [(films[row.film], row.start, row.stop, row.id) for row in dataset.rows(Clip)]
     pieces += [(films[row.film], row.start, row.stop, row.id) for row in dataset.rows(SkippedClip)]
+    shifts = {row.id: row for row in dataset.rows(Correction)}
+    scores = {row.id: row for row in dataset.rows(ClipQuality)}
+    rejected = {row.id: row for row in dataset.rows(RejectedClip)}
+    splits = {row.id: row.split for row in dataset.rows(AcceptedClip)}
     lines = [
         (
             name,
             f"{start}-{stop - 1}",
             *_corrections(shifts.get(clip)),
             *_scores(scores.get(clip)),
-            verdicts[clip],
+            _verdict(rejected[clip]) if clip in rejected else f"accepted, {splits[clip]}",
         )
-        for name, start, stop, clip in sorted(pieces)
+        for name, start, stop, clip in choose_shown(sorted(pieces))
     ]
     head = (
         "film",
@@ -242,7 +243,12 @@ def _clip_table(dataset: Dataset) -> Table:
         "SSIM",
         "verdict",
     )
-    return Table("Every piece of every film", head, lines, _CLIP_NOTE)
+    note = " ".join(filter(None, [_CLIP_NOTE, describe_shown(len(pieces))]))
+    return Table("Every piece of every film", head, lines, note)
+
+
+def _verdict(row: RejectedClip) -> str:
+    return f"{row.stage}: {row.reason} ({row.detail})"
 
 
 _CLIP_NOTE = (

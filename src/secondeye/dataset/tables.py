@@ -1,7 +1,9 @@
 """Read and write tables: one Parquet file per table, one frozen dataclass per row, sorted by id."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
+from itertools import pairwise
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,18 +21,25 @@ def write_table(path: Path, rows: Sequence[Row], row_type: type[Row]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    names = [field.name for field in fields(row_type)]  # type: ignore[arg-type]
     schema = pa.schema([(field.name, _TYPES[field.type]) for field in fields(row_type)])  # type: ignore[arg-type,index]
-    records = sorted((asdict(row) for row in rows), key=lambda record: [str(v) for v in record.values()])  # type: ignore[call-overload]
+    cells = attrgetter(*names)
+    by_id = sorted(rows, key=attrgetter(names[0]))
+    if any(first == second for first, second in pairwise(map(attrgetter(names[0]), by_id))):
+        by_id.sort(key=lambda row: [str(cell) for cell in cells(row)])
+    # Column by column: a dictionary for each row would take as much memory again as the rows.
+    columns = [pa.array(map(attrgetter(field.name), by_id), field.type) for field in schema]
     with atomic_path(path) as part:
-        pq.write_table(pa.Table.from_pylist(records, schema=schema), part)
+        pq.write_table(pa.Table.from_arrays(columns, schema=schema), part)
 
 
 def read_table(path: Path, row_type: type[Row]) -> list[Row]:
     """Read every row. Raises UserError if the table is missing or its columns differ from `row_type`."""
     table = _read(path)
-    if set(table.column_names) != {field.name for field in fields(row_type)}:  # type: ignore[arg-type]
+    names = [field.name for field in fields(row_type)]  # type: ignore[arg-type]
+    if set(table.column_names) != set(names):
         raise UserError(f"{path}: was written by another version; delete it and run dvc repro")
-    return [row_type(**record) for record in table.to_pylist()]
+    return list(map(row_type, *(table.column(name).to_pylist() for name in names)))
 
 
 def read_columns(path: Path) -> dict[str, list[Any]]:

@@ -19,6 +19,8 @@ def deciding_films(
     """
     groups = {film: {film} for film in films}
     for first, second in pairs:
+        if groups[first.film] is groups[second.film]:
+            continue
         joined = groups[first.film] | groups[second.film]
         groups |= dict.fromkeys(joined, joined)
     deciding = {}

@@ -26,7 +26,17 @@ from secondeye.evaluation.aggregate import (
 from secondeye.evaluation.columns import COLUMNS, GROUPS, PRIMARY, Column
 from secondeye.evaluation.comparison import CANDIDATE_KINDS, PROTOCOLS, Protocol, compare, protocol_rows
 from secondeye.params import Evaluate
-from secondeye.report.document import Bar, Bars, Bold, Image, Section, Table, to_markdown
+from secondeye.report.document import (
+    Bar,
+    Bars,
+    Bold,
+    Image,
+    Section,
+    Table,
+    choose_shown,
+    describe_shown,
+    to_markdown,
+)
 from secondeye.report.html import write_page
 from secondeye.system.files import write_atomic
 from secondeye.system.text import pluralize
@@ -142,10 +152,10 @@ def _region_table(clips: Sequence[EvalClip], films: Films) -> Table:
     lines = [
         [films.get(clip.film, clip.film), clip.id, clip.reference]
         + [_number(100 * getattr(clip, f"{name}_share"), 2) for name in names]
-        for clip in sorted(clips, key=lambda clip: (films.get(clip.film, clip.film), clip.id))
+        for clip in choose_shown(sorted(clips, key=lambda clip: (films.get(clip.film, clip.film), clip.id)))
     ]
     head = ("film", "clip", "reference", *(f"{name}, %" for name in names))
-    return Table("Region sizes", head, lines, "")
+    return Table("Region sizes", head, lines, describe_shown(len(clips)))
 
 
 def _protocol_section(protocol: Protocol, rows: Sequence[Score], evaluate: Evaluate) -> Section:
@@ -275,9 +285,10 @@ def _clip_table(rows: Sequence[Score], films: Films) -> Table:
     lines = [
         [films.get(row.film, row.film), row.clip, row.method]
         + [_number(getattr(row, name), COLUMNS[name].digits) for name in COMPACT]
-        for row in sorted(rows, key=lambda row: (films.get(row.film, row.film), row.clip))
+        for row in choose_shown(sorted(rows, key=lambda row: (films.get(row.film, row.film), row.clip)))
     ]
     note = "All scores of every clip are in `data/evaluate/scores/scores.parquet`."
+    note = " ".join(filter(None, [note, describe_shown(len(rows))]))
     return Table("Scores", ("film", "clip", "method", *COMPACT.values()), lines, note)
 
 

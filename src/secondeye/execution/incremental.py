@@ -12,6 +12,7 @@ machine, so every run tries it again.
 
 import hashlib
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -19,10 +20,11 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from tqdm import tqdm
 
+from secondeye.dataset.checksums import file_records, is_intact
 from secondeye.dataset.reader import FAILED
 from secondeye.dataset.schema import WORKER_CRASHED, FailedItem
 from secondeye.dataset.tables import write_table
@@ -67,6 +69,14 @@ class BuildResult(Generic[Row]):
     failed: list[FailedItem]
 
 
+class _Finished(NamedTuple):
+    """What a build keeps of an item in memory: a fraction of its record."""
+
+    row: Any  # None if it has failed
+    failed: FailedItem | None
+    files: tuple[str, ...]  # their names
+
+
 def make_key(stage: str, row_type: type, sections: Sequence[object], inputs: Sequence[str]) -> str:
     """Hash everything a result depends on: input keys, params, code, row columns, library versions."""
     parts = code_hash.code_and_versions(f"secondeye.stages.{stage}") | {
@@ -95,21 +105,17 @@ def build_missing(
     and `failed.parquet` lists the failures.
     """
     _require_own_folder(out)
-    records = {job.id: _read_record(out, job) for job in jobs}
-    missing = [job for job in jobs if records[job.id] is None]
+    finished = {job.id: _read_finished(out, job, row_type) for job in jobs}
+    missing = [job for job in jobs if finished[job.id] is None]
     if not in_order:  # the longest first, so that the workers finish together
         missing.sort(key=lambda job: -job.size_bytes)
     if need_bytes := sum(job.size_bytes for job in missing):
         require_free_space(out, need_bytes, label)
-    _run_jobs(out, missing, work, records, label, unit, max_bad_fraction * len(jobs))
-    failed = [
-        FailedItem(name, **record["failed"])
-        for name, record in records.items()
-        if record and record["failed"]
-    ]
+    _run_jobs(out, missing, work, finished, row_type, label, unit, max_bad_fraction * len(jobs))
+    failed = [item.failed for item in finished.values() if item and item.failed]
     write_table(out / FAILED, failed, FailedItem)
     if len(failed) > max_bad_fraction * len(jobs):
-        untried = sum(record is None for record in records.values())
+        untried = sum(item is None for item in finished.values())
         first = next(job.name or job.id for job in jobs if job.id == failed[0].id)
         raise UserError(
             f"{label}: {len(failed)} of {pluralize(len(jobs), unit)} failed, more than "
@@ -121,33 +127,33 @@ def build_missing(
     if crashed := sum(item.reason == WORKER_CRASHED for item in failed):
         retry = "`dvc repro --force` retries them and rebuilds nothing else"
         print(f"{label}: {pluralize(crashed, unit)} failed because the worker crashed; {retry}", flush=True)
-    _prune(out, records)
-    rows = [row_type(**record["row"]) for record in records.values() if record and not record["failed"]]
-    return BuildResult(rows, failed)
+    _prune(out, finished)
+    return BuildResult([item.row for item in finished.values() if item and not item.failed], failed)
 
 
 def _run_jobs(
     out: Path,
     missing: Sequence[Job],
     work: Callable[..., tuple[Any, list[Path]]],
-    records: dict[str, dict[str, Any] | None],  # updated in place
+    finished: dict[str, _Finished | None],  # updated in place
+    row_type: type,
     label: str,
     unit: str,
     max_failed: float,
 ) -> None:
     """Build until all items are done, or more than `max_failed` have failed."""
-    failed = sum(bool(record and record["failed"]) for record in records.values())
+    failed = sum(bool(item and item.failed) for item in finished.values())
     results = parallel.map(partial(_build, out, work), missing if failed <= max_failed else [])
     bar = tqdm(
-        total=len(records), initial=len(records) - len(missing), desc=label, unit=unit, **_bar_interval()
+        total=len(finished), initial=len(finished) - len(missing), desc=label, unit=unit, **_bar_interval()
     )
     with bar, closing(results):  # closing the generator stops the workers
         for position, result in results:
             job = missing[position]
             record = _crashed_record(out, job, result) if isinstance(result, WorkerCrashed) else result
-            records[job.id] = record
+            finished[job.id] = item = _finished(job, record, row_type)
             bar.update()
-            failed += bool(record["failed"])
+            failed += bool(item.failed)
             if failed > max_failed:
                 return
 
@@ -187,40 +193,40 @@ def _describe_file(path: Path) -> dict[str, object]:
     return {"bytes": path.stat().st_size, "sha256": hash_file(path)}
 
 
-def _read_record(out: Path, job: Job) -> dict[str, Any] | None:
-    """Return the record of a finished item, or None if it is missing, outdated or has incomplete files."""
+def _finished(job: Job, record: Mapping[str, Any], row_type: type) -> _Finished:
+    failed = FailedItem(job.id, **record["failed"]) if record["failed"] else None
+    return _Finished(None if failed else row_type(**record["row"]), failed, tuple(record["files"]))
+
+
+def _read_finished(out: Path, job: Job, row_type: type) -> _Finished | None:
+    """Return a finished item, or None if its record is missing or outdated or its files are incomplete."""
     path = out / f"{job.id}.json"
-    if not path.exists():
-        return None
     try:
         record: dict[str, Any] = json.loads(path.read_text())
-    except ValueError:  # truncated by a power loss
+    except (FileNotFoundError, ValueError):  # never built; truncated by a power loss
         return None
     if record["key"] != job.key:
         return None
-    written_ns = path.stat().st_mtime_ns
-    intact = all(_is_intact(out / name, expected, written_ns) for name, expected in record["files"].items())
-    return record if intact else None
-
-
-def _is_intact(path: Path, expected: Mapping[str, Any], written_ns: int) -> bool:
-    """Return whether a file has its recorded length, and its recorded hash if it was modified later."""
-    if not path.exists() or (status := path.stat()).st_size != expected["bytes"]:
-        return False
-    return status.st_mtime_ns <= written_ns or hash_file(path) == expected["sha256"]
+    files = file_records(job.id, record["files"], path.stat().st_mtime_ns)
+    if not all(is_intact(out / file.name, file) for file in files):
+        return None
+    return _finished(job, record, row_type)
 
 
 def _require_own_folder(out: Path) -> None:
     """Raise UserError if a folder contains files that no stage writes: pruning would delete them."""
-    for path in out.iterdir():
-        known = _STAGE_FILES.fullmatch(path.name) or _SYSTEM_FILES.fullmatch(path.name)
-        if path.is_file() and not known:
-            raise UserError(f"{out}: contains {path.name}, which no stage wrote; move it elsewhere")
+    with os.scandir(out) as found:
+        for entry in found:
+            known = _STAGE_FILES.fullmatch(entry.name) or _SYSTEM_FILES.fullmatch(entry.name)
+            if not known and entry.is_file():
+                raise UserError(f"{out}: contains {entry.name}, which no stage wrote; move it elsewhere")
 
 
-def _prune(out: Path, records: Mapping[str, dict[str, Any] | None]) -> None:
-    wanted = {f"{job_id}.json" for job_id in records}
-    wanted |= {name for record in records.values() if record for name in record["files"]}
-    for path in out.iterdir():
-        if path.is_file() and path.suffix != ".parquet" and path.name not in wanted:
-            path.unlink()
+def _prune(out: Path, finished: Mapping[str, _Finished | None]) -> None:
+    wanted = {f"{item}.json" for item in finished}
+    wanted.update(name for item in finished.values() if item for name in item.files)
+    with os.scandir(out) as found:
+        foreign = [e for e in found if e.name not in wanted and not e.name.endswith(".parquet")]
+        for entry in foreign:
+            if entry.is_file():
+                os.unlink(entry)

@@ -3,12 +3,17 @@
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from secondeye.report.rendering import render_template
 
 # Characters that Markdown interprets. An opening bracket counts only where a link could begin.
 _SPECIAL = re.compile(r"[\\|`*<>&~]|(?<![^\W_])_|_(?![^\W_])|\[(?=[^]]*]\()")
+
+
+MAX_ROWS = 1000  # of a table with a row for each clip or film: a page must open in a browser
+
+Item = TypeVar("Item")
 
 
 class Bold(str):
@@ -56,6 +61,17 @@ class Section(NamedTuple):
 
     heading: str
     parts: Sequence[str | Table | Bars | Image]
+
+
+def choose_shown(items: Sequence[Item]) -> Sequence[Item]:
+    """Return the items that a table shows: all, or else MAX_ROWS evenly spaced ones."""
+    count = len(items)
+    return items if count <= MAX_ROWS else [items[k * count // MAX_ROWS] for k in range(MAX_ROWS)]
+
+
+def describe_shown(count: int) -> str:
+    """Return a sentence about the rows that `choose_shown` leaves out of so many; "" if it shows all."""
+    return "" if count <= MAX_ROWS else f"{MAX_ROWS} of {count} rows, evenly spaced; all are in the tables."
 
 
 def to_markdown(title: str, sections: Sequence[Section]) -> str:

@@ -6,7 +6,7 @@ Reads tables only and takes seconds; every threshold of the dataset is applied h
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from secondeye.dataset.perceptual_hash import find_duplicates
+from secondeye.dataset.duplicates import find_duplicates
 from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import AcceptedClip, Clip, ClipQuality, Film, RejectedClip, SkippedClip
 from secondeye.dataset.tables import write_table

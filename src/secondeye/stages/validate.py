@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from secondeye.dataset.checksums import is_damaged, list_files
+from secondeye.dataset.checksums import is_intact, list_entries, read_entry
 from secondeye.dataset.reader import Dataset
 from secondeye.dataset.report import write_dataset_report
 from secondeye.dataset.schema import AcceptedClip, ClipQuality
@@ -22,6 +22,7 @@ from secondeye.system.process import lock_dir
 from secondeye.system.text import pluralize
 
 SUITE = Path(__file__).with_name("expectations.json")
+_MAX_NAMES = 100  # of clips or films in a message
 
 
 def run(data: Path, reports: Path, *, validate: Validate) -> None:
@@ -44,10 +45,11 @@ def run(data: Path, reports: Path, *, validate: Validate) -> None:
 
 
 def count_damaged(folders: Sequence[Path]) -> dict[str, int]:
-    """Count each clip's files that are missing or differ from what their stage wrote."""
-    files = [(folder / file.name, file) for folder in folders for file in list_files(folder)]
-    bar = tqdm(files, desc="validate", unit="file", mininterval=0.2 if sys.stderr.isatty() else 10.0)
-    return Counter(file.id for path, file in bar if is_damaged(path, file))
+    """Count each clip's files that are missing or differ from what their stage wrote, see `is_intact`."""
+    entries = [(folder, name) for folder in folders for name in list_entries(folder)]
+    bar = tqdm(entries, desc="validate", unit="entry", mininterval=0.2 if sys.stderr.isatty() else 10.0)
+    files = ((folder, file) for folder, name in bar for file in read_entry(folder / name))
+    return Counter(file.id for folder, file in files if not is_intact(folder / file.name, file))
 
 
 def expectation_rows(
@@ -105,16 +107,22 @@ def _failure(outcome: Any) -> str:
     column = config.kwargs["column"]
     unexpected = outcome.result.get("unexpected_index_list") or []
     clips = [row["id"] for row in unexpected]
-    films = ", ".join(sorted({row["film"] for row in unexpected}))
+    films = _join_some(sorted({row["film"] for row in unexpected}))
     if column == "licence":
         return f"no licence is stated for {films}; add it to sources.csv in data/raw"
     if column == "damaged_files":
-        return f"files of {', '.join(clips)} are damaged; delete data/*/ID.* of each and run dvc repro"
+        return f"files of {_join_some(clips)} are damaged; delete data/*/ID.* of each and run dvc repro"
     if column == "film_in_two_splits":
         return f"{films}: clips of one film are in both splits; run dvc repro --force filter"
     shown = ", ".join(clips[:3]) + (" ..." if len(clips) > 3 else "")
     which = f" in {pluralize(len(clips), 'clip')} of {films}: {shown}" if clips else ""
     return f"{column} {_requirement(config.type, config.kwargs)}, but is not{which}"
+
+
+def _join_some(names: Sequence[str]) -> str:
+    """Join names, at most so many that a message stays readable."""
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return ", ".join(names[:_MAX_NAMES]) + more
 
 
 def _requirement(expectation: str, kwargs: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +32,7 @@ from secondeye.system.text import pluralize
 from secondeye.training.provenance import SYNTHETIC_LICENCE
 
 _TAR_HEADER_BYTES = 2048  # of a file: header, padding and its share of the end
+_UNLISTED_SHARE = 0.01  # of the shards may be lost by a kill: the index grows, and is not written for each
 _FORMAT = 1  # of a record; a change makes old exports foreign
 
 
@@ -42,7 +44,7 @@ class Record:
     files: tuple[Path, ...]  # their names begin with the id
     description: Mapping[str, Any]  # of its json
 
-    @property
+    @cached_property
     def bytes(self) -> int:
         """Its size in a tar file."""
         return sum(path.stat().st_size + _TAR_HEADER_BYTES for path in self.files)
@@ -82,9 +84,13 @@ def export_dataset(
         missing = [name for name in names if name not in index["shards"]]
         _delete_unfinished(out)
         require_free_space(out, sum(one.bytes for name in missing for one in names[name]), "export")
+        unlisted = 0
         for name in tqdm(missing, desc="export", unit="shard"):
             index["shards"][name] = _pack(out / name, names[name])
-            _write_index(out, index)
+            unlisted += 1
+            if unlisted > _UNLISTED_SHARE * len(index["shards"]):
+                _write_index(out, index)
+                unlisted = 0
         index["finished"] = True
         _write_index(out, index)
     records = [record for shard in shards for record in shard]

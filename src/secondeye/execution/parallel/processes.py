@@ -4,6 +4,7 @@ The main process starts a coordinator, which imports the libraries once and fork
 milliseconds instead of seconds for each. The main process must not fork, because it may have threads.
 """
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -94,6 +95,8 @@ def _coordinate(connection: Connection, parent: int, workers: Sequence[WorkerSet
 
     with suppress(EOFError, BrokenPipeError):  # the main process stops
         work, items = connection.recv()
+        # Workers share the items' memory. A garbage collection would write to all of it, and so copy it.
+        gc.freeze()
         with closing(_retry(work, items, workers, connection)) as results:
             for result in results:
                 connection.send(result)
