@@ -49,6 +49,7 @@ from secondeye.training.windows import Windows
 RANKS, WORKERS, SAMPLES = 8, 2, 2000
 METHODS = (*BASELINES, *(Method(f"method {number}", "inpainter", inpainter="fill") for number in range(7)))
 EXPORT_SHARDS = 1000
+SCORED_CLIPS = 1000  # a test split that can be evaluated
 PAPER = load_preset("paper")
 
 Step = Callable[[Path], str]
@@ -134,7 +135,7 @@ def filter_(data: Path) -> str:
 
 
 def expectations(data: Path) -> str:
-    """Check all rows with Great Expectations, once as they are and once with a fault in each."""
+    """Check all rows with Great Expectations."""
     dataset = Dataset(data)
     rows = validate.expectation_rows(dataset, {}, PAPER.validate)
     assert validate.find_failures(rows, 1) == []
@@ -210,7 +211,7 @@ def export(data: Path) -> str:
 def scores(data: Path) -> str:
     """List the jobs of `evaluate` and write its report from scores of every clip and method."""
     dataset = Dataset(data)
-    clips = [eval_clip(clip.id, clip.film.id) for clip in dataset.clips("test")]
+    clips = [eval_clip(clip.id, clip.film.id) for clip in dataset.clips("test")[:SCORED_CLIPS]]
     rows = [
         score(clip, method, score_id(clip.id, method), score_key(clip, method, PAPER.evaluate))
         for clip in clips

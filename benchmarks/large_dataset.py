@@ -68,10 +68,10 @@ def build_stage(data: Path, stage: str) -> int:
     dataset = Dataset(data)
     row_type = ROW_TYPES[stage]
     inputs = CLIP_ROWS[: max(0, list(FILES).index(stage) - 1)]
-    rows = {row.id: row for row in dataset.rows(row_type)}
+    rows: dict[str, Any] = {row.id: row for row in dataset.rows(row_type)}
     jobs = []
     for clip in dataset.join(*inputs):
-        row = rows.get(clip.id)
+        row: Any = rows.get(clip.id)
         key = row.key if row else key_of(clip.id, stage)
         jobs.append(Job(clip.id, key, (dataset, clip, row, FILES[stage]), 0.0))
     out = dataset.folder(stage)
@@ -187,11 +187,10 @@ def _clip_tables(clips: Sequence[Clip], rng: np.random.Generator) -> dict[type, 
         if lost == 0:
             continue
         shift_px, evidence = int(rng.integers(60)), round(float(rng.uniform(-0.1, 0.9)), 4)
-        gains = rng.uniform(0.97, 1.03, 6).tolist()
+        colours: Any = rng.uniform(0.97, 1.03, 6).tolist()
         key = key_of(clip.id, "shift")
-        tables[Correction].append(
-            Correction(clip.id, key, False, *gains, 0, shift_px, 40.125, 0.8125, evidence)
-        )
+        row = (clip.id, key, False, *colours, 0, shift_px, 40.125, 0.8125, evidence)
+        tables[Correction].append(Correction(*row))
         if lost == 1:
             continue
         shares = rng.uniform((0.5, 0.01), (1.0, 0.08)).round(4).tolist()

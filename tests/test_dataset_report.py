@@ -36,7 +36,7 @@ from secondeye.dataset.schema import (
 )
 from secondeye.dataset.tables import write_table
 from secondeye.report.contact_sheet import write_image
-from secondeye.report.document import to_markdown
+from secondeye.report.document import MAX_ROWS, Table, to_markdown
 
 Tables = dict[type, list[Any]]
 
@@ -156,3 +156,16 @@ def test_an_empty_dataset_has_a_report(write: Write) -> None:
     empty = write({row_type: [] for row_type in some_tables()})
     assert json.dumps(histograms(empty) + funnel(empty))
     assert "None were rejected." in to_markdown("T", dataset_sections(empty, ["0 clips accepted"], None))
+
+
+def test_a_long_table_shows_evenly_spaced_rows_and_says_so(write: Write) -> None:
+    clips = [a_clip(f"c{n:05d}", "f", start=n, stop=n + 1) for n in range(2 * MAX_ROWS)]
+    accepted = [AcceptedClip(clip.id, "f", "train") for clip in clips]
+    for total in (MAX_ROWS, 2 * MAX_ROWS):
+        changed: Tables = {Clip: clips[:total], AcceptedClip: accepted[:total], SkippedClip: []}
+        section = dataset_sections(write(changed | {RejectedClip: [], Correction: []}), [], None)[-1]
+        (table,) = section.parts
+        assert isinstance(table, Table) and len(table.rows) == MAX_ROWS
+        assert (f"{MAX_ROWS} of {total} rows" in table.note) == (total > MAX_ROWS)
+        step = total // MAX_ROWS
+        assert [row[1] for row in table.rows[:3]] == ["0-0", f"{step}-{step}", f"{2 * step}-{2 * step}"]

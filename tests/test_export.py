@@ -2,6 +2,7 @@
 
 import gc
 import http.server
+import itertools
 import json
 import pickle
 import shutil
@@ -255,6 +256,19 @@ def test_a_killed_export_continues_to_the_same_bytes(
     (tmp_path / ".index.part.json").touch()  # as kill -9 leaves it
     export(data, tmp_path, two_shots)
     assert content(tmp_path) == content(shards)
+
+
+def test_the_index_is_not_written_for_each_of_many_shards(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lists all shards, so writing it for each would take a time that grows with their square."""
+    listed: list[int] = []
+    monkeypatch.setattr(module, "plan_shards", lambda records, size: [[]] * 1000)
+    monkeypatch.setattr(module, "_pack", lambda path, records: {"ids": []})
+    monkeypatch.setattr(module, "_write_index", lambda out, index: listed.append(len(index["shards"])))
+    export(data, tmp_path, 1.0)
+    assert listed[:3] == [0, 1, 2] and listed[-1] == 1000 and len(listed) < 400
+    assert all(after - before <= 0.01 * after + 1 for before, after in itertools.pairwise(listed))
 
 
 def test_a_missing_truncated_or_damaged_shard_is_made_again(

@@ -1,5 +1,7 @@
 """Validation names every failed expectation, with the films and clips that fail it."""
 
+import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
@@ -9,6 +11,7 @@ import pytest
 from conftest import a_film, a_score
 from small_dataset import write_rows
 
+from secondeye.dataset import checksums
 from secondeye.dataset.schema import AcceptedClip, ClipQuality, Film
 from secondeye.params import Validate, load_params
 from secondeye.stages import validate
@@ -98,3 +101,26 @@ def test_too_few_clips_fail() -> None:
 
 def test_licences_are_required_by_default() -> None:
     assert load_params().validate.require_licences
+
+
+def test_a_message_names_at_most_a_hundred_clips() -> None:
+    names = [f"{n:03d}" for n in range(103)]
+    assert validate._join_some(names[:100]) == ", ".join(names[:100])
+    assert validate._join_some(names).endswith(", 098, 099 and 3 more")
+
+
+def test_damaged_files_are_counted_without_reading_those_that_are_older_than_their_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+    monkeypatch.setattr(checksums, "hash_file", lambda path: hashed.append(path.name) or "other")
+    for n, later_ns in ((1, 0), (2, 1), (3, 0)):
+        file, entry = (tmp_path / f"{n:016x}.{kind}" for kind in ("left.mkv", "json"))
+        file.write_text("a view")
+        record = {file.name: {"bytes": 6, "sha256": "digest"}}
+        entry.write_text(json.dumps({"files": record}))
+        written_ns = entry.stat().st_mtime_ns
+        os.utime(file, ns=(written_ns, written_ns + later_ns))
+    file.unlink()
+    assert validate.count_damaged([tmp_path]) == {f"{2:016x}": 1, f"{3:016x}": 1}
+    assert hashed == [f"{2:016x}.left.mkv"], "the first is older than its entry, the third is missing"

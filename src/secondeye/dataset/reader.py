@@ -82,8 +82,10 @@ class DatasetClip:
         return row
 
     def only(self, *row_types: type) -> "DatasetClip":
-        """Return the clip with only these rows, to keep many clips in memory."""
-        return replace(self, rows={row_type: self._require(row_type) for row_type in row_types})
+        """Return the clip with only these rows and without hashes, to keep many clips in memory."""
+        rows: dict[type, Any] = {kind: self._require(kind) for kind in row_types}
+        rows = {kind: replace(row, key="") for kind, row in rows.items()}
+        return replace(self, clip=replace(self.clip, key="", perceptual_hash=""), rows=rows)
 
     @property
     def correction(self) -> Correction:

@@ -190,8 +190,8 @@ def _film_tables(dataset: Dataset) -> Iterator[Table]:
     head = ("film", "packing", "licence", "frames", "fps", "shots", "clips", "accepted", "remark")
     yield Table("Films used", head, lines, describe_shown(len(films)))
     if skipped := dataset.skipped_films:
-        lines = [(film.id, film.reason, film.detail) for film in choose_shown(skipped)]
-        yield Table("Films skipped", ("film", "reason", "detail"), lines, describe_shown(len(skipped)))
+        reasons = [(film.id, film.reason, film.detail) for film in choose_shown(skipped)]
+        yield Table("Films skipped", ("film", "reason", "detail"), reasons, describe_shown(len(skipped)))
 
 
 def _reasons(dataset: Dataset) -> Table | str:

@@ -6,7 +6,7 @@ few consecutive frames, played forwards or backwards, cropped, mirrored and reco
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -140,8 +140,9 @@ class _Frames(NamedTuple):
 def list_shots(dataset: Dataset, settings: TrainDepth) -> list[DepthShot]:
     """List the clips, then the synthetic shots. Raises UserError if all clips are held out."""
     size = (settings.height, settings.width)
-    clips = [ClipShot(dataset, clip.only(Correction, ClipDisparity), *size) for clip in train_clips(dataset)]
-    return [*clips, *(RenderedShot(dataset, row, *size) for row in dataset.rows(SyntheticShot))]
+    reader = replace(dataset)  # without the tables that were read, which are larger than the listing
+    clips = [ClipShot(reader, clip.only(Correction, ClipDisparity), *size) for clip in train_clips(dataset)]
+    return [*clips, *(RenderedShot(reader, row, *size) for row in dataset.rows(SyntheticShot))]
 
 
 def consistent_mask(

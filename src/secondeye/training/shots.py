@@ -6,7 +6,7 @@ at a time, so memory does not grow with the dataset beyond a few kilobytes a cli
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -151,8 +151,9 @@ def list_shots(
 
     Raises UserError if every clip is held out, and UnreadableFilm if a monocular film cannot be read.
     """
-    dataset = open_dataset(data)
-    clips = [clip.only(Correction, ClipDisparity) for clip in train_clips(dataset)]
+    opened = open_dataset(data)
+    clips = [clip.only(Correction, ClipDisparity) for clip in train_clips(opened)]
+    dataset = replace(opened)  # without the tables that were read, which are larger than the listing
     stereo = [ClipShot(dataset, clip, conditioning, used) for clip in clips]
     films = [film.path for film in mono_films(dataset)]
     view = clips[0].clip
