@@ -66,12 +66,12 @@ def build_stage(data: Path, stage: str) -> int:
     Jobs have what those of the real stage have, and the whole of its scheduling and records is used.
     """
     dataset = Dataset(data)
-    row_type = ROW_TYPES[stage]
+    row_type: Any = ROW_TYPES[stage]
     inputs = CLIP_ROWS[: max(0, list(FILES).index(stage) - 1)]
     rows: dict[str, Any] = {row.id: row for row in dataset.rows(row_type)}
     jobs = []
     for clip in dataset.join(*inputs):
-        row: Any = rows.get(clip.id)
+        row = rows.get(clip.id)
         key = row.key if row else key_of(clip.id, stage)
         jobs.append(Job(clip.id, key, (dataset, clip, row, FILES[stage]), 0.0))
     out = dataset.folder(stage)
