@@ -28,7 +28,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from turn import turn
 
-from secondeye.cli import EXIT_TRUNCATED
+from secondeye.cli import EXIT_DAMAGED
 from secondeye.system.errors import UserError
 from secondeye.system.text import pluralize
 from secondeye.video.write import write_film
@@ -57,7 +57,7 @@ def convert(film: Path, output: Path, version: int, options: list[str], timeout_
     try:
         run_command(_convert_command(film, output, version, options), run_log(), timeout_hours)
     except CommandFailed as failure:
-        if failure.code != EXIT_TRUNCATED:
+        if failure.code != EXIT_DAMAGED:
             raise
         return str(failure)
     return ""

@@ -60,7 +60,7 @@ def test_film_keeps_frames_stamps_size_and_sound(make_film: MakeFilm) -> None:
     output = film.with_name("out.mp4")
     preview = film.with_name("preview.png")
     made = convert(film, output, SETTINGS, preview=preview)
-    assert (made.frames, made.error) == (17, "")
+    assert (made.frames, made.damage) == (17, "")
     info = probe(output)
     assert (info.width, info.height, info.frames) == (128, 48, 17)
     assert stamps(output) == stamps(film)
@@ -186,7 +186,7 @@ def test_film_that_breaks_gives_its_good_part(make_film: MakeFilm) -> None:
     film = damage(make_film(shots=(60,), sound=True))
     made = convert(film, None, SETTINGS)
     output = film.with_name("film_sbs.mp4")
-    assert made.error and 0 < made.frames < 60
+    assert made.damage and 0 < made.frames < 60
     assert stamps(output) == stamps_until_broken(film, made.frames)
     end = stamps(output)[-1] + Fraction(1, 24)
     assert end - Fraction(1, 20) < sound(output)[-1][0] < end
@@ -202,7 +202,9 @@ def test_plan_finds_shots_and_stamps(make_film: MakeFilm) -> None:
     film = make_film(shots=(12, 15))
     planned: list[int] = []
     plan = plan_shots(probe(film), cut_threshold=2.0, min_shot_frames=6, on_frame=lambda: planned.append(1))
-    assert plan.shots == [(0, 12), (12, 27)] and len(planned) == len(plan.timestamps) == 27 and not plan.error
+    assert (
+        plan.shots == [(0, 12), (12, 27)] and len(planned) == len(plan.timestamps) == 27 and not plan.damage
+    )
 
 
 def test_depth_of_a_shot_is_brought_to_zero_and_one(tmp_path: Path) -> None:
@@ -516,7 +518,7 @@ def test_film_cut_in_half_gives_its_good_part_and_says_so(
 ) -> None:
     film = cut_in_half(make_film(shots=(120,), sound=False), suffix)
     made = convert(film, None, SETTINGS)
-    assert f"ends early after {made.frames} frames (" in made.error and f"{reason})" in made.error
+    assert f"ends early after {made.frames} frames (" in made.damage and f"{reason})" in made.damage
     assert 20 < made.frames < 100
     assert len(stamps(film.with_name(f"{film.stem}_sbs.mp4"))) == made.frames
 

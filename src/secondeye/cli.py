@@ -18,7 +18,7 @@ from secondeye.system.process import wait_without_spinning
 from secondeye.system.text import pluralize
 
 RUNS, MODELS, DATA, REPORTS = Path(".runs"), Path("models"), Path("data"), Path("reports")
-EXIT_TRUNCATED = 3  # the film is damaged; the part before the damage was converted
+EXIT_DAMAGED = 3  # the film is damaged; what decodes was converted
 EXIT_UNREACHABLE = 4  # MLflow cannot be reached; nothing is lost
 EXIT_INTERRUPTED = 130  # the shells' convention for Ctrl-C
 
@@ -205,7 +205,7 @@ def convert(
     with _resumable():
         made = convert_film(film, output, settings, preview=preview, overwrite=overwrite, sidecar=sidecar)
     print(f"{made.output}: {pluralize(made.frames, 'frame')}, both views")
-    _exit_if_truncated(made.error)
+    _exit_if_damaged(made.damage)
 
 
 @contextmanager
@@ -218,10 +218,10 @@ def _resumable() -> Iterator[None]:
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
-def _exit_if_truncated(error: str) -> None:
-    if error:
-        print(f"secondeye: warning: {error}", file=sys.stderr)
-        raise typer.Exit(EXIT_TRUNCATED)
+def _exit_if_damaged(damage: str) -> None:
+    if damage:
+        print(f"secondeye: warning: {damage}", file=sys.stderr)
+        raise typer.Exit(EXIT_DAMAGED)
 
 
 @app.command()
@@ -261,7 +261,7 @@ def depth(
     with _resumable():
         made = write_depth(film, output, settings, overwrite=overwrite)
     print(f"{made.output}: depth of {pluralize(made.frames, 'frame')}")
-    _exit_if_truncated(made.error)
+    _exit_if_damaged(made.damage)
 
 
 @app.command()

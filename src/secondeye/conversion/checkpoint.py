@@ -135,7 +135,7 @@ class Checkpoint:
 
     def save_plan(self, plan: ShotPlan) -> None:
         """Save the shot plan, so that resuming does not search for cuts again."""
-        record = {"timestamps": plan.timestamps, "shots": plan.shots, "error": plan.error}
+        record = {"timestamps": plan.timestamps, "shots": plan.shots, "error": plan.error, "lost": plan.lost}
         write_atomic(self.folder / "plan.json", json.dumps(record))
 
     def load_plan(self, info: FilmInfo) -> ShotPlan | None:
@@ -145,7 +145,7 @@ class Checkpoint:
             return None
         record = json.loads(path.read_text())
         shots = [(start, stop) for start, stop in record["shots"]]
-        return ShotPlan(info, record["timestamps"], shots, record["error"])
+        return ShotPlan(info, record["timestamps"], shots, record["error"], record["lost"])
 
     def save_inpaint_plan(self, plan: InpaintPlan) -> None:
         """Save the inpainter's plan, so that resuming gives the same pixels with other free memory."""

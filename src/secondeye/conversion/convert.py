@@ -40,7 +40,7 @@ from secondeye.system.errors import UserError
 from secondeye.system.process import best_device
 from secondeye.system.text import pluralize
 from secondeye.video.mux import mux_film
-from secondeye.video.probe import FilmInfo, probe
+from secondeye.video.probe import FilmInfo, UnreadableFilm, probe
 from secondeye.video.verify import verify_film
 
 Log = Callable[[str], None]
@@ -54,7 +54,7 @@ class ConversionResult:
 
     output: Path
     frames: int
-    error: str  # why the film ends early; "" if it does not
+    damage: str  # what of the film could not be decoded; "" for a whole film
 
 
 def convert(
@@ -109,7 +109,7 @@ def convert(
         if preview:
             shutil.move(checkpoint.preview, preview)
         checkpoint.remove()
-    return ConversionResult(output, len(plan.timestamps), plan.error)
+    return ConversionResult(output, len(plan.timestamps), plan.damage)
 
 
 def choose_depth(
@@ -146,12 +146,16 @@ def load_or_plan_shots(checkpoint: Checkpoint, info: FilmInfo) -> ShotPlan:
     plan = checkpoint.load_plan(info)
     if plan is None:
         with tqdm(total=info.frames or None, desc="finding cuts", unit="frame", leave=False) as bar:
-            plan = plan_shots(
-                info,
-                cut_threshold=CUT_THRESHOLD,
-                min_shot_frames=shortest_shot_frames(info.fps),
-                on_frame=bar.update,
-            )
+            try:
+                plan = plan_shots(
+                    info,
+                    cut_threshold=CUT_THRESHOLD,
+                    min_shot_frames=shortest_shot_frames(info.fps),
+                    on_frame=bar.update,
+                )
+            except UnreadableFilm:
+                checkpoint.remove()
+                raise
         checkpoint.save_plan(plan)
     return plan
 
@@ -191,8 +195,8 @@ def _log_film(plan: ShotPlan, log: Log) -> None:
     log(f"{info.path}: {info.width}x{info.height}, {float(info.fps):.3f} fps, audio: {audio}")
     if info.bit_depth > 8:
         log(f"warning: {info.path} has {info.bit_depth} bits per channel; the output has 8")
-    if plan.error:
-        log(f"warning: {plan.error}; converting the frames before that")
+    if plan.damage:
+        log(f"warning: {plan.damage}; converting all other frames")
 
 
 def _require_free_space(

@@ -48,7 +48,7 @@ class WrittenDepth:
 
     output: Path
     frames: int
-    error: str  # why the film ends early; "" if it does not
+    damage: str  # what of the film could not be decoded; "" for a whole film
 
 
 def write_depth(
@@ -83,7 +83,7 @@ def write_depth(
         record = _describe(film, settings, plan, depths)
         _write(checkpoint, target, depths, record, info)
         checkpoint.remove()
-    return WrittenDepth(output, len(plan.timestamps), plan.error)
+    return WrittenDepth(output, len(plan.timestamps), plan.damage)
 
 
 def _check_output(output: Path, film: Path, overwrite: bool) -> None:

@@ -28,9 +28,8 @@ from secondeye.film.shots import ShotPlan
 from secondeye.inpaint import Inpainter
 from secondeye.system.process import best_device
 from secondeye.system.threads import prefetch
-from secondeye.video.probe import FilmInfo
 from secondeye.video.read import DecodedFrame, ShotReader
-from secondeye.video.write import FilmWriter
+from secondeye.video.write import FilmWriter, container_time_base
 
 Window = TypeVar("Window")
 
@@ -135,7 +134,7 @@ class ShotRenderer:
     ) -> int:  # one past its last frame
         """Encode one segment; it appears in the checkpoint when it is complete."""
         frame = first
-        part = _open_segment(self.checkpoint.part(first), self.plan.info, self.settings)
+        part = _open_segment(self.checkpoint.part(first), self.plan, self.settings)
         with part as writer, ThreadPoolExecutor(1) as encoder:
             written: Future[None] | None = None
             while frame < border:
@@ -156,11 +155,12 @@ class ShotRenderer:
         return frame
 
     def _write(self, writer: FilmWriter, window: RenderedWindow, frame: int, first: int) -> None:
-        timestamps = self.plan.timestamps
+        timestamps, time_base = self.plan.timestamps, self.plan.info.time_base
         for at, (left, right) in enumerate(
             zip(window.left.numpy(), window.right.numpy(), strict=True), frame
         ):
-            writer.write(side_by_side(left, right), timestamps[at] - timestamps[first])
+            seconds = (timestamps[at] - timestamps[first]) * time_base
+            writer.write(side_by_side(left, right), round(seconds / writer.time_base))
 
     def _preview(self, window: RenderedWindow, frame: int) -> None:
         k = len(self.plan.timestamps) // 2 - frame
@@ -168,13 +168,14 @@ class ShotRenderer:
             write_preview(self.checkpoint.preview, window.left[k], window.right[k], *window.warp_again(k))
 
 
-def _open_segment(path: Path, info: FilmInfo, settings: ConversionSettings) -> FilmWriter:
+def _open_segment(path: Path, plan: ShotPlan, settings: ConversionSettings) -> FilmWriter:
+    info = plan.info
     return FilmWriter(
         path,
         2 * info.width,
         info.height,
         fps=info.fps,
-        time_base=info.time_base,
+        time_base=container_time_base(info.time_base, plan.timestamps),
         colour=info.colour,
         pixel_aspect=info.pixel_aspect,
         crf=settings.crf,

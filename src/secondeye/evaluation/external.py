@@ -165,4 +165,11 @@ def _require_same_shape(view: View, original: Film) -> None:
 @lru_cache(maxsize=8)
 def _timestamps(film: Path, modified_ns: int) -> list[int]:
     """Return the timestamps of a film's frames; cached while the file stays the same."""
-    return [frame.pts for frame in decode_film(film, size=(2, 2))]
+    timestamps = []
+    for frame in decode_film(film, size=(2, 2)):
+        if frame.lost_before:
+            raise UserError(
+                f"{film}: a picture before frame {len(timestamps)} does not decode; copy it again"
+            )
+        timestamps.append(frame.pts)
+    return timestamps

@@ -87,7 +87,7 @@ def require_same_format(views: Sequence[View]) -> None:
 def read_synchronized(views: Sequence[View]) -> Iterator[ViewImages]:
     """Yield the images of all views frame by frame; a film that holds several views is decoded once.
 
-    Raises TruncatedFilm, and UserError if one film ends before another.
+    Raises TruncatedFilm, and UserError if a frame does not decode or one film ends before another.
     """
     paths = list(dict.fromkeys(view.info.path for view in views))
     for count, frames in enumerate(zip_longest(*map(decode_film, paths))):
@@ -99,4 +99,7 @@ def read_synchronized(views: Sequence[View]) -> Iterator[ViewImages]:
                 f"{ended[0]}: ends after {pluralize(count, 'frame')}, but {longer} is longer; "
                 "cut both to the same frames"
             )
+        lost = [path for path in paths if by_path[path].lost_before]
+        if lost:
+            raise UserError(f"{lost[0]}: a picture before frame {count} does not decode; copy the film again")
         yield tuple(view.extract(by_path[view.info.path].rgb) for view in views)

@@ -10,10 +10,12 @@ from math import ceil
 import numpy as np
 
 from secondeye.film.cuts import cut_detection_size, find_cuts
+from secondeye.system.text import pluralize
 from secondeye.system.threads import prefetch
 from secondeye.video.probe import FilmInfo, TruncatedFilm, UnreadableFilm
 from secondeye.video.read import decode_film
 
+_PLACES = 5  # of skipped frames that a warning names
 _FRAMES_AHEAD = 16  # small frames, decoded while earlier ones are searched for cuts
 
 
@@ -25,6 +27,21 @@ class ShotPlan:
     timestamps: list[int]  # of every frame that decodes, in ticks of info.time_base
     shots: list[tuple[int, int]]  # first frame, one past the last
     error: str  # why the film ends early; "" if it does not
+    lost: list[int]  # for each picture that did not decode and was skipped, the frame after it
+
+    @property
+    def damage(self) -> str:
+        """What of the film could not be decoded, and where; "" for a whole film."""
+        skipped = ""
+        if self.lost:
+            frames = list(dict.fromkeys(self.lost))
+            places = [f"{float(self.timestamps[frame] * self.info.time_base):.2f}" for frame in frames]
+            more = ", ..." if len(places) > _PLACES else ""
+            skipped = (
+                f"{self.info.path}: {pluralize(len(self.lost), 'frame')} skipped, as they do not decode, "
+                f"before {', '.join(places[:_PLACES])}{more} s"
+            )
+        return "; ".join(filter(None, [skipped, self.error]))
 
     @property
     def end_seconds(self) -> Fraction:
@@ -41,15 +58,17 @@ def plan_shots(
 ) -> ShotPlan:
     """Find the shots of a film by decoding it once, at a small size.
 
-    Raises UnreadableFilm when none of its frames decodes.
+    Raises UnreadableFilm when none of its frames decodes, or fewer than do not.
     """
     timestamps: list[int] = []
+    lost: list[int] = []
     errors: list[str] = []
 
     def images() -> Iterator[np.ndarray]:
         try:
             size = cut_detection_size(info.height, info.width)
             for frame in prefetch(decode_film(info.path, size=size), _FRAMES_AHEAD):
+                lost.extend([len(timestamps)] * frame.lost_before)
                 timestamps.append(frame.pts)
                 on_frame()
                 yield frame.rgb
@@ -59,7 +78,7 @@ def plan_shots(
     cuts, frames = find_cuts(images(), info.fps, threshold=cut_threshold, min_shot_frames=min_shot_frames)
     if not frames:
         raise UnreadableFilm(f"{info.path}: none of its frames decodes")
-    return ShotPlan(info, timestamps, list(pairwise([0, *cuts, frames])), "".join(errors))
+    return ShotPlan(info, timestamps, list(pairwise([0, *cuts, frames])), "".join(errors), lost)
 
 
 def find_shots(

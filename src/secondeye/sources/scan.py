@@ -23,6 +23,7 @@ from secondeye.film.shots import find_shots
 from secondeye.sources import Source, strip_paths
 from secondeye.sources.clip_reader import ClipReader
 from secondeye.sources.views import StereoFrame, ViewInfo, read_stereo_frames, view_info
+from secondeye.system.text import pluralize
 from secondeye.video.probe import TruncatedFilm, UnreadableFilm
 
 _LETTERBOX_FPS = 4  # small frames per second that are searched for a letterbox
@@ -43,7 +44,7 @@ class Scan:
     shots: list[tuple[int, int]]  # first frame, one past the last; fades belong to none
     checks: list[FrameCheck]  # of every frame of the left view
     letterbox: Letterbox  # px of one view at full size
-    remark: str  # uneven frame rate, dropped or damaged frames, early end; "" if there is none
+    remark: str  # uneven frame rate, dropped, skipped or damaged frames, early end; "" if there is none
 
     @property
     def gaps(self) -> list[tuple[int, int]]:
@@ -66,6 +67,7 @@ def scan(source: Source, *, cut_threshold: float, min_shot_frames: int) -> Scan:
     profiles: list[Profiles] = []  # the maximum over all frames so far
     remarks: list[str] = []
     damaged: list[int] = []  # frames
+    lost: list[int] = []  # for each picture that did not decode, the frame after it
     after_gap: list[int] = []  # frames
 
     def left_views() -> Iterator[np.ndarray]:
@@ -74,6 +76,7 @@ def scan(source: Source, *, cut_threshold: float, min_shot_frames: int) -> Scan:
             for count, frame in enumerate(read_stereo_frames(source, size=small, log=remarks.append)):
                 timestamps.append(frame.pts)
                 damaged.extend([count] * frame.damaged)
+                lost.extend([count] * frame.lost_before)
                 after_gap.extend([count] * frame.after_gap)
                 checks.append(check_frame(frame.left, previous))
                 previous = frame.left
@@ -88,6 +91,10 @@ def scan(source: Source, *, cut_threshold: float, min_shot_frames: int) -> Scan:
         raise UnreadableFilm("none of its frames decodes")
     if damaged:
         remarks.append(f"damaged frames: {len(damaged)}, first {damaged[0]}")
+    if lost:
+        remarks.append(
+            f"skipped since they do not decode: {pluralize(len(lost), 'frame')}, first before frame {lost[0]}"
+        )
     gaps = _find_gaps(timestamps, info.time_base)
     bright = [timestamps[k] for k in _bright_frames(checks)]
     return Scan(

@@ -25,7 +25,8 @@ class StereoFrame(NamedTuple):
     left: np.ndarray  # uint8 [H, W, 3] RGB, upright
     right: np.ndarray  # uint8 [H, W, 3]
     damaged: bool = False  # a decoder concealed errors in a view
-    after_gap: bool = False  # frames before it were dropped because one view was missing
+    after_gap: bool = False  # frames before it are missing: one view was, or a picture did not decode
+    lost_before: int = 0  # pictures since the previous frame that did not decode, of the view that lost more
 
 
 def no_log(message: str) -> None:
@@ -53,19 +54,27 @@ def read_film_pair(
     )
     rights = _read_from(right, right_start, size)
     count, dropped, after_gap = 0, 0, False
-    one, other = next(lefts, None), next(rights, None)
+    lost = [0, 0]  # of the left and the right view, since the previous frame
+
+    def advance(frames: Iterator[DecodedFrame], view: int) -> DecodedFrame | None:
+        frame = next(frames, None)
+        lost[view] += frame.lost_before if frame else 0
+        return frame
+
+    one, other = advance(lefts, 0), advance(rights, 1)
     while one is not None and other is not None:
         lag = one.pts * left_info.time_base - other.pts * right_info.time_base + offset
         if abs(lag) <= 1 / (2 * left_info.fps):
-            yield StereoFrame(one.pts, one.rgb, other.rgb, one.damaged or other.damaged, after_gap)
-            count, after_gap = count + 1, False
-            one, other = next(lefts, None), next(rights, None)
+            damaged = one.damaged or other.damaged
+            yield StereoFrame(one.pts, one.rgb, other.rgb, damaged, after_gap or any(lost), max(lost))
+            count, after_gap, lost[:] = count + 1, False, [0, 0]
+            one, other = advance(lefts, 0), advance(rights, 1)
             continue
         dropped, after_gap = dropped + 1, True
         if lag > 0:
-            other = next(rights, None)
+            other = advance(rights, 1)
         else:
-            one = next(lefts, None)
+            one = advance(lefts, 0)
     if start_pts is None:
         tolerance = int(_END_TOLERANCE_SECONDS * left_info.fps)
         rest = sum(1 for _ in islice(lefts if one else rights, tolerance)) + (one is not other)

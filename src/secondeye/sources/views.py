@@ -13,6 +13,7 @@ from secondeye.sources.spherical import spherical_reason
 from secondeye.sources.stills import list_images, read_mpo, read_still, scale
 from secondeye.sources.view_pairs import Log, StereoFrame, no_log, read_film_pair, read_folder_pair
 from secondeye.video.multiview import read_multiview
+from secondeye.video.orientation import Orientation
 from secondeye.video.probe import FilmInfo, UnreadableFilm, probe
 from secondeye.video.read import decode_film, select_all
 
@@ -75,13 +76,37 @@ def read_stereo_frames(
     first = source.paths[0]
     if is_still(first):
         return iter([StereoFrame(0, *_read_still_views(source, size))])
+    if first.is_dir():
+        return read_folder_pair(first, source.paths[1], start_pts=start_pts, size=size, log=log)
     if source.packing == MULTIVIEW:
-        frames = read_multiview(first, start_pts=start_pts, size=size, select=select)
-        return (StereoFrame(*frame) for frame in frames)
-    if source.packing != PAIR:
-        return _read_packed(source, start_pts, size, select)
-    read_pair = read_folder_pair if first.is_dir() else read_film_pair
-    return read_pair(first, source.paths[1], start_pts=start_pts, size=size, log=log)
+        multiview = read_multiview(first, start_pts=start_pts, size=size, select=select)
+        frames = (
+            StereoFrame(one.pts, one.base, one.second, one.damaged, one.lost_before > 0, one.lost_before)
+            for one in multiview
+        )
+    elif source.packing == PAIR:
+        frames = read_film_pair(first, source.paths[1], start_pts=start_pts, size=size, log=log)
+    else:
+        frames = _read_packed(source, start_pts, size, select)
+    return map(_swap_views, frames) if _is_swapped_by_mirror(source) else frames
+
+
+def _is_swapped_by_mirror(source: Source) -> bool:
+    """Whether the display matrix mirrors a film so that its left view shows what a right eye would see.
+
+    Views side by side need no swap: a mirror that swaps the eyes also swaps the halves of the frame.
+    """
+    axis = packing_axis(source.packing)
+    if axis == "sbs":
+        return False
+    orientation = probe(source.paths[0]).orientation
+    if axis == "tb":
+        return orientation.is_mirrored and not orientation.transposed
+    return orientation == Orientation(flipped_x=True)
+
+
+def _swap_views(frame: StereoFrame) -> StereoFrame:
+    return frame._replace(left=frame.right, right=frame.left)
 
 
 def _read_packed(
@@ -91,7 +116,8 @@ def _read_packed(
     if size is not None:
         size = (size[0], 2 * size[1]) if packing_axis(packing) == "sbs" else (2 * size[0], size[1])
     for frame in decode_film(path, start_pts=start_pts, size=size, select=select):
-        yield StereoFrame(frame.pts, *unpack(frame.rgb, packing), frame.damaged)
+        lost = frame.lost_before
+        yield StereoFrame(frame.pts, *unpack(frame.rgb, packing), frame.damaged, lost > 0, lost)
 
 
 def _read_still_views(source: Source, size: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:

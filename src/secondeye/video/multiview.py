@@ -14,7 +14,15 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from secondeye.video.probe import TruncatedFilm, UnreadableFilm, open_film, video_stream
+from secondeye.video.probe import (
+    Losses,
+    TruncatedFilm,
+    UnreadableFilm,
+    decode_packet,
+    demux_film,
+    open_film,
+    video_stream,
+)
 from secondeye.video.read import DECODER_THREADS, select_all, upright_rgb, with_timestamps
 
 
@@ -25,6 +33,7 @@ class MultiviewFrame(NamedTuple):
     base: np.ndarray  # uint8 [H, W, 3], upright
     second: np.ndarray  # uint8 [H, W, 3]
     damaged: bool  # the decoder concealed errors in a view
+    lost_before: int  # pictures since the previous frame that did not decode
 
 
 def read_multiview(
@@ -44,28 +53,38 @@ def read_multiview(
         stream.codec_context.thread_count = DECODER_THREADS
         if stream.codec_context.name == "hevc":
             stream.codec_context.options = {"view_ids": "-1"}
-        pairs = _view_pairs(container, stream, path)
-        for pts, (base, second) in with_timestamps(pairs, container, stream, path, whole=True):
+        losses = Losses()
+        pairs = _view_pairs(container, stream, path, losses)
+        for pts, (base, second), lost in with_timestamps(
+            pairs, container, stream, path, losses=losses, whole=True
+        ):
             if (start_pts is None or pts >= start_pts) and select(pts):
                 damaged = base.is_corrupt or second.is_corrupt
-                yield MultiviewFrame(pts, upright_rgb(base, size), upright_rgb(second, size), damaged)
+                views = upright_rgb(base, size), upright_rgb(second, size)
+                yield MultiviewFrame(pts, *views, damaged, lost)
 
 
 def _view_pairs(
-    container: InputContainer, stream: VideoStream, path: Path
+    container: InputContainer, stream: VideoStream, path: Path, losses: Losses
 ) -> Iterator[tuple[VideoFrame, VideoFrame]]:
-    """Yield both views of each frame; both carry the timestamp of their packet."""
+    """Yield both views of each frame; both carry the timestamp of their packet.
+
+    A frame of which one view does not decode is lost as a whole.
+    """
     raw = container.format.name == "hevc"  # has no timestamps
     base, count = None, 0
-    for number, packet in enumerate(container.demux(stream)):
+    for number, packet in enumerate(demux_film(container, stream, losses)):
         if raw and packet.size:
             packet.pts = number
-        for frame in packet.decode():
+        for frame in decode_packet(packet, losses):
             if base is None:
                 base = frame
                 continue
             if base.pts != frame.pts:
-                raise _missing_view(path, count)
+                if not losses.timestamps:
+                    raise _missing_view(path, count)
+                base = frame
+                continue
             if raw:
                 base.pts = None
             yield base, frame

@@ -14,7 +14,7 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from secondeye.system.errors import UserError
-from secondeye.video.probe import ffmpeg_url, open_film, probe
+from secondeye.video.probe import Losses, demux_film, ffmpeg_url, open_container, open_film, probe
 from secondeye.video.stereo_tag import tag_side_by_side
 
 COPIED = ("audio", "subtitle")  # kinds of tracks that are taken from the source
@@ -49,7 +49,7 @@ def mux_film(
     """
     dropped: list[str] = []
     with ExitStack() as stack:
-        film = stack.enter_context(open_film(source))
+        film = stack.enter_context(open_container(source))
         target: OutputContainer = stack.enter_context(
             av.open(ffmpeg_url(output), "w", container_options=_options(output, segments[0][0]))
         )
@@ -132,15 +132,11 @@ def _source_packets(
 ) -> Iterator[Packet]:
     if not copies:
         return
-    try:
-        for packet in film.demux(list(copies)):
-            if packet.dts is None:
-                continue
-            if until is None or _decode_time(packet) < until:
-                packet.stream = copies[packet.stream]
-                yield packet
-    except av.FFmpegError:
-        return  # a truncated file: its audio ends here; the caller has reported it already
+    # Damage has been reported by the caller already.
+    for packet in demux_film(film, list(copies), Losses()):
+        if packet.dts is not None and (until is None or _decode_time(packet) < until):
+            packet.stream = copies[packet.stream]
+            yield packet
 
 
 def _video_packets(segments: Sequence[tuple[Path, Fraction]], stream: VideoStream) -> Iterator[Packet]:

@@ -1,17 +1,24 @@
-"""Probe a film: size, rates, colour and audio, from its header and first frame."""
+"""Probe a film: size, rates, colour and audio, from its header, its timestamps and its first frame."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import islice, pairwise
 from pathlib import Path
+from statistics import median
 
 import av
 from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, Interpolation
 from av.video.stream import VideoStream
 
 from secondeye.system.errors import UserError
 from secondeye.system.text import pluralize
+from secondeye.video.orientation import Orientation, frame_orientation
 
 # FFmpeg's AVColorSpace (of a file) to the matrix its scaler takes.
 _MATRIX = {
@@ -26,6 +33,20 @@ _BT709, _UNSPECIFIED, _SMPTE170M = 1, 2, 6
 _HIGH_DYNAMIC_RANGE = {16, 18}  # PQ and HLG
 _HD_HEIGHT = 720  # players assume BT.709 from this height up if the file does not say
 _BY_ENDING = {".hevc": "hevc"}  # FFmpeg does not detect a raw stream of several layers
+_NO_FILM = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+_MAX_FAILURES = 3  # of the demuxer in a row: then the file ends
+_MAX_FIRST = 100  # pictures that may fail to decode before the first one that does
+
+# The rate in a header is an average, and some programs write none or nonsense. It is kept unless timestamps
+# differ by more than films with a variable rate do.
+_RATE_FRAMES = 100  # whose timestamps are read
+_MIN_STEPS = 8  # between them: fewer do not tell a rate
+_MAX_RATE_FACTOR = Fraction(3, 2)
+_STANDARD_RATES = [
+    Fraction(n, d)
+    for n, d in [(24000, 1001), (24, 1), (25, 1), (30000, 1001), (30, 1), (50, 1), (60000, 1001), (60, 1)]
+]
+_RATE_TOLERANCE = Fraction(1, 2000)  # half the distance of 24 from 23.976
 
 # Without the last three flags a round trip through RGB darkens frames by one level.
 EXACT_SCALING = (
@@ -82,6 +103,7 @@ class FilmInfo:
     width: int  # px
     height: int  # px
     pixel_aspect: Fraction  # width / height of one pixel, after rotation
+    orientation: Orientation  # width and height are those after it
     fps: Fraction  # the average if the rate varies
     time_base: Fraction  # seconds per timestamp tick
     start_seconds: Fraction  # timestamp of the first frame
@@ -101,7 +123,26 @@ def ffmpeg_url(path: Path) -> str:
     return f"file:{path}"
 
 
-def open_film(path: Path) -> InputContainer:
+@dataclass
+class Losses:
+    """Pictures of a film that did not decode, or parts of the file that could not be read."""
+
+    timestamps: list[int | None] = field(default_factory=list)  # in ticks, if known
+    reason: str = ""  # of the last one
+
+    def add(self, pts: int | None, error: av.FFmpegError) -> None:
+        """Add a picture."""
+        self.timestamps.append(pts)
+        self.reason = error.strerror or "no reason given"
+
+    def take_before(self, pts: int) -> int:
+        """Remove the pictures before a timestamp, and return how many there were."""
+        count = len(self.timestamps)
+        self.timestamps = [lost for lost in self.timestamps if lost is not None and lost > pts]
+        return count - len(self.timestamps)
+
+
+def open_container(path: Path) -> InputContainer:
     """Open a film for reading. Raises UnreadableFilm."""
     if not path.exists():
         raise UnreadableFilm(f"{path}: file does not exist")
@@ -113,41 +154,92 @@ def open_film(path: Path) -> InputContainer:
         raise UnreadableFilm(f"{path}: not a film that FFmpeg can read ({error.strerror})") from error
 
 
+@contextmanager
+def open_film(path: Path) -> Iterator[InputContainer]:
+    """Open a film for reading alone. Raises UnreadableFilm, also if FFmpeg cannot read it later."""
+    with open_container(path) as container:
+        try:
+            yield container
+        except av.FFmpegError as error:
+            raise UnreadableFilm(f"{path}: cannot be read ({error.strerror})") from error
+
+
 def video_stream(container: InputContainer, path: Path) -> VideoStream:
-    """Return the film's main video stream. Raises UnreadableFilm if it has none."""
-    stream = container.streams.best("video")
-    if not isinstance(stream, VideoStream) or stream.codec_context is None:
-        raise UnreadableFilm(f"{path}: has no video stream")
-    return stream
+    """Return the film's video stream: the largest one, except covers, thumbnails and still images.
+
+    Raises UnreadableFilm if there is none, or FFmpeg has no decoder for it.
+    """
+    streams = container.streams.video
+    films = [stream for stream in streams if not stream.disposition & _NO_FILM]
+    if not films:
+        found = "only a cover picture, no film" if streams else "no video stream"
+        raise UnreadableFilm(f"{path}: has {found}")
+    decodable = [stream for stream in films if stream.codec_context is not None]
+    if not decodable:
+        raise UnreadableFilm(f"{path}: this FFmpeg has no decoder for its video; convert it to H.264 first")
+    best = container.streams.best("video")
+    return max(decodable, key=lambda s: (s.frames != 1, s.width * s.height, s is best))
+
+
+def demux_film(container: InputContainer, streams: Stream | list[Stream], losses: Losses) -> Iterator[Packet]:
+    """Yield the packets of streams, skipping parts of the file that cannot be read."""
+    failures = 0
+    while failures < _MAX_FAILURES:
+        try:
+            for packet in container.demux(streams):
+                failures = 0
+                yield packet
+            return
+        except av.FFmpegError as error:
+            failures += 1
+            losses.add(None, error)
+
+
+def decode_packet(packet: Packet, losses: Losses) -> Sequence[VideoFrame]:
+    """Decode a packet of video; none if it cannot be decoded."""
+    try:
+        return packet.decode()  # type: ignore[return-value]
+    except av.FFmpegError as error:
+        losses.add(packet.pts, error)
+        return []
+
+
+def decode_frames(container: InputContainer, stream: VideoStream, losses: Losses) -> Iterator[VideoFrame]:
+    """Yield the frames of a stream that decode, in display order."""
+    for packet in demux_film(container, stream, losses):
+        yield from decode_packet(packet, losses)
 
 
 def decode_first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
     """Decode the first frame of a newly opened stream. Raises UnreadableFilm if none decodes."""
-    try:
-        return next(container.decode(stream))
-    except (StopIteration, av.FFmpegError) as error:
-        raise UnreadableFilm(f"{path}: no frame of its video stream decodes") from error
+    losses = Losses()
+    for packet in demux_film(container, stream, losses):
+        for frame in decode_packet(packet, losses):
+            return frame
+        if len(losses.timestamps) > _MAX_FIRST:
+            break
+    raise UnreadableFilm(f"{path}: no frame of its video stream decodes")
 
 
 def probe(path: Path) -> FilmInfo:
-    """Read a film's header and decode its first frame.
+    """Read a film's header and first timestamps, and decode its first frame.
 
     Raises UnreadableFilm if the file is missing, a folder, not a film, or has no frame that decodes.
     """
     with open_film(path) as container:
         stream = video_stream(container, path)
         first = decode_first_frame(container, stream, path)
-        rotation = round(first.rotation / 90) % 4
-        width, height = (first.height, first.width) if rotation % 2 else (first.width, first.height)
+        orientation = frame_orientation(first)
+        height, width = orientation.size(first.height, first.width)
         aspect = stream.sample_aspect_ratio or Fraction(1)
         time_base = Fraction(stream.time_base or Fraction(1, 90000))
-        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         return FilmInfo(
             path=path,
             width=width,
             height=height,
-            pixel_aspect=1 / aspect if rotation % 2 else aspect,
-            fps=Fraction(rate),
+            pixel_aspect=1 / aspect if orientation.transposed else aspect,
+            orientation=orientation,
+            fps=_frame_rate(container, stream, path),
             time_base=time_base,
             start_seconds=(first.pts or 0) * time_base,
             frames=stream.frames,
@@ -155,6 +247,38 @@ def probe(path: Path) -> FilmInfo:
             colour=frame_colour(first),
             audio=tuple(track.codec_context.name for track in container.streams.audio if track.codec_context),
         )
+
+
+def _frame_rate(container: InputContainer, stream: VideoStream, path: Path) -> Fraction:
+    """Return the rate in the header, unless the timestamps contradict it; then theirs."""
+    stated = Fraction(stream.average_rate or stream.guessed_rate or 25)
+    if _agrees(stated, _measured_rate(demux_film(container, stream, Losses()), stream)):
+        return stated
+    # Packets may be fields, half frames: frames decide.
+    with open_film(path) as again:
+        stream = video_stream(again, path)
+        measured = _measured_rate(decode_frames(again, stream, Losses()), stream)
+    if measured is None or _agrees(stated, measured):
+        return stated
+    nearest = min(_STANDARD_RATES, key=lambda rate: abs(rate - measured))
+    if abs(nearest - measured) <= _RATE_TOLERANCE * nearest:
+        return nearest
+    return measured.limit_denominator(1001)
+
+
+def _agrees(stated: Fraction, measured: Fraction | None) -> bool:
+    return measured is None or 1 / _MAX_RATE_FACTOR <= stated / measured <= _MAX_RATE_FACTOR
+
+
+def _measured_rate(timed: Iterable[Packet | VideoFrame], stream: VideoStream) -> Fraction | None:
+    """Return the rate of the first frames, without those that stand much longer; None for too few."""
+    known = (one.pts for one in islice(timed, _RATE_FRAMES) if one.pts is not None)
+    steps = [after - before for before, after in pairwise(sorted(set(known)))]
+    if len(steps) < _MIN_STEPS:
+        return None
+    typical = median(steps)
+    regular = [step for step in steps if typical / 2 < step < typical * 2]
+    return len(regular) / (sum(regular) * Fraction(stream.time_base or 1))
 
 
 def read_tags(path: Path) -> dict[str, str]:

@@ -15,12 +15,23 @@ from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 
 from secondeye.system.errors import UserError
-from secondeye.video.probe import EXACT_SCALING, TruncatedFilm, frame_colour, open_film, video_stream
+from secondeye.video.orientation import frame_orientation
+from secondeye.video.probe import (
+    EXACT_SCALING,
+    Losses,
+    TruncatedFilm,
+    UnreadableFilm,
+    decode_frames,
+    frame_colour,
+    open_film,
+    video_stream,
+)
 
 DECODER_THREADS = 1  # with several, FFmpeg's error concealment is not deterministic
 # In other containers (AVI, raw streams, MPEG-TS) seeking is imprecise or timestamps depend on the start.
 _SEEKABLE = {"mp4", "mov", "matroska", "webm"}
 _MAX_AFTER_KEYFRAME = 40  # frames decoded to reach a sampled time
+_STEP_WITHOUT_SEEKING = 25  # frames from one sample to the next
 # Share of the duration in the header that may be missing: headers are imprecise, truncated films lack more.
 _MISSING_SHARE = Fraction(2, 100)
 
@@ -31,6 +42,7 @@ class DecodedFrame(NamedTuple):
     pts: int  # ticks of the film's time base
     rgb: np.ndarray  # uint8 [H, W, 3], upright
     damaged: bool = False  # the decoder concealed errors
+    lost_before: int = 0  # pictures since the previous frame that did not decode
 
 
 def select_all(pts: int) -> bool:
@@ -47,9 +59,10 @@ def decode_film(
 ) -> Iterator[DecodedFrame]:
     """Yield the frames of a film in display order; memory use is independent of its length.
 
-    Timestamps increase strictly: a missing or repeated one becomes the previous one plus 1.
-    Raises UnreadableFilm if the film cannot be opened, and TruncatedFilm if decoding fails, if the
-    frame size changes, and at the end of a film that is much shorter than its header states.
+    Timestamps increase strictly: a missing or repeated one becomes the previous one plus 1. Pictures that do
+    not decode are skipped. Raises UnreadableFilm if the film cannot be opened or most of it does not decode,
+    and TruncatedFilm if no picture decodes from some point on, if the frame size changes, and at the end of a
+    film that is much shorter than its header states.
     """
     if start_pts is not None:
         frames = _read(path, start_pts, size, select, seek=True)
@@ -97,17 +110,27 @@ def sample_frames(
             target = start + duration * index // count
             try:
                 container.seek(target)  # to the keyframe before
-                yield upright_rgb(_first_at(container, stream, Fraction(target, av.time_base)), size)
-            except (StopIteration, av.FFmpegError):
+            except av.FFmpegError:
+                break
+            frame = _first_at(container, stream, Fraction(target, av.time_base))
+            if frame is None:
                 return
+            yield upright_rgb(frame, size)
+        else:
+            return
+    with open_film(path) as container:
+        stream = video_stream(container, path)
+        frames = decode_frames(container, stream, Losses())
+        for frame in islice(frames, 0, (count - index) * _STEP_WITHOUT_SEEKING, _STEP_WITHOUT_SEEKING):
+            yield upright_rgb(frame, size)
 
 
-def _first_at(container: InputContainer, stream: VideoStream, second: Fraction) -> VideoFrame:
+def _first_at(container: InputContainer, stream: VideoStream, second: Fraction) -> VideoFrame | None:
     """Return the first frame displayed at or after `second`, or the last one within the decoding limit."""
-    frames = islice(container.decode(stream), _MAX_AFTER_KEYFRAME)
-    frame = next(frames)
-    while frame.time is not None and frame.time < second and (following := next(frames, None)):
-        frame = following
+    frame = None
+    for frame in islice(decode_frames(container, stream, Losses()), _MAX_AFTER_KEYFRAME):
+        if frame.time is None or frame.time >= second:
+            return frame
     return frame
 
 
@@ -198,17 +221,23 @@ def _read(
         stream.codec_context.thread_count = DECODER_THREADS
         if seek and not _seek(container, stream, start_pts or 0):
             return
-        frames = ((frame,) for frame in container.decode(stream))
-        for pts, (frame,) in with_timestamps(frames, container, stream, path, whole=not seek):
+        losses = Losses()
+        frames = ((frame,) for frame in decode_frames(container, stream, losses))
+        for pts, (frame,), lost in with_timestamps(
+            frames, container, stream, path, losses=losses, whole=not seek
+        ):
             if (start_pts is None or pts >= start_pts) and select(pts):
-                yield DecodedFrame(pts, upright_rgb(frame, size), frame.is_corrupt)
+                yield DecodedFrame(pts, upright_rgb(frame, size), frame.is_corrupt, lost)
 
 
 def _seek(container: InputContainer, stream: VideoStream, pts: int) -> bool:
     """Seek to the keyframe before a timestamp; return False if timestamps would be unreliable after that."""
     if not _can_seek(container):
         return False
-    container.seek(pts, stream=stream, backward=True)
+    try:
+        container.seek(pts, stream=stream, backward=True)
+    except av.FFmpegError:
+        return False
     return True
 
 
@@ -222,28 +251,38 @@ def with_timestamps(
     stream: VideoStream,
     path: Path,
     *,
+    losses: Losses,  # counted by the decoder
     whole: bool,  # read from the start, so that the length can be checked
-) -> Iterator[tuple[int, tuple[VideoFrame, ...]]]:
-    """Yield frames with strictly increasing timestamps. Raises TruncatedFilm as `decode_film` does."""
-    count, first, last, duration = 0, 0, 0, _frame_ticks(stream)
+) -> Iterator[tuple[int, tuple[VideoFrame, ...], int]]:
+    """Yield frames with strictly increasing timestamps, and the number of pictures lost before each.
+
+    Raises TruncatedFilm and UnreadableFilm as `decode_film` does.
+    """
+    count, lost, first, last, duration = 0, 0, 0, 0, 0
+    step = _frame_ticks(stream)
     size: tuple[int, int] | None = None
-    try:
-        for views in frames:
-            frame, pts = views[0], views[0].pts
-            size = size or (frame.width, frame.height)
-            if (frame.width, frame.height) != size:
-                raise TruncatedFilm(path, count, f"the frame size changes to {frame.width}x{frame.height}")
-            if count == 0:
-                first = last = pts or 0
-            else:
-                last = max(last + 1, pts if pts is not None else last + _frame_ticks(stream))
-            count, duration = count + 1, frame.duration or _frame_ticks(stream)
-            yield last, views
-    except av.FFmpegError as error:
-        raise TruncatedFilm(path, count, error.strerror or "no reason given") from error
+    for views in frames:
+        frame, pts = views[0], views[0].pts
+        size = size or (frame.width, frame.height)
+        if (frame.width, frame.height) != size:
+            raise TruncatedFilm(path, count, f"the frame size changes to {frame.width}x{frame.height}")
+        if count == 0:
+            first = last = pts or 0
+        else:
+            step = max(1, pts - last) if pts is not None else step
+            last += step
+        lost_before = losses.take_before(last)
+        count, lost, duration = count + 1, lost + lost_before, frame.duration or step
+        yield last, views, lost_before
+    if losses.timestamps:
+        raise TruncatedFilm(path, count, losses.reason)
+    if lost > count:
+        raise UnreadableFilm(
+            f"{path}: {lost} of {count + lost} pictures do not decode ({losses.reason}); copy the film again"
+        )
     decoded = (last + duration - first) * Fraction(stream.time_base or 0)
     stated = _stated_seconds(container, stream, first)
-    counted = 0 < stream.frames <= count
+    counted = 0 < stream.frames <= count + lost
     if whole and not counted and stated - decoded > max(Fraction(1), _MISSING_SHARE * stated):
         raise TruncatedFilm(
             path, count, f"{float(decoded):.1f} of the {float(stated):.1f} seconds in its header"
@@ -276,10 +315,8 @@ def upright_rgb(
     size: tuple[int, int] | None,  # height, width after rotation
 ) -> np.ndarray:  # uint8 [H, W, 3]
     """Convert a decoded frame to RGB, rotated and scaled as displayed."""
-    turns = round(frame.rotation / 90) % 4
-    height, width = size or (None, None)
-    if turns % 2:
-        height, width = width, height
+    orientation = frame_orientation(frame)
+    height, width = orientation.size(*size) if size else (None, None)
     colour = frame_colour(frame)
     rgb = frame.reformat(
         width=width,
@@ -289,4 +326,4 @@ def upright_rgb(
         src_color_range=colour.scaler_range,
         interpolation=Interpolation.AREA if size else EXACT_SCALING,
     ).to_ndarray()
-    return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
+    return orientation.apply(rgb)

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
-import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from secondeye.system.errors import UserError
 from secondeye.video.mux import COPIED, Track
-from secondeye.video.probe import open_film, video_stream
+from secondeye.video.probe import UnreadableFilm, open_film, video_stream
 
 _TRACK_TOLERANCE_SECONDS = Fraction(1, 2)  # muxers divide PCM into packets of their own length
 
@@ -37,8 +36,8 @@ def verify_film(
             _check_frames(path, frames, [at + shift for at in seconds], tick)
             _check_tracks(path, container, found, tracks, shift)
             _check_images(path, container, stream, (width, height), (frames[0], frames[-1]))
-    except av.FFmpegError as error:
-        raise _damaged(path, error.strerror or "cannot be read") from error
+    except UnreadableFilm as error:
+        raise _damaged(path, str(error).removeprefix(f"{path}: ")) from error
 
 
 def _read_packets(container: InputContainer) -> dict[int, list[Fraction]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -25,12 +26,20 @@ _X264_THREADS = 1
 # Of frames larger than two 4K views x264 looks only a few ahead: it would hold about 4.5 GiB of 8K film.
 _LARGE_PIXELS = 2 * 4096 * 2304
 _LARGE_OPTIONS = ":rc-lookahead=4:sync-lookahead=0:bframes=0"
+_MAX_STEP_TICKS = 2**31 - 1  # from one frame to the next: mp4 stores it in 32 bits
+_TIME_BASES = [Fraction(1, 10**6), Fraction(1, 90000), Fraction(1, 1000)]  # coarser than that of some films
 _LOSSLESS_RATE = 24  # FFV1 files hold arrays; their frame rate has no meaning
 
 
 def has_encoder(name: str) -> bool:
     """Whether FFmpeg was built with this encoder."""
     return name in av.codecs_available
+
+
+def container_time_base(time_base: Fraction, timestamps: Sequence[int]) -> Fraction:
+    """Return the time base of a film's timestamps, or a coarser one if mp4 cannot hold their longest step."""
+    longest = max((after - before for before, after in pairwise(timestamps)), default=0) * time_base
+    return next((base for base in (time_base, *_TIME_BASES) if longest / base <= _MAX_STEP_TICKS), time_base)
 
 
 class FilmWriter:
@@ -67,7 +76,7 @@ class FilmWriter:
         stream.codec_context.color_range = colour.scaler_range
         stream.codec_context.color_primaries = colour.primaries
         stream.codec_context.color_trc = colour.transfer
-        self._stream, self._colour, self._time_base = stream, colour, time_base
+        self._stream, self._colour, self.time_base = stream, colour, time_base
 
     def add_audio(self, rate: int) -> None:
         """Add a stereo AAC track. Call before the first frame is written."""
@@ -90,7 +99,7 @@ class FilmWriter:
         if self._stream.pix_fmt == "yuv420p":
             frame = _subsample(frame, self._colour)
         _fill_padding(frame)
-        frame.pts, frame.time_base = pts, self._time_base
+        frame.pts, frame.time_base = pts, self.time_base
         self._container.mux(self._stream.encode(frame))
 
     def write_audio(

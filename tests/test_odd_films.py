@@ -1,0 +1,238 @@
+"""Films that are not what their header says: rates, damage, covers, mirrors, time bases."""
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from conftest import damage, moving_images
+
+from secondeye.conversion.convert import ConversionResult, convert
+from secondeye.conversion.settings import ConversionSettings
+from secondeye.film.shots import plan_shots
+from secondeye.sources import Source
+from secondeye.sources.views import read_stereo_frames
+from secondeye.video.probe import UnreadableFilm, probe
+from secondeye.video.read import decode_film
+from secondeye.video.write import write_film
+
+SETTINGS = ConversionSettings(3.0, 0.5, "motion", "fill", 10, "ultrafast", None)
+HEIGHT, WIDTH = 48, 64
+
+
+def converted(film: Path) -> tuple[ConversionResult, list[str]]:
+    log: list[str] = []
+    return convert(film, None, SETTINGS, log=log.append), log
+
+
+def seconds(film: Path) -> list[Fraction]:
+    base = probe(film).time_base
+    return [frame.pts * base for frame in decode_film(film)]
+
+
+def sound(film: Path) -> list[tuple[Fraction, bytes]]:
+    with av.open(str(film)) as container:
+        return [(p.pts * p.time_base, bytes(p)) for p in container.demux(audio=0) if p.size]
+
+
+def write_timed(
+    path: Path, images: np.ndarray, stamps: list[int], base: Fraction, rate: int = 24, codec: str = "libx264"
+) -> Path:
+    """Write frames with these timestamps, and a rate for the header."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate, options={"crf": "16"} if codec == "libx264" else {})
+        stream.height, stream.width = images.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.time_base = stream.codec_context.time_base = base
+        for image, stamp in zip(images, stamps, strict=True):
+            frame = VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = stamp, base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def two_shots(frames: int) -> np.ndarray:
+    return np.concatenate([moving_images(frames, HEIGHT, WIDTH, seed) for seed in (0, 1)])
+
+
+# Rates
+
+
+def test_a_rate_that_the_timestamps_contradict_is_theirs(tmp_path: Path) -> None:
+    """A header with 1000 fps: the shortest shot would be 250 frames, and the cut would be lost."""
+    stamps = [round(k * 1000 / 24) for k in range(40)]
+    film = write_timed(tmp_path / "film.flv", two_shots(20), stamps, Fraction(1, 1000), rate=1000)
+    with av.open(str(film)) as container:
+        assert container.streams.video[0].average_rate == 1000
+    assert probe(film).fps == 24
+    _, log = converted(film)
+    assert "40 frames in 2 shots" in log
+
+
+def test_the_cuts_of_a_real_film_with_a_wrong_rate(footage: Path) -> None:
+    info = probe(footage / "odd_rate" / "flv_1000fps_trailer.flv")
+    plan = plan_shots(info, cut_threshold=2.0, min_shot_frames=6)
+    assert [start for start, _ in plan.shots] == [0, 63, 262, 269, 276, 285, 314, 496]
+
+
+def test_rates_that_timestamps_do_not_contradict_stay(footage: Path, make_film: Callable[..., Path]) -> None:
+    """A film that runs at 600 fps for a moment; a variable rate, whose header states the average."""
+    assert probe(footage / "odd_subtitles" / "pgs.mkv").fps == 600
+    steps = [40, 40, 60, 40, 60] * 4
+    film = make_film(stamps_ms=[0, *np.cumsum(steps[:16]).tolist()])
+    with av.open(str(film)) as container:
+        assert probe(film).fps == container.streams.video[0].average_rate != 25
+
+
+# Damage
+
+
+def test_damaged_pictures_are_skipped_and_named(make_film: Callable[..., Path]) -> None:
+    film = make_film(shots=(60,))
+    times, tracks = seconds(film), sound(film)
+    made, log = converted(damage(film))
+    kept = seconds(made.output)
+    assert made.frames == len(kept) == 59 and set(kept) < set(times)
+    (lost,) = set(times) - set(kept)
+    at = float(times[times.index(lost) + 1])
+    assert f"1 frame skipped, as they do not decode, before {at:.2f} s" in made.damage
+    assert any(line.startswith("warning: ") and made.damage in line for line in log)
+    assert sound(made.output) == tracks
+
+
+def test_a_film_that_is_mostly_damage_is_refused(make_film: Callable[..., Path]) -> None:
+    film = make_film(shots=(60,), sound=False)
+    with av.open(str(film)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        places = [packet.pos for packet in packets[2:-2]]
+    content = bytearray(film.read_bytes())
+    for place in places:
+        content[place : place + 4] = b"\xff\xff\xff\xff"
+    film.write_bytes(content)
+    with pytest.raises(UnreadableFilm, match=r"56 of 60 pictures do not decode"):
+        converted(film)
+    assert [path.name for path in film.parent.iterdir()] == [film.name]
+
+
+def test_both_views_of_a_pair_lose_the_same_pictures(make_film: Callable[..., Path]) -> None:
+    left, right = (make_film(name, shots=(60,), sound=False) for name in ("f_L.mp4", "f_R.mp4"))
+    times = [frame.pts for frame in decode_film(left)]
+    damage(right)
+    frames = list(read_stereo_frames(Source("f", (left, right), "pair", "", "", "")))
+    assert len(frames) == 59 and {frame.pts for frame in frames} < set(times)
+    (gap,) = [frame for frame in frames if frame.after_gap]
+    assert gap.lost_before == 1
+
+
+# Streams
+
+
+def write_two_streams(path: Path, sizes: list[tuple[int, int, int]], marks: list[Disposition]) -> Path:
+    """Write streams of (frames, height, width) with these dispositions, in this order."""
+    with av.open(str(path), "w") as container:
+        streams = []
+        for (_, height, width), mark in zip(sizes, marks, strict=True):
+            codec = "mjpeg" if mark & Disposition.attached_pic else "libx264"
+            stream = container.add_stream(codec, rate=24)
+            stream.height, stream.width = height, width
+            stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+            stream.disposition = mark
+            streams.append(stream)
+        for stream, (frames, height, width) in zip(streams, sizes, strict=True):
+            for image in moving_images(frames, height, width):
+                container.mux(stream.encode(VideoFrame.from_ndarray(image, format="rgb24")))
+            container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("first", [(1, 128, 128), (20, 32, 32)], ids=["cover", "thumbnails"])
+def test_the_film_is_neither_its_cover_nor_its_thumbnails(
+    tmp_path: Path, first: tuple[int, int, int]
+) -> None:
+    mark = Disposition.attached_pic if first[0] == 1 else Disposition.default
+    sizes, marks = [first, (20, HEIGHT, WIDTH)], [mark, Disposition(0)]
+    film = write_two_streams(tmp_path / "film.mp4", sizes, marks)
+    assert (probe(film).height, probe(film).width) == (HEIGHT, WIDTH)
+    assert converted(film)[0].frames == 20
+
+
+def test_sound_with_a_cover_is_no_film(footage: Path) -> None:
+    with pytest.raises(UnreadableFilm, match="only a cover picture, no film"):
+        probe(footage / "odd_cover" / "audio_with_cover_art.mp4")
+
+
+def test_a_stream_without_a_decoder_is_called_that(make_film: Callable[..., Path]) -> None:
+    film = make_film(sound=False)
+    film.write_bytes(film.read_bytes().replace(b"avc1", b"zzzz"))
+    with pytest.raises(UnreadableFilm, match="no decoder for its video"):
+        probe(film)
+
+
+# Mirrors
+
+
+def mirror(film: Path, matrix: tuple[int, int, int, int]) -> Path:
+    """Replace the display matrix (a, b, c, d) of an mp4 in its track header."""
+    content = bytearray(film.read_bytes())
+    place = content.index(b"tkhd") + 4 + 40
+    a, b, c, d = (value << 16 for value in matrix)
+    content[place : place + 36] = b"".join(
+        value.to_bytes(4, "big", signed=True) for value in (a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    )
+    film.write_bytes(content)
+    return film
+
+
+@pytest.mark.parametrize(
+    ("matrix", "expected"),
+    [
+        ((-1, 0, 0, 1), lambda image: image[:, ::-1]),
+        ((1, 0, 0, -1), lambda image: image[::-1]),
+        ((0, 1, 1, 0), lambda image: image.transpose(1, 0, 2)),
+        ((0, -1, -1, 0), lambda image: image.transpose(1, 0, 2)[::-1, ::-1]),
+        ((0, 1, -1, 0), lambda image: np.rot90(image, -1)),
+    ],
+    ids=["horizontal", "vertical", "transposed", "anti-transposed", "turned"],
+)
+def test_mirrored_films_are_shown_as_players_show_them(
+    make_film: Callable[..., Path],
+    matrix: tuple[int, int, int, int],
+    expected: Callable[[np.ndarray], np.ndarray],
+) -> None:
+    film = make_film(shots=(3,), sound=False)
+    (plain, *_) = decode_film(film)
+    (shown, *_) = decode_film(mirror(film, matrix))
+    assert np.array_equal(shown.rgb, expected(plain.rgb))
+    assert (probe(film).height, probe(film).width) == shown.rgb.shape[:2]
+
+
+def test_a_mirrored_stereo_film_swaps_its_eyes(tmp_path: Path) -> None:
+    """What the left eye sees in a mirror is what the right eye sees in the world, mirrored."""
+    left, right = moving_images(3, HEIGHT, WIDTH, 0), moving_images(3, HEIGHT, WIDTH, 1)
+    for packing, axis in (("sbs", 2), ("tb", 1)):
+        film = tmp_path / f"film_{packing}.mp4"
+        write_film(film, iter(np.concatenate([left, right], axis=axis)), Fraction(24))
+        source = Source(film.name, (film,), packing, "", "", "")
+        (plain, *_) = read_stereo_frames(source)
+        mirror(film, (-1, 0, 0, 1))
+        (shown, *_) = read_stereo_frames(source)
+        assert np.array_equal(shown.left, plain.right[:, ::-1]), packing
+        assert np.array_equal(shown.right, plain.left[:, ::-1]), packing
+
+
+# Time bases
+
+
+def test_a_picture_may_stand_for_more_ticks_than_mp4_holds(tmp_path: Path) -> None:
+    """Ticks of a nanosecond; the tenth picture stands for 3 s, more than 2^31 of them."""
+    base = Fraction(1, 10**9)
+    stamps = [k * 40_000_000 + (3_000_000_000 if k > 9 else 0) for k in range(20)]
+    film = write_timed(tmp_path / "film.nut", moving_images(20, HEIGHT, WIDTH), stamps, base, 25, "ffv1")
+    assert probe(film).time_base == base
+    made, _ = converted(film)
+    assert seconds(made.output) == [stamp * base for stamp in stamps]
