@@ -96,6 +96,7 @@ def convert_folder(
     offload: bool = False,
     max_memory_gb: float | None = None,
     workers: int | str | None = None,
+    deinterlace: str | None = None,
     crf: int | None = None,
     preset: str | None = None,
     attempts: int = 3,
@@ -118,6 +119,7 @@ def convert_folder(
         offload=offload,
         max_memory_gb=max_memory_gb,
         workers=workers,
+        deinterlace=deinterlace,
         crf=crf,
         preset=preset,
     )
@@ -216,6 +218,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--offload", action="store_true")
     parser.add_argument("--max-memory-gb", type=float)
     parser.add_argument("--workers")
+    parser.add_argument("--deinterlace")
     parser.add_argument("--crf", type=int)
     parser.add_argument("--preset")
     parser.add_argument("--attempts", type=int, default=3, help="runs in which a film may fail (3)")

@@ -1,12 +1,15 @@
 """Films that are not what their header says: rates, damage, covers, mirrors, time bases."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
 import pytest
+from av.filter import Graph
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from conftest import damage, moving_images
@@ -236,3 +239,72 @@ def test_a_picture_may_stand_for_more_ticks_than_mp4_holds(tmp_path: Path) -> No
     assert probe(film).time_base == base
     made, _ = converted(film)
     assert seconds(made.output) == [stamp * base for stamp in stamps]
+
+
+# Interlaced film
+
+
+def interlace(images: np.ndarray, path: Path, first: str) -> Path:
+    """Write two images to each frame, as fields; the `top` or the `bottom` lines come first."""
+    height, width = images.shape[1:3]
+    woven = images[::2].copy()
+    later = slice(1, None, 2) if first == "top" else slice(0, None, 2)
+    woven[:, later] = images[1::2, later]
+    with av.open(str(path), "w") as container:
+        options = {"crf": "4", "preset": "ultrafast", "x264-params": "tff=1:keyint=8"}
+        stream = container.add_stream("libx264", rate=25, options=options)
+        stream.height, stream.width, stream.pix_fmt = height, width, "yuv444p"
+        graph = Graph()  # marks frames; the encoder takes the order from them
+        source = graph.add_buffer(width=width, height=height, format="yuv444p", time_base=Fraction(1, 25))
+        mark = graph.add("setfield", "tff" if first == "top" else "bff")
+        graph.link_nodes(source, mark, graph.add("buffersink")).configure()
+        for number, image in enumerate(woven):
+            frame = VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv444p")
+            frame.pts = number
+            graph.push(frame)
+            container.mux(stream.encode(cast(VideoFrame, graph.pull())))
+        container.mux(stream.encode(None))
+    return path
+
+
+def psnr(images: np.ndarray, truth: np.ndarray) -> float:
+    return float(10 * np.log10(255**2 / np.mean((images.astype(np.float64) - truth) ** 2)))
+
+
+@pytest.mark.parametrize("first", ["top", "bottom"])
+def test_interlaced_film_gives_one_whole_picture_a_frame(tmp_path: Path, first: str) -> None:
+    images = moving_images(40, 96, 128)  # moves 2 px from field to field
+    film = interlace(images, tmp_path / "film.mp4", first)
+    assert probe(film).interlaced
+    frames, woven = list(decode_film(film)), list(decode_film(film, deinterlace=False))
+    assert [frame.pts for frame in frames] == [frame.pts for frame in woven]
+    shown, combed = (np.stack([frame.rgb for frame in each]) for each in (frames, woven))
+    assert psnr(shown, images[::2]) > 30 > 24 > psnr(combed, images[::2])
+    for number in (3, 8, 13):  # 8 is a key frame
+        again = next(decode_film(film, start_pts=frames[number].pts))
+        assert np.array_equal(again.rgb, frames[number].rgb), number
+
+
+def test_conversion_deinterlaces_unless_told_not_to(tmp_path: Path) -> None:
+    film = interlace(moving_images(24, HEIGHT, WIDTH), tmp_path / "film.mp4", "top")
+    made, log = converted(film)
+    assert any("interlaced, is deinterlaced" in line for line in log)
+    kept = convert(film, tmp_path / "kept.mp4", replace(SETTINGS, deinterlace="off"), log=log.append)
+    (left, woven) = (
+        next(decode_film(path)).rgb[:, :WIDTH].astype(int) for path in (made.output, kept.output)
+    )
+
+    def combing(image: np.ndarray) -> float:
+        return float(np.abs(image[1:-1] - (image[:-2] + image[2:]) / 2).mean())
+
+    assert combing(woven) > 1.5 * combing(left)
+    assert sum("is deinterlaced" in line for line in log) == 1 and kept.frames == made.frames == 12
+
+
+def test_progressive_film_is_left_alone(make_film: Callable[..., Path]) -> None:
+    assert not probe(make_film(sound=False)).interlaced
+
+
+def test_real_interlaced_films_are_recognized(footage: Path) -> None:
+    for name in ("odd_interlaced/interlaced_bff.mkv", "odd_sound/dvd_lpcm_telecine.vob"):
+        assert probe(footage / name).interlaced, name

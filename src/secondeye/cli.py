@@ -129,6 +129,9 @@ def convert(
         ),
     ] = None,
     inpainter: Annotated[str, typer.Option(help="auto, fill, light or diffusion")] = "auto",
+    deinterlace: Annotated[
+        str, typer.Option(help="auto, or off: keep the fields of interlaced film")
+    ] = "auto",
     crf: Annotated[int, typer.Option(help="x264 quality, 0 (lossless) to 51")] = 16,
     preset: Annotated[str, typer.Option(help="x264 preset, ultrafast to veryslow")] = "veryfast",
     preview: Annotated[
@@ -175,7 +178,7 @@ def convert(
     """Convert a film to full side-by-side 3D, with its sound. Run it again to resume.
 
     A registered model converts with the code that it was registered with. The exit code is 3 if the film is
-    damaged and only the part before the damage was converted.
+    damaged; what decodes of it was converted.
     """
     _ask_no_network(offline)
     _use_registered_code(model)
@@ -189,6 +192,7 @@ def convert(
         depth=depth,
         inpainter=inpainter,
         crf=crf,
+        deinterlace=deinterlace,
         preset=preset,
         tiles=tiles,
         steps=steps,
@@ -235,6 +239,7 @@ def depth(
         typer.Option(help="models:/secondeye@champion, or the folder of a bundle: its estimator is used"),
     ] = None,
     estimator: Annotated[str, typer.Option("--depth", help="as of secondeye convert")] = "auto",
+    deinterlace: Annotated[str, typer.Option(help="as of secondeye convert")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace existing maps")] = False,
     depth_resolution: Annotated[int | None, _diffusion(help="as of secondeye convert")] = None,
     offload: Annotated[bool, _diffusion("--offload", help="as of secondeye convert")] = False,
@@ -244,7 +249,7 @@ def depth(
     """Write the depth of a film, for `secondeye convert --depth-maps` and other programs.
 
     Run it again to resume. A registered model estimates with the code that it was registered with. The exit
-    code is 3 if the film is damaged and its depth ends early.
+    code is 3 if the film is damaged.
     """
     _ask_no_network(offline)
     _use_registered_code(model, module="conversion/depth_film.py")
@@ -254,6 +259,7 @@ def depth(
     settings = settings_from_bundle(
         Path(model) if model is not None else None,
         depth=estimator,
+        deinterlace=deinterlace,
         depth_resolution=depth_resolution,
         offload=offload,
         max_memory_gb=max_memory_gb,

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from secondeye.conversion.settings import (
+    AUTO,
     CRF,
     FROM_MODEL,
     MAX_STEPS,
@@ -109,6 +110,7 @@ def settings_from_bundle(
     depth: str = "auto",
     inpainter: str = "auto",
     crf: int = CRF,
+    deinterlace: str = AUTO,
     preset: str = PRESET,
     tiles: int | str | None = None,  # None: the bundle's, else auto
     steps: int | None = None,  # None: the bundle's, else as the network was trained
@@ -136,6 +138,7 @@ def settings_from_bundle(
         depth=depth,
         inpainter=inpainter,
         crf=crf,
+        deinterlace=deinterlace,
         preset=preset,
         model=folder,
         tiles=bundle.tiles if tiles is None and own else parse_count("--tiles", tiles),

@@ -73,7 +73,7 @@ def convert(
     the same call resumes after the last finished segment, to the same bytes. Raises UserError for unusable
     input or output, for too little memory, and when the disk is full.
     """
-    info = probe(film)
+    info = probe_source(film, settings)
     output = output or default_output(film)
     remove_if_published(output.resolve())
     check_output(output, film, overwrite)
@@ -110,6 +110,12 @@ def convert(
             shutil.move(checkpoint.preview, preview)
         checkpoint.remove()
     return ConversionResult(output, len(plan.timestamps), plan.damage)
+
+
+def probe_source(film: Path, settings: ConversionSettings) -> FilmInfo:
+    """Return a film's properties; with `--deinterlace off` it counts as progressive."""
+    info = probe(film)
+    return replace(info, interlaced=info.interlaced and settings.deinterlace == AUTO)
 
 
 def choose_depth(
@@ -193,6 +199,8 @@ def _log_film(plan: ShotPlan, log: Log) -> None:
     info = plan.info
     audio = ", ".join(info.audio) or "none"
     log(f"{info.path}: {info.width}x{info.height}, {float(info.fps):.3f} fps, audio: {audio}")
+    if info.interlaced:
+        log(f"{info.path}: interlaced, is deinterlaced; --deinterlace off keeps it")
     if info.bit_depth > 8:
         log(f"warning: {info.path} has {info.bit_depth} bits per channel; the output has 8")
     if plan.damage:

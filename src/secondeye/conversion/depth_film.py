@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from secondeye import __version__
 from secondeye.conversion.checkpoint import Checkpoint, open_checkpoint, remove_if_published
-from secondeye.conversion.convert import Log, choose_depth, largest_map, load_or_plan_shots
+from secondeye.conversion.convert import Log, choose_depth, largest_map, load_or_plan_shots, probe_source
 from secondeye.conversion.depth_record import NEAR, RECORD, is_own, record_of
 from secondeye.conversion.memory import choose_window_frames
 from secondeye.conversion.provenance import describe_depth
@@ -33,7 +33,7 @@ from secondeye.film.shots import ShotPlan
 from secondeye.system.disk import explain_full_disk, require_free_space
 from secondeye.system.errors import UserError
 from secondeye.system.files import publish, write_atomic
-from secondeye.video.probe import FilmInfo, probe
+from secondeye.video.probe import FilmInfo
 from secondeye.video.write import write_gray_film
 
 SUFFIXES = (".npz", ".mkv")
@@ -64,7 +64,7 @@ def write_depth(
     The output appears under its name when it is complete. After an interruption the same call resumes, to the
     same bytes. Raises UserError for unusable input or output, and when the disk is full.
     """
-    info = probe(film)
+    info = probe_source(film, settings)
     remove_if_published(output.resolve())
     _check_output(output, film, overwrite)
     # A bundle's inpainter is not used, and takes no memory.

@@ -28,6 +28,7 @@ PRESETS = (
     "veryslow",
 )
 AUTO = "auto"
+DEINTERLACE = (AUTO, "off")
 MAX_TILES, MAX_STEPS, MAX_WORKERS = 16, 100, 256
 RESOLUTION_MULTIPLE_PX, MAX_RESOLUTION_PX = 64, 4096  # of the depth network
 RESOLVED = "depthcrafter"  # the estimator that works at --depth-resolution, and may be offloaded
@@ -55,6 +56,7 @@ class ConversionSettings:
     max_memory_gb: float | None = None  # GiB of the device; None: a share of what is free
     depth_resolution: int | None = None  # px of the longest side for depthcrafter; None: its own
     depth_maps: Path | None = None  # folder or file with the depth of the film; None: it is estimated
+    deinterlace: str = AUTO  # an interlaced film; or off
     depth_orientation: str | None = None  # what larger values of the maps are, near or far; None: as they say
 
     def __post_init__(self) -> None:
@@ -68,7 +70,7 @@ class ConversionSettings:
             raise UserError(f"--crf must be 0 (lossless) to 51, got {self.crf}")
         self._check_resources()
         self._check_depth()
-        for name, choices in {"inpainter": INPAINTERS, "preset": PRESETS}.items():
+        for name, choices in {"inpainter": INPAINTERS, "preset": PRESETS, "deinterlace": DEINTERLACE}.items():
             if getattr(self, name) not in choices:
                 raise UserError(f"--{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
         for name, part in (("depth", "depth"), ("inpainter", "inpaint")):

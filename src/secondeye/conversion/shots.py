@@ -93,7 +93,7 @@ def depth_reader(info: FilmInfo, plan: ShotPlan, estimator: DepthEstimator | Non
         size = estimator.working_size(info.height, info.width)
     elif estimator is None:
         size = _COUNTED_PX, _COUNTED_PX
-    return ShotReader(info.path, plan.timestamps, size)
+    return ShotReader(info.path, plan.timestamps, size, deinterlace=info.interlaced)
 
 
 class ShotConverter:
@@ -108,7 +108,7 @@ class ShotConverter:
             )
             require_length(self._depth_maps, len(plan.timestamps))
         self._depth_reader = depth_reader(job.info, plan, models.estimator)
-        self._render_reader = ShotReader(job.info.path, plan.timestamps)
+        self._render_reader = ShotReader(job.info.path, plan.timestamps, deinterlace=job.info.interlaced)
         self._renderer = ShotRenderer(job.checkpoint, plan, job.settings, models.inpainter, job.window_frames)
 
     def run(

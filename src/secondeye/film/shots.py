@@ -67,7 +67,9 @@ def plan_shots(
     def images() -> Iterator[np.ndarray]:
         try:
             size = cut_detection_size(info.height, info.width)
-            for frame in prefetch(decode_film(info.path, size=size), _FRAMES_AHEAD):
+            for frame in prefetch(
+                decode_film(info.path, size=size, deinterlace=info.interlaced), _FRAMES_AHEAD
+            ):
                 lost.extend([len(timestamps)] * frame.lost_before)
                 timestamps.append(frame.pts)
                 on_frame()

@@ -33,6 +33,7 @@ PARAMS: Mapping[str, tuple[str, bool | None]] = {
     "strength_percent": ("double", None),
     "convergence": ("double", None),
     "depth": ("string", None),
+    "deinterlace": ("string", None),
     "crf": ("long", None),
     "preset": ("string", None),
     "tiles": ("string", None),

@@ -89,6 +89,8 @@ def scan(source: Source, *, cut_threshold: float, min_shot_frames: int) -> Scan:
     cuts, frames = find_cuts(left_views(), info.fps, threshold=cut_threshold, min_shot_frames=min_shot_frames)
     if not frames:
         raise UnreadableFilm("none of its frames decodes")
+    if info.interlaced:
+        remarks.append("deinterlaced")
     if damaged:
         remarks.append(f"damaged frames: {len(damaged)}, first {damaged[0]}")
     if lost:

@@ -34,6 +34,7 @@ class ViewInfo:
     fps: Fraction  # the average if the rate varies
     time_base: Fraction  # seconds per timestamp tick
     still: bool  # a single image, not a film
+    interlaced: bool = False  # its frames are deinterlaced when they are read
 
 
 def view_info(source: Source) -> ViewInfo:
@@ -56,7 +57,7 @@ def view_info(source: Source) -> ViewInfo:
         height //= 2
     _check_min_size(source, height, width)
     aspect = view_pixel_aspect(source.packing, info.pixel_aspect)
-    return ViewInfo(height, width, aspect, info.fps, info.time_base, still=False)
+    return ViewInfo(height, width, aspect, info.fps, info.time_base, still=False, interlaced=info.interlaced)
 
 
 def read_stereo_frames(

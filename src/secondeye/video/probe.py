@@ -35,6 +35,7 @@ _HD_HEIGHT = 720  # players assume BT.709 from this height up if the file does n
 _BY_ENDING = {".hevc": "hevc"}  # FFmpeg does not detect a raw stream of several layers
 _NO_FILM = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 _MAX_FAILURES = 3  # of the demuxer in a row: then the file ends
+_INTERLACED_PARTS = 4  # of a film: the start of each is looked at
 _MAX_FIRST = 100  # pictures that may fail to decode before the first one that does
 
 # The rate in a header is an average, and some programs write none or nonsense. It is kept unless timestamps
@@ -110,6 +111,7 @@ class FilmInfo:
     frames: int  # as the container states; 0 if it does not
     bit_depth: int  # bits per channel
     colour: Colour
+    interlaced: bool  # some frames are marked as two fields of different times
     audio: tuple[str, ...]  # codec names of the audio tracks
 
     @property
@@ -245,6 +247,7 @@ def probe(path: Path) -> FilmInfo:
             frames=stream.frames,
             bit_depth=max(component.bits for component in first.format.components),
             colour=frame_colour(first),
+            interlaced=first.interlaced_frame or _is_interlaced(container, stream),
             audio=tuple(track.codec_context.name for track in container.streams.audio if track.codec_context),
         )
 
@@ -264,6 +267,19 @@ def _frame_rate(container: InputContainer, stream: VideoStream, path: Path) -> F
     if abs(nearest - measured) <= _RATE_TOLERANCE * nearest:
         return nearest
     return measured.limit_denominator(1001)
+
+
+def _is_interlaced(container: InputContainer, stream: VideoStream) -> bool:
+    """Whether a frame in the middle is marked as interlaced: a film may begin with a progressive logo."""
+    start, duration = container.start_time or 0, container.duration or 0
+    for part in range(1, _INTERLACED_PARTS):
+        try:
+            container.seek(start + duration * part // _INTERLACED_PARTS)
+        except av.FFmpegError:
+            return False
+        if any(frame.interlaced_frame for frame in islice(decode_frames(container, stream, Losses()), 1)):
+            return True
+    return False
 
 
 def _agrees(stated: Fraction, measured: Fraction | None) -> bool:

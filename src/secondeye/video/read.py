@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 
 from secondeye.system.errors import UserError
+from secondeye.video.deinterlace import deinterlace as deinterlace_frames
 from secondeye.video.orientation import frame_orientation
 from secondeye.video.probe import (
     EXACT_SCALING,
@@ -24,6 +26,7 @@ from secondeye.video.probe import (
     decode_frames,
     frame_colour,
     open_film,
+    probe,
     video_stream,
 )
 
@@ -56,6 +59,7 @@ def decode_film(
     start_pts: int | None = None,  # first timestamp to yield, sought if that is reliable
     size: tuple[int, int] | None = None,  # height, width to scale to, after rotation; None keeps the film's
     select: Callable[[int], bool] = select_all,  # which timestamps to convert and yield
+    deinterlace: bool | None = None,  # None: if the film is interlaced
 ) -> Iterator[DecodedFrame]:
     """Yield the frames of a film in display order; memory use is independent of its length.
 
@@ -64,15 +68,23 @@ def decode_film(
     and TruncatedFilm if no picture decodes from some point on, if the frame size changes, and at the end of a
     film that is much shorter than its header states.
     """
+    if deinterlace is None:
+        deinterlace = path.exists() and _is_interlaced(path, path.stat().st_mtime_ns)
     if start_pts is not None:
-        frames = _read(path, start_pts, size, select, seek=True)
+        frames = _read(path, start_pts, size, select, deinterlace, seek=True)
         first = next(frames, None)
         if first is not None and first.pts == start_pts:
             yield first
             yield from frames
             return
     # Decode from the start; also if the film's index led past the first timestamp.
-    yield from _read(path, start_pts, size, select, seek=False)
+    yield from _read(path, start_pts, size, select, deinterlace, seek=False)
+
+
+@lru_cache(maxsize=64)
+def _is_interlaced(path: Path, modified_ns: int) -> bool:
+    """Return whether a film is interlaced; cached while the file stays the same."""
+    return probe(path).interlaced
 
 
 def decode_gray(path: Path) -> Iterator[np.ndarray]:  # uint16 [H, W]
@@ -185,8 +197,11 @@ class ShotReader:
         path: Path,
         timestamps: Sequence[int],
         size: tuple[int, int] | None = None,  # height, width to scale to; None keeps the film's
+        *,
+        deinterlace: bool | None = None,  # as of `decode_film`
     ) -> None:
         self._path, self._timestamps, self._size = path, timestamps, size
+        self._deinterlace = deinterlace
         self._frames: Iterator[DecodedFrame] = iter(())
         self._next = -1
 
@@ -196,7 +211,12 @@ class ShotReader:
         Raises UserError if the film has fewer frames than it had.
         """
         if self._next != start:
-            self._frames = decode_film(self._path, start_pts=self._timestamps[start], size=self._size)
+            self._frames = decode_film(
+                self._path,
+                start_pts=self._timestamps[start],
+                size=self._size,
+                deinterlace=self._deinterlace,
+            )
         self._next = stop
         for number in range(start, stop):
             frame = next(self._frames, None)
@@ -213,18 +233,22 @@ def _read(
     start_pts: int | None,
     size: tuple[int, int] | None,
     select: Callable[[int], bool],
+    deinterlace: bool,
     *,
     seek: bool,
 ) -> Iterator[DecodedFrame]:
     with open_film(path) as container:
         stream = video_stream(container, path)
         stream.codec_context.thread_count = DECODER_THREADS
-        if seek and not _seek(container, stream, start_pts or 0):
+        # Deinterlacing needs the frame before, so that reading from here gives the same as reading on.
+        if seek and not _seek(container, stream, (start_pts or 0) - deinterlace):
             return
         losses = Losses()
-        frames = ((frame,) for frame in decode_frames(container, stream, losses))
+        decoded = decode_frames(container, stream, losses)
+        frames = deinterlace_frames(decoded, stream) if deinterlace else decoded
+        views = ((frame,) for frame in frames)
         for pts, (frame,), lost in with_timestamps(
-            frames, container, stream, path, losses=losses, whole=not seek
+            views, container, stream, path, losses=losses, whole=not seek
         ):
             if (start_pts is None or pts >= start_pts) and select(pts):
                 yield DecodedFrame(pts, upright_rgb(frame, size), frame.is_corrupt, lost)
