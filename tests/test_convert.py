@@ -488,15 +488,6 @@ def test_anaglyph_is_red_left_and_cyan_right() -> None:
     assert anaglyph(left, right)[0, 0].tolist() == [10, 200, 200]
 
 
-def test_high_dynamic_range_is_refused(make_film: MakeFilm, monkeypatch: pytest.MonkeyPatch) -> None:
-    film = make_film(shots=(3,))
-    info = probe(film)
-    hdr = replace(info, colour=replace(info.colour, transfer=16))
-    monkeypatch.setattr(conversion, "probe", lambda path: hdr)
-    with pytest.raises(UserError, match="HDR"):
-        convert(film, None, SETTINGS)
-
-
 @pytest.mark.slow(seconds=38)
 @pytest.mark.parametrize("name", ["mono_bbb/bigbuckbunny.mp4", "mono_bikes/bikes.mp4"])
 def test_real_films_keep_frames_stamps_and_sound(footage: Path, tmp_path: Path, name: str) -> None:

@@ -199,19 +199,6 @@ def test_a_film_with_swapped_views_is_a_duplicate(tmp_path: Path, section: Split
     assert len(find_duplicates(clips, 8)) == 1
 
 
-def test_a_film_of_high_dynamic_range_is_skipped(
-    tmp_path: Path, section: Split, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write(tmp_path / "raw" / "one_sbs.mp4", shot(12, 1))
-    info = split.probe(tmp_path / "raw" / "one_sbs.mp4")
-    hdr = replace(info, colour=replace(info.colour, transfer=16))
-    monkeypatch.setattr(split, "probe", lambda path: hdr)
-    with pytest.raises(UserError, match="none of the films can be used"):
-        run(tmp_path, section)
-    (skipped_film,) = Dataset(tmp_path).skipped_films
-    assert (skipped_film.id, skipped_film.reason) == ("one_sbs.mp4", "high dynamic range")
-
-
 def test_no_clip_spans_an_image_without_partner(tmp_path: Path, section: Split) -> None:
     for name, view in zip(("cam_l", "cam_r"), np.split(shot(20, 1), 2, axis=2), strict=True):
         (tmp_path / "raw" / name).mkdir(parents=True)

@@ -95,7 +95,7 @@ def test_probe_reports_size_rate_and_audio(make_film: Callable[..., Path]) -> No
     info = probe(make_film(shots=(9, 8)))
     assert (info.width, info.height, info.frames, info.bit_depth) == (64, 48, 17, 8)
     assert info.fps == 24 and info.audio == ("aac",) and info.pixel_aspect == 1
-    assert not info.colour.full_range and not info.is_hdr
+    assert not info.colour.full_range and not info.hdr
 
 
 @pytest.mark.parametrize(

@@ -79,8 +79,6 @@ def convert(
     check_output(output, film, overwrite)
     if preview is not None:
         check_preview(preview, film, overwrite)
-    if info.is_hdr:
-        raise UserError(f"{film}: HDR (PQ or HLG) is not supported; tone-map the film to SDR first")
     if settings.depth_maps is not None:
         open_depth_maps(settings.depth_maps, settings.depth_orientation, info)  # raises if they do not fit
     settings = choose_depth(settings, log)
@@ -202,7 +200,9 @@ def _log_film(plan: ShotPlan, log: Log) -> None:
     if info.interlaced:
         log(f"{info.path}: interlaced, is deinterlaced; --deinterlace off keeps it")
     if info.bit_depth > 8:
-        log(f"warning: {info.path} has {info.bit_depth} bits per channel; the output has 8")
+        log(f"{info.path}: has {info.bit_depth} bits per channel; is dithered to 8")
+    if info.hdr:
+        log(f"{info.path}: HDR ({info.hdr}), is tone-mapped to SDR (BT.709)")
     if plan.damage:
         log(f"warning: {plan.damage}; converting all other frames")
 

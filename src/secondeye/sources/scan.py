@@ -91,6 +91,8 @@ def scan(source: Source, *, cut_threshold: float, min_shot_frames: int) -> Scan:
         raise UnreadableFilm("none of its frames decodes")
     if info.interlaced:
         remarks.append("deinterlaced")
+    if info.hdr:
+        remarks.append(f"tone-mapped from {info.hdr}")
     if damaged:
         remarks.append(f"damaged frames: {len(damaged)}, first {damaged[0]}")
     if lost:

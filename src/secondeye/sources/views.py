@@ -35,6 +35,7 @@ class ViewInfo:
     time_base: Fraction  # seconds per timestamp tick
     still: bool  # a single image, not a film
     interlaced: bool = False  # its frames are deinterlaced when they are read
+    hdr: str = ""  # PQ or HLG: its frames are tone-mapped to BT.709 when they are read
 
 
 def view_info(source: Source) -> ViewInfo:
@@ -57,7 +58,9 @@ def view_info(source: Source) -> ViewInfo:
         height //= 2
     _check_min_size(source, height, width)
     aspect = view_pixel_aspect(source.packing, info.pixel_aspect)
-    return ViewInfo(height, width, aspect, info.fps, info.time_base, still=False, interlaced=info.interlaced)
+    return ViewInfo(
+        height, width, aspect, info.fps, info.time_base, still=False, interlaced=info.interlaced, hdr=info.hdr
+    )
 
 
 def read_stereo_frames(
@@ -166,6 +169,8 @@ def _check_same_format(left: FilmInfo, right: FilmInfo) -> None:
             f"{left.path}: its views differ in size: "
             f"{left.width}x{left.height} and {right.width}x{right.height}"
         )
+    if left.hdr != right.hdr:
+        raise UnreadableFilm(f"{left.path}: only one of its views is HDR")
     if abs(left.fps - right.fps) > _RATE_TOLERANCE * left.fps:
         raise UnreadableFilm(
             f"{left.path}: its views differ in rate: {float(left.fps):.2f} and {float(right.fps):.2f} fps"

@@ -23,12 +23,11 @@ from secondeye.sources import Source, hash_source, list_sources, strip_paths
 from secondeye.sources.clip_reader import ClipReader
 from secondeye.sources.packing_detection import check_packing
 from secondeye.sources.scan import Scan, scan
-from secondeye.sources.source import FILM_SUFFIXES
 from secondeye.sources.spherical import spherical_tag
 from secondeye.sources.views import spherical_reason, view_info
 from secondeye.system.errors import UserError
 from secondeye.system.process import lock_dir
-from secondeye.video.probe import UnreadableFilm, probe
+from secondeye.video.probe import UnreadableFilm
 from secondeye.video.write import write_lossless
 
 _ENLARGED = 1.5  # upscaling factor above which the report says so: such films lack detail
@@ -132,8 +131,6 @@ def _cut_film(out: Path, film: str, key: str, source: Source, split: Split) -> t
     try:
         if reason := spherical_reason(source):
             raise BadClip("spherical", reason)
-        if any(probe(path).is_hdr for path in source.paths if path.suffix.lower() in FILM_SUFFIXES):
-            raise BadClip("high dynamic range", "PQ or HLG; convert it to BT.709 first")
         check_packing(source)
         _require_long_clips(source, split)
         found = scan(source, cut_threshold=split.cut_threshold, min_shot_frames=split.min_shot_frames)

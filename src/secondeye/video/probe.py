@@ -1,5 +1,6 @@
 """Probe a film: size, rates, colour and audio, from its header, its timestamps and its first frame."""
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from statistics import median
 import av
 from av.container import InputContainer
 from av.packet import Packet
+from av.sidedata.sidedata import Type
 from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, Interpolation
@@ -19,6 +21,7 @@ from av.video.stream import VideoStream
 from secondeye.system.errors import UserError
 from secondeye.system.text import pluralize
 from secondeye.video.orientation import Orientation, frame_orientation
+from secondeye.video.tone_mapping import HLG, PQ
 
 # FFmpeg's AVColorSpace (of a file) to the matrix its scaler takes.
 _MATRIX = {
@@ -30,7 +33,8 @@ _MATRIX = {
     9: Colorspace.BT2020,
 }
 _BT709, _UNSPECIFIED, _SMPTE170M = 1, 2, 6
-_HIGH_DYNAMIC_RANGE = {16, 18}  # PQ and HLG
+_HIGH_DYNAMIC_RANGE = {PQ: "PQ", HLG: "HLG"}
+_DOVI_COLOUR_OFFSET, _DOVI_COLOUR_SPACE, _IPT = 16, 185, 2  # of and in FFmpeg's AVDOVIMetadata
 _HD_HEIGHT = 720  # players assume BT.709 from this height up if the file does not say
 _BY_ENDING = {".hevc": "hevc"}  # FFmpeg does not detect a raw stream of several layers
 _NO_FILM = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
@@ -110,14 +114,10 @@ class FilmInfo:
     start_seconds: Fraction  # timestamp of the first frame
     frames: int  # as the container states; 0 if it does not
     bit_depth: int  # bits per channel
-    colour: Colour
+    colour: Colour  # that frames are converted to: BT.709 for a film of high dynamic range
+    hdr: str  # PQ or HLG, which are tone-mapped; "" for standard dynamic range
     interlaced: bool  # some frames are marked as two fields of different times
     audio: tuple[str, ...]  # codec names of the audio tracks
-
-    @property
-    def is_hdr(self) -> bool:
-        """Whether the transfer function is PQ or HLG, which 8-bit frames cannot hold."""
-        return self.colour.transfer in _HIGH_DYNAMIC_RANGE
 
 
 def ffmpeg_url(path: Path) -> str:
@@ -231,6 +231,9 @@ def probe(path: Path) -> FilmInfo:
     with open_film(path) as container:
         stream = video_stream(container, path)
         first = decode_first_frame(container, stream, path)
+        _reject_dolby_vision(first, path)
+        colour = frame_colour(first)
+        hdr = _HIGH_DYNAMIC_RANGE.get(colour.transfer, "")
         orientation = frame_orientation(first)
         height, width = orientation.size(first.height, first.width)
         aspect = stream.sample_aspect_ratio or Fraction(1)
@@ -246,9 +249,27 @@ def probe(path: Path) -> FilmInfo:
             start_seconds=(first.pts or 0) * time_base,
             frames=stream.frames,
             bit_depth=max(component.bits for component in first.format.components),
-            colour=frame_colour(first),
+            colour=BT709 if hdr else colour,
+            hdr=hdr,
             interlaced=first.interlaced_frame or _is_interlaced(container, stream),
             audio=tuple(track.codec_context.name for track in container.streams.audio if track.codec_context),
+        )
+
+
+def _reject_dolby_vision(frame: VideoFrame, path: Path) -> None:
+    """Raise UnreadableFilm for Dolby Vision whose colours are IPT, as of profile 5: nothing else tells."""
+    try:
+        data = frame.side_data.get(Type.DOVI_METADATA)
+    except ValueError:  # as in `frame_orientation`
+        return
+    if data is None:
+        return
+    content = bytes(data)
+    start = int.from_bytes(content[_DOVI_COLOUR_OFFSET : _DOVI_COLOUR_OFFSET + 8], sys.byteorder)
+    if content[start + _DOVI_COLOUR_SPACE] == _IPT:
+        raise UnreadableFilm(
+            f"{path}: Dolby Vision with IPT colours (profile 5), which only its own decoders show; "
+            "convert it to HDR10 or SDR first"
         )
 
 

@@ -29,6 +29,7 @@ from secondeye.video.probe import (
     probe,
     video_stream,
 )
+from secondeye.video.tone_mapping import HLG, PQ, dither, tone_map
 
 DECODER_THREADS = 1  # with several, FFmpeg's error concealment is not deterministic
 # In other containers (AVI, raw streams, MPEG-TS) seeking is imprecise or timestamps depend on the start.
@@ -338,16 +339,20 @@ def upright_rgb(
     frame: VideoFrame,
     size: tuple[int, int] | None,  # height, width after rotation
 ) -> np.ndarray:  # uint8 [H, W, 3]
-    """Convert a decoded frame to RGB, rotated and scaled as displayed."""
+    """Convert a decoded frame to RGB as displayed: tone-mapped, dithered from more than 8 bits, upright."""
     orientation = frame_orientation(frame)
     height, width = orientation.size(*size) if size else (None, None)
     colour = frame_colour(frame)
+    is_deep = max(component.bits for component in frame.format.components) > 8
     rgb = frame.reformat(
         width=width,
         height=height,
-        format="rgb24",
+        format="rgb48le" if is_deep else "rgb24",
         src_colorspace=colour.scaler_matrix,
         src_color_range=colour.scaler_range,
+        dst_color_range=2,
         interpolation=Interpolation.AREA if size else EXACT_SCALING,
     ).to_ndarray()
-    return orientation.apply(rgb)
+    if colour.transfer in (PQ, HLG):
+        rgb = tone_map(rgb, colour.transfer)
+    return orientation.apply(dither(rgb) if is_deep else rgb)
