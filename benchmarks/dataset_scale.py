@@ -3,7 +3,7 @@
     python benchmarks/dataset_scale.py [--clips 180000] [--steps tables filter ...] [--folder FOLDER]
 
 180 000 clips are the 25 million frames of the paper. Tables and side entries are real, pictures are
-placeholders of a few bytes (about 8 GB of disk in 1.6 million files). Each step runs in a process of its
+placeholders of a few bytes (about 8 GB of disk in 2.0 million files). Each step runs in a process of its
 own; its peak is the kernel's high-water mark (VmHWM), of which the interpreter and its imports take the
 first row. A folder that is given is kept, and used again.
 """

@@ -97,6 +97,8 @@ def convert_folder(
     max_memory_gb: float | None = None,
     workers: int | str | None = None,
     deinterlace: str | None = None,
+    input_layout: str | None = None,
+    mono: bool = False,
     crf: int | None = None,
     preset: str | None = None,
     attempts: int = 3,
@@ -120,6 +122,8 @@ def convert_folder(
         max_memory_gb=max_memory_gb,
         workers=workers,
         deinterlace=deinterlace,
+        input_layout=input_layout,
+        mono=mono,
         crf=crf,
         preset=preset,
     )
@@ -219,6 +223,8 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--max-memory-gb", type=float)
     parser.add_argument("--workers")
     parser.add_argument("--deinterlace")
+    parser.add_argument("--input-layout")
+    parser.add_argument("--mono", action="store_true")
     parser.add_argument("--crf", type=int)
     parser.add_argument("--preset")
     parser.add_argument("--attempts", type=int, default=3, help="runs in which a film may fail (3)")

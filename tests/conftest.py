@@ -155,15 +155,16 @@ def in_project(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield project
 
 
-def damage(film: Path) -> Path:
-    """Make one frame in the middle of a film undecodable, by a length that exceeds its packet."""
+def damage(film: Path, *, rest: bool = False) -> Path:
+    """Make a frame in the middle of a film, or all from there, undecodable: its length exceeds the packet."""
     import av
 
     with av.open(str(film)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
-        place = packets[len(packets) // 2].pos
+        places = [packet.pos for packet in packets[len(packets) // 2 :]]
     content = bytearray(film.read_bytes())
-    content[place : place + 4] = b"\xff\xff\xff\xff"
+    for place in places if rest else places[:1]:
+        content[place : place + 4] = b"\xff\xff\xff\xff"
     film.write_bytes(content)
     return film
 
@@ -173,10 +174,10 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return a list that records every frame, or pair of views, that a decoder returns."""
     counted: list[int] = []
 
-    def counting(*given: Any, **options: Any) -> Iterator[tuple[int, Any]]:
-        for pts, frames in with_timestamps(*given, **options):
-            counted.append(pts)
-            yield pts, frames
+    def counting(*given: Any, **options: Any) -> Iterator[tuple[int, Any, int]]:
+        for frame in with_timestamps(*given, **options):
+            counted.append(frame[0])
+            yield frame
 
     for module in (read, multiview):
         monkeypatch.setattr(module, "with_timestamps", counting)

@@ -19,6 +19,7 @@ from secondeye.conversion.settings import ConversionSettings
 from secondeye.film.shots import plan_shots
 from secondeye.sources import Source
 from secondeye.sources.views import read_stereo_frames
+from secondeye.system.errors import UserError
 from secondeye.video.probe import UnreadableFilm, probe
 from secondeye.video.read import decode_film
 from secondeye.video.write import write_film
@@ -287,7 +288,8 @@ def test_interlaced_film_gives_one_whole_picture_a_frame(tmp_path: Path, first: 
 
 def test_conversion_deinterlaces_unless_told_not_to(tmp_path: Path) -> None:
     film = interlace(moving_images(24, HEIGHT, WIDTH), tmp_path / "film.mp4", "top")
-    made, log = converted(film)
+    log: list[str] = []
+    made = convert(film, None, SETTINGS, log=log.append)
     assert any("interlaced, is deinterlaced" in line for line in log)
     kept = convert(film, tmp_path / "kept.mp4", replace(SETTINGS, deinterlace="off"), log=log.append)
     (left, woven) = (
@@ -308,3 +310,48 @@ def test_progressive_film_is_left_alone(make_film: Callable[..., Path]) -> None:
 def test_real_interlaced_films_are_recognized(footage: Path) -> None:
     for name in ("odd_interlaced/interlaced_bff.mkv", "odd_sound/dvd_lpcm_telecine.vob"):
         assert probe(footage / name).interlaced, name
+
+
+# Films that are stereo already
+
+
+def write_stereo(path: Path, packing: str) -> np.ndarray:
+    """Write a stereo film; returns its left views."""
+    left = moving_images(9, 4 * HEIGHT, 4 * WIDTH)
+    right = np.roll(left, -2, axis=2)
+    axis = 2 if "sbs" in packing else 1
+    views = [np.ascontiguousarray(each[:, ::2] if axis == 1 else each[:, :, ::2]) for each in (left, right)]
+    if not packing.startswith("half"):
+        views = [left, right]
+    write_film(path, iter(np.concatenate(views, axis=axis)), Fraction(24), crf=1)
+    return views[0]
+
+
+def test_a_stereo_film_is_not_converted_as_if_it_were_flat(tmp_path: Path) -> None:
+    write_stereo(tmp_path / "holiday_sbs.mp4", "sbs")
+    write_stereo(tmp_path / "holiday.mp4", "tb")  # only its pixels tell
+    for name, packing in (("holiday_sbs.mp4", "sbs"), ("holiday.mp4", "tb")):
+        with pytest.raises(UserError, match=rf"stereo film already .*--input-layout {packing} .*--mono"):
+            converted(tmp_path / name)
+    output = tmp_path / "flat.mp4"
+    made = convert(tmp_path / "holiday.mp4", output, replace(SETTINGS, mono=True), log=lambda line: None)
+    assert (probe(made.output).height, probe(made.output).width) == (8 * HEIGHT, 8 * WIDTH)
+
+
+@pytest.mark.parametrize("name", ["family_tab.mp4", "ou.mp4"])
+def test_words_in_a_name_do_not_make_it_stereo(make_film: Callable[..., Path], name: str) -> None:
+    assert converted(make_film(name, sound=False))[0].frames == 17
+
+
+@pytest.mark.parametrize("packing", ["sbs", "half-sbs", "tb-right-first"])
+def test_the_left_view_of_a_stereo_film_is_converted_again(tmp_path: Path, packing: str) -> None:
+    film = tmp_path / "film.mp4"
+    left = write_stereo(film, packing.removesuffix("-right-first"))
+    if packing.endswith("right-first"):
+        left = np.roll(left, -2, axis=2)
+    output, settings = tmp_path / "again.mkv", replace(SETTINGS, input_layout=packing, crf=0)
+    made = convert(film, output, settings, log=lambda line: None)
+    views = [frame.rgb[:, : left.shape[2]] for frame in decode_film(output)]
+    assert made.frames == len(views) == 9 and views[0].shape == left[0].shape
+    assert psnr(np.stack(views), left) > 27 > 24 > psnr(np.stack(views), np.roll(left, 2, axis=2))
+    assert probe(output).pixel_aspect == (2 if packing == "half-sbs" else 1)

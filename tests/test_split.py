@@ -167,10 +167,13 @@ def test_no_clip_spans_a_jump_in_time(tmp_path: Path, section: Split) -> None:
     assert film.shots == 2 and bounds(clips) == [(0, 15), (15, 40)]
 
 
-def test_a_truncated_film_gives_the_clips_before_its_end(tmp_path: Path, section: Split) -> None:
+def test_a_damaged_film_gives_clips_around_the_picture_that_is_skipped(
+    tmp_path: Path, section: Split
+) -> None:
     damage(write(tmp_path / "raw" / "f_sbs.mp4", shot(30, 1), shot(30, 2)))
     ((film,), clips, _) = run(tmp_path, section)
-    assert "ends early" in film.remark and bounds(clips)[0][0] == 0 and film.frames < 60
+    assert "skipped since they do not decode: 1 frame, first before frame 30" in film.remark
+    assert film.frames == 59 and bounds(clips)[0] == (0, 15) and bounds(clips)[-1][1] == 59
 
 
 def test_a_film_without_a_clip_is_skipped_with_the_reason(tmp_path: Path, section: Split) -> None:
@@ -345,7 +348,7 @@ def test_a_film_renamed_as_advised_is_scanned_again(tmp_path: Path, section: Spl
 
 
 def test_rows_do_not_depend_on_the_location_of_films(tmp_path: Path, section: Split) -> None:
-    damage(write(tmp_path / "raw" / "f_sbs.mp4", shot(30, 1), shot(30, 2)))
+    damage(write(tmp_path / "raw" / "f_sbs.mp4", shot(30, 1), shot(30, 2)), rest=True)
     (tmp_path / "raw" / "junk_sbs.mp4").write_bytes(b"junk")
     ((film,), _, _) = run(tmp_path, section)
     assert "; ends early after " in film.remark and str(tmp_path) not in film.remark
@@ -357,7 +360,7 @@ def test_rows_do_not_depend_on_the_location_of_films(tmp_path: Path, section: Sp
 def test_rows_name_the_views_of_a_pair_left_and_right(tmp_path: Path, section: Split) -> None:
     left, right = np.split(np.concatenate([shot(30, 1), shot(30, 2)]), 2, axis=2)
     write(tmp_path / "raw" / "cut_left.mp4", left)
-    damage(write(tmp_path / "raw" / "cut_right.mp4", right))
+    damage(write(tmp_path / "raw" / "cut_right.mp4", right), rest=True)
     write(tmp_path / "raw" / "junk_left.mp4", left)
     (tmp_path / "raw" / "junk_right.mp4").write_bytes(b"junk")
     ((film,), _, _) = run(tmp_path, section)

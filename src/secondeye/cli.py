@@ -132,6 +132,13 @@ def convert(
     deinterlace: Annotated[
         str, typer.Option(help="auto, or off: keep the fields of interlaced film")
     ] = "auto",
+    input_layout: Annotated[
+        str | None,
+        typer.Option(help="convert the left view of a stereo film: sbs, half-sbs, tb, half-tb ..."),
+    ] = None,
+    mono: Annotated[
+        bool, typer.Option("--mono", help="convert the whole picture of what looks like a stereo film")
+    ] = False,
     crf: Annotated[int, typer.Option(help="x264 quality, 0 (lossless) to 51")] = 16,
     preset: Annotated[str, typer.Option(help="x264 preset, ultrafast to veryslow")] = "veryfast",
     preview: Annotated[
@@ -193,6 +200,8 @@ def convert(
         inpainter=inpainter,
         crf=crf,
         deinterlace=deinterlace,
+        input_layout=input_layout,
+        mono=mono,
         preset=preset,
         tiles=tiles,
         steps=steps,
@@ -239,6 +248,8 @@ def depth(
         typer.Option(help="models:/secondeye@champion, or the folder of a bundle: its estimator is used"),
     ] = None,
     estimator: Annotated[str, typer.Option("--depth", help="as of secondeye convert")] = "auto",
+    input_layout: Annotated[str | None, typer.Option(help="as of secondeye convert")] = None,
+    mono: Annotated[bool, typer.Option("--mono", help="as of secondeye convert")] = False,
     deinterlace: Annotated[str, typer.Option(help="as of secondeye convert")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace existing maps")] = False,
     depth_resolution: Annotated[int | None, _diffusion(help="as of secondeye convert")] = None,
@@ -259,6 +270,8 @@ def depth(
     settings = settings_from_bundle(
         Path(model) if model is not None else None,
         depth=estimator,
+        input_layout=input_layout,
+        mono=mono,
         deinterlace=deinterlace,
         depth_resolution=depth_resolution,
         offload=offload,

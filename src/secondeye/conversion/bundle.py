@@ -111,6 +111,8 @@ def settings_from_bundle(
     inpainter: str = "auto",
     crf: int = CRF,
     deinterlace: str = AUTO,
+    input_layout: str | None = None,
+    mono: bool = False,
     preset: str = PRESET,
     tiles: int | str | None = None,  # None: the bundle's, else auto
     steps: int | None = None,  # None: the bundle's, else as the network was trained
@@ -139,6 +141,8 @@ def settings_from_bundle(
         inpainter=inpainter,
         crf=crf,
         deinterlace=deinterlace,
+        input_layout=input_layout,
+        mono=mono,
         preset=preset,
         model=folder,
         tiles=bundle.tiles if tiles is None and own else parse_count("--tiles", tiles),

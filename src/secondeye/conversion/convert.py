@@ -33,8 +33,11 @@ from secondeye.conversion.shots import (
 )
 from secondeye.depth.estimators import FALLBACK, choose_best, max_map_pixels
 from secondeye.film.cuts import CUT_THRESHOLD, shortest_shot_frames
+from secondeye.film.packing import MULTIVIEW
 from secondeye.film.shots import ShotPlan, plan_shots
+from secondeye.film.view import left_view_info
 from secondeye.inpaint import Inpainter, PlannedInpainter
+from secondeye.sources.packing_detection import find_packing
 from secondeye.system.disk import explain_full_disk, require_free_space
 from secondeye.system.errors import UserError
 from secondeye.system.process import best_device
@@ -111,8 +114,18 @@ def convert(
 
 
 def probe_source(film: Path, settings: ConversionSettings) -> FilmInfo:
-    """Return a film's properties; with `--deinterlace off` it counts as progressive."""
+    """Return the properties of the picture to convert.
+
+    With `--deinterlace off` it counts as progressive; with `--input-layout` it is the left view. Raises
+    UserError for a film that is stereo already, unless `--mono` says that it is not.
+    """
     info = probe(film)
+    if settings.input_layout is not None:
+        info = left_view_info(info, settings.input_layout)
+    elif not settings.mono and (found := find_packing(film)):
+        packing, evidence = found
+        remedy = "" if packing == MULTIVIEW else f"--input-layout {packing} converts its left view again, "
+        raise UserError(f"{film}: is a stereo film already ({evidence}); {remedy}--mono the whole picture")
     return replace(info, interlaced=info.interlaced and settings.deinterlace == AUTO)
 
 

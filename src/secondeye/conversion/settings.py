@@ -9,6 +9,7 @@ from typing import Any
 from secondeye.conversion.depth_record import ORIENTATIONS, record_of
 from secondeye.depth import DepthOptions
 from secondeye.depth.estimators import Weights, find_weights, locate, require_known_estimator, split_source
+from secondeye.film.packing import PACKED
 from secondeye.inpaint import INPAINTERS, InpaintOptions
 from secondeye.system.errors import UserError
 from secondeye.system.files import hash_folder
@@ -57,6 +58,8 @@ class ConversionSettings:
     depth_resolution: int | None = None  # px of the longest side for depthcrafter; None: its own
     depth_maps: Path | None = None  # folder or file with the depth of the film; None: it is estimated
     deinterlace: str = AUTO  # an interlaced film; or off
+    input_layout: str | None = None  # packing of a stereo film whose left view is converted
+    mono: bool = False  # convert what looks like a stereo film as it is
     depth_orientation: str | None = None  # what larger values of the maps are, near or far; None: as they say
 
     def __post_init__(self) -> None:
@@ -68,6 +71,8 @@ class ConversionSettings:
             raise UserError(f"--convergence must be 0 (farthest) to 1 (nearest), got {self.convergence:g}")
         if not 0 <= self.crf <= 51:
             raise UserError(f"--crf must be 0 (lossless) to 51, got {self.crf}")
+        if self.input_layout not in (None, *PACKED):
+            raise UserError(f"--input-layout must be one of {', '.join(PACKED)}, got {self.input_layout!r}")
         self._check_resources()
         self._check_depth()
         for name, choices in {"inpainter": INPAINTERS, "preset": PRESETS, "deinterlace": DEINTERLACE}.items():

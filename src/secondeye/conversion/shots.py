@@ -29,6 +29,7 @@ from secondeye.depth.estimators import make_depth_estimator
 from secondeye.execution import parallel
 from secondeye.execution.parallel import WorkerCrashed
 from secondeye.film.shots import ShotPlan
+from secondeye.film.view import frame_decoder
 from secondeye.inpaint import Inpainter, PlannedInpainter, make_inpainter
 from secondeye.system.errors import UserError
 from secondeye.system.memory import return_freed_arrays
@@ -93,7 +94,7 @@ def depth_reader(info: FilmInfo, plan: ShotPlan, estimator: DepthEstimator | Non
         size = estimator.working_size(info.height, info.width)
     elif estimator is None:
         size = _COUNTED_PX, _COUNTED_PX
-    return ShotReader(info.path, plan.timestamps, size, deinterlace=info.interlaced)
+    return ShotReader(info.path, plan.timestamps, size, decode=frame_decoder(info))
 
 
 class ShotConverter:
@@ -108,7 +109,7 @@ class ShotConverter:
             )
             require_length(self._depth_maps, len(plan.timestamps))
         self._depth_reader = depth_reader(job.info, plan, models.estimator)
-        self._render_reader = ShotReader(job.info.path, plan.timestamps, deinterlace=job.info.interlaced)
+        self._render_reader = ShotReader(job.info.path, plan.timestamps, decode=frame_decoder(job.info))
         self._renderer = ShotRenderer(job.checkpoint, plan, job.settings, models.inpainter, job.window_frames)
 
     def run(

@@ -10,10 +10,10 @@ from math import ceil
 import numpy as np
 
 from secondeye.film.cuts import cut_detection_size, find_cuts
+from secondeye.film.view import frame_decoder
 from secondeye.system.text import pluralize
 from secondeye.system.threads import prefetch
 from secondeye.video.probe import FilmInfo, TruncatedFilm, UnreadableFilm
-from secondeye.video.read import decode_film
 
 _PLACES = 5  # of skipped frames that a warning names
 _FRAMES_AHEAD = 16  # small frames, decoded while earlier ones are searched for cuts
@@ -67,9 +67,7 @@ def plan_shots(
     def images() -> Iterator[np.ndarray]:
         try:
             size = cut_detection_size(info.height, info.width)
-            for frame in prefetch(
-                decode_film(info.path, size=size, deinterlace=info.interlaced), _FRAMES_AHEAD
-            ):
+            for frame in prefetch(frame_decoder(info)(info.path, size=size), _FRAMES_AHEAD):
                 lost.extend([len(timestamps)] * frame.lost_before)
                 timestamps.append(frame.pts)
                 on_frame()

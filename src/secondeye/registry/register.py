@@ -34,6 +34,8 @@ PARAMS: Mapping[str, tuple[str, bool | None]] = {
     "convergence": ("double", None),
     "depth": ("string", None),
     "deinterlace": ("string", None),
+    "input_layout": ("string", None),
+    "mono": ("boolean", False),
     "crf": ("long", None),
     "preset": ("string", None),
     "tiles": ("string", None),

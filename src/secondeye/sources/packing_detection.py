@@ -15,6 +15,7 @@ from secondeye.video.probe import UnreadableFilm, probe
 from secondeye.video.stereo_metadata import StereoMetadata, read_stereo_metadata
 
 _NO_METADATA = StereoMetadata(axis="", right_first=False, projection="", views=1)
+_MIN_DETAILED_PX = 160  # of a mono film's sides: halves of smaller pictures look alike too often
 _HALF_SBS_BELOW = 1  # aspect of a view beside the other, below which it is squeezed
 _HALF_TB_ABOVE = Fraction(26, 10)  # aspect of a view below the other, above which it is squeezed
 # Tags that are also words or initials: they contradict no other tag.
@@ -60,6 +61,25 @@ def detect_packing(path: Path) -> tuple[str, str]:  # packing, and what it was i
         raise UnclearPacking(path, "the packing of its views cannot be detected")
     packing = _full_or_half(path, axis)
     return packing, f"packing {packing} inferred from pixels and aspect ratio; order of the views assumed"
+
+
+def find_packing(path: Path) -> tuple[str, str] | None:  # packing, and what it was inferred from
+    """Return the packing of a film that may be mono: None unless metadata, name or pixels say it is stereo.
+
+    A tag that is also a word, such as `tab`, does not count, and neither do the pixels of a very small film.
+    Raises UnclearPacking if metadata and name disagree.
+    """
+    metadata = read_metadata(path)
+    tags = set(re.split(r"[-_. ]+", path.stem.lower())) - _AMBIGUOUS_TAGS
+    named = packing_from_name("_".join(sorted(tags)))
+    if metadata.views > 1 or metadata.axis or named or (_is_detailed(path) and axis_from_pixels(path)):
+        return detect_packing(path)
+    return None
+
+
+def _is_detailed(path: Path) -> bool:
+    info = probe(path)
+    return min(info.height, info.width) >= _MIN_DETAILED_PX
 
 
 def _packing_of_name(path: Path) -> str | None:

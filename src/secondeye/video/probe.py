@@ -118,6 +118,7 @@ class FilmInfo:
     hdr: str  # PQ or HLG, which are tone-mapped; "" for standard dynamic range
     interlaced: bool  # some frames are marked as two fields of different times
     audio: tuple[str, ...]  # codec names of the audio tracks
+    packing: str = ""  # of two views in a frame, if only the left one is used; then the size is that of it
 
 
 def ffmpeg_url(path: Path) -> str:

@@ -73,7 +73,10 @@ def decode_film(
         deinterlace = path.exists() and _is_interlaced(path, path.stat().st_mtime_ns)
     if start_pts is not None:
         frames = _read(path, start_pts, size, select, deinterlace, seek=True)
-        first = next(frames, None)
+        try:
+            first = next(frames, None)
+        except TruncatedFilm:  # nothing decodes since the key frame that was sought: it is damaged
+            first = None
         if first is not None and first.pts == start_pts:
             yield first
             yield from frames
@@ -199,10 +202,10 @@ class ShotReader:
         timestamps: Sequence[int],
         size: tuple[int, int] | None = None,  # height, width to scale to; None keeps the film's
         *,
-        deinterlace: bool | None = None,  # as of `decode_film`
+        decode: Callable[..., Iterator[DecodedFrame]] = decode_film,
     ) -> None:
         self._path, self._timestamps, self._size = path, timestamps, size
-        self._deinterlace = deinterlace
+        self._decode = decode
         self._frames: Iterator[DecodedFrame] = iter(())
         self._next = -1
 
@@ -212,12 +215,7 @@ class ShotReader:
         Raises UserError if the film has fewer frames than it had.
         """
         if self._next != start:
-            self._frames = decode_film(
-                self._path,
-                start_pts=self._timestamps[start],
-                size=self._size,
-                deinterlace=self._deinterlace,
-            )
+            self._frames = self._decode(self._path, start_pts=self._timestamps[start], size=self._size)
         self._next = stop
         for number in range(start, stop):
             frame = next(self._frames, None)

@@ -1,0 +1,42 @@
+"""Decode the picture that a conversion starts from: the whole frame, or the left view of a packed film."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from secondeye.film.packing import packing_axis, unpack, view_pixel_aspect
+from secondeye.video.probe import FilmInfo
+from secondeye.video.read import DecodedFrame, decode_film
+
+
+def left_view_info(info: FilmInfo, packing: str) -> FilmInfo:
+    """Return the properties of the left view of a packed film."""
+    axis = packing_axis(packing)
+    return replace(
+        info,
+        packing=packing,
+        width=info.width // 2 if axis == "sbs" else info.width,
+        height=info.height // 2 if axis == "tb" else info.height,
+        pixel_aspect=view_pixel_aspect(packing, info.pixel_aspect),
+    )
+
+
+def frame_decoder(info: FilmInfo) -> Callable[..., Iterator[DecodedFrame]]:
+    """Return `decode_film` for a film with these properties; of a packed film it yields the left view."""
+    decode = partial(decode_film, deinterlace=info.interlaced)
+    return partial(_decode_left, decode, info.packing) if info.packing else decode
+
+
+def _decode_left(
+    decode: Callable[..., Iterator[DecodedFrame]],
+    packing: str,
+    path: Path,
+    *,
+    start_pts: int | None = None,
+    size: tuple[int, int] | None = None,  # height, width of the view
+) -> Iterator[DecodedFrame]:
+    if size is not None:
+        size = (size[0], 2 * size[1]) if packing_axis(packing) == "sbs" else (2 * size[0], size[1])
+    for frame in decode(path, start_pts=start_pts, size=size):
+        yield frame._replace(rgb=unpack(frame.rgb, packing)[0].copy())
