@@ -2,7 +2,7 @@
 
     python flows/conversion.py data/inbox data/outbox [--tiles auto|N] [--max-memory-gb X] ...
 
-Needs no Prefect server. NAME.* becomes NAME_sbs.mp4, or .mkv if mp4 cannot hold its sound. A film is
+Needs no Prefect server. NAME.* becomes NAME_sbs.mp4, or .mkv if that holds more of its tracks. A film is
 converted again if it was replaced or its output deleted. One that fails in --attempts runs is moved to
 INBOX/failed (inbox.py). Interrupted conversions resume on the next run. The other options are those of
 `secondeye convert`; without them the champion's defaults apply.

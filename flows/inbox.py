@@ -33,13 +33,12 @@ from inbox_record import (
 )
 
 from secondeye.cli import EXIT_INTERRUPTED, EXIT_UNREACHABLE
-from secondeye.conversion.destination import CONTAINERS
+from secondeye.conversion.destination import CONTAINERS, default_suffix
 from secondeye.sources import FILM_SUFFIXES
 from secondeye.system.disk import is_full_disk_message
 from secondeye.system.errors import UserError
 from secondeye.system.files import write_atomic
 from secondeye.system.text import pluralize
-from secondeye.video.mux import can_hold_audio
 
 FAILED = "failed"
 STILL_S = 60  # a film that changed more recently may still be being copied
@@ -117,7 +116,7 @@ class Inbox:
             entry.stem = self._choose_stem(film, adopt=False)
         entry.replaces = [identity(found) for found in self._outputs(entry.stem)]
         write_record(self.inbox, self._entries)
-        output = self.outbox / f"{entry.stem}{'.mp4' if can_hold_audio(film, '.mp4') else '.mkv'}"
+        output = self.outbox / f"{entry.stem}{default_suffix(film)}"
         return output, output.exists()
 
     def finish(self, film: Path, output: Path, warning: str = "") -> None:

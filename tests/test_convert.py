@@ -318,8 +318,54 @@ def test_output_is_mkv_if_mp4_cannot_hold_the_audio(tmp_path: Path) -> None:
     film = write_pcm_film(tmp_path / "film.mkv")
     convert(film, None, SETTINGS)
     assert sound(tmp_path / "film_sbs.mkv") and not (tmp_path / "film_sbs.mp4").exists()
-    with pytest.raises(UserError, match="cannot hold the film's audio"):
-        convert(film, tmp_path / "out.mp4", SETTINGS)
+
+
+def test_sound_that_the_container_cannot_hold_is_stored_without_loss(tmp_path: Path) -> None:
+    film, output, log = write_pcm_film(tmp_path / "film.mkv"), tmp_path / "out.mp4", list[str]()
+    convert(film, output, SETTINGS, log=log.append)
+    assert any("(pcm_s16le); it is stored as FLAC, without loss" in line for line in log[:2])
+    assert probe(output).audio == ("flac",)
+    assert np.array_equal(samples(output), samples(film)) and len(samples(film)) > 0
+
+
+def samples(film: Path) -> np.ndarray:
+    with av.open(str(film)) as container:
+        arrays = [frame.to_ndarray().astype(np.int64).ravel() for frame in container.decode(audio=0)]
+    return np.concatenate(arrays)
+
+
+def test_real_sound_that_no_container_holds(footage: Path, tmp_path: Path) -> None:
+    film = shutil.copy(footage / "odd_sound" / "dvd_lpcm_telecine.vob", tmp_path)
+    made = convert(Path(film), None, SETTINGS, log=lambda line: None)
+    assert made.output.suffix == ".mp4" and probe(made.output).audio == ("flac",)
+    assert np.array_equal(samples(made.output), samples(Path(film)))
+    (first, *_), (start, *_) = sound_times(made.output), sound_times(Path(film))
+    film_start, made_start = (probe(path).start_seconds for path in (Path(film), made.output))
+    assert abs((first - made_start) - (start - film_start)) < Fraction(1, 1000)
+
+
+def sound_times(film: Path) -> list[Fraction]:
+    with av.open(str(film)) as container:
+        return [p.pts * p.time_base for p in container.demux(audio=0) if p.pts is not None]
+
+
+def test_fonts_decide_the_container_before_the_work(tmp_path: Path, make_film: MakeFilm) -> None:
+    source, film = make_film(sound=False), tmp_path / "styled.mkv"
+    with av.open(str(source)) as given, av.open(str(film), "w") as target:
+        video = target.add_stream_from_template(given.streams.video[0])
+        target.add_attachment("sans.ttf", "font/ttf", b"a font")
+        for packet in given.demux(video=0):
+            if packet.size:
+                packet.stream = video
+                target.mux(packet)
+    log: list[str] = []
+    made = convert(film, None, SETTINGS, log=log.append)
+    assert made.output.suffix == ".mkv"
+    with av.open(str(made.output)) as container:
+        assert [s.data for s in container.streams if s.type == "attachment"] == [b"a font"]
+    convert(film, tmp_path / "out.mp4", SETTINGS, log=log.append)
+    (line,) = [line for line in log if "attachment" in line]
+    assert line.startswith("warning: .mp4 cannot hold") and log.index(line) < len(log) - 3
 
 
 def write_pcm_film(path: Path) -> Path:

@@ -42,7 +42,7 @@ from secondeye.system.disk import explain_full_disk, require_free_space
 from secondeye.system.errors import UserError
 from secondeye.system.process import best_device
 from secondeye.system.text import pluralize
-from secondeye.video.mux import mux_film
+from secondeye.video.mux import mux_film, plan_tracks
 from secondeye.video.probe import FilmInfo, UnreadableFilm, probe
 from secondeye.video.verify import verify_film
 
@@ -62,7 +62,7 @@ class ConversionResult:
 
 def convert(
     film: Path,
-    output: Path | None,  # None: NAME_sbs.mp4 beside the film, or .mkv if mp4 cannot hold its audio
+    output: Path | None,  # None: NAME_sbs.mp4 beside the film, or .mkv if that holds more of its tracks
     settings: ConversionSettings,
     *,
     preview: Path | None = None,  # .png to write a preview of the middle frame to
@@ -84,6 +84,7 @@ def convert(
         check_preview(preview, film, overwrite)
     if settings.depth_maps is not None:
         open_depth_maps(settings.depth_maps, settings.depth_orientation, info)  # raises if they do not fit
+    _log_tracks(film, output, log)
     settings = choose_depth(settings, log)
     window_frames = choose_window_frames(info, settings, worker_count(settings))
     models = load_models(share_memory(settings))
@@ -175,6 +176,16 @@ def load_or_plan_shots(checkpoint: Checkpoint, info: FilmInfo) -> ShotPlan:
                 raise
         checkpoint.save_plan(plan)
     return plan
+
+
+def _log_tracks(film: Path, output: Path, log: Log) -> None:
+    """Say which tracks the container cannot hold as they are."""
+    plan = plan_tracks(film, output.suffix)
+    for number, codec in plan.encoded.items():
+        log(f"{output.suffix} cannot hold sound track {number} ({codec}); it is stored as FLAC, without loss")
+    for track in plan.dropped.values():
+        other = "" if output.suffix == ".mkv" else "; try --output with a name in .mkv"
+        log(f"warning: {output.suffix} cannot hold the film's {track}; it is dropped{other}")
 
 
 def _plan_inpainting(
@@ -279,7 +290,5 @@ def _mux(checkpoint: Checkpoint, plan: ShotPlan, output: Path, record: Mapping[s
         until=plan.end_seconds if plan.error else None,
         comment=to_comment(record),
     )
-    for track in tracks.dropped:
-        log(f"warning: {output.suffix} cannot hold the film's {track}; it is dropped")
-    verify_film(muxed, width=2 * info.width, height=info.height, seconds=seconds, tracks=tracks.copied)
+    verify_film(muxed, width=2 * info.width, height=info.height, seconds=seconds, tracks=tracks)
     checkpoint.publish_film(output)

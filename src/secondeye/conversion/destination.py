@@ -4,28 +4,28 @@ import tempfile
 from pathlib import Path
 
 from secondeye.system.errors import UserError
-from secondeye.video.mux import can_hold_audio
+from secondeye.video.mux import plan_tracks
 
 CONTAINERS = (".mp4", ".mov", ".mkv")
 
 
 def default_output(film: Path) -> Path:
-    """Return NAME_sbs.mp4 beside the film, or .mkv if mp4 cannot hold its audio."""
-    suffix = ".mp4" if can_hold_audio(film, ".mp4") else ".mkv"
-    return film.with_name(f"{film.stem}_sbs{suffix}")
+    """Return NAME_sbs beside the film, with the suffix of `default_suffix`."""
+    return film.with_name(f"{film.stem}_sbs{default_suffix(film)}")
+
+
+def default_suffix(film: Path) -> str:
+    """Return .mp4, or .mkv if that holds more of the film's sound and subtitles."""
+    return min((".mp4", ".mkv"), key=lambda suffix: plan_tracks(film, suffix).losses)
 
 
 def check_output(output: Path, film: Path, overwrite: bool) -> None:
-    """Raise UserError if the output cannot be written, exists, or cannot hold the film's audio."""
+    """Raise UserError if the output cannot be written or exists."""
     if output.is_dir():
         raise UserError(f"{output}: is a folder; give --output a file name")
     if output.suffix not in CONTAINERS:
         raise UserError(f"{output}: the name must end in {', '.join(CONTAINERS)}")
     _check_file(output, film, overwrite, "--output")
-    if not can_hold_audio(film, output.suffix):
-        raise UserError(
-            f"{output}: {output.suffix} cannot hold the film's audio; give --output a name in .mkv"
-        )
 
 
 def check_preview(preview: Path, film: Path, overwrite: bool) -> None:

@@ -1,37 +1,40 @@
-"""Mux encoded segments into one film with the source's audio and subtitles, without re-encoding."""
+"""Mux encoded segments into one film with the source's sound and subtitles, without loss."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from fractions import Fraction
 from heapq import merge
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import av
+from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
-from av.stream import Stream
+from av.stream import AttachmentStream, Stream
 from av.video.stream import VideoStream
 
-from secondeye.system.errors import UserError
-from secondeye.video.probe import Losses, demux_film, ffmpeg_url, open_container, open_film, probe
+from secondeye.video.probe import (
+    Losses,
+    decode_packet,
+    demux_film,
+    ffmpeg_url,
+    open_container,
+    open_film,
+    probe,
+)
 from secondeye.video.stereo_tag import tag_side_by_side
 
 COPIED = ("audio", "subtitle")  # kinds of tracks that are taken from the source
 
 
 class Track(NamedTuple):
-    """A track that was copied from the source, and had packets."""
+    """A track of the source that had packets."""
 
     kind: str  # one of COPIED
     last_seconds: Fraction  # display time of its last packet
-
-
-class MuxedTracks(NamedTuple):
-    """What became of the source's tracks."""
-
-    copied: list[Track]
-    dropped: list[str]  # the container cannot hold them
 
 
 def mux_film(
@@ -41,13 +44,12 @@ def mux_film(
     *,
     until: Fraction | None = None,  # seconds; later packets of the source are not copied
     comment: str | None = None,  # tag of the container, in place of the source's
-) -> MuxedTracks:
-    """Write `output`, not atomically, and return what became of the source's tracks.
+) -> list[Track]:
+    """Write `output`, not atomically, and return the source's tracks in it, see `plan_tracks`.
 
-    Timestamps are exactly the segments' own plus their start. Raises UserError if the container cannot hold
-    the source's audio.
+    Timestamps are exactly the segments' own plus their start.
     """
-    dropped: list[str] = []
+    plan = plan_tracks(source, output.suffix)
     with ExitStack() as stack:
         film = stack.enter_context(open_container(source))
         target: OutputContainer = stack.enter_context(
@@ -61,14 +63,20 @@ def mux_film(
         # With stereo_mode FFmpeg writes a display size for square pixels; other films rely on the SEI.
         if output.suffix == ".mkv" and template.sample_aspect_ratio in (None, 1):
             video.metadata["stereo_mode"] = "left_right"
-        copies = {}
+        copies: dict[Stream, Stream] = {}
         for stream in film.streams:
-            if stream.type in COPIED:
-                copy = _add_copy(stream, target, output)
-                if copy is None:
-                    dropped.append(f"{stream.type} track {stream.index}")
-                else:
-                    copies[stream] = copy
+            if isinstance(stream, AttachmentStream):
+                if stream.index in plan.copied:
+                    name = stream.metadata.get("filename", f"attachment {stream.index}")
+                    target.add_attachment(name, stream.mimetype or "application/octet-stream", stream.data)
+                continue
+            if stream.index in plan.copied:
+                copies[stream] = target.add_stream_from_template(stream)
+            elif stream.index in plan.encoded:
+                copies[stream] = _add_flac(cast(AudioStream, stream), target)
+            else:
+                continue
+            copies[stream].metadata.update(stream.metadata)
         target.metadata.update(film.metadata)
         if comment is not None:
             target.metadata.update({"comment": comment})
@@ -76,15 +84,14 @@ def mux_film(
             target.set_chapters(chapters)
         ends: dict[int, Fraction] = {}
         video_packets = _video_packets(segments, video)
-        for packet in merge(video_packets, _source_packets(film, copies, until), key=_decode_time):
+        for packet in merge(video_packets, _source_packets(film, copies, plan, until), key=_decode_time):
             if packet.stream.index != video.index and packet.pts is not None:
                 at = _display_time(packet)
                 ends[packet.stream.index] = max(at, ends.get(packet.stream.index, at))
             target.mux(packet)
     if output.suffix in (".mp4", ".mov"):
         tag_side_by_side(output)
-    tracks = [Track(copy.type, ends[copy.index]) for copy in copies.values() if copy.index in ends]
-    return MuxedTracks(tracks, dropped)
+    return [Track(copy.type, ends[copy.index]) for copy in copies.values() if copy.index in ends]
 
 
 def _options(output: Path, segment: Path) -> dict[str, str]:
@@ -94,11 +101,44 @@ def _options(output: Path, segment: Path) -> dict[str, str]:
     return {"movie_timescale": str(probe(segment).time_base.denominator)}
 
 
-def can_hold_audio(source: Path, suffix: str) -> bool:
-    """Whether a container of this suffix can hold the source's audio tracks without re-encoding."""
-    with open_film(source) as film, av.open("/dev/null", "w", format=_FORMATS[suffix]) as target:
-        tracks = [track.codec_context.name for track in film.streams.audio if track.codec_context]
-        return all(_encoder_name(name) in _audio_codecs(suffix, target) for name in tracks)
+@dataclass(frozen=True)
+class TrackPlan:
+    """What becomes of the source's tracks in a container; their numbers are those of its streams."""
+
+    copied: tuple[int, ...]
+    encoded: dict[int, str]  # sound that the container cannot hold, by codec: stored as FLAC, lossless
+    dropped: dict[int, str]  # tracks that it cannot hold, described
+
+    @property
+    def losses(self) -> tuple[int, int]:
+        """Numbers of tracks that are dropped and that are encoded; the smaller of two plans is better."""
+        return len(self.dropped), len(self.encoded)
+
+
+def plan_tracks(source: Path, suffix: str) -> TrackPlan:
+    """Decide what becomes of the source's sound and subtitles in a container of this suffix.
+
+    Tracks of data, such as timecodes, are in no plan: they belong to the source's own file. Raises
+    UnreadableFilm.
+    """
+    copied: list[int] = []
+    encoded: dict[int, str] = {}
+    dropped: dict[int, str] = {}
+    with (
+        open_film(source) as film,
+        av.open(os.devnull, "w", format=_FORMATS[suffix]) as target,
+    ):
+        for stream in film.streams:
+            name = stream.codec_context.name if stream.codec_context else "unknown"
+            if stream.type not in (*COPIED, "attachment"):
+                continue
+            if _holds(target, stream, suffix):
+                copied.append(stream.index)
+            elif stream.type == "audio" and stream.codec_context:
+                encoded[stream.index] = name
+            else:
+                dropped[stream.index] = f"{stream.type} track {stream.index} ({name})"
+    return TrackPlan(tuple(copied), encoded, dropped)
 
 
 _FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
@@ -106,37 +146,52 @@ _FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 _MP4_AUDIO = {"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"}
 
 
-def _audio_codecs(suffix: str, target: OutputContainer) -> set[str]:
-    return _MP4_AUDIO if suffix == ".mp4" else set(target.supported_codecs)
+def _holds(target: OutputContainer, stream: Stream, suffix: str) -> bool:
+    if stream.type == "attachment":
+        return suffix == ".mkv"
+    if stream.codec_context is None:
+        return False
+    if stream.type == "audio" and suffix == ".mp4":
+        return _encoder_name(stream.codec_context.name) in _MP4_AUDIO
+    try:
+        target.add_stream_from_template(stream)
+    except (av.FFmpegError, ValueError):
+        return False
+    return True
 
 
 def _encoder_name(decoder: str) -> str:
     return {"mp3float": "mp3", "libopus": "opus", "ac3_fixed": "ac3"}.get(decoder, decoder)
 
 
-def _add_copy(stream: Stream, target: OutputContainer, output: Path) -> Stream | None:
-    try:
-        copy = target.add_stream_from_template(stream)
-    except (av.FFmpegError, ValueError) as error:
-        if stream.type == "audio":
-            raise UserError(
-                f"{output}: cannot hold the film's audio; give --output a name in .mkv"
-            ) from error
-        return None
-    copy.metadata.update(stream.metadata)
-    return copy
+def _add_flac(stream: AudioStream, target: OutputContainer) -> AudioStream:
+    """Add a track for the decoded sound of a stream, with all of its bits up to 24."""
+    flac = target.add_stream("flac", rate=stream.rate)
+    flac.codec_context.layout = stream.layout
+    flac.codec_context.format = "s16" if stream.format.bytes == 2 else "s32"
+    return flac
 
 
 def _source_packets(
-    film: InputContainer, copies: dict[Stream, Stream], until: Fraction | None
+    film: InputContainer, copies: dict[Stream, Stream], plan: TrackPlan, until: Fraction | None
 ) -> Iterator[Packet]:
     if not copies:
         return
     # Damage has been reported by the caller already.
-    for packet in demux_film(film, list(copies), Losses()):
-        if packet.dts is not None and (until is None or _decode_time(packet) < until):
-            packet.stream = copies[packet.stream]
+    losses = Losses()
+    for packet in demux_film(film, list(copies), losses):
+        stream, copy = packet.stream, copies[packet.stream]
+        if until is not None and packet.dts is not None and _decode_time(packet) >= until:
+            continue
+        if stream.index in plan.encoded:
+            for frame in decode_packet(packet, losses):
+                yield from copy.encode(frame)
+        elif packet.dts is not None:
+            packet.stream = copy
             yield packet
+    for stream, copy in copies.items():
+        if stream.index in plan.encoded:
+            yield from copy.encode(None)
 
 
 def _video_packets(segments: Sequence[tuple[Path, Fraction]], stream: VideoStream) -> Iterator[Packet]:

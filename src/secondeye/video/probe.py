@@ -8,6 +8,7 @@ from fractions import Fraction
 from itertools import islice, pairwise
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import av
 from av.container import InputContainer
@@ -198,10 +199,10 @@ def demux_film(container: InputContainer, streams: Stream | list[Stream], losses
             losses.add(None, error)
 
 
-def decode_packet(packet: Packet, losses: Losses) -> Sequence[VideoFrame]:
-    """Decode a packet of video; none if it cannot be decoded."""
+def decode_packet(packet: Packet, losses: Losses) -> Sequence[Any]:
+    """Return the frames of a packet; none if it cannot be decoded."""
     try:
-        return packet.decode()  # type: ignore[return-value]
+        return packet.decode()
     except av.FFmpegError as error:
         losses.add(packet.pts, error)
         return []
