@@ -52,7 +52,8 @@ def test_comment_of_the_source_is_kept(make_film: Callable[..., Path], tmp_path:
     source, commented = make_film(shots=(3,), sound=False), tmp_path / "commented.mkv"
     mux_film([(source, 0)], source, commented, comment="a walk")  # type: ignore[list-item]
     output = tmp_path / "out.mkv"
-    convert(commented, output, settings_from_bundle(None, inpainter="fill"), log=lambda line: None)
+    settings = settings_from_bundle(None, inpainter="fill", mono=True)  # it is tagged as side by side
+    convert(commented, output, settings, log=lambda line: None)
     record = read_record(output)
     assert record is not None and record["comment"] == own_comment(output) == "a walk"
     assert record["version"] is None

@@ -104,7 +104,7 @@ def test_damaged_pictures_are_skipped_and_named(make_film: Callable[..., Path]) 
     assert made.frames == len(kept) == 59 and set(kept) < set(times)
     (lost,) = set(times) - set(kept)
     at = float(times[times.index(lost) + 1])
-    assert f"1 frame skipped, as they do not decode, before {at:.2f} s" in made.damage
+    assert f"frames that do not decode: 1, skipped before {at:.2f} s" in made.damage
     assert any(line.startswith("warning: ") and made.damage in line for line in log)
     assert sound(made.output) == tracks
 

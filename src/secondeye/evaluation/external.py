@@ -165,7 +165,7 @@ def _require_same_shape(view: View, original: Film) -> None:
 @lru_cache(maxsize=8)
 def _timestamps(film: Path, modified_ns: int) -> list[int]:
     """Return the timestamps of a film's frames; cached while the file stays the same."""
-    timestamps = []
+    timestamps: list[int] = []
     for frame in decode_film(film, size=(2, 2)):
         if frame.lost_before:
             raise UserError(

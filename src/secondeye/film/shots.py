@@ -11,7 +11,6 @@ import numpy as np
 
 from secondeye.film.cuts import cut_detection_size, find_cuts
 from secondeye.film.view import frame_decoder
-from secondeye.system.text import pluralize
 from secondeye.system.threads import prefetch
 from secondeye.video.probe import FilmInfo, TruncatedFilm, UnreadableFilm
 
@@ -38,7 +37,7 @@ class ShotPlan:
             places = [f"{float(self.timestamps[frame] * self.info.time_base):.2f}" for frame in frames]
             more = ", ..." if len(places) > _PLACES else ""
             skipped = (
-                f"{self.info.path}: {pluralize(len(self.lost), 'frame')} skipped, as they do not decode, "
+                f"{self.info.path}: frames that do not decode: {len(self.lost)}, skipped "
                 f"before {', '.join(places[:_PLACES])}{more} s"
             )
         return "; ".join(filter(None, [skipped, self.error]))

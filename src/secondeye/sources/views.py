@@ -82,6 +82,7 @@ def read_stereo_frames(
         return iter([StereoFrame(0, *_read_still_views(source, size))])
     if first.is_dir():
         return read_folder_pair(first, source.paths[1], start_pts=start_pts, size=size, log=log)
+    frames: Iterator[StereoFrame]
     if source.packing == MULTIVIEW:
         multiview = read_multiview(first, start_pts=start_pts, size=size, select=select)
         frames = (

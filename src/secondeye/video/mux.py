@@ -185,13 +185,13 @@ def _source_packets(
             continue
         if stream.index in plan.encoded:
             for frame in decode_packet(packet, losses):
-                yield from copy.encode(frame)
+                yield from cast(AudioStream, copy).encode(frame)
         elif packet.dts is not None:
             packet.stream = copy
             yield packet
     for stream, copy in copies.items():
         if stream.index in plan.encoded:
-            yield from copy.encode(None)
+            yield from cast(AudioStream, copy).encode(None)
 
 
 def _video_packets(segments: Sequence[tuple[Path, Fraction]], stream: VideoStream) -> Iterator[Packet]:

@@ -1,9 +1,10 @@
 """The orientation that a film is displayed in: its display matrix, as rotations and mirrors."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple, cast
 
 import numpy as np
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideData, Type
 from av.video.frame import VideoFrame
 
 
@@ -47,7 +48,7 @@ def frame_orientation(frame: VideoFrame) -> Orientation:
     x' = a x + c y, y' = b x + d y.
     """
     try:
-        data = frame.side_data.get(Type.DISPLAYMATRIX)
+        data = cast(Mapping[Type, SideData], frame.side_data).get(Type.DISPLAYMATRIX)
     except ValueError:  # PyAV reads none if it does not know one of them, such as the view ids of MV-HEVC
         return _ROTATIONS[round(frame.rotation / 90) % 4]
     if data is None:

@@ -1,19 +1,19 @@
 """Probe a film: size, rates, colour and audio, from its header, its timestamps and its first frame."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice, pairwise
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import av
 from av.container import InputContainer
 from av.packet import Packet
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideData, Type
 from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, Interpolation
@@ -261,7 +261,7 @@ def probe(path: Path) -> FilmInfo:
 def _reject_dolby_vision(frame: VideoFrame, path: Path) -> None:
     """Raise UnreadableFilm for Dolby Vision whose colours are IPT, as of profile 5: nothing else tells."""
     try:
-        data = frame.side_data.get(Type.DOVI_METADATA)
+        data = cast(Mapping[Type, SideData], frame.side_data).get(Type.DOVI_METADATA)
     except ValueError:  # as in `frame_orientation`
         return
     if data is None:

@@ -351,6 +351,7 @@ def upright_rgb(
         dst_color_range=2,
         interpolation=Interpolation.AREA if size else EXACT_SCALING,
     ).to_ndarray()
-    if colour.transfer in (PQ, HLG):
-        rgb = tone_map(rgb, colour.transfer)
-    return orientation.apply(dither(rgb) if is_deep else rgb)
+    if is_deep:
+        deep = rgb.astype(np.uint16, copy=False)
+        rgb = dither(tone_map(deep, colour.transfer) if colour.transfer in (PQ, HLG) else deep)
+    return orientation.apply(rgb)

@@ -32,7 +32,7 @@ Signal = NDArray[np.float32]
 def pq_to_nits(signal: Signal) -> Signal:  # [0, 1] to cd/m2
     """Decode PQ."""
     root = np.power(signal, 1 / _M2)
-    return _PQ_PEAK * np.power(np.maximum(root - _C1, 0) / (_C2 - _C3 * root), 1 / _M1)
+    return (_PQ_PEAK * np.power(np.maximum(root - _C1, 0) / (_C2 - _C3 * root), 1 / _M1)).astype(np.float32)
 
 
 def nits_to_pq(nits: Signal) -> Signal:  # cd/m2 to [0, 1]
@@ -51,8 +51,8 @@ def compress_luminance(
     nits: Signal, source_peak: float = SOURCE_PEAK, target_peak: float = TARGET_PEAK
 ) -> Signal:
     """Map luminance of a source to that of a target by BT.2390's EETF, cd/m2; both have black at 0."""
-    top = float(nits_to_pq(np.float32(source_peak)))
-    highest = float(nits_to_pq(np.float32(target_peak))) / top
+    top, white = nits_to_pq(np.array([source_peak, target_peak], np.float32)).tolist()
+    highest = white / top
     knee = 1.5 * highest - 0.5
     signal = np.clip(nits_to_pq(nits) / top, 0, 1)
     t = np.maximum(signal - knee, 0) / (1 - knee)
@@ -77,7 +77,7 @@ def _hlg_table() -> Signal:
 @lru_cache(maxsize=1)
 def _ratio_table() -> Signal:
     """Return the factor of linear light by the largest channel, over equal steps of its square root."""
-    nits = np.square(np.linspace(0, 1, _STEPS + 1, dtype=np.float32)) * SOURCE_PEAK
+    nits = (np.square(np.linspace(0, 1, _STEPS + 1)) * SOURCE_PEAK).astype(np.float32)
     return (compress_luminance(nits) / np.maximum(nits, 1e-6)).astype(np.float32)
 
 
