@@ -53,7 +53,7 @@ def frame_orientation(frame: VideoFrame) -> Orientation:
         return _ROTATIONS[round(frame.rotation / 90) % 4]
     if data is None:
         return Orientation()
-    a, b, _, c, d = np.frombuffer(data, np.int32)[:5].tolist()
+    a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
     if abs(b) + abs(c) > abs(a) + abs(d):
         return Orientation(True, flipped_x=c < 0, flipped_y=b < 0)
     return Orientation(False, flipped_x=a < 0, flipped_y=d < 0)

@@ -341,7 +341,8 @@ def upright_rgb(
     orientation = frame_orientation(frame)
     height, width = orientation.size(*size) if size else (None, None)
     colour = frame_colour(frame)
-    is_deep = max(component.bits for component in frame.format.components) > 8
+    is_hdr = colour.transfer in (PQ, HLG)
+    is_deep = is_hdr or max(component.bits for component in frame.format.components) > 8
     rgb = frame.reformat(
         width=width,
         height=height,
@@ -353,5 +354,5 @@ def upright_rgb(
     ).to_ndarray()
     if is_deep:
         deep = rgb.astype(np.uint16, copy=False)
-        rgb = dither(tone_map(deep, colour.transfer) if colour.transfer in (PQ, HLG) else deep)
+        rgb = dither(tone_map(deep, colour.transfer) if is_hdr else deep)
     return orientation.apply(rgb)
