@@ -13,6 +13,7 @@ from av.filter import Graph
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from conftest import damage, moving_images
+from PIL import Image
 
 from secondeye.conversion.convert import ConversionResult, convert
 from secondeye.conversion.settings import ConversionSettings
@@ -175,6 +176,18 @@ def test_a_stream_without_a_decoder_is_called_that(make_film: Callable[..., Path
     film.write_bytes(film.read_bytes().replace(b"avc1", b"zzzz"))
     with pytest.raises(UnreadableFilm, match="no decoder for its video"):
         probe(film)
+
+
+def test_animations_are_films_or_one_line_says_what_to_do(tmp_path: Path) -> None:
+    first, *rest = [Image.fromarray(image) for image in moving_images(9, HEIGHT, WIDTH)]
+    for kind in ("gif", "webp"):
+        first.save(tmp_path / f"film.{kind}", save_all=True, append_images=rest, duration=40)
+    made, _ = converted(tmp_path / "film.gif")
+    assert seconds(made.output) == [Fraction(k, 25) for k in range(9)]
+    with pytest.raises(UnreadableFilm, match=r"is animated WebP.*convert it to GIF or MP4"):
+        converted(tmp_path / "film.webp")
+    with pytest.raises(UnreadableFilm, match=r"is a folder.*make one of images first"):
+        converted(tmp_path)
 
 
 # Mirrors

@@ -151,7 +151,10 @@ def open_container(path: Path) -> InputContainer:
     if not path.exists():
         raise UnreadableFilm(f"{path}: file does not exist")
     if path.is_dir():
-        raise UnreadableFilm(f"{path}: is a folder; give a film file")
+        raise UnreadableFilm(
+            f"{path}: is a folder; give a film file, and make one of images first, as with "
+            "ffmpeg -framerate 25 -i FOLDER/%04d.png -c:v ffv1 film.mkv"
+        )
     try:
         return av.open(ffmpeg_url(path), "r", format=_BY_ENDING.get(path.suffix.lower()))
     except av.FFmpegError as error:
@@ -222,6 +225,10 @@ def decode_first_frame(container: InputContainer, stream: VideoStream, path: Pat
             return frame
         if len(losses.timestamps) > _MAX_FIRST:
             break
+    if container.format.name == "webp_pipe":
+        raise UnreadableFilm(
+            f"{path}: is animated WebP, which FFmpeg does not decode; convert it to GIF or MP4"
+        )
     raise UnreadableFilm(f"{path}: no frame of its video stream decodes")
 
 
