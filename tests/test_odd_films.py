@@ -242,6 +242,14 @@ def test_a_mirrored_stereo_film_swaps_its_eyes(tmp_path: Path) -> None:
         assert np.array_equal(shown.right, plain.left[:, ::-1]), packing
 
 
+def test_a_pair_of_which_one_is_mirrored_keeps_its_eyes(make_film: Callable[..., Path]) -> None:
+    """A rig with a half-silvered mirror: its display matrix makes one camera's film right."""
+    left, right = (make_film(name, shots=(3,), sound=False) for name in ("f_L.mp4", "f_R.mp4"))
+    mirror(left, (-1, 0, 0, 1))
+    (shown, *_) = read_stereo_frames(Source("f", (left, right), "pair", "", "", ""))
+    assert np.array_equal(shown.left, next(decode_film(left)).rgb)
+
+
 # Time bases
 
 
@@ -258,14 +266,14 @@ def test_a_picture_may_stand_for_more_ticks_than_mp4_holds(tmp_path: Path) -> No
 # Interlaced film
 
 
-def interlace(images: np.ndarray, path: Path, first: str) -> Path:
+def interlace(images: np.ndarray, path: Path, first: str, preset: str = "ultrafast") -> Path:
     """Write two images to each frame, as fields; the `top` or the `bottom` lines come first."""
     height, width = images.shape[1:3]
     woven = images[::2].copy()
     later = slice(1, None, 2) if first == "top" else slice(0, None, 2)
     woven[:, later] = images[1::2, later]
     with av.open(str(path), "w") as container:
-        options = {"crf": "4", "preset": "ultrafast", "x264-params": "tff=1:keyint=8"}
+        options = {"crf": "4", "preset": preset, "x264-params": "tff=1:keyint=8"}
         stream = container.add_stream("libx264", rate=25, options=options)
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv444p"
         graph = Graph()  # marks frames; the encoder takes the order from them
@@ -297,6 +305,17 @@ def test_interlaced_film_gives_one_whole_picture_a_frame(tmp_path: Path, first: 
     for number in (3, 8, 13):  # 8 is a key frame
         again = next(decode_film(film, start_pts=frames[number].pts))
         assert np.array_equal(again.rgb, frames[number].rgb), number
+
+
+def test_a_seek_before_a_key_frame_has_the_frame_before_it(tmp_path: Path) -> None:
+    """With B-frames a key frame is decoded before the frame that precedes it is shown."""
+    film = interlace(moving_images(80, 96, 128), tmp_path / "film.mp4", "top", preset="medium")
+    with av.open(str(film)) as container:
+        keys = [p.pts for p in container.demux(video=0) if p.is_keyframe and p.pts]
+    frames = {frame.pts: frame.rgb for frame in decode_film(film)}
+    assert len(keys) > 2
+    for key in keys:
+        assert np.array_equal(next(decode_film(film, start_pts=key)).rgb, frames[key])
 
 
 def test_conversion_deinterlaces_unless_told_not_to(tmp_path: Path) -> None:
@@ -343,7 +362,12 @@ def write_stereo(path: Path, packing: str) -> np.ndarray:
 def test_a_stereo_film_is_not_converted_as_if_it_were_flat(tmp_path: Path) -> None:
     write_stereo(tmp_path / "holiday_sbs.mp4", "sbs")
     write_stereo(tmp_path / "holiday.mp4", "tb")  # only its pixels tell
-    for name, packing in (("holiday_sbs.mp4", "sbs"), ("holiday.mp4", "tb")):
+    write_stereo(tmp_path / "holiday_top-bottom.mp4", "tb")
+    for name, packing in (
+        ("holiday_sbs.mp4", "sbs"),
+        ("holiday_top-bottom.mp4", "tb"),
+        ("holiday.mp4", "tb"),
+    ):
         with pytest.raises(UserError, match=rf"stereo film already .*--input-layout {packing} .*--mono"):
             converted(tmp_path / name)
     output = tmp_path / "flat.mp4"

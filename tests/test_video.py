@@ -168,7 +168,7 @@ def test_joined_segments_keep_timestamps_and_audio(make_film: Callable[..., Path
         segments.append((path, stamps[start] * base))
     for suffix in (".mp4", ".mkv"):
         output = tmp_path / f"joined{suffix}"
-        assert [track.kind for track in mux_film(segments, source, output)] == ["audio"]
+        assert [track.kind for track in mux_film(segments, source, output).tracks] == ["audio"]
         images = list(decode_film(output))
         tick = probe(output).time_base
         late = [p.pts * tick - stamp * base for p, stamp in zip(images, stamps, strict=True)]
@@ -293,7 +293,7 @@ def test_verified_film_is_the_one_that_was_written(make_film: Callable[..., Path
     seconds = [frame.pts * probe(segment).time_base for frame in decode_film(segment)]
     for suffix in (".mp4", ".mkv"):
         output = tmp_path / f"joined{suffix}"
-        tracks = mux_film([(segment, Fraction(0))], source, output)
+        tracks = mux_film([(segment, Fraction(0))], source, output).tracks
         verify_film(output, width=64, height=48, seconds=seconds, tracks=tracks)
         late = [*seconds[:-1], seconds[-1] + 1]
         silent = [*tracks, Track("audio", Fraction(0))]

@@ -37,7 +37,7 @@ from secondeye.film.packing import MULTIVIEW
 from secondeye.film.shots import ShotPlan, plan_shots
 from secondeye.film.view import left_view_info
 from secondeye.inpaint import Inpainter, PlannedInpainter
-from secondeye.sources.packing_detection import find_packing
+from secondeye.sources.packing_detection import UnclearPacking, find_packing
 from secondeye.system.disk import explain_full_disk, require_free_space
 from secondeye.system.errors import UserError
 from secondeye.system.process import best_device
@@ -107,11 +107,11 @@ def convert(
         record = describe_conversion(film, settings, checkpoint.load_inpaint_plan(), own_comment(film))
         if sidecar:
             write_sidecar(target, record)
-        _mux(checkpoint, plan, target, record, log)
+        lost_sound = _mux(checkpoint, plan, target, record)
         if preview:
             shutil.move(checkpoint.preview, preview)
         checkpoint.remove()
-    return ConversionResult(output, len(plan.timestamps), plan.damage)
+    return ConversionResult(output, len(plan.timestamps), "; ".join(filter(None, [plan.damage, lost_sound])))
 
 
 def probe_source(film: Path, settings: ConversionSettings) -> FilmInfo:
@@ -123,11 +123,19 @@ def probe_source(film: Path, settings: ConversionSettings) -> FilmInfo:
     info = probe(film)
     if settings.input_layout is not None:
         info = left_view_info(info, settings.input_layout)
-    elif not settings.mono and (found := find_packing(film)):
+    elif not settings.mono and (found := _stereo_evidence(film)):
         packing, evidence = found
         remedy = "" if packing == MULTIVIEW else f"--input-layout {packing} converts its left view again, "
         raise UserError(f"{film}: is a stereo film already ({evidence}); {remedy}--mono the whole picture")
     return replace(info, interlaced=info.interlaced and settings.deinterlace == AUTO)
+
+
+def _stereo_evidence(film: Path) -> tuple[str, str] | None:
+    """Return the packing of a film that is stereo already, and what says so."""
+    try:
+        return find_packing(film)
+    except UnclearPacking as error:
+        return "LAYOUT", error.reason
 
 
 def choose_depth(
@@ -182,7 +190,8 @@ def _log_tracks(film: Path, output: Path, log: Log) -> None:
     """Say which tracks the container cannot hold as they are."""
     plan = plan_tracks(film, output.suffix)
     for number, codec in plan.encoded.items():
-        log(f"{output.suffix} cannot hold sound track {number} ({codec}); it is stored as FLAC, without loss")
+        stored = "it is stored as FLAC of up to 24 bits"
+        log(f"{output.suffix} cannot hold sound track {number} ({codec}); {stored}")
     for track in plan.dropped.values():
         other = "" if output.suffix == ".mkv" else "; try --output with a name in .mkv"
         log(f"warning: {output.suffix} cannot hold the film's {track}; it is dropped{other}")
@@ -277,13 +286,16 @@ def _convert_shots(job: FilmJob, plan: ShotPlan, converter: ShotConverter | None
         log(skipped)
 
 
-def _mux(checkpoint: Checkpoint, plan: ShotPlan, output: Path, record: Mapping[str, Any], log: Log) -> None:
-    """Join all segments with the source's audio, verify the film and move it to the output."""
+def _mux(checkpoint: Checkpoint, plan: ShotPlan, output: Path, record: Mapping[str, Any]) -> str:
+    """Join all segments with the source's audio, verify the film and move it to the output.
+
+    Returns what of the sound was lost; "" if the film ends early, as its sound then does, too.
+    """
     info = plan.info
     seconds = [timestamp * info.time_base for timestamp in plan.timestamps]
     segments = [segment for shot in plan.shots for segment in checkpoint.segments(*shot)]
     muxed = checkpoint.film(output.suffix)
-    tracks = mux_film(
+    tracks, lost = mux_film(
         [(segment.path, seconds[segment.start]) for segment in segments],
         info.path,
         muxed,
@@ -292,3 +304,6 @@ def _mux(checkpoint: Checkpoint, plan: ShotPlan, output: Path, record: Mapping[s
     )
     verify_film(muxed, width=2 * info.width, height=info.height, seconds=seconds, tracks=tracks)
     checkpoint.publish_film(output)
+    if not lost or plan.error:
+        return ""
+    return f"{info.path}: parts of the sound that do not decode: {lost}, skipped"

@@ -94,7 +94,12 @@ def depth_reader(info: FilmInfo, plan: ShotPlan, estimator: DepthEstimator | Non
         size = estimator.working_size(info.height, info.width)
     elif estimator is None:
         size = _COUNTED_PX, _COUNTED_PX
-    return ShotReader(info.path, plan.timestamps, size, decode=frame_decoder(info))
+    return _reader(info, plan, size)
+
+
+def _reader(info: FilmInfo, plan: ShotPlan, size: tuple[int, int] | None = None) -> ShotReader:
+    decode = frame_decoder(info)
+    return ShotReader(info.path, plan.timestamps, size, decode=decode, seeks=not plan.lost)
 
 
 class ShotConverter:
@@ -109,7 +114,7 @@ class ShotConverter:
             )
             require_length(self._depth_maps, len(plan.timestamps))
         self._depth_reader = depth_reader(job.info, plan, models.estimator)
-        self._render_reader = ShotReader(job.info.path, plan.timestamps, decode=frame_decoder(job.info))
+        self._render_reader = _reader(job.info, plan)
         self._renderer = ShotRenderer(job.checkpoint, plan, job.settings, models.inpainter, job.window_frames)
 
     def run(

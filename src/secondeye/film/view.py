@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from secondeye.film.packing import packing_axis, unpack, view_pixel_aspect
+from secondeye.video.orientation import Orientation
 from secondeye.video.probe import FilmInfo
 from secondeye.video.read import DecodedFrame, decode_film
 
@@ -22,15 +23,31 @@ def left_view_info(info: FilmInfo, packing: str) -> FilmInfo:
     )
 
 
+def is_swapped_by_mirror(packing: str, orientation: Orientation) -> bool:
+    """Whether a display matrix mirrors a film so that its left view shows what a right eye would see.
+
+    Views side by side need no swap: a mirror that swaps the eyes also swaps the halves of the frame.
+    """
+    axis = packing_axis(packing)
+    if axis == "tb":
+        return orientation.is_mirrored and not orientation.transposed
+    return axis != "sbs" and orientation == Orientation(flipped_x=True)
+
+
 def frame_decoder(info: FilmInfo) -> Callable[..., Iterator[DecodedFrame]]:
     """Return `decode_film` for a film with these properties; of a packed film it yields the left view."""
     decode = partial(decode_film, deinterlace=info.interlaced)
-    return partial(_decode_left, decode, info.packing) if info.packing else decode
+    if not info.packing:
+        return decode
+    return partial(
+        _decode_view, decode, info.packing, int(is_swapped_by_mirror(info.packing, info.orientation))
+    )
 
 
-def _decode_left(
+def _decode_view(
     decode: Callable[..., Iterator[DecodedFrame]],
     packing: str,
+    view: int,  # 0: the one that is stored as left
     path: Path,
     *,
     start_pts: int | None = None,
@@ -39,4 +56,4 @@ def _decode_left(
     if size is not None:
         size = (size[0], 2 * size[1]) if packing_axis(packing) == "sbs" else (2 * size[0], size[1])
     for frame in decode(path, start_pts=start_pts, size=size):
-        yield frame._replace(rgb=unpack(frame.rgb, packing)[0].copy())
+        yield frame._replace(rgb=unpack(frame.rgb, packing)[view].copy())

@@ -70,8 +70,8 @@ def find_packing(path: Path) -> tuple[str, str] | None:  # packing, and what it 
     Raises UnclearPacking if metadata and name disagree.
     """
     metadata = read_metadata(path)
-    tags = set(re.split(r"[-_. ]+", path.stem.lower())) - _AMBIGUOUS_TAGS
-    named = packing_from_name("_".join(sorted(tags)))
+    parts = [part for part in re.split(r"[-_. ]+", path.stem.lower()) if part not in _AMBIGUOUS_TAGS]
+    named = packing_from_name("_".join(parts))
     if metadata.views > 1 or metadata.axis or named or (_is_detailed(path) and axis_from_pixels(path)):
         return detect_packing(path)
     return None

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from secondeye.film.packing import MULTIVIEW, PAIR, packing_axis, unpack, view_pixel_aspect
+from secondeye.film.view import is_swapped_by_mirror
 from secondeye.sources.source import Source, is_still
 from secondeye.sources.spherical import spherical_reason
 from secondeye.sources.stills import list_images, read_mpo, read_still, scale
 from secondeye.sources.view_pairs import Log, StereoFrame, no_log, read_film_pair, read_folder_pair
 from secondeye.video.multiview import read_multiview
-from secondeye.video.orientation import Orientation
 from secondeye.video.probe import FilmInfo, UnreadableFilm, probe
 from secondeye.video.read import decode_film, select_all
 
@@ -97,17 +97,10 @@ def read_stereo_frames(
 
 
 def _is_swapped_by_mirror(source: Source) -> bool:
-    """Whether the display matrix mirrors a film so that its left view shows what a right eye would see.
-
-    Views side by side need no swap: a mirror that swaps the eyes also swaps the halves of the frame.
-    """
-    axis = packing_axis(source.packing)
-    if axis == "sbs":
+    """Whether a mirror swaps the eyes; of a pair both films must have one: one alone stands in the rig."""
+    if packing_axis(source.packing) == "sbs":
         return False
-    orientation = probe(source.paths[0]).orientation
-    if axis == "tb":
-        return orientation.is_mirrored and not orientation.transposed
-    return orientation == Orientation(flipped_x=True)
+    return all(is_swapped_by_mirror(source.packing, probe(path).orientation) for path in source.paths)
 
 
 def _swap_views(frame: StereoFrame) -> StereoFrame:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from heapq import merge
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import av
+from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
@@ -37,6 +38,13 @@ class Track(NamedTuple):
     last_seconds: Fraction  # display time of its last packet
 
 
+class MuxedTracks(NamedTuple):
+    """The source's tracks in a muxed film."""
+
+    tracks: list[Track]
+    lost: int  # parts of the sound that could not be read or decoded
+
+
 def mux_film(
     segments: Sequence[tuple[Path, Fraction]],  # H.264 files in order, and the second each starts at
     source: Path,  # audio, subtitles, chapters and tags are copied from it
@@ -44,8 +52,8 @@ def mux_film(
     *,
     until: Fraction | None = None,  # seconds; later packets of the source are not copied
     comment: str | None = None,  # tag of the container, in place of the source's
-) -> list[Track]:
-    """Write `output`, not atomically, and return the source's tracks in it, see `plan_tracks`.
+) -> MuxedTracks:
+    """Write `output`, not atomically, with the tracks of the source as in `plan_tracks`.
 
     Timestamps are exactly the segments' own plus their start.
     """
@@ -83,15 +91,19 @@ def mux_film(
         if chapters := film.chapters():
             target.set_chapters(chapters)
         ends: dict[int, Fraction] = {}
+        losses = Losses()
         video_packets = _video_packets(segments, video)
-        for packet in merge(video_packets, _source_packets(film, copies, plan, until), key=_decode_time):
+        for packet in merge(
+            video_packets, _source_packets(film, copies, plan, until, losses), key=_decode_time
+        ):
             if packet.stream.index != video.index and packet.pts is not None:
                 at = _display_time(packet)
                 ends[packet.stream.index] = max(at, ends.get(packet.stream.index, at))
             target.mux(packet)
     if output.suffix in (".mp4", ".mov"):
         tag_side_by_side(output)
-    return [Track(copy.type, ends[copy.index]) for copy in copies.values() if copy.index in ends]
+    tracks = [Track(copy.type, ends[copy.index]) for copy in copies.values() if copy.index in ends]
+    return MuxedTracks(tracks, len(losses.timestamps))
 
 
 def _options(output: Path, segment: Path) -> dict[str, str]:
@@ -106,7 +118,7 @@ class TrackPlan:
     """What becomes of the source's tracks in a container; their numbers are those of its streams."""
 
     copied: tuple[int, ...]
-    encoded: dict[int, str]  # sound that the container cannot hold, by codec: stored as FLAC, lossless
+    encoded: dict[int, str]  # codecs of sound that the container cannot hold: it is stored as FLAC, 24 bits
     dropped: dict[int, str]  # tracks that it cannot hold, described
 
     @property
@@ -134,7 +146,7 @@ def plan_tracks(source: Path, suffix: str) -> TrackPlan:
                 continue
             if _holds(target, stream, suffix):
                 copied.append(stream.index)
-            elif stream.type == "audio" and stream.codec_context:
+            elif isinstance(stream, AudioStream) and _fits_flac(stream):
                 encoded[stream.index] = name
             else:
                 dropped[stream.index] = f"{stream.type} track {stream.index} ({name})"
@@ -143,6 +155,7 @@ def plan_tracks(source: Path, suffix: str) -> TrackPlan:
 
 _FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 # FFmpeg also writes PCM and others into mp4, but few players support them there.
+_FLAC_CHANNELS = 8
 _MP4_AUDIO = {"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"}
 
 
@@ -160,6 +173,12 @@ def _holds(target: OutputContainer, stream: Stream, suffix: str) -> bool:
     return True
 
 
+def _fits_flac(stream: AudioStream) -> bool:
+    """Whether the sound can be decoded, and has no more channels than FLAC."""
+    context = stream.codec_context
+    return bool(context and context.format and context.sample_rate and 0 < context.channels <= _FLAC_CHANNELS)
+
+
 def _encoder_name(decoder: str) -> str:
     return {"mp3float": "mp3", "libopus": "opus", "ac3_fixed": "ac3"}.get(decoder, decoder)
 
@@ -173,19 +192,27 @@ def _add_flac(stream: AudioStream, target: OutputContainer) -> AudioStream:
 
 
 def _source_packets(
-    film: InputContainer, copies: dict[Stream, Stream], plan: TrackPlan, until: Fraction | None
+    film: InputContainer,
+    copies: dict[Stream, Stream],
+    plan: TrackPlan,
+    until: Fraction | None,
+    losses: Losses,
 ) -> Iterator[Packet]:
     if not copies:
         return
-    # Damage has been reported by the caller already.
-    losses = Losses()
+    resamplers: dict[tuple[Any, ...], AudioResampler] = {}  # a new one where a track changes its format
     for packet in demux_film(film, list(copies), losses):
         stream, copy = packet.stream, copies[packet.stream]
         if until is not None and packet.dts is not None and _decode_time(packet) >= until:
             continue
         if stream.index in plan.encoded:
+            flac = cast(AudioStream, copy)
             for frame in decode_packet(packet, losses):
-                yield from cast(AudioStream, copy).encode(frame)
+                form = stream.index, frame.format.name, frame.layout.name, frame.sample_rate
+                if form not in resamplers:
+                    resamplers[form] = AudioResampler(flac.format, flac.layout, flac.rate)
+                for fitted in resamplers[form].resample(frame):
+                    yield from flac.encode(fitted)
         elif packet.dts is not None:
             packet.stream = copy
             yield packet

@@ -41,6 +41,7 @@ _BY_ENDING = {".hevc": "hevc"}  # FFmpeg does not detect a raw stream of several
 _NO_FILM = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 _MAX_FAILURES = 3  # of the demuxer in a row: then the file ends
 _INTERLACED_PARTS = 4  # of a film: the start of each is looked at
+_INTERLACED_FRAMES = 10  # of each: of telecined film two frames of five are marked
 _MAX_FIRST = 100  # pictures that may fail to decode before the first one that does
 
 # The rate in a header is an average, and some programs write none or nonsense. It is kept unless timestamps
@@ -307,7 +308,10 @@ def _is_interlaced(container: InputContainer, stream: VideoStream) -> bool:
             container.seek(start + duration * part // _INTERLACED_PARTS)
         except av.FFmpegError:
             return False
-        if any(frame.interlaced_frame for frame in islice(decode_frames(container, stream, Losses()), 1)):
+        if any(
+            frame.interlaced_frame
+            for frame in islice(decode_frames(container, stream, Losses()), _INTERLACED_FRAMES)
+        ):
             return True
     return False
 

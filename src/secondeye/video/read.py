@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +35,7 @@ DECODER_THREADS = 1  # with several, FFmpeg's error concealment is not determini
 # In other containers (AVI, raw streams, MPEG-TS) seeking is imprecise or timestamps depend on the start.
 _SEEKABLE = {"mp4", "mov", "matroska", "webm"}
 _MAX_AFTER_KEYFRAME = 40  # frames decoded to reach a sampled time
+_EARLIER_FRAMES = 5  # that an interlaced film is sought before a frame
 _STEP_WITHOUT_SEEKING = 25  # frames from one sample to the next
 # Share of the duration in the header that may be missing: headers are imprecise, truncated films lack more.
 _MISSING_SHARE = Fraction(2, 100)
@@ -64,10 +65,10 @@ def decode_film(
 ) -> Iterator[DecodedFrame]:
     """Yield the frames of a film in display order; memory use is independent of its length.
 
-    Timestamps increase strictly: a missing or repeated one becomes the previous one plus 1. Pictures that do
-    not decode are skipped. Raises UnreadableFilm if the film cannot be opened or most of it does not decode,
-    and TruncatedFilm if no picture decodes from some point on, if the frame size changes, and at the end of a
-    film that is much shorter than its header states.
+    Timestamps increase strictly: a repeated one becomes the previous one plus 1, a missing one the end of
+    the previous frame. Pictures that do not decode are skipped. Raises UnreadableFilm if the film cannot be
+    opened or most of it does not decode, and TruncatedFilm if no picture decodes from some point on, if the
+    frame size changes, and at the end of a film that is much shorter than its header states.
     """
     if deinterlace is None:
         deinterlace = path.exists() and _is_interlaced(path, path.stat().st_mtime_ns)
@@ -136,6 +137,7 @@ def sample_frames(
             return
     with open_film(path) as container:
         stream = video_stream(container, path)
+        stream.codec_context.thread_count = DECODER_THREADS
         frames = decode_frames(container, stream, Losses())
         for frame in islice(frames, 0, (count - index) * _STEP_WITHOUT_SEEKING, _STEP_WITHOUT_SEEKING):
             yield upright_rgb(frame, size)
@@ -203,9 +205,10 @@ class ShotReader:
         size: tuple[int, int] | None = None,  # height, width to scale to; None keeps the film's
         *,
         decode: Callable[..., Iterator[DecodedFrame]] = decode_film,
+        seeks: bool = True,  # False for a damaged film: frames after damage depend on those before
     ) -> None:
         self._path, self._timestamps, self._size = path, timestamps, size
-        self._decode = decode
+        self._decode, self._seeks = decode, seeks
         self._frames: Iterator[DecodedFrame] = iter(())
         self._next = -1
 
@@ -215,7 +218,10 @@ class ShotReader:
         Raises UserError if the film has fewer frames than it had.
         """
         if self._next != start:
-            self._frames = self._decode(self._path, start_pts=self._timestamps[start], size=self._size)
+            if self._seeks:
+                self._frames = self._decode(self._path, start_pts=self._timestamps[start], size=self._size)
+            else:
+                self._frames = islice(self._decode(self._path, size=self._size), start, None)
         self._next = stop
         for number in range(start, stop):
             frame = next(self._frames, None)
@@ -239,11 +245,18 @@ def _read(
     with open_film(path) as container:
         stream = video_stream(container, path)
         stream.codec_context.thread_count = DECODER_THREADS
-        # Deinterlacing needs the frame before, so that reading from here gives the same as reading on.
-        if seek and not _seek(container, stream, (start_pts or 0) - deinterlace):
+        # Deinterlacing needs the frame before, so that reading from here gives the same as reading on. The
+        # index counts decoding times, which are up to some frames earlier.
+        earlier = _EARLIER_FRAMES * _frame_ticks(stream) if deinterlace else 0
+        if seek and not _seek(container, stream, max(0, (start_pts or 0) - earlier)):
             return
         losses = Losses()
         decoded = decode_frames(container, stream, losses)
+        if seek and deinterlace:
+            first = next(decoded, None)
+            if first is None or first.pts is None or first.pts >= (start_pts or 0):
+                return
+            decoded = chain([first], decoded)
         frames = deinterlace_frames(decoded, stream) if deinterlace else decoded
         views = ((frame,) for frame in frames)
         for pts, (frame,), lost in with_timestamps(
@@ -282,7 +295,6 @@ def with_timestamps(
     Raises TruncatedFilm and UnreadableFilm as `decode_film` does.
     """
     count, lost, first, last, duration = 0, 0, 0, 0, 0
-    step = _frame_ticks(stream)
     size: tuple[int, int] | None = None
     for views in frames:
         frame, pts = views[0], views[0].pts
@@ -292,10 +304,9 @@ def with_timestamps(
         if count == 0:
             first = last = pts or 0
         else:
-            step = max(1, pts - last) if pts is not None else step
-            last += step
+            last = max(last + 1, pts if pts is not None else last + (frame.duration or _frame_ticks(stream)))
         lost_before = losses.take_before(last)
-        count, lost, duration = count + 1, lost + lost_before, frame.duration or step
+        count, lost, duration = count + 1, lost + lost_before, frame.duration or _frame_ticks(stream)
         yield last, views, lost_before
     if losses.timestamps:
         raise TruncatedFilm(path, count, losses.reason)

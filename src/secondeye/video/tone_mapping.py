@@ -98,9 +98,11 @@ def tone_map(
         scene = _hlg_table()[rgb]
         luma = scene @ _HLG_LUMA
         nits = scene * (SOURCE_PEAK * np.power(luma, _HLG_GAMMA - 1, dtype=np.float32))[..., None]
-    peak = np.minimum(nits.max(axis=2), SOURCE_PEAK)
+    peak = nits.max(axis=2)
+    nits *= np.minimum(SOURCE_PEAK / np.maximum(peak, SOURCE_PEAK), 1)[..., None]  # keeps hues above the peak
+    peak = np.minimum(peak, SOURCE_PEAK)
     ratio = _ratio_table()[(np.sqrt(peak / SOURCE_PEAK) * _STEPS).astype(np.uint16)]
-    linear = (np.minimum(nits, SOURCE_PEAK) * ratio[..., None]) @ (_TO_BT709.T / TARGET_PEAK)
+    linear = (nits * ratio[..., None]) @ (_TO_BT709.T / TARGET_PEAK)
     root = np.sqrt(np.clip(linear, 0, 1), dtype=np.float32)
     return _sdr_table()[(root * _STEPS).astype(np.uint16)]
 
