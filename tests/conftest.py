@@ -155,6 +155,20 @@ def in_project(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield project
 
 
+def frame_seconds(film: Path) -> list[Fraction]:
+    """Return the display time of every frame."""
+    base = read.probe(film).time_base
+    return [frame.pts * base for frame in read.decode_film(film)]
+
+
+def sound_packets(film: Path) -> list[tuple[Fraction, bytes]]:
+    """Return time and bytes of every packet of sound."""
+    import av
+
+    with av.open(str(film)) as container:
+        return [(p.pts * p.time_base, bytes(p)) for p in container.demux(audio=0) if p.size]
+
+
 def damage(film: Path, *, rest: bool = False) -> Path:
     """Make a frame in the middle of a film, or all from there, undecodable: its length exceeds the packet."""
     import av

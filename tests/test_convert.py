@@ -18,7 +18,7 @@ import av
 import numpy as np
 import pytest
 from av.video.frame import VideoFrame
-from conftest import damage, moving_images
+from conftest import damage, frame_seconds, moving_images, sound_packets
 
 from secondeye.cli import main
 from secondeye.conversion import convert as conversion
@@ -41,16 +41,6 @@ SETTINGS = ConversionSettings(3.0, 0.5, "motion", "fill", 10, "ultrafast", None)
 MakeFilm = Callable[..., Path]
 
 
-def stamps(path: Path) -> list[Fraction]:
-    base = probe(path).time_base
-    return [frame.pts * base for frame in decode_film(path)]
-
-
-def sound(path: Path) -> list[tuple[Fraction, bytes]]:
-    with av.open(str(path)) as container:
-        return [(p.pts * p.time_base, bytes(p)) for p in container.demux(audio=0) if p.size]
-
-
 def leftovers(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
@@ -63,8 +53,8 @@ def test_film_keeps_frames_stamps_size_and_sound(make_film: MakeFilm) -> None:
     assert (made.frames, made.damage) == (17, "")
     info = probe(output)
     assert (info.width, info.height, info.frames) == (128, 48, 17)
-    assert stamps(output) == stamps(film)
-    assert sound(output) == sound(film)
+    assert frame_seconds(output) == frame_seconds(film)
+    assert sound_packets(output) == sound_packets(film)
     assert preview.read_bytes().startswith(b"\x89PNG")
     assert leftovers(film.parent) == {"film.mp4", "out.mp4", "preview.png"}
     left = [frame.rgb[:, :64] for frame in decode_film(output)]
@@ -104,7 +94,7 @@ def test_shortest_films_convert(make_film: MakeFilm, frames: int) -> None:
     film = make_film(shots=(frames,), sound=False)
     convert(film, None, SETTINGS)
     output = film.with_name("film_sbs.mp4")
-    assert stamps(output) == stamps(film) and len(stamps(film)) == frames
+    assert frame_seconds(output) == frame_seconds(film) and len(frame_seconds(film)) == frames
 
 
 @pytest.mark.parametrize(("height", "width"), [(121, 161), (48, 61), (16, 16)])
@@ -119,7 +109,7 @@ def test_variable_frame_rate_keeps_its_stamps(make_film: MakeFilm) -> None:
     stamps_ms = [0, 33, 66, 200, 233, 500, 533, 1000, 1033, 1066]
     film = make_film(shots=(10,), stamps_ms=stamps_ms)
     convert(film, None, SETTINGS)
-    assert stamps(film.with_name("film_sbs.mp4")) == [Fraction(ms, 1000) for ms in stamps_ms]
+    assert frame_seconds(film.with_name("film_sbs.mp4")) == [Fraction(ms, 1000) for ms in stamps_ms]
 
 
 def test_interrupted_conversion_continues_to_the_same_bytes(
@@ -187,9 +177,9 @@ def test_film_that_breaks_gives_its_good_part(make_film: MakeFilm) -> None:
     made = convert(film, None, SETTINGS)
     output = film.with_name("film_sbs.mp4")
     assert made.damage and 0 < made.frames < 60
-    assert stamps(output) == stamps_until_broken(film, made.frames)
-    end = stamps(output)[-1] + Fraction(1, 24)
-    assert end - Fraction(1, 20) < sound(output)[-1][0] < end
+    assert frame_seconds(output) == stamps_until_broken(film, made.frames)
+    end = frame_seconds(output)[-1] + Fraction(1, 24)
+    assert end - Fraction(1, 20) < sound_packets(output)[-1][0] < end
 
 
 def stamps_until_broken(film: Path, frames: int) -> list[Fraction]:
@@ -317,7 +307,7 @@ def test_memory_does_not_grow_with_the_film(make_film: MakeFilm) -> None:
 def test_output_is_mkv_if_mp4_cannot_hold_the_audio(tmp_path: Path) -> None:
     film = write_pcm_film(tmp_path / "film.mkv")
     convert(film, None, SETTINGS)
-    assert sound(tmp_path / "film_sbs.mkv") and not (tmp_path / "film_sbs.mp4").exists()
+    assert sound_packets(tmp_path / "film_sbs.mkv") and not (tmp_path / "film_sbs.mp4").exists()
 
 
 def test_sound_that_the_container_cannot_hold_is_stored_without_loss(tmp_path: Path) -> None:
@@ -541,9 +531,9 @@ def test_real_films_keep_frames_stamps_and_sound(footage: Path, tmp_path: Path, 
     convert(film, output, SETTINGS)
     info, made = probe(film), probe(output)
     assert (made.width, made.height) == (2 * info.width, info.height)
-    assert stamps(output) == stamps(film)
+    assert frame_seconds(output) == frame_seconds(film)
     if info.audio:
-        assert sound(output) == sound(film)
+        assert sound_packets(output) == sound_packets(film)
 
 
 @pytest.mark.parametrize(
@@ -557,7 +547,7 @@ def test_film_cut_in_half_gives_its_good_part_and_says_so(
     made = convert(film, None, SETTINGS)
     assert f"ends early after {made.frames} frames (" in made.damage and f"{reason})" in made.damage
     assert 20 < made.frames < 100
-    assert len(stamps(film.with_name(f"{film.stem}_sbs.mp4"))) == made.frames
+    assert len(frame_seconds(film.with_name(f"{film.stem}_sbs.mp4"))) == made.frames
 
 
 def cut_in_half(film: Path, suffix: str) -> Path:
@@ -592,7 +582,7 @@ def test_avi_with_reordered_frames_keeps_every_frame(tmp_path: Path) -> None:
 def test_odd_names_and_containers_keep_every_frame(make_film: MakeFilm, name: str) -> None:
     film = remux(make_film(shots=(12, 10), sound=False), name)
     made = convert(film, film.with_name("out.mp4"), SETTINGS)
-    assert made.frames == 22 and len(stamps(film.with_name("out.mp4"))) == 22
+    assert made.frames == 22 and len(frame_seconds(film.with_name("out.mp4"))) == 22
 
 
 def remux(film: Path, name: str) -> Path:
@@ -612,15 +602,19 @@ def remux(film: Path, name: str) -> Path:
 
 def test_film_that_begins_late_keeps_its_stamps(make_film: MakeFilm) -> None:
     film = remux(make_film(shots=(12,), sound=False), "late.ts")
-    assert stamps(film)[0] > 0
+    assert frame_seconds(film)[0] > 0
     convert(film, film.with_name("out.mp4"), SETTINGS)
-    assert stamps(film.with_name("out.mp4")) == stamps(film)
+    assert frame_seconds(film.with_name("out.mp4")) == frame_seconds(film)
 
 
 @pytest.mark.slow
 def test_real_film_that_breaks_loses_one_picture(footage: Path, tmp_path: Path) -> None:
     made = convert(footage / "odd_decord" / "corrupted.mp4", tmp_path / "out.mp4", SETTINGS)
-    assert made.frames == 49 and len(stamps(tmp_path / "out.mp4")) == 49 and "do not decode: 1" in made.damage
+    assert (
+        made.frames == 49
+        and len(frame_seconds(tmp_path / "out.mp4")) == 49
+        and "do not decode: 1" in made.damage
+    )
 
 
 def test_white_film_stays_white(tmp_path: Path) -> None:

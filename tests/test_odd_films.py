@@ -12,7 +12,7 @@ import pytest
 from av.filter import Graph
 from av.stream import Disposition
 from av.video.frame import VideoFrame
-from conftest import damage, moving_images
+from conftest import damage, frame_seconds, moving_images, sound_packets
 from PIL import Image
 
 from secondeye.conversion.convert import ConversionResult, convert
@@ -32,16 +32,6 @@ HEIGHT, WIDTH = 48, 64
 def converted(film: Path) -> tuple[ConversionResult, list[str]]:
     log: list[str] = []
     return convert(film, None, SETTINGS, log=log.append), log
-
-
-def seconds(film: Path) -> list[Fraction]:
-    base = probe(film).time_base
-    return [frame.pts * base for frame in decode_film(film)]
-
-
-def sound(film: Path) -> list[tuple[Fraction, bytes]]:
-    with av.open(str(film)) as container:
-        return [(p.pts * p.time_base, bytes(p)) for p in container.demux(audio=0) if p.size]
 
 
 def write_timed(
@@ -99,15 +89,15 @@ def test_rates_that_timestamps_do_not_contradict_stay(footage: Path, make_film: 
 
 def test_damaged_pictures_are_skipped_and_named(make_film: Callable[..., Path]) -> None:
     film = make_film(shots=(60,))
-    times, tracks = seconds(film), sound(film)
+    times, tracks = frame_seconds(film), sound_packets(film)
     made, log = converted(damage(film))
-    kept = seconds(made.output)
+    kept = frame_seconds(made.output)
     assert made.frames == len(kept) == 59 and set(kept) < set(times)
     (lost,) = set(times) - set(kept)
     at = float(times[times.index(lost) + 1])
     assert f"frames that do not decode: 1, skipped before {at:.2f} s" in made.damage
     assert any(line.startswith("warning: ") and made.damage in line for line in log)
-    assert sound(made.output) == tracks
+    assert sound_packets(made.output) == tracks
 
 
 def test_a_film_that_is_mostly_damage_is_refused(make_film: Callable[..., Path]) -> None:
@@ -183,7 +173,7 @@ def test_animations_are_films_or_one_line_says_what_to_do(tmp_path: Path) -> Non
     for kind in ("gif", "webp"):
         first.save(tmp_path / f"film.{kind}", save_all=True, append_images=rest, duration=40)
     made, _ = converted(tmp_path / "film.gif")
-    assert seconds(made.output) == [Fraction(k, 25) for k in range(9)]
+    assert frame_seconds(made.output) == [Fraction(k, 25) for k in range(9)]
     with pytest.raises(UnreadableFilm, match=r"is animated WebP.*convert it to GIF or MP4"):
         converted(tmp_path / "film.webp")
     with pytest.raises(UnreadableFilm, match=r"is a folder.*make one of images first"):
@@ -260,7 +250,7 @@ def test_a_picture_may_stand_for_more_ticks_than_mp4_holds(tmp_path: Path) -> No
     film = write_timed(tmp_path / "film.nut", moving_images(20, HEIGHT, WIDTH), stamps, base, 25, "ffv1")
     assert probe(film).time_base == base
     made, _ = converted(film)
-    assert seconds(made.output) == [stamp * base for stamp in stamps]
+    assert frame_seconds(made.output) == [stamp * base for stamp in stamps]
 
 
 # Interlaced film
@@ -318,7 +308,7 @@ def test_a_seek_before_a_key_frame_has_the_frame_before_it(tmp_path: Path) -> No
         assert np.array_equal(next(decode_film(film, start_pts=key)).rgb, frames[key])
 
 
-def test_conversion_deinterlaces_unless_told_not_to(tmp_path: Path) -> None:
+def test_conversion_deinterlaces_unless_switched_off(tmp_path: Path) -> None:
     film = interlace(moving_images(24, HEIGHT, WIDTH), tmp_path / "film.mp4", "top")
     log: list[str] = []
     made = convert(film, None, SETTINGS, log=log.append)

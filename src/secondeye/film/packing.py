@@ -63,6 +63,15 @@ def unpack(
     return (second, first) if packing.endswith(RIGHT_FIRST) else (first, second)
 
 
+def packed_size(
+    view: tuple[int, int],  # height, width of a view
+    packing: str,
+) -> tuple[int, int]:  # height, width of the frame
+    """Return the size of a frame that holds two views of this size."""
+    height, width = view
+    return (height, 2 * width) if packing_axis(packing) == "sbs" else (2 * height, width)
+
+
 def view_pixel_aspect(packing: str, pixel_aspect: Fraction) -> Fraction:
     """Return the pixel aspect (width / height) of an unpacked view, given that of the packed frame."""
     squeezed = {"half-sbs": Fraction(2), "half-tb": Fraction(1, 2)}

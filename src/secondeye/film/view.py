@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from secondeye.film.packing import packing_axis, unpack, view_pixel_aspect
+from secondeye.film.packing import packed_size, packing_axis, unpack, view_pixel_aspect
 from secondeye.video.orientation import Orientation
 from secondeye.video.probe import FilmInfo
 from secondeye.video.read import DecodedFrame, decode_film
@@ -53,7 +53,6 @@ def _decode_view(
     start_pts: int | None = None,
     size: tuple[int, int] | None = None,  # height, width of the view
 ) -> Iterator[DecodedFrame]:
-    if size is not None:
-        size = (size[0], 2 * size[1]) if packing_axis(packing) == "sbs" else (2 * size[0], size[1])
-    for frame in decode(path, start_pts=start_pts, size=size):
+    whole = packed_size(size, packing) if size is not None else None
+    for frame in decode(path, start_pts=start_pts, size=whole):
         yield frame._replace(rgb=unpack(frame.rgb, packing)[view].copy())

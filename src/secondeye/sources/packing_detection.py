@@ -70,8 +70,7 @@ def find_packing(path: Path) -> tuple[str, str] | None:  # packing, and what it 
     Raises UnclearPacking if metadata and name disagree.
     """
     metadata = read_metadata(path)
-    parts = [part for part in re.split(r"[-_. ]+", path.stem.lower()) if part not in _AMBIGUOUS_TAGS]
-    named = packing_from_name("_".join(parts))
+    named = packing_from_name("_".join(_words(path)))
     if metadata.views > 1 or metadata.axis or named or (_is_detailed(path) and axis_from_pixels(path)):
         return detect_packing(path)
     return None
@@ -85,12 +84,17 @@ def _is_detailed(path: Path) -> bool:
 def _packing_of_name(path: Path) -> str | None:
     """Return the packing tag of a file name. Raises UnclearPacking if it has tags of both axes."""
     named = packing_from_name(path.stem)
-    parts = [part for part in re.split(r"[-_. ]+", path.stem.lower()) if part not in _AMBIGUOUS_TAGS]
+    parts = _words(path)
     tags = ["-".join(parts[at : at + words]) for words in (1, 2) for at in range(len(parts))]
     axes = {packing_axis(packing) for packing in (named, *map(packing_from_name, tags)) if packing}
     if len(axes) > 1:
         raise UnclearPacking(path, f"the file name says both {' and '.join(sorted(axes))}")
     return named
+
+
+def _words(path: Path) -> list[str]:
+    """Return the words of a file name that can be nothing but a tag, or no tag at all."""
+    return [word for word in re.split(r"[-_. ]+", path.stem.lower()) if word not in _AMBIGUOUS_TAGS]
 
 
 def check_packing(source: Source) -> None:

@@ -7,8 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from secondeye.film.packing import MULTIVIEW, PAIR, packing_axis, unpack, view_pixel_aspect
-from secondeye.film.view import is_swapped_by_mirror
+from secondeye.film.packing import (
+    MULTIVIEW,
+    PACKED,
+    PAIR,
+    packed_size,
+    packing_axis,
+    unpack,
+    view_pixel_aspect,
+)
+from secondeye.film.view import is_swapped_by_mirror, left_view_info
 from secondeye.sources.source import Source, is_still
 from secondeye.sources.spherical import spherical_reason
 from secondeye.sources.stills import list_images, read_mpo, read_still, scale
@@ -51,16 +59,11 @@ def view_info(source: Source) -> ViewInfo:
     info = probe(source.paths[0])
     if source.packing == PAIR:
         _check_same_format(info, probe(source.paths[1]))
-    height, width = info.height, info.width
-    if packing_axis(source.packing) == "sbs":
-        width //= 2
-    elif packing_axis(source.packing) == "tb":
-        height //= 2
-    _check_min_size(source, height, width)
-    aspect = view_pixel_aspect(source.packing, info.pixel_aspect)
-    return ViewInfo(
-        height, width, aspect, info.fps, info.time_base, still=False, interlaced=info.interlaced, hdr=info.hdr
-    )
+    if source.packing in PACKED:
+        info = left_view_info(info, source.packing)
+    _check_min_size(source, info.height, info.width)
+    size = info.height, info.width
+    return ViewInfo(*size, info.pixel_aspect, info.fps, info.time_base, False, info.interlaced, info.hdr)
 
 
 def read_stereo_frames(
@@ -111,9 +114,8 @@ def _read_packed(
     source: Source, start_pts: int | None, size: tuple[int, int] | None, select: Callable[[int], bool]
 ) -> Iterator[StereoFrame]:
     path, packing = source.paths[0], source.packing
-    if size is not None:
-        size = (size[0], 2 * size[1]) if packing_axis(packing) == "sbs" else (2 * size[0], size[1])
-    for frame in decode_film(path, start_pts=start_pts, size=size, select=select):
+    whole = packed_size(size, packing) if size is not None else None
+    for frame in decode_film(path, start_pts=start_pts, size=whole, select=select):
         lost = frame.lost_before
         yield StereoFrame(frame.pts, *unpack(frame.rgb, packing), frame.damaged, lost > 0, lost)
 

@@ -1,4 +1,4 @@
-"""Mux encoded segments into one film with the source's sound and subtitles, without loss."""
+"""Mux encoded segments into one film with the source's sound and subtitles, copied or stored as FLAC."""
 
 import os
 from collections.abc import Iterator, Sequence
