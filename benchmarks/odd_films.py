@@ -47,7 +47,7 @@ def convert(film: Path, folder: Path) -> str:
     errors = done.stderr.splitlines()[-1:] if done.returncode else []
     message = next(iter([line for line in lines if "warning: " in line] + errors), "")
     message = message.replace(f"{folder}/", "").removeprefix("secondeye: ").replace("|", " ")
-    outputs = sorted(folder.glob("*_sbs.*"))
+    outputs = sorted(folder.glob("*_LRF_Full_SBS.*"))
     source = seconds_of(film)
     if not outputs:
         return f"{len(source)} | 0 | | | {done.returncode} | {message}"

@@ -2,7 +2,8 @@
 
     python flows/conversion.py data/inbox data/outbox [--tiles auto|N] [--max-memory-gb X] ...
 
-Needs no Prefect server. NAME.* becomes NAME_sbs.mp4, or .mkv if that holds more of its tracks. A film is
+Needs no Prefect server. NAME.* becomes NAME_LRF_Full_SBS.mp4, or .mkv if that holds more of its tracks, and
+with another --layout NAME_TAG with the tag of that. A film is
 converted again if it was replaced or its output deleted. One that fails in --attempts runs is moved to
 INBOX/failed (inbox.py). Interrupted conversions resume on the next run. The other options are those of
 `secondeye convert`; without them the champion's defaults apply.
@@ -29,6 +30,7 @@ from prefect.cache_policies import NO_CACHE
 from turn import turn
 
 from secondeye.cli import EXIT_DAMAGED
+from secondeye.film.layouts import Layout
 from secondeye.system.errors import UserError
 from secondeye.system.text import pluralize
 from secondeye.video.write import write_film
@@ -99,6 +101,12 @@ def convert_folder(
     deinterlace: str | None = None,
     input_layout: str | None = None,
     mono: bool = False,
+    layout: str | None = None,
+    first: str | None = None,
+    no_stereo_tag: bool = False,
+    codec: str | None = None,
+    bit_depth: int | None = None,
+    exact_size: bool = False,
     crf: int | None = None,
     preset: str | None = None,
     attempts: int = 3,
@@ -124,11 +132,20 @@ def convert_folder(
         deinterlace=deinterlace,
         input_layout=input_layout,
         mono=mono,
+        layout=layout,
+        first=first,
+        no_stereo_tag=no_stereo_tag,
+        codec=codec,
+        bit_depth=bit_depth,
+        exact_size=exact_size,
         crf=crf,
         preset=preset,
     )
     log = run_log()
-    with open_inbox(Path(inbox), Path(outbox), log) as opened:
+    stored = Layout(layout or "sbs", first or "left")
+    if len(stored.tags) > 1:
+        raise UserError(f"--layout {layout}: makes two files of a film; choose one that makes one")
+    with open_inbox(Path(inbox), Path(outbox), log, stored.tags[0], codec or "h264") as opened:
         films = opened.films()
         print(f"{inbox}: {pluralize(len(films), 'film')} to convert")
         for output in opened.recovered:
@@ -170,7 +187,7 @@ def convert_control(options: list[str], version: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         film = Path(folder) / "control.mp4"
         write_film(film, images, Fraction(24))
-        output = film.with_stem("control_sbs")
+        output = film.with_name("control_out.mkv")  # holds every codec
         try:
             run_command(_convert_command(film, output, version, options), run_log())
         except CommandFailed as failure:
@@ -225,6 +242,12 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--deinterlace")
     parser.add_argument("--input-layout")
     parser.add_argument("--mono", action="store_true")
+    parser.add_argument("--layout")
+    parser.add_argument("--first")
+    parser.add_argument("--no-stereo-tag", action="store_true")
+    parser.add_argument("--codec")
+    parser.add_argument("--bit-depth", type=int)
+    parser.add_argument("--exact-size", action="store_true")
     parser.add_argument("--crf", type=int)
     parser.add_argument("--preset")
     parser.add_argument("--attempts", type=int, default=3, help="runs in which a film may fail (3)")

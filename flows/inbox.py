@@ -34,6 +34,7 @@ from inbox_record import (
 
 from secondeye.cli import EXIT_INTERRUPTED, EXIT_UNREACHABLE
 from secondeye.conversion.destination import CONTAINERS, default_suffix
+from secondeye.film.layouts import Layout
 from secondeye.sources import FILM_SUFFIXES
 from secondeye.system.disk import is_full_disk_message
 from secondeye.system.errors import UserError
@@ -52,7 +53,7 @@ Log = Callable[[str], object]
 
 
 @contextmanager
-def open_inbox(inbox: Path, outbox: Path, log: Log) -> Iterator["Inbox"]:
+def open_inbox(inbox: Path, outbox: Path, log: Log, tag: str, codec: str) -> Iterator["Inbox"]:
     """Create, check and lock both folders and yield the inbox; wait while another run works in it.
 
     Raises UserError if a folder is a file, cannot be written to, or contains the other.
@@ -74,7 +75,7 @@ def open_inbox(inbox: Path, outbox: Path, log: Log) -> Iterator["Inbox"]:
         except BlockingIOError:
             log(f"{inbox}: another run is converting its films; waiting until it ends")
             fcntl.flock(handle, fcntl.LOCK_EX)
-        yield Inbox(inbox, outbox, log)
+        yield Inbox(inbox, outbox, log, tag, codec)
     finally:
         os.close(handle)
 
@@ -82,8 +83,16 @@ def open_inbox(inbox: Path, outbox: Path, log: Log) -> Iterator["Inbox"]:
 class Inbox:
     """A locked inbox with its record."""
 
-    def __init__(self, inbox: Path, outbox: Path, log: Log) -> None:
+    def __init__(
+        self,
+        inbox: Path,
+        outbox: Path,
+        log: Log,
+        tag: str,  # in the names of outputs
+        codec: str,  # of outputs, which decides their suffix
+    ) -> None:
         self.inbox, self.outbox, self.log = inbox, outbox, log
+        self._tag, self._codec = tag, codec
         self.recovered: list[Path] = []  # outputs of a run that was killed before it could record them
         self._entries = read_record(inbox, log)
 
@@ -116,7 +125,7 @@ class Inbox:
             entry.stem = self._choose_stem(film, adopt=False)
         entry.replaces = [identity(found) for found in self._outputs(entry.stem)]
         write_record(self.inbox, self._entries)
-        output = self.outbox / f"{entry.stem}{default_suffix(film)}"
+        output = self.outbox / f"{entry.stem}{default_suffix(film, self._codec)}"
         return output, output.exists()
 
     def finish(self, film: Path, output: Path, warning: str = "") -> None:
@@ -230,14 +239,20 @@ class Inbox:
         return False
 
     def _choose_stem(self, film: Path, *, adopt: bool) -> str:
-        """Return an output name without suffix that no other film has: NAME_sbs, NAME.SUFFIX_sbs ...
+        """Return an output name without suffix that no other film has: NAME_TAG, NAME.SUFFIX_TAG ...
 
         One whose output says that it was made from this film comes first. Outputs that say nothing are taken
-        for this film's only with `adopt`.
+        for this film's only with `adopt`. Outputs of earlier versions keep their names, NAME_sbs.
         """
         taken = {entry.stem.casefold() for name, entry in self._entries.items() if name != film.name}
+        if self._tag == Layout().tags[0]:
+            for stem in (f"{film.stem}_sbs", f"{film.name}_sbs"):
+                made_from = {source_of(output) for output in self._outputs(stem)}
+                if stem.casefold() not in taken and made_from & ({film.name, ""} if adopt else {film.name}):
+                    return stem
         names = chain([film.stem, film.name], (f"{film.name}-{number}" for number in count(2)))
-        stems = (f"{name}_sbs" for name in names if f"{name}_sbs".casefold() not in taken)
+        tagged = (f"{name}_{self._tag}" for name in names)
+        stems = (stem for stem in tagged if stem.casefold() not in taken)
         first: str | None = None
         for tried, stem in enumerate(stems):
             sources = {source_of(output) for output in self._outputs(stem)}

@@ -61,7 +61,7 @@ def test_damaged_film_exits_with_three(secondeye: Run, make_film: Callable[..., 
     done = secondeye("convert", film, "--depth", "motion", "--preset", "ultrafast")
     assert done.returncode == 3, done.stderr
     assert "frames that do not decode: 1, skipped" in one_line(done)
-    assert film.with_name("film_sbs.mp4").exists()
+    assert film.with_name("film_LRF_Full_SBS.mp4").exists()
 
 
 def test_stage_rejects_invalid_arguments(

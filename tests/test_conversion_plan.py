@@ -21,6 +21,7 @@ from secondeye.inpaint import InpaintPlan
 from secondeye.inpaint.tiny import make_tiny
 from secondeye.registry.register import PARAMS
 from secondeye.system.errors import UserError
+from secondeye.video.encoders import Encoding
 
 __all__ = ["secondeye"]  # a fixture
 
@@ -58,7 +59,9 @@ def test_params_of_the_registered_model_decide_the_plan(
     params = dict.fromkeys(PARAMS) | {"tiles": "2", "steps": 2, "max_memory_gb": 3.0, "preset": "ultrafast"}
     films = pandas.DataFrame({"input_path": [str(film)], "output_path": [""]})
     made = model.predict(None, films, params)
-    assert made.to_dict("records") == [{"output_path": str(film.with_name("film_sbs.mp4")), "frames": 2}]
+    assert made.to_dict("records") == [
+        {"output_path": str(film.with_name("film_LRF_Full_SBS.mp4")), "frames": 2}
+    ]
     (line,) = plan_lines(capsys.readouterr().out.splitlines())
     assert "2x2 tiles" in line and "windows of 4 frames" in line and "8 passes" in line
 
@@ -74,7 +77,9 @@ def test_options_of_the_command_reach_the_plan(
     refused = secondeye(*command, "--max-memory-gb", "0.01")
     assert refused.returncode == 1 and "--max-memory-gb allows" in refused.stderr
     # Enough for the conversion, but not for the network, too.
-    refused = secondeye(*command, "--max-memory-gb", str(reserved_bytes(192 * 192, "ultrafast") / GIB + 0.01))
+    refused = secondeye(
+        *command, "--max-memory-gb", str(reserved_bytes(192 * 192, Encoding(preset="ultrafast")) / GIB + 0.01)
+    )
     assert refused.returncode == 1 and len(refused.stderr.splitlines()) == 1
     assert str(film) in refused.stderr and "by diffusion takes at least" in refused.stderr
     assert not [path for path in film.parent.glob(".*unfinished")], "a refused film leaves nothing"

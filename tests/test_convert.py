@@ -75,9 +75,9 @@ def test_only_rendering_decodes_whole_frames_and_codecs_run_beside_it(
     encoded: list[bool] = []
     write = FilmWriter.write
 
-    def record_write(writer: FilmWriter, rgb: np.ndarray, pts: int) -> None:
+    def record_write(writer: FilmWriter, rgb: np.ndarray, pts: int, stream: int) -> None:
         encoded.append(threading.current_thread() is threading.main_thread())
-        write(writer, rgb, pts)
+        write(writer, rgb, pts, stream)
 
     film = make_film(shots=(4,), height=64, width=512, sound=False)
     monkeypatch.setattr(read, "upright_rgb", record)
@@ -93,15 +93,15 @@ def test_only_rendering_decodes_whole_frames_and_codecs_run_beside_it(
 def test_shortest_films_convert(make_film: MakeFilm, frames: int) -> None:
     film = make_film(shots=(frames,), sound=False)
     convert(film, None, SETTINGS)
-    output = film.with_name("film_sbs.mp4")
+    output = film.with_name("film_LRF_Full_SBS.mp4")
     assert frame_seconds(output) == frame_seconds(film) and len(frame_seconds(film)) == frames
 
 
 @pytest.mark.parametrize(("height", "width"), [(121, 161), (48, 61), (16, 16)])
-def test_odd_and_small_sizes_keep_their_size(make_film: MakeFilm, height: int, width: int) -> None:
+def test_odd_and_small_sizes_keep_their_size_on_request(make_film: MakeFilm, height: int, width: int) -> None:
     film = make_film(height=height, width=width, shots=(3,), sound=False)
-    convert(film, None, SETTINGS)
-    info = probe(film.with_name("film_sbs.mp4"))
+    convert(film, None, replace(SETTINGS, exact_size=True))
+    info = probe(film.with_name("film_LRF_Full_SBS.mp4"))
     assert (info.width, info.height) == (2 * width, height)
 
 
@@ -109,7 +109,7 @@ def test_variable_frame_rate_keeps_its_stamps(make_film: MakeFilm) -> None:
     stamps_ms = [0, 33, 66, 200, 233, 500, 533, 1000, 1033, 1066]
     film = make_film(shots=(10,), stamps_ms=stamps_ms)
     convert(film, None, SETTINGS)
-    assert frame_seconds(film.with_name("film_sbs.mp4")) == [Fraction(ms, 1000) for ms in stamps_ms]
+    assert frame_seconds(film.with_name("film_LRF_Full_SBS.mp4")) == [Fraction(ms, 1000) for ms in stamps_ms]
 
 
 def test_interrupted_conversion_continues_to_the_same_bytes(
@@ -175,7 +175,7 @@ def test_killed_process_continues_to_the_same_bytes(make_film: MakeFilm) -> None
 def test_film_that_breaks_gives_its_good_part(make_film: MakeFilm) -> None:
     film = damage(make_film(shots=(60,), sound=True))
     made = convert(film, None, SETTINGS)
-    output = film.with_name("film_sbs.mp4")
+    output = film.with_name("film_LRF_Full_SBS.mp4")
     assert made.damage and 0 < made.frames < 60
     assert frame_seconds(output) == stamps_until_broken(film, made.frames)
     end = frame_seconds(output)[-1] + Fraction(1, 24)
@@ -307,7 +307,10 @@ def test_memory_does_not_grow_with_the_film(make_film: MakeFilm) -> None:
 def test_output_is_mkv_if_mp4_cannot_hold_the_audio(tmp_path: Path) -> None:
     film = write_pcm_film(tmp_path / "film.mkv")
     convert(film, None, SETTINGS)
-    assert sound_packets(tmp_path / "film_sbs.mkv") and not (tmp_path / "film_sbs.mp4").exists()
+    assert (
+        sound_packets(tmp_path / "film_LRF_Full_SBS.mkv")
+        and not (tmp_path / "film_LRF_Full_SBS.mp4").exists()
+    )
 
 
 def test_sound_that_the_container_cannot_hold_is_stored_without_loss(tmp_path: Path) -> None:
@@ -395,9 +398,9 @@ def test_unusable_output_paths_are_one_line(make_film: MakeFilm, output: str, ex
 
 def test_overwrite_replaces_an_output(make_film: MakeFilm) -> None:
     film = make_film(shots=(3,))
-    film.with_name("film_sbs.mp4").write_text("old")
+    film.with_name("film_LRF_Full_SBS.mp4").write_text("old")
     convert(film, None, SETTINGS, overwrite=True)
-    assert probe(film.with_name("film_sbs.mp4")).frames == 3
+    assert probe(film.with_name("film_LRF_Full_SBS.mp4")).frames == 3
 
 
 @pytest.mark.parametrize(
@@ -457,7 +460,7 @@ def test_full_disk_midway_is_one_line_and_the_run_continues(
         f"secondeye: {film.parent}: No space left on device; "
         "free some and run the same command again, to continue"
     )
-    assert not film.with_name("film_sbs.mp4").exists()
+    assert not film.with_name("film_LRF_Full_SBS.mp4").exists()
     convert(film, None, SETTINGS)
 
 
@@ -481,7 +484,7 @@ def test_too_little_disk_is_expected_before_the_work(
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000})())
     with pytest.raises(UserError, match="needs up to"):
         convert(film, None, SETTINGS)
-    assert not film.with_name("film_sbs.mp4").exists()
+    assert not film.with_name("film_LRF_Full_SBS.mp4").exists()
 
 
 @pytest.mark.parametrize(
@@ -515,7 +518,7 @@ def test_option_without_effect_is_a_warning(make_film: MakeFilm) -> None:
 def test_zero_strength_gives_both_eyes_the_same_image(make_film: MakeFilm) -> None:
     film = make_film(shots=(4,), sound=False)
     convert(film, None, ConversionSettings(0.0, 0.5, "motion", "fill", 0, "ultrafast", None))
-    for frame in decode_film(film.with_name("film_sbs.mp4")):
+    for frame in decode_film(film.with_name("film_LRF_Full_SBS.mp4")):
         assert np.abs(frame.rgb[:, :64].astype(int) - frame.rgb[:, 64:]).mean() < 1.5
 
 
@@ -547,7 +550,7 @@ def test_film_cut_in_half_gives_its_good_part_and_says_so(
     made = convert(film, None, SETTINGS)
     assert f"ends early after {made.frames} frames (" in made.damage and f"{reason})" in made.damage
     assert 20 < made.frames < 100
-    assert len(frame_seconds(film.with_name(f"{film.stem}_sbs.mp4"))) == made.frames
+    assert len(frame_seconds(film.with_name(f"{film.stem}_LRF_Full_SBS.mp4"))) == made.frames
 
 
 def cut_in_half(film: Path, suffix: str) -> Path:
@@ -575,7 +578,7 @@ def test_avi_with_reordered_frames_keeps_every_frame(tmp_path: Path) -> None:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))
     made = convert(film, None, SETTINGS)
-    assert made.frames == 22 and probe(tmp_path / "film_sbs.mp4").frames == 22
+    assert made.frames == 22 and probe(tmp_path / "film_LRF_Full_SBS.mp4").frames == 22
 
 
 @pytest.mark.parametrize("name", ["Alien: One.mp4", "-dash.mp4", "raw.h264", "late.ts"])
@@ -620,5 +623,5 @@ def test_real_film_that_breaks_loses_one_picture(footage: Path, tmp_path: Path) 
 def test_white_film_stays_white(tmp_path: Path) -> None:
     write_film(tmp_path / "white.mp4", iter(np.full((5, 48, 64, 3), 235, np.uint8)), Fraction(24))
     convert(tmp_path / "white.mp4", None, SETTINGS)
-    for frame in decode_film(tmp_path / "white_sbs.mp4"):
+    for frame in decode_film(tmp_path / "white_LRF_Full_SBS.mp4"):
         assert np.abs(frame.rgb.astype(int) - 235).max() <= 3

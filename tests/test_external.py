@@ -34,6 +34,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
         ("candle_sbs.mp4", "candle"),
         ("candle_half-sbs.mkv", "candle"),
         ("candle-HSBS.mkv", "candle"),
+        ("candle_LRF_Full_SBS.mp4", "candle"),
         ("side_by_side-candle.mp4", "candle"),
         ("my.candle.tb.mp4", "my.candle"),
         ("candle_lr_1080p.mp4", "candle_1080p"),

@@ -63,7 +63,7 @@ def test_comment_of_the_source_is_kept(make_film: Callable[..., Path], tmp_path:
 def test_recorded_conversion_is_a_run_in_mlflow(
     with_registry: Path, make_film: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output = with_registry / "film_sbs.mp4"
+    output = with_registry / "film_LRF_Full_SBS.mp4"
     settings = settings_from_bundle(None, depth="motion", inpainter="fill")
     convert(make_film(shots=(12,)), output, settings, log=lambda line: None)
     command = ["model", "record", str(output), "--seconds", "4"]
@@ -78,7 +78,7 @@ def test_recorded_conversion_is_a_run_in_mlflow(
         assert [item.path for item in client.list_artifacts(run.info.run_id, "pictures")] == [
             "pictures/preview.png"
         ]
-    assert run.info.run_name.startswith("conversion film_sbs.mp4 ") and run.info.status == "FINISHED"
+    assert run.info.run_name.startswith("conversion film_LRF_Full_SBS.mp4 ") and run.info.status == "FINISHED"
     assert run.data.metrics["frames"] == 12 and run.data.metrics["converted_frames_per_second"] == 3
     assert run.data.metrics["duration_seconds"] == 0.5
     assert run.data.params["depth"] == "motion" and run.data.params["version"] == "none"

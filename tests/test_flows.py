@@ -354,20 +354,24 @@ def test_new_films_are_converted_with_the_champion_and_recorded(
     put(film, inbox, "a.mp4")
     put(silent, inbox, "b.MKV")
     put(film, inbox, "done.mp4")
-    (outbox / "done_sbs.mkv").write_text("before")
+    (outbox / "done_LRF_Full_SBS.mkv").write_text("before")
     put(film, inbox, "half_copied.mp4", age_s=1)
     put(film, inbox, ".hidden.mp4")
     (inbox / "notes.txt").write_text("no film")
     flows.conversion.convert_folder.fn(str(inbox), str(outbox))
     made = {path.name: path.read_text() for path in outbox.iterdir()}
     champion = "models:/secondeye/3"
-    assert made == {"a_sbs.mp4": champion, "b_sbs.mp4": champion, "done_sbs.mkv": "before"}
+    assert made == {
+        "a_LRF_Full_SBS.mp4": champion,
+        "b_LRF_Full_SBS.mp4": champion,
+        "done_LRF_Full_SBS.mkv": "before",
+    }
     recorded = [line.split("--seconds=")[0] for line in lines if line.startswith("recorded")]
-    assert recorded == [f"recorded {outbox / name} " for name in ("a_sbs.mp4", "b_sbs.mp4")]
+    assert recorded == [f"recorded {outbox / name} " for name in ("a_LRF_Full_SBS.mp4", "b_LRF_Full_SBS.mp4")]
     shown = flows.conversion.artifacts
-    assert [[*artifact] for artifact in shown] == [["film-a-sbs"], ["film-b-sbs"]]
-    (row,) = shown[0]["film-a-sbs"]
-    assert (row["film"], row["run in MLflow"]) == (str(outbox / "a_sbs.mp4"), "not in MLflow yet")
+    assert [[*artifact] for artifact in shown] == [["film-a-lrf-full-sbs"], ["film-b-lrf-full-sbs"]]
+    (row,) = shown[0]["film-a-lrf-full-sbs"]
+    assert (row["film"], row["run in MLflow"]) == (str(outbox / "a_LRF_Full_SBS.mp4"), "not in MLflow yet")
 
 
 def test_each_film_has_its_turn_unless_the_machine_is_shared(
@@ -379,15 +383,15 @@ def test_each_film_has_its_turn_unless_the_machine_is_shared(
     with flows.turn.LOCK.open("w") as training:
         fcntl.flock(training, fcntl.LOCK_EX)
         flows.conversion.convert_folder.fn(str(inbox), str(outbox), share_machine=True)
-        assert (outbox / "a_sbs.mp4").exists()
+        assert (outbox / "a_LRF_Full_SBS.mp4").exists()
         put(make_film("b.mp4"), inbox, "b.mp4")
         run = partial(flows.conversion.convert_folder.fn, str(inbox), str(outbox))
         thread = threading.Thread(target=run)
         thread.start()
         wait_for(lambda: "another flow of this project is working; waiting until it ends" in lines, 5)
-        assert not (outbox / "b_sbs.mp4").exists()
+        assert not (outbox / "b_LRF_Full_SBS.mp4").exists()
     thread.join(10)
-    assert (outbox / "b_sbs.mp4").exists()
+    assert (outbox / "b_LRF_Full_SBS.mp4").exists()
 
 
 def test_flow_passes_its_options_to_the_command(
@@ -398,7 +402,7 @@ def test_flow_passes_its_options_to_the_command(
     flows.conversion.convert_folder.fn(
         str(inbox), str(outbox), tiles=2, steps=4, max_memory_gb=1.5, offload=True, workers="auto"
     )
-    made = (outbox / "a_sbs.mp4").read_text()
+    made = (outbox / "a_LRF_Full_SBS.mp4").read_text()
     assert made == ("models:/secondeye/3 --tiles=2 --steps=4 --offload --max-memory-gb=1.5 --workers=auto")
 
 
@@ -436,7 +440,7 @@ def test_failed_films_are_reported_after_all_others(
     ) as end:
         flows.conversion.convert_folder.fn(str(inbox), str(outbox))
     assert "\n" not in str(end.value)
-    assert {path.name for path in outbox.iterdir()} == {"a_sbs.mp4", "z_sbs.mp4"}
+    assert {path.name for path in outbox.iterdir()} == {"a_LRF_Full_SBS.mp4", "z_LRF_Full_SBS.mp4"}
 
 
 # prefect.yaml, settings, serve

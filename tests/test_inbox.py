@@ -138,17 +138,17 @@ def drill(
 
 def test_a_film_is_converted_once(drill: Drill) -> None:
     film = drill.put("a.mp4")
-    assert drill.run() == [("a.mp4", "a_sbs.mp4")]
+    assert drill.run() == [("a.mp4", "a_LRF_Full_SBS.mp4")]
     entry = drill.record()["a.mp4"]
     size = film.stat().st_size
     digest = hashlib.sha256(str(size).encode() + 3 * film.read_bytes()).hexdigest()
     assert entry == {
-        "stem": "a_sbs",
+        "stem": "a_LRF_Full_SBS",
         "state": "done",
         "size": size,
         "mtime_ns": film.stat().st_mtime_ns,
         "digest": digest,
-        "output": "a_sbs.mp4",
+        "output": "a_LRF_Full_SBS.mp4",
         "replaces": [],
         "attempts": 0,
         "reason": "",
@@ -157,7 +157,7 @@ def test_a_film_is_converted_once(drill: Drill) -> None:
     assert drill.run() == [] and drill.lines == []
     os.utime(film, (5, 5))  # touched, not replaced
     assert drill.run() == [] and drill.record()["a.mp4"]["mtime_ns"] == 5 * 10**9
-    assert drill.outputs() == {"a_sbs.mp4": content(film)}
+    assert drill.outputs() == {"a_LRF_Full_SBS.mp4": content(film)}
 
 
 def test_a_champion_is_made_only_before_a_film(drill: Drill) -> None:
@@ -165,7 +165,11 @@ def test_a_champion_is_made_only_before_a_film(drill: Drill) -> None:
     assert drill.commands.calls == []
     drill.put("a.mp4")
     drill.flow(str(drill.inbox), str(drill.outbox))
-    assert drill.commands.calls == [("init",), ("a.mp4", "a_sbs.mp4"), ("record", "a_sbs.mp4")]
+    assert drill.commands.calls == [
+        ("init",),
+        ("a.mp4", "a_LRF_Full_SBS.mp4"),
+        ("record", "a_LRF_Full_SBS.mp4"),
+    ]
 
 
 @pytest.mark.parametrize("longer", [b"longer", b""], ids=["size", "content"])
@@ -175,9 +179,9 @@ def test_a_replaced_film_is_converted_over_its_output(drill: Drill, longer: byte
     film = drill.put("a.mp4", b"2" + longer, age_s=1800)
     seen: list[str] = []
     drill.commands.during = lambda film, output: seen.append(output.read_text())
-    assert drill.run() == [("a.mp4", "a_sbs.mp4", "--overwrite")]
+    assert drill.run() == [("a.mp4", "a_LRF_Full_SBS.mp4", "--overwrite")]
     assert seen == [old], "the old output stays until the new one is whole"
-    assert drill.outputs() == {"a_sbs.mp4": content(film)}
+    assert drill.outputs() == {"a_LRF_Full_SBS.mp4": content(film)}
     assert drill.run() == []
 
 
@@ -187,8 +191,8 @@ def test_a_film_replaced_while_it_is_converted_is_converted_again(drill: Drill) 
     drill.run()
     assert any(line.startswith("a.mp4: was replaced while") for line in drill.lines)
     drill.commands.after = lambda film, output: None
-    assert drill.run() == [("a.mp4", "a_sbs.mp4", "--overwrite")]
-    assert drill.outputs() == {"a_sbs.mp4": content(drill.inbox / "a.mp4")}
+    assert drill.run() == [("a.mp4", "a_LRF_Full_SBS.mp4", "--overwrite")]
+    assert drill.outputs() == {"a_LRF_Full_SBS.mp4": content(drill.inbox / "a.mp4")}
     assert drill.run() == []
 
 
@@ -196,11 +200,11 @@ def test_a_replacement_with_other_sound_leaves_one_output(
     drill: Drill, make_film: Callable[..., Path]
 ) -> None:
     drill.put("a.mkv")
-    assert drill.run() == [("a.mkv", "a_sbs.mp4")]
+    assert drill.run() == [("a.mkv", "a_LRF_Full_SBS.mp4")]
     drill.film = with_pcm_sound(make_film("sound.mp4", shots=(2,), height=32, width=32))
     drill.put("a.mkv")
-    assert drill.run() == [("a.mkv", "a_sbs.mkv")]
-    assert drill.outputs() == {"a_sbs.mkv": content(drill.inbox / "a.mkv")}
+    assert drill.run() == [("a.mkv", "a_LRF_Full_SBS.mkv")]
+    assert drill.outputs() == {"a_LRF_Full_SBS.mkv": content(drill.inbox / "a.mkv")}
     assert drill.run() == []
 
 
@@ -223,8 +227,8 @@ def with_pcm_sound(film: Path) -> Path:
 def test_a_deleted_output_is_made_again(drill: Drill) -> None:
     drill.put("a.mp4")
     drill.run()
-    (drill.outbox / "a_sbs.mp4").unlink()
-    assert drill.run() == [("a.mp4", "a_sbs.mp4")]
+    (drill.outbox / "a_LRF_Full_SBS.mp4").unlink()
+    assert drill.run() == [("a.mp4", "a_LRF_Full_SBS.mp4")]
 
 
 # Names
@@ -233,9 +237,9 @@ def test_a_deleted_output_is_made_again(drill: Drill) -> None:
 @pytest.mark.parametrize(
     ("films", "stems"),
     [
-        (["a.mkv", "a.mp4"], ["a_sbs", "a.mp4_sbs"]),
-        (["a.mp4", "a.mkv", "a.mkv.mp4"], ["a.mp4_sbs", "a_sbs", "a.mkv_sbs"]),
-        (["a.mp4", "A.mp4"], ["a.mp4_sbs", "A_sbs"]),
+        (["a.mkv", "a.mp4"], ["a_LRF_Full_SBS", "a.mp4_LRF_Full_SBS"]),
+        (["a.mp4", "a.mkv", "a.mkv.mp4"], ["a.mp4_LRF_Full_SBS", "a_LRF_Full_SBS", "a.mkv_LRF_Full_SBS"]),
+        (["a.mp4", "A.mp4"], ["a.mp4_LRF_Full_SBS", "A_LRF_Full_SBS"]),
     ],
 )
 def test_outputs_never_share_a_name(drill: Drill, films: list[str], stems: list[str]) -> None:
@@ -253,13 +257,13 @@ def test_names_stay_when_films_come_and_go(drill: Drill) -> None:
     drill.put("a.mp4", b"1")
     drill.run()
     drill.put("a.avi", b"2")
-    assert drill.run() == [("a.avi", "a.avi_sbs.mp4")]
+    assert drill.run() == [("a.avi", "a.avi_LRF_Full_SBS.mp4")]
     (drill.inbox / "a.mp4").unlink()
     drill.put("a.mkv", b"3")
-    assert drill.run() == [("a.mkv", "a.mkv_sbs.mp4")], "the output of the film that is gone stays"
-    (drill.outbox / "a_sbs.mp4").unlink()
+    assert drill.run() == [("a.mkv", "a.mkv_LRF_Full_SBS.mp4")], "the output of the film that is gone stays"
+    (drill.outbox / "a_LRF_Full_SBS.mp4").unlink()
     drill.put("a.mov", b"4")
-    assert drill.run() == [("a.mov", "a_sbs.mp4")]
+    assert drill.run() == [("a.mov", "a_LRF_Full_SBS.mp4")]
     assert drill.run() == [] and set(drill.record()) == {"a.avi", "a.mkv", "a.mov"}
 
 
@@ -274,24 +278,44 @@ def made_from(film: Path, output: Path, source: str) -> None:
                 copy.mux(packet)
 
 
+def test_outputs_of_earlier_versions_keep_their_names(drill: Drill) -> None:
+    drill.put("a.mp4")
+    drill.outbox.mkdir()
+    made_from(drill.film, drill.outbox / "a_sbs.mp4", "a.mp4")
+    assert drill.run() == [] and drill.record()["a.mp4"]["output"] == "a_sbs.mp4"
+    drill.put("a.mp4", b"another")
+    assert drill.run() == [("a.mp4", "a_sbs.mp4", "--overwrite")]
+
+
+def test_outputs_have_the_tag_of_their_layout_and_a_suffix_that_holds_the_codec(drill: Drill) -> None:
+    drill.put("a.mp4")
+    options = {"layout": "tb", "first": "right", "codec": "ffv1"}
+    given = ("--layout=tb", "--first=right", "--codec=ffv1")
+    assert drill.run(**options) == [("a.mp4", "a_BT.mkv", *given)]
+    assert drill.run(**options) == []
+    for wrong, error in (("left-right-files", "makes two files of a film"), ("cross", "must be one of sbs")):
+        with pytest.raises(UserError, match=f"--layout.*{error}"):
+            drill.run(layout=wrong)
+
+
 @pytest.mark.parametrize("damaged", [False, True])
 def test_without_a_record_outputs_say_what_is_converted(drill: Drill, damaged: bool) -> None:
     for name in ("a.mkv", "a.mp4", "b.mp4", "c.mp4"):
         drill.put(name, name.encode())
     drill.outbox.mkdir()
-    made_from(drill.film, drill.outbox / "a_sbs.mp4", "a.mp4")
-    made_from(drill.film, drill.outbox / "b_sbs.mkv", "b.avi")  # of another film
-    (drill.outbox / "c_sbs.mp4").write_text("says nothing")
+    made_from(drill.film, drill.outbox / "a_LRF_Full_SBS.mp4", "a.mp4")
+    made_from(drill.film, drill.outbox / "b_LRF_Full_SBS.mkv", "b.avi")  # of another film
+    (drill.outbox / "c_LRF_Full_SBS.mp4").write_text("says nothing")
     if damaged:
         (drill.inbox / ".films.json").write_text('{"a.mp4": {"stem": 7}}')
-    assert drill.run() == [("a.mkv", "a.mkv_sbs.mp4"), ("b.mp4", "b.mp4_sbs.mp4")]
+    assert drill.run() == [("a.mkv", "a.mkv_LRF_Full_SBS.mp4"), ("b.mp4", "b.mp4_LRF_Full_SBS.mp4")]
     told = [line for line in drill.lines if "taken as converted" in line]
     assert [line.split(":")[0] for line in told] == ["a.mp4", "c.mp4"]
     assert ["does not say" in line for line in told] == [False, True]
     assert (drill.inbox / ".films.json.damaged").exists() == damaged
     assert drill.run() == [] and drill.lines == []
     drill.put("c.mp4", b"another")
-    assert drill.run() == [("c.mp4", "c_sbs.mp4", "--overwrite")]
+    assert drill.run() == [("c.mp4", "c_LRF_Full_SBS.mp4", "--overwrite")]
 
 
 # Failures
@@ -301,7 +325,7 @@ def test_a_film_that_fails_three_times_is_set_aside(drill: Drill) -> None:
     film = drill.put("bad.mp4")
     drill.commands.ends["bad.mp4"] = (1, "secondeye: no such pixel")
     drill.put("good.mp4")
-    checkpoint = drill.outbox / ".bad_sbs.mp4.unfinished"
+    checkpoint = drill.outbox / ".bad_LRF_Full_SBS.mp4.unfinished"
     for attempt in (1, 2, 3):
         assert film.exists()
         checkpoint.mkdir(parents=True, exist_ok=True)
@@ -315,13 +339,13 @@ def test_a_film_that_fails_three_times_is_set_aside(drill: Drill) -> None:
     assert "no such pixel" in note and "3 attempts" in note
     assert f"secondeye convert {failed / 'bad.mp4'} --model models:/secondeye@champion\n" in note
     assert drill.run() == [] and drill.lines == []
-    assert set(drill.outputs()) == {"good_sbs.mp4"}
+    assert set(drill.outputs()) == {"good_LRF_Full_SBS.mp4"}
 
     os.rename(failed / "bad.mp4", film)
     with pytest.raises(UserError, match=r"bad.mp4 \(attempt 1 of 3\)"):
         drill.run()
     del drill.commands.ends["bad.mp4"]
-    assert drill.run() == [("bad.mp4", "bad_sbs.mp4")]
+    assert drill.run() == [("bad.mp4", "bad_LRF_Full_SBS.mp4")]
     assert drill.run() == []
 
 
@@ -344,10 +368,10 @@ def test_a_replaced_film_that_fails_keeps_its_old_output_and_is_tried_again(dril
     drill.commands.ends["a.mp4"] = (1, "secondeye: no such pixel")
     with pytest.raises(UserError):
         drill.run(attempts=1)
-    assert drill.run() == [] and drill.outputs() == {"a_sbs.mp4": old}
+    assert drill.run() == [] and drill.outputs() == {"a_LRF_Full_SBS.mp4": old}
     os.rename(drill.inbox / "failed/a.mp4", drill.inbox / "a.mp4")
     drill.commands.ends.clear()
-    assert drill.run() == [("a.mp4", "a_sbs.mp4", "--overwrite")]
+    assert drill.run() == [("a.mp4", "a_LRF_Full_SBS.mp4", "--overwrite")]
 
 
 def test_a_film_that_cannot_be_moved_is_not_tried_again(
@@ -375,7 +399,7 @@ def test_the_failure_of_a_film_that_is_replaced_meanwhile_does_not_count(drill: 
     with pytest.raises(UserError):
         drill.run(attempts=1)
     drill.commands.ends.clear()
-    assert drill.run() == [("a.mp4", "a_sbs.mp4")]
+    assert drill.run() == [("a.mp4", "a_LRF_Full_SBS.mp4")]
 
 
 def test_a_film_replaced_after_a_failure_has_all_its_attempts(drill: Drill) -> None:
@@ -438,7 +462,7 @@ def test_a_damaged_film_counts_as_converted(drill: Drill) -> None:
     drill.put("a.mp4")
     drill.commands.ends["a.mp4"] = (3, "secondeye: warning: a.mp4: ends early after 2 frames")
     drill.flow(str(drill.inbox), str(drill.outbox))
-    assert drill.commands.calls[-1] == ("record", "a_sbs.mp4")
+    assert drill.commands.calls[-1] == ("record", "a_LRF_Full_SBS.mp4")
     assert "ends early after 2 frames" in drill.record()["a.mp4"]["reason"]
     assert any(line.startswith("a.mp4: damaged") for line in drill.lines)
     assert drill.run() == []
@@ -519,7 +543,7 @@ def test_a_run_killed_at_any_change_is_continued(
             names = {path.name for path in (drill.inbox / "failed").iterdir()}
             assert names == {"a.mkv", "a.mkv.txt"} and not film.exists(), (moment, changes)
         else:
-            name = "a_sbs.mkv" if "sound" in case else "a_sbs.mp4"
+            name = "a_LRF_Full_SBS.mkv" if "sound" in case else "a_LRF_Full_SBS.mp4"
             assert drill.outputs() == {name: expected}, (moment, changes)
         if not killed:
             break
@@ -539,7 +563,7 @@ def test_an_output_that_was_not_recorded_is_found(drill: Drill) -> None:
     drill.commands.after = lambda film, output: None
     drill.commands.calls.clear()
     drill.flow(str(drill.inbox), str(drill.outbox))
-    assert drill.commands.calls == [("record", "a_sbs.mp4")], "published, not converted again"
+    assert drill.commands.calls == [("record", "a_LRF_Full_SBS.mp4")], "published, not converted again"
     assert drill.record()["a.mp4"]["state"] == "done"
 
 
@@ -557,7 +581,7 @@ def test_films_that_are_left_are_named(drill: Drill) -> None:
     (drill.inbox / "notes.txt").write_text("no film")
     shutil.copy(drill.film, drill.inbox / "season" / "a.mp4")
     shutil.copy(drill.film, drill.inbox / "failed" / "b.mp4")
-    assert drill.run() == [("future.mp4", "future_sbs.mp4")]
+    assert drill.run() == [("future.mp4", "future_LRF_Full_SBS.mp4")]
     assert sorted(line.split(":")[0] for line in drill.lines) == [
         str(drill.inbox / "season"),
         "copying.mp4",
@@ -598,7 +622,7 @@ def test_two_runs_take_turns(drill: Drill) -> None:
     go_on.set()
     for run in runs:
         run.join(10)
-    assert drill.commands.converted() == [("a.mp4", "a_sbs.mp4")]
+    assert drill.commands.converted() == [("a.mp4", "a_LRF_Full_SBS.mp4")]
 
 
 def test_a_film_is_made_whole_beside_its_output(drill: Drill, tmp_path: Path) -> None:
@@ -606,9 +630,9 @@ def test_a_film_is_made_whole_beside_its_output(drill: Drill, tmp_path: Path) ->
     (tmp_path / "disk").mkdir()
     (tmp_path / "out").symlink_to(tmp_path / "disk")
     settings = ConversionSettings(3.0, 0.5, "motion", "fill", 16, "ultrafast", None)
-    output = (tmp_path / "out" / "a_sbs.mp4").resolve()
+    output = (tmp_path / "out" / "a_LRF_Full_SBS.mp4").resolve()
     with open_checkpoint(output, probe(drill.film), settings) as checkpoint:
-        assert checkpoint.film(".mp4").parent.parent == tmp_path / "disk"
+        assert checkpoint.folder.parent == tmp_path / "disk"
 
 
 # Slow: the command line, MLflow and Prefect
@@ -647,18 +671,25 @@ def test_films_through_the_command_line(
         assert {path.name for path in inbox.glob("[!.]*")} == {"good.mp4", "damaged.mp4", "failed"}
         assert (inbox / "failed/broken.mp4").read_text() == "no film"
         assert "not a film" in (inbox / "failed/broken.mp4.txt").read_text()
-        assert frames(outbox / "good_sbs.mp4") == 17 and 0 < frames(outbox / "damaged_sbs.mp4") < 40
+        assert (
+            frames(outbox / "good_LRF_Full_SBS.mp4") == 17
+            and 0 < frames(outbox / "damaged_LRF_Full_SBS.mp4") < 40
+        )
         entry = json.loads((inbox / ".films.json").read_text())["damaged.mp4"]
         assert entry["state"] == "done" and "do not decode: 1" in entry["reason"]
 
         age(shutil.move(make_film("good.mp4", shots=(12,), **shapes), inbox / "good.mp4"))
         second = convert_folder(small_project)
         assert second.returncode == 0, second.stderr
-        assert frames(outbox / "good_sbs.mp4") == 12
+        assert frames(outbox / "good_LRF_Full_SBS.mp4") == 12
     finally:
         stop.set()
         watcher.join()
-    assert sorted(name for name, *_ in seen) == ["damaged_sbs.mp4", "good_sbs.mp4", "good_sbs.mp4"]
+    assert sorted(name for name, *_ in seen) == [
+        "damaged_LRF_Full_SBS.mp4",
+        "good_LRF_Full_SBS.mp4",
+        "good_LRF_Full_SBS.mp4",
+    ]
     assert [path for path in outbox.glob(".*")] == []
 
 

@@ -24,12 +24,14 @@ from secondeye.inpaint.weights import load_pipeline
 from secondeye.inpaint.working_size import choose_grid, cut_tiles, image_area_px, padded, working_size
 from secondeye.system.errors import UserError
 from secondeye.system.memory import free_memory_bytes
+from secondeye.video.encoders import Encoding
 
 SVD_AREA = image_area_px(96)
 # Stable Video Diffusion in float16 with its autoencoder in float32, as `measure_modules` counts them.
 SVD = Network(25, SVD_AREA, 8, "float16", MemoryModel(int(4.4 * GIB), 27 * 320 * 2, 8 * 128 * 4))
 BESIDE = replace(
-    SVD, memory=replace(SVD.memory, reserved_bytes=partial(reserved_bytes, preset="medium"))
+    SVD,
+    memory=replace(SVD.memory, reserved_bytes=partial(reserved_bytes, encoding=Encoding(preset="medium"))),
 )  # on one memory
 FILMS = {"720p": (720, 1280), "1080p": (1080, 1920), "1440p": (1440, 2560), "4K": (2160, 3840)}
 SIDES = st.integers(64, 2400)

@@ -147,13 +147,10 @@ def test_hevc_with_one_view_has_no_second(tmp_path: Path, frames: int, simple: S
         list(read_multiview(film))
 
 
-def test_projection_of_a_spherical_film_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, simple: Streams
-) -> None:
+def test_projection_of_a_spherical_film_is_read(tmp_path: Path, simple: Streams) -> None:
     """VR180 of headsets: beside the projection stands the number of an image's view, unknown to PyAV."""
     projection = box(b"proj", box(b"prji", struct.pack(">I4s", 0, b"hequ")))
-    monkeypatch.setattr(stereo_tag, "_LEFT_RIGHT", box(b"vexu", projection))
-    stereo_tag.tag_side_by_side(mv_hevc.write(tmp_path / "film.mov", simple[2]))
+    stereo_tag.append_box(mv_hevc.write(tmp_path / "film.mov", simple[2]), box(b"vexu", projection))
     metadata = read_stereo_metadata(tmp_path / "film.mov")
     assert metadata == StereoMetadata("", False, "half equirectangular", 2)
     (film,) = list_sources(tmp_path)

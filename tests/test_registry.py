@@ -158,5 +158,5 @@ def test_command_converts_with_the_code_of_the_version(bundle: Path, make_film: 
     subprocess.run(
         [*start, "convert", str(film), "--model", str(fetched.bundle)], env=environment, check=True
     )
-    made = probe(film.with_name("film_sbs.mp4"))
+    made = probe(film.with_name("film_LRF_Full_SBS.mp4"))
     assert (made.width, made.height) == (128, 48)

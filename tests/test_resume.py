@@ -121,7 +121,7 @@ def test_shot_is_encoded_in_segments_that_begin_with_a_key_frame(
     monkeypatch.setattr(conversion, "_mux", interrupt)
     with pytest.raises(KeyboardInterrupt):
         convert(film, None, SETTINGS)
-    folder = film.with_name(".film_sbs.mp4.unfinished")
+    folder = film.with_name(".film_LRF_Full_SBS.mp4.unfinished")
     names = [f"segment_{a:08d}_{b:08d}.mp4" for a, b in ((0, 8), (8, 16), (16, 20), (20, 28), (28, 32))]
     assert {path.name for path in folder.iterdir()} == {*names, "key", "plan.json", "preview.png"}
     assert [probe(folder / name).frames for name in names] == [8, 8, 4, 8, 4]
@@ -131,7 +131,10 @@ def test_next_convert_deletes_the_checkpoint_of_a_run_killed_after_the_rename(
     make_film: MakeFilm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     film = make_film(shots=(9,), height=32, width=32, sound=False)
-    output, folder = film.with_name("film_sbs.mp4"), film.with_name(".film_sbs.mp4.unfinished")
+    output, folder = (
+        film.with_name("film_LRF_Full_SBS.mp4"),
+        film.with_name(".film_LRF_Full_SBS.mp4.unfinished"),
+    )
     monkeypatch.setattr(sys, "argv", ["secondeye", "convert", str(film), "--inpainter", "fill"])
     with monkeypatch.context() as patch, pytest.raises(SystemExit, match="130"):
         patch.setattr(checkpoint.Checkpoint, "remove", interrupt)
@@ -148,7 +151,10 @@ def test_an_interrupted_run_that_replaces_an_output_keeps_its_checkpoint(
     make_film: MakeFilm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     film = make_film(shots=(9,), height=32, width=32, sound=False)
-    output, folder = film.with_name("film_sbs.mp4"), film.with_name(".film_sbs.mp4.unfinished")
+    output, folder = (
+        film.with_name("film_LRF_Full_SBS.mp4"),
+        film.with_name(".film_LRF_Full_SBS.mp4.unfinished"),
+    )
     output.write_bytes(b"before")
     monkeypatch.setattr(checkpoint, "publish", interrupt_for(output, checkpoint.publish))
     with pytest.raises(KeyboardInterrupt):
@@ -251,7 +257,7 @@ def test_full_disk_anywhere_is_one_line_and_the_run_continues(
         (os, "replace", 2),
         (segments, "write_preview", 1),
         (conversion, "mux_film", 1),
-        (checkpoint.Checkpoint, "publish_film", 1),
+        (checkpoint.Checkpoint, "publish_films", 1),
     ]
     for owner, name, call in places:
         with monkeypatch.context() as patch:

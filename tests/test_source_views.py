@@ -16,6 +16,7 @@ from secondeye.sources import Source, hash_source
 from secondeye.sources.clip_reader import ClipReader
 from secondeye.sources.views import read_stereo_frames, spherical_reason, view_info
 from secondeye.system.errors import UserError
+from secondeye.video.encoders import Encoding
 from secondeye.video.probe import TruncatedFilm, UnreadableFilm
 from secondeye.video.read import decode_film
 from secondeye.video.write import FilmWriter, write_film, write_lossless
@@ -106,7 +107,9 @@ def test_views_are_scaled_separately(tmp_path: Path, packing: str) -> None:
 def write_from(path: Path, images: np.ndarray, first: int, base: Fraction = Fraction(1, 25)) -> Path:
     height, width = images.shape[1:3]
     ticks = Fraction(1, 25) / base
-    with FilmWriter(path, width, height, fps=Fraction(25), time_base=base, crf=1) as writer:
+    with FilmWriter(
+        path, width, height, fps=Fraction(25), time_base=base, encoding=Encoding(crf=1)
+    ) as writer:
         for index, image in enumerate(images):
             writer.write(image, round((first + index) * ticks))
     return path

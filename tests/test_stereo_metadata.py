@@ -18,7 +18,7 @@ IMAGES = moving_images(3, 32, 64)
 
 def write_mp4(path: Path, *, side_by_side: bool = False) -> Path:
     with FilmWriter(
-        path, 64, 32, fps=Fraction(25), time_base=Fraction(1, 25), side_by_side=side_by_side
+        path, 64, 32, fps=Fraction(25), time_base=Fraction(1, 25), frame_packing=3 if side_by_side else None
     ) as film:
         for index, image in enumerate(IMAGES):
             film.write(image, index)
@@ -49,7 +49,7 @@ def box(kind: bytes, content: bytes) -> bytes:
         ("right_left", "sbs", True),
         ("top_bottom", "tb", False),
         ("bottom_top", "tb", True),
-        ("row_interleaved_lr", "lines", False),
+        ("row_interleaved_lr", "interleaved", False),
     ],
 )
 def test_matroska_stereo_mode_is_read(tmp_path: Path, mode: str, axis: str, right_first: bool) -> None:
@@ -60,15 +60,14 @@ def test_matroska_stereo_mode_is_read(tmp_path: Path, mode: str, axis: str, righ
 def test_written_stereo_metadata_reads_back(tmp_path: Path) -> None:
     assert read_stereo_metadata(write_mp4(tmp_path / "plain.mp4")).axis == ""
     assert read_stereo_metadata(write_mp4(tmp_path / "sei.mp4", side_by_side=True)).axis == "sbs"
-    stereo_tag.tag_side_by_side(write_mp4(tmp_path / "st3d.mp4"))
+    stereo_tag.write_st3d(write_mp4(tmp_path / "st3d.mp4"), 2)
     assert read_stereo_metadata(tmp_path / "st3d.mp4").axis == "sbs"
 
 
-def test_spherical_projection_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spherical_projection_is_read(tmp_path: Path) -> None:
     projection = box(b"prhd", bytes(16)) + box(b"equi", bytes(20))
     sphere = box(b"sv3d", box(b"svhd", bytes(4) + b"made by hand\0") + box(b"proj", projection))
-    monkeypatch.setattr(stereo_tag, "_LEFT_RIGHT", sphere)
-    stereo_tag.tag_side_by_side(write_mp4(tmp_path / "film.mp4"))
+    stereo_tag.append_box(write_mp4(tmp_path / "film.mp4"), sphere)
     assert read_stereo_metadata(tmp_path / "film.mp4").projection == "equirectangular"
 
 

@@ -16,6 +16,7 @@ from secondeye.system.errors import UserError
 from secondeye.video.mux import Track, mux_film, plan_tracks
 from secondeye.video.probe import TruncatedFilm, UnreadableFilm, probe
 from secondeye.video.read import ShotReader, decode_film
+from secondeye.video.stereo_tag import stereo_tag
 from secondeye.video.verify import verify_film
 from secondeye.video.write import FilmWriter, read_lossless, write_film, write_lossless
 
@@ -162,7 +163,7 @@ def test_joined_segments_keep_timestamps_and_audio(make_film: Callable[..., Path
     segments = []
     for start, stop in ((0, 7), (7, 8), (8, 20)):
         path = tmp_path / f"{start}.mp4"
-        with FilmWriter(path, 128, 48, fps=Fraction(24), time_base=base, side_by_side=True) as writer:
+        with FilmWriter(path, 128, 48, fps=Fraction(24), time_base=base, frame_packing=3) as writer:
             for n in range(start, stop):
                 writer.write(np.full((48, 128, 3), n * 10, np.uint8), stamps[n] - stamps[start])
         segments.append((path, stamps[start] * base))
@@ -190,13 +191,11 @@ def test_mp4_is_marked_side_by_side_in_container_and_stream(
 ) -> None:
     source = make_film(shots=(6,))
     segment = tmp_path / "s.mp4"
-    with FilmWriter(
-        segment, 128, 48, fps=Fraction(24), time_base=Fraction(1, 24), side_by_side=True
-    ) as writer:
+    with FilmWriter(segment, 128, 48, fps=Fraction(24), time_base=Fraction(1, 24), frame_packing=3) as writer:
         for n in range(6):
             writer.write(np.zeros((48, 128, 3), np.uint8), n)
     output = tmp_path / "joined.mp4"
-    mux_film([(segment, Fraction(0))], source, output)
+    mux_film([(segment, Fraction(0))], source, output, stereo=stereo_tag("sbs"))
     box = struct.pack(">I4sIB", 13, b"st3d", 0, 2)
     assert output.read_bytes().count(box) == 1
     with av.open(str(output)) as container:
@@ -230,13 +229,13 @@ def test_joined_film_keeps_rate_and_pixel_shape(make_film: Callable[..., Path], 
     rate, segment = Fraction(30000, 1001), tmp_path / "s.mp4"
     shape = Fraction(16, 11)
     with FilmWriter(
-        segment, 128, 48, fps=rate, time_base=Fraction(1, 30000), pixel_aspect=shape, side_by_side=True
+        segment, 128, 48, fps=rate, time_base=Fraction(1, 30000), pixel_aspect=shape, frame_packing=3
     ) as writer:
         for n in range(6):
             writer.write(np.zeros((48, 128, 3), np.uint8), n * 1001)
     for suffix in (".mp4", ".mkv"):
         output = tmp_path / f"joined{suffix}"
-        mux_film([(segment, Fraction(0))], make_film(shots=(6,)), output)
+        mux_film([(segment, Fraction(0))], make_film(shots=(6,)), output, stereo=stereo_tag("sbs"))
         info = probe(output)
         assert (info.fps, info.pixel_aspect) == (rate, shape)
 

@@ -97,7 +97,7 @@ def test_film_through_flow_and_registry(flow: ModuleType, with_registry: Path) -
     (with_registry / "in").mkdir()
     film = write_moving_card(with_registry / "in" / "film.mp4", FRAMES, HEIGHT, WIDTH, FPS)
     run("whole")
-    whole = with_registry / "whole" / "film_sbs.mp4"
+    whole = with_registry / "whole" / "film_LRF_Full_SBS.mp4"
     shapes = passes(with_registry)
     plan = make_plan(with_registry / "bundle")
     assert (plan.tile_rows, plan.tile_columns, plan.height, plan.width) == (2, 2, HEIGHT, WIDTH)
@@ -115,7 +115,7 @@ def test_film_through_flow_and_registry(flow: ModuleType, with_registry: Path) -
     before = len(passes(with_registry))
     run("killed")
     assert len(passes(with_registry)) - before < len(shapes), "finished windows must not run again"
-    assert (with_registry / "killed" / "film_sbs.mp4").read_bytes() == whole.read_bytes()
+    assert (with_registry / "killed" / "film_LRF_Full_SBS.mp4").read_bytes() == whole.read_bytes()
 
 
 def make_plan(bundle: Path) -> InpaintPlan:

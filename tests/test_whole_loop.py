@@ -90,7 +90,9 @@ def test_dataset_to_champion_end_to_end_with_a_training_killed_twice(
     film = small / "data" / "raw" / "cards0_sbs.mp4"
     made = secondeye(small, "convert", film, "--mono", "--model", "models:/secondeye@champion")
     assert made.returncode == 0, made.stderr
-    assert "model: secondeye version" in made.stdout and (film.with_name("cards0_sbs_sbs.mp4")).exists()
+    assert (
+        "model: secondeye version" in made.stdout and (film.with_name("cards0_sbs_LRF_Full_SBS.mp4")).exists()
+    )
 
 
 def gate_with_sabotage(small: Path) -> None:

@@ -26,6 +26,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 data = typer.Typer(no_args_is_help=True)
 model = typer.Typer(no_args_is_help=True)
 _diffusion = partial(typer.Option, rich_help_panel="Diffusion")
+_output = partial(typer.Option, rich_help_panel="Output")
 _resources = partial(typer.Option, rich_help_panel="Resources")
 app.add_typer(data, name="data", help="Manage the dataset: sample films, presets, export, drift, cleaning.")
 app.add_typer(
@@ -88,7 +89,8 @@ def describe(
 def convert(
     film: Annotated[Path, typer.Argument(help="any film FFmpeg can read")],
     output: Annotated[
-        Path | None, typer.Option(help="the film to write: .mp4, .mov or .mkv (default: FILM_sbs.mp4)")
+        Path | None,
+        typer.Option(help="the film to write: .mp4, .mov or .mkv (default: FILM_LRF_Full_SBS.mp4)"),
     ] = None,
     model: Annotated[
         str | None,
@@ -139,8 +141,25 @@ def convert(
     mono: Annotated[
         bool, typer.Option("--mono", help="convert the whole picture of what looks like a stereo film")
     ] = False,
-    crf: Annotated[int, typer.Option(help="x264 quality, 0 (lossless) to 51")] = 16,
-    preset: Annotated[str, typer.Option(help="x264 preset, ultrafast to veryslow")] = "veryfast",
+    layout: Annotated[
+        str,
+        _output(help="sbs, half-sbs, tb, half-tb, anaglyph, interleaved, left-right-files or right"),
+    ] = "sbs",
+    first: Annotated[str, _output(help="the view in the left or top half, or in the first row")] = "left",
+    no_stereo_tag: Annotated[
+        bool, _output("--no-stereo-tag", help="do not say in the film how its views are packed")
+    ] = False,
+    codec: Annotated[
+        str, _output(help="h264, hevc, av1 or ffv1 (lossless), or a hardware encoder that doctor lists")
+    ] = "h264",
+    bit_depth: Annotated[int, _output(help="8 or 10 bits per channel of the encoded film")] = 8,
+    exact_size: Annotated[
+        bool, _output("--exact-size", help="keep odd sizes, with 4:4:4 chroma, which few devices decode")
+    ] = False,
+    crf: Annotated[
+        int | None, _output(help="quality of the encoder, smaller is better (default: by codec, h264: 16)")
+    ] = None,
+    preset: Annotated[str, _output(help="speed of the encoder, ultrafast to veryslow")] = "veryfast",
     preview: Annotated[
         Path | None, typer.Option(help="also write an image of the intermediate results (.png)")
     ] = None,
@@ -182,7 +201,7 @@ def convert(
         _diffusion(help="longest side that depthcrafter works at, px, a multiple of 64 (default: 1024)"),
     ] = None,
 ) -> None:
-    """Convert a film to full side-by-side 3D, with its sound. Run it again to resume.
+    """Convert a film to stereoscopic 3D, with its sound. Run it again to resume.
 
     A registered model converts with the code that it was registered with. The exit code is 3 if the film is
     damaged; what decodes of it was converted.
@@ -202,6 +221,12 @@ def convert(
         deinterlace=deinterlace,
         input_layout=input_layout,
         mono=mono,
+        layout=layout,
+        first=first,
+        no_stereo_tag=no_stereo_tag,
+        codec=codec,
+        bit_depth=bit_depth,
+        exact_size=exact_size,
         preset=preset,
         tiles=tiles,
         steps=steps,
@@ -217,7 +242,8 @@ def convert(
         settings = replace(settings, depth=unused, depth_maps=depth_maps, depth_orientation=depth_orientation)
     with _resumable():
         made = convert_film(film, output, settings, preview=preview, overwrite=overwrite, sidecar=sidecar)
-    print(f"{made.output}: {pluralize(made.frames, 'frame')}, both views")
+    for path in made.outputs:
+        print(f"{path}: {pluralize(made.frames, 'frame')}, {layout}")
     _exit_if_damaged(made.damage)
 
 

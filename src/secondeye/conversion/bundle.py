@@ -13,11 +13,9 @@ from pathlib import Path
 
 from secondeye.conversion.settings import (
     AUTO,
-    CRF,
     FROM_MODEL,
     MAX_STEPS,
     MAX_TILES,
-    PRESET,
     ConversionSettings,
     parse_count,
 )
@@ -25,6 +23,7 @@ from secondeye.depth.estimators import DEPTH_ESTIMATORS, split_source
 from secondeye.inpaint import INPAINTERS
 from secondeye.system.errors import UserError
 from secondeye.system.files import write_atomic
+from secondeye.video.encoders import PRESET
 
 
 @dataclass(frozen=True)
@@ -109,10 +108,16 @@ def settings_from_bundle(
     *,
     depth: str = "auto",
     inpainter: str = "auto",
-    crf: int = CRF,
+    crf: int | None = None,  # None: the default of the codec
     deinterlace: str = AUTO,
     input_layout: str | None = None,
     mono: bool = False,
+    layout: str = "sbs",
+    first: str = "left",
+    codec: str = "h264",
+    bit_depth: int = 8,
+    exact_size: bool = False,
+    no_stereo_tag: bool = False,
     preset: str = PRESET,
     tiles: int | str | None = None,  # None: the bundle's, else auto
     steps: int | None = None,  # None: the bundle's, else as the network was trained
@@ -143,6 +148,12 @@ def settings_from_bundle(
         deinterlace=deinterlace,
         input_layout=input_layout,
         mono=mono,
+        layout=layout,
+        first=first,
+        codec=codec,
+        bit_depth=bit_depth,
+        exact_size=exact_size,
+        no_stereo_tag=no_stereo_tag,
         preset=preset,
         model=folder,
         tiles=bundle.tiles if tiles is None and own else parse_count("--tiles", tiles),

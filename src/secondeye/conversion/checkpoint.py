@@ -12,8 +12,8 @@ depth_maps*                      depth maps of `secondeye depth`, before they ar
 depth_replaced                   the maps that were there before
 preview.png                      the preview, before it is moved to its name
 workers.lock                     held by every process that converts shots for this run
-film.mp4                         the muxed film
-finished                         size and time of the film or the maps, before they are moved to the output
+film.NAME                        a muxed film
+finished                         size and time of the films or the maps, before they are moved to the output
 
 A file appears under its name when it is complete, and a segment after the state that continues it.
 """
@@ -22,7 +22,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,9 +82,9 @@ class Checkpoint:
         """Preview picture of the film's middle frame."""
         return self.folder / "preview.png"
 
-    def film(self, suffix: str) -> Path:
-        """Return the path at which the film is muxed before it is moved to the output."""
-        return self.folder / f"film{suffix}"
+    def film(self, output: Path) -> Path:
+        """Return the path at which a film is muxed before it is moved to the output."""
+        return self.folder / f"film.{output.name}"
 
     def raw_depth(self, shot_start: int) -> Path:
         """Return the file for the raw depth of a shot; its pass keeps two more files of this stem."""
@@ -156,22 +156,23 @@ class Checkpoint:
         path = self.folder / "inpaint.json"
         return InpaintPlan.from_dict(json.loads(path.read_text())) if path.exists() else None
 
-    def publish_film(self, output: Path) -> None:
-        """Move the muxed film to the output."""
-        muxed = self.film(output.suffix)
-        self.finish(muxed)
-        publish(muxed, output)
+    def publish_films(self, outputs: Sequence[Path]) -> None:
+        """Move the muxed films to their outputs."""
+        muxed = [self.film(output) for output in outputs]
+        self.finish(*muxed)
+        for film, output in zip(muxed, outputs, strict=True):
+            publish(film, output)
 
-    def finish(self, part: Path) -> None:
-        """Note that a file or folder, complete here, is about to be moved to the output."""
-        write_atomic(self._finished, _size_and_time(part))
+    def finish(self, *parts: Path) -> None:
+        """Note that files or folders, complete here, are about to be moved to their outputs."""
+        write_atomic(self._finished, "\n".join(map(_size_and_time, parts)))
 
     def has_published(self, output: Path) -> bool:
-        """Return whether the output is the film, or the depth maps, that were made here."""
+        """Return whether the output is a film, or the depth maps, that were made here."""
         return (
             output.exists()
             and self._finished.exists()
-            and self._finished.read_text() == _size_and_time(output)
+            and _size_and_time(output) in self._finished.read_text().splitlines()
         )
 
     @property
@@ -210,12 +211,19 @@ def open_checkpoint(output: Path, info: FilmInfo, settings: ConversionSettings) 
         yield checkpoint
 
 
-def remove_if_published(output: Path) -> None:
-    """Delete the checkpoint of a run that was killed after it had moved what it made to the output."""
-    checkpoint = _checkpoint_of(output)
-    if checkpoint.has_published(output):
-        with lock_dir(checkpoint.folder):
-            checkpoint.remove()
+def remove_if_published(*outputs: Path) -> None:
+    """Delete the checkpoint of a run that was killed after it had moved what it made to the output.
+
+    Of a run that was killed between two outputs, the second is moved first.
+    """
+    checkpoint = _checkpoint_of(outputs[0])
+    if not any(map(checkpoint.has_published, outputs)):
+        return
+    with lock_dir(checkpoint.folder):
+        for output in outputs:
+            if checkpoint.film(output).exists():
+                publish(checkpoint.film(output), output)
+        checkpoint.remove()
 
 
 def remove_checkpoint(output: Path) -> None:

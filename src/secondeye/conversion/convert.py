@@ -1,7 +1,7 @@
-"""Convert a film to side-by-side stereo, shot by shot, resuming after the last finished segment."""
+"""Convert a film to stereo, shot by shot, resuming after the last finished segment."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from tqdm import tqdm
 from secondeye.conversion.bundle import SHIPPED
 from secondeye.conversion.checkpoint import Checkpoint, open_checkpoint, remove_if_published
 from secondeye.conversion.depth_maps import open_depth_maps
-from secondeye.conversion.destination import check_output, check_preview, default_output
+from secondeye.conversion.destination import check_output, check_preview, choose_outputs
 from secondeye.conversion.memory import choose_window_frames
+from secondeye.conversion.output_format import OutputFormat, choose_format, describe_format
 from secondeye.conversion.provenance import (
     describe_conversion,
     describe_depth,
@@ -48,21 +49,24 @@ from secondeye.video.verify import verify_film
 
 Log = Callable[[str], None]
 
-_BYTES_PER_PIXEL = 0.06  # an upper bound: H.264 at crf 16 took 0.02 (real) to 0.055 (synthetic film)
-
 
 @dataclass(frozen=True)
 class ConversionResult:
     """A finished conversion."""
 
-    output: Path
+    outputs: tuple[Path, ...]  # one film, or those of the left and the right view
     frames: int
     damage: str  # what of the film could not be decoded; "" for a whole film
+
+    @property
+    def output(self) -> Path:
+        """The film, or that of the left view."""
+        return self.outputs[0]
 
 
 def convert(
     film: Path,
-    output: Path | None,  # None: NAME_sbs.mp4 beside the film, or .mkv if that holds more of its tracks
+    output: Path | None,  # None: the name of `choose_outputs`, beside the film
     settings: ConversionSettings,
     *,
     preview: Path | None = None,  # .png to write a preview of the middle frame to
@@ -70,48 +74,55 @@ def convert(
     sidecar: bool = False,  # also write OUTPUT.json, the record that the film's tag holds
     log: Log = print,
 ) -> ConversionResult:
-    """Convert a film to full side-by-side; the output appears under its name when it is complete.
+    """Convert a film to stereo; the output appears under its name when it is complete.
 
     Frame count, timestamps, pixel aspect, audio and subtitles are those of the source. After an interruption
     the same call resumes after the last finished segment, to the same bytes. Raises UserError for unusable
     input or output, for too little memory, and when the disk is full.
     """
     info = probe_source(film, settings)
-    output = output or default_output(film)
-    remove_if_published(output.resolve())
-    check_output(output, film, overwrite)
+    output_format = choose_format(info, settings)
+    outputs = choose_outputs(film, output, settings.output_layout, settings.encoding.encoder.codec)
+    # Through links, so that two names of one output share a checkpoint.
+    targets = [each.resolve() for each in outputs]
+    remove_if_published(*targets)
+    for each in outputs:
+        check_output(each, film, settings.encoding.encoder.codec, overwrite)
     if preview is not None:
         check_preview(preview, film, overwrite)
     if settings.depth_maps is not None:
         open_depth_maps(settings.depth_maps, settings.depth_orientation, info)  # raises if they do not fit
-    _log_tracks(film, output, log)
+    _log_tracks(film, outputs[0], log)
+    for line in describe_format(info, output_format):
+        log(line)
     settings = choose_depth(settings, log)
     window_frames = choose_window_frames(info, settings, worker_count(settings))
     models = load_models(share_memory(settings))
     require_memory(models.estimator, info)
-    # Through links, so that two names of one output share a checkpoint.
-    target = output.resolve()
-    full_disk = explain_full_disk(target.parent, "free some and run the same command again, to continue")
-    with full_disk, open_checkpoint(target, info, settings) as checkpoint:
-        if target.exists() and not overwrite:
+    folder = targets[0].parent
+    full_disk = explain_full_disk(folder, "free some and run the same command again, to continue")
+    with full_disk, open_checkpoint(targets[0], info, settings) as checkpoint:
+        if not overwrite and (written := [each for each in targets if each.exists()]):
             checkpoint.remove()
-            raise UserError(f"{output}: was written by another process; add --overwrite to replace it")
+            raise UserError(f"{written[0]}: was written by another process; add --overwrite to replace it")
         _plan_inpainting(checkpoint, info, settings, models.inpainter, log)
         plan = load_or_plan_shots(checkpoint, info)
         _log_film(plan, log)
-        _require_free_space(checkpoint, plan, target, settings)
+        _require_free_space(checkpoint, plan, folder, settings, output_format)
         job = FilmJob(info, checkpoint, settings, window_frames)
         converter = None if is_spread(settings) else ShotConverter(job, plan, models)
         del models  # not to be held while other processes load their own
         _convert_shots(job, plan, converter, log)
         record = describe_conversion(film, settings, checkpoint.load_inpaint_plan(), own_comment(film))
         if sidecar:
-            write_sidecar(target, record)
-        lost_sound = _mux(checkpoint, plan, target, record)
+            for target in targets:
+                write_sidecar(target, record)
+        lost_sound = _mux(checkpoint, plan, targets, output_format, record)
         if preview:
             shutil.move(checkpoint.preview, preview)
         checkpoint.remove()
-    return ConversionResult(output, len(plan.timestamps), "; ".join(filter(None, [plan.damage, lost_sound])))
+    damage = "; ".join(filter(None, [plan.damage, lost_sound]))
+    return ConversionResult(tuple(outputs), len(plan.timestamps), damage)
 
 
 def probe_source(film: Path, settings: ConversionSettings) -> FilmInfo:
@@ -241,16 +252,20 @@ def _log_film(plan: ShotPlan, log: Log) -> None:
 
 
 def _require_free_space(
-    checkpoint: Checkpoint, plan: ShotPlan, output: Path, settings: ConversionSettings
+    checkpoint: Checkpoint,
+    plan: ShotPlan,
+    folder: Path,
+    settings: ConversionSettings,
+    output_format: OutputFormat,
 ) -> None:
     """Raise UserError unless the unfinished shots, the muxed film and the depth in use fit on the disk."""
-    frame_bytes = plan.info.width * plan.info.height * 2 * _BYTES_PER_PIXEL
     missing = len(plan.timestamps) - sum(checkpoint.frames_done(*shot) for shot in plan.shots)
     longest = sorted(stop - start for start, stop in plan.shots)[-worker_count(settings) :]
-    audio_bytes = plan.info.path.stat().st_size if plan.info.audio else 0  # an upper bound
+    # An upper bound.
+    audio_bytes = output_format.files * plan.info.path.stat().st_size if plan.info.audio else 0
     depth_bytes = sum(longest) * largest_map(settings, plan.info) * 4
-    need_bytes = (missing + len(plan.timestamps)) * frame_bytes + audio_bytes + depth_bytes
-    require_free_space(output.parent, need_bytes, "convert")
+    film_bytes = (missing + len(plan.timestamps)) * output_format.frame_bytes
+    require_free_space(folder, film_bytes + audio_bytes + depth_bytes, "convert")
 
 
 def largest_map(settings: ConversionSettings, info: FilmInfo) -> int:
@@ -286,24 +301,34 @@ def _convert_shots(job: FilmJob, plan: ShotPlan, converter: ShotConverter | None
         log(skipped)
 
 
-def _mux(checkpoint: Checkpoint, plan: ShotPlan, output: Path, record: Mapping[str, Any]) -> str:
-    """Join all segments with the source's audio, verify the film and move it to the output.
+def _mux(
+    checkpoint: Checkpoint,
+    plan: ShotPlan,
+    outputs: Sequence[Path],
+    output_format: OutputFormat,
+    record: Mapping[str, Any],
+) -> str:
+    """Join all segments with the source's audio, verify the films and move them to their outputs.
 
     Returns what of the sound was lost; "" if the film ends early, as its sound then does, too.
     """
-    info = plan.info
+    info, lost = plan.info, 0
     seconds = [timestamp * info.time_base for timestamp in plan.timestamps]
     segments = [segment for shot in plan.shots for segment in checkpoint.segments(*shot)]
-    muxed = checkpoint.film(output.suffix)
-    tracks, lost = mux_film(
-        [(segment.path, seconds[segment.start]) for segment in segments],
-        info.path,
-        muxed,
-        until=plan.end_seconds if plan.error else None,
-        comment=to_comment(record),
-    )
-    verify_film(muxed, width=2 * info.width, height=info.height, seconds=seconds, tracks=tracks)
-    checkpoint.publish_film(output)
+    for stream, output in enumerate(outputs):
+        muxed = checkpoint.film(output)
+        tracks, lost = mux_film(
+            [(segment.path, seconds[segment.start]) for segment in segments],
+            info.path,
+            muxed,
+            until=plan.end_seconds if plan.error else None,
+            comment=to_comment(record),
+            stereo=output_format.stereo,
+            stream=stream,
+        )
+        size = {"width": output_format.width, "height": output_format.height}
+        verify_film(muxed, **size, seconds=seconds, tracks=tracks)
+    checkpoint.publish_films(outputs)
     if not lost or plan.error:
         return ""
     return f"{info.path}: parts of the sound that do not decode: {lost}, skipped"

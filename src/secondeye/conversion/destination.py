@@ -3,28 +3,42 @@
 import tempfile
 from pathlib import Path
 
+from secondeye.film.layouts import Layout
 from secondeye.system.errors import UserError
 from secondeye.video.mux import plan_tracks
 
 CONTAINERS = (".mp4", ".mov", ".mkv")
+_NOT_IN = {"av1": (".mov",), "ffv1": (".mp4", ".mov")}  # containers that cannot hold a codec
 
 
-def default_output(film: Path) -> Path:
-    """Return NAME_sbs beside the film, with the suffix of `default_suffix`."""
-    return film.with_name(f"{film.stem}_sbs{default_suffix(film)}")
+def choose_outputs(film: Path, output: Path | None, layout: Layout, codec: str) -> list[Path]:
+    """Return the files to write: the given one, or FILM_TAG beside the film, with a tag of the layout.
+
+    The suffix is that of `default_suffix`. Two files get their tags also with a given name.
+    """
+    if output is not None and len(layout.tags) == 1:
+        return [output]
+    base = output or film.with_suffix(default_suffix(film, codec))
+    return [base.with_name(f"{base.stem}_{tag}{base.suffix}") for tag in layout.tags]
 
 
-def default_suffix(film: Path) -> str:
-    """Return .mp4, or .mkv if that holds more of the film's sound and subtitles."""
-    return min((".mp4", ".mkv"), key=lambda suffix: plan_tracks(film, suffix).losses)
+def default_suffix(
+    film: Path,
+    codec: str = "h264",  # that its container must hold: h264, hevc, av1 or ffv1
+) -> str:
+    """Return .mp4, or .mkv if that holds more of the film's sound and subtitles, or alone holds the codec."""
+    suffixes = [suffix for suffix in (".mp4", ".mkv") if suffix not in _NOT_IN.get(codec, ())]
+    return min(suffixes, key=lambda suffix: plan_tracks(film, suffix).losses)
 
 
-def check_output(output: Path, film: Path, overwrite: bool) -> None:
-    """Raise UserError if the output cannot be written or exists."""
+def check_output(output: Path, film: Path, codec: str, overwrite: bool) -> None:
+    """Raise UserError if the output cannot be written, cannot hold the codec, or exists."""
     if output.is_dir():
         raise UserError(f"{output}: is a folder; give --output a file name")
     if output.suffix not in CONTAINERS:
         raise UserError(f"{output}: the name must end in {', '.join(CONTAINERS)}")
+    if output.suffix in _NOT_IN.get(codec, ()):
+        raise UserError(f"{output}: {output.suffix} cannot hold {codec}; give --output a name in .mkv")
     _check_file(output, film, overwrite, "--output")
 
 

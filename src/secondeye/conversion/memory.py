@@ -5,6 +5,7 @@ from secondeye.depth.estimators import peak_bytes
 from secondeye.system.errors import UserError
 from secondeye.system.memory import free_memory_bytes
 from secondeye.system.process import best_device
+from secondeye.video.encoders import Encoding
 from secondeye.video.probe import FilmInfo
 
 # Measured with benchmarks/memory.py and rounded up.
@@ -16,8 +17,11 @@ _LARGE_FRAME_PIXELS = 4096 * 2304
 # With the diffusion inpainter: the process without weights; per pixel: as above, with one frame.
 _DIFFUSION_PROCESS_BYTES, _DIFFUSION_PIXEL_BYTES = int(0.9 * GIB), 160
 
-# Per pixel: what x264 takes beyond `veryfast`, mostly frames that it looks ahead; beyond 4K it looks at few.
-_ENCODER_BYTES = {"faster": 100, "fast": 180, "medium": 280, "slow": 380, "slower": 520, "veryslow": 650}
+# Per pixel: what encoders take beyond x264 at `veryfast`, mostly frames that they look ahead; beyond 4K x264
+# looks at few.
+_CODEC_BYTES = {"hevc": 230, "av1": 340}
+_TEN_BIT_BYTES = 220
+_PRESET_BYTES = {"faster": 100, "fast": 180, "medium": 280, "slow": 380, "slower": 520, "veryslow": 650}
 _LARGE_ENCODER_SHARE = 0.3
 
 # Of a depth network on the CPU: weights, and one frame at a time; measured with random weights: 0.5 GiB.
@@ -42,8 +46,8 @@ def choose_window_frames(info: FilmInfo, settings: ConversionSettings, processes
     given = settings.max_memory_bytes if on_cpu else None
     limit = given or free_memory_bytes()
     budget = given or limit * FREE_SHARE
-    encoder = encoder_bytes(pixels, settings.preset)
-    one = reserved_bytes(pixels, settings.preset) if buffered else estimate_bytes(pixels, 1) + encoder
+    encoder = encoder_bytes(pixels, settings.encoding)
+    one = reserved_bytes(pixels, settings.encoding) if buffered else estimate_bytes(pixels, 1) + encoder
     if on_cpu:
         one = max(one, depth_pass_bytes(info.height, info.width, settings.located_depth))
     need = processes * one + parent_bytes(settings, processes)
@@ -88,21 +92,23 @@ def depth_pass_bytes(height: int, width: int, depth: str) -> int:
     return _PROCESS_BYTES + network + _DEPTH_FRAME_BYTES * height * width if network else 0
 
 
-def encoder_bytes(pixels: int, preset: str) -> int:
-    """Return what the encoder takes beyond the preset `veryfast`; 0 for that and faster ones."""
-    share = 1 if is_pipelined(pixels) else _LARGE_ENCODER_SHARE
-    return int(share * _ENCODER_BYTES.get(preset, 0) * pixels)
+def encoder_bytes(pixels: int, encoding: Encoding) -> int:
+    """Return what the encoder takes beyond x264 at `veryfast` and 8 bits; 0 for that and faster presets."""
+    each = _CODEC_BYTES.get(encoding.codec, 0) + _PRESET_BYTES.get(encoding.preset, 0)
+    each += _TEN_BIT_BYTES if encoding.bit_depth == 10 else 0
+    looks_ahead_less = encoding.codec == "h264" and not is_pipelined(pixels)
+    return int((_LARGE_ENCODER_SHARE if looks_ahead_less else 1) * each * pixels)
 
 
-def reserved_bytes(pixels: int, preset: str) -> int:
+def reserved_bytes(pixels: int, encoding: Encoding) -> int:
     """Return what a conversion takes besides the diffusion inpainter, if both use the memory of the machine.
 
     A larger frame never gives a smaller value, although stages do not overlap beyond 4K: `choose_plan` relies
     on it.
     """
     most = min(pixels, _LARGE_FRAME_PIXELS)
-    pipelined = _DIFFUSION_PIXEL_BYTES * most + encoder_bytes(most, preset)
-    single = (_LARGE_FIXED_BYTES + _LARGE_WINDOW_BYTES) * pixels + encoder_bytes(pixels, preset)
+    pipelined = _DIFFUSION_PIXEL_BYTES * most + encoder_bytes(most, encoding)
+    single = (_LARGE_FIXED_BYTES + _LARGE_WINDOW_BYTES) * pixels + encoder_bytes(pixels, encoding)
     return _DIFFUSION_PROCESS_BYTES + (pipelined if is_pipelined(pixels) else max(pipelined, single))
 
 

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from secondeye.conversion.checkpoint import Checkpoint
 from secondeye.conversion.memory import is_pipelined
+from secondeye.conversion.output_format import OutputFormat
 from secondeye.conversion.preview import write_preview
 from secondeye.conversion.render import LeftWindow, RenderedWindow, in_turn, render
 from secondeye.conversion.settings import ConversionSettings
 from secondeye.conversion.shot_depth import ShotDepth
-from secondeye.film.packing import side_by_side
 from secondeye.film.shots import ShotPlan
 from secondeye.inpaint import Inpainter
 from secondeye.system.process import best_device
@@ -73,6 +73,7 @@ class ShotRenderer:
     checkpoint: Checkpoint
     plan: ShotPlan
     settings: ConversionSettings
+    output: OutputFormat
     inpainter: Inpainter
     window_frames: int
 
@@ -134,7 +135,7 @@ class ShotRenderer:
     ) -> int:  # one past its last frame
         """Encode one segment; it appears in the checkpoint when it is complete."""
         frame = first
-        part = _open_segment(self.checkpoint.part(first), self.plan, self.settings)
+        part = _open_segment(self.checkpoint.part(first), self.plan, self.output)
         with part as writer, ThreadPoolExecutor(1) as encoder:
             written: Future[None] | None = None
             while frame < border:
@@ -160,7 +161,9 @@ class ShotRenderer:
             zip(window.left.numpy(), window.right.numpy(), strict=True), frame
         ):
             seconds = (timestamps[at] - timestamps[first]) * time_base
-            writer.write(side_by_side(left, right), round(seconds / writer.time_base))
+            pts = round(seconds / writer.time_base)
+            for stream, image in enumerate(self.output.frames(left, right)):
+                writer.write(image, pts, stream)
 
     def _preview(self, window: RenderedWindow, frame: int) -> None:
         k = len(self.plan.timestamps) // 2 - frame
@@ -168,17 +171,17 @@ class ShotRenderer:
             write_preview(self.checkpoint.preview, window.left[k], window.right[k], *window.warp_again(k))
 
 
-def _open_segment(path: Path, plan: ShotPlan, settings: ConversionSettings) -> FilmWriter:
+def _open_segment(path: Path, plan: ShotPlan, output: OutputFormat) -> FilmWriter:
     info = plan.info
     return FilmWriter(
         path,
-        2 * info.width,
-        info.height,
+        output.width,
+        output.height,
         fps=info.fps,
         time_base=container_time_base(info.time_base, plan.timestamps),
         colour=info.colour,
         pixel_aspect=info.pixel_aspect,
-        crf=settings.crf,
-        preset=settings.preset,
-        side_by_side=True,
+        encoding=output.encoding,
+        frame_packing=output.stereo.frame_packing,
+        streams=output.files,
     )

@@ -9,25 +9,15 @@ from typing import Any
 from secondeye.conversion.depth_record import ORIENTATIONS, record_of
 from secondeye.depth import DepthOptions
 from secondeye.depth.estimators import Weights, find_weights, locate, require_known_estimator, split_source
+from secondeye.film.layouts import Layout
 from secondeye.film.packing import PACKED
 from secondeye.inpaint import INPAINTERS, InpaintOptions
 from secondeye.system.errors import UserError
 from secondeye.system.files import hash_folder
+from secondeye.video.encoders import BIT_DEPTHS, ENCODERS, PRESETS, Encoding
 
 # Their weights come with a bundle. The last two are also given with a source, which makes another name.
 FROM_MODEL = ("student", "light", "diffusion", "hf", "exported")
-CRF, PRESET = 16, "veryfast"  # visually lossless, and fast
-PRESETS = (
-    "ultrafast",
-    "superfast",
-    "veryfast",
-    "faster",
-    "fast",
-    "medium",
-    "slow",
-    "slower",
-    "veryslow",
-)
 AUTO = "auto"
 DEINTERLACE = (AUTO, "off")
 MAX_TILES, MAX_STEPS, MAX_WORKERS = 16, 100, 256
@@ -46,8 +36,8 @@ class ConversionSettings:
     convergence: float  # the depth at screen distance, [0, 1]
     depth: str  # one of DEPTH_ESTIMATORS, with `:SOURCE` for some, or auto
     inpainter: str  # one of INPAINTERS
-    crf: int  # x264's constant rate factor, [0, 51]; smaller is better
-    preset: str  # x264's preset
+    crf: int | None  # quality of the encoder, smaller is better; None: its default
+    preset: str  # speed of the encoder, one of PRESETS
     model: Path | None  # bundle with the weights of learned parts
     tiles: int | None = None  # per side of the frame, 1 to 16; None: chosen by frame size and memory
     steps: int | None = None  # of the diffusion sampler, 1 to 100; None: as the network was trained
@@ -60,6 +50,12 @@ class ConversionSettings:
     deinterlace: str = AUTO  # an interlaced film; or off
     input_layout: str | None = None  # packing of a stereo film whose left view is converted
     mono: bool = False  # convert what looks like a stereo film as it is
+    layout: str = "sbs"  # one of LAYOUTS
+    first: str = "left"  # the view that comes first in a frame
+    codec: str = "h264"  # one of ENCODERS
+    bit_depth: int = 8  # of the encoded film
+    exact_size: bool = False  # keep odd sizes, with 4:4:4 chroma
+    no_stereo_tag: bool = False  # do not say in the film how its views are packed
     depth_orientation: str | None = None  # what larger values of the maps are, near or far; None: as they say
 
     def __post_init__(self) -> None:
@@ -69,13 +65,16 @@ class ConversionSettings:
             )
         if not 0 <= self.convergence <= 1:
             raise UserError(f"--convergence must be 0 (farthest) to 1 (nearest), got {self.convergence:g}")
-        if not 0 <= self.crf <= 51:
-            raise UserError(f"--crf must be 0 (lossless) to 51, got {self.crf}")
         if self.input_layout not in (None, *PACKED):
             raise UserError(f"--input-layout must be one of {', '.join(PACKED)}, got {self.input_layout!r}")
         self._check_resources()
         self._check_depth()
-        for name, choices in {"inpainter": INPAINTERS, "preset": PRESETS, "deinterlace": DEINTERLACE}.items():
+        for name, choices in {
+            "inpainter": INPAINTERS,
+            "preset": PRESETS,
+            "deinterlace": DEINTERLACE,
+            "codec": tuple(ENCODERS),
+        }.items():
             if getattr(self, name) not in choices:
                 raise UserError(f"--{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
         for name, part in (("depth", "depth"), ("inpainter", "inpaint")):
@@ -83,6 +82,18 @@ class ConversionSettings:
             if chosen in FROM_MODEL and not (self.model and (self.model / part).is_dir()):
                 given = f", or --depth {chosen}:SOURCE" if chosen in ("hf", "exported") else ""
                 raise UserError(f"--{name} {chosen} needs a --model that holds its weights{given}")
+
+        self._check_output()
+
+    def _check_output(self) -> None:
+        Layout(self.layout, self.first)
+        most = ENCODERS[self.codec].max_crf
+        if self.crf is not None and not most:
+            raise UserError(f"--crf is not for {self.codec}, which is lossless")
+        if self.crf is not None and not 0 <= self.crf <= most:
+            raise UserError(f"--crf of {self.codec} must be 0 (best) to {most}, got {self.crf}")
+        if self.bit_depth not in BIT_DEPTHS:
+            raise UserError(f"--bit-depth must be 8 or 10, got {self.bit_depth}")
 
     def _check_depth(self) -> None:
         if self.depth_orientation not in (None, *ORIENTATIONS):
@@ -121,6 +132,17 @@ class ConversionSettings:
     def max_memory_bytes(self) -> int | None:
         """The memory budget in bytes; None: a share of what is free."""
         return None if self.max_memory_gb is None else int(self.max_memory_gb * GIB)
+
+    @property
+    def output_layout(self) -> Layout:
+        """How both views are stored. Raises UserError."""
+        return Layout(self.layout, self.first)
+
+    @property
+    def encoding(self) -> Encoding:
+        """How the film is encoded, with 4:2:0 chroma."""
+        crf = ENCODERS[self.codec].crf if self.crf is None else self.crf
+        return Encoding(self.codec, crf, self.preset, self.bit_depth)
 
     @property
     def inpaint_options(self) -> InpaintOptions:

@@ -21,6 +21,7 @@ from secondeye.conversion.bundle import weights_folder
 from secondeye.conversion.checkpoint import Checkpoint
 from secondeye.conversion.depth_maps import DepthMaps, open_depth_maps, require_length
 from secondeye.conversion.memory import parent_bytes, reserved_bytes
+from secondeye.conversion.output_format import choose_format
 from secondeye.conversion.segments import ShotRenderer, read_windows, segment_frames
 from secondeye.conversion.settings import GIB, ConversionSettings
 from secondeye.conversion.shot_depth import estimate_shot
@@ -56,7 +57,7 @@ def load_models(settings: ConversionSettings) -> Models:
     if device == "cpu":  # the inpainter and the rest of the conversion share one budget
         if settings.inpainter == "diffusion":
             return_freed_arrays()
-        options = replace(options, reserved_bytes=partial(reserved_bytes, preset=settings.preset))
+        options = replace(options, reserved_bytes=partial(reserved_bytes, encoding=settings.encoding))
     return Models(
         load_estimator(settings),
         make_inpainter(settings.inpainter, weights_folder(settings.model, "inpaint"), device, options),
@@ -115,7 +116,10 @@ class ShotConverter:
             require_length(self._depth_maps, len(plan.timestamps))
         self._depth_reader = depth_reader(job.info, plan, models.estimator)
         self._render_reader = _reader(job.info, plan)
-        self._renderer = ShotRenderer(job.checkpoint, plan, job.settings, models.inpainter, job.window_frames)
+        output = choose_format(job.info, job.settings)
+        self._renderer = ShotRenderer(
+            job.checkpoint, plan, job.settings, output, models.inpainter, job.window_frames
+        )
 
     def run(
         self,

@@ -128,7 +128,10 @@ def strip_packing_tag(file: str) -> str:
     runs = [(first.start(), last.end()) for first, last in combinations_with_replacement(words, 2)]
     tags = [run for run in runs if packing_from_name(stem[slice(*run)]) == packing]
     start, stop = min(tags, key=lambda run: run[1] - run[0])  # `half-sbs`, not `candle_half-sbs`
-    return (stem[:start].rstrip(_SEPARATORS) + stem[stop:]).strip(_SEPARATORS)
+    head = re.sub(
+        f"([{_SEPARATORS}]+(lrf|full))+$", "", stem[:start].rstrip(_SEPARATORS), flags=re.IGNORECASE
+    )
+    return (head + stem[stop:]).strip(_SEPARATORS)
 
 
 def _visible_entries(folder: Path) -> list[Path]:

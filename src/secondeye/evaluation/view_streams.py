@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from secondeye.film.packing import packing_from_name, unpack, view_pixel_aspect
+from secondeye.film.packing import unpack, view_pixel_aspect
+from secondeye.sources.packing_detection import stated_packing
 from secondeye.system.errors import UserError
 from secondeye.system.text import pluralize
 from secondeye.video.probe import FilmInfo, probe
@@ -53,8 +54,8 @@ class View(NamedTuple):
 
 
 def open_view(film: Path, side: int) -> View:
-    """Open one view of a film: half of it if its name has a packing tag, otherwise all of it."""
-    return View(probe(film), packing_from_name(film.stem), side)
+    """Open one view of a film: a part of it if its metadata or name state a packing, otherwise all of it."""
+    return View(probe(film), stated_packing(film), side)
 
 
 def is_same_rate(one: Fraction, other: Fraction) -> bool:

@@ -11,8 +11,9 @@ import numpy as np
 
 MONO = "mono"
 RIGHT_FIRST = "-right-first"  # the right view is in the left or top half
-_HALVES = ("sbs", "half-sbs", "tb", "half-tb")  # left view first: left or top half
-PACKED = (*_HALVES, *(name + RIGHT_FIRST for name in _HALVES))
+INTERLEAVED = "interleaved"  # rows of both views in turn
+_LEFT_FIRST = ("sbs", "half-sbs", "tb", "half-tb", INTERLEAVED)  # left view: left or top half, even rows
+PACKED = (*_LEFT_FIRST, *(name + RIGHT_FIRST for name in _LEFT_FIRST))
 PAIR = "pair"  # two files or two folders of images, one per view
 MULTIVIEW = "multiview"  # one file that stores each view as a full image: MV-HEVC, MPO
 PACKINGS = (*PACKED, PAIR, MULTIVIEW)
@@ -24,6 +25,8 @@ _SBS, _TB = (
     r"(f(ull)?[-_]?)?(tab|tb|ou)|top[-_]?bottom|over[-_]?under",
 )
 _TAGS = {
+    "interleaved-right-first": rf"interleaved{_REVERSED}",
+    INTERLEAVED: "interleaved",
     "half-sbs-right-first": rf"h(alf)?[-_]?(sbs{_REVERSED}|rl)|rlq",
     "half-tb-right-first": rf"h(alf)?[-_]?((tab|tb|ou){_REVERSED}|bt)|baq",
     "half-sbs": r"h(alf)?[-_]?(sbs|lr)|sbs[-_]half|lrq",
@@ -44,23 +47,80 @@ def packing_from_name(stem: str) -> str | None:
 
 
 def packing_axis(packing: str) -> str:
-    """Return `sbs` for views side by side, `tb` for one above the other, else the packing itself."""
+    """Return `sbs` for views side by side, `tb` for one above the other, `interleaved`, else the packing."""
     return packing.removesuffix(RIGHT_FIRST).removeprefix("half-")
 
 
 def unpack(
     image: np.ndarray,  # [H, W, 3]
     packing: str,
-) -> tuple[np.ndarray, np.ndarray]:  # left, right: halves of the image, not resized
+) -> tuple[np.ndarray, np.ndarray]:  # left, right: parts of the image, not resized
     """Split a frame into its two views. Raises ValueError for a packing that does not share one frame."""
     if packing not in PACKED:
         raise ValueError(f"packing must be one of {', '.join(PACKED)}, got {packing!r}")
     height, width = image.shape[:2]
-    if packing_axis(packing) == "sbs":
+    axis = packing_axis(packing)
+    if axis == "sbs":
         first, second = image[:, : width // 2], image[:, width // 2 : width // 2 * 2]
-    else:
+    elif axis == "tb":
         first, second = image[: height // 2], image[height // 2 : height // 2 * 2]
+    else:
+        first, second = image[: height // 2 * 2 : 2], image[1::2]
     return (second, first) if packing.endswith(RIGHT_FIRST) else (first, second)
+
+
+def pack(
+    left: np.ndarray,  # uint8 [H, W, 3]
+    right: np.ndarray,  # uint8 [H, W, 3]
+    packing: str,  # one of PACKED
+) -> np.ndarray:  # uint8 [H, 2 W, 3] or [2 H, W, 3]; [H, W, 3] for half packings and interleaved rows
+    """Join two views in one frame. `unpack` gives them back, those of half packings at half their size.
+
+    Half packings average two pixels and need an even width or height. Interleaved rows are picked, each where
+    it lies: means would stand half a row too high in one view and too low in the other.
+    """
+    first, second = (right, left) if packing.endswith(RIGHT_FIRST) else (left, right)
+    height, width = left.shape[:2]
+    axis = packing_axis(packing)
+    if axis == INTERLEAVED:
+        frame = first.copy()
+        frame[1::2] = second[1::2]
+        return frame
+    if packing.startswith("half-"):
+        half = (width // 2, height) if axis == "sbs" else (width, height // 2)
+        first, second = (cv2.resize(view, half, interpolation=cv2.INTER_AREA) for view in (first, second))
+    return np.concatenate([first, second], axis=1 if axis == "sbs" else 0)
+
+
+def unpack_scaled(
+    image: np.ndarray,  # uint8 [H, W, 3]; rows of interleaved views must not have been scaled
+    packing: str,
+    size: tuple[int, int] | None,  # height, width of the views; None keeps those of the frame
+) -> tuple[np.ndarray, np.ndarray]:  # left, right
+    """Split a frame into its views and scale those that do not have the size yet."""
+    left, right = unpack(image, packing)
+    if size is None or left.shape[:2] == size:
+        return left, right
+    height, width = size
+    left, right = (cv2.resize(view, (width, height), interpolation=cv2.INTER_AREA) for view in (left, right))
+    return left, right
+
+
+def size_to_decode(
+    size: tuple[int, int] | None,  # height, width of a view
+    packing: str,
+) -> tuple[int, int] | None:  # height, width of the frame; None: as stored
+    """Return the size to decode a packed film at for views of this size: scaling mixes interleaved rows."""
+    return None if size is None or packing_axis(packing) == INTERLEAVED else packed_size(size, packing)
+
+
+def view_size(
+    frame: tuple[int, int],  # height, width of the frame
+    packing: str,
+) -> tuple[int, int]:  # height, width of a view
+    """Return the size of the views that share a frame of this size."""
+    height, width = frame
+    return (height, width // 2) if packing_axis(packing) == "sbs" else (height // 2, width)
 
 
 def packed_size(
@@ -74,7 +134,7 @@ def packed_size(
 
 def view_pixel_aspect(packing: str, pixel_aspect: Fraction) -> Fraction:
     """Return the pixel aspect (width / height) of an unpacked view, given that of the packed frame."""
-    squeezed = {"half-sbs": Fraction(2), "half-tb": Fraction(1, 2)}
+    squeezed = {"half-sbs": Fraction(2), "half-tb": Fraction(1, 2), INTERLEAVED: Fraction(1, 2)}
     return pixel_aspect * squeezed.get(packing.removesuffix(RIGHT_FIRST), Fraction(1))
 
 

@@ -5,7 +5,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from secondeye.film.packing import packed_size, packing_axis, unpack, view_pixel_aspect
+from secondeye.film.packing import (
+    INTERLEAVED,
+    packing_axis,
+    size_to_decode,
+    unpack_scaled,
+    view_pixel_aspect,
+    view_size,
+)
 from secondeye.video.orientation import Orientation
 from secondeye.video.probe import FilmInfo
 from secondeye.video.read import DecodedFrame, decode_film
@@ -13,12 +20,12 @@ from secondeye.video.read import DecodedFrame, decode_film
 
 def left_view_info(info: FilmInfo, packing: str) -> FilmInfo:
     """Return the properties of the left view of a packed film."""
-    axis = packing_axis(packing)
+    height, width = view_size((info.height, info.width), packing)
     return replace(
         info,
         packing=packing,
-        width=info.width // 2 if axis == "sbs" else info.width,
-        height=info.height // 2 if axis == "tb" else info.height,
+        width=width,
+        height=height,
         pixel_aspect=view_pixel_aspect(packing, info.pixel_aspect),
     )
 
@@ -29,7 +36,7 @@ def is_swapped_by_mirror(packing: str, orientation: Orientation) -> bool:
     Views side by side need no swap: a mirror that swaps the eyes also swaps the halves of the frame.
     """
     axis = packing_axis(packing)
-    if axis == "tb":
+    if axis in ("tb", INTERLEAVED):
         return orientation.is_mirrored and not orientation.transposed
     return axis != "sbs" and orientation == Orientation(flipped_x=True)
 
@@ -53,6 +60,5 @@ def _decode_view(
     start_pts: int | None = None,
     size: tuple[int, int] | None = None,  # height, width of the view
 ) -> Iterator[DecodedFrame]:
-    whole = packed_size(size, packing) if size is not None else None
-    for frame in decode(path, start_pts=start_pts, size=whole):
-        yield frame._replace(rgb=unpack(frame.rgb, packing)[view].copy())
+    for frame in decode(path, start_pts=start_pts, size=size_to_decode(size, packing)):
+        yield frame._replace(rgb=unpack_scaled(frame.rgb, packing, size)[view].copy())

@@ -5,7 +5,6 @@ from functools import partial
 import torch
 
 from secondeye.conversion import memory
-from secondeye.conversion.settings import PRESET
 from secondeye.inpaint.choose_plan import Network, choose_plan
 from secondeye.inpaint.memory import (
     DECODER_TENSORS,
@@ -20,6 +19,7 @@ from secondeye.inpaint.working_size import image_area_px
 from secondeye.system.errors import UserError
 from secondeye.system.memory import free_memory_bytes
 from secondeye.system.text import pluralize
+from secondeye.video.encoders import Encoding
 
 SIZES = ((720, 1280), (1080, 1920), (1440, 2560), (2160, 3840))
 # Stable Video Diffusion's modules: number of weights, channels of the first stage, config.
@@ -67,7 +67,9 @@ def released_network(device: str) -> Network:
         weight_bytes=(_UNET_WEIGHTS + _CLIP_WEIGHTS) * halved + _VAE_WEIGHTS * whole,
         latent_bytes=UNET_TENSORS * _UNET_CHANNELS * halved,
         pixel_bytes=DECODER_TENSORS * _VAE_CHANNELS * whole * (1 if device == "cuda" else 2),
-        reserved_bytes=reserve_nothing if device == "cuda" else partial(memory.reserved_bytes, preset=PRESET),
+        reserved_bytes=reserve_nothing
+        if device == "cuda"
+        else partial(memory.reserved_bytes, encoding=Encoding()),
     )
     name = str(dtype).removeprefix("torch.")
     return Network(_WINDOW_FRAMES, image_area_px(_SAMPLE_SIZE), _STEPS, name, model)

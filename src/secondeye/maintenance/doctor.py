@@ -17,7 +17,7 @@ from secondeye.imaging.backends import choose_backend, has_triton
 from secondeye.maintenance.capacity import describe_capacity
 from secondeye.system.process import best_device, count_gpus
 from secondeye.system.text import pluralize
-from secondeye.video.write import has_encoder
+from secondeye.video.encoders import ENCODERS, has_encoder, why_unusable
 
 _TIMEOUT_SECONDS = 2.0
 
@@ -63,10 +63,12 @@ def _triton() -> str:
 
 
 def _encoders() -> str:
-    needed_for = {"libx264": "H.264 (convert)", "ffv1": "FFV1 (dataset)", "aac": "AAC (data sample)"}
-    present = [name for name in needed_for if has_encoder(name)]
-    missing = [use for name, use in needed_for.items() if name not in present]
-    return f"encoders: {', '.join(present)}" + (f"; missing for {', '.join(missing)}" if missing else "")
+    """Say which values of `--codec` work; data/sample also needs AAC."""
+    reasons = {codec: why_unusable(codec) for codec in ENCODERS}
+    present = [codec for codec, reason in reasons.items() if not reason]
+    present += ["aac"] if has_encoder("aac") else []
+    missing = [f"{codec} ({reason})" for codec, reason in reasons.items() if reason]
+    return f"encoders: {', '.join(present)}" + (f"; not here: {', '.join(missing)}" if missing else "")
 
 
 def _hub() -> str:

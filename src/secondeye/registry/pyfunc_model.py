@@ -21,7 +21,7 @@ class Converter(PythonModel):
     def predict(
         self,
         context: PythonModelContext,
-        model_input: pd.DataFrame,  # input_path, output_path: files; an empty output means NAME_sbs.mp4
+        model_input: pd.DataFrame,  # input_path, output_path: files; an empty output has its default name
         params: dict[str, Any] | None = None,  # the options of `secondeye convert`; None: its default
     ) -> pd.DataFrame:  # output_path, frames
         """Convert the films one by one. Raises UserError and UnreadableFilm."""

@@ -36,6 +36,12 @@ PARAMS: Mapping[str, tuple[str, bool | None]] = {
     "deinterlace": ("string", None),
     "input_layout": ("string", None),
     "mono": ("boolean", False),
+    "layout": ("string", None),
+    "first": ("string", None),
+    "no_stereo_tag": ("boolean", False),
+    "codec": ("string", None),
+    "bit_depth": ("long", None),
+    "exact_size": ("boolean", False),
     "crf": ("long", None),
     "preset": ("string", None),
     "tiles": ("string", None),
@@ -156,7 +162,7 @@ def _log_model(client: "MlflowClient", bundle: Path, facts: VersionFacts) -> str
 def _input_example() -> "DataFrame":
     from pandas import DataFrame
 
-    return DataFrame({"input_path": ["film.mp4"], "output_path": ["film_sbs.mp4"]})
+    return DataFrame({"input_path": ["film.mp4"], "output_path": ["film_LRF_Full_SBS.mp4"]})
 
 
 def requirements() -> list[str]:

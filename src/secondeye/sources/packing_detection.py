@@ -5,7 +5,16 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from secondeye.film.packing import MONO, MULTIVIEW, PACKED, RIGHT_FIRST, packing_axis, packing_from_name
+from secondeye.film.layouts import ANAGLYPH
+from secondeye.film.packing import (
+    INTERLEAVED,
+    MONO,
+    MULTIVIEW,
+    PACKED,
+    RIGHT_FIRST,
+    packing_axis,
+    packing_from_name,
+)
 from secondeye.sources.packing_from_pixels import axis_from_pixels
 from secondeye.sources.source import Source, is_still
 from secondeye.sources.sources_csv import COLUMNS
@@ -44,6 +53,8 @@ def raise_unclear(raw: Path, films: Sequence[UnclearPacking]) -> None:
 
 def detect_packing(path: Path) -> tuple[str, str]:  # packing, and what it was inferred from
     """Return a file's packing. Raises UnclearPacking if nothing states it, or metadata and name disagree."""
+    if ANAGLYPH in _words(path):
+        raise UnclearPacking(path, "is an anaglyph by its name, whose views cannot be separated")
     if path.suffix.lower() == ".mpo":
         return MULTIVIEW, "left view first, as in MPO files"
     named, metadata = _packing_of_name(path), read_metadata(path)
@@ -61,6 +72,15 @@ def detect_packing(path: Path) -> tuple[str, str]:  # packing, and what it was i
         raise UnclearPacking(path, "the packing of its views cannot be detected")
     packing = _full_or_half(path, axis)
     return packing, f"packing {packing} inferred from pixels and aspect ratio; order of the views assumed"
+
+
+def stated_packing(path: Path) -> str | None:
+    """Return the packing that a film's metadata or name state; None if they state none.
+
+    Raises UnclearPacking if they disagree, and UserError for a packing that is not supported.
+    """
+    named, metadata = packing_from_name(path.stem), read_metadata(path)
+    return _packing_of_metadata(path, metadata, named)[0] if metadata.axis else named
 
 
 def find_packing(path: Path) -> tuple[str, str] | None:  # packing, and what it was inferred from
@@ -140,6 +160,8 @@ def _contradicts(named: str, packing: str) -> bool:
 
 
 def _full_or_half(path: Path, axis: str) -> str:
+    if axis == INTERLEAVED:
+        return axis
     aspect = display_aspect(path) * (Fraction(1, 2) if axis == "sbs" else 2)
     half = aspect < _HALF_SBS_BELOW if axis == "sbs" else aspect > _HALF_TB_ABOVE
     return f"half-{axis}" if half else axis

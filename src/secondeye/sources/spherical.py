@@ -65,7 +65,7 @@ def _sample_left_views(source: Source) -> list[np.ndarray]:  # uint8 [_HEIGHT_PX
     height = _HEIGHT_PX * (2 if axis == "tb" else 1)
     width = 2 * _HEIGHT_PX * (2 if axis == "sbs" else 1)
     images = sample_images(source.paths[0], height, width)
-    return [unpack(image, source.packing)[0] if source.packing in PACKED else image for image in images]
+    return [unpack(image, source.packing)[0] if axis in ("sbs", "tb") else image for image in images]
 
 
 def _is_sphere(view: np.ndarray) -> bool:

@@ -11,9 +11,10 @@ from secondeye.film.packing import (
     MULTIVIEW,
     PACKED,
     PAIR,
-    packed_size,
     packing_axis,
+    size_to_decode,
     unpack,
+    unpack_scaled,
     view_pixel_aspect,
 )
 from secondeye.film.view import is_swapped_by_mirror, left_view_info
@@ -114,10 +115,11 @@ def _read_packed(
     source: Source, start_pts: int | None, size: tuple[int, int] | None, select: Callable[[int], bool]
 ) -> Iterator[StereoFrame]:
     path, packing = source.paths[0], source.packing
-    whole = packed_size(size, packing) if size is not None else None
+    whole = size_to_decode(size, packing)
     for frame in decode_film(path, start_pts=start_pts, size=whole, select=select):
         lost = frame.lost_before
-        yield StereoFrame(frame.pts, *unpack(frame.rgb, packing), frame.damaged, lost > 0, lost)
+        views = unpack_scaled(frame.rgb, packing, size)
+        yield StereoFrame(frame.pts, *views, frame.damaged, lost > 0, lost)
 
 
 def _read_still_views(source: Source, size: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:

@@ -17,6 +17,7 @@ from av.packet import Packet
 from av.stream import AttachmentStream, Stream
 from av.video.stream import VideoStream
 
+from secondeye.video.encoders import APPLE_HEVC
 from secondeye.video.probe import (
     Losses,
     decode_packet,
@@ -26,7 +27,7 @@ from secondeye.video.probe import (
     open_film,
     probe,
 )
-from secondeye.video.stereo_tag import tag_side_by_side
+from secondeye.video.stereo_tag import NO_TAG, StereoTag, write_st3d
 
 COPIED = ("audio", "subtitle")  # kinds of tracks that are taken from the source
 
@@ -46,12 +47,14 @@ class MuxedTracks(NamedTuple):
 
 
 def mux_film(
-    segments: Sequence[tuple[Path, Fraction]],  # H.264 files in order, and the second each starts at
+    segments: Sequence[tuple[Path, Fraction]],  # encoded files in order, and the second each starts at
     source: Path,  # audio, subtitles, chapters and tags are copied from it
     output: Path,  # .mp4, .mov or .mkv
     *,
     until: Fraction | None = None,  # seconds; later packets of the source are not copied
     comment: str | None = None,  # tag of the container, in place of the source's
+    stereo: StereoTag = NO_TAG,  # says how the views are packed
+    stream: int = 0,  # video stream of the segments
 ) -> MuxedTracks:
     """Write `output`, not atomically, with the tracks of the source as in `plan_tracks`.
 
@@ -64,27 +67,30 @@ def mux_film(
             av.open(ffmpeg_url(output), "w", container_options=_options(output, segments[0][0]))
         )
         first = stack.enter_context(av.open(ffmpeg_url(segments[0][0])))
-        template = first.streams.video[0]
-        video = target.add_stream_from_template(template)
+        template = first.streams.video[stream]
+        # Without `opaque` PyAV looks for an encoder that is called as the decoder is: AV1 has none.
+        video = target.add_stream_from_template(template, opaque=True)
+        if output.suffix != ".mkv" and template.codec_context.name == "hevc":
+            video.codec_context.codec_tag = APPLE_HEVC
         # The template does not carry the frame rate, which Matroska stores.
         video.framerate = template.average_rate or video.framerate
         # With stereo_mode FFmpeg writes a display size for square pixels; other films rely on the SEI.
-        if output.suffix == ".mkv" and template.sample_aspect_ratio in (None, 1):
-            video.metadata["stereo_mode"] = "left_right"
+        if output.suffix == ".mkv" and stereo.matroska and template.sample_aspect_ratio in (None, 1):
+            video.metadata["stereo_mode"] = stereo.matroska
         copies: dict[Stream, Stream] = {}
-        for stream in film.streams:
-            if isinstance(stream, AttachmentStream):
-                if stream.index in plan.copied:
-                    name = stream.metadata.get("filename", f"attachment {stream.index}")
-                    target.add_attachment(name, stream.mimetype or "application/octet-stream", stream.data)
+        for track in film.streams:
+            if isinstance(track, AttachmentStream):
+                if track.index in plan.copied:
+                    name = track.metadata.get("filename", f"attachment {track.index}")
+                    target.add_attachment(name, track.mimetype or "application/octet-track", track.data)
                 continue
-            if stream.index in plan.copied:
-                copies[stream] = target.add_stream_from_template(stream)
-            elif stream.index in plan.encoded:
-                copies[stream] = _add_flac(cast(AudioStream, stream), target)
+            if track.index in plan.copied:
+                copies[track] = target.add_stream_from_template(track)
+            elif track.index in plan.encoded:
+                copies[track] = _add_flac(cast(AudioStream, track), target)
             else:
                 continue
-            copies[stream].metadata.update(stream.metadata)
+            copies[track].metadata.update(track.metadata)
         target.metadata.update(film.metadata)
         if comment is not None:
             target.metadata.update({"comment": comment})
@@ -92,7 +98,7 @@ def mux_film(
             target.set_chapters(chapters)
         ends: dict[int, Fraction] = {}
         losses = Losses()
-        video_packets = _video_packets(segments, video)
+        video_packets = _video_packets(segments, stream, video)
         for packet in merge(
             video_packets, _source_packets(film, copies, plan, until, losses), key=_decode_time
         ):
@@ -100,8 +106,8 @@ def mux_film(
                 at = _display_time(packet)
                 ends[packet.stream.index] = max(at, ends.get(packet.stream.index, at))
             target.mux(packet)
-    if output.suffix in (".mp4", ".mov"):
-        tag_side_by_side(output)
+    if output.suffix in (".mp4", ".mov") and stereo.st3d is not None:
+        write_st3d(output, stereo.st3d)
     tracks = [Track(copy.type, ends[copy.index]) for copy in copies.values() if copy.index in ends]
     return MuxedTracks(tracks, len(losses.timestamps))
 
@@ -221,8 +227,10 @@ def _source_packets(
             yield from cast(AudioStream, copy).encode(None)
 
 
-def _video_packets(segments: Sequence[tuple[Path, Fraction]], stream: VideoStream) -> Iterator[Packet]:
-    """Yield the packets of all segments with timestamps on one clock.
+def _video_packets(
+    segments: Sequence[tuple[Path, Fraction]], source: int, stream: VideoStream
+) -> Iterator[Packet]:
+    """Yield the packets of one video stream of all segments with timestamps on one clock.
 
     Each segment starts decoding before its first frame is displayed. The sorted display times, delayed by
     the longest such lead, are valid decoding times that never decrease, also at a variable frame rate.
@@ -231,7 +239,7 @@ def _video_packets(segments: Sequence[tuple[Path, Fraction]], stream: VideoStrea
     display_times: list[Fraction] = []
     for path, start in segments:
         with av.open(ffmpeg_url(path)) as container:
-            times = [_display_time(packet) for packet in container.demux(video=0) if packet.size]
+            times = [_display_time(packet) for packet in container.demux(video=source) if packet.size]
         ordered = sorted(times)
         lead = max(lead, _max_reordering(times, ordered))
         display_times += [start + pts for pts in ordered]
@@ -239,7 +247,7 @@ def _video_packets(segments: Sequence[tuple[Path, Fraction]], stream: VideoStrea
     decode_times = iter([display_times[0] - step * k for k in range(lead, 0, -1)] + display_times)
     for path, start in segments:
         with av.open(ffmpeg_url(path)) as container:
-            for packet in container.demux(video=0):
+            for packet in container.demux(video=source):
                 if not packet.size:
                     continue
                 packet.pts = round((start + _display_time(packet)) / packet.time_base)

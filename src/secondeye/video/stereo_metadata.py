@@ -15,7 +15,15 @@ from av.video.stream import VideoStream
 from secondeye.video.probe import decode_first_frame, open_film, video_stream
 
 # FFmpeg's AVStereo3DType and AVSphericalProjection, by number; other values carry no information.
-_AXES = {1: "sbs", 2: "tb", 3: "frame by frame", 4: "checkerboard", 5: "quincunx", 6: "lines", 7: "columns"}
+_AXES = {
+    1: "sbs",
+    2: "tb",
+    3: "frame by frame",
+    4: "checkerboard",
+    5: "quincunx",
+    6: "interleaved",
+    7: "columns",
+}
 _PROJECTIONS = {
     0: "equirectangular",
     1: "cube map",
@@ -34,7 +42,7 @@ _VPS = re.compile(rb"\x40\x01..", re.DOTALL)
 class StereoMetadata:
     """Stereo metadata of a film; fields are empty if the film does not state them."""
 
-    axis: str  # sbs, tb, or another packing of the views
+    axis: str  # sbs, tb, interleaved, or another packing of the views
     right_first: bool
     projection: str  # of a spherical film
     views: int  # per frame of the stream; 2 in MV-HEVC

@@ -1,15 +1,47 @@
-"""Tag mp4 films as side by side with an `st3d` box (Spherical Video V2 RFC)."""
+"""Say in a film how its views are packed: the SEI of H.264, `st3d` of mp4, StereoMode of Matroska."""
 
 import struct
 from pathlib import Path
+from typing import NamedTuple
 
-_LEFT_RIGHT = struct.pack(">I4sIB", 13, b"st3d", 0, 2)
 _SAMPLE_ENTRIES = (b"avc1", b"hvc1", b"hev1", b"av01")
 _STSD_FIELDS = 8  # bytes of version, flags and entry count before the first entry
 
 
-def tag_side_by_side(path: Path) -> None:
-    """Append `st3d` (left-right) to the video sample entry of an mp4 whose `moov` box comes last.
+class StereoTag(NamedTuple):
+    """What says how the views of a film are packed; None where its kind cannot say it."""
+
+    frame_packing: int | None = None  # frame_packing_arrangement_type in H.264, left view first
+    st3d: int | None = None  # stereo_mode of mp4 (Spherical Video V2 RFC), left view first
+    matroska: str | None = None  # FFmpeg's name of a StereoMode
+
+
+NO_TAG = StereoTag()
+# By the axis of the packing, and whether the right view comes first. x264 writes the SEI for the left view
+# first only, and st3d has no other order.
+_TAGS = {
+    ("sbs", False): StereoTag(3, 2, "left_right"),
+    ("tb", False): StereoTag(4, 1, "top_bottom"),
+    ("interleaved", False): StereoTag(2, None, "row_interleaved_lr"),
+    ("sbs", True): StereoTag(matroska="right_left"),
+    ("tb", True): StereoTag(matroska="bottom_top"),
+    ("interleaved", True): StereoTag(matroska="row_interleaved_rl"),
+    ("anaglyph", False): StereoTag(matroska="anaglyph_cyan_red"),
+}
+
+
+def stereo_tag(axis: str, right_first: bool = False) -> StereoTag:
+    """Return the tag of a packing: sbs, tb, interleaved or anaglyph; an empty one for others."""
+    return _TAGS.get((axis, right_first), NO_TAG)
+
+
+def write_st3d(path: Path, stereo_mode: int) -> None:
+    """Write the stereo mode of an mp4 whose `moov` box comes last, as an `st3d` box."""
+    append_box(path, struct.pack(">I4sIB", 13, b"st3d", 0, stereo_mode))
+
+
+def append_box(path: Path, box: bytes) -> None:
+    """Append a box to the video sample entry of an mp4 whose `moov` box comes last.
 
     Raises ValueError for another layout, in which chunk offsets would have to change.
     """
@@ -18,7 +50,7 @@ def tag_side_by_side(path: Path) -> None:
         file.seek(start)
         moov = bytearray(file.read(size))
         file.seek(start)
-        file.write(_tagged(moov, path))
+        file.write(_tagged(moov, box, path))
 
 
 def _last_box(file, path: Path) -> tuple[int, int]:  # type: ignore[no-untyped-def]
@@ -35,14 +67,14 @@ def _last_box(file, path: Path) -> tuple[int, int]:  # type: ignore[no-untyped-d
     raise ValueError(f"{path}: the last box is not moov")
 
 
-def _tagged(moov: bytearray, path: Path) -> bytearray:
+def _tagged(moov: bytearray, addition: bytes, path: Path) -> bytearray:
     for chain in _chains(moov, 0, [b"trak", b"mdia", b"minf", b"stbl", b"stsd"]):
         entry = chain[-1] + 8 + _STSD_FIELDS
         if bytes(moov[entry + 4 : entry + 8]) in _SAMPLE_ENTRIES:
             end = entry + struct.unpack_from(">I", moov, entry)[0]
-            moov[end:end] = _LEFT_RIGHT
+            moov[end:end] = addition
             for box in [0, *chain, entry]:
-                struct.pack_into(">I", moov, box, struct.unpack_from(">I", moov, box)[0] + len(_LEFT_RIGHT))
+                struct.pack_into(">I", moov, box, struct.unpack_from(">I", moov, box)[0] + len(addition))
             return moov
     raise ValueError(f"{path}: no video track to tag")
 

@@ -1,11 +1,11 @@
-"""Write films: H.264 for viewing, FFV1 for lossless arrays."""
+"""Write films for viewing, and lossless arrays."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import av
 import cv2
@@ -18,22 +18,12 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from secondeye.system.files import atomic_path
+from secondeye.video.encoders import APPLE_HEVC, Encoding, quiet_svt
 from secondeye.video.probe import BT709, EXACT_SCALING, Colour, ffmpeg_url
 
-# With several, x264's output depends on timing: of 860 runs on a busy machine, 10 gave other bytes; with one
-# thread, none of 849 did. Encoding runs beside decoding and rendering anyway.
-_X264_THREADS = 1
-# Of frames larger than two 4K views x264 looks only a few ahead: it would hold about 4.5 GiB of 8K film.
-_LARGE_PIXELS = 2 * 4096 * 2304
-_LARGE_OPTIONS = ":rc-lookahead=4:sync-lookahead=0:bframes=0"
 _MAX_STEP_TICKS = 2**31 - 1  # from one frame to the next: mp4 stores it in 32 bits
 _TIME_BASES = [Fraction(1, 10**6), Fraction(1, 90000), Fraction(1, 1000)]  # coarser than that of some films
 _LOSSLESS_RATE = 24  # FFV1 files hold arrays; their frame rate has no meaning
-
-
-def has_encoder(name: str) -> bool:
-    """Whether FFmpeg was built with this encoder."""
-    return name in av.codecs_available
 
 
 def container_time_base(time_base: Fraction, timestamps: Sequence[int]) -> Fraction:
@@ -43,9 +33,9 @@ def container_time_base(time_base: Fraction, timestamps: Sequence[int]) -> Fract
 
 
 class FilmWriter:
-    """Write one H.264 stream to an mp4 file, frame by frame. The caller renames and cleans up.
+    """Write one or more video streams of one size to an mp4 file, frame by frame.
 
-    The format is 8-bit 4:2:0, or 4:4:4 for odd sizes, which 4:2:0 does not support.
+    The caller renames and cleans up.
     """
 
     def __init__(
@@ -58,25 +48,32 @@ class FilmWriter:
         time_base: Fraction,
         colour: Colour = BT709,
         pixel_aspect: Fraction = Fraction(1),
-        crf: int = 16,
-        preset: str = "veryfast",
-        side_by_side: bool = False,  # add the frame-packing SEI
+        encoding: Encoding | None = None,  # None: 8-bit H.264; 4:4:4 for odd sizes, which 4:2:0 lacks
+        frame_packing: int | None = None,  # of the SEI in H.264; see stereo_tag.py
+        streams: int = 1,
     ) -> None:
+        if encoding is None:
+            encoding = Encoding(full_chroma=bool(width % 2 or height % 2))
+        quiet_svt()
         self._container: OutputContainer = av.open(ffmpeg_url(path), "w", format="mp4")
-        packing = ":frame-packing=3" if side_by_side else ""
-        large = _LARGE_OPTIONS if width * height > _LARGE_PIXELS else ""
-        x264 = f"threads={_X264_THREADS}{large}{packing}"
-        options = {"crf": str(crf), "preset": preset, "x264-params": x264}
-        stream = self._container.add_stream("libx264", rate=fps, options=options)
-        stream.width, stream.height = width, height
-        stream.pix_fmt = "yuv444p" if width % 2 or height % 2 else "yuv420p"
-        stream.time_base = stream.codec_context.time_base = time_base
-        stream.codec_context.sample_aspect_ratio = pixel_aspect
-        stream.codec_context.colorspace = colour.matrix
-        stream.codec_context.color_range = colour.scaler_range
-        stream.codec_context.color_primaries = colour.primaries
-        stream.codec_context.color_trc = colour.transfer
-        self._stream, self._colour, self.time_base = stream, colour, time_base
+        self._streams: list[VideoStream] = []
+        for _ in range(streams):
+            options = encoding.options(height, width, frame_packing)
+            added = self._container.add_stream(encoding.encoder.name, rate=fps, options=options)
+            stream = cast(VideoStream, added)
+            stream.width, stream.height = width, height
+            stream.pix_fmt = encoding.pixel_format
+            if encoding.encoder.codec == "hevc":
+                stream.codec_context.codec_tag = APPLE_HEVC
+            stream.time_base = stream.codec_context.time_base = time_base
+            stream.codec_context.sample_aspect_ratio = pixel_aspect
+            if not _is_rgb(stream):
+                stream.codec_context.colorspace = colour.matrix
+                stream.codec_context.color_range = colour.scaler_range
+            stream.codec_context.color_primaries = colour.primaries
+            stream.codec_context.color_trc = colour.transfer
+            self._streams.append(stream)
+        self._colour, self.time_base = colour, time_base
 
     def add_audio(self, rate: int) -> None:
         """Add a stereo AAC track. Call before the first frame is written."""
@@ -87,20 +84,29 @@ class FilmWriter:
         self,
         rgb: np.ndarray,  # uint8 [H, W, 3]
         pts: int,  # ticks of the time base
+        stream: int = 0,
     ) -> None:
         """Encode one frame."""
-        frame = VideoFrame.from_ndarray(rgb, format="rgb24").reformat(
-            format="yuv444p",
+        video = self._streams[stream]
+        frame = VideoFrame.from_ndarray(rgb, format="rgb24")
+        frame = frame.reformat(format="bgr0") if _is_rgb(video) else self._to_yuv(frame, video.pix_fmt or "")
+        frame.pts, frame.time_base = pts, self.time_base
+        self._container.mux(video.encode(frame))
+
+    def _to_yuv(self, frame: VideoFrame, pixel_format: str) -> VideoFrame:
+        deep = "10" in pixel_format
+        frame = frame.reformat(
+            format="yuv444p10le" if deep else "yuv444p",
             src_color_range=2,
             dst_colorspace=self._colour.scaler_matrix,
             dst_color_range=self._colour.scaler_range,
             interpolation=EXACT_SCALING,
         )
-        if self._stream.pix_fmt == "yuv420p":
+        if "444" not in pixel_format:
             frame = _subsample(frame, self._colour)
         _fill_padding(frame)
-        frame.pts, frame.time_base = pts, self.time_base
-        self._container.mux(self._stream.encode(frame))
+        # p010, of hardware encoders, is the same in another order.
+        return frame if frame.format.name == pixel_format else frame.reformat(format=pixel_format)
 
     def write_audio(
         self,
@@ -117,7 +123,8 @@ class FilmWriter:
 
     def close(self) -> None:
         """Flush the encoder and close the file."""
-        self._container.mux(self._stream.encode(None))
+        for stream in self._streams:
+            self._container.mux(stream.encode(None))
         self._container.close()
 
     def __enter__(self) -> "FilmWriter":
@@ -132,29 +139,45 @@ class FilmWriter:
             self._container.close()
 
 
+def _is_rgb(stream: VideoStream) -> bool:
+    return stream.pix_fmt == "bgr0"
+
+
 def _subsample(frame: VideoFrame, colour: Colour) -> VideoFrame:
-    """Convert 4:4:4 to 4:2:0 with chroma on the left of two columns, where H.264 decoders expect it.
+    """Convert 4:4:4 to 4:2:0 with chroma on the left of two columns, where decoders expect it.
 
     FFmpeg's scaler writes it between the columns but reads it on the left, half a pixel apart.
     """
-    luma, *chroma = frame.to_ndarray()
-    height, width = luma.shape
+    subsampled = VideoFrame(frame.width, frame.height, frame.format.name.replace("444", "420"))
+    (luma, *chroma), (small_luma, *small_chroma) = map(_planes, (frame, subsampled))
+    small_luma[:] = luma
     kernel = np.array([[1, 2, 1], [1, 2, 1]], np.float32) / 8
-    small = [
-        cv2.filter2D(plane, -1, kernel, anchor=(1, 0), borderType=cv2.BORDER_REPLICATE)[::2, ::2].ravel()
-        for plane in chroma
-    ]
-    packed = np.concatenate([luma.ravel(), *small]).reshape(height * 3 // 2, width)
-    subsampled = VideoFrame.from_ndarray(packed, format="yuv420p")
+    for plane, small in zip(chroma, small_chroma, strict=True):
+        filtered = cv2.filter2D(plane, -1, kernel, anchor=(1, 0), borderType=cv2.BORDER_REPLICATE)
+        small[:] = filtered[::2, ::2]
     subsampled.colorspace, subsampled.color_range = colour.matrix, colour.scaler_range
     return subsampled
 
 
+def _planes(frame: VideoFrame) -> list[np.ndarray]:
+    """Return the planes of a planar frame as arrays [h, w] that share its memory."""
+    return [rows[:, :width] for rows, width in _rows(frame)]
+
+
+def _rows(frame: VideoFrame) -> list[tuple[np.ndarray, int]]:
+    """Return each plane with the padding of its rows, and its width without."""
+    kind = np.uint8 if frame.format.components[0].bits == 8 else np.uint16
+    itemsize = np.dtype(kind).itemsize
+    return [
+        (np.frombuffer(memoryview(plane), kind).reshape(-1, plane.line_size // itemsize), plane.width)
+        for plane in frame.planes
+    ]
+
+
 def _fill_padding(frame: VideoFrame) -> None:
     """Repeat each row's last pixel into the padding, since x264 reads some of it."""
-    for plane in frame.planes:
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-        rows[:, plane.width :] = rows[:, plane.width - 1 : plane.width]
+    for rows, width in _rows(frame):
+        rows[:, width:] = rows[:, width - 1 : width]
 
 
 def write_film(
@@ -171,9 +194,10 @@ def write_film(
     images = iter(frames)
     first = next(images)
     height, width = first.shape[:2]
+    encoding = Encoding(crf=crf, preset=preset, full_chroma=bool(width % 2 or height % 2))
     with (
         atomic_path(path) as part,
-        FilmWriter(part, width, height, fps=fps, time_base=1 / fps, crf=crf, preset=preset) as writer,
+        FilmWriter(part, width, height, fps=fps, time_base=1 / fps, encoding=encoding) as writer,
     ):
         if audio is not None:
             writer.add_audio(audio_rate)
