@@ -1,10 +1,11 @@
 """Films that are not what their header says: rates, damage, covers, mirrors, time bases."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -15,10 +16,13 @@ from av.video.frame import VideoFrame
 from conftest import damage, frame_seconds, moving_images, sound_packets
 from PIL import Image
 
+from secondeye.conversion import segments
+from secondeye.conversion.checkpoint import Checkpoint
 from secondeye.conversion.convert import ConversionResult, convert
 from secondeye.conversion.settings import ConversionSettings
 from secondeye.film.shots import plan_shots
 from secondeye.sources import Source
+from secondeye.sources.packing_detection import detect_packing
 from secondeye.sources.views import read_stereo_frames
 from secondeye.system.errors import UserError
 from secondeye.video.probe import UnreadableFilm, probe
@@ -98,6 +102,28 @@ def test_damaged_pictures_are_skipped_and_named(make_film: Callable[..., Path]) 
     assert f"frames that do not decode: 1, skipped before {at:.2f} s" in made.damage
     assert any(line.startswith("warning: ") and made.damage in line for line in log)
     assert sound_packets(made.output) == tracks
+
+
+def test_pictures_that_decode_in_part_are_kept_and_named(make_film: Callable[..., Path]) -> None:
+    """Bits that flip inside a picture: the decoder fills what it cannot read, and says so."""
+    film = make_film(shots=(60,), sound=False)
+    with av.open(str(film)) as container:
+        packet = [packet for packet in container.demux(video=0) if packet.size > 200][5]
+    content = bytearray(film.read_bytes())
+    middle = packet.pos + packet.size // 2
+    content[middle : middle + 20] = bytes(byte ^ 0xFF for byte in content[middle : middle + 20])
+    film.write_bytes(content)
+    made, log = converted(film)
+    assert made.frames == 60 and made.output.exists()
+    places = r"frames that decode in part: 1, at \d+\.\d\d s"
+    assert re.fullmatch(rf"{re.escape(str(film))}: {places}", made.damage)
+    assert f"warning: {made.damage}; converting what decodes" in log
+
+
+def test_a_real_cut_film_names_its_last_picture(footage: Path) -> None:
+    info = probe(footage / "odd_sound" / "dvd_lpcm_telecine.vob")
+    plan = plan_shots(info, cut_threshold=2.0, min_shot_frames=6)
+    assert plan.concealed == [15] and "frames that decode in part: 1, at " in plan.damage
 
 
 def test_a_film_that_is_mostly_damage_is_refused(make_film: Callable[..., Path]) -> None:
@@ -332,6 +358,73 @@ def test_progressive_film_is_left_alone(make_film: Callable[..., Path]) -> None:
 def test_real_interlaced_films_are_recognized(footage: Path) -> None:
     for name in ("odd_interlaced/interlaced_bff.mkv", "odd_sound/dvd_lpcm_telecine.vob"):
         assert probe(footage / name).interlaced, name
+
+
+# Sound and timecodes
+
+
+def write_surround(path: Path, codec: str = "eac3", timecode: str = "") -> Path:
+    """Write 60 frames with 5.1 sound."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=24)
+        video.height, video.width, video.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+        if timecode:
+            video.metadata["timecode"] = timecode
+        audio = container.add_stream(codec, rate=48000)
+        audio.codec_context.layout = "5.1"
+        for image in moving_images(60, HEIGHT, WIDTH):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(image)))
+        time = np.arange(48000 * 5 // 2) / 48000
+        waves = np.stack([np.sin(2 * np.pi * 100 * (k + 1) * time) for k in range(6)]).astype(np.float32)
+        frame = av.AudioFrame.from_ndarray(waves, format="fltp", layout="5.1")
+        frame.sample_rate, frame.pts = 48000, 0
+        container.mux([*video.encode(None), *audio.encode(frame), *audio.encode(None)])
+    return path
+
+
+@pytest.mark.parametrize(("name", "codec"), [("film.mp4", "eac3"), ("film.mkv", "eac3"), ("film.mov", "aac")])
+def test_surround_keeps_its_packets_and_channels_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, codec: str
+) -> None:
+    film = write_surround(tmp_path / name, codec)
+    output = tmp_path / f"made{film.suffix}"
+    monkeypatch.setattr(segments, "SEGMENT_SECONDS", 1)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Checkpoint, "finish_segment", interrupt_after(1, Checkpoint.finish_segment))
+        convert(film, output, SETTINGS, log=lambda line: None)
+    log: list[str] = []
+    convert(film, output, SETTINGS, log=log.append)
+    assert any("24 frames already converted" in line for line in log)
+    given, made = (sound_packets(path) for path in (film, output))
+    assert [packet for _, packet in made] == [packet for _, packet in given] and len(given) > 50
+    for path in (film, output):
+        with av.open(str(path)) as container:
+            context = container.streams.audio[0].codec_context
+            assert (context.name, context.channels, context.sample_rate) == (codec, 6, 48000)
+
+
+def interrupt_after(times: int, function: Callable[..., None]) -> Callable[..., None]:
+    """Interrupt after so many calls of a function."""
+    calls: list[int] = []
+
+    def counting(*given: Any) -> None:
+        function(*given)
+        calls.append(1)
+        if len(calls) == times:
+            raise KeyboardInterrupt
+
+    return counting
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_a_timecode_is_kept(tmp_path: Path, suffix: str) -> None:
+    film = write_surround(tmp_path / "film.mov", "aac", timecode="10:02:03:04")
+    output = tmp_path / f"made{suffix}"
+    convert(film, output, SETTINGS, log=lambda line: None)
+    with av.open(str(output)) as container:
+        tags = [container.metadata, *(stream.metadata for stream in container.streams)]
+        assert {each.get("timecode") or each.get("TIMECODE") for each in tags} - {None} == {"10:02:03:04"}
+    assert len(frame_seconds(output)) == 60 and detect_packing(output)[0] == "sbs"
 
 
 # Films that are stereo already

@@ -135,7 +135,13 @@ class Checkpoint:
 
     def save_plan(self, plan: ShotPlan) -> None:
         """Save the shot plan, so that resuming does not search for cuts again."""
-        record = {"timestamps": plan.timestamps, "shots": plan.shots, "error": plan.error, "lost": plan.lost}
+        record = {
+            "timestamps": plan.timestamps,
+            "shots": plan.shots,
+            "error": plan.error,
+            "lost": plan.lost,
+            "concealed": plan.concealed,
+        }
         write_atomic(self.folder / "plan.json", json.dumps(record))
 
     def load_plan(self, info: FilmInfo) -> ShotPlan | None:
@@ -145,7 +151,8 @@ class Checkpoint:
             return None
         record = json.loads(path.read_text())
         shots = [(start, stop) for start, stop in record["shots"]]
-        return ShotPlan(info, record["timestamps"], shots, record["error"], record["lost"])
+        frames = record["lost"], record["concealed"]
+        return ShotPlan(info, record["timestamps"], shots, record["error"], *frames)
 
     def save_inpaint_plan(self, plan: InpaintPlan) -> None:
         """Save the inpainter's plan, so that resuming gives the same pixels with other free memory."""

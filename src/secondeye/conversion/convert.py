@@ -248,7 +248,7 @@ def _log_film(plan: ShotPlan, log: Log) -> None:
     if info.hdr:
         log(f"{info.path}: HDR ({info.hdr}), is tone-mapped to SDR (BT.709)")
     if plan.damage:
-        log(f"warning: {plan.damage}; converting all other frames")
+        log(f"warning: {plan.damage}; converting what decodes")
 
 
 def _require_free_space(

@@ -27,20 +27,26 @@ class ShotPlan:
     shots: list[tuple[int, int]]  # first frame, one past the last
     error: str  # why the film ends early; "" if it does not
     lost: list[int]  # for each picture that did not decode and was skipped, the frame after it
+    concealed: list[int]  # frames with errors in which the decoder repeated other parts of the film
 
     @property
     def damage(self) -> str:
         """What of the film could not be decoded, and where; "" for a whole film."""
-        skipped = ""
+        found = []
         if self.lost:
-            frames = list(dict.fromkeys(self.lost))
-            places = [f"{float(self.timestamps[frame] * self.info.time_base):.2f}" for frame in frames]
-            more = ", ..." if len(places) > _PLACES else ""
-            skipped = (
-                f"{self.info.path}: frames that do not decode: {len(self.lost)}, skipped "
-                f"before {', '.join(places[:_PLACES])}{more} s"
-            )
-        return "; ".join(filter(None, [skipped, self.error]))
+            skipped = f"frames that do not decode: {len(self.lost)}, skipped before {self._places(self.lost)}"
+            found.append(f"{self.info.path}: {skipped}")
+        if self.concealed:
+            filled = f"frames that decode in part: {len(self.concealed)}, at {self._places(self.concealed)}"
+            found.append(f"{self.info.path}: {filled}")
+        return "; ".join(filter(None, [*found, self.error]))
+
+    def _places(self, frames: Sequence[int]) -> str:
+        """Return the times of the first of these frames."""
+        different = list(dict.fromkeys(frames))
+        seconds = [float(self.timestamps[frame] * self.info.time_base) for frame in different[:_PLACES]]
+        more = ", ..." if len(different) > _PLACES else ""
+        return f"{', '.join(f'{each:.2f}' for each in seconds)}{more} s"
 
     @property
     def end_seconds(self) -> Fraction:
@@ -61,6 +67,7 @@ def plan_shots(
     """
     timestamps: list[int] = []
     lost: list[int] = []
+    concealed: list[int] = []
     errors: list[str] = []
 
     def images() -> Iterator[np.ndarray]:
@@ -68,6 +75,7 @@ def plan_shots(
             size = cut_detection_size(info.height, info.width)
             for frame in prefetch(frame_decoder(info)(info.path, size=size), _FRAMES_AHEAD):
                 lost.extend([len(timestamps)] * frame.lost_before)
+                concealed.extend([len(timestamps)] * frame.damaged)
                 timestamps.append(frame.pts)
                 on_frame()
                 yield frame.rgb
@@ -77,7 +85,8 @@ def plan_shots(
     cuts, frames = find_cuts(images(), info.fps, threshold=cut_threshold, min_shot_frames=min_shot_frames)
     if not frames:
         raise UnreadableFilm(f"{info.path}: none of its frames decodes")
-    return ShotPlan(info, timestamps, list(pairwise([0, *cuts, frames])), "".join(errors), lost)
+    shots = list(pairwise([0, *cuts, frames]))
+    return ShotPlan(info, timestamps, shots, "".join(errors), lost, concealed)
 
 
 def find_shots(

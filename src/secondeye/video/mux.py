@@ -92,6 +92,8 @@ def mux_film(
                 continue
             copies[track].metadata.update(track.metadata)
         target.metadata.update(film.metadata)
+        if timecode := _timecode(film):
+            video.metadata["timecode"] = timecode  # mp4 and mov get a track of it
         if comment is not None:
             target.metadata.update({"comment": comment})
         if chapters := film.chapters():
@@ -110,6 +112,12 @@ def mux_film(
         write_st3d(output, stereo.st3d)
     tracks = [Track(copy.type, ends[copy.index]) for copy in copies.values() if copy.index in ends]
     return MuxedTracks(tracks, len(losses.timestamps))
+
+
+def _timecode(film: InputContainer) -> str:
+    """Return the timecode of the first frame, which may stand in any stream; "" if there is none."""
+    tags = [film.metadata, *(stream.metadata for stream in film.streams)]
+    return next((each["timecode"] for each in tags if "timecode" in each), "")
 
 
 def _options(output: Path, segment: Path) -> dict[str, str]:
@@ -136,8 +144,8 @@ class TrackPlan:
 def plan_tracks(source: Path, suffix: str) -> TrackPlan:
     """Decide what becomes of the source's sound and subtitles in a container of this suffix.
 
-    Tracks of data, such as timecodes, are in no plan: they belong to the source's own file. Raises
-    UnreadableFilm.
+    Tracks of data are in no plan: they belong to the source's own file, and timecodes are made again.
+    Raises UnreadableFilm.
     """
     copied: list[int] = []
     encoded: dict[int, str] = {}
