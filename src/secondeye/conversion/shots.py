@@ -100,7 +100,7 @@ def depth_reader(info: FilmInfo, plan: ShotPlan, estimator: DepthEstimator | Non
 
 def _reader(info: FilmInfo, plan: ShotPlan, size: tuple[int, int] | None = None) -> ShotReader:
     decode = frame_decoder(info)
-    return ShotReader(info.path, plan.timestamps, size, decode=decode, seeks=not plan.lost)
+    return ShotReader(info.path, plan.timestamps, size, decode=decode, seeks=not plan.damage)
 
 
 class ShotConverter:

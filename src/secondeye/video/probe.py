@@ -134,11 +134,39 @@ class Losses:
 
     timestamps: list[int | None] = field(default_factory=list)  # in ticks, if known
     reason: str = ""  # of the last one
+    partial: set[int] = field(default_factory=set)  # timestamps of packets that the file holds in part
+    _waiting: set[int] = field(default_factory=set)  # of packets since an error without a frame so far
+    _has_fields: bool = False  # then a frame may have two packets
 
     def add(self, pts: int | None, error: av.FFmpegError) -> None:
         """Add a picture."""
         self.timestamps.append(pts)
         self.reason = error.strerror or "no reason given"
+
+    def watch(self, packet: Packet, frames: Sequence[VideoFrame]) -> None:
+        """Add the pictures that a decoder drops in silence after an error, as until the next key frame.
+
+        Frames come in display order: a packet before the newest one gives none any more.
+        """
+        if packet.pts is not None:
+            if packet.is_corrupt:
+                self.partial.add(packet.pts)
+            if self.reason and packet.size and not packet.is_discard:
+                self._waiting.add(packet.pts)
+        for frame in frames:
+            self._has_fields |= frame.interlaced_frame
+            if frame.pts is not None:
+                self._waiting.discard(frame.pts)
+                self._drop(pts for pts in self._waiting if pts < frame.pts)
+
+    def finish(self) -> None:
+        """Add the pictures that are still missing at the end of the film."""
+        self._drop(self._waiting)
+
+    def _drop(self, timestamps: Iterable[int]) -> None:
+        dropped = sorted(timestamps)
+        self._waiting.difference_update(dropped)
+        self.timestamps += [] if self._has_fields else dropped
 
     def take_before(self, pts: int) -> int:
         """Remove the pictures before a timestamp, and return how many there were."""
@@ -215,7 +243,12 @@ def decode_packet(packet: Packet, losses: Losses) -> Sequence[Any]:
 def decode_frames(container: InputContainer, stream: VideoStream, losses: Losses) -> Iterator[VideoFrame]:
     """Yield the frames of a stream that decode, in display order."""
     for packet in demux_film(container, stream, losses):
-        yield from decode_packet(packet, losses)
+        known = len(losses.timestamps)
+        frames = decode_packet(packet, losses)
+        if len(losses.timestamps) == known:
+            losses.watch(packet, frames)
+        yield from frames
+    losses.finish()
 
 
 def decode_first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
@@ -242,6 +275,7 @@ def probe(path: Path) -> FilmInfo:
         stream = video_stream(container, path)
         first = decode_first_frame(container, stream, path)
         _reject_dolby_vision(first, path)
+        _reject_impossible_times(stream, path)
         colour = frame_colour(first)
         hdr = _HIGH_DYNAMIC_RANGE.get(colour.transfer, "")
         orientation = frame_orientation(first)
@@ -264,6 +298,13 @@ def probe(path: Path) -> FilmInfo:
             interlaced=first.interlaced_frame or _is_interlaced(container, stream),
             audio=tuple(track.codec_context.name for track in container.streams.audio if track.codec_context),
         )
+
+
+def _reject_impossible_times(stream: VideoStream, path: Path) -> None:
+    """Raise UnreadableFilm if the header states more frames than ticks: most of them would be dropped."""
+    if stream.duration and stream.frames > stream.duration + 1:
+        ticks = f"{stream.frames} frames into {stream.duration} ticks of {stream.time_base} s"
+        raise UnreadableFilm(f"{path}: its header is damaged: it puts {ticks}; copy the film again")
 
 
 def _reject_dolby_vision(frame: VideoFrame, path: Path) -> None:

@@ -16,6 +16,7 @@ from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 
 from secondeye.system.errors import UserError
+from secondeye.system.text import pluralize
 from secondeye.video.deinterlace import deinterlace as deinterlace_frames
 from secondeye.video.orientation import frame_orientation
 from secondeye.video.probe import (
@@ -263,7 +264,8 @@ def _read(
             views, container, stream, path, losses=losses, whole=not seek
         ):
             if (start_pts is None or pts >= start_pts) and select(pts):
-                yield DecodedFrame(pts, upright_rgb(frame, size), frame.is_corrupt, lost)
+                damaged = frame.is_corrupt or frame.pts in losses.partial
+                yield DecodedFrame(pts, upright_rgb(frame, size), damaged, lost)
 
 
 def _seek(container: InputContainer, stream: VideoStream, pts: int) -> bool:
@@ -310,6 +312,9 @@ def with_timestamps(
         yield last, views, lost_before
     if losses.timestamps:
         raise TruncatedFilm(path, count, losses.reason)
+    if whole and (beyond := _frames_beyond_end(container, stream, path)):
+        reason = f"{pluralize(beyond, 'frame')} of its index lie beyond the end of the file"
+        raise TruncatedFilm(path, count, reason)
     if lost > count:
         raise UnreadableFilm(
             f"{path}: {lost} of {count + lost} pictures do not decode ({losses.reason}); copy the film again"
@@ -321,6 +326,14 @@ def with_timestamps(
         raise TruncatedFilm(
             path, count, f"{float(decoded):.1f} of the {float(stated):.1f} seconds in its header"
         )
+
+
+def _frames_beyond_end(container: InputContainer, stream: VideoStream, path: Path) -> int:
+    """Return how many frames the index of an mp4 or mov places after the end of the file."""
+    if "mp4" not in container.format.name.split(","):
+        return 0
+    end = path.stat().st_size
+    return sum(entry.pos + entry.size > end for entry in stream.index_entries)
 
 
 def _frame_ticks(stream: VideoStream) -> int:
