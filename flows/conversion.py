@@ -143,9 +143,9 @@ def convert_folder(
     )
     log = run_log()
     stored = Layout(layout or "sbs", first or "left")
-    if len(stored.tags) > 1:
+    if stored.files > 1:
         raise UserError(f"--layout {layout}: makes two files of a film; choose one that makes one")
-    with open_inbox(Path(inbox), Path(outbox), log, stored.tags[0], codec or "h264") as opened:
+    with open_inbox(Path(inbox), Path(outbox), log, stored, codec or "h264") as opened:
         films = opened.films()
         print(f"{inbox}: {pluralize(len(films), 'film')} to convert")
         for output in opened.recovered:

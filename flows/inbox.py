@@ -35,6 +35,7 @@ from inbox_record import (
 from secondeye.cli import EXIT_INTERRUPTED, EXIT_UNREACHABLE
 from secondeye.conversion.destination import CONTAINERS, default_suffix
 from secondeye.film.layouts import Layout
+from secondeye.film.packing import packing_from_name
 from secondeye.sources import FILM_SUFFIXES
 from secondeye.system.disk import is_full_disk_message
 from secondeye.system.errors import UserError
@@ -53,7 +54,7 @@ Log = Callable[[str], object]
 
 
 @contextmanager
-def open_inbox(inbox: Path, outbox: Path, log: Log, tag: str, codec: str) -> Iterator["Inbox"]:
+def open_inbox(inbox: Path, outbox: Path, log: Log, layout: Layout, codec: str) -> Iterator["Inbox"]:
     """Create, check and lock both folders and yield the inbox; wait while another run works in it.
 
     Raises UserError if a folder is a file, cannot be written to, or contains the other.
@@ -75,7 +76,7 @@ def open_inbox(inbox: Path, outbox: Path, log: Log, tag: str, codec: str) -> Ite
         except BlockingIOError:
             log(f"{inbox}: another run is converting its films; waiting until it ends")
             fcntl.flock(handle, fcntl.LOCK_EX)
-        yield Inbox(inbox, outbox, log, tag, codec)
+        yield Inbox(inbox, outbox, log, layout, codec)
     finally:
         os.close(handle)
 
@@ -88,11 +89,11 @@ class Inbox:
         inbox: Path,
         outbox: Path,
         log: Log,
-        tag: str,  # in the names of outputs
+        layout: Layout,  # of outputs: one that makes one file
         codec: str,  # of outputs, which decides their suffix
     ) -> None:
         self.inbox, self.outbox, self.log = inbox, outbox, log
-        self._tag, self._codec = tag, codec
+        self._layout, self._codec = layout, codec
         self.recovered: list[Path] = []  # outputs of a run that was killed before it could record them
         self._entries = read_record(inbox, log)
 
@@ -121,7 +122,7 @@ class Inbox:
             entry.attempts, entry.reason = 0, ""
         entry.size, entry.mtime_ns, entry.digest = size, mtime_ns, digest
         others = [found for found in self._outputs(entry.stem) if found.name != entry.output]
-        if any(source_of(other) != film.name for other in others):
+        if not self._has_tag(entry.stem) or any(source_of(other) != film.name for other in others):
             entry.stem = self._choose_stem(film, adopt=False)
         entry.replaces = [identity(found) for found in self._outputs(entry.stem)]
         write_record(self.inbox, self._entries)
@@ -245,13 +246,13 @@ class Inbox:
         for this film's only with `adopt`. Outputs of earlier versions keep their names, NAME_sbs.
         """
         taken = {entry.stem.casefold() for name, entry in self._entries.items() if name != film.name}
-        if self._tag == Layout().tags[0]:
+        if self._layout == Layout():
             for stem in (f"{film.stem}_sbs", f"{film.name}_sbs"):
                 made_from = {source_of(output) for output in self._outputs(stem)}
                 if stem.casefold() not in taken and made_from & ({film.name, ""} if adopt else {film.name}):
                     return stem
         names = chain([film.stem, film.name], (f"{film.name}-{number}" for number in count(2)))
-        tagged = (f"{name}_{self._tag}" for name in names)
+        tagged = (self._layout.names(name)[0] for name in names)
         stems = (stem for stem in tagged if stem.casefold() not in taken)
         first: str | None = None
         for tried, stem in enumerate(stems):
@@ -263,6 +264,13 @@ class Inbox:
             if first is not None and tried >= 1:
                 return first
         raise AssertionError("there is always another number")
+
+    def _has_tag(self, stem: str) -> bool:
+        """Whether a name has the tag of the layout, which may have changed."""
+        given = packing_from_name(stem)
+        if self._layout.packing is None or given is None:
+            return stem.endswith(self._layout.names("")[0])
+        return given == self._layout.packing
 
     def _outputs(self, stem: str) -> list[Path]:
         found = (self.outbox / f"{stem}{suffix}" for suffix in CONTAINERS)

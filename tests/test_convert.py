@@ -24,7 +24,6 @@ from secondeye.cli import main
 from secondeye.conversion import convert as conversion
 from secondeye.conversion import memory, render, segments, shots
 from secondeye.conversion.convert import convert
-from secondeye.conversion.preview import anaglyph
 from secondeye.conversion.segments import ShotRenderer
 from secondeye.conversion.settings import ConversionSettings
 from secondeye.conversion.shot_depth import estimate_shot
@@ -520,11 +519,6 @@ def test_zero_strength_gives_both_eyes_the_same_image(make_film: MakeFilm) -> No
     convert(film, None, ConversionSettings(0.0, 0.5, "motion", "fill", 0, "ultrafast", None))
     for frame in decode_film(film.with_name("film_LRF_Full_SBS.mp4")):
         assert np.abs(frame.rgb[:, :64].astype(int) - frame.rgb[:, 64:]).mean() < 1.5
-
-
-def test_anaglyph_is_red_left_and_cyan_right() -> None:
-    left, right = np.full((2, 2, 3), 10, np.uint8), np.full((2, 2, 3), 200, np.uint8)
-    assert anaglyph(left, right)[0, 0].tolist() == [10, 200, 200]
 
 
 @pytest.mark.slow(seconds=38)

@@ -14,8 +14,8 @@ from conftest import a_shift, damage, moving_images
 from secondeye.dataset.reader import Dataset, DatasetClip
 from secondeye.dataset.schema import Clip, Correction, Film
 from secondeye.dataset.tables import write_table
-from secondeye.evaluation.external import list_external, match_films, read_external, strip_packing_tag
-from secondeye.film.packing import side_by_side
+from secondeye.evaluation.external import list_external, match_films, read_external
+from secondeye.film.packing import side_by_side, strip_packing_tag
 from secondeye.params import load_params
 from secondeye.stages import split
 from secondeye.system.errors import UserError

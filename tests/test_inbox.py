@@ -287,6 +287,15 @@ def test_outputs_of_earlier_versions_keep_their_names(drill: Drill) -> None:
     assert drill.run() == [("a.mp4", "a_sbs.mp4", "--overwrite")]
 
 
+def test_another_layout_gets_another_name_when_a_film_is_converted_again(drill: Drill) -> None:
+    drill.put("a.mp4")
+    assert drill.run() == [("a.mp4", "a_LRF_Full_SBS.mp4")]
+    assert drill.run(layout="half-sbs") == [], "what is converted stays"
+    drill.put("a.mp4", b"another")
+    assert drill.run(layout="half-sbs") == [("a.mp4", "a_half-sbs.mp4", "--layout=half-sbs")]
+    assert set(drill.outputs()) == {"a_half-sbs.mp4"}
+
+
 def test_outputs_have_the_tag_of_their_layout_and_a_suffix_that_holds_the_codec(drill: Drill) -> None:
     drill.put("a.mp4")
     options = {"layout": "tb", "first": "right", "codec": "ffv1"}

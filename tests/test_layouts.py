@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from conftest import moving_images
+from conftest import frame_seconds, moving_images
 from test_cli import Run, one_line, secondeye  # noqa: F401
 from test_resume import interrupt_for
 
@@ -22,12 +22,13 @@ from secondeye.conversion.settings import ConversionSettings
 from secondeye.film.layouts import LAYOUTS, Layout, anaglyph
 from secondeye.film.packing import PACKED, pack, packing_axis, packing_from_name, unpack
 from secondeye.sources import list_sources
-from secondeye.sources.packing_detection import detect_packing
+from secondeye.sources.packing_detection import detect_packing, stated_packing
 from secondeye.sources.views import read_stereo_frames
 from secondeye.system.errors import UserError
 from secondeye.video.encoders import ENCODERS, Encoding, why_unusable
 from secondeye.video.probe import probe
 from secondeye.video.read import decode_film
+from secondeye.video.stereo_metadata import read_stereo_metadata
 from secondeye.video.write import FilmWriter, write_film
 
 # ruff: noqa: F811  # parameters have the names of the fixtures
@@ -106,7 +107,7 @@ def test_a_packed_layout_is_read_back_bit_by_bit(
     settings = replace(LOSSLESS, layout=layout.name, first=layout.first)
     (output,) = made(film, settings).outputs
     packing = layout.packing
-    assert packing is not None and output.name == f"film_{layout.tags[0]}.mkv"
+    assert packing is not None and output.stem == layout.names("film")[0]
     assert packing_from_name(output.stem) == packing
     (tmp_path / output.name).symlink_to(output)
     (source,) = list_sources(tmp_path)
@@ -115,21 +116,84 @@ def test_a_packed_layout_is_read_back_bit_by_bit(
     assert source.packing == packing
     for view, kept in zip(found, wanted, strict=True):
         assert np.array_equal(view, np.stack(kept))
-    # By its metadata alone, too, and not without the tag.
+    # With another name, the record says it; the metadata only with the tag, and if players need no other.
     for tagged in (True, False):
         plain = tmp_path / f"tagged {tagged}.mkv"
         made(film, replace(settings, no_stereo_tag=not tagged), plain)
-        axis, stated = packing_axis(packing), detect(plain)
-        assert (stated is not None and packing_axis(stated) == axis) == tagged
-        assert (stated or "").endswith("right-first") == (tagged and layout.first == "right")
+        assert detect_packing(plain)[0] == packing and "record" in detect_packing(plain)[1]
+        metadata = read_stereo_metadata(plain)
+        says = tagged and layout.name in ("sbs", "tb")
+        assert metadata.axis == (packing_axis(packing) if says else "")
+        assert metadata.right_first == (says and layout.first == "right")
 
 
-def detect(film: Path) -> str | None:
-    try:
-        packing, evidence = detect_packing(film)
-    except UserError:
-        return None
-    return packing if "metadata" in evidence else None
+@pytest.mark.parametrize(
+    ("layout", "height", "width"), [("sbs", 192, 108), ("half-sbs", 160, 384), ("tb", 100, 300)]
+)
+def test_full_and_half_are_told_apart_whatever_the_shape_and_the_name(
+    tmp_path: Path, layout: str, height: int, width: int
+) -> None:
+    """By the aspect ratio alone portrait film looks like half a view, and scope like a whole one."""
+    film = write(tmp_path / "film.mp4", height, width)
+    output = made(film, replace(SETTINGS, layout=layout), tmp_path / "made.mp4").output
+    assert detect_packing(output)[0] == stated_packing(output) == layout
+    with av.open(str(output)) as source, av.open(str(tmp_path / "cut.mp4"), "w") as target:
+        target.metadata["comment"] = source.metadata["comment"]
+        stream = target.add_stream("libx264", rate=24)
+        stream.height, stream.width, stream.pix_fmt = 64, 64, "yuv420p"
+        for frame in source.decode(video=0):
+            image = frame.to_ndarray(format="rgb24", width=64, height=64)  # without its side data
+            target.mux(stream.encode(av.VideoFrame.from_ndarray(image)))
+        target.mux(stream.encode(None))
+    assert stated_packing(tmp_path / "cut.mp4") is None, "the record of another frame size does not count"
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "made_name"),
+    [
+        ("first_half.mp4", {"layout": "tb"}, "first_half_Full_TB"),
+        ("second half.mp4", {"first": "right"}, "second half_Full_SBS_RL"),
+        ("film.mp4", {"layout": "tb", "first": "right"}, "film_BT"),
+        ("film_half-sbs.mp4", {"input_layout": "half-sbs"}, "film_LRF_Full_SBS"),
+        ("film_RL.mp4", {"input_layout": "sbs-right-first", "layout": "anaglyph"}, "film_anaglyph"),
+    ],
+)
+def test_names_say_what_is_in_the_film(
+    tmp_path: Path, name: str, settings: dict[str, str], made_name: str
+) -> None:
+    write(tmp_path / name)
+    output = made(tmp_path / name, replace(SETTINGS, **settings)).output
+    layout = Layout(settings.get("layout", "sbs"), settings.get("first", "left"))
+    assert output.stem == made_name
+    assert packing_from_name(output.stem) == layout.packing
+    assert stated_packing(output) == layout.packing
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 17])
+def test_hevc_of_few_frames(tmp_path: Path, frames: int) -> None:
+    """Of one or two frames x265 gives packets without decoding times, at random."""
+    encoding, rate = Encoding("hevc", 30, "veryfast"), Fraction(24)
+    images = moving_images(frames, HEIGHT, WIDTH)
+    for _ in range(12):
+        path = tmp_path / "film.mp4"
+        with FilmWriter(path, WIDTH, HEIGHT, fps=rate, time_base=1 / rate, encoding=encoding) as film:
+            for number, image in enumerate(images):
+                film.write(image, number)
+        assert [float(second) for second in frame_seconds(path)] == [
+            pytest.approx(number / 24) for number in range(frames)
+        ]
+    film_path = tmp_path / "short.mp4"
+    write_film(film_path, iter(images), rate)
+    assert made(film_path, replace(SETTINGS, codec="hevc")).frames == frames
+
+
+def test_frames_that_an_encoder_cannot_take_are_refused_before_the_work(film: Path) -> None:
+    info = probe(film)
+    fast, large = replace(info, fps=Fraction(480)), replace(info, height=5000, width=9000)
+    with pytest.raises(UserError, match=r"film\.mp4: av1 cannot encode frames of 128x48 at 480 fps"):
+        choose_format(fast, replace(SETTINGS, codec="av1"))
+    with pytest.raises(UserError, match=r"film\.mp4: h264 cannot encode frames of 18000x5000"):
+        choose_format(large, SETTINGS)
 
 
 def test_layouts_in_two_files_and_of_one_view_are_read_back(
@@ -237,7 +301,7 @@ def test_odd_sizes_are_padded_so_that_decoders_take_them(
 ) -> None:
     film = write(tmp_path / "odd.mp4", 31, 37)
     convert(film, tmp_path / "out.mp4", replace(SETTINGS, layout=layout, crf=1))
-    assert "31, views are padded to" in capsys.readouterr().out
+    assert "views of 37x31 are padded to" in capsys.readouterr().out
     info = probe(tmp_path / "out.mp4")
     assert (info.height, info.width) == size
     with av.open(str(tmp_path / "out.mp4")) as container:
@@ -256,7 +320,9 @@ def test_an_exact_size_is_kept_on_request(tmp_path: Path) -> None:
         assert (context.height, context.width, context.pix_fmt) == (31, 74, "yuv444p")
     lossless = made(film, LOSSLESS).output
     assert pictures(lossless).shape[1:3] == (31, 74)
-    with pytest.raises(UserError, match="--codec av1 has no 4:4:4 chroma for --exact-size of 37x31"):
+    with pytest.raises(
+        UserError, match=r"odd\.mp4: the exact size of 37x31 needs 4:4:4 chroma, which --codec av1"
+    ):
         made(film, replace(SETTINGS, exact_size=True, codec="av1"))
 
 
@@ -292,7 +358,9 @@ def test_frames_beyond_common_levels_are_said_with_what_fits(
     film: Path, size: tuple[int, int], codec: str, said: str
 ) -> None:
     info = replace(probe(film), height=size[0], width=size[1])
-    lines = list(describe_format(info, choose_format(info, replace(SETTINGS, codec=codec))))
+    formatted = replace(choose_format(probe(film), replace(SETTINGS, codec=codec)))
+    formatted = replace(formatted, height=size[0], width=2 * size[1])
+    lines = list(describe_format(info, formatted, ".mp4"))
     assert len(lines) == bool(said)
     for line in lines:
         assert re.search(said, line), line
@@ -307,6 +375,7 @@ def test_a_run_killed_between_two_files_is_completed(
         patch.setattr(checkpoint, "publish", interrupt_for(right, checkpoint.publish))
         convert(film, output, settings)
     assert left.exists() and not right.exists()
+    assert convert(film, output, settings).frames == FRAMES
     with pytest.raises(UserError, match=r"film_left\.mkv: already exists"):
         convert(film, output, settings)
     assert right.exists() and [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
@@ -325,6 +394,7 @@ def test_a_run_killed_between_two_files_is_completed(
         (["--codec", "vp9"], f"--codec must be one of {', '.join(ENCODERS)}, got 'vp9'"),
         (["--bit-depth", "12"], "--bit-depth must be 8 or 10, got 12"),
         (["--codec", "ffv1", "--bit-depth", "10"], "--codec ffv1 has no --bit-depth 10"),
+        (["--codec", "ffv1", "--bit-depth", "10", "--layout", "interleaved"], "ffv1 has no --bit-depth 10"),
         (["--codec", "ffv1", "--crf", "3"], "--crf is not for ffv1, which is lossless"),
         (["--codec", "av1", "--crf", "64"], "--crf of av1 must be 0 (best) to 63, got 64"),
         (

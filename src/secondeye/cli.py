@@ -322,7 +322,8 @@ def score(
 ) -> None:
     """Score a stereo film from any source, with or without the true right view.
 
-    If a file name is tagged as packed (_sbs, _half-sbs, _tb ...), the requested view is cut out of it.
+    Of a film that is packed, by its metadata or a tag in its name (_sbs, _half-sbs, _tb ...), the requested
+    view is used.
     """
     from secondeye.evaluation.film_report import to_json, to_text
     from secondeye.evaluation.film_score import score_films

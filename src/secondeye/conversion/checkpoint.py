@@ -218,19 +218,20 @@ def open_checkpoint(output: Path, info: FilmInfo, settings: ConversionSettings) 
         yield checkpoint
 
 
-def remove_if_published(*outputs: Path) -> None:
+def remove_if_published(*outputs: Path) -> bool:  # whether an output was still to be moved
     """Delete the checkpoint of a run that was killed after it had moved what it made to the output.
 
     Of a run that was killed between two outputs, the second is moved first.
     """
     checkpoint = _checkpoint_of(outputs[0])
     if not any(map(checkpoint.has_published, outputs)):
-        return
+        return False
     with lock_dir(checkpoint.folder):
-        for output in outputs:
-            if checkpoint.film(output).exists():
-                publish(checkpoint.film(output), output)
+        waiting = [output for output in outputs if checkpoint.film(output).exists()]
+        for output in waiting:
+            publish(checkpoint.film(output), output)
         checkpoint.remove()
+    return bool(waiting)
 
 
 def remove_checkpoint(output: Path) -> None:

@@ -45,6 +45,7 @@ from secondeye.system.process import best_device
 from secondeye.system.text import pluralize
 from secondeye.video.mux import mux_film, plan_tracks
 from secondeye.video.probe import FilmInfo, UnreadableFilm, probe
+from secondeye.video.read import container_and_frame_count
 from secondeye.video.verify import verify_film
 
 Log = Callable[[str], None]
@@ -82,10 +83,11 @@ def convert(
     """
     info = probe_source(film, settings)
     output_format = choose_format(info, settings)
-    outputs = choose_outputs(film, output, settings.output_layout, settings.encoding.encoder.codec)
+    outputs = choose_outputs(film, output, settings)
     # Through links, so that two names of one output share a checkpoint.
     targets = [each.resolve() for each in outputs]
-    remove_if_published(*targets)
+    if remove_if_published(*targets):
+        return ConversionResult(tuple(outputs), container_and_frame_count(outputs[0])[1], "")
     for each in outputs:
         check_output(each, film, settings.encoding.encoder.codec, overwrite)
     if preview is not None:
@@ -93,7 +95,7 @@ def convert(
     if settings.depth_maps is not None:
         open_depth_maps(settings.depth_maps, settings.depth_orientation, info)  # raises if they do not fit
     _log_tracks(film, outputs[0], log)
-    for line in describe_format(info, output_format):
+    for line in describe_format(info, output_format, outputs[0].suffix):
         log(line)
     settings = choose_depth(settings, log)
     window_frames = choose_window_frames(info, settings, worker_count(settings))
@@ -113,7 +115,9 @@ def convert(
         converter = None if is_spread(settings) else ShotConverter(job, plan, models)
         del models  # not to be held while other processes load their own
         _convert_shots(job, plan, converter, log)
-        record = describe_conversion(film, settings, checkpoint.load_inpaint_plan(), own_comment(film))
+        record = describe_conversion(
+            film, settings, output_format, checkpoint.load_inpaint_plan(), own_comment(film)
+        )
         if sidecar:
             for target in targets:
                 write_sidecar(target, record)
@@ -262,7 +266,7 @@ def _require_free_space(
     missing = len(plan.timestamps) - sum(checkpoint.frames_done(*shot) for shot in plan.shots)
     longest = sorted(stop - start for start, stop in plan.shots)[-worker_count(settings) :]
     # An upper bound.
-    audio_bytes = output_format.files * plan.info.path.stat().st_size if plan.info.audio else 0
+    audio_bytes = output_format.layout.files * plan.info.path.stat().st_size if plan.info.audio else 0
     depth_bytes = sum(longest) * largest_map(settings, plan.info) * 4
     film_bytes = (missing + len(plan.timestamps)) * output_format.frame_bytes
     require_free_space(folder, film_bytes + audio_bytes + depth_bytes, "convert")

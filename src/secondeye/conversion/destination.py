@@ -3,7 +3,8 @@
 import tempfile
 from pathlib import Path
 
-from secondeye.film.layouts import Layout
+from secondeye.conversion.settings import ConversionSettings
+from secondeye.film.packing import strip_packing_tag
 from secondeye.system.errors import UserError
 from secondeye.video.mux import plan_tracks
 
@@ -11,15 +12,21 @@ CONTAINERS = (".mp4", ".mov", ".mkv")
 _NOT_IN = {"av1": (".mov",), "ffv1": (".mp4", ".mov")}  # containers that cannot hold a codec
 
 
-def choose_outputs(film: Path, output: Path | None, layout: Layout, codec: str) -> list[Path]:
+def choose_outputs(film: Path, output: Path | None, settings: ConversionSettings) -> list[Path]:
     """Return the files to write: the given one, or FILM_TAG beside the film, with a tag of the layout.
 
-    The suffix is that of `default_suffix`. Two files get their tags also with a given name.
+    The suffix is that of `default_suffix`. Two files get their tags also with a given name. Of a stereo film
+    whose left view is converted, its own tag is left out. Raises UserError if the output is a folder.
     """
-    if output is not None and len(layout.tags) == 1:
+    layout = settings.output_layout
+    if output is not None and output.is_dir():
+        raise UserError(f"{output}: is a folder; give --output a file name")
+    if output is not None and layout.files == 1:
         return [output]
-    base = output or film.with_suffix(default_suffix(film, codec))
-    return [base.with_name(f"{base.stem}_{tag}{base.suffix}") for tag in layout.tags]
+    if output is None:
+        stem = film.stem if settings.input_layout is None else strip_packing_tag(film.name) or film.stem
+        output = film.with_name(f"{stem}{default_suffix(film, settings.encoding.encoder.codec)}")
+    return [output.with_name(f"{name}{output.suffix}") for name in layout.names(output.stem)]
 
 
 def default_suffix(
@@ -33,8 +40,6 @@ def default_suffix(
 
 def check_output(output: Path, film: Path, codec: str, overwrite: bool) -> None:
     """Raise UserError if the output cannot be written, cannot hold the codec, or exists."""
-    if output.is_dir():
-        raise UserError(f"{output}: is a folder; give --output a file name")
     if output.suffix not in CONTAINERS:
         raise UserError(f"{output}: the name must end in {', '.join(CONTAINERS)}")
     if output.suffix in _NOT_IN.get(codec, ()):

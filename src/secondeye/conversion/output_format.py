@@ -9,7 +9,7 @@ from secondeye.conversion.settings import ConversionSettings
 from secondeye.film.layouts import Layout, pad
 from secondeye.film.packing import INTERLEAVED, packing_axis
 from secondeye.system.errors import UserError
-from secondeye.video.encoders import LEVELS, Encoding, why_unusable
+from secondeye.video.encoders import ENCODERS, LEVELS, Encoding, why_unusable
 from secondeye.video.probe import FilmInfo
 from secondeye.video.stereo_tag import NO_TAG, StereoTag, stereo_tag
 
@@ -31,15 +31,10 @@ class OutputFormat:
     stereo: StereoTag
 
     @property
-    def files(self) -> int:
-        """How many files the views are written to."""
-        return len(self.layout.tags)
-
-    @property
     def frame_bytes(self) -> float:
         """What a frame of all files takes on disk, at most."""
         each = _LOSSLESS_BYTES_PER_PIXEL if self.encoding.codec == "ffv1" else _BYTES_PER_PIXEL
-        return self.files * self.height * self.width * each
+        return self.layout.files * self.height * self.width * each
 
     def frames(
         self,
@@ -51,34 +46,53 @@ class OutputFormat:
 
 
 def choose_format(info: FilmInfo, settings: ConversionSettings) -> OutputFormat:
-    """Return the format for a film. Raises UserError if the encoder is missing or lacks the pixel format."""
+    """Return the format for a film. Raises UserError if the encoder is missing or cannot take its frames."""
     layout, encoding = settings.output_layout, settings.encoding
     exact = settings.exact_size or encoding.codec == "ffv1"
-    rows, columns = (0, 0) if exact else layout.padding(info.height, info.width)
-    height, width = layout.frame_size(info.height + rows, info.width + columns)
-    if reason := why_unusable(encoding.codec):
-        raise UserError(f"--codec {encoding.codec}: {reason}; `secondeye doctor` lists what does")
-    whole = not any(layout.padding(info.height + rows, info.width + columns))
-    if layout.name == INTERLEAVED or not whole:
+    rows, columns = layout.padding(info.height, info.width, exact=exact)
+    padded = info.height + rows, info.width + columns
+    height, width = layout.frame_size(*padded)
+    is_even = not any(layout.padding(*padded, exact=False))
+    if layout.name == INTERLEAVED or not is_even:
         encoding = replace(encoding, full_chroma=True)
+    if not replace(encoding, full_chroma=False).pixel_format:
+        raise UserError(f"--codec {encoding.codec} has no --bit-depth {encoding.bit_depth}")
     if not encoding.pixel_format:
-        why = f"--layout {INTERLEAVED}" if whole else f"--exact-size of {info.width}x{info.height}"
-        needs = f"4:4:4 chroma for {why}" if encoding.full_chroma else f"--bit-depth {encoding.bit_depth}"
-        raise UserError(f"--codec {encoding.codec} has no {needs}; choose --codec hevc")
-    tag = stereo_tag(packing_axis(layout.packing or layout.name), layout.first == "right")
-    return OutputFormat(
-        layout, rows, columns, height, width, encoding, NO_TAG if settings.no_stereo_tag else tag
-    )
+        why = "the exact size" if layout.name != INTERLEAVED else f"--layout {INTERLEAVED}"
+        raise UserError(
+            f"{info.path}: {why} of {info.width}x{info.height} needs 4:4:4 chroma, which --codec "
+            f"{encoding.codec} has not; choose --codec hevc"
+        )
+    if reason := why_unusable(encoding.codec):
+        raise UserError(f"--codec {encoding.codec}: {reason}; `secondeye doctor` lists what works")
+    if reason := why_unusable(encoding.codec, height, width, info.fps, encoding.pixel_format):
+        raise UserError(
+            f"{info.path}: {encoding.codec} cannot encode frames of {width}x{height} at "
+            f"{float(info.fps):g} fps: {reason}; choose another --codec or --layout"
+        )
+    half = layout.name.startswith("half-")
+    tag = stereo_tag(packing_axis(layout.packing or layout.name), layout.first == "right", half=half)
+    stereo = NO_TAG if settings.no_stereo_tag else tag
+    if encoding.encoder.name != "libx264":
+        stereo = stereo._replace(frame_packing=None)
+    return OutputFormat(layout, rows, columns, height, width, encoding, stereo)
 
 
-def describe_format(info: FilmInfo, output: OutputFormat) -> Iterator[str]:
-    """Yield what a user should know of the files: padding, and frames that few devices decode."""
+def describe_format(
+    info: FilmInfo,
+    output: OutputFormat,
+    suffix: str,  # of the output
+) -> Iterator[str]:
+    """Yield what a user should know of the files: padding, no tag, and frames that few devices decode."""
     if output.rows or output.columns:
         size = f"{info.width + output.columns}x{info.height + output.rows}"
         yield (
-            f"{info.path}: {info.width}x{info.height}, views are padded to {size}, as decoders need even "
-            "sizes; --exact-size keeps it"
+            f"{info.path}: views of {info.width}x{info.height} are padded to {size}, so that each is stored "
+            "with even sides; --exact-size pads less"
         )
+    if output.layout.packing and not _says_packing(info, output, suffix):
+        packing, codec = output.layout.packing, output.encoding.codec
+        yield f"{suffix} has no tag for {packing} in {codec}: the name and the film's comment say it"
     level = LEVELS.get(output.encoding.encoder.codec)
     if level is None or level.fits(output.height, output.width):
         return
@@ -88,14 +102,22 @@ def describe_format(info: FilmInfo, output: OutputFormat) -> Iterator[str]:
     )
 
 
+def _says_packing(info: FilmInfo, output: OutputFormat, suffix: str) -> bool:
+    stereo = output.stereo
+    if suffix == ".mkv":
+        return stereo.frame_packing is not None or (stereo.matroska is not None and info.pixel_aspect == 1)
+    return stereo.frame_packing is not None or stereo.st3d is not None
+
+
 def _smaller(info: FilmInfo, output: OutputFormat) -> str:
     """Return the options with which the frames fit a level that is common."""
     height, width = info.height + output.rows, info.width + output.columns
-    half = Layout("half-sbs", output.layout.first)
-    sizes = {"": (output.height, output.width), " --layout half-sbs": half.frame_size(height, width)}
+    axis = "tb" if output.layout.name.endswith("tb") else "sbs"
+    half = Layout(f"half-{axis}", output.layout.first if output.layout.packing else "left")
+    sizes = {"": (output.height, output.width), f" --layout {half.name}": half.frame_size(height, width)}
     for codec in (output.encoding.codec, "hevc"):
         for layout, size in sizes.items():
-            if LEVELS[codec.split("_")[0]].fits(*size):
+            if LEVELS[ENCODERS[codec].codec].fits(*size):
                 chosen = "" if codec == output.encoding.codec else f" --codec {codec}"
                 return f"{(chosen + layout).strip()} fits ({size[1]}x{size[0]})"
     return "convert a smaller version of the film"

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from torch import Tensor
 
+from secondeye.film.layouts import anaglyph
 from secondeye.report.contact_sheet import HOLE_COLOUR
 
 _TILE_WIDTH_PX = 640
@@ -33,14 +34,6 @@ def write_preview(
     rows = [cv2.hconcat(labelled[:3]), cv2.hconcat(labelled[3:])]
     _, png = cv2.imencode(".png", cv2.vconcat(rows)[..., ::-1])
     path.write_bytes(png.tobytes())
-
-
-def anaglyph(
-    left: np.ndarray,  # uint8 [H, W, 3]
-    right: np.ndarray,  # uint8 [H, W, 3]
-) -> np.ndarray:  # uint8 [H, W, 3]
-    """Return a red-cyan anaglyph: red of the left view, green and blue of the right."""
-    return np.concatenate([left[..., :1], right[..., 1:]], axis=-1)
 
 
 def _half_side_by_side(left: np.ndarray, right: np.ndarray) -> np.ndarray:

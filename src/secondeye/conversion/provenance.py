@@ -1,7 +1,8 @@
 """What a converted film was made with: a JSON record in the container's tag `comment`, the same in every run.
 
 {"secondeye": "0.1.0", "code": "4f...", "version": 3, "depth": {"name": "student", "weights": "ab...",
- "licences": "CC0-1.0"}, "inpainter": {...}, "settings": {"strength_percent": 3.0, ...}, "source": "film.mp4"}
+ "licences": "CC0-1.0"}, "inpainter": {...}, "settings": {"strength_percent": 3.0, ...}, "source": "film.mp4",
+ "packing": "sbs", "frame": "3840x1080"}
 """
 
 import json
@@ -13,6 +14,7 @@ from typing import Any
 from secondeye import __version__
 from secondeye.conversion.bundle import SHIPPED, weights_folder
 from secondeye.conversion.depth_record import read_record as read_maps_record
+from secondeye.conversion.output_format import OutputFormat
 from secondeye.conversion.settings import ConversionSettings
 from secondeye.conversion.version_file import read_version
 from secondeye.depth.estimators import public_name
@@ -33,13 +35,18 @@ _PARTS, _RESOURCES = ("model", "depth", "depth_maps", "inpainter"), ("offload", 
 
 
 def describe_conversion(
-    film: Path, settings: ConversionSettings, plan: InpaintPlan | None, comment: str
+    film: Path,
+    settings: ConversionSettings,
+    output: OutputFormat,
+    plan: InpaintPlan | None,
+    comment: str,  # the source's own, which the tag would replace
 ) -> dict[str, Any]:
-    """Return the record of a conversion. `comment` is the source's own, which the tag would replace."""
+    """Return the record of a conversion."""
     version, tags = read_version(settings.model)
     chosen = {
         name: value for name, value in asdict(settings).items() if name not in (*_PARTS, *_RESOURCES)
     } | (_without_memory(plan) if plan else {})
+    chosen["crf"] = settings.encoding.crf
     record = {
         "secondeye": __version__,
         "code": str(code_hash.code_and_versions("secondeye.conversion.convert")["code"])[:12],
@@ -48,6 +55,8 @@ def describe_conversion(
         "inpainter": _describe_part("inpainter", settings.inpainter, settings.model, tags),
         "settings": chosen,
         "source": film.name,
+        "packing": output.layout.packing or "",
+        "frame": f"{output.width}x{output.height}",
     }
     return record | ({"comment": comment} if comment else {})
 

@@ -183,5 +183,5 @@ def _open_segment(path: Path, plan: ShotPlan, output: OutputFormat) -> FilmWrite
         pixel_aspect=info.pixel_aspect,
         encoding=output.encoding,
         frame_packing=output.stereo.frame_packing,
-        streams=output.files,
+        streams=output.layout.files,
     )

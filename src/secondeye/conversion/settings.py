@@ -188,6 +188,7 @@ class ConversionSettings:
         """Return the settings for a checkpoint's key: what the pixels depend on, and weights by content."""
         chosen = {name: value for name, value in asdict(self).items() if name not in _RESOURCES}
         return chosen | {
+            "crf": self.encoding.crf,
             "model": hash_folder(self.model) if self.model else "",
             "depth_weights": self.depth_weights.hash if self.depth_weights else "",
             "depth_maps": _describe_files(self.depth_maps) if self.depth_maps else "",

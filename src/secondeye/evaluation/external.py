@@ -4,11 +4,9 @@ external/METHOD/FILM   has the name of the film in data/raw that it was made fro
                        A file without a packing tag contains only the right view.
 """
 
-import re
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
-from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +18,7 @@ from secondeye.dataset.corrections import apply_shift, apply_vertical
 from secondeye.dataset.reader import DatasetClip
 from secondeye.dataset.schema import Film
 from secondeye.evaluation.view_streams import RIGHT, View, format_size, is_same_rate, open_view
-from secondeye.film.packing import crop, crop_and_resize, packing_from_name
+from secondeye.film.packing import crop, crop_and_resize, strip_packing_tag
 from secondeye.imaging.arrays import frames_from_uint8
 from secondeye.sources import FILM_SUFFIXES
 from secondeye.system.errors import UserError
@@ -116,22 +114,6 @@ def _scaled_borders(view: View, original: Film) -> tuple[int, int, int, int]:
     top, bottom = (round(border * down) for border in (original.crop_top, original.crop_bottom))
     left, right = (round(border * across) for border in (original.crop_left, original.crop_right))
     return top, bottom, left, right
-
-
-def strip_packing_tag(file: str) -> str:
-    """Return a film's name without suffix and packing tag: `candle` for `candle_half-sbs.mp4`."""
-    stem = Path(file).stem
-    packing = packing_from_name(stem)
-    if packing is None:
-        return stem
-    words = re.finditer(f"[^{_SEPARATORS}]+", stem)
-    runs = [(first.start(), last.end()) for first, last in combinations_with_replacement(words, 2)]
-    tags = [run for run in runs if packing_from_name(stem[slice(*run)]) == packing]
-    start, stop = min(tags, key=lambda run: run[1] - run[0])  # `half-sbs`, not `candle_half-sbs`
-    head = re.sub(
-        f"([{_SEPARATORS}]+(lrf|full))+$", "", stem[:start].rstrip(_SEPARATORS), flags=re.IGNORECASE
-    )
-    return (head + stem[stop:]).strip(_SEPARATORS)
 
 
 def _visible_entries(folder: Path) -> list[Path]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from secondeye.film.packing import INTERLEAVED, PACKED, RIGHT_FIRST, pack
+from secondeye.film.packing import INTERLEAVED, PACKED, RIGHT_FIRST, pack, packing_from_name
 from secondeye.system.errors import UserError
 
 ANAGLYPH, FILES, RIGHT = "anaglyph", "left-right-files", "right"
@@ -27,6 +27,8 @@ _TAGS = {
     ANAGLYPH: "anaglyph",
     RIGHT: "right",
 }
+# Where a tag would be read together with the word before it, as in `second_half_TB`.
+_LONG_TAGS = {"tb": "Full_TB", "sbs" + RIGHT_FIRST: "Full_SBS_RL", "tb" + RIGHT_FIRST: "Full_TB_RL"}
 # E. Dubois, "A projection method to generate anaglyph stereo images", ICASSP 2001: red and cyan glasses.
 # Rows: red, green, blue of the anaglyph; columns: red, green, blue of the left view, then of the right one.
 _DUBOIS = np.array(
@@ -38,6 +40,7 @@ _DUBOIS = np.array(
     np.float32,
 )
 _LINEAR_STEPS = 65535  # of the table back from linear light
+_STRIP_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,18 @@ class Layout:
         return packing if packing in PACKED else None
 
     @property
-    def tags(self) -> tuple[str, ...]:
-        """The tag in the name of each file."""
-        return ("left", "right") if self.name == FILES else (_TAGS[self.packing or self.name],)
+    def files(self) -> int:
+        """How many files the views are written to."""
+        return 2 if self.name == FILES else 1
+
+    def names(self, stem: str) -> list[str]:
+        """Return the name of each file, without suffix: that of the film and a tag."""
+        if self.name == FILES:
+            return [f"{stem}_left", f"{stem}_right"]
+        name = f"{stem}_{_TAGS[self.packing or self.name]}"
+        if self.packing in _LONG_TAGS and packing_from_name(name) != self.packing:
+            return [f"{stem}_{_LONG_TAGS[self.packing]}"]
+        return [name]
 
     def frames(
         self,
@@ -77,10 +89,14 @@ class Layout:
             return [anaglyph(left, right)]
         return [left, right] if self.name == FILES else [right]
 
-    def padding(self, height: int, width: int) -> tuple[int, int]:  # rows, columns
-        """Return what to add to views of this size, so that each has even sides where it is stored."""
-        multiple = {"half-sbs": (2, 4), "half-tb": (4, 2)}.get(self.name, (2, 2))
-        return -height % multiple[0], -width % multiple[1]
+    def padding(self, height: int, width: int, *, exact: bool) -> tuple[int, int]:  # rows, columns
+        """Return what to add to views of this size: so that each has even sides where it is stored.
+
+        If the exact size is to be kept, only half layouts get an even side to halve.
+        """
+        rows, columns = {"half-sbs": (1, 2), "half-tb": (2, 1)}.get(self.name, (1, 1))
+        factor = 1 if exact else 2
+        return -height % (factor * rows), -width % (factor * columns)
 
     def frame_size(self, height: int, width: int) -> tuple[int, int]:
         """Return height and width of the frames made of views of this size."""
@@ -98,9 +114,13 @@ def anaglyph(
     right: np.ndarray,  # uint8 [H, W, 3] RGB
 ) -> np.ndarray:  # uint8 [H, W, 3] RGB
     """Return the red-cyan anaglyph by Dubois' least-squares matrices, applied to linear light."""
-    views = np.concatenate([_TO_LINEAR[left], _TO_LINEAR[right]], axis=2)
-    mixed = cv2.transform(views, _DUBOIS).clip(0, 1)
-    return _FROM_LINEAR[np.rint(mixed * _LINEAR_STEPS).astype(np.uint16)]
+    made = np.empty_like(left)
+    for top in range(0, len(left), _STRIP_ROWS):  # arrays of floats of a whole frame would take much memory
+        strip = slice(top, top + _STRIP_ROWS)
+        views = np.concatenate([_TO_LINEAR[left[strip]], _TO_LINEAR[right[strip]]], axis=2)
+        mixed = cv2.transform(views, _DUBOIS).clip(0, 1)
+        made[strip] = _FROM_LINEAR[np.rint(mixed * _LINEAR_STEPS).astype(np.uint16)]
+    return made
 
 
 def pad(

@@ -5,6 +5,8 @@ sources/packing_detection.py detects the packing of a file.
 
 import re
 from fractions import Fraction
+from itertools import combinations_with_replacement
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,6 +20,7 @@ PAIR = "pair"  # two files or two folders of images, one per view
 MULTIVIEW = "multiview"  # one file that stores each view as a full image: MV-HEVC, MPO
 PACKINGS = (*PACKED, PAIR, MULTIVIEW)
 
+_SEPARATORS = "-_. "  # between the words of a file's name
 # Tags as VR players read them; the first match counts.
 _REVERSED = r"[-_. ]?(rl|right[-_]?first)"
 _SBS, _TB = (
@@ -44,6 +47,20 @@ def packing_from_name(stem: str) -> str | None:
         if re.search(rf"(^|[-_. ])({pattern})($|[-_. ])", stem.lower()):
             return packing
     return None
+
+
+def strip_packing_tag(file: str) -> str:
+    """Return a film's name without suffix and packing tag: `candle` for `candle_half-sbs.mp4`."""
+    stem = Path(file).stem
+    packing = packing_from_name(stem)
+    if packing is None:
+        return stem
+    words = re.finditer(f"[^{_SEPARATORS}]+", stem)
+    runs = [(first.start(), last.end()) for first, last in combinations_with_replacement(words, 2)]
+    tags = [run for run in runs if packing_from_name(stem[slice(*run)]) == packing]
+    start, stop = min(tags, key=lambda run: run[1] - run[0])  # `half-sbs`, not `candle_half-sbs`
+    head = re.sub(rf"(?i)([{_SEPARATORS}]+(lrf|full))+$", "", stem[:start].rstrip(_SEPARATORS))
+    return (head + stem[stop:]).strip(_SEPARATORS)
 
 
 def packing_axis(packing: str) -> str:

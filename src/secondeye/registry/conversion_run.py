@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from secondeye.conversion.preview import anaglyph
 from secondeye.conversion.provenance import read_record
+from secondeye.film.layouts import anaglyph
+from secondeye.film.packing import INTERLEAVED, packing_axis, unpack
 from secondeye.report.contact_sheet import write_contact_sheet
 from secondeye.run_folder import Run, open_run, working_on
 from secondeye.video.probe import probe
@@ -29,6 +30,9 @@ class ConversionParams:
     inpainter: str
     strength_percent: str
     convergence: str
+    layout: str
+    codec: str
+    bit_depth: str
     crf: str
     preset: str
 
@@ -48,14 +52,14 @@ def record_conversion(
     with working_on(run):
         run.rewind(0)
         run.log(0, _metrics(film, seconds))
-        _write_preview(run.picture("preview.png"), film)
+        _write_preview(run.picture("preview.png"), film, record.get("packing", "sbs"))
         run.finish({})
     return run
 
 
 def _params(record: Mapping[str, Any]) -> ConversionParams:
     settings = record.get("settings", {})
-    names = ("strength_percent", "convergence", "crf", "preset")
+    names = ("strength_percent", "convergence", "layout", "codec", "bit_depth", "crf", "preset")
     return ConversionParams(
         str(record.get("version") or "none") if record else _NOT_RECORDED,
         *(str(record[part]["name"]) if record else _NOT_RECORDED for part in ("depth", "inpainter")),
@@ -92,13 +96,22 @@ def _metrics(film: Path, seconds: float | None) -> dict[str, float]:
     return metrics
 
 
-def _write_preview(path: Path, film: Path) -> None:
-    """Write both views and their anaglyph at a few times of the film."""
+def _write_preview(
+    path: Path,
+    film: Path,
+    packing: str,  # "" for a film of one view, or an anaglyph
+) -> None:
+    """Write both views and their anaglyph at a few times of the film; of a film of one view its frames."""
     info = probe(film)
     scale = min(1.0, _PREVIEW_WIDTH_PX / info.width)
-    size = round(info.height * scale), 2 * round(info.width * scale / 2)
+    size = 2 * round(info.height * scale / 2), 2 * round(info.width * scale / 2)
     rows = []
+    if packing_axis(packing) == INTERLEAVED:  # scaling would mix its rows
+        size = info.height, info.width
     for frame in sample_frames(film, _PREVIEW_FRAMES, size):
-        left, right = np.split(frame, 2, axis=1)
+        if not packing:
+            rows.append([("frame", frame)])
+            continue
+        left, right = (np.ascontiguousarray(view) for view in unpack(frame, packing))
         rows.append([("left eye", left), ("right eye", right), ("anaglyph", anaglyph(left, right))])
     write_contact_sheet(path, rows)

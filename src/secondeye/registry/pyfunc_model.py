@@ -23,7 +23,7 @@ class Converter(PythonModel):
         context: PythonModelContext,
         model_input: pd.DataFrame,  # input_path, output_path: files; an empty output has its default name
         params: dict[str, Any] | None = None,  # the options of `secondeye convert`; None: its default
-    ) -> pd.DataFrame:  # output_path, frames
+    ) -> pd.DataFrame:  # output_path, frames: a row for each film that is written
         """Convert the films one by one. Raises UserError and UnreadableFilm."""
         from secondeye.conversion.bundle import settings_from_bundle
         from secondeye.conversion.convert import convert
@@ -40,9 +40,8 @@ class Converter(PythonModel):
             )
             for row in model_input.itertuples()
         ]
-        return pd.DataFrame(
-            {"output_path": [str(film.output) for film in made], "frames": [film.frames for film in made]}
-        )
+        rows = [(str(path), film.frames) for film in made for path in film.outputs]
+        return pd.DataFrame(rows, columns=["output_path", "frames"])
 
 
 mlflow.models.set_model(Converter())

@@ -1,5 +1,6 @@
 """Detect a file's packing that sources.csv does not state: from metadata, then its name, then its pixels."""
 
+import json
 import re
 from collections.abc import Sequence
 from fractions import Fraction
@@ -20,7 +21,7 @@ from secondeye.sources.source import Source, is_still
 from secondeye.sources.sources_csv import COLUMNS
 from secondeye.sources.stills import read_still
 from secondeye.system.errors import UserError
-from secondeye.video.probe import UnreadableFilm, probe
+from secondeye.video.probe import UnreadableFilm, probe, read_tags
 from secondeye.video.stereo_metadata import StereoMetadata, read_stereo_metadata
 
 _NO_METADATA = StereoMetadata(axis="", right_first=False, projection="", views=1)
@@ -55,6 +56,8 @@ def detect_packing(path: Path) -> tuple[str, str]:  # packing, and what it was i
     """Return a file's packing. Raises UnclearPacking if nothing states it, or metadata and name disagree."""
     if ANAGLYPH in _words(path):
         raise UnclearPacking(path, "is an anaglyph by its name, whose views cannot be separated")
+    if recorded := _recorded_packing(path):
+        return recorded, f"packing {recorded} stated by the record of the conversion that made the film"
     if path.suffix.lower() == ".mpo":
         return MULTIVIEW, "left view first, as in MPO files"
     named, metadata = _packing_of_name(path), read_metadata(path)
@@ -74,11 +77,29 @@ def detect_packing(path: Path) -> tuple[str, str]:  # packing, and what it was i
     return packing, f"packing {packing} inferred from pixels and aspect ratio; order of the views assumed"
 
 
+def _recorded_packing(path: Path) -> str:
+    """Return the packing that a conversion recorded in its film; "" if none, or if the film was cut since."""
+    if is_still(path):
+        return ""
+    try:
+        record = json.loads(read_tags(path).get("comment", ""))
+        info = probe(path)
+    except (ValueError, UnreadableFilm):
+        return ""
+    made = record.get("frame") if isinstance(record, dict) else None
+    packing = record.get("packing", "") if made == f"{info.width}x{info.height}" else ""
+    return packing if packing in PACKED else ""
+
+
 def stated_packing(path: Path) -> str | None:
     """Return the packing that a film's metadata or name state; None if they state none.
 
     Raises UnclearPacking if they disagree, and UserError for a packing that is not supported.
     """
+    if recorded := _recorded_packing(path):
+        return recorded
+    if ANAGLYPH in _words(path):
+        return None
     named, metadata = packing_from_name(path.stem), read_metadata(path)
     return _packing_of_metadata(path, metadata, named)[0] if metadata.axis else named
 
@@ -90,7 +111,7 @@ def find_packing(path: Path) -> tuple[str, str] | None:  # packing, and what it 
     Raises UnclearPacking if metadata and name disagree.
     """
     metadata = read_metadata(path)
-    named = packing_from_name("_".join(_words(path)))
+    named = packing_from_name("_".join(_words(path))) or _recorded_packing(path)
     if metadata.views > 1 or metadata.axis or named or (_is_detailed(path) and axis_from_pixels(path)):
         return detect_packing(path)
     return None

@@ -34,7 +34,7 @@ _LARGE_PIXELS = 2 * 4096 * 2304
 _LARGE_OPTIONS = ":rc-lookahead=4:sync-lookahead=0:bframes=0"
 _SVT_PRESETS = dict(zip(PRESETS, (12, 11, 10, 9, 8, 7, 5, 4, 2), strict=True))
 _NVENC_PRESETS = dict(zip(PRESETS, ("p1", "p1", "p2", "p3", "p3", "p4", "p5", "p6", "p7"), strict=True))
-_TRIAL_PX = 256  # of the frame that shows whether an encoder starts
+_TRIAL_PX, _TRIAL_RATE = 256, Fraction(24)  # of the frame that shows whether an encoder starts
 
 
 @dataclass(frozen=True)
@@ -118,11 +118,11 @@ class Encoding:
         """FFmpeg's name of the format; "" if the encoder has none."""
         return self.encoder.pixel_format(self.bit_depth, self.full_chroma)
 
-    def options(self, height: int, width: int, frame_packing: int | None) -> dict[str, str]:
-        """Return the encoder's options for frames of this size, and for an H.264 frame-packing SEI."""
+    def options(self, pixels: int, frame_packing: int | None) -> dict[str, str]:
+        """Return the encoder's options: for so many pixels in all streams, and for a frame-packing SEI."""
         options = self.encoder.options(self.crf, self.preset)
         if self.encoder.name == "libx264":
-            large = _LARGE_OPTIONS if width * height > _LARGE_PIXELS else ""
+            large = _LARGE_OPTIONS if pixels > _LARGE_PIXELS else ""
             packing = "" if frame_packing is None else f":frame-packing={frame_packing}"
             options["x264-params"] = f"threads={_X264_THREADS}{large}{packing}"
         return options
@@ -134,22 +134,35 @@ def has_encoder(name: str) -> bool:
 
 
 @cache
-def why_unusable(codec: str) -> str:
-    """Return why an encoder cannot be used here: FFmpeg lacks it, or it does not start; "" if it can."""
+def why_unusable(
+    codec: str,
+    height: int = _TRIAL_PX,
+    width: int = _TRIAL_PX,
+    rate: Fraction = _TRIAL_RATE,  # frames per second
+    pixel_format: str = "",  # FFmpeg's name; "": 8-bit 4:2:0
+) -> str:
+    """Return why an encoder cannot take such frames here, as FFmpeg lacks it; "" if it can.
+
+    With frames of the default size the encoder is started and used, with others only started.
+    """
     encoder = ENCODERS[codec]
     try:
         context = cast(VideoCodecContext, VideoCodecContext.create(encoder.name, "w"))
     except (ValueError, av.FFmpegError):
         return "this FFmpeg does not have it"
     quiet_svt()
-    context.width = context.height = _TRIAL_PX
-    context.pix_fmt, context.time_base = encoder.formats[0], Fraction(1, 24)
+    context.width, context.height = width, height
+    context.pix_fmt = pixel_format or encoder.formats[0]
+    context.time_base, context.framerate = 1 / rate, rate
     context.options = encoder.options(encoder.crf, PRESET)
-    frame = VideoFrame.from_ndarray(np.zeros((_TRIAL_PX, _TRIAL_PX, 3), np.uint8), format="rgb24")
-    frame.pts = 0
     try:
-        context.encode(frame.reformat(format=encoder.formats[0]))
-        context.encode(None)
+        context.open()
+        if (height, width) == (_TRIAL_PX, _TRIAL_PX):
+            black = np.zeros((height, width, 3), np.uint8)
+            frame = VideoFrame.from_ndarray(black, format="rgb24").reformat(format=context.pix_fmt)
+            frame.pts = 0
+            context.encode(frame)
+            context.encode(None)
     except av.FFmpegError as error:
         return f"it does not start here ({error.strerror})"
     return ""

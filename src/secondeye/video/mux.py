@@ -74,7 +74,8 @@ def mux_film(
             video.codec_context.codec_tag = APPLE_HEVC
         # The template does not carry the frame rate, which Matroska stores.
         video.framerate = template.average_rate or video.framerate
-        # With stereo_mode FFmpeg writes a display size for square pixels; other films rely on the SEI.
+        # With stereo_mode FFmpeg writes a display size for square pixels; other films rely on the SEI and
+        # the record in their comment.
         if output.suffix == ".mkv" and stereo.matroska and template.sample_aspect_ratio in (None, 1):
             video.metadata["stereo_mode"] = stereo.matroska
         copies: dict[Stream, Stream] = {}
@@ -82,7 +83,7 @@ def mux_film(
             if isinstance(track, AttachmentStream):
                 if track.index in plan.copied:
                     name = track.metadata.get("filename", f"attachment {track.index}")
-                    target.add_attachment(name, track.mimetype or "application/octet-track", track.data)
+                    target.add_attachment(name, track.mimetype or "application/octet-stream", track.data)
                 continue
             if track.index in plan.copied:
                 copies[track] = target.add_stream_from_template(track)

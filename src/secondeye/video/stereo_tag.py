@@ -22,17 +22,21 @@ NO_TAG = StereoTag()
 _TAGS = {
     ("sbs", False): StereoTag(3, 2, "left_right"),
     ("tb", False): StereoTag(4, 1, "top_bottom"),
-    ("interleaved", False): StereoTag(2, None, "row_interleaved_lr"),
+    ("interleaved", False): StereoTag(2),
     ("sbs", True): StereoTag(matroska="right_left"),
     ("tb", True): StereoTag(matroska="bottom_top"),
-    ("interleaved", True): StereoTag(matroska="row_interleaved_rl"),
     ("anaglyph", False): StereoTag(matroska="anaglyph_cyan_red"),
 }
 
 
-def stereo_tag(axis: str, right_first: bool = False) -> StereoTag:
-    """Return the tag of a packing: sbs, tb, interleaved or anaglyph; an empty one for others."""
-    return _TAGS.get((axis, right_first), NO_TAG)
+def stereo_tag(axis: str, right_first: bool = False, *, half: bool = False) -> StereoTag:
+    """Return the tag of a packing: sbs, tb, interleaved or anaglyph; an empty one for others.
+
+    With a StereoMode FFmpeg writes the size of one view as it is stored, at which players show the film:
+    half views would be squeezed, so Matroska has none.
+    """
+    tag = _TAGS.get((axis, right_first), NO_TAG)
+    return tag._replace(matroska=None) if half else tag
 
 
 def write_st3d(path: Path, stereo_mode: int) -> None:

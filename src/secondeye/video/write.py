@@ -23,6 +23,7 @@ from secondeye.video.probe import BT709, EXACT_SCALING, Colour, ffmpeg_url
 
 _MAX_STEP_TICKS = 2**31 - 1  # from one frame to the next: mp4 stores it in 32 bits
 _TIME_BASES = [Fraction(1, 10**6), Fraction(1, 90000), Fraction(1, 1000)]  # coarser than that of some films
+_MAX_REORDERED = 16  # frames that an HEVC encoder may hold back to sort them
 _LOSSLESS_RATE = 24  # FFV1 files hold arrays; their frame rate has no meaning
 
 
@@ -58,7 +59,7 @@ class FilmWriter:
         self._container: OutputContainer = av.open(ffmpeg_url(path), "w", format="mp4")
         self._streams: list[VideoStream] = []
         for _ in range(streams):
-            options = encoding.options(height, width, frame_packing)
+            options = encoding.options(streams * height * width, frame_packing)
             added = self._container.add_stream(encoding.encoder.name, rate=fps, options=options)
             stream = cast(VideoStream, added)
             stream.width, stream.height = width, height
@@ -74,6 +75,10 @@ class FilmWriter:
             stream.codec_context.color_trc = colour.transfer
             self._streams.append(stream)
         self._colour, self.time_base = colour, time_base
+        # Of a segment of one or two frames x265 gives packets without decoding times.
+        self._sets_times = encoding.encoder.name == "libx265"
+        self._given: list[list[int]] = [[] for _ in range(streams)]  # timestamps of frames
+        self._encoded = [0] * streams  # packets
 
     def add_audio(self, rate: int) -> None:
         """Add a stereo AAC track. Call before the first frame is written."""
@@ -91,7 +96,19 @@ class FilmWriter:
         frame = VideoFrame.from_ndarray(rgb, format="rgb24")
         frame = frame.reformat(format="bgr0") if _is_rgb(video) else self._to_yuv(frame, video.pix_fmt or "")
         frame.pts, frame.time_base = pts, self.time_base
-        self._container.mux(video.encode(frame))
+        if self._sets_times:
+            self._given[stream].append(pts)
+        self._mux(stream, video.encode(frame))
+
+    def _mux(self, stream: int, packets: Iterable[Packet]) -> None:
+        """Write packets; those of x265 are decoded at the times of earlier frames, which increase."""
+        for packet in packets:
+            if self._sets_times:
+                number, given = self._encoded[stream], self._given[stream]
+                behind = number - _MAX_REORDERED
+                packet.dts = given[behind] if behind >= 0 else given[0] + behind
+                self._encoded[stream] += 1
+            self._container.mux(packet)
 
     def _to_yuv(self, frame: VideoFrame, pixel_format: str) -> VideoFrame:
         deep = "10" in pixel_format
@@ -123,8 +140,8 @@ class FilmWriter:
 
     def close(self) -> None:
         """Flush the encoder and close the file."""
-        for stream in self._streams:
-            self._container.mux(stream.encode(None))
+        for number, stream in enumerate(self._streams):
+            self._mux(number, stream.encode(None))
         self._container.close()
 
     def __enter__(self) -> "FilmWriter":
