@@ -110,6 +110,29 @@ def test_an_inpainter_that_violates_a_guardrail_loses(scores: dict[str, float], 
     assert not decision.won and reason in decision.reason
 
 
+@pytest.mark.parametrize(
+    ("part", "column", "lost_db", "reason"),
+    [
+        ("inpainter", "psnr_db", 0.4, "the whole image of film f3 loses 0.40 dB, 0.3 allowed on any film"),
+        ("inpainter", "psnr_border_db", 1.3, "the border of film f3 loses 1.30 dB, 1 allowed on any film"),
+        ("inpainter", "psnr_db", 0.2, ""),
+        ("inpainter", "psnr_border_db", 0.9, ""),
+        ("depth", "psnr_db", 0.4, "the whole image of film f3 loses 0.40 dB"),
+        ("depth", "psnr_border_db", 1.3, ""),  # with another depth, another border enters
+    ],
+)
+def test_a_loss_on_one_film_counts_although_the_mean_gains(
+    part: str, column: str, lost_db: float, reason: str
+) -> None:
+    champion = [replace(row, psnr_border_db=20.0) for row in CHAMPION]
+    rows = scores_of("challenger", BETTER, whole=30.5, error=0.4, psnr_border_db=21.0)
+    before = getattr(champion[3], column)
+    rows[3] = replace(rows[3], **{column: before - lost_db})
+    decision = decision_on(part, champion + rows)
+    assert decision.psnr_gain_db > 0 and decision.won == (not reason)
+    assert reason in decision.reason
+
+
 def test_a_blurred_champion_is_replaced_by_a_less_blurred_one() -> None:
     champion = scores_of("champion", [0.5, 0.52, 0.54, 0.51, 0.53], gradient_ratio=0.4)
     assert decision_on("inpainter", champion + scores_of("challenger", BETTER, gradient_ratio=0.4)).won

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from secondeye.dataset.schema import Score
 from secondeye.evaluation.aggregate import ScoreInterval, mean_score, paired_gains, score_interval
 from secondeye.evaluation.columns import COLUMNS, PRIMARY
-from secondeye.evaluation.guardrails import find_image_loss, find_violation
+from secondeye.evaluation.guardrails import find_film_loss, find_image_loss, find_violation
 from secondeye.params import Evaluate
 
 INSUFFICIENT = "insufficient evidence"
@@ -65,6 +65,7 @@ def compare(
     gain = score_interval(paired_gains(baseline_rows, method_rows, PRIMARY), evaluate)
     means = [{name: mean_score(rows, name) for name in COLUMNS} for rows in (method_rows, baseline_rows)]
     violation = find_violation(*means) if protocol.inpainting else find_image_loss(*means)
+    violation = violation or find_film_loss(method_rows, baseline_rows, inpainting=protocol.inpainting)
     return Comparison(_verdict(gain, violation, evaluate.min_films), gain)
 
 

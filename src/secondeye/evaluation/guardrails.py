@@ -1,11 +1,16 @@
 """Limits that an inpainter must not violate, whatever its primary score; the bounds are ours."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+from secondeye.dataset.schema import Score
+from secondeye.evaluation.aggregate import paired_gains
 
 MIN_GRADIENT_RATIO, MAX_GRADIENT_RATIO = 0.6, 1.4  # blurred below, noisy above
 MAX_HOLE_LOSS_DB = 0.5  # PSNR inside disocclusions, against the method it is compared with
 MAX_LOSS_DB = 0.05  # PSNR of the whole image
+MAX_FILM_LOSS_DB = 0.3  # PSNR of the whole image, on any film
+MAX_FILM_BORDER_LOSS_DB = 1.0  # PSNR of what enters at the frame's border, on any film
 MAX_TEMPORAL_ERROR_RATIO = 1.1  # temporal error relative to the other method
 
 
@@ -43,6 +48,25 @@ def find_image_loss(means: Mapping[str, float], baseline: Mapping[str, float]) -
     return (
         "" if loss_db <= MAX_LOSS_DB else f"the whole image loses {loss_db:.2f} dB, {MAX_LOSS_DB:g} allowed"
     )
+
+
+def find_film_loss(
+    rows: Sequence[Score],
+    baseline: Sequence[Score],  # of the method it is compared with, on the same clips
+    *,
+    inpainting: bool,  # whether borders count, too: a method with its own depth shows other ones
+) -> str:
+    """Describe a loss on one film beyond its bound, which a mean hides; "" if there is none."""
+    bounds = {"psnr_db": ("the whole image", MAX_FILM_LOSS_DB)}
+    if inpainting:
+        bounds["psnr_border_db"] = ("the border", MAX_FILM_BORDER_LOSS_DB)
+    for column, (region, most_db) in bounds.items():
+        gains = paired_gains(baseline, rows, column)
+        losses = {film: -sum(clips) / len(clips) for film, clips in gains.items()}
+        film = max(losses, key=lambda name: losses[name], default="")
+        if film and losses[film] > most_db:
+            return f"{region} of film {film} loses {losses[film]:.2f} dB, {most_db:g} allowed on any film"
+    return ""
 
 
 def _is_closer_to_one(ratio: float, other: float) -> bool:

@@ -217,10 +217,12 @@ def _verdict_table(
 
 
 def _describe_guardrails(protocol: Protocol) -> str:
-    limits = f"at most {guardrails.MAX_LOSS_DB:g} dB lost in the whole image"
+    whole, on_a_film = guardrails.MAX_LOSS_DB, guardrails.MAX_FILM_LOSS_DB
+    limits = f"at most {whole:g} dB lost in the whole image, {on_a_film:g} on any film"
     if protocol.inpainting:
         limits += (
-            f", {guardrails.MAX_HOLE_LOSS_DB:g} dB in holes, a gradient ratio in "
+            f", {guardrails.MAX_FILM_BORDER_LOSS_DB:g} dB at the border on any film, "
+            f"{guardrails.MAX_HOLE_LOSS_DB:g} dB in holes, a gradient ratio in "
             f"[{guardrails.MIN_GRADIENT_RATIO:g}, {guardrails.MAX_GRADIENT_RATIO:g}], "
             f"at most {guardrails.MAX_TEMPORAL_ERROR_RATIO:g} times the temporal error"
         )

@@ -7,7 +7,7 @@ from secondeye.dataset.schema import Score
 from secondeye.evaluation.aggregate import mean_over_films, mean_score, paired_gains
 from secondeye.evaluation.bootstrap import gain_lower_bound
 from secondeye.evaluation.columns import COLUMNS, PRIMARY
-from secondeye.evaluation.guardrails import find_image_loss, find_violation
+from secondeye.evaluation.guardrails import find_film_loss, find_image_loss, find_violation
 from secondeye.gate.candidate import Candidate
 from secondeye.params import Evaluate, Gate
 
@@ -57,7 +57,7 @@ def decide(
     )
     failure = rejection_reason(
         part, len(gains), bound, challenger_means, champion_means, evaluate.min_films, gate
-    )
+    ) or find_film_loss(challenger_rows, champion_rows, inpainting=part == "inpainter")
     return PartDecision(
         part=part,
         champion=champion.part_id(part),

@@ -64,11 +64,12 @@ def to_markdown(
     rules = (
         f"A challenger must be scored on at least {min_films} films. Its mean gain must be above zero at "
         f"confidence {gate.confidence:g} (bootstrap over films, then clips), and the whole image may lose at "
-        f"most {guardrails.MAX_LOSS_DB:g} dB. Inpainters are decided by {COLUMNS[PRIMARY].heading} on crops "
-        f"around disocclusions. Inside disocclusions they may lose at most {guardrails.MAX_HOLE_LOSS_DB:g} "
-        f"dB, the gradient ratio must be in [{guardrails.MIN_GRADIENT_RATIO:g}, "
-        f"{guardrails.MAX_GRADIENT_RATIO:g}], and the temporal error at most "
-        f"{guardrails.MAX_TEMPORAL_ERROR_RATIO:g} times the champion's. If several inpainters challenge, the "
-        "confidence is corrected for multiple comparisons (Bonferroni)."
+        f"most {guardrails.MAX_LOSS_DB:g} dB, {guardrails.MAX_FILM_LOSS_DB:g} on any film. "
+        f"Inpainters are decided by {COLUMNS[PRIMARY].heading} on crops around disocclusions. They may lose "
+        f"at most {guardrails.MAX_HOLE_LOSS_DB:g} dB inside disocclusions and "
+        f"{guardrails.MAX_FILM_BORDER_LOSS_DB:g} dB at the border on any film; the gradient ratio must be in "
+        f"[{guardrails.MIN_GRADIENT_RATIO:g}, {guardrails.MAX_GRADIENT_RATIO:g}], and the temporal error at "
+        f"most {guardrails.MAX_TEMPORAL_ERROR_RATIO:g} times the champion's. If several inpainters challenge, "
+        "the confidence is corrected for multiple comparisons (Bonferroni)."
     )
     return "\n\n".join(["# Gate", champion, "\n".join(lines), f"{scope} {rules}"]) + "\n"
