@@ -123,7 +123,7 @@ def test_pictures_that_decode_in_part_are_kept_and_named(make_film: Callable[...
 def test_a_real_cut_film_names_its_last_picture(footage: Path) -> None:
     info = probe(footage / "odd_sound" / "dvd_lpcm_telecine.vob")
     plan = plan_shots(info, cut_threshold=2.0, min_shot_frames=6)
-    assert plan.concealed == [15] and "frames that decode in part: 1, at " in plan.damage
+    assert plan.concealed == [15] and "frames that decode in part: 1, at 0.50 s" in plan.damage
 
 
 def test_a_film_that_is_mostly_damage_is_refused(make_film: Callable[..., Path]) -> None:

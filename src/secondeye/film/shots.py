@@ -42,9 +42,11 @@ class ShotPlan:
         return "; ".join(filter(None, [*found, self.error]))
 
     def _places(self, frames: Sequence[int]) -> str:
-        """Return the times of the first of these frames."""
+        """Return the times of the first of these frames, as players count them: from the first frame."""
         different = list(dict.fromkeys(frames))
-        seconds = [float(self.timestamps[frame] * self.info.time_base) for frame in different[:_PLACES]]
+        first = 0 if 0 in self.lost else self.timestamps[0]  # of a film whose first frame is known
+        ticks = [self.timestamps[frame] - first for frame in different[:_PLACES]]
+        seconds = [float(each * self.info.time_base) for each in ticks]
         more = ", ..." if len(different) > _PLACES else ""
         return f"{', '.join(f'{each:.2f}' for each in seconds)}{more} s"
 
