@@ -69,7 +69,7 @@ def to_markdown(
         f"at most {guardrails.MAX_HOLE_LOSS_DB:g} dB inside disocclusions and "
         f"{guardrails.MAX_FILM_BORDER_LOSS_DB:g} dB at the border on any film; the gradient ratio must be in "
         f"[{guardrails.MIN_GRADIENT_RATIO:g}, {guardrails.MAX_GRADIENT_RATIO:g}], and the temporal error at "
-        f"most {guardrails.MAX_TEMPORAL_ERROR_RATIO:g} times the champion's. If several inpainters challenge, "
-        "the confidence is corrected for multiple comparisons (Bonferroni)."
+        f"most {guardrails.MAX_TEMPORAL_ERROR_RATIO:g} times the champion's. If several inpainters "
+        "challenge, the confidence is corrected for multiple comparisons (Bonferroni)."
     )
     return "\n\n".join(["# Gate", champion, "\n".join(lines), f"{scope} {rules}"]) + "\n"
