@@ -85,13 +85,13 @@ def convert_film(width: int, height: int, frames: int, inpainter: str, **options
     from secondeye.video.write import write_film
 
     estimates = [0]
-    record = Checkpoint.save_inpaint_plan
+    record = Checkpoint.save_inpaint_plans
 
-    def watch(checkpoint: Checkpoint, plan: Any) -> None:
-        estimates.append(plan.memory_bytes)
-        record(checkpoint, plan)
+    def watch(checkpoint: Checkpoint, plans: Any) -> None:
+        estimates.append(max(plan.memory_bytes for plan in plans))
+        record(checkpoint, plans)
 
-    Checkpoint.save_inpaint_plan = watch  # type: ignore[method-assign, assignment]
+    Checkpoint.save_inpaint_plans = watch  # type: ignore[method-assign, assignment]
     with tempfile.TemporaryDirectory() as folder:
         film = Path(folder) / "film.mp4"
         write_film(film, drifting_images(width, height, frames), Fraction(FPS), preset="ultrafast")

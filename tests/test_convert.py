@@ -83,7 +83,8 @@ def test_only_rendering_decodes_whole_frames_and_codecs_run_beside_it(
     monkeypatch.setattr(FilmWriter, "write", record_write)
     convert(film, None, SETTINGS)
     assert encoded == [False] * 4
-    cuts, depth, views = decoded[:4], decoded[4:8], decoded[8:]
+    still, cuts, depth, views = decoded[:1], decoded[1:5], decoded[5:9], decoded[9:]
+    assert still == [(None, False)], "one of each shortest shot, for what stands still on the screen"
     assert cuts == [((32, 256), False)] * 4
     assert depth == [((48, 384), False)] * 4 and views == [(None, False)] * 4
 

@@ -16,12 +16,15 @@ from torch.testing import assert_close
 from typer.testing import CliRunner
 
 from secondeye.cli import app
-from secondeye.conversion.render import LeftWindow, render
+from secondeye.conversion.picture import Picture
+from secondeye.conversion.render import LeftWindow, RenderedWindow, render
 from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import ClipOcclusion, ClipQuality
 from secondeye.evaluation.eval_clips import EvalFrames
 from secondeye.evaluation.methods import Method, make_right
-from secondeye.inpaint import Inpainted, Warped
+from secondeye.film.letterbox import NO_LETTERBOX
+from secondeye.film.still_parts import StillParts
+from secondeye.inpaint import Inpainted, Inpainter, Warped
 from secondeye.inpaint.fill import fill_shot
 from secondeye.video.read import decode_film
 
@@ -105,8 +108,13 @@ def window(frames: int, height: int, width: int) -> LeftWindow:
     return LeftWindow(images, torch.rand(frames, 1, height // 8, width // 8, generator=generator))
 
 
+def render_window(given: LeftWindow, inpainter: Inpainter, device: str) -> Iterator[RenderedWindow]:
+    whole = Picture(StillParts(NO_LETTERBOX), *given.frames.shape[1:3])
+    return render([given], inpainter, picture=whole, strength_percent=3.0, convergence=0.5, device=device)
+
+
 def render_on(device: str, given: LeftWindow) -> Tensor:  # uint8 [T, H, W, 3], the right view
-    (rendered,) = render([given], fill_shot, strength_percent=3.0, convergence=0.5, device=device)
+    (rendered,) = render_window(given, fill_shot, device)
     assert rendered.right.device.type == "cpu" and rendered.disparity.device.type == device
     return rendered.right
 
@@ -153,7 +161,7 @@ def test_a_window_goes_to_the_gpu_once_and_comes_back_once() -> None:
 
     torch.cuda.reset_peak_memory_stats()
     with Counting():
-        (rendered,) = render([given], unchanged, strength_percent=3.0, convergence=0.5, device="cuda")
+        (rendered,) = render_window(given, unchanged, "cuda")
     assert copies == ["cpu to cuda", "cuda to cpu"] and rendered.right.device.type == "cpu"
     assert torch.cuda.max_memory_allocated() < 40 * given.frames.nbytes
     assert (render_on("cuda", given).int() - render_on("cpu", given).int()).abs().float().mean() < 1

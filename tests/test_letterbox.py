@@ -33,6 +33,12 @@ def test_letterbox_is_robust_to_specks() -> None:
     assert borders_of(images) == (12, 12, 0, 0)
 
 
+def test_captions_of_analogue_video_belong_to_the_letterbox() -> None:
+    images = framed(12, 12, 0, 0)
+    images[:, 1:3, 10:70] = 130
+    assert borders_of(images) == (12, 12, 0, 0)
+
+
 def test_row_blended_with_the_border_is_part_of_it() -> None:
     images = framed(12, 0, 0, 0)
     images[:, 12] = images[:, 12] // 2

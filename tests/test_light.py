@@ -10,7 +10,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from secondeye.conversion.picture import Picture
 from secondeye.conversion.render import LeftWindow, render
+from secondeye.film.letterbox import NO_LETTERBOX
+from secondeye.film.still_parts import StillParts
 from secondeye.imaging.arrays import frames_from_uint8, frames_to_uint8
 from secondeye.inpaint import (
     Inpainter,
@@ -104,7 +107,8 @@ def test_conversion_refuses_nan(tmp_path: Path) -> None:
     depth[..., 16:32] = 1
     window = LeftWindow(torch.full((1, 64, 96, 3), 128, dtype=torch.uint8), depth)
     with pytest.raises(UserError, match=r"^the model returns NaN or infinite pixels"):
-        next(render([window], broken, strength_percent=10, convergence=0.5, device="cpu"))
+        whole = Picture(StillParts(NO_LETTERBOX), 64, 96)
+        next(render([window], broken, picture=whole, strength_percent=10, convergence=0.5, device="cpu"))
 
 
 def test_bytes_are_inpainted_like_floats_and_seen_bytes_do_not_change(inpainter: Inpainter) -> None:

@@ -1,7 +1,7 @@
 """The checkpoint of a conversion: a folder beside the output that holds what is finished, to resume from.
 
 key                              hash of film, settings and code
-plan.json, inpaint.json          the shots, and the plan of the inpainter
+plan.json, inpaint.json          the shots, and the plans of the inpainter
 depth_START.json                 size, range and confidence of a shot's raw depth, once its pass is finished
 depth_START.f32                  raw depth of the shot that begins at frame START
 depth_START.safetensors          state of the depth estimator, while its pass runs
@@ -33,7 +33,9 @@ from torch import Tensor
 
 from secondeye.conversion.settings import ConversionSettings
 from secondeye.execution import code_hash
+from secondeye.film.letterbox import Letterbox
 from secondeye.film.shots import ShotPlan
+from secondeye.film.still_parts import StillParts
 from secondeye.inpaint import InpainterState, InpaintPlan
 from secondeye.system.files import publish, write_atomic
 from secondeye.system.process import lock_dir, wait_for_shared_locks
@@ -141,6 +143,7 @@ class Checkpoint:
             "error": plan.error,
             "lost": plan.lost,
             "concealed": plan.concealed,
+            "letterboxes": [still.letterbox for still in plan.still],
         }
         write_atomic(self.folder / "plan.json", json.dumps(record))
 
@@ -151,17 +154,19 @@ class Checkpoint:
             return None
         record = json.loads(path.read_text())
         shots = [(start, stop) for start, stop in record["shots"]]
+        still = [StillParts(Letterbox(*bands)) for bands in record["letterboxes"]]
         frames = record["lost"], record["concealed"]
-        return ShotPlan(info, record["timestamps"], shots, record["error"], *frames)
+        return ShotPlan(info, record["timestamps"], shots, record["error"], *frames, still)
 
-    def save_inpaint_plan(self, plan: InpaintPlan) -> None:
-        """Save the inpainter's plan, so that resuming gives the same pixels with other free memory."""
-        write_atomic(self.folder / "inpaint.json", json.dumps(plan.describe(), indent=1) + "\n")
+    def save_inpaint_plans(self, plans: Sequence[InpaintPlan]) -> None:
+        """Save the inpainter's plans, so that resuming gives the same pixels with other free memory."""
+        record = [plan.describe() for plan in plans]
+        write_atomic(self.folder / "inpaint.json", json.dumps(record, indent=1) + "\n")
 
-    def load_inpaint_plan(self) -> InpaintPlan | None:
-        """Return the saved plan of the inpainter; None if there is none."""
+    def load_inpaint_plans(self) -> list[InpaintPlan]:
+        """Return the saved plans of the inpainter, one for each size of picture; none if there are none."""
         path = self.folder / "inpaint.json"
-        return InpaintPlan.from_dict(json.loads(path.read_text())) if path.exists() else None
+        return list(map(InpaintPlan.from_dict, json.loads(path.read_text()))) if path.exists() else []
 
     def publish_films(self, outputs: Sequence[Path]) -> None:
         """Move the muxed films to their outputs."""

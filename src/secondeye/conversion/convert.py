@@ -27,6 +27,7 @@ from secondeye.conversion.shots import (
     ShotConverter,
     is_spread,
     load_models,
+    picture_sizes,
     require_memory,
     share_memory,
     spread_shots,
@@ -34,6 +35,7 @@ from secondeye.conversion.shots import (
 )
 from secondeye.depth.estimators import FALLBACK, choose_best, max_map_pixels
 from secondeye.film.cuts import CUT_THRESHOLD, shortest_shot_frames
+from secondeye.film.letterbox import NO_LETTERBOX
 from secondeye.film.packing import MULTIVIEW
 from secondeye.film.shots import ShotPlan, plan_shots
 from secondeye.film.view import left_view_info
@@ -100,15 +102,17 @@ def convert(
     settings = choose_depth(settings, log)
     window_frames = choose_window_frames(info, settings, worker_count(settings))
     models = load_models(share_memory(settings))
-    require_memory(models.estimator, info)
+    require_memory(models.estimator, [(info.height, info.width)])
     folder = targets[0].parent
     full_disk = explain_full_disk(folder, "free some and run the same command again, to continue")
     with full_disk, open_checkpoint(targets[0], info, settings) as checkpoint:
         if not overwrite and (written := [each for each in targets if each.exists()]):
             checkpoint.remove()
             raise UserError(f"{written[0]}: was written by another process; add --overwrite to replace it")
-        _plan_inpainting(checkpoint, info, settings, models.inpainter, log)
+        _require_inpainting_memory(checkpoint, info, settings, models.inpainter)
         plan = load_or_plan_shots(checkpoint, info)
+        require_memory(models.estimator, picture_sizes(plan))
+        _plan_inpainting(checkpoint, plan, settings, models.inpainter, log)
         _log_film(plan, log)
         _require_free_space(checkpoint, plan, folder, settings, output_format)
         job = FilmJob(info, checkpoint, settings, window_frames)
@@ -116,7 +120,7 @@ def convert(
         del models  # not to be held while other processes load their own
         _convert_shots(job, plan, converter, log)
         record = describe_conversion(
-            film, settings, output_format, checkpoint.load_inpaint_plan(), own_comment(film)
+            film, settings, output_format, checkpoint.load_inpaint_plans(), own_comment(film)
         )
         if sidecar:
             for target in targets:
@@ -212,33 +216,47 @@ def _log_tracks(film: Path, output: Path, log: Log) -> None:
         log(f"warning: {output.suffix} cannot hold the film's {track}; it is dropped{other}")
 
 
-def _plan_inpainting(
-    checkpoint: Checkpoint, info: FilmInfo, settings: ConversionSettings, inpainter: Inpainter, log: Log
+def _require_inpainting_memory(
+    checkpoint: Checkpoint, info: FilmInfo, settings: ConversionSettings, inpainter: Inpainter
 ) -> None:
-    """Reuse the recorded plan of the inpainter, or make and record one, and log it.
-
-    A plan may depend on free memory, and the pixels depend on the plan: all of a film has one.
-    """
+    """Raise UserError unless the memory suffices for the recorded plans of the inpainter, or for any plan."""
     if not isinstance(inpainter, PlannedInpainter):
         return
-    plan, most = checkpoint.load_inpaint_plan(), share_memory(settings).max_memory_bytes
-    if plan is None:
+    plans, most = checkpoint.load_inpaint_plans(), share_memory(settings).max_memory_bytes
+    need = max((plan.memory_bytes for plan in plans), default=0)
+    if settings.max_memory_gb is not None and most is not None and need > most:
+        raise UserError(
+            f"{checkpoint.folder}: the unfinished conversion needs {need / GIB:.1f} GiB in each "
+            "process; raise --max-memory-gb, or delete the folder to start over"
+        )
+    if not plans:
         try:
-            plan = inpainter.plan(info.height, info.width)
+            inpainter.plan(info.height, info.width)
         except UserError as error:
             checkpoint.remove()
             raise UserError(f"{info.path}: {error}") from error
-        checkpoint.save_inpaint_plan(plan)
-    elif settings.max_memory_gb is not None and most is not None and plan.memory_bytes > most:
-        raise UserError(
-            f"{checkpoint.folder}: the unfinished conversion needs {plan.memory_bytes / GIB:.1f} GiB in each "
-            "process; raise --max-memory-gb, or delete the folder to start over"
-        )
-    else:
+
+
+def _plan_inpainting(
+    checkpoint: Checkpoint, shots: ShotPlan, settings: ConversionSettings, inpainter: Inpainter, log: Log
+) -> None:
+    """Reuse the recorded plans of the inpainter, or make and record them, and log them.
+
+    A plan may depend on free memory, and the pixels depend on the plan: all pictures of one size have one.
+    """
+    if not isinstance(inpainter, PlannedInpainter):
+        return
+    plans = checkpoint.load_inpaint_plans()
+    for plan in plans:
         inpainter.reuse(plan)
-    if settings.steps not in (None, plan.steps):
-        log(f"warning: --steps: no effect, since the network inpaints in {pluralize(plan.steps, 'step')}")
-    log(str(plan))
+    if not plans:
+        plans = [inpainter.plan(*size) for size in picture_sizes(shots)]
+        checkpoint.save_inpaint_plans(plans)
+    steps = plans[0].steps
+    if settings.steps not in (None, steps):
+        log(f"warning: --steps: no effect, since the network inpaints in {pluralize(steps, 'step')}")
+    for plan in plans:
+        log(str(plan))
 
 
 def _log_film(plan: ShotPlan, log: Log) -> None:
@@ -251,6 +269,9 @@ def _log_film(plan: ShotPlan, log: Log) -> None:
         log(f"{info.path}: has {info.bit_depth} bits per channel; is dithered to 8")
     if info.hdr:
         log(f"{info.path}: HDR ({info.hdr}), is tone-mapped to SDR (BT.709)")
+    if letterboxed := sum(still.letterbox != NO_LETTERBOX for still in plan.still):
+        shots = pluralize(len(plan.shots), "shot")
+        log(f"{info.path}: letterbox in {letterboxed} of {shots}, is left as it is")
     if plan.damage:
         log(f"warning: {plan.damage}; converting what decodes")
 

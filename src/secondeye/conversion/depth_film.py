@@ -27,9 +27,17 @@ from secondeye.conversion.provenance import describe_depth
 from secondeye.conversion.segments import segment_frames
 from secondeye.conversion.settings import ConversionSettings
 from secondeye.conversion.shot_depth import STEPS, ShotDepth, estimate_shot
-from secondeye.conversion.shots import depth_reader, frames_from, load_estimator, require_memory
+from secondeye.conversion.shots import (
+    depth_reader,
+    frames_from,
+    load_estimator,
+    picture_of,
+    picture_sizes,
+    require_memory,
+)
 from secondeye.depth import DepthEstimator
 from secondeye.film.shots import ShotPlan
+from secondeye.imaging.arrays import resize
 from secondeye.system.disk import explain_full_disk, require_free_space
 from secondeye.system.errors import UserError
 from secondeye.system.files import publish, write_atomic
@@ -73,15 +81,17 @@ def write_depth(
     window_frames = choose_window_frames(info, settings, 1)
     estimator = load_estimator(settings)
     assert estimator is not None  # there are no depth maps yet
-    require_memory(estimator, info)
+    require_memory(estimator, [(info.height, info.width)])
     target = output.resolve()
     full_disk = explain_full_disk(target.parent, "free some and run the same command again, to continue")
     with full_disk, open_checkpoint(target, info, settings) as checkpoint:
         plan = load_or_plan_shots(checkpoint, info)
+        require_memory(estimator, picture_sizes(plan))
         _require_free_space(checkpoint, plan, target, settings)
         depths = _estimate(checkpoint, plan, estimator, window_frames)
-        record = _describe(film, settings, plan, depths)
-        _write(checkpoint, target, depths, record, info)
+        size = _map_size(plan, depths)
+        record = _describe(film, settings, plan, depths, size)
+        _write(checkpoint, target, _maps(plan, depths, size), record, info)
         checkpoint.remove()
     return WrittenDepth(output, len(plan.timestamps), plan.damage)
 
@@ -131,10 +141,10 @@ def _estimate(
     reader = depth_reader(plan.info, plan, estimator)
     depths = []
     with tqdm(total=len(plan.timestamps), desc="depth", unit="frame") as bar:
-        for shot in plan.shots:
+        for number, shot in enumerate(plan.shots):
             depths.append(
                 estimate_shot(
-                    partial(frames_from, reader, shot, window_frames),
+                    partial(frames_from, reader, shot, picture_of(plan, number), window_frames),
                     estimator,
                     checkpoint.raw_depth(shot[0]),
                     save_every=segment_frames(plan.info.fps),
@@ -144,8 +154,17 @@ def _estimate(
     return depths
 
 
+def _map_size(plan: ShotPlan, depths: list[ShotDepth]) -> tuple[int, int]:
+    """Return height and width of the maps: of whole frames, as fine as the depth of any shot."""
+    sizes = [picture_of(plan, number).size for number in range(len(depths))]
+    (height, width), finest = max(
+        zip(sizes, depths, strict=True), key=lambda shot: shot[1].height / shot[0][0]
+    )
+    return round(plan.info.height * finest.height / height), round(plan.info.width * finest.width / width)
+
+
 def _describe(
-    film: Path, settings: ConversionSettings, plan: ShotPlan, depths: list[ShotDepth]
+    film: Path, settings: ConversionSettings, plan: ShotPlan, depths: list[ShotDepth], size: tuple[int, int]
 ) -> dict[str, Any]:
     return {
         "secondeye": __version__,
@@ -154,8 +173,8 @@ def _describe(
         "orientation": NEAR,
         "normalised": True,
         "frames": len(plan.timestamps),
-        "height": depths[0].height,
-        "width": depths[0].width,
+        "height": size[0],
+        "width": size[1],
         "shots": [
             {"start": start, "stop": stop, "confidence": depth.confidence}
             for (start, stop), depth in zip(plan.shots, depths, strict=True)
@@ -164,13 +183,16 @@ def _describe(
 
 
 def _write(
-    checkpoint: Checkpoint, target: Path, depths: list[ShotDepth], record: dict[str, Any], info: FilmInfo
+    checkpoint: Checkpoint,
+    target: Path,
+    maps: Iterator[np.ndarray],  # uint16 [h, w]
+    record: dict[str, Any],
+    info: FilmInfo,
 ) -> None:
     """Write the maps into the checkpoint, and move them to the output."""
     part = checkpoint.folder / f"depth_maps{target.suffix}"
     text = json.dumps(record, indent=1) + "\n"
     if target.suffix:
-        maps = _maps(depths)
         if target.suffix.lower() == ".npz":
             _write_npz(part, maps, (record["frames"], record["height"], record["width"]))
         else:
@@ -181,7 +203,7 @@ def _write(
         return
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
-    for number, depth in enumerate(_maps(depths)):
+    for number, depth in enumerate(maps):
         _, content = cv2.imencode(".png", depth)
         (part / f"{number:08d}.png").write_bytes(content.tobytes())
     (part / RECORD).write_text(text)
@@ -194,11 +216,18 @@ def _write(
     part.rename(target)
 
 
-def _maps(depths: list[ShotDepth]) -> Iterator[np.ndarray]:  # uint16 [h, w]
-    for depth in depths:
+def _maps(
+    plan: ShotPlan, depths: list[ShotDepth], size: tuple[int, int]
+) -> Iterator[np.ndarray]:  # uint16 [h, w]
+    """Yield the map of each frame; it is 0 in the bands of a letterbox."""
+    for number, depth in enumerate(depths):
+        rows, columns = picture_of(plan, number).in_map(*size)
+        inside = rows.stop - rows.start, columns.stop - columns.start
         for start in range(0, depth.frames, _READ_FRAMES):
-            window = depth.read(start, min(depth.frames, start + _READ_FRAMES))
-            yield from np.rint(window[:, 0].numpy() * np.float32(STEPS)).astype(np.uint16)
+            window = resize(depth.read(start, min(depth.frames, start + _READ_FRAMES)), *inside)
+            maps = np.zeros((len(window), *size), np.uint16)
+            maps[:, rows, columns] = np.rint(window[:, 0].numpy() * np.float32(STEPS)).astype(np.uint16)
+            yield from maps
 
 
 def _write_npz(path: Path, maps: Iterator[np.ndarray], shape: tuple[int, int, int]) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from secondeye.conversion.depth_map_files import MapsFrom, open_files
 from secondeye.conversion.depth_record import NEAR, read_record, record_of
+from secondeye.conversion.picture import Picture
 from secondeye.depth import DepthEstimate, DepthEstimator, DepthState
 from secondeye.system.errors import UserError
 from secondeye.system.text import pluralize
@@ -40,9 +41,10 @@ class DepthMaps:
     confidence: dict[tuple[int, int], float] = field(default_factory=dict)  # of a shot (start, stop)
     record: dict[str, Any] = field(default_factory=dict)  # what `secondeye depth` wrote about them
 
-    def estimator(self, shot: tuple[int, int]) -> DepthEstimator:
-        """Return an estimator of the frames of one shot that returns its maps."""
+    def estimator(self, shot: tuple[int, int], picture: Picture) -> DepthEstimator:
+        """Return an estimator of the frames of one shot that returns its maps, of the picture."""
         start, _ = shot
+        rows, columns = picture.in_map(self.height, self.width)
         confidence = self.confidence.get(shot, 1.0)
 
         def estimate(windows: Iterable[Tensor], state: DepthState | None = None) -> Iterator[DepthEstimate]:
@@ -55,6 +57,7 @@ class DepthMaps:
                         f"{self.path}: has no map for frame {start + done + len(found)} of the film"
                     )
                 depth = np.stack([self._nearness(each, start + done + n) for n, each in enumerate(found)])
+                depth = depth[:, rows, columns]
                 done += len(window)
                 state = DepthState(done, done, {})
                 yield DepthEstimate(torch.from_numpy(depth)[:, None], confidence, state)

@@ -6,7 +6,7 @@
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,14 +38,14 @@ def describe_conversion(
     film: Path,
     settings: ConversionSettings,
     output: OutputFormat,
-    plan: InpaintPlan | None,
+    plans: Sequence[InpaintPlan],  # of the inpainter; the first one is that of most frames
     comment: str,  # the source's own, which the tag would replace
 ) -> dict[str, Any]:
     """Return the record of a conversion."""
     version, tags = read_version(settings.model)
     chosen = {
         name: value for name, value in asdict(settings).items() if name not in (*_PARTS, *_RESOURCES)
-    } | (_without_memory(plan) if plan else {})
+    } | (_without_memory(plans[0]) if plans else {})
     chosen["crf"] = settings.encoding.crf
     record = {
         "secondeye": __version__,

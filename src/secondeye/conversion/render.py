@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from secondeye.conversion.picture import Picture
 from secondeye.conversion.warped_window import warped_window
 from secondeye.depth.edges import sharpen
 from secondeye.imaging.arrays import depth_to_disparity, occlusion_mask
@@ -25,16 +26,17 @@ class LeftWindow(NamedTuple):
     """Consecutive frames of the left view and their depth."""
 
     frames: Tensor  # uint8 [T, H, W, 3]
-    depth: Tensor  # [T, 1, h, w] in [0, 1]
+    depth: Tensor  # [T, 1, h, w] in [0, 1], of the picture inside the letterbox
 
 
 class RenderedWindow(NamedTuple):
     """Consecutive frames of both views, and what the right one was made from."""
 
     left: Tensor  # uint8 [T, H, W, 3]
-    disparity: Tensor  # [T, 1, h, w] px of the left view's width, as estimated; on the device
+    disparity: Tensor  # [T, 1, h, w] px of the left view, of the picture, as estimated; on the device
     right: Tensor  # uint8 [T, H, W, 3]
     state: InpainterState  # after these frames
+    picture: Picture
 
     def warp_again(self, frame: int) -> tuple[Tensor, Tensor]:
         """Return the disparity of a frame, [1, H, W] px of the left view, and the right view's occlusion.
@@ -42,18 +44,18 @@ class RenderedWindow(NamedTuple):
         They are computed again, since keeping those of every frame would take memory.
         """
         one = slice(frame, frame + 1)
-        images = self.left[one].to(self.disparity.device)
+        images = self.picture.take(self.left[one]).to(self.disparity.device)
         with _KERNELS:
             disparity = sharpen(self.disparity[one], images)
             occlusion = occlusion_mask(warp(images, disparity).coverage)
-        return disparity[0], occlusion[0]
+        return self.picture.pad(disparity[0]), self.picture.pad(occlusion[0])
 
 
 class _Pending(NamedTuple):
     """Frames that the inpainter has not returned yet."""
 
     left: Tensor  # uint8 [T, H, W, 3]
-    disparity: Tensor  # [T, 1, h, w] px of the left view's width, as estimated; on the device
+    disparity: Tensor  # [T, 1, h, w] px of the left view, of the picture, as estimated; on the device
 
 
 _Windows = Generator[tuple[_Pending, Warped]]
@@ -68,6 +70,7 @@ def render(
     windows: Iterable[LeftWindow],  # of one shot, in order
     inpainter: Inpainter,
     *,
+    picture: Picture,
     strength_percent: float,
     convergence: float,
     device: str,  # cpu or cuda
@@ -76,6 +79,7 @@ def render(
 ) -> Generator[RenderedWindow]:
     """Convert the depth to disparity, enlarge and sharpen it, warp the left view and inpaint the holes.
 
+    The picture inside the letterbox is rendered as if it were the whole frame.
     Windows are yielded as the inpainter returns them; they may differ in length from those that were given.
     The left view and its small depth go to the device, and the right view comes back, once each.
     Raises UserError when a network returns NaN or infinite pixels.
@@ -84,9 +88,9 @@ def render(
 
     def warp_windows() -> _Windows:
         for frames, depth in windows:
-            images = frames.to(device)
+            images = picture.take(frames).to(device)
             small = depth_to_disparity(depth.to(device), strength_percent, convergence)
-            small *= frames.shape[2] / depth.shape[-1]
+            small *= images.shape[2] / depth.shape[-1]
             with _KERNELS:
                 window = warped_window(images, sharpen(small, images), conditioning_of(inpainter))
             yield _Pending(frames, small), window
@@ -98,8 +102,9 @@ def render(
 
     with closing(ahead(warp_windows())) as warped:
         for right, state_after in inpainter(give(warped), state):
-            yield RenderedWindow(*_take(pending, len(right)), right.cpu(), state_after)
-            del right, state_after  # or they would be kept while the next window is inpainted
+            taken = _take(pending, len(right))
+            yield RenderedWindow(*taken, picture.put(right.cpu(), taken.left), state_after, picture)
+            del taken, right, state_after  # or they would be kept while the next window is inpainted
 
 
 def _take(pending: list[_Pending], frames: int) -> _Pending:

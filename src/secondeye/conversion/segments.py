@@ -20,6 +20,7 @@ from torch import Tensor
 from secondeye.conversion.checkpoint import Checkpoint
 from secondeye.conversion.memory import is_pipelined
 from secondeye.conversion.output_format import OutputFormat
+from secondeye.conversion.picture import Picture
 from secondeye.conversion.preview import write_preview
 from secondeye.conversion.render import LeftWindow, RenderedWindow, in_turn, render
 from secondeye.conversion.settings import ConversionSettings
@@ -80,6 +81,7 @@ class ShotRenderer:
     def run(
         self,
         shot: tuple[int, int],  # first frame, one past the last
+        picture: Picture,
         depth: ShotDepth,
         strength_percent: float,
         reader: ShotReader,
@@ -97,6 +99,7 @@ class ShotRenderer:
         rendered = render(
             windows,
             self.inpainter,
+            picture=picture,
             strength_percent=strength_percent,
             convergence=self.settings.convergence,
             device=device,

@@ -6,7 +6,8 @@ and the bytes are the same.
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import astuple, dataclass, replace
 from functools import cache, partial
@@ -22,6 +23,7 @@ from secondeye.conversion.checkpoint import Checkpoint
 from secondeye.conversion.depth_maps import DepthMaps, open_depth_maps, require_length
 from secondeye.conversion.memory import parent_bytes, reserved_bytes
 from secondeye.conversion.output_format import choose_format
+from secondeye.conversion.picture import Picture
 from secondeye.conversion.segments import ShotRenderer, read_windows, segment_frames
 from secondeye.conversion.settings import GIB, ConversionSettings
 from secondeye.conversion.shot_depth import estimate_shot
@@ -72,10 +74,24 @@ def load_estimator(settings: ConversionSettings) -> DepthEstimator | None:
     return make_depth_estimator(settings.depth, weights, best_device(), settings.depth_options)
 
 
-def require_memory(estimator: DepthEstimator | None, info: FilmInfo) -> None:
-    """Raise UserError unless the memory suffices for an estimator of frames of this film's size."""
+def require_memory(estimator: DepthEstimator | None, sizes: Iterable[tuple[int, int]]) -> None:
+    """Raise UserError unless the memory suffices for an estimator of frames of these heights and widths."""
     if isinstance(estimator, MemoryCheckedEstimator):
-        estimator.require_memory(info.height, info.width)
+        for size in sizes:
+            estimator.require_memory(*size)
+
+
+def picture_sizes(plan: ShotPlan) -> list[tuple[int, int]]:
+    """Return height and width of the pictures inside the letterbox, that of most frames first."""
+    counts: Counter[tuple[int, int]] = Counter()
+    for number, (start, stop) in enumerate(plan.shots):
+        counts[picture_of(plan, number).size] += stop - start
+    return [size for size, _ in counts.most_common()]
+
+
+def picture_of(plan: ShotPlan, number: int) -> Picture:
+    """Return the picture of a shot."""
+    return Picture(plan.still[number], plan.info.height, plan.info.width)
 
 
 @dataclass(frozen=True)
@@ -89,12 +105,15 @@ class FilmJob:
 
 
 def depth_reader(info: FilmInfo, plan: ShotPlan, estimator: DepthEstimator | None) -> ShotReader:
-    """Return a reader of the film at the size that the estimator works on; small if there is none."""
+    """Return a reader of the film at the size that the estimator works on; small if there is none.
+
+    Of a film with a letterbox it returns whole frames, from which the picture is taken.
+    """
     size = None
-    if isinstance(estimator, SmallFrameEstimator):
-        size = estimator.working_size(info.height, info.width)
-    elif estimator is None:
+    if estimator is None:
         size = _COUNTED_PX, _COUNTED_PX
+    elif isinstance(estimator, SmallFrameEstimator) and picture_sizes(plan) == [(info.height, info.width)]:
+        size = estimator.working_size(info.height, info.width)
     return _reader(info, plan, size)
 
 
@@ -129,11 +148,18 @@ class ShotConverter:
     ) -> None:
         """Convert the rest of a shot."""
         shot = start, stop = self.plan.shots[number]
+        picture = picture_of(self.plan, number)
         maps = self._depth_maps
-        estimator = self.models.estimator if maps is None else maps.estimator(shot)
+        estimator = self.models.estimator if maps is None else maps.estimator(shot, picture)
         assert estimator is not None
         depth = estimate_shot(
-            partial(frames_from, self._depth_reader, shot, self.job.window_frames),
+            partial(
+                frames_from,
+                self._depth_reader,
+                shot,
+                picture if maps is None else None,
+                self.job.window_frames,
+            ),
             estimator,
             self.job.checkpoint.raw_depth(start),
             save_every=segment_frames(self.job.info.fps),
@@ -150,7 +176,7 @@ class ShotConverter:
         # each other. A diffusion network keeps all threads.
         threads = nullcontext() if isinstance(self.models.inpainter, PlannedInpainter) else one_thread()
         with threads:
-            self._renderer.run(shot, depth, strength, self._render_reader, on_frames)
+            self._renderer.run(shot, picture, depth, strength, self._render_reader, on_frames)
         depth.delete()
 
 
@@ -227,11 +253,12 @@ def _convert_shot(job: FilmJob, number: int) -> _ShotReport:
 @cache
 def _load_converter(job: FilmJob) -> ShotConverter:
     """Load models and plans, once in a process."""
-    plan, inpaint_plan = job.checkpoint.load_plan(job.info), job.checkpoint.load_inpaint_plan()
+    plan = job.checkpoint.load_plan(job.info)
     assert plan is not None, job.checkpoint.folder
     models = load_models(job.settings)
-    if inpaint_plan is not None and isinstance(models.inpainter, PlannedInpainter):
-        models.inpainter.reuse(inpaint_plan)
+    if isinstance(models.inpainter, PlannedInpainter):
+        for inpaint_plan in job.checkpoint.load_inpaint_plans():
+            models.inpainter.reuse(inpaint_plan)
     return ShotConverter(job, plan, models)
 
 
@@ -259,8 +286,13 @@ def _advance(bar: "tqdm[Any]", done: int) -> None:
 
 
 def frames_from(
-    reader: ShotReader, shot: tuple[int, int], window_frames: int, first: int
-) -> Iterator[Tensor]:  # uint8 [t, H, W, 3]
+    reader: ShotReader,
+    shot: tuple[int, int],
+    picture: Picture | None,  # to take of the frames; None: they are only counted
+    window_frames: int,
+    first: int,
+) -> Iterator[Tensor]:  # uint8 [t, h, w, 3]
     """Yield the windows of a shot from its frame `first` on, decoded in a thread."""
     start, stop = shot
-    return prefetch(read_windows(reader, start + first, stop, window_frames), 1)
+    windows = read_windows(reader, start + first, stop, window_frames)
+    return prefetch(windows if picture is None else (picture.take(window) for window in windows), 1)

@@ -10,6 +10,7 @@ from math import ceil
 import numpy as np
 
 from secondeye.film.cuts import cut_detection_size, find_cuts
+from secondeye.film.still_parts import StillParts, StillPartsMeter
 from secondeye.film.view import frame_decoder
 from secondeye.system.threads import prefetch
 from secondeye.video.probe import FilmInfo, TruncatedFilm, UnreadableFilm
@@ -28,6 +29,7 @@ class ShotPlan:
     error: str  # why the film ends early; "" if it does not
     lost: list[int]  # for each picture that did not decode and was skipped, the frame after it
     concealed: list[int]  # frames with errors in which the decoder repeated other parts of the film
+    still: list[StillParts]  # of each shot
 
     @property
     def damage(self) -> str:
@@ -63,32 +65,39 @@ def plan_shots(
     min_shot_frames: int,
     on_frame: Callable[[], object] = lambda: None,  # called once per frame
 ) -> ShotPlan:
-    """Find the shots of a film by decoding it once, at a small size.
+    """Find the shots of a film, and what stands still in each, by decoding it once.
 
-    Raises UnreadableFilm when none of its frames decodes, or fewer than do not.
+    Cuts are searched at a small size; still parts at full size, in one of `min_shot_frames` frames: a shot
+    has at least one. Raises UnreadableFilm when none of the frames decodes, or fewer than do not.
     """
     timestamps: list[int] = []
     lost: list[int] = []
     concealed: list[int] = []
     errors: list[str] = []
+    still = StillPartsMeter()
 
     def images() -> Iterator[np.ndarray]:
         try:
             size = cut_detection_size(info.height, info.width)
-            for frame in prefetch(frame_decoder(info)(info.path, size=size), _FRAMES_AHEAD):
+            frames = frame_decoder(info)(info.path, size=size, whole_every=min_shot_frames)
+            for frame in prefetch(frames, _FRAMES_AHEAD):
                 lost.extend([len(timestamps)] * frame.lost_before)
                 concealed.extend([len(timestamps)] * frame.damaged)
+                if frame.whole is not None:
+                    still.add(len(timestamps), frame.whole)
                 timestamps.append(frame.pts)
                 on_frame()
                 yield frame.rgb
         except TruncatedFilm as error:
             errors.append(str(error))
 
-    cuts, frames = find_cuts(images(), info.fps, threshold=cut_threshold, min_shot_frames=min_shot_frames)
+    cuts, frames = find_cuts(
+        images(), info.fps, threshold=cut_threshold, min_shot_frames=min_shot_frames, on_cut=still.cut
+    )
     if not frames:
         raise UnreadableFilm(f"{info.path}: none of its frames decodes")
     shots = list(pairwise([0, *cuts, frames]))
-    return ShotPlan(info, timestamps, shots, "".join(errors), lost, concealed)
+    return ShotPlan(info, timestamps, shots, "".join(errors), lost, concealed, still.still_parts(shots))
 
 
 def find_shots(

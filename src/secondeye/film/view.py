@@ -5,6 +5,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from secondeye.film.packing import (
     INTERLEAVED,
     packing_axis,
@@ -59,6 +61,12 @@ def _decode_view(
     *,
     start_pts: int | None = None,
     size: tuple[int, int] | None = None,  # height, width of the view
+    whole_every: int | None = None,
 ) -> Iterator[DecodedFrame]:
-    for frame in decode(path, start_pts=start_pts, size=size_to_decode(size, packing)):
-        yield frame._replace(rgb=unpack_scaled(frame.rgb, packing, size)[view].copy())
+    def view_of(image: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
+        return unpack_scaled(image, packing, size)[view].copy()
+
+    packed = size_to_decode(size, packing)
+    for frame in decode(path, start_pts=start_pts, size=packed, whole_every=whole_every):
+        whole = None if frame.whole is None else view_of(frame.whole, None)
+        yield frame._replace(rgb=view_of(frame.rgb, size), whole=whole)

@@ -49,6 +49,7 @@ class DecodedFrame(NamedTuple):
     rgb: np.ndarray  # uint8 [H, W, 3], upright
     damaged: bool = False  # the decoder concealed errors
     lost_before: int = 0  # pictures since the previous frame that did not decode
+    whole: np.ndarray | None = None  # uint8 [H, W, 3] at full size, of the frames that were asked for
 
 
 def select_all(pts: int) -> bool:
@@ -63,6 +64,7 @@ def decode_film(
     size: tuple[int, int] | None = None,  # height, width to scale to, after rotation; None keeps the film's
     select: Callable[[int], bool] = select_all,  # which timestamps to convert and yield
     deinterlace: bool | None = None,  # None: if the film is interlaced
+    whole_every: int | None = None,  # also return every so-many-th frame at full size; None: none
 ) -> Iterator[DecodedFrame]:
     """Yield the frames of a film in display order; memory use is independent of its length.
 
@@ -74,7 +76,7 @@ def decode_film(
     if deinterlace is None:
         deinterlace = path.exists() and _is_interlaced(path, path.stat().st_mtime_ns)
     if start_pts is not None:
-        frames = _read(path, start_pts, size, select, deinterlace, seek=True)
+        frames = _read(path, start_pts, size, select, deinterlace, whole_every, seek=True)
         try:
             first = next(frames, None)
         except TruncatedFilm:  # nothing decodes since the key frame that was sought: it is damaged
@@ -84,7 +86,7 @@ def decode_film(
             yield from frames
             return
     # Decode from the start; also if the film's index led past the first timestamp.
-    yield from _read(path, start_pts, size, select, deinterlace, seek=False)
+    yield from _read(path, start_pts, size, select, deinterlace, whole_every, seek=False)
 
 
 @lru_cache(maxsize=64)
@@ -240,6 +242,7 @@ def _read(
     size: tuple[int, int] | None,
     select: Callable[[int], bool],
     deinterlace: bool,
+    whole_every: int | None,
     *,
     seek: bool,
 ) -> Iterator[DecodedFrame]:
@@ -260,12 +263,16 @@ def _read(
             decoded = chain([first], decoded)
         frames = deinterlace_frames(decoded, stream) if deinterlace else decoded
         views = ((frame,) for frame in frames)
+        count = 0
         for pts, (frame,), lost in with_timestamps(
             views, container, stream, path, losses=losses, whole=not seek
         ):
             if (start_pts is None or pts >= start_pts) and select(pts):
                 damaged = frame.is_corrupt or frame.pts in losses.partial
-                yield DecodedFrame(pts, upright_rgb(frame, size), damaged, lost)
+                is_whole = whole_every is not None and count % whole_every == 0
+                whole = upright_rgb(frame, None) if is_whole else None
+                yield DecodedFrame(pts, upright_rgb(frame, size), damaged, lost, whole)
+                count += 1
 
 
 def _seek(container: InputContainer, stream: VideoStream, pts: int) -> bool:

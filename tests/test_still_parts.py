@@ -1,0 +1,234 @@
+"""What stands still on the screen is equal in both views: the bands of a letterbox."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from conftest import moving_images
+from torch import Tensor
+
+from secondeye.conversion import segments
+from secondeye.conversion.bundle import SHIPPED, Bundle, write_bundle
+from secondeye.conversion.convert import convert
+from secondeye.conversion.depth_film import write_depth
+from secondeye.conversion.render import RenderedWindow
+from secondeye.conversion.settings import ConversionSettings
+from secondeye.film.letterbox import NO_LETTERBOX, Letterbox, ShotLetterbox, agree
+from secondeye.film.shots import plan_shots
+from secondeye.film.still_parts import StillPartsMeter
+from secondeye.inpaint.tiny import make_tiny
+from secondeye.video.probe import probe
+from secondeye.video.read import decode_film
+from secondeye.video.write import write_lossless
+
+SETTINGS = ConversionSettings(8.0, 0.5, "motion", "fill", 0, "ultrafast", None, mono=True)
+HEIGHT, WIDTH = 64, 96  # of the picture
+LETTERBOX, PILLARBOX = Letterbox(13, 11, 0, 0), Letterbox(0, 0, 17, 15)
+BANDS = {"letterbox": LETTERBOX, "pillarbox": PILLARBOX, "windowbox": Letterbox(8, 8, 20, 20)}
+
+
+def boxed(images: np.ndarray, bands: Letterbox) -> np.ndarray:
+    top, bottom, left, right = bands
+    return np.pad(images, ((0, 0), (top, bottom), (left, right), (0, 0)))
+
+
+class Views(NamedTuple):
+    left: Tensor  # uint8 [T, H, W, 3]
+    right: Tensor
+    log: list[str]
+
+
+def rendered(film: Path, settings: ConversionSettings) -> Views:
+    """Convert a film and return both views as they go to the encoder."""
+    windows: list[RenderedWindow] = []
+    render, log = segments.render, []
+
+    def watch(*given: Any, **options: Any) -> Iterator[RenderedWindow]:
+        for window in render(*given, **options):
+            windows.append(window)
+            yield window
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segments, "render", watch)
+        convert(film, film.with_name("out.mp4"), settings, overwrite=True, log=log.append)
+    return Views(*(torch.cat([window[k] for window in windows]) for k in (0, 2)), log)
+
+
+# Letterbox
+
+
+@pytest.fixture(scope="module")
+def diffusion(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a bundle with an untrained diffusion network for windows of 4 frames."""
+    folder = tmp_path_factory.mktemp("diffusion")
+    torch.manual_seed(3)
+    make_tiny(frames=4).save_pretrained(folder / "weights")
+    parts = Bundle("motion", "diffusion", strength_percent=8.0, convergence=0.5, tiles=1, steps=1)
+    return write_bundle(folder / "bundle", parts, None, folder / "weights")
+
+
+@pytest.mark.parametrize(
+    ("bands", "inpainter"),
+    [("letterbox", "fill"), ("pillarbox", "fill"), ("windowbox", "light"), ("pillarbox", "diffusion")],
+)
+@pytest.mark.usefixtures("one_thread")
+def test_the_picture_in_a_letterbox_is_converted_like_the_cropped_film(
+    tmp_path: Path, diffusion: Path, bands: str, inpainter: str
+) -> None:
+    """Depth, its range, holes at the border of the picture: all as if there were no bands."""
+    model = {"fill": None, "light": SHIPPED, "diffusion": diffusion}[inpainter]
+    settings = replace(SETTINGS, inpainter=inpainter, model=model, tiles=1, steps=1)
+    images = moving_images(7, HEIGHT, WIDTH)
+    write_lossless(tmp_path / "cropped.mkv", images)
+    write_lossless(tmp_path / "boxed.mkv", boxed(images, BANDS[bands]))
+    cropped = rendered(tmp_path / "cropped.mkv", settings)
+    whole = rendered(tmp_path / "boxed.mkv", settings)
+    assert torch.equal(whole.right, torch.from_numpy(boxed(cropped.right.numpy(), BANDS[bands])))
+    assert not torch.equal(cropped.right, cropped.left)
+    assert any("letterbox in 1 of 1 shot" in line for line in whole.log)
+
+
+def test_bands_that_are_not_quite_black_are_the_source_in_both_views(tmp_path: Path) -> None:
+    """Noise and a subtitle in a band: the encoded views agree to the bit."""
+    images = boxed(moving_images(8, HEIGHT, WIDTH), LETTERBOX)
+    noise = np.random.default_rng(0).integers(0, 7, images.shape, np.uint8)
+    images = np.where(images == 0, noise, images)
+    images[:, HEIGHT + 13 + 3 : HEIGHT + 13 + 7, 30:60:3] = 235
+    images = np.concatenate([boxed(moving_images(30, HEIGHT, WIDTH, seed=1), LETTERBOX), images])
+    write_lossless(tmp_path / "film.mkv", images)
+    left, right, _ = rendered(tmp_path / "film.mkv", SETTINGS)
+    assert torch.equal(right[:, :13], left[:, :13]) and torch.equal(right[:, -11:], left[:, -11:])
+    assert torch.equal(left, torch.from_numpy(images))
+    width = images.shape[2]
+    for frame in decode_film(tmp_path / "out.mp4"):
+        one, other = frame.rgb[:, :width], frame.rgb[:, width:]
+        # Colour is stored at half the size, and interpolated across the ends of bands and views.
+        for rows in (slice(0, 8), slice(-6, None)):
+            assert np.array_equal(one[rows, 4:-4], other[rows, 4:-4])
+        assert not np.array_equal(one[14:-12], other[14:-12])
+
+
+def test_every_shot_has_its_letterbox(tmp_path: Path) -> None:
+    """A shot without, one with, one that is dark beside its bands, one that is black, a pillarbox in it."""
+    shots = [moving_images(12, HEIGHT, WIDTH, seed) for seed in range(5)]
+    shots[2][:, :9] = 0
+    shots[2] //= np.arange(1, HEIGHT + 1)[::-1, None, None].clip(1, 20).astype(np.uint8)
+    shots[3][:] = 3
+    shots[4][:, :, :20] = 0
+    whole = moving_images(12, HEIGHT + 24, WIDTH, 7)
+    film = np.concatenate([whole, *(boxed(shot, LETTERBOX) for shot in shots)])
+    write_lossless(tmp_path / "film.mkv", film)
+    plan = plan_shots(probe(tmp_path / "film.mkv"), cut_threshold=2.0, min_shot_frames=6)
+    assert [start for start, _ in plan.shots] == [0, 12, 24, 36, 48, 60]
+    found = [still.letterbox for still in plan.still]
+    assert found[:3] == [NO_LETTERBOX, LETTERBOX, LETTERBOX]
+    assert found[4:] == [LETTERBOX, Letterbox(13, 11, 20, 0)]
+    assert found[3].bottom == 11 and found[3].top >= 13, "what is black is left as it is"
+
+
+def test_a_film_takes_over_its_letterbox_where_it_is_black() -> None:
+    wide, all_black = Letterbox(10, 12, 0, 0), Letterbox(90, 90, 160, 160)
+    dark, subtitled = Letterbox(14, 12, 0, 0), Letterbox(10, 12, 0, 0)
+    shots = [
+        ShotLetterbox(wide, wide),
+        ShotLetterbox(NO_LETTERBOX, all_black),
+        ShotLetterbox(NO_LETTERBOX, dark),
+        ShotLetterbox(Letterbox(10, 0, 0, 0), subtitled),
+        ShotLetterbox(NO_LETTERBOX, Letterbox(10, 11, 0, 0)),
+    ]
+    assert agree(shots, [40, 10, 10, 10, 10]) == [wide, wide, wide, wide, NO_LETTERBOX]
+    rare = agree(shots, [10, 100, 10, 10, 10])
+    assert rare == [shot.found for shot in shots], "fewer than a quarter of all frames have it"
+
+
+def test_a_shot_that_is_merged_at_the_end_keeps_what_both_parts_show() -> None:
+    meter = StillPartsMeter()
+    bright = np.full((90, 160, 3), 200, np.uint8)
+    for number, top in enumerate([20, 20, 20, 10]):
+        image = bright.copy()
+        image[:top] = 0
+        meter.add(5 * number, image)
+        if number == 3:
+            meter.cut(14)
+    (still,) = meter.still_parts([(0, 16)])
+    assert still.letterbox == Letterbox(10, 0, 0, 0)
+    with pytest.raises(IndexError):
+        StillPartsMeter().still_parts([])
+
+
+@pytest.mark.parametrize("bands", ["letterbox", "pillarbox"])
+def test_depth_maps_are_those_of_whole_frames(tmp_path: Path, bands: str) -> None:
+    """They are 0 in the bands, convert to the same film, and normalise within the picture."""
+    film = tmp_path / "film.mkv"
+    images = np.concatenate([moving_images(9, HEIGHT, WIDTH), moving_images(9, HEIGHT, WIDTH, seed=1)])
+    write_lossless(film, boxed(images, BANDS[bands]))
+    write_depth(film, tmp_path / "depth.npz", SETTINGS, log=lambda line: None)
+    maps = np.load(tmp_path / "depth.npz")["depth"]
+    top, bottom, left, right = BANDS[bands]
+    assert maps.shape == (18, HEIGHT + top + bottom, WIDTH + left + right)
+    inside = maps[:, top : top + HEIGHT, left : left + WIDTH]
+    assert np.array_equal(maps, boxed(inside[..., None], BANDS[bands])[..., 0])
+    assert inside.min() == 0 and inside.max() == 65535
+    direct = rendered(film, SETTINGS).right
+    settings = replace(SETTINGS, depth="auto", depth_maps=tmp_path / "depth.npz")
+    assert torch.equal(rendered(film, settings).right, direct)
+
+
+def test_maps_of_others_are_normalised_inside_the_picture(tmp_path: Path) -> None:
+    film = tmp_path / "film.mkv"
+    images = moving_images(3, HEIGHT, WIDTH)
+    write_lossless(film, boxed(images, LETTERBOX))
+    write_lossless(tmp_path / "cropped.mkv", images)
+    ramp = np.linspace(0.4, 0.6, WIDTH, dtype=np.float32) * np.ones((3, HEIGHT, 1), np.float32)
+    np.save(tmp_path / "cropped.npy", ramp)
+    np.save(tmp_path / "maps.npy", np.pad(ramp, ((0, 0), LETTERBOX[:2], (0, 0)), constant_values=7))
+    views = [
+        rendered(tmp_path / name, replace(SETTINGS, depth="auto", depth_maps=tmp_path / maps)).right
+        for name, maps in (("film.mkv", "maps.npy"), ("cropped.mkv", "cropped.npy"))
+    ]
+    assert torch.equal(views[0], torch.from_numpy(boxed(views[1].numpy(), LETTERBOX)))
+
+
+def test_the_letterbox_of_a_view_of_a_stereo_film_is_kept(tmp_path: Path) -> None:
+    images = boxed(moving_images(7, HEIGHT, WIDTH), LETTERBOX)
+    write_lossless(tmp_path / "film.mkv", np.concatenate([images, images], axis=2))
+    settings = replace(SETTINGS, mono=False, input_layout="sbs")
+    left, right, _ = rendered(tmp_path / "film.mkv", settings)
+    assert torch.equal(left, torch.from_numpy(images))
+    assert torch.equal(right[:, :13], left[:, :13]) and not torch.equal(right[:, 13:-11], left[:, 13:-11])
+
+
+def test_a_killed_conversion_of_a_letterboxed_film_continues_to_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = tmp_path / "film.mkv"
+    shots = [boxed(moving_images(9, HEIGHT, WIDTH), LETTERBOX), moving_images(9, HEIGHT + 24, WIDTH, seed=1)]
+    write_lossless(film, np.concatenate(shots))
+    convert(film, tmp_path / "whole.mp4", SETTINGS)
+    run = segments.ShotRenderer.run
+
+    def stop_at_second(self: Any, shot: tuple[int, int], *rest: Any) -> None:
+        if shot[0] > 0:
+            raise KeyboardInterrupt
+        run(self, shot, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(segments.ShotRenderer, "run", stop_at_second)
+        convert(film, tmp_path / "broken.mp4", SETTINGS)
+    convert(film, tmp_path / "broken.mp4", SETTINGS)
+    assert (tmp_path / "broken.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+
+
+def test_a_real_letterboxed_film(footage: Path, tmp_path: Path) -> None:
+    """It has captions of analogue video in its second and third row, which stay where they are."""
+    film = Path(shutil.copy(footage / "odd_letterbox" / "letterbox_720x486.mp4", tmp_path))
+    left, right, _ = rendered(film, SETTINGS)
+    plan = plan_shots(probe(film), cut_threshold=2.0, min_shot_frames=8)
+    assert [still.letterbox for still in plan.still] == [Letterbox(61, 61, 0, 0)]
+    assert torch.equal(right[:, :61], left[:, :61]) and torch.equal(right[:, -61:], left[:, -61:])
+    assert int(left[:, 1:3].max()) > 100 and not torch.equal(right[:, 61], left[:, 61])
