@@ -22,8 +22,7 @@ from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import ClipOcclusion, ClipQuality
 from secondeye.evaluation.eval_clips import EvalFrames
 from secondeye.evaluation.methods import Method, make_right
-from secondeye.film.letterbox import NO_LETTERBOX
-from secondeye.film.still_parts import StillParts
+from secondeye.film.still_parts import NOTHING_STILL
 from secondeye.inpaint import Inpainted, Inpainter, Warped
 from secondeye.inpaint.fill import fill_shot
 from secondeye.video.read import decode_film
@@ -109,7 +108,7 @@ def window(frames: int, height: int, width: int) -> LeftWindow:
 
 
 def render_window(given: LeftWindow, inpainter: Inpainter, device: str) -> Iterator[RenderedWindow]:
-    whole = Picture(StillParts(NO_LETTERBOX), *given.frames.shape[1:3])
+    whole = Picture(NOTHING_STILL, *given.frames.shape[1:3])
     return render([given], inpainter, picture=whole, strength_percent=3.0, convergence=0.5, device=device)
 
 

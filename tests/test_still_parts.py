@@ -1,4 +1,4 @@
-"""What stands still on the screen is equal in both views: the bands of a letterbox."""
+"""What stands still on the screen is equal in both views: bands of a letterbox, burnt-in text and logos."""
 
 import shutil
 from collections.abc import Iterator
@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,13 +15,16 @@ from torch import Tensor
 
 from secondeye.conversion import segments
 from secondeye.conversion.bundle import SHIPPED, Bundle, write_bundle
+from secondeye.conversion.checkpoint import Checkpoint
 from secondeye.conversion.convert import convert
 from secondeye.conversion.depth_film import write_depth
+from secondeye.conversion.picture import Picture
 from secondeye.conversion.render import RenderedWindow
 from secondeye.conversion.settings import ConversionSettings
 from secondeye.film.letterbox import NO_LETTERBOX, Letterbox, ShotLetterbox, agree
+from secondeye.film.overlays import pack_mask, remove, unpack_mask
 from secondeye.film.shots import plan_shots
-from secondeye.film.still_parts import StillPartsMeter
+from secondeye.film.still_parts import NOTHING_STILL, StillParts, StillPartsMeter
 from secondeye.inpaint.tiny import make_tiny
 from secondeye.video.probe import probe
 from secondeye.video.read import decode_film
@@ -222,6 +226,129 @@ def test_a_killed_conversion_of_a_letterboxed_film_continues_to_the_same_bytes(
         convert(film, tmp_path / "broken.mp4", SETTINGS)
     convert(film, tmp_path / "broken.mp4", SETTINGS)
     assert (tmp_path / "broken.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+
+
+# Burnt-in text and logos
+
+
+TALL, WIDE, LONG = 120, 200, 48
+
+
+def lettering() -> np.ndarray:  # bool [H, W]
+    """Return a line of text near the bottom and a logo, at fixed places."""
+    letters = np.zeros((TALL, WIDE), np.uint8)
+    cv2.putText(letters, "Burnt in", (40, 104), cv2.FONT_HERSHEY_DUPLEX, 0.8, 255, 1)
+    cv2.circle(letters, (180, 16), 5, 255, 2)
+    return letters > 127
+
+
+def burnt(images: np.ndarray, level: int = 235) -> np.ndarray:
+    """Lay the lettering over a film, with a dark outline."""
+    made, letters = images.copy(), lettering()
+    made[:, cv2.dilate(letters.view(np.uint8), np.ones((3, 3), np.uint8)) > 0] = 16
+    made[:, letters] = level
+    return made
+
+
+def overlays_of(images: np.ndarray, folder: Path) -> list[np.ndarray]:
+    """Return the overlay of each shot, bool [H, W]."""
+    write_lossless(folder / "film.mkv", images)
+    plan = plan_shots(probe(folder / "film.mkv"), cut_threshold=2.0, min_shot_frames=6)
+    size = images.shape[1:3]
+    return [
+        unpack_mask(still.overlay, *size) if still.overlay else np.zeros(size, np.bool_)
+        for still in plan.still
+    ]
+
+
+def test_text_stands_at_the_same_columns_in_both_views(tmp_path: Path) -> None:
+    film = tmp_path / "film.mkv"
+    write_lossless(film, burnt(moving_images(LONG, TALL, WIDE)))
+    left, right, log = rendered(film, SETTINGS)
+    letters = torch.from_numpy(lettering())
+    assert any("text or logo in 1 of 1 shot" in line for line in log)
+    assert torch.equal(right[:, letters], left[:, letters])
+    assert (right[:, letters] == 235).all()
+    # The scene is converted, and no second copy of the letters is beside them.
+    assert (left != right).float().mean() > 0.5
+    write_lossless(tmp_path / "plain.mkv", moving_images(LONG, TALL, WIDE))
+    plain = rendered(tmp_path / "plain.mkv", SETTINGS)
+    beside = (cv2.dilate(lettering().view(np.uint8), np.ones((5, 21), np.uint8)) > 0) & ~lettering()
+    mask = torch.from_numpy(beside & ~overlays_of(burnt(moving_images(LONG, TALL, WIDE)), tmp_path)[0])
+    error = (right[:, mask].float() - plain.right[:, mask].float()).abs().mean()
+    assert error < 12, "beside the letters the film is what it is without them"
+
+
+def test_nothing_is_found_where_the_camera_stands_still(tmp_path: Path) -> None:
+    """A pillar and a standing person before a still street, along which a car drives."""
+    street = np.repeat(moving_images(1, TALL, WIDE), LONG, axis=0)
+    street[:, 10:110, 60:72] = moving_images(1, 100, 12, seed=1)
+    street[:, 50:110, 120:140] = moving_images(1, 60, 20, seed=2)
+    for frame, image in enumerate(street):
+        image[70:100, 2 * frame : 2 * frame + 60] = moving_images(1, 30, 60, seed=3)[0]
+    assert not overlays_of(street, tmp_path)[0].any()
+    left, right, _ = rendered(tmp_path / "film.mkv", SETTINGS)
+    assert (left != right).float().mean() > 0.5
+
+
+def test_a_pillar_before_a_moving_street_is_no_overlay(tmp_path: Path) -> None:
+    """Nor are lines that slide along themselves, upright, level or slanting."""
+    street = moving_images(LONG, TALL, WIDE)
+    street[:, :, 60:72] = moving_images(1, TALL, 12, seed=1)
+    street[:, 30:34] = 240
+    assert not overlays_of(street, tmp_path)[0].any()
+    slanting = moving_images(LONG, TALL, WIDE)
+    for image in slanting:
+        cv2.line(image, (100, 60), (135, 80), (250, 250, 250), 3)
+    assert not overlays_of(slanting, tmp_path)[0].any()
+
+
+def test_a_logo_that_is_known_is_found_before_a_still_picture(tmp_path: Path) -> None:
+    moving, still = (moving_images(count, TALL, WIDE, seed) for seed, count in enumerate((LONG, 1)))
+    still = np.repeat(still, 12, axis=0)
+    plain = moving_images(12, TALL, WIDE, seed=5)
+    first, second, third = overlays_of(np.concatenate([burnt(moving), burnt(still), plain]), tmp_path)
+    letters = lettering()
+    assert first[letters].all() and second[letters].all() and not third.any()
+    assert first.mean() < 3 * letters.mean()
+
+
+def test_an_overlay_is_replaced_by_what_is_around_it() -> None:
+    flat = np.full((2, TALL, WIDE, 3), (10, 120, 230), np.uint8)
+    mask = cv2.dilate(lettering().view(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    assert np.array_equal(remove(burnt(flat), mask), flat)
+    ramp = np.linspace(0, 255, WIDE)[:, None].repeat(3, 1).astype(np.uint8) * np.ones(
+        (1, TALL, 1, 1), np.uint8
+    )
+    error = remove(burnt(ramp), mask).astype(int) - ramp
+    assert abs(error).max() < 16 and not error[:, ~mask].any()
+
+
+def test_the_scene_stays_behind_text_and_comes_forward_with_distance() -> None:
+    picture = Picture(StillParts(LETTERBOX, pack_mask(lettering())), TALL, WIDE)
+    height = TALL - LETTERBOX.top - LETTERBOX.bottom
+    letters = torch.from_numpy(lettering())[LETTERBOX.top : TALL - LETTERBOX.bottom]
+    disparity = torch.full((1, 1, height, WIDE), 6.0)
+    disparity[..., : WIDE // 2] = -6.0
+    held = picture.hold_back(disparity)
+    assert (held[..., : WIDE // 2] == -6).all() and (held[0, 0, letters] <= 0).all()
+    steps = held[0, 0, :, WIDE // 2 :].diff(dim=1).abs().max(), held[0, 0, :, WIDE // 2 :].diff(dim=0).max()
+    assert max(map(float, steps)) <= 0.25 + 1e-4
+    assert held.max() == 6 and (held <= disparity).all()
+    small = picture.hold_back(disparity[..., ::2, ::2])
+    assert small.shape == (1, 1, -(-height // 2), WIDE // 2) and (small <= disparity[..., ::2, ::2]).all()
+    whole = Picture(NOTHING_STILL, TALL, WIDE)
+    assert whole.hold_back(disparity) is disparity
+
+
+def test_the_plan_of_a_film_with_text_is_saved(tmp_path: Path) -> None:
+    write_lossless(tmp_path / "film.mkv", burnt(moving_images(LONG, TALL, WIDE)))
+    info = probe(tmp_path / "film.mkv")
+    plan = plan_shots(info, cut_threshold=2.0, min_shot_frames=6)
+    (tmp_path / "checkpoint").mkdir()
+    checkpoint = Checkpoint(tmp_path / "checkpoint")
+    checkpoint.save_plan(plan)
+    assert checkpoint.load_plan(info) == plan and plan.still[0].overlay
 
 
 def test_a_real_letterboxed_film(footage: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ import hashlib
 import json
 import re
 import shutil
+from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -144,6 +145,7 @@ class Checkpoint:
             "lost": plan.lost,
             "concealed": plan.concealed,
             "letterboxes": [still.letterbox for still in plan.still],
+            "overlays": [b64encode(still.overlay).decode() for still in plan.still],
         }
         write_atomic(self.folder / "plan.json", json.dumps(record))
 
@@ -154,7 +156,10 @@ class Checkpoint:
             return None
         record = json.loads(path.read_text())
         shots = [(start, stop) for start, stop in record["shots"]]
-        still = [StillParts(Letterbox(*bands)) for bands in record["letterboxes"]]
+        still = [
+            StillParts(Letterbox(*bands), b64decode(overlay))
+            for bands, overlay in zip(record["letterboxes"], record["overlays"], strict=True)
+        ]
         frames = record["lost"], record["concealed"]
         return ShotPlan(info, record["timestamps"], shots, record["error"], *frames, still)
 

@@ -272,6 +272,9 @@ def _log_film(plan: ShotPlan, log: Log) -> None:
     if letterboxed := sum(still.letterbox != NO_LETTERBOX for still in plan.still):
         shots = pluralize(len(plan.shots), "shot")
         log(f"{info.path}: letterbox in {letterboxed} of {shots}, is left as it is")
+    if overlaid := sum(still.overlay != b"" for still in plan.still):
+        shots = pluralize(len(plan.shots), "shot")
+        log(f"{info.path}: text or logo in {overlaid} of {shots}, stays on the screen")
     if plan.damage:
         log(f"warning: {plan.damage}; converting what decodes")
 

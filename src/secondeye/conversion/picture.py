@@ -1,12 +1,24 @@
-"""What of a shot's frames is converted: the picture inside its letterbox. The rest is equal in both views."""
+"""What of a shot's frames is converted: the picture inside its letterbox, without burnt-in text and logos.
+
+All of that is equal in both views. Text and logos are replaced by their surroundings, and laid over the right
+view at the end: they lie on the screen. Where the scene is in front of the screen it would stand before what
+hides it; it is held back around them, so that it comes forward only with distance.
+"""
 
 from dataclasses import dataclass
+from functools import cached_property
 
+import cv2
+import numpy as np
+import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
-from secondeye.film.letterbox import NO_LETTERBOX
-from secondeye.film.still_parts import StillParts
+from secondeye.film.overlays import remove, unpack_mask
+from secondeye.film.still_parts import NOTHING_STILL, StillParts
+
+_SLOPE = 0.25  # px of disparity per px of distance from an overlay, at most, in front of the screen
 
 
 @dataclass(frozen=True)
@@ -28,23 +40,42 @@ class Picture:
         frames: Tensor,  # uint8 [T, H, W, 3]
     ) -> Tensor:  # uint8 [T, h, w, 3]
         """Return the picture of whole frames."""
-        if self.still.letterbox == NO_LETTERBOX:
-            return frames
         rows, columns = self._inside
-        return frames[:, rows, columns].contiguous()
+        inside = frames[:, rows, columns].contiguous()
+        if self._overlay is None:
+            return inside
+        return torch.from_numpy(remove(inside.numpy(), self._overlay[rows, columns]))
 
     def put(
         self,
         right: Tensor,  # uint8 [T, h, w, 3]
         left: Tensor,  # uint8 [T, H, W, 3]
     ) -> Tensor:  # uint8 [T, H, W, 3]
-        """Return the whole right view: this picture, and around it what the left view shows."""
-        if self.still.letterbox == NO_LETTERBOX:
+        """Return the whole right view: this picture, and what the left view shows around and over it."""
+        if self.still == NOTHING_STILL:
             return right
         rows, columns = self._inside
         whole = left.clone()
         whole[:, rows, columns] = right
+        if self._overlay is not None:
+            laid = torch.from_numpy(self._overlay)
+            whole[:, laid] = left[:, laid]
         return whole
+
+    def hold_back(
+        self,
+        disparity: Tensor,  # [T, 1, h, w] px of the frame, of the picture at any size
+    ) -> Tensor:  # [T, 1, h, w] px
+        """Limit the disparity around text and logos: 0 on them, and what is farther stays as it is."""
+        if self._overlay is None:
+            return disparity
+        rows, columns = self._inside
+        height, width = disparity.shape[2:]
+        inside = self._overlay[rows, columns].astype(np.float32)
+        covered = cv2.resize(inside, (width, height), interpolation=cv2.INTER_AREA) > 0
+        distance = cv2.distanceTransform((~covered).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        limit = torch.from_numpy(distance * np.float32(_SLOPE * inside.shape[1] / width))
+        return torch.minimum(disparity, limit.to(disparity.device))
 
     def pad(
         self,
@@ -61,13 +92,18 @@ class Picture:
     ) -> tuple[slice, slice]:
         """Return the rows and columns of a depth map that show the picture, at least one of each."""
         rows, columns = self._inside
-        return _scale(rows, height / self.frame_height, height), _scale(
-            columns, width / self.frame_width, width
-        )
+        scale_y, scale_x = height / self.frame_height, width / self.frame_width
+        return _scale(rows, scale_y, height), _scale(columns, scale_x, width)
 
     @property
     def _inside(self) -> tuple[slice, slice]:
         return self.still.letterbox.inside(self.frame_height, self.frame_width)
+
+    @cached_property
+    def _overlay(self) -> NDArray[np.bool_] | None:  # [H, W]
+        if not self.still.overlay:
+            return None
+        return unpack_mask(self.still.overlay, self.frame_height, self.frame_width)
 
 
 def _scale(part: slice, scale: float, length: int) -> slice:

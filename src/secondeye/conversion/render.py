@@ -79,7 +79,7 @@ def render(
 ) -> Generator[RenderedWindow]:
     """Convert the depth to disparity, enlarge and sharpen it, warp the left view and inpaint the holes.
 
-    The picture inside the letterbox is rendered as if it were the whole frame.
+    The picture inside the letterbox is rendered as if it were the whole frame, text and logos are laid over.
     Windows are yielded as the inpainter returns them; they may differ in length from those that were given.
     The left view and its small depth go to the device, and the right view comes back, once each.
     Raises UserError when a network returns NaN or infinite pixels.
@@ -90,7 +90,7 @@ def render(
         for frames, depth in windows:
             images = picture.take(frames).to(device)
             small = depth_to_disparity(depth.to(device), strength_percent, convergence)
-            small *= images.shape[2] / depth.shape[-1]
+            small = picture.hold_back(small * (images.shape[2] / depth.shape[-1]))
             with _KERNELS:
                 window = warped_window(images, sharpen(small, images), conditioning_of(inpainter))
             yield _Pending(frames, small), window

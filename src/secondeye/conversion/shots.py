@@ -32,6 +32,7 @@ from secondeye.depth.estimators import make_depth_estimator
 from secondeye.execution import parallel
 from secondeye.execution.parallel import WorkerCrashed
 from secondeye.film.shots import ShotPlan
+from secondeye.film.still_parts import NOTHING_STILL
 from secondeye.film.view import frame_decoder
 from secondeye.inpaint import Inpainter, PlannedInpainter, make_inpainter
 from secondeye.system.errors import UserError
@@ -107,12 +108,12 @@ class FilmJob:
 def depth_reader(info: FilmInfo, plan: ShotPlan, estimator: DepthEstimator | None) -> ShotReader:
     """Return a reader of the film at the size that the estimator works on; small if there is none.
 
-    Of a film with a letterbox it returns whole frames, from which the picture is taken.
+    Of a film with a letterbox, text or logos it returns whole frames, from which the picture is taken.
     """
     size = None
     if estimator is None:
         size = _COUNTED_PX, _COUNTED_PX
-    elif isinstance(estimator, SmallFrameEstimator) and picture_sizes(plan) == [(info.height, info.width)]:
+    elif isinstance(estimator, SmallFrameEstimator) and set(plan.still) == {NOTHING_STILL}:
         size = estimator.working_size(info.height, info.width)
     return _reader(info, plan, size)
 

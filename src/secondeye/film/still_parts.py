@@ -1,4 +1,4 @@
-"""Find what stands still on the screen, shot by shot: the black bands of a letterbox.
+"""Find what stands still on the screen, shot by shot: the bands of a letterbox, burnt-in text and logos.
 
 Whole frames are measured while cuts are still being searched, so that a film is decoded once and memory does
 not grow with the length of its shots.
@@ -9,10 +9,12 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from secondeye.film.cuts import CUT_DELAY_FRAMES
 from secondeye.film.letterbox import (
+    NO_LETTERBOX,
     Letterbox,
     LevelProfile,
     ShotLetterbox,
@@ -23,18 +25,24 @@ from secondeye.film.letterbox import (
     max_over_time,
     measure_profile,
 )
+from secondeye.film.overlays import MAX_KNOWN, KnownOverlay, OverlayMeter
 
 
 class StillParts(NamedTuple):
     """What stands still on the screen during a shot; it is the same in both views."""
 
     letterbox: Letterbox  # px of the view
+    overlay: bytes  # pixels of text and logos of the view, from `pack_mask`; empty without any
 
 
-class _Measured(NamedTuple):
-    """What the frames of a shot show."""
+NOTHING_STILL = StillParts(NO_LETTERBOX, b"")
+
+
+class _ShotParts(NamedTuple):
+    """What one shot shows, before the shots of a film are compared."""
 
     letterbox: ShotLetterbox
+    overlay: bytes
 
 
 class _ShotMeter:
@@ -42,15 +50,23 @@ class _ShotMeter:
 
     def __init__(self) -> None:
         self._profile: LevelProfile | None = None
+        self._overlays = OverlayMeter()
+        self._size = 0, 0
 
     def add(self, image: np.ndarray) -> None:  # uint8 [H, W, 3]
         profile = measure_profile(image)
         self._profile = profile if self._profile is None else max_over_time([self._profile, profile])
+        self._overlays.add(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
+        self._size = image.shape[0], image.shape[1]
 
-    def measured(self) -> _Measured | None:  # None without frames
+    def measured(
+        self,
+        known: deque[KnownOverlay],  # of earlier shots; what is new is appended
+    ) -> _ShotParts | None:  # None without frames
         if self._profile is None:
             return None
-        return _Measured(ShotLetterbox(find_letterbox(self._profile), dark_edges(self._profile)))
+        letterbox = ShotLetterbox(find_letterbox(self._profile), dark_edges(self._profile))
+        return _ShotParts(letterbox, self._overlays.find(letterbox.found.inside(*self._size), known))
 
 
 class StillPartsMeter:
@@ -59,8 +75,9 @@ class StillPartsMeter:
     def __init__(self) -> None:
         self._waiting: deque[tuple[int, np.ndarray]] = deque()  # frames that a cut may still come before
         self._meter = _ShotMeter()
+        self._known: deque[KnownOverlay] = deque(maxlen=MAX_KNOWN)
         self._starts = [0]  # of the shots so far
-        self._shots: list[_Measured | None] = []  # all but the last
+        self._shots: list[_ShotParts | None] = []  # all but the last
 
     def add(
         self,
@@ -83,20 +100,21 @@ class StillPartsMeter:
         self._end_shot()
         joined = [self._join(start, stop) for start, stop in shots]
         letterboxes = agree([shot.letterbox for shot in joined], [stop - start for start, stop in shots])
-        return [StillParts(letterbox) for letterbox in letterboxes]
+        return [StillParts(box, shot.overlay) for box, shot in zip(letterboxes, joined, strict=True)]
 
     def _measure_before(self, number: int) -> None:
         while self._waiting and self._waiting[0][0] < number:
             self._meter.add(self._waiting.popleft()[1])
 
     def _end_shot(self) -> None:
-        self._shots.append(self._meter.measured())
+        self._shots.append(self._meter.measured(self._known))
         self._meter = _ShotMeter()
 
-    def _join(self, start: int, stop: int) -> _Measured:
+    def _join(self, start: int, stop: int) -> _ShotParts:
         inside = slice(bisect_left(self._starts, start), bisect_left(self._starts, stop))
         shots = [shot for shot in self._shots[inside] if shot is not None]
         found, dark = (
             intersection(*sides) for sides in zip(*(shot.letterbox for shot in shots), strict=True)
         )
-        return _Measured(ShotLetterbox(found, dark))
+        overlays = {shot.overlay for shot in shots}
+        return _ShotParts(ShotLetterbox(found, dark), overlays.pop() if len(overlays) == 1 else b"")
