@@ -313,10 +313,26 @@ def test_a_logo_that_is_known_is_found_before_a_still_picture(tmp_path: Path) ->
     assert first.mean() < 3 * letters.mean()
 
 
+def test_a_title_card_lies_on_the_screen(tmp_path: Path) -> None:
+    """It fades in from black; a wall with a few letters and a person in front of it is none."""
+    card = burnt(np.full((24, TALL, WIDE, 3), (20, 90, 40), np.uint8))
+    fade = np.linspace(0, 1, 8)[:, None, None, None]
+    card[:8] = np.round(card[:8] * fade)
+    write_lossless(tmp_path / "film.mkv", card)
+    left, right, log = rendered(tmp_path / "film.mkv", SETTINGS)
+    letters = torch.from_numpy(lettering())
+    assert torch.equal(right[:, letters], left[:, letters])
+    assert int((right.int() - left.int())[:, :, 20:-20].abs().max()) <= 1, "nothing but the border is filled"
+    assert any("text or logo in 1 of 1 shot" in line for line in log)
+    card[:, 30:90, 100:130] = moving_images(24, 60, 30)
+    assert not overlays_of(card, tmp_path)[0].any()
+
+
 def test_an_overlay_is_replaced_by_what_is_around_it() -> None:
     flat = np.full((2, TALL, WIDE, 3), (10, 120, 230), np.uint8)
     mask = cv2.dilate(lettering().view(np.uint8), np.ones((5, 5), np.uint8)) > 0
     assert np.array_equal(remove(burnt(flat), mask), flat)
+    assert np.array_equal(remove(flat, np.ones_like(mask)), flat), "nothing is around it"
     ramp = np.linspace(0, 255, WIDE)[:, None].repeat(3, 1).astype(np.uint8) * np.ones(
         (1, TALL, 1, 1), np.uint8
     )
@@ -349,6 +365,16 @@ def test_the_plan_of_a_film_with_text_is_saved(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / "checkpoint")
     checkpoint.save_plan(plan)
     assert checkpoint.load_plan(info) == plan and plan.still[0].overlay
+
+
+def test_a_real_title_card_is_found(footage: Path) -> None:
+    plan = plan_shots(
+        probe(footage / "odd_rate" / "flv_1000fps_trailer.flv"), cut_threshold=2.0, min_shot_frames=6
+    )
+    assert [start for (start, _), still in zip(plan.shots, plan.still, strict=True) if still.overlay] == [0]
+    letters = unpack_mask(plan.still[0].overlay, 340, 640)
+    lines = slice(125, 218), slice(288, 318)
+    assert sum(int(letters[line].sum()) for line in lines) == letters.sum() > 15000
 
 
 def test_a_real_letterboxed_film(footage: Path, tmp_path: Path) -> None:

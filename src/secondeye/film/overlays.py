@@ -4,6 +4,8 @@ An edge is still if it keeps its direction in nearly all frames of a shot. Still
 are taken for an overlay if they are small, run in several directions, and lie in a changing part of the
 picture, and if few other edges of the shot are still: with a camera that stands still many are, and nothing
 is taken for one. By its edges an overlay is also found in the shots that follow, whatever they show.
+
+The letters of a title card, a shot of nothing but letters on a plain background, are an overlay, too.
 """
 
 import zlib
@@ -14,6 +16,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from secondeye.film.cuts import cut_detection_size
+from secondeye.film.frame_checks import check_frame
 
 # Levels are of 255; shares of a side are of the width.
 _EDGE_STEP = 24  # between the two neighbours of a pixel on an edge
@@ -32,6 +37,8 @@ _KNOWN_SHARE = 0.7  # of the edges of a known overlay that a shot must have
 MAX_KNOWN = 16  # overlays that are looked for in later shots
 _BORDER_PX = 3  # where the picture ends: the edge of a band
 _AROUND_PX = 16  # what an overlay is replaced from
+_TITLE_SHARE = 0.75  # of a title card's frames: others fade
+_LETTER_CONTRAST = 8  # levels between a title card's letters and its background, as in `frame_checks`
 
 
 class KnownOverlay(NamedTuple):
@@ -142,12 +149,46 @@ class OverlayMeter:
         edges: NDArray[np.bool_],  # [H, W]
     ) -> NDArray[np.bool_]:  # [H, W]
         """Return the pixels of an overlay: its edges, their soft borders, and what is still between them."""
-        width = edges.shape[1]
-        across, grow = (2 * round(share * width) + 1 for share in (_JOIN_X_SHARE, _GROW_SHARE))
+        across = 2 * round(_JOIN_X_SHARE * edges.shape[1]) + 1
         planes = edges.view(np.uint8)
         closed = cv2.morphologyEx(planes, cv2.MORPH_CLOSE, np.ones((across, across), np.uint8)) > 0
-        inside = closed & (self._brightest - self._darkest <= _SAME_LEVELS)
-        return cv2.dilate((edges | inside).view(np.uint8), np.ones((grow, grow), np.uint8)) > 0
+        return _grow(edges | (closed & (self._brightest - self._darkest <= _SAME_LEVELS)))
+
+
+class TitleMeter:
+    """Collects the letters of one shot."""
+
+    def __init__(self) -> None:
+        self._frames, self._titles = 0, 0
+        self._letters: NDArray[np.bool_] | None = None
+
+    def add(
+        self,
+        image: np.ndarray,  # uint8 [H, W, 3]
+    ) -> None:
+        """Add the letters of a frame; a blank one, as before and after a fade, does not count."""
+        height, width = cut_detection_size(*image.shape[:2])
+        check = check_frame(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), None)
+        self._frames += not check.blank
+        if not check.title:
+            return
+        self._titles += 1
+        background = np.median(image.reshape(-1, 3), axis=0)
+        letters = (np.abs(image - background) > _LETTER_CONTRAST).any(2)
+        self._letters = letters if self._letters is None else self._letters | letters
+
+    def find(self) -> bytes:  # from `pack_mask`; empty if this is no title card
+        """Return the pixels of all letters."""
+        is_title = self._titles >= _TITLE_SHARE * self._frames
+        return pack_mask(_grow(self._letters)) if is_title and self._letters is not None else b""
+
+
+def _grow(
+    mask: NDArray[np.bool_],  # [H, W]
+) -> NDArray[np.bool_]:  # [H, W]
+    """Add the soft borders of letters."""
+    side = 2 * round(_GROW_SHARE * mask.shape[1]) + 1
+    return cv2.dilate(mask.view(np.uint8), np.ones((side, side), np.uint8)) > 0
 
 
 def _edges(
@@ -187,6 +228,8 @@ def remove(
     for left, top, width, height, _ in boxes[1:]:
         box = slice(top, top + height), slice(left, left + width)
         hole = mask[box]
+        if hole.all():  # nothing is around it
+            continue
         for image in removed:
             image[box][hole] = _spread(image[box].astype(np.float32), ~hole)[hole] + np.float32(0.5)
     return removed

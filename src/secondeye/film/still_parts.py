@@ -25,7 +25,7 @@ from secondeye.film.letterbox import (
     max_over_time,
     measure_profile,
 )
-from secondeye.film.overlays import MAX_KNOWN, KnownOverlay, OverlayMeter
+from secondeye.film.overlays import MAX_KNOWN, KnownOverlay, OverlayMeter, TitleMeter
 
 
 class StillParts(NamedTuple):
@@ -50,13 +50,14 @@ class _ShotMeter:
 
     def __init__(self) -> None:
         self._profile: LevelProfile | None = None
-        self._overlays = OverlayMeter()
+        self._overlays, self._title = OverlayMeter(), TitleMeter()
         self._size = 0, 0
 
     def add(self, image: np.ndarray) -> None:  # uint8 [H, W, 3]
         profile = measure_profile(image)
         self._profile = profile if self._profile is None else max_over_time([self._profile, profile])
         self._overlays.add(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
+        self._title.add(image)
         self._size = image.shape[0], image.shape[1]
 
     def measured(
@@ -66,7 +67,8 @@ class _ShotMeter:
         if self._profile is None:
             return None
         letterbox = ShotLetterbox(find_letterbox(self._profile), dark_edges(self._profile))
-        return _ShotParts(letterbox, self._overlays.find(letterbox.found.inside(*self._size), known))
+        overlay = self._title.find() or self._overlays.find(letterbox.found.inside(*self._size), known)
+        return _ShotParts(letterbox, overlay)
 
 
 class StillPartsMeter:
