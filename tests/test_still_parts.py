@@ -1,6 +1,7 @@
 """What stands still on the screen is equal in both views: bands of a letterbox, burnt-in text and logos."""
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -228,6 +229,21 @@ def test_a_killed_conversion_of_a_letterboxed_film_continues_to_the_same_bytes(
     assert (tmp_path / "broken.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
 
 
+def test_the_bands_are_equal_on_the_backend_of_a_gpu(tmp_path: Path, launches: Counter[str]) -> None:
+    """With interpreted Triton kernels the views are those of the CPU."""
+    film = tmp_path / "film.mkv"
+    write_lossless(film, boxed(moving_images(2, 16, 32), PILLARBOX))
+    made = rendered(film, SETTINGS)
+    assert launches["_claim"] and launches["_gather"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("TRITON_INTERPRET")
+        expected = rendered(film, SETTINGS)
+    assert torch.equal(made.right[:, :, :17], made.left[:, :, :17])
+    assert torch.equal(made.right[:, :, -15:], made.left[:, :, -15:])
+    assert not torch.equal(made.right, made.left)
+    assert int((made.right.int() - expected.right.int()).abs().max()) <= 1
+
+
 # Burnt-in text and logos
 
 
@@ -367,6 +383,7 @@ def test_the_plan_of_a_film_with_text_is_saved(tmp_path: Path) -> None:
     assert checkpoint.load_plan(info) == plan and plan.still[0].overlay
 
 
+@pytest.mark.slow(seconds=3)
 def test_a_real_title_card_is_found(footage: Path) -> None:
     plan = plan_shots(
         probe(footage / "odd_rate" / "flv_1000fps_trailer.flv"), cut_threshold=2.0, min_shot_frames=6
@@ -377,6 +394,7 @@ def test_a_real_title_card_is_found(footage: Path) -> None:
     assert sum(int(letters[line].sum()) for line in lines) == letters.sum() > 15000
 
 
+@pytest.mark.slow(seconds=5)
 def test_a_real_letterboxed_film(footage: Path, tmp_path: Path) -> None:
     """It has captions of analogue video in its second and third row, which stay where they are."""
     film = Path(shutil.copy(footage / "odd_letterbox" / "letterbox_720x486.mp4", tmp_path))
