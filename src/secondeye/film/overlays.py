@@ -168,13 +168,15 @@ class TitleMeter:
     ) -> None:
         """Add the letters of a frame; a blank one, as before and after a fade, does not count."""
         height, width = cut_detection_size(*image.shape[:2])
-        check = check_frame(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), None)
+        small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        check = check_frame(small, None)
         self._frames += not check.blank
         if not check.title:
             return
         self._titles += 1
-        background = np.median(image.reshape(-1, 3), axis=0)
-        letters = (np.abs(image - background) > _LETTER_CONTRAST).any(2)
+        background = np.median(small.reshape(-1, 3), axis=0).astype(np.uint8)
+        difference = np.maximum(image, background) - np.minimum(image, background)
+        letters = (difference > _LETTER_CONTRAST).any(2)
         self._letters = letters if self._letters is None else self._letters | letters
 
     def find(self) -> bytes:  # from `pack_mask`; empty if this is no title card
