@@ -175,6 +175,34 @@ def test_too_many_failed_clips_end_the_run_early_and_finished_ones_stay(tmp_path
     assert BUILT == ["d", "e"]
 
 
+def of_film(film: str, **contents: str) -> list[Job]:
+    return [replace(job, film=film) for job in jobs(**contents)]
+
+
+GOOD = of_film("good", a="1", b="1", c="1", d="1", e="1")
+GARBAGE = of_film("garbage", **dict.fromkeys("0123456", "bad"))
+
+
+def test_a_film_whose_clips_all_fail_counts_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    done = build(tmp_path / "o", [*GARBAGE, *GOOD], max_bad_fraction=0.5)  # 7 of 12 clips, 1 of 6
+    assert len(done.rows) == 5 and len(done.failed) == 7
+    assert capsys.readouterr().out == "test: no clip is left of garbage\n"
+    assert build(tmp_path / "o", [*GARBAGE, *GOOD], max_bad_fraction=1 / 6) == done and not BUILT
+    with pytest.raises(UserError, match=r"7 of 12 clips failed \(1 of 6 if .* counts once\), more than"):
+        build(tmp_path / "o", [*GARBAGE, *GOOD], max_bad_fraction=0.16)
+    with pytest.raises(UserError, match=r"1 of 12 clips failed \(1 of 6 .*; not tried: 11"):
+        build(tmp_path / "other", [*GARBAGE, *GOOD], max_bad_fraction=0.0)
+
+
+def test_a_stage_that_fails_on_every_film_or_on_most_clips_of_one_is_stopped(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"7 of 7 clips failed \(1 of 1 "):
+        build(tmp_path / "a", GARBAGE, max_bad_fraction=0.9)
+    mixed = of_film("mixed", a="1", b="bad", c="bad")
+    with pytest.raises(UserError, match=r"2 of 3 clips failed, more than dataset.max_bad_fraction 0.5"):
+        build(tmp_path / "b", mixed, max_bad_fraction=0.5)
+    assert build(tmp_path / "b", [*mixed, *of_film("good", d="1")], max_bad_fraction=0.5).rows
+
+
 def test_a_crashing_clip_fails_and_is_tried_again_in_every_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

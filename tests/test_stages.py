@@ -54,6 +54,13 @@ def write_cards(path: Path, *shots: Shot) -> None:
     write_film(path, iter(images), Fraction(24), crf=4)
 
 
+def still_noise(seed: int) -> Shot:
+    """Return a shot whose views have nothing in common."""
+    images = torch.rand(2, 1, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(seed))
+    left, right = images.expand(-1, 10, -1, -1, -1)
+    return replace(cards(0), left=left, right=right)
+
+
 def run_all(data: Path, params: Params) -> None:
     shared = params.dataset
     with folders_of("split"):
@@ -96,8 +103,7 @@ def test_cards_pass_through_all_stages(
     (tmp_path / "raw").mkdir()
     for film in range(3):
         write_cards(tmp_path / "raw" / f"f{film}_sbs.mp4", cards(2 * film), cards(2 * film + 1))
-    noise = torch.rand(10, 3, HEIGHT, WIDTH), torch.rand(10, 3, HEIGHT, WIDTH)
-    write_cards(tmp_path / "raw" / "noise_sbs.mp4", replace(cards(0), left=noise[0], right=noise[1]))
+    write_cards(tmp_path / "raw" / "noise_sbs.mp4", *(still_noise(shot) for shot in range(7)))
     (tmp_path / "raw" / "notes_sbs.mp4").write_text("not a film")
     lines = [f"{path.name},,,CC0-1.0" for path in (tmp_path / "raw").iterdir()]
     (tmp_path / "raw" / "sources.csv").write_text("\n".join(["film,packing,split,licence", *lines]) + "\n")
@@ -108,17 +114,17 @@ def test_cards_pass_through_all_stages(
         ("f0_sbs.mp4", 2, 2),
         ("f1_sbs.mp4", 2, 2),
         ("f2_sbs.mp4", 2, 2),
-        ("noise_sbs.mp4", 1, 1),
+        ("noise_sbs.mp4", 7, 7),
     ]
     clips = dataset.rows(Clip)
-    assert {(clip.start, clip.stop) for clip in clips} == {(0, 10), (10, 20)}
+    assert {(clip.start, clip.stop) for clip in clips} == {(10 * n, 10 * n + 10) for n in range(7)}
 
     corrections = dataset.rows(Correction)
     assert len(corrections) == 6
     for row in corrections:
         assert abs(row.shift_px - (FAR - params.shift.margin_px)) <= 1
-    (failed,) = dataset.failed("shift")
-    assert failed.reason == "no stereo pair"
+    assert [failed.reason for failed in dataset.failed("shift")] == 7 * ["no stereo pair"], "more than half"
+    assert "shift: no clip is left of noise_sbs.mp4\n" in capsys.readouterr().out
 
     clip = dataset.clips()[0]
     left, right = dataset.views(clip)
@@ -134,10 +140,13 @@ def test_cards_pass_through_all_stages(
     assert all(row.psnr_db > 25 for row in dataset.rows(ClipQuality))
     accepted, rejected = dataset.rows(AcceptedClip), dataset.rows(RejectedClip)
     assert {row.id for row in accepted} | {row.id for row in rejected} == {clip.id for clip in clips}
-    assert len(accepted) == 6 and [(r.stage, r.reason) for r in rejected] == [("shift", "no stereo pair")]
+    assert len(accepted) == 6 and {(r.stage, r.reason) for r in rejected} == {("shift", "no stereo pair")}
 
     report = (tmp_path / "reports" / "dataset.md").read_text()
-    assert "All expectations passed." in report and "noise_sbs.mp4" in report and "no stereo pair" in report
+    assert (
+        "\nFilms without an accepted clip: 2 of 5: noise_sbs.mp4 (shift: no stereo pair), "
+        "notes_sbs.mp4 (split: not a film). All expectations passed.\n"
+    ) in report
     assert (tmp_path / "validate" / "stamp.json").exists()
 
     capsys.readouterr()

@@ -37,7 +37,8 @@ _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 class DatasetParams:
     """Settings shared by all stages that build the dataset."""
 
-    max_bad_fraction: Fraction  # a stage fails when a larger fraction of its clips is bad
+    # A stage fails when a larger fraction of its clips is bad; a film without a good clip counts once.
+    max_bad_fraction: Fraction
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

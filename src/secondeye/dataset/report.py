@@ -108,7 +108,8 @@ def histograms(dataset: Dataset) -> list[dict[str, object]]:
 
 def dataset_sections(dataset: Dataset, failures: Sequence[str], sheet: Path | None) -> list[Section]:
     """Return the report's sections. `sheet` is None if no clip was scored."""
-    verdict = "All expectations passed." if not failures else "Failed: " + "; ".join(failures) + "."
+    verdict = describe_unused(dataset)
+    verdict += "All expectations passed." if not failures else "Failed: " + "; ".join(failures) + "."
     if crashed := sum(row.reason == WORKER_CRASHED for row in dataset.rows(RejectedClip)):
         verdict += f" Clips lost to crashed workers: {crashed}; `dvc repro --force` tries again."
     counts = count_dataset(dataset)
@@ -129,6 +130,23 @@ def dataset_sections(dataset: Dataset, failures: Sequence[str], sheet: Path | No
         *images,
         Section("Clips", [_clip_table(dataset)]),
     ]
+
+
+def describe_unused(dataset: Dataset) -> str:
+    """Return a sentence that names the films without an accepted clip, each with its main reason, or ""."""
+    used = {row.film for row in dataset.rows(AcceptedClip)}
+    reasons: dict[str, Counter[str]] = {film: Counter() for film in dataset.films if film not in used}
+    for row in dataset.rows(RejectedClip):
+        if row.film in reasons:
+            reasons[row.film][f"{row.stage}: {row.reason}"] += 1
+    names = {film: dataset.films[film].name for film in reasons}
+    unused = [(film.id, f"split: {film.reason}") for film in dataset.skipped_films]
+    unused += [(names[film], found.most_common(1)[0][0]) for film, found in reasons.items() if found]
+    if not unused:
+        return ""
+    listed = ", ".join(f"{name} ({reason})" for name, reason in choose_shown(sorted(unused)))
+    films = len(dataset.films) + len(dataset.skipped_films)
+    return f"Films without an accepted clip: {len(unused)} of {films}: {listed}. "
 
 
 _FUNNEL_NOTE = "Pieces: everything the films were cut into. Below: how many of them each stage passed on."

@@ -15,6 +15,7 @@ import json
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields
@@ -37,6 +38,7 @@ from secondeye.system.text import pluralize
 
 Row = TypeVar("Row")
 
+_MAX_NAMES = 100  # of films in a message
 _SYSTEM_FILES = re.compile(r"\.DS_Store|\._.+|Thumbs\.db|desktop\.ini")  # left by file browsers
 # Apart from tables, everything in a stage's folder is named after an item.
 _STAGE_FILES = re.compile(r"\.?[0-9a-f]{16}\..+|.+\.parquet|\..+\.part\.parquet")
@@ -59,6 +61,7 @@ class Job:
     arguments: tuple[Any, ...]  # passed to the work function; must be picklable
     size_bytes: float  # upper bound of what it writes
     name: str = ""  # for messages, if the id is not readable
+    film: str = ""  # name of the film it is cut from: one whose items all fail counts once
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,51 @@ class _Finished(NamedTuple):
     row: Any  # None if it has failed
     failed: FailedItem | None
     files: tuple[str, ...]  # their names
+
+
+class Failures:
+    """Count what failed: a film all of whose items failed counts once, since it says nothing of the stage.
+
+    Every count is a lower bound while items are missing.
+    """
+
+    def __init__(self, jobs: Sequence[Job], max_bad_fraction: float) -> None:
+        self._max_bad_fraction = max_bad_fraction
+        self._sizes = Counter(job.film for job in jobs)
+        self._failed: Counter[str] = Counter()
+        self._succeeded: Counter[str] = Counter()
+        self._bad, self._total = 0, len(jobs)
+
+    def add(self, film: str, *, failed: bool) -> None:
+        """Count one finished item."""
+        bad, total = self._weight(film)
+        (self._failed if failed else self._succeeded)[film] += 1
+        new_bad, new_total = self._weight(film)
+        self._bad, self._total = self._bad + new_bad - bad, self._total + new_total - total
+
+    def _weight(self, film: str) -> tuple[int, int]:
+        """Return how many failures and how many items a film counts for, whichever exceeds the bound less."""
+        failed, size = self._failed[film], self._sizes[film]
+        may_all_fail = film and failed and not self._succeeded[film]
+        once = may_all_fail and failed - 1 >= self._max_bad_fraction * (size - 1)
+        return (1, 1) if once else (failed, size)
+
+    @property
+    def too_many(self) -> bool:
+        """Whether more than the allowed fraction has failed."""
+        return self._bad > self._max_bad_fraction * self._total
+
+    @property
+    def counted_once(self) -> str:
+        """How the failures were counted, for a message; "" if one by one."""
+        if self._total == self._sizes.total():
+            return ""
+        return f" ({self._bad} of {self._total} if a film without a good one counts once)"
+
+    @property
+    def unused_films(self) -> list[str]:
+        """The films all of whose items failed, by name."""
+        return sorted(film for film, size in self._sizes.items() if film and self._failed[film] == size)
 
 
 def make_key(stage: str, row_type: type, sections: Sequence[object], inputs: Sequence[str]) -> str:
@@ -101,8 +149,8 @@ def build_missing(
     """Build the missing items, delete files that belong to no item, write `failed.parquet`.
 
     Raises UserError if the disk lacks room for the missing items, if `out` holds files that no stage
-    wrote, and as soon as more than `max_bad_fraction` of the jobs have failed. Finished items are kept then,
-    and `failed.parquet` lists the failures.
+    wrote, and as soon as more than `max_bad_fraction` of the jobs have failed, where a film whose jobs all
+    fail counts once. Finished items are kept then, and `failed.parquet` lists the failures.
     """
     _require_own_folder(out)
     finished = {job.id: _read_finished(out, job, row_type) for job in jobs}
@@ -111,15 +159,19 @@ def build_missing(
         missing.sort(key=lambda job: -job.size_bytes)
     if need_bytes := sum(job.size_bytes for job in missing):
         require_free_space(out, need_bytes, label)
-    _run_jobs(out, missing, work, finished, row_type, label, unit, max_bad_fraction * len(jobs))
+    failures = Failures(jobs, max_bad_fraction)
+    for job in jobs:
+        if item := finished[job.id]:
+            failures.add(job.film, failed=bool(item.failed))
+    _run_jobs(out, missing, work, finished, row_type, label, unit, failures)
     failed = [item.failed for item in finished.values() if item and item.failed]
     write_table(out / FAILED, failed, FailedItem)
-    if len(failed) > max_bad_fraction * len(jobs):
+    if failures.too_many:
         untried = sum(item is None for item in finished.values())
         first = next(job.name or job.id for job in jobs if job.id == failed[0].id)
         raise UserError(
-            f"{label}: {len(failed)} of {pluralize(len(jobs), unit)} failed, more than "
-            f"dataset.max_bad_fraction {max_bad_fraction:g} allows; the first: {first}: "
+            f"{label}: {len(failed)} of {pluralize(len(jobs), unit)} failed{failures.counted_once}, more "
+            f"than dataset.max_bad_fraction {max_bad_fraction:g} allows; the first: {first}: "
             f"{failed[0].reason} ({failed[0].detail})"
             + (f"; not tried: {untried}" if untried else "")
             + f"; all are listed in {out / FAILED}"
@@ -127,6 +179,9 @@ def build_missing(
     if crashed := sum(item.reason == WORKER_CRASHED for item in failed):
         retry = "`dvc repro --force` retries them and rebuilds nothing else"
         print(f"{label}: {pluralize(crashed, unit)} failed because the worker crashed; {retry}", flush=True)
+    if unused := failures.unused_films:
+        more = f" and {len(unused) - _MAX_NAMES} more" if len(unused) > _MAX_NAMES else ""
+        print(f"{label}: no clip is left of {', '.join(unused[:_MAX_NAMES])}{more}", flush=True)
     _prune(out, finished)
     return BuildResult([item.row for item in finished.values() if item and not item.failed], failed)
 
@@ -139,11 +194,10 @@ def _run_jobs(
     row_type: type,
     label: str,
     unit: str,
-    max_failed: float,
+    failures: Failures,  # of the finished items; updated in place
 ) -> None:
-    """Build until all items are done, or more than `max_failed` have failed."""
-    failed = sum(bool(item and item.failed) for item in finished.values())
-    results = parallel.map(partial(_build, out, work), missing if failed <= max_failed else [])
+    """Build until all items are done, or too many have failed."""
+    results = parallel.map(partial(_build, out, work), [] if failures.too_many else missing)
     bar = tqdm(
         total=len(finished), initial=len(finished) - len(missing), desc=label, unit=unit, **_bar_interval()
     )
@@ -153,8 +207,8 @@ def _run_jobs(
             record = _crashed_record(out, job, result) if isinstance(result, WorkerCrashed) else result
             finished[job.id] = item = _finished(job, record, row_type)
             bar.update()
-            failed += bool(item.failed)
-            if failed > max_failed:
+            failures.add(job.film, failed=bool(item.failed))
+            if failures.too_many:
                 return
 
 

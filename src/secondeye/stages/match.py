@@ -24,6 +24,7 @@ def run(data: Path, *, match: Match, dataset: DatasetParams) -> None:
             make_key("match", ClipDisparity, [match], [clip.correction.key, *network]),
             (reader, clip, match),
             clip.clip.pixels * _BYTES_PER_PIXEL,
+            film=clip.film.name,
         )
         for clip in reader.join(Correction)
     ]

@@ -20,7 +20,8 @@ def run(data: Path, *, dataset: DatasetParams) -> None:
     for clip in reader.join(Correction, ClipDisparity, ClipOcclusion):
         inputs = [clip.occlusion.key, clip.disparity.key, clip.correction.key]
         key = make_key("quality", ClipQuality, [], inputs)
-        jobs.append(Job(clip.id, key, (reader, clip), clip.clip.height * clip.clip.width * _BYTES_PER_PIXEL))
+        size_bytes = clip.clip.height * clip.clip.width * _BYTES_PER_PIXEL
+        jobs.append(Job(clip.id, key, (reader, clip), size_bytes, film=clip.film.name))
     with lock_dir(out):
         done = build_missing(
             out, jobs, _score_clip, ClipQuality, label="quality", max_bad_fraction=dataset.max_bad_fraction

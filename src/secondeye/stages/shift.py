@@ -48,7 +48,7 @@ def run(data: Path, *, shift: Shift, dataset: DatasetParams) -> None:
         for clip in clips:
             order = orders[clip.film.id]
             key = make_key("shift", Correction, [shift], [clip.clip.key, str(order.evidence)])
-            jobs.append(Job(clip.id, key, (reader, shift, order), 0))
+            jobs.append(Job(clip.id, key, (reader, shift, order), 0, film=clip.film.name))
         done = build_missing(
             out, jobs, _shift_clip, Correction, label="shift", max_bad_fraction=dataset.max_bad_fraction
         )

@@ -22,6 +22,7 @@ def run(data: Path, *, splat: SplatParams, dataset: DatasetParams) -> None:
             make_key("splat", ClipOcclusion, [splat], [clip.disparity.key]),
             (reader, clip, splat),
             clip.clip.pixels * _BYTES_PER_PIXEL,
+            film=clip.film.name,
         )
         for clip in reader.join(Correction, ClipDisparity)
     ]

@@ -216,7 +216,7 @@ def _clip_jobs(cuts: list[FilmCuts], sources: dict[str, Source], split: Split) -
             size = split.height, split.width
             clip = Clip(name, key, film.id, shot, start, stop, share, stride, *size, perceptual_hash="")
             size_bytes = (stop - start) * split.height * split.width * 6 * _LOSSLESS_RATIO
-            jobs.append(Job(name, key, (source, clip, film.crop, pts), size_bytes))
+            jobs.append(Job(name, key, (source, clip, film.crop, pts), size_bytes, film=source.name))
     return jobs
 
 
