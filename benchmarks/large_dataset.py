@@ -119,6 +119,7 @@ def _film(number: int) -> Film:
         crop_bottom=140,
         crop_left=0,
         crop_right=0,
+        bit_rate=8e6,
         remark="packing: half-sbs by its name",
     )
 

@@ -305,7 +305,7 @@ def eval_clip(clip: str, film: str, key: str = "k") -> EvalClip:
 
 def a_film(id: str, **changes: Any) -> Film:
     """Return an ordinary row of the table of films; the next two helpers return rows of other tables."""
-    row = Film(id, id, "sbs", "", "CC0-1.0", 64, 128, 1.0, 24.0, 100, 1, 5, 0, 0, 0, 0, "")
+    row = Film(id, id, "sbs", "", "CC0-1.0", 64, 128, 1.0, 24.0, 100, 1, 5, 0, 0, 0, 0, 1e6, "")
     return replace(row, **changes)
 
 

@@ -117,6 +117,25 @@ def test_of_two_duplicates_the_one_of_the_longer_film_stays(tmp_path: Path, sect
     assert run_filter(tmp_path / "turned", section, FILMS[::-1], CLIPS[::-1]) == (kept, rejected)
 
 
+@pytest.mark.parametrize(
+    ("brief", "long", "kept"),
+    [
+        ({"height": 128}, {}, "a"),
+        ({"height": 128, "crop_top": 40, "crop_bottom": 40}, {}, "c"),  # 48 rows without its borders
+        ({"width": 129, "bit_rate": 1.0}, {"bit_rate": 9e9}, "a"),
+        ({"bit_rate": 2e6}, {"bit_rate": 1e6}, "a"),
+        ({"bit_rate": 1e6}, {"bit_rate": 2e6}, "c"),
+        ({}, {}, "c"),  # the longer film
+    ],
+)
+def test_of_two_duplicates_the_better_picture_stays(
+    tmp_path: Path, section: Filter, brief: dict[str, float], long: dict[str, float], kept: str
+) -> None:
+    films = [a_film("brief", frames=50, **brief), a_film("long", frames=90, **long), *FILMS[2:]]
+    accepted, _ = run_filter(tmp_path, section, films)
+    assert {row.id for row in accepted} & {"a", "c"} == {kept}
+
+
 def test_a_duplicate_stays_where_the_other_is_rejected(tmp_path: Path, section: Filter) -> None:
     kept, rejected = run_filter(tmp_path, section, blurred=("c",))
     assert [row.id for row in kept] == ["a", "d", "e"]

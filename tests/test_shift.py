@@ -134,6 +134,22 @@ def test_unusable_views_are_rejected_with_the_reason(
     bad.match(detail)
 
 
+@pytest.mark.parametrize(("rise_px", "reason"), [(3, "separate takes"), (-3, "not rectified")])
+def test_two_takes_are_called_that_where_their_motion_disagrees(
+    shot: Shot, rise_px: int, reason: str
+) -> None:
+    """Let the left view sink by 3 px a frame and the right one, which is turned, rise or sink."""
+    left, right = (
+        torch.stack([torch.roll(view[0], down_px * frame, dims=-2) for frame in range(2)])
+        for view, down_px in zip(turned(shot), (3, -rise_px), strict=True)
+    )
+    with pytest.raises(BadClip) as bad:
+        find_corrections(left, right, PARAMS, "clip", "key", swapped=False, evidence=0.0)
+    assert bad.value.reason == reason
+    if reason == "separate takes":
+        bad.match(r"move differently, by [56]\.\d px a frame; they move by [23]\.\d px")
+
+
 def test_too_little_width_is_rejected() -> None:
     cards = coarse_cards(2, 128, 256, near_px=16, far_px=4, card_px=80, seed=3)
     narrow = replace(PARAMS, min_width_percent=99.0)

@@ -116,6 +116,9 @@ def test_cards_pass_through_all_stages(
         ("f2_sbs.mp4", 2, 2),
         ("noise_sbs.mp4", 7, 7),
     ]
+    for film in dataset.films.values():
+        seconds = film.frames / 24
+        assert film.bit_rate == pytest.approx((tmp_path / "raw" / film.name).stat().st_size * 8 / seconds)
     clips = dataset.rows(Clip)
     assert {(clip.start, clip.stop) for clip in clips} == {(10 * n, 10 * n + 10) for n in range(7)}
 

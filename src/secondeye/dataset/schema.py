@@ -26,7 +26,14 @@ class Film:
     crop_bottom: int
     crop_left: int
     crop_right: int
+    bit_rate: float  # bit/s of all its files, sound included
     remark: str  # for people: a guessed packing, a truncated file
+
+    @property
+    def picture_pixels(self) -> int:
+        """Number of stored pixels of one view without its black borders."""
+        rows = self.height - self.crop_top - self.crop_bottom
+        return rows * (self.width - self.crop_left - self.crop_right)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,15 @@
 """The stereo films in data/raw, however they are packed, and sources.csv, which describes them."""
 
 from secondeye.sources.listing import list_mono_films, list_sources
-from secondeye.sources.source import FILM_SUFFIXES, STILL_SUFFIXES, MonoFilm, Source, hash_source, strip_paths
+from secondeye.sources.source import (
+    FILM_SUFFIXES,
+    STILL_SUFFIXES,
+    MonoFilm,
+    Source,
+    hash_source,
+    size_bytes,
+    strip_paths,
+)
 
 __all__ = [
     "FILM_SUFFIXES",
@@ -11,5 +19,6 @@ __all__ = [
     "hash_source",
     "list_mono_films",
     "list_sources",
+    "size_bytes",
     "strip_paths",
 ]

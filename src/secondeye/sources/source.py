@@ -51,12 +51,21 @@ def is_still(path: Path) -> bool:
     return path.suffix.lower() in STILL_SUFFIXES and not path.is_dir()
 
 
+def _files(source: Source) -> list[Path]:
+    return [file for path in source.paths for file in (list_images(path) if path.is_dir() else [path])]
+
+
+def size_bytes(source: Source) -> int:
+    """Return the size of its files together."""
+    return sum(file.stat().st_size for file in _files(source))
+
+
 def hash_source(source: Source) -> str:
     """Return 16 hex digits of the SHA-256 of its files' contents, in order; names do not matter.
 
     Raises UserError if a file cannot be read.
     """
-    files = [file for path in source.paths for file in (list_images(path) if path.is_dir() else [path])]
+    files = _files(source)
     if len(files) == 1:
         return _sha256(files[0])[:16]
     return hashlib.sha256("".join(_sha256(file) for file in files).encode()).hexdigest()[:16]

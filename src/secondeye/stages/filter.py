@@ -123,17 +123,25 @@ def find_copies(
     films: Mapping[str, Film],
     pairs: Sequence[tuple[Clip, Clip]],  # that show the same images
 ) -> dict[str, Clip]:  # id of a duplicate -> the clip that is accepted instead
-    """Find duplicates: of equal clips the one of the longest film stays (ties: the smallest film id)."""
+    """Find duplicates: of equal clips the one with the best picture stays.
+
+    Better is the film with more pixels, then the higher bit rate, then more frames (ties: the smallest id).
+    """
     alike: dict[str, set[str]] = {}
     for first, second in pairs:
         alike.setdefault(first.id, set()).add(second.id)
         alike.setdefault(second.id, set()).add(first.id)
     staying: dict[str, Clip] = {}
     copies: dict[str, Clip] = {}
-    for clip in sorted(clips, key=lambda clip: (-films[clip.film].frames, clip.film, clip.start)):
+    for clip in sorted(clips, key=lambda clip: (*_worse(films[clip.film]), clip.start)):
         others = [staying[other] for other in alike.get(clip.id, ()) if other in staying]
         if others:
             copies[clip.id] = min(others, key=lambda other: (other.film, other.start))
         else:
             staying[clip.id] = clip
     return copies
+
+
+def _worse(film: Film) -> tuple[float, float, int, str]:
+    """Return a sort key that is smaller for the film with the better picture."""
+    return -film.picture_pixels, -film.bit_rate, -film.frames, film.id

@@ -19,7 +19,7 @@ from secondeye.film.letterbox import Letterbox
 from secondeye.film.packing import crop, crop_and_resize
 from secondeye.film.shots import split_shot, trim_shot
 from secondeye.params import DatasetParams, Split
-from secondeye.sources import Source, hash_source, list_sources, strip_paths
+from secondeye.sources import Source, hash_source, list_sources, size_bytes, strip_paths
 from secondeye.sources.clip_reader import ClipReader
 from secondeye.sources.packing_detection import check_packing
 from secondeye.sources.scan import Scan, scan
@@ -215,8 +215,8 @@ def _clip_jobs(cuts: list[FilmCuts], sources: dict[str, Source], split: Split) -
             share = start / film.frames
             size = split.height, split.width
             clip = Clip(name, key, film.id, shot, start, stop, share, stride, *size, perceptual_hash="")
-            size_bytes = (stop - start) * split.height * split.width * 6 * _LOSSLESS_RATIO
-            jobs.append(Job(name, key, (source, clip, film.crop, pts), size_bytes, film=source.name))
+            room_bytes = (stop - start) * split.height * split.width * 6 * _LOSSLESS_RATIO
+            jobs.append(Job(name, key, (source, clip, film.crop, pts), room_bytes, film=source.name))
     return jobs
 
 
@@ -272,5 +272,6 @@ def _film(cuts: FilmCuts, source: Source, split: Split) -> Film:
         crop_bottom=bottom,
         crop_left=left,
         crop_right=right,
+        bit_rate=round(8 * size_bytes(source) * cuts.fps / cuts.frames, 1),
         remark="; ".join(filter(None, [source.remark, cuts.remark, enlarged])),
     )

@@ -8,6 +8,7 @@ from secondeye.alignment.colour import ColourFit, fit_colours
 from secondeye.alignment.correspondences import Correspondences, find_correspondences
 from secondeye.alignment.disparity_range import disparity_range
 from secondeye.alignment.sync import find_lag
+from secondeye.alignment.takes import motion_difference
 from secondeye.alignment.vertical import filter_by_row, fit_vertical
 from secondeye.alignment.view_order import view_order_evidence
 from secondeye.dataset.corrections import apply_colours, apply_vertical
@@ -60,7 +61,11 @@ def find_corrections(
         raise BadClip(
             "out of sync", f"the {view} view is {_lag_text(lag.frames, lag.before_px, lag.after_px)}"
         )
-    vertical_px = _fit_vertical_px(matches, height, width, shift.max_vertical_percent)
+    try:
+        vertical_px = _fit_vertical_px(matches, height, width, shift.max_vertical_percent)
+    except BadClip:
+        _require_one_take(left, right, frames, matches)
+        raise
     matches = filter_by_row(matches, height, width)
     colours = _fit_colours(left[frames], right[frames], matches, shift.max_colour_difference)
     found_range = disparity_range(matches, shift.margin_px)
@@ -119,6 +124,16 @@ def _require_depth(matches: Correspondences, width: int) -> None:
     if abs(displacement) <= _SAME_PERCENT / 100 * width:
         raise BadClip("same image", detail)
     raise BadClip("no depth", f"everything is displaced by {displacement:.1f} px; {detail}")
+
+
+def _require_one_take(left: Tensor, right: Tensor, frames: Tensor, matches: Correspondences) -> None:
+    found = motion_difference(left, right, frames, matches)
+    if found.separate_takes:
+        raise BadClip(
+            "separate takes",
+            f"matching points move differently, by {found.difference_px:.1f} px a frame; "
+            f"they move by {found.motion_px:.1f} px",
+        )
 
 
 def _lag_text(frames: int, before_px: float, after_px: float) -> str:
