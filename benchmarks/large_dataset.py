@@ -209,6 +209,7 @@ def _score(clip: Clip, shares: Sequence[float], shift_px: int, rng: np.random.Ge
         id=clip.id,
         key=key_of(clip.id, "quality"),
         psnr_db=number(23, 40),
+        agreement_psnr_db=number(40, 50),
         ssim=number(0.6, 0.99),
         occlusion_share=shares[1],
         matched_share=shares[0],

@@ -319,7 +319,7 @@ def a_shift(id: str, **changes: Any) -> Correction:
 
 
 def a_score(id: str, **changes: Any) -> ClipQuality:
-    row = ClipQuality(id, "k", 30.0, 0.9, 0.05, 0.9, 0.1, 4.0, 1.0, 8.0, 1.0, 1.0, 64, 128)
+    row = ClipQuality(id, "k", 30.0, 30.0, 0.9, 0.05, 0.9, 0.1, 4.0, 1.0, 8.0, 1.0, 1.0, 64, 128)
     return replace(row, **changes)
 
 

@@ -35,8 +35,13 @@ NAN = float("nan")
     ("changes", "reason"),
     [
         ({}, None),
-        ({"psnr_db": 24.9}, "views differ"),
-        ({"psnr_db": NAN}, "views differ"),
+        ({"psnr_db": 23.8, "agreement_psnr_db": 33.0, "matched_share": 0.92}, None),  # an exact pair
+        ({"psnr_db": 23.8, "agreement_psnr_db": 33.0, "matched_share": 0.84}, "mismatched"),
+        ({"psnr_db": 24.0, "agreement_psnr_db": 24.9}, "views differ"),
+        ({"psnr_db": NAN, "agreement_psnr_db": NAN}, "views differ"),
+        ({"psnr_db": 20.0, "agreement_psnr_db": 21.0, "colour_difference": 12.1}, "colours differ"),
+        ({"psnr_db": 20.0, "agreement_psnr_db": 21.0, "occlusion_share": 0.3}, "mostly occluded"),
+        ({"psnr_db": 20.0, "agreement_psnr_db": 31.0, "matched_share": 0.3}, "few matches"),
         ({"ssim": 0.4}, "views differ"),
         ({"ssim": NAN}, "views differ"),
         ({"colour_difference": 12.1}, "colours differ"),

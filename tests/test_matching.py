@@ -1,17 +1,25 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import pytest
 import torch
-from conftest import coarse_cards
+from conftest import a_clip, a_film, a_shift, coarse_cards
 from exported_networks import BestShift, program_of, write_pt2
+from small_dataset import write_rows
 
+from secondeye.dataset.clip_files import write_frames
+from secondeye.dataset.reader import Dataset
+from secondeye.dataset.schema import Clip, ClipDisparity, Correction, Film
 from secondeye.matching import make_matcher
 from secondeye.matching.consistency import fill_from_background, is_consistent, match_both_ways
 from secondeye.matching.flow_matcher import match_flow
 from secondeye.matching.match_clip import match_clip
-from secondeye.params import Exported, Match, Matcher, PairMatcher
+from secondeye.params import Exported, Match, Matcher, PairMatcher, load_params
+from secondeye.stages import match as match_stage
 from secondeye.synthetic import two_planes
+
+PROJECT = Path(__file__).parent.parent
 
 NAN = float("nan")
 
@@ -138,6 +146,63 @@ def test_gaps_take_the_smaller_disparity() -> None:
     known = torch.tensor([[False, True, False, False, True, False]]).view(1, 1, 1, 6)
     filled = fill_from_background(row(NAN, 7, NAN, NAN, 3, NAN), known)
     assert filled.flatten().tolist() == [7, 7, 3, 3, 3, 3]
+
+
+def run_match(data: Path, disparity_px: int, *, near_px: float, percent: float) -> Dataset:
+    """Run the stage `match` on a textured wall at one disparity, which `shift` found to be `near_px`."""
+    scene = textured(64, 160 + disparity_px).expand(2, -1, -1, -1)
+    left, right = scene[..., :160], scene[..., disparity_px:]  # x_right = x_left - disparity
+    dataset = Dataset(data)
+    for stage in ("split", "match"):
+        dataset.folder(stage).mkdir(parents=True)
+    write_frames(dataset.file("split", "c" * 16, "left"), left)
+    write_frames(dataset.file("split", "c" * 16, "right"), right)
+    clip = a_clip("c" * 16, "f", stop=2, width=160)
+    write_rows(data, {Film: [a_film("f")], Clip: [clip], Correction: [a_shift(clip.id, near_px=near_px)]})
+    params = load_params(PROJECT / "params.yaml")
+    section = replace(params.match, matcher="block", max_disparity_percent=percent)
+    match_stage.run(data, match=section, dataset=replace(params.dataset, max_bad_fraction=1.0))
+    return Dataset(data)
+
+
+@pytest.mark.parametrize(
+    ("exact_px", "near_px", "percent", "searched"),
+    [
+        (28, 9.0, 18.0, [18.0, 27.0]),  # of 160 px: at the bound of 29 px
+        (26, 9.0, 18.0, [18.0]),
+        (48, 48.0, 20.0, [33.0]),  # far beyond it, known from the stage `shift`
+        (70, 9.0, 43.75, [43.75, 50.0]),
+    ],
+)
+def test_disparities_at_the_bound_are_matched_in_a_wider_range(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    exact_px: int,
+    near_px: float,
+    percent: float,
+    searched: list[float],
+) -> None:
+    monkeypatch.setenv("SECONDEYE_WORKERS", "1")
+    percents = []
+
+    def record(section: Match, *views: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        percents.append(section.max_disparity_percent)
+        return match_clip(section, *views)
+
+    monkeypatch.setattr(match_stage, "match_clip", record)
+    dataset = run_match(tmp_path, exact_px, near_px=near_px, percent=percent)
+    assert percents == pytest.approx(searched) and dataset.failed("match") == []
+    disparity = dataset.disparity(dataset.join(Correction, ClipDisparity)[0])
+    assert ((disparity[..., exact_px:] - exact_px).abs() <= 0.25).double().mean() > 0.95
+
+
+def test_disparities_at_half_of_the_width_are_refused_with_that_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECONDEYE_WORKERS", "1")
+    (failed,) = run_match(tmp_path, 80, near_px=9.0, percent=50.0).failed("match")
+    assert failed.reason == "disparity at the bound"
+    assert failed.detail.endswith("% of the pixels match at the largest disparity, 50 % of the width")
 
 
 def test_unknown_rows_copy_neighbours_and_unknown_frames_become_0() -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from secondeye.imaging.optical_flow import MIN_FLOW_SIZE_PX
-from secondeye.metrics.image_quality import gradient_levels
+from secondeye.metrics.image_quality import best_psnr_db, gradient_levels, psnr_db
 from secondeye.stages.clip_scores import colour_difference, median_motion_px
 
 
@@ -17,6 +17,18 @@ def ramp(across: float, down: float) -> torch.Tensor:  # levels a pixel
 def test_gradient_levels_of_a_ramp_is_its_slope() -> None:
     assert gradient_levels(ramp(3, 4)) == pytest.approx(5)
     assert gradient_levels(ramp(0, 0)) == 0
+
+
+def test_best_psnr_leaves_the_worst_pixels_out() -> None:
+    truth = torch.full((1, 3, 4, 10), 0.5)
+    frames = truth + 0.01  # 40 dB
+    frames[..., 9] = 1.0  # a tenth of the pixels
+    frames[..., 0] = 0.0  # not selected
+    where = torch.ones(1, 1, 4, 10, dtype=torch.bool)
+    where[..., 0] = False
+    assert best_psnr_db(frames, truth, where, 8 / 9) == pytest.approx(40, abs=1e-3)
+    assert best_psnr_db(frames, truth, where, 1.0) == pytest.approx(psnr_db(frames, truth, where))
+    assert np.isnan(best_psnr_db(frames, truth, ~where & where, 1.0))
 
 
 def test_colour_difference_is_of_the_worst_channel_and_selected_pixels() -> None:

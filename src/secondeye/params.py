@@ -115,6 +115,7 @@ class Filter:
 
     min_psnr_db: Percent
     min_matched_share: Fraction
+    well_matched_share: Fraction  # from here on, min_psnr_db applies only to the pixels that agree best
     max_occlusion_share: Fraction
     min_disparity_range_percent: Percent  # of the width; flatter clips have too little depth
     min_ssim: float = Field(ge=-1, le=1)

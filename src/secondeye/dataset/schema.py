@@ -116,6 +116,7 @@ class ClipQuality:
     id: str
     key: str
     psnr_db: float  # warped left view against right view, visible pixels only
+    agreement_psnr_db: float  # the same over the best `matched_share` of these pixels
     ssim: float  # of the same, [-1, 1]
     occlusion_share: float  # [0, 1]
     matched_share: float  # of pixels that passed the left-right check, [0, 1]

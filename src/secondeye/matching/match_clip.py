@@ -21,7 +21,7 @@ def match_clip(
     """
     from secondeye.matching.consistency import fill_from_background, match_both_ways
 
-    largest_px = round(left.shape[-1] * match.max_disparity_percent / 100)
+    largest_px = _search_px(match, left.shape[-1])
     match match.matcher:
         case "video":
             from secondeye.matching.video_matcher import match_video
@@ -35,6 +35,25 @@ def match_clip(
     matcher = make_matcher(match.matcher, largest_px)
     disparity, consistent = match_both_ways(matcher, left, right, tolerance_px=match.tolerance_px)
     return fill_from_background(disparity, consistent), consistent
+
+
+def _search_px(match: Match, width: int) -> int:
+    return round(width * match.max_disparity_percent / 100)
+
+
+def share_at_bound(
+    match: Match,
+    disparity: "Tensor",  # [T, 1, H, W] px, by `match_clip` with the same params
+    consistent: "Tensor",  # bool [T, 1, H, W]
+) -> float:
+    """Return the share of pixels that matched at the end of the search range, [0, 1].
+
+    0 for an exported network, which has no range.
+    """
+    if match.matcher == "exported":
+        return 0.0
+    last_px = _search_px(match, disparity.shape[-1]) - 1
+    return float((consistent & (disparity >= last_px)).double().mean())
 
 
 def network_identity(match: Match) -> list[str]:

@@ -43,6 +43,22 @@ def psnr_db(
     return decibels(mean_where(error, where))
 
 
+def best_psnr_db(
+    frames: Tensor,  # [T, 3, H, W] in [0, 1]
+    truth: Tensor,  # [T, 3, H, W] in [0, 1]
+    where: Tensor,  # bool [T, 1, H, W]: pixels to compare
+    share: float,  # (0, 1]
+) -> float:
+    """Return the PSNR over the share of the selected pixels that agrees best, at most 100 dB.
+
+    NaN if no pixel is selected; -inf if one of that share is not finite.
+    """
+    error = squared_error(frames, truth).nan_to_num(torch.inf, torch.inf).double().mean(1, keepdim=True)
+    ascending = error[where].sort().values
+    best = ascending[: max(1, round(share * len(ascending)))]
+    return decibels(float(best.mean()))
+
+
 def ssim_map(
     frames: Tensor,  # [T, 3, H, W] in [0, 1]
     truth: Tensor,  # [T, 3, H, W] in [0, 1]

@@ -11,7 +11,7 @@ from secondeye.dataset.reader import Dataset, DatasetClip
 from secondeye.dataset.schema import ClipQuality
 from secondeye.imaging.arrays import disparity_ends
 from secondeye.imaging.optical_flow import MIN_FLOW_SIZE_PX, dense_flow, flow_magnitude, to_gray
-from secondeye.metrics.image_quality import gradient_levels, mean_where, psnr_db, ssim_map
+from secondeye.metrics.image_quality import best_psnr_db, gradient_levels, mean_where, psnr_db, ssim_map
 from secondeye.report.contact_sheet import HOLE_COLOUR, disparity_map, frame_to_image, write_image
 
 
@@ -33,6 +33,7 @@ def score_clip(
         id=clip_id,
         key=key,
         psnr_db=round(psnr_db(warped, right, ~occlusion), 3),
+        agreement_psnr_db=round(best_psnr_db(warped, right, ~occlusion, clip.disparity.matched_share), 3),
         ssim=round(mean_where(ssim_map(filled, right), ~occlusion), 4),
         occlusion_share=clip.occlusion.occlusion_share,
         matched_share=clip.disparity.matched_share,

@@ -72,21 +72,35 @@ def rejection_reason(quality: ClipQuality, filter: Filter) -> tuple[str, str] | 
     """Return (reason, detail) of the first threshold a clip fails, or None if it passes all. NaN fails."""
     disparity_range = quality.disparity_max_percent - quality.disparity_min_percent
     factor = filter.max_sharpness_ratio
+    psnr = f"PSNR {quality.psnr_db:.1f} dB over visible pixels, {quality.agreement_psnr_db:.1f} dB over the "
+    psnr += f"{quality.matched_share:.0%} that agree best, {filter.min_psnr_db:g} needed"
+    # The causes first: each of them lowers the PSNR, which tells them not apart.
     checks = (
         (
-            quality.psnr_db >= filter.min_psnr_db,
-            "views differ",
-            f"PSNR {quality.psnr_db:.1f} dB over visible pixels, {filter.min_psnr_db:g} needed",
+            quality.colour_difference <= filter.max_colour_difference,
+            "colours differ",
+            f"by {quality.colour_difference:.1f} levels, {filter.max_colour_difference:g} allowed",
+        ),
+        (
+            quality.occlusion_share <= filter.max_occlusion_share,
+            "mostly occluded",
+            f"{quality.occlusion_share:.0%} occluded, {filter.max_occlusion_share:.0%} allowed",
+        ),
+        (
+            quality.matched_share >= filter.min_matched_share,
+            "few matches",
+            f"{quality.matched_share:.0%} matched, {filter.min_matched_share:.0%} needed",
+        ),
+        (quality.agreement_psnr_db >= filter.min_psnr_db, "views differ", psnr),
+        (
+            quality.psnr_db >= filter.min_psnr_db or quality.matched_share >= filter.well_matched_share,
+            "mismatched",
+            psnr,
         ),
         (
             quality.ssim >= filter.min_ssim,
             "views differ",
             f"SSIM {quality.ssim:.2f} over visible pixels, {filter.min_ssim:g} needed",
-        ),
-        (
-            quality.colour_difference <= filter.max_colour_difference,
-            "colours differ",
-            f"by {quality.colour_difference:.1f} levels, {filter.max_colour_difference:g} allowed",
         ),
         (
             quality.sharpness >= filter.min_sharpness,
@@ -97,16 +111,6 @@ def rejection_reason(quality: ClipQuality, filter: Filter) -> tuple[str, str] | 
             1 / factor <= quality.sharpness_ratio <= factor,
             "one view sharper",
             f"right to left {quality.sharpness_ratio:.2f}, {1 / factor:.2f} to {factor:g} allowed",
-        ),
-        (
-            quality.matched_share >= filter.min_matched_share,
-            "few matches",
-            f"{quality.matched_share:.0%} matched, {filter.min_matched_share:.0%} needed",
-        ),
-        (
-            quality.occlusion_share <= filter.max_occlusion_share,
-            "mostly occluded",
-            f"{quality.occlusion_share:.0%} occluded, {filter.max_occlusion_share:.0%} allowed",
         ),
         (
             disparity_range >= filter.min_disparity_range_percent,
