@@ -29,8 +29,8 @@ from secondeye.imaging.arrays import frames_from_uint8, resize
 from secondeye.imaging.optical_flow import to_gray
 from secondeye.params import Shift, load_params
 from secondeye.report.contact_sheet import read_image
-from secondeye.stages.shift import ViewOrder
-from secondeye.stages.stereo_pair import find_corrections, find_order
+from secondeye.stages.film_alignment import align_clips, sample_clip
+from secondeye.stages.stereo_pair import find_corrections
 from secondeye.synthetic import Shot
 from secondeye.synthetic.render import render_shot
 from secondeye.video.read import decode_film
@@ -81,8 +81,9 @@ def _errors(shot: Shot, offset_px: int, down_px: int, cast: float) -> tuple[floa
 
 def _row(left: Tensor, right: Tensor, shift: Shift = PARAMS) -> Correction | str:
     try:
-        order = ViewOrder("", "", find_order(left, right, shift), 2)  # as for a film with two such clips
-        return find_corrections(left, right, shift, "", "", swapped=order.swapped, evidence=order.evidence)
+        clips = [clip for shot in range(2) if (clip := sample_clip(left, right, shot, shift))]
+        found = align_clips(clips, shift, stated=False)  # as for a film with two such shots
+        return find_corrections(left, right, shift, "", "", rectification=None, order=found.order)
     except BadClip as bad:
         return bad.reason
 

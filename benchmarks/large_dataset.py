@@ -188,9 +188,23 @@ def _clip_tables(clips: Sequence[Clip], rng: np.random.Generator) -> dict[type, 
         if lost == 0:
             continue
         shift_px, evidence = int(rng.integers(60)), round(float(rng.uniform(-0.1, 0.9)), 4)
+        unrectified = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
         colours: Any = rng.uniform(0.97, 1.03, 6).tolist()
         key = key_of(clip.id, "shift")
-        row = (clip.id, key, False, *colours, 0, shift_px, 40.125, 0.8125, evidence)
+        row = (
+            clip.id,
+            key,
+            *unrectified,
+            False,
+            *colours,
+            0,
+            shift_px,
+            40.125,
+            0.8125,
+            evidence,
+            False,
+            f"strips {evidence:+.2f}",
+        )
         tables[Correction].append(Correction(*row))
         if lost == 1:
             continue

@@ -314,7 +314,9 @@ def a_clip(id: str, film: str, **changes: Any) -> Clip:
 
 
 def a_shift(id: str, **changes: Any) -> Correction:
-    row = Correction(id, "k", False, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0, 0, 6.0, 1.0, 1.0)
+    row = Correction(
+        id, "k", 0, 0, 0, 0, 0, 0, 1, 0, False, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0, 0, 6.0, 1.0, 1.0, False, ""
+    )
     return replace(row, **changes)
 
 

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from secondeye.alignment.colour import fit_colours
 from secondeye.alignment.correspondences import Correspondences, find_correspondences
+from secondeye.alignment.order_cues import OrderCues, judge_order, order_cues
 from secondeye.alignment.sync import find_lag
 from secondeye.alignment.vertical import filter_by_row, fit_vertical
-from secondeye.alignment.view_order import view_order_evidence
-from secondeye.synthetic import Shot
+from secondeye.synthetic import Shot, two_planes
 from secondeye.synthetic.render import render_shot
 
 SEARCH = {"max_disparity_percent": 25.0, "max_vertical_percent": 6.0}
@@ -84,18 +84,68 @@ def test_view_order_evidence_has_the_correct_sign() -> None:
     dark = torch.tensor([0.2, 0.5, 1.0]).view(3, 1, 1)
     left = torch.where(cards.disparity > 8, cards.left, cards.left * dark)
     right = torch.where(cards.right_disparity > 8, cards.right, cards.right * dark)
-    evidence = view_order_evidence(left, right, far_px=4, near_px=16)
-    assert evidence > 0.2
-    assert view_order_evidence(right, left, far_px=-16, near_px=-4) == -evidence, "antisymmetric"
+    found = order_cues(left, right, (left, right), far_px=4, near_px=16)
+    assert found.strips > 0.2 and found.uncovered == 0, "nothing moves"
+    assert found.screen == 1, "16 px of 256 are in front of the screen"
+    back = order_cues(right, left, (right, left), far_px=-16, near_px=-4)
+    assert back == tuple(-value for value in found), "antisymmetric"
     rendered = render_shot(3, 1, 192, 336)
     far, near = (float(torch.quantile(rendered.disparity, share)) for share in (0.01, 0.99))
-    assert view_order_evidence(rendered.left, rendered.right, far_px=far, near_px=near) > 0.1
+    still = rendered.left[:0], rendered.right[:0]
+    assert order_cues(rendered.left, rendered.right, still, far_px=far, near_px=near).strips > 0.1
+
+
+def test_motion_uncovers_the_farther_surface() -> None:
+    """A card moves by 8 px in front of a wall; grey texture leaves colour without evidence."""
+    small = two_planes(2, 32, 64, near_px=5, far_px=1, card_px=20, step_px=2, seed=2)
+    views = [
+        torch.nn.functional.interpolate(view.mean(1, keepdim=True), scale_factor=4, mode="bicubic")
+        .clamp(0, 1)
+        .expand(-1, 3, -1, -1)
+        for view in (small.left, small.right)
+    ]
+    at, later = ([view[frame : frame + 1] for view in views] for frame in (0, 1))
+    found = order_cues(*at, (later[0], later[1]), far_px=4, near_px=20)
+    assert found.uncovered > 0.25 and abs(found.ground) < 0.2
+    back = order_cues(at[1], at[0], (later[1], later[0]), far_px=-20, near_px=-4)
+    assert back.uncovered == -found.uncovered
+
+
+@pytest.mark.parametrize(
+    ("cues", "shots", "stated", "verdict"),
+    [
+        ([(0.4, 0, 0.5, 0)], [0], False, "in order"),
+        ([(-0.4, 0, -0.5, 0)], [0], False, "swapped"),
+        ([(-0.2, 0, 0.0, 0)], [0], False, "uncertain"),  # one weak cue: the film that was swapped
+        ([(-0.2, 0, -0.4, 0)], [0], False, "uncertain"),  # one shot
+        ([(-0.2, 0, -0.4, 0)] * 2, [0, 1], False, "swapped"),  # two
+        ([(-0.2, 0, -0.4, 0)] * 2, [3, 3], False, "uncertain"),  # two clips of one shot
+        ([(-0.4, 0, 0.0, 0)] * 2, [0, 1], False, "uncertain"),  # one cue only
+        ([(-0.4, 0, 0.0, 0)] * 3, [0, 1, 2], False, "swapped"),  # three shots agree
+        ([(-0.4, 0, 0.0, 0), (-0.4, 0, 0, 0), (0.3, 0, 0, 0)], [0, 1, 2], False, "uncertain"),
+        ([(-0.4, -0.4, 0.6, 0)], [0], False, "uncertain"),  # the ground contradicts
+        ([(-0.4, -0.4, 0.6, 0.9)], [0], False, "uncertain"),
+        ([(-0.4, -0.4, -0.6, 0.9)], [0], False, "swapped"),  # three against one
+        ([(-0.4, 0, -0.5, 0)], [0], True, "uncertain"),  # the film states its order
+        ([(-0.4, 0, -0.5, -0.9)], [0], True, "swapped"),
+        ([(0.0, 0, -0.9, -0.9)], [0], False, "uncertain"),  # nothing from occlusions
+        ([(0.4, -0.3, 0.5, 0)], [0], False, "in order"),
+        ([(-0.04, 0.1, 0, 0)], [0], False, "in order"),
+        ([], [], False, "in order"),
+    ],
+)
+def test_a_swap_needs_two_strong_cues_more_than_against_it(
+    cues: list[tuple[float, ...]], shots: list[int], stated: bool, verdict: str
+) -> None:
+    found = judge_order([OrderCues(*clip) for clip in cues], shots, stated=stated)
+    assert (found.swapped, found.uncertain) == (verdict == "swapped", verdict == "uncertain")
 
 
 def test_view_order_is_undecided_without_colour_contrast() -> None:
     # White noise in front of white noise: colour cannot assign the strips.
     cards = coarse_cards(frames=3, height=128, width=256, near_px=16, far_px=4, card_px=80, seed=3)
-    assert abs(view_order_evidence(cards.left, cards.right, far_px=4, near_px=16)) < 0.05
+    found = order_cues(cards.left, cards.right, (cards.left, cards.right), far_px=4, near_px=16)
+    assert abs(found.strips) < 0.05
 
 
 def rising(frames: int) -> tuple[Tensor, Tensor]:

@@ -129,7 +129,8 @@ def test_images_are_of_the_best_the_worst_and_the_rejected(dataset: Dataset) -> 
 
 def test_every_piece_has_its_line_with_its_outcome(write: Write) -> None:
     swapped = replace(a_shift("c06"), swapped=True, vertical_px=-2, shift_px=5, red_gain=1.1)
-    dataset = write({Correction: [swapped]})
+    doubtful = a_shift("c07", order_uncertain=True, order_cues="strips -0.20", rectify_row_px=7.46)
+    dataset = write({Correction: [swapped, doubtful]})
     sections = dataset_sections(dataset, ["ssim fails"], None)
     text = to_markdown("T", sections)
     assert "Failed: ssim fails." in text
@@ -137,6 +138,7 @@ def test_every_piece_has_its_line_with_its_outcome(write: Write) -> None:
     assert "| f | 110-112 | - | - | - | - | - | - | - | split: too short (3 frames) |" in text
     line = next(line for line in text.splitlines() if line.startswith("| f | 60-69 "))
     assert "| +5 | views swapped, -2 px vertical, colours |" in line and "accepted, train" in line
+    assert "| +0 | rows rectified by up to 7.5 px, order uncertain (strips -0.20) |" in text
     for row in dataset.rows(RejectedClip):
         assert f"{row.stage}: {row.reason} ({row.detail})" in text
     train = [replace(row, split="train") for row in dataset.rows(AcceptedClip)]

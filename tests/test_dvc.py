@@ -194,8 +194,8 @@ def test_repro_builds_all_then_nothing_then_only_what_follows(built: Path) -> No
 
     text = (built / "params.yaml").read_text()
     scored = read_table(built / "data" / "quality" / "quality.parquet", ClipQuality)
-    worst, other = sorted(row.psnr_db for row in scored)[:2]
-    (built / "params.yaml").write_text(re.sub("min_psnr_db: .*", f"min_psnr_db: {other}", text))
+    worst, other = sorted(row.ssim for row in scored)[:2]
+    (built / "params.yaml").write_text(re.sub("min_ssim: .*", f"min_ssim: {other}", text))
     assert worst < other
     again = repro(built, "validate").stdout
     assert [stage for stage in STAGES if f"Running stage '{stage}'" in again] == ["filter", "validate"]

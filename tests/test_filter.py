@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import a_clip, a_film, a_score
+from conftest import a_clip, a_film, a_score, a_shift
 from small_dataset import write_rows
 
 from secondeye.dataset.reader import FAILED, Dataset
@@ -9,6 +9,7 @@ from secondeye.dataset.schema import (
     AcceptedClip,
     Clip,
     ClipQuality,
+    Correction,
     FailedItem,
     Film,
     RejectedClip,
@@ -99,6 +100,7 @@ def run_filter(
     skipped: tuple[SkippedClip, ...] = (),
     failed: dict[str, FailedItem] | None = None,
     blurred: tuple[str, ...] = (),
+    uncertain: tuple[str, ...] = (),
 ) -> tuple[list[AcceptedClip], list[RejectedClip]]:
     failed = failed or {}
     for stage in ("shift", "match", "splat", "quality"):
@@ -106,7 +108,9 @@ def run_filter(
         write_table(root / stage / FAILED, [failed[stage]] if stage in failed else [], FailedItem)
     lost = {row.id for row in failed.values()}
     scores = [a_score(c.id, sharpness=0.0 if c.id in blurred else 8.0) for c in clips if c.id not in lost]
-    write_rows(root, {Film: films, Clip: clips, SkippedClip: skipped, ClipQuality: scores})
+    orders = [a_shift(c.id, order_uncertain=c.id in uncertain, order_cues="strips -0.20") for c in clips]
+    tables = {Film: films, Clip: clips, SkippedClip: skipped, Correction: orders, ClipQuality: scores}
+    write_rows(root, tables)
     filter.run(root, filter=section)
     dataset = Dataset(root)
     return dataset.rows(AcceptedClip), dataset.rows(RejectedClip)
@@ -155,6 +159,15 @@ def test_films_that_share_images_are_in_one_split(tmp_path: Path, section: Filte
         sides = {choose_split(a_clip("c", f), deciding[f], 9, 0.5) for f in ("long", "brief", "other")}
         assert len(sides) == 1
     assert deciding["other"].id == "brief" and deciding["alone"].id == "alone"
+
+
+def test_the_test_split_refuses_clips_of_uncertain_view_order(tmp_path: Path, section: Filter) -> None:
+    films = [a_film("a", split="test"), a_film("b", split="train")]
+    clips = [a_clip("a0", "a"), a_clip("a1", "a", start=10), a_clip("b0", "b")]
+    kept, rejected = run_filter(tmp_path, section, films, clips, uncertain=("a1", "b0"))
+    assert [(row.id, row.split) for row in kept] == [("a0", "test"), ("b0", "train")]
+    assert [(row.id, row.stage, row.reason) for row in rejected] == [("a1", "filter", "order uncertain")]
+    assert rejected[0].detail.startswith("strips -0.20; set split to train, or state the packing")
 
 
 def test_the_split_of_one_film_applies_to_its_group(tmp_path: Path, section: Filter) -> None:

@@ -10,12 +10,13 @@ import torch
 from conftest import coarse_cards
 from torch import Tensor
 
+from secondeye.alignment.order_cues import judge_order
 from secondeye.dataset.corrections import apply_corrections, apply_vertical
 from secondeye.dataset.schema import Correction
 from secondeye.execution.incremental import BadClip
-from secondeye.params import load_params
-from secondeye.stages.shift import ViewOrder
-from secondeye.stages.stereo_pair import find_corrections, find_order
+from secondeye.params import Shift, load_params
+from secondeye.stages.film_alignment import align_clips, sample_clip
+from secondeye.stages.stereo_pair import find_corrections
 from secondeye.synthetic import Shot
 from secondeye.synthetic.render import render_shot
 
@@ -33,12 +34,12 @@ def plain(shot: Shot) -> Correction:
     return corrections(shot.left, shot.right)
 
 
-def corrections(left: Tensor, right: Tensor) -> Correction:
-    """Find the corrections as for a film with two clips like this one."""
-    order = ViewOrder("film", "key", find_order(left, right, PARAMS), 2)
-    return find_corrections(
-        left, right, PARAMS, "clip", "key", swapped=order.swapped, evidence=order.evidence
-    )
+def corrections(left: Tensor, right: Tensor, shift: Shift = PARAMS) -> Correction:
+    """Find the corrections as for a film with three shots like this one."""
+    clip = sample_clip(left, right, 0, shift)
+    found = align_clips([clip] if clip else [], shift, stated=False)
+    order = judge_order([found.order.cues] * 3, range(3), stated=False)
+    return find_corrections(left, right, shift, "clip", "key", rectification=found.rectification, order=order)
 
 
 def test_aligned_views_are_only_shifted(shot: Shot, plain: Correction) -> None:
@@ -50,13 +51,15 @@ def test_aligned_views_are_only_shifted(shot: Shot, plain: Correction) -> None:
     assert abs(plain.shift_px + PARAMS.margin_px - exact) <= 1
 
 
-def test_combined_errors_are_corrected(shot: Shot, plain: Correction) -> None:
+def test_combined_errors_are_corrected() -> None:
     """Swap the views, tint one, move it 4 px down and 20 px aside: corrected views need no correction."""
+    shot = render_shot(100, 2, 256, 448)
+    plain = corrections(shot.left, shot.right)
     tint, plus = torch.tensor([0.85, 1.0, 0.9]).view(3, 1, 1), 0.03
     left, right = apply_vertical(shot.left, shot.right, 4)
     left = (torch.roll(left, -20, dims=-1) * tint + plus).clamp(0, 1)
     found = corrections(right, left)
-    assert found.swapped and found.view_order_evidence <= -0.15
+    assert found.swapped and found.view_order_evidence <= -0.15 and not found.order_uncertain
     left, right = apply_corrections(right, left, found)
     height, width = left.shape[-2:]
     assert height == 256 - 2 * 4 and width == 448 - abs(found.shift_px), (
@@ -76,12 +79,6 @@ def test_shift_of_wide_frames_is_exact_to_a_pixel() -> None:
     for offset_px in (0, 80):
         found = corrections(left, (torch.roll(right, -offset_px, dims=-1) * tint).clamp(0, 1))
         assert abs(found.shift_px - exact - offset_px) <= 1 and found.vertical_px == -8
-
-
-def test_single_shot_needs_stronger_evidence_to_swap_views() -> None:
-    """A shot of the sample (a lattice before bars) measured -0.38 although in order; another shot +0.32."""
-    assert not ViewOrder("film", "key", -0.38, 1).swapped and ViewOrder("film", "key", -0.6, 1).swapped
-    assert not ViewOrder("film", "key", -0.03, 2).swapped and ViewOrder("film", "key", -0.2, 2).swapped
 
 
 def twice(shot: Shot) -> StereoFrame:
@@ -129,40 +126,34 @@ def test_unusable_views_are_rejected_with_the_reason(
     shot: Shot, spoil: Callable[[Shot], StereoFrame], reason: str, detail: str
 ) -> None:
     with pytest.raises(BadClip) as bad:
-        corrections(*spoil(shot))
+        corrections(*spoil(shot), replace(PARAMS, rectify="off"))
     assert bad.value.reason == reason
     bad.match(detail)
 
 
-@pytest.mark.parametrize(("rise_px", "reason"), [(3, "separate takes"), (-3, "not rectified")])
+@pytest.mark.parametrize(("rise_px", "reason"), [(3, "separate takes"), (-3, None)])
 def test_two_takes_are_called_that_where_their_motion_disagrees(
-    shot: Shot, rise_px: int, reason: str
+    shot: Shot, rise_px: int, reason: str | None
 ) -> None:
     """Let the left view sink by 3 px a frame and the right one, which is turned, rise or sink."""
     left, right = (
         torch.stack([torch.roll(view[0], down_px * frame, dims=-2) for frame in range(2)])
         for view, down_px in zip(turned(shot), (3, -rise_px), strict=True)
     )
+    if reason is None:
+        assert corrections(left, right).rectify_row_px > 5, "one take can be rectified"
+        return
     with pytest.raises(BadClip) as bad:
-        find_corrections(left, right, PARAMS, "clip", "key", swapped=False, evidence=0.0)
+        corrections(left, right)
     assert bad.value.reason == reason
-    if reason == "separate takes":
-        bad.match(r"move differently, by [56]\.\d px a frame; they move by [23]\.\d px")
+    bad.match(r"move differently, by [56]\.\d px a frame; they move by [23]\.\d px")
 
 
 def test_too_little_width_is_rejected() -> None:
     cards = coarse_cards(2, 128, 256, near_px=16, far_px=4, card_px=80, seed=3)
     narrow = replace(PARAMS, min_width_percent=99.0)
     with pytest.raises(BadClip) as bad:
-        find_corrections(
-            cards.left,
-            torch.roll(cards.right, -30, -1),
-            narrow,
-            "clip",
-            "key",
-            swapped=False,
-            evidence=0.0,
-        )
+        corrections(cards.left, torch.roll(cards.right, -30, -1), narrow)
     assert bad.value.reason == "too little width"
 
 

@@ -66,6 +66,9 @@ class Shift:
     margin_px: int = Field(ge=0, le=100)  # kept between zero and the smallest disparity
     min_match_ratio: Fraction  # of the corners that must match
     max_vertical_percent: float = Field(ge=0, le=25)  # of the height; a larger misalignment is rejected
+    rectify: Literal[
+        "auto", "off"
+    ]  # auto: views whose rows differ between the corners are rectified, by film
     max_colour_difference: Levels  # between the views, after the global correction
     min_width_percent: Percent  # of the width that both views must share after the shift
 

@@ -1,11 +1,11 @@
-"""View order: which view is the left one, from the regions that only one view sees (ours).
+"""Occlusion strips: which view is the left one, from the regions that only one view sees (ours).
 
 A strip is a run of pixels in a row that only one view sees, between a near and a far surface. In a correctly
 ordered pair a strip has the colour of the farther neighbour, since it shows the surface behind; in a swapped
 pair it has the colour of the nearer one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -28,30 +28,36 @@ _RANGE_MARGIN_PX = 4  # px added to the search range on both sides
 _FULL_CONFIDENCE_STRIPS = 200.0  # strips (one row each) for full confidence
 
 
-def view_order_evidence(
-    left: Tensor,  # [T, 3, H, W], rectified, colours matched
-    right: Tensor,  # [T, 3, H, W]
-    *,
-    far_px: float,  # disparity range of the pair
-    near_px: float,
-) -> float:
-    """Return evidence for the view order in [-1, 1]: 1 is correct, -1 is swapped, 0 is undecided."""
+def resize_to_work(left: Tensor, right: Tensor) -> tuple[int, list[Tensor]]:  # factor, [T, 3, h, w] each
+    """Reduce views [T, 3, H, W] by a whole number to about the working width."""
     factor = max(1, round(left.shape[-1] / _WIDTH))
     height, width = (side // factor for side in left.shape[-2:])
-    views = [resize(view, height, width) for view in (left, right)]
-    far, near = far_px / factor, near_px / factor
-    # Score both orders and subtract, to cancel the bias of the matcher.
-    return (_order_score(views[0], views[1], far, near) - _order_score(views[1], views[0], -near, -far)) / 2
+    return factor, [resize(view, height, width) if len(view) else view for view in (left, right)]
 
 
-def _order_score(left: Tensor, right: Tensor, far: float, near: float) -> float:
-    """Return how much more the strips resemble the farther neighbour, [-1, 1], assuming this order."""
-    low, high = int(np.floor(far)) - _RANGE_MARGIN_PX, int(np.ceil(near)) + _RANGE_MARGIN_PX
+def match_both_ways(
+    left: Tensor,  # [T, 3, h, w], rectified, colours matched
+    right: Tensor,  # [T, 3, h, w]
+    far_px: float,  # disparity range of the pair
+    near_px: float,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return each frame's disparity [h, w] px of left and mirrored right view; NaN where they disagree."""
+    low, high = int(np.floor(far_px)) - _RANGE_MARGIN_PX, int(np.ceil(near_px)) + _RANGE_MARGIN_PX
+    return [_match_both_ways(*pair, low, high) for pair in zip(to_gray(left), to_gray(right), strict=True)]
+
+
+def strip_score(
+    left: Tensor,  # [T, 3, h, w]
+    right: Tensor,  # [T, 3, h, w]
+    matched: Sequence[tuple[np.ndarray, np.ndarray]],  # by `match_both_ways`
+) -> float:
+    """Return how much more the strips resemble the farther neighbour, [-1, 1], assuming this order.
+
+    The matcher is biased: score both orders, and subtract.
+    """
     evidence = [np.zeros((3, 0))]
     colours = [(view.permute(0, 2, 3, 1) * 255).numpy().astype(np.float64) for view in (left, right)]
-    grays = [to_gray(view) for view in (left, right)]
-    for left_gray, right_gray, left_image, right_image in zip(*grays, *colours, strict=True):
-        disparity, mirrored = _match_both_ways(left_gray, right_gray, low, high)
+    for left_image, right_image, (disparity, mirrored) in zip(*colours, matched, strict=True):
         evidence += [_strip_evidence(left_image, disparity), _strip_evidence(right_image[:, ::-1], mirrored)]
     score, weight, texture = np.concatenate(evidence, axis=1)
     textured_weight = np.where(texture >= _MIN_TEXTURE, weight, 0)

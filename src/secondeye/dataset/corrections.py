@@ -1,26 +1,37 @@
 """Apply the corrections that the stage `shift` found, as `Dataset.views` does.
 
-Offsets are whole pixels: resampling would blur the images that models learn from.
+Offsets are whole pixels: resampling would blur the images that models learn from. Only views that are not
+rectified are resampled, once.
 """
 
 import torch
 from torch import Tensor
 
 from secondeye.dataset.schema import Correction
+from secondeye.imaging.rectification import Rectification, rectify
 
 
 def apply_corrections(
     left: Tensor,  # [T, 3, H, W]
     right: Tensor,  # [T, 3, H, W]
     correction: Correction,
-) -> tuple[Tensor, Tensor]:  # left, right [T, 3, H - |vertical_px|, W - |shift_px|]
-    """Apply a clip's corrections: view order, then colours, rows and columns of the right view."""
+) -> tuple[Tensor, Tensor]:  # left, right [T, 3, H - |vertical_px|, W - |shift_px|], less if rectified
+    """Apply a clip's corrections: rectification, view order, then colours, rows and columns of the right."""
+    if rectification := rectification_of(correction):
+        left, right = rectify(left, right, rectification)
     if correction.swapped:
         left, right = right, left
     gain = correction.red_gain, correction.green_gain, correction.blue_gain
     offset = correction.red_offset, correction.green_offset, correction.blue_offset
     left, right = apply_vertical(left, apply_colours(right, gain, offset), correction.vertical_px)
     return apply_shift(left, right, correction.shift_px)
+
+
+def rectification_of(correction: Correction) -> Rectification | None:
+    """Return the rectification of the stored views; None if they need none."""
+    if not correction.rectify_focal_widths:
+        return None
+    return Rectification(*(getattr(correction, f"rectify_{name}") for name in Rectification._fields))
 
 
 def apply_colours(

@@ -226,7 +226,9 @@ class Dataset:
 
     def views(
         self, clip: DatasetClip, frames: Sequence[int] | None = None
-    ) -> tuple["Tensor", "Tensor"]:  # left, right [T, 3, H - |vertical_px|, W - |shift_px|]
+    ) -> tuple[
+        "Tensor", "Tensor"
+    ]:  # left, right [T, 3, H - |vertical_px|, W - |shift_px|], less if rectified
         """Read both views of a clip with its corrections applied."""
         from secondeye.dataset.corrections import apply_corrections
 
@@ -239,7 +241,7 @@ class Dataset:
 
         kind = "left" if clip.correction.swapped else "right"
         raw = read_frames(self.source("split", clip.id, kind), frames)
-        return apply_corrections(raw, raw, replace(clip.correction, swapped=False))[1]
+        return apply_corrections(raw, raw, clip.correction)[1]
 
     def disparity(
         self, clip: DatasetClip, frames: Sequence[int] | None = None

@@ -27,7 +27,6 @@ SCORES = tuple(
     field.name for field in fields(ClipQuality) if field.name not in ("id", "key", "height", "width")
 )
 SHOWN_CLIPS = 3  # clips of each kind on the contact sheet
-_DOUBTFUL_ORDER = -0.15  # evidence of swapped views below which a person should look at the film
 _BINS = 20  # of a histogram
 _PERCENTILES = (5, 50, 95)
 _TILES = ("left", "right", "warped left", "disparity")
@@ -280,10 +279,10 @@ def _corrections(row: Correction | None) -> tuple[str, str]:
     if row is None:
         return "-", "-"
     gains = (row.red_gain, row.green_gain, row.blue_gain, row.red_offset, row.green_offset, row.blue_offset)
-    is_doubtful = not row.swapped and row.view_order_evidence < _DOUBTFUL_ORDER
     corrections = [
+        f"rows rectified by up to {row.rectify_row_px:.1f} px" if row.rectify_row_px else "",
         "views swapped" if row.swapped else "",
-        "order doubtful" if is_doubtful else "",
+        f"order uncertain ({row.order_cues})" if row.order_uncertain else "",
         f"{row.vertical_px:+d} px vertical" if row.vertical_px else "",
         "colours" if gains != (1, 1, 1, 0, 0, 0) else "",
     ]

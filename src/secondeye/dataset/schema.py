@@ -76,6 +76,15 @@ class Correction:
 
     id: str
     key: str
+    # Of the views as stored, before they are exchanged: imaging.rectification; focal length 0 for none.
+    rectify_focal_widths: float
+    rectify_left_yaw_deg: float
+    rectify_left_roll_deg: float
+    rectify_right_pitch_deg: float
+    rectify_right_yaw_deg: float
+    rectify_right_roll_deg: float
+    rectify_right_zoom: float
+    rectify_row_px: float  # by how much the rows of a corner move at most
     swapped: bool  # left and right are exchanged
     red_gain: float  # the right view's red becomes gain * red + offset, clamped to [0, 1]
     red_offset: float
@@ -88,6 +97,10 @@ class Correction:
     near_px: float  # largest disparity after the shift
     match_ratio: float  # share of corners matched between the views, [0, 1]
     view_order_evidence: float  # of its film, from occlusions, [-1, 1]; negative if the views seem swapped
+    order_uncertain: (
+        bool  # views may be swapped, but the evidence does not suffice; no clip of the test split
+    )
+    order_cues: str  # all evidence, for people
 
 
 @dataclass(frozen=True)

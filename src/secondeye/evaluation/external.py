@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secondeye.dataset.corrections import apply_shift, apply_vertical
+from secondeye.dataset.corrections import apply_shift, apply_vertical, rectification_of
 from secondeye.dataset.reader import DatasetClip
 from secondeye.dataset.schema import Film
 from secondeye.evaluation.view_streams import RIGHT, View, format_size, is_same_rate, open_view
 from secondeye.film.packing import crop, crop_and_resize, strip_packing_tag
 from secondeye.imaging.arrays import frames_from_uint8
+from secondeye.imaging.rectification import rectify
 from secondeye.sources import FILM_SUFFIXES
 from secondeye.system.errors import UserError
 from secondeye.system.text import pluralize
@@ -80,7 +81,7 @@ def match_films(
 def read_external(
     film: Path,
     clip: DatasetClip,
-) -> Tensor:  # [T, 3, H - |vertical_px|, W - |shift_px|]
+) -> Tensor:  # [T, 3, H - |vertical_px|, W - |shift_px|], less if rectified
     """Read the right view of a clip from a converted film.
 
     Frames are cropped and resized as in the stage `split`, then shifted like the true right view. Raises
@@ -102,6 +103,8 @@ def read_external(
     cropped = (crop(view.extract(frame.rgb), *borders) for frame in frames)
     fitted = [crop_and_resize(frame, piece.height, piece.width, aspect) for frame in cropped]
     right = frames_from_uint8(torch.from_numpy(np.stack(fitted)))
+    if rectification := rectification_of(correction):
+        right, _ = rectify(right, right, rectification)  # as the left view that it was made from
     # A right view made from the left one needs no colour or vertical correction: crop to the common rows.
     cut, _ = apply_vertical(right, right, correction.vertical_px)
     return apply_shift(cut, cut, correction.shift_px)[1]

@@ -73,8 +73,9 @@ def _is_unaltered(clip: DatasetClip) -> bool:
     """Return whether the clip's frames are the film's, horizontal shift aside, as ground truth requires."""
     film, correction = clip.film, clip.correction
     cropped = film.crop_top or film.crop_bottom or film.crop_left or film.crop_right
+    rectified = correction.rectify_focal_widths
     same_size = (film.height, film.width) == (clip.clip.height, clip.clip.width)
-    return same_size and not (cropped or correction.swapped or correction.vertical_px)
+    return same_size and not (cropped or correction.swapped or correction.vertical_px or rectified)
 
 
 def _read_true_regions(path: Path, clip: DatasetClip) -> Tensor | None:

@@ -8,7 +8,15 @@ from pathlib import Path
 
 from secondeye.dataset.duplicates import find_duplicates
 from secondeye.dataset.reader import Dataset
-from secondeye.dataset.schema import AcceptedClip, Clip, ClipQuality, Film, RejectedClip, SkippedClip
+from secondeye.dataset.schema import (
+    AcceptedClip,
+    Clip,
+    ClipQuality,
+    Correction,
+    Film,
+    RejectedClip,
+    SkippedClip,
+)
 from secondeye.dataset.tables import write_table
 from secondeye.dataset.train_test_split import MIN_FILMS, choose_split, deciding_films, is_split_by_time
 from secondeye.params import Filter
@@ -28,6 +36,7 @@ def run(data: Path, *, filter: Filter) -> None:
     pairs = find_duplicates(list(clips.values()), filter.duplicate_bits)
     deciding = deciding_films(films, pairs)
     rejected = _rejected_earlier(reader, clips)
+    orders = {row.id: row for row in reader.rows(Correction)}
     good = []
     for quality in reader.rows(ClipQuality):
         clip = clips[quality.id]
@@ -41,8 +50,12 @@ def run(data: Path, *, filter: Filter) -> None:
         if original := copies.get(clip.id):
             detail = f"shows frames {original.start} to {original.stop - 1} of {films[original.film].name}"
             rejected.append(RejectedClip(clip.id, clip.film, "filter", "duplicate", detail))
+            continue
+        side = choose_split(clip, deciding[clip.film], len(films), filter.test_share)
+        if side == "test" and (found := orders[clip.id]).order_uncertain:
+            detail = f"{found.order_cues}; set split to train, or state the packing in sources.csv"
+            rejected.append(RejectedClip(clip.id, clip.film, "filter", "order uncertain", detail))
         else:
-            side = choose_split(clip, deciding[clip.film], len(films), filter.test_share)
             accepted.append(AcceptedClip(clip.id, clip.film, side))
     with lock_dir(reader.folder("filter")):
         write_table(reader.path(AcceptedClip), accepted, AcceptedClip)

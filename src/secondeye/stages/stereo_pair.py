@@ -7,14 +7,15 @@ from torch import Tensor
 from secondeye.alignment.colour import ColourFit, fit_colours
 from secondeye.alignment.correspondences import Correspondences, find_correspondences
 from secondeye.alignment.disparity_range import disparity_range
+from secondeye.alignment.order_cues import OrderCues, OrderVerdict, order_cues
 from secondeye.alignment.sync import find_lag
 from secondeye.alignment.takes import motion_difference
 from secondeye.alignment.vertical import filter_by_row, fit_vertical
-from secondeye.alignment.view_order import view_order_evidence
 from secondeye.dataset.corrections import apply_colours, apply_vertical
 from secondeye.dataset.schema import Correction
 from secondeye.execution.incremental import BadClip
 from secondeye.imaging.arrays import disparity_ends
+from secondeye.imaging.rectification import NO_RECTIFICATION, Rectification, rectify
 from secondeye.params import Shift
 from secondeye.system.text import pluralize
 
@@ -22,21 +23,32 @@ _FLAT_PERCENT = 0.2  # of the width; a scene with a smaller disparity range is f
 _SAME_PERCENT = 0.1  # of the width; views displaced by less are the same image
 _MAX_SPREAD_PERCENT = 1.5  # of the height, between the corners: a rotation of half a degree in wide frames
 _MIN_SPREAD_PX = 1.5  # below the accuracy of a single match
-_ORDER_FRAMES = 3  # of the sampled frames: each costs four dense matchings
+_ORDER_FRAMES = 3
 
 
 def find_order(
-    left: Tensor,  # [T, 3, H, W]
+    left: Tensor,  # [T, 3, H, W], sampled frames
     right: Tensor,  # [T, 3, H, W]
+    later: tuple[Tensor, Tensor],  # of each frame of `order_frames`; [0, 3, H, W] for a still
+    matches: Correspondences,  # of the sampled frames
     shift: Shift,
-) -> float:
-    """Return the evidence that the views are in order, [-1, 1]. Raises BadClip if they are not a pair."""
-    frames = _sample_frames(left, shift)
-    matches = _find_matches(left[frames], right[frames], shift)
+) -> OrderCues:
+    """Return the evidence that the views are in order. Raises BadClip if their rows do not match."""
     height, width = left.shape[-2:]
     vertical_px = _fit_vertical_px(matches, height, width, shift.max_vertical_percent)
-    matches = filter_by_row(matches, height, width)
-    return _order_evidence(left[frames], right[frames], matches, vertical_px)
+    far, near = disparity_ends(filter_by_row(matches, height, width).disparity)
+    colours = fit_colours(left, right, matches)
+    chosen = order_frames(len(left))
+    views, moved = (
+        apply_vertical(one, apply_colours(other, colours.gain, colours.offset), vertical_px)
+        for one, other in ((left[chosen], right[chosen]), later)
+    )
+    return order_cues(*views, moved, far_px=far, near_px=near)
+
+
+def order_frames(sampled: int) -> Tensor:
+    """Return which of the sampled frames show the view order, int [N]; each costs four dense matchings."""
+    return torch.linspace(0, sampled - 1, min(_ORDER_FRAMES, sampled)).round().long()
 
 
 def find_corrections(
@@ -46,18 +58,21 @@ def find_corrections(
     clip_id: str,
     key: str,
     *,
-    swapped: bool,  # of its film
-    evidence: float,  # of that
+    rectification: Rectification | None,  # of its film
+    order: OrderVerdict,  # of its film
 ) -> Correction:
     """Return the corrections of a clip. Raises BadClip if corrections cannot make its views a pair."""
-    if swapped:
+    row_move_px = rectification.largest_row_move_px(*left.shape[-2:]) if rectification else 0.0
+    if rectification:
+        left, right = rectify(left, right, rectification)
+    if order.swapped:
         left, right = right, left
     height, width = left.shape[-2:]
-    frames = _sample_frames(left, shift)
-    matches = _find_matches(left[frames], right[frames], shift)
+    frames = sample_frames(left, shift)
+    matches = find_matches(left[frames], right[frames], shift)
     lag = find_lag(left, right, frames, matches, **_search_ranges(shift))
     if lag.frames:
-        view = "left" if swapped else "right"
+        view = "left" if order.swapped else "right"
         raise BadClip(
             "out of sync", f"the {view} view is {_lag_text(lag.frames, lag.before_px, lag.after_px)}"
         )
@@ -73,7 +88,9 @@ def find_corrections(
     return Correction(
         id=clip_id,
         key=key,
-        swapped=swapped,
+        **{f"rectify_{name}": n for name, n in (rectification or NO_RECTIFICATION)._asdict().items()},
+        rectify_row_px=round(row_move_px, 2),
+        swapped=order.swapped,
         red_gain=colours.gain[0],
         red_offset=colours.offset[0],
         green_gain=colours.gain[1],
@@ -84,11 +101,14 @@ def find_corrections(
         shift_px=found_range.shift_px,
         near_px=round(found_range.near_px, 3),
         match_ratio=round(found_range.match_ratio, 4),
-        view_order_evidence=evidence,
+        view_order_evidence=order.cues.strips,
+        order_uncertain=order.uncertain,
+        order_cues=order.text,
     )
 
 
-def _sample_frames(frames: Tensor, shift: Shift) -> Tensor:
+def sample_frames(frames: Tensor, shift: Shift) -> Tensor:
+    """Return the numbers of the frames that a clip's alignment is measured on, int [N]."""
     return torch.linspace(0, len(frames) - 1, min(shift.sampled_frames, len(frames))).round().long()
 
 
@@ -100,7 +120,8 @@ def _search_ranges(shift: Shift) -> dict[str, float]:
     }
 
 
-def _find_matches(left: Tensor, right: Tensor, shift: Shift) -> Correspondences:
+def find_matches(left: Tensor, right: Tensor, shift: Shift) -> Correspondences:
+    """Match the views [T, 3, H, W]. Raises BadClip if they are not of one scene or without depth."""
     matches = find_correspondences(left, right, **_search_ranges(shift))
     _require_pair(matches, shift.min_match_ratio)
     _require_depth(matches, left.shape[-1])
@@ -141,10 +162,15 @@ def _lag_text(frames: int, before_px: float, after_px: float) -> str:
     return f"{lag}: vertical error {before_px:.2f} px, {after_px:.2f} px after compensation"
 
 
+def allowed_spread_px(height: int) -> float:
+    """Return by how much the vertical error may differ between corners without a rectification."""
+    return max(_MIN_SPREAD_PX, _MAX_SPREAD_PERCENT / 100 * height)
+
+
 def _fit_vertical_px(matches: Correspondences, height: int, width: int, max_percent: float) -> int:
-    """Return how far the right view must move down, whole px."""
+    """Return how far the right view must move down, whole px. Raises BadClip if rows cannot be aligned so."""
     rows = fit_vertical(matches, height, width)
-    allowed = max(_MIN_SPREAD_PX, _MAX_SPREAD_PERCENT / 100 * height)
+    allowed = allowed_spread_px(height)
     if rows.spread_px > allowed:
         raise BadClip(
             "not rectified",
@@ -158,16 +184,6 @@ def _fit_vertical_px(matches: Correspondences, height: int, width: int, max_perc
             f"the right view is {abs(rows.vertical_px):.1f} px too {where}, {max_px:.1f} allowed",
         )
     return -round(rows.vertical_px)
-
-
-def _order_evidence(left: Tensor, right: Tensor, matches: Correspondences, vertical_px: int) -> float:
-    chosen = torch.linspace(0, len(left) - 1, min(_ORDER_FRAMES, len(left))).round().long()
-    far, near = disparity_ends(matches.disparity)
-    colours = fit_colours(left, right, matches)
-    views = apply_vertical(
-        left[chosen], apply_colours(right[chosen], colours.gain, colours.offset), vertical_px
-    )
-    return view_order_evidence(*views, far_px=far, near_px=near)
 
 
 def _fit_colours(left: Tensor, right: Tensor, matches: Correspondences, max_difference: float) -> ColourFit:
