@@ -19,7 +19,7 @@ from command import make_parser, run
 from machine import machine
 from safetensors.torch import load_file
 
-from secondeye.conversion.bundle import SHIPPED
+from secondeye.conversion.bundle_parts import SHIPPED
 from secondeye.system.errors import UserError
 
 PROJECT = Path(__file__).parent.parent

@@ -276,11 +276,35 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def shared_folder(factory: pytest.TempPathFactory) -> Path:
+    """Return the folder that all processes of pytest-xdist share."""
+    own = factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def make_registry(database: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], None]:
+    """Return a function that gives a project an empty MLflow database.
+
+    The code of registered versions is shared by all tests: it is the same, and compiled once.
+    """
+    code = shared_folder(tmp_path_factory) / "registered_code"
+    code.mkdir(exist_ok=True)
+
+    def make(project: Path) -> None:
+        (project / ".mlflow" / "models").mkdir(parents=True)
+        (project / ".mlflow" / "models" / "code").symlink_to(code)
+        shutil.copyfile(database, project / ".mlflow" / "mlflow.db")
+
+    return make
+
+
 @pytest.fixture
-def with_registry(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def with_registry(
+    tmp_path: Path, make_registry: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """Change into a project folder with an empty MLflow database."""
-    (tmp_path / ".mlflow").mkdir()
-    shutil.copyfile(database, tmp_path / ".mlflow" / "mlflow.db")
+    make_registry(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return tmp_path

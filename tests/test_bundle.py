@@ -12,9 +12,9 @@ from secondeye.conversion.bundle import (
     Bundle,
     read_bundle,
     settings_from_bundle,
-    weights_folder,
     write_bundle,
 )
+from secondeye.conversion.bundle_parts import weights_folder
 from secondeye.system.errors import UserError
 
 

@@ -562,7 +562,7 @@ def test_a_registered_model_gives_the_depth_of_its_own_code(
 
     monkeypatch.setattr("os.execve", replace_process)
     run(*given)
-    assert started[0].startswith(str(version.folder / "code"))
+    assert started[0].startswith(str(with_registry / ".mlflow" / "models" / "code"))
     assert len(np.load(maps)["depth"]) == FRAMES
     made_by = read_record(maps)["depth"]
     assert made_by["name"] == "hf:depth" and made_by["licences"] == "apache-2.0"

@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 import pytest
 import yaml
-from conftest import wait_until_dead
+from conftest import shared_folder, wait_until_dead
 
 from secondeye.dataset.schema import ClipQuality
 from secondeye.dataset.tables import read_table
@@ -138,8 +138,7 @@ def built_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     The processes of pytest-xdist share it.
     """
-    own = tmp_path_factory.getbasetemp()
-    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    own, shared = tmp_path_factory.getbasetemp(), shared_folder(tmp_path_factory)
     with hold_lock(shared / "built.lock"), pytest.MonkeyPatch.context() as patch:
         if not (shared / "built").exists():
             clone = clone_project(own / "clone")

@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from secondeye import cli
-from secondeye.conversion.bundle import SHIPPED, settings_from_bundle
+from secondeye.conversion.bundle import settings_from_bundle
+from secondeye.conversion.bundle_parts import SHIPPED
 from secondeye.conversion.convert import convert
 from secondeye.conversion.provenance import own_comment, read_record, sidecar_of
 from secondeye.conversion.version_file import write_version

@@ -10,7 +10,8 @@ import torch
 from conftest import a_clip, a_film, a_shift, eval_clip, register, score_row
 from small_dataset import write_rows
 
-from secondeye.conversion.bundle import DEFAULT_BUNDLE, SHIPPED, Bundle, write_bundle
+from secondeye.conversion.bundle import DEFAULT_BUNDLE, Bundle, write_bundle
+from secondeye.conversion.bundle_parts import SHIPPED
 from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import (
     AcceptedClip,

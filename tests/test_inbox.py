@@ -649,11 +649,10 @@ def test_a_film_is_made_whole_beside_its_output(drill: Drill, tmp_path: Path) ->
 
 @pytest.mark.slow(seconds=85)
 def test_films_through_the_command_line(
-    small_project: Path, database: Path, make_film: Callable[..., Path]
+    small_project: Path, make_registry: Callable[[Path], None], make_film: Callable[..., Path]
 ) -> None:
     """A film, a damaged one and no film at all; then the film is replaced. No output is ever incomplete."""
-    (small_project / ".mlflow").mkdir()
-    shutil.copyfile(database, small_project / ".mlflow" / "mlflow.db")
+    make_registry(small_project)
     inbox, outbox = small_project / "in", small_project / "out"
     inbox.mkdir()
     outbox.mkdir()

@@ -13,7 +13,8 @@ from conftest import a_film
 from typer.testing import CliRunner
 
 from secondeye import cli
-from secondeye.conversion.bundle import SHIPPED, Bundle, settings_from_bundle, write_bundle
+from secondeye.conversion.bundle import Bundle, settings_from_bundle, write_bundle
+from secondeye.conversion.bundle_parts import SHIPPED
 from secondeye.conversion.convert import convert
 from secondeye.dataset.drift import FILMS
 from secondeye.dataset.schema import Film

@@ -1,5 +1,6 @@
 """Model registry: self-contained versions."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -124,8 +125,20 @@ def test_resolved_version_is_cached_and_runs_its_own_code(bundle: Path) -> None:
     decoy.parent.mkdir()
     decoy.write_text("")
     ran = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
-    assert Path(ran.strip()) == fetched.folder / "code" / "secondeye" / "__init__.py"
-    assert Path(secondeye.__file__) != Path(ran.strip())
+    assert Path(ran.strip()).is_relative_to(bundle.parent / ".mlflow" / "models" / "code")
+    assert Path(ran.strip()).read_bytes() == Path(secondeye.__file__).read_bytes()
+
+
+def test_versions_with_the_same_code_share_its_compiled_kernels(bundle: Path) -> None:
+    one, two, changed = (
+        models.fetch_version(f"models:/secondeye/{number}")
+        for number in [*register_two(bundle), register(bundle, VersionFacts({"made": "later"}, ""))]
+    )
+    (changed.folder / "code" / "secondeye" / "__init__.py").write_text("")
+    folders = [models.command_for(each)[1]["PYTHONPATH"].split(os.pathsep)[0] for each in (one, two, changed)]
+    assert folders[0] == folders[1] != folders[2]
+    for version, folder in ((one, folders[0]), (changed, folders[2])):
+        assert hash_folder(Path(folder)) == hash_folder(version.folder / "code")
 
 
 def test_pyfunc_converts_a_film_in_a_new_process(bundle: Path, make_film: Callable[..., Path]) -> None:

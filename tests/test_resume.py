@@ -19,7 +19,7 @@ import torch
 from secondeye.cli import main
 from secondeye.conversion import checkpoint, segments, shot_depth, shots
 from secondeye.conversion import convert as conversion
-from secondeye.conversion.bundle import SHIPPED
+from secondeye.conversion.bundle_parts import SHIPPED
 from secondeye.conversion.convert import convert
 from secondeye.conversion.settings import ConversionSettings
 from secondeye.depth import DepthEstimate, DepthEstimator

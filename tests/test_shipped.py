@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from secondeye.conversion.bundle import SHIPPED, Bundle, read_bundle, settings_from_bundle
+from secondeye.conversion.bundle import Bundle, read_bundle, settings_from_bundle
+from secondeye.conversion.bundle_parts import SHIPPED
 from secondeye.evaluation.regions import regions_from_truth
 from secondeye.evaluation.score import compute, prepare, update
 from secondeye.inpaint import Inpainter, Warped, inpaint_shot, make_inpainter

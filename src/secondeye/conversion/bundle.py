@@ -11,6 +11,7 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from secondeye.conversion.bundle_parts import SHIPPED
 from secondeye.conversion.settings import (
     AUTO,
     FROM_MODEL,
@@ -51,9 +52,7 @@ class Bundle:
                 raise ValueError(f"{name} must be a whole number, 1 to {most}, got {count!r}")
 
 
-PARTS = ("depth", "inpainter")  # of a bundle
 DEFAULT_BUNDLE = Bundle("motion", "fill", strength_percent=3.0, convergence=0.5)
-SHIPPED = Path(__file__).parent.parent / "shipped"  # part of the package; described in its MODEL_CARD.md
 
 
 def write_bundle(
@@ -94,11 +93,6 @@ def read_bundle(folder: Path) -> Bundle:
         if name not in known:
             raise UserError(f"{path}: unknown part {name!r}; this version has {', '.join(known)}")
     return bundle
-
-
-def weights_folder(bundle: Path | None, part: str) -> Path | None:
-    """Return the weights folder of `depth` or `inpaint` in a bundle; None if there is none."""
-    return bundle / part if bundle is not None and (bundle / part).is_dir() else None
 
 
 def settings_from_bundle(

@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from secondeye.conversion.bundle import SHIPPED
+from secondeye.conversion.bundle_parts import SHIPPED
 from secondeye.conversion.checkpoint import Checkpoint, open_checkpoint, remove_if_published
 from secondeye.conversion.depth_maps import open_depth_maps
 from secondeye.conversion.destination import check_output, check_preview, choose_outputs

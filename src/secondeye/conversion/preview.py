@@ -1,23 +1,26 @@
 """A preview picture of one converted frame: input, depth, holes, right eye, anaglyph, side by side."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from torch import Tensor
 
 from secondeye.film.layouts import anaglyph
 from secondeye.report.contact_sheet import HOLE_COLOUR
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _TILE_WIDTH_PX = 640
 
 
 def write_preview(
     path: Path,
-    left: Tensor,  # uint8 [H, W, 3]
-    right: Tensor,  # uint8 [H, W, 3]
-    disparity: Tensor,  # [1, H, W] px; on any device, like the occlusion
-    occlusion: Tensor,  # bool [1, H, W]
+    left: "Tensor",  # uint8 [H, W, 3]
+    right: "Tensor",  # uint8 [H, W, 3]
+    disparity: "Tensor",  # [1, H, W] px; on any device, like the occlusion
+    occlusion: "Tensor",  # bool [1, H, W]
 ) -> None:
     """Write the preview as PNG."""
     views = left.numpy(), right.numpy()

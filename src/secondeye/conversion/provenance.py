@@ -9,19 +9,20 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from secondeye import __version__
-from secondeye.conversion.bundle import SHIPPED, weights_folder
+from secondeye.conversion.bundle_parts import SHIPPED, weights_folder
 from secondeye.conversion.depth_record import read_record as read_maps_record
-from secondeye.conversion.output_format import OutputFormat
-from secondeye.conversion.settings import ConversionSettings
 from secondeye.conversion.version_file import read_version
-from secondeye.depth.estimators import public_name
 from secondeye.execution import code_hash
-from secondeye.inpaint import InpaintPlan
 from secondeye.system.files import hash_weights, write_atomic
 from secondeye.video.probe import read_tags
+
+if TYPE_CHECKING:
+    from secondeye.conversion.output_format import OutputFormat
+    from secondeye.conversion.settings import ConversionSettings
+    from secondeye.inpaint import InpaintPlan
 
 _TAG = "comment"  # the only tag that mp4, mov and mkv can all hold and players show
 SHIPPED_LICENCE = "Apache-2.0"  # see shipped/MODEL_CARD.md
@@ -36,9 +37,9 @@ _PARTS, _RESOURCES = ("model", "depth", "depth_maps", "inpainter"), ("offload", 
 
 def describe_conversion(
     film: Path,
-    settings: ConversionSettings,
-    output: OutputFormat,
-    plans: Sequence[InpaintPlan],  # of the inpainter; the first one is that of most frames
+    settings: "ConversionSettings",
+    output: "OutputFormat",
+    plans: "Sequence[InpaintPlan]",  # of the inpainter; the first one is that of most frames
     comment: str,  # the source's own, which the tag would replace
 ) -> dict[str, Any]:
     """Return the record of a conversion."""
@@ -61,12 +62,14 @@ def describe_conversion(
     return record | ({"comment": comment} if comment else {})
 
 
-def describe_depth(settings: ConversionSettings) -> dict[str, Any]:
+def describe_depth(settings: "ConversionSettings") -> dict[str, Any]:
     """Return name, weights and licences of the depth estimator, or of the one that made the depth maps."""
     if settings.depth_maps is not None:
         made_by = read_maps_record(settings.depth_maps).get("depth", {"licences": _NOT_RECORDED})
         return {"name": "maps"} | made_by | {"maps": settings.depth_maps.name}
     if weights := settings.depth_weights:
+        from secondeye.depth.estimators import public_name
+
         return {
             "name": public_name(settings.located_depth),
             "weights": weights.hash,
@@ -75,7 +78,7 @@ def describe_depth(settings: ConversionSettings) -> dict[str, Any]:
     return _describe_part("depth", settings.depth, settings.model, read_version(settings.model)[1])
 
 
-def _without_memory(plan: InpaintPlan) -> dict[str, int | str]:
+def _without_memory(plan: "InpaintPlan") -> dict[str, int | str]:
     return {name: value for name, value in plan.describe().items() if name != "memory_bytes"}
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from secondeye.conversion.bundle import weights_folder
+from secondeye.conversion.bundle_parts import weights_folder
 from secondeye.conversion.checkpoint import Checkpoint
 from secondeye.conversion.depth_maps import DepthMaps, open_depth_maps, require_length
 from secondeye.conversion.memory import parent_bytes, reserved_bytes

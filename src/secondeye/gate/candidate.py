@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from secondeye.conversion.bundle import DEFAULT_BUNDLE, PARTS, Bundle, read_bundle, weights_folder
+from secondeye.conversion.bundle import DEFAULT_BUNDLE, Bundle, read_bundle
+from secondeye.conversion.bundle_parts import PARTS, weights_folder
 from secondeye.evaluation.methods import Method, load_estimator, load_inpainter
 from secondeye.system.errors import UserError
 from secondeye.system.files import hash_weights

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from secondeye.conversion.bundle import PARTS
+from secondeye.conversion.bundle_parts import PARTS
 from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import EvalClip, Score
 from secondeye.dataset.tables import write_table

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from secondeye.conversion.bundle import SHIPPED, write_bundle
+from secondeye.conversion.bundle import write_bundle
+from secondeye.conversion.bundle_parts import SHIPPED
 from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import EvalClip, Score
 from secondeye.gate import report

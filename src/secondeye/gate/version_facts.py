@@ -17,7 +17,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from secondeye.conversion.bundle import PARTS, SHIPPED
+from secondeye.conversion.bundle_parts import PARTS, SHIPPED
 from secondeye.conversion.provenance import SHIPPED_LICENCE
 from secondeye.dataset.schema import EvalClip
 from secondeye.depth.estimators import find_weights, locate

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from secondeye.conversion.bundle import PARTS
+from secondeye.conversion.bundle_parts import PARTS
 from secondeye.system.errors import UserError
 
 if TYPE_CHECKING:

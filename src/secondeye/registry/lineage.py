@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secondeye.conversion.bundle import PARTS, SHIPPED
+from secondeye.conversion.bundle_parts import PARTS, SHIPPED
 from secondeye.conversion.provenance import describe_model, read_record
 from secondeye.dataset.revisions import commit_exists, films_of, find_dataset
 from secondeye.registry.history import CHAMPION, NAME, all_versions, champion_of, weights_tags

@@ -5,6 +5,7 @@ A version converts with its own code, in a process that does not import this che
 
 import os
 import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from secondeye.conversion.bundle import weights_folder
+from secondeye.conversion.bundle_parts import weights_folder
 from secondeye.conversion.version_file import write_version
 from secondeye.execution import code_hash
 from secondeye.registry.history import (
@@ -26,6 +27,7 @@ from secondeye.registry.history import (
 from secondeye.registry.server import connected, home
 from secondeye.system.errors import UserError
 from secondeye.system.files import hash_folder, hash_weights
+from secondeye.system.process import hold_lock
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -92,9 +94,24 @@ def run_registered_code(
 
 def command_for(fetched: FetchedVersion) -> tuple[list[str], dict[str, str]]:
     """Return the command prefix and environment that run `secondeye` with the code of a version."""
-    path = [str(fetched.folder / "code"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    path = [str(_shared_code(fetched)), *filter(None, [os.environ.get("PYTHONPATH")])]
     # -P: a folder named secondeye in the working directory must not take precedence.
     return [sys.executable, "-P", "-m", NAME], os.environ | {"PYTHONPATH": os.pathsep.join(path)}
+
+
+def _shared_code(fetched: FetchedVersion) -> Path:
+    """Return a folder with the code of a version, the same one for all versions whose code is the same.
+
+    numba keeps compiled kernels beside their source: the first conversion with a new version compiles none.
+    """
+    code = fetched.folder / "code"
+    shared = fetched.folder.parent / "code" / hash_folder(code)[:16]
+    shared.parent.mkdir(exist_ok=True)
+    with hold_lock(shared.parent / "lock"):
+        if not shared.exists():
+            with tempfile.TemporaryDirectory(dir=shared.parent, prefix=".") as temporary:
+                os.replace(shutil.copytree(code, Path(temporary) / "code"), shared)
+    return shared
 
 
 def weights_in(bundle: Path) -> dict[str, str]:

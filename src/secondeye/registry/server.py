@@ -3,7 +3,7 @@
 .mlflow/           in the working directory; git-ignored
   mlflow.db        runs and models, unless MLFLOW_TRACKING_URI is set
   artifacts/       their files
-  models/          downloaded versions, see secondeye.registry.models
+  models/          downloaded versions, and their code in models/code: see secondeye.registry.models
 """
 
 import errno

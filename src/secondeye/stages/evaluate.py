@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secondeye.conversion.bundle import SHIPPED
+from secondeye.conversion.bundle_parts import SHIPPED
 from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import AggregateScore, EvalClip, Film, Score
 from secondeye.dataset.tables import write_table
