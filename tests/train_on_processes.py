@@ -1,6 +1,7 @@
 """Run by test_training_loop.py under torchrun: train a small network on the given number of processes.
 
-With `cached` as the last argument, samples are made once, by the process that needs them first.
+Once on new samples, then on cached ones, which are made once, by the process that needs them first. In the
+kind of samples that the last argument names, every process kills itself; nothing is trained again.
 """
 
 import os
@@ -21,16 +22,23 @@ PARTS = 4  # of a batch of 8, over all processes
 CACHED = 30  # samples
 
 
-def main(folder: Path, processes: int, killed_at: int, cached: bool) -> None:
+def main(folder: Path, processes: int, killed_at: int, killed: str) -> None:
     state = PartialState(cpu=True)
     assert state.num_processes == processes
+    for samples in ("new", "cached"):
+        if not (folder / samples / "weights.safetensors").exists():
+            train(folder / samples, state, samples == "cached", killed_at if samples == killed else -1)
+        state.wait_for_everyone()
+
+
+def train(folder: Path, state: PartialState, cached: bool, killed_at: int) -> None:
     run = new_run(folder)  # the main process makes it
     drawn = 0
 
     def draw_until_killed(number: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
         nonlocal drawn
         drawn += 1
-        if drawn == killed_at * 8 // processes:
+        if drawn == killed_at * 8 // state.num_processes:
             os.kill(os.getpid(), signal.SIGKILL)
         if cached:
             return draw_cached(run.checkpoints / "samples", CACHED, 0, draw, rng)
@@ -39,7 +47,7 @@ def main(folder: Path, processes: int, killed_at: int, cached: bool) -> None:
     hyperparams = replace(
         OPTIMIZER,
         batch_size=8,
-        gradient_accumulation_steps=PARTS // processes,
+        gradient_accumulation_steps=PARTS // state.num_processes,
         ema_decay=0.9,
         max_skipped_steps=25,
     )
@@ -49,4 +57,4 @@ def main(folder: Path, processes: int, killed_at: int, cached: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:] == ["cached"])
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
