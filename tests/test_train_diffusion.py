@@ -664,14 +664,14 @@ def test_crops_of_the_network_s_own_size_fit_into_views_of_any_size() -> None:
     assert training_size(640, 1152, 256, 448, area_px) == (573, 1031)
 
 
-@pytest.mark.slow(seconds=60)
+@pytest.mark.slow(seconds=30)
 def test_one_clip_can_be_overfitted(tmp_path: Path) -> None:
     """Its holes are within 2 dB of the autoencoder's reconstruction, and above nearest fill."""
-    shot = render_shot(seed=5, frames=4, height=64, width=128)
+    shot = render_shot(seed=5, frames=4, height=64, width=64)
     stereo = StereoShot(shot.left, shot.right, *warp(shot.left, shot.disparity))
     stored = quantize(stereo)
-    hyperparams = an_optimizer(steps=120, learning_rate=0.003, checkpoint_every=120)
-    of = dataclasses.replace(settings(), width=128, frames=4, autoencoder=hyperparams, network=hyperparams)
+    hyperparams = an_optimizer(steps=40, learning_rate=0.003, checkpoint_every=40)
+    of = dataclasses.replace(settings(), width=64, frames=4, autoencoder=hyperparams, network=hyperparams)
     first = make_pipeline(of)
     run = open_run(tmp_path, "autoencoder", "train", of, {})
     fit_autoencoder(first, run, of, lambda *_: stored, lambda *_: stored)

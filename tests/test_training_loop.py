@@ -570,7 +570,7 @@ def without_engine(make: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *given: make(*given[:4])
 
 
-@pytest.mark.slow(seconds=40)
+@pytest.mark.slow(seconds=50)
 def test_two_processes_learn_as_one_and_continue_after_a_kill(tmp_path: Path) -> None:
     """Two processes with two parts each draw the samples and random numbers of one with four parts.
 
