@@ -287,7 +287,7 @@ print(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text(
 """
 
 
-@pytest.mark.slow(seconds=60)
+@pytest.mark.slow(seconds=50)
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from Linux's /proc")
 def test_memory_does_not_grow_with_the_film(make_film: MakeFilm) -> None:
     """Two and a half times the film, the same peak: its 8-bit frames alone are 158 MiB more.

@@ -24,7 +24,7 @@ def peaks(data: Path) -> tuple[float, float]:
     return float(training), float(worker)
 
 
-@pytest.mark.slow(seconds=60)
+@pytest.mark.slow(seconds=70)
 def test_memory_is_that_of_a_few_samples_however_long_the_film(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,7 +75,7 @@ def test_killed_run_of_two_workers_continues_with_one(film: Path) -> None:
     assert output.read_bytes() == whole.read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=40)
 def test_cluster_gives_the_bytes_of_one_process(
     cluster: Any, film: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
