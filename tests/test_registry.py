@@ -141,6 +141,13 @@ def test_versions_with_the_same_code_share_its_compiled_kernels(bundle: Path) ->
         assert hash_folder(Path(folder)) == hash_folder(version.folder / "code")
 
 
+def test_commands_that_only_talk_to_mlflow_do_not_import_torch() -> None:
+    names = ("champion", "conversion_run", "lineage", "models", "publish")
+    modules = ", ".join(f"secondeye.registry.{name}" for name in names)
+    code = f"import sys, secondeye.cli, {modules}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_pyfunc_converts_a_film_in_a_new_process(bundle: Path, make_film: Callable[..., Path]) -> None:
     film = make_film(shots=(8,))
     champion.ensure_champion(bundle, NOTHING)
