@@ -208,7 +208,7 @@ def test_repro_builds_all_then_nothing_then_only_what_follows(built: Path) -> No
     assert {p: after[p] for p in before} == before, "an old film's clips were built again"
 
 
-@pytest.mark.slow(seconds=120)
+@pytest.mark.slow(seconds=65)
 def test_repro_killed_in_every_stage_gives_the_bytes_of_an_undisturbed_run(
     built: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,7 +218,7 @@ def test_repro_killed_in_every_stage_gives_the_bytes_of_an_undisturbed_run(
         shutil.rmtree(data / stage)
     shutil.rmtree(built / ".dvc" / "cache")  # or DVC would fetch the results from there
     (built / "dvc.lock").unlink()
-    monkeypatch.setenv("SECONDEYE_WORKERS", "3")
+    monkeypatch.setenv("SECONDEYE_WORKERS", "2")
     for stage in DATASET[:5]:
         kill_when(built, "validate", lambda at=data / stage: any(at.glob("*.json")))
     assert repro(built, "validate").returncode == 0

@@ -647,7 +647,7 @@ def test_a_film_is_made_whole_beside_its_output(drill: Drill, tmp_path: Path) ->
 # Slow: the command line, MLflow and Prefect
 
 
-@pytest.mark.slow(seconds=85)
+@pytest.mark.slow(seconds=80)
 def test_films_through_the_command_line(
     small_project: Path, make_registry: Callable[[Path], None], make_film: Callable[..., Path]
 ) -> None:
@@ -665,7 +665,7 @@ def test_films_through_the_command_line(
     stop = threading.Event()
 
     def watch() -> None:
-        while not stop.wait(0.002):
+        while not stop.wait(0.02):
             for path in outbox.glob("[!.]*"):
                 seen.add((path.name, path.stat().st_size, path.stat().st_mtime_ns))
 

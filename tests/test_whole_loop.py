@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,9 @@ QUICK = {"steps": 6, "batch_size": 2, "learning_rate": 0.001, "checkpoint_every"
 
 
 @pytest.fixture
-def small(project: Path) -> Path:
+def small(project: Path, make_registry: Callable[[Path], None]) -> Path:
     """Return the project with seven films, five of them held out, and a few training steps."""
+    make_registry(project)
     write_sources(project / "data" / "raw", 7)
     lines = [f"cards{n}_sbs.mp4,sbs,{'train' if n < 2 else 'test'},CC0-1.0\n" for n in range(7)]
     (project / "data" / "raw" / "sources.csv").write_text("film,packing,split,licence\n" + "".join(lines))
@@ -61,7 +63,7 @@ def spoil(weights: Path) -> None:
     save_file({name: torch.randn_like(tensor.float()) for name, tensor in tensors.items()}, weights)
 
 
-@pytest.mark.slow(seconds=200)
+@pytest.mark.slow(seconds=190)
 @pytest.mark.timeout(1800)  # all stages, from films to a champion
 def test_dataset_to_champion_end_to_end_with_a_training_killed_twice(
     small: Path, monkeypatch: pytest.MonkeyPatch
