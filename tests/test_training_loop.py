@@ -27,7 +27,7 @@ from secondeye.training.checkpoints import load_checkpoint
 from secondeye.training.deepspeed import configure_sharding
 from secondeye.training.loop import Loss, learning_rate_factor, training_loop
 from secondeye.training.sample_loader import Draw
-from secondeye.training.train_state import MAX_GRADIENT_NORM, MovingAverage
+from secondeye.training.train_state import MAX_GRADIENT_NORM
 
 OPTIMIZER = an_optimizer(steps=25, batch_size=4, learning_rate=0.05, checkpoint_every=5, seed=3)
 
@@ -327,21 +327,6 @@ def test_the_average_is_returned_and_validated(tmp_path: Path) -> None:
         torch.testing.assert_close(weights.double(), average, atol=1e-6, rtol=1e-5)
         assert torch.equal(validated[0][name], weights) and torch.equal(stored[f"ema.{index}"], weights)
         assert not torch.equal(weights, after[-1][name])
-
-
-def test_average_is_that_of_diffusers_to_the_bit() -> None:
-    from diffusers.training_utils import EMAModel
-
-    torch.manual_seed(0)
-    weights = [nn.Parameter(torch.randn(shape)) for shape in ((5, 3), (7,))]
-    ours, theirs = MovingAverage(weights, 0.6), EMAModel(weights, 0.6)
-    for _ in range(20):  # the decay rises until the 14th
-        for each in weights:
-            each.data += torch.randn(each.shape)
-        ours.update(weights)
-        theirs.step(weights)
-        for average, expected in zip(ours.averages, theirs.shadow_params, strict=True):
-            assert torch.equal(average, expected)
 
 
 def test_without_ema_there_is_no_second_copy(tmp_path: Path) -> None:

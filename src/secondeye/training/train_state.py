@@ -1,8 +1,7 @@
 """The state of a training: what a step changes, and what a checkpoint holds."""
 
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,27 +11,11 @@ from secondeye.system.errors import UserError
 from secondeye.system.process import is_main_process
 from secondeye.training.checkpoints import StoredTensors
 
+if TYPE_CHECKING:
+    from diffusers.training_utils import EMAModel
+
 WEIGHT_DECAY = 0.01
 MAX_GRADIENT_NORM = 1.0  # larger gradients are clipped
-
-
-class MovingAverage:
-    """Exponential moving average of weights, to the bit that of diffusers, which takes 3 seconds to import.
-
-    In the first updates the decay rises from 0 to `decay`: at the nth it is at most n / (9 + n).
-    """
-
-    def __init__(self, weights: Sequence[Tensor], decay: float) -> None:
-        self.averages = [each.detach().clone() for each in weights]
-        self.decay, self.updates = decay, 0
-
-    @torch.no_grad()
-    def update(self, weights: Sequence[Tensor]) -> None:
-        """Move the averages towards the weights."""
-        self.updates += 1
-        decay = min(self.decay, self.updates / (9 + self.updates)) if self.updates > 1 else 0.0
-        for average, current in zip(self.averages, weights, strict=True):
-            average.sub_((1 - decay) * (average - current))
 
 
 class TrainState(NamedTuple):
@@ -43,7 +26,7 @@ class TrainState(NamedTuple):
     # scales the loss so that float16 gradients do not underflow; disabled for other precisions
     scaler: torch.amp.GradScaler
     # exponential moving average of the weights, in the main process and its host's memory; elsewhere None
-    ema: MovingAverage | None
+    ema: "EMAModel | None"
     skipped_steps: Tensor  # [] int64
     engine: Any = None  # DeepSpeed's engine, which runs the optimizer itself; None without DeepSpeed
 
@@ -71,10 +54,17 @@ def make_train_state(
         model,
         optimizer,
         torch.amp.GradScaler(device, enabled=hyperparams.precision == "float16"),
-        MovingAverage(_on_host(model), hyperparams.ema_decay) if averaged else None,
+        _make_ema(model, hyperparams.ema_decay) if averaged else None,
         torch.zeros((), dtype=torch.int64),
         engine,
     )
+
+
+def _make_ema(model: nn.Module, decay: float) -> "EMAModel":
+    """Copy the weights. In the first updates the decay rises from 0 to `decay`."""
+    from diffusers.training_utils import EMAModel  # takes seconds to import
+
+    return EMAModel(_on_host(model), decay)
 
 
 def _on_host(model: nn.Module) -> list[nn.Parameter]:
@@ -125,15 +115,14 @@ def optimizer_step(state: TrainState, loss: float) -> float | None:
 
 def _update_ema(state: TrainState) -> None:
     if state.ema is not None:
-        state.ema.update(_on_host(state.model))
+        state.ema.step(_on_host(state.model))
 
 
 def apply_ema(state: TrainState) -> None:
     """Replace the model's weights by their average, if there is one, in all processes."""
     weights = trained_weights(state.model)
     if state.ema is not None:
-        for each, average in zip(weights, state.ema.averages, strict=True):
-            each.data.copy_(average)
+        state.ema.copy_to(weights)
     if torch.distributed.is_initialized():
         for each in weights:
             torch.distributed.broadcast(each.data, src=0)
@@ -146,8 +135,8 @@ def state_tensors(state: TrainState) -> dict[str, Tensor]:
     for index, entries in moments.items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in entries.items()}
     if state.ema is not None:
-        tensors |= {f"ema.{index}": value for index, value in enumerate(state.ema.averages)}
-        tensors["ema_updates.count"] = torch.tensor(state.ema.updates)
+        tensors |= {f"ema.{index}": value for index, value in enumerate(state.ema.shadow_params)}
+        tensors["ema_updates.count"] = torch.tensor(state.ema.optimization_step)
     if state.scaler.is_enabled():
         scaler = state.scaler.state_dict()
         tensors["scaler.scale"] = torch.tensor(scaler["scale"], dtype=torch.float64)
@@ -182,9 +171,9 @@ def restore(state: TrainState, tensors: StoredTensors) -> None:
     if state.engine is None:
         _restore_moments(state.optimizer, tensors)
     if state.ema is not None:
-        for place, average in enumerate(state.ema.averages):
+        for place, average in enumerate(state.ema.shadow_params):
             average.copy_(tensors[f"ema.{place}"])
-        state.ema.updates = int(tensors["ema_updates.count"])
+        state.ema.load_state_dict({"optimization_step": int(tensors["ema_updates.count"])})
     if state.scaler.is_enabled():
         scale, growth = float(tensors["scaler.scale"]), int(tensors["scaler.growth"])
         state.scaler.load_state_dict(state.scaler.state_dict() | {"scale": scale, "_growth_tracker": growth})
