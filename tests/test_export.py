@@ -103,6 +103,9 @@ def test_records_hold_the_files_of_the_stages(data: Path, shards: Path) -> None:
         assert torch.equal(part.right, decoded.right[[1, 4]])
         about = json.loads(record["json"])
         assert (about["film"], about["licence"], about["fps"]) == (f"film{clip.id[-1]}.mp4", "CC0-1.0", 24)
+        del about["correction"]["order_uncertain"]
+        with pytest.raises(UserError, match="of an earlier version; export the dataset again"):
+            decode_clip(record | {"json": json.dumps(about).encode()})
     shot = decode_clip(records[-1])
     assert torch.equal(shot.left, dataset.synthetic_views(dataset.rows(SyntheticShot)[0])[0])
     assert shot.warped is None and shot.occlusion is None

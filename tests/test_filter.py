@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,16 @@ def test_the_test_split_refuses_clips_of_uncertain_view_order(tmp_path: Path, se
     assert [(row.id, row.split) for row in kept] == [("a0", "test"), ("b0", "train")]
     assert [(row.id, row.stage, row.reason) for row in rejected] == [("a1", "filter", "order uncertain")]
     assert rejected[0].detail.startswith("strips -0.20; set split to train, or state the packing")
+
+
+def test_a_copy_stays_where_the_order_of_the_better_picture_is_uncertain(
+    tmp_path: Path, section: Filter
+) -> None:
+    films = [replace(film, split="test") for film in FILMS]
+    assert {"c", "a"} & {row.id for row in run_filter(tmp_path / "sure", section, films)[0]} == {"c"}
+    kept, rejected = run_filter(tmp_path / "unsure", section, films, uncertain=("c",))
+    assert {"c", "a"} & {row.id for row in kept} == {"a"}
+    assert [row.reason for row in rejected if row.id == "c"] == ["order uncertain"]
 
 
 def test_the_split_of_one_film_applies_to_its_group(tmp_path: Path, section: Filter) -> None:

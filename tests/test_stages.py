@@ -148,7 +148,7 @@ def test_cards_pass_through_all_stages(
     report = (tmp_path / "reports" / "dataset.md").read_text()
     assert (
         "\nFilms without an accepted clip: 2 of 5: noise_sbs.mp4 (shift: no stereo pair), "
-        "notes_sbs.mp4 (split: not a film). All expectations passed.\n"
+        "notes_sbs.mp4 (split: not a film). All expectations passed."
     ) in report
     assert (tmp_path / "validate" / "stamp.json").exists()
 

@@ -166,6 +166,22 @@ def test_a_shot_that_is_merged_at_the_end_keeps_what_both_parts_show() -> None:
         StillPartsMeter().still_parts([])
 
 
+def test_a_black_tail_does_not_cost_a_shot_its_letterbox_and_its_logo(tmp_path: Path) -> None:
+    images = boxed(burnt(moving_images(LONG, TALL, WIDE)), LETTERBOX)
+    sizes = images.shape[1:3]
+    shown = [images, np.concatenate([images, np.zeros((4, *images.shape[1:]), np.uint8)])]
+    for number, film in enumerate(shown):
+        write_lossless(tmp_path / f"{number}.mkv", film)
+    plans = [
+        plan_shots(probe(tmp_path / f"{number}.mkv"), cut_threshold=2.0, min_shot_frames=6)
+        for number in range(2)
+    ]
+    (whole,), (with_tail,) = (plan.still for plan in plans)
+    assert whole.letterbox == with_tail.letterbox == LETTERBOX
+    assert whole.overlay == with_tail.overlay != b""
+    assert unpack_mask(whole.overlay, *sizes).any()
+
+
 @pytest.mark.parametrize("bands", ["letterbox", "pillarbox"])
 def test_depth_maps_are_those_of_whole_frames(tmp_path: Path, bands: str) -> None:
     """They are 0 in the bands, convert to the same film, and normalise within the picture."""
@@ -305,6 +321,23 @@ def test_nothing_is_found_where_the_camera_stands_still(tmp_path: Path) -> None:
     assert not overlays_of(street, tmp_path)[0].any()
     left, right, _ = rendered(tmp_path / "film.mkv", SETTINGS)
     assert (left != right).float().mean() > 0.5
+
+
+def test_objects_are_no_logos_where_the_light_changes_on_a_camera_that_stands_still(tmp_path: Path) -> None:
+    wall = np.full((LONG, TALL, WIDE, 3), 180, np.uint8)
+    for number, (x, y) in enumerate([(20, 20), (80, 60), (140, 20), (40, 80)]):
+        wall[:, y : y + 20, x : x + 24] = moving_images(1, 20, 24, seed=number)
+    light = np.linspace(1, 0.65, LONG)[:, None, None, None]
+    assert not overlays_of(np.round(wall * light).astype(np.uint8), tmp_path)[0].any()
+
+
+def test_birds_before_a_sky_are_no_title_card(tmp_path: Path) -> None:
+    sky = np.full((LONG, TALL, WIDE, 3), (120, 160, 220), np.uint8)
+    rng = np.random.default_rng(0)
+    for x, y in zip(rng.integers(10, WIDE - 60, 25), rng.integers(10, TALL - 20, 25), strict=True):
+        for number, image in enumerate(sky):
+            image[y : y + 3, x + number : x + number + 5] = 30
+    assert not overlays_of(sky, tmp_path)[0].any()
 
 
 def test_a_pillar_before_a_moving_street_is_no_overlay(tmp_path: Path) -> None:

@@ -23,7 +23,6 @@ _MIN_MOTION_PX = 1.0  # difference of the motions of the two surfaces
 _FULL_CONFIDENCE_PIXELS = 400.0  # uncovered pixels
 _DIVERGENT_PERCENT = 3.0  # of the width: disparity beyond which one of the two signs is unusual
 
-
 # Median over a film's clips from which a cue counts. Single shots in order reached -0.23, -0.37, -0.82 and 0.
 _STRONG = {"strips": 0.15, "uncovered": 0.15, "ground": 0.3, "screen": 0.3}
 _ALONE = 1.5  # factor of these for a film with one shot
@@ -46,7 +45,7 @@ class OrderVerdict(NamedTuple):
     """What a film's cues say together."""
 
     swapped: bool  # at least two strong cues more than against it, occlusion strips not against it
-    uncertain: bool  # not swapped, but something speaks for it that nothing outweighs
+    uncertain: bool  # not swapped, but something speaks for it that neither a cue nor a statement outweighs
     cues: OrderCues  # medians over the clips
 
     @property
@@ -75,7 +74,7 @@ def judge_order(
     against, pro = votes.count(-1), votes.count(1)
     swapped = against - pro - stated >= _MIN_CUES and medians.strips < 0
     doubtful = against > 0 or medians.strips <= _DOUBTFUL_STRIPS
-    return OrderVerdict(swapped, not swapped and doubtful and against >= pro, medians)
+    return OrderVerdict(swapped, not swapped and doubtful and against >= pro + stated, medians)
 
 
 def _agree(values: np.ndarray, median: float) -> bool:

@@ -92,6 +92,11 @@ def _skip_mixed(median: NDArray[np.int64], edge: int) -> int:
     return min(edge + 2, len(median) - 1)
 
 
+def is_black(profile: LevelProfile) -> bool:
+    """Return whether nothing is to be seen in a frame, or in any of several: no band ends in it."""
+    return not (profile.rows[0] > _BLACK).any()
+
+
 def dark_edges(profile: LevelProfile) -> Letterbox:
     """Return how far the frame is black from each edge on, in most pixels of every row or column.
 

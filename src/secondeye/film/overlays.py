@@ -5,7 +5,8 @@ are taken for an overlay if they are small, run in several directions, and lie i
 picture, and if few other edges of the shot are still: with a camera that stands still many are, and nothing
 is taken for one. By its edges an overlay is also found in the shots that follow, whatever they show.
 
-The letters of a title card, a shot of nothing but letters on a plain background, are an overlay, too.
+The letters of a title card, a shot of nothing but letters on a plain background, are an overlay, too, if they
+stand still.
 """
 
 import zlib
@@ -31,6 +32,8 @@ _MIN_ACROSS_SHARE = 0.2  # of its edges in one direction, across that: a line ma
 _RING_SHARE = 0.02  # of the width: what is looked at around it
 _CHANGE, _MIN_CHANGED_SHARE = 25, 0.5  # levels, and the share of that ring that changes by as much
 _MAX_OTHER_SHARE = 0.1  # of the edges elsewhere that may be still, too
+_MAX_OWN_SHARE = 0.6  # of all edges that overlays have: else the camera stands still before few objects
+_MAX_COUNT = 65535  # frames of a shot that are measured: counters have 16 bits
 _SAME_LEVELS = 40  # by which the inside of a letter changes, at most
 _GROW_SHARE = 0.0015  # of the width: soft borders of letters
 _KNOWN_SHARE = 0.7  # of the edges of a known overlay that a shot must have
@@ -38,6 +41,7 @@ MAX_KNOWN = 16  # overlays that are looked for in later shots
 _BORDER_PX = 3  # where the picture ends: the edge of a band
 _AROUND_PX = 16  # what an overlay is replaced from
 _TITLE_SHARE = 0.75  # of a title card's frames: others fade
+_MAX_LETTERS_RATIO = 1.5  # of all pixels that were letters to those of a frame: more, and they move
 _LETTER_CONTRAST = 8  # levels between a title card's letters and its background, as in `frame_checks`
 
 
@@ -60,6 +64,8 @@ class OverlayMeter:
         gray: np.ndarray,  # uint8 [H, W]
     ) -> None:
         """Count the edges of a frame."""
+        if self._frames == _MAX_COUNT:
+            return
         if not self._frames:
             self._counts = np.zeros((4, *gray.shape), np.uint16)  # of each direction
             self._darkest, self._brightest = gray.copy(), gray.copy()
@@ -84,7 +90,9 @@ class OverlayMeter:
             if still.ravel()[overlay.edges].mean() >= _KNOWN_SHARE:
                 mask |= unpack_mask(overlay.mask, *mask.shape)
         if self._frames >= _MIN_FRAMES:
-            for edges in self._find_new(still & ~mask):
+            for box, inner in self._find_new(still & ~mask):
+                edges = np.zeros_like(still)
+                edges[:, *box] = inner
                 found = self._fill(edges.max(0))
                 known.append(KnownOverlay(np.flatnonzero(edges), pack_mask(found)))
                 mask |= found
@@ -93,7 +101,7 @@ class OverlayMeter:
     def _find_new(
         self,
         still: NDArray[np.bool_],  # [4, H, W]
-    ) -> list[NDArray[np.bool_]]:  # [4, H, W] edges of each
+    ) -> list[tuple[tuple[slice, slice], NDArray[np.bool_]]]:  # box of each, and its edges [4, h, w]
         anywhere: NDArray[np.bool_] = still.max(0)
         across, down = (2 * round(share * still.shape[2]) + 1 for share in (_JOIN_X_SHARE, _JOIN_Y_SHARE))
         joined = cv2.dilate(anywhere.view(np.uint8), np.ones((down, across), np.uint8))
@@ -104,11 +112,11 @@ class OverlayMeter:
             box = slice(top, top + height), slice(left, left + width)
             edges = still[:, *box] & (labels[box] == number)
             if self._looks_laid_over(edges) and self._changes_around(labels == number, box):
-                found.append(np.zeros_like(still))
-                found[-1][:, *box] = edges
-        own = sum(int(edges.any(0).sum()) for edges in found)
-        others = self._edges / self._frames - own
-        return found if anywhere.sum() - own <= _MAX_OTHER_SHARE * others else []
+                found.append((box, edges))
+        own = sum(int(edges.any(0).sum()) for _, edges in found)
+        edges_of_a_frame = self._edges / self._frames
+        few_others = anywhere.sum() - own <= _MAX_OTHER_SHARE * (edges_of_a_frame - own)
+        return found if few_others and own <= _MAX_OWN_SHARE * edges_of_a_frame else []
 
     def _looks_laid_over(
         self,
@@ -159,7 +167,7 @@ class TitleMeter:
     """Collects the letters of one shot."""
 
     def __init__(self) -> None:
-        self._frames, self._titles = 0, 0
+        self._frames, self._titles, self._pixels = 0, 0, 0
         self._letters: NDArray[np.bool_] | None = None
 
     def add(
@@ -177,12 +185,15 @@ class TitleMeter:
         background = np.median(small.reshape(-1, 3), axis=0).astype(np.uint8)
         difference = np.maximum(image, background) - np.minimum(image, background)
         letters = (difference > _LETTER_CONTRAST).any(2)
+        self._pixels += int(letters.sum())
         self._letters = letters if self._letters is None else self._letters | letters
 
     def find(self) -> bytes:  # from `pack_mask`; empty if this is no title card
-        """Return the pixels of all letters."""
-        is_title = self._titles >= _TITLE_SHARE * self._frames
-        return pack_mask(_grow(self._letters)) if is_title and self._letters is not None else b""
+        """Return the pixels of all letters. What moves is none: birds before a sky, lights at night."""
+        if self._letters is None or self._titles < _TITLE_SHARE * self._frames:
+            return b""
+        moves = self._letters.sum() * self._titles > _MAX_LETTERS_RATIO * self._pixels
+        return b"" if moves else pack_mask(_grow(self._letters))
 
 
 def _grow(

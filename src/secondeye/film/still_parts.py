@@ -22,6 +22,7 @@ from secondeye.film.letterbox import (
     dark_edges,
     find_letterbox,
     intersection,
+    is_black,
     max_over_time,
     measure_profile,
 )
@@ -43,6 +44,7 @@ class _ShotParts(NamedTuple):
 
     letterbox: ShotLetterbox
     overlay: bytes
+    is_black: bool
 
 
 class _ShotMeter:
@@ -68,7 +70,7 @@ class _ShotMeter:
             return None
         letterbox = ShotLetterbox(find_letterbox(self._profile), dark_edges(self._profile))
         overlay = self._title.find() or self._overlays.find(letterbox.found.inside(*self._size), known)
-        return _ShotParts(letterbox, overlay)
+        return _ShotParts(letterbox, overlay, is_black(self._profile))
 
 
 class StillPartsMeter:
@@ -114,9 +116,12 @@ class StillPartsMeter:
 
     def _join(self, start: int, stop: int) -> _ShotParts:
         inside = slice(bisect_left(self._starts, start), bisect_left(self._starts, stop))
-        shots = [shot for shot in self._shots[inside] if shot is not None]
+        measured = [shot for shot in self._shots[inside] if shot is not None]
+        # A black tail says nothing of the shot that it is joined to.
+        shots = [shot for shot in measured if not shot.is_black] or measured
         found, dark = (
             intersection(*sides) for sides in zip(*(shot.letterbox for shot in shots), strict=True)
         )
         overlays = {shot.overlay for shot in shots}
-        return _ShotParts(ShotLetterbox(found, dark), overlays.pop() if len(overlays) == 1 else b"")
+        overlay = overlays.pop() if len(overlays) == 1 else b""
+        return _ShotParts(ShotLetterbox(found, dark), overlay, shots[0].is_black)

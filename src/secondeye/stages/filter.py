@@ -40,8 +40,12 @@ def run(data: Path, *, filter: Filter) -> None:
     good = []
     for quality in reader.rows(ClipQuality):
         clip = clips[quality.id]
+        side = choose_split(clip, deciding[clip.film], len(films), filter.test_share)
         if reason := rejection_reason(quality, filter):
             rejected.append(RejectedClip(clip.id, clip.film, "filter", *reason))
+        elif side == "test" and (found := orders[clip.id]).order_uncertain:
+            detail = f"{found.order_cues}; set split to train, or state the packing in sources.csv"
+            rejected.append(RejectedClip(clip.id, clip.film, "filter", "order uncertain", detail))
         else:
             good.append(clip)
     copies = find_copies(good, films, pairs)
@@ -52,11 +56,7 @@ def run(data: Path, *, filter: Filter) -> None:
             rejected.append(RejectedClip(clip.id, clip.film, "filter", "duplicate", detail))
             continue
         side = choose_split(clip, deciding[clip.film], len(films), filter.test_share)
-        if side == "test" and (found := orders[clip.id]).order_uncertain:
-            detail = f"{found.order_cues}; set split to train, or state the packing in sources.csv"
-            rejected.append(RejectedClip(clip.id, clip.film, "filter", "order uncertain", detail))
-        else:
-            accepted.append(AcceptedClip(clip.id, clip.film, side))
+        accepted.append(AcceptedClip(clip.id, clip.film, side))
     with lock_dir(reader.folder("filter")):
         write_table(reader.path(AcceptedClip), accepted, AcceptedClip)
         write_table(reader.path(RejectedClip), rejected, RejectedClip)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from secondeye.dataset.reader import Dataset, DatasetClip
-from secondeye.dataset.schema import Clip, Correction
+from secondeye.dataset.schema import Clip, Correction, Film
 from secondeye.dataset.tables import write_table
 from secondeye.execution.incremental import Job, build_missing, make_key
 from secondeye.film.packing import RIGHT_FIRST
@@ -19,8 +19,6 @@ from secondeye.params import DatasetParams, Shift
 from secondeye.system.process import lock_dir
 
 _ORDER_CLIPS = 8  # of a film
-
-
 _ORDER_STATED = ("pair", "multiview")  # packings that say which view is the left one, as does right first
 
 
@@ -76,8 +74,8 @@ def _align_films(
         count = len(film_clips)
         sampled = np.linspace(0, count - 1, min(_ORDER_CLIPS, count)).round().astype(int)
         chosen = [film_clips[k] for k in sampled]
-        packing = film_clips[0].film.packing
-        key = make_key("shift", FilmAlignment, [shift], [packing, *(clip.clip.key for clip in chosen)])
+        stated = film_clips[0].film.packing, str(_is_by_person(film_clips[0].film))
+        key = make_key("shift", FilmAlignment, [shift], [*stated, *(clip.clip.key for clip in chosen)])
         jobs.append(Job(film, key, (reader, shift, [clip.id for clip in chosen]), 0))
     done = build_missing(
         out,
@@ -104,7 +102,13 @@ def _align_film(
     found = align_clips(sampled, shift, stated=_states_order(reader.films[film].packing))
     order = found.order
     rectification = list(found.rectification or [])
-    return FilmAlignment(film, key, rectification, order.swapped, order.uncertain, list(order.cues)), []
+    uncertain = order.uncertain and not _is_by_person(reader.films[film])
+    return FilmAlignment(film, key, rectification, order.swapped, uncertain, list(order.cues)), []
+
+
+def _is_by_person(film: Film) -> bool:
+    """Return whether a person wrote the packing into sources.csv, who then decides a doubt."""
+    return not film.remark
 
 
 def _states_order(packing: str) -> bool:

@@ -33,7 +33,7 @@ from secondeye.training.provenance import SYNTHETIC_LICENCE
 
 _TAR_HEADER_BYTES = 2048  # of a file: header, padding and its share of the end
 _UNLISTED_SHARE = 0.01  # of the shards may be lost by a kill: the index grows, and is not written for each
-_FORMAT = 1  # of a record; a change makes old exports foreign
+_FORMAT = 2  # of a record; a change makes old exports foreign
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,11 @@ def decode_clip(
         return ExportedClip(left, right, disparity, None, None)
     warped = read_frames(io.BytesIO(record["warped.mkv"]), frames)
     occlusion = read_occlusion(io.BytesIO(record["occlusion.mkv"]), frames)
-    views = apply_corrections(left, right, Correction(**about["correction"]))
+    try:
+        correction = Correction(**about["correction"])
+    except TypeError as error:
+        raise UserError("the shards are of an earlier version; export the dataset again") from error
+    views = apply_corrections(left, right, correction)
     return ExportedClip(*views, disparity, warped, occlusion)
 
 
