@@ -288,6 +288,7 @@ def test_deleted_experiment_is_rejected(project: Path) -> None:
         publish(run.folder)
 
 
+@pytest.mark.slow(seconds=7)
 def test_live_sync_publishes_while_the_run_grows(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("secondeye.registry.live_sync._INTERVAL_SECONDS", 0.1)
     with live_sync(Path(".runs")):

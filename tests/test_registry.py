@@ -152,6 +152,7 @@ def test_commands_that_only_talk_to_mlflow_do_not_import_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow(seconds=29)
 def test_pyfunc_converts_a_film_in_a_new_process(bundle: Path, make_film: Callable[..., Path]) -> None:
     film = make_film(shots=(8,))
     champion.ensure_champion(bundle, NOTHING)

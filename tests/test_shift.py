@@ -71,6 +71,7 @@ def test_combined_errors_are_corrected() -> None:
     assert again.red_gain == again.green_gain == again.blue_gain == 1
 
 
+@pytest.mark.slow(seconds=6)
 def test_shift_of_wide_frames_is_exact_to_a_pixel() -> None:
     shot = render_shot(10, 1, 360, 1280)
     left, right = apply_vertical(shot.left, shot.right, 8)
