@@ -90,6 +90,7 @@ def test_options_of_the_command_reach_the_plan(
     assert "2x2 tiles" in plan_lines(lines)[0]
 
 
+@pytest.mark.slow(seconds=6)
 def test_interrupted_conversion_keeps_its_plan_and_its_bytes(
     make_film: Callable[..., Path], settings: ConversionSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

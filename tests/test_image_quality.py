@@ -93,6 +93,7 @@ def test_ssim_of_equal_images_is_exactly_one() -> None:
     assert ms_ssim(truth, truth, {"": everywhere})[""].item() == 1
 
 
+@pytest.mark.slow(seconds=6)
 def test_ms_ssim_matches_torchmetrics_except_at_borders() -> None:
     from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 

@@ -307,6 +307,7 @@ def with_lora(of: TrainDiffusion) -> TrainDiffusion:
     return dataclasses.replace(of, lora_rank=2, lora_alpha=4)
 
 
+@pytest.mark.slow(seconds=5)
 def test_lora_trains_adapters_of_the_spatial_layers_and_saves_an_ordinary_network(
     svd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -353,6 +354,7 @@ def test_merged_adapters_give_what_the_adapters_give(pipeline: StereoInpaintPipe
     assert network.state_dict().keys() == names
 
 
+@pytest.mark.slow(seconds=5)
 def test_a_killed_training_of_adapters_ends_with_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
