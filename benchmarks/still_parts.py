@@ -3,8 +3,8 @@
     python benchmarks/still_parts.py FILM...
 
 Both films are decoded by what plans a conversion; the second is encoded with x264 at crf 23 before. Columns:
-shots; shots whose caption and whose logo is found, at least 95 % of its pixels; shots of the film as it is in
-which something is found, and the pixels of it, % of the frame; the same beside caption and logo.
+shots; shots whose caption and whose logo is found, at least 95 % of its pixels; shots of the unchanged film
+in which something is found, and the pixels of it, % of the frame; the same beside caption and logo.
 """
 
 import tempfile

@@ -271,7 +271,7 @@ def _log_film(plan: ShotPlan, log: Log) -> None:
         log(f"{info.path}: HDR ({info.hdr}), is tone-mapped to SDR (BT.709)")
     if letterboxed := sum(still.letterbox != NO_LETTERBOX for still in plan.still):
         shots = pluralize(len(plan.shots), "shot")
-        log(f"{info.path}: letterbox in {letterboxed} of {shots}, is left as it is")
+        log(f"{info.path}: letterbox in {letterboxed} of {shots}, is kept")
     if overlaid := sum(still.overlay != b"" for still in plan.still):
         shots = pluralize(len(plan.shots), "shot")
         log(f"{info.path}: text or logo in {overlaid} of {shots}, stays on the screen")

@@ -66,7 +66,7 @@ class Picture:
         self,
         disparity: Tensor,  # [T, 1, h, w] px of the frame, of the picture at any size
     ) -> Tensor:  # [T, 1, h, w] px
-        """Limit the disparity around text and logos: 0 on them, and what is farther stays as it is."""
+        """Limit the disparity around text and logos: 0 on them; points behind the screen are unchanged."""
         if self._overlay is None:
             return disparity
         rows, columns = self._inside

@@ -1,9 +1,9 @@
 """Find burnt-in text and logos: edges that stay where they are while everything else moves (ours).
 
 An edge is still if it keeps its direction in nearly all frames of a shot. Still edges that lie close together
-are taken for an overlay if they are small, run in several directions, and lie in a changing part of the
-picture, and if few other edges of the shot are still: with a camera that stands still many are, and nothing
-is taken for one. By its edges an overlay is also found in the shots that follow, whatever they show.
+form an overlay if they are small, run in several directions, and lie in a changing part of the picture. If
+many other edges of the shot are still, or most edges belong to overlays, the camera does not move, and there
+is no overlay. An overlay of an earlier shot is also found by its edges in later shots, whatever they show.
 
 The letters of a title card, a shot of nothing but letters on a plain background, are an overlay, too, if they
 stand still.
@@ -189,7 +189,7 @@ class TitleMeter:
         self._letters = letters if self._letters is None else self._letters | letters
 
     def find(self) -> bytes:  # from `pack_mask`; empty if this is no title card
-        """Return the pixels of all letters. What moves is none: birds before a sky, lights at night."""
+        """Return the pixels of all letters; empty if they move, as birds in a sky or lights at night do."""
         if self._letters is None or self._titles < _TITLE_SHARE * self._frames:
             return b""
         moves = self._letters.sum() * self._titles > _MAX_LETTERS_RATIO * self._pixels

@@ -165,7 +165,7 @@ def why_unusable(
             context.encode(frame)
             context.encode(None)
     except av.FFmpegError as error:
-        return f"it does not start here ({error.strerror})"
+        return f"it does not start here: {error.strerror}"
     return ""
 
 
