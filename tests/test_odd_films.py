@@ -387,7 +387,64 @@ def test_surround_keeps_its_packets_and_channels_after_a_kill(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, codec: str
 ) -> None:
     film = write_surround(tmp_path / name, codec)
-    output = tmp_path / f"made{film.suffix}"
+    made = converted_with_a_kill(film, monkeypatch)
+    assert sound_packets(made) == sound_packets(film) and len(sound_packets(film)) > 50
+    assert sound_of(made) == sound_of(film) == (codec, None if codec == "eac3" else "LC", 6, 48000)
+
+
+@pytest.mark.parametrize(
+    ("name", "sound", "profile", "channels"),
+    [
+        ("film.mp4", "he_aac_surround", "HE-AAC", 6),
+        ("film.mkv", "he_aac_v2", "HE-AACv2", 2),
+        ("film.ts", "he_aac_surround", "HE-AAC", 6),
+    ],
+)
+def test_high_efficiency_aac_is_copied_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, sound: str, profile: str, channels: int
+) -> None:
+    """Its header states half the rate or the channels of the base layer: decoders find the rest."""
+    recorded = Path(__file__).parent / "conformance" / f"{sound}.m4a"
+    film = write_with_sound(tmp_path / name, recorded)
+    made = converted_with_a_kill(film, monkeypatch, ".mp4" if film.suffix == ".ts" else film.suffix)
+    assert sound_of(made) == ("aac", profile, channels, 48000)
+    given, kept = sound_packets(film), sound_packets(made)
+    headers = 7 if film.suffix == ".ts" else 0  # ADTS headers, which other containers do not have
+    assert [packet for _, packet in kept] == [packet[headers:] for _, packet in given] and len(given) > 50
+    np.testing.assert_array_equal(decoded_sound(made), decoded_sound(film))
+
+
+def write_with_sound(path: Path, sound: Path) -> Path:
+    """Write 60 frames with a copy of recorded sound."""
+    with av.open(str(path), "w") as container, av.open(str(sound)) as recorded:
+        video = container.add_stream("libx264", rate=24)
+        video.height, video.width, video.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+        audio = container.add_stream_from_template(recorded.streams.audio[0])
+        for image in moving_images(60, HEIGHT, WIDTH):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(image)))
+        container.mux(video.encode(None))
+        for packet in recorded.demux(audio=0):
+            if packet.size:
+                packet.stream = audio
+                container.mux(packet)
+    return path
+
+
+def sound_of(film: Path) -> tuple[str, str | None, int, int]:
+    with av.open(str(film)) as container:
+        context = container.streams.audio[0].codec_context
+        next(container.decode(audio=0))
+        return context.name, context.profile, context.channels, context.sample_rate
+
+
+def decoded_sound(film: Path) -> np.ndarray:  # float32 [channels, samples]
+    with av.open(str(film)) as container:
+        return np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1)
+
+
+def converted_with_a_kill(film: Path, monkeypatch: pytest.MonkeyPatch, suffix: str = "") -> Path:
+    """Convert a film, interrupted after a second of it, and continue."""
+    output = film.with_name(f"made{suffix or film.suffix}")
     monkeypatch.setattr(segments, "SEGMENT_SECONDS", 1)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Checkpoint, "finish_segment", interrupt_after(1, Checkpoint.finish_segment))
@@ -395,12 +452,7 @@ def test_surround_keeps_its_packets_and_channels_after_a_kill(
     log: list[str] = []
     convert(film, output, SETTINGS, log=log.append)
     assert any("24 frames already converted" in line for line in log)
-    given, made = (sound_packets(path) for path in (film, output))
-    assert [packet for _, packet in made] == [packet for _, packet in given] and len(given) > 50
-    for path in (film, output):
-        with av.open(str(path)) as container:
-            context = container.streams.audio[0].codec_context
-            assert (context.name, context.channels, context.sample_rate) == (codec, 6, 48000)
+    return output
 
 
 def interrupt_after(times: int, function: Callable[..., None]) -> Callable[..., None]:
