@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
@@ -30,7 +30,7 @@ from secondeye.registry.register import VersionFacts
 from secondeye.system.errors import UserError
 from secondeye.video.probe import probe
 from secondeye.video.read import decode_gray
-from secondeye.video.write import write_gray_film
+from secondeye.video.write import write_film, write_gray_film
 
 MakeFilm = Callable[..., Path]
 FRAMES, HEIGHT, WIDTH = 8, 64, 96
@@ -496,6 +496,40 @@ def test_depth_needs_six_bytes_per_pixel_and_less_to_continue(
     assert "free disk space" in depth_with(2 * pixels - 1, 1)
     depth_with(2 * pixels, 0)
     assert output.read_bytes() == film.with_name("size.npz").read_bytes()
+
+
+def test_maps_of_a_pillarboxed_film_are_as_fine_as_its_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A map of the network covers a third of the frame; what is written covers all of it."""
+    film, output = tmp_path / "film.mp4", tmp_path / "maps.npz"
+    write_film(film, pillarboxed(12, 72, 192, 64), Fraction(24))
+    run("depth", film, "--depth", "motion", "--output", output)
+    stored_pixels = np.load(output)["depth"].size
+    map_pixels = stored_pixels // 3
+    monkeypatch.setattr(convert, "max_map_pixels", lambda depth, *frame: map_pixels // 12)
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda folder: SimpleNamespace(free=4 * map_pixels + 2 * stored_pixels - 1)
+    )
+    assert "free disk space" in run(
+        "depth", film, "--depth", "motion", "--output", output, "--overwrite", code=1
+    )
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda folder: SimpleNamespace(free=4 * map_pixels + 2 * stored_pixels)
+    )
+    run("depth", film, "--depth", "motion", "--output", output, "--overwrite")
+
+
+def pillarboxed(
+    frames: int, height: int, width: int, picture: int
+) -> Iterator[np.ndarray]:  # uint8 [H, W, 3]
+    """Yield a picture that moves, in the middle third of black frames."""
+    texture = np.random.default_rng(0).integers(60, 255, (height, picture + 2 * frames, 3), np.uint8)
+    start = (width - picture) // 2
+    for number in range(frames):
+        image = np.zeros((height, width, 3), np.uint8)
+        image[:, start : start + picture] = texture[:, 2 * number : 2 * number + picture]
+        yield image
 
 
 def test_overwrite_deletes_only_what_depth_wrote(film: Path) -> None:

@@ -291,18 +291,18 @@ def _require_free_space(
     longest = sorted(stop - start for start, stop in plan.shots)[-worker_count(settings) :]
     # An upper bound.
     audio_bytes = output_format.layout.files * plan.info.path.stat().st_size if plan.info.audio else 0
-    depth_bytes = sum(longest) * largest_map(settings, plan.info) * 4
+    depth_bytes = 4 * sum(longest) * max(largest_map(settings, *size) for size in picture_sizes(plan))
     film_bytes = (missing + len(plan.timestamps)) * output_format.frame_bytes
     require_free_space(folder, film_bytes + audio_bytes + depth_bytes, "convert")
 
 
-def largest_map(settings: ConversionSettings, info: FilmInfo) -> int:
-    """Return the pixels of a depth map, estimated or given, at most."""
-    frame = info.width * info.height
+def largest_map(settings: ConversionSettings, height: int, width: int) -> int:
+    """Return the pixels of a depth map of a picture of this size, estimated or given, at most."""
+    pixels = height * width
     if settings.depth_maps is not None:
-        return frame
-    largest = max_map_pixels(settings.located_depth, info.height, info.width)
-    return min(frame, max(largest, (settings.depth_resolution or 0) ** 2))
+        return pixels
+    largest = max_map_pixels(settings.located_depth, height, width)
+    return min(pixels, max(largest, (settings.depth_resolution or 0) ** 2))
 
 
 def _convert_shots(job: FilmJob, plan: ShotPlan, converter: ShotConverter | None, log: Log) -> None:

@@ -128,10 +128,17 @@ def _require_free_space(
     checkpoint: Checkpoint, plan: ShotPlan, target: Path, settings: ConversionSettings
 ) -> None:
     """Raise UserError unless the rest of the raw depth of all shots, and the maps, fit on the disk."""
-    pixels = len(plan.timestamps) * largest_map(settings, plan.info)
+    frames_pixels = len(plan.timestamps) * plan.info.height * plan.info.width
+    raw_bytes, stored_bytes = 0, 0
+    for number, (start, stop) in enumerate(plan.shots):
+        height, width = picture_of(plan, number).size
+        pixels = largest_map(settings, height, width)
+        raw_bytes += _RAW_BYTES * (stop - start) * pixels
+        # Maps show whole frames, as fine as the depth of any shot.
+        stored_bytes = max(stored_bytes, -(-_STORED_BYTES * frames_pixels * pixels // (height * width)))
     raw = [checkpoint.raw_depth(start) for start, _ in plan.shots]
     done_bytes = sum(path.stat().st_size for path in raw if path.exists())
-    require_free_space(target.parent, pixels * (_RAW_BYTES + _STORED_BYTES) - done_bytes, "depth")
+    require_free_space(target.parent, raw_bytes + stored_bytes - done_bytes, "depth")
 
 
 def _estimate(
