@@ -101,18 +101,26 @@ def scenes(footage: Path | None) -> Iterator[Scene]:
 
 def film_frames(film: Path, numbers: tuple[int, ...], reach_px: int) -> Iterator[Scene]:
     """Yield frames of a side-by-side film with the disparity that SGBM finds."""
-    matcher = cv2.StereoSGBM.create(0, reach_px, 5, 600, 2400, 1, 63, 10, 100, 2, cv2.STEREO_SGBM_MODE_HH)
     for number, frame in enumerate(islice(decode_film(film), max(numbers) + 1)):
-        if number not in numbers:
-            continue
-        views = [np.ascontiguousarray(view) for view in np.split(frame.rgb, 2, axis=1)]
-        gray = [cv2.cvtColor(view, cv2.COLOR_RGB2GRAY) for view in views]
-        disparity = matcher.compute(*gray).astype(np.float32) / 16
-        disparity[disparity < 0] = np.inf
-        left, right = (torch.from_numpy(view)[None] for view in views)
-        yield Scene(
-            f"{film.stem} {number}", left, right, torch.from_numpy(fill_unknown(disparity))[None, None]
-        )
+        if number in numbers:
+            left, right = np.split(frame.rgb, 2, axis=1)
+            yield matched(f"{film.stem} {number}", left, right, reach_px)
+
+
+def matched(
+    name: str,
+    left: np.ndarray,  # uint8 [H, W, 3]
+    right: np.ndarray,  # uint8 [H, W, 3]
+    reach_px: int,  # largest disparity of the search, a multiple of 16
+) -> Scene:
+    """Return a pair with the disparity that SGBM finds."""
+    matcher = cv2.StereoSGBM.create(0, reach_px, 5, 600, 2400, 1, 63, 10, 100, 2, cv2.STEREO_SGBM_MODE_HH)
+    views = np.ascontiguousarray(left), np.ascontiguousarray(right)
+    disparity = matcher.compute(*(cv2.cvtColor(view, cv2.COLOR_RGB2GRAY) for view in views))
+    disparity = disparity.astype(np.float32) / 16
+    disparity[disparity < 0] = np.inf
+    one, other = (torch.from_numpy(view)[None] for view in views)
+    return Scene(name, one, other, torch.from_numpy(fill_unknown(disparity))[None, None])
 
 
 def pair(name: str, left: Path, right: Path, disparity: np.ndarray) -> Scene:

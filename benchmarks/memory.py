@@ -42,12 +42,14 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=SHORT_FRAMES)
     parser.add_argument("--tiles", type=int, help="of the diffusion inpainter, per side")
     parser.add_argument("--max-memory-gb", type=float)
+    parser.add_argument("--views", choices=("right", "both"), default="right")
     parser.add_argument("--child", nargs=3, type=int, metavar=("WIDTH", "HEIGHT", "FRAMES"))
     options = parser.parse_args()
     settings = {
         "inpainter": options.inpainter,
         "tiles": options.tiles,
         "max_memory_gb": options.max_memory_gb,
+        "views": options.views,
     }
     if options.child:
         peak, estimate = convert_film(*options.child, **settings)
@@ -55,7 +57,7 @@ def main() -> None:
         return
     from machine import machine
 
-    print(f"{machine()}, inpainter {options.inpainter}\n")
+    print(f"{machine()}, inpainter {options.inpainter}, views {options.views}\n")
     print("| film | frames | peak, MiB | estimate of the plan, MiB |\n|---|---|---|---|")
     films = [(name, *SIZES[name], options.frames) for name in options.sizes]
     films += [(f"{s} s of {LONG_SIZE[0]}x{LONG_SIZE[1]}", *LONG_SIZE, FPS * s) for s in options.seconds]

@@ -92,6 +92,7 @@ def convert_folder(
     outbox: str,
     strength_percent: float | None = None,
     convergence: float | None = None,
+    views: str | None = None,
     tiles: int | str | None = None,
     steps: int | None = None,
     compile: bool = False,
@@ -123,6 +124,7 @@ def convert_folder(
     options = command_options(
         strength_percent=strength_percent,
         convergence=convergence,
+        views=views,
         tiles=tiles,
         steps=steps,
         compile=compile,
@@ -233,6 +235,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("outbox")
     parser.add_argument("--strength-percent", type=float)
     parser.add_argument("--convergence", type=float)
+    parser.add_argument("--views")
     parser.add_argument("--tiles")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--compile", action="store_true")

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from secondeye.cli import app
 from secondeye.conversion.picture import Picture
-from secondeye.conversion.render import LeftWindow, RenderedWindow, render
+from secondeye.conversion.render import RenderedWindow, SourceWindow, render
 from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import ClipOcclusion, ClipQuality
 from secondeye.evaluation.eval_clips import EvalFrames
@@ -101,18 +101,18 @@ def test_convert_launches_the_kernels_and_agrees_with_cpu(
     assert np.abs(made - expected).max() <= 1
 
 
-def window(frames: int, height: int, width: int) -> LeftWindow:
+def window(frames: int, height: int, width: int) -> SourceWindow:
     generator = torch.Generator().manual_seed(1)
     images = torch.rand(frames, height, width, 3, generator=generator).mul(255).byte()
-    return LeftWindow(images, torch.rand(frames, 1, height // 8, width // 8, generator=generator))
+    return SourceWindow(images, torch.rand(frames, 1, height // 8, width // 8, generator=generator))
 
 
-def render_window(given: LeftWindow, inpainter: Inpainter, device: str) -> Iterator[RenderedWindow]:
+def render_window(given: SourceWindow, inpainter: Inpainter, device: str) -> Iterator[RenderedWindow]:
     whole = Picture(NOTHING_STILL, *given.frames.shape[1:3])
     return render([given], inpainter, picture=whole, strength_percent=3.0, convergence=0.5, device=device)
 
 
-def render_on(device: str, given: LeftWindow) -> Tensor:  # uint8 [T, H, W, 3], the right view
+def render_on(device: str, given: SourceWindow) -> Tensor:  # uint8 [T, H, W, 3], the right view
     (rendered,) = render_window(given, fill_shot, device)
     assert rendered.right.device.type == "cpu" and rendered.disparity.device.type == device
     return rendered.right

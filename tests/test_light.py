@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from secondeye.conversion.picture import Picture
-from secondeye.conversion.render import LeftWindow, render
+from secondeye.conversion.render import SourceWindow, render
 from secondeye.film.still_parts import NOTHING_STILL
 from secondeye.imaging.arrays import frames_from_uint8, frames_to_uint8
 from secondeye.inpaint import (
@@ -104,7 +104,7 @@ def test_conversion_refuses_nan(tmp_path: Path) -> None:
     broken = make_inpainter("light", tmp_path / "model", "cpu")
     depth = torch.zeros(1, 1, 32, 48)
     depth[..., 16:32] = 1
-    window = LeftWindow(torch.full((1, 64, 96, 3), 128, dtype=torch.uint8), depth)
+    window = SourceWindow(torch.full((1, 64, 96, 3), 128, dtype=torch.uint8), depth)
     with pytest.raises(UserError, match=r"^the model returns NaN or infinite pixels"):
         whole = Picture(NOTHING_STILL, 64, 96)
         next(render([window], broken, picture=whole, strength_percent=10, convergence=0.5, device="cpu"))

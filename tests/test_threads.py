@@ -6,7 +6,7 @@ from itertools import islice
 
 import pytest
 
-from secondeye.system.threads import map_ordered, prefetch
+from secondeye.system.threads import map_ordered, prefetch, tee
 
 
 def threads() -> int:
@@ -79,3 +79,24 @@ def test_map_ordered_is_map(count: int) -> None:
     with pytest.raises(ZeroDivisionError):
         list(map_ordered(lambda n: 1 // n, [1, 0, 1], count))
     assert threads() == before
+
+
+def test_tee_yields_every_item_to_each_whoever_asks_first() -> None:
+    before = threads()
+    one, other = tee(iter(range(20)), 2)
+    assert list(islice(one, 5)) == list(range(5)) and list(islice(other, 8)) == list(range(8))
+    ahead = [prefetch(each, 3) for each in (one, other)]
+    assert [list(each) for each in ahead] == [list(range(5, 20)), list(range(8, 20))]
+    assert threads() == before
+
+
+def test_tee_raises_once_and_ends_the_others() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise ValueError("broken")
+
+    one, other = tee(items(), 2)
+    assert next(one) == 1
+    with pytest.raises(ValueError, match="broken"):
+        next(one)
+    assert list(other) == [1]

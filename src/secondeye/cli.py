@@ -110,6 +110,13 @@ def convert(
             "(default: from the model, else 0.5)"
         ),
     ] = None,
+    views: Annotated[
+        str | None,
+        typer.Option(
+            help="views to synthesise: right, or both, each shifted by half as much "
+            "(default: from the model, else right)"
+        ),
+    ] = None,
     depth: Annotated[
         str,
         typer.Option(
@@ -215,6 +222,7 @@ def convert(
         Path(model) if model is not None else None,
         strength_percent,
         convergence,
+        views=views,
         depth=depth,
         inpainter=inpainter,
         crf=crf,

@@ -1,7 +1,7 @@
 """A converter model as one folder: the names of its depth estimator and inpainter, weights and settings.
 
 bundle.json   {"depth": "student", "inpainter": "diffusion", "strength_percent": 3.0, "convergence": 0.5,
-               "tiles": 2, "steps": 8}; the last two are optional
+               "tiles": 2, "steps": 8, "views": "right"}; the last three are optional
 depth/        weights of the depth estimator, if it has any
 inpaint/      weights of the inpainter, if it has any
 """
@@ -20,6 +20,7 @@ from secondeye.conversion.settings import (
     ConversionSettings,
     parse_count,
 )
+from secondeye.conversion.views import RIGHT, VIEWS
 from secondeye.depth.estimators import DEPTH_ESTIMATORS, split_source
 from secondeye.inpaint import INPAINTERS
 from secondeye.system.errors import UserError
@@ -31,7 +32,8 @@ from secondeye.video.encoders import PRESET
 class Bundle:
     """The contents of bundle.json.
 
-    Raises TypeError for a value of the wrong type, and ValueError for tiles or steps out of range.
+    Raises TypeError for a value of the wrong type, and ValueError for tiles or steps out of range and
+    unknown views.
     """
 
     depth: str  # one of DEPTH_ESTIMATORS, with `:SOURCE` for some
@@ -40,6 +42,7 @@ class Bundle:
     convergence: float  # default for conversions
     tiles: int | None = None  # per side, default for conversions; None: chosen by frame size and memory
     steps: int | None = None  # default for conversions; None: as the network was trained
+    views: str | None = None  # one of VIEWS, default for conversions; None: right
 
     def __post_init__(self) -> None:
         names, numbers = (self.depth, self.inpainter), (self.strength_percent, self.convergence)
@@ -50,6 +53,8 @@ class Bundle:
         for name, count, most in (("tiles", self.tiles, MAX_TILES), ("steps", self.steps, MAX_STEPS)):
             if count is not None and (type(count) is not int or not 1 <= count <= most):
                 raise ValueError(f"{name} must be a whole number, 1 to {most}, got {count!r}")
+        if self.views not in (None, *VIEWS):
+            raise ValueError(f"views must be one of {', '.join(VIEWS)}, got {self.views!r}")
 
 
 DEFAULT_BUNDLE = Bundle("motion", "fill", strength_percent=3.0, convergence=0.5)
@@ -100,6 +105,7 @@ def settings_from_bundle(
     strength_percent: float | None = None,  # None: the bundle's
     convergence: float | None = None,  # None: the bundle's
     *,
+    views: str | None = None,  # None: the bundle's, else right
     depth: str = "auto",
     inpainter: str = "auto",
     crf: int | None = None,  # None: the default of the codec
@@ -136,6 +142,7 @@ def settings_from_bundle(
     return ConversionSettings(
         strength_percent=bundle.strength_percent if strength_percent is None else strength_percent,
         convergence=bundle.convergence if convergence is None else convergence,
+        views=views or bundle.views or RIGHT,
         depth=depth,
         inpainter=inpainter,
         crf=crf,

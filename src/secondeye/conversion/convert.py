@@ -17,6 +17,7 @@ from secondeye.conversion.output_format import OutputFormat, choose_format, desc
 from secondeye.conversion.provenance import (
     describe_conversion,
     describe_depth,
+    has_synthesised_left,
     own_comment,
     to_comment,
     write_sidecar,
@@ -99,6 +100,8 @@ def convert(
     _log_tracks(film, outputs[0], log)
     for line in describe_format(info, output_format, outputs[0].suffix):
         log(line)
+    if settings.input_layout is not None and has_synthesised_left(film):
+        log(f"warning: {film}: its left view is not the source but synthesised; convert the source instead")
     settings = choose_depth(settings, log)
     window_frames = choose_window_frames(info, settings, worker_count(settings))
     models = load_models(share_memory(settings))

@@ -1,6 +1,7 @@
 """How many frames a conversion keeps in memory: from the frame size and the memory budget."""
 
 from secondeye.conversion.settings import GIB, ConversionSettings
+from secondeye.conversion.views import views_to_make
 from secondeye.depth.estimators import peak_bytes
 from secondeye.system.errors import UserError
 from secondeye.system.memory import free_memory_bytes
@@ -13,6 +14,7 @@ _PROCESS_BYTES = int(0.7 * GIB)  # interpreter, libraries, weights of `light` an
 _FIXED_BYTES, _WINDOW_BYTES = 300, 60  # per pixel: encoder, decoder, one frame; each frame of a window
 _LARGE_FIXED_BYTES, _LARGE_WINDOW_BYTES = 140, 25  # beyond 4K: the encoder and the queues hold fewer frames
 _LARGE_FRAME_PIXELS = 4096 * 2304
+_VIEW_FIXED_BYTES, _VIEW_WINDOW_BYTES = 40, 50  # of a second view that is synthesised
 
 # With the diffusion inpainter: the process without weights; per pixel: as above, with one frame.
 _DIFFUSION_PROCESS_BYTES, _DIFFUSION_PIXEL_BYTES = int(0.9 * GIB), 160
@@ -42,12 +44,16 @@ def choose_window_frames(info: FilmInfo, settings: ConversionSettings, processes
     frame fits: into `max_memory_gb`, or without it into the free memory.
     """
     pixels, on_cpu = info.width * info.height, best_device() == "cpu"
+    views = len(views_to_make(settings.views))
     buffered = on_cpu and settings.inpainter == "diffusion"
     given = settings.max_memory_bytes if on_cpu else None
     limit = given or free_memory_bytes()
     budget = given or limit * FREE_SHARE
     encoder = encoder_bytes(pixels, settings.encoding)
-    one = reserved_bytes(pixels, settings.encoding) if buffered else estimate_bytes(pixels, 1) + encoder
+    if buffered:
+        one = reserved_bytes(pixels, settings.encoding, views)
+    else:
+        one = estimate_bytes(pixels, 1, views) + encoder
     if on_cpu:
         one = max(one, depth_pass_bytes(info.height, info.width, settings.located_depth))
     need = processes * one + parent_bytes(settings, processes)
@@ -60,18 +66,22 @@ def choose_window_frames(info: FilmInfo, settings: ConversionSettings, processes
             f"{allowed}; give it more, or convert a smaller version of the film"
         )
     share = (budget - parent_bytes(settings, processes)) / processes
-    return 1 if buffered else frames_within(pixels, share - encoder)
+    return 1 if buffered else frames_within(pixels, share - encoder, views)
 
 
-def frames_within(pixels: int, budget_bytes: float) -> int:
+def frames_within(pixels: int, budget_bytes: float, views: int = 1) -> int:
     """Return how many frames of this size one process handles together within a budget, at least 1."""
     frames = max(1, min(_MAX_WINDOW_FRAMES, _WINDOW_PIXELS // pixels))
-    while frames > 1 and estimate_bytes(pixels, frames) > budget_bytes:
+    while frames > 1 and estimate_bytes(pixels, frames, views) > budget_bytes:
         frames -= 1
     return frames
 
 
-def estimate_bytes(pixels: int, window_frames: int) -> int:
+def estimate_bytes(
+    pixels: int,
+    window_frames: int,
+    views: int = 1,  # that are synthesised
+) -> int:
     """Return the peak memory of one process that converts frames of this size; an upper bound on the CPU.
 
     It is that of the fast presets of the encoder: see `encoder_bytes` for the others.
@@ -80,6 +90,7 @@ def estimate_bytes(pixels: int, window_frames: int) -> int:
     fixed, each = _FIXED_BYTES, _WINDOW_BYTES
     if not is_pipelined(pixels):
         fixed, each = _LARGE_FIXED_BYTES, _LARGE_WINDOW_BYTES
+    fixed, each = fixed + (views - 1) * _VIEW_FIXED_BYTES, each + (views - 1) * _VIEW_WINDOW_BYTES
     return _PROCESS_BYTES + pixels * (fixed + each * window_frames)
 
 
@@ -100,15 +111,16 @@ def encoder_bytes(pixels: int, encoding: Encoding) -> int:
     return int((_LARGE_ENCODER_SHARE if looks_ahead_less else 1) * each * pixels)
 
 
-def reserved_bytes(pixels: int, encoding: Encoding) -> int:
+def reserved_bytes(pixels: int, encoding: Encoding, views: int = 1) -> int:
     """Return what a conversion takes besides the diffusion inpainter, if both use the memory of the machine.
 
     A larger frame never gives a smaller value, although stages do not overlap beyond 4K: `choose_plan` relies
     on it.
     """
     most = min(pixels, _LARGE_FRAME_PIXELS)
-    pipelined = _DIFFUSION_PIXEL_BYTES * most + encoder_bytes(most, encoding)
-    single = (_LARGE_FIXED_BYTES + _LARGE_WINDOW_BYTES) * pixels + encoder_bytes(pixels, encoding)
+    second = (views - 1) * (_VIEW_FIXED_BYTES + _VIEW_WINDOW_BYTES)
+    pipelined = (_DIFFUSION_PIXEL_BYTES + second) * most + encoder_bytes(most, encoding)
+    single = (_LARGE_FIXED_BYTES + _LARGE_WINDOW_BYTES + second) * pixels + encoder_bytes(pixels, encoding)
     return _DIFFUSION_PROCESS_BYTES + (pipelined if is_pipelined(pixels) else max(pipelined, single))
 
 

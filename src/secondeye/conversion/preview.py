@@ -17,16 +17,17 @@ _TILE_WIDTH_PX = 640
 
 def write_preview(
     path: Path,
-    left: "Tensor",  # uint8 [H, W, 3]
+    source: "Tensor",  # uint8 [H, W, 3]
+    left: "Tensor",  # uint8 [H, W, 3]; the source itself, unless it is synthesised
     right: "Tensor",  # uint8 [H, W, 3]
     disparity: "Tensor",  # [1, H, W] px; on any device, like the occlusion
-    occlusion: "Tensor",  # bool [1, H, W]
+    occlusion: "Tensor",  # bool [1, H, W], of the right view
 ) -> None:
     """Write the preview as PNG."""
     views = left.numpy(), right.numpy()
     holes = np.where(occlusion[0].cpu().numpy()[..., None], np.array(HOLE_COLOUR, np.uint8), views[1] // 2)
     tiles = {
-        "input, the left eye": views[0],
+        "input, the left eye" if np.array_equal(source, views[0]) else "input": source.numpy(),
         "depth": _depth_picture(disparity[0].cpu().numpy()),
         "holes": holes,
         "right eye": views[1],

@@ -15,6 +15,7 @@ from secondeye import __version__
 from secondeye.conversion.bundle_parts import SHIPPED, weights_folder
 from secondeye.conversion.depth_record import read_record as read_maps_record
 from secondeye.conversion.version_file import read_version
+from secondeye.conversion.views import BOTH
 from secondeye.execution import code_hash
 from secondeye.system.files import hash_weights, write_atomic
 from secondeye.video.probe import read_tags
@@ -113,6 +114,15 @@ def read_record(film: Path) -> dict[str, Any] | None:
     except ValueError:
         return None
     return record if isinstance(record, dict) and "secondeye" in record else None
+
+
+def has_synthesised_left(film: Path) -> bool:
+    """Return whether secondeye made both views of a film, so that its left view is not the source.
+
+    Raises UnreadableFilm.
+    """
+    record = read_record(film)
+    return record is not None and record["settings"].get("views") == BOTH
 
 
 def own_comment(film: Path) -> str:

@@ -22,7 +22,7 @@ from secondeye.conversion.memory import is_pipelined
 from secondeye.conversion.output_format import OutputFormat
 from secondeye.conversion.picture import Picture
 from secondeye.conversion.preview import write_preview
-from secondeye.conversion.render import LeftWindow, RenderedWindow, in_turn, render
+from secondeye.conversion.render import RenderedWindow, SourceWindow, in_turn, render
 from secondeye.conversion.settings import ConversionSettings
 from secondeye.conversion.shot_depth import ShotDepth
 from secondeye.film.shots import ShotPlan
@@ -94,8 +94,8 @@ class ShotRenderer:
         # Decoding with warping, inpainting and encoding overlap. Inpainting stays in this thread, so that an
         # interrupt need not wait for a network. A GPU warps in turn with it: both need its memory.
         device = best_device()
-        left = self._left_windows(reader, shot, first, depth, length)
-        windows = left if device == "cpu" else self._ahead(left)
+        source = self._source_windows(reader, shot, first, depth, length)
+        windows = source if device == "cpu" else self._ahead(source)
         rendered = render(
             windows,
             self.inpainter,
@@ -103,6 +103,7 @@ class ShotRenderer:
             strength_percent=strength_percent,
             convergence=self.settings.convergence,
             device=device,
+            views=self.settings.views,
             state=state,
             ahead=self._ahead if device == "cpu" else in_turn,
         )
@@ -119,13 +120,13 @@ class ShotRenderer:
     def _is_pipelined(self) -> bool:
         return is_pipelined(self.plan.info.width * self.plan.info.height)
 
-    def _left_windows(
+    def _source_windows(
         self, reader: ShotReader, shot: tuple[int, int], first: int, depth: ShotDepth, length: int
-    ) -> Generator[LeftWindow]:
+    ) -> Generator[SourceWindow]:
         start, stop = shot
         at = first - start
         for frames in read_windows(reader, first, stop, self.window_frames, length, start):
-            yield LeftWindow(frames, depth.read(at, at + len(frames)))
+            yield SourceWindow(frames, depth.read(at, at + len(frames)))
             at += len(frames)
 
     def _encode_segment(
@@ -171,7 +172,8 @@ class ShotRenderer:
     def _preview(self, window: RenderedWindow, frame: int) -> None:
         k = len(self.plan.timestamps) // 2 - frame
         if 0 <= k < len(window.left):
-            write_preview(self.checkpoint.preview, window.left[k], window.right[k], *window.warp_again(k))
+            views = window.source[k], window.left[k], window.right[k]
+            write_preview(self.checkpoint.preview, *views, *window.warp_again(k))
 
 
 def _open_segment(path: Path, plan: ShotPlan, output: OutputFormat) -> FilmWriter:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from secondeye.conversion.depth_record import ORIENTATIONS, record_of
+from secondeye.conversion.views import BOTH, RIGHT, VIEWS, views_to_make
 from secondeye.depth import DepthOptions
 from secondeye.depth.estimators import Weights, find_weights, locate, require_known_estimator, split_source
-from secondeye.film.layouts import Layout
+from secondeye.film.layouts import FILES, Layout
+from secondeye.film.layouts import RIGHT as RIGHT_ONLY
 from secondeye.film.packing import PACKED
 from secondeye.inpaint import INPAINTERS, InpaintOptions
 from secondeye.system.errors import UserError
@@ -57,6 +59,7 @@ class ConversionSettings:
     exact_size: bool = False  # keep odd sizes, with 4:4:4 chroma
     no_stereo_tag: bool = False  # do not say in the film how its views are packed
     depth_orientation: str | None = None  # what larger values of the maps are, near or far; None: as they say
+    views: str = RIGHT  # that are synthesised, one of VIEWS
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength_percent <= 10:
@@ -74,6 +77,7 @@ class ConversionSettings:
             "preset": PRESETS,
             "deinterlace": DEINTERLACE,
             "codec": tuple(ENCODERS),
+            "views": VIEWS,
         }.items():
             if getattr(self, name) not in choices:
                 raise UserError(f"--{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
@@ -87,6 +91,11 @@ class ConversionSettings:
 
     def _check_output(self) -> None:
         Layout(self.layout, self.first)
+        if self.views == BOTH and self.layout == RIGHT_ONLY:
+            raise UserError(
+                f"--layout {RIGHT_ONLY} is for films whose left view is the source, not for --views {BOTH}; "
+                f"choose --layout {FILES}"
+            )
         most = ENCODERS[self.codec].max_crf
         if self.crf is not None and not most:
             raise UserError(f"--crf is not for {self.codec}, which is lossless")
@@ -147,7 +156,14 @@ class ConversionSettings:
     @property
     def inpaint_options(self) -> InpaintOptions:
         """The options of the inpainter."""
-        return InpaintOptions(self.steps, self.tiles, self.max_memory_bytes, self.compile, self.offload)
+        return InpaintOptions(
+            self.steps,
+            self.tiles,
+            self.max_memory_bytes,
+            self.compile,
+            self.offload,
+            shots=len(views_to_make(self.views)),
+        )
 
     @property
     def depth_name(self) -> str:

@@ -60,7 +60,8 @@ def load_models(settings: ConversionSettings) -> Models:
     if device == "cpu":  # the inpainter and the rest of the conversion share one budget
         if settings.inpainter == "diffusion":
             return_freed_arrays()
-        options = replace(options, reserved_bytes=partial(reserved_bytes, encoding=settings.encoding))
+        reserved = partial(reserved_bytes, encoding=settings.encoding, views=options.shots)
+        options = replace(options, reserved_bytes=reserved)
     return Models(
         load_estimator(settings),
         make_inpainter(settings.inpainter, weights_folder(settings.model, "inpaint"), device, options),

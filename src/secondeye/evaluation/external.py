@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from secondeye.conversion.provenance import has_synthesised_left
 from secondeye.dataset.corrections import apply_shift, apply_vertical, rectification_of
 from secondeye.dataset.reader import DatasetClip
 from secondeye.dataset.schema import Film
@@ -68,6 +69,11 @@ def match_films(
             )
             raise UserError(f"{path}: {problem}; rename it")
         _require_same_shape(open_view(path, RIGHT), originals[0])
+        if has_synthesised_left(path):
+            raise UserError(
+                f"{path}: was converted with --views both, and its right view is shifted by half as much as "
+                f"that of {originals[0].name}; convert with --views right"
+            )
         frames = len(_timestamps(path, path.stat().st_mtime_ns))
         if frames != originals[0].frames:
             raise UserError(

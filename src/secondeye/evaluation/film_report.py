@@ -64,6 +64,11 @@ def find_warnings(score: FilmScore) -> list[str]:
         warnings.append("most of the film is behind the screen; are the eyes swapped?")
     if score.region_percent and math.isnan(score.scores["disparity_correlation"]):
         warnings.append("the true right eye has no depth against the left eye; is it the left eye?")
+    if score.is_half_shifted:
+        warnings.append(
+            "the right eye was made by --views both: it belongs to the left eye of that conversion, not to "
+            "this left eye or true right eye"
+        )
     return warnings
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from secondeye.conversion.provenance import has_synthesised_left, read_record
 from secondeye.evaluation.metric_state import MetricState
 from secondeye.evaluation.regions import REGIONS, UNKNOWN, regions_by_search
 from secondeye.evaluation.score import compute, prepare, update
@@ -45,6 +46,7 @@ class FilmScore:
     cuts: list[int]  # first frame of every shot but the first
     disparity_jump_percent: float  # of the width, the largest at a cut; NaN without cuts
     scores: dict[str, float]  # by column of evaluation.columns; NaN without anything to score
+    is_half_shifted: bool  # the right view is from `--views both`, and what it is compared with is not
 
 
 @dataclass
@@ -91,6 +93,7 @@ def score_films(
         cuts=cuts,
         disparity_jump_percent=round(largest_jump(medians, cuts), 4),
         scores=compute(state.metrics),
+        is_half_shifted=_is_half_shifted(views),
     )
 
 
@@ -104,6 +107,14 @@ def _require_scorable(views: dict[str, View], log: Callable[[str], None]) -> Non
     if min(left.size) < MIN_SIDE_PX:
         size = format_size(left.size)
         raise UserError(f"{left.info.path}: an eye is {size} px; both sides must be at least {MIN_SIDE_PX}")
+
+
+def _is_half_shifted(views: dict[str, View]) -> bool:
+    """Return whether the right view is from `convert --views both` and what it is compared with is not."""
+    left, right = (views[name].info.path for name in ("left", "right"))
+    if not has_synthesised_left(right):
+        return False
+    return "truth" in views or read_record(left) != read_record(right)
 
 
 def _score_windows(

@@ -104,6 +104,13 @@ def resize_disparity(
     return resize(disparity, height, width) * (width / disparity.shape[-1])
 
 
+def mirror(
+    array: Tensor,  # [T, C, H, W], or uint8 [T, H, W, C]
+) -> Tensor:  # of the same form
+    """Return a copy that is flipped horizontally."""
+    return array.flip(2 if array.dtype == torch.uint8 else 3)
+
+
 def occlusion_mask(
     coverage: Tensor,  # [T, 1, H, W] in [0, 1]
 ) -> Tensor:  # bool [T, 1, H, W]

@@ -184,13 +184,15 @@ class Diffusion:
         return self.pipeline.decode_groups(latents, window.frames, sampling, used, overlap)
 
     def _network(self) -> Network:
-        pipeline, reserved_bytes = self.pipeline, self.options.reserved_bytes or reserve_nothing
+        pipeline, options = self.pipeline, self.options
         return Network(
             window_frames=pipeline.unet.config.num_frames,
             tile_area_px=image_area_px(pipeline.unet.config.sample_size),
-            steps=1 if pipeline.one_step else self.options.steps or STEPS,
+            steps=1 if pipeline.one_step else options.steps or STEPS,
             dtype=str(pipeline.unet.dtype).removeprefix("torch."),
-            memory=measure_modules(pipeline, self.options.offload, reserved_bytes),
+            memory=measure_modules(
+                pipeline, options.offload, options.reserved_bytes or reserve_nothing, options.shots
+            ),
         )
 
     def _choose_plan(self, height: int, width: int) -> InpaintPlan:

@@ -21,6 +21,8 @@ UNET_TENSORS = 27
 DECODER_TENSORS = 8  # of the first stage's width and a pixel's size; the encoder has 5
 FRAME_BYTES = 10  # of a waiting frame's pixel: both views in 8 bits, its coverage where open; their result
 SMALL_BYTES = 16  # of a pixel at the working size: frames and mask in 8 bits, of this window and the last
+# The same of each other shot that is inpainted in turn: source, disparity and result; its last window.
+OTHER_FRAME_BYTES, OTHER_SMALL_BYTES = 10, 8
 COMPOSED_BYTES = 20  # of a pixel of the one frame that is composed: float32, and copies of what is open
 DECODED_BYTES = 36  # of a decoded pixel of a tile: float32, and two copies
 CANVAS_BYTES = 12  # of a pixel at the working size, into which tiles are decoded: float32
@@ -39,6 +41,7 @@ class MemoryModel:
     latent_bytes: int  # of the network, per latent and frame of a window
     pixel_bytes: int  # of the decoder, per pixel and frame of a group
     reserved_bytes: Callable[[int], int] = reserve_nothing  # of the caller, by the area of the film's frames
+    shots: int = 1  # inpainted in turn
 
     def window_bytes(
         self,
@@ -47,7 +50,10 @@ class MemoryModel:
         working_px: int,  # area at the working size
     ) -> int:
         """Return what a window takes besides the weights and a pass, with what the caller takes."""
-        waiting = window_frames * (FRAME_BYTES * frame_px + SMALL_BYTES * working_px)
+        others = self.shots - 1
+        of_frame = FRAME_BYTES + others * OTHER_FRAME_BYTES
+        of_small = SMALL_BYTES + others * OTHER_SMALL_BYTES
+        waiting = window_frames * (of_frame * frame_px + of_small * working_px)
         return self.reserved_bytes(frame_px) + COMPOSED_BYTES * frame_px + waiting
 
     def pass_bytes(self, window_frames: int, tile_px: int) -> int:
@@ -60,7 +66,10 @@ class MemoryModel:
 
 
 def measure_modules(
-    pipeline: StereoInpaintPipeline, offload: bool, reserved_bytes: Callable[[int], int] = reserve_nothing
+    pipeline: StereoInpaintPipeline,
+    offload: bool,
+    reserved_bytes: Callable[[int], int] = reserve_nothing,
+    shots: int = 1,
 ) -> MemoryModel:
     """Return the memory model of a pipeline; with `offload` one module is on the GPU at a time."""
     unet, vae = pipeline.unet, pipeline.vae
@@ -74,6 +83,7 @@ def measure_modules(
         UNET_TENSORS * unet.config.block_out_channels[0] * unet.dtype.itemsize,
         DECODER_TENSORS * width * vae.dtype.itemsize // patch_px(vae) ** 2,
         reserved_bytes,
+        shots,
     )
 
 

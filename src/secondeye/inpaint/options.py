@@ -20,8 +20,14 @@ class InpaintOptions:
     offload: bool = False  # keep only the part that runs on the GPU
     # What the caller takes of the memory besides, by the area of the film's frames; None: nothing.
     reserved_bytes: Callable[[int], int] | None = None
+    shots: int = 1  # inpainted window by window, in turn, as both views of a shot are
 
     def __post_init__(self) -> None:
-        for name, value in (("steps", self.steps), ("tiles", self.tiles), ("memory", self.memory_bytes)):
+        for name, value in (
+            ("steps", self.steps),
+            ("tiles", self.tiles),
+            ("memory", self.memory_bytes),
+            ("shots", self.shots),
+        ):
             if value is not None and value < 1:
                 raise UserError(f"{name} must be 1 or more, got {value}")

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 PARAMS: Mapping[str, tuple[str, bool | None]] = {
     "strength_percent": ("double", None),
     "convergence": ("double", None),
+    "views": ("string", None),
     "depth": ("string", None),
     "deinterlace": ("string", None),
     "input_layout": ("string", None),

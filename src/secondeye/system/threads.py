@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from threading import Lock
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -36,6 +37,31 @@ def prefetch(
 def _next(items: Iterator[Item]) -> list[Item]:
     """Return the next item in a list; an empty list at the end."""
     return list(islice(items, 1))
+
+
+def tee(items: Iterator[Item], count: int) -> list[Generator[Item, None, None]]:
+    """Return `count` generators that each yield all items, and may be advanced in different threads.
+
+    An item is kept until the last of them has taken it. An exception of the iterator is raised by the
+    generator that asked for the item; the others end there.
+    """
+    waiting: list[deque[Item]] = [deque() for _ in range(count)]
+    lock = Lock()
+
+    def read(mine: deque[Item]) -> Generator[Item, None, None]:
+        while True:
+            with lock:
+                if not mine:
+                    found = _next(items)
+                    for each in waiting:
+                        each.extend(found)
+                if not mine:
+                    return
+                item = mine.popleft()
+            yield item
+            del item  # or it would be kept until the next one is asked for
+
+    return [read(mine) for mine in waiting]
 
 
 def map_ordered(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
