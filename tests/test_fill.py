@@ -45,13 +45,31 @@ def test_half_covered_pixel_is_half_itself_and_half_background() -> None:
     assert filled[0, :, 3, 9].tolist() == pytest.approx([0.75, 0.0, 0.25])
 
 
-def test_border_is_mirrored() -> None:
-    frames = torch.rand(1, 3, 5, 20)
-    coverage = torch.ones(1, 1, 5, 20)
-    coverage[..., 16:] = 0
-    filled, _ = fill(frames, coverage, torch.zeros(1, 1, 5, 20))
-    # An uncovered pixel has no distance to fade over: it is its mirror image, not a streak.
-    assert torch.equal(filled[..., 16:], frames[..., 11:15].flip(-1))
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_border_is_extended(side: str) -> None:
+    """Rows continue beyond the frame; their colours fade into each other with the distance."""
+    ramp = torch.linspace(0, 1, 15).view(1, 1, 15, 1).expand(1, 3, 15, 20)
+    frames, coverage = ramp.clone(), torch.ones(1, 1, 15, 20)
+    stripes = torch.rand(1, 3, 15, 20, generator=torch.Generator().manual_seed(0))
+    hole = slice(0, 4) if side == "left" else slice(16, 20)
+    coverage[..., hole] = 0
+    filled, state = fill(frames, coverage, torch.full((1, 1, 15, 20), 2.0))
+    torch.testing.assert_close(filled[..., 3:12, hole], ramp[..., 3:12, hole])
+    assert (state.disparity == 2).all() and not state.visible[:, hole].any()
+    filled, _ = fill(stripes, coverage, torch.zeros(1, 1, 15, 20))
+    near, far = (3, 0) if side == "left" else (16, 19)
+    edge = stripes[..., 4 if side == "left" else 15]
+    torch.testing.assert_close(filled[..., near], edge)
+    assert filled[..., far].std() < 0.8 * edge.std()
+
+
+@pytest.mark.parametrize("in_bytes", [False, True])
+def test_a_gray_film_stays_gray(in_bytes: bool) -> None:
+    shot = two_planes(frames=4, height=48, width=96, step_px=1, seed=4)
+    gray = shot.left.mean(1, keepdim=True).expand_as(shot.left).contiguous()
+    filled, _ = fill(*warp(frames_to_uint8(gray) if in_bytes else gray, shot.disparity))
+    red, green, blue = filled.unbind(-1 if in_bytes else 1)
+    assert torch.equal(red, green) and torch.equal(green, blue)
 
 
 def test_blur_is_vertical_and_grows_with_the_distance() -> None:

@@ -97,6 +97,27 @@ def test_covered_pixels_are_unchanged(inpainter: Inpainter) -> None:
     assert inpainted.min() >= 0 and inpainted.max() <= 1
 
 
+@pytest.mark.parametrize("in_bytes", [False, True])
+def test_chroma_is_that_of_the_filled_frame(inpainter: Inpainter, in_bytes: bool) -> None:
+    """The network changes brightness, so that a gray film stays gray, exactly."""
+    warped = cards(frames=2, height=48, width=96)
+    views = [0.3 + 0.4 * view for view in warped[:2]]
+    gray = [view.mean(1, keepdim=True).expand_as(view).contiguous() for view in views]
+    if in_bytes:
+        views, gray = ([frames_to_uint8(view) for view in pair] for pair in (views, gray))
+    colours = -1 if in_bytes else 1
+    red, green, blue = inpaint_shot(inpainter, [Warped(*gray, *warped[2:4])]).unbind(colours)
+    assert torch.equal(red, green) and torch.equal(green, blue)
+
+    filled, _ = fill(views[1], *warped[2:4])
+    change = inpaint_shot(inpainter, [Warped(*views, *warped[2:4])]).float() - filled.float()
+    assert change.abs().max() > (10 if in_bytes else 0.04)
+    inside = (filled.float() + change).aminmax(dim=colours)
+    spread = change.amax(colours) - change.amin(colours)
+    unclipped = (inside.min > 0) & (inside.max < (255 if in_bytes else 1))
+    assert spread[unclipped].max() <= (1 if in_bytes else 1e-6)
+
+
 def test_conversion_refuses_nan(tmp_path: Path) -> None:
     model = loud()
     torch.nn.init.constant_(model.tail.weight, torch.nan)

@@ -228,7 +228,7 @@ def test_a_sample_depends_on_its_number_and_generator_alone() -> None:
     planes, holes, flow, truth = first
     assert planes.shape == (2, light_inputs.INPUT_CHANNELS, 32, 48) and holes.shape == (2, 1, 32, 48)
     assert flow.shape == (2, 32, 48)
-    seen = (holes[1] == 0).expand_as(truth)
+    seen = (planes[1, light_inputs.COVERAGE] == 1).expand_as(truth)
     torch.testing.assert_close(planes[1, light_inputs.FILLED][seen], truth[seen], atol=1e-6, rtol=0)
 
 

@@ -1,9 +1,9 @@
 """Fill without weights: continue every hole from the background beside it.
 
 A hole opens where a foreground object uncovers what is behind it, so it belongs to the farther of its two
-sides. The background's last pixels are extended along the row and blurred vertically, more with distance.
-Where the previous frame shows the same surface, it is fetched along the background's motion instead. A hole
-at the frame's border has one side only and is mirrored.
+sides; a hole at the frame's border has one side only. That side's last pixels are extended along the row and
+blurred vertically, more with distance. Where the previous frame shows the same surface, it is fetched along
+the background's motion instead. All colours are treated alike, so that a gray film stays gray.
 
 Frames come in either form, float or 8-bit. Only pixels in holes are computed; all others are copied.
 """
@@ -152,7 +152,7 @@ def _extend_gaps(
     distance: np.ndarray,  # [H, W] px, written in gaps: from the visible pixel it is extended from
     sources: np.ndarray,  # [N] written: that pixel's column; -1 in a row without visible pixels
 ) -> None:
-    """Extend the background side of every gap in a row; mirror it at the frame's border."""
+    """Extend the background side of every gap in its row."""
     for n in range(len(gaps)):
         y, start, stop = gaps[n]
         sources[n] = _extend_gap(frame[y], visible[y], start, stop, disparity[y], extended[y], distance[y])
@@ -169,7 +169,6 @@ def _extend_gap(
     distance: np.ndarray,  # [W], written
 ) -> int:
     width = len(visible)
-    at_border = start == 0 or stop == width
     if start == 0 and stop == width:  # nothing of this row is visible: the vertical blur has to fill it
         for x in range(width):
             for c in range(3):
@@ -178,21 +177,14 @@ def _extend_gap(
         return -1
     from_left = stop == width or (start > 0 and disparity[start - 1] <= disparity[stop])
     edge = start - 1 if from_left else stop
-    inward = -1 if from_left else 1
-    neighbour = min(max(edge + inward, 0), width - 1)
-    if not visible[neighbour] or abs(disparity[neighbour] - disparity[edge]) > 2.0:
+    neighbour = min(max(edge - 1 if from_left else edge + 1, 0), width - 1)
+    at_border = start == 0 or stop == width  # where the last column alone is closer to the truth (measured)
+    if at_border or not visible[neighbour] or abs(disparity[neighbour] - disparity[edge]) > 2.0:
         neighbour = edge
     for x in range(start, stop):
-        away = abs(x - edge)
-        mirrored = edge + inward * away
-        inside = 0 <= mirrored < width
         for c in range(3):
-            if at_border and inside and visible[mirrored]:
-                extended[x, c] = frame[mirrored, c]
-            else:
-                extended[x, c] = 0.5 * (frame[edge, c] + np.float32(frame[neighbour, c]))
-        disparity[x] = disparity[edge]
-        distance[x] = 0.0 if at_border and inside else float(away)
+            extended[x, c] = 0.5 * (frame[edge, c] + np.float32(frame[neighbour, c]))
+        disparity[x], distance[x] = disparity[edge], float(abs(x - edge))
     return neighbour
 
 

@@ -141,16 +141,18 @@ def _refine(
     state: LightState | None,
     map_crops: MapCrops,
 ) -> Tensor:  # in the form of `filled`
-    """Run the network on crops around all holes.
+    """Run the network on crops around all holes; those at the frame's border stay as `fill` extended them.
 
     Margins cover the receptive field, so the result equals full-frame inference.
     """
-    crops = plan_hole_crops(~now.visible.numpy(), SIDE_MULTIPLE_PX, HALO_PX, MAX_CROP_PX)
+    coverage = warped.coverage[0]
+    hole_mask = soft_hole_mask(coverage)
+    crops = plan_hole_crops((hole_mask[0] > 0).numpy(), SIDE_MULTIPLE_PX, HALO_PX, MAX_CROP_PX)
     if not crops:
         return filled
     height, width = now.visible.shape
     flow = None if state is None else flow_to_previous(now.gray, state.filled.gray, height, width)
-    refined, coverage = filled.clone(), warped.coverage[0]
+    refined = filled.clone()
     frames = warped.frames[0], warped.left[0], filled, filled if state is None else state.frame
     shown, left, composed, previous = map(interleaved, frames)
 
@@ -162,7 +164,7 @@ def _refine(
         )
         device = model.head.weight.device
         residual = model(packed.to(device), contrast.to(device), crop.margin)[0].cpu()
-        holes, before = soft_hole_mask(coverage[(..., *crop.inner)]), crop_frame(filled, *crop.inner)
+        holes, before = hole_mask[(..., *crop.inner)], crop_frame(filled, *crop.inner)
         changed = torch.where(holes > 0, (before + holes * residual).clamp(0, 1), before)
         if refined.dtype == torch.uint8:
             require_finite_pixels(changed)

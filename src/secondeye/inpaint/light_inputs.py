@@ -252,7 +252,16 @@ def warp_previous(
 
 
 def soft_hole_mask(
-    coverage: Tensor,  # [..., H, W] in [0, 1]
+    coverage: Tensor,  # [..., H, W] in [0, 1], of whole frames
 ) -> Tensor:
-    """Return the share of each pixel that the residual may change: 1 - coverage, 0 where fully covered."""
-    return torch.where(coverage >= FULL_COVERAGE, torch.zeros_like(coverage), 1 - coverage)
+    """Return the share of each pixel that the residual may change: 1 - coverage, 0 where fully covered.
+
+    Also 0 at the frame's border, left of the first and right of the last covered pixel of a row: what `fill`
+    extends there is closer to the truth than what the network makes of it (measured).
+    """
+    covered = coverage >= FULL_COVERAGE
+    column, width = torch.arange(coverage.shape[-1], device=coverage.device), coverage.shape[-1]
+    first = covered.byte().argmax(-1, keepdim=True)
+    last = width - 1 - covered.flip(-1).byte().argmax(-1, keepdim=True)
+    is_hole = ~covered & (first < column) & (column < last)
+    return torch.where(is_hole, 1 - coverage, torch.zeros_like(coverage))

@@ -1,7 +1,8 @@
 """The light inpainter's network: its layers.
 
-It works on pixels, one frame at a time, and predicts a residual to what `fill` made. Colours are given, and
-the residual is returned, as multiples of the local contrast, so that dark films are treated like bright ones.
+It works on pixels, one frame at a time, and predicts a residual to what `fill` made: of brightness only, so
+that chroma is that of the surroundings and a gray film stays gray. Colours are given, and the residual is
+returned, as multiples of the local contrast, so that dark films are treated like bright ones.
 There is no other normalisation and the receptive field is HALO_PX: a crop with that margin gives the same
 result as the whole frame. Every layer needs less of the margin than the one before, so it is cut on the way,
 which halves the work on a typical crop. Blocks are depthwise separable (ConvNeXt, Liu et al. 2022), at a
@@ -54,7 +55,7 @@ class Light(nn.Module):
         packed: Tensor,  # [B, H / 2, W / 2, 4 INPUT_CHANNELS] from `pack_planes` or `pack_crop`
         contrast: Tensor,  # [B, 1, h, w] from there
         margin: Margin = NO_MARGIN,  # as given there
-    ) -> Tensor:  # [B, 3, h, w] to add to the filled frame in holes, without the margin
+    ) -> Tensor:  # [B, 1, h, w] to add to R, G and B of the filled frame in holes, without the margin
         """Return the residual; any size."""
         height, width = contrast.shape[-2:]
         kept = Margin(*(min(side, DOWN_MARGIN_PX) for side in margin))
@@ -75,7 +76,7 @@ class Light(nn.Module):
         residual = F.pixel_shuffle(self.tail(F.relu(half).permute(0, 3, 1, 2)), 2)
         rows = slice(margin_left.top, margin_left.top + height)
         columns = slice(margin_left.left, margin_left.left + width)
-        return residual[..., rows, columns] * contrast
+        return residual[..., rows, columns].mean(1, keepdim=True) * contrast
 
 
 def _cut_pixels(pixels: Tensor, margin: Margin, keep_px: int, scale: int) -> tuple[Tensor, Margin]:

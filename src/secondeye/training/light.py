@@ -170,7 +170,7 @@ def make_sample(
         dequantize_plane(crop_plane(plane[-FRAMES:], crop))
         for plane in (quantize_plane(images), *window.planes[:4])
     )
-    surface = crop_plane(surface[-FRAMES:], crop)
+    surface, hole_mask = (crop_plane(plane[-FRAMES:], crop) for plane in (surface, soft_hole_mask(covered)))
     width = window.left.shape[-1]
     planes = [
         stack_inputs(warped[t], coverage[t], left[t], surface[t], filled[t], width) for t in range(FRAMES)
@@ -178,7 +178,7 @@ def make_sample(
     flow = flow_to_previous(flow_gray(filled[1]), flow_gray(filled[0]), *filled.shape[-2:])
     if rng.random() < FIRST_FRAME_SHARE:
         flow = torch.full_like(flow, FAR_AWAY_PX)
-    return torch.stack(planes), soft_hole_mask(coverage), flow, target[1]
+    return torch.stack(planes), hole_mask, flow, target[1]
 
 
 def _inpaint(model: nn.Module, batch: Sample) -> tuple[Tensor, Tensor]:
