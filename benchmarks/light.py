@@ -3,12 +3,15 @@
     secondeye stage synthetic DATA                             training shots, as in params.yaml
     python benchmarks/light.py --train DATA/synthetic --out FOLDER   weights go to FOLDER/model
     python benchmarks/light.py [--weights FOLDER/model] [--shots 6]  the tables; scores with weights only
+    SECONDEYE_FOOTAGE=... python benchmarks/light.py --films     real films, with baselines; shipped weights
 
-The cost does not depend on the weights. The baseline for cropping is the same network on whole frames.
+Films get the disparity of their two views, as in the stage `evaluate`; seconds include the warp. The cost
+does not depend on the weights. The baseline for cropping is the same network on whole frames.
 """
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +19,13 @@ import numpy as np
 import torch
 from command import existing, make_parser, run
 from machine import machine
+from real_films import FILMS, read_clips, without_colour
 
+from secondeye.conversion.bundle_parts import SHIPPED
 from secondeye.dataset.reader import Dataset
+from secondeye.evaluation.columns import COLUMNS as SCORES
+from secondeye.evaluation.eval_clips import EvalFrames
+from secondeye.evaluation.methods import BASELINES, Method, make_right
 from secondeye.evaluation.regions import regions_from_truth
 from secondeye.evaluation.score import compute, prepare, update
 from secondeye.inpaint import Warped, inpaint_shot, light
@@ -28,6 +36,7 @@ from secondeye.inpaint.light_network import CHANNELS, Light
 from secondeye.params import load_params
 from secondeye.run_folder import open_run
 from secondeye.synthetic import render_shot
+from secondeye.system.errors import UserError
 from secondeye.system.text import pluralize
 from secondeye.training.light import train_light
 from secondeye.training.shots import rendered_shots
@@ -37,6 +46,21 @@ from secondeye.warp import warp
 HEIGHT, WIDTH, FRAMES = 256, 448, 6
 FIRST_SEED = 70_001  # of the held-out shots; no preset uses it
 WIDE_PERCENT = 5.0  # of the width, between nearest and farthest point: a strong conversion
+GRAY_FILM = "candle"  # is scored without its colours, too
+METHODS = (
+    *(method for method in BASELINES if method.name in ("nearest", "Telea")),
+    Method("fill", "inpainter", inpainter="fill"),
+    Method("light", "inpainter", inpainter="light", inpaint_weights=SHIPPED / "inpaint"),
+)
+FILM_COLUMNS = {
+    "psnr_border_db": "border PSNR, dB",
+    "psnr_disoccluded_db": "hole PSNR, dB",
+    "haarpsi": "HaarPSI",
+    "psnr_db": "PSNR, dB",
+    "worst_block": "worst block",
+    "chroma_excess": "chroma excess, levels",
+}
+WORST = ("worst_block", "chroma_excess")  # of all clips; the others are means
 COLUMNS = ("haarpsi", "psnr_disoccluded_db", "gradient_ratio", "temporal_error", "warping_ratio")
 
 
@@ -46,12 +70,18 @@ def main() -> None:
     parser.add_argument("--train", type=existing)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--weights", type=existing)
+    parser.add_argument("--films", action="store_true", help="score on real films")
     parser.add_argument("--shots", type=int, default=6, help="held-out shots (default: 6)")
     options = parser.parse_args()
     if options.train:
         if options.out is None:
             parser.error("--train needs --out")
         train(options.train, options.out)
+        return
+    if options.films:
+        print(f"{machine()}\n")
+        for lines in film_tables():
+            print(lines, flush=True)
         return
     seeds = range(FIRST_SEED, FIRST_SEED + options.shots)
     print(f"{machine()}\n\n{table(seeds)}")
@@ -113,6 +143,41 @@ def scores(weights: Path, seeds: range) -> str:
         for mine, theirs in zip(found["light"], found["fill"], strict=True)
     )
     return "\n".join([*lines, f"\nBy HaarPSI `light` is ahead on {better} of {len(seeds)} shots."])
+
+
+def film_tables() -> Iterator[str]:
+    """Yield a Markdown table for each real film, and one for candle without its colours."""
+    footage = os.environ.get("SECONDEYE_FOOTAGE")
+    if not footage:
+        raise UserError("SECONDEYE_FOOTAGE must name the folder of real films")
+    for film in FILMS:
+        clips = list(read_clips(Path(footage), film))
+        yield film_table(film.name, clips)
+        if film.name == GRAY_FILM:
+            yield film_table(f"{film.name}, gray", [without_colour(clip) for clip in clips])
+
+
+def film_table(name: str, clips: list[EvalFrames]) -> str:
+    """Return a row for each method: means over clips, the worst clip's outliers, and seconds per frame."""
+    height, width = clips[0].left.shape[-2:]
+    head = [f"{name}, {width}x{height}, {pluralize(len(clips), 'clip')}", *FILM_COLUMNS.values(), "s a frame"]
+    lines = [f"\n| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    references = [prepare(clip.left, clip.right, clip.regions) for clip in clips]
+    for method in METHODS:
+        rows, seconds = [], []
+        for clip, reference in zip(clips, references, strict=True):
+            make_right(method, clip)  # compiles, and loads weights
+            start = time.perf_counter()
+            made = make_right(method, clip).right
+            seconds.append((time.perf_counter() - start) / len(made))
+            rows.append(compute(update(reference, made, overlap=0, learned=None)))
+        cells = []
+        for column in FILM_COLUMNS:
+            values = [row[column] for row in rows]
+            value = max(values) if column in WORST else np.mean(values)
+            cells.append(f"{value:.{SCORES[column].digits}f}")
+        lines.append(f"| {' | '.join([method.name, *cells, f'{np.mean(seconds):.3f}'])} |")
+    return "\n".join(lines)
 
 
 def warped_shot(seed: int, strong: bool) -> Warped:

@@ -17,9 +17,10 @@ from torch import Tensor
 from secondeye.evaluation.columns import COLUMNS
 from secondeye.evaluation.eval_clips import EvalFrames
 from secondeye.evaluation.methods import warp_and_inpaint
-from secondeye.evaluation.regions import DISOCCLUDED, regions_from_truth
+from secondeye.evaluation.regions import BORDER, DISOCCLUDED, regions_from_truth
 from secondeye.evaluation.score import PreparedFrames, compute, prepare, update
 from secondeye.inpaint.fill import fill_shot
+from secondeye.metrics.outliers import BLOCK_PX
 from secondeye.synthetic import render_shot
 
 FRAMES, HEIGHT, WIDTH = 24, 96, 160
@@ -87,6 +88,25 @@ def raised(clip: EvalFrames, made: Tensor) -> Tensor:
     return torch.cat([made[..., 2:, :], made[..., -1:, :], made[..., -1:, :]], -2)
 
 
+def garbage_block(clip: EvalFrames, made: Tensor) -> Tensor:
+    """Replace what is inpainted in one block of the last frame by gray noise."""
+    noise = torch.rand(made[:, :1].shape, generator=torch.Generator().manual_seed(0)).expand_as(made)
+    return torch.where(_in_corner(clip.regions, 1), noise, made)
+
+
+def blotch(clip: EvalFrames, made: Tensor) -> Tensor:
+    """Tint what is inpainted in one corner of every frame."""
+    tint = torch.tensor([0.3, 0.1, -0.3])[:, None, None]
+    return torch.where(_in_corner(clip.regions, len(made)), made + tint, made).clamp(0, 1)
+
+
+def _in_corner(regions: Tensor, frames: int) -> Tensor:  # bool [T, 1, H, W]
+    """Mark what is inpainted in the upper right block of the last frames."""
+    corner = torch.zeros_like(regions, dtype=torch.bool)
+    corner[-frames:, :, :BLOCK_PX, -(regions.shape[-1] % BLOCK_PX) :] = True
+    return corner & ((regions == DISOCCLUDED) | (regions == BORDER))
+
+
 CAST = f"colour cast at every {CAST_EVERY}th frame"
 SABOTAGES: dict[str, Callable[[EvalFrames, Tensor], Tensor]] = {
     "eyes swapped": swapped,
@@ -100,6 +120,8 @@ SABOTAGES: dict[str, Callable[[EvalFrames, Tensor], Tensor]] = {
     "depth inverted": inverted_depth,
     "one frame late": late,
     "2 px higher": raised,
+    "one block of garbage": garbage_block,
+    "coloured blotch in a corner": blotch,
 }
 
 CAUGHT_BY = {
@@ -114,6 +136,8 @@ CAUGHT_BY = {
     "depth inverted": ("disparity_correlation", "epe_px", "d1_percent", "haarpsi", "psnr_visible_db"),
     "one frame late": ("warping_ratio", "epe_px", "siou", "haarpsi", "psnr_visible_db"),
     "2 px higher": ("vertical_px", "d1_percent", "siou", "haarpsi"),
+    "one block of garbage": ("worst_block",),
+    "coloured blotch in a corner": ("chroma_excess", "worst_block"),
 }
 
 
@@ -139,7 +163,7 @@ def is_worse(column: str, spoilt: float, honest: float) -> bool:
         case "higher":
             return not spoilt > honest - 0.05 * abs(honest)
         case "lower":
-            return not spoilt < 1.4 * honest
+            return not spoilt <= 1.4 * honest
     return abs(math.log(max(spoilt, 1e-9))) > abs(math.log(honest)) + math.log(1.2)
 
 

@@ -2,13 +2,16 @@
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import a_clip, a_film, a_shift, eval_clip, register, score_row
+from sabotage import blotch, garbage_block
 from small_dataset import write_rows
+from torch import Tensor
 
 from secondeye.conversion.bundle import DEFAULT_BUNDLE, Bundle, write_bundle
 from secondeye.conversion.bundle_parts import SHIPPED
@@ -24,8 +27,9 @@ from secondeye.dataset.schema import (
 )
 from secondeye.dataset.tables import write_table
 from secondeye.evaluation.eval_clips import EvalFrames
-from secondeye.evaluation.methods import Method
+from secondeye.evaluation.methods import Method, make_right
 from secondeye.evaluation.regions import regions_from_truth
+from secondeye.evaluation.score import PreparedFrames, compute, prepare, update
 from secondeye.evaluation.score_methods import NonFiniteMethods, score_key
 from secondeye.gate.candidate import Candidate, find_challengers, load_candidate
 from secondeye.gate.challenge import NON_FINITE, EvalSetup, challenge, open_challenge
@@ -46,6 +50,7 @@ PROJECT = Path(__file__).parent.parent
 GATE = Gate(confidence=0.9)
 EVALUATE = replace(load_params(PROJECT / "params.yaml").evaluate, min_films=5)
 NO_WEIGHTS = Candidate(DEFAULT_BUNDLE, None, None)
+FILL = Method("fill", "inpainter", inpainter="fill")
 
 
 def scores_of(
@@ -68,7 +73,7 @@ def scores_of(
 
 
 def decision_on(part: str, rows: list[Score], gate: Gate = GATE) -> PartDecision:
-    return decide(part, NO_WEIGHTS, NO_WEIGHTS, rows, EVALUATE, gate)
+    return decide(part, NO_WEIGHTS, NO_WEIGHTS, rows, {"f3": "holiday.mp4"}, EVALUATE, gate)
 
 
 CHAMPION = scores_of("champion", [0.5, 0.52, 0.54, 0.51, 0.53])
@@ -114,11 +119,21 @@ def test_an_inpainter_that_violates_a_guardrail_loses(scores: dict[str, float], 
 @pytest.mark.parametrize(
     ("part", "column", "lost_db", "reason"),
     [
-        ("inpainter", "psnr_db", 0.4, "the whole image of film f3 loses 0.40 dB, 0.3 allowed on any film"),
-        ("inpainter", "psnr_border_db", 1.3, "the border of film f3 loses 1.30 dB, 1 allowed on any film"),
+        (
+            "inpainter",
+            "psnr_db",
+            0.4,
+            "the whole image of film holiday.mp4 loses 0.40 dB, 0.3 allowed on any film",
+        ),
+        (
+            "inpainter",
+            "psnr_border_db",
+            1.3,
+            "the border of film holiday.mp4 loses 1.30 dB, 1 allowed on any film",
+        ),
         ("inpainter", "psnr_db", 0.2, ""),
         ("inpainter", "psnr_border_db", 0.9, ""),
-        ("depth", "psnr_db", 0.4, "the whole image of film f3 loses 0.40 dB"),
+        ("depth", "psnr_db", 0.4, "the whole image of film holiday.mp4 loses 0.40 dB"),
         ("depth", "psnr_border_db", 1.3, ""),  # with another depth, another border enters
     ],
 )
@@ -132,6 +147,65 @@ def test_a_loss_on_one_film_counts_although_the_mean_gains(
     decision = decision_on(part, champion + rows)
     assert decision.psnr_gain_db > 0 and decision.won == (not reason)
     assert reason in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("part", "column", "levels", "reason"),
+    [
+        ("inpainter", "worst_block", 0.7, "the worst block of film holiday.mp4 is 0.70 worse, 0.5 allowed"),
+        ("inpainter", "chroma_excess", 9.0, "chroma excess of film holiday.mp4 is 9.00 levels worse, 3 "),
+        ("inpainter", "worst_block", 0.4, ""),
+        ("inpainter", "chroma_excess", 2.0, ""),
+        ("depth", "worst_block", 0.7, ""),  # with another depth, other regions are inpainted
+    ],
+)
+def test_an_outlier_in_one_clip_of_a_film_counts(part: str, column: str, levels: float, reason: str) -> None:
+    champion = [replace(row, worst_block=1.2, chroma_excess=1.0) for row in CHAMPION]
+    champion += [replace(row, id=f"again {row.id}", clip=f"again {row.clip}") for row in champion]
+    rows = [replace(row, method="challenger", haarpsi=row.haarpsi + 0.05) for row in champion]
+    rows = [replace(row, disparity_error_percent=0.4, worst_block=1.1, chroma_excess=0.0) for row in rows]
+    rows[8] = replace(rows[8], **{column: getattr(champion[8], column) + levels})  # a clip of film f3
+    decision = decision_on(part, champion + rows)
+    assert decision.won == (not reason) and reason in decision.reason
+
+
+@pytest.fixture(scope="module")
+def filled() -> list[tuple[EvalFrames, PreparedFrames, Tensor]]:
+    """Return five short films and their right views, filled."""
+    films = []
+    for seed in (0, 2, 4, 1, 5):
+        shot = render_shot(seed, 2, 96, 160)
+        regions = regions_from_truth(shot.right_disparity, shot.right_occlusion)
+        clip = EvalFrames(shot.left, shot.right, shot.disparity, regions)
+        prepared = prepare(shot.left, shot.right, regions)
+        films.append((clip, prepared, make_right(FILL, clip).right))
+    return films
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "reason"),
+    [
+        (None, ""),
+        (garbage_block, "the worst block of film holiday.mp4 is"),
+        (blotch, "the chroma excess of film holiday.mp4 is"),
+    ],
+)
+def test_garbage_in_one_place_of_one_film_is_caught(
+    filled: list[tuple[EvalFrames, PreparedFrames, Tensor]],
+    sabotage: Callable[[EvalFrames, Tensor], Tensor] | None,
+    reason: str,
+) -> None:
+    """A challenger that is closer to the truth on all films wins, unless one block is garbage."""
+    rows = []
+    for number, (clip, prepared, made) in enumerate(filled):
+        better = made.lerp(clip.right, 0.7)
+        if sabotage is not None and number == 3:
+            better = sabotage(clip, better)
+        for method, right in (("champion", made), ("challenger", better)):
+            scores = compute(update(prepared, right, overlap=0, learned=None))
+            rows.append(score_row(f"c{number}", f"f{number}", method, **scores))
+    decision = decision_on("inpainter", rows)
+    assert decision.won == (not reason) and reason in decision.reason
 
 
 def test_a_blurred_champion_is_replaced_by_a_less_blurred_one() -> None:
@@ -273,7 +347,6 @@ def project(tmp_path: Path, with_registry: Path, monkeypatch: pytest.MonkeyPatch
     return Project(tmp_path, EVALUATE)
 
 
-FILL = Method("fill", "inpainter", inpainter="fill")
 FIRST = Method("first", "inpainter", inpainter="light", inpaint_weights=SHIPPED / "inpaint")
 
 

@@ -163,7 +163,7 @@ class Reader(HTMLParser):
 )
 def test_verdicts(scores: list[float], changes: dict[str, float], verdict: str) -> None:
     rows = [*FILL[: len(scores)], *scores_of("light", "inpainter", scores, **changes)]
-    comparison = compare(PROTOCOLS[0], rows[len(scores) :], rows[: len(scores)], EVALUATE)
+    comparison = compare(PROTOCOLS[0], rows[len(scores) :], rows[: len(scores)], {}, EVALUATE)
     assert comparison.verdict.startswith(verdict)
     line = next(line for line in table(report_of(rows), "Verdicts") if line["method"] == "light")
     assert line["verdict"].startswith(verdict)
@@ -274,9 +274,9 @@ def test_means_over_fewer_clips_are_labelled_and_never_bold() -> None:
 def test_depth_is_exempt_from_the_guardrails_of_inpainting() -> None:
     ours = scores_of("student + shipped light", "model", [0.6] * 5, gradient_ratio=1.5)
     theirs = scores_of("motion + shipped light", "model", [0.5] * 5)
-    assert compare(PROTOCOLS[1], ours, theirs, EVALUATE).verdict == "better"
+    assert compare(PROTOCOLS[1], ours, theirs, {}, EVALUATE).verdict == "better"
     worse = scores_of("student + shipped light", "model", [0.6] * 5, psnr_db=GUARDED["psnr_db"] - 0.1)
-    assert "the whole image loses 0.10 dB" in compare(PROTOCOLS[1], worse, theirs, EVALUATE).verdict
+    assert "the whole image loses 0.10 dB" in compare(PROTOCOLS[1], worse, theirs, {}, EVALUATE).verdict
 
 
 def test_columns_without_a_better_direction_have_no_bold_cell() -> None:

@@ -250,6 +250,9 @@ class Score:
     gradient_ratio: float  # to the true right view; 1 is equally sharp
     temporal_error: float  # levels of 255
     seam_ratio: float  # to the true right view; 1 is no visible seam
+    # Of the worst block of disocclusions and border.
+    worst_block: float  # error relative to the contrast around it
+    chroma_excess: float  # levels of 255
     # Over time.
     warping_ratio: float  # warping error relative to the left view's; 1 is equally stable
     flicker: float  # levels of 255

@@ -24,6 +24,10 @@ GROUPS: dict[str, tuple[Column, ...]] = {
         Column("temporal_error", "temporal error, levels", "lower", 2),
         Column("seam_ratio", "seam ratio", "one", 3),
     ),
+    "Outliers, in disocclusions and at the border": (
+        Column("worst_block", "worst block", "lower", 2),
+        Column("chroma_excess", "chroma excess, levels", "lower", 1),
+    ),
     "Image quality, by region": (
         Column("psnr_db", "PSNR, dB", "higher", 2),
         Column("psnr_visible_db", "visible", "higher", 2),

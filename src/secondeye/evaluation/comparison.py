@@ -1,6 +1,6 @@
 """Comparison of a method with a baseline: one verdict and the gain behind it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from secondeye.dataset.schema import Score
@@ -57,7 +57,11 @@ def protocol_rows(protocol: Protocol, rows: Sequence[Score]) -> list[Score]:
 
 
 def compare(
-    protocol: Protocol, method: Sequence[Score], baseline: Sequence[Score], evaluate: Evaluate
+    protocol: Protocol,
+    method: Sequence[Score],
+    baseline: Sequence[Score],
+    films: Mapping[str, str],  # Film.id -> name
+    evaluate: Evaluate,
 ) -> Comparison:
     """Compare a method with the baseline on the clips that both have: external films need not cover all."""
     shared = {row.clip for row in method} & {row.clip for row in baseline}
@@ -65,7 +69,7 @@ def compare(
     gain = score_interval(paired_gains(baseline_rows, method_rows, PRIMARY), evaluate)
     means = [{name: mean_score(rows, name) for name in COLUMNS} for rows in (method_rows, baseline_rows)]
     violation = find_violation(*means) if protocol.inpainting else find_image_loss(*means)
-    violation = violation or find_film_loss(method_rows, baseline_rows, inpainting=protocol.inpainting)
+    violation = violation or find_film_loss(method_rows, baseline_rows, films, inpainting=protocol.inpainting)
     return Comparison(_verdict(gain, violation, evaluate.min_films), gain)
 
 

@@ -84,7 +84,7 @@ def build_sections(
     """Build the report's sections."""
     sections = [_clips_section(clips, films, manifest, evaluate)]
     sections += [
-        _protocol_section(protocol, shown, evaluate)
+        _protocol_section(protocol, shown, films, evaluate)
         for protocol in PROTOCOLS
         if (shown := protocol_rows(protocol, rows))
     ]
@@ -158,7 +158,7 @@ def _region_table(clips: Sequence[EvalClip], films: Films) -> Table:
     return Table("Region sizes", head, lines, describe_shown(len(clips)))
 
 
-def _protocol_section(protocol: Protocol, rows: Sequence[Score], evaluate: Evaluate) -> Section:
+def _protocol_section(protocol: Protocol, rows: Sequence[Score], films: Films, evaluate: Evaluate) -> Section:
     methods = _label_partial(group_by_method(rows))
     primary = {
         name: score_interval(group_by_film(scores, PRIMARY), evaluate) for name, scores in methods.items()
@@ -176,7 +176,7 @@ def _protocol_section(protocol: Protocol, rows: Sequence[Score], evaluate: Evalu
         parts.append("External films are scored unchanged, on the clips that they cover.")
     parts += [
         Bars(f"{COLUMNS[PRIMARY].heading} and its interval", COLUMNS[PRIMARY].digits, bars),
-        _verdict_table(protocol, methods, primary, evaluate),
+        _verdict_table(protocol, methods, primary, films, evaluate),
     ]
     tables = [_group_table(heading, columns, methods, evaluate) for heading, columns in GROUPS.items()]
     return Section(protocol.heading, [*parts, *(table for table in tables if table is not None)])
@@ -195,6 +195,7 @@ def _verdict_table(
     protocol: Protocol,
     methods: Mapping[str, Sequence[Score]],
     primary: Mapping[str, ScoreInterval],
+    films: Films,
     evaluate: Evaluate,
 ) -> Table:
     column, lines = COLUMNS[PRIMARY], []
@@ -203,14 +204,14 @@ def _verdict_table(
         if name == protocol.baseline:
             verdict = "reference"
         elif protocol.baseline in methods:
-            comparison = compare(protocol, scores, methods[protocol.baseline], evaluate)
+            comparison = compare(protocol, scores, methods[protocol.baseline], films, evaluate)
             gain = _interval(comparison.gain, column.digits, sign="+")
             verdict = comparison.verdict if kind in CANDIDATE_KINDS else kind
         guarded = [
             _mean(scores, COLUMNS[c]) for c in ("psnr_disoccluded_db", "gradient_ratio", "temporal_error")
         ]
-        films = str(primary[name].films)
-        lines.append([name, kind, films, _interval(primary[name], column.digits), gain, *guarded, verdict])
+        count = str(primary[name].films)
+        lines.append([name, kind, count, _interval(primary[name], column.digits), gain, *guarded, verdict])
     head = ["method", "kind", "films", column.heading, f"gain over {protocol.baseline}"]
     head += ["PSNR in holes, dB", "gradient ratio", "temporal error, levels", "verdict"]
     return Table("Verdicts", head, lines, _describe_guardrails(protocol))
@@ -222,7 +223,8 @@ def _describe_guardrails(protocol: Protocol) -> str:
     if protocol.inpainting:
         limits += (
             f", {guardrails.MAX_FILM_BORDER_LOSS_DB:g} dB at the border on any film, "
-            f"{guardrails.MAX_HOLE_LOSS_DB:g} dB in holes, a gradient ratio in "
+            f"where {guardrails.describe_outliers()}, {guardrails.MAX_HOLE_LOSS_DB:g} dB in holes, "
+            "a gradient ratio in "
             f"[{guardrails.MIN_GRADIENT_RATIO:g}, {guardrails.MAX_GRADIENT_RATIO:g}], "
             f"at most {guardrails.MAX_TEMPORAL_ERROR_RATIO:g} times the temporal error"
         )

@@ -26,6 +26,7 @@ from secondeye.metrics.holes import gradient_energy, seam_energy, temporal_error
 from secondeye.metrics.image_quality import decibels, mean_where, ms_ssim, squared_error, ssim_map
 from secondeye.metrics.learned import LearnedMetrics
 from secondeye.metrics.masked_sums import Sum, sum_where
+from secondeye.metrics.outliers import chroma_excess, worst_block
 from secondeye.metrics.perceptual import haarpsi, vif
 from secondeye.metrics.stereo import (
     correlation,
@@ -110,7 +111,8 @@ def update(
     if prepared.target is None:
         return state
     target = prepared.target
-    return state + _image_state(target, right, overlap) + _hole_state(target, right, overlap, learned)
+    state += _image_state(target, right, overlap) + _hole_state(target, right, overlap, learned)
+    return state + _outlier_state(target, right, overlap)
 
 
 def compute(state: MetricState) -> dict[str, float]:
@@ -125,6 +127,8 @@ def compute(state: MetricState) -> dict[str, float]:
         "gradient_ratio": ratio("gradient", "true_gradient", _ONE_LEVEL),
         "temporal_error": _LEVELS * math.sqrt(mean("temporal")),
         "seam_ratio": ratio("seam", "true_seam", _ONE_LEVEL),
+        "worst_block": state.maxima.get("worst_block", math.nan),
+        "chroma_excess": _LEVELS * state.maxima.get("chroma_excess", math.nan),
         "warping_ratio": ratio("warping", "left_warping"),
         "flicker": mean("flicker"),
         "worst_jump": state.maxima.get("worst_jump", math.nan),
@@ -281,3 +285,14 @@ def _hole_state(target: Target, right: Tensor, overlap: int, learned: LearnedMet
         values |= learned(crops, true_crops) if learned is not None else {}
         sums |= {name: weighted_sum(value, weights) for name, value in values.items()}
     return MetricState(sums)
+
+
+def _outlier_state(target: Target, right: Tensor, overlap: int) -> MetricState:
+    """Find the worst blocks of what is inpainted: of disocclusions and the border together."""
+    right, truth = right[overlap:], target.frames[overlap:]
+    inpainted = (target.masks["_disoccluded"] | target.masks["_border"])[overlap:]
+    maxima = {
+        "worst_block": worst_block(right, truth, inpainted),
+        "chroma_excess": chroma_excess(right, truth, inpainted),
+    }
+    return MetricState(maxima={name: value for name, value in maxima.items() if not math.isnan(value)})

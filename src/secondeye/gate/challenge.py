@@ -69,15 +69,17 @@ def challenge(
     fallback: str,  # why the weight-free default replaced the champion's part; "" if it did not
 ) -> PartDecision:
     """Score both sides, decide, and write the run folder. A side that produces NaN or inf loses."""
+    films = {film.id: film.name for film in setup.dataset.films.values()}
     try:
         rows = score_both(run, part, champion, challenger, setup)
-        decision = decide(part, champion, challenger, rows, setup.evaluate, gate)
+        decision = decide(part, champion, challenger, rows, films, setup.evaluate, gate)
     except NonFiniteMethods as error:
         if "challenger" not in error.methods:
             reason = f"{champion.part_id(part)}: {NON_FINITE}"
             return challenge(run, part, champion.with_fallback(part), challenger, setup, gate, reason)
         rows = []
-        decision = replace(decide(part, champion, challenger, rows, setup.evaluate, gate), reason=NON_FINITE)
+        decision = decide(part, champion, challenger, rows, films, setup.evaluate, gate)
+        decision = replace(decision, reason=NON_FINITE)
     decision = replace(decision, fallback=fallback)
     _finish_challenge(run, decision, rows)
     return decision

@@ -40,6 +40,7 @@ def decide(
     champion: Candidate,
     challenger: Candidate,
     rows: Sequence[Score],  # of the methods "champion" and "challenger"
+    films: Mapping[str, str],  # Film.id -> name
     evaluate: Evaluate,
     gate: Gate,
 ) -> PartDecision:
@@ -57,7 +58,7 @@ def decide(
     )
     failure = rejection_reason(
         part, len(gains), bound, challenger_means, champion_means, evaluate.min_films, gate
-    ) or find_film_loss(challenger_rows, champion_rows, inpainting=part == "inpainter")
+    ) or find_film_loss(challenger_rows, champion_rows, films, inpainting=part == "inpainter")
     return PartDecision(
         part=part,
         champion=champion.part_id(part),
