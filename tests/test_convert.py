@@ -32,6 +32,7 @@ from secondeye.film.shots import plan_shots
 from secondeye.inpaint import light
 from secondeye.system.errors import UserError
 from secondeye.video import read
+from secondeye.video.orientation import Orientation
 from secondeye.video.probe import probe
 from secondeye.video.read import DecodedFrame, ShotReader, decode_film, upright_rgb
 from secondeye.video.write import FilmWriter, write_film
@@ -67,9 +68,9 @@ def test_only_rendering_decodes_whole_frames_and_codecs_run_beside_it(
 ) -> None:
     decoded: list[tuple[tuple[int, int] | None, bool]] = []
 
-    def record(frame: VideoFrame, size: tuple[int, int] | None) -> np.ndarray:
+    def record(frame: VideoFrame, size: tuple[int, int] | None, orientation: Orientation) -> np.ndarray:
         decoded.append((size, threading.current_thread() is threading.main_thread()))
-        return upright_rgb(frame, size)
+        return upright_rgb(frame, size, orientation)
 
     encoded: list[bool] = []
     write = FilmWriter.write

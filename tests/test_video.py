@@ -1,21 +1,24 @@
 """Read and write films: lossless files are exact, errors are one line."""
 
+import gc
 import pickle
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from av.video.frame import VideoFrame
 from conftest import damage
 
 from secondeye.system.errors import UserError
+from secondeye.video.multiview import read_multiview
 from secondeye.video.mux import Track, mux_film, plan_tracks
 from secondeye.video.probe import TruncatedFilm, UnreadableFilm, probe
-from secondeye.video.read import ShotReader, decode_film
+from secondeye.video.read import ShotReader, decode_film, sample_frames
 from secondeye.video.stereo_tag import stereo_tag
 from secondeye.video.verify import verify_film
 from secondeye.video.write import FilmWriter, read_lossless, write_film, write_lossless
@@ -184,6 +187,31 @@ def test_joined_segments_keep_timestamps_and_audio(make_film: Callable[..., Path
 def sound_packets(path: Path) -> list[bytes]:
     with av.open(str(path)) as container:
         return [bytes(packet) for packet in container.demux(audio=0) if packet.size]
+
+
+@pytest.mark.parametrize("read", ["film", "samples", "views"])
+def test_no_decoded_frame_waits_for_the_garbage_collector(
+    make_film: Callable[..., Path], tmp_path: Path, read: str
+) -> None:
+    """A frame of 4K takes 12 MB; the collector may run only after hundreds of them."""
+    film = make_film(shots=(30,), sound=False)
+    frames: Iterator[object]
+    if read == "film":
+        frames = decode_film(film, whole_every=4)
+    elif read == "samples":
+        frames = sample_frames(film, 30, (24, 32))
+    else:
+        film = Path(__file__).parent / "conformance" / "two_views.hevc"
+        frames = read_multiview(film)
+    gc.collect()
+    gc.disable()
+    try:
+        alive = []
+        for _ in frames:
+            alive.append(sum(type(each) is VideoFrame for each in gc.get_objects()))
+    finally:
+        gc.enable()
+    assert max(alive) <= 8 < len(alive), "the decoder's own frames, and those whose orientation was read"
 
 
 def test_mp4_is_marked_side_by_side_in_container_and_stream(

@@ -14,6 +14,7 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from secondeye.video.orientation import Orientation, frame_orientation
 from secondeye.video.probe import (
     Losses,
     TruncatedFilm,
@@ -55,12 +56,14 @@ def read_multiview(
             stream.codec_context.options = {"view_ids": "-1"}
         losses = Losses()
         pairs = _view_pairs(container, stream, path, losses)
+        upright: tuple[Orientation, Orientation] | None = None
         for pts, (base, second), lost in with_timestamps(
             pairs, container, stream, path, losses=losses, whole=True
         ):
             if (start_pts is None or pts >= start_pts) and select(pts):
                 damaged = base.is_corrupt or second.is_corrupt
-                views = upright_rgb(base, size), upright_rgb(second, size)
+                upright = upright or (frame_orientation(base), frame_orientation(second))
+                views = upright_rgb(base, size, upright[0]), upright_rgb(second, size, upright[1])
                 yield MultiviewFrame(pts, *views, damaged, lost)
 
 

@@ -45,7 +45,8 @@ def frame_orientation(frame: VideoFrame) -> Orientation:
     """Read a frame's display matrix, rounded to quarter turns.
 
     The matrix (a b u, c d v, x y w) maps a decoded position to the displayed one:
-    x' = a x + c y, y' = b x + d y.
+    x' = a x + c y, y' = b x + d y. It is the same for all frames of a film: read it once, since PyAV keeps
+    every frame whose side data was read in memory until the garbage collector finds it.
     """
     try:
         data = cast(Mapping[Type, SideData], frame.side_data).get(Type.DISPLAYMATRIX)

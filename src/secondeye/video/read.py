@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 from secondeye.system.errors import UserError
 from secondeye.system.text import pluralize
 from secondeye.video.deinterlace import deinterlace as deinterlace_frames
-from secondeye.video.orientation import frame_orientation
+from secondeye.video.orientation import Orientation, frame_orientation
 from secondeye.video.probe import (
     EXACT_SCALING,
     Losses,
@@ -126,6 +126,7 @@ def sample_frames(
         stream = video_stream(container, path)
         stream.codec_context.thread_count = DECODER_THREADS
         start, duration = container.start_time or 0, container.duration or 0
+        orientation: Orientation | None = None
         for index in range(count):
             target = start + duration * index // count
             try:
@@ -135,7 +136,7 @@ def sample_frames(
             frame = _first_at(container, stream, Fraction(target, av.time_base))
             if frame is None:
                 return
-            yield upright_rgb(frame, size)
+            yield upright_rgb(frame, size, orientation := orientation or frame_orientation(frame))
         else:
             return
     with open_film(path) as container:
@@ -143,7 +144,7 @@ def sample_frames(
         stream.codec_context.thread_count = DECODER_THREADS
         frames = decode_frames(container, stream, Losses())
         for frame in islice(frames, 0, (count - index) * _STEP_WITHOUT_SEEKING, _STEP_WITHOUT_SEEKING):
-            yield upright_rgb(frame, size)
+            yield upright_rgb(frame, size, orientation := orientation or frame_orientation(frame))
 
 
 def _first_at(container: InputContainer, stream: VideoStream, second: Fraction) -> VideoFrame | None:
@@ -264,14 +265,16 @@ def _read(
         frames = deinterlace_frames(decoded, stream) if deinterlace else decoded
         views = ((frame,) for frame in frames)
         count = 0
+        orientation: Orientation | None = None
         for pts, (frame,), lost in with_timestamps(
             views, container, stream, path, losses=losses, whole=not seek
         ):
             if (start_pts is None or pts >= start_pts) and select(pts):
                 damaged = frame.is_corrupt or frame.pts in losses.partial
                 is_whole = whole_every is not None and count % whole_every == 0
-                whole = upright_rgb(frame, None) if is_whole else None
-                yield DecodedFrame(pts, upright_rgb(frame, size), damaged, lost, whole)
+                orientation = orientation or frame_orientation(frame)
+                whole = upright_rgb(frame, None, orientation) if is_whole else None
+                yield DecodedFrame(pts, upright_rgb(frame, size, orientation), damaged, lost, whole)
                 count += 1
 
 
@@ -367,9 +370,9 @@ def _stated_seconds(container: InputContainer, stream: VideoStream, first: int) 
 def upright_rgb(
     frame: VideoFrame,
     size: tuple[int, int] | None,  # height, width after rotation
+    orientation: Orientation,  # that of the film, see `frame_orientation`
 ) -> np.ndarray:  # uint8 [H, W, 3]
     """Convert a decoded frame to RGB as displayed: tone-mapped, dithered from more than 8 bits, upright."""
-    orientation = frame_orientation(frame)
     height, width = orientation.size(*size) if size else (None, None)
     colour = frame_colour(frame)
     is_hdr = colour.transfer in (PQ, HLG)
