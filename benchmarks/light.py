@@ -5,8 +5,8 @@
     python benchmarks/light.py [--weights FOLDER/model] [--shots 6]  the tables; scores with weights only
     SECONDEYE_FOOTAGE=... python benchmarks/light.py --films     real films, with baselines; shipped weights
 
-Films get the disparity of their two views, as in the stage `evaluate`; seconds include the warp. The cost
-does not depend on the weights. The baseline for cropping is the same network on whole frames.
+Films get the disparity of their two views, as in the stage `evaluate`; processor time includes the warp. The
+cost does not depend on the weights. The baseline for cropping is the same network on whole frames.
 """
 
 import os
@@ -158,18 +158,22 @@ def film_tables() -> Iterator[str]:
 
 
 def film_table(name: str, clips: list[EvalFrames]) -> str:
-    """Return a row for each method: means over clips, the worst clip's outliers, and seconds per frame."""
+    """Return a row for each method: means over clips, the worst clip's outliers, and processor time."""
     height, width = clips[0].left.shape[-2:]
-    head = [f"{name}, {width}x{height}, {pluralize(len(clips), 'clip')}", *FILM_COLUMNS.values(), "s a frame"]
+    head = [
+        f"{name}, {width}x{height}, {pluralize(len(clips), 'clip')}",
+        *FILM_COLUMNS.values(),
+        "CPU s a frame",
+    ]
     lines = [f"\n| {' | '.join(head)} |", "|---" * len(head) + "|"]
     references = [prepare(clip.left, clip.right, clip.regions) for clip in clips]
     for method in METHODS:
         rows, seconds = [], []
         for clip, reference in zip(clips, references, strict=True):
             make_right(method, clip)  # compiles, and loads weights
-            start = time.perf_counter()
+            start = time.process_time()
             made = make_right(method, clip).right
-            seconds.append((time.perf_counter() - start) / len(made))
+            seconds.append((time.process_time() - start) / len(made))
             rows.append(compute(update(reference, made, overlap=0, learned=None)))
         cells = []
         for column in FILM_COLUMNS:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from secondeye.conversion.bundle import Bundle, read_bundle, settings_from_bundle
 from secondeye.conversion.bundle_parts import SHIPPED
 from secondeye.conversion.picture import Picture
-from secondeye.conversion.render import LeftWindow, render
+from secondeye.conversion.render import SourceWindow, render
 from secondeye.evaluation.regions import regions_from_truth
 from secondeye.evaluation.score import compute, prepare, update
 from secondeye.film.still_parts import NOTHING_STILL
@@ -34,12 +34,14 @@ def test_model_card_describes_these_weights() -> None:
     assert {str(tensor.dtype) for tensor in load_file(weights).values()} == {"torch.float16"}
 
 
-def test_shipped_model_is_the_default(tmp_path: Path) -> None:
+def test_fill_is_the_default_and_shipped_weights_run_if_named() -> None:
     assert read_bundle(SHIPPED) == Bundle("motion", "light", strength_percent=3.0, convergence=0.5)
     given = settings_from_bundle(None)
-    assert (given.inpainter, given.model, given.depth) == ("light", SHIPPED, "auto")
-    plain = settings_from_bundle(None, inpainter="fill")
-    assert (plain.inpainter, plain.model) == ("fill", None)
+    assert (given.inpainter, given.model, given.depth) == ("fill", None, "auto")
+    light = settings_from_bundle(None, inpainter="light")
+    assert (light.inpainter, light.model, light.depth) == ("light", SHIPPED, "auto")
+    whole = settings_from_bundle(SHIPPED)
+    assert (whole.inpainter, whole.model, whole.depth) == ("light", SHIPPED, "motion")
 
 
 @pytest.mark.parametrize("inpainter", ["fill", "light"])
@@ -50,7 +52,7 @@ def test_a_gray_film_stays_gray(inpainter: str) -> None:
     depth = shot.disparity - shot.disparity.amin()
     weights = SHIPPED / "inpaint" if inpainter == "light" else None
     (made,) = render(
-        [LeftWindow(gray, depth / depth.amax())],
+        [SourceWindow(gray, depth / depth.amax())],
         make_inpainter(inpainter, weights, "cpu"),
         picture=Picture(NOTHING_STILL, 96, 160),
         strength_percent=10,

@@ -101,7 +101,7 @@ def read_bundle(folder: Path) -> Bundle:
 
 
 def settings_from_bundle(
-    folder: Path | None,  # None: the shipped inpainter and the best depth estimator installed
+    folder: Path | None,  # None: `fill` and the best depth estimator installed
     strength_percent: float | None = None,  # None: the bundle's
     convergence: float | None = None,  # None: the bundle's
     *,
@@ -129,15 +129,19 @@ def settings_from_bundle(
 ) -> ConversionSettings:
     """Return conversion settings, with the bundle's values if none is given.
 
+    Without a folder the numbers are those of the shipped model, whose inpainter `light` only runs if it is
+    named: `fill` is about as good in a tenth of the time (docs/benchmarks.md).
+
     Tiles and steps of a bundle apply to its own inpainter. Raises UserError as `read_bundle` and
     `ConversionSettings` do.
     """
     bundle = read_bundle(folder or SHIPPED)
-    inpainter = bundle.inpainter if inpainter == "auto" else inpainter
     if folder is not None:
         depth = bundle.depth if depth == "auto" else depth
-    elif inpainter == bundle.inpainter:
-        folder = SHIPPED
+        inpainter = bundle.inpainter if inpainter == "auto" else inpainter
+    else:
+        inpainter = DEFAULT_BUNDLE.inpainter if inpainter == "auto" else inpainter
+        folder = SHIPPED if inpainter == bundle.inpainter else None
     own = inpainter == bundle.inpainter
     return ConversionSettings(
         strength_percent=bundle.strength_percent if strength_percent is None else strength_percent,

@@ -68,7 +68,7 @@ def run(data: Path, models: Path, reports: Path, runs: Path, *, evaluate: Evalua
 def own_methods(models: Path) -> list[Method]:
     """Return our inpainters, shipped and trained, the ceiling of the diffusion model, and whole models.
 
-    Whole models have the shipped inpainter: `motion` with it is the default of `secondeye convert`.
+    Whole models have the shipped inpainter: `motion` with it is the first champion of a registry.
     """
     light, diffusion = models / "inpaint" / "light", models / "inpaint" / "diffusion"
     shipped = SHIPPED / "inpaint"
