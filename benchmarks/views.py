@@ -104,7 +104,8 @@ def main() -> None:
     options = parser.parse_args()
     print(f"{machine()}, inpainter {options.inpainter}\n")
     inpainter = make_inpainter(options.inpainter, weights_folder(SHIPPED, "inpaint"), "cpu")
-    print("| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|")
+    if options.shots or options.footage:
+        print("| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|")
     for case in cases(options.shots, options.footage):
         print(f"| {case.name} | {compare(case, inpainter)} |", flush=True)
     if options.films:

@@ -1,10 +1,12 @@
 """Films converted by other software are cut and shifted like the dataset's own right views."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -191,6 +193,26 @@ def test_films_are_matched_by_name(
         UserError, match=r"both candle_sbs.mkv and candle_tb.mkv are called candle in data/raw"
     ):
         match_films(method, twins)
+
+
+def test_a_right_view_that_was_shifted_by_half_is_refused(
+    tmp_path: Path, dataset: Dataset, views: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """As in films that `secondeye convert --views both` made."""
+    folder = tmp_path / "external" / "ours"
+    folder.mkdir(parents=True)
+    comment = json.dumps({"secondeye": "0.1.0", "settings": {"views": "both"}})
+    plain = right_only(tmp_path, views)
+    with av.open(str(plain)) as source, av.open(str(folder / "candle.mkv"), "w") as made:
+        made.metadata["comment"] = comment
+        stream = made.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                made.mux(packet)
+    [method] = list_external(folder.parent)
+    with pytest.raises(UserError, match=r"candle\.mkv: was converted with --views both, .*; convert with"):
+        match_films(method, dataset.rows(Film))
 
 
 @pytest.mark.parametrize(
