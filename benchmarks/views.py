@@ -15,9 +15,11 @@ around the holes that `both` has in the left view, which is exact with `right`. 
 view against the right one at the true correspondence, and of the true views.
 """
 
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -36,11 +38,11 @@ from secondeye.conversion import render
 from secondeye.conversion.bundle import SHIPPED, settings_from_bundle
 from secondeye.conversion.bundle_parts import weights_folder
 from secondeye.conversion.convert import convert
-from secondeye.conversion.views import VIEWS, View
+from secondeye.conversion.views import BOTH, RIGHT, VIEWS, View
 from secondeye.conversion.warped_window import warped_window
 from secondeye.evaluation.score_crops import extract_crops, find_crops
 from secondeye.imaging.arrays import frames_from_uint8, frames_to_uint8, mirror, occlusion_mask
-from secondeye.inpaint import Inpainter, Warped, inpaint_shot, make_inpainter
+from secondeye.inpaint import Conditioning, Inpainter, Warped, inpaint_shot, make_inpainter
 from secondeye.inpaint.fill import fill_shot
 from secondeye.metrics.image_quality import decibels, psnr_db
 from secondeye.metrics.perceptual import haarpsi
@@ -53,7 +55,7 @@ from secondeye.warp import warp
 
 SEED, HEIGHT, WIDTH, FRAMES = 90_700, 288, 512, 4  # no preset uses these seeds
 SCREEN_PX = 8  # disparity of the screen plane
-FILM_FRAMES = 48
+FILM_FRAMES = 24
 STILLS = (  # left, right, largest disparity of the search
     ("crestereo", "pair_creste/left.png", "pair_creste/right.png", 64),
     ("kitti 0", "sq_kitti1/image_l/000000.png", "sq_kitti1/image_r/000000.png", 128),
@@ -294,33 +296,37 @@ def consistency_db(left: Tensor, right: Tensor, case: Case) -> float:
 
 
 def convert_both_ways(film: Path, inpainter: str) -> str:
-    """Convert the first frames of a film with each choice; return its row."""
-    shares, widths, times = [], [], []
+    """Convert the first frames of a film with each choice, after a warm-up; return its row."""
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         start = Path(folder) / "film.mkv"
         images = (frame.rgb for frame in islice(decode_film(film), FILM_FRAMES))
         write_film(start, images, probe(film).fps, crf=4)
-        for views in VIEWS:
-            settings = settings_from_bundle(
-                None, views=views, depth="motion", inpainter=inpainter, mono=True, preset="ultrafast"
-            )
-            holes: list[Tensor] = []
+        for views in (RIGHT, *VIEWS):
+            rows.append(convert_and_watch(start, views, inpainter))
+    cells = zip(*rows[1:], (2, 0, 0), strict=True)
+    return " | ".join(f"{one:.{digits}f} / {other:.{digits}f}" for one, other, digits in cells)
 
-            def watch(*given: Tensor, holes: list[Tensor] = holes) -> Warped:
-                warped = warped_window(*given)  # type: ignore[arg-type]
-                holes.append(occlusion_mask(warped.coverage))
-                return warped
 
-            with patch.object(render, "warped_window", watch):
-                began = time.process_time()
-                convert(start, None, settings, overwrite=True, log=lambda line: None)
-                times.append(1000 * (time.process_time() - began) / FILM_FRAMES)
-            pixels, eyes = sum(int(each.sum()) for each in holes), 2 * sum(each.numel() for each in holes)
-            eyes //= 1 if views == "right" else 2
-            shares.append(100 * pixels / eyes)
-            widths.append(widest_px(holes))
-    cells = ((shares, 2), (widths, 0), (times, 0))
-    return " | ".join(" / ".join(f"{value:.{n}f}" for value in cell) for cell, n in cells)
+def convert_and_watch(film: Path, views: str, inpainter: str) -> tuple[float, float, float]:
+    """Convert a film; return the share of holes, %, the widest, px, and ms of processor time per frame."""
+    settings = settings_from_bundle(
+        None, views=views, depth="motion", inpainter=inpainter, mono=True, preset="ultrafast"
+    )
+    holes: list[Tensor] = []
+
+    def watch(left: Tensor, disparity: Tensor, conditioning: Conditioning) -> Warped:
+        warped = warped_window(left, disparity, conditioning)
+        holes.append(occlusion_mask(warped.coverage))
+        return warped
+
+    with patch.object(render, "warped_window", watch), redirect_stdout(sys.stderr):
+        began = time.process_time()
+        convert(film, None, settings, overwrite=True, log=lambda line: None)
+        took = 1000 * (time.process_time() - began) / FILM_FRAMES
+    found, made = sum(int(each.sum()) for each in holes), sum(each.numel() for each in holes)
+    both_views = made if views == BOTH else 2 * made
+    return 100 * found / both_views, widest_px(holes), took
 
 
 if __name__ == "__main__":
