@@ -111,7 +111,7 @@ def test_only_options_that_change_pixels_are_in_the_checkpoint_key() -> None:
 
 def test_default_settings_without_a_model() -> None:
     settings = settings_from_bundle(None)
-    assert (settings.strength_percent, settings.convergence, settings.depth) == (3.0, 0.5, "auto")
+    assert (settings.strength_percent, settings.convergence, settings.depth) == (None, None, "auto")
 
 
 def test_the_checkpoint_key_identifies_weights_by_content(tmp_path: Path, weights: Path) -> None:
@@ -141,7 +141,7 @@ def test_folder_without_bundle_json_is_rejected(tmp_path: Path) -> None:
         '{"depth": "motion"}',
         "[]",
         '{"depth": "motion", "inpainter": "fill", "strength_percent": "3", "convergence": 0.5}',
-        '{"depth": "motion", "inpainter": "fill", "strength_percent": 3, "convergence": null}',
+        '{"depth": "motion", "inpainter": "fill", "strength_percent": 3, "convergence": true}',
         '{"depth": "motion", "inpainter": "fill", "strength_percent": 3, "convergence": 0.5, "tiles": 2.0}',
         '{"depth": "motion", "inpainter": "fill", "strength_percent": 3, "convergence": 0.5, "steps": 0}',
         '{"depth": ["motion"], "inpainter": "fill", "strength_percent": 3, "convergence": 0.5}',

@@ -34,6 +34,7 @@ def test_the_command_line_has_every_option() -> None:
         "output",
         "model",
         "preview",
+        "plan",
         "overwrite",
         "sidecar",
         "offline",

@@ -123,7 +123,8 @@ def test_shot_is_encoded_in_segments_that_begin_with_a_key_frame(
         convert(film, None, SETTINGS)
     folder = film.with_name(".film_LRF_Full_SBS.mp4.unfinished")
     names = [f"segment_{a:08d}_{b:08d}.mp4" for a, b in ((0, 8), (8, 16), (16, 20), (20, 28), (28, 32))]
-    assert {path.name for path in folder.iterdir()} == {*names, "key", "plan.json", "preview.png"}
+    records = ("shot_00000000.json", "shot_00000020.json")
+    assert {path.name for path in folder.iterdir()} == {*names, *records, "key", "plan.json", "preview.png"}
     assert [probe(folder / name).frames for name in names] == [8, 8, 4, 8, 4]
 
 

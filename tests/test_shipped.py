@@ -34,7 +34,7 @@ def test_model_card_describes_these_weights() -> None:
 
 
 def test_fill_is_the_default_and_shipped_weights_run_if_named() -> None:
-    assert read_bundle(SHIPPED) == Bundle("motion", "light", strength_percent=3.0, convergence=0.5)
+    assert read_bundle(SHIPPED) == Bundle("motion", "light")
     given = settings_from_bundle(None)
     assert (given.inpainter, given.model, given.depth) == ("fill", None, "auto")
     light = settings_from_bundle(None, inpainter="light")

@@ -23,6 +23,7 @@ __all__ = ["cluster", "secondeye", "started_cluster"]  # fixtures
 
 SETTINGS = ConversionSettings(3.0, 0.5, "motion", "fill", 16, "ultrafast", None)
 OPTIONS = ("--depth", "motion", "--inpainter", "fill", "--preset", "ultrafast")
+OPTIONS += ("--strength-percent", "3", "--convergence", "0.5")
 
 
 @pytest.fixture

@@ -100,14 +100,14 @@ def convert(
         float | None,
         typer.Option(
             help="disparity range from nearest to farthest point, % of the width, 0 to 10 "
-            "(default: from the model, else 3)"
+            "(default: from the model, else chosen for each shot)"
         ),
     ] = None,
     convergence: Annotated[
         float | None,
         typer.Option(
             help="depth of the screen plane: 0 is the farthest point, 1 the nearest "
-            "(default: from the model, else 0.5)"
+            "(default: from the model, else chosen for each shot)"
         ),
     ] = None,
     views: Annotated[
@@ -169,6 +169,13 @@ def convert(
     preset: Annotated[str, _output(help="speed of the encoder, ultrafast to veryslow")] = "veryfast",
     preview: Annotated[
         Path | None, typer.Option(help="also write an image of the intermediate results (.png)")
+    ] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            help="strength and convergence of every shot (.yaml): written, or read if it exists; after an "
+            "edit only changed shots are converted again"
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing output")] = False,
     offline: Annotated[
@@ -249,7 +256,15 @@ def convert(
         unused = settings.depth if depth != "auto" else "auto"
         settings = replace(settings, depth=unused, depth_maps=depth_maps, depth_orientation=depth_orientation)
     with _resumable():
-        made = convert_film(film, output, settings, preview=preview, overwrite=overwrite, sidecar=sidecar)
+        made = convert_film(
+            film,
+            output,
+            settings,
+            preview=preview,
+            plan_file=plan,
+            overwrite=overwrite,
+            sidecar=sidecar,
+        )
     for path in made.outputs:
         print(f"{path}: {pluralize(made.frames, 'frame')}, {layout}")
     _exit_if_damaged(made.damage)

@@ -1,7 +1,7 @@
 """A converter model as one folder: the names of its depth estimator and inpainter, weights and settings.
 
 bundle.json   {"depth": "student", "inpainter": "diffusion", "strength_percent": 3.0, "convergence": 0.5,
-               "tiles": 2, "steps": 8, "views": "right"}; the last three are optional
+               "tiles": 2, "steps": 8, "views": "right"}; all but the first two are optional
 depth/        weights of the depth estimator, if it has any
 inpaint/      weights of the inpainter, if it has any
 """
@@ -38,8 +38,8 @@ class Bundle:
 
     depth: str  # one of DEPTH_ESTIMATORS, with `:SOURCE` for some
     inpainter: str  # one of INPAINTERS
-    strength_percent: float  # default for conversions
-    convergence: float  # default for conversions
+    strength_percent: float | None = None  # default for conversions; None: chosen for each shot
+    convergence: float | None = None  # default for conversions; None: chosen for each shot
     tiles: int | None = None  # per side, default for conversions; None: chosen by frame size and memory
     steps: int | None = None  # default for conversions; None: as the network was trained
     views: str | None = None  # one of VIEWS, default for conversions; None: right
@@ -48,7 +48,7 @@ class Bundle:
         names, numbers = (self.depth, self.inpainter), (self.strength_percent, self.convergence)
         if not all(isinstance(name, str) for name in names):
             raise TypeError(f"depth and inpainter must be names, got {names}")
-        if not all(type(number) in (int, float) for number in numbers):
+        if not all(number is None or type(number) in (int, float) for number in numbers):
             raise TypeError(f"strength_percent and convergence must be numbers, got {numbers}")
         for name, count, most in (("tiles", self.tiles, MAX_TILES), ("steps", self.steps, MAX_STEPS)):
             if count is not None and (type(count) is not int or not 1 <= count <= most):
@@ -57,7 +57,7 @@ class Bundle:
             raise ValueError(f"views must be one of {', '.join(VIEWS)}, got {self.views!r}")
 
 
-DEFAULT_BUNDLE = Bundle("motion", "fill", strength_percent=3.0, convergence=0.5)
+DEFAULT_BUNDLE = Bundle("motion", "fill")
 
 
 def write_bundle(
@@ -102,8 +102,8 @@ def read_bundle(folder: Path) -> Bundle:
 
 def settings_from_bundle(
     folder: Path | None,  # None: `fill` and the best depth estimator installed
-    strength_percent: float | None = None,  # None: the bundle's
-    convergence: float | None = None,  # None: the bundle's
+    strength_percent: float | None = None,  # None: the bundle's, else chosen for each shot
+    convergence: float | None = None,  # None: the bundle's, else chosen for each shot
     *,
     views: str | None = None,  # None: the bundle's, else right
     depth: str = "auto",

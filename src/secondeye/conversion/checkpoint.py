@@ -2,6 +2,7 @@
 
 key                              hash of film, settings and code
 plan.json, inpaint.json          the shots, and the plans of the inpainter
+shot_START.json                  what the shot was asked to be, and is rendered with: shot_record.py
 depth_START.json                 size, range and confidence of a shot's raw depth, once its pass is finished
 depth_START.f32                  raw depth of the shot that begins at frame START
 depth_START.safetensors          state of the depth estimator, while its pass runs
@@ -27,6 +28,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
@@ -44,6 +46,7 @@ from secondeye.video.probe import FilmInfo
 
 _FILES = (
     "shot_*.mp4",  # of earlier versions, as segment.part
+    "shot_*.json",
     "segment_*.mp4",
     "segment*.part",
     "inpaint_*.safetensors",
@@ -58,6 +61,7 @@ _FILES = (
     ".*.part*",
 )
 _SEGMENT = re.compile(r"segment_(\d+)_(\d+)\.mp4")
+_STATE = re.compile(r"inpaint_(\d+)\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,30 @@ class Checkpoint:
         """Return the number of frames of a shot that are encoded."""
         return sum(segment.stop - segment.start for segment in self.segments(start, stop))
 
+    def save_shot(self, start: int, record: Mapping[str, Any]) -> None:
+        """Save what a shot is rendered with; no segment of it exists before."""
+        write_atomic(self._shot(start), json.dumps(record))
+
+    def load_shot(self, start: int) -> dict[str, Any] | None:
+        """Return what a shot was rendered with; None if none of it was."""
+        path = self._shot(start)
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def _shot(self, start: int) -> Path:
+        return self.folder / f"shot_{start:08d}.json"
+
+    def forget_shots(self, shots: Sequence[tuple[int, int]]) -> None:
+        """Delete what is encoded of these shots, and last what they were rendered with."""
+        if not shots:
+            return
+        frames = {frame for start, stop in shots for frame in range(start, stop)}
+        for path in list(self.folder.iterdir()):
+            segment, state = _SEGMENT.fullmatch(path.name), _STATE.fullmatch(path.name)
+            if (segment and int(segment[1]) in frames) or (state and int(state[1]) - 1 in frames):
+                path.unlink()
+        for start, _ in shots:
+            self._shot(start).unlink(missing_ok=True)
+
     def save_plan(self, plan: ShotPlan) -> None:
         """Save the shot plan, so that resuming does not search for cuts again."""
         record = {
@@ -202,6 +230,13 @@ class Checkpoint:
             for path in self.folder.glob(pattern):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
+    def keep(self) -> int:  # bytes
+        """Delete what only an unfinished conversion needs; return the size of what another one can use."""
+        for pattern in ("film.*", "finished", "depth_*", "segment*.part"):
+            for path in self.folder.glob(pattern):
+                path.unlink()
+        return sum(path.stat().st_size for path in self.folder.iterdir())
+
     def remove(self) -> None:
         """Delete the checkpoint folder; it stays if it holds other files."""
         self.clear()
@@ -228,7 +263,10 @@ def open_checkpoint(output: Path, info: FilmInfo, settings: ConversionSettings) 
         yield checkpoint
 
 
-def remove_if_published(*outputs: Path) -> bool:  # whether an output was still to be moved
+def remove_if_published(
+    *outputs: Path,
+    keep: bool = False,  # what another conversion to the same output can use
+) -> bool:  # whether an output was still to be moved
     """Delete the checkpoint of a run that was killed after it had moved what it made to the output.
 
     Of a run that was killed between two outputs, the second is moved first.
@@ -240,7 +278,10 @@ def remove_if_published(*outputs: Path) -> bool:  # whether an output was still 
         waiting = [output for output in outputs if checkpoint.film(output).exists()]
         for output in waiting:
             publish(checkpoint.film(output), output)
-        checkpoint.remove()
+        if keep:
+            checkpoint.keep()
+        else:
+            checkpoint.remove()
     return bool(waiting)
 
 

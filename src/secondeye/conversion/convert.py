@@ -1,6 +1,5 @@
 """Convert a film to stereo, shot by shot, resuming after the last finished segment."""
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,10 +9,17 @@ from tqdm import tqdm
 
 from secondeye.conversion.bundle_parts import SHIPPED
 from secondeye.conversion.checkpoint import Checkpoint, open_checkpoint, remove_if_published
+from secondeye.conversion.comfort import BEHIND_PERCENT, FRONT_PERCENT, StereoRequest
 from secondeye.conversion.depth_maps import open_depth_maps
-from secondeye.conversion.destination import check_output, check_preview, choose_outputs
+from secondeye.conversion.destination import (
+    check_output,
+    check_plan_file,
+    check_preview,
+    choose_outputs,
+)
 from secondeye.conversion.memory import choose_window_frames
 from secondeye.conversion.output_format import OutputFormat, choose_format, describe_format
+from secondeye.conversion.plan_file import read_plan_file
 from secondeye.conversion.provenance import (
     describe_conversion,
     describe_depth,
@@ -23,6 +29,7 @@ from secondeye.conversion.provenance import (
     write_sidecar,
 )
 from secondeye.conversion.settings import AUTO, GIB, ConversionSettings
+from secondeye.conversion.shot_record import forget_changed, request_stereo, write_plan
 from secondeye.conversion.shots import (
     FilmJob,
     ShotConverter,
@@ -44,6 +51,7 @@ from secondeye.inpaint import Inpainter, PlannedInpainter
 from secondeye.sources.packing_detection import UnclearPacking, find_packing
 from secondeye.system.disk import explain_full_disk, require_free_space
 from secondeye.system.errors import UserError
+from secondeye.system.files import write_atomic
 from secondeye.system.process import best_device
 from secondeye.system.text import pluralize
 from secondeye.video.mux import mux_film, plan_tracks
@@ -74,6 +82,8 @@ def convert(
     settings: ConversionSettings,
     *,
     preview: Path | None = None,  # .png to write a preview of the middle frame to
+    plan_file: Path
+    | None = None,  # .yaml with the strength and convergence of every shot; a new one is written
     overwrite: bool = False,  # replace an existing output
     sidecar: bool = False,  # also write OUTPUT.json, the record that the film's tag holds
     log: Log = print,
@@ -81,20 +91,25 @@ def convert(
     """Convert a film to stereo; the output appears under its name when it is complete.
 
     Frame count, timestamps, pixel aspect, audio and subtitles are those of the source. After an interruption
-    the same call resumes after the last finished segment, to the same bytes. Raises UserError for unusable
-    input or output, for too little memory, and when the disk is full.
+    the same call resumes after the last finished segment, to the same bytes. With a plan file, what is
+    encoded is kept, and another call converts only the shots whose values have changed. Raises UserError for
+    unusable input or output, for too little memory, and when the disk is full.
     """
     info = probe_source(film, settings)
     output_format = choose_format(info, settings)
     outputs = choose_outputs(film, output, settings)
     # Through links, so that two names of one output share a checkpoint.
     targets = [each.resolve() for each in outputs]
-    if remove_if_published(*targets):
+    if remove_if_published(*targets, keep=plan_file is not None):
         return ConversionResult(tuple(outputs), container_and_frame_count(outputs[0])[1], "")
     for each in outputs:
         check_output(each, film, settings.encoding.encoder.codec, overwrite)
     if preview is not None:
         check_preview(preview, film, overwrite)
+    planned = None
+    if plan_file is not None:
+        check_plan_file(plan_file, film)
+        planned = read_plan_file(plan_file) if plan_file.exists() else None
     if settings.depth_maps is not None:
         open_depth_maps(settings.depth_maps, settings.depth_orientation, info)  # raises if they do not fit
     _log_tracks(film, outputs[0], log)
@@ -117,21 +132,30 @@ def convert(
         require_memory(models.estimator, picture_sizes(plan))
         _plan_inpainting(checkpoint, plan, settings, models.inpainter, log)
         _log_film(plan, log)
+        requests = request_stereo(settings, plan, plan_file, planned)
+        changed = forget_changed(checkpoint, plan, requests)
+        _log_stereo(settings, plan_file if planned is not None else None, changed, log)
         _require_free_space(checkpoint, plan, folder, settings, output_format)
         job = FilmJob(info, checkpoint, settings, window_frames)
         converter = None if is_spread(settings) else ShotConverter(job, plan, models)
         del models  # not to be held while other processes load their own
-        _convert_shots(job, plan, converter, log)
+        _convert_shots(job, plan, requests, converter, log)
         record = describe_conversion(
             film, settings, output_format, checkpoint.load_inpaint_plans(), own_comment(film)
         )
         if sidecar:
             for target in targets:
                 write_sidecar(target, record)
+        if plan_file is not None and planned is None:
+            write_plan(checkpoint, plan, plan_file, record["depth"]["name"])
         lost_sound = _mux(checkpoint, plan, targets, output_format, record)
         if preview:
-            shutil.move(checkpoint.preview, preview)
-        checkpoint.remove()
+            write_atomic(preview, checkpoint.preview.read_bytes())
+        if plan_file is None:
+            checkpoint.remove()
+        else:
+            kept = f"{checkpoint.folder}: {checkpoint.keep() / 2**20:.0f} MiB, kept for edits of {plan_file}"
+            log(f"{kept}; delete it when the film is right")
     damage = "; ".join(filter(None, [plan.damage, lost_sound]))
     return ConversionResult(tuple(outputs), len(plan.timestamps), damage)
 
@@ -282,6 +306,19 @@ def _log_film(plan: ShotPlan, log: Log) -> None:
         log(f"warning: {plan.damage}; converting what decodes")
 
 
+def _log_stereo(settings: ConversionSettings, plan_file: Path | None, changed: int, log: Log) -> None:
+    """Say where strength and convergence come from, and how many shots they change."""
+    if plan_file is not None:
+        log(f"strength and convergence: from {plan_file}, automatic where it has none")
+    elif settings.strength_percent is None or settings.convergence is None:
+        log(
+            f"strength and convergence: automatic, at most {FRONT_PERCENT:g} % of the width in front of the "
+            f"screen and {BEHIND_PERCENT:g} % behind it"
+        )
+    if changed:
+        log(f"{pluralize(changed, 'shot')} with other values: converted again")
+
+
 def _require_free_space(
     checkpoint: Checkpoint,
     plan: ShotPlan,
@@ -308,7 +345,13 @@ def largest_map(settings: ConversionSettings, height: int, width: int) -> int:
     return min(pixels, max(largest, (settings.depth_resolution or 0) ** 2))
 
 
-def _convert_shots(job: FilmJob, plan: ShotPlan, converter: ShotConverter | None, log: Log) -> None:
+def _convert_shots(
+    job: FilmJob,
+    plan: ShotPlan,
+    requests: Sequence[StereoRequest],
+    converter: ShotConverter | None,
+    log: Log,
+) -> None:
     """Convert all unfinished shots; without a converter, in other processes."""
     checkpoint = job.checkpoint
     done = sum(checkpoint.frames_done(*shot) for shot in plan.shots)
@@ -321,10 +364,10 @@ def _convert_shots(job: FilmJob, plan: ShotPlan, converter: ShotConverter | None
     initial = done + len(plan.timestamps) - sum(stop - start for start, stop in unfinished)
     with tqdm(total=2 * len(plan.timestamps), initial=initial, desc="converting", unit="frame") as bar:
         if converter is None:
-            skipped = spread_shots(job, plan, bar)
+            skipped = spread_shots(job, plan, requests, bar)
         else:
             for number in checkpoint.unfinished(plan):
-                converter.run(number, bar.write, bar.update)
+                converter.run(number, requests[number], bar.write, bar.update)
             # The diffusion inpainter counts the work it skips.
             stats = getattr(converter.models.inpainter, "stats", None)
             skipped = str(stats) if stats and stats.windows else ""

@@ -54,6 +54,14 @@ def check_preview(preview: Path, film: Path, overwrite: bool) -> None:
     _check_file(preview, film, overwrite, "--preview")
 
 
+def check_plan_file(plan: Path, film: Path) -> None:
+    """Raise UserError if the name is not that of a YAML file, or a new one cannot be written."""
+    if plan.suffix not in (".yaml", ".yml") or plan.is_dir():
+        raise UserError(f"{plan}: the name of --plan must end in .yaml")
+    if not plan.exists():
+        _check_file(plan, film, False, "--plan")
+
+
 def _check_file(path: Path, film: Path, overwrite: bool, option: str) -> None:
     if path.exists() and path.samefile(film):
         raise UserError(f"{path}: is the input film; give {option} another name")

@@ -2,7 +2,8 @@
 
 All of that is equal in both views. Text and logos are replaced by their surroundings, and laid over the right
 view at the end: they lie on the screen. Where the scene is in front of the screen it would stand before what
-hides it; it is held back around them, so that it comes forward only with distance.
+hides it; it is held back around them, so that it comes forward only with distance. So it can be at the left
+and right border of the picture, which cut off what is in front of them: that would be in one view only.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ from torch import Tensor
 from secondeye.film.overlays import remove, unpack_mask
 from secondeye.film.still_parts import NOTHING_STILL, StillParts
 
-_SLOPE = 0.25  # px of disparity per px of distance from an overlay, at most, in front of the screen
+_BORDER_SHARE = 0.01  # of the width: at both borders nothing is in front of the screen
+# px of disparity per px of distance from there, at most, in front of the screen (ours).
+_OVERLAY_SLOPE, _BORDER_SLOPE = 0.25, 0.15
 
 
 @dataclass(frozen=True)
@@ -65,16 +68,25 @@ class Picture:
     def hold_back(
         self,
         disparity: Tensor,  # [T, 1, h, w] px of the frame, of the picture at any size
+        *,
+        at_borders: bool = False,  # also at the left and right border
     ) -> Tensor:  # [T, 1, h, w] px
-        """Limit the disparity around text and logos: 0 on them; points behind the screen are unchanged."""
-        if self._overlay is None:
+        """Limit the disparity around text, logos and borders: 0 on them; points behind the screen stay."""
+        if self._overlay is None and not at_borders:
             return disparity
         rows, columns = self._inside
         height, width = disparity.shape[2:]
-        inside = self._overlay[rows, columns].astype(np.float32)
-        covered = cv2.resize(inside, (width, height), interpolation=cv2.INTER_AREA) > 0
-        distance = cv2.distanceTransform((~covered).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        limit = torch.from_numpy(distance * np.float32(_SLOPE * inside.shape[1] / width))
+        scale = (columns.stop - columns.start) / width  # px of the frame per px of the map
+        limit = torch.full((height, width), torch.inf)
+        if at_borders:
+            column = torch.arange(width, dtype=torch.float32)
+            inward = torch.minimum(column, width - 1 - column) - _BORDER_SHARE * width
+            limit = limit.minimum(inward.clamp(min=0) * (_BORDER_SLOPE * scale))
+        if self._overlay is not None:
+            inside = self._overlay[rows, columns].astype(np.float32)
+            covered = cv2.resize(inside, (width, height), interpolation=cv2.INTER_AREA) > 0
+            distance = cv2.distanceTransform((~covered).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+            limit = limit.minimum(torch.from_numpy(distance * np.float32(_OVERLAY_SLOPE * scale)))
         return torch.minimum(disparity, limit.to(disparity.device))
 
     def pad(

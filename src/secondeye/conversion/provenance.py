@@ -49,6 +49,8 @@ def describe_conversion(
         name: value for name, value in asdict(settings).items() if name not in (*_PARTS, *_RESOURCES)
     } | (_without_memory(plans[0]) if plans else {})
     chosen["crf"] = settings.encoding.crf
+    for name in ("strength_percent", "convergence"):
+        chosen[name] = "auto" if chosen[name] is None else chosen[name]
     record = {
         "secondeye": __version__,
         "code": str(code_hash.code_and_versions("secondeye.conversion.convert")["code"])[:12],

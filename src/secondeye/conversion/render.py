@@ -87,6 +87,7 @@ def render(
     convergence: float,
     device: str,  # cpu or cuda
     views: str = "right",  # one of VIEWS
+    holds_borders: bool = False,  # nothing is in front of the screen at the left and right border
     state: InpainterState | None = None,  # after the frame before; None at the start of a shot
     ahead: Callable[[_Windows], _Windows] = in_turn,  # may warp the next window in another thread
 ) -> Generator[RenderedWindow]:
@@ -105,7 +106,8 @@ def render(
         for frames, depth in windows:
             images = picture.take(frames).to(device)
             small = depth_to_disparity(depth.to(device), strength_percent, convergence)
-            small = picture.hold_back(small * (images.shape[2] / depth.shape[-1]))
+            small = small * (images.shape[2] / depth.shape[-1])
+            small = picture.hold_back(small, at_borders=holds_borders)
             with _KERNELS:
                 disparity = sharpen(small, images)
             yield _Prepared(images, disparity, _Pending(frames, small))

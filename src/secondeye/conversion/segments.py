@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from secondeye.conversion.checkpoint import Checkpoint
+from secondeye.conversion.comfort import ShotStereo
 from secondeye.conversion.memory import is_pipelined
 from secondeye.conversion.output_format import OutputFormat
 from secondeye.conversion.picture import Picture
@@ -83,7 +84,7 @@ class ShotRenderer:
         shot: tuple[int, int],  # first frame, one past the last
         picture: Picture,
         depth: ShotDepth,
-        strength_percent: float,
+        stereo: ShotStereo,
         reader: ShotReader,
         on_frames: Callable[[int], object] = lambda frames: None,  # called with the number of new frames
     ) -> None:
@@ -100,8 +101,9 @@ class ShotRenderer:
             windows,
             self.inpainter,
             picture=picture,
-            strength_percent=strength_percent,
-            convergence=self.settings.convergence,
+            strength_percent=stereo.strength_percent,
+            convergence=stereo.convergence,
+            holds_borders=self.settings.holds_borders,
             device=device,
             views=self.settings.views,
             state=state,

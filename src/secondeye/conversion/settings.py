@@ -28,14 +28,18 @@ RESOLVED = "depthcrafter"  # the estimator that works at --depth-resolution, and
 GIB = 2**30  # bytes
 # Change neither the plan of an unfinished conversion nor its pixels: resuming may change them.
 _RESOURCES = ("max_memory_gb", "offload", "workers")
+# Recorded shot by shot: other values convert only the shots again that they change.
+_BY_SHOT = ("strength_percent", "convergence")
 
 
 @dataclass(frozen=True)
 class ConversionSettings:
     """How a film is converted. Raises UserError for a value out of range."""
 
-    strength_percent: float  # disparity between nearest and farthest point, % of the width, [0, 10]
-    convergence: float  # the depth at screen distance, [0, 1]
+    strength_percent: (
+        float | None
+    )  # between nearest and farthest point, % of the width, [0, 10]; None: by shot
+    convergence: float | None  # the depth at screen distance, [0, 1]; None: chosen for each shot
     depth: str  # one of DEPTH_ESTIMATORS, with `:SOURCE` for some, or auto
     inpainter: str  # one of INPAINTERS
     crf: int | None  # quality of the encoder, smaller is better; None: its default
@@ -62,11 +66,11 @@ class ConversionSettings:
     views: str = RIGHT  # that are synthesised, one of VIEWS
 
     def __post_init__(self) -> None:
-        if not 0 <= self.strength_percent <= 10:
+        if self.strength_percent is not None and not 0 <= self.strength_percent <= 10:
             raise UserError(
                 f"--strength-percent must be 0 to 10 (% of the width), got {self.strength_percent:g}"
             )
-        if not 0 <= self.convergence <= 1:
+        if self.convergence is not None and not 0 <= self.convergence <= 1:
             raise UserError(f"--convergence must be 0 (farthest) to 1 (nearest), got {self.convergence:g}")
         if self.input_layout not in (None, *PACKED):
             raise UserError(f"--input-layout must be one of {', '.join(PACKED)}, got {self.input_layout!r}")
@@ -138,6 +142,14 @@ class ConversionSettings:
             raise UserError(f"--max-memory-gb must be a number above 0, got {self.max_memory_gb:g}")
 
     @property
+    def holds_borders(self) -> bool:
+        """Whether nothing may be in front of the screen at the left and right border of the picture.
+
+        A strength and a convergence that are both given hold everywhere.
+        """
+        return self.strength_percent is None or self.convergence is None
+
+    @property
     def max_memory_bytes(self) -> int | None:
         """The memory budget in bytes; None: a share of what is free."""
         return None if self.max_memory_gb is None else int(self.max_memory_gb * GIB)
@@ -201,9 +213,10 @@ class ConversionSettings:
         return [option for option, is_unused in unused.items() if is_unused]
 
     def describe(self) -> dict[str, Any]:
-        """Return the settings for a checkpoint's key: what the pixels depend on, and weights by content."""
-        chosen = {name: value for name, value in asdict(self).items() if name not in _RESOURCES}
+        """Return the settings for a checkpoint's key: what all shots depend on, and weights by content."""
+        chosen = {name: value for name, value in asdict(self).items() if name not in (*_RESOURCES, *_BY_SHOT)}
         return chosen | {
+            "holds_borders": self.holds_borders,
             "crf": self.encoding.crf,
             "model": hash_folder(self.model) if self.model else "",
             "depth_weights": self.depth_weights.hash if self.depth_weights else "",

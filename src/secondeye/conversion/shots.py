@@ -7,7 +7,7 @@ and the bytes are the same.
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import astuple, dataclass, replace
 from functools import cache, partial
@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from secondeye.conversion.bundle_parts import weights_folder
 from secondeye.conversion.checkpoint import Checkpoint
+from secondeye.conversion.comfort import StereoRequest
 from secondeye.conversion.depth_maps import DepthMaps, open_depth_maps, require_length
 from secondeye.conversion.memory import parent_bytes, reserved_bytes
 from secondeye.conversion.output_format import choose_format
@@ -27,6 +28,7 @@ from secondeye.conversion.picture import Picture
 from secondeye.conversion.segments import ShotRenderer, read_windows, segment_frames
 from secondeye.conversion.settings import GIB, ConversionSettings
 from secondeye.conversion.shot_depth import estimate_shot
+from secondeye.conversion.shot_record import choose_shot, save_record
 from secondeye.depth import DepthEstimator, MemoryCheckedEstimator, SmallFrameEstimator
 from secondeye.depth.estimators import make_depth_estimator
 from secondeye.execution import parallel
@@ -42,7 +44,6 @@ from secondeye.system.threads import prefetch
 from secondeye.video.probe import FilmInfo
 from secondeye.video.read import ShotReader
 
-MIN_CONFIDENCE = 0.35  # share of the strength that a shot of uncertain depth keeps (ours)
 _COUNTED_PX = 16  # side of the frames beside which depth maps are read
 _PROGRESS_SECONDS = 2.0  # between looks at what the workers have finished
 
@@ -145,6 +146,7 @@ class ShotConverter:
     def run(
         self,
         number: int,
+        request: StereoRequest,
         log: Callable[[str], object],
         on_frames: Callable[[int], object] = lambda frames: None,  # every frame counts once in each pass
     ) -> None:
@@ -169,16 +171,17 @@ class ShotConverter:
         )
         if maps is not None and maps.normalised:
             depth = replace(depth, low=0.0, high=1.0)
-        strength = self.job.settings.strength_percent * max(MIN_CONFIDENCE, depth.confidence)
+        record = choose_shot(depth, request)
+        save_record(self.job.checkpoint, start, record)
         log(
             f"shot {number + 1}, frames {start} to {stop - 1}: depth confidence {depth.confidence:.2f}, "
-            f"strength {strength:.2f} %"
+            f"strength {record.stereo.strength_percent:.2f} %, convergence {record.stereo.convergence:.2f}"
         )
         # Warping, inpainting and encoding run side by side, with one thread each: more would mostly wait for
         # each other. A diffusion network keeps all threads.
         threads = nullcontext() if isinstance(self.models.inpainter, PlannedInpainter) else one_thread()
         with threads:
-            self._renderer.run(shot, picture, depth, strength, self._render_reader, on_frames)
+            self._renderer.run(shot, picture, depth, record.stereo, self._render_reader, on_frames)
         depth.delete()
 
 
@@ -205,7 +208,7 @@ def is_spread(settings: ConversionSettings) -> bool:
     return worker_count(settings) > 1 or parallel.on_cluster()
 
 
-def spread_shots(job: FilmJob, plan: ShotPlan, bar: "tqdm[Any]") -> str:
+def spread_shots(job: FilmJob, plan: ShotPlan, requests: Sequence[StereoRequest], bar: "tqdm[Any]") -> str:
     """Convert all unfinished shots in other processes; return what the inpainter skipped, or "".
 
     Raises UserError if a shot cannot be converted because its process crashes.
@@ -216,7 +219,7 @@ def spread_shots(job: FilmJob, plan: ShotPlan, bar: "tqdm[Any]") -> str:
     workers = worker_count(job.settings)
     results = parallel.map(
         partial(_convert_shot, job),
-        numbers,
+        [(number, requests[number]) for number in numbers],
         workers=workers,
         threads=max(1, (os.cpu_count() or 1) // workers),
         on_gpu=True,
@@ -239,8 +242,8 @@ class _ShotReport(NamedTuple):
     stats: Any  # of a diffusion inpainter; None of others
 
 
-def _convert_shot(job: FilmJob, number: int) -> _ShotReport:
-    """Convert one shot in a process that may convert others of the same film later."""
+def _convert_shot(job: FilmJob, shot: tuple[int, StereoRequest]) -> _ShotReport:
+    """Convert the shot of a number in a process that may convert others of the same film later."""
     converter = _load_converter(job)
     lines: list[str] = []
     inpainter: Any = converter.models.inpainter
@@ -248,7 +251,7 @@ def _convert_shot(job: FilmJob, number: int) -> _ShotReport:
     if counts_work:
         inpainter.stats = type(inpainter.stats)()
     with hold_shared_lock(job.checkpoint.workers_lock):
-        converter.run(number, lines.append)
+        converter.run(*shot, lines.append)
     return _ShotReport("\n".join(lines), inpainter.stats if counts_work else None)
 
 
