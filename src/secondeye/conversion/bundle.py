@@ -130,7 +130,7 @@ def settings_from_bundle(
     """Return conversion settings, with the bundle's values if none is given.
 
     Without a folder the numbers are those of the shipped model, whose inpainter `light` only runs if it is
-    named: `fill` is about as good in a tenth of the time (docs/benchmarks.md).
+    named: `fill` is about as good in a fraction of the time (docs/benchmarks.md).
 
     Tiles and steps of a bundle apply to its own inpainter. Raises UserError as `read_bundle` and
     `ConversionSettings` do.
