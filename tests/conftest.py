@@ -33,6 +33,9 @@ from secondeye.video.read import with_timestamps
 from secondeye.video.write import FilmWriter, write_film
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # tests run offline
+# Each of the many processes that tests start would otherwise compile the package for itself.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 if find_spec("triton") and not torch.cuda.is_available():
     # Triton reads the variable when it and the kernels are imported, secondeye at every call: kernels can be
     # interpreted, but `auto` stays on `cpu` unless a test asks for the fixture `interpreter`.
