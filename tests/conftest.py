@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from secondeye.dataset.schema import Clip, ClipQuality, Correction, EvalClip, Film, Score
-from secondeye.params import Optimizer, Params, apply_preset, load_params
+from secondeye.params import Params, apply_preset, load_params
 from secondeye.registry.register import VersionFacts, register_bundle
 from secondeye.registry.server import connected
 from secondeye.synthetic import Shot, two_planes
@@ -350,23 +350,6 @@ def a_shift(id: str, **changes: Any) -> Correction:
 def a_score(id: str, **changes: Any) -> ClipQuality:
     row = ClipQuality(id, "k", 30.0, 30.0, 0.9, 0.05, 0.9, 0.1, 4.0, 1.0, 8.0, 1.0, 1.0, 64, 128)
     return replace(row, **changes)
-
-
-def an_optimizer(**changes: Any) -> Optimizer:
-    """Return the shortest plain optimizer settings."""
-    plain = Optimizer(
-        steps=1,
-        batch_size=1,
-        gradient_accumulation_steps=1,
-        learning_rate=0.001,
-        lr_scheduler="cosine",
-        ema_decay=0.0,
-        precision="float32",
-        max_skipped_steps=0,
-        checkpoint_every=1,
-        seed=0,
-    )
-    return replace(plain, **changes)
 
 
 @pytest.fixture(scope="session")

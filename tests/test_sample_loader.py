@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import an_optimizer
+from small_training import an_optimizer
 from torch import Tensor
 
 from secondeye.system.errors import UserError

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import PROJECT, an_optimizer
+from conftest import PROJECT
 from draw_on_processes import BATCH, READ_S, SEED, STEPS, WINDOWS
 from draw_on_processes import draw as draw_slowly
 from small_dataset import write_rows, write_small_dataset
+from small_training import an_optimizer
 from torch import Tensor, tensor
 
 from secondeye.dataset.schema import SyntheticShot
@@ -49,7 +50,7 @@ def test_an_epoch_of_32_ranks_visits_every_window_once() -> None:
         assert Counter(shot_of[epoch * order.length + n] for n in range(order.length)) == once
 
 
-@pytest.mark.slow(seconds=25)
+@pytest.mark.slow(seconds=17)
 @pytest.mark.parametrize(("ranks", "workers"), [(2, 2), (4, 1)])
 def test_no_rank_waits_longer_than_its_share_for_a_slow_storage(
     tmp_path: Path, ranks: int, workers: int, monkeypatch: pytest.MonkeyPatch

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import a_clip, a_film, a_shift, an_optimizer
+from conftest import a_clip, a_film, a_shift
 from safetensors.torch import load_file
+from small_training import an_optimizer
 from torch import Tensor
 from training_shots import MemoryDepthShot
 

@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import an_optimizer, load_preset
+from conftest import load_preset
 from safetensors.torch import load_file, save_file
+from small_training import an_optimizer
 from torch import Tensor, nn
 from torch.testing import assert_close
 from training_shots import MemoryShot
@@ -666,7 +667,7 @@ def test_crops_of_the_network_s_own_size_fit_into_views_of_any_size() -> None:
     assert training_size(640, 1152, 256, 448, area_px) == (573, 1031)
 
 
-@pytest.mark.slow(seconds=30)
+@pytest.mark.slow(seconds=20)
 def test_one_clip_can_be_overfitted(tmp_path: Path) -> None:
     """Its holes are within 2 dB of the autoencoder's reconstruction, and above nearest fill."""
     shot = render_shot(seed=5, frames=4, height=64, width=64)

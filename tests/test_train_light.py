@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import an_optimizer
 from safetensors.torch import load_file
+from small_training import an_optimizer
 from training_shots import MemoryShot
 
 from secondeye.inpaint import Warped, light_inputs

@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import an_optimizer, load_preset
+import train_on_processes
+from conftest import load_preset
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from small_training import OPTIMIZER, draw, learn, loss, new_model, new_run, sometimes_infinite
 from torch import Tensor, nn
 
-from secondeye.params import Gate, Optimizer
-from secondeye.run_folder import MACHINE_METRICS, Run, open_run, repeatable
+from secondeye.params import Optimizer
+from secondeye.run_folder import MACHINE_METRICS, Run, repeatable
 from secondeye.system.errors import UserError
 from secondeye.training import checkpoints, loop
 from secondeye.training.checkpoints import load_checkpoint
@@ -28,39 +30,6 @@ from secondeye.training.deepspeed import configure_sharding
 from secondeye.training.loop import Loss, learning_rate_factor, training_loop
 from secondeye.training.sample_loader import Draw
 from secondeye.training.train_state import MAX_GRADIENT_NORM
-
-OPTIMIZER = an_optimizer(steps=25, batch_size=4, learning_rate=0.05, checkpoint_every=5, seed=3)
-
-
-def new_run(folder: Path) -> Run:
-    return open_run(folder, "key", "train", Gate(confidence=0.5), {})
-
-
-def new_model() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, 1))
-
-
-def draw(number: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    x = torch.from_numpy(rng.normal(size=3).astype(np.float32))
-    return x, x.sum()[None]
-
-
-def loss(model: nn.Module, sample: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
-    error = model(sample[0]) - sample[1]
-    return error.square().mean(), {"absolute": error.abs().mean()}
-
-
-def sometimes_infinite(model: nn.Module, sample: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return a loss that is infinite for about one batch in five."""
-    value, parts = loss(model, sample)
-    return value / (sample[1].mean() < 0.7).float(), parts
-
-
-def learn(
-    run: Run, hyperparams: Optimizer, model: nn.Module | None = None, loss: Loss = loss, draw: Draw = draw
-) -> nn.Module:
-    return training_loop(model or new_model(), run, name="net", hyperparams=hyperparams, draw=draw, loss=loss)
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
@@ -84,30 +53,29 @@ ALL_AT_ONCE = replace(OPTIMIZER, gradient_accumulation_steps=2, ema_decay=0.9, m
 
 
 @pytest.mark.parametrize(
-    ("killed_at", "hyperparams"),
+    ("killed_at", "hyperparams"),  # steps; one that is continued can be killed again
     [
-        *((step, OPTIMIZER) for step in (3, 5, 12, 24)),
-        (12, replace(ALL_AT_ONCE, precision="bfloat16", lr_scheduler="constant")),
-        (13, replace(ALL_AT_ONCE, precision="float16")),
+        *(((step,), OPTIMIZER) for step in (3, 5, 12, 24)),
+        ((7, 14, 14), OPTIMIZER),
+        ((12,), replace(ALL_AT_ONCE, precision="bfloat16", lr_scheduler="constant")),
+        ((13,), replace(ALL_AT_ONCE, precision="float16")),
     ],
 )
 def test_a_killed_training_ends_with_the_same_weights(
-    tmp_path: Path, killed_at: int, hyperparams: Optimizer
+    tmp_path: Path, killed_at: tuple[int, ...], hyperparams: Optimizer
 ) -> None:
     whole = new_run(tmp_path / "whole")
     wanted = weights_of(learn(whole, hyperparams, loss=loss_for(hyperparams)))
     run = new_run(tmp_path / "killed")
-    seen = 0
+    for step in killed_at:
 
-    def draw_until_killed(number: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        nonlocal seen
-        seen += 1
-        if seen > killed_at * OPTIMIZER.batch_size:
-            raise InterruptedError
-        return draw(number, rng)
+        def draw_until_killed(number: int, rng: np.random.Generator, step: int = step) -> tuple[Tensor, ...]:
+            if number >= step * OPTIMIZER.batch_size:
+                raise InterruptedError
+            return draw(number, rng)
 
-    with pytest.raises(InterruptedError):
-        learn(run, hyperparams, loss=loss_for(hyperparams), draw=draw_until_killed)
+        with pytest.raises(InterruptedError):
+            learn(run, hyperparams, loss=loss_for(hyperparams), draw=draw_until_killed)
     got = weights_of(learn(run, hyperparams, loss=loss_for(hyperparams)))
     assert all(torch.equal(wanted[name], got[name]) for name in wanted)
     assert repeatable(run.metrics()) == repeatable(whole.metrics())
@@ -555,14 +523,15 @@ def without_engine(make: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *given: make(*given[:4])
 
 
-@pytest.mark.slow(seconds=50)
+@pytest.mark.slow(seconds=35)
+@pytest.mark.usefixtures("one_thread")
 def test_two_processes_learn_as_one_and_continue_after_a_kill(tmp_path: Path) -> None:
     """Two processes with two parts each draw the samples and random numbers of one with four parts.
 
     Starting processes takes longest: each start trains on new samples, then on cached ones. What is trained
     is not trained again.
     """
-    start_processes(tmp_path / "one", processes=1)
+    train_on_processes.main(tmp_path / "one", 1, -1, "")
     start_processes(tmp_path / "two", processes=2)
     for samples in ("new", "cached"):
         folder = tmp_path / "killed" / samples
