@@ -1,6 +1,6 @@
 """Compare `convert --views right` and `--views both` at the same disparity between the views.
 
-python benchmarks/views.py [--shots 8] [--footage FOLDER] [--films FILM ...] [--inpainter fill]
+python benchmarks/views.py [--shots 8] [--footage FOLDER] [--films FILM ...] [--inpainter light]
 
 Synthetic shots are rendered from three cameras in a row: `right` makes the right view from the left one, and
 `both` makes both from the middle one, with exact disparity; the true views are known. Of real pairs (with
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--shots", type=int, default=8)
     parser.add_argument("--footage", type=existing, help="folder of stereo pairs and films")
     parser.add_argument("--films", type=existing, nargs="*", default=[])
-    parser.add_argument("--inpainter", choices=("fill", "light"), default="light")
+    parser.add_argument("--inpainter", choices=("fill", "light"), default="fill")
     options = parser.parse_args()
     print(f"{machine()}, inpainter {options.inpainter}\n")
     inpainter = make_inpainter(options.inpainter, weights_folder(SHIPPED, "inpaint"), "cpu")
