@@ -2,6 +2,9 @@
 
     python benchmarks/memory.py [--inpainter fill] [--sizes 720p 1080p] [--seconds 10 60]
     python benchmarks/memory.py --inpainter diffusion --sizes 720p 1080p --seconds --frames 50
+    python benchmarks/memory.py --text caption --sizes 4K 8K --seconds --frames 40
+
+Besides the peak, each row has the bound that `--max-memory-gb` relies on.
 
 Each row is a synthetic film, converted in a process of its own, by default without a memory budget. The
 peak is the kernel's high-water mark of that process (VmHWM; `getrusage` would include its parent).
@@ -26,11 +29,13 @@ SIZES = {
     "720p": (1280, 720),
     "1080p": (1920, 1080),
     "4K": (3840, 2160),
+    "5K": (5120, 2880),
     "8K": (7680, 4320),
 }
 SHORT_FRAMES = 24  # more than the encoder holds
 LONG_SIZE = (160, 120)
 FPS = 24
+TEXTS = {"none": (), "caption": (0.9,), "title": (0.3, 0.5, 0.7)}  # rows of text, of the height
 
 
 def main() -> None:
@@ -40,6 +45,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="*", default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--seconds", nargs="*", type=int, default=[10, 60, 600])
     parser.add_argument("--frames", type=int, default=SHORT_FRAMES)
+    parser.add_argument("--text", default="none", choices=list(TEXTS), help="titles have a plain background")
     parser.add_argument("--tiles", type=int, help="of the diffusion inpainter, per side")
     parser.add_argument("--max-memory-gb", type=float)
     parser.add_argument("--views", choices=("right", "both"), default="right")
@@ -52,23 +58,25 @@ def main() -> None:
         "views": options.views,
     }
     if options.child:
-        peak, estimate = convert_film(*options.child, **settings)
+        width, height, frames = options.child
+        peak, estimate = convert_film(width, height, frames, options.text, **settings)
         print(f"\n{peak:.0f} {estimate:.0f}")
         return
     from machine import machine
 
-    print(f"{machine()}, inpainter {options.inpainter}, views {options.views}\n")
-    print("| film | frames | peak, MiB | estimate of the plan, MiB |\n|---|---|---|---|")
+    print(f"{machine()}, inpainter {options.inpainter}, views {options.views}, text: {options.text}\n")
+    print("| film | frames | peak, MiB | bound, MiB |\n|---|---|---|---|")
     films = [(name, *SIZES[name], options.frames) for name in options.sizes]
     films += [(f"{s} s of {LONG_SIZE[0]}x{LONG_SIZE[1]}", *LONG_SIZE, FPS * s) for s in options.seconds]
     given = [
         text for name, value in settings.items() if value is not None for text in (flag(name), str(value))
     ]
+    given += ["--text", options.text]
     for name, width, height, frames in films:
         command = [sys.executable, __file__, *given, "--child", str(width), str(height), str(frames)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         measured, planned = done.stdout.decode().split()[-2:]
-        print(f"| {name} | {frames} | {measured} | {planned if planned != '0' else ''} |", flush=True)
+        print(f"| {name} | {frames} | {measured} | {planned} |", flush=True)
 
 
 def flag(name: str) -> str:
@@ -76,17 +84,22 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def convert_film(width: int, height: int, frames: int, inpainter: str, **options: Any) -> tuple[float, float]:
-    """Write a synthetic film and convert it; return this process's peak and the plan's estimate in MiB.
+def convert_film(
+    width: int, height: int, frames: int, text: str, inpainter: str, **options: Any
+) -> tuple[float, float]:
+    """Write a synthetic film and convert it; return this process's peak and its bound in MiB.
 
-    The estimate is 0 for an inpainter without a plan.
+    The bound is that of the frames in memory, or of the plan of a diffusion network.
     """
     from secondeye.conversion import convert as conversion
     from secondeye.conversion.bundle import settings_from_bundle
     from secondeye.conversion.checkpoint import Checkpoint
+    from secondeye.conversion.memory import choose_window_frames, estimate_bytes
+    from secondeye.conversion.views import views_to_make
+    from secondeye.video.probe import probe
     from secondeye.video.write import write_film
 
-    estimates = [0]
+    estimates: list[int] = []
     record = Checkpoint.save_inpaint_plans
 
     def watch(checkpoint: Checkpoint, plans: Any) -> None:
@@ -96,10 +109,16 @@ def convert_film(width: int, height: int, frames: int, inpainter: str, **options
     Checkpoint.save_inpaint_plans = watch  # type: ignore[method-assign, assignment]
     with tempfile.TemporaryDirectory() as folder:
         film = Path(folder) / "film.mp4"
-        write_film(film, drifting_images(width, height, frames), Fraction(FPS), preset="ultrafast")
+        images = title_images if text == "title" else drifting_images
+        written = (burn_in(image, TEXTS[text]) for image in images(width, height, frames))
+        write_film(film, written, Fraction(FPS), preset="ultrafast")
         model = write_narrow_model(Path(folder)) if inpainter == "diffusion" else None
         settings = settings_from_bundle(model, depth="motion", inpainter=inpainter, **options)
-        conversion.convert(film, None, settings, log=lambda line: None)
+        if inpainter != "diffusion":
+            window_frames = choose_window_frames(probe(film), settings)
+            views = len(views_to_make(settings.views))
+            estimates.append(estimate_bytes(width * height, window_frames, views))
+        conversion.convert(film, None, settings, log=lambda line: print(line, file=sys.stderr))
     status = Path("/proc/self/status").read_text()
     return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 1024, estimates[-1] / 2**20
 
@@ -129,6 +148,24 @@ def drifting_images(width: int, height: int, frames: int) -> Iterator[np.ndarray
     for frame in range(frames):
         start = 2 * (frame % 60)
         yield np.ascontiguousarray(canvas[:, start : start + width])
+
+
+def title_images(width: int, height: int, frames: int) -> Iterator[np.ndarray]:  # uint8 [H, W, 3]
+    """Yield a plain background."""
+    for _ in range(frames):
+        yield np.full((height, width, 3), 40, np.uint8)
+
+
+def burn_in(image: np.ndarray, rows: tuple[float, ...]) -> np.ndarray:  # uint8 [H, W, 3]
+    """Write text over an image, as wide as most of it."""
+    import cv2
+
+    height, width = image.shape[:2]
+    for row in rows:
+        place, scale = (width // 10, round(row * height)), width / 760
+        font, thickness = cv2.FONT_HERSHEY_DUPLEX, round(2 * scale)
+        cv2.putText(image, "What is written on the screen", place, font, scale, (250,) * 3, thickness)
+    return image
 
 
 if __name__ == "__main__":
