@@ -400,11 +400,15 @@ def test_tags_of_a_version_speak_of_its_own_parts(project: Project) -> None:
 
     torch.manual_seed(8)
     project.train(Light((4, 6, 8)))
-    worse = Method("light", "inpainter", inpainter="light", inpaint_weights=project.light)
+    blotched = Method("light", "inpainter", inpainter="light", inpaint_weights=project.light)
     champion = replace(light, inpaint_weights=fetch_version("models:/secondeye@champion").bundle / "inpaint")
-    project.write_scores(project.known_scores(champion, BETTER) + project.known_scores(worse, [0.5] * 5))
+    better = project.known_scores(blotched, [value + 0.05 for value in BETTER])
+    rows = [replace(row, chroma_excess=0.0) for row in project.known_scores(champion, BETTER) + better]
+    rows[8] = replace(rows[8], chroma_excess=25.0)  # the challenger's on film f3
+    project.write_scores(rows)
     outcome, report = project.run_gate()
     assert outcome.champion == 2 and "does not replace" in report
+    assert "the chroma excess of film 3.mp4 is 25.00 levels worse, 3 allowed on any film" in report
     assert fetch_version("models:/secondeye@champion").tags == won
 
 

@@ -67,6 +67,7 @@ def score_of(left: Path, right: Path, truth: Path | None = None, every: int = 1)
 def test_true_right_view_has_perfect_scores(true_score: FilmScore) -> None:
     scores = true_score.scores
     perfect = {"psnr_db": 100, "psnr_disoccluded_db": 100, "ssim": 1, "ms_ssim": 1, "haarpsi": 1, "siou": 1}
+    perfect |= {"worst_block": 0, "chroma_excess": 0}
     perfect |= {"epe_px": 0, "d1_percent": 0, "tepe_px": 0, "flicker": 0, "disparity_correlation": 1}
     assert {name: scores[name] for name in perfect} == pytest.approx(perfect, abs=1e-4)
     assert (true_score.size, true_score.frames, true_score.scored_frames) == ((HEIGHT, WIDTH), 20, 20)
