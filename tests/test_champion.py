@@ -289,7 +289,7 @@ def test_a_promotion_killed_at_any_step_is_finished_or_undone(
     assert len(champions) == 3 + 5
 
 
-@pytest.mark.slow(seconds=60)
+@pytest.mark.slow(seconds=5)
 @pytest.mark.parametrize("step", range(1, 13))
 def test_a_registration_killed_at_any_step_is_finished_or_undone(
     with_registry: Path, monkeypatch: pytest.MonkeyPatch, step: int

@@ -288,7 +288,7 @@ print(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text(
 """
 
 
-@pytest.mark.slow(seconds=50)
+@pytest.mark.slow(seconds=60)
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from Linux's /proc")
 def test_memory_does_not_grow_with_the_film(make_film: MakeFilm) -> None:
     """Two and a half times the film, the same peak: its 8-bit frames alone are 158 MiB more.
@@ -523,7 +523,7 @@ def test_zero_strength_gives_both_eyes_the_same_image(make_film: MakeFilm) -> No
         assert np.abs(frame.rgb[:, :64].astype(int) - frame.rgb[:, 64:]).mean() < 1.5
 
 
-@pytest.mark.slow(seconds=38)
+@pytest.mark.slow(seconds=25)
 @pytest.mark.parametrize("name", ["mono_bbb/bigbuckbunny.mp4", "mono_bikes/bikes.mp4"])
 def test_real_films_keep_frames_stamps_and_sound(footage: Path, tmp_path: Path, name: str) -> None:
     film, output = footage / name, tmp_path / "out.mp4"

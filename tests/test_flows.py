@@ -692,7 +692,7 @@ def test_flow_runs_without_a_server(small_project: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.slow(seconds=90)
+@pytest.mark.slow(seconds=55)
 def test_serve_runs_a_schedule_leaves_nothing_when_killed_and_ends_cleanly(
     small_project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,7 +84,7 @@ def test_arrays_must_be_on_the_backend_device():
         choose_backend("cpu", AVAILABLE, there, there)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=16)
 def test_kernels_compile_for_three_gpus_without_spills(tmp_path):
     """Run in a separate process: modules imported with TRITON_INTERPRET cannot be compiled."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}

@@ -144,7 +144,7 @@ def test_peak_of_memory_stays_below_the_estimate() -> None:
     assert peak_bytes < estimate_bytes(1280 * 720, 18)
 
 
-@pytest.mark.slow(seconds=45)
+@pytest.mark.slow(seconds=48)
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from Linux's /proc")
 def test_the_plan_of_diffusion_tells_the_peak_of_the_whole_conversion() -> None:
     """Two windows of one tile.

@@ -307,7 +307,7 @@ def test_files_of_limited_size_are_one_line_and_the_run_continues(make_film: Mak
     assert output.read_bytes() == whole.read_bytes()
 
 
-@pytest.mark.slow(seconds=40)
+@pytest.mark.slow(seconds=35)
 def test_random_kills_continue_to_the_same_bytes(make_film: MakeFilm) -> None:
     film = make_film(shots=(300,))  # two segments
     whole, output = film.with_name("whole.mp4"), film.with_name("out.mp4")
@@ -315,7 +315,7 @@ def test_random_kills_continue_to_the_same_bytes(make_film: MakeFilm) -> None:
     started = time.monotonic()
     subprocess.run([*command, str(whole)], check=True, capture_output=True)
     seconds, draw, kills = time.monotonic() - started, random.Random(1), 0
-    while kills < 4:
+    while kills < 3:
         process = subprocess.Popen(
             [*command, str(output)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )

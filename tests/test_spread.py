@@ -47,7 +47,7 @@ def test_two_workers_give_the_bytes_of_one(film: Path, secondeye: Run) -> None:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=36)
 def test_killed_run_of_two_workers_continues_with_one(film: Path) -> None:
     whole = convert(film, film.with_name("whole.mp4"), SETTINGS).output
     output = film.with_name("out.mp4")

@@ -195,7 +195,7 @@ def test_synthetic_shots_are_stored_exactly(tmp_path: Path, monkeypatch: pytest.
     assert {path: path.stat().st_mtime_ns for path in before} == before, "a shot was rendered again"
 
 
-@pytest.mark.slow(seconds=43)
+@pytest.mark.slow(seconds=32)
 def test_real_stereo_film_reaches_the_end(footage: Path, tmp_path: Path, params: Params) -> None:
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "shot_sbs.mp4").symlink_to(footage / "sv_toon_shot" / "shot_sbs.mp4")
