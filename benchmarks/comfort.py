@@ -67,8 +67,9 @@ def main() -> None:
     for film in [*options.mono, *options.stereo]:
         with tempfile.TemporaryDirectory() as folder:
             compared += measure(film, film in options.stereo, Path(folder), options)
-    print("\n| film | | PSNR, dB | HaarPSI | SIoU | shift of the truth, px |\n" + "|---" * 6 + "|")
-    print("\n".join(compared))
+    if compared:
+        print("\n| film | | PSNR, dB | HaarPSI | SIoU | shift of the truth, px |\n" + "|---" * 6 + "|")
+        print("\n".join(compared))
 
 
 def measure(film: Path, is_stereo: bool, folder: Path, options: argparse.Namespace) -> list[str]:
