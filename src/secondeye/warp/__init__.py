@@ -71,7 +71,7 @@ def warp(
     if kernel not in ("lanczos3", "bilinear"):
         raise ValueError(f"kernel must be lanczos3 or bilinear, got {kernel!r}")
     if jump_px is None:
-        jump_px = max(MIN_EDGE_PX, EDGE_SHARE_OF_WIDTH * frames.shape[-1])
+        jump_px = max(MIN_EDGE_PX, EDGE_SHARE_OF_WIDTH * disparity.shape[-1])
     if not jump_px >= 0:
         raise ValueError(f"jump_px must be at least 0, got {jump_px}")
     if disparity.shape[-1] > MAX_WIDTH_PX:
