@@ -12,7 +12,7 @@ from secondeye import cli
 from secondeye.conversion.bundle import settings_from_bundle
 from secondeye.conversion.bundle_parts import SHIPPED
 from secondeye.conversion.convert import convert
-from secondeye.conversion.provenance import own_comment, read_record, sidecar_of
+from secondeye.conversion.provenance import has_synthesised_left, own_comment, read_record, sidecar_of
 from secondeye.conversion.version_file import write_version
 from secondeye.registry.conversion_run import record_conversion
 from secondeye.registry.kinds import experiment_name
@@ -61,6 +61,18 @@ def test_comment_of_the_source_is_kept(make_film: Callable[..., Path], tmp_path:
     assert read_record(commented) is None and read_tags(commented)["comment"] == "a walk"
 
 
+@pytest.mark.parametrize(
+    "comment", ["{", "[]", "{}", '{"secondeye": "1"}', '{"secondeye": "1", "settings": null}']
+)
+def test_a_comment_that_is_not_whole_is_no_record(
+    make_film: Callable[..., Path], tmp_path: Path, comment: str
+) -> None:
+    source, commented = make_film(shots=(3,), sound=False), tmp_path / "commented.mkv"
+    mux_film([(source, 0)], source, commented, comment=comment)  # type: ignore[list-item]
+    assert read_record(commented) is None and not has_synthesised_left(commented)
+    assert own_comment(commented) == comment
+
+
 def test_recorded_conversion_is_a_run_in_mlflow(
     with_registry: Path, make_film: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +95,7 @@ def test_recorded_conversion_is_a_run_in_mlflow(
     assert run.data.metrics["frames"] == 12 and run.data.metrics["converted_frames_per_second"] == 3
     assert run.data.metrics["duration_seconds"] == 0.5
     assert run.data.params["depth"] == "motion" and run.data.params["version"] == "none"
+    assert run.data.params["views"] == "right"
     assert run.data.tags["secondeye.source"] == "film.mp4"
 
 

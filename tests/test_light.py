@@ -32,6 +32,7 @@ from secondeye.inpaint.light_inputs import (
     flow_to_previous,
     pack_crop,
     pack_planes,
+    soft_hole_mask,
     stack_inputs,
     warp_previous,
 )
@@ -151,6 +152,12 @@ def test_half_covered_pixels_change_half_as_much(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Light, "forward", lambda model, *inputs: torch.tensor(0.2).expand(1, 3, 1, 1))
     inpainted, _ = inpaint_frames(Light(SMALL), Warped(frames, frames, coverage, surface), None)
     assert inpainted[0, 0, 5, 9:15].tolist() == pytest.approx([0.5, 0.6, 0.6, 0.7, 0.7, 0.5])
+
+
+def test_the_border_and_rows_without_a_covered_pixel_belong_to_fill() -> None:
+    coverage = torch.tensor([[0.0, 1, 0.25, 1, 0], [0, 0, 0, 0, 0], [0.5, 0.5, 1, 1, 1]])
+    expected = torch.tensor([[0.0, 0, 0.75, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]])
+    assert torch.equal(soft_hole_mask(coverage), expected)
 
 
 def test_flat_surroundings_are_hardly_changed() -> None:

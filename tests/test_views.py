@@ -180,6 +180,8 @@ def test_the_command_line_writes_and_records_both_views(secondeye: Run, make_fil
     record = read_record(film.with_name("film_left.mkv"))
     assert record is not None and record["settings"]["views"] == "both"
     assert has_synthesised_left(film.with_name("film_right.mkv")) and not has_synthesised_left(film)
+    again = secondeye("convert", film.with_name("film_left.mkv"), "--depth", "motion", "--inpainter", "fill")
+    assert again.returncode == 0 and "is not the source but synthesised" in again.stdout
     assert preview.read_bytes().startswith(b"\x89PNG")
     refused = one_line(secondeye("convert", film, *options, "--layout", "right"))
     assert "choose --layout left-right-files" in refused
@@ -205,11 +207,12 @@ def test_a_right_view_of_half_the_shift_is_not_compared_with_others(
     film = make_film(shots=(4,), height=96, width=128, sound=False)
     settings = replace(SETTINGS, depth="motion", codec="ffv1", crf=None)
     both = convert(film, film.with_name("both_LRF_Full_SBS.mkv"), settings).output
+    right = convert(film, film.with_name("right_LRF_Full_SBS.mkv"), replace(settings, views="right")).output
     warned = {
         films: "made by --views both" in secondeye("score", *films).stdout
-        for films in ((both, both), (film, both))
+        for films in ((both, both), (film, both), (both, right))
     }
-    assert warned == {(both, both): False, (film, both): True}
+    assert warned == {(both, both): False, (film, both): True, (both, right): True}
     again = secondeye("convert", both, "--input-layout", "sbs", "--depth", "motion", "--inpainter", "fill")
     assert again.returncode == 0 and "is not the source but synthesised" in again.stdout
 

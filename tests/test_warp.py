@@ -281,8 +281,8 @@ def test_default_jump_px_grows_with_the_width(backend, width, holes):
     frames = make_frames(1, 1, width)
     disparity = constant(frames, 0)
     disparity[..., : width // 2] = 3
-    for given in (frames, frames_to_uint8(frames)):
-        assert (warp(given, disparity, backend=backend).coverage[..., :-9] == 0).sum() == holes
+    for images in (frames, frames_to_uint8(frames)):
+        assert (warp(images, disparity, backend=backend).coverage[..., :-9] == 0).sum() == holes
 
 
 @every_backend

@@ -129,8 +129,8 @@ def settings_from_bundle(
 ) -> ConversionSettings:
     """Return conversion settings, with the bundle's values if none is given.
 
-    Without a folder the numbers are those of the shipped model, whose inpainter `light` only runs if it is
-    named: `fill` is about as good in a fraction of the time (docs/benchmarks.md).
+    Without a folder the inpainter is `fill`; the shipped `light` only runs if it is named, because `fill` is
+    about as good in a fraction of the time (docs/benchmarks.md).
 
     Tiles and steps of a bundle apply to its own inpainter. Raises UserError as `read_bundle` and
     `ConversionSettings` do.

@@ -115,7 +115,7 @@ def convert(
     _log_tracks(film, outputs[0], log)
     for line in describe_format(info, output_format, outputs[0].suffix):
         log(line)
-    if settings.input_layout is not None and has_synthesised_left(film):
+    if has_synthesised_left(film):
         log(f"warning: {film}: its left view is not the source but synthesised; convert the source instead")
     settings = choose_depth(settings, log)
     window_frames = choose_window_frames(info, settings, worker_count(settings))

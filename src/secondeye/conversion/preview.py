@@ -29,7 +29,7 @@ def write_preview(
     tiles = {
         "input, the left eye" if np.array_equal(source, views[0]) else "input": source.numpy(),
         "depth": _depth_picture(disparity[0].cpu().numpy()),
-        "holes": holes,
+        "holes, right eye": holes,
         "right eye": views[1],
         "anaglyph": anaglyph(*views),
         "side by side": _half_side_by_side(*views),

@@ -115,7 +115,8 @@ def read_record(film: Path) -> dict[str, Any] | None:
         record = json.loads(tags.get(_TAG, ""))
     except ValueError:
         return None
-    return record if isinstance(record, dict) and "secondeye" in record else None
+    is_own = isinstance(record, dict) and "secondeye" in record and isinstance(record.get("settings"), dict)
+    return record if is_own else None
 
 
 def has_synthesised_left(film: Path) -> bool:

@@ -66,8 +66,8 @@ def find_warnings(score: FilmScore) -> list[str]:
         warnings.append("the true right eye has no depth against the left eye; is it the left eye?")
     if score.is_half_shifted:
         warnings.append(
-            "the right eye was made by --views both: it belongs to the left eye of that conversion, not to "
-            "this left eye or true right eye"
+            "an eye was made by --views both: it belongs to the other eye of that conversion, not to this "
+            "one or a true right eye"
         )
     return warnings
 

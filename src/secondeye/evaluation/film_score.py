@@ -46,7 +46,7 @@ class FilmScore:
     cuts: list[int]  # first frame of every shot but the first
     disparity_jump_percent: float  # of the width, the largest at a cut; NaN without cuts
     scores: dict[str, float]  # by column of evaluation.columns; NaN without anything to score
-    is_half_shifted: bool  # the right view is from `--views both`, and what it is compared with is not
+    is_half_shifted: bool  # a view is from `--views both`, and what it is compared with is not
 
 
 @dataclass
@@ -110,9 +110,9 @@ def _require_scorable(views: dict[str, View], log: Callable[[str], None]) -> Non
 
 
 def _is_half_shifted(views: dict[str, View]) -> bool:
-    """Return whether the right view is from `convert --views both` and what it is compared with is not."""
+    """Return whether a view is from `convert --views both` and what it is compared with is not."""
     left, right = (views[name].info.path for name in ("left", "right"))
-    if not has_synthesised_left(right):
+    if not has_synthesised_left(left) and not has_synthesised_left(right):
         return False
     return "truth" in views or read_record(left) != read_record(right)
 

@@ -263,5 +263,5 @@ def soft_hole_mask(
     column, width = torch.arange(coverage.shape[-1], device=coverage.device), coverage.shape[-1]
     first = covered.byte().argmax(-1, keepdim=True)
     last = width - 1 - covered.flip(-1).byte().argmax(-1, keepdim=True)
-    is_hole = ~covered & (first < column) & (column < last)
+    is_hole = ~covered & covered.any(-1, keepdim=True) & (first < column) & (column < last)
     return torch.where(is_hole, 1 - coverage, torch.zeros_like(coverage))

@@ -30,6 +30,7 @@ class ConversionParams:
     inpainter: str
     strength_percent: str
     convergence: str
+    views: str
     layout: str
     codec: str
     bit_depth: str
@@ -59,7 +60,7 @@ def record_conversion(
 
 def _params(record: Mapping[str, Any]) -> ConversionParams:
     settings = record.get("settings", {})
-    names = ("strength_percent", "convergence", "layout", "codec", "bit_depth", "crf", "preset")
+    names = ("strength_percent", "convergence", "views", "layout", "codec", "bit_depth", "crf", "preset")
     return ConversionParams(
         str(record.get("version") or "none") if record else _NOT_RECORDED,
         *(str(record[part]["name"]) if record else _NOT_RECORDED for part in ("depth", "inpainter")),
