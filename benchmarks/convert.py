@@ -38,7 +38,9 @@ from secondeye.video.probe import probe  # noqa: E402
 from secondeye.video.read import decode_film  # noqa: E402
 from secondeye.video.write import write_film  # noqa: E402
 
-SETTINGS = {name: settings_from_bundle(None, depth="motion", inpainter=name) for name in ("fill", "light")}
+SETTINGS = {
+    name: settings_from_bundle(None, 3.0, 0.5, depth="motion", inpainter=name) for name in ("fill", "light")
+}
 SAMPLE_SECONDS = 0.002
 PARTS = {  # the first that a thread's stack has, from the inside: what the thread works on
     "video/write.py": "convert colours and encode",

@@ -113,7 +113,7 @@ def convert_film(
         written = (burn_in(image, TEXTS[text]) for image in images(width, height, frames))
         write_film(film, written, Fraction(FPS), preset="ultrafast")
         model = write_narrow_model(Path(folder)) if inpainter == "diffusion" else None
-        settings = settings_from_bundle(model, depth="motion", inpainter=inpainter, **options)
+        settings = settings_from_bundle(model, 3.0, 0.5, depth="motion", inpainter=inpainter, **options)
         if inpainter != "diffusion":
             window_frames = choose_window_frames(probe(film), settings)
             views = len(views_to_make(settings.views))

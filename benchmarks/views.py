@@ -311,7 +311,7 @@ def convert_both_ways(film: Path, inpainter: str) -> str:
 def convert_and_watch(film: Path, views: str, inpainter: str) -> tuple[float, float, float]:
     """Convert a film; return the share of holes, %, the widest, px, and ms of processor time per frame."""
     settings = settings_from_bundle(
-        None, views=views, depth="motion", inpainter=inpainter, mono=True, preset="ultrafast"
+        None, 3.0, 0.5, views=views, depth="motion", inpainter=inpainter, mono=True, preset="ultrafast"
     )
     holes: list[Tensor] = []
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -250,13 +251,19 @@ def test_text_and_json_hold_the_scores(views: tuple[Path, Path], true_score: Fil
     assert content["scores"].keys() < COLUMNS.keys()
 
 
-def test_likely_mistakes_give_warnings(views: tuple[Path, Path], true_score: FilmScore) -> None:
+def test_likely_mistakes_give_warnings(
+    views: tuple[Path, Path], true_score: FilmScore, tmp_path: Path
+) -> None:
     left, right = views
     assert find_warnings(true_score) == find_warnings(score_of(left, right)) == []
     (copy,) = find_warnings(score_of(left, left))
     assert "nearly identical" in copy
-    (swapped,) = find_warnings(score_of(right, left))
+    shot = render_shot(16, 4, HEIGHT, WIDTH)  # all in front of the screen, as by parallel cameras
+    films = (write_frames(tmp_path / f"{n}.mkv", view) for n, view in enumerate((shot.right, shot.left)))
+    (swapped,) = find_warnings(score_of(*films))
     assert "are the eyes swapped?" in swapped
+    budget = replace(true_score, scores=true_score.scores | {"far_percent": -2.0, "near_percent": 1.0})
+    assert find_warnings(budget) == [], "as much as guidelines allow"
     (itself,) = find_warnings(score_of(left, right, left))
     assert "is it the left eye?" in itself
     assert "warning:" in to_text(score_of(left, left)) and "warning:" not in to_text(true_score)

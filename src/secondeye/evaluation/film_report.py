@@ -11,6 +11,8 @@ from secondeye.system.text import pluralize
 
 _DIRECTIONS = {"higher": "higher is better", "lower": "lower is better", "one": "1 is best", "": ""}
 _FLAT_PERCENT = 0.1  # of the width: a smaller disparity range counts as no depth
+# Of the disparity behind the screen: guidelines, and `convert`, give half as much in front of it.
+_BEHIND_SHARE = 0.4
 _JUMP = Column("disparity_jump_percent", "disparity jump at cuts, % of width", "lower", 2)
 
 
@@ -60,8 +62,8 @@ def find_warnings(score: FilmScore) -> list[str]:
     warnings = []
     if near - far < _FLAT_PERCENT:
         warnings.append("both eyes are nearly identical or only shifted, which most scores do not show")
-    elif near < -far and far < -_FLAT_PERCENT:
-        warnings.append("most of the film is behind the screen; are the eyes swapped?")
+    elif near < -far * _BEHIND_SHARE and far < -_FLAT_PERCENT:
+        warnings.append("most of the film is far behind the screen; are the eyes swapped?")
     if score.region_percent and math.isnan(score.scores["disparity_correlation"]):
         warnings.append("the true right eye has no depth against the left eye; is it the left eye?")
     if score.is_half_shifted:

@@ -135,7 +135,11 @@ def _find_conversions(project: Path) -> Iterator[Finding]:
         idle_s = min([_age_s(folder), *(_age_s(folder / name) for name in names)])
         if idle_s > WEEK_S and not _is_locked(folder):
             idle = naturaldelta(timedelta(seconds=idle_s))
-            yield Finding(folder, _size_bytes(folder), f"a conversion abandoned {idle} ago")
+            yield Finding(
+                folder,
+                _size_bytes(folder),
+                f"a conversion, unfinished or kept for edits of its plan, unused for {idle}",
+            )
 
 
 def _find_runs(project: Path) -> Iterator[Finding]:
