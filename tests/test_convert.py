@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from av.video.frame import VideoFrame
 from conftest import damage, frame_seconds, moving_images, sound_packets
+from moving_card import write_moving_card
 
 from secondeye.cli import main
 from secondeye.conversion import convert as conversion
@@ -250,7 +251,7 @@ def test_only_a_few_frames_are_alive_at_a_time(make_film: MakeFilm, monkeypatch:
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_warping_and_crops_run_beside_the_inpainter_but_a_gpu_warps_in_turn(
-    device: str, make_film: MakeFilm, monkeypatch: pytest.MonkeyPatch
+    device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: dict[str, set[int]] = {"warped_window": set(), "pack_crop": set()}
 
@@ -266,10 +267,9 @@ def test_warping_and_crops_run_beside_the_inpainter_but_a_gpu_warps_in_turn(
     monkeypatch.setattr(
         segments, "render", lambda *given, **options: on_cpu(*given, **options | {"device": "cpu"})
     )
-    film = make_film(shots=(6,), height=64, width=96, sound=False)
-    monkeypatch.setattr(
-        sys, "argv", ["secondeye", "convert", str(film), "--depth", "motion", "--inpainter", "light"]
-    )
+    film = write_moving_card(tmp_path / "film.mp4", 6, 192, 320, 24)
+    options = ["--depth", "motion", "--inpainter", "light", "--strength-percent", "10"]  # opens holes
+    monkeypatch.setattr(sys, "argv", ["secondeye", "convert", str(film), *options])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 0

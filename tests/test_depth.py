@@ -272,7 +272,8 @@ def test_motion_gives_the_faster_plane_the_nearer_depth_wherever_it_is() -> None
         # Ranks against two values can reach only 0.87, two values against two 1.
         middle = depth.flatten(1).median(dim=1).values[:, None, None, None]
         assert rank_correlation((depth > middle).float(), truth) > 0.9
-        assert min(confidence) > 0.5
+        if bottom_px > top_px:  # elsewhere motion contradicts the prior, or half of the picture stands still
+            assert min(confidence) > 0.5
 
 
 def test_motion_handles_tracking_shots() -> None:

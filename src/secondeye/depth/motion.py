@@ -4,6 +4,10 @@ For each frame, optical flow to frames k before and after (k such that the flow 
 of motion. Its residual to a homography tells whether the motion is parallax: there is none if the camera
 stands still, rotates or zooms. The map is blended with the prior by this trust. Maps are
 warped along the flow from frame to frame, so that an object that stops keeps its depth for a while.
+
+The confidence is high only if the camera travels. If it stands, people and shadows move, but that is no
+parallax: people add to the prior and shadows do not. If it travels, prior and motion are two opinions: where
+they contradict each other, the confidence is lower.
 """
 
 from collections import deque
@@ -17,6 +21,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from secondeye.depth.camera_motion import (
+    Detail,
+    detail,
+    fit_camera_motion,
+    moves_against,
+    parallax,
+    still_share,
+    textured_share,
+)
 from secondeye.depth.guided_filter import guided_filter
 from secondeye.depth.interface import DepthEstimate, DepthState
 from secondeye.depth.position_prior import position_prior
@@ -35,6 +48,8 @@ MAX_THREADS = 4  # frames measured at the same time, at most
 MAX_OFFSET_FRAMES = 12  # look-ahead, and the largest k
 TARGET_FLOW_PX = 5.0  # of the fast pixels, at working size
 MISMATCH_PX = 1.0  # forward-backward error at which a flow vector has half the weight
+MIN_TRUST = 0.05  # below, no camera motion is fitted
+EXPLAINED_PX = 0.4  # residual up to which a homography explains the flow
 PARALLAX_PX = 0.3  # parallax at which trust is 0.5; twice the flow noise
 PARALLAX_SHARE = 0.2  # of the fast pixels' flow; rotation and zoom leave 0.13, parallax 0.26 or more
 SMOOTH_RADIUS_PX, SMOOTH_CONTRAST = 6, 0.05  # of the guided filters
@@ -42,8 +57,16 @@ MOTION_SHARE = 0.7  # weight of motion against the prior at trust 1
 DECAY = 0.85  # of the maps from one frame to the next
 TRUST_DECAY = 0.96  # of the trust, about a second: the mixture must not flicker
 FIRST_FRAME_WEIGHT = 5.0  # the first frame counts as 5 frames, to avoid a jump after it
-STILL_CONFIDENCE = 0.3  # of the prior alone
-MOVING_CONFIDENCE = 0.7  # of motion at trust 1: about its rank correlation with stereo
+SIGNED_SHARE = (0.08, 0.2)  # of pixels that move against the rest: from no use of the sign to full use
+FORWARD = (0.4, 0.6)  # of the direction of travel, along the optical axis: from sideways to forward
+STILL_SHARE = (0.32, 0.42)  # of textured pixels that stay: from a moving to a standing camera
+SHADOW_SHARE = (0.5, 0.75)  # the same: from people, who are near, to shadows, which are not
+EXPLAINED_SHARE = (0.72, 0.85)  # of textured pixels that one homography explains: from travel to rotation
+TEXTURE_SHARE = (0.1, 0.25)  # of pixels: below, what moves may be all that can be seen to move
+CONTRADICTION_SHARE = 0.25  # added to MOTION_SHARE if motion and prior are opposed
+STILL_CONFIDENCE = 0.25  # of the prior alone
+STILL_AGREEMENT = 0.1  # added if what moves before a standing camera is what the prior says is near
+MOVING_CONFIDENCE = (0.45, 0.8)  # of a travelling camera at agreement 0 and 1
 
 
 class WorkingFrame(NamedTuple):
@@ -53,6 +76,7 @@ class WorkingFrame(NamedTuple):
     rgb: np.ndarray  # [h, w, 3] in [0, 1]
     gray: np.ndarray  # uint8 [h, w]
     guide: np.ndarray  # [h, w] in [0, 1], gray
+    detail: Detail
 
 
 class Neighbourhood(NamedTuple):
@@ -68,6 +92,7 @@ class Motion(NamedTuple):
 
     nearness: np.ndarray  # [h, w] in [0, 1], larger moves more
     trust: float  # [0, 1] that this means depth
+    travel: float  # [0, 1] that the camera travels; at most `trust`
 
 
 class Measured(NamedTuple):
@@ -85,11 +110,12 @@ class MotionState(NamedTuple):
     sums: np.ndarray  # [h, w, 3]: prior, nearness * trust, trust
     prior_weight: float  # weight of the prior's sum
     trust: float  # sum of trust
-    trust_weight: float  # weight of that sum
+    travel: float  # sum of travel
+    trust_weight: float  # weight of these sums
 
     def depth_state(self, next_frame: int) -> DepthState:
         """Return the state after the frame before `next_frame`."""
-        weights = torch.tensor([self.prior_weight, self.trust, self.trust_weight], dtype=torch.float64)
+        weights = torch.tensor(self[1:], dtype=torch.float64)
         tensors = {"motion_sums": torch.from_numpy(self.sums), "motion_weights": weights}
         return DepthState(next_frame, max(0, next_frame - MAX_OFFSET_FRAMES), tensors)
 
@@ -129,8 +155,7 @@ def motion_depth(
     measured = map_ordered(partial(_measure, FlowCache()), _neighbourhoods(small, start - first), threads)
     for number, frame in enumerate(measured, start + 1):
         carried = _update_state(carried, frame)
-        depth, trust = _mix(carried, frame.frame)
-        confidence = STILL_CONFIDENCE + (MOVING_CONFIDENCE - STILL_CONFIDENCE) * trust
+        depth, confidence = _mix(carried, frame.frame)
         yield DepthEstimate(torch.from_numpy(depth)[None, None], confidence, carried.depth_state(number))
 
 
@@ -151,7 +176,8 @@ def _downscale(frame: Tensor, number: int) -> WorkingFrame:
         planes = frame.cpu().numpy()
         rgb = np.dstack([cv2.resize(p, (width, height), interpolation=cv2.INTER_AREA) for p in planes])
     guide = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
-    return WorkingFrame(number, rgb, np.round(guide * 255).clip(0, 255).astype(np.uint8), guide)
+    gray = np.round(guide * 255).clip(0, 255).astype(np.uint8)
+    return WorkingFrame(number, rgb, gray, guide, detail(gray))
 
 
 def _neighbourhoods(
@@ -200,9 +226,9 @@ def _measure(flows: FlowCache, around: Neighbourhood) -> Measured:
     neighbour = (before[-1:] or after[:1] or [now])[0]
     if min(prior.shape) < MIN_FLOW_SIZE_PX or neighbour is now:
         still = np.zeros((*prior.shape, 2), np.float32)
-        return Measured(now, prior, Motion(np.zeros_like(prior), 0.0), still)
+        return Measured(now, prior, Motion(np.zeros_like(prior), 0.0, 0.0), still)
     step = flows.flow(now, neighbour)
-    motion = _measure_motion(flows, now, _choose_reference_frames(step, before, after))
+    motion = _measure_motion(flows, now, _choose_reference_frames(step, before, after), prior)
     flows.forget_before(now.number - MAX_THREADS - MAX_OFFSET_FRAMES)
     return Measured(now, prior, motion, step)
 
@@ -214,11 +240,14 @@ def _update_state(state: MotionState | None, measured: Measured) -> MotionState:
     maps = np.dstack([prior, motion.trust * motion.nearness, trust]).astype(np.float32)
     if state is None:
         weight = FIRST_FRAME_WEIGHT
-        return MotionState(maps * np.float32(weight), weight, motion.trust * weight, weight)
+        return MotionState(
+            maps * np.float32(weight), weight, motion.trust * weight, motion.travel * weight, weight
+        )
     return MotionState(
         maps + np.float32(DECAY) * backward_warp(state.sums, measured.step),
         1 + DECAY * state.prior_weight,
         motion.trust + TRUST_DECAY * state.trust,
+        motion.travel + TRUST_DECAY * state.travel,
         1 + TRUST_DECAY * state.trust_weight,
     )
 
@@ -234,25 +263,67 @@ def _choose_reference_frames(
 
 
 def _measure_motion(
-    flows: FlowCache, now: WorkingFrame, reference_frames: list[tuple[WorkingFrame, int]]
+    flows: FlowCache,
+    now: WorkingFrame,
+    reference_frames: list[tuple[WorkingFrame, int]],
+    prior: np.ndarray,  # [h, w] in [0, 1]
 ) -> Motion:
     """Measure how much each pixel moves relative to the reference frames, and whether that is parallax."""
     speed, weight = np.zeros(now.gray.shape, np.float32), np.zeros(now.gray.shape, np.float32)
-    trusts = []
+    trusts, stills, explained = [], [], []
     for partner, k in reference_frames:
         flow = flows.flow(now, partner)
         error = forward_backward_error(flow, flows.flow(partner, now))
         reliability = 1 / (1 + (error / np.float32(MISMATCH_PX)) ** 2)
         residual = homography_residual(flow, error < MISMATCH_PX)
         magnitude = flow_magnitude(flow)
-        speed += reliability * _parallax_speed(magnitude, residual) / np.float32(k)
-        weight += reliability
         trusts.append(_trust(magnitude, residual * reliability))
+        stills.append(still_share(now.detail, partner.detail))
+        explained.append(textured_share(residual < EXPLAINED_PX, now.detail))
+        moved = _parallax_speed(magnitude, residual)
+        if trusts[-1] > MIN_TRUST:
+            moved = _signed(moved, flow, reliability, prior)
+        speed += reliability * moved / np.float32(k)
+        weight += reliability
     speed = _smooth(speed, now) / np.maximum(_smooth(weight, now), np.float32(1e-3))
     low, high = np.percentile(speed, [2, 98])
     # The root keeps fast movers (a waving hand) from compressing all the rest into a narrow range.
     nearness = np.sqrt(np.clip((speed - low) / max(high - low, 1e-6), 0, 1)).astype(np.float32)
-    return Motion(nearness, max(trusts))
+    trust, still = max(trusts), float(np.mean(stills))
+    standing = max(
+        _ramp(still, *STILL_SHARE),
+        _ramp(float(np.mean(explained)), *EXPLAINED_SHARE),
+        1 - _ramp(float(now.detail.texture.mean()), *TEXTURE_SHARE),
+    )
+    return Motion(nearness, trust * (1 - _ramp(still, *SHADOW_SHARE)), trust * (1 - standing))
+
+
+def _signed(
+    moved: np.ndarray,  # [h, w] px, magnitude of the motion
+    flow: np.ndarray,  # [h, w, 2] px
+    reliability: np.ndarray,  # [h, w] in [0, 1]
+    prior: np.ndarray,  # [h, w] in [0, 1]
+) -> np.ndarray:  # [h, w] px
+    """Return `moved`, or if some of the picture moves against the rest the parallax, which has a sign.
+
+    A camera that travels to one side and turns to the other keeps the middle distance in place: what is
+    nearer moves one way and what is farther moves the other way. Flow alone cannot say which is which (the
+    scene turned inside out, seen by a camera that moves the other way, gives the same), so the prior decides.
+    Forward, all of the picture moves away from one point, and the magnitude serves well.
+    """
+    use = _ramp(moves_against(flow, reliability > 0.5, MISMATCH_PX / 2), *SIGNED_SHARE)
+    if not use:
+        return moved
+    motion = fit_camera_motion(flow, reliability)
+    use *= 1 - _ramp(abs(float(motion.travel[2])), *FORWARD)
+    along = parallax(flow, *motion)
+    sign = np.float32(1 if _correlation(along, prior) >= 0 else -1)
+    return moved + np.float32(use) * (sign * along - moved)
+
+
+def _ramp(value: float, low: float, high: float) -> float:
+    """Return 0 up to `low`, 1 from `high` on, linear in between."""
+    return float(np.clip((value - low) / (high - low), 0, 1))
 
 
 def _trust(magnitude: np.ndarray, residual: np.ndarray) -> float:  # both [h, w] px
@@ -281,13 +352,18 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _mix(state: MotionState, now: WorkingFrame) -> tuple[np.ndarray, float]:
-    """Mix prior and motion by the shot's trust in motion, and smooth along the frame's edges."""
+    """Return depth, mixed by the shot's trust in motion and smoothed along edges, and its confidence."""
     prior, nearness, weight = np.moveaxis(state.sums, -1, 0)
-    trust = state.trust / state.trust_weight
-    share = np.float32(MOTION_SHARE * trust)
+    trust, travel = state.trust / state.trust_weight, state.travel / state.trust_weight
+    prior = prior / np.float32(state.prior_weight)
     nearness = nearness / np.maximum(weight, np.float32(1e-6))
-    depth = (1 - share) * prior / np.float32(state.prior_weight) + share * nearness
-    return _smooth(depth, now), trust
+    agreement = _correlation(prior, nearness)
+    share = np.float32(trust * (MOTION_SHARE + CONTRADICTION_SHARE * travel * max(0.0, -agreement)))
+    depth = (1 - share) * prior + share * nearness
+    low, high = MOVING_CONFIDENCE
+    moving = low + (high - low) * max(0.0, agreement)
+    standing = STILL_CONFIDENCE + STILL_AGREEMENT * trust * agreement
+    return _smooth(depth, now), standing + (moving - standing) * travel
 
 
 def _smooth(plane: np.ndarray, now: WorkingFrame) -> np.ndarray:

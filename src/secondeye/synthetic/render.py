@@ -1,6 +1,7 @@
 """Rendering of a shot from a seed: generate a scene, choose the baseline, ray-trace, apply the lens."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,16 +69,19 @@ def render_shot(
     width: int,
     *,
     screen_px: int = 0,
+    edit: Callable[[Scene], Scene] | None = None,
 ) -> Shot:
     """Render shot `seed`; bit-identical for the same arguments.
 
     The right view is shifted by `screen_px`: every disparity is at least -screen_px; 0 means parallel axes.
+    `edit` changes the random scene before it is rendered, for films with a known motion of camera and bodies.
     Raises ValueError for a negative seed or an empty shot.
     """
     if seed < 0 or min(frames, height, width) < 1:
         raise ValueError(f"seed must be >= 0 and the size positive, got {seed}, {[frames, height, width]}")
     scene_rng, asset_rng, lens_rng, grain_rng = map(np.random.default_rng, SeedSequence(seed).spawn(4))
-    renderable = _make_renderable(generate_scene(scene_rng, width / height), asset_rng, width)
+    scene = generate_scene(scene_rng, width / height)
+    renderable = _make_renderable(edit(scene) if edit else scene, asset_rng, width)
     lens = sample_lens(lens_rng, width)
     settings = _choose_settings(renderable, scene_rng, frames, height, width)
     frame_arrays = []
