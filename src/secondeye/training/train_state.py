@@ -1,7 +1,7 @@
 """The state of a training: what a step changes, and what a checkpoint holds."""
 
 import math
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,9 @@ from secondeye.params import Optimizer
 from secondeye.system.errors import UserError
 from secondeye.system.process import is_main_process
 from secondeye.training.checkpoints import StoredTensors
-from secondeye.training.ema import WeightAverage
+
+if TYPE_CHECKING:
+    from diffusers.training_utils import EMAModel
 
 WEIGHT_DECAY = 0.01
 MAX_GRADIENT_NORM = 1.0  # larger gradients are clipped
@@ -24,7 +26,7 @@ class TrainState(NamedTuple):
     # scales the loss so that float16 gradients do not underflow; disabled for other precisions
     scaler: torch.amp.GradScaler
     # exponential moving average of the weights, in the main process and its host's memory; elsewhere None
-    ema: WeightAverage | None
+    ema: "EMAModel | None"
     skipped_steps: Tensor  # [] int64
     engine: Any = None  # DeepSpeed's engine, which runs the optimizer itself; None without DeepSpeed
 
@@ -52,10 +54,17 @@ def make_train_state(
         model,
         optimizer,
         torch.amp.GradScaler(device, enabled=hyperparams.precision == "float16"),
-        WeightAverage(_on_host(model), hyperparams.ema_decay) if averaged else None,
+        _make_ema(model, hyperparams.ema_decay) if averaged else None,
         torch.zeros((), dtype=torch.int64),
         engine,
     )
+
+
+def _make_ema(model: nn.Module, decay: float) -> "EMAModel":
+    """Copy the weights. In the first updates the decay rises from 0 to `decay`."""
+    from diffusers.training_utils import EMAModel  # takes seconds to import
+
+    return EMAModel(_on_host(model), decay)
 
 
 def _on_host(model: nn.Module) -> list[nn.Parameter]:
@@ -106,7 +115,7 @@ def optimizer_step(state: TrainState, loss: float) -> float | None:
 
 def _update_ema(state: TrainState) -> None:
     if state.ema is not None:
-        state.ema.update(_on_host(state.model))
+        state.ema.step(_on_host(state.model))
 
 
 def apply_ema(state: TrainState) -> None:
@@ -126,8 +135,8 @@ def state_tensors(state: TrainState) -> dict[str, Tensor]:
     for index, entries in moments.items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in entries.items()}
     if state.ema is not None:
-        tensors |= {f"ema.{index}": value for index, value in enumerate(state.ema.averages)}
-        tensors["ema_updates.count"] = torch.tensor(state.ema.updates)
+        tensors |= {f"ema.{index}": value for index, value in enumerate(state.ema.shadow_params)}
+        tensors["ema_updates.count"] = torch.tensor(state.ema.optimization_step)
     if state.scaler.is_enabled():
         scaler = state.scaler.state_dict()
         tensors["scaler.scale"] = torch.tensor(scaler["scale"], dtype=torch.float64)
@@ -162,9 +171,9 @@ def restore(state: TrainState, tensors: StoredTensors) -> None:
     if state.engine is None:
         _restore_moments(state.optimizer, tensors)
     if state.ema is not None:
-        for place, average in enumerate(state.ema.averages):
+        for place, average in enumerate(state.ema.shadow_params):
             average.copy_(tensors[f"ema.{place}"])
-        state.ema.updates = int(tensors["ema_updates.count"])
+        state.ema.load_state_dict({"optimization_step": int(tensors["ema_updates.count"])})
     if state.scaler.is_enabled():
         scale, growth = float(tensors["scaler.scale"]), int(tensors["scaler.growth"])
         state.scaler.load_state_dict(state.scaler.state_dict() | {"scale": scale, "_growth_tracker": growth})
