@@ -110,7 +110,7 @@ def convert_and_score(
     settings = settings_from_bundle(None, *values, depth=options.depth, inpainter="fill", crf=8)
     with redirect_stdout(sys.stderr):  # progress
         convert(left, output, settings, plan_file=plan)
-    shots = read_plan_file(plan)
+    shots = read_plan_file(plan).shots
     strengths, convergences = [s.strength_percent for s in shots], [s.convergence for s in shots]
     described = f"{describe(strengths)} | {describe(convergences)}"
     score = score_films(output, output, None, every=options.every, log=lambda line: None)

@@ -77,9 +77,9 @@ def test_the_jump_at_any_cut_is_bounded() -> None:
 
 
 def test_convergence_stays_unless_a_limit_moves_it() -> None:
-    assert choose_stereo(EVEN, 0.6, AUTOMATIC) == (1.75, CONVERGENCE)
+    assert choose_stereo(EVEN, 0.6, AUTOMATIC) == ShotStereo(1.75, CONVERGENCE)
     for profile in profiles():
-        strength, convergence = choose_stereo(profile, 0.6, AUTOMATIC)
+        strength, convergence, _ = choose_stereo(profile, 0.6, AUTOMATIC)
         nearer = convergence + 0.01 * np.sign(CONVERGENCE - convergence)
         assert convergence == CONVERGENCE or not is_comfortable(profile, ShotStereo(strength, nearer))
 
@@ -93,17 +93,26 @@ def test_less_confidence_never_means_more_strength() -> None:
 def test_requested_values_win() -> None:
     profile = DepthProfile(0.0, 1.0, 0.1, 0.1, 0.1)
     given = StereoRequest(4.0, 0.9, is_exact=False)
-    assert choose_stereo(profile, 0.5, given) == (2.0, 0.9)
+    assert choose_stereo(profile, 0.5, given) == ShotStereo(2.0, 0.9)
     assert choose_stereo(profile, 0.0, given).strength_percent == pytest.approx(4 * 0.35)
-    assert choose_stereo(profile, 0.5, given._replace(is_exact=True)) == (4.0, 0.9)
-    assert choose_stereo(profile, 1.0, StereoRequest(0.0, None, False)) == (0.0, CONVERGENCE)
+    assert choose_stereo(profile, 0.5, given._replace(is_exact=True)) == ShotStereo(4.0, 0.9)
+    assert choose_stereo(profile, 1.0, StereoRequest(0.0, None, False)) == ShotStereo(0.0, CONVERGENCE)
     # With one of them, the other one keeps the limits if it can.
     chosen = choose_stereo(EVEN, 1.0, StereoRequest(None, 0.0, False))
-    assert chosen == (1.0, 0.0)
+    assert chosen == ShotStereo(1.0, 0.0)
     chosen = choose_stereo(EVEN, 1.0, StereoRequest(3.0, None, False))
     assert chosen.convergence == pytest.approx(2 / 3, abs=1e-3) and is_comfortable(EVEN, chosen)
     excess = disparities(EVEN, choose_stereo(EVEN, 1.0, StereoRequest(9.0, None, False)))
     assert excess.near - FRONT_PERCENT == pytest.approx(-BEHIND_PERCENT - excess.far, abs=ROUNDING)
+
+
+def test_a_requested_strength_keeps_the_budget_before_our_own_limits() -> None:
+    uneven = DepthProfile(0.0, 1.0, 0.5, 0.2, 0.5)
+    chosen = choose_stereo(uneven, 1.0, StereoRequest(3.0, None, False))
+    assert chosen.convergence == pytest.approx(2 / 3, abs=1e-3)
+    for profile in profiles():
+        kept = disparities(profile, choose_stereo(profile, 1.0, StereoRequest(2.5, None, False)))
+        assert kept.near <= FRONT_PERCENT + ROUNDING and kept.far >= -BEHIND_PERCENT - ROUNDING, profile
 
 
 def test_profile_of_a_shot(tmp_path: Path) -> None:

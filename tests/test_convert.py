@@ -440,7 +440,7 @@ def test_second_run_does_not_disturb_the_first(make_film: MakeFilm, monkeypatch:
                 with pytest.raises(UserError, match="another process is working in it"):
                     convert(source, Path(name), replace(SETTINGS, crf=20))
                 refused.append(name)
-        assert self.checkpoint.frames_done(*shot) == 9
+        assert self.checkpoint.frames_done([shot]) == 9
 
     monkeypatch.setattr(ShotRenderer, "run", interfere)
     assert convert(film, film.with_name("out.mp4"), SETTINGS).frames == 17

@@ -262,6 +262,11 @@ def convert(
             settings,
             preview=preview,
             plan_file=plan,
+            over_plan=[
+                name
+                for name, value in (("strength_percent", strength_percent), ("convergence", convergence))
+                if value is not None
+            ],
             overwrite=overwrite,
             sidecar=sidecar,
         )

@@ -2,7 +2,7 @@
 
 key                              hash of film, settings and code
 plan.json, inpaint.json          the shots, and the plans of the inpainter
-shot_START.json                  what the shot was asked to be, and is rendered with: shot_record.py
+shot_START.json                  depths, strength and convergence of a shot: shot_record.py
 depth_START.json                 size, range and confidence of a shot's raw depth, once its pass is finished
 depth_START.f32                  raw depth of the shot that begins at frame START
 depth_START.safetensors          state of the depth estimator, while its pass runs
@@ -24,6 +24,7 @@ import json
 import re
 import shutil
 from base64 import b64decode, b64encode
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -97,24 +98,34 @@ class Checkpoint:
         """Return the file for the raw depth of a shot; its pass keeps two more files of this stem."""
         return self.folder / f"depth_{shot_start:08d}.f32"
 
-    def segments(self, start: int, stop: int) -> list[Segment]:
-        """Return the finished segments of a shot, without gaps from its first frame on."""
+    def segments(self, shots: Sequence[tuple[int, int]]) -> list[list[Segment]]:
+        """Return the finished segments of each shot, without gaps from its first frame on."""
         found = {}
         for path in self.folder.iterdir():
             if match := _SEGMENT.fullmatch(path.name):
                 found[int(match[1])] = Segment(int(match[1]), int(match[2]), path)
-        chain = []
-        while start < stop and start in found:
-            chain.append(found[start])
-            start = found[start].stop
-        return chain
+        chains = []
+        for start, stop in shots:
+            chain = list[Segment]()
+            while start < stop and start in found:
+                chain.append(found[start])
+                start = found[start].stop
+            chains.append(chain)
+        return chains
 
     def resume(self, start: int, stop: int) -> tuple[int, InpainterState | None]:
-        """Return the first frame of a shot that is not encoded, and the inpainter's state before it."""
-        finished = self.segments(start, stop)
+        """Return the first frame of a shot that is not encoded, and the inpainter's state before it.
+
+        A shot without that state, after an interrupted `forget_shots`, starts over.
+        """
+        (finished,) = self.segments([(start, stop)])
         if not finished or finished[-1].stop == stop:
             return (stop if finished else start), None
-        return finished[-1].stop, load_file(self._state(finished[-1].stop))
+        state = self._state(finished[-1].stop)
+        if not state.exists():
+            self._delete_encoded([(start, stop)])
+            return start, None
+        return finished[-1].stop, load_file(state)
 
     def part(self, start: int) -> Path:
         """Return the path at which the segment that begins with frame `start` is encoded."""
@@ -133,12 +144,16 @@ class Checkpoint:
     def unfinished(self, plan: ShotPlan) -> list[int]:
         """Return the numbers of the shots that are not encoded to their end."""
         return [
-            number for number, shot in enumerate(plan.shots) if self.frames_done(*shot) < shot[1] - shot[0]
+            number
+            for number, ((_, stop), chain) in enumerate(
+                zip(plan.shots, self.segments(plan.shots), strict=True)
+            )
+            if not chain or chain[-1].stop < stop
         ]
 
-    def frames_done(self, start: int, stop: int) -> int:
-        """Return the number of frames of a shot that are encoded."""
-        return sum(segment.stop - segment.start for segment in self.segments(start, stop))
+    def frames_done(self, shots: Sequence[tuple[int, int]]) -> int:
+        """Return the number of frames of these shots that are encoded."""
+        return sum(segment.stop - segment.start for chain in self.segments(shots) for segment in chain)
 
     def save_shot(self, start: int, record: Mapping[str, Any]) -> None:
         """Save what a shot is rendered with; no segment of it exists before."""
@@ -154,15 +169,25 @@ class Checkpoint:
 
     def forget_shots(self, shots: Sequence[tuple[int, int]]) -> None:
         """Delete what is encoded of these shots, and last what they were rendered with."""
-        if not shots:
-            return
-        frames = {frame for start, stop in shots for frame in range(start, stop)}
-        for path in list(self.folder.iterdir()):
-            segment, state = _SEGMENT.fullmatch(path.name), _STATE.fullmatch(path.name)
-            if (segment and int(segment[1]) in frames) or (state and int(state[1]) - 1 in frames):
-                path.unlink()
+        self._delete_encoded(shots)
         for start, _ in shots:
             self._shot(start).unlink(missing_ok=True)
+
+    def _delete_encoded(self, shots: Sequence[tuple[int, int]]) -> None:
+        """Delete segments and states of shots; the first segment first, so that no chain is left half."""
+        ordered = sorted(shots)
+        starts = [start for start, _ in ordered]
+
+        def is_of_them(frame: int) -> bool:
+            position = bisect_right(starts, frame) - 1
+            return position >= 0 and frame < ordered[position][1]
+
+        names = sorted(path.name for path in self.folder.iterdir())
+        for pattern, offset in ((_SEGMENT, 0), (_STATE, 1)):
+            for name in names:
+                match = pattern.fullmatch(name)
+                if match and is_of_them(int(match[1]) - offset):
+                    (self.folder / name).unlink()
 
     def save_plan(self, plan: ShotPlan) -> None:
         """Save the shot plan, so that resuming does not search for cuts again."""

@@ -41,6 +41,7 @@ class StereoRequest(NamedTuple):
     strength_percent: float | None  # % of the width, [0, 10]
     convergence: float | None  # [0, 1]
     is_exact: bool  # the strength is not reduced where depth is uncertain
+    holds_borders: bool = True  # nothing is in front of the screen at the left and right border
 
 
 class ShotStereo(NamedTuple):
@@ -48,6 +49,7 @@ class ShotStereo(NamedTuple):
 
     strength_percent: float  # disparity between depth 0 and 1, % of the width
     convergence: float  # the depth that lies on the screen, [0, 1]
+    holds_borders: bool = True  # nothing is in front of the screen at the left and right border
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,9 @@ def choose_stereo(
     """Return what is requested, and choose the rest within the limits.
 
     The automatic strength is STRENGTH_PERCENT times the confidence, the automatic convergence CONVERGENCE;
-    each differs from that only as far as a limit demands. A requested value may break the limits; then the
-    other one spreads the excess over both sides of the screen.
+    each differs from that only as far as a limit demands. A requested value may break limits. An automatic
+    convergence then still keeps the budget in front of and behind the screen if the strength allows it;
+    what exceeds is spread over both sides.
     """
     limits, share = _limits(profile), max(MIN_CONFIDENCE, confidence)
     strength, convergence = request.strength_percent, request.convergence
@@ -116,10 +119,11 @@ def choose_stereo(
         strength *= share
     if convergence is None:
         convergence = _allowed_convergence(limits, strength)
-    return ShotStereo(round(strength, _DIGITS), round(convergence, _DIGITS))
+    return ShotStereo(round(strength, _DIGITS), round(convergence, _DIGITS), request.holds_borders)
 
 
 def _limits(profile: DepthProfile) -> Sequence[_Limit]:
+    """Return the limits, first the two of the budget."""
     return (
         _Limit(profile.near, inf, FRONT_PERCENT),
         _Limit(profile.far, BEHIND_PERCENT, inf),
@@ -144,10 +148,15 @@ def _strongest(limits: Sequence[_Limit], convergence: float | None) -> float:
 
 
 def _allowed_convergence(limits: Sequence[_Limit], strength: float) -> float:
-    """Return the convergence nearest to CONVERGENCE that keeps all limits, else the one between them."""
+    """Return the convergence nearest to CONVERGENCE that keeps all limits.
+
+    If none does, it is the one between them, moved as far as the budget demands.
+    """
     if not strength:
         return CONVERGENCE
-    least = max(limit.depth - limit.front / strength for limit in limits)
-    most = min(limit.depth + limit.behind / strength for limit in limits)
-    chosen = (least + most) / 2 if least > most else min(max(CONVERGENCE, least), most)
+    chosen = CONVERGENCE
+    for kept in (limits, limits[:2]):
+        least = max(limit.depth - limit.front / strength for limit in kept)
+        most = min(limit.depth + limit.behind / strength for limit in kept)
+        chosen = (least + most) / 2 if least > most else min(max(chosen, least), most)
     return min(max(chosen, 0.0), 1.0)

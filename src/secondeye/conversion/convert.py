@@ -1,6 +1,6 @@
 """Convert a film to stereo, shot by shot, resuming after the last finished segment."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from secondeye.conversion.bundle_parts import SHIPPED
 from secondeye.conversion.checkpoint import Checkpoint, open_checkpoint, remove_if_published
-from secondeye.conversion.comfort import BEHIND_PERCENT, FRONT_PERCENT, StereoRequest
+from secondeye.conversion.comfort import StereoRequest
 from secondeye.conversion.depth_maps import open_depth_maps
 from secondeye.conversion.destination import (
     check_output,
@@ -29,7 +29,8 @@ from secondeye.conversion.provenance import (
     write_sidecar,
 )
 from secondeye.conversion.settings import AUTO, GIB, ConversionSettings
-from secondeye.conversion.shot_record import forget_changed, request_stereo, write_plan
+from secondeye.conversion.shot_record import forget_changed, write_plan
+from secondeye.conversion.shot_requests import StereoSource
 from secondeye.conversion.shots import (
     FilmJob,
     ShotConverter,
@@ -84,6 +85,7 @@ def convert(
     preview: Path | None = None,  # .png to write a preview of the middle frame to
     plan_file: Path
     | None = None,  # .yaml with the strength and convergence of every shot; a new one is written
+    over_plan: Collection[str] = (),  # of strength_percent and convergence: settings that win over the plan
     overwrite: bool = False,  # replace an existing output
     sidecar: bool = False,  # also write OUTPUT.json, the record that the film's tag holds
     log: Log = print,
@@ -100,8 +102,10 @@ def convert(
     outputs = choose_outputs(film, output, settings)
     # Through links, so that two names of one output share a checkpoint.
     targets = [each.resolve() for each in outputs]
-    if remove_if_published(*targets, keep=plan_file is not None):
-        return ConversionResult(tuple(outputs), container_and_frame_count(outputs[0])[1], "")
+    if remove_if_published(*targets, keep=overwrite or plan_file is not None):
+        if not overwrite and plan_file is None:
+            return ConversionResult(tuple(outputs), container_and_frame_count(outputs[0])[1], "")
+        overwrite = True  # what this conversion wrote itself
     for each in outputs:
         check_output(each, film, settings.encoding.encoder.codec, overwrite)
     if preview is not None:
@@ -118,6 +122,9 @@ def convert(
     if has_synthesised_left(film):
         log(f"warning: {film}: its left view is not the source but synthesised; convert the source instead")
     settings = choose_depth(settings, log)
+    source = StereoSource(settings, plan_file, planned, over_plan)
+    if planned is not None and (other := planned.mismatch(film.name, describe_depth(settings)["name"])):
+        log(f"warning: {plan_file}: was written for {other}")
     window_frames = choose_window_frames(info, settings, worker_count(settings))
     models = load_models(share_memory(settings))
     require_memory(models.estimator, [(info.height, info.width)])
@@ -132,22 +139,33 @@ def convert(
         require_memory(models.estimator, picture_sizes(plan))
         _plan_inpainting(checkpoint, plan, settings, models.inpainter, log)
         _log_film(plan, log)
-        requests = request_stereo(settings, plan, plan_file, planned)
-        changed = forget_changed(checkpoint, plan, requests)
-        _log_stereo(settings, plan_file if planned is not None else None, changed, log)
+        requests = source.requests(plan.shots)
+        for line in source.describe():
+            log(line)
+        if changed := forget_changed(checkpoint, plan, requests):
+            log(f"{pluralize(changed, 'shot')} with other values: converted again")
         _require_free_space(checkpoint, plan, folder, settings, output_format)
         job = FilmJob(info, checkpoint, settings, window_frames)
         converter = None if is_spread(settings) else ShotConverter(job, plan, models)
         del models  # not to be held while other processes load their own
         _convert_shots(job, plan, requests, converter, log)
         record = describe_conversion(
-            film, settings, output_format, checkpoint.load_inpaint_plans(), own_comment(film)
+            film,
+            settings,
+            output_format,
+            checkpoint.load_inpaint_plans(),
+            own_comment(film),
+            source.planned_names,
         )
         if sidecar:
             for target in targets:
                 write_sidecar(target, record)
         if plan_file is not None and planned is None:
-            write_plan(checkpoint, plan, plan_file, record["depth"]["name"])
+            if plan_file.exists():
+                remedy = "to write the values of this film, add --overwrite and another --plan"
+                log(f"warning: {plan_file}: was written by another process and stays; {remedy}")
+            else:
+                write_plan(checkpoint, plan, plan_file, record["depth"]["name"])
         lost_sound = _mux(checkpoint, plan, targets, output_format, record)
         if preview:
             write_atomic(preview, checkpoint.preview.read_bytes())
@@ -306,19 +324,6 @@ def _log_film(plan: ShotPlan, log: Log) -> None:
         log(f"warning: {plan.damage}; converting what decodes")
 
 
-def _log_stereo(settings: ConversionSettings, plan_file: Path | None, changed: int, log: Log) -> None:
-    """Say where strength and convergence come from, and how many shots they change."""
-    if plan_file is not None:
-        log(f"strength and convergence: from {plan_file}, automatic where it has none")
-    elif settings.strength_percent is None or settings.convergence is None:
-        log(
-            f"strength and convergence: automatic, at most {FRONT_PERCENT:g} % of the width in front of the "
-            f"screen and {BEHIND_PERCENT:g} % behind it"
-        )
-    if changed:
-        log(f"{pluralize(changed, 'shot')} with other values: converted again")
-
-
 def _require_free_space(
     checkpoint: Checkpoint,
     plan: ShotPlan,
@@ -327,7 +332,7 @@ def _require_free_space(
     output_format: OutputFormat,
 ) -> None:
     """Raise UserError unless the unfinished shots, the muxed film and the depth in use fit on the disk."""
-    missing = len(plan.timestamps) - sum(checkpoint.frames_done(*shot) for shot in plan.shots)
+    missing = len(plan.timestamps) - checkpoint.frames_done(plan.shots)
     longest = sorted(stop - start for start, stop in plan.shots)[-worker_count(settings) :]
     # An upper bound.
     audio_bytes = output_format.layout.files * plan.info.path.stat().st_size if plan.info.audio else 0
@@ -354,7 +359,7 @@ def _convert_shots(
 ) -> None:
     """Convert all unfinished shots; without a converter, in other processes."""
     checkpoint = job.checkpoint
-    done = sum(checkpoint.frames_done(*shot) for shot in plan.shots)
+    done = checkpoint.frames_done(plan.shots)
     resumed = f", {pluralize(done, 'frame')} already converted" if done else ""
     frames, shots = pluralize(len(plan.timestamps), "frame"), pluralize(len(plan.shots), "shot")
     log(f"{frames} in {shots}{resumed}")
@@ -388,7 +393,7 @@ def _mux(
     """
     info, lost = plan.info, 0
     seconds = [timestamp * info.time_base for timestamp in plan.timestamps]
-    segments = [segment for shot in plan.shots for segment in checkpoint.segments(*shot)]
+    segments = [segment for chain in checkpoint.segments(plan.shots) for segment in chain]
     for stream, output in enumerate(outputs):
         muxed = checkpoint.film(output)
         tracks, lost = mux_film(

@@ -56,7 +56,9 @@ def check_preview(preview: Path, film: Path, overwrite: bool) -> None:
 
 def check_plan_file(plan: Path, film: Path) -> None:
     """Raise UserError if the name is not that of a YAML file, or a new one cannot be written."""
-    if plan.suffix not in (".yaml", ".yml") or plan.is_dir():
+    if plan.is_dir():
+        raise UserError(f"{plan}: is a folder; give --plan a file name")
+    if plan.suffix not in (".yaml", ".yml"):
         raise UserError(f"{plan}: the name of --plan must end in .yaml")
     if not plan.exists():
         _check_file(plan, film, False, "--plan")

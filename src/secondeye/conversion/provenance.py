@@ -6,7 +6,7 @@
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,7 @@ def describe_conversion(
     output: "OutputFormat",
     plans: "Sequence[InpaintPlan]",  # of the inpainter; the first one is that of most frames
     comment: str,  # the source's own, which the tag would replace
+    planned: Collection[str] = (),  # settings that a plan states for each shot
 ) -> dict[str, Any]:
     """Return the record of a conversion."""
     version, tags = read_version(settings.model)
@@ -50,7 +51,8 @@ def describe_conversion(
     } | (_without_memory(plans[0]) if plans else {})
     chosen["crf"] = settings.encoding.crf
     for name in ("strength_percent", "convergence"):
-        chosen[name] = "auto" if chosen[name] is None else chosen[name]
+        if name in planned or chosen[name] is None:
+            chosen[name] = "plan" if name in planned else "auto"
     record = {
         "secondeye": __version__,
         "code": str(code_hash.code_and_versions("secondeye.conversion.convert")["code"])[:12],

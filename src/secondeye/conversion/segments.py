@@ -103,7 +103,7 @@ class ShotRenderer:
             picture=picture,
             strength_percent=stereo.strength_percent,
             convergence=stereo.convergence,
-            holds_borders=self.settings.holds_borders,
+            holds_borders=stereo.holds_borders,
             device=device,
             views=self.settings.views,
             state=state,

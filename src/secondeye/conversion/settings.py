@@ -28,7 +28,7 @@ RESOLVED = "depthcrafter"  # the estimator that works at --depth-resolution, and
 GIB = 2**30  # bytes
 # Change neither the plan of an unfinished conversion nor its pixels: resuming may change them.
 _RESOURCES = ("max_memory_gb", "offload", "workers")
-# Recorded shot by shot: other values convert only the shots again that they change.
+# Recorded for each shot: other values convert only the shots that they change.
 _BY_SHOT = ("strength_percent", "convergence")
 
 
@@ -145,7 +145,7 @@ class ConversionSettings:
     def holds_borders(self) -> bool:
         """Whether nothing may be in front of the screen at the left and right border of the picture.
 
-        A strength and a convergence that are both given hold everywhere.
+        A strength and a convergence that are both given hold everywhere. A plan may say otherwise of a shot.
         """
         return self.strength_percent is None or self.convergence is None
 
@@ -216,7 +216,6 @@ class ConversionSettings:
         """Return the settings for a checkpoint's key: what all shots depend on, and weights by content."""
         chosen = {name: value for name, value in asdict(self).items() if name not in (*_RESOURCES, *_BY_SHOT)}
         return chosen | {
-            "holds_borders": self.holds_borders,
             "crf": self.encoding.crf,
             "model": hash_folder(self.model) if self.model else "",
             "depth_weights": self.depth_weights.hash if self.depth_weights else "",

@@ -1,46 +1,44 @@
 """What each shot of an unfinished conversion was rendered with, so that only changed shots are made again."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
 from secondeye.conversion.checkpoint import Checkpoint
-from secondeye.conversion.comfort import ShotStereo, StereoRequest, choose_stereo, measure_profile
-from secondeye.conversion.plan_file import (
-    PlannedShot,
-    ShotLine,
-    request_shots,
-    write_plan_file,
+from secondeye.conversion.comfort import (
+    DepthProfile,
+    ShotStereo,
+    StereoRequest,
+    choose_stereo,
+    measure_profile,
 )
-from secondeye.conversion.settings import ConversionSettings
+from secondeye.conversion.plan_file import ShotLine, write_plan_file
 from secondeye.conversion.shot_depth import ShotDepth
 from secondeye.film.shots import ShotPlan
 
 
 class ShotRecord(NamedTuple):
-    """What was asked of a shot, and what it was rendered with."""
+    """What is known of a shot's depth, and what the shot was rendered with."""
 
-    request: StereoRequest
-    stereo: ShotStereo
-    subject_depth: float  # [0, 1]
+    profile: DepthProfile
     confidence: float  # of the depth, [0, 1]
+    stereo: ShotStereo
 
     def satisfies(self, request: StereoRequest) -> bool:
-        """Return whether a shot of which this is asked was rendered so already."""
-        stated = (request.strength_percent, request.convergence)
-        return request == self.request or (request.is_exact and stated == self.stereo)
+        """Return whether the shot was rendered with the values that this request leads to."""
+        return choose_stereo(self.profile, self.confidence, request) == self.stereo
 
 
 def choose_shot(depth: ShotDepth, request: StereoRequest) -> ShotRecord:
     """Choose strength and convergence of a shot from its depth."""
     profile = measure_profile(depth)
-    stereo = choose_stereo(profile, depth.confidence, request)
-    return ShotRecord(request, stereo, round(profile.subject, 3), round(depth.confidence, 3))
+    return ShotRecord(profile, depth.confidence, choose_stereo(profile, depth.confidence, request))
 
 
 def save_record(checkpoint: Checkpoint, start: int, record: ShotRecord) -> None:
     """Save the record of the shot that begins at a frame."""
-    checkpoint.save_shot(start, record._asdict())
+    checkpoint.save_shot(start, record._asdict() | {"profile": asdict(record.profile)})
 
 
 def load_record(checkpoint: Checkpoint, start: int) -> ShotRecord | None:
@@ -48,12 +46,11 @@ def load_record(checkpoint: Checkpoint, start: int) -> ShotRecord | None:
     stored = checkpoint.load_shot(start)
     if stored is None:
         return None
-    request, stereo = StereoRequest(*stored.pop("request")), ShotStereo(*stored.pop("stereo"))
-    return ShotRecord(request, stereo, **stored)
+    return ShotRecord(DepthProfile(**stored["profile"]), stored["confidence"], ShotStereo(*stored["stereo"]))
 
 
 def forget_changed(checkpoint: Checkpoint, plan: ShotPlan, requests: Sequence[StereoRequest]) -> int:
-    """Delete what was rendered of shots of which something else is asked now; return their number."""
+    """Delete what was rendered of shots with other values than requested; return their number."""
     changed = [
         shot
         for shot, request in zip(plan.shots, requests, strict=True)
@@ -63,19 +60,6 @@ def forget_changed(checkpoint: Checkpoint, plan: ShotPlan, requests: Sequence[St
     return len(changed)
 
 
-def request_stereo(
-    settings: ConversionSettings,
-    plan: ShotPlan,
-    path: Path | None,  # of --plan
-    planned: Sequence[PlannedShot] | None,  # its content; None if it does not exist
-) -> list[StereoRequest]:
-    """Return what is asked of every shot. Raises UserError for a shot that the film does not have."""
-    request = StereoRequest(settings.strength_percent, settings.convergence, is_exact=False)
-    if path is None or planned is None:
-        return [request] * len(plan.shots)
-    return request_shots(path, planned, plan.shots, request)
-
-
 def write_plan(checkpoint: Checkpoint, plan: ShotPlan, path: Path, depth: str) -> None:
     """Write what every shot was rendered with, once all are."""
     lines = []
@@ -83,5 +67,6 @@ def write_plan(checkpoint: Checkpoint, plan: ShotPlan, path: Path, depth: str) -
         record = load_record(checkpoint, start)
         assert record is not None, start
         seconds = round(float(plan.timestamps[start] * plan.info.time_base), 3)
-        lines.append(ShotLine(start, stop, seconds, *record.stereo, record.subject_depth, record.confidence))
+        known = round(record.profile.subject, 3), round(record.confidence, 3)
+        lines.append(ShotLine(start, stop, seconds, *record.stereo, *known))
     write_plan_file(path, plan.info.path, depth, lines)

@@ -274,7 +274,7 @@ def _show_progress(checkpoint: Checkpoint, plan: ShotPlan, bar: "tqdm[Any]") -> 
 
     def follow() -> None:
         while not ended.wait(_PROGRESS_SECONDS):
-            _advance(bar, 2 * sum(checkpoint.frames_done(*shot) for shot in plan.shots))
+            _advance(bar, 2 * checkpoint.frames_done(plan.shots))
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
@@ -283,7 +283,7 @@ def _show_progress(checkpoint: Checkpoint, plan: ShotPlan, bar: "tqdm[Any]") -> 
     finally:
         ended.set()
         thread.join()
-        _advance(bar, 2 * sum(checkpoint.frames_done(*shot) for shot in plan.shots))
+        _advance(bar, 2 * checkpoint.frames_done(plan.shots))
 
 
 def _advance(bar: "tqdm[Any]", done: int) -> None:
