@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from conftest import frame_seconds, moving_images
 from test_cli import Run, one_line, secondeye  # noqa: F401
-from test_resume import interrupt_for
+from test_resume import interrupt, interrupt_for
 
 from secondeye import cli
 from secondeye.conversion import checkpoint
 from secondeye.conversion.convert import ConversionResult, convert
 from secondeye.conversion.output_format import choose_format, describe_format
 from secondeye.conversion.settings import ConversionSettings
+from secondeye.conversion.shots import ShotConverter
 from secondeye.film.layouts import LAYOUTS, Layout, anaglyph
 from secondeye.film.packing import PACKED, pack, packing_axis, packing_from_name, unpack
 from secondeye.sources import list_sources
@@ -366,8 +367,13 @@ def test_frames_beyond_common_levels_are_said_with_what_fits(
         assert re.search(said, line), line
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
 def test_a_run_killed_between_two_files_is_completed(
-    film: Path, views: tuple[np.ndarray, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    film: Path,
+    views: tuple[np.ndarray, np.ndarray],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    overwrite: bool,
 ) -> None:
     output, settings = tmp_path / "film.mkv", replace(LOSSLESS, layout="left-right-files")
     left, right = tmp_path / "film_left.mkv", tmp_path / "film_right.mkv"
@@ -375,7 +381,9 @@ def test_a_run_killed_between_two_files_is_completed(
         patch.setattr(checkpoint, "publish", interrupt_for(right, checkpoint.publish))
         convert(film, output, settings)
     assert left.exists() and not right.exists()
-    assert convert(film, output, settings).frames == FRAMES
+    with monkeypatch.context() as patch:
+        patch.setattr(ShotConverter, "run", interrupt)  # everything is converted already
+        assert convert(film, output, settings, overwrite=overwrite).frames == FRAMES
     with pytest.raises(UserError, match=r"film_left\.mkv: already exists"):
         convert(film, output, settings)
     assert right.exists() and [path.name for path in tmp_path.iterdir() if path.is_dir()] == []

@@ -174,7 +174,7 @@ def convert(
         Path | None,
         typer.Option(
             help="strength and convergence of every shot (.yaml): written, or read if it exists; after an "
-            "edit only changed shots are converted again"
+            "edit only changed shots are converted again. --strength-percent and --convergence win over it"
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing output")] = False,

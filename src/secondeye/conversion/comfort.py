@@ -36,7 +36,7 @@ _DIGITS = 4  # of the values; they are exact when written to a file and read aga
 
 
 class StereoRequest(NamedTuple):
-    """What is asked of a shot; None: to be chosen from its depth."""
+    """The values that a shot should have; None: to be chosen from its depth."""
 
     strength_percent: float | None  # % of the width, [0, 10]
     convergence: float | None  # [0, 1]
