@@ -117,7 +117,9 @@ def read_record(film: Path) -> dict[str, Any] | None:
         record = json.loads(tags.get(_TAG, ""))
     except ValueError:
         return None
-    is_own = isinstance(record, dict) and "secondeye" in record and isinstance(record.get("settings"), dict)
+    is_own = (
+        isinstance(record, dict) and "secondeye" in record and isinstance(record.get("settings", {}), dict)
+    )
     return record if is_own else None
 
 
@@ -127,7 +129,7 @@ def has_synthesised_left(film: Path) -> bool:
     Raises UnreadableFilm.
     """
     record = read_record(film)
-    return record is not None and record["settings"].get("views") == BOTH
+    return record is not None and record.get("settings", {}).get("views") == BOTH
 
 
 def own_comment(film: Path) -> str:
