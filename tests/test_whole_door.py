@@ -30,8 +30,8 @@ from secondeye.system.errors import UserError
 from secondeye.video.probe import probe
 from secondeye.video.read import decode_film
 
-FRAMES, HEIGHT, WIDTH, FPS = 28, 280, 440, 2  # 14 seconds: more than one segment
-SAMPLE_SIZE = 28  # a tile is 224 x 224 px in area: the frame takes 2 x 2 of them at full resolution
+FRAMES, HEIGHT, WIDTH, FPS = 30, 400, 704, 2  # 15 seconds: more than one segment
+SAMPLE_SIZE = 40  # a tile is 320 x 320 px in area: the frame takes 2 x 2 of them at full resolution
 LOSSLESS = {"crf": 0, "preset": "ultrafast"}
 
 # Imported by Python at its start: records the input shape of every pass of the network in the file RECORD.
@@ -88,7 +88,7 @@ def passes(folder: Path) -> list[list[int]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-@pytest.mark.slow(seconds=85)
+@pytest.mark.slow(seconds=115)
 @pytest.mark.timeout(600)
 def test_film_through_flow_and_registry(flow: ModuleType, with_registry: Path) -> None:
     def run(outbox: str) -> None:
