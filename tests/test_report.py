@@ -16,7 +16,7 @@ from conftest import eval_clip, score_row
 from secondeye.dataset.schema import Score
 from secondeye.evaluation.aggregate import aggregate_scores, group_by_film, mean_score, paired_gains
 from secondeye.evaluation.columns import COLUMNS
-from secondeye.evaluation.comparison import PROTOCOLS, compare
+from secondeye.evaluation.comparison import PROTOCOLS, compare, differs, least_films
 from secondeye.evaluation.figures import clip_rows, select_clips
 from secondeye.evaluation.regions import BORDER, DISOCCLUDED, UNKNOWN, VISIBLE
 from secondeye.evaluation.report import (
@@ -163,7 +163,7 @@ class Reader(HTMLParser):
 )
 def test_verdicts(scores: list[float], changes: dict[str, float], verdict: str) -> None:
     rows = [*FILL[: len(scores)], *scores_of("light", "inpainter", scores, **changes)]
-    comparison = compare(PROTOCOLS[0], rows[len(scores) :], rows[: len(scores)], {}, EVALUATE)
+    comparison = compare(PROTOCOLS[0], rows[len(scores) :], rows[: len(scores)], {}, EVALUATE, comparisons=1)
     assert comparison.verdict.startswith(verdict)
     line = next(line for line in table(report_of(rows), "Verdicts") if line["method"] == "light")
     assert line["verdict"].startswith(verdict)
@@ -173,7 +173,8 @@ def test_verdict_table_has_gains_and_intervals() -> None:
     fill, light = table(report_of([*FILL, *scores_of("light", "inpainter", [0.6] * 5)]), "Verdicts")
     assert (fill["verdict"], fill["gain over fill"]) == ("reference", "-")
     assert light["HaarPSI"] == "0.6000 (0.6000 to 0.6000)"
-    assert light["gain over fill"] == "+0.1000 (+0.1000 to +0.1000)"
+    assert light["gain over fill"] == "**+0.1000 (+0.1000 to +0.1000)**"
+    assert (fill["films won"], light["films won"]) == ("-", "5 of 5 (100 to 100 %)")
     assert (light["films"], light["PSNR in holes, dB"], light["gradient ratio"]) == ("5", "20.00", "0.900")
 
 
@@ -203,9 +204,8 @@ def test_each_protocol_has_its_own_methods_and_baseline() -> None:
         "student + shipped light",
         "best shift",
     ]
-    assert whole[2]["verdict"] == "worse" and whole[2]["gain over motion + shipped light"].startswith(
-        "-0.1000"
-    )
+    assert whole[2]["verdict"] == "worse"
+    assert whole[2]["gain over motion + shipped light"].startswith("**-0.1000")
     assert "End-to-end" not in report_of([row for row in rows if row.kind != "model"])
 
 
@@ -245,38 +245,86 @@ def test_gains_are_paired_by_clip_and_positive_if_better(
     assert gains == {"f": [pytest.approx(gain)]}
 
 
-def test_the_best_candidate_of_each_column_is_bold() -> None:
+def bold_cells(rows: list[Score], evaluate: Evaluate = EVALUATE) -> set[tuple[str, str]]:
+    """Return method and column of every bold cell of the report."""
+    found = set()
+    for head, *lines in tables_of(report_of(rows, evaluate)).values():
+        found |= {
+            (line[0], name) for line in lines for name, cell in zip(head, line, strict=True) if "**" in cell
+        }
+    return found
+
+
+def test_bold_is_what_differs_from_the_reference_beyond_chance_and_nothing_else() -> None:
     rows = [
-        *scores_of("identity", "baseline", [0.99] * 5, temporal_error=4.0, psnr_db=99.0, gradient_ratio=1.0),
-        *FILL,
-        *scores_of("light", "inpainter", [0.7] * 5, temporal_error=4.0, psnr_db=30.0, gradient_ratio=1.2),
-        *scores_of("ceiling", "ceiling", [0.999] * 5, temporal_error=0.2, psnr_db=99.0, gradient_ratio=1.0),
+        *scores_of("identity", "baseline", [0.1] * 9, psnr_db=9.0, gradient_ratio=3.0),
+        *scores_of("fill", "inpainter", [0.5] * 9),
+        *scores_of("light", "inpainter", [0.7] * 9, gradient_ratio=1.2, temporal_error=5.0),
+        *scores_of("same", "inpainter", [0.5] * 9),
+        *scores_of("mixed", "inpainter", [0.9, 0.4] * 4 + [0.3], psnr_db=30.0),
+        *scores_of("ceiling", "ceiling", [0.999] * 9, temporal_error=0.2, psnr_db=99.0, gradient_ratio=1.0),
     ]
-    lines = {line["method"]: line for line in table(report_of(rows), "Inpainting")}
-    bold = {(m, c) for m, line in lines.items() for c, cell in line.items() if cell.startswith("**")}
-    assert bold == {
+    assert bold_cells(rows) == {
         ("light", "HaarPSI ↑"),
-        ("light", "temporal error, levels ↓"),
-        ("fill", "gradient ratio → 1"),
-    }, "equal PSNR is not bold"
+        ("light", "gain over fill"),
+        ("light", "gradient ratio → 1"),  # which is worse
+    }
 
 
-def test_means_over_fewer_clips_are_labelled_and_never_bold() -> None:
-    rows = [*FILL, *scores_of("light", "inpainter", [0.7] * 5), *scores_of("other", "inpainter", [0.9])]
+@pytest.mark.parametrize(
+    ("films", "methods", "bold"),
+    [
+        (4, 1, set()),  # fewer than min_films
+        (5, 1, {"HaarPSI ↑", "gain over fill"}),
+        (5, 2, set()),
+        (6, 1, {"HaarPSI ↑", "gain over fill"}),
+        (7, 1, {"HaarPSI ↑", "gain over fill", "temporal error, levels ↓"}),  # 4 scores: 40 to 1
+    ],
+)
+def test_more_comparisons_need_more_films(films: int, methods: int, bold: set[str]) -> None:
+    rows = scores_of("fill", "inpainter", [0.5] * films)
+    for number in range(methods):
+        rows += scores_of(f"light {number}", "inpainter", [0.9] * films, temporal_error=1.0)
+    assert {column for _, column in bold_cells(rows)} == bold
+    assert not bold_cells(rows, replace(EVALUATE, min_films=8))
+
+
+def test_the_least_films_follow_from_equal_signs() -> None:
+    for comparisons, films in ((1, 5), (2, 6), (4, 7), (100, 11)):
+        assert least_films(comparisons, EVALUATE) == films
+        error = (1 - EVALUATE.confidence) / comparisons
+        assert 2.0 ** (1 - films) <= error < 2.0 ** (2 - films)
+    assert least_films(1, replace(EVALUATE, min_films=20)) == 20
+
+
+def test_equal_methods_rarely_differ() -> None:
+    rng = np.random.default_rng(0)
+    found = 0
+    for _ in range(200):
+        gains = {f"film{n}": rng.normal(size=2).tolist() for n in range(12)}
+        found += differs(gains, 100, EVALUATE)
+    assert found <= 2, "0.2 are expected of an exact test"
+    assert differs({film: [abs(gain) for gain in clips] for film, clips in gains.items()}, 100, EVALUATE)
+
+
+def test_means_over_fewer_clips_are_labelled_and_compared_on_the_clips_that_both_have() -> None:
+    fill = scores_of("fill", "inpainter", [0.5] * 6)
+    rows = [*fill, *scores_of("light", "inpainter", [0.7] * 6), *scores_of("other", "inpainter", [0.9])]
     markdown = report_of(rows)
     for heading in ("Verdicts", "Inpainting"):
         lines = {line["method"]: line for line in table(markdown, heading)}
-        assert "other (1 of 5 clips)" in lines and "other" not in lines
+        assert "other (1 of 6 clips)" in lines and "other" not in lines
     cells = {name: line["HaarPSI ↑"] for name, line in lines.items()}
-    assert cells["light"] == "**0.7000**" and cells["other (1 of 5 clips)"] == "0.9000"
+    assert cells["light"] == "**0.7000**" and cells["other (1 of 6 clips)"] == "0.9000"
 
 
 def test_depth_is_exempt_from_the_guardrails_of_inpainting() -> None:
     ours = scores_of("student + shipped light", "model", [0.6] * 5, gradient_ratio=1.5)
     theirs = scores_of("motion + shipped light", "model", [0.5] * 5)
-    assert compare(PROTOCOLS[1], ours, theirs, {}, EVALUATE).verdict == "better"
+    assert compare(PROTOCOLS[1], ours, theirs, {}, EVALUATE, comparisons=1).verdict == "better"
     worse = scores_of("student + shipped light", "model", [0.6] * 5, psnr_db=GUARDED["psnr_db"] - 0.1)
-    assert "the whole image loses 0.10 dB" in compare(PROTOCOLS[1], worse, theirs, {}, EVALUATE).verdict
+    lost = compare(PROTOCOLS[1], worse, theirs, {}, EVALUATE, comparisons=1)
+    assert "the whole image loses 0.10 dB" in lost.verdict
 
 
 def test_columns_without_a_better_direction_have_no_bold_cell() -> None:
@@ -300,7 +348,7 @@ def test_missing_scores_are_left_out_of_the_tables_and_named() -> None:
     assert "Without LPIPS and DISTS: `evaluate.vgg_weights`" in markdown
     assert "Nothing to score for VIF, seam ratio." in markdown
     assert [line["disparity error, % ↓"] for line in table(markdown, "End-to-end", -1)] == [
-        *("-", "1.000", "**0.500**")
+        *("-", "1.000", "0.500")
     ]
     with_weights = [replace(row, lpips=0.1) for row in FILL]
     assert table(report_of(with_weights), "Inpainting")[0]["LPIPS ↓"] == "0.1000"

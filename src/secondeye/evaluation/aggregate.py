@@ -80,14 +80,6 @@ def round_interval(interval: ScoreInterval, digits: int) -> dict[str, float]:
     return {name: round(value, digits) for name, value in numbers.items()}
 
 
-def best_value(values: Sequence[float], column: str) -> float:
-    """Return the best value of a score; NaN without any, or if the score has no better direction."""
-    known = [value for value in values if not math.isnan(value)]
-    if not known or not COLUMNS[column].better:
-        return math.nan
-    return max(known, key=lambda value: _oriented(value, column))
-
-
 def _oriented(value: float, column: str) -> float:
     """Map a score so that higher is better."""
     match better := COLUMNS[column].better:

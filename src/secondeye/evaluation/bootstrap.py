@@ -10,7 +10,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+MAX_CONFIDENCE = 0.9999  # the largest that params.yaml accepts
 _BLOCK = 2**15  # random numbers drawn at a time, so that they fit the cache; does not change the result
+
+
+def corrected_confidence(confidence: float, comparisons: int) -> float:
+    """Divide the error probability by the number of comparisons (Bonferroni)."""
+    return min(1 - (1 - confidence) / comparisons, MAX_CONFIDENCE)
 
 
 def bootstrap_interval(

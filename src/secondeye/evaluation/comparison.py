@@ -1,10 +1,13 @@
-"""Comparison of a method with a baseline: one verdict and the gain behind it."""
+"""Comparison of a method with a baseline: one verdict and the gain behind it; what differs beyond chance."""
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from secondeye.dataset.schema import Score
 from secondeye.evaluation.aggregate import ScoreInterval, mean_score, paired_gains, score_interval
+from secondeye.evaluation.bootstrap import corrected_confidence
 from secondeye.evaluation.columns import COLUMNS, PRIMARY
 from secondeye.evaluation.guardrails import find_film_loss, find_image_loss, find_violation
 from secondeye.params import Evaluate
@@ -39,21 +42,23 @@ PROTOCOLS = (
     ),
 )
 CANDIDATE_KINDS = ("inpainter", "model", "external")  # get a verdict; baselines and ceilings are only shown
-_IN_EVERY_PROTOCOL = ("identity", "best shift")
+IN_EVERY_PROTOCOL = ("identity", "best shift")
 
 
 class Comparison(NamedTuple):
     """How a method compares with the baseline."""
 
     verdict: str
-    gain: ScoreInterval  # of the primary score; positive if the method is better
+    gain: ScoreInterval  # of the primary score, as of `corrected_interval`; positive if the method is better
+    beyond_chance: bool  # whether the gain differs from zero, as of `differs`
+    wins: ScoreInterval  # share of films on which the method is better by the primary score; a tie is half
 
 
 def protocol_rows(protocol: Protocol, rows: Sequence[Score]) -> list[Score]:
     """Return the scores that a protocol's tables show; none if no method is of its kinds."""
     if not any(row.kind in protocol.kinds for row in rows):
         return []
-    return [row for row in rows if row.kind in protocol.kinds or row.method in _IN_EVERY_PROTOCOL]
+    return [row for row in rows if row.kind in protocol.kinds or row.method in IN_EVERY_PROTOCOL]
 
 
 def compare(
@@ -62,19 +67,78 @@ def compare(
     baseline: Sequence[Score],
     films: Mapping[str, str],  # Film.id -> name
     evaluate: Evaluate,
+    *,
+    comparisons: int,  # how many methods are compared with the baseline
 ) -> Comparison:
     """Compare a method with the baseline on the clips that both have: external films need not cover all."""
     shared = {row.clip for row in method} & {row.clip for row in baseline}
     method_rows, baseline_rows = ([row for row in rows if row.clip in shared] for rows in (method, baseline))
-    gain = score_interval(paired_gains(baseline_rows, method_rows, PRIMARY), evaluate)
+    gains = paired_gains(baseline_rows, method_rows, PRIMARY)
+    gain = corrected_interval(gains, comparisons, evaluate)
     means = [{name: mean_score(rows, name) for name in COLUMNS} for rows in (method_rows, baseline_rows)]
     violation = find_violation(*means) if protocol.inpainting else find_image_loss(*means)
     violation = violation or find_film_loss(method_rows, baseline_rows, films, inpainting=protocol.inpainting)
-    return Comparison(_verdict(gain, violation, evaluate.min_films), gain)
+    verdict = _verdict(gain, violation, least_films(comparisons, evaluate))
+    return Comparison(
+        verdict, gain, differs(gains, comparisons, evaluate), score_interval(_won_films(gains), evaluate)
+    )
 
 
-def _verdict(gain: ScoreInterval, violation: str, min_films: int) -> str:
-    if gain.films < min_films:
+def candidates(methods: Mapping[str, Sequence[Score]], baseline: str) -> list[str]:
+    """Return the methods that are compared with the baseline; none without it."""
+    others = [name for name, rows in methods.items() if name != baseline and rows[0].kind in CANDIDATE_KINDS]
+    return others if baseline in methods else []
+
+
+def count_comparisons(methods: Mapping[str, Sequence[Score]], baseline: str) -> dict[str, int]:
+    """Return column -> the number of comparisons with the baseline that its significance is corrected for.
+
+    The primary score is fixed in advance: for it only the methods count. For any other, the methods and all
+    other scores that have a better direction count, since whichever stands out would be noticed.
+    """
+    count = max(1, len(candidates(methods, baseline)))
+    rows = [row for scores in methods.values() for row in scores]
+    directed = [column.name for column in COLUMNS.values() if column.better and column.name != PRIMARY]
+    scored = [name for name in directed if any(not math.isnan(getattr(row, name)) for row in rows)]
+    return {PRIMARY: count} | dict.fromkeys(scored, count * len(scored))
+
+
+def corrected_interval(
+    gains: Mapping[str, Sequence[float]],  # film -> improvement of each clip
+    comparisons: int,
+    evaluate: Evaluate,
+) -> ScoreInterval:
+    """Return the mean gain and its bootstrap interval, corrected for the number of comparisons."""
+    confidence = corrected_confidence(evaluate.confidence, comparisons)
+    return score_interval(gains, replace(evaluate, confidence=confidence))
+
+
+def differs(gains: Mapping[str, Sequence[float]], comparisons: int, evaluate: Evaluate) -> bool:
+    """Return whether a gain, or a loss, is beyond chance: enough films, and an interval without zero."""
+    if len(gains) < least_films(comparisons, evaluate):
+        return False
+    gain = corrected_interval(gains, comparisons, evaluate)
+    return gain.low > 0 or gain.high < 0
+
+
+def least_films(comparisons: int, evaluate: Evaluate) -> int:
+    """Return how many films a comparison needs, at least `min_films` (ours).
+
+    Two equal methods gain, or lose, on all of n films with probability 2 ** (1 - n), and then the bootstrap
+    of films excludes zero; this must be no more likely than the corrected error probability.
+    """
+    error = (1 - evaluate.confidence) / comparisons
+    return max(evaluate.min_films, math.ceil(1 - math.log2(error)))
+
+
+def _won_films(gains: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    """Return 1 for each film with a positive mean gain, 0.5 for a tie, else 0."""
+    means = {film: math.fsum(clips) for film, clips in gains.items()}
+    return {film: [0.5 if mean == 0 else float(mean > 0)] for film, mean in means.items()}
+
+
+def _verdict(gain: ScoreInterval, violation: str, films: int) -> str:
+    if gain.films < films:
         return INSUFFICIENT
     if violation:
         return f"violates a guardrail: {violation}"

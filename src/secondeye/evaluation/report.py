@@ -16,15 +16,25 @@ from secondeye.evaluation import guardrails
 from secondeye.evaluation.aggregate import (
     DIGITS,
     ScoreInterval,
-    best_value,
     group_by_film,
     group_by_method,
     mean_score,
+    paired_gains,
     round_interval,
     score_interval,
 )
 from secondeye.evaluation.columns import COLUMNS, GROUPS, PRIMARY, Column
-from secondeye.evaluation.comparison import CANDIDATE_KINDS, PROTOCOLS, Protocol, compare, protocol_rows
+from secondeye.evaluation.comparison import (
+    CANDIDATE_KINDS,
+    PROTOCOLS,
+    Protocol,
+    candidates,
+    compare,
+    count_comparisons,
+    differs,
+    least_films,
+    protocol_rows,
+)
 from secondeye.params import Evaluate
 from secondeye.report.document import (
     Bar,
@@ -84,7 +94,7 @@ def build_sections(
     """Build the report's sections."""
     sections = [_clips_section(clips, films, manifest, evaluate)]
     sections += [
-        _protocol_section(protocol, shown, films, evaluate)
+        protocol_section(protocol, shown, films, evaluate)
         for protocol in PROTOCOLS
         if (shown := protocol_rows(protocol, rows))
     ]
@@ -134,8 +144,9 @@ def _clips_section(clips: Sequence[EvalClip], films: Films, manifest: str, evalu
     scope = (
         f"{pluralize(len(clips), 'clip')} of {pluralize(count, 'held-out film')}, at most "
         f"{pluralize(evaluate.max_frames, 'frame')} each; manifest `{manifest}`. Every film has the same "
-        f"weight. In brackets: the interval at confidence {evaluate.confidence:g}, from {evaluate.resamples} "
-        f"resamples of films and of each film's clips, seed {evaluate.seed}."
+        f"weight. In brackets: the interval at confidence {evaluate.confidence:g}, that of gains corrected "
+        f"for the number of methods, from {evaluate.resamples} resamples of films and of each film's clips, "
+        f"seed {evaluate.seed}."
     )
     if count < evaluate.min_films:
         scope += f" With fewer than {evaluate.min_films} films no method is called better or worse."
@@ -158,15 +169,15 @@ def _region_table(clips: Sequence[EvalClip], films: Films) -> Table:
     return Table("Region sizes", head, lines, describe_shown(len(clips)))
 
 
-def _protocol_section(protocol: Protocol, rows: Sequence[Score], films: Films, evaluate: Evaluate) -> Section:
+def protocol_section(protocol: Protocol, rows: Sequence[Score], films: Films, evaluate: Evaluate) -> Section:
+    """Build the section of a protocol from its scores: verdicts, and a table for each group of scores."""
     methods = _label_partial(group_by_method(rows))
+    counts = count_comparisons(methods, protocol.baseline)
     primary = {
         name: score_interval(group_by_film(scores, PRIMARY), evaluate) for name, scores in methods.items()
     }
     bars = [Bar(name, methods[name][0].kind in CANDIDATE_KINDS, *primary[name][:3]) for name in methods]
-    parts: list[str | Table | Bars | Image] = [
-        "Arrows show which direction is better; the best method is bold, baselines and ceilings aside."
-    ]
+    parts: list[str | Table | Bars | Image] = [_describe_bold(protocol, methods, counts, evaluate)]
     if any(row.kind == "ceiling" for row in rows):
         parts.append(
             "The VAE round trip is a ceiling for `diffusion` only: holes are filled with the true pixels "
@@ -176,10 +187,34 @@ def _protocol_section(protocol: Protocol, rows: Sequence[Score], films: Films, e
         parts.append("External films are scored unchanged, on the clips that they cover.")
     parts += [
         Bars(f"{COLUMNS[PRIMARY].heading} and its interval", COLUMNS[PRIMARY].digits, bars),
-        _verdict_table(protocol, methods, primary, films, evaluate),
+        _verdict_table(protocol, methods, primary, counts[PRIMARY], films, evaluate),
     ]
-    tables = [_group_table(heading, columns, methods, evaluate) for heading, columns in GROUPS.items()]
+    tables = [
+        _group_table(heading, columns, methods, protocol.baseline, counts, evaluate)
+        for heading, columns in GROUPS.items()
+    ]
     return Section(protocol.heading, [*parts, *(table for table in tables if table is not None)])
+
+
+def _describe_bold(
+    protocol: Protocol,
+    methods: Mapping[str, Sequence[Score]],
+    counts: Mapping[str, int],  # as of `count_comparisons`
+    evaluate: Evaluate,
+) -> str:
+    """Return a paragraph on arrows and on what bold means."""
+    arrows = "Arrows show which direction is better."
+    if not candidates(methods, protocol.baseline):
+        return f"{arrows} Nothing is bold: there is no method to compare with `{protocol.baseline}`."
+    primary, other = counts[PRIMARY], max(counts.values())
+    needed = [pluralize(least_films(count, evaluate), "film") for count in (primary, other)]
+    return (
+        f"{arrows} Bold: differs from `{protocol.baseline}` beyond chance, for better or worse, on the clips "
+        f"that both have. The interval of the mean gain at confidence {evaluate.confidence:g}, corrected for "
+        f"all comparisons (Bonferroni), excludes zero. {COLUMNS[PRIMARY].heading}, which decides, counts "
+        f"{primary} of them and needs {needed[0]}; other scores count {other} and need {needed[1]}. "
+        "Baselines and ceilings are not compared."
+    )
 
 
 def _label_partial(methods: dict[str, list[Score]]) -> dict[str, list[Score]]:
@@ -195,24 +230,30 @@ def _verdict_table(
     protocol: Protocol,
     methods: Mapping[str, Sequence[Score]],
     primary: Mapping[str, ScoreInterval],
+    comparisons: int,
     films: Films,
     evaluate: Evaluate,
 ) -> Table:
     column, lines = COLUMNS[PRIMARY], []
     for name, scores in methods.items():
-        kind, gain, verdict = scores[0].kind, "-", scores[0].kind
+        kind, gain, wins, verdict = scores[0].kind, "-", "-", scores[0].kind
         if name == protocol.baseline:
             verdict = "reference"
         elif protocol.baseline in methods:
-            comparison = compare(protocol, scores, methods[protocol.baseline], films, evaluate)
+            comparison = compare(
+                protocol, scores, methods[protocol.baseline], films, evaluate, comparisons=comparisons
+            )
             gain = _interval(comparison.gain, column.digits, sign="+")
-            verdict = comparison.verdict if kind in CANDIDATE_KINDS else kind
+            wins = _wins(comparison.wins)
+            if kind in CANDIDATE_KINDS:
+                verdict = comparison.verdict
+                gain = Bold(gain) if comparison.beyond_chance else gain
         guarded = [
             _mean(scores, COLUMNS[c]) for c in ("psnr_disoccluded_db", "gradient_ratio", "temporal_error")
         ]
-        count = str(primary[name].films)
-        lines.append([name, kind, count, _interval(primary[name], column.digits), gain, *guarded, verdict])
-    head = ["method", "kind", "films", column.heading, f"gain over {protocol.baseline}"]
+        scored = str(primary[name].films), _interval(primary[name], column.digits)
+        lines.append([name, kind, *scored, gain, wins, *guarded, verdict])
+    head = ["method", "kind", "films", column.heading, f"gain over {protocol.baseline}", "films won"]
     head += ["PSNR in holes, dB", "gradient ratio", "temporal error, levels", "verdict"]
     return Table("Verdicts", head, lines, _describe_guardrails(protocol))
 
@@ -238,9 +279,11 @@ def _group_table(
     heading: str,
     columns: Sequence[Column],
     methods: Mapping[str, Sequence[Score]],
+    baseline: str,
+    counts: Mapping[str, int],  # as of `count_comparisons`
     evaluate: Evaluate,
 ) -> Table | None:
-    """Build the table of a group of scores, the best candidate's in bold; None if no method has any."""
+    """Build the table of a group of scores, bold beyond chance; None if no method has any."""
     means = {
         column: {name: mean_score(scores, column.name) for name, scores in methods.items()}
         for column in columns
@@ -248,24 +291,30 @@ def _group_table(
     shown = [column for column in columns if not all(map(math.isnan, means[column].values()))]
     if not shown:
         return None
-    clips = max(map(len, methods.values()))  # means over fewer clips are not comparable
-    candidates = [
-        name for name, scores in methods.items() if scores[0].kind in CANDIDATE_KINDS and len(scores) == clips
-    ]
-    cells = {column: _emphasize_best(means[column], candidates, column) for column in shown}
-    lines = [[name, *(cells[column][name] for column in shown)] for name in methods]
+    lines = []
+    bold = {column: _differing(methods, baseline, column.name, counts, evaluate) for column in shown}
+    for name in methods:
+        cells = {column: _number(means[column][name], column.digits) for column in shown}
+        lines.append([name, *(Bold(c) if name in bold[column] else c for column, c in cells.items())])
     missing = [column for column in columns if column not in shown]
     head = ["method", *(f"{column.heading}{_ARROWS[column.better]}" for column in shown)]
     return Table(heading, head, lines, _describe_missing(missing, evaluate))
 
 
-def _emphasize_best(means: Mapping[str, float], candidates: Sequence[str], column: Column) -> dict[str, str]:
-    """Format a column's cells, those of the best candidates in bold unless all are equal."""
-    cells = {name: _number(value, column.digits) for name, value in means.items()}
-    shown = [round(means[name], column.digits) for name in candidates if not math.isnan(means[name])]
-    best = best_value(shown, column.name) if len(set(shown)) > 1 else math.nan
-    bold = {name for name in candidates if round(means[name], column.digits) == best}
-    return {name: Bold(cell) if name in bold else cell for name, cell in cells.items()}
+def _differing(
+    methods: Mapping[str, Sequence[Score]],
+    baseline: str,
+    column: str,
+    counts: Mapping[str, int],
+    evaluate: Evaluate,
+) -> set[str]:
+    """Return the methods that differ from the baseline beyond chance in a score that has a direction."""
+    if column not in counts:
+        return set()
+    gains = {
+        name: paired_gains(methods[baseline], methods[name], column) for name in candidates(methods, baseline)
+    }
+    return {name for name, values in gains.items() if differs(values, counts[column], evaluate)}
 
 
 def _describe_missing(columns: Sequence[Column], evaluate: Evaluate) -> str:
@@ -298,6 +347,13 @@ def _clip_table(rows: Sequence[Score], films: Films) -> Table:
 
 def _mean(rows: Sequence[Score], column: Column) -> str:
     return _number(mean_score(rows, column.name), column.digits)
+
+
+def _wins(wins: ScoreInterval) -> str:
+    """Format the films won and the interval of their share."""
+    if math.isnan(wins.mean):
+        return "-"
+    return f"{wins.mean * wins.films:g} of {wins.films} ({100 * wins.low:.0f} to {100 * wins.high:.0f} %)"
 
 
 def _interval(interval: ScoreInterval, digits: int, sign: str = "") -> str:

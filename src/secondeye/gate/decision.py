@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from secondeye.dataset.schema import Score
 from secondeye.evaluation.aggregate import mean_over_films, mean_score, paired_gains
-from secondeye.evaluation.bootstrap import gain_lower_bound
+from secondeye.evaluation.bootstrap import corrected_confidence, gain_lower_bound
 from secondeye.evaluation.columns import COLUMNS, PRIMARY
 from secondeye.evaluation.guardrails import find_film_loss, find_image_loss, find_violation
 from secondeye.gate.candidate import Candidate
@@ -13,7 +13,6 @@ from secondeye.params import Evaluate, Gate
 
 # Column that decides each part: depth by its error, inpainting by its quality around holes.
 DECIDING_SCORE = {"depth": "disparity_error_percent", "inpainter": PRIMARY}
-MAX_CONFIDENCE = 0.9999  # the largest that Gate accepts
 
 
 @dataclass(frozen=True)
@@ -96,4 +95,4 @@ def rejection_reason(
 
 def bonferroni(gate: Gate, challengers: int) -> Gate:
     """Divide the error probability by the number of challengers of one part."""
-    return replace(gate, confidence=min(1 - (1 - gate.confidence) / challengers, MAX_CONFIDENCE))
+    return replace(gate, confidence=corrected_confidence(gate.confidence, challengers))
