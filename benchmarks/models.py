@@ -38,7 +38,7 @@ def main() -> None:
         "VAE round trip",
     ]
     depth = ["motion + shipped light", "student + shipped light"]
-    models = ["identity", "best shift", *depth]
+    models = ["identity", "best shift", "Deep3D", *depth]
     for title, methods, column, digits in (
         ("HaarPSI around disocclusions", inpainters, "haarpsi", 4),
         ("PSNR in disocclusions, dB", inpainters, "psnr_disoccluded_db", 2),

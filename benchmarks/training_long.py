@@ -31,6 +31,7 @@ PATHS = {  # of the stages, as in dvc.yaml
     "train_light": ["data", "models/inpaint/light", ".runs"],
     "train_autoencoder": ["data", "models/autoencoder", ".runs"],
     "train_diffusion": ["data", "models/autoencoder", "models/inpaint/diffusion", ".runs"],
+    "train_deep3d": ["data", "models/deep3d", ".runs"],
 }
 FPS = 25
 POLL_SECONDS = 0.2
@@ -65,7 +66,8 @@ def write_project(project: Path, preset: str, clips: int, steps: int | None) -> 
     if steps:
         values = yaml.safe_load(path.read_text())
         sections = values["train_diffusion"]["autoencoder"], values["train_diffusion"]["network"]
-        for section in (*sections, values["train_depth"]["optimizer"], values["train_light"]["optimizer"]):
+        sections += tuple(values[f"train_{name}"]["optimizer"] for name in ("depth", "light", "deep3d"))
+        for section in sections:
             section["steps"] = steps
         path.write_text(yaml.safe_dump(values, sort_keys=False))
     data = project / "data"

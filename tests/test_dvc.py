@@ -43,6 +43,7 @@ OUTS = {  # weights lie apart from data
     "train_light": "models/inpaint/light",
     "train_autoencoder": "models/autoencoder",
     "train_diffusion": "models/inpaint/diffusion",
+    "train_deep3d": "models/deep3d",
 }
 GRAPH: dict[str, Any] = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
 
@@ -108,11 +109,11 @@ def test_deps_are_all_the_code_a_stage_reaches(stage: str) -> None:
     assert named == wanted, f"missing {sorted(wanted - named)}, too many {sorted(named - wanted)}"
 
 
-@pytest.mark.parametrize("stage", ["train_depth", "train_light", "train_diffusion"])
+@pytest.mark.parametrize("stage", ["train_depth", "train_light", "train_diffusion", "train_deep3d"])
 def test_no_model_is_trained_again_for_a_change_in_another(stage: str) -> None:
     reached = code_hash.reachable_modules(f"secondeye.stages.{stage}")
     assert "secondeye.depth.estimators" not in reached  # which lists all depth networks
-    assert stage != "train_depth" or "secondeye.inpaint" not in reached
+    assert stage not in ("train_depth", "train_deep3d") or "secondeye.inpaint" not in reached
 
 
 def write_sources(raw: Path, films: int) -> None:

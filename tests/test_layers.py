@@ -26,7 +26,7 @@ LAYERS = [
     ["dataset", "sources"],
     ["depth"],  # above `inpaint`: DepthCrafter is Stable Video Diffusion, as the inpainter is
     ["inpaint"],
-    ["alignment", "film", "matching", "metrics", "splat", "synthetic", "warp"],
+    ["alignment", "deep3d", "film", "matching", "metrics", "splat", "synthetic", "warp"],
     ["report"],
     ["video", "imaging", "params"],
     ["system"],

@@ -203,6 +203,7 @@ def test_run_key_depends_on_code_params_and_inputs(in_project: Path) -> None:
         ("train_light", "light"),
         ("train_autoencoder", "autoencoder"),
         ("train_diffusion", "diffusion"),
+        ("train_deep3d", "deep3d"),
     ],
 )
 def test_run_key_covers_all_code_of_the_stage(stage: str, model: str) -> None:

@@ -26,19 +26,19 @@ def small(built: Path, make_registry: Callable[[Path], None]) -> Path:
     make_registry(built)
     params = yaml.safe_load((built / "params.yaml").read_text())
     params["synthetic"] |= {"shots": 3, "frames": 4, "height": 96, "width": 160}
-    depth, light, diffusion = (
-        params["train_depth"],
-        params["train_light"],
-        params["train_diffusion"],
+    depth, light, diffusion, deep3d = (
+        params[f"train_{name}"] for name in ("depth", "light", "diffusion", "deep3d")
     )
     depth |= {"height": 96, "width": 160, "frames": 2}
     light |= {"height": 64, "width": 64}
     diffusion |= {"height": 64, "width": 64, "frames": 2}
+    deep3d |= {"height": 32, "width": 64}
     for hyperparams in (
         depth["optimizer"],
         light["optimizer"],
         diffusion["autoencoder"],
         diffusion["network"],
+        deep3d["optimizer"],
     ):
         hyperparams |= QUICK
     depth["optimizer"]["steps"] = 14  # enough that it is still running when killed
@@ -76,15 +76,16 @@ def test_dataset_to_champion_end_to_end_with_a_killed_training(
     )
     assert first.returncode == 0, first.stdout + first.stderr
     warnings = [line for line in first.stderr.splitlines() if "cannot be reached" in line]
-    assert len(warnings) == 5, "one warning per stage that trains or evaluates"
+    assert len(warnings) == 6, "one warning per stage that trains or evaluates"
     assert "Running stage" not in repro(small).stdout
     require_finished(small, wanted)
 
     runs = sorted(Run(path).read()["stage"] for path in (small / ".runs").iterdir())
-    assert runs == ["evaluate", "train_autoencoder", "train_depth", "train_diffusion", "train_light"]
+    trainings = ("autoencoder", "deep3d", "depth", "diffusion", "light")
+    assert runs == ["evaluate", *(f"train_{name}" for name in trainings)]
     failed = secondeye(small, "model", "publish", **unreachable)
     assert failed.returncode == 4 and "cannot be reached" in failed.stderr
-    assert "5 runs, 5 of them updated" in secondeye(small, "model", "publish").stdout
+    assert "6 runs, 6 of them updated" in secondeye(small, "model", "publish").stdout
 
     gate_rejects_noise(small)
     film = small / "data" / "raw" / "cards0_sbs.mp4"

@@ -236,6 +236,16 @@ class TrainDiffusion:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class TrainDeep3D:
+    """Settings for training the rival Deep3D."""
+
+    height: int = Field(ge=32, le=2048, multiple_of=32)  # px, of the network's input
+    width: int = Field(ge=32, le=2048, multiple_of=32)  # px
+    max_shifts: int = Field(ge=2, le=1024)  # that a pixel is chosen from; a wider range has larger steps
+    optimizer: Optimizer
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class Regions:
     """Settings for matching the true right view to find its visible and disoccluded pixels."""
 
@@ -280,6 +290,7 @@ class Params:
     train_depth: TrainDepth
     train_light: TrainLight
     train_diffusion: TrainDiffusion
+    train_deep3d: TrainDeep3D
     evaluate: Evaluate
     gate: Gate
 

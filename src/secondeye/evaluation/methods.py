@@ -3,7 +3,8 @@
 - baseline: a trivial method that a useful one must beat
 - inpainter: gets the clip's matched disparity, so that methods differ only in inpainting
 - ceiling: holes filled with the true right view after a round trip through the diffusion model's autoencoder
-- model: depth and inpainter; the depth is aligned to the matched disparity by one scale and one shift
+- model: depth and inpainter; the depth is aligned to the matched disparity by one scale and one shift. The
+  rival Deep3D is one, too: it makes the right view itself, which is scored unchanged
 - external: films converted elsewhere, unchanged
 """
 
@@ -18,6 +19,8 @@ import torch
 from torch import Tensor
 
 from secondeye.conversion.warped_window import warped_window
+from secondeye.deep3d.model import load_deep3d, make_right_view
+from secondeye.deep3d.network import Deep3D
 from secondeye.depth import DepthEstimator
 from secondeye.depth.edges import sharpen, upsample
 from secondeye.depth.estimators import make_depth_estimator
@@ -30,6 +33,7 @@ from secondeye.system.files import hash_file, hash_weights
 from secondeye.system.process import best_device
 from secondeye.warp import warp
 
+DEEP3D = "deep3d"
 _WINDOW = 8  # frames, as in a conversion
 
 
@@ -46,7 +50,7 @@ class Method:
 
     name: str  # as shown in tables
     kind: str  # baseline, inpainter, ceiling, model, external
-    depth: str = ""  # of models
+    depth: str = ""  # of models; DEEP3D for that rival, which needs no inpainter
     depth_weights: Path | None = None
     inpainter: str = ""  # of inpainters and models
     inpaint_weights: Path | None = None
@@ -101,6 +105,8 @@ def make_right(method: Method, clip: EvalFrames) -> MethodOutput:
             return MethodOutput(warped.coverage * warped.frames + (1 - warped.coverage) * decoded, None)
         case "inpainter", _:
             return _inpaint_clip(clip, load_inpainter(method, method.content))
+        case "model", _ if method.depth == DEEP3D:
+            return MethodOutput(make_right_view(load_rival(method, method.content), clip.left), None)
         case "model", _:
             small = estimate_disparity(clip, load_estimator(method, method.content))
             inpainter, left = load_inpainter(method, method.content), clip.left.to(best_device())
@@ -116,6 +122,13 @@ def make_right(method: Method, clip: EvalFrames) -> MethodOutput:
 def load_estimator(method: Method, content: tuple[str, ...]) -> DepthEstimator:
     """Load the method's depth estimator once per process. Raises UserError for unreadable weights."""
     return make_depth_estimator(method.depth, method.depth_weights, best_device())
+
+
+@lru_cache(maxsize=8)
+def load_rival(method: Method, content: tuple[str, ...]) -> Deep3D:
+    """Load Deep3D once per process. Raises UserError for unreadable weights."""
+    assert method.depth_weights is not None
+    return load_deep3d(method.depth_weights, best_device())
 
 
 @lru_cache(maxsize=8)

@@ -183,6 +183,8 @@ def protocol_section(protocol: Protocol, rows: Sequence[Score], films: Films, ev
             "The VAE round trip is a ceiling for `diffusion` only: holes are filled with the true pixels "
             "after encoding and decoding them with its autoencoder. Other methods may exceed it."
         )
+    if any(row.method == "Deep3D" for row in rows):
+        parts.append("The rival Deep3D makes the right view itself, which is scored unchanged.")
     if any(row.kind == "external" for row in rows):
         parts.append("External films are scored unchanged, on the clips that they cover.")
     parts += [

@@ -32,6 +32,11 @@ KINDS = {
     "train_diffusion": Kind(
         "diffusion inpainter", f"Trainings of the network of the inpainter `diffusion`. {_TRAINING}"
     ),
+    "train_deep3d": Kind(
+        "Deep3D",
+        f"Trainings of the rival Deep3D. {_TRAINING} `shift_percent` is the mean absolute shift, in percent "
+        "of the width.",
+    ),
     "evaluate": Kind(
         "evaluation",
         "Scores of all methods on the held-out clips, means over films. `HaarPSI` around disocclusions "

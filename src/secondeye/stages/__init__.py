@@ -17,5 +17,6 @@ STAGES = (
     "train_light",
     "train_autoencoder",
     "train_diffusion",
+    "train_deep3d",
     "evaluate",
 )

@@ -13,12 +13,13 @@ from secondeye.conversion.bundle_parts import SHIPPED
 from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import AggregateScore, EvalClip, Film, Score
 from secondeye.dataset.tables import write_table
+from secondeye.deep3d.model import is_trained
 from secondeye.evaluation.aggregate import aggregate_scores
 from secondeye.evaluation.eval_clips import load_middle_frame
 from secondeye.evaluation.external import list_external, match_films
 from secondeye.evaluation.figures import clip_rows, select_clips
 from secondeye.evaluation.manifest import freeze_manifest, manifest_hash
-from secondeye.evaluation.methods import BASELINES, Method
+from secondeye.evaluation.methods import BASELINES, DEEP3D, Method
 from secondeye.evaluation.report import build_sections, plot_points, write_reports
 from secondeye.evaluation.score_methods import median_costs, middle_frame_file, score_methods
 from secondeye.imaging.arrays import frames_from_uint8
@@ -68,10 +69,13 @@ def run(data: Path, models: Path, reports: Path, runs: Path, *, evaluate: Evalua
 def own_methods(models: Path) -> list[Method]:
     """Return our inpainters, shipped and trained, the ceiling of the diffusion model, and whole models.
 
-    Whole models have the shipped inpainter: `motion` with it is the first champion of a registry.
+    The rival Deep3D is among them if it is trained. Our whole models have the shipped inpainter: `motion`
+    with it is the first champion of a registry.
     """
     light, diffusion = models / "inpaint" / "light", models / "inpaint" / "diffusion"
     shipped = SHIPPED / "inpaint"
+    deep3d = models / "deep3d"
+    rivals = [Method("Deep3D", "model", DEEP3D, deep3d)] if is_trained(deep3d) else []
     return [
         Method("fill", "inpainter", inpainter="fill"),
         Method("shipped light", "inpainter", inpainter="light", inpaint_weights=shipped),
@@ -80,6 +84,7 @@ def own_methods(models: Path) -> list[Method]:
         Method("VAE round trip", "ceiling", inpainter="diffusion", inpaint_weights=diffusion),
         Method("motion + shipped light", "model", "motion", None, "light", shipped),
         Method("student + shipped light", "model", "student", models / "depth", "light", shipped),
+        *rivals,
     ]
 
 
