@@ -16,7 +16,7 @@ SOURCE = code_hash.ROOT
 LAYERS = [
     ["__main__"],
     ["cli"],
-    ["gate", "maintenance"],
+    ["gate", "maintenance", "paper_figures"],
     ["registry"],
     ["stages"],
     ["evaluation", "training"],

@@ -25,6 +25,7 @@ EXIT_INTERRUPTED = 130  # the shells' convention for Ctrl-C
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 data = typer.Typer(no_args_is_help=True)
 model = typer.Typer(no_args_is_help=True)
+report = typer.Typer(no_args_is_help=True)
 _diffusion = partial(typer.Option, rich_help_panel="Diffusion")
 _output = partial(typer.Option, rich_help_panel="Output")
 _resources = partial(typer.Option, rich_help_panel="Resources")
@@ -32,6 +33,7 @@ app.add_typer(data, name="data", help="Manage the dataset: sample films, presets
 app.add_typer(
     model, name="model", help="Manage trained models: publish, gate, promote, roll back, veto, history."
 )
+app.add_typer(report, name="report", help="Write reports that are no stage: the paper's figures.")
 
 
 def main() -> None:
@@ -601,6 +603,37 @@ def doctor() -> None:
     from secondeye.maintenance.doctor import examine
 
     print("\n".join(examine()))
+
+
+@report.command()
+def figures(
+    films: Annotated[
+        list[Path] | None,
+        typer.Argument(help="stereo films, or folders of them (default: the dataset's held-out clips)"),
+    ] = None,
+    output: Annotated[Path, typer.Option(help="a new folder")] = REPORTS / "figures",
+    models: Annotated[Path, typer.Option(help="the folder of trained models")] = MODELS,
+    clips: Annotated[int, typer.Option(help="clips of each film", min=1)] = 1,
+    max_width: Annotated[
+        int, typer.Option(help="width to which larger FILMS are reduced, px of a view", min=64)
+    ] = 640,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace existing figures")] = False,
+) -> None:
+    """Write the paper's comparisons from your own films and models: methods, inpainters, windows, tiles."""
+    from secondeye.paper_figures.pages import write_figures
+    from secondeye.params import load_params
+
+    pages = write_figures(
+        films or [],
+        output,
+        data=DATA,
+        models=models,
+        params=load_params(),
+        per_film=clips,
+        max_width=max_width,
+        overwrite=overwrite,
+    )
+    print(f"{pages[0]}: {pluralize(len(pages) - 1, 'figure')}")
 
 
 @data.command()

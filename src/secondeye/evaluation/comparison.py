@@ -78,7 +78,7 @@ def compare(
     means = [{name: mean_score(rows, name) for name in COLUMNS} for rows in (method_rows, baseline_rows)]
     violation = find_violation(*means) if protocol.inpainting else find_image_loss(*means)
     violation = violation or find_film_loss(method_rows, baseline_rows, films, inpainting=protocol.inpainting)
-    verdict = _verdict(gain, violation, least_films(comparisons, evaluate))
+    verdict = _verdict(gain, violation, evaluate.min_films)
     return Comparison(
         verdict, gain, differs(gains, comparisons, evaluate), score_interval(_won_films(gains), evaluate)
     )
@@ -137,8 +137,8 @@ def _won_films(gains: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
     return {film: [0.5 if mean == 0 else float(mean > 0)] for film, mean in means.items()}
 
 
-def _verdict(gain: ScoreInterval, violation: str, films: int) -> str:
-    if gain.films < films:
+def _verdict(gain: ScoreInterval, violation: str, min_films: int) -> str:
+    if gain.films < min_films:
         return INSUFFICIENT
     if violation:
         return f"violates a guardrail: {violation}"

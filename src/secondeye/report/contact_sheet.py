@@ -23,10 +23,14 @@ _FONT, _FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.42
 _WHITE, _GREY = (255, 255, 255), 45
 
 
-def write_contact_sheet(path: Path, rows: Sequence[Sequence[Tile]]) -> None:
+def write_contact_sheet(
+    path: Path,
+    rows: Sequence[Sequence[Tile]],
+    max_tile_width: int = MAX_TILE_WIDTH,  # px
+) -> None:
     """Write rows of labelled images as a PNG."""
     columns = max(len(row) for row in rows)
-    width = min(MAX_TILE_WIDTH, max(_MIN_TILE_WIDTH, _SHEET_WIDTH // columns))
+    width = min(max_tile_width, max(_MIN_TILE_WIDTH, _SHEET_WIDTH // columns))
     lines = [cv2.hconcat([_tile(image, label, width) for label, image in row]) for row in rows]
     padded = [
         cv2.copyMakeBorder(line, 0, 3, 0, columns * width - line.shape[1], cv2.BORDER_CONSTANT)

@@ -38,9 +38,8 @@ def run(data: Path, models: Path, reports: Path, runs: Path, *, evaluate: Evalua
     that do not match one of the dataset.
     """
     dataset = Dataset(data)
-    films = dataset.rows(Film)
-    names = {film.id: film.name for film in films}
-    methods = [*BASELINES, *own_methods(models), *external_methods(dataset.folder("external"), films)]
+    names = {film.id: film.name for film in dataset.rows(Film)}
+    methods = evaluated_methods(dataset, models)
     out = dataset.folder("evaluate")
     with lock_dir(out):
         clips = freeze_manifest(dataset, evaluate.regions)
@@ -64,6 +63,12 @@ def run(data: Path, models: Path, reports: Path, runs: Path, *, evaluate: Evalua
         _write_run(runs, out, reports, clips, rows, aggregates, methods, evaluate)
     scored = f"{pluralize(len(clips), 'clip')}, {pluralize(len(methods), 'method')}"
     print(f"evaluate: {scored}; the report is {reports / 'index.html'}")
+
+
+def evaluated_methods(dataset: Dataset, models: Path) -> list[Method]:
+    """Return everything that is scored: baselines, our methods and models, and external films."""
+    external = external_methods(dataset.folder("external"), dataset.rows(Film))
+    return [*BASELINES, *own_methods(models), *external]
 
 
 def own_methods(models: Path) -> list[Method]:
