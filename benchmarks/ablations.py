@@ -45,7 +45,8 @@ from secondeye.system.errors import UserError
 from secondeye.system.files import write_atomic
 from secondeye.system.process import best_device
 from secondeye.system.text import pluralize
-from secondeye.training.monocular import left_view, plausible_disparity, read_runs
+from secondeye.training.film_runs import read_runs
+from secondeye.training.monocular import left_view, plausible_disparity
 from secondeye.warp import warp
 
 SEED = 90_101  # of the first synthetic shot; no preset uses it
@@ -128,7 +129,7 @@ def film_clips(film: Path, count: int, frames: int, height: int, width: int) -> 
 
     Raises UserError if no shot of the film has that many frames.
     """
-    runs = read_runs(film, frames, height, width)
+    runs = list(read_runs(film, frames, height, width))
     if not runs:
         raise UserError(f"{film}: no shot has {frames} frames, as the windows of this network need")
     rng = np.random.default_rng(SEED)

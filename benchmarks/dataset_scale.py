@@ -39,7 +39,7 @@ from secondeye.params import Gate
 from secondeye.run_folder import open_run
 from secondeye.stages import validate
 from secondeye.training.export import export_dataset
-from secondeye.training.inpaint_provenance import hash_inpaint_inputs, join_inpaint_licences
+from secondeye.training.provenance import hash_inpaint_inputs, join_inpaint_licences
 from secondeye.training.sample_loader import SampleShare, load_micro_batches
 from secondeye.training.shots import hold_out, list_shots, select_usable
 from secondeye.training.stereo_shot import ShotPool

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from secondeye.depth.edges import sharpen
 from secondeye.synthetic import render_shot
-from secondeye.training.monocular import RUN_FRAMES, double_warp, plausible_disparity, read_runs
+from secondeye.training.film_runs import read_runs
+from secondeye.training.monocular import RUN_FRAMES, double_warp, plausible_disparity
 
 HEIGHT, WIDTH = 288, 512
 SEED = 90_201  # of the first synthetic shot; no preset uses it

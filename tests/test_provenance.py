@@ -10,8 +10,7 @@ from secondeye.dataset.schema import AcceptedClip, Clip, ClipDisparity, Film, Sy
 from secondeye.dataset.tables import write_table
 from secondeye.sources import list_mono_films
 from secondeye.system.errors import UserError
-from secondeye.training.inpaint_provenance import hash_inpaint_inputs
-from secondeye.training.provenance import hash_inputs, join_licences, train_clips
+from secondeye.training.provenance import hash_inpaint_inputs, hash_inputs, join_licences, train_clips
 
 
 def film(name: str, licence: str) -> Film:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -24,25 +24,27 @@ from secondeye.params import TrainDepth
 from secondeye.run_folder import Run, open_run, repeatable
 from secondeye.system.errors import UserError
 from secondeye.training import depth as training
-from secondeye.training.depth import (
-    DepthFrames,
-    DrawSample,
-    consistent_mask,
-    list_shots,
-    measure_window,
-    train_depth,
-)
+from secondeye.training.depth import DrawSample, measure_window, train_depth
+from secondeye.training.depth_shots import DepthFrames, DepthShot, consistent_mask, list_shots
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 HEIGHT, WIDTH = 32, 64
 
 
-def settings(steps: int = 6, dropout: float = 0.3, frames: int = 2) -> TrainDepth:
+def settings(
+    steps: int = 6,
+    dropout: float = 0.3,
+    frames: int = 2,
+    mono_share: float = 0.0,
+    initial_weights: Literal["none", "imagenet"] = "none",
+) -> TrainDepth:
     return TrainDepth(
         height=HEIGHT,
         width=WIDTH,
         frames=frames,
         motion_dropout=dropout,
+        mono_share=mono_share,
+        initial_weights=initial_weights,
         optimizer=an_optimizer(steps=steps, batch_size=2, learning_rate=0.003, checkpoint_every=3),
     )
 
@@ -247,6 +249,8 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
             width=64,
             frames=2,
             motion_dropout=0.3,
+            mono_share=0.0,
+            initial_weights="none",
             optimizer=an_optimizer(steps=1, batch_size=1, learning_rate=0.001, checkpoint_every=1),
         )
 
@@ -267,13 +271,13 @@ def test_confidence_is_calibrated_on_held_out_films(tmp_path: Path, monkeypatch:
     sides: dict[str, set[str]] = {"drawn": set(), "validated": set()}
     predict, init = training._predict, DrawSample.__init__
 
-    def note_predicted(model: torch.nn.Module, shots: Sequence[training.DepthShot], count: int) -> Any:
+    def note_predicted(model: torch.nn.Module, shots: Sequence[DepthShot], count: int) -> Any:
         sides["validated"] |= {shot.film for shot in shots}
         return predict(model, shots, count)
 
-    def note_drawn(self: DrawSample, shots: Sequence[training.DepthShot], of: TrainDepth) -> None:
+    def note_drawn(self: DrawSample, shots: Sequence[DepthShot], *others: Any) -> None:
         sides["drawn"] |= {shot.film for shot in shots}
-        init(self, shots, of)
+        init(self, shots, *others)
 
     monkeypatch.setattr(training, "_predict", note_predicted)
     monkeypatch.setattr(DrawSample, "__init__", note_drawn)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from secondeye.training.depth import DepthFrames
+from secondeye.training.depth_shots import DepthFrames
 from secondeye.training.stereo_shot import StereoShot, quantize
 
 

@@ -172,6 +172,8 @@ class TrainDepth:
     width: int = Field(ge=32, le=2048, multiple_of=32)  # px
     frames: int = Field(ge=2, le=64)  # consecutive frames of one sample
     motion_dropout: Fraction  # of samples without optical flow, as in a static shot
+    mono_share: Fraction  # of samples of monocular films, where `motion` has a high confidence; 0: none
+    initial_weights: Literal["none", "imagenet"]  # imagenet: EfficientNet-Lite0 as encoder, and its weights
     optimizer: Optimizer
 
 

@@ -1,15 +1,16 @@
 """The depth student: its weight files, and the estimator that runs it.
 
-The folder has config.json (the training size) and model.safetensors. The estimator runs the network on every
-frame and `motion` on the shot. Both report the correlation with the true depth to expect and are weighted by
-it: a student that has learnt little, or sees a film unlike its training data, has little weight.
+The folder has config.json (training size and encoder) and model.safetensors, in float16. The estimator runs
+the network on every frame and `motion` on the shot. Both report the correlation with the true depth to expect
+and are weighted by it: a student that has learnt little, or sees a film unlike its training data, has little
+weight.
 """
 
 import itertools
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 from secondeye.depth.cues import MOTION_CHANNELS, measure_motion, stack_cues
 from secondeye.depth.interface import DepthEstimate, DepthEstimator, DepthState
 from secondeye.depth.motion import motion_depth, working_size
-from secondeye.depth.student_network import SIDE_MULTIPLE_PX, Student
+from secondeye.depth.student_network import SIDE_MULTIPLE_PX, Encoder, Student
 from secondeye.depth.temporal_smoothing import smooth, smoothed_frame
 from secondeye.imaging.arrays import resize, to_float_frames
 from secondeye.imaging.optical_flow import to_gray
@@ -49,9 +50,9 @@ class _NetworkFrame(NamedTuple):
 
 
 def save_student(model: Student, folder: Path) -> None:
-    """Write config.json and model.safetensors; UserError if they cannot be written."""
-    config = {"kind": KIND, "height": model.height, "width": model.width}
-    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    """Write config.json and model.safetensors in float16; UserError if they cannot be written."""
+    config = {"kind": KIND, "height": model.height, "width": model.width, "encoder": model.encoder}
+    weights = {name: value.half().contiguous() for name, value in model.state_dict().items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         save_file(weights, folder / WEIGHTS)
@@ -72,7 +73,10 @@ def load_student_network(folder: Path) -> Student:
                 f"{folder}/{CONFIG}: kind is {config.get('kind')!r}, not {KIND!r}; "
                 "name the folder of a trained depth student"
             )
-        model = Student(int(config["height"]), int(config["width"]))
+        encoder = config.get("encoder", "own")  # weights of earlier versions do not name it
+        if encoder not in get_args(Encoder):
+            raise ValueError(f"unknown encoder {encoder!r}")
+        model = Student(int(config["height"]), int(config["width"]), encoder)
     except (ValueError, KeyError, TypeError) as error:
         reason = str(error).split("\n")[0]
         raise UserError(f"{folder}/{CONFIG}: damaged ({reason}); train the depth student again") from error

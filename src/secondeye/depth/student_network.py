@@ -1,19 +1,24 @@
 """The student's network: depth of one frame and its uncertainty.
 
-An inverted-residual encoder with squeeze and excitation (Sandler et al., CVPR 2018; Howard et al., ICCV
-2019), self-attention over the coarsest map, and a light decoder with skip connections. GroupNorm makes it
-independent of the batch. Names of submodules are names of tensors in weight files: a new name needs a new
-`student.KIND`.
+An inverted-residual encoder, self-attention over the coarsest map, and a light decoder with skip connections.
+The encoder is our own, with squeeze and excitation (Sandler et al., CVPR 2018; Howard et al., ICCV 2019), or
+EfficientNet-Lite0, which starts from ImageNet weights. GroupNorm makes the network independent of the batch.
+Names of submodules are names of tensors in weight files: a new name needs a new `student.KIND`.
 """
+
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from secondeye.depth import efficientnet_lite
 from secondeye.depth.cues import CUE_CHANNELS
 
-STEM = 16  # channels at a half of the size
-# Channels, blocks and expansion at 1/4, 1/8, 1/16 and 1/32 of the size.
+Encoder = Literal["own", "efficientnet-lite0"]
+
+STEM = 16  # channels at a half of the size, of both encoders
+# Of our own encoder: channels, blocks and expansion at 1/4, 1/8, 1/16 and 1/32 of the size.
 STAGES = ((24, 2, 3), (48, 3, 4), (96, 4, 4), (192, 4, 4))
 GROUP = 8  # channels of a normalisation group
 HEADS = 4  # of the self-attention
@@ -27,21 +32,22 @@ class Student(nn.Module):
 
     rank_share: Tensor
 
-    def __init__(self, height: int, width: int) -> None:
+    def __init__(self, height: int, width: int, encoder: Encoder = "own") -> None:
         super().__init__()
-        self.height, self.width = height, width
-        self.stem = _convolve(CUE_CHANNELS, STEM, 3, stride=2)
-        inputs, stages = STEM, []
-        for channels, blocks, expansion in STAGES:
-            first = _Block(inputs, channels, expansion, stride=2)
-            rest = [_Block(channels, channels, expansion, stride=1) for _ in range(blocks - 1)]
-            stages.append(nn.Sequential(first, *rest))
-            inputs = channels
-        self.stages = nn.ModuleList(stages)
+        self.height, self.width, self.encoder = height, width, encoder
+        self.norms = nn.ModuleList()  # of the maps of an encoder without normalisation of its own
+        if encoder == "own":
+            self.stem, self.stages = _convolve(CUE_CHANNELS, STEM, 3, stride=2), _make_stages()
+            channels = tuple(channels for channels, _, _ in STAGES)
+        else:
+            self.stem = efficientnet_lite.make_stem(CUE_CHANNELS)
+            self.stages = efficientnet_lite.make_stages()
+            channels = efficientnet_lite.CHANNELS
+            self.norms.extend(_normalise(count) for count in (STEM, *channels))
+        inputs = channels[-1]
         self.context = _Attention(inputs)
-        skips = [channels for channels, _, _ in STAGES[-2::-1]] + [STEM]
         ups = []
-        for skip in skips:
+        for skip in (*channels[-2::-1], STEM):
             ups.append(_Up(inputs, skip))
             inputs = skip
         self.ups = nn.ModuleList(ups)
@@ -66,12 +72,25 @@ class Student(nn.Module):
         maps = [self.stem(inputs.contiguous(memory_format=torch.channels_last))]
         for stage in self.stages:
             maps.append(stage(maps[-1]))
+        if self.norms:
+            maps = [norm(plane) for norm, plane in zip(self.norms, maps, strict=True)]
         decoded = self.context(maps.pop())
         for up in self.ups:
             decoded = up(decoded, maps.pop())
         both = F.interpolate(self.head(decoded), scale_factor=2.0, mode="bilinear", align_corners=False)
         depth, log_uncertainty = both.float().contiguous().split(1, dim=1)
         return depth, MAX_LOG_UNCERTAINTY * torch.tanh(log_uncertainty / MAX_LOG_UNCERTAINTY)
+
+
+def _make_stages() -> nn.ModuleList:
+    """Return the stages of our own encoder, each of which halves the size."""
+    inputs, stages = STEM, []
+    for channels, blocks, expansion in STAGES:
+        first = _Block(inputs, channels, expansion, stride=2)
+        rest = [_Block(channels, channels, expansion, stride=1) for _ in range(blocks - 1)]
+        stages.append(nn.Sequential(first, *rest))
+        inputs = channels
+    return nn.ModuleList(stages)
 
 
 class _Block(nn.Module):

@@ -6,7 +6,7 @@ from secondeye.dataset.reader import Dataset
 from secondeye.params import TrainDiffusion
 from secondeye.run_folder import Run, finish_model, make_run_key, open_run
 from secondeye.system.files import hash_weights
-from secondeye.training.inpaint_provenance import hash_inpaint_inputs, join_inpaint_licences
+from secondeye.training.provenance import hash_inpaint_inputs, join_inpaint_licences
 
 
 def run(data: Path, autoencoder: Path, out: Path, runs: Path, *, train_diffusion: TrainDiffusion) -> None:

@@ -1,24 +1,22 @@
-"""Training of the depth student on the disparity of clips (matched) and synthetic shots (exact).
+"""Training of the depth student on the disparity of clips (matched) and synthetic shots (exact), and on
+monocular films whose depth `motion` estimates.
 
-Shots are held in memory at a small size, with their optical flow in both directions of time. A sample is a
-few consecutive frames, played forwards or backwards, cropped, mirrored and recoloured.
+A sample is a few consecutive frames with their optical flow, played forwards or backwards, cropped, mirrored
+and recoloured.
 """
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from secondeye.dataset.clip_files import read_frames
-from secondeye.dataset.reader import Dataset, DatasetClip
-from secondeye.dataset.schema import ClipDisparity, Correction, SyntheticShot
 from secondeye.dataset.shards import open_dataset
+from secondeye.depth import efficientnet_lite
 from secondeye.depth.cues import MOTION_CHANNELS, measure_motion, stack_cues
 from secondeye.depth.losses import (
     error_loss,
@@ -28,104 +26,31 @@ from secondeye.depth.losses import (
     ranking_loss,
     scale_to_fit,
     temporal_loss,
-    warp,
 )
 from secondeye.depth.student import expected_correlation, save_student
 from secondeye.depth.student_network import SIDE_MULTIPLE_PX, Student
-from secondeye.imaging.arrays import resize, resize_disparity
+from secondeye.imaging.arrays import resize
 from secondeye.imaging.optical_flow import to_gray
 from secondeye.metrics.depth import rank_correlation
 from secondeye.params import TrainDepth
 from secondeye.run_folder import Run
 from secondeye.system.errors import UserError
 from secondeye.system.process import is_main_process
+from secondeye.training.depth_shots import DepthShot, list_shots
 from secondeye.training.held_out import held_out_films
 from secondeye.training.loop import training_loop
-from secondeye.training.provenance import train_clips
+from secondeye.training.mono_depth import MonoDepthRun, prepare_mono_depth
+from secondeye.training.provenance import mono_films
 from secondeye.training.sample_loader import Sample
-from secondeye.training.sample_order import SampleOrder
+from secondeye.training.sample_order import SampleOrder, is_second_kind, number_of_kind
 from secondeye.training.sample_sheet import write_sample_sheet
 
 NAME = "depth"  # prefix of metrics and checkpoints
 GRADIENT_WEIGHT, RANKING_WEIGHT, TEMPORAL_WEIGHT = 0.5, 0.5, 0.2  # relative to the likelihood's 1
-MAX_COLOUR_ERROR = 0.08  # mean colour difference of both views above which a matched disparity is invalid
 SAMPLE_SCALE = 0.75  # of height and width: smaller samples train faster
 MIN_CROP_SHARE = 0.5  # of height and width, resized to the size of a sample
 SHEET_SHOTS = 6
 VALIDATION_SHOTS = 200  # at most
-
-
-class DepthFrames(NamedTuple):
-    """Consecutive frames with known disparity."""
-
-    left: Tensor  # [T, 3, h, w] in [0, 1]
-    disparity: Tensor  # [T, 1, h, w] px
-    valid: Tensor  # bool [T, 1, h, w], True where the disparity is reliable
-
-
-class DepthShot(Protocol):
-    """A shot that windows are read from; itself only a small description."""
-
-    @property
-    def film(self) -> str:
-        """The film it is from; films are held out whole. A synthetic shot counts as a film of its own."""
-
-    @property
-    def frames(self) -> int:
-        """Number of frames."""
-
-    def read(self, frames: Sequence[int]) -> DepthFrames:
-        """Return these frames, which are consecutive, at the size that the student is trained with."""
-
-
-@dataclass(frozen=True)
-class ClipShot:
-    """A stereo clip with its matched disparity."""
-
-    dataset: Dataset
-    clip: DatasetClip  # with the rows that reading needs
-    height: int  # px, of what is read
-    width: int
-
-    @property
-    def film(self) -> str:
-        return self.clip.film.id
-
-    @property
-    def frames(self) -> int:
-        return self.clip.clip.stop - self.clip.clip.start
-
-    def read(self, frames: Sequence[int]) -> DepthFrames:
-        left, right = (
-            resize(view, self.height, self.width) for view in self.dataset.views(self.clip, frames)
-        )
-        disparity = resize_disparity(self.dataset.disparity(self.clip, frames), self.height, self.width)
-        return DepthFrames(left, disparity, consistent_mask(left, right, disparity))
-
-
-@dataclass(frozen=True)
-class RenderedShot:
-    """A synthetic shot with its exact disparity."""
-
-    dataset: Dataset
-    row: SyntheticShot
-    height: int  # px, of what is read
-    width: int
-
-    @property
-    def film(self) -> str:
-        return self.row.id
-
-    @property
-    def frames(self) -> int:
-        return self.row.frames
-
-    def read(self, frames: Sequence[int]) -> DepthFrames:
-        source = self.dataset.source("synthetic", self.row.id, "left")
-        left = resize(read_frames(source, frames), self.height, self.width)
-        disparity = self.dataset.synthetic_disparity(self.row, frames)
-        disparity = resize_disparity(disparity, self.height, self.width)
-        return DepthFrames(left, disparity, torch.ones_like(disparity, dtype=torch.bool))
 
 
 class _Frames(NamedTuple):
@@ -137,36 +62,21 @@ class _Frames(NamedTuple):
     motion: Tensor  # [t, 4, h, w], to the frame played before
 
 
-def list_shots(dataset: Dataset, settings: TrainDepth) -> list[DepthShot]:
-    """List the clips, then the synthetic shots. Raises UserError if all clips are held out."""
-    size = (settings.height, settings.width)
-    reader = replace(dataset)  # without the tables that were read, which are larger than the listing
-    clips = [ClipShot(reader, clip.only(Correction, ClipDisparity), *size) for clip in train_clips(dataset)]
-    return [*clips, *(RenderedShot(reader, row, *size) for row in dataset.rows(SyntheticShot))]
-
-
-def consistent_mask(
-    left: Tensor,  # [T, 3, h, w]
-    right: Tensor,  # [T, 3, h, w]
-    disparity: Tensor,  # [T, 1, h, w] px
-) -> Tensor:  # bool [T, 1, h, w]
-    """Return True where the right view has the same colour at the matched point; drops filled-in matches."""
-    matched = warp(right, torch.cat([-disparity, torch.zeros_like(disparity)], dim=1))
-    difference = F.avg_pool2d((left - matched).abs().mean(1, keepdim=True), 3, 1, 1)
-    inside = torch.arange(left.shape[-1]) - disparity >= 0
-    return (difference < MAX_COLOUR_ERROR) & inside
-
-
 def train(run: Run, data: Path, settings: TrainDepth) -> None:
-    """Train a student on a dataset; see `train_depth`."""
-    train_depth(run, list_shots(open_dataset(data), settings), settings)
+    """Train a student on a dataset; see `train_depth`. Prepares monocular films in the run's folder."""
+    dataset = open_dataset(data)
+    films = [film.path for film in mono_films(dataset)] if settings.mono_share else []
+    mono = prepare_mono_depth(films, run.checkpoints / "mono", settings)
+    train_depth(run, list_shots(dataset, settings), settings, mono)
 
 
-def train_depth(run: Run, shots: Sequence[DepthShot], settings: TrainDepth) -> None:
+def train_depth(
+    run: Run, shots: Sequence[DepthShot], settings: TrainDepth, mono: Sequence[MonoDepthRun] = ()
+) -> None:
     """Train a student, calibrate its confidence, and write it to `run.model` and a sample sheet.
 
-    Calibrates and validates on held-out films, see `held_out_films`. Raises UserError if no shot is as
-    long as a sample.
+    Calibrates and validates on held-out films, see `held_out_films`; never on monocular ones, whose depth is
+    an estimate. Raises UserError if no shot is as long as a sample.
     """
     usable = [shot for shot in shots if shot.frames >= settings.frames]
     if not usable:
@@ -177,13 +87,13 @@ def train_depth(run: Run, shots: Sequence[DepthShot], settings: TrainDepth) -> N
     held_out, trained_on = hold_out(usable)
     held_out = _spread(held_out, VALIDATION_SHOTS)
     torch.manual_seed(settings.optimizer.seed)
-    model = Student(settings.height, settings.width)
+    model = make_student(settings)
     training_loop(
         model,
         run,
         name=NAME,
         hyperparams=settings.optimizer,
-        draw=DrawSample(trained_on, settings),
+        draw=DrawSample(trained_on, settings, mono),
         loss=compute_loss,
         validate=lambda trained: _validate(trained, held_out, settings.frames),
     )
@@ -193,6 +103,16 @@ def train_depth(run: Run, shots: Sequence[DepthShot], settings: TrainDepth) -> N
         model.rank_share.fill_(min(1.0, max(0.0, rank) / max(expected, 1e-6)))
         save_student(model, run.model)
         _write_sheet(run.picture("depth.png"), model, held_out, settings.frames)
+
+
+def make_student(settings: TrainDepth) -> Student:
+    """Build the network that training starts from. Raises UserError if its weights are not installed."""
+    if settings.initial_weights == "none":
+        return Student(settings.height, settings.width)
+    model = Student(settings.height, settings.width, "efficientnet-lite0")
+    encoder = nn.ModuleList([model.stem, model.stages])
+    efficientnet_lite.load_imagenet_weights(encoder, efficientnet_lite.find_imagenet_weights())
+    return model
 
 
 def hold_out(shots: list[DepthShot]) -> tuple[list[DepthShot], list[DepthShot]]:
@@ -234,19 +154,26 @@ def measure_window(shot: DepthShot, indices: range, *, backwards: bool) -> _Fram
 class DrawSample:
     """Draws consecutive frames: cues, disparity, valid mask, flow to the previous frame, px, its confidence.
 
-    Each is [T, C, h, w] of `sample_size`. With probability `motion_dropout` motion cues are dropped: half of
-    these samples repeat one frame, half only zero the cues.
+    Each is [T, C, h, w] of `sample_size`. With probability `motion_dropout`, and always in monocular runs,
+    motion cues are dropped: half of these samples repeat one frame, half only zero the cues. Monocular runs
+    come in proportion to the confidence of their depth.
     """
 
-    def __init__(self, shots: Sequence[DepthShot], settings: TrainDepth) -> None:
-        self.shots, self.settings = shots, settings
-        self.order = SampleOrder([1] * len(shots), settings.optimizer.seed)
+    def __init__(
+        self, shots: Sequence[DepthShot], settings: TrainDepth, mono: Sequence[MonoDepthRun] = ()
+    ) -> None:
+        self.shots, self.mono, self.settings = shots, mono, settings
+        self.mono_share = settings.mono_share if mono else 0.0
+        seed = settings.optimizer.seed
+        self.order = SampleOrder([1] * len(shots), seed)
+        self.mono_order = SampleOrder([run.visits for run in mono], seed + 1)
 
     def __call__(self, number: int, rng: np.random.Generator) -> Sample:
-        shot, count = self.shots[self.order.shot(number)], self.settings.frames
+        shot, is_mono = self._choose(number)
+        count = self.settings.frames
         start = int(rng.integers(shot.frames - count + 1))
         backwards = bool(rng.random() < 0.5)
-        dropped = rng.random() < self.settings.motion_dropout
+        dropped = rng.random() < self.settings.motion_dropout or is_mono
         still = bool(rng.random() < 0.5)
         frames = measure_window(shot, range(start, start + count), backwards=backwards)
         if dropped and still:
@@ -257,6 +184,13 @@ class DrawSample:
         cues = stack_cues(_recolour(frames.left, rng), motion)
         flow_px = frames.motion[:, :2] * (frames.left.shape[-1] / 100)
         return cues, frames.disparity, frames.valid, flow_px, frames.motion[:, 3:]
+
+    def _choose(self, number: int) -> tuple[DepthShot, bool]:
+        """Return the shot of a sample, and whether it is a monocular run."""
+        place = number_of_kind(number, self.mono_share)
+        if is_second_kind(number, self.mono_share):
+            return self.mono[self.mono_order.shot(place)], True
+        return self.shots[self.order.shot(place)], False
 
 
 def sample_size(settings: TrainDepth) -> tuple[int, int]:

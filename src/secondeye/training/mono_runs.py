@@ -3,23 +3,17 @@
 The main process writes them, the others wait for it.
 """
 
-import json
-import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from secondeye.dataset.clip_files import read_disparity, read_frames, write_disparity, write_frames
 from secondeye.inpaint import Conditioning
-from secondeye.system.files import write_atomic
-from secondeye.system.process import is_main_process
-from secondeye.training.monocular import double_warp, plausible_disparity, read_runs
+from secondeye.training.film_runs import prepare_once, read_runs
+from secondeye.training.monocular import double_warp, plausible_disparity
 from secondeye.training.stereo_shot import StereoShot, quantize
-
-_INDEX = "index.json"  # written last
-_POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -60,23 +54,21 @@ def prepare_mono_runs(
 
     Raises UnreadableFilm if a film cannot be read.
     """
-    index = folder / _INDEX
-    if is_main_process() and not index.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
+
+    def write() -> Iterator[MonoRun]:
         rng = np.random.default_rng(seed)
-        runs: list[MonoRun] = []
+        written = 0
         for film in films:
             for run in read_runs(film, frames, height, width):
-                views, disparity = _files(folder, len(runs))
+                views, disparity = _files(folder, written)
                 write_frames(views, run)
                 estimated = plausible_disparity(run, rng, sharp=not max_gradient)
                 offset_px = write_disparity(disparity, estimated)
-                entry = (str(folder), len(runs), film.name, frames, height, width, offset_px)
-                runs.append(MonoRun(*entry, conditioning, max_gradient))
-        write_atomic(index, json.dumps([asdict(run) for run in runs], indent=1) + "\n")
-    while not index.is_file():
-        time.sleep(_POLL_S)
-    return [MonoRun(**entry) for entry in json.loads(index.read_text())]
+                entry = (str(folder), written, film.name, frames, height, width, offset_px)
+                yield MonoRun(*entry, conditioning, max_gradient)
+                written += 1
+
+    return [MonoRun(**row) for row in prepare_once(folder, write)]
 
 
 def _files(folder: Path, number: int) -> tuple[Path, Path]:

@@ -9,8 +9,6 @@ has ramps, which a warp stretches; with a maximum gradient, what lies on a steep
 (after the gradient-aware warping of DreamStereo, arXiv 2604.12270).
 """
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,20 +16,14 @@ from torch import Tensor
 from secondeye.depth import FAR_QUANTILE, NEAR_QUANTILE
 from secondeye.depth.edges import sharpen, upsample
 from secondeye.depth.motion import MotionEstimator
-from secondeye.film.cuts import CUT_THRESHOLD
-from secondeye.film.packing import crop_and_resize
-from secondeye.film.shots import plan_shots
-from secondeye.imaging.arrays import depth_to_disparity, frames_from_uint8
+from secondeye.imaging.arrays import depth_to_disparity
 from secondeye.inpaint import Conditioning
 from secondeye.inpaint.fill import FillState, fill
 from secondeye.training.stereo_shot import StereoShot, warp_shot
-from secondeye.video.probe import probe
-from secondeye.video.read import ShotReader
 from secondeye.warp import warp
 
 STRENGTH_PERCENT = (1.5, 5.0)  # of the width, disparity between the nearest and the farthest point
 RUN_FRAMES = 8  # consecutive frames taken from a film, or as many as a sample has
-MAX_RUNS = 6  # of one film
 
 
 def double_warp(
@@ -112,21 +104,3 @@ def plausible_disparity(
     enlargement = frames.shape[-1] / depth.shape[-1]
     disparity = enlargement * depth_to_disparity(depth, strength_percent, convergence)
     return sharpen(disparity, frames) if sharp else upsample(disparity, frames)
-
-
-def read_runs(film: Path, frames: int, height: int, width: int) -> list[Tensor]:
-    """Read at most six runs of consecutive frames [frames, 3, height, width], each within one shot.
-
-    Raises UnreadableFilm if the film cannot be read.
-    """
-    info = probe(film)
-    plan = plan_shots(info, cut_threshold=CUT_THRESHOLD, min_shot_frames=RUN_FRAMES)
-    starts = [s for first, stop in plan.shots for s in range(first, stop - frames + 1, frames)]
-    chosen = np.linspace(0, len(starts) - 1, min(MAX_RUNS, len(starts))).round().astype(int)
-    reader = ShotReader(film, plan.timestamps)
-    runs = []
-    for start in (starts[index] for index in chosen):
-        decoded = reader.read(start, start + frames)
-        fitted = [crop_and_resize(frame.rgb, height, width, info.pixel_aspect) for frame in decoded]
-        runs.append(frames_from_uint8(torch.from_numpy(np.stack(fitted))))
-    return runs

@@ -21,10 +21,9 @@ from secondeye.run_folder import Run
 from secondeye.system.errors import UserError
 from secondeye.system.process import is_main_process
 from secondeye.training.held_out import held_out_films
-from secondeye.training.inpaint_provenance import mono_films
 from secondeye.training.mono_runs import prepare_mono_runs
 from secondeye.training.monocular import RUN_FRAMES, double_warp
-from secondeye.training.provenance import train_clips
+from secondeye.training.provenance import mono_films, train_clips
 from secondeye.training.stereo_shot import (
     ShotPool,
     StereoShot,
