@@ -498,7 +498,7 @@ def test_too_little_disk_is_expected_before_the_work(
             (3.0, 0.5, "magic", "fill", 16, "fast"),
             "--depth: 'magic' is not a depth estimator; choose motion, student, .*, or leave the option out",
         ),
-        ((3.0, 0.5, "auto", "magic", 16, "fast"), "--inpainter must be one of fill, light"),
+        ((3.0, 0.5, "auto", "magic", 16, "fast"), "--inpainter must be one of fill, propagation, light"),
         ((3.0, 0.5, "auto", "fill", 52, "fast"), "--crf"),
         ((3.0, 0.5, "auto", "fill", 16, "warp9"), "--preset must be one of"),
     ],

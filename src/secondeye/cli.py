@@ -139,7 +139,13 @@ def convert(
             help="what larger values of the maps are: near or far (default: as they say, else near)"
         ),
     ] = None,
-    inpainter: Annotated[str, typer.Option(help="auto, fill, light or diffusion")] = "auto",
+    inpainter: Annotated[
+        str,
+        typer.Option(
+            help="auto, fill, propagation, light or diffusion; 'command:PROGRAM {frames} {masks} {output}', "
+            "any program that inpaints folders of images"
+        ),
+    ] = "auto",
     deinterlace: Annotated[
         str, typer.Option(help="auto, or off: keep the fields of interlaced film")
     ] = "auto",

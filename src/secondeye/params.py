@@ -263,6 +263,8 @@ class Evaluate:
     max_frames: int = Field(ge=1, le=10**4)  # per clip, from its start
     regions: Regions
     vgg_weights: str  # VGG16, for LPIPS and DISTS: folder or Hugging Face id; "" disables both
+    # Programs that inpaint, by the name they have in reports; see secondeye.inpaint.command.
+    inpaint_commands: dict[str, str]
     # Films that both methods need scores on; with fewer there is no verdict, and the gate promotes nothing.
     min_films: int = Field(ge=2, le=10**6)
     resamples: int = Field(ge=100, le=10**6)  # of the bootstrap over films and clips

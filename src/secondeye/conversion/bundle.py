@@ -22,7 +22,7 @@ from secondeye.conversion.settings import (
 )
 from secondeye.conversion.views import RIGHT, VIEWS
 from secondeye.depth.estimators import DEPTH_ESTIMATORS, split_source
-from secondeye.inpaint import INPAINTERS
+from secondeye.inpaint import COMMAND, INPAINTERS, split_command
 from secondeye.system.errors import UserError
 from secondeye.system.files import write_atomic
 from secondeye.video.encoders import PRESET
@@ -32,8 +32,8 @@ from secondeye.video.encoders import PRESET
 class Bundle:
     """The contents of bundle.json.
 
-    Raises TypeError for a value of the wrong type, and ValueError for tiles or steps out of range and
-    unknown views.
+    Raises TypeError for a value of the wrong type, and ValueError for tiles or steps out of range, unknown
+    views, and a command: a model must not choose a program that is run.
     """
 
     depth: str  # one of DEPTH_ESTIMATORS, with `:SOURCE` for some
@@ -48,6 +48,10 @@ class Bundle:
         names, numbers = (self.depth, self.inpainter), (self.strength_percent, self.convergence)
         if not all(isinstance(name, str) for name in names):
             raise TypeError(f"depth and inpainter must be names, got {names}")
+        if split_command(self.inpainter)[0] == COMMAND:
+            raise ValueError(
+                "a model may not name a command to run; give --inpainter command:... on the command line"
+            )
         if not all(number is None or type(number) in (int, float) for number in numbers):
             raise TypeError(f"strength_percent and convergence must be numbers, got {numbers}")
         for name, count, most in (("tiles", self.tiles, MAX_TILES), ("steps", self.steps, MAX_STEPS)):

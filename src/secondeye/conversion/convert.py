@@ -369,15 +369,15 @@ def _convert_shots(
     initial = done + len(plan.timestamps) - sum(stop - start for start, stop in unfinished)
     with tqdm(total=2 * len(plan.timestamps), initial=initial, desc="converting", unit="frame") as bar:
         if converter is None:
-            skipped = spread_shots(job, plan, requests, bar)
+            counted = spread_shots(job, plan, requests, bar)
         else:
             for number in checkpoint.unfinished(plan):
                 converter.run(number, requests[number], bar.write, bar.update)
-            # The diffusion inpainter counts the work it skips.
+            # Some inpainters count what they do.
             stats = getattr(converter.models.inpainter, "stats", None)
-            skipped = str(stats) if stats and stats.windows else ""
-    if skipped:
-        log(skipped)
+            counted = str(stats) if stats else ""
+    if counted:
+        log(counted)
 
 
 def _mux(

@@ -3,6 +3,7 @@
 from secondeye.conversion.settings import GIB, ConversionSettings
 from secondeye.conversion.views import views_to_make
 from secondeye.depth.estimators import peak_bytes
+from secondeye.inpaint import COMMAND, split_command
 from secondeye.system.errors import UserError
 from secondeye.system.memory import free_memory_bytes
 from secondeye.system.process import best_device
@@ -15,6 +16,9 @@ _FIXED_BYTES, _WINDOW_BYTES = 300, 60  # per pixel: encoder, decoder, one frame;
 _LARGE_FIXED_BYTES, _LARGE_WINDOW_BYTES = 140, 25  # beyond 4K: the encoder and the queues hold fewer frames
 _LARGE_FRAME_PIXELS = 4096 * 2304
 _VIEW_FIXED_BYTES, _VIEW_WINDOW_BYTES = 40, 50  # of a second view that is synthesised
+
+# Per pixel and view: frames that an inpainter holds until it has seen those after them.
+_HELD_BYTES = {"propagation": 400, COMMAND: 700}
 
 # With the diffusion inpainter: the process without weights; per pixel: as above, with one frame.
 _DIFFUSION_PROCESS_BYTES, _DIFFUSION_PIXEL_BYTES = int(0.9 * GIB), 160
@@ -50,10 +54,11 @@ def choose_window_frames(info: FilmInfo, settings: ConversionSettings, processes
     limit = given or free_memory_bytes()
     budget = given or limit * FREE_SHARE
     encoder = encoder_bytes(pixels, settings.encoding)
+    held = views * pixels * _HELD_BYTES.get(split_command(settings.inpainter)[0], 0)
     if buffered:
         one = reserved_bytes(pixels, settings.encoding, views)
     else:
-        one = estimate_bytes(pixels, 1, views) + encoder
+        one = estimate_bytes(pixels, 1, views) + encoder + held
     if on_cpu:
         one = max(one, depth_pass_bytes(info.height, info.width, settings.located_depth))
     need = processes * one + parent_bytes(settings, processes)
@@ -66,7 +71,7 @@ def choose_window_frames(info: FilmInfo, settings: ConversionSettings, processes
             f"{allowed}; give it more, or convert a smaller version of the film"
         )
     share = (budget - parent_bytes(settings, processes)) / processes
-    return 1 if buffered else frames_within(pixels, share - encoder, views)
+    return 1 if buffered else frames_within(pixels, share - encoder - held, views)
 
 
 def frames_within(pixels: int, budget_bytes: float, views: int = 1) -> int:
@@ -85,7 +90,8 @@ def estimate_bytes(
     """Return the peak memory of one process that converts frames of this size; an upper bound on the CPU.
 
     It is that of the fast presets of the encoder: see `encoder_bytes` for the others.
-    The diffusion inpainter is not included, nor is Depth Anything: see `depth_pass_bytes`.
+    What the diffusion inpainter, `propagation` and commands hold is not included, nor is Depth Anything: see
+    `depth_pass_bytes`.
     """
     fixed, each = _FIXED_BYTES, _WINDOW_BYTES
     if not is_pipelined(pixels):

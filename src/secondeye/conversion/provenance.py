@@ -31,6 +31,7 @@ _NO_WEIGHTS = "no weights"
 _LICENCES = {
     "motion": _NO_WEIGHTS,
     "fill": _NO_WEIGHTS,
+    "propagation": _NO_WEIGHTS,
 }
 _NOT_RECORDED = "not recorded"
 _PARTS, _RESOURCES = ("model", "depth", "depth_maps", "inpainter"), ("offload", "workers", "max_memory_gb")
@@ -90,6 +91,11 @@ def _without_memory(plan: "InpaintPlan") -> dict[str, int | str]:
 def _describe_part(part: str, name: str, bundle: Path | None, tags: Mapping[str, str]) -> dict[str, str]:
     if name in _LICENCES:
         return {"name": name, "licences": _LICENCES[name]}
+    if part == "inpainter" and name.startswith("command:"):
+        from secondeye.inpaint.command import program_of
+
+        program = program_of(name.removeprefix("command:"))  # its arguments may name private folders
+        return {"name": f"command {program}", "weights": "", "licences": _NOT_RECORDED}
     folder = weights_folder(bundle, "depth" if part == "depth" else "inpaint")
     licences = SHIPPED_LICENCE if bundle == SHIPPED else tags.get(f"{part}_licences", _NOT_RECORDED)
     return {"name": name, "weights": hash_weights(folder) if folder else "", "licences": licences}

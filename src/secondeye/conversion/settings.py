@@ -13,7 +13,7 @@ from secondeye.depth.estimators import Weights, find_weights, locate, require_kn
 from secondeye.film.layouts import FILES, Layout
 from secondeye.film.layouts import RIGHT as RIGHT_ONLY
 from secondeye.film.packing import PACKED
-from secondeye.inpaint import INPAINTERS, InpaintOptions
+from secondeye.inpaint import InpaintOptions, require_known_inpainter
 from secondeye.system.errors import UserError
 from secondeye.system.files import hash_folder
 from secondeye.video.encoders import BIT_DEPTHS, ENCODERS, PRESETS, Encoding
@@ -41,7 +41,7 @@ class ConversionSettings:
     )  # between nearest and farthest point, % of the width, [0, 10]; None: by shot
     convergence: float | None  # the depth at screen distance, [0, 1]; None: chosen for each shot
     depth: str  # one of DEPTH_ESTIMATORS, with `:SOURCE` for some, or auto
-    inpainter: str  # one of INPAINTERS
+    inpainter: str  # one of INPAINTERS, or command:PROGRAM ARGUMENTS
     crf: int | None  # quality of the encoder, smaller is better; None: its default
     preset: str  # speed of the encoder, one of PRESETS
     model: Path | None  # bundle with the weights of learned parts
@@ -77,7 +77,6 @@ class ConversionSettings:
         self._check_resources()
         self._check_depth()
         for name, choices in {
-            "inpainter": INPAINTERS,
             "preset": PRESETS,
             "deinterlace": DEINTERLACE,
             "codec": tuple(ENCODERS),
@@ -85,6 +84,10 @@ class ConversionSettings:
         }.items():
             if getattr(self, name) not in choices:
                 raise UserError(f"--{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        try:
+            require_known_inpainter(self.inpainter)
+        except ValueError as error:
+            raise UserError(f"--{error}") from error
         for name, part in (("depth", "depth"), ("inpainter", "inpaint")):
             chosen = getattr(self, name)
             if chosen in FROM_MODEL and not (self.model and (self.model / part).is_dir()):

@@ -209,7 +209,7 @@ def is_spread(settings: ConversionSettings) -> bool:
 
 
 def spread_shots(job: FilmJob, plan: ShotPlan, requests: Sequence[StereoRequest], bar: "tqdm[Any]") -> str:
-    """Convert all unfinished shots in other processes; return what the inpainter skipped, or "".
+    """Convert all unfinished shots in other processes; return what the inpainter counted, or "".
 
     Raises UserError if a shot cannot be converted because its process crashes.
     """
@@ -224,7 +224,7 @@ def spread_shots(job: FilmJob, plan: ShotPlan, requests: Sequence[StereoRequest]
         threads=max(1, (os.cpu_count() or 1) // workers),
         on_gpu=True,
     )
-    skipped: list[Any] = []
+    counted: list[Any] = []
     with closing(results), _show_progress(job.checkpoint, plan, bar):
         for position, result in results:
             if isinstance(result, WorkerCrashed):
@@ -233,13 +233,13 @@ def spread_shots(job: FilmJob, plan: ShotPlan, requests: Sequence[StereoRequest]
                     "run the same command with fewer workers to continue"
                 )
             bar.write(result.line)
-            skipped += [result.stats] if result.stats else []
-    return str(type(skipped[0])(*map(sum, zip(*map(astuple, skipped), strict=True)))) if skipped else ""
+            counted += [result.stats] if result.stats else []
+    return str(type(counted[0])(*map(sum, zip(*map(astuple, counted), strict=True)))) if counted else ""
 
 
 class _ShotReport(NamedTuple):
     line: str  # for the log
-    stats: Any  # of a diffusion inpainter; None of others
+    stats: Any  # of an inpainter that counts what it does; None of others
 
 
 def _convert_shot(job: FilmJob, shot: tuple[int, StereoRequest]) -> _ShotReport:

@@ -52,7 +52,7 @@ class Method:
     kind: str  # baseline, inpainter, ceiling, model, external
     depth: str = ""  # of models; DEEP3D for that rival, which needs no inpainter
     depth_weights: Path | None = None
-    inpainter: str = ""  # of inpainters and models
+    inpainter: str = ""  # of inpainters and models; a command may only come from params.yaml
     inpaint_weights: Path | None = None
     films: tuple[tuple[str, Path], ...] = ()  # of external methods: Film.id and the converted film
 

@@ -2,7 +2,13 @@
 
 from typing import Any
 
-from secondeye.inpaint.inpainters import INPAINTERS, make_inpainter
+from secondeye.inpaint.inpainters import (
+    COMMAND,
+    INPAINTERS,
+    make_inpainter,
+    require_known_inpainter,
+    split_command,
+)
 from secondeye.inpaint.interface import (
     Conditioning,
     Inpainted,
@@ -17,6 +23,7 @@ from secondeye.inpaint.options import InpaintOptions
 from secondeye.inpaint.plan import InpaintPlan
 
 __all__ = [
+    "COMMAND",
     "INPAINTERS",
     "Conditioning",
     "InpaintOptions",
@@ -29,6 +36,8 @@ __all__ = [
     "conditioning_of",
     "inpaint_shot",
     "make_inpainter",
+    "require_known_inpainter",
+    "split_command",
 ]
 
 

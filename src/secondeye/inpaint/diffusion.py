@@ -49,6 +49,9 @@ class InpaintStats:
     tiles: int = 0
     tiles_skipped: int = 0
 
+    def __bool__(self) -> bool:
+        return self.windows > 0
+
     def __str__(self) -> str:
         shares = [
             f"{skipped} of {pluralize(count, name)} ({100 * skipped / max(count, 1):.0f} %)"

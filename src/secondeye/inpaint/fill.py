@@ -92,7 +92,7 @@ def _fill_frame(
     share = coverage.numpy()
     visible, gaps = _find_gaps(share, FULL_COVERAGE)
     levels, rounding = (255.0, 0.5) if frame.dtype == torch.uint8 else (1.0, 0.0)
-    same_px = max(1.0, _SAME_SURFACE_SHARE * share.shape[1])
+    same_px = same_surface_px(share.shape[1])
     # Only the holes of these are written and read: the rest of their memory is never touched.
     extended, smooth = (np.empty(pixels.shape, np.float32) for _ in range(2))
     distance, sources = np.empty(share.shape, np.float32), np.empty(len(gaps), np.int32)
@@ -108,6 +108,11 @@ def _fill_frame(
             )
     _write_holes(pixels, share, smooth, gaps, rounding, True, composed)
     return FillState(filled, disparity, torch.from_numpy(visible), flow_gray(filled))
+
+
+def same_surface_px(width: int) -> float:
+    """Return up to which difference in disparity, px, pixels of a frame of this width show one surface."""
+    return max(1.0, _SAME_SURFACE_SHARE * width)
 
 
 def interleaved(

@@ -33,7 +33,7 @@ from secondeye.params import Params
 from secondeye.report.contact_sheet import Tile, write_contact_sheet
 from secondeye.report.document import Bold, Image, Section, Table, to_markdown
 from secondeye.report.html import write_page
-from secondeye.stages.evaluate import evaluated_methods, own_methods
+from secondeye.stages.evaluate import command_methods, evaluated_methods, own_methods
 from secondeye.system.errors import UserError
 from secondeye.system.files import write_atomic
 from secondeye.system.process import best_device, lock_dir
@@ -98,10 +98,12 @@ def write_figures(
     """
     _check_output(output, overwrite)
     if films:
-        clips, methods = film_clips(films, params, per_film, max_width), [*BASELINES, *own_methods(models)]
+        clips = film_clips(films, params, per_film, max_width)
+        methods = [*BASELINES, *own_methods(models), *command_methods(params.evaluate)]
     else:
         dataset = Dataset(data)
-        clips, methods = dataset_clips(dataset, params, per_film), evaluated_methods(dataset, models)
+        clips = dataset_clips(dataset, params, per_film)
+        methods = evaluated_methods(dataset, models, params.evaluate)
     with _complete_folder(output) as part:
         found = _run(part, clips, methods, params)
         if films:

@@ -23,6 +23,7 @@ from secondeye.evaluation.methods import BASELINES, DEEP3D, Method
 from secondeye.evaluation.report import build_sections, plot_points, write_reports
 from secondeye.evaluation.score_methods import median_costs, middle_frame_file, score_methods
 from secondeye.imaging.arrays import frames_from_uint8
+from secondeye.inpaint import COMMAND, require_known_inpainter
 from secondeye.matching.flow_matcher import match_flow
 from secondeye.params import Evaluate
 from secondeye.report.contact_sheet import frame_to_image, read_image, write_contact_sheet
@@ -34,12 +35,12 @@ from secondeye.system.text import pluralize
 def run(data: Path, models: Path, reports: Path, runs: Path, *, evaluate: Evaluate) -> None:
     """Write the manifest with region maps, both score tables, reports/evaluation* and reports/index.html.
 
-    Raises UserError if no clip is held out, if a method produces NaN or inf, and for films in data/external
-    that do not match one of the dataset.
+    Raises UserError if no clip is held out, if a method produces NaN or inf, for films in data/external that
+    do not match one of the dataset, and for commands that cannot be run.
     """
     dataset = Dataset(data)
     names = {film.id: film.name for film in dataset.rows(Film)}
-    methods = evaluated_methods(dataset, models)
+    methods = evaluated_methods(dataset, models, evaluate)
     out = dataset.folder("evaluate")
     with lock_dir(out):
         clips = freeze_manifest(dataset, evaluate.regions)
@@ -65,10 +66,13 @@ def run(data: Path, models: Path, reports: Path, runs: Path, *, evaluate: Evalua
     print(f"evaluate: {scored}; the report is {reports / 'index.html'}")
 
 
-def evaluated_methods(dataset: Dataset, models: Path) -> list[Method]:
-    """Return everything that is scored: baselines, our methods and models, and external films."""
+def evaluated_methods(dataset: Dataset, models: Path, evaluate: Evaluate) -> list[Method]:
+    """Return everything that is scored: baselines, our methods and models, programs, and external films.
+
+    Raises UserError for commands that cannot be run and films that do not match one of the dataset.
+    """
     external = external_methods(dataset.folder("external"), dataset.rows(Film))
-    return [*BASELINES, *own_methods(models), *external]
+    return [*BASELINES, *own_methods(models), *command_methods(evaluate), *external]
 
 
 def own_methods(models: Path) -> list[Method]:
@@ -83,6 +87,7 @@ def own_methods(models: Path) -> list[Method]:
     rivals = [Method("Deep3D", "model", DEEP3D, deep3d)] if is_trained(deep3d) else []
     return [
         Method("fill", "inpainter", inpainter="fill"),
+        Method("propagation", "inpainter", inpainter="propagation"),
         Method("shipped light", "inpainter", inpainter="light", inpaint_weights=shipped),
         Method("light", "inpainter", inpainter="light", inpaint_weights=light),
         Method("diffusion", "inpainter", inpainter="diffusion", inpaint_weights=diffusion),
@@ -91,6 +96,14 @@ def own_methods(models: Path) -> list[Method]:
         Method("student + shipped light", "model", "student", models / "depth", "light", shipped),
         *rivals,
     ]
+
+
+def command_methods(evaluate: Evaluate) -> list[Method]:
+    """Return a method for each program that inpaints. Raises UserError if one cannot be run."""
+    commands = {name: f"{COMMAND}:{command}" for name, command in evaluate.inpaint_commands.items()}
+    for command in commands.values():
+        require_known_inpainter(command)
+    return [Method(f"command: {name}", "inpainter", inpainter=command) for name, command in commands.items()]
 
 
 def external_methods(external: Path, films: Sequence[Film]) -> list[Method]:
