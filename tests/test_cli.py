@@ -85,8 +85,9 @@ def test_sample_refuses_a_folder_with_other_films(secondeye: Run, tmp_path: Path
 @pytest.mark.parametrize(
     ("group", "commands"),
     [
-        ((), ("convert", "depth", "score", "lineage", "doctor", "data", "model", "stage")),
+        ((), ("convert", "depth", "score", "lineage", "doctor", "data", "model", "report", "stage")),
         (("data",), ("sample", "export", "drift", "clean", "preset")),
+        (("report",), ("figures", "forced-choice", "preferences")),
         (
             ("model",),
             ("publish", "record", "init", "gate", "promote", "rollback", "veto", "history", "memory"),

@@ -45,7 +45,7 @@ def test_named_modules_exist(page: Path) -> None:
 @each_current_page
 def test_named_commands_exist(page: Path) -> None:
     commands = get_command(app).commands  # type: ignore[attr-defined]
-    for words in re.findall(r"(?<=[`\s])secondeye ([a-z][\w-]*(?: [a-z]+)?)", _code(page.read_text())):
+    for words in re.findall(r"(?<=[`\s])secondeye ([a-z][\w-]*(?: [a-z-]+)?)", _code(page.read_text())):
         name, *rest = words.split()
         assert name in commands, f"secondeye {words}"
         if hasattr(commands[name], "commands") and rest:

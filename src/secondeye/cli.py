@@ -29,11 +29,15 @@ report = typer.Typer(no_args_is_help=True)
 _diffusion = partial(typer.Option, rich_help_panel="Diffusion")
 _output = partial(typer.Option, rich_help_panel="Output")
 _resources = partial(typer.Option, rich_help_panel="Resources")
-app.add_typer(data, name="data", help="Manage the dataset: sample films, presets, export, drift, cleaning.")
+app.add_typer(
+    data,
+    name="data",
+    help="Manage the dataset: sample films, presets, export, drift, cleaning, films converted elsewhere.",
+)
 app.add_typer(
     model, name="model", help="Manage trained models: publish, gate, promote, roll back, veto, history."
 )
-app.add_typer(report, name="report", help="Write reports that are no stage: the paper's figures.")
+app.add_typer(report, name="report", help="Compare methods: the paper's figures, and user studies.")
 
 
 def main() -> None:
@@ -679,6 +683,47 @@ def clean(
     print("\n".join(describe(Path.cwd(), found)))
     if delete:
         print(f"{len(remove(found))} deleted")
+
+
+@report.command("forced-choice")
+def forced_choice(
+    page: Annotated[Path, typer.Argument(help="the page to write (.html)")],
+    methods: Annotated[
+        list[str],
+        typer.Argument(help="NAME=PATH of each method: a stereo film, or a folder of films named alike"),
+    ],
+    show: Annotated[str, typer.Option(help="wiggle: both eyes in turn; or anaglyph: red-cyan")] = "wiggle",
+    moments: Annotated[int, typer.Option(help="moments of each film", min=1)] = 3,
+    frames: Annotated[int, typer.Option(help="frames of each moment", min=1)] = 8,
+    width: Annotated[int, typer.Option(help="of a picture on the page, px", min=64)] = 640,
+    seed: Annotated[int, typer.Option(help="of the order of trials and sides")] = 0,
+) -> None:
+    """Write a page on which people choose between conversions of the same moments, for a user study."""
+    from secondeye.evaluation.forced_choice import parse_methods, write_study
+
+    trials = write_study(
+        page,
+        parse_methods(methods),
+        show=show,
+        moments=moments,
+        frames=frames,
+        width=width,
+        seed=seed,
+        log=partial(print, file=sys.stderr),
+    )
+    print(f"{page}: {pluralize(trials, 'trial')}, {page.stat().st_size / 1e6:.1f} MB")
+
+
+@report.command()
+def preferences(
+    answers: Annotated[list[Path], typer.Argument(help="CSV files that participants saved")],
+    confidence: Annotated[float, typer.Option(help="of the intervals", min=0.5, max=0.999)] = 0.95,
+    seed: Annotated[int, typer.Option(help="of the bootstrap", min=0)] = 0,
+) -> None:
+    """Print the preferences of a forced choice, with intervals, as Markdown."""
+    from secondeye.evaluation.preferences import describe_preferences, read_answers
+
+    print(describe_preferences(read_answers(answers), confidence=confidence, seed=seed), end="")
 
 
 @data.command()

@@ -1,0 +1,283 @@
+"""The forced choice: a page for participants, and the preferences in what they save."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import moving_images
+from make_tour import BROWSER_OPTIONS
+from test_cli import Run, one_line, secondeye
+
+from secondeye.evaluation import forced_choice
+from secondeye.evaluation.preferences import COLUMNS, find_preferences, read_answers, wilson_interval
+from secondeye.film.packing import pack
+from secondeye.system.errors import UserError
+from secondeye.video.write import write_film
+
+__all__ = ["secondeye"]  # a fixture
+
+BROWSER = shutil.which("chromium")
+HEADER = ",".join(COLUMNS)
+ROW = "study1,ann,1,street,10,ours,theirs,left,2.5"
+OTHER_PAGE = "study2,bob,1,street,10,ours,theirs,left,2.5"
+
+
+def answers(path: Path, *rows: str) -> Path:
+    path.write_text("\r\n".join([HEADER, *rows]) + "\r\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("wins", "answers", "interval"),
+    [
+        (8, 10, (0.4901625, 0.9433178)),  # R: prop.test(8, 10, correct = FALSE)
+        (0, 10, (0.0, 0.2775328)),
+        (10, 10, (0.7224672, 1.0)),
+    ],
+)
+def test_wilson_intervals(wins: int, answers: int, interval: tuple[float, float]) -> None:
+    assert wilson_interval(wins, answers, 0.95) == pytest.approx(interval, abs=1e-6)
+
+
+def test_preferences_count_each_participant_alike(tmp_path: Path) -> None:
+    paths = [
+        answers(
+            tmp_path / f"{person}.csv",
+            *(
+                f"study1,{person},{n},street,{n},{'a,b' if n % 2 else 'b,a'},{'left' if n % 2 else 'right'},1"
+                for n in range(1 + 2 * person)
+            ),
+        )
+        for person in range(6)
+    ]
+    (found,) = find_preferences(read_answers(paths), confidence=0.95, seed=0)
+    assert (found.method, found.other, found.wins, found.answers, found.participants) == ("a", "b", 36, 36, 6)
+    assert found.by_participant == (1.0, 1.0) and found.wilson == wilson_interval(36, 36, 0.95)
+
+
+def test_the_report_is_bold_only_beyond_chance(tmp_path: Path, secondeye: Run) -> None:
+    agreed = [
+        answers(tmp_path / f"{n}.csv", *(f"s,p{n},{k},film,{k},<b>|x,ours,right,1" for k in range(4)))
+        for n in range(5)
+    ]
+    done = secondeye("report", "preferences", *agreed)
+    assert done.returncode == 0, done.stderr
+    assert r"\<b\>\|x" in done.stdout and "**0 %**" in done.stdout and "ours preferred" in done.stdout
+    few = secondeye("report", "preferences", *agreed[:4])
+    assert "**" not in few.stdout and "fewer than 5 participants" in few.stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the first line must be study,"),
+        (b"\xff\xfe\x00", "not a CSV file of answers"),
+        (f"{HEADER}\n{ROW[:-4]}\n".encode(), "line 2: has 8 cells instead of 9"),
+        (f"{HEADER}\n{ROW.replace('left', 'both')}\n".encode(), "line 2: choice must be left or right"),
+        (f"{HEADER}\n{ROW.replace('10', '1e9')}\n".encode(), "line 2: frame must be a number"),
+        (f"{HEADER}\n{ROW.replace('ours', 'theirs')}\n".encode(), "both sides show the same method"),
+        (
+            f"{HEADER}\n{ROW.replace('ann', chr(27) + '[2J')}\n".encode(),
+            "participant must be 1 to 100 printable",
+        ),
+        (f"{HEADER}\n{ROW}\n{ROW}\n".encode(), "line 3: ann answers a trial again"),
+        (f"{HEADER}\n{ROW}\n{OTHER_PAGE}\n".encode(), "2 different pages"),
+        (f"{HEADER}\n".encode(), "contains no answer"),
+        (b"x" * (2**20 + 1), "larger than 1 MiB"),
+    ],
+)
+def test_malformed_answers_are_refused_in_one_line(
+    tmp_path: Path, secondeye: Run, content: bytes, message: str
+) -> None:
+    (tmp_path / "a.csv").write_bytes(content)
+    assert message in one_line(secondeye("report", "preferences", tmp_path / "a.csv"))
+
+
+def stereo_film(path: Path, seed: int, frames: int = 12, width: int = 96) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    left = moving_images(frames, 64, width, seed)
+    images = (pack(image, np.roll(image, -3, 1), "sbs") for image in left)
+    write_film(path, images, Fraction(24))
+    return path
+
+
+@pytest.fixture
+def page(tmp_path: Path, secondeye: Run) -> Path:
+    """A page of two methods and two films."""
+    for method in ("ours", "their"):
+        for number, film in enumerate(("street", "park")):
+            stereo_film(tmp_path / method / f"{film}_sbs.mp4", seed=number + 10 * len(method))
+    stereo_film(tmp_path / "ours" / "extra_sbs.mp4", 5)
+    named = [f"ours={tmp_path / 'ours'}", f'</script>&"theirs={tmp_path / "their"}']
+    options = ("--moments", "2", "--frames", "2", "--width", "64")
+    done = secondeye("report", "forced-choice", tmp_path / "choice.html", *named, *options)
+    assert done.returncode == 0, done.stderr
+    assert "left out, since not all methods have them: extra" in done.stderr
+    assert "4 trials, 0." in done.stdout
+    return tmp_path / "choice.html"
+
+
+def content_of(page: Path) -> dict[str, Any]:
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page.read_text())
+    content: dict[str, Any] = json.loads(data)
+    return content
+
+
+def test_the_page_shows_all_pairs_at_all_moments_and_needs_no_network(page: Path) -> None:
+    content = content_of(page)
+    assert [(moment["film"], moment["frame"]) for moment in content["moments"]] == [
+        ("park", 2),
+        ("park", 8),
+        ("street", 2),
+        ("street", 8),
+    ]
+    assert content["trials"] == [[n, "ours", '</script>&"theirs'] for n in range(4)]
+    assert all(len(clip) == 4 for moment in content["moments"] for clip in moment["clips"].values())
+    text = page.read_text()
+    assert not re.search(r"https?://|src=|@import", text) and text.count("</script>") == 2
+
+
+def test_what_does_not_fit_is_one_line(
+    tmp_path: Path, secondeye: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, short = stereo_film(tmp_path / "one_sbs.mp4", 1), stereo_film(tmp_path / "two_sbs.mp4", 2, frames=9)
+
+    def refusal(*arguments: object) -> str:
+        return one_line(secondeye("report", "forced-choice", tmp_path / "p.html", *arguments))
+
+    assert "must be NAME=FILM" in refusal(one)
+    assert "a choice needs two methods" in refusal(f"a={one}")
+    assert "given twice" in refusal(f"a={one}", f"a={one}")
+    assert "has 9 frames" in refusal(f"a={one}", f"b={short}")
+    assert "too few for 3 moments" in refusal(f"a={one}", f"b={one}")
+    assert "--show must be one of" in refusal(f"a={one}", f"b={one}", "--show", "cross")
+    write_film(tmp_path / "flat.mp4", iter(moving_images(12, 64, 96)), Fraction(24))
+    assert "must hold both eyes" in refusal(f"a={one}", f"b={tmp_path / 'flat.mp4'}", "--moments", "1")
+    monkeypatch.setattr(forced_choice, "MAX_BYTES", 1000)
+    assert "the page would be larger" in refusal(f"a={one}", f"b={one}", "--moments", "1")
+    assert not (tmp_path / "p.html").exists()
+
+
+class Browser:
+    """Headless Chromium, spoken to by its protocol for debuggers over two pipes."""
+
+    def __init__(self, folder: Path) -> None:
+        assert BROWSER is not None
+        (read_end, self._write), (self._read, write_end) = os.pipe(), os.pipe()
+
+        def as_three_and_four() -> None:
+            os.dup2(read_end, 103)
+            os.dup2(write_end, 104)
+            os.dup2(103, 3)
+            os.dup2(104, 4)
+
+        command = [
+            BROWSER,
+            *BROWSER_OPTIONS,
+            "--remote-debugging-pipe",
+            f"--user-data-dir={folder / 'profile'}",
+        ]
+        self.process = subprocess.Popen(
+            [*command, "about:blank"],
+            env=os.environ | {"HOME": str(folder)},
+            preexec_fn=as_three_and_four,
+            close_fds=False,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(read_end)
+        os.close(write_end)
+        self._count, self._rest, self._session = 0, b"", {}
+        self.call(
+            "Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder), eventsEnabled=True
+        )
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._session = {"sessionId": session}
+        self.call("Page.enable")
+
+    def call(self, method: str, **parameters: object) -> Any:
+        self._count += 1
+        message = {"id": self._count, "method": method, "params": parameters} | self._session
+        os.write(self._write, json.dumps(message).encode() + b"\0")
+        return self.wait(lambda answer: answer.get("id") == self._count)["result"]
+
+    def wait(self, is_wanted: Any) -> Any:
+        while True:
+            line, zero, rest = self._rest.partition(b"\0")
+            if not zero:
+                self._rest += os.read(self._read, 2**16)
+                continue
+            self._rest = rest
+            if is_wanted(json.loads(line)):
+                return json.loads(line)
+
+    def open(self, page: Path) -> None:
+        self.call("Page.navigate", url=page.as_uri())
+        self.wait(lambda event: event.get("method") == "Page.loadEventFired")
+
+    def run(self, script: str) -> Any:
+        done = self.call("Runtime.evaluate", expression=script)
+        assert "exceptionDetails" not in done, done
+        return done["result"].get("value")
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    if BROWSER is None:
+        pytest.skip("Chromium is not installed")
+    opened = Browser(tmp_path)
+    yield opened
+    opened.process.kill()
+    opened.process.wait()
+
+
+@pytest.mark.slow(seconds=4)
+def test_a_participant_answers_reloads_and_saves(page: Path, browser: Browser, secondeye: Run) -> None:
+    start = "element('participant').value = 'ann'; document.querySelector('#who button').click()"
+    browser.open(page)
+    browser.run(start)
+    assert browser.run("element('progress').textContent") == "1 of 4"
+    assert browser.run("element('left_image').src != element('right_image').src")
+    browser.run("element('left').click()")
+    browser.open(page)
+    browser.run(start)
+    assert browser.run("element('progress').textContent") == "2 of 4", "the answer was kept"
+    browser.run("document.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight'}))")
+    browser.run("element('save').click()")
+    browser.wait(
+        lambda event: (
+            event.get("params", {}).get("state") == "completed"
+            and event["method"] == "Browser.downloadProgress"
+        )
+    )
+    (saved,) = page.parent.glob("answers_*_ann.csv")
+    given = read_answers([saved])
+    assert [answer.chosen for answer in given] == [given[0].left, given[1].right]
+    assert {answer.film for answer in given} <= {"street", "park"}
+    done = secondeye("report", "preferences", saved)
+    assert done.returncode == 0 and "2 answers of 1 participant" in done.stdout
+    for _ in range(2):
+        browser.run("element('left').click()")
+    assert browser.run("!element('end').hidden && element('trial').hidden")
+
+
+def test_unknown_names_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="printable"):
+        forced_choice.write_study(
+            tmp_path / "p.html",
+            {"a\n": tmp_path, "b": tmp_path},
+            show="wiggle",
+            moments=1,
+            frames=1,
+            width=64,
+            seed=0,
+            log=print,
+        )
