@@ -21,7 +21,7 @@ from secondeye.evaluation.film_score import FilmScore, score_films
 from secondeye.evaluation.regions import (
     BORDER,
     VISIBLE,
-    regions_by_search,
+    match_by_search,
     regions_from_match,
     regions_from_truth,
 )
@@ -126,7 +126,7 @@ def test_degradations_change_scores_without_ground_truth(
 def test_windows_add_up_to_the_whole_film(views: tuple[Path, Path], shot: Shot, tmp_path: Path) -> None:
     spoilt = write_frames(tmp_path / "spoilt.mkv", flicker(blur(shot.right)))
     left, right, truth = map(read_frames, (views[0], spoilt, views[1]))
-    whole = update(prepare(left, truth, regions_by_search(left, truth)), right, overlap=0, learned=None)
+    whole = update(prepare(left, truth, match_by_search(left, truth).regions), right, overlap=0, learned=None)
     found = score_of(views[0], spoilt, views[1]).scores
     assert found == pytest.approx(compute(whole), abs=2e-4, nan_ok=True)
     alone = update(prepare(left, None, None), right, overlap=0, learned=None)
@@ -162,7 +162,7 @@ def test_negative_disparities_are_matched(shot: Shot) -> None:
     left, right = shot.left[:3], shot.right[:3]
     truth = regions_from_truth(shot.right_disparity[:3], shot.right_occlusion[:3])
     behind = (truth == VISIBLE) & (shot.right_disparity[:3] < -1)
-    found = regions_by_search(left, right)
+    found = match_by_search(left, right).regions
     only_before = regions_from_match(make_matcher("block", 16), left, right, tolerance_px=1.0)
     assert behind.double().mean() > 0.4
     assert (only_before == VISIBLE)[behind].double().mean() < 0.7
@@ -267,6 +267,24 @@ def test_likely_mistakes_give_warnings(
     (itself,) = find_warnings(score_of(left, right, left))
     assert "is it the left eye?" in itself
     assert "warning:" in to_text(score_of(left, left)) and "warning:" not in to_text(true_score)
+
+
+def test_align_forgives_another_convergence_and_says_what_it_found(
+    views: tuple[Path, Path], shot: Shot, secondeye: Run, tmp_path: Path
+) -> None:
+    left, truth = (write_frames(tmp_path / f"{n}.mkv", f[:4]) for n, f in enumerate((shot.left, shot.right)))
+    moved = write_frames(tmp_path / "moved.mkv", F.pad(shot.right[:4, ..., 2:], (0, 2, 0, 0), "replicate"))
+    done = secondeye("score", left, moved, "--truth", truth, "--align", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    aligned = found["aligned"]
+    assert aligned["scale"] == pytest.approx(1, abs=0.05) and aligned["obstacle"] == ""
+    assert aligned["shift_percent"] == pytest.approx(200 / WIDTH, abs=0.1)
+    assert aligned["scores"]["psnr_visible_db"] > found["scores"]["psnr_visible_db"] + 10
+    assert aligned["scores"]["psnr_visible_db"] > aligned["flat_scores"]["psnr_visible_db"] + 10
+    flat = secondeye("score", left, left, "--truth", truth, "--align").stdout
+    assert "Not aligned: it is flat" in flat and "(depth 0.00 times the true one)" in flat
+    assert "--align needs --truth" in one_line(secondeye("score", left, left, "--align"))
 
 
 def test_score_command(secondeye: Run, tmp_path: Path) -> None:

@@ -359,6 +359,12 @@ def score(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
     every: Annotated[int, typer.Option(help="score 8 consecutive frames out of every 8 N", min=1)] = 1,
+    align: Annotated[
+        bool,
+        typer.Option(
+            "--align", help="also score against the true right view at RIGHT's own strength and convergence"
+        ),
+    ] = False,
 ) -> None:
     """Score a stereo film from any source, with or without the true right view.
 
@@ -368,7 +374,7 @@ def score(
     from secondeye.evaluation.film_report import to_json, to_text
     from secondeye.evaluation.film_score import score_films
 
-    found = score_films(left, right, truth, every=every, log=partial(print, file=sys.stderr))
+    found = score_films(left, right, truth, every=every, align=align, log=partial(print, file=sys.stderr))
     print(to_json(found) if as_json else to_text(found))
 
 

@@ -227,7 +227,7 @@ class Score:
     clip: str
     film: str  # Film.id
     method: str
-    kind: str  # baseline, inpainter, ceiling, model, external
+    kind: str  # baseline, inpainter, ceiling, model, external, aligned, flat
     # On crops around disocclusions; haarpsi is the primary score.
     haarpsi: float  # [0, 1]
     vif: float
@@ -274,3 +274,6 @@ class Score:
     disparity_error_percent: float  # mean absolute error after fitting scale and shift, % of the width
     edge_f_score: float  # [0, 1]
     hole_area_ratio: float  # to the true hole area
+    # Of films converted elsewhere, if aligned: their disparity is about ratio * true + shift.
+    strength_ratio: float
+    convergence_shift_percent: float  # of the width

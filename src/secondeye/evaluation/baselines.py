@@ -19,13 +19,12 @@ def best_shift(left: Tensor, right: Tensor) -> Tensor:
     reach = round(_MAX_SHIFT_PERCENT / 100 * left.shape[-1])
     source, target = left[::_FRAME_STEP], right[::_FRAME_STEP]
     errors = {
-        shift: float(((_shift_left(source, shift) - target) ** 2).mean())
-        for shift in range(-reach, reach + 1)
+        shift: float(((shift_left(source, shift) - target) ** 2).mean()) for shift in range(-reach, reach + 1)
     }
-    return _shift_left(left, min(errors, key=lambda shift: (errors[shift], abs(shift))))
+    return shift_left(left, min(errors, key=lambda shift: (errors[shift], abs(shift))))
 
 
-def _shift_left(frames: Tensor, shift_px: int) -> Tensor:
+def shift_left(frames: Tensor, shift_px: int) -> Tensor:
     """Move frames to the left and repeat the border's pixels."""
     columns = (torch.arange(frames.shape[-1]) + shift_px).clamp(0, frames.shape[-1] - 1)
     return frames[..., columns]

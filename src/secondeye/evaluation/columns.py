@@ -67,5 +67,9 @@ GROUPS: dict[str, tuple[Column, ...]] = {
         Column("edge_f_score", "edge F-score", "higher", 3),
         Column("hole_area_ratio", "hole area ratio", "one", 3),
     ),
+    "Alignment": (
+        Column("strength_ratio", "strength, of the true one", "", 2),
+        Column("convergence_shift_percent", "shift, % of width", "", 2),
+    ),
 }
 COLUMNS = {column.name: column for group in GROUPS.values() for column in group}

@@ -21,7 +21,7 @@ class Protocol(NamedTuple):
     name: str
     heading: str
     kinds: tuple[str, ...]
-    baseline: str  # the method over which gains are measured
+    baseline: str  # the method over which gains are measured; "": none, nothing is compared
     inpainting: bool  # methods differ only in inpainting: all guardrails apply; else only that of the image
 
 
@@ -38,6 +38,14 @@ PROTOCOLS = (
         "End-to-end: each method's own depth, aligned by one positive scale and one shift per clip",
         ("model", "external"),
         "motion + shipped light",
+        False,
+    ),
+    Protocol(
+        "aligned",
+        "Aligned: films converted elsewhere, each against the true right eye at its own strength and "
+        "convergence",
+        ("aligned", "flat"),
+        "",
         False,
     ),
 )
@@ -58,7 +66,8 @@ def protocol_rows(protocol: Protocol, rows: Sequence[Score]) -> list[Score]:
     """Return the scores that a protocol's tables show; none if no method is of its kinds."""
     if not any(row.kind in protocol.kinds for row in rows):
         return []
-    return [row for row in rows if row.kind in protocol.kinds or row.method in IN_EVERY_PROTOCOL]
+    others = IN_EVERY_PROTOCOL if protocol.baseline else ()
+    return [row for row in rows if row.kind in protocol.kinds or row.method in others]
 
 
 def compare(

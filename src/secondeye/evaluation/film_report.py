@@ -2,10 +2,11 @@
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 
-from secondeye.evaluation.columns import GROUPS, Column
-from secondeye.evaluation.film_score import FilmScore
+from secondeye.evaluation.columns import COLUMNS, GROUPS, Column
+from secondeye.evaluation.film_score import AlignedScore, FilmScore
 from secondeye.evaluation.view_streams import format_size
 from secondeye.system.text import pluralize
 
@@ -13,6 +14,22 @@ _DIRECTIONS = {"higher": "higher is better", "lower": "lower is better", "one": 
 _FLAT_PERCENT = 0.1  # of the width: a smaller disparity range counts as no depth
 # Of the disparity behind the screen: guidelines, and `convert`, give half as much in front of it.
 _BEHIND_SHARE = 0.4
+# Scores that another strength or convergence changes.
+_ALIGNED = {
+    "haarpsi": "HaarPSI",
+    "vif": "VIF",
+    "psnr_db": "PSNR, dB",
+    "psnr_visible_db": "PSNR, visible, dB",
+    "psnr_disoccluded_db": "PSNR, disoccluded, dB",
+    "psnr_border_db": "PSNR, border, dB",
+    "ssim": "SSIM",
+    "ms_ssim": "MS-SSIM",
+    "worst_block": "worst block",
+    "siou": "SIoU",
+    "epe_px": "EPE, px",
+    "d1_percent": "D1, %",
+    "tepe_px": "TEPE, px",
+}
 _JUMP = Column("disparity_jump_percent", "disparity jump at cuts, % of width", "lower", 2)
 
 
@@ -21,12 +38,23 @@ def to_json(score: FilmScore) -> str:
     content = asdict(score)
     content[_JUMP.name] = _none_if_nan(score.disparity_jump_percent)
     content["warnings"] = find_warnings(score)
-    content["scores"] = {name: _none_if_nan(value) for name, value in score.scores.items()}
+    content["scores"] = _without_nan(score.scores)
+    if score.aligned is not None:
+        content["aligned"] |= {
+            "scale": _none_if_nan(score.aligned.scale),
+            "shift_percent": _none_if_nan(score.aligned.shift_percent),
+            "scores": _without_nan(score.aligned.scores),
+            "flat_scores": _without_nan(score.aligned.flat_scores),
+        }
     return json.dumps(content, indent=1, allow_nan=False)
 
 
 def _none_if_nan(value: float) -> float | None:
     return None if math.isnan(value) else value
+
+
+def _without_nan(scores: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: _none_if_nan(value) for name, value in scores.items()}
 
 
 def to_text(score: FilmScore) -> str:
@@ -50,10 +78,30 @@ def to_text(score: FilmScore) -> str:
             missing += [column.heading for column in columns if column not in known]
         elif columns:
             missing.append(heading)
+    if score.aligned is not None:
+        blocks.append(_aligned_block(score.aligned))
     if missing:
         reason = "nothing to score, or no weights" if "truth" in score.films else "no --truth"
         blocks.append(f"not scored ({reason}): {'; '.join(missing)}")
     return "\n\n".join(blocks)
+
+
+def _aligned_block(aligned: AlignedScore) -> str:
+    """Return the aligned scores, and in brackets those of a film without depth."""
+    measured = "" if math.isnan(aligned.scale) else f" (depth {aligned.scale:.2f} times the true one)"
+    head = (
+        f"Not aligned: {aligned.obstacle}{measured}. Against the true right eye"
+        if aligned.obstacle
+        else f"Aligned: against the true right eye at {aligned.scale:.2f} times its depth, moved by "
+        f"{aligned.shift_percent:+z.2f} % of the width"
+    )
+    lines = [f"{head}; in brackets: a film without depth at the same convergence"]
+    for name, heading in _ALIGNED.items():
+        value, flat, column = aligned.scores[name], aligned.flat_scores[name], COLUMNS[name]
+        if not math.isnan(value):
+            number = f"{value:.{column.digits}f} ({flat:.{column.digits}f})"
+            lines.append(f"  {heading:<30}{number:>20}  {_DIRECTIONS[column.better]}".rstrip())
+    return "\n".join(lines)
 
 
 def find_warnings(score: FilmScore) -> list[str]:

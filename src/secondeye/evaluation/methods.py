@@ -6,6 +6,8 @@
 - model: depth and inpainter; the depth is aligned to the matched disparity by one scale and one shift. The
   rival Deep3D is one, too: it makes the right view itself, which is scored unchanged
 - external: films converted elsewhere, unchanged
+- aligned: the same films, against the true right view at their own strength and convergence
+- flat: a film without depth beside each aligned one
 """
 
 from collections.abc import Callable
@@ -35,6 +37,7 @@ from secondeye.warp import warp
 
 DEEP3D = "deep3d"
 _WINDOW = 8  # frames, as in a conversion
+ALIGNED_KINDS = ("aligned", "flat")  # of films converted elsewhere
 
 
 class MethodOutput(NamedTuple):
@@ -49,7 +52,7 @@ class Method:
     """A method to score: its name and its parts."""
 
     name: str  # as shown in tables
-    kind: str  # baseline, inpainter, ceiling, model, external
+    kind: str  # baseline, inpainter, ceiling, model, external, aligned, flat
     depth: str = ""  # of models; DEEP3D for that rival, which needs no inpainter
     depth_weights: Path | None = None
     inpainter: str = ""  # of inpainters and models; a command may only come from params.yaml
@@ -62,7 +65,7 @@ class Method:
 
     def covers(self, film: str) -> bool:
         """Return whether the method can be scored on this film (Film.id)."""
-        return self.kind != "external" or self.external_film(film) is not None
+        return not self.films or self.external_film(film) is not None
 
     @cached_property
     def film_hashes(self) -> dict[str, str]:

@@ -4,6 +4,7 @@ They come from ground truth if there is any, otherwise from matching the right v
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ UNKNOWN, VISIBLE, DISOCCLUDED, BORDER = range(4)
 REGIONS = {"visible": VISIBLE, "disoccluded": DISOCCLUDED, "border": BORDER}  # those that are scored
 
 _OCCLUDER_PX = 1.0  # an occluder is at least this much nearer than the pixel it hides
-# Disparity range in which `regions_by_search` looks for matches, in % (ours).
+# Disparity range in which `match_by_search` looks for matches, in % (ours).
 _MAX_DISPARITY_PERCENT = 18.0  # of the width, in both directions
 _MARGIN_PERCENT = 1.0  # of the width, beyond the range that optical flow finds
 _OUTLIER_PERCENT = 0.2  # of the pixels at either end of that range: mostly wrong
@@ -40,14 +41,22 @@ def regions_from_truth(
     return regions
 
 
-def regions_from_match(
+class PairMatch(NamedTuple):
+    """A stereo pair matched both ways; gaps have the disparity of the background beside them."""
+
+    left: Tensor  # [T, 1, H, W] px, of the left view
+    right: Tensor  # [T, 1, H, W] px, of the right view
+    regions: Tensor  # uint8 [T, 1, H, W] of the right view
+
+
+def match_pair(
     matcher: Matcher,
     left: Tensor,  # [T, 3, H, W]
     right: Tensor,  # [T, 3, H, W]
     *,
     tolerance_px: float,
-) -> Tensor:  # uint8 [T, 1, H, W]
-    """Match the right view to the left and classify each of its pixels.
+) -> PairMatch:
+    """Match both views to each other and classify the right view's pixels.
 
     Visible where both directions agree, disoccluded where something nearer hides that position in the left
     view, border where the position is outside the left frame, unknown otherwise.
@@ -66,17 +75,28 @@ def regions_from_match(
     regions[occluder > background + _OCCLUDER_PX] = DISOCCLUDED
     regions[outside] = BORDER
     regions[visible] = VISIBLE
-    return regions
+    return PairMatch(surface, background, regions)
 
 
-def regions_by_search(
+def regions_from_match(
+    matcher: Matcher,
     left: Tensor,  # [T, 3, H, W]
     right: Tensor,  # [T, 3, H, W]
+    *,
+    tolerance_px: float,
 ) -> Tensor:  # uint8 [T, 1, H, W]
-    """Classify the right view's pixels by matching frames in the disparity range that optical flow finds."""
+    """Match both views to each other and return the regions of the right view."""
+    return match_pair(matcher, left, right, tolerance_px=tolerance_px).regions
+
+
+def match_by_search(
+    left: Tensor,  # [T, 3, H, W]
+    right: Tensor,  # [T, 3, H, W]
+) -> PairMatch:
+    """Match frame by frame in the disparity range that optical flow finds, on both sides of the screen."""
     pairs = zip(left.split(1), right.split(1), strict=True)
-    maps = [regions_from_match(_signed_matcher(*pair), *pair, tolerance_px=_TOLERANCE_PX) for pair in pairs]
-    return torch.cat(maps)
+    matches = [match_pair(_signed_matcher(*pair), *pair, tolerance_px=_TOLERANCE_PX) for pair in pairs]
+    return PairMatch(*(torch.cat(planes) for planes in zip(*matches, strict=True)))
 
 
 def _signed_matcher(left: Tensor, right: Tensor) -> Matcher:

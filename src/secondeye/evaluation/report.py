@@ -60,6 +60,12 @@ COMPACT = {  # the few scores that are shown clip by clip and plotted, with thei
     "epe_px": "EPE, px",
 }
 _LEARNED = ("lpips", "dists")
+_ALIGNED_NOTE = (
+    "Each film has a reference of its own: the true right eye, rendered again at the film's strength and "
+    "convergence. A weaker film has smaller holes and an easier task, so compare it with the film without "
+    "depth below it. Clips of inverted, flat or more than twice as strong depth count as they are, against "
+    "the true right eye; their strength is shown."
+)
 _ARROWS = {"higher": " ↑", "lower": " ↓", "one": " → 1", "": ""}
 _REFERENCES = {"truth": "from the film's ground truth", "match": "by matching both eyes"}
 _SIBLINGS = {"evaluation.md": "as Markdown", "dataset.html": "the dataset", "gate.md": "the gate"}
@@ -187,10 +193,11 @@ def protocol_section(protocol: Protocol, rows: Sequence[Score], films: Films, ev
         parts.append("The rival Deep3D makes the right view itself, which is scored unchanged.")
     if any(row.kind == "external" for row in rows):
         parts.append("External films are scored unchanged, on the clips that they cover.")
-    parts += [
-        Bars(f"{COLUMNS[PRIMARY].heading} and its interval", COLUMNS[PRIMARY].digits, bars),
-        _verdict_table(protocol, methods, primary, counts[PRIMARY], films, evaluate),
-    ]
+    if not protocol.baseline:
+        parts.append(_ALIGNED_NOTE)
+    parts.append(Bars(f"{COLUMNS[PRIMARY].heading} and its interval", COLUMNS[PRIMARY].digits, bars))
+    if protocol.baseline:
+        parts.append(_verdict_table(protocol, methods, primary, counts[PRIMARY], films, evaluate))
     tables = [
         _group_table(heading, columns, methods, protocol.baseline, counts, evaluate)
         for heading, columns in GROUPS.items()
@@ -206,6 +213,8 @@ def _describe_bold(
 ) -> str:
     """Return a paragraph on arrows and on what bold means."""
     arrows = "Arrows show which direction is better."
+    if not protocol.baseline:
+        return f"{arrows} Nothing is bold: references differ from method to method."
     if not candidates(methods, protocol.baseline):
         return f"{arrows} Nothing is bold: there is no method to compare with `{protocol.baseline}`."
     primary, other = counts[PRIMARY], max(counts.values())

@@ -82,15 +82,16 @@ def prepare(
     left: Tensor,  # [T, 3, H, W]; H and W at least score_crops.MIN_SIDE_PX
     right: Tensor | None,  # [T, 3, H, W]: the true right view
     regions: Tensor | None,  # uint8 [T, 1, H, W]; given with the true right view, and only then
+    known: Tensor | None = None,  # bool [T, 1, H, W]: where the whole image is scored; None: everywhere
 ) -> PreparedFrames:
     """Compute masks, crops, match and flow, which are the same for every method."""
     warping = warping_error(left, *flow_to_next(left))
     if right is None or regions is None:
         return PreparedFrames(left, warping, None)
-    masks = {"": torch.ones_like(regions, dtype=torch.bool)}
+    masks = {"": torch.ones_like(regions, dtype=torch.bool) if known is None else known}
     masks |= {f"_{name}": regions == region for name, region in REGIONS.items()}
     crops = find_crops(masks["_disoccluded"])
-    match, flows = _match(left, right), flow_to_next(right)
+    match, flows = match_views(left, right), flow_to_next(right)
     target = Target(right, masks, crops, extract_crops(right, crops), match, *flows)
     return PreparedFrames(left, warping, target)
 
@@ -204,7 +205,11 @@ def region_shares(
     return {f"{name}_share": round(float(counts[region]), 5) for name, region in named.items()}
 
 
-def _match(left: Tensor, right: Tensor) -> StereoMatch:
+def match_views(
+    left: Tensor,  # [T, 3, H, W]
+    right: Tensor,  # [T, 3, H, W]
+) -> StereoMatch:
+    """Match by optical flow, with a left-right check."""
     forward = match_flow(left, right)
     mirrored = match_flow(right.flip(-1), left.flip(-1)).disparity
     return StereoMatch(*forward, is_consistent(forward.disparity, mirrored.flip(-1), _CONSISTENCY_PX))
@@ -218,7 +223,7 @@ def _stereo_state(prepared: PreparedFrames, right: Tensor, overlap: int) -> Metr
     """
     left, target, new = prepared.left, prepared.target, slice(overlap, None)
     if target is None:
-        match = _match(left, right)
+        match = match_views(left, right)
     else:
         match = StereoMatch(*match_flow(left, right), target.match.consistent)
     disparity, vertical, consistent = (array[new] for array in match)

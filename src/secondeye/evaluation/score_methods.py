@@ -9,15 +9,24 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from secondeye.dataset.reader import Dataset, DatasetClip
 from secondeye.dataset.schema import EvalClip, Score
 from secondeye.dataset.tables import write_table
+from secondeye.evaluation.aligned_reference import (
+    Alignment,
+    fit_alignment,
+    prepare_aligned,
+    sample_disparities,
+)
+from secondeye.evaluation.baselines import shift_left
 from secondeye.evaluation.cost import Cost, measure_cost, read_cost, write_cost
 from secondeye.evaluation.eval_clips import EvalFrames, load_clip
 from secondeye.evaluation.external import read_external
-from secondeye.evaluation.methods import Method, MethodOutput, make_right
+from secondeye.evaluation.methods import ALIGNED_KINDS, Method, MethodOutput, make_right
 from secondeye.evaluation.non_finite import NonFiniteError
+from secondeye.evaluation.regions import match_by_search
 from secondeye.evaluation.score import PreparedFrames, compute, prepare, score_depth, update
 from secondeye.execution.incremental import BadClip, Job, build_missing, make_key
 from secondeye.metrics.learned import LearnedMetrics, load_learned_metrics
@@ -28,6 +37,7 @@ from secondeye.system.files import hash_weights
 from secondeye.system.process import best_device
 
 _PICTURE_BYTES = 4e5
+_NOT_ALIGNED = Alignment(math.nan, math.nan, 0.0, "not asked for")
 
 
 class NonFiniteMethods(UserError):
@@ -139,6 +149,23 @@ def _load_prepared(
     return frames, prepare(frames.left, frames.right, frames.regions)
 
 
+@lru_cache(maxsize=1)
+def _load_aligned(
+    dataset: Dataset, clip: DatasetClip, key: str, max_frames: int, film: Path, digest: str
+) -> tuple[Tensor, Alignment, PreparedFrames]:
+    """Load a clip of a film converted elsewhere, and the scores at its strength and convergence.
+
+    It is compared with the true right view itself if it cannot be aligned.
+    """
+    frames, prepared = _load_prepared(dataset, clip, key, max_frames)
+    right = read_external(film, clip)[: len(frames.left)]
+    alignment = fit_alignment(sample_disparities(frames.left, frames.right, right), right.shape[-1])
+    if not alignment.obstacle:
+        match = match_by_search(frames.left, frames.right)
+        prepared = prepare_aligned(frames.left, frames.right, frames.regions, match, alignment)
+    return right, alignment, prepared
+
+
 def _score_clip(
     out: Path,
     name: str,
@@ -151,12 +178,19 @@ def _score_clip(
 ) -> tuple[Score, list[Path]]:
     frames, prepared = _load_prepared(dataset, clip, eval_clip.key, evaluate.max_frames)
     film = method.external_film(eval_clip.film)
+    cost, alignment = Cost(math.nan, math.nan), _NOT_ALIGNED
     try:
         if film is None:
             output, cost = measure_cost(lambda: make_right(method, frames), len(frames.left))
+        elif method.kind in ALIGNED_KINDS:
+            digest = method.film_hashes[eval_clip.film]
+            right, alignment, prepared = _load_aligned(
+                dataset, clip, eval_clip.key, evaluate.max_frames, film, digest
+            )
+            flat = shift_left(frames.left, round(alignment.median_px))
+            output = MethodOutput(flat if method.kind == "flat" else right, None)
         else:
             output = MethodOutput(read_external(film, clip)[: len(frames.left)], None)
-            cost = Cost(math.nan, math.nan)
         state = update(prepared, output.right, overlap=0, learned=_load_learned(evaluate.vgg_weights))
         scores = compute(state) | score_depth(output.disparity, frames)
     except NonFiniteError as error:
@@ -165,5 +199,7 @@ def _score_clip(
     image, cost_path = middle_frame_file(out, clip.id, method), cost_file(out, clip.id, method)
     write_image(image, frame_to_image(output.right[middle : middle + 1]))
     write_cost(cost_path, cost)
+    scores["strength_ratio"] = round(alignment.scale, 4)
+    scores["convergence_shift_percent"] = round(100 * alignment.shift_px / frames.left.shape[-1], 4)
     row = Score(name, key, clip.id, eval_clip.film, method.name, method.kind, **scores)
     return row, [image, cost_path]

@@ -19,7 +19,7 @@ from secondeye.evaluation.eval_clips import load_middle_frame
 from secondeye.evaluation.external import list_external, match_films
 from secondeye.evaluation.figures import clip_rows, select_clips
 from secondeye.evaluation.manifest import freeze_manifest, manifest_hash
-from secondeye.evaluation.methods import BASELINES, DEEP3D, Method
+from secondeye.evaluation.methods import ALIGNED_KINDS, BASELINES, DEEP3D, Method
 from secondeye.evaluation.report import build_sections, plot_points, write_reports
 from secondeye.evaluation.score_methods import median_costs, middle_frame_file, score_methods
 from secondeye.imaging.arrays import frames_from_uint8
@@ -48,14 +48,15 @@ def run(data: Path, models: Path, reports: Path, runs: Path, *, evaluate: Evalua
         rows = score_methods(scores, dataset, clips, methods, evaluate, label="evaluate")
         reports.mkdir(parents=True, exist_ok=True)
         sheet = reports / "evaluation.png"
-        _write_sheet(sheet, scores, dataset, clips, names, methods, evaluate.max_frames)
+        shown = [method for method in methods if method.kind not in ALIGNED_KINDS]
+        _write_sheet(sheet, scores, dataset, clips, names, shown, evaluate.max_frames)
         sections = build_sections(
             rows,
             clips,
             names,
             manifest=manifest_hash(clips),
             evaluate=evaluate,
-            costs=median_costs(scores, clips, methods),
+            costs=median_costs(scores, clips, shown),
             sheet=sheet,
         )
         aggregates = aggregate_scores(rows, evaluate)
@@ -107,14 +108,19 @@ def command_methods(evaluate: Evaluate) -> list[Method]:
 
 
 def external_methods(external: Path, films: Sequence[Film]) -> list[Method]:
-    """Return a method for each folder of films converted elsewhere.
+    """Return three methods for each folder of films converted elsewhere: unchanged, aligned, and flat.
 
     The prefix keeps a folder from taking the name of one of our methods.
     """
-    return [
-        Method(f"external: {method.name}", "external", films=match_films(method, films))
-        for method in list_external(external)
-    ]
+    methods = []
+    for folder in list_external(external):
+        name, matched = f"external: {folder.name}", match_films(folder, films)
+        methods += [
+            Method(name, "external", films=matched),
+            Method(f"{name}, aligned", "aligned", films=matched),
+            Method(f"{name}, no depth", "flat", films=matched),
+        ]
+    return methods
 
 
 def _write_sheet(
