@@ -86,7 +86,7 @@ def test_sample_refuses_a_folder_with_other_films(secondeye: Run, tmp_path: Path
     ("group", "commands"),
     [
         ((), ("convert", "depth", "score", "lineage", "doctor", "data", "model", "report", "stage")),
-        (("data",), ("sample", "export", "drift", "clean", "preset")),
+        (("data",), ("sample", "export", "left", "external", "drift", "clean", "preset")),
         (("report",), ("figures", "forced-choice", "preferences")),
         (
             ("model",),

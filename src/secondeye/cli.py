@@ -667,6 +667,56 @@ def export(
 
 
 @data.command()
+def left(
+    folder: Annotated[Path, typer.Argument(help="output folder")],
+    films: Annotated[
+        list[str] | None, typer.Argument(help="names of films in data/raw (default: all)")
+    ] = None,
+) -> None:
+    """Write the left views of films in data/raw, to have them converted elsewhere."""
+    from secondeye.sources.left_views import select_films, write_left_views
+
+    for path in write_left_views(select_films(DATA / "raw", films or []), folder):
+        print(path)
+
+
+@data.command()
+def external(
+    films: Annotated[list[Path], typer.Argument(help="films that came back, named as their originals")],
+    method: Annotated[str, typer.Option(help="name of the converter, as in reports")],
+    original: Annotated[
+        str | None, typer.Option(help="the film in data/raw that FILMS were made from (default: by name)")
+    ] = None,
+    packing: Annotated[
+        str | None,
+        typer.Option(help="sbs, half-sbs, tb ... or right (default: by metadata, name or pixels)"),
+    ] = None,
+    skip_frames: Annotated[
+        int, typer.Option(help="leading frames that the original lacks, as a logo", min=0)
+    ] = 0,
+) -> None:
+    """Check films that another converter made of left views, and file their right views in data/external.
+
+    Nothing is written if there is a problem; each is one line.
+    """
+    from secondeye.evaluation.pack_external import pack_films
+    from secondeye.sources import list_sources
+
+    made = pack_films(
+        films,
+        list_sources(DATA / "raw"),
+        DATA / "external",
+        method,
+        original=original,
+        packing=packing,
+        skip_frames=skip_frames,
+        log=partial(print, file=sys.stderr),
+    )
+    for path in made:
+        print(f"{path}: right view, {path.stat().st_size / 1e6:.1f} MB")
+
+
+@data.command()
 def drift(
     revision: Annotated[str, typer.Argument(help="a Git commit, branch or tag")] = "HEAD",
 ) -> None:

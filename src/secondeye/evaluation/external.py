@@ -142,18 +142,31 @@ def _list_films(folder: Path) -> dict[str, Path]:
     return films
 
 
-def _require_same_shape(view: View, original: Film) -> None:
+def shape_problem(
+    view: View,
+    original: str,  # name of the film that it was made from
+    size: tuple[int, int],  # height and width of a view of that film, px
+    pixel_aspect: float,
+    fps: Fraction,
+) -> str:
+    """Return how a converted view differs in shape or rate from its original; "" if it does not."""
     aspect = float(Fraction(view.size[1], view.size[0]) * view.pixel_aspect)
-    expected = original.width / original.height * original.pixel_aspect
+    expected = size[1] / size[0] * pixel_aspect
     if abs(aspect - expected) > _ASPECT_TOLERANCE * expected:
-        size = format_size((original.height, original.width))
-        raise UserError(
-            f"{view}: the aspect of {format_size(view.size)} px differs from the {size} px of an eye of "
-            f"{original.name}; convert it without cropping; if it has both eyes, tag its name, as _sbs"
+        return (
+            f"{view}: the aspect of {format_size(view.size)} px differs from the {format_size(size)} px of "
+            f"an eye of {original}; convert it without cropping; if it has both eyes, tag its name, as _sbs"
         )
-    if not is_same_rate(view.info.fps, Fraction(original.fps)):
-        rates = f"has {float(view.info.fps):.3f} frames a second, {original.name} has {original.fps:.3f}"
-        raise UserError(f"{view}: {rates}; convert it at the same rate")
+    if not is_same_rate(view.info.fps, fps):
+        rates = f"has {float(view.info.fps):.3f} frames a second, {original} has {float(fps):.3f}"
+        return f"{view}: {rates}; convert it at the same rate"
+    return ""
+
+
+def _require_same_shape(view: View, original: Film) -> None:
+    size, fps = (original.height, original.width), Fraction(original.fps)
+    if problem := shape_problem(view, original.name, size, original.pixel_aspect, fps):
+        raise UserError(problem)
 
 
 @lru_cache(maxsize=8)
