@@ -13,6 +13,8 @@ from torch import Tensor
 
 from secondeye.dataset.sample_films import write_sample_films
 from secondeye.synthetic import Shot, render_shot, two_planes
+from secondeye.synthetic.assets import SKY
+from secondeye.synthetic.scene_generator import generate_scene
 from secondeye.video.probe import probe
 from secondeye.video.read import decode_film
 
@@ -211,3 +213,16 @@ def test_a_seed_writes_identical_films(sample: Path, tmp_path: Path) -> None:
 def test_odd_sizes_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="even"):
         write_sample_films(tmp_path, 1, 0, height=47)
+
+
+def test_a_few_scenes_are_streets_with_houses_on_both_sides_under_a_sky() -> None:
+    streets = 0
+    for seed in range(80):
+        scene = generate_scene(np.random.default_rng(np.random.SeedSequence(seed).spawn(4)[0]), 16 / 9)
+        houses = [body for body in scene.bodies if not body.infinite and body.axes[0, 2] == 1]
+        if not houses:
+            continue
+        streets += 1
+        assert any(body.texture == SKY for body in scene.bodies)
+        assert {np.sign(body.centre[0]) for body in houses} == {-1, 1}
+    assert 3 <= streets <= 12

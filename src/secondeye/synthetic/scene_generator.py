@@ -1,7 +1,8 @@
 """Random scenes: four kinds of places, filled with objects of power-law sizes at all depths.
 
-In `outdoors` and `room` lower usually is nearer; in `canopy` and `collage` it need not be. All numbers are
-ours, chosen by inspection so that every depth cue is present and none is always right.
+In `outdoors` and `room` lower usually is nearer; in `canopy` and `collage` it need not be. Some rooms have
+houses for walls and no ceiling: streets. All numbers are ours, chosen by inspection so that every depth cue
+is present and none is always right.
 """
 
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from secondeye.synthetic.assets import MATERIAL_COUNT, SILHOUETTES, SKY, WHITE, 
 from secondeye.synthetic.scene import Array, Body, Camera, Scene, Vector
 
 FAR_M = 3000.0
+STREET_SHARE = 0.4  # of rooms
 CARD_NORMAL = np.array([0.0, 0.0, 1.0])  # third axis of a card, which has no thickness
 
 
@@ -249,6 +251,16 @@ def generate_scene(
             volume = replace(volume, floor_m=rng.uniform(0.6, 1.3) * volume.half_height * near * 1.3)
             bodies = [_sky(rng), _ground(rng, volume.floor_m)]
             placements = ["standing", "standing", "standing", "floating", "hanging"]
+        case "room" if (street := rng.spawn(1)[0]).uniform() < STREET_SHARE:  # leaves other scenes unchanged
+            volume = replace(
+                volume,
+                far_m=near * street.uniform(10, 40),
+                floor_m=street.uniform(0.6, 1.3) * volume.half_height * near * 1.3,
+                left_m=-street.uniform(1.2, 3.5) * volume.half_width * near,
+                right_m=street.uniform(1.2, 3.5) * volume.half_width * near,
+            )
+            bodies = [_sky(street), _ground(street, volume.floor_m), *_houses(street, volume)]
+            placements = ["standing", "standing", "standing", "floating"]
         case "room":
             floor, ceiling = rng.uniform(0.9, 2.2, 2) * volume.half_height * near * [1, -1]
             volume = replace(volume, floor_m=floor, ceiling_m=ceiling)
@@ -278,6 +290,27 @@ def generate_scene(
         shadow_plane=(normal, offset),
         shadow_opacity=rng.uniform(0.15, 0.48),
     )
+
+
+def _houses(rng: Generator, volume: ViewVolume) -> list[Body]:
+    """Return the facades on both sides of a street: of random sizes, some with a gap before the next one."""
+    houses = []
+    for x in (volume.left_m, volume.right_m):
+        z = -volume.near_m
+        while z < volume.far_m:
+            length, height = np.array([rng.uniform(1.5, 6), rng.uniform(1.5, 5)]) * volume.near_m
+            axes = np.array([[0, 0, 1.0], [0, height / 2, 0], [length / 2, 0, 0]])
+            houses.append(
+                Body(
+                    centre=np.array([x * rng.uniform(1, 1.2), volume.floor_m - height / 2, z + length / 2]),
+                    axes=axes,
+                    texture=int(rng.integers(MATERIAL_COUNT)),
+                    tiles=(rng.uniform(0.5, 3), rng.uniform(0.5, 3)),
+                    tint=np.clip(rng.uniform(0.5, 1.1) + rng.normal(0, 0.05, 3), 0.1, 1.3),
+                )
+            )
+            z += length * rng.choice([1.0, 1.0, 1.3])
+    return houses
 
 
 def _side_wall(rng: Generator, x: float) -> Body:
