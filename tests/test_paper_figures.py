@@ -1,6 +1,7 @@
 """The paper's comparisons as pages: places, borders, exact errors; the whole command with tiny weights."""
 
 import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,19 +9,22 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import coarse_cards
-from test_stages import write_cards
+from conftest import PROJECT, a_clip, a_film, coarse_cards, eval_clip
+from small_dataset import write_rows
+from test_stages import still_noise, write_cards
 from typer.testing import CliRunner
 
 from secondeye.cli import app
+from secondeye.dataset.schema import AcceptedClip, Clip, Film
 from secondeye.evaluation.eval_clips import EvalFrames
 from secondeye.evaluation.methods import Method
 from secondeye.evaluation.regions import DISOCCLUDED, VISIBLE
 from secondeye.inpaint.tiny import make_tiny
-from secondeye.paper_figures import pages
+from secondeye.paper_figures import clips, pages
 from secondeye.paper_figures.crops import cut_out, find_places
 from secondeye.paper_figures.methods import missing_weights
 from secondeye.paper_figures.windows import find_borders, measure_borders
+from secondeye.params import load_params
 
 
 def run(*arguments: object) -> str:
@@ -78,7 +82,6 @@ def test_methods_without_weights_are_found(tmp_path: Path) -> None:
 def test_bad_arguments_are_one_line_before_any_work(in_project: Path, tmp_path: Path) -> None:
     assert "film.mp4: does not exist" in run(tmp_path / "film.mp4", "--output", tmp_path / "new")
     assert not (tmp_path / "new").exists()
-    assert "folder does not exist" in run("--output", tmp_path / "missing" / "new")
     (tmp_path / "film.txt").write_text("mine")
     (tmp_path / "figure_7.html").write_text("old")
     for option in ([], ["--overwrite"]):
@@ -108,17 +111,42 @@ def test_a_failed_run_keeps_the_old_figures(
     ]
 
 
+def test_the_clips_with_the_largest_disocclusions_stand_for_a_film(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares = {"a": 0.1, "b": 0.3, "c": 0.2, "d": 0.05}
+    films = {"a": "one", "b": "one", "c": "one", "d": "two"}
+    found = [replace(eval_clip(id, films[id]), disoccluded_share=share) for id, share in shares.items()]
+    monkeypatch.setattr(clips, "freeze_manifest", lambda dataset, regions: found)
+    tables = {
+        Film: [a_film("one"), a_film("two")],
+        Clip: [a_clip(id, film) for id, film in films.items()],
+        AcceptedClip: [AcceptedClip(id, film, "test") for id, film in films.items()],
+    }
+    dataset, params = write_rows(tmp_path, tables), load_params(PROJECT / "params.yaml")
+    for per_film, chosen in ((1, ["b", "d"]), (2, ["b", "c", "d"])):
+        assert [clip.id for clip in clips.dataset_clips(dataset, params, per_film)] == chosen
+
+
+def test_without_a_usable_film_there_are_no_figures(in_project: Path, tmp_path: Path) -> None:
+    write_cards(tmp_path / "noise_sbs.mp4", still_noise(1))
+    message = run(tmp_path / "noise_sbs.mp4", "--output", tmp_path / "out", "--models", tmp_path)
+    assert message == "none of the films can be used; the reasons are listed above"
+    assert [path.name for path in tmp_path.iterdir()] == ["noise_sbs.mp4"]
+
+
 @pytest.mark.slow
 def test_all_figures_of_a_film_with_tiny_weights(in_project: Path, tmp_path: Path) -> None:
     """Two windows of a one-step network for 128 x 128 px on a film of 192 x 96: tiles, borders, methods."""
     film = tmp_path / "cards_sbs.mp4"
     write_cards(film, coarse_cards(8, 96, 192, near_px=16, far_px=4, card_px=40, seed=1))
+    write_cards(tmp_path / "noise_sbs.mp4", still_noise(1))
     torch.manual_seed(3)
     pipeline = make_tiny(frames=4, in_channels=13)
     pipeline.unet.register_to_config(sample_size=16)
     pipeline.save_pretrained(tmp_path / "models" / "inpaint" / "diffusion")
     out = tmp_path / "out"
-    command = ["report", "figures", film, "--models", tmp_path / "models", "--output", out]
+    command = ["report", "figures", tmp_path, "--models", tmp_path / "models", "--output", out]
     result = CliRunner().invoke(app, [str(argument) for argument in command], catch_exceptions=False)
     assert f"{out / 'index.html'}: 4 figures" in result.stdout
     names = [f"figure_{number}" for number in (7, 8, 9, 10)]
@@ -130,6 +158,7 @@ def test_all_figures_of_a_film_with_tiny_weights(in_project: Path, tmp_path: Pat
     for method in ("identity", "best shift", "motion + shipped light"):
         assert f"| {method} |" in text
     assert "student + shipped light</code> is not shown" in page["figure_7"]
+    assert "noise_sbs.mp4: no stereo pair" in page["figure_7"] and "1 clip of 1 film" in page["figure_7"]
     for method in ("nearest", "Telea", "fill", "shipped light", "diffusion", "VAE round trip"):
         assert f'<td class="word">{method}</td>' in page["figure_8"]
     assert re.search(r"\| 1x2 tiles, \d+x96 \|", text) and "| one tile, " in text

@@ -222,8 +222,9 @@ def _describe_bold(
     return (
         f"{arrows} Bold: differs from `{protocol.baseline}` beyond chance, for better or worse, on the clips "
         f"that both have. The interval of the mean gain at confidence {evaluate.confidence:g}, corrected for "
-        f"all comparisons (Bonferroni), excludes zero. {COLUMNS[PRIMARY].heading}, which decides, counts "
-        f"{primary} of them and needs {needed[0]}; other scores count {other} and need {needed[1]}. "
+        f"all comparisons (Bonferroni), excludes zero. {COLUMNS[PRIMARY].heading}, which decides, is one of "
+        f"{pluralize(primary, 'comparison')} and needs {needed[0]}; any other score is one of {other} and "
+        f"needs {needed[1]}. "
         "Baselines and ceilings are not compared."
     )
 

@@ -18,6 +18,7 @@ from secondeye.dataset.schema import EvalClip
 from secondeye.evaluation.eval_clips import EvalFrames, load_clip
 from secondeye.evaluation.manifest import freeze_manifest
 from secondeye.evaluation.regions import regions_from_match
+from secondeye.evaluation.score_crops import MIN_SIDE_PX
 from secondeye.execution.incremental import BadClip
 from secondeye.film.cuts import cut_detection_size, find_cuts
 from secondeye.film.letterbox import find_letterbox, max_over_time, measure_profile, union
@@ -35,7 +36,11 @@ from secondeye.stages.match import match_within_bound
 from secondeye.stages.stereo_pair import find_corrections
 from secondeye.system.errors import UserError
 from secondeye.system.process import lock_dir
-from secondeye.video.probe import probe
+from secondeye.video.probe import TruncatedFilm, UnreadableFilm, probe
+
+
+class UnusableFilm(UserError):
+    """A film that is no stereo film, or too small; others may be shown without it."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +107,10 @@ def _sources(path: Path) -> list[Source]:
 
 
 def _load_piece(piece: _Piece, params: Params, max_frames: int) -> EvalFrames:
-    """Read a piece and correct, match and classify it as the stages do. UserError if it is no stereo pair."""
+    """Read a piece and correct, match and classify it as the stages do. Raises UnusableFilm."""
     source = piece.source
-    left, right = _read_shot(piece, params, max_frames)
     try:
+        left, right = _read_shot(piece, params, max_frames)
         sampled = sample_clip(left, right, 0, params.shift)
         stated = source.packing == PAIR
         aligned = align_clips([sampled] if sampled else [], params.shift, stated=stated)
@@ -120,8 +125,12 @@ def _load_piece(piece: _Piece, params: Params, max_frames: int) -> EvalFrames:
         )
         left, right = apply_corrections(left, right, correction)
         disparity, _ = match_within_bound(params.match, left, right, correction.near_px)
+    except (UnreadableFilm, TruncatedFilm) as error:
+        raise UnusableFilm(str(error)) from error
     except BadClip as error:
-        raise UserError(f"{source.paths[0]}: {error}; leave this film out") from error
+        raise UnusableFilm(f"{source.paths[0]}: {error.reason} ({error.detail})") from error
+    if min(left.shape[-2:]) < MIN_SIDE_PX:
+        raise UnusableFilm(f"{source.paths[0]}: an eye needs {MIN_SIDE_PX} px in width and height")
     regions = params.evaluate.regions
     matcher = make_matcher(regions.matcher, round(left.shape[-1] * regions.max_disparity_percent / 100))
     found = regions_from_match(matcher, left, right, tolerance_px=regions.tolerance_px)
@@ -136,7 +145,7 @@ def _read_shot(piece: _Piece, params: Params, max_frames: int) -> tuple[Tensor, 
     read = islice(read_stereo_frames(source, start_pts=start_pts, size=_size(info, piece)), max_frames)
     pairs = [(frame.left, frame.right) for frame in read]
     if not pairs:
-        raise UserError(f"{source.paths[0]}: no frame could be read; leave this film out")
+        raise UnusableFilm(f"{source.paths[0]}: no frame could be read")
     first, stop = _longest_shot([left for left, _ in pairs], info, params)
     views = [np.stack(images) for images in zip(*pairs[first:stop], strict=True)]
     profiles = (max_over_time([measure_profile(image) for image in view]) for view in views)

@@ -3,6 +3,7 @@
 import math
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +15,11 @@ from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import Score
 from secondeye.evaluation.aggregate import mean_over_films
 from secondeye.evaluation.comparison import PROTOCOLS, Protocol, differs, protocol_rows
-from secondeye.evaluation.methods import BASELINES, Method
+from secondeye.evaluation.methods import BASELINES, Method, load_inpainter
 from secondeye.evaluation.report import protocol_section
-from secondeye.inpaint import InpaintOptions
-from secondeye.inpaint.diffusion import Diffusion, load_diffusion
+from secondeye.inpaint.diffusion import Diffusion
 from secondeye.metrics.learned import load_learned_metrics
-from secondeye.paper_figures.clips import FigureClip, dataset_clips, film_clips
+from secondeye.paper_figures.clips import FigureClip, UnusableFilm, dataset_clips, film_clips
 from secondeye.paper_figures.methods import (
     conversion_tiles,
     inpainting_tiles,
@@ -41,6 +41,7 @@ from secondeye.system.text import pluralize
 
 MAX_PICTURED = 8  # films with pictures; tables are of all
 _TILE_WIDTH = 480  # px
+_TITLE = "The paper's comparisons"
 _TITLES = {
     "figure_7": "Figure 7: whole conversions",
     "figure_8": "Figure 8: inpainters on the same warped view",
@@ -111,21 +112,16 @@ def write_figures(
             found.remarks["figure_7"].append(sentence)
         names = {clip.film: clip.name for clip in clips}
         sections = {
-            figure: [_about(figure, clips, found), *_pictures(found, figure), *tables]
+            figure: [_about(figure, found), *_pictures(found, figure), *tables]
             for figure, tables in _tables(found, names, params).items()
         }
         for figure, shown in sections.items():
             write_page(part / f"{figure}.html", _TITLES[figure], shown, {})
-        whole = [Section(_TITLES[figure], []) for figure in sections]
         pages = {f"{figure}.html": _TITLES[figure] for figure in sections}
-        clip_list = Table("", ("film", "clips"), _count_clips(clips), "")
-        write_page(part / "index.html", "The paper's comparisons", [Section("Clips", [clip_list])], pages)
-        text = [
-            section
-            for heading, shown in zip(whole, sections.values(), strict=True)
-            for section in (heading, *shown)
-        ]
-        write_atomic(part / "figures.md", to_markdown("The paper's comparisons", text))
+        clip_list = Table("", ("film", "clips"), _count_clips(found, names), "")
+        write_page(part / "index.html", _TITLE, [Section("Clips", [clip_list])], pages)
+        text = [each for figure in sections for each in (Section(_TITLES[figure], []), *sections[figure])]
+        write_atomic(part / "figures.md", to_markdown(_TITLE, text))
     return [output / "index.html", *(output / page for page in pages)]
 
 
@@ -143,11 +139,18 @@ def _run(part: Path, clips: Sequence[FigureClip], methods: Sequence[Method], par
     pictured: dict[str, str] = {}  # film -> the number in its file names
     with tqdm(total=len(clips) * (len(shown) + 2), desc="figures", unit="result") as bar:
         for clip in clips:
+            try:
+                frames = clip.load(params.evaluate.max_frames)
+            except UnusableFilm as error:
+                bar.write(f"{error}; it is left out")
+                for remarks in found.remarks.values():
+                    remarks.append(f"{error}; it is left out.")
+                bar.update(len(shown) + 2)
+                continue
             draws = clip.film not in pictured and len(pictured) < MAX_PICTURED
             if draws:
                 pictured[clip.film] = str(len(pictured) + 1)
             number = pictured[clip.film] if draws else ""
-            frames = clip.load(params.evaluate.max_frames)
             made = run_methods(clip, frames, shown, learned, bar.update)
             found.scores.extend(made.scores)
             for figure, draw in (("figure_7", conversion_tiles), ("figure_8", inpainting_tiles)):
@@ -157,15 +160,19 @@ def _run(part: Path, clips: Sequence[FigureClip], methods: Sequence[Method], par
             if diffusion is not None:
                 _run_diffusion(part, diffusion, clip, number, found)
             bar.update(2)
+    if not found.scores:
+        raise UserError("none of the films can be used; the reasons are listed above")
     return found
 
 
 def _find_diffusion(methods: Sequence[Method], found: _Found) -> Diffusion | None:
     """Load the diffusion network among the inpainters; without one, remark how to get it."""
-    (method,) = (m for m in methods if m.kind == "inpainter" and m.inpainter == "diffusion")
+    method = next(m for m in methods if m.kind == "inpainter" and m.inpainter == "diffusion")
     folder = missing_weights(method)
     if folder is None:
-        return load_diffusion(method.inpaint_weights, best_device(), InpaintOptions())
+        diffusion = load_inpainter(method, method.content)  # once for all figures
+        assert isinstance(diffusion, Diffusion)
+        return diffusion
     for figure in ("figure_9", "figure_10"):
         found.remarks[figure].append(
             f"This figure needs a diffusion network, and `{folder}` does not exist: train one with "
@@ -219,9 +226,9 @@ def _describe_missing(method: Method) -> str:
     )
 
 
-def _about(figure: str, clips: Sequence[FigureClip], found: _Found) -> Section:
-    films = len({clip.film for clip in clips})
-    scope = f"{pluralize(len(clips), 'clip')} of {pluralize(films, 'film')}, on {best_device()}."
+def _about(figure: str, found: _Found) -> Section:
+    clips, films = ({getattr(row, column) for row in found.scores} for column in ("clip", "film"))
+    scope = f"{pluralize(len(clips), 'clip')} of {pluralize(len(films), 'film')}, on {best_device()}."
     return Section("What is shown", [_ABOUT[figure], scope, *dict.fromkeys(found.remarks[figure])])
 
 
@@ -297,15 +304,15 @@ def _tile_table(found: _Found) -> Table:
     return Table("", head, lines, "")
 
 
-def _count_clips(clips: Sequence[FigureClip]) -> list[list[str]]:
-    films = dict.fromkeys((clip.film, clip.name) for clip in clips)
-    return [[name, str(sum(clip.film == film for clip in clips))] for film, name in films]
+def _count_clips(found: _Found, films: dict[str, str]) -> list[list[str]]:
+    counts = Counter(film for _, film in {(row.clip, row.film) for row in found.scores})
+    return [
+        [films[film], str(count)] for film, count in sorted(counts.items(), key=lambda one: films[one[0]])
+    ]
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
-    """Raise UserError if the folder cannot be written, exists, or holds what is not ours."""
-    if not output.resolve().parent.is_dir():
-        raise UserError(f"{output.parent}: folder does not exist")
+    """Raise UserError if the folder exists, or holds what is not ours."""
     if not output.exists():
         return
     if not output.is_dir():
@@ -328,11 +335,12 @@ def _complete_folder(output: Path) -> Iterator[Path]:
     with lock_dir(part):
         for path in part.iterdir():  # of a run that was killed
             path.unlink()
+        shutil.rmtree(old, ignore_errors=True)
         try:
             yield part
             if target.exists():
                 os.replace(target, old)
             os.replace(part, target)
         finally:
-            for folder in (part, old):
-                shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
