@@ -4,7 +4,7 @@
                                  [--output FOLDER]
 
 FILM is a stereo film or a folder of them. `--sample` adds synthetic films. `--untrained` adds a diffusion
-network of random weights, which shows that figures 9 and 10 are made, and nothing of quality.
+network of random weights that runs in one step: it shows that figures 9 and 10 are made, not their quality.
 """
 
 import re
@@ -18,6 +18,7 @@ from command import existing, make_parser, run
 from machine import machine
 
 from secondeye.dataset.sample_films import write_sample_films
+from secondeye.inpaint.module_checks import ONE_STEP_CHANNELS
 from secondeye.inpaint.tiny import make_tiny
 from secondeye.paper_figures.pages import write_figures
 from secondeye.params import load_params
@@ -44,7 +45,7 @@ def main() -> None:
             shutil.copytree(arguments.models, models, dirs_exist_ok=True)
         if arguments.untrained:
             torch.manual_seed(0)
-            make_tiny(UNTRAINED_FRAMES).save_pretrained(models / "inpaint" / "diffusion")
+            make_tiny(UNTRAINED_FRAMES, ONE_STEP_CHANNELS).save_pretrained(models / "inpaint" / "diffusion")
         if arguments.sample:
             films.append(folder / "sample")
             write_sample_films(folder / "sample", arguments.sample, 7, shots_per_film=1)

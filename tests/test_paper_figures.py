@@ -172,4 +172,6 @@ def test_all_figures_of_a_film_with_tiny_weights(in_project: Path, tmp_path: Pat
     for name, count in zip(names, (methods[0] + 1, methods[1] - 1, 3, 3), strict=True):
         rows = np.array_split(cv2.imread(str(out / f"{name}_1.png")), count)
         shown = [cv2.resize(row[20:], (64, 32)).astype(int) for row in rows]
-        assert all(abs(one - other).max() > 8 for one, other in pairwise(shown)), f"{name}: rows are equal"
+        differ = sum(abs(one - other).max() > 8 for one, other in pairwise(shown))
+        # Nothing moves behind the card, so `propagation` equals `fill`.
+        assert differ >= count - 1 - (name == "figure_8"), f"{name}: rows are equal"

@@ -15,7 +15,7 @@ from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import Score
 from secondeye.evaluation.aggregate import mean_over_films
 from secondeye.evaluation.comparison import PROTOCOLS, Protocol, differs, protocol_rows
-from secondeye.evaluation.methods import BASELINES, Method, load_inpainter
+from secondeye.evaluation.methods import Method, load_inpainter
 from secondeye.evaluation.report import protocol_section
 from secondeye.inpaint.diffusion import Diffusion
 from secondeye.metrics.learned import load_learned_metrics
@@ -33,7 +33,7 @@ from secondeye.params import Params
 from secondeye.report.contact_sheet import Tile, write_contact_sheet
 from secondeye.report.document import Bold, Image, Section, Table, to_markdown
 from secondeye.report.html import write_page
-from secondeye.stages.evaluate import command_methods, evaluated_methods, own_methods
+from secondeye.stages.evaluate import evaluated_methods
 from secondeye.system.errors import UserError
 from secondeye.system.files import write_atomic
 from secondeye.system.process import best_device, lock_dir
@@ -98,13 +98,12 @@ def write_figures(
     figures and is to be overwritten; if there is no clip; and for unreadable films and weights.
     """
     _check_output(output, overwrite)
-    if films:
+    dataset = None if films else Dataset(data)
+    methods = evaluated_methods(dataset, models, params.evaluate)
+    if dataset is None:
         clips = film_clips(films, params, per_film, max_width)
-        methods = [*BASELINES, *own_methods(models), *command_methods(params.evaluate)]
     else:
-        dataset = Dataset(data)
         clips = dataset_clips(dataset, params, per_film)
-        methods = evaluated_methods(dataset, models, params.evaluate)
     with _complete_folder(output) as part:
         found = _run(part, clips, methods, params)
         if films:

@@ -67,12 +67,16 @@ def run(data: Path, models: Path, reports: Path, runs: Path, *, evaluate: Evalua
     print(f"evaluate: {scored}; the report is {reports / 'index.html'}")
 
 
-def evaluated_methods(dataset: Dataset, models: Path, evaluate: Evaluate) -> list[Method]:
+def evaluated_methods(
+    dataset: Dataset | None,  # None: without films that were converted elsewhere
+    models: Path,
+    evaluate: Evaluate,
+) -> list[Method]:
     """Return everything that is scored: baselines, our methods and models, programs, and external films.
 
     Raises UserError for commands that cannot be run and films that do not match one of the dataset.
     """
-    external = external_methods(dataset.folder("external"), dataset.rows(Film))
+    external = external_methods(dataset.folder("external"), dataset.rows(Film)) if dataset else []
     return [*BASELINES, *own_methods(models), *command_methods(evaluate), *external]
 
 
