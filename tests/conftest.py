@@ -48,8 +48,8 @@ PROJECT = Path(__file__).parent.parent
 
 
 @pytest.hookimpl(trylast=True)  # after tests are deselected by their marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start the longest of the slow tests first: each process of `./run test-slow` begins with one half."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Start the longest of the slow tests first: each process begins with a part of the list."""
 
     def seconds(item: pytest.Item) -> float:
         mark = item.get_closest_marker("slow")
@@ -57,7 +57,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     if any(map(seconds, items)):
         items.sort(key=seconds, reverse=True)
-        items[:] = [*items[::2], *items[1::2]]
+        processes = getattr(config, "workerinput", {"workercount": 1})["workercount"]
+        items[:] = [item for process in range(processes) for item in items[process::processes]]
 
 
 def load_preset(name: str, folder: Path) -> Params:

@@ -17,7 +17,7 @@ from secondeye.system.errors import UserError
 from secondeye.video.write import write_lossless
 from secondeye.warp import warp
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
+pytestmark = [pytest.mark.slow(seconds=9), pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="module")

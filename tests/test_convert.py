@@ -156,7 +156,7 @@ def test_other_settings_do_not_continue_the_old_run(
     assert not any("already converted" in line for line in lines)
 
 
-@pytest.mark.slow(seconds=25)
+@pytest.mark.slow(seconds=14)
 def test_killed_process_continues_to_the_same_bytes(make_film: MakeFilm) -> None:
     film = make_film(shots=(9, 8, 10), height=96, width=128)
     whole, output = film.with_name("whole.mp4"), film.with_name("out.mp4")
@@ -606,7 +606,7 @@ def test_film_that_begins_late_keeps_its_stamps(make_film: MakeFilm) -> None:
     assert frame_seconds(film.with_name("out.mp4")) == frame_seconds(film)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=15)
 def test_real_film_that_breaks_loses_one_picture(footage: Path, tmp_path: Path) -> None:
     made = convert(footage / "odd_decord" / "corrupted.mp4", tmp_path / "out.mp4", SETTINGS)
     assert (

@@ -27,7 +27,7 @@ def test_the_clip_is_a_film_with_sound() -> None:
     assert container_and_frame_count(clip)[1] == 120
 
 
-@pytest.mark.slow(seconds=20)
+@pytest.mark.slow(seconds=8)
 def test_the_clip_is_what_its_script_renders(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(PROJECT / "examples")
     make_clip = import_module("make_clip")

@@ -85,7 +85,7 @@ def read(film: Path) -> np.ndarray:
     return np.stack([frame.rgb for frame in decode_film(film)]).astype(int)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=8)
 def test_convert_launches_the_kernels_and_agrees_with_cpu(
     make_film: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, launches: Counter[str]
 ) -> None:

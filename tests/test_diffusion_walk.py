@@ -462,7 +462,7 @@ def test_compiled_networks_are_used(
     assert len(calls) == 2 + 1 and len(set(map(id, calls))) <= 3  # steps of the network, and the decoder
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=15)
 def test_tiled_windows_of_25_frames(long_window: StereoInpaintPipeline) -> None:
     """2 x 2 tiles of 25 frames, whatever the stream passes on; resuming after any group gives the same."""
     shapes: list[tuple[int, ...]] = []
@@ -566,7 +566,7 @@ def test_reduction_keeps_brightness_and_holes() -> None:
     assert holes.shape == (1, 1, 5, 8) and holes[0, 0, 2, 3] and holes.sum() <= 4
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=14)
 def test_tiles_leave_no_seams_in_holes(long_window: StereoInpaintPipeline) -> None:
     """Steps at the borders of tiles are at most 1.1 times those elsewhere at the borders of latents."""
     warped = to_uint8(scene(25, 192, 320))

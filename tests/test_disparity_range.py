@@ -51,7 +51,7 @@ def test_shift_is_robust_to_vertical_offset_and_tint(offset_px: int, down_px: in
     assert abs(error_px(shot, offset_px, down_px, cast)) <= 1
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=5)
 def test_shift_is_robust_in_a_rendered_scene() -> None:
     shot = render_shot(12, 1, 360, 1280)  # textured up to the far end
     assert max(abs(error_px(shot, *case)) for case in GRID) <= 1

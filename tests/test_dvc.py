@@ -189,7 +189,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-@pytest.mark.slow(seconds=70)
+@pytest.mark.slow(seconds=45)
 def test_repro_builds_all_then_nothing_then_only_what_follows(built: Path) -> None:
     assert json.loads((built / "reports" / "dataset.json").read_text())["accepted"] >= 2
     assert "Running stage" not in repro(built, "validate").stdout

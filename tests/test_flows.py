@@ -675,7 +675,7 @@ def without_prefect() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
 
 
-@pytest.mark.slow(seconds=28)
+@pytest.mark.slow(seconds=26)
 def test_flow_runs_without_a_server(small_project: Path) -> None:
     command = [sys.executable, "flows/dataset.py", "--share-machine"]  # it does not wait for other tests
     done = subprocess.run(command, cwd=small_project, env=without_prefect(), capture_output=True, text=True)
@@ -692,7 +692,7 @@ def test_flow_runs_without_a_server(small_project: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.slow(seconds=55)
+@pytest.mark.slow(seconds=62)
 def test_serve_runs_a_schedule_leaves_nothing_when_killed_and_ends_cleanly(
     small_project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -647,7 +647,7 @@ def test_a_film_is_made_whole_beside_its_output(drill: Drill, tmp_path: Path) ->
 # Slow: the command line, MLflow and Prefect
 
 
-@pytest.mark.slow(seconds=95)
+@pytest.mark.slow(seconds=105)
 def test_films_through_the_command_line(
     small_project: Path, make_registry: Callable[[Path], None], make_film: Callable[..., Path]
 ) -> None:

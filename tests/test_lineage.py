@@ -73,7 +73,7 @@ def commit(with_registry: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return run("git", "rev-parse", "HEAD")
 
 
-@pytest.mark.slow(seconds=25)
+@pytest.mark.slow(seconds=12)
 def test_lineage_leads_from_a_film_to_the_films_of_its_dataset(
     commit: str, make_film: Callable[..., Path]
 ) -> None:

@@ -136,7 +136,7 @@ def test_freed_frames_are_returned_while_others_are_in_use() -> None:
     assert int(done.stdout) < 40  # MiB of 160
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=8)
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from Linux's /proc")
 def test_peak_of_memory_stays_below_the_estimate() -> None:
     """In a process of its own, as the benchmark measures it."""
@@ -144,7 +144,7 @@ def test_peak_of_memory_stays_below_the_estimate() -> None:
     assert peak_bytes < estimate_bytes(1280 * 720, 18)
 
 
-@pytest.mark.slow(seconds=48)
+@pytest.mark.slow(seconds=58)
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from Linux's /proc")
 def test_the_plan_of_diffusion_tells_the_peak_of_the_whole_conversion() -> None:
     """Two windows of one tile.

@@ -302,7 +302,7 @@ def test_live_sync_publishes_while_the_run_grows(project: Path, monkeypatch: pyt
     assert len(points()) == 5 and statuses() == ["FINISHED"]
 
 
-@pytest.mark.slow(seconds=25)
+@pytest.mark.slow(seconds=12)
 @pytest.mark.parametrize("kind", ["deleted", "locked", "locked from the start"])
 def test_live_sync_continues_when_the_database_is_back(
     project: Path, kind: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

@@ -16,7 +16,7 @@ from secondeye.execution.parallel import WorkerCrashed
 from secondeye.execution.parallel.ray import _SETTINGS
 from secondeye.system.errors import UserError
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=15)
 # Ray replaces 127.0.0.1 by the machine's network address; these addresses stay local.
 HEAD, OTHER = "127.0.0.2", "127.0.0.3"
 NODE = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 * 2**20}

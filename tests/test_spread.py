@@ -31,7 +31,7 @@ def film(make_film: Callable[..., Path]) -> Path:
     return make_film(shots=(14, 20, 16), height=96, width=128)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=6)
 def test_two_workers_give_the_bytes_of_one(film: Path, secondeye: Run) -> None:
     whole = convert(film, film.with_name("whole.mp4"), SETTINGS).output
     spread, preview = film.with_name("spread.mp4"), film.with_name("preview.png")
@@ -47,7 +47,7 @@ def test_two_workers_give_the_bytes_of_one(film: Path, secondeye: Run) -> None:
     }
 
 
-@pytest.mark.slow(seconds=36)
+@pytest.mark.slow(seconds=13)
 def test_killed_run_of_two_workers_continues_with_one(film: Path) -> None:
     whole = convert(film, film.with_name("whole.mp4"), SETTINGS).output
     output = film.with_name("out.mp4")
@@ -76,7 +76,7 @@ def test_killed_run_of_two_workers_continues_with_one(film: Path) -> None:
     assert output.read_bytes() == whole.read_bytes()
 
 
-@pytest.mark.slow(seconds=40)
+@pytest.mark.slow(seconds=15)
 def test_cluster_gives_the_bytes_of_one_process(
     cluster: Any, film: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

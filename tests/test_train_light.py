@@ -123,7 +123,7 @@ def test_a_killed_training_ends_with_the_same_weights(
     assert repeatable(killed.metrics()) == repeatable(whole.metrics())
 
 
-@pytest.mark.slow(seconds=15)
+@pytest.mark.slow(seconds=6)
 def test_workers_do_not_change_the_weights(
     whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

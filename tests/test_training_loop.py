@@ -523,7 +523,7 @@ def without_engine(make: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *given: make(*given[:4])
 
 
-@pytest.mark.slow(seconds=35)
+@pytest.mark.slow(seconds=55)
 @pytest.mark.usefixtures("one_thread")
 def test_two_processes_learn_as_one_and_continue_after_a_kill(tmp_path: Path) -> None:
     """Two processes with two parts each draw the samples and random numbers of one with four parts.

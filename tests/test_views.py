@@ -37,7 +37,9 @@ from secondeye.video.write import FilmWriter, write_lossless
 
 SETTINGS = ConversionSettings(8.0, 0.5, "auto", "fill", 0, "ultrafast", None, views="both", mono=True)
 HEIGHT, WIDTH, FRAMES = 48, 96, 6
-SLOW_LIGHT, SLOW_DIFFUSION = (pytest.param(name, marks=pytest.mark.slow) for name in ("light", "diffusion"))
+SLOW_LIGHT, SLOW_DIFFUSION = (
+    pytest.param(name, marks=pytest.mark.slow(seconds=10)) for name in ("light", "diffusion")
+)
 MakeFilm = Callable[..., Path]
 
 

@@ -60,7 +60,7 @@ def spoil(weights: Path) -> None:
     save_file({name: torch.randn_like(tensor.float()) for name, tensor in tensors.items()}, weights)
 
 
-@pytest.mark.slow(seconds=140)
+@pytest.mark.slow(seconds=215)
 @pytest.mark.timeout(1800)  # all stages, from films to a champion
 def test_dataset_to_champion_end_to_end_with_a_killed_training(
     small: Path, monkeypatch: pytest.MonkeyPatch
