@@ -102,7 +102,8 @@ def command_for(fetched: FetchedVersion) -> tuple[list[str], dict[str, str]]:
 def _shared_code(fetched: FetchedVersion) -> Path:
     """Return a folder with the code of a version, the same one for all versions whose code is the same.
 
-    numba keeps compiled kernels beside their source: the first conversion with a new version compiles none.
+    numba keeps compiled kernels beside their source: the first conversion with a new version compiles none
+    that were compiled for an older version with the same code, or for this checkout.
     """
     code = fetched.folder / "code"
     shared = fetched.folder.parent / "code" / hash_folder(code)[:16]
@@ -110,8 +111,25 @@ def _shared_code(fetched: FetchedVersion) -> Path:
     with hold_lock(shared.parent / "lock"):
         if not shared.exists():
             with tempfile.TemporaryDirectory(dir=shared.parent, prefix=".") as temporary:
-                os.replace(shutil.copytree(code, Path(temporary) / "code"), shared)
+                copy = shutil.copytree(code, Path(temporary) / "code")
+                _copy_kernels(copy / NAME)
+                os.replace(copy, shared)
     return shared
+
+
+def _copy_kernels(package: Path) -> None:
+    """Copy what numba compiled for this checkout beside equal sources.
+
+    numba knows the source of a kernel by its time and size, so that it gets the time, too.
+    """
+    for source in _PACKAGE.rglob("*.py"):
+        copy = package / source.relative_to(_PACKAGE)
+        kernels = list(source.parent.glob(f"__pycache__/{source.stem}.*.nb[ic]"))
+        if kernels and copy.exists() and copy.read_bytes() == source.read_bytes():
+            shutil.copystat(source, copy)
+            copy.with_name("__pycache__").mkdir(exist_ok=True)
+            for kernel in kernels:
+                shutil.copy(kernel, copy.with_name("__pycache__"))
 
 
 def weights_in(bundle: Path) -> dict[str, str]:
