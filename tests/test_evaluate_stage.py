@@ -4,6 +4,7 @@ import hashlib
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import a_clip, a_film, a_shift
 from small_dataset import write_rows
@@ -22,6 +23,7 @@ from secondeye.dataset.schema import (
     Film,
     Score,
 )
+from secondeye.evaluation.block_scores import block_file, read_blocks
 from secondeye.evaluation.manifest import freeze_manifest
 from secondeye.evaluation.methods import Method
 from secondeye.params import Params
@@ -71,6 +73,10 @@ def test_every_method_is_scored_on_fixed_regions(
     assert flat.psnr_db < 30 and flat.haarpsi < aligned.haarpsi == 1
     by_method = {row.method: row.psnr_visible_db for row in rows if row.clip == clips[0].id}
     assert by_method["fill"] > by_method["best shift"] > by_method["identity"]
+    for row in rows:
+        blocks = read_blocks(block_file(dataset.path(Score).parent, row.id))
+        for name in ("worst_block", "chroma_excess"):
+            assert np.nanmax(blocks[name]) == pytest.approx(getattr(row, name), abs=2e-4)
     totals = {row.id: row for row in dataset.rows(AggregateScore)}
     assert totals["fill psnr_db"].films == 3 and totals["external: elsewhere psnr_db"].films == 1
     for name in ("evaluation.md", "index.html"):

@@ -2,8 +2,11 @@
 
 import json
 import math
+import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,9 @@ from conftest import a_clip, a_film, a_shift, eval_clip, register, score_row
 from sabotage import blotch, garbage_block
 from small_dataset import write_rows
 from torch import Tensor
+from typer.testing import CliRunner
 
+from secondeye.cli import app
 from secondeye.conversion.bundle import DEFAULT_BUNDLE, Bundle, write_bundle
 from secondeye.conversion.bundle_parts import SHIPPED
 from secondeye.dataset.reader import Dataset
@@ -26,10 +31,12 @@ from secondeye.dataset.schema import (
     Score,
 )
 from secondeye.dataset.tables import write_table
+from secondeye.evaluation import score_methods
+from secondeye.evaluation.block_scores import BlocksOf, read_blocks, write_blocks
 from secondeye.evaluation.eval_clips import EvalFrames
-from secondeye.evaluation.methods import Method, make_right
-from secondeye.evaluation.regions import regions_from_truth
-from secondeye.evaluation.score import PreparedFrames, compute, prepare, update
+from secondeye.evaluation.methods import Method, MethodOutput, make_right
+from secondeye.evaluation.regions import DISOCCLUDED, regions_from_truth
+from secondeye.evaluation.score import PreparedFrames, compute, inpainted_blocks, prepare, update
 from secondeye.evaluation.score_methods import NonFiniteMethods, score_key
 from secondeye.gate.candidate import Candidate, find_challengers, load_candidate
 from secondeye.gate.challenge import NON_FINITE, EvalSetup, challenge, open_challenge
@@ -38,6 +45,7 @@ from secondeye.gate.promotion import GateOutcome, run_gate
 from secondeye.gate.report import describe_decision, to_markdown
 from secondeye.inpaint.light import KIND, save_light
 from secondeye.inpaint.light_network import Light
+from secondeye.metrics.outliers import BLOCK_PX
 from secondeye.params import Evaluate, Gate, load_params
 from secondeye.registry import champion as registry
 from secondeye.registry.models import fetch_version
@@ -72,8 +80,10 @@ def scores_of(
     ]
 
 
-def decision_on(part: str, rows: list[Score], gate: Gate = GATE) -> PartDecision:
-    return decide(part, NO_WEIGHTS, NO_WEIGHTS, rows, {"f3": "holiday.mp4"}, EVALUATE, gate)
+def decision_on(
+    part: str, rows: list[Score], gate: Gate = GATE, blocks_of: BlocksOf = lambda row: {}
+) -> PartDecision:
+    return decide(part, NO_WEIGHTS, NO_WEIGHTS, rows, {"f3": "holiday.mp4"}, blocks_of, EVALUATE, gate)
 
 
 CHAMPION = scores_of("champion", [0.5, 0.52, 0.54, 0.51, 0.53])
@@ -150,22 +160,40 @@ def test_a_loss_on_one_film_counts_although_the_mean_gains(
 
 
 @pytest.mark.parametrize(
-    ("part", "column", "levels", "reason"),
+    ("part", "column", "worse", "reason"),
     [
-        ("inpainter", "worst_block", 0.7, "the worst block of film holiday.mp4 is 0.70 worse, 0.5 allowed"),
-        ("inpainter", "chroma_excess", 9.0, "chroma excess of film holiday.mp4 is 9.00 levels worse, 3 "),
-        ("inpainter", "worst_block", 0.4, ""),
-        ("inpainter", "chroma_excess", 2.0, ""),
+        (
+            "inpainter",
+            "worst_block",
+            0.7,
+            "the error in a block of film holiday.mp4 is 0.70 of the contrast worse (clip again c3, "
+            "frame 0, x 64, y 0), 0.6 allowed in any block",
+        ),
+        ("inpainter", "chroma_excess", 0.7, ""),
+        (
+            "inpainter",
+            "chroma_excess",
+            9.0,
+            "chroma excess in a block of film holiday.mp4 is 9.00 levels",
+        ),
+        ("inpainter", "worst_block", 0.5, ""),
         ("depth", "worst_block", 0.7, ""),  # with another depth, other regions are inpainted
     ],
 )
-def test_an_outlier_in_one_clip_of_a_film_counts(part: str, column: str, levels: float, reason: str) -> None:
-    champion = [replace(row, worst_block=1.2, chroma_excess=1.0) for row in CHAMPION]
-    champion += [replace(row, id=f"again {row.id}", clip=f"again {row.clip}") for row in champion]
-    rows = [replace(row, method="challenger", haarpsi=row.haarpsi + 0.05) for row in champion]
-    rows = [replace(row, disparity_error_percent=0.4, worst_block=1.1, chroma_excess=0.0) for row in rows]
-    rows[8] = replace(rows[8], **{column: getattr(champion[8], column) + levels})  # a clip of film f3
-    decision = decision_on(part, champion + rows)
+def test_one_worse_block_counts_beside_a_block_that_is_worse_for_both(
+    tmp_path: Path, part: str, column: str, worse: float, reason: str
+) -> None:
+    champion = [replace(row, key=row.id, worst_block=12.0) for row in CHAMPION]
+    champion += [replace(row, key=f"again {row.id}", clip=f"again {row.clip}") for row in champion]
+    changes = {"method": "challenger", "disparity_error_percent": 0.4, "worst_block": 11.0}
+    rows = [replace(row, key=f"my {row.key}", haarpsi=row.haarpsi + 0.05, **changes) for row in champion]
+    files = {row.key: tmp_path / f"{row.key}.npz" for row in champion + rows}
+    for key, path in files.items():
+        values = torch.tensor([[[11.0 if key.startswith("my") else 12.0, 1.0, math.nan]]])
+        write_blocks(path, {"worst_block": values, "chroma_excess": values})
+    spoilt = torch.tensor([[[11.0, 1.0 + worse, math.nan]]])
+    write_blocks(files[rows[8].key], {"worst_block": values, "chroma_excess": values, column: spoilt})
+    decision = decision_on(part, champion + rows, blocks_of=lambda row: read_blocks(files[row.key]))
     assert decision.won == (not reason) and reason in decision.reason
 
 
@@ -186,25 +214,29 @@ def filled() -> list[tuple[EvalFrames, PreparedFrames, Tensor]]:
     ("sabotage", "reason"),
     [
         (None, ""),
-        (garbage_block, "the worst block of film holiday.mp4 is"),
-        (blotch, "the chroma excess of film holiday.mp4 is"),
+        (garbage_block, "the error in a block of film holiday.mp4 is"),
+        (blotch, "the chroma excess in a block of film holiday.mp4 is"),
     ],
 )
 def test_garbage_in_one_place_of_one_film_is_caught(
+    tmp_path: Path,
     filled: list[tuple[EvalFrames, PreparedFrames, Tensor]],
     sabotage: Callable[[EvalFrames, Tensor], Tensor] | None,
     reason: str,
 ) -> None:
     """A challenger that is closer to the truth on all films wins, unless one block is garbage."""
-    rows = []
+    rows, files = [], {}
     for number, (clip, prepared, made) in enumerate(filled):
         better = made.lerp(clip.right, 0.7)
         if sabotage is not None and number == 3:
             better = sabotage(clip, better)
         for method, right in (("champion", made), ("challenger", better)):
             scores = compute(update(prepared, right, overlap=0, learned=None))
-            rows.append(score_row(f"c{number}", f"f{number}", method, **scores))
-    decision = decision_on("inpainter", rows)
+            row = score_row(f"c{number}", f"f{number}", method, **scores)
+            rows.append(replace(row, key=row.id))
+            files[row.id] = tmp_path / f"{row.id}.npz"
+            write_blocks(files[row.id], inpainted_blocks(prepared, right))
+    decision = decision_on("inpainter", rows, blocks_of=lambda row: read_blocks(files[row.key]))
     assert decision.won == (not reason) and reason in decision.reason
 
 
@@ -400,16 +432,52 @@ def test_tags_of_a_version_speak_of_its_own_parts(project: Project) -> None:
 
     torch.manual_seed(8)
     project.train(Light((4, 6, 8)))
-    blotched = Method("light", "inpainter", inpainter="light", inpaint_weights=project.light)
+    lossy = Method("light", "inpainter", inpainter="light", inpaint_weights=project.light)
     champion = replace(light, inpaint_weights=fetch_version("models:/secondeye@champion").bundle / "inpaint")
-    better = project.known_scores(blotched, [value + 0.05 for value in BETTER])
-    rows = [replace(row, chroma_excess=0.0) for row in project.known_scores(champion, BETTER) + better]
-    rows[8] = replace(rows[8], chroma_excess=25.0)  # the challenger's on film f3
+    rows = project.known_scores(champion, BETTER)
+    rows += project.known_scores(lossy, [value + 0.05 for value in BETTER])
+    rows = [replace(row, psnr_border_db=20.0) for row in rows]
+    rows[8] = replace(rows[8], psnr_border_db=18.5)  # the challenger's on film f3
     project.write_scores(rows)
     outcome, report = project.run_gate()
     assert outcome.champion == 2 and "does not replace" in report
-    assert "the chroma excess of film 3.mp4 is 25.00 levels worse, 3 allowed on any film" in report
+    assert "the border of film 3.mp4 loses 1.50 dB" in report
     assert fetch_version("models:/secondeye@champion").tags == won
+
+
+def test_the_command_refuses_garbage_beside_a_block_that_both_get_wrong(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wrong block has the larger error; without the garbage, the challenger wins."""
+    clips = {clip.id: EvalFrames(*score_methods.load_clip()) for clip in eval_clips()}
+    monkeypatch.setattr(score_methods, "load_clip", lambda dataset, clip, max_frames: clips[clip.id])
+
+    def blacken(clip: EvalFrames, right: Tensor, block: int) -> Tensor:
+        """Make the holes in a block of the first row black."""
+        columns = torch.arange(right.shape[-1]) // BLOCK_PX == block
+        rows = torch.arange(right.shape[-2])[:, None] < BLOCK_PX
+        return torch.where((clip.regions == DISOCCLUDED) & rows & columns, 0.0, right)
+
+    def only_better(method: Method, clip: EvalFrames) -> Tensor:
+        right = blacken(clip, make_right(FILL, clip).right, 0)
+        return right.lerp(clip.right, 0.6) if method.name == "challenger" else right
+
+    def garbage(method: Method, clip: EvalFrames) -> Tensor:
+        right = only_better(method, clip)
+        return blacken(clip, right, 1) if clip is clips["c3"] and method.name == "challenger" else right
+
+    shutil.copy(PROJECT / "params.yaml", project.folder)
+    reason = (
+        r"error in a block of film 3\.mp4 is \d\.\d+ of the contrast worse \(clip c3, frame \d, x 64, y 0\)"
+    )
+    for number, made, said in ((1, garbage, reason), (2, only_better, "significant")):
+        output = partial(lambda make, *given: MethodOutput(make(*given), None), made)
+        monkeypatch.setattr(score_methods, "make_right", output)
+        torch.manual_seed(number)
+        project.train(Light((4, 6, 8)))
+        done = CliRunner().invoke(app, ["model", "gate"])
+        assert done.exit_code == 0 and f"champion: version {number}" in done.output, done.output
+        assert re.search(said, done.output), done.output
 
 
 def test_a_challenger_that_produces_nan_loses(project: Project) -> None:
@@ -438,10 +506,10 @@ def test_a_champion_that_produces_nan_loses_to_what_beats_the_fallback(
 
     def score_both(
         run: Run, part: str, champion: Candidate, challenger: Candidate, setup: EvalSetup
-    ) -> list[Score]:
+    ) -> tuple[list[Score], BlocksOf]:
         if champion.bundle.inpainter == "diffusion":
             raise NonFiniteMethods(["champion"])
-        return scores_of("champion", [0.5] * 5) + scores_of("challenger", BETTER)
+        return scores_of("champion", [0.5] * 5) + scores_of("challenger", BETTER), lambda row: {}
 
     monkeypatch.setattr("secondeye.gate.challenge.score_both", score_both)
     run = open_challenge(project.folder / "runs", "inpainter", champion, challenger, setup, GATE)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from secondeye.metrics.outliers import BLOCK_PX, chroma_excess, worst_block
+from secondeye.metrics.outliers import BLOCK_PX, chroma_blocks, error_blocks, largest
 
 
 def everywhere(frames: Tensor) -> Tensor:
@@ -15,6 +15,26 @@ def everywhere(frames: Tensor) -> Tensor:
 
 def tinted(frames: Tensor, *tint: float) -> Tensor:
     return frames + torch.tensor(tint)[:, None, None]
+
+
+def worst_block(*given: Tensor) -> float:
+    return largest(error_blocks(*given))
+
+
+def chroma_excess(*given: Tensor) -> float:
+    return largest(chroma_blocks(*given))
+
+
+def test_every_block_has_its_own_value() -> None:
+    truth = torch.full((2, 3, 130, 200), 0.5)
+    made, where = truth.clone(), everywhere(truth)
+    made[1, :, 64:128, 128:192] += 0.2
+    where[..., 128:, :] = False
+    blocks = error_blocks(made, truth, where)
+    assert blocks.shape == (2, 3, 4) and bool(blocks[:, 2].isnan().all())
+    assert blocks.nan_to_num().nonzero().tolist() == [[1, 1, 2]]
+    assert float(blocks[1, 1, 2]) == pytest.approx(0.2 / (8 / 255))
+    assert chroma_blocks(made, truth, where).nan_to_num().abs().max() < 1e-6
 
 
 def test_the_error_of_a_block_is_relative_to_the_contrast_around_it() -> None:

@@ -15,6 +15,7 @@ from conftest import eval_clip, score_row
 
 from secondeye.dataset.schema import Score
 from secondeye.evaluation.aggregate import aggregate_scores, group_by_film, mean_score, paired_gains
+from secondeye.evaluation.block_scores import Blocks
 from secondeye.evaluation.columns import COLUMNS
 from secondeye.evaluation.comparison import PROTOCOLS, compare, differs, least_films
 from secondeye.evaluation.figures import clip_rows, select_clips
@@ -66,12 +67,18 @@ def all_kinds() -> list[Score]:
     ]
 
 
+def no_blocks(row: Score) -> Blocks:
+    return {}
+
+
 def report_of(rows: list[Score], evaluate: Evaluate = EVALUATE, **options: object) -> str:
     clips = {row.clip: row.film for row in rows}
     eval_clips = [eval_clip(clip, film) for clip, film in clips.items()]
     films = {film: f"{film}.mp4" for film in clips.values()} | {"film0": ODD}
     settings = {"costs": {}} | options
-    sections = build_sections(rows, eval_clips, films, manifest="m", evaluate=evaluate, **settings)
+    sections = build_sections(
+        rows, eval_clips, films, blocks_of=no_blocks, manifest="m", evaluate=evaluate, **settings
+    )
     return to_markdown("Evaluation", sections)
 
 
@@ -163,7 +170,9 @@ class Reader(HTMLParser):
 )
 def test_verdicts(scores: list[float], changes: dict[str, float], verdict: str) -> None:
     rows = [*FILL[: len(scores)], *scores_of("light", "inpainter", scores, **changes)]
-    comparison = compare(PROTOCOLS[0], rows[len(scores) :], rows[: len(scores)], {}, EVALUATE, comparisons=1)
+    comparison = compare(
+        PROTOCOLS[0], rows[len(scores) :], rows[: len(scores)], {}, no_blocks, EVALUATE, comparisons=1
+    )
     assert comparison.verdict.startswith(verdict)
     line = next(line for line in table(report_of(rows), "Verdicts") if line["method"] == "light")
     assert line["verdict"].startswith(verdict)
@@ -321,9 +330,9 @@ def test_means_over_fewer_clips_are_labelled_and_compared_on_the_clips_that_both
 def test_depth_is_exempt_from_the_guardrails_of_inpainting() -> None:
     ours = scores_of("student + shipped light", "model", [0.6] * 5, gradient_ratio=1.5)
     theirs = scores_of("motion + shipped light", "model", [0.5] * 5)
-    assert compare(PROTOCOLS[1], ours, theirs, {}, EVALUATE, comparisons=1).verdict == "better"
+    assert compare(PROTOCOLS[1], ours, theirs, {}, no_blocks, EVALUATE, comparisons=1).verdict == "better"
     worse = scores_of("student + shipped light", "model", [0.6] * 5, psnr_db=GUARDED["psnr_db"] - 0.1)
-    lost = compare(PROTOCOLS[1], worse, theirs, {}, EVALUATE, comparisons=1)
+    lost = compare(PROTOCOLS[1], worse, theirs, {}, no_blocks, EVALUATE, comparisons=1)
     assert "the whole image loses 0.10 dB" in lost.verdict
 
 
@@ -403,7 +412,7 @@ def rendered(rows: list[Score], folder: Path) -> tuple[str, str]:
     eval_clips = [eval_clip(clip, film) for clip, film in clips.items()]
     films = {film: ODD for film in clips.values()}
     write_image(folder / "sheet.png", np.full((8, 12, 3), 200, np.uint8))
-    options = {"manifest": "m", "evaluate": EVALUATE, "costs": {"fill": (1.0, 2.0)}}
+    options = {"blocks_of": no_blocks, "manifest": "m", "evaluate": EVALUATE, "costs": {"fill": (1.0, 2.0)}}
     found = build_sections(rows, eval_clips, films, sheet=folder / "sheet.png", **options)
     write_page(folder / "index.html", "Evaluation of <this> & that", found, SIBLINGS)
     return to_markdown("E", found), (folder / "index.html").read_text()

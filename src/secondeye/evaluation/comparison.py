@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from secondeye.dataset.schema import Score
 from secondeye.evaluation.aggregate import ScoreInterval, mean_score, paired_gains, score_interval
+from secondeye.evaluation.block_scores import BlocksOf
 from secondeye.evaluation.bootstrap import corrected_confidence
 from secondeye.evaluation.columns import COLUMNS, PRIMARY
 from secondeye.evaluation.guardrails import find_film_loss, find_image_loss, find_violation
@@ -75,6 +76,7 @@ def compare(
     method: Sequence[Score],
     baseline: Sequence[Score],
     films: Mapping[str, str],  # Film.id -> name
+    blocks_of: BlocksOf,
     evaluate: Evaluate,
     *,
     comparisons: int,  # how many methods are compared with the baseline
@@ -86,7 +88,9 @@ def compare(
     gain = corrected_interval(gains, comparisons, evaluate)
     means = [{name: mean_score(rows, name) for name in COLUMNS} for rows in (method_rows, baseline_rows)]
     violation = find_violation(*means) if protocol.inpainting else find_image_loss(*means)
-    violation = violation or find_film_loss(method_rows, baseline_rows, films, inpainting=protocol.inpainting)
+    violation = violation or find_film_loss(
+        method_rows, baseline_rows, films, blocks_of, inpainting=protocol.inpainting
+    )
     verdict = _verdict(gain, violation, evaluate.min_films)
     return Comparison(
         verdict, gain, differs(gains, comparisons, evaluate), score_interval(_won_films(gains), evaluate)

@@ -23,6 +23,7 @@ from secondeye.evaluation.aggregate import (
     round_interval,
     score_interval,
 )
+from secondeye.evaluation.block_scores import BlocksOf
 from secondeye.evaluation.columns import COLUMNS, GROUPS, PRIMARY, Column
 from secondeye.evaluation.comparison import (
     CANDIDATE_KINDS,
@@ -92,6 +93,7 @@ def build_sections(
     clips: Sequence[EvalClip],
     films: Films,
     *,
+    blocks_of: BlocksOf,
     manifest: str,
     evaluate: Evaluate,
     costs: Costs,
@@ -100,7 +102,7 @@ def build_sections(
     """Build the report's sections."""
     sections = [_clips_section(clips, films, manifest, evaluate)]
     sections += [
-        protocol_section(protocol, shown, films, evaluate)
+        protocol_section(protocol, shown, films, blocks_of, evaluate)
         for protocol in PROTOCOLS
         if (shown := protocol_rows(protocol, rows))
     ]
@@ -175,7 +177,9 @@ def _region_table(clips: Sequence[EvalClip], films: Films) -> Table:
     return Table("Region sizes", head, lines, describe_shown(len(clips)))
 
 
-def protocol_section(protocol: Protocol, rows: Sequence[Score], films: Films, evaluate: Evaluate) -> Section:
+def protocol_section(
+    protocol: Protocol, rows: Sequence[Score], films: Films, blocks_of: BlocksOf, evaluate: Evaluate
+) -> Section:
     """Build the section of a protocol from its scores: verdicts, and a table for each group of scores."""
     methods = _label_partial(group_by_method(rows))
     counts = count_comparisons(methods, protocol.baseline)
@@ -197,7 +201,7 @@ def protocol_section(protocol: Protocol, rows: Sequence[Score], films: Films, ev
         parts.append(_ALIGNED_NOTE)
     parts.append(Bars(f"{COLUMNS[PRIMARY].heading} and its interval", COLUMNS[PRIMARY].digits, bars))
     if protocol.baseline:
-        parts.append(_verdict_table(protocol, methods, primary, counts[PRIMARY], films, evaluate))
+        parts.append(_verdict_table(protocol, methods, primary, counts[PRIMARY], films, blocks_of, evaluate))
     tables = [
         _group_table(heading, columns, methods, protocol.baseline, counts, evaluate)
         for heading, columns in GROUPS.items()
@@ -244,6 +248,7 @@ def _verdict_table(
     primary: Mapping[str, ScoreInterval],
     comparisons: int,
     films: Films,
+    blocks_of: BlocksOf,
     evaluate: Evaluate,
 ) -> Table:
     column, lines = COLUMNS[PRIMARY], []
@@ -253,7 +258,13 @@ def _verdict_table(
             verdict = "reference"
         elif protocol.baseline in methods:
             comparison = compare(
-                protocol, scores, methods[protocol.baseline], films, evaluate, comparisons=comparisons
+                protocol,
+                scores,
+                methods[protocol.baseline],
+                films,
+                blocks_of,
+                evaluate,
+                comparisons=comparisons,
             )
             gain = _interval(comparison.gain, column.digits, sign="+")
             wins = _wins(comparison.wins)
@@ -276,10 +287,11 @@ def _describe_guardrails(protocol: Protocol) -> str:
     if protocol.inpainting:
         limits += (
             f", {guardrails.MAX_FILM_BORDER_LOSS_DB:g} dB at the border on any film, "
-            f"where {guardrails.describe_outliers()}, {guardrails.MAX_HOLE_LOSS_DB:g} dB in holes, "
+            f"{guardrails.MAX_HOLE_LOSS_DB:g} dB in holes, "
             "a gradient ratio in "
             f"[{guardrails.MIN_GRADIENT_RATIO:g}, {guardrails.MAX_GRADIENT_RATIO:g}], "
-            f"at most {guardrails.MAX_TEMPORAL_ERROR_RATIO:g} times the temporal error"
+            f"at most {guardrails.MAX_TEMPORAL_ERROR_RATIO:g} times the temporal error; "
+            f"{guardrails.describe_block_losses()}"
         )
     return (
         f"{COLUMNS[PRIMARY].heading} on crops around disocclusions decides. Guardrails, against "

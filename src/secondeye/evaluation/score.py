@@ -26,7 +26,7 @@ from secondeye.metrics.holes import gradient_energy, seam_energy, temporal_error
 from secondeye.metrics.image_quality import decibels, mean_where, ms_ssim, squared_error, ssim_map
 from secondeye.metrics.learned import LearnedMetrics
 from secondeye.metrics.masked_sums import Sum, sum_where
-from secondeye.metrics.outliers import chroma_excess, worst_block
+from secondeye.metrics.outliers import chroma_blocks, error_blocks, largest
 from secondeye.metrics.perceptual import haarpsi, vif
 from secondeye.metrics.stereo import (
     correlation,
@@ -113,7 +113,7 @@ def update(
         return state
     target = prepared.target
     state += _image_state(target, right, overlap) + _hole_state(target, right, overlap, learned)
-    return state + _outlier_state(target, right, overlap)
+    return state + _outlier_state(prepared, right, overlap)
 
 
 def compute(state: MetricState) -> dict[str, float]:
@@ -129,7 +129,7 @@ def compute(state: MetricState) -> dict[str, float]:
         "temporal_error": _LEVELS * math.sqrt(mean("temporal")),
         "seam_ratio": ratio("seam", "true_seam", _ONE_LEVEL),
         "worst_block": state.maxima.get("worst_block", math.nan),
-        "chroma_excess": _LEVELS * state.maxima.get("chroma_excess", math.nan),
+        "chroma_excess": state.maxima.get("chroma_excess", math.nan),
         "warping_ratio": ratio("warping", "left_warping"),
         "flicker": mean("flicker"),
         "worst_jump": state.maxima.get("worst_jump", math.nan),
@@ -145,6 +145,24 @@ def compute(state: MetricState) -> dict[str, float]:
         "window_violation_percent": 100 * mean("window_violation"),
     }
     return {name: round(value, _DIGITS) for name, value in scores.items()}
+
+
+def inpainted_blocks(
+    prepared: PreparedFrames,  # with the true right view
+    right: Tensor,  # [T, 3, H, W]
+) -> dict[str, Tensor]:  # float64 [T, rows, columns]
+    """Return column of `Score` -> its value in every block of what is inpainted.
+
+    The column is the largest value. Disocclusions and the border count together; NaN for blocks with hardly
+    any such pixel.
+    """
+    target = prepared.target
+    assert target is not None
+    inpainted = target.masks["_disoccluded"] | target.masks["_border"]
+    return {
+        "worst_block": error_blocks(right, target.frames, inpainted),
+        "chroma_excess": _LEVELS * chroma_blocks(right, target.frames, inpainted),
+    }
 
 
 def score_depth(
@@ -292,12 +310,8 @@ def _hole_state(target: Target, right: Tensor, overlap: int, learned: LearnedMet
     return MetricState(sums)
 
 
-def _outlier_state(target: Target, right: Tensor, overlap: int) -> MetricState:
-    """Find the worst blocks of what is inpainted: of disocclusions and the border together."""
-    right, truth = right[overlap:], target.frames[overlap:]
-    inpainted = (target.masks["_disoccluded"] | target.masks["_border"])[overlap:]
-    maxima = {
-        "worst_block": worst_block(right, truth, inpainted),
-        "chroma_excess": chroma_excess(right, truth, inpainted),
-    }
-    return MetricState(maxima={name: value for name, value in maxima.items() if not math.isnan(value)})
+def _outlier_state(prepared: PreparedFrames, right: Tensor, overlap: int) -> MetricState:
+    """Find the worst blocks of what is inpainted."""
+    blocks = inpainted_blocks(prepared, right)
+    maxima = {column: largest(values[overlap:]) for column, values in blocks.items()}
+    return MetricState(maxima={column: value for column, value in maxima.items() if not math.isnan(value)})

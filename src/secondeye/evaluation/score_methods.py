@@ -21,13 +21,14 @@ from secondeye.evaluation.aligned_reference import (
     sample_disparities,
 )
 from secondeye.evaluation.baselines import shift_left
+from secondeye.evaluation.block_scores import block_file, write_blocks
 from secondeye.evaluation.cost import Cost, measure_cost, read_cost, write_cost
 from secondeye.evaluation.eval_clips import EvalFrames, load_clip
 from secondeye.evaluation.external import read_external
 from secondeye.evaluation.methods import ALIGNED_KINDS, Method, MethodOutput, make_right
 from secondeye.evaluation.non_finite import NonFiniteError
 from secondeye.evaluation.regions import match_by_search
-from secondeye.evaluation.score import PreparedFrames, compute, prepare, score_depth, update
+from secondeye.evaluation.score import PreparedFrames, compute, inpainted_blocks, prepare, score_depth, update
 from secondeye.execution.incremental import BadClip, Job, build_missing, make_key
 from secondeye.metrics.learned import LearnedMetrics, load_learned_metrics
 from secondeye.params import Evaluate
@@ -59,8 +60,8 @@ def score_methods(
 ) -> list[Score]:
     """Score every method on the first `max_frames` frames of every clip; finished scores in `out` are kept.
 
-    Writes `scores.parquet` and, for each clip and method, the middle frame and the cost. Raises
-    NonFiniteMethods, and UserError if the dataset was rebuilt without one of the clips.
+    Writes `scores.parquet` and, for each clip and method, the middle frame, the cost and the scores of
+    blocks. Raises NonFiniteMethods, and UserError if the dataset was rebuilt without one of the clips.
     """
     out.mkdir(parents=True, exist_ok=True)
     jobs = [
@@ -201,5 +202,7 @@ def _score_clip(
     write_cost(cost_path, cost)
     scores["strength_ratio"] = round(alignment.scale, 4)
     scores["convergence_shift_percent"] = round(100 * alignment.shift_px / frames.left.shape[-1], 4)
+    blocks = block_file(out, name)
+    write_blocks(blocks, inpainted_blocks(prepared, output.right))
     row = Score(name, key, clip.id, eval_clip.film, method.name, method.kind, **scores)
-    return row, [image, cost_path]
+    return row, [image, cost_path, blocks]

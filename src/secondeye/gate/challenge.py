@@ -10,6 +10,7 @@ from secondeye.conversion.bundle_parts import PARTS
 from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import EvalClip, Score
 from secondeye.dataset.tables import write_table
+from secondeye.evaluation.block_scores import Blocks, BlocksOf, blocks_in
 from secondeye.evaluation.manifest import manifest_hash
 from secondeye.evaluation.score_methods import NonFiniteMethods, cached_scores, score_methods
 from secondeye.gate.candidate import Candidate, TrainedPart
@@ -71,14 +72,14 @@ def challenge(
     """Score both sides, decide, and write the run folder. A side that produces NaN or inf loses."""
     films = {film.id: film.name for film in setup.dataset.films.values()}
     try:
-        rows = score_both(run, part, champion, challenger, setup)
-        decision = decide(part, champion, challenger, rows, films, setup.evaluate, gate)
+        rows, blocks_of = score_both(run, part, champion, challenger, setup)
+        decision = decide(part, champion, challenger, rows, films, blocks_of, setup.evaluate, gate)
     except NonFiniteMethods as error:
         if "challenger" not in error.methods:
             reason = f"{champion.part_id(part)}: {NON_FINITE}"
             return challenge(run, part, champion.with_fallback(part), challenger, setup, gate, reason)
         rows = []
-        decision = decide(part, champion, challenger, rows, films, setup.evaluate, gate)
+        decision = decide(part, champion, challenger, rows, films, _no_blocks, setup.evaluate, gate)
         decision = replace(decision, reason=NON_FINITE)
     decision = replace(decision, fallback=fallback)
     _finish_challenge(run, decision, rows)
@@ -103,7 +104,7 @@ def open_challenge(
 
 def score_both(
     run: Run, part: str, champion: Candidate, challenger: Candidate, setup: EvalSetup
-) -> list[Score]:
+) -> tuple[list[Score], BlocksOf]:
     """Score both sides on the same clips and regions, from cached scores if possible.
 
     Raises NonFiniteMethods.
@@ -111,10 +112,15 @@ def score_both(
     methods = [champion.as_method("champion", part), challenger.as_method("challenger", part)]
     cached = cached_scores(setup.cached_scores, setup.clips, methods, setup.evaluate)
     if cached is not None:
-        return cached
+        return cached, blocks_in(setup.dataset.path(Score).parent, setup.cached_scores)
     out = run.folder / "scores"
     with lock_dir(out):
-        return score_methods(out, setup.dataset, setup.clips, methods, setup.evaluate, label=f"gate, {part}")
+        rows = score_methods(out, setup.dataset, setup.clips, methods, setup.evaluate, label=f"gate, {part}")
+    return rows, blocks_in(out, rows)
+
+
+def _no_blocks(row: Score) -> Blocks:
+    return {}
 
 
 def _finish_challenge(run: Run, decision: PartDecision, rows: Sequence[Score]) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from secondeye.dataset.schema import Score
 from secondeye.evaluation.aggregate import mean_over_films, mean_score, paired_gains
+from secondeye.evaluation.block_scores import BlocksOf
 from secondeye.evaluation.bootstrap import corrected_confidence, gain_lower_bound
 from secondeye.evaluation.columns import COLUMNS, PRIMARY
 from secondeye.evaluation.guardrails import find_film_loss, find_image_loss, find_violation
@@ -40,6 +41,7 @@ def decide(
     challenger: Candidate,
     rows: Sequence[Score],  # of the methods "champion" and "challenger"
     films: Mapping[str, str],  # Film.id -> name
+    blocks_of: BlocksOf,
     evaluate: Evaluate,
     gate: Gate,
 ) -> PartDecision:
@@ -57,7 +59,7 @@ def decide(
     )
     failure = rejection_reason(
         part, len(gains), bound, challenger_means, champion_means, evaluate.min_films, gate
-    ) or find_film_loss(challenger_rows, champion_rows, films, inpainting=part == "inpainter")
+    ) or find_film_loss(challenger_rows, champion_rows, films, blocks_of, inpainting=part == "inpainter")
     return PartDecision(
         part=part,
         champion=champion.part_id(part),

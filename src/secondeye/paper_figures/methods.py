@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from secondeye.dataset.schema import Score
+from secondeye.evaluation.block_scores import Blocks, round_blocks
 from secondeye.evaluation.comparison import IN_EVERY_PROTOCOL, Protocol, protocol_rows
 from secondeye.evaluation.eval_clips import EvalFrames
 from secondeye.evaluation.external import read_external
 from secondeye.evaluation.methods import Method, MethodOutput, make_right
 from secondeye.evaluation.non_finite import NonFiniteError
 from secondeye.evaluation.regions import DISOCCLUDED
-from secondeye.evaluation.score import PreparedFrames, compute, prepare, score_depth, update
+from secondeye.evaluation.score import PreparedFrames, compute, inpainted_blocks, prepare, score_depth, update
 from secondeye.evaluation.score_methods import NonFiniteMethods
 from secondeye.imaging.arrays import disparity_ends, frames_from_uint8, occlusion_mask
 from secondeye.matching.flow_matcher import match_flow
@@ -44,6 +45,7 @@ class MethodsOnClip(NamedTuple):
     scores: list[Score]
     middle: EvalFrames  # one frame
     rights: dict[str, np.ndarray]  # method -> right view
+    blocks: dict[str, Blocks]  # Score.id -> scores of blocks
 
 
 def missing_weights(method: Method) -> Path | None:
@@ -64,7 +66,7 @@ def run_methods(
     Raises NonFiniteMethods, and UserError for unreadable weights and films.
     """
     prepared = prepare(frames.left, frames.right, frames.regions)
-    middle, scores, rights = len(frames.left) // 2, [], {}
+    middle, scores, rights, blocks = len(frames.left) // 2, [], {}, {}
     for method in methods:
         if not method.covers(clip.film):
             advance(1)
@@ -75,10 +77,11 @@ def run_methods(
         except NonFiniteError as error:
             raise NonFiniteMethods([method.name]) from error
         scores.append(make_row(clip, method.name, method.kind, found))
+        blocks[scores[-1].id] = round_blocks(inpainted_blocks(prepared, output.right))
         rights[method.name] = frame_to_image(output.right[middle : middle + 1])
         advance(1)
     one = EvalFrames(*(array[middle : middle + 1] for array in frames))
-    return MethodsOnClip(clip, scores, one, rights)
+    return MethodsOnClip(clip, scores, one, rights, blocks)
 
 
 def make_row(clip: FigureClip, method: str, kind: str, scores: Mapping[str, float]) -> Score:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from secondeye.dataset.reader import Dataset
 from secondeye.dataset.schema import Score
 from secondeye.evaluation.aggregate import mean_over_films
+from secondeye.evaluation.block_scores import Blocks
 from secondeye.evaluation.comparison import PROTOCOLS, Protocol, differs, protocol_rows
 from secondeye.evaluation.methods import Method, load_inpainter
 from secondeye.evaluation.report import protocol_section
@@ -77,6 +78,7 @@ class _Found(NamedTuple):
     windows: list[tuple[FigureClip, list[WindowErrors]]]
     tiles: list[tuple[FigureClip, list[PlanResult]]]
     tile_scores: list[Score]
+    blocks: dict[str, Blocks]  # Score.id -> scores of blocks
     images: dict[str, list[Image]]  # by figure
     remarks: dict[str, list[str]]  # by figure: sentences on what is not shown
 
@@ -126,7 +128,7 @@ def write_figures(
 
 def _run(part: Path, clips: Sequence[FigureClip], methods: Sequence[Method], params: Params) -> _Found:
     """Run all methods on all clips, one clip in memory at a time, and write the pictures."""
-    found = _Found([], [], [], [], {name: [] for name in _TITLES}, {name: [] for name in _TITLES})
+    found = _Found([], [], [], [], {}, {name: [] for name in _TITLES}, {name: [] for name in _TITLES})
     kinds = {kind: figure for figure, protocol in _PROTOCOLS.items() for kind in protocol.kinds}
     shown = [method for method in methods if method.kind in kinds and missing_weights(method) is None]
     for method in methods:
@@ -152,6 +154,7 @@ def _run(part: Path, clips: Sequence[FigureClip], methods: Sequence[Method], par
             number = pictured[clip.film] if draws else ""
             made = run_methods(clip, frames, shown, learned, bar.update)
             found.scores.extend(made.scores)
+            found.blocks.update(made.blocks)
             for figure, draw in (("figure_7", conversion_tiles), ("figure_8", inpainting_tiles)):
                 rows = draw(made, _PROTOCOLS[figure]) if draws else []
                 _draw(part, found, figure, clip, number, rows)
@@ -205,6 +208,7 @@ def _run_diffusion(part: Path, diffusion: Diffusion, clip: FigureClip, number: s
     found.tiles.append((clip, tiles.results))
     for name, result in zip((_TILED, _REDUCED), tiles.results, strict=True):
         found.tile_scores.append(make_row(clip, name, "inpainter", result.scores))
+        found.blocks[found.tile_scores[-1].id] = result.blocks
     _draw(part, found, "figure_10", clip, number, tiles.rows)
 
 
@@ -237,15 +241,18 @@ def _pictures(found: _Found, figure: str) -> list[Section]:
 
 def _tables(found: _Found, films: dict[str, str], params: Params) -> dict[str, list[Section]]:
     """Return figure -> sections with its tables."""
-    evaluate = params.evaluate
+
+    def section(protocol: Protocol, rows: list[Score]) -> Section:
+        return protocol_section(protocol, rows, films, lambda row: found.blocks[row.id], params.evaluate)
+
     methods = {
-        figure: [protocol_section(protocol, protocol_rows(protocol, found.scores), films, evaluate)]
+        figure: [section(protocol, protocol_rows(protocol, found.scores))]
         for figure, protocol in _PROTOCOLS.items()
     }
     windows = [Section("Temporal error at the borders", [_window_table(found, params)])]
     tiles = [Section("Plans", [_tile_table(found)])]
     if found.tile_scores:
-        tiles.append(protocol_section(_TILES, found.tile_scores, films, evaluate))
+        tiles.append(section(_TILES, found.tile_scores))
     return {
         **methods,
         "figure_9": windows if found.windows else [],

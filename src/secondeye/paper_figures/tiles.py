@@ -4,11 +4,12 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
+from secondeye.evaluation.block_scores import Blocks, round_blocks
 from secondeye.evaluation.cost import Cost, measure_cost
 from secondeye.evaluation.eval_clips import EvalFrames
 from secondeye.evaluation.methods import warp_and_inpaint
 from secondeye.evaluation.regions import DISOCCLUDED
-from secondeye.evaluation.score import compute, prepare, update
+from secondeye.evaluation.score import compute, inpainted_blocks, prepare, update
 from secondeye.inpaint import InpaintPlan
 from secondeye.inpaint.diffusion import Diffusion
 from secondeye.paper_figures.crops import cut_out, find_places
@@ -20,6 +21,7 @@ class PlanResult(NamedTuple):
 
     plan: InpaintPlan
     scores: dict[str, float]  # by column of evaluation.columns
+    blocks: Blocks
     cost: Cost
 
 
@@ -51,7 +53,8 @@ def compare_tiles(
         inpaint = partial(warp_and_inpaint, shot.left, shot.disparity, each)
         right, cost = measure_cost(inpaint, len(shot.left))
         scores = compute(update(prepared, right, overlap=0, learned=None))
-        results.append(PlanResult(used, scores, cost))
+        blocks = round_blocks(inpainted_blocks(prepared, right))
+        results.append(PlanResult(used, scores, blocks, cost))
         rights.append(right)
     middle = len(shot.left) // 2
     frame = slice(middle, middle + 1)

@@ -15,6 +15,7 @@ from secondeye.dataset.schema import AggregateScore, EvalClip, Film, Score
 from secondeye.dataset.tables import write_table
 from secondeye.deep3d.model import is_trained
 from secondeye.evaluation.aggregate import aggregate_scores
+from secondeye.evaluation.block_scores import blocks_in
 from secondeye.evaluation.eval_clips import load_middle_frame
 from secondeye.evaluation.external import list_external, match_films
 from secondeye.evaluation.figures import clip_rows, select_clips
@@ -54,6 +55,7 @@ def run(data: Path, models: Path, reports: Path, runs: Path, *, evaluate: Evalua
             rows,
             clips,
             names,
+            blocks_of=blocks_in(scores, rows),
             manifest=manifest_hash(clips),
             evaluate=evaluate,
             costs=median_costs(scores, clips, shown),
