@@ -7,7 +7,8 @@ background is visible. What no frame shows is filled by `fill`.
 A pixel is carried only if it was covered there, and if it and its neighbours have the disparity of the
 background at the hole; and only if the background beside the hole, moved alike, looks the same in both
 frames. Of no displacement, the chained one and the nearest by whole pixels, that at which it looks most alike
-is taken: a standing background is carried exactly.
+is taken: a standing background is carried exactly. Colours far from what `fill` makes of the background are
+refused, unless the background varies that much: they are another surface at the same disparity.
 """
 
 from collections.abc import Iterable, Iterator
@@ -28,6 +29,7 @@ _PIECE_PX = 16  # wider holes are moved in pieces, since their background may ro
 _SAME_COLOUR = 0.05  # mean difference of the background beside a hole, up to which it is the same
 _BESIDE_COLUMNS, _BESIDE_ROWS = 4, 2  # pixels compared in a row; rows above and below; every second one
 _MIN_COMPARED = 4  # pixels
+_LIKELY_COLOUR, _LIKELY_DEVIATIONS = 0.1, 3.0  # mean difference from `fill`: a level, and standard deviations
 _MARGIN_SHARE = 0.002  # of the width: beside a pixel within this distance there must be no other surface
 
 _kernel = numba.njit(cache=True, nogil=True)
@@ -188,7 +190,7 @@ def _carry(frames: list[_Frame], at: int) -> tuple[np.ndarray, np.ndarray]:
                 same_surface_px(width),
                 margin,
                 search_px(width),
-                _SAME_COLOUR * levels,
+                levels,
                 away,
                 colours,
                 samples,
@@ -249,7 +251,7 @@ def _fetch(
     same_px: float,
     margin: int,  # px
     search: int,  # px
-    same_colour: float,
+    levels: float,  # the largest value of a colour
     away: int,  # frames
     colours: np.ndarray,  # [n, 3], sums; updated
     samples: np.ndarray,  # [n], updated
@@ -264,13 +266,13 @@ def _fetch(
         if lost[n] or not is_open:
             continue
         background = disparity[row, start]
-        move_x, move_y, difference = 0.0, 0.0, np.inf
+        move_x, move_y, difference, deviation = 0.0, 0.0, np.inf, 0.0
         for by_x, by_y in (
             (0.0, 0.0),
             (np.rint(moved[n, 0]), np.rint(moved[n, 1])),
             (moved[n, 0], moved[n, 1]),
         ):
-            total, compared = 0.0, 0
+            total, compared, colour, square = 0.0, 0, np.zeros(3), 0.0
             for y in range(row - _BESIDE_ROWS, row + _BESIDE_ROWS + 1, 2):
                 in_row = 0
                 for x in range(beside, beside + side * search, 2 * side):
@@ -284,12 +286,18 @@ def _fetch(
                     if shows:
                         total += abs(frame[y, x, 0] - red) + abs(frame[y, x, 1] - green)
                         total += abs(frame[y, x, 2] - blue)
+                        for c in range(3):
+                            colour[c] += frame[y, x, c]
+                            square += np.float64(frame[y, x, c]) ** 2
                         in_row += 1
                 compared += in_row
             if compared >= _MIN_COMPARED and total / (3 * compared) < difference:
                 difference, move_x, move_y = total / (3 * compared), by_x, by_y
-        if difference > same_colour:
+                variance = square / (3 * compared) - (colour**2).sum() / (3 * compared**2)
+                deviation = np.sqrt(max(0.0, variance))
+        if difference > _SAME_COLOUR * levels:
             continue
+        likely = _LIKELY_COLOUR * levels + _LIKELY_DEVIATIONS * deviation
         for x in range(start, stop):
             k = first + x - start
             if found[k] != 0 and found[k] != away:
@@ -301,7 +309,10 @@ def _fetch(
             column, line = int(np.rint(there_x)), int(np.rint(there_y))
             for i in (max(0, column - margin), min(frame.shape[1] - 1, column + margin)):
                 shows = shows and abs(there_disparity[line, i] - background) <= same_px
-            if shows:
+            unlike = (
+                abs(frame[row, x, 0] - red) + abs(frame[row, x, 1] - green) + abs(frame[row, x, 2] - blue)
+            )
+            if shows and unlike <= 3 * likely:
                 colours[k, 0] += red
                 colours[k, 1] += green
                 colours[k, 2] += blue
