@@ -41,7 +41,7 @@ TEXTS = {"none": (), "caption": (0.9,), "title": (0.3, 0.5, 0.7)}  # rows of tex
 def main() -> None:
     """Print the tables, or convert one film in a child process."""
     parser = make_parser(__doc__)
-    parser.add_argument("--inpainter", default="fill", choices=("fill", "light", "diffusion"))
+    parser.add_argument("--inpainter", default="fill", choices=("fill", "propagation", "light", "diffusion"))
     parser.add_argument("--sizes", nargs="*", default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--seconds", nargs="*", type=int, default=[10, 60, 600])
     parser.add_argument("--frames", type=int, default=SHORT_FRAMES)
@@ -94,7 +94,7 @@ def convert_film(
     from secondeye.conversion import convert as conversion
     from secondeye.conversion.bundle import settings_from_bundle
     from secondeye.conversion.checkpoint import Checkpoint
-    from secondeye.conversion.memory import choose_window_frames, estimate_bytes
+    from secondeye.conversion.memory import choose_window_frames, estimate_bytes, held_bytes
     from secondeye.conversion.views import views_to_make
     from secondeye.video.probe import probe
     from secondeye.video.write import write_film
@@ -117,7 +117,8 @@ def convert_film(
         if inpainter != "diffusion":
             window_frames = choose_window_frames(probe(film), settings)
             views = len(views_to_make(settings.views))
-            estimates.append(estimate_bytes(width * height, window_frames, views))
+            bound = estimate_bytes(width * height, window_frames, views)
+            estimates.append(bound + held_bytes(width * height, settings))
         conversion.convert(film, None, settings, log=lambda line: print(line, file=sys.stderr))
     status = Path("/proc/self/status").read_text()
     return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 1024, estimates[-1] / 2**20

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,12 +48,13 @@ def test_every_method_is_scored_on_fixed_regions(
     run_all(tmp_path, params)
     fill = Method("fill", "inpainter", inpainter="fill")
     monkeypatch.setattr(evaluate, "own_methods", lambda models: [fill])
+    settings = replace(params.evaluate, inpaint_commands={"masks": """sh -c 'cp "$1"/* "$2"'"""})
     external = tmp_path / "external" / "elsewhere"
     external.mkdir(parents=True)
     shutil.copyfile(tmp_path / "raw" / "cards2_sbs.mp4", external / "cards2_lr.mp4")
     reports, runs = tmp_path / "reports", tmp_path / "runs"
     for _ in range(2):
-        evaluate.run(tmp_path, tmp_path / "models", reports, runs, evaluate=params.evaluate)
+        evaluate.run(tmp_path, tmp_path / "models", reports, runs, evaluate=settings)
     dataset = Dataset(tmp_path)
     clips = dataset.rows(EvalClip)
     assert sorted(clip.reference for clip in clips) == ["match", "truth", "truth"]
@@ -63,8 +65,8 @@ def test_every_method_is_scored_on_fixed_regions(
         assert share == pytest.approx(clip.disoccluded_share, abs=1e-5)
         assert share > 0.02
     rows = dataset.rows(Score)
-    assert len(rows) == 3 * 6 + 3, (
-        "five baselines and fill on three clips, and one external film, three times"
+    assert len(rows) == 3 * 7 + 3, (
+        "five baselines, fill and a command on three clips, and one external film, three times"
     )
     by_kind = {row.kind: row for row in rows if row.method.startswith("external: elsewhere")}
     row, aligned, flat = (by_kind[kind] for kind in ("external", "aligned", "flat"))
@@ -72,6 +74,7 @@ def test_every_method_is_scored_on_fixed_regions(
     assert aligned.psnr_db == 100 and (aligned.strength_ratio, aligned.convergence_shift_percent) == (1, 0)
     assert flat.psnr_db < 30 and flat.haarpsi < aligned.haarpsi == 1
     by_method = {row.method: row.psnr_visible_db for row in rows if row.clip == clips[0].id}
+    assert by_method["fill"] > by_method["command: masks"]
     assert by_method["fill"] > by_method["best shift"] > by_method["identity"]
     for row in rows:
         blocks = read_blocks(block_file(dataset.path(Score).parent, row.id))

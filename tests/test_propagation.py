@@ -11,10 +11,13 @@ from test_resume import after
 from secondeye.conversion import segments
 from secondeye.conversion.convert import convert
 from secondeye.conversion.settings import ConversionSettings
+from secondeye.evaluation.eval_clips import EvalFrames
+from secondeye.evaluation.methods import make_right
 from secondeye.imaging.arrays import frames_to_uint8
-from secondeye.inpaint import Inpainted, Warped, inpaint_shot, make_inpainter, propagation
+from secondeye.inpaint import Inpainted, Warped, inpaint_shot, propagation
 from secondeye.inpaint.fill import fill_shot
 from secondeye.inpaint.propagation import REACH_FRAMES, Propagation
+from secondeye.stages.evaluate import own_methods
 from secondeye.synthetic import Shot, two_planes
 from secondeye.video.write import FilmWriter
 from secondeye.warp import warp
@@ -136,5 +139,9 @@ def test_an_interrupted_conversion_continues_to_the_same_bytes_and_reports_the_s
     assert broken.read_bytes() == whole.read_bytes()
 
 
-def test_the_evaluation_makes_it_by_name() -> None:
-    assert isinstance(make_inpainter("propagation", None, "cpu"), Propagation)
+def test_the_evaluation_scores_it() -> None:
+    (method,) = (method for method in own_methods(Path("models")) if method.inpainter == "propagation")
+    shot = two_planes(frames=12, step_px=2, seed=7, **SIZE)
+    clip = EvalFrames(shot.left, shot.right, shot.disparity, torch.zeros(12, 1, 48, 128, dtype=torch.uint8))
+    made, known = make_right(method, clip).right, shown_elsewhere(shot)
+    assert (made - shot.right).abs()[known.expand_as(made)].max() <= 1 / 255

@@ -54,7 +54,7 @@ def choose_window_frames(info: FilmInfo, settings: ConversionSettings, processes
     limit = given or free_memory_bytes()
     budget = given or limit * FREE_SHARE
     encoder = encoder_bytes(pixels, settings.encoding)
-    held = views * pixels * _HELD_BYTES.get(split_command(settings.inpainter)[0], 0)
+    held = held_bytes(pixels, settings)
     if buffered:
         one = reserved_bytes(pixels, settings.encoding, views)
     else:
@@ -90,14 +90,20 @@ def estimate_bytes(
     """Return the peak memory of one process that converts frames of this size; an upper bound on the CPU.
 
     It is that of the fast presets of the encoder: see `encoder_bytes` for the others.
-    What the diffusion inpainter, `propagation` and commands hold is not included, nor is Depth Anything: see
-    `depth_pass_bytes`.
+    The diffusion inpainter is not included, nor are Depth Anything and frames that an inpainter holds: see
+    `depth_pass_bytes` and `held_bytes`.
     """
     fixed, each = _FIXED_BYTES, _WINDOW_BYTES
     if not is_pipelined(pixels):
         fixed, each = _LARGE_FIXED_BYTES, _LARGE_WINDOW_BYTES
     fixed, each = fixed + (views - 1) * _VIEW_FIXED_BYTES, each + (views - 1) * _VIEW_WINDOW_BYTES
     return _PROCESS_BYTES + pixels * (fixed + each * window_frames)
+
+
+def held_bytes(pixels: int, settings: ConversionSettings) -> int:
+    """Return what frames take that wait for later ones in `propagation`, or for a command's window."""
+    each = _HELD_BYTES.get(split_command(settings.inpainter)[0], 0)
+    return len(views_to_make(settings.views)) * pixels * each
 
 
 def depth_pass_bytes(height: int, width: int, depth: str) -> int:
