@@ -23,7 +23,12 @@ from secondeye.inpaint.tiny import make_tiny
 from secondeye.paper_figures.pages import write_figures
 from secondeye.params import load_params
 
-SHOWN = ("Verdicts", "Plans", "Temporal error at the borders")  # headings of the tables that are printed
+SHOWN = (
+    "Verdicts",
+    "Scores",
+    "Plans",
+    "Temporal error at the borders",
+)  # headings of the tables that are printed
 UNTRAINED_FRAMES = 4  # of a window
 
 

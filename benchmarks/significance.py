@@ -17,8 +17,8 @@ from secondeye.evaluation.comparison import differs, least_films
 from secondeye.params import load_params
 
 FILMS, COMPARISONS = (5, 8, 11, 20), (1, 10, 100)
-TABLES, CLIPS = 300, 3
-MOST_DRAWS = 6000  # comparisons of a cell of the table
+TABLES, CLIPS = 200, 3
+MOST_DRAWS = 2000  # comparisons of a cell of the table
 
 
 def main() -> None:

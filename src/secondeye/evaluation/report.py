@@ -114,7 +114,8 @@ def build_sections(
         sections.append(Section("Images", [Image(caption, sheet)]))
     if costs:
         sections.append(Section("Cost", [_cost_table(costs)]))
-    return [*sections, Section("Clip by clip", [_clip_table(rows, films)])]
+    note = "All scores of every clip are in `data/evaluate/scores/scores.parquet`."
+    return [*sections, clip_section(rows, films, note)]
 
 
 def summarize(aggregates: Sequence[AggregateScore]) -> dict[str, dict[str, float]]:
@@ -358,15 +359,16 @@ def _cost_table(costs: Costs) -> Table:
     return Table("Time and memory", ("method", "seconds a frame", "peak MiB"), lines, note)
 
 
-def _clip_table(rows: Sequence[Score], films: Films) -> Table:
+def clip_section(rows: Sequence[Score], films: Films, note: str) -> Section:
+    """Build the section with the few scores of every method on every clip."""
     lines = [
         [films.get(row.film, row.film), row.clip, row.method]
         + [_number(getattr(row, name), COLUMNS[name].digits) for name in COMPACT]
         for row in choose_shown(sorted(rows, key=lambda row: (films.get(row.film, row.film), row.clip)))
     ]
-    note = "All scores of every clip are in `data/evaluate/scores/scores.parquet`."
     note = " ".join(filter(None, [note, describe_shown(len(rows))]))
-    return Table("Scores", ("film", "clip", "method", *COMPACT.values()), lines, note)
+    table = Table("Scores", ("film", "clip", "method", *COMPACT.values()), lines, note)
+    return Section("Clip by clip", [table])
 
 
 def _mean(rows: Sequence[Score], column: Column) -> str:

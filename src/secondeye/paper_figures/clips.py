@@ -87,7 +87,7 @@ def film_clips(films: Sequence[Path], params: Params, per_film: int, max_width: 
     sources = [source for path in films for source in _sources(path)]
     clips = []
     for source in sources:
-        film = hashlib.sha256(str(source.paths[0].resolve()).encode()).hexdigest()[:16]
+        film = hashlib.sha256(str(source.paths[0].resolve()).encode()).hexdigest()[:8]
         count = 1 if is_still(source.paths[0]) else per_film
         for number in range(count):
             piece = _Piece(source, (number + 1) / (count + 1), max_width)

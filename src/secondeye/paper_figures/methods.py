@@ -122,7 +122,7 @@ def conversion_tiles(made: MethodsOnClip, protocol: Protocol) -> list[list[Tile]
         [
             ("true right eye", truth),
             *(("truth", cut_out(truth, place)) for place in places),
-            ("true disparity", disparity_map(wanted, low, high)),
+            ("disparity of the true pair", disparity_map(wanted, low, high)),
         ],
     ]
     for name, row in shown.items():

@@ -17,7 +17,7 @@ from secondeye.evaluation.aggregate import mean_over_films
 from secondeye.evaluation.block_scores import Blocks
 from secondeye.evaluation.comparison import PROTOCOLS, Protocol, differs, protocol_rows
 from secondeye.evaluation.methods import Method, load_inpainter
-from secondeye.evaluation.report import protocol_section
+from secondeye.evaluation.report import clip_section, protocol_section
 from secondeye.inpaint.diffusion import Diffusion
 from secondeye.metrics.learned import load_learned_metrics
 from secondeye.paper_figures.clips import FigureClip, UnusableFilm, dataset_clips, film_clips
@@ -242,17 +242,16 @@ def _pictures(found: _Found, figure: str) -> list[Section]:
 def _tables(found: _Found, films: dict[str, str], params: Params) -> dict[str, list[Section]]:
     """Return figure -> sections with its tables."""
 
-    def section(protocol: Protocol, rows: list[Score]) -> Section:
-        return protocol_section(protocol, rows, films, lambda row: found.blocks[row.id], params.evaluate)
+    def sections(protocol: Protocol, scores: list[Score]) -> list[Section]:
+        rows = protocol_rows(protocol, scores)
+        section = protocol_section(protocol, rows, films, lambda row: found.blocks[row.id], params.evaluate)
+        return [section, clip_section(rows, films, "")]
 
-    methods = {
-        figure: [section(protocol, protocol_rows(protocol, found.scores))]
-        for figure, protocol in _PROTOCOLS.items()
-    }
+    methods = {figure: sections(protocol, found.scores) for figure, protocol in _PROTOCOLS.items()}
     windows = [Section("Temporal error at the borders", [_window_table(found, params)])]
     tiles = [Section("Plans", [_tile_table(found)])]
     if found.tile_scores:
-        tiles.append(section(_TILES, found.tile_scores))
+        tiles += sections(_TILES, found.tile_scores)
     return {
         **methods,
         "figure_9": windows if found.windows else [],
