@@ -9,7 +9,13 @@ from aligned_sabotage import FORGIVEN, OTHER, SABOTAGES, UNCHANGED, Study, misse
 from sabotage import copied, inverted_depth, raised, swapped
 from torch import Tensor
 
-from secondeye.evaluation.aligned_reference import Alignment, fit_alignment, prepare_aligned, render_reference
+from secondeye.evaluation.aligned_reference import (
+    Alignment,
+    fit_alignment,
+    prepare_aligned,
+    render_reference,
+    sample_disparities,
+)
 from secondeye.evaluation.baselines import shift_left
 from secondeye.evaluation.regions import BORDER, UNKNOWN, PairMatch
 
@@ -46,11 +52,18 @@ def test_scale_and_shift_are_found_among_wrong_matches(scale: float, shift_px: f
         (np.arange(200.0), np.full(200, 7.0), "flat"),
         (np.arange(200.0), 2.5 * np.arange(200.0), "more than 2 times"),
         (np.full(200, 3.0), np.arange(200.0), "the true right eye has no depth"),
-        (np.arange(50.0), np.arange(50.0), "hardly any pixel"),
+        (np.arange(40.0), np.arange(40.0), "hardly any pixel"),
     ],
 )
 def test_what_cannot_be_aligned_is_named(true: np.ndarray, made: np.ndarray, obstacle: str) -> None:
     assert obstacle in fit_alignment(np.stack([true, made], 1), 1000).obstacle
+
+
+def test_flat_areas_are_not_sampled() -> None:
+    left = torch.full((1, 3, HEIGHT, WIDTH), 0.5)
+    left[..., WIDTH // 2 :] = torch.rand(3, HEIGHT, WIDTH // 2, generator=torch.Generator().manual_seed(0))
+    samples = sample_disparities(left, left, shift_left(left, 2))
+    assert 100 < len(samples) <= 24 * 13, "one for each cell of the textured half, and those at its border"
 
 
 def test_the_true_right_view_is_its_own_reference(study: Study) -> None:

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from secondeye.evaluation.regions import BORDER, DISOCCLUDED, UNKNOWN, VISIBLE, PairMatch
@@ -22,8 +23,9 @@ from secondeye.warp import EDGE_SHARE_OF_WIDTH, MIN_EDGE_PX, Warp, warp
 MIN_SCALE = 0.05  # of the true strength; less is a flat film with errors of the matcher
 MAX_SCALE = 2.0  # beyond it, too much of the reference is seen by neither view
 _MIN_DEPTH_PERCENT = 0.2  # of the width, from the 1st to the 99th percentile: less depth gives no scale
-_GRID = 24  # sampled points along either side of a frame
-_MIN_SAMPLES = 100
+_GRID = 24  # cells along either side of a frame
+_MIN_EDGE = 4 / 255  # over two pixels, mean of the colours
+_MIN_SAMPLES = 50
 _ITERATIONS = 30  # of reweighting
 _NOISE_PX = 0.1  # smaller residuals all count the same
 _LAYERS = (VISIBLE, DISOCCLUDED, BORDER)
@@ -52,13 +54,19 @@ def sample_disparities(
     truth: Tensor,  # [T, 3, H, W]
     made: Tensor,  # [T, 3, H, W]: the right view to align
 ) -> np.ndarray:  # float64 [N, 2] px: true disparity and that of the conversion
-    """Sample the disparity of both pairs on a grid, where both left-right checks confirm it."""
+    """Sample the disparity of both pairs where both left-right checks confirm it.
+
+    Each cell of a grid gives its strongest vertical edge, if it has one: in flat areas, as in cartoons, any
+    disparity is confirmed.
+    """
     wanted, found = match_views(left, truth), match_views(left, made)
-    both = (wanted.consistent & found.consistent)[:, 0]
-    pairs = torch.cat([wanted.disparity, found.disparity], 1).permute(0, 2, 3, 1).double()
-    steps = [max(1, side // _GRID) for side in both.shape[1:]]
-    grid = (slice(None), slice(steps[0] // 2, None, steps[0]), slice(steps[1] // 2, None, steps[1]))
-    return pairs[grid][both[grid]].numpy()
+    edges = F.pad((left[..., 2:] - left[..., :-2]).abs().mean(1, keepdim=True), (1, 1))
+    edges = torch.where(wanted.consistent & found.consistent, edges, 0.0)
+    cell = [max(1, side // _GRID) for side in edges.shape[-2:]]
+    strength, place = (plane.flatten(2) for plane in F.max_pool2d(edges, cell, return_indices=True))
+    pairs = torch.cat([wanted.disparity, found.disparity], 1).flatten(2).double()
+    chosen = pairs.gather(2, place.expand(-1, 2, -1)).transpose(1, 2)
+    return chosen[strength[:, 0] >= _MIN_EDGE].numpy()
 
 
 def fit_alignment(
