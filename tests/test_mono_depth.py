@@ -79,7 +79,7 @@ def test_monocular_samples_have_no_motion_cues_and_their_share(tmp_path: Path) -
     )
 
 
-@pytest.mark.slow(5)
+@pytest.mark.slow(seconds=5)
 def test_the_stage_trains_from_imagenet_weights_on_monocular_films(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
