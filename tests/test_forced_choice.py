@@ -101,20 +101,22 @@ def test_malformed_answers_are_refused_in_one_line(
     assert message in one_line(secondeye("report", "preferences", tmp_path / "a.csv"))
 
 
-def stereo_film(path: Path, seed: int, frames: int = 12, width: int = 96) -> Path:
+def stereo_film(
+    path: Path, seed: int, start: int = 0, stop: int = 12, fps: int = 24, shift_px: int = 3, height: int = 64
+) -> Path:
     path.parent.mkdir(exist_ok=True)
-    left = moving_images(frames, 64, width, seed)
-    images = (pack(image, np.roll(image, -3, 1), "sbs") for image in left)
-    write_film(path, images, Fraction(24))
+    left = moving_images(24, 64, 96, seed)[start:stop, :height]
+    images = (pack(image, np.roll(image, -shift_px, 1), "sbs") for image in left)
+    write_film(path, images, Fraction(fps), crf=10 + shift_px)
     return path
 
 
 @pytest.fixture
 def page(tmp_path: Path, secondeye: Run) -> Path:
     """A page of two methods and two films."""
-    for method in ("ours", "their"):
-        for number, film in enumerate(("street", "park")):
-            stereo_film(tmp_path / method / f"{film}_sbs.mp4", seed=number + 10 * len(method))
+    for shift_px, method in enumerate(("ours", "their")):
+        for seed, film in enumerate(("street", "park")):
+            stereo_film(tmp_path / method / f"{film}_sbs.mp4", seed, shift_px=3 + shift_px)
     stereo_film(tmp_path / "ours" / "extra_sbs.mp4", 5)
     named = [f"ours={tmp_path / 'ours'}", f'</script>&"theirs={tmp_path / "their"}']
     options = ("--moments", "2", "--frames", "2", "--width", "64")
@@ -122,6 +124,8 @@ def page(tmp_path: Path, secondeye: Run) -> Path:
     assert done.returncode == 0, done.stderr
     assert "left out, since not all methods have them: extra" in done.stderr
     assert "4 trials, 0." in done.stdout
+    again = secondeye("report", "forced-choice", tmp_path / "choice.html", *named, *options)
+    assert "already exists; give the page another name, or add --overwrite" in one_line(again)
     return tmp_path / "choice.html"
 
 
@@ -148,10 +152,23 @@ def test_the_page_shows_all_pairs_at_all_moments_and_needs_no_network(page: Path
 def test_what_does_not_fit_is_one_line(
     tmp_path: Path, secondeye: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, short = stereo_film(tmp_path / "one_sbs.mp4", 1), stereo_film(tmp_path / "two_sbs.mp4", 2, frames=9)
+    one, short = stereo_film(tmp_path / "one_sbs.mp4", 1), stereo_film(tmp_path / "two_sbs.mp4", 2, stop=9)
+    late, faster, other, low = (
+        stereo_film(tmp_path / "late_sbs.mp4", 1, 2, 14),
+        stereo_film(tmp_path / "faster_sbs.mp4", 1, fps=25),
+        stereo_film(tmp_path / "other_sbs.mp4", 2),
+        stereo_film(tmp_path / "low_sbs.mp4", 1, height=48),
+    )
 
-    def refusal(*arguments: object) -> str:
-        return one_line(secondeye("report", "forced-choice", tmp_path / "p.html", *arguments))
+    def refusal(*arguments: object, page: str = "p.html") -> str:
+        return one_line(secondeye("report", "forced-choice", tmp_path / page, *arguments))
+
+    assert "must end in .html or .htm" in refusal(f"a={one}", f"b={one}", page="one_sbs.mp4")
+    assert f"{tmp_path / 'none'}: folder does not exist" in refusal("a=none", "b=none", page="none/p.html")
+    assert "do not show what those of" in refusal(f"a={one}", f"b={other}", "--moments", "1")
+    assert "its frame 2 is frame 4 of" in refusal(f"a={one}", f"b={late}", "--moments", "1")
+    assert "has 25.000 frames a second" in refusal(f"a={one}", f"b={faster}", "--moments", "1")
+    assert "the aspect of 96x48 px differs" in refusal(f"a={one}", f"b={low}", "--moments", "1")
 
     assert "must be NAME=FILM" in refusal(one)
     assert "a choice needs two methods" in refusal(f"a={one}")
@@ -246,11 +263,16 @@ def test_a_participant_answers_reloads_and_saves(page: Path, browser: Browser, s
     browser.run(start)
     assert browser.run("element('progress').textContent") == "1 of 4"
     assert browser.run("element('left_image').src != element('right_image').src")
-    browser.run("element('left').click()")
+    browser.run("shownAt += 1000; element('left').click()")
+    assert browser.run("element('progress').textContent") == "1 of 4", "a double click is no answer"
+    browser.run("shownAt -= 2000; element('left').click()")
     browser.open(page)
     browser.run(start)
     assert browser.run("element('progress').textContent") == "2 of 4", "the answer was kept"
-    browser.run("document.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight'}))")
+    for held in (False, True, True):
+        browser.run("shownAt -= 1000")
+        browser.call("Input.dispatchKeyEvent", type="keyDown", key="ArrowRight", autoRepeat=held)
+    assert browser.run("element('progress').textContent") == "3 of 4", "a held key is one answer"
     browser.run("element('save').click()")
     browser.wait(
         lambda event: (
@@ -265,7 +287,7 @@ def test_a_participant_answers_reloads_and_saves(page: Path, browser: Browser, s
     done = secondeye("report", "preferences", saved)
     assert done.returncode == 0 and "2 answers of 1 participant" in done.stdout
     for _ in range(2):
-        browser.run("element('left').click()")
+        browser.run("shownAt -= 1000; element('left').click()")
     assert browser.run("!element('end').hidden && element('trial').hidden")
 
 
@@ -279,5 +301,6 @@ def test_unknown_names_are_refused(tmp_path: Path) -> None:
             frames=1,
             width=64,
             seed=0,
+            overwrite=False,
             log=print,
         )

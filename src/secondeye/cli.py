@@ -753,6 +753,7 @@ def forced_choice(
     frames: Annotated[int, typer.Option(help="frames of each moment", min=1)] = 8,
     width: Annotated[int, typer.Option(help="of a picture on the page, px", min=64)] = 640,
     seed: Annotated[int, typer.Option(help="of the order of trials and sides")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace an existing page")] = False,
 ) -> None:
     """Write a page on which people choose between conversions of the same moments, for a user study."""
     from secondeye.evaluation.forced_choice import parse_methods, write_study
@@ -765,6 +766,7 @@ def forced_choice(
         frames=frames,
         width=width,
         seed=seed,
+        overwrite=overwrite,
         log=partial(print, file=sys.stderr),
     )
     print(f"{page}: {pluralize(trials, 'trial')}, {page.stat().st_size / 1e6:.1f} MB")

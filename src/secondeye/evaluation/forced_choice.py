@@ -13,7 +13,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from secondeye.evaluation.external import shape_problem
 from secondeye.evaluation.preferences import COLUMNS, MAX_NAME
+from secondeye.evaluation.same_frames import (
+    MAX_SHARE,
+    difference_at,
+    is_clearly_less,
+    median_share,
+    thumbnail,
+)
 from secondeye.evaluation.view_streams import LEFT, RIGHT, View, open_view, read_synchronized
 from secondeye.film.layouts import anaglyph
 from secondeye.film.packing import strip_packing_tag
@@ -25,6 +33,7 @@ from secondeye.video.read import container_and_frame_count
 
 WIGGLE, ANAGLYPH = "wiggle", "anaglyph"
 SHOWS = (WIGGLE, ANAGLYPH)
+PAGE_SUFFIXES = (".html", ".htm")
 MAX_BYTES = 100 * 10**6  # of a page that browsers open at once
 _WIGGLE_MS = 150  # that each eye is shown
 _JPEG_QUALITY = 92
@@ -77,9 +86,15 @@ def write_study(
     frames: int,  # of each moment
     width: int,  # px, of a view on the page
     seed: int,  # of the order of the trials, together with the participant's name
+    overwrite: bool,  # replace an existing page
     log: Callable[[str], None],
 ) -> int:  # number of trials
-    """Write the page. Raises UserError for methods without common films, and films that do not fit."""
+    """Write the page.
+
+    Raises UserError before the work for a page that cannot be written, and for methods without common films
+    or films that differ in shape, rate, length or in what they show.
+    """
+    _check_page(page, overwrite)
     if show not in SHOWS:
         raise UserError(f"--show must be one of {', '.join(SHOWS)}, got {show!r}")
     for name in methods:
@@ -90,6 +105,7 @@ def write_study(
     images, shown, interval_ms = _Images(), list[dict[str, object]](), float(_WIGGLE_MS)
     for film, paths in _common_films(methods, log).items():
         views = {name: (_open(path, LEFT), _open(path, RIGHT)) for name, path in paths.items()}
+        _require_same_shape([left for left, _ in views.values()])
         if show == ANAGLYPH:
             interval_ms = float(1000 / next(iter(views.values()))[0].info.fps)
         starts = _starts(list(paths.values()), moments, frames)
@@ -110,6 +126,43 @@ def write_study(
     }
     write_choice_page(page, content, glasses=show == ANAGLYPH)
     return len(trials)
+
+
+def _check_page(page: Path, overwrite: bool) -> None:
+    if page.suffix.lower() not in PAGE_SUFFIXES:
+        raise UserError(f"{page}: the name of the page must end in {' or '.join(PAGE_SUFFIXES)}")
+    if not page.parent.is_dir():
+        raise UserError(f"{page.parent}: folder does not exist; create it first")
+    if page.is_dir():
+        raise UserError(f"{page}: is a folder; give the page another name")
+    if page.exists() and not overwrite:
+        raise UserError(f"{page}: already exists; give the page another name, or add --overwrite")
+
+
+def _require_same_shape(views: Sequence[View]) -> None:
+    """Raise UserError if the views differ in aspect or rate."""
+    first = views[0]
+    for view in views[1:]:
+        name, aspect = first.info.path.name, float(first.pixel_aspect)
+        if problem := shape_problem(view, name, first.size, aspect, first.info.fps):
+            raise UserError(problem)
+
+
+def _require_same_frames(views: Sequence[View], start: int, lefts: Sequence[Sequence[np.ndarray]]) -> None:
+    """Raise UserError if the left views (thumbnails, of each film) of a moment show something else."""
+    first = views[0].info.path
+    for view, left in zip(views[1:], lefts[1:], strict=True):
+        share = median_share(left, lefts[0])
+        if share is not None and share > MAX_SHARE:
+            raise UserError(
+                f"{view.info.path}: its frames from {start} on do not show what those of {first} show; "
+                "cut both alike"
+            )
+        stacks, reach = (np.stack(left), np.stack(lefts[0])), len(left) // 2
+        lead = min(range(-reach, reach + 1), key=lambda lead: (difference_at(*stacks, lead), abs(lead)))
+        if lead and is_clearly_less(difference_at(*stacks, lead), difference_at(*stacks, 0)):
+            same = f"its frame {start + max(lead, 0)} is frame {start - min(lead, 0)} of {first}"
+            raise UserError(f"{view.info.path}: {same}; cut both alike")
 
 
 def _common_films(methods: Mapping[str, Path], log: Callable[[str], None]) -> dict[str, dict[str, Path]]:
@@ -171,6 +224,7 @@ def _read_moments(
     aspect = first.size[1] / first.size[0] * float(first.pixel_aspect)
     size = (width, max(1, round(width / aspect)))
     flat = [view for pair in views.values() for view in pair]
+    lefts: list[list[np.ndarray]] = [[] for _ in views]
     clips: dict[str, list[int]] = {name: [] for name in views}
     for number, pictures in enumerate(read_synchronized(flat)):
         start = next((start for start in starts if start <= number < start + frames), None)
@@ -179,10 +233,12 @@ def _read_moments(
         small = [cv2.resize(picture, size, interpolation=cv2.INTER_AREA) for picture in pictures]
         for index, name in enumerate(views):
             left, right = small[2 * index : 2 * index + 2]
+            lefts[index].append(thumbnail(left))
             shown = [left, right] if show == WIGGLE else [anaglyph(left, right)]
             clips[name] += [images.add(image) for image in shown]
         if number == start + frames - 1:
+            _require_same_frames(flat[::2], start, lefts)
             yield start, clips
-            clips = {name: [] for name in views}
+            lefts, clips = [[] for _ in views], {name: [] for name in views}
         if number == starts[-1] + frames - 1:
             return
