@@ -124,14 +124,14 @@ def test_an_interrupted_conversion_continues_to_the_same_bytes_and_reports_the_s
     carry = propagation._carry
     monkeypatch.setattr(propagation, "_carry", lambda *given: calls.append(1) or carry(*given))
     monkeypatch.setattr(segments, "SEGMENT_SECONDS", 1 / 3)
-    film = make_film(shots=(19,), height=32, width=48, sound=False)
+    film = make_film(shots=(12,), height=32, width=48, sound=False)
     settings = ConversionSettings(3.0, 0.5, "motion", "propagation", 10, "ultrafast", None)
     whole, broken = film.with_name("whole.mp4"), film.with_name("broken.mp4")
     convert(film, whole, settings)
-    assert len(calls) == 19
+    assert len(calls) == 12
     assert "of the pixels in holes come from other frames" in capsys.readouterr().out
     with monkeypatch.context() as patch:
-        patch.setattr(FilmWriter, "write", after(13, FilmWriter.write))
+        patch.setattr(FilmWriter, "write", after(10, FilmWriter.write))
         with pytest.raises(KeyboardInterrupt):
             convert(film, broken, settings)
     assert list(film.with_name(".broken.mp4.unfinished").glob("inpaint_*.safetensors"))
