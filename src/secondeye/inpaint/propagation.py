@@ -1,8 +1,8 @@
 """Propagation: carry the background into holes from other frames of the shot that show it (ours).
 
 The class of FuseFormer, E2FGVI and ProPainter without their networks: displacements are chained along
-completed flow up to REACH_FRAMES before and after a frame, and holes take the nearest frame in which their
-background is visible. What no frame shows is filled by `fill`.
+completed flow up to REACH_FRAMES before and after a frame, and holes take the mean of all frames in which
+their background is visible, since their errors differ. What no frame shows is filled by `fill`.
 
 A pixel is carried only if it was covered there, and if it and its neighbours have the disparity of the
 background at the hole; and only if the background beside the hole, moved alike, looks the same in both
@@ -157,14 +157,11 @@ def _motion(frames: list[_Frame], at: int, direction: int) -> Motion | None:
 
 
 def _carry(frames: list[_Frame], at: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the colours [n, 3] of a frame's hole pixels in other frames, and which of them were found [n].
-
-    The nearest frames that show a pixel are taken, and averaged if there is one on either side.
-    """
+    """Return the mean colours [n, 3] of a frame's hole pixels in others, and which pixels were found [n]."""
     target = frames[at].filled
     visible, disparity, count = target.visible.numpy(), target.disparity.numpy(), len(frames[at].share)
     pieces = _cut_pieces(visible, disparity, count, _PIECE_PX)
-    colours, samples, found = np.zeros((count, 3)), np.zeros(count, np.int32), np.zeros(count, np.int32)
+    colours, samples = np.zeros((count, 3)), np.zeros(count, np.int32)
     surfaces = disparity[pieces[:, 0], pieces[:, 1]]
     points = np.stack([0.5 * (pieces[:, 1] + pieces[:, 2] - 1), pieces[:, 0]], 1).astype(np.float64)
     height, width = visible.shape
@@ -191,14 +188,10 @@ def _carry(frames: list[_Frame], at: int) -> tuple[np.ndarray, np.ndarray]:
                 margin,
                 search_px(width),
                 levels,
-                away,
                 colours,
                 samples,
-                found,
             )
-        if found.all():
-            break
-    return colours / np.maximum(samples, 1)[:, None], found > 0
+    return colours / np.maximum(samples, 1)[:, None], samples > 0
 
 
 def _planes(filled: FillState) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -252,56 +245,36 @@ def _fetch(
     margin: int,  # px
     search: int,  # px
     levels: float,  # the largest value of a colour
-    away: int,  # frames
     colours: np.ndarray,  # [n, 3], sums; updated
-    samples: np.ndarray,  # [n], updated
-    found: np.ndarray,  # [n], updated: how many frames away a pixel was found; 0 if it was not
+    samples: np.ndarray,  # [n], how many; updated
 ) -> None:
-    """Add the colours of pixels that the other frame shows and no nearer frame did."""
+    """Add the colours of hole pixels that the other frame shows."""
     for n in range(len(pieces)):
         row, start, stop, beside, side, first = pieces[n]
-        is_open = False
-        for k in range(first, first + stop - start):
-            is_open |= found[k] == 0 or found[k] == away
-        if lost[n] or not is_open:
+        if lost[n]:
             continue
         background = disparity[row, start]
-        move_x, move_y, difference, deviation = 0.0, 0.0, np.inf, 0.0
-        for by_x, by_y in (
-            (0.0, 0.0),
-            (np.rint(moved[n, 0]), np.rint(moved[n, 1])),
-            (moved[n, 0], moved[n, 1]),
-        ):
-            total, compared, colour, square = 0.0, 0, np.zeros(3), 0.0
-            for y in range(row - _BESIDE_ROWS, row + _BESIDE_ROWS + 1, 2):
-                in_row = 0
-                for x in range(beside, beside + side * search, 2 * side):
-                    if in_row == _BESIDE_COLUMNS or not (0 <= y < len(frame) and 0 <= x < frame.shape[1]):
-                        break
-                    if not visible[y, x] or abs(disparity[y, x] - background) > same_px:
-                        continue
-                    shows, red, green, blue = _sample(
-                        there, there_visible, there_disparity, y + by_y, x + by_x, background, same_px
-                    )
-                    if shows:
-                        total += abs(frame[y, x, 0] - red) + abs(frame[y, x, 1] - green)
-                        total += abs(frame[y, x, 2] - blue)
-                        for c in range(3):
-                            colour[c] += frame[y, x, c]
-                            square += np.float64(frame[y, x, c]) ** 2
-                        in_row += 1
-                compared += in_row
-            if compared >= _MIN_COMPARED and total / (3 * compared) < difference:
-                difference, move_x, move_y = total / (3 * compared), by_x, by_y
-                variance = square / (3 * compared) - (colour**2).sum() / (3 * compared**2)
-                deviation = np.sqrt(max(0.0, variance))
+        move_x, move_y, difference, deviation = _best_move(
+            row,
+            beside,
+            side,
+            moved[n, 0],
+            moved[n, 1],
+            background,
+            same_px,
+            search,
+            frame,
+            visible,
+            disparity,
+            there,
+            there_visible,
+            there_disparity,
+        )
         if difference > _SAME_COLOUR * levels:
             continue
         likely = _LIKELY_COLOUR * levels + _LIKELY_DEVIATIONS * deviation
         for x in range(start, stop):
             k = first + x - start
-            if found[k] != 0 and found[k] != away:
-                continue
             there_y, there_x = row + move_y, x + move_x
             shows, red, green, blue = _sample(
                 there, there_visible, there_disparity, there_y, there_x, background, same_px
@@ -317,7 +290,55 @@ def _fetch(
                 colours[k, 1] += green
                 colours[k, 2] += blue
                 samples[k] += 1
-                found[k] = away
+
+
+@_kernel
+def _best_move(
+    row: int,
+    beside: int,  # column of the background beside the hole
+    side: int,  # 1 if it is to the right, -1 to the left
+    moved_x: float,  # px, chained
+    moved_y: float,
+    background: float,  # px, its disparity
+    same_px: float,
+    search: int,  # px
+    frame: np.ndarray,  # [H, W, 3]
+    visible: np.ndarray,  # bool [H, W]
+    disparity: np.ndarray,  # [H, W] px
+    there: np.ndarray,  # [H, W, 3], the other frame
+    there_visible: np.ndarray,
+    there_disparity: np.ndarray,
+) -> tuple[float, float, float, float]:
+    """Return the displacement (x, y) at which the background beside a hole looks most alike in both frames.
+
+    Also return the mean difference of its colours, inf if too few pixels are shown, and their deviation.
+    """
+    move_x, move_y, difference, deviation = 0.0, 0.0, np.inf, 0.0
+    for by_x, by_y in ((0.0, 0.0), (np.rint(moved_x), np.rint(moved_y)), (moved_x, moved_y)):
+        total, compared, colour, square = 0.0, 0, np.zeros(3), 0.0
+        for y in range(row - _BESIDE_ROWS, row + _BESIDE_ROWS + 1, 2):
+            in_row = 0
+            for x in range(beside, beside + side * search, 2 * side):
+                if in_row == _BESIDE_COLUMNS or not (0 <= y < len(frame) and 0 <= x < frame.shape[1]):
+                    break
+                if not visible[y, x] or abs(disparity[y, x] - background) > same_px:
+                    continue
+                shows, red, green, blue = _sample(
+                    there, there_visible, there_disparity, y + by_y, x + by_x, background, same_px
+                )
+                if shows:
+                    total += abs(frame[y, x, 0] - red) + abs(frame[y, x, 1] - green)
+                    total += abs(frame[y, x, 2] - blue)
+                    for c in range(3):
+                        colour[c] += frame[y, x, c]
+                        square += np.float64(frame[y, x, c]) ** 2
+                    in_row += 1
+            compared += in_row
+        if compared >= _MIN_COMPARED and total / (3 * compared) < difference:
+            difference, move_x, move_y = total / (3 * compared), by_x, by_y
+            variance = square / (3 * compared) - (colour**2).sum() / (3 * compared**2)
+            deviation = np.sqrt(max(0.0, variance))
+    return move_x, move_y, difference, deviation
 
 
 @_kernel
