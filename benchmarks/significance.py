@@ -15,6 +15,7 @@ from machine import machine
 
 from secondeye.evaluation.comparison import differs, least_films
 from secondeye.params import load_params
+from secondeye.system.text import pluralize
 
 FILMS, COMPARISONS = (5, 8, 11, 20), (1, 10, 100)
 TABLES, CLIPS = 200, 3
@@ -37,7 +38,7 @@ def main() -> None:
         ]
         shares[films, comparisons] = f"{100 * np.mean(bold):.0f}"
     print(f"{machine()}; at most {TABLES} tables for each number, {evaluate.resamples} resamples\n")
-    print(f"| films | {' | '.join(f'{count} comparisons' for count in COMPARISONS)} |")
+    print(f"| films | {' | '.join(pluralize(count, 'comparison') for count in COMPARISONS)} |")
     print(f"|---|{'---|' * len(COMPARISONS)}")
     for films in FILMS:
         print(f"| {films} | {' | '.join(shares.get((films, count), '0') for count in COMPARISONS)} |")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from secondeye.dataset.schema import Score
 from secondeye.evaluation.aggregate import ScoreInterval, mean_score, paired_gains, score_interval
 from secondeye.evaluation.block_scores import BlocksOf
-from secondeye.evaluation.bootstrap import corrected_confidence
+from secondeye.evaluation.bootstrap import corrected_confidence, differs_from_zero
 from secondeye.evaluation.columns import COLUMNS, PRIMARY
 from secondeye.evaluation.guardrails import find_film_loss, find_image_loss, find_violation
 from secondeye.params import Evaluate
@@ -127,11 +127,11 @@ def corrected_interval(
 
 
 def differs(gains: Mapping[str, Sequence[float]], comparisons: int, evaluate: Evaluate) -> bool:
-    """Return whether a gain, or a loss, is beyond chance: enough films, and an interval without zero."""
+    """Return whether a gain, or a loss, is beyond chance, corrected for the number of comparisons."""
     if len(gains) < least_films(comparisons, evaluate):
         return False
-    gain = corrected_interval(gains, comparisons, evaluate)
-    return gain.low > 0 or gain.high < 0
+    confidence = corrected_confidence(evaluate.confidence, comparisons)
+    return differs_from_zero(gains, resamples=evaluate.resamples, confidence=confidence, seed=evaluate.seed)
 
 
 def least_films(comparisons: int, evaluate: Evaluate) -> int:

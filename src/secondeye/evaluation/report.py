@@ -226,8 +226,8 @@ def _describe_bold(
     needed = [pluralize(least_films(count, evaluate), "film") for count in (primary, other)]
     return (
         f"{arrows} Bold: differs from `{protocol.baseline}` beyond chance, for better or worse, on the clips "
-        f"that both have. The interval of the mean gain at confidence {evaluate.confidence:g}, corrected for "
-        f"all comparisons (Bonferroni), excludes zero. {COLUMNS[PRIMARY].heading}, which decides, is one of "
+        f"that both have (bootstrap over films, confidence {evaluate.confidence:g}, corrected for all "
+        f"comparisons by Bonferroni). {COLUMNS[PRIMARY].heading}, which decides, is one of "
         f"{pluralize(primary, 'comparison')} and needs {needed[0]}; any other score is one of {other} and "
         f"needs {needed[1]}. "
         "Baselines and ceilings are not compared."
