@@ -7,10 +7,12 @@ import numba
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from secondeye.depth import ramps_torch
 from secondeye.depth.edges import Backend, dilate, measure_blur, sharpen, snap, upsample
-from secondeye.imaging.arrays import frames_to_uint8
+from secondeye.imaging.arrays import frames_to_uint8, occlusion_mask
+from secondeye.warp import warp
 
 HEIGHT, WIDTH, STEP_AT = 31, 65, 30
 
@@ -179,6 +181,23 @@ def test_sharpening_wins_back_most_of_a_blur(sigma: float, backend: Backend) -> 
     snapped = snap(blurred, frames, reach_px=19, bound_px=1.7)
     lost, lost_by_snapping = (24 - plane[..., 20:110, 201::30].mean() for plane in (made, snapped))
     assert lost < 0.7 * lost_by_snapping, "thin objects"
+
+
+@pytest.mark.parametrize("factor", [1, 4])
+@pytest.mark.parametrize("height_px", [3.0, 6.0, 24.0])
+def test_holes_of_sharpened_disparity_have_their_area(height_px: float, factor: int) -> None:
+    """Of steps of 0.3 % of the width and more, also if the map is smaller than the frames."""
+    truth = torch.zeros(1, 1, 96, 1000)
+    for column in range(80, 920, 160):
+        truth[..., column : column + 80] = height_px
+    frames = (truth / height_px).expand(-1, 3, -1, -1).contiguous()
+    blurred = blur(functional.avg_pool2d(truth, factor), 2 if factor == 1 else 1)
+    areas = [
+        occlusion_mask(warp(frames, disparity).coverage).sum()
+        for disparity in (truth, upsample(blurred, frames), sharpen(blurred, frames))
+    ]
+    assert areas[0] == 96 * 6 * height_px and areas[1] < 0.9 * areas[0]
+    assert 0.8 < areas[2] / areas[0] < 1.15
 
 
 def test_sharpening_does_not_amplify_noise() -> None:
