@@ -1,10 +1,6 @@
 """Programs of others as inpainters: what they get, what is taken back, and how they fail."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +14,7 @@ from test_cli import Run, one_line, secondeye
 
 from secondeye.conversion.bundle import Bundle, read_bundle
 from secondeye.conversion.provenance import read_record
+from secondeye.conversion.settings import ConversionSettings
 from secondeye.imaging.arrays import frames_to_uint8
 from secondeye.inpaint import Inpainted, Warped, command, inpaint_shot, make_inpainter
 from secondeye.inpaint.command import parse_command
@@ -25,6 +22,7 @@ from secondeye.params import load_params
 from secondeye.stages.evaluate import command_methods
 from secondeye.synthetic import two_planes
 from secondeye.system.errors import UserError
+from secondeye.system.program import GuardedFolder
 from secondeye.warp import warp
 
 __all__ = ["secondeye"]  # a fixture
@@ -74,9 +72,9 @@ def test_windows_are_fixed_and_overlap_so_that_resuming_changes_nothing(
     open_first: list[bool] = []
     run = command._run
 
-    def counted(arguments: list[str], folder: Path) -> None:
-        sizes.append(len(list((folder / "frames").iterdir())))
-        open_first.append(bool(cv2.imread(str(folder / "masks" / "00000.png")).any()))
+    def counted(arguments: list[str], folder: GuardedFolder) -> None:
+        sizes.append(len(list((folder.path / "frames").iterdir())))
+        open_first.append(bool(cv2.imread(str(folder.path / "masks" / "00000.png")).any()))
         run(arguments, folder)
 
     monkeypatch.setattr(command, "_run", counted)
@@ -105,6 +103,8 @@ def test_windows_without_holes_do_not_run_the_program(shot: Warped) -> None:
     ("program", "message"),
     [
         ("sh -c 'echo first; echo no weights >&2; exit 3'", "sh ended with exit code 3: no weights"),
+        (r"""sh -c 'printf "\033[31mno\033[2J weights\a\r\n\033[0m\n"; exit 3'""", "exit code 3: no weights"),
+        ("sh -c 'printf %0100000d 7; exit 3'", f"sh ended with exit code 3: {200 * '0'}..."),
         ("false", "false ended with exit code 1: no output"),
         ("true", "true wrote 0 PNG images for 5 frames; it must write one for each"),
         ("sh -c 'cp $0/00000.png $2'", "sh wrote 1 PNG image for 5 frames"),
@@ -121,7 +121,7 @@ def test_failures_are_one_line(
 ) -> None:
     monkeypatch.setattr(command, "TIMEOUT_SECONDS", 0.2 if "sleep" in program else 60)
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
-    monkeypatch.setattr(command.tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "tempdir", None)
     (tmp_path / "temporary").mkdir()
     small = tmp_path / "small.png"
     cv2.imwrite(str(small), np.zeros((2, 3, 3), np.uint8))
@@ -130,6 +130,31 @@ def test_failures_are_one_line(
         inpaint_shot(inpainter, [shot])
     assert message in str(caught.value) and "\n" not in str(caught.value)
     assert not list((tmp_path / "temporary").iterdir()), "temporary folders are deleted"
+
+
+def test_numbers_of_images_need_no_leading_zeros() -> None:
+    frames, coverage = torch.zeros(12, 3, 4, 12), 1 - torch.eye(12)[:, None, None].expand(12, 1, 4, 12)
+    film = Warped(frames, frames, coverage, frames[:, :1])  # a hole at column t of frame t
+    script = 'n=0; for mask in "$1"/*; do cp "$mask" "$2/$n.png"; n=$((n + 1)); done'
+    made = inpaint_shot(make_inpainter(f"command:sh -c '{script}'", None, "cpu"), [film])
+    assert torch.equal(made[:, :1], 1 - coverage)
+
+
+def test_another_program_of_the_same_name_is_another_key(tmp_path: Path) -> None:
+    script, weights = tmp_path / "inpaint.sh", tmp_path / "weights"
+    text = f"sh {script} --weights={weights} 'cp no file' {{frames}} {{masks}} {{output}}"
+
+    def keys() -> tuple[object, tuple[str, ...]]:
+        settings = ConversionSettings(3.0, 0.5, "motion", f"command:{text}", 16, "ultrafast", None)
+        (method,) = command_methods(replace(load_params().evaluate, inpaint_commands={"mine": text}))
+        return settings.describe()["program"], method.content
+
+    found = [keys()]
+    for path, content in ((script, "cp"), (weights, "1"), (script, "mv"), (weights, "2")):
+        path.write_text(content)
+        found.append(keys())
+    assert len({key for key, _ in found}) == len({content for _, content in found}) == 5
+    assert keys() == found[-1]
 
 
 @pytest.mark.parametrize(
@@ -187,27 +212,3 @@ def test_the_evaluation_has_a_row_for_each_command() -> None:
     assert (method.name, method.kind, method.inpainter) == ("command: white", "inpainter", WHITE)
     with pytest.raises(UserError, match="there is no program"):
         command_methods(replace(given, inpaint_commands={"none": "no-such-program"}))
-
-
-@pytest.mark.slow
-def test_the_program_ends_with_a_killed_conversion(tmp_path: Path) -> None:
-    marker = tmp_path / "pid"
-    code = (
-        "from pathlib import Path; from secondeye.inpaint.command import _run; "
-        f"_run(['sh', '-c', 'echo $$ > {marker}; exec sleep 60'], Path({str(tmp_path)!r}))"
-    )
-    parent = subprocess.Popen([sys.executable, "-c", code])
-    while not (marker.exists() and marker.read_text().strip()):
-        assert parent.poll() is None
-        time.sleep(0.05)
-    parent.kill()
-    parent.wait()
-    child = int(marker.read_text())
-    for _ in range(100):
-        try:
-            os.kill(child, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.05)
-    os.kill(child, signal.SIGKILL)
-    raise AssertionError("the program still runs")

@@ -13,7 +13,7 @@ from secondeye.depth.estimators import Weights, find_weights, locate, require_kn
 from secondeye.film.layouts import FILES, Layout
 from secondeye.film.layouts import RIGHT as RIGHT_ONLY
 from secondeye.film.packing import PACKED
-from secondeye.inpaint import InpaintOptions, require_known_inpainter
+from secondeye.inpaint import InpaintOptions, hash_program, require_known_inpainter
 from secondeye.system.errors import UserError
 from secondeye.system.files import hash_folder
 from secondeye.video.encoders import BIT_DEPTHS, ENCODERS, PRESETS, Encoding
@@ -216,10 +216,11 @@ class ConversionSettings:
         return [option for option, is_unused in unused.items() if is_unused]
 
     def describe(self) -> dict[str, Any]:
-        """Return the settings for a checkpoint's key: what all shots depend on, and weights by content."""
+        """Return the settings for a checkpoint's key: what all shots depend on, and files by content."""
         chosen = {name: value for name, value in asdict(self).items() if name not in (*_RESOURCES, *_BY_SHOT)}
         return chosen | {
             "crf": self.encoding.crf,
+            "program": hash_program(self.inpainter),
             "model": hash_folder(self.model) if self.model else "",
             "depth_weights": self.depth_weights.hash if self.depth_weights else "",
             "depth_maps": _describe_files(self.depth_maps) if self.depth_maps else "",

@@ -30,7 +30,7 @@ from secondeye.evaluation.baselines import as_inpainter, best_shift, fill_neares
 from secondeye.evaluation.eval_clips import EvalFrames
 from secondeye.evaluation.non_finite import require_finite
 from secondeye.imaging.backends import on_best_device
-from secondeye.inpaint import Inpainter, conditioning_of, inpaint_shot, make_inpainter
+from secondeye.inpaint import Inpainter, conditioning_of, hash_program, inpaint_shot, make_inpainter
 from secondeye.system.files import hash_file, hash_weights
 from secondeye.system.process import best_device
 from secondeye.warp import warp
@@ -74,10 +74,10 @@ class Method:
 
     @cached_property
     def content(self) -> tuple[str, ...]:
-        """What the output depends on besides code: kind, parts and content hashes of their weights."""
+        """What the output depends on besides code: kind, parts, content hashes of program and weights."""
         folders = (self.depth_weights, self.inpaint_weights)
         weights = [hash_weights(folder) if folder is not None else "" for folder in folders]
-        return (self.kind, self.depth, self.inpainter or self.name, *weights)
+        return (self.kind, self.depth, self.inpainter or self.name, hash_program(self.inpainter), *weights)
 
 
 BASELINES = (

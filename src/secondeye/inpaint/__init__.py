@@ -5,6 +5,7 @@ from typing import Any
 from secondeye.inpaint.inpainters import (
     COMMAND,
     INPAINTERS,
+    hash_program,
     make_inpainter,
     require_known_inpainter,
     split_command,
@@ -34,6 +35,7 @@ __all__ = [
     "PlannedInpainter",
     "Warped",
     "conditioning_of",
+    "hash_program",
     "inpaint_shot",
     "make_inpainter",
     "require_known_inpainter",

@@ -4,8 +4,8 @@ The program gets folders of images in place of {frames}, {masks} and {output}, o
 
 frames   00000.png, 00001.png ...: the warped view, RGB, 8 bits, black in holes
 masks    files of the same names: 255 where a pixel is to be inpainted, else 0
-output   empty: it writes as many images of the same size (PNG, in it or in a folder below, in the order of
-         their paths) and exits with 0
+output   empty: it writes as many images of the same size (PNG, in it or in a folder below, in the natural
+         order of their paths: 2.png before 10.png) and exits with 0
 
 Only pixels in holes are taken back. The program runs without a shell, once for each window of WINDOW_FRAMES
 frames that has a hole. Windows overlap as those of the diffusion inpainter do: their first frames are
@@ -13,14 +13,12 @@ inpainted already, and have empty masks. The command comes from the user's own c
 never from a model.
 """
 
+import hashlib
 import os
+import re
 import shlex
 import shutil
-import signal
-import subprocess
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -34,7 +32,8 @@ from secondeye.inpaint.frame_windows import stream_windows
 from secondeye.inpaint.interface import Inpainted, Inpainter, InpainterState, Warped
 from secondeye.inpaint.open_frame import OpenFrame
 from secondeye.system.errors import UserError
-from secondeye.system.process import die_with_parent
+from secondeye.system.files import hash_file
+from secondeye.system.program import GuardedFolder, guarded_folder
 from secondeye.system.text import pluralize
 
 WINDOW_FRAMES = 25  # that the program gets together, at most
@@ -42,6 +41,8 @@ OVERLAP_FRAMES = 3  # of them, at least, inpainted by the window before
 TIMEOUT_SECONDS = 3600  # for one window
 
 _PLACEHOLDERS = ("{frames}", "{masks}", "{output}")
+_ESCAPE_CODE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # colours and the like, of terminals
+_SHOWN_CHARACTERS = 200  # of what a program says
 _FAST_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1)
 
 
@@ -86,6 +87,18 @@ def program_of(command: str) -> str:
     return Path(parse_command(command)[0]).name
 
 
+def hash_named_files(command: str) -> str:
+    """Return the SHA-256 of the files that a command names: its program, PATH and NAME=PATH arguments.
+
+    What these files import or read is not included, nor are folders. Raises UserError as `parse_command`.
+    """
+    program, *arguments = parse_command(command)
+    values = [argument.partition("=")[2] for argument in arguments]
+    names = [shutil.which(program) or program, *arguments, *values]
+    hashes = [hash_file(Path(name)) for name in names if os.path.isfile(name) and os.access(name, os.R_OK)]
+    return hashlib.sha256(" ".join(hashes).encode()).hexdigest()
+
+
 def make_command_inpainter(command: str) -> Inpainter:
     """Return the Inpainter that runs the command. Raises UserError as `parse_command` does.
 
@@ -126,14 +139,14 @@ def _inpaint_window(arguments: list[str], before: np.ndarray, new: Sequence[_Buf
     no_hole = np.zeros(new[0].hole.shape, np.bool_)
     images = [*before, *(frame.image for frame in new)]
     holes = [*(no_hole for _ in before), *(frame.hole for frame in new)]
-    with tempfile.TemporaryDirectory(prefix="secondeye-inpaint-") as temporary:
-        folders = [Path(temporary) / name for name in ("frames", "masks", "output")]
+    with guarded_folder("secondeye-inpaint-") as temporary:
+        folders = [temporary.path / name for name in ("frames", "masks", "output")]
         for folder in folders:
             folder.mkdir()
         for number, (image, hole) in enumerate(zip(images, holes, strict=True)):
             _write_png(folders[0] / f"{number:05}.png", image[..., ::-1])
             _write_png(folders[1] / f"{number:05}.png", 255 * hole.astype(np.uint8))
-        _run(_fill_in(arguments, folders), Path(temporary))
+        _run(_fill_in(arguments, folders), temporary)
         made = list(_read_images(arguments[0], folders[2], len(images), no_hole.shape))[len(before) :]
     return [
         frame.open_frame.compose(frames_from_uint8(torch.from_numpy(image[None])))
@@ -148,42 +161,34 @@ def _fill_in(arguments: Sequence[str], folders: Sequence[Path]) -> list[str]:
     return filled
 
 
-def _run(arguments: list[str], folder: Path) -> None:
-    """Run the program, which dies with this process. Raises UserError if it fails or takes too long."""
-    program, log = arguments[0], folder / "log.txt"
-    with log.open("wb") as output:
-        try:
-            process = subprocess.Popen(
-                arguments,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # its own children are ended with it
-                preexec_fn=partial(die_with_parent, os.getpid()),
-            )
-        except OSError as error:
-            raise UserError(f"command: {program} cannot be started ({error.strerror}); check it") from error
-        try:
-            code = process.wait(TIMEOUT_SECONDS)
-        except subprocess.TimeoutExpired as error:
-            raise UserError(
-                f"command: {program} was ended after {TIMEOUT_SECONDS} s with one window of at most "
-                f"{WINDOW_FRAMES} frames; make it faster, or convert a smaller film"
-            ) from error
-        finally:
-            if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+def _run(arguments: list[str], folder: GuardedFolder) -> None:
+    """Run the program. Raises UserError if it fails or takes too long."""
+    program = arguments[0]
+    try:
+        code, output = folder.run(arguments, TIMEOUT_SECONDS)
+    except OSError as error:
+        raise UserError(f"command: {program} cannot be started ({error.strerror}); check it") from error
+    if code is None:
+        raise UserError(
+            f"command: {program} was ended after {TIMEOUT_SECONDS} s with one window of at most "
+            f"{WINDOW_FRAMES} frames; make it faster, or convert a smaller film"
+        )
     if code != 0:
-        lines = log.read_text(errors="replace").strip().splitlines()
+        lines = [line for line in map(_printable, output.splitlines()) if line]
         raise UserError(
             f"command: {program} ended with exit code {code}: {lines[-1] if lines else 'no output'}"
         )
 
 
+def _printable(line: str) -> str:
+    """Return the start of a line without control characters."""
+    text = "".join(filter(str.isprintable, _ESCAPE_CODE.sub("", line))).strip()
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
+
+
 def _read_images(program: str, folder: Path, count: int, size: tuple[int, ...]) -> Iterator[np.ndarray]:
     """Yield the program's images in order, uint8 [H, W, 3]. Raises UserError for images that do not fit."""
-    paths = sorted(folder.rglob("*.png"))
+    paths = sorted(folder.rglob("*.png"), key=lambda path: _natural_order(path.relative_to(folder)))
     if len(paths) != count:
         raise UserError(
             f"command: {program} wrote {pluralize(len(paths), 'PNG image')} for {pluralize(count, 'frame')}; "
@@ -194,9 +199,16 @@ def _read_images(program: str, folder: Path, count: int, size: tuple[int, ...]) 
         if image is None or image.shape[:2] != size:
             found = "cannot be read" if image is None else f"has {image.shape[1]}x{image.shape[0]} px"
             raise UserError(
-                f"command: {path.name} of {program} {found}; it must be a PNG image of {size[1]}x{size[0]} px"
+                f"command: {_printable(path.name)} of {program} {found}; "
+                f"it must be a PNG image of {size[1]}x{size[0]} px"
             )
         yield np.ascontiguousarray(image[..., ::-1])
+
+
+def _natural_order(path: Path) -> tuple[list[str | int], str]:
+    """Return a key that sorts numbers in names by value, however many digits they have."""
+    parts = re.split("([0-9]+)", path.as_posix())  # text and numbers in turn
+    return [int(part) if number % 2 else part for number, part in enumerate(parts)], path.as_posix()
 
 
 def _write_png(path: Path, image: np.ndarray) -> None:

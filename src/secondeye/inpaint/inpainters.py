@@ -27,6 +27,19 @@ def require_known_inpainter(inpainter: str) -> None:
         raise ValueError(f"inpainter must be one of {known}, got {inpainter!r}")
 
 
+def hash_program(inpainter: str) -> str:
+    """Return the SHA-256 of the files that a command names; "" for other inpainters.
+
+    Raises UserError if the command cannot be run.
+    """
+    name, command = split_command(inpainter)
+    if name != COMMAND:
+        return ""
+    from secondeye.inpaint.command import hash_named_files
+
+    return hash_named_files(command)
+
+
 def make_inpainter(
     name: str,  # one of INPAINTERS, or command:PROGRAM ARGUMENTS
     weights: Path | None,  # folder; `light` and `diffusion` need one
