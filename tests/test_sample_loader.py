@@ -1,6 +1,8 @@
 """Samples depend on their number alone: on any number of ranks and workers, in any order of drawing."""
 
+import ctypes
 import os
+import signal
 from collections import Counter
 from dataclasses import replace
 
@@ -29,6 +31,12 @@ def draw(number: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
 
 def refuse(number: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
     raise UserError(f"clip {number}: is damaged")
+
+
+def name_death_signal(number: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
+    death_signal = ctypes.c_int()
+    ctypes.CDLL(None).prctl(2, ctypes.byref(death_signal))  # PR_GET_PDEATHSIG
+    raise UserError(f"clip {number}: {signal.Signals(death_signal.value).name}")
 
 
 def die(number: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
@@ -61,8 +69,8 @@ def test_a_later_start_gives_the_same_samples() -> None:
 def test_workers_draw_the_samples_of_one_process_in_its_order() -> None:
     share = SampleShare(8, 4, 1, 2)
     assert numbers(share, workers=2) == numbers(share)
-    with pytest.raises(UserError, match=r"^clip 1: is damaged$"):
-        list(load_micro_batches(refuse, OPTIMIZER, share, 0, workers=1))
+    with pytest.raises(UserError, match=r"^clip 1: SIGKILL$"):  # raised here, and when the parent dies
+        list(load_micro_batches(name_death_signal, OPTIMIZER, share, 0, workers=1))
     with pytest.raises(UserError, match=r"was killed, .* fewer: SECONDEYE_LOADER_WORKERS=1"):
         list(load_micro_batches(die, OPTIMIZER, share, 0, workers=2))
 

@@ -8,6 +8,7 @@ number, and a killed training continues with the samples that it would have draw
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing import parent_process
 from typing import Any, cast
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from secondeye.params import Optimizer
 from secondeye.system.errors import UserError
-from secondeye.system.process import best_device, one_thread, use_threads
+from secondeye.system.process import best_device, die_with_parent, one_thread, use_threads
 
 MAX_WORKERS = 8  # of a rank with a GPU
 PREFETCHED = 2  # micro-batches that a worker draws ahead
@@ -133,5 +134,8 @@ class _MicroBatches(Dataset[Sample | UserError]):
 
 
 def _init_worker(_: int) -> None:
+    parent = parent_process()
+    assert parent and parent.pid
+    die_with_parent(parent.pid)  # by itself, it would first draw the samples that it was asked for
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # samples are drawn on the CPU, also those of this rank itself
     use_threads(1)
