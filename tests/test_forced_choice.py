@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,15 @@ from conftest import moving_images
 from make_tour import BROWSER_OPTIONS
 from test_cli import Run, one_line, secondeye
 
-from secondeye.evaluation import forced_choice
-from secondeye.evaluation.preferences import COLUMNS, find_preferences, read_answers, wilson_interval
+from secondeye.evaluation import forced_choice, preferences
+from secondeye.evaluation.preferences import (
+    COLUMNS,
+    Answer,
+    binomial_interval,
+    describe_preferences,
+    find_preferences,
+    read_answers,
+)
 from secondeye.film.packing import pack
 from secondeye.system.errors import UserError
 from secondeye.video.write import write_film
@@ -38,41 +46,75 @@ def answers(path: Path, *rows: str) -> Path:
 @pytest.mark.parametrize(
     ("wins", "answers", "interval"),
     [
-        (8, 10, (0.4901625, 0.9433178)),  # R: prop.test(8, 10, correct = FALSE)
-        (0, 10, (0.0, 0.2775328)),
-        (10, 10, (0.7224672, 1.0)),
+        (8, 10, (0.4439045, 0.9747893)),  # R: binom.test(8, 10)
+        (0, 10, (0.0, 0.3084971)),
+        (10, 10, (0.6915029, 1.0)),
     ],
 )
-def test_wilson_intervals(wins: int, answers: int, interval: tuple[float, float]) -> None:
-    assert wilson_interval(wins, answers, 0.95) == pytest.approx(interval, abs=1e-6)
+def test_binomial_intervals(wins: int, answers: int, interval: tuple[float, float]) -> None:
+    assert binomial_interval(wins, answers, 0.95) == pytest.approx(interval, abs=1e-6)
 
 
-def test_preferences_count_each_participant_alike(tmp_path: Path) -> None:
-    paths = [
-        answers(
-            tmp_path / f"{person}.csv",
-            *(
-                f"study1,{person},{n},street,{n},{'a,b' if n % 2 else 'b,a'},{'left' if n % 2 else 'right'},1"
-                for n in range(1 + 2 * person)
-            ),
-        )
-        for person in range(6)
+def given(wins: dict[str, tuple[int, int]], pair: tuple[str, str] = ("a", "b")) -> list[Answer]:
+    """Return answers: participant -> how many are for the first and for the second method."""
+    return [
+        Answer("study", person, "film", n, *pair, pair[n >= first])
+        for person, (first, second) in wins.items()
+        for n in range(first + second)
     ]
-    (found,) = find_preferences(read_answers(paths), confidence=0.95, seed=0)
-    assert (found.method, found.other, found.wins, found.answers, found.participants) == ("a", "b", 36, 36, 6)
-    assert found.by_participant == (1.0, 1.0) and found.wilson == wilson_interval(36, 36, 0.95)
+
+
+def test_each_participant_has_the_same_weight() -> None:
+    zealot = {"zealot": (0, 60)} | {f"p{n}": (3, 0) for n in range(7)}
+    (found,) = find_preferences(given(zealot), confidence=0.95, seed=0)
+    assert (found.method, found.other, found.wins, found.answers, found.participants) == ("a", "b", 21, 81, 8)
+    assert found.share == 7 / 8 and found.interval[0] > 0.5
+    assert found.p == 18 / 2**8, "as large are the sums of 8 or 7 equal signs"
+    assert "| **88 %** |" in describe_preferences(given(zealot), confidence=0.9, seed=0)
+    unanimous = {"zealot": (60, 0)} | {f"p{n}": (1, 0) for n in range(5)}
+    (found,) = find_preferences(given(unanimous), confidence=0.95, seed=0)
+    assert (found.share, found.interval, found.p) == (1, (1, 1), 1 / 32)
+
+
+def test_one_participant_speaks_for_that_person_only() -> None:
+    (found,) = find_preferences(given({"ann": (60, 0)}), confidence=0.95, seed=0)
+    assert found.p == 1 and found.interval == binomial_interval(60, 60, 0.95)
+    page = describe_preferences(given({"ann": (60, 0)}), confidence=0.95, seed=0)
+    assert "**" not in page and "| one participant |" in page and "speak for this person only" in page
+    page = describe_preferences(given({"ann": (60, 0), "bob": (60, 0)}), confidence=0.95, seed=0)
+    assert "**" not in page and "| fewer than 6 participants |" in page and "this person only" not in page
+
+
+@pytest.mark.parametrize("methods", ["ab", "abcd"])
+def test_equal_methods_are_seldom_preferred(methods: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preferences, "_RESAMPLES", 2)
+    rng = np.random.default_rng(0)
+    pairs, bold = list(combinations(methods, 2)), 0
+    for _ in range(60):
+        wins = rng.binomial(4, rng.beta(2, 2, size=(len(pairs), 10))).tolist()  # personal tastes
+        answers = [
+            answer
+            for pair, by_person in zip(pairs, wins, strict=True)
+            for answer in given({f"p{n}": (won, 4 - won) for n, won in enumerate(by_person)}, pair)
+        ]
+        bold += any(found.p <= 0.1 for found in find_preferences(answers, confidence=0.9, seed=0))
+    assert bold <= 11, "6 are expected of an exact test; 11 are the 98th percentile"
 
 
 def test_the_report_is_bold_only_beyond_chance(tmp_path: Path, secondeye: Run) -> None:
     agreed = [
         answers(tmp_path / f"{n}.csv", *(f"s,p{n},{k},film,{k},<b>|x,ours,right,1" for k in range(4)))
-        for n in range(5)
+        for n in range(6)
     ]
     done = secondeye("report", "preferences", *agreed)
     assert done.returncode == 0, done.stderr
     assert r"\<b\>\|x" in done.stdout and "**0 %**" in done.stdout and "ours preferred" in done.stdout
-    few = secondeye("report", "preferences", *agreed[:4])
-    assert "**" not in few.stdout and "fewer than 5 participants" in few.stdout
+    assert "0 of 24" in done.stdout
+    few = secondeye("report", "preferences", *agreed[:5])
+    assert "**" not in few.stdout and "fewer than 6 participants" in few.stdout
+    # Of two pairs, a preference of six people is not beyond chance.
+    other = [answers(tmp_path / "other.csv", "s,p0,1,film,1,ours,third,left,1")]
+    assert "fewer than 7 participants" in secondeye("report", "preferences", *agreed[1:], *other).stdout
 
 
 @pytest.mark.parametrize(

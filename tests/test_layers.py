@@ -51,7 +51,7 @@ ROOMS = {
     "pyarrow": {"dataset.tables"},
     "ray": {"execution.parallel.ray"},
     "scenedetect": {"film.cuts"},
-    "scipy": {"alignment.rectification", "dataset.drift", "evaluation.bootstrap", "metrics.depth"},
+    "scipy": {"alignment.rectification", "dataset.drift", "evaluation.preferences", "metrics.depth"},
     "skimage": set(),  # a peer in tests
     "torchmetrics": set(),  # a peer in tests; metrics.learned reads the weights in it
     "transformers": {

@@ -183,6 +183,7 @@ def test_verdict_table_has_gains_and_intervals() -> None:
     assert (fill["verdict"], fill["gain over fill"]) == ("reference", "-")
     assert light["HaarPSI"] == "0.6000 (0.6000 to 0.6000)"
     assert light["gain over fill"] == "**+0.1000 (+0.1000 to +0.1000)**"
+    assert (fill["corrected p"], light["corrected p"]) == ("-", "0.0625")
     assert (fill["films won"], light["films won"]) == ("-", "5 of 5 (100 to 100 %)")
     assert (light["films"], light["PSNR in holes, dB"], light["gradient ratio"]) == ("5", "20.00", "0.900")
 
@@ -303,17 +304,29 @@ def test_the_least_films_follow_from_equal_signs() -> None:
         assert least_films(comparisons, EVALUATE) == films
         error = (1 - EVALUATE.confidence) / comparisons
         assert 2.0 ** (1 - films) <= error < 2.0 ** (2 - films)
+        assert differs({f"film{n}": [0.1, 0.3] for n in range(films)}, comparisons, EVALUATE)
+        assert not differs({f"film{n}": [9.0] for n in range(films - 1)}, comparisons, EVALUATE)
     assert least_films(1, replace(EVALUATE, min_films=20)) == 20
 
 
-def test_equal_methods_rarely_differ() -> None:
+@pytest.mark.parametrize(("comparisons", "films"), [(1, 5), (1, 20), (10, 8), (10, 20)])
+def test_equal_methods_differ_no_more_often_than_stated(comparisons: int, films: int) -> None:
     rng = np.random.default_rng(0)
-    found = 0
-    for _ in range(200):
-        gains = {f"film{n}": rng.normal(size=2).tolist() for n in range(12)}
-        found += differs(gains, 100, EVALUATE)
-    assert found <= 2, "0.2 are expected of an exact test"
-    assert differs({film: [abs(gain) for gain in clips] for film, clips in gains.items()}, 100, EVALUATE)
+    gains = rng.normal(size=(500, films, 1)) + rng.normal(size=(500, films, 2))
+    found = [
+        differs({str(film): clips.tolist() for film, clips in enumerate(table)}, comparisons, EVALUATE)
+        for table in gains
+    ]
+    level = (1 - EVALUATE.confidence) / comparisons
+    assert np.mean(found) <= level + 2 * math.sqrt(level / 500)
+
+
+def test_a_clear_difference_of_enough_films_is_beyond_chance() -> None:
+    gains = {f"film{n}": [0.1 * n, 0.3] for n in range(20)}
+    assert differs(gains, 300, EVALUATE)
+    assert differs({film: [-gain for gain in clips] for film, clips in gains.items()}, 300, EVALUATE)
+    one_film = {"many clips": [0.3] * 99}
+    assert not differs(one_film, 1, EVALUATE)
 
 
 def test_means_over_fewer_clips_are_labelled_and_compared_on_the_clips_that_both_have() -> None:

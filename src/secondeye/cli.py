@@ -775,7 +775,7 @@ def forced_choice(
 @report.command()
 def preferences(
     answers: Annotated[list[Path], typer.Argument(help="CSV files that participants saved")],
-    confidence: Annotated[float, typer.Option(help="of the intervals", min=0.5, max=0.999)] = 0.95,
+    confidence: Annotated[float, typer.Option(help="of intervals and bold", min=0.5, max=0.999)] = 0.95,
     seed: Annotated[int, typer.Option(help="of the bootstrap", min=0)] = 0,
 ) -> None:
     """Print the preferences of a forced choice, with intervals, as Markdown."""

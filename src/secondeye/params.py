@@ -268,7 +268,7 @@ class Evaluate:
     # Films that both methods need scores on; with fewer there is no verdict, and the gate promotes nothing.
     min_films: int = Field(ge=2, le=10**6)
     resamples: int = Field(ge=100, le=10**6)  # of the bootstrap over films and clips
-    confidence: Confidence  # of the intervals in the report
+    confidence: Confidence  # of intervals, verdicts and bold in the report
     seed: Seed  # of the bootstrap
 
 

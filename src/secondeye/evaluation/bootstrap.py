@@ -9,15 +9,8 @@ five (measured on normal data).
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.special import stdtrit
 
-MAX_CONFIDENCE = 0.9999  # the largest that params.yaml accepts
 _BLOCK = 2**15  # random numbers drawn at a time, so that they fit the cache; does not change the result
-
-
-def corrected_confidence(confidence: float, comparisons: int) -> float:
-    """Divide the error probability by the number of comparisons (Bonferroni)."""
-    return min(1 - (1 - confidence) / comparisons, MAX_CONFIDENCE)
 
 
 def bootstrap_interval(
@@ -31,28 +24,6 @@ def bootstrap_interval(
     means = bootstrap_means(values, resamples, seed)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
-
-
-def differs_from_zero(
-    gains: Mapping[str, Sequence[float]],  # film -> improvement of each clip
-    *,
-    resamples: int,
-    confidence: float,
-    seed: int,
-) -> bool:
-    """Return whether the mean gain is larger than chance explains, two-sided.
-
-    The standard error is the bootstrap's, and the bound is Student's t with a degree of freedom less than
-    films: percentiles of few films are too narrow, and as many as there are resamples cannot show the tails
-    that remain after a correction for many comparisons (Hesterberg 2015).
-    """
-    films = _scored(gains)
-    if len(films) < 2:
-        return False
-    spread = float(bootstrap_means(gains, resamples, seed).std())
-    error = spread * (len(films) / (len(films) - 1)) ** 0.5  # the bootstrap divides by n, not n - 1
-    mean = float(np.mean([film.mean() for film in films]))
-    return abs(mean) > error * float(stdtrit(len(films) - 1, (1 + confidence) / 2))
 
 
 def gain_lower_bound(

@@ -2,15 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from secondeye.dataset.schema import Score
 from secondeye.evaluation.aggregate import ScoreInterval, mean_score, paired_gains, score_interval
 from secondeye.evaluation.block_scores import BlocksOf
-from secondeye.evaluation.bootstrap import corrected_confidence, differs_from_zero
 from secondeye.evaluation.columns import COLUMNS, PRIMARY
 from secondeye.evaluation.guardrails import find_film_loss, find_image_loss, find_violation
+from secondeye.evaluation.significance import corrected_p, least_values
 from secondeye.params import Evaluate
 
 INSUFFICIENT = "insufficient evidence"
@@ -58,7 +57,8 @@ class Comparison(NamedTuple):
     """How a method compares with the baseline."""
 
     verdict: str
-    gain: ScoreInterval  # of the primary score, as of `corrected_interval`; positive if the method is better
+    gain: ScoreInterval  # of the primary score; positive if the method is better
+    p: float  # of a gain of zero, as of `gain_p`
     beyond_chance: bool  # whether the gain differs from zero, as of `differs`
     wins: ScoreInterval  # share of films on which the method is better by the primary score; a tie is half
 
@@ -85,16 +85,23 @@ def compare(
     shared = {row.clip for row in method} & {row.clip for row in baseline}
     method_rows, baseline_rows = ([row for row in rows if row.clip in shared] for rows in (method, baseline))
     gains = paired_gains(baseline_rows, method_rows, PRIMARY)
-    gain = corrected_interval(gains, comparisons, evaluate)
+    gain = score_interval(gains, evaluate)
+    beyond_chance = differs(gains, comparisons, evaluate)
     means = [{name: mean_score(rows, name) for name in COLUMNS} for rows in (method_rows, baseline_rows)]
     violation = find_violation(*means) if protocol.inpainting else find_image_loss(*means)
     violation = violation or find_film_loss(
         method_rows, baseline_rows, films, blocks_of, inpainting=protocol.inpainting
     )
-    verdict = _verdict(gain, violation, evaluate.min_films)
-    return Comparison(
-        verdict, gain, differs(gains, comparisons, evaluate), score_interval(_won_films(gains), evaluate)
-    )
+    if gain.films < evaluate.min_films:
+        verdict = INSUFFICIENT
+    elif violation:
+        verdict = f"violates a guardrail: {violation}"
+    elif beyond_chance:
+        verdict = "better" if gain.mean > 0 else "worse"
+    else:
+        verdict = INSUFFICIENT if gain.films < least_films(comparisons, evaluate) else "no difference"
+    wins = score_interval(_won_films(gains), evaluate)
+    return Comparison(verdict, gain, gain_p(gains, comparisons), beyond_chance, wins)
 
 
 def candidates(methods: Mapping[str, Sequence[Score]], baseline: str) -> list[str]:
@@ -116,45 +123,22 @@ def count_comparisons(methods: Mapping[str, Sequence[Score]], baseline: str) -> 
     return {PRIMARY: count} | dict.fromkeys(scored, count * len(scored))
 
 
-def corrected_interval(
-    gains: Mapping[str, Sequence[float]],  # film -> improvement of each clip
-    comparisons: int,
-    evaluate: Evaluate,
-) -> ScoreInterval:
-    """Return the mean gain and its bootstrap interval, corrected for the number of comparisons."""
-    confidence = corrected_confidence(evaluate.confidence, comparisons)
-    return score_interval(gains, replace(evaluate, confidence=confidence))
+def gain_p(gains: Mapping[str, Sequence[float]], comparisons: int) -> float:  # film -> gain of each clip
+    """Return the p-value of a mean gain of zero over films, corrected for the number of comparisons."""
+    return corrected_p([math.fsum(clips) / len(clips) for clips in gains.values()], comparisons)
 
 
 def differs(gains: Mapping[str, Sequence[float]], comparisons: int, evaluate: Evaluate) -> bool:
-    """Return whether a gain, or a loss, is beyond chance, corrected for the number of comparisons."""
-    if len(gains) < least_films(comparisons, evaluate):
-        return False
-    confidence = corrected_confidence(evaluate.confidence, comparisons)
-    return differs_from_zero(gains, resamples=evaluate.resamples, confidence=confidence, seed=evaluate.seed)
+    """Return whether a gain, or a loss, is beyond chance: at least `min_films` films, and a small p-value."""
+    return len(gains) >= evaluate.min_films and gain_p(gains, comparisons) <= 1 - evaluate.confidence
 
 
 def least_films(comparisons: int, evaluate: Evaluate) -> int:
-    """Return how many films a comparison needs, at least `min_films` (ours).
-
-    Two equal methods gain, or lose, on all of n films with probability 2 ** (1 - n), and then the bootstrap
-    of films excludes zero; this must be no more likely than the corrected error probability.
-    """
-    error = (1 - evaluate.confidence) / comparisons
-    return max(evaluate.min_films, math.ceil(1 - math.log2(error)))
+    """Return with how many films a gain can be beyond chance."""
+    return max(evaluate.min_films, least_values(comparisons, evaluate.confidence))
 
 
 def _won_films(gains: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
     """Return 1 for each film with a positive mean gain, 0.5 for a tie, else 0."""
     means = {film: math.fsum(clips) for film, clips in gains.items()}
     return {film: [0.5 if mean == 0 else float(mean > 0)] for film, mean in means.items()}
-
-
-def _verdict(gain: ScoreInterval, violation: str, min_films: int) -> str:
-    if gain.films < min_films:
-        return INSUFFICIENT
-    if violation:
-        return f"violates a guardrail: {violation}"
-    if gain.low > 0:
-        return "better"
-    return "worse" if gain.high < 0 else "no difference"

@@ -4,15 +4,15 @@ The answers are CSV files that participants saved; nothing in them is trusted.
 """
 
 import csv
-import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
-from statistics import NormalDist
+from statistics import fmean
 from typing import NamedTuple
 
 from secondeye.evaluation.bootstrap import bootstrap_interval
+from secondeye.evaluation.significance import corrected_p, least_values
 from secondeye.report.document import Bold, Section, Table, to_markdown
 from secondeye.system.errors import UserError
 from secondeye.system.text import pluralize
@@ -24,7 +24,6 @@ COLUMNS = (
 MAX_NAME = 100  # characters
 _MAX_BYTES = 2**20  # of a file: more than 10,000 answers
 _RESAMPLES = 10_000
-_MIN_PARTICIPANTS = 5  # fewer say nothing about others
 
 
 class Answer(NamedTuple):
@@ -44,11 +43,12 @@ class Preference(NamedTuple):
 
     method: str
     other: str
-    wins: int
+    wins: int  # answers for the method, of all participants
     answers: int
-    wilson: tuple[float, float]  # as if all answers were independent
     participants: int
-    by_participant: tuple[float, float]  # bootstrap over participants, then their answers; NaN for one
+    share: float  # mean over participants of their shares of answers for the method
+    interval: tuple[float, float]  # bootstrap over participants; of one: exact, over that person's answers
+    p: float  # of a share of one half, by sign flips of participants, corrected for all pairs; of one: 1
 
 
 def read_answers(paths: Sequence[Path]) -> list[Answer]:
@@ -106,63 +106,74 @@ def _parse_row(where: str, row: Sequence[str]) -> Answer:
 
 def find_preferences(answers: Sequence[Answer], *, confidence: float, seed: int) -> list[Preference]:
     """Return the preferences of each pair of methods, sorted by name."""
-    pairs: dict[tuple[str, ...], list[Answer]] = defaultdict(list)
+    pairs: dict[tuple[str, str], list[Answer]] = defaultdict(list)
     for answer in answers:
-        pairs[tuple(sorted((answer.left, answer.right)))].append(answer)
-    return [_preference(pair, given, confidence, seed) for pair, given in sorted(pairs.items())]
+        first, second = sorted((answer.left, answer.right))
+        pairs[first, second].append(answer)
+    return [_preference(*pair, pairs[pair], len(pairs), confidence, seed) for pair in sorted(pairs)]
 
 
-def _preference(pair: tuple[str, ...], answers: Sequence[Answer], confidence: float, seed: int) -> Preference:
-    method, other = pair
-    chosen: Mapping[str, list[float]] = defaultdict(list)
+def _preference(
+    method: str, other: str, answers: Sequence[Answer], comparisons: int, confidence: float, seed: int
+) -> Preference:
+    chosen: dict[str, list[bool]] = defaultdict(list)  # by participant
     for answer in answers:
-        chosen[answer.participant].append(float(answer.chosen == method))
-    interval = (math.nan, math.nan)
-    if len(chosen) > 1:
-        interval = bootstrap_interval(chosen, resamples=_RESAMPLES, confidence=confidence, seed=seed)
-    wins = sum(answer.chosen == method for answer in answers)
-    wilson = wilson_interval(wins, len(answers), confidence)
-    return Preference(method, other, wins, len(answers), wilson, len(chosen), interval)
+        chosen[answer.participant].append(answer.chosen == method)
+    wins = sum(map(sum, chosen.values()))
+    shares = [fmean(given) for given in chosen.values()]
+    if len(shares) == 1:
+        interval, p = binomial_interval(wins, len(answers), confidence), 1.0
+    else:
+        by_participant = {str(number): [share] for number, share in enumerate(shares)}
+        interval = bootstrap_interval(by_participant, resamples=_RESAMPLES, confidence=confidence, seed=seed)
+        p = corrected_p([share - 0.5 for share in shares], comparisons)
+    return Preference(method, other, wins, len(answers), len(shares), fmean(shares), interval, p)
 
 
-def wilson_interval(wins: int, answers: int, confidence: float) -> tuple[float, float]:
-    """Return the score interval of a share (Wilson 1927), which also holds for 0 and for all wins."""
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    share, spread = wins / answers, z * z / answers
-    centre = (share + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * math.sqrt(share * (1 - share) / answers + spread / (4 * answers))
-    return max(0.0, centre - half), min(1.0, centre + half)
+def binomial_interval(wins: int, answers: int, confidence: float) -> tuple[float, float]:
+    """Return the exact interval of a share (Clopper and Pearson 1934)."""
+    from scipy.special import betaincinv  # takes a while to import
+
+    tail = (1 - confidence) / 2
+    low = betaincinv(wins, answers - wins + 1, tail) if wins else 0.0
+    high = betaincinv(wins + 1, answers - wins, 1 - tail) if wins < answers else 1.0
+    return float(low), float(high)
 
 
 def describe_preferences(answers: Sequence[Answer], *, confidence: float, seed: int) -> str:
     """Return the preferences as Markdown; a preference beyond chance is bold."""
     people = len({answer.participant for answer in answers})
     to_left = sum(answer.chosen == answer.left for answer in answers) / len(answers)
-    rows = [_cells(found) for found in find_preferences(answers, confidence=confidence, seed=seed)]
-    head = ("method", "over", "chosen", "share", "Wilson interval", "participants", "interval by participant")
+    preferences = find_preferences(answers, confidence=confidence, seed=seed)
+    needed = least_values(len(preferences), confidence)
+    rows = [_cells(found, needed, confidence) for found in preferences]
+    head = ("method", "over", "share", "interval", "corrected p", "participants", "answers", "verdict")
     counts = f"{pluralize(len(answers), 'answer')} of {pluralize(people, 'participant')}"
     note = (
-        f"{counts}; the left side was chosen in {100 * to_left:.0f} %. Intervals at confidence "
-        f"{confidence:g}. Wilson's treats all answers as independent; the other is a bootstrap over "
-        "participants, each with the same weight, and then their answers. A share is bold if that interval "
-        f"excludes one half, with at least {_MIN_PARTICIPANTS} participants."
+        f"{counts}; the left side was chosen in {100 * to_left:.0f} %. Every participant has the same "
+        "weight: a share is the mean of the participants' own shares, and its interval a bootstrap over them "
+        f"at confidence {confidence:g}. It is bold if the p-value of a sign-flip test over participants, "
+        f"multiplied by the number of pairs ({len(rows)}), is at most {1 - confidence:.4g}, which needs "
+        f"{needed} participants."
     )
-    return to_markdown("Preferences", [Section("Forced choice", [Table("", (*head, "verdict"), rows, note)])])
+    if any(found.participants == 1 for found in preferences):
+        note += (
+            " Where one participant answered, the share and its exact binomial interval over answers speak "
+            "for this person only."
+        )
+    return to_markdown("Preferences", [Section("Forced choice", [Table("", head, rows, note)])])
 
 
-def _cells(found: Preference) -> list[str]:
-    low, high = found.by_participant
-    share = f"{100 * found.wins / found.answers:.0f} %"
-    verdict = "no difference"
-    if found.participants < _MIN_PARTICIPANTS:
-        verdict = f"fewer than {_MIN_PARTICIPANTS} participants"
-    elif low > 0.5 or high < 0.5:
-        share, verdict = Bold(share), f"{found.method if low > 0.5 else found.other} preferred"
+def _cells(found: Preference, needed: int, confidence: float) -> list[str]:
+    share, p, verdict = f"{100 * found.share:.0f} %", f"{found.p:.3g}", "no difference"
+    if found.participants == 1:
+        p, verdict = "-", "one participant"
+    elif found.p <= 1 - confidence:
+        share, verdict = Bold(share), f"{found.method if found.share > 0.5 else found.other} preferred"
+    elif found.participants < needed:
+        verdict = f"fewer than {needed} participants"
+    low, high = (f"{100 * end:.0f}" for end in found.interval)
     return [
-        *(found.method, found.other, f"{found.wins} of {found.answers}", share, _percent(found.wilson)),
-        *(str(found.participants), _percent(found.by_participant), verdict),
+        *(found.method, found.other, share, f"{low} to {high} %", p),
+        *(str(found.participants), f"{found.wins} of {found.answers}", verdict),
     ]
-
-
-def _percent(interval: tuple[float, float]) -> str:
-    return "-" if math.isnan(interval[0]) else f"{100 * interval[0]:.0f} to {100 * interval[1]:.0f} %"

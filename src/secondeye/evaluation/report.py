@@ -153,9 +153,9 @@ def _clips_section(clips: Sequence[EvalClip], films: Films, manifest: str, evalu
     scope = (
         f"{pluralize(len(clips), 'clip')} of {pluralize(count, 'held-out film')}, at most "
         f"{pluralize(evaluate.max_frames, 'frame')} each; manifest `{manifest}`. Every film has the same "
-        f"weight. In brackets: the interval at confidence {evaluate.confidence:g}, that of gains corrected "
-        f"for the number of methods, from {evaluate.resamples} resamples of films and of each film's clips, "
-        f"seed {evaluate.seed}."
+        f"weight. In brackets: the interval at confidence {evaluate.confidence:g} from {evaluate.resamples} "
+        f"resamples of films and of each film's clips, seed {evaluate.seed}. Verdicts and bold come from a "
+        "sign-flip test instead, which is exact for few films."
     )
     if count < evaluate.min_films:
         scope += f" With fewer than {evaluate.min_films} films no method is called better or worse."
@@ -226,8 +226,9 @@ def _describe_bold(
     needed = [pluralize(least_films(count, evaluate), "film") for count in (primary, other)]
     return (
         f"{arrows} Bold: differs from `{protocol.baseline}` beyond chance, for better or worse, on the clips "
-        f"that both have (bootstrap over films, confidence {evaluate.confidence:g}, corrected for all "
-        f"comparisons by Bonferroni). {COLUMNS[PRIMARY].heading}, which decides, is one of "
+        "that both have. The p-value of a sign-flip test on the films' mean gains, multiplied by the number "
+        f"of comparisons (Bonferroni), is at most {1 - evaluate.confidence:.4g}. "
+        f"{COLUMNS[PRIMARY].heading}, which decides, is one of "
         f"{pluralize(primary, 'comparison')} and needs {needed[0]}; any other score is one of {other} and "
         f"needs {needed[1]}. "
         "Baselines and ceilings are not compared."
@@ -254,7 +255,7 @@ def _verdict_table(
 ) -> Table:
     column, lines = COLUMNS[PRIMARY], []
     for name, scores in methods.items():
-        kind, gain, wins, verdict = scores[0].kind, "-", "-", scores[0].kind
+        kind, gain, p, wins, verdict = scores[0].kind, "-", "-", "-", scores[0].kind
         if name == protocol.baseline:
             verdict = "reference"
         elif protocol.baseline in methods:
@@ -270,15 +271,22 @@ def _verdict_table(
             gain = _interval(comparison.gain, column.digits, sign="+")
             wins = _wins(comparison.wins)
             if kind in CANDIDATE_KINDS:
-                verdict = comparison.verdict
+                verdict, p = comparison.verdict, f"{comparison.p:.3g}"
                 gain = Bold(gain) if comparison.beyond_chance else gain
         guarded = [
             _mean(scores, COLUMNS[c]) for c in ("psnr_disoccluded_db", "gradient_ratio", "temporal_error")
         ]
         scored = str(primary[name].films), _interval(primary[name], column.digits)
-        lines.append([name, kind, *scored, gain, wins, *guarded, verdict])
-    head = ["method", "kind", "films", column.heading, f"gain over {protocol.baseline}", "films won"]
-    head += ["PSNR in holes, dB", "gradient ratio", "temporal error, levels", "verdict"]
+        lines.append([name, kind, *scored, gain, p, wins, *guarded, verdict])
+    head = ["method", "kind", "films", column.heading, f"gain over {protocol.baseline}"]
+    head += [
+        "corrected p",
+        "films won",
+        "PSNR in holes, dB",
+        "gradient ratio",
+        "temporal error, levels",
+        "verdict",
+    ]
     return Table("Verdicts", head, lines, _describe_guardrails(protocol))
 
 

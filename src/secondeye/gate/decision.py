@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from secondeye.dataset.schema import Score
 from secondeye.evaluation.aggregate import mean_over_films, mean_score, paired_gains
 from secondeye.evaluation.block_scores import BlocksOf
-from secondeye.evaluation.bootstrap import corrected_confidence, gain_lower_bound
+from secondeye.evaluation.bootstrap import gain_lower_bound
 from secondeye.evaluation.columns import COLUMNS, PRIMARY
 from secondeye.evaluation.guardrails import find_film_loss, find_image_loss, find_violation
 from secondeye.gate.candidate import Candidate
@@ -14,6 +14,7 @@ from secondeye.params import Evaluate, Gate
 
 # Column that decides each part: depth by its error, inpainting by its quality around holes.
 DECIDING_SCORE = {"depth": "disparity_error_percent", "inpainter": PRIMARY}
+_MAX_CONFIDENCE = 0.9999  # the largest that params.yaml accepts
 
 
 @dataclass(frozen=True)
@@ -97,4 +98,5 @@ def rejection_reason(
 
 def bonferroni(gate: Gate, challengers: int) -> Gate:
     """Divide the error probability by the number of challengers of one part."""
-    return replace(gate, confidence=corrected_confidence(gate.confidence, challengers))
+    confidence = 1 - (1 - gate.confidence) / challengers
+    return replace(gate, confidence=min(confidence, _MAX_CONFIDENCE))
