@@ -56,6 +56,12 @@ def test_children_of_a_program_end_with_it(script: str, code: int | None) -> Non
     wait_until(lambda: not is_running(int(ended.output)))
 
 
+def test_a_program_that_cannot_be_started_leaves_nothing(tmp_path: Path) -> None:
+    with guarded_folder("secondeye-test-") as folder, pytest.raises(OSError, match="No such file"):
+        folder.run([str(tmp_path / "missing")], 60)
+    assert not folder.path.exists()
+
+
 def test_only_the_end_of_the_output_is_kept() -> None:
     with guarded_folder("secondeye-test-") as folder:
         _, output = folder.run(["sh", "-c", "printf %0200000d 7"], 60)

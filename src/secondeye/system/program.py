@@ -14,6 +14,7 @@ from typing import IO, NamedTuple
 from secondeye.system import guardian
 
 _OUTPUT_BYTES = 1 << 16  # of a program, that are kept
+_LOADER_VARIABLES = ("LD_", "DYLD_")  # of the system's dynamic loader, which Python may need
 _LAST_OUTPUT_S = 1.0  # a process that has left the group may hold the pipe open
 
 
@@ -36,14 +37,18 @@ class GuardedFolder:
 
         Processes that leave the group, as daemons do, are not. Raises OSError if it cannot be started.
         """
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=lambda: self._kill_at_end(os.getpid()),  # it is guarded before it runs
-        )
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=lambda: self._kill_at_end(os.getpid()),  # it is guarded before it runs
+            )
+        except OSError:
+            self._kill_at_end(0)
+            raise
         tail = bytearray()
         reader = threading.Thread(target=_keep_end, args=(process.stdout, tail), daemon=True)
         reader.start()
@@ -78,6 +83,8 @@ def guarded_folder(prefix: str) -> Iterator[GuardedFolder]:
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         start_new_session=True,  # out of reach of Ctrl-C and of signals to our group
+        # Nor is it found by our variables: a killed `./run serve` kills every process that has its own.
+        env={name: value for name, value in os.environ.items() if name.startswith(_LOADER_VARIABLES)},
     ) as guard:
         assert guard.stdin
         yield GuardedFolder(Path(folder), guard.stdin)
