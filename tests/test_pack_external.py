@@ -97,10 +97,44 @@ def test_each_problem_is_one_line_and_nothing_is_written(left: np.ndarray, secon
     assert "its eyes are swapped; use --packing sbs-right-first" in problem("candle_sbs.mp4", swapped)
     assert "no film in data/raw is called kandle" in problem("kandle_sbs.mp4", good)
     assert "--packing must be" in problem("candle_sbs.mp4", good, FPS, "--packing", "cross")
+    right = [np.roll(image, -4, 1) for image in left]
+    option = ("--packing", "right")
+
+    def alone(images: list[np.ndarray]) -> str:
+        return problem("candle.mp4", images, FPS, *option)
+
+    assert "is the left view of candle_sbs.mkv, as it was uploaded" in alone(list(left))
+    for wrong in (
+        [image[:, ::-1] for image in right],
+        [np.zeros_like(image) for image in right],
+    ):
+        assert "does not show what candle_sbs.mkv shows" in alone(wrong)
+    assert "its frame 10 repeats the one before" in alone([*right[:10], *right[9:-1]])
+    high = service(left, "tb")
+    slipped = problem("candle_tb.mp4", [*high[:10], *high[9:-1]])
+    assert "from about frame 12 on, it shows frames of candle_sbs.mkv 1 too late" in slipped
+    other = service(moving_images(FRAMES, HEIGHT, WIDTH, 3), "tb")
+    assert "does not show what candle_sbs.mkv shows" in problem("candle_tb.mp4", other)
+    write_lossless_film(Path("cut.mkv"), iter(good), FPS, Fraction(1))
+    Path("candle_sbs.mkv").write_bytes(Path("cut.mkv").read_bytes()[: Path("cut.mkv").stat().st_size // 2])
+    damaged = secondeye("data", "external", "candle_sbs.mkv", "--method", "owl")
+    assert "is damaged: it has only" in one_line(damaged)
+    assert "--method 'a.dvc'" in one_line(secondeye("data", "external", "candle.mp4", "--method", "a.dvc"))
     assert "--method 'a/b'" in one_line(secondeye("data", "external", "candle_sbs.mp4", "--method", "a/b"))
     both = secondeye("data", "external", "candle_sbs.mp4", "kandle_sbs.mp4", "missing.mp4", "--method", "owl")
     assert both.returncode == 1 and len(both.stderr.splitlines()) == 2
     assert not Path("data/external").exists()
+
+
+def test_a_right_view_alone_is_filed_and_says_that_its_time_is_unclear(
+    left: np.ndarray, secondeye: Run
+) -> None:
+    film = write(
+        "candle.mp4", [np.roll(image, -4, 1) for image in left]
+    )  # a pan: late, or another convergence
+    done = secondeye("data", "external", film, "--method", "owl", "--packing", "right")
+    assert done.returncode == 0 and "motion does not show whether frames are early or late" in done.stderr
+    assert np.array_equal(frames_of(Path("data/external/owl/candle.mkv")), frames_of(Path(film)))
 
 
 def test_a_film_without_depth_and_unknown_names_are_reported(left: np.ndarray, secondeye: Run) -> None:

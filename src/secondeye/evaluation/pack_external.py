@@ -6,11 +6,19 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
 from secondeye.conversion.provenance import has_synthesised_left
 from secondeye.evaluation.external import shape_problem
+from secondeye.evaluation.frame_timing import check_doubled, check_timing
+from secondeye.evaluation.same_frames import (
+    MAX_SHARE,
+    difference_at,
+    has_parallax,
+    is_clearly_less,
+    median_share,
+    thumbnail,
+)
 from secondeye.evaluation.view_streams import LEFT, RIGHT, View
 from secondeye.film.packing import PACKED, RIGHT_FIRST, strip_packing_tag
 from secondeye.sources import Source
@@ -21,15 +29,14 @@ from secondeye.sources.views import read_stereo_frames, view_info
 from secondeye.system.errors import UserError
 from secondeye.system.text import pluralize
 from secondeye.video.probe import probe
-from secondeye.video.read import decode_film
+from secondeye.video.read import container_and_frame_count, decode_film, header_seconds
 from secondeye.video.write import write_lossless_film
 
 RIGHT_ONLY = "right"  # a film of the right view alone
 _NAME = re.compile(r"\w[\w .+-]*")
-_THUMBNAIL = (54, 96)  # height, width
-_COMPARED = 240  # first frames that are compared with the original's
-_LEAD = 60  # frames that a film may start late or early
-_LEVELS, _SHARE = 0.5, 0.7  # one match is better than another by more than both: levels of 255, share
+_SPAN = 240  # frames that are compared with the original's at the start, in the middle and at the end
+_EQUAL, _ORIGINAL = 0.5, 1.0  # levels of 255: two views that differ less are the same, but for a codec
+_SHARES = 24  # frames of the film that are compared regardless of parallax
 
 
 class ReturnedFilm(NamedTuple):
@@ -43,10 +50,13 @@ class ReturnedFilm(NamedTuple):
 
 
 class _Opened(NamedTuple):
-    """A film with the size and first thumbnails of its views."""
+    """The number of frames of a film, and thumbnails of its views in several spans of frames."""
 
     frames: int
-    thumbnails: list[np.ndarray]  # of each view: float32 [T, h, w] gray
+    spans: list[list[np.ndarray]]  # of each span that is not empty, of each view: float32 [T, h, w] gray
+
+    def view(self, index: int) -> np.ndarray:  # float32 [T, h, w]
+        return np.concatenate([views[index] for views in self.spans])
 
 
 def pack_films(
@@ -64,8 +74,8 @@ def pack_films(
 
     Raises UserError, with a line for each problem, before anything is written.
     """
-    if not _NAME.fullmatch(method):
-        raise UserError(f"--method {method!r}: must be letters, digits, spaces and -_.+")
+    if not _NAME.fullmatch(method) or method.endswith(".dvc"):
+        raise UserError(f"--method {method!r}: must be letters, digits, spaces and -_.+, without .dvc")
     if packing not in (None, RIGHT_ONLY, *PACKED):
         raise UserError(f"--packing must be {RIGHT_ONLY} or one of {', '.join(PACKED)}, got {packing!r}")
     titles = {film_title(source): source for source in sources}
@@ -116,15 +126,58 @@ def _check(
     size = info.height, info.width
     if problem := shape_problem(view, source.name, size, float(info.pixel_aspect), info.fps):
         raise UserError(problem)
-    truth = _open((frame.left,) for frame in read_stereo_frames(source))
-    made = _open(_views(film, view))
-    _check_lead(film, source, truth, made, skip)
+    starts = _span_starts(container_and_frame_count(film)[1] - skip)
+    truth = _open(((frame.left,) for frame in read_stereo_frames(source)), starts)
+    made = _open(_views(film, view), [start + skip for start in starts])
+    pairs = zip(starts, made.spans, truth.spans, strict=False)
+    spans = [(start, views, lefts[0]) for start, views, lefts in pairs]
+    is_timed = check_timing(film, source.name, spans, skip)
     if made.frames - skip != truth.frames:
+        _require_whole(film, view, made.frames)
         counts = f"has {pluralize(made.frames - skip, 'frame')}, {source.name} has {truth.frames}"
         raise UserError(f"{film}: {counts}; convert all of its frames, and only these")
+    _check_pictures(film, source, view, truth, made)
+    check_doubled(film, source.name, spans, skip)
+    if not is_timed:
+        log(
+            f"{film}: its motion does not show whether frames are early or late; compare some frames with "
+            f"those of {source.name}"
+        )
     if view.packing is not None:
-        _check_order(film, view.packing, truth, made, skip, log)
+        _check_order(film, view.packing, truth, made, log)
     return ReturnedFilm(film, view, skip, truth.frames, output)
+
+
+def _span_starts(frames: int) -> list[int]:
+    """Return the first frames of the spans at the start, in the middle and at the end, without overlap."""
+    if frames <= 3 * _SPAN:
+        return list(range(0, max(frames, 1), _SPAN))
+    return [0, (frames - _SPAN) // 2, frames - _SPAN]
+
+
+def _require_whole(film: Path, view: View, frames: int) -> None:
+    """Raise UserError if fewer frames decode than the film's header states."""
+    stated = view.info.frames or round(header_seconds(film) * float(view.info.fps))
+    if frames < stated - 1:
+        counts = f"{frames} of the {pluralize(stated, 'frame')} in its header"
+        raise UserError(f"{film}: is damaged: it has only {counts}; download it again")
+
+
+def _check_pictures(film: Path, source: Source, view: View, truth: _Opened, made: _Opened) -> None:
+    """Raise UserError if a view shows something else, or if the right view alone is the left one."""
+    left = truth.view(0)
+    step = max(1, len(left) // _SHARES)
+    for index in range(len(made.spans[0])):
+        share = median_share(list(made.view(index)[::step]), list(left[::step]))
+        if share is not None and share > MAX_SHARE:
+            raise UserError(
+                f"{film}: does not show what {source.name} shows; name its original with --original, or "
+                "download it again"
+            )
+    if view.packing is None and not has_parallax(made.view(0)[::step], left[::step]):
+        raise UserError(
+            f"{film}: is the left view of {source.name}, as it was uploaded; file the film that came back"
+        )
 
 
 def _packing_from_pixels(film: Path, aspect: float) -> str:
@@ -147,57 +200,30 @@ def _views(film: Path, right: View) -> Iterator[tuple[np.ndarray, ...]]:
         yield tuple(view.extract(frame.rgb) for view in views)
 
 
-def _open(frames: Iterator[tuple[np.ndarray, ...]]) -> _Opened:
-    """Count the frames and keep thumbnails of the first ones."""
-    first = [[_thumbnail(view) for view in views] for views in islice(frames, _COMPARED)]
-    views = [np.stack(thumbnails) for thumbnails in zip(*first, strict=True)]
-    return _Opened(len(first) + sum(1 for _ in frames), views)
+def _open(frames: Iterator[tuple[np.ndarray, ...]], starts: Sequence[int]) -> _Opened:
+    """Count the frames and keep thumbnails of the spans that start there."""
+    spans: list[list[tuple[np.ndarray, ...]]] = [[] for _ in starts]
+    count = 0
+    for count, views in enumerate(frames, start=1):
+        for start, kept in zip(starts, spans, strict=True):
+            if start < count <= start + _SPAN:
+                kept.append(tuple(thumbnail(view) for view in views))
+    filled = [kept for kept in spans if kept]
+    return _Opened(count, [[np.stack(view) for view in zip(*kept, strict=True)] for kept in filled])
 
 
-def _thumbnail(view: np.ndarray) -> np.ndarray:  # float32 [h, w]
-    small = cv2.resize(view, _THUMBNAIL[::-1], interpolation=cv2.INTER_AREA)
-    return cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
-
-
-def _difference(made: np.ndarray, truth: np.ndarray, skip: int) -> float:  # levels of 255
-    """Return the mean difference of two views of which the first has so many more frames at its start."""
-    made, truth = made[max(0, skip) :], truth[max(0, -skip) :]
-    frames = min(len(made), len(truth))
-    return float(np.abs(made[:frames] - truth[:frames]).mean()) if frames else np.inf
-
-
-def _is_clearly_less(one: float, other: float) -> bool:
-    return one < _SHARE * other and one < other - _LEVELS
-
-
-def _check_lead(film: Path, source: Source, truth: _Opened, made: _Opened, skip: int) -> None:
-    """Raise UserError if the film shows the original's frames earlier or later than it says."""
-
-    def difference(lead: int) -> float:
-        return min(_difference(view, truth.thumbnails[0], lead) for view in made.thumbnails)
-
-    best = min(range(-_LEAD, _LEAD + 1), key=lambda lead: (difference(lead), abs(lead - skip)))
-    if best != skip and _is_clearly_less(difference(best), difference(skip)):
-        remedy = f"pack it with --skip-frames {best}" if best >= 0 else "convert all of its frames"
-        raise UserError(
-            f"{film}: its frame {max(best, 0)} is frame {max(-best, 0)} of {source.name}; {remedy}"
-        )
-
-
-def _check_order(
-    film: Path, packing: str, truth: _Opened, made: _Opened, skip: int, log: Callable[[str], None]
-) -> None:
+def _check_order(film: Path, packing: str, truth: _Opened, made: _Opened, log: Callable[[str], None]) -> None:
     """Raise UserError if the original, a left view, is where the right view should be."""
-    first_view, second_view = made.thumbnails
-    left, right = (_difference(view, truth.thumbnails[0], skip) for view in made.thumbnails)
-    if _is_clearly_less(right, left):
+    views = made.view(0), made.view(1)
+    left, right = (difference_at(view, truth.view(0), 0) for view in views)
+    if is_clearly_less(right, left):
         first = packing.removesuffix(RIGHT_FIRST) if packing.endswith(RIGHT_FIRST) else packing + RIGHT_FIRST
         raise UserError(
             f"{film}: its right eye is the original, so its eyes are swapped; use --packing {first}"
         )
-    if _difference(first_view, second_view, 0) < _LEVELS:
+    if difference_at(*views, 0) < _EQUAL:
         log(f"{film}: both eyes are the same; it has no depth")
-    elif left > 2 * _LEVELS and not _is_clearly_less(left, right):
+    elif left > _ORIGINAL and not is_clearly_less(left, right):
         log(
             f"{film}: neither eye is the original; if both were synthesised, each is shifted by half, and "
             "only aligned scores are fair"

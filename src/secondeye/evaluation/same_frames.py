@@ -9,6 +9,7 @@ MAX_SHARE = 0.65  # a `picture_share` above is another picture
 _THUMBNAIL = (54, 96)  # height, width
 _MAX_SHIFT = 10  # px of a thumbnail: a parallax of a tenth of the width
 _BOX = 9  # px of a thumbnail, of what moves together
+_PARALLAX_SHARE = 0.9  # of a difference; what remains of a left view's codec errors is 0.97 and more
 _BLANK = 1.0  # levels of 255: a frame that differs less from its mirror image shows nothing
 _LESS_LEVELS, _LESS_SHARE = 0.25, 0.7  # one difference is clearly less than another by both
 
@@ -30,11 +31,21 @@ def picture_share(
     Each place may move sideways, as other eyes see it: about 0 for the same frame, 1 for another picture, and
     None if the other is blank.
     """
-    scale = min(_difference(other, other[:, ::-1]), _difference(other, other[::-1]))
+    scale = min(parallax_difference(other, other[:, ::-1]), parallax_difference(other, other[::-1]))
     if scale < _BLANK:
         return None
-    mirrored = min(_difference(view, other[:, ::-1]), _difference(view, other[::-1]))
-    return _difference(view, other) / max(mirrored, 1e-6)
+    mirrored = min(parallax_difference(view, other[:, ::-1]), parallax_difference(view, other[::-1]))
+    return parallax_difference(view, other) / max(mirrored, 1e-6)
+
+
+def has_parallax(
+    views: np.ndarray,  # float32 [T, h, w]: thumbnails
+    others: np.ndarray,  # float32 [T, h, w]
+) -> bool:
+    """Return whether sideways moves explain a part of the difference; a codec's errors stay."""
+    plain = float(np.abs(views - others)[..., _MAX_SHIFT:-_MAX_SHIFT].mean())
+    moved = np.mean([parallax_difference(*pair) for pair in zip(views, others, strict=True)])
+    return bool(moved < _PARALLAX_SHARE * plain)
 
 
 def median_share(
@@ -66,7 +77,10 @@ def is_clearly_less(
     return one < _LESS_SHARE * other and one < other - _LESS_LEVELS
 
 
-def _difference(one: np.ndarray, other: np.ndarray) -> float:  # levels of 255
+def parallax_difference(
+    one: np.ndarray,  # float32 [h, w]: a thumbnail
+    other: np.ndarray,  # float32 [h, w]
+) -> float:  # levels of 255
     """Return the mean difference, each place at its best horizontal shift."""
     width = one.shape[1] - 2 * _MAX_SHIFT
     middle = one[:, _MAX_SHIFT : _MAX_SHIFT + width]

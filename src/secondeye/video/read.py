@@ -199,6 +199,12 @@ def container_and_frame_count(path: Path) -> tuple[str, int]:
         return container.format.name, sum(1 for packet in packets if packet.size)
 
 
+def header_seconds(path: Path) -> float:
+    """Return the duration of a film's longest track as its header states it; 0 if it does not."""
+    with open_film(path) as container:
+        return (container.duration or 0) / av.time_base
+
+
 class ShotReader:
     """Read the shots of a film in order with one decoder, seeking only where shots are skipped."""
 
