@@ -22,7 +22,6 @@ _PART = 8  # frames that have one lead
 _LEAD = 60  # frames that a film may be late or early
 _LEAD_OTHER_EYE = 8  # the same after the first part, of a view that is not the original
 _EVERY = 4  # frames of a view that is not the original, of which one is compared
-_APART = 4  # frames whose difference shows the time
 _MOVES, _REPEATS = 0.5, 0.2  # levels from frame to frame of the original; share of it, of a doubled frame
 
 Span = tuple[int, list[np.ndarray], np.ndarray]
@@ -44,8 +43,8 @@ def check_timing(
             lead = min(found, key=lambda lead: (found[lead], abs(lead)))
             if lead and is_clearly_less(found[lead], found[0]) and _is_same(views, truth, at, lead):
                 raise UserError(f"{film}: {_describe(original, start + at + skip, lead, skip, is_first)}")
-            apart = min(found[-_APART], found[_APART])
-            is_clear |= np.isfinite(apart) and is_clearly_less(found[0], apart)
+            apart = min(found[-1], found[1])
+            is_clear |= np.isfinite(apart) and is_clearly_less(found[0], apart)  # by one frame
             is_first = False
     return is_clear
 

@@ -140,8 +140,8 @@ def _check(
     check_doubled(film, source.name, spans, skip)
     if not is_timed:
         log(
-            f"{film}: its motion does not show whether frames are early or late; compare some frames with "
-            f"those of {source.name}"
+            f"{film}: its motion does not show whether frames are early or late by one; compare some "
+            f"with those of {source.name}"
         )
     if view.packing is not None:
         _check_order(film, view.packing, truth, made, log)

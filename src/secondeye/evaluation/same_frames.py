@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-MAX_SHARE = 0.65  # a `picture_share` above is another picture
+MAX_SHARE = 0.65  # a `picture_share` above is another picture: benchmarks/same_frames.py
 _THUMBNAIL = (54, 96)  # height, width
 _MAX_SHIFT = 10  # px of a thumbnail: a parallax of a tenth of the width
 _BOX = 9  # px of a thumbnail, of what moves together
