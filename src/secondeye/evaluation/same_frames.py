@@ -9,7 +9,7 @@ MAX_SHARE = 0.65  # a `picture_share` above is another picture: benchmarks/same_
 _THUMBNAIL = (54, 96)  # height, width
 _MAX_SHIFT = 10  # px of a thumbnail: a parallax of a tenth of the width
 _BOX = 9  # px of a thumbnail, of what moves together
-_PARALLAX_SHARE = 0.9  # of a difference; what remains of a left view's codec errors is 0.97 and more
+_PARALLAX_SHARE = 0.9  # of a difference; moves do not explain a codec's errors
 _BLANK = 1.0  # levels of 255: a frame that differs less from its mirror image shows nothing
 _LESS_LEVELS, _LESS_SHARE = 0.25, 0.7  # one difference is clearly less than another by both
 
