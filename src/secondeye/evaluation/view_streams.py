@@ -75,7 +75,7 @@ def require_same_format(views: Sequence[View]) -> None:
         if view.size != first.size:
             raise UserError(
                 f"{view} is {format_size(view.size)} px, {first} is {format_size(first.size)}; "
-                "scale one to the other"
+                "scale one to the other, or say how a stereo film is packed in its name (_sbs, _tb ...)"
             )
         if not is_same_rate(view.info.fps, first.info.fps):
             rates = f"{view} has {float(view.info.fps):.3f} fps, {first} has {float(first.info.fps):.3f}"
